@@ -1,0 +1,1 @@
+"""What we train on: snapshot, checks, split, fingerprint, archive, a generated sample."""

@@ -1,0 +1,1 @@
+"""Decides where a training runs, drives it there, publishes the model and accounts for the cost."""

@@ -1,0 +1,159 @@
+"""What a training says of itself: its progress, its checkpoint and its result, as JSON documents.
+
+Local files below a spec's `output`, and the objects they become in the store:
+
+    progress.jsonl                 runs/<run>/attempts/<n>/progress.jsonl   one ProgressEvent a line
+    heartbeat.json                 runs/<run>/attempts/<n>/heartbeat.json   Heartbeat
+    log.txt                        runs/<run>/attempts/<n>/log.txt
+    checkpoint/manifest.json       runs/<run>/checkpoint/manifest.json      CheckpointManifest, written last
+    checkpoint/<name>.pt           runs/<run>/checkpoint/<name>.pt
+    result/result.json             runs/<run>/result/result.json            TrainingResult, written last
+    result/<artifact>              runs/<run>/result/<artifact>
+"""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dataset.task import Task
+from remote_job.wire import Wire
+
+
+class Artifact(Wire):
+    """A file that counts only when its size and sha256 are right."""
+
+    name: str
+    size: int = Field(ge=0)
+    sha256: str
+
+
+class ProgressEvent(Wire):
+    """One line of progress; fields that do not belong to the event are absent.
+
+    `seconds` is wall time: of the stage for `stage`, since the epoch began for `batch`, of the whole epoch
+    (training, validation and saving) for `epoch`.
+    """
+
+    event: Literal["start", "stage", "batch", "epoch", "checkpoint", "interrupted", "finished", "failed"]
+    time: float
+    """Unix time, seconds."""
+    epoch: int | None = None
+    """Counted from 1."""
+    epochs: int | None = None
+    batch: int | None = None
+    batches: int | None = None
+    stage: str | None = None
+    seconds: float | None = None
+    losses: dict[str, float] | None = None
+    metrics: dict[str, float] | None = None
+    message: str | None = None
+
+
+class Heartbeat(Wire):
+    """That the training is alive, and how far it is. Rewritten every few seconds, uploaded every 15 s."""
+
+    run: str
+    attempt: int
+    time: float
+    pid: int
+    host: str
+    boot_id: str
+    epochs_completed: int
+    epochs: int
+    batch: int = 0
+    batches: int = 0
+    state: Literal["starting", "training", "finishing", "interrupted", "finished", "failed"]
+    message: str | None = None
+    """Why it was interrupted or failed, in a sentence."""
+    seconds_per_epoch: float | None = None
+    device: str | None = None
+
+
+class CheckpointManifest(Wire):
+    """Points at the newest complete checkpoint; replaced in one rename, or one PUT, after its files are there."""
+
+    format: Literal[1] = 1
+    run: str
+    attempt: int
+    training_key: str
+    epochs_completed: int = Field(ge=0)
+    epochs: int
+    last: Artifact
+    best: Artifact | None = None
+    seconds: float
+    """Wall seconds of training behind this checkpoint, over all attempts."""
+
+
+class Timings(Wire):
+    """Wall seconds by stage; one entry an epoch where a list."""
+
+    import_: float = Field(default=0.0, alias="import")
+    build: float = 0.0
+    scan: float = 0.0
+    calibration: float = 0.0
+    epoch_train: tuple[float, ...] = ()
+    epoch_validation: tuple[float, ...] = ()
+    epoch_save: tuple[float, ...] = ()
+    final_validation: float = 0.0
+    total: float = 0.0
+
+
+class TrainingResult(Wire):
+    """What came out; written after the artifacts it names, so its presence means they are complete."""
+
+    format: Literal[1] = 1
+    run: str
+    attempt: int
+    training_key: str
+    fingerprint: str
+    task: Task
+    epochs: int
+    epochs_completed: int
+    stopped_early: bool = False
+    """True when the training itself decided to stop (patience), not when it was interrupted."""
+    model: Artifact
+    extras: tuple[Artifact, ...] = ()
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]] = Field(default_factory=dict)
+    curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """One value an epoch: losses and metrics by name, for the report."""
+    timings: Timings
+    environment: dict[str, Any]
+    speed: dict[str, Any] = Field(default_factory=dict)
+    """The speed switches that were on, and why."""
+
+
+class Calibration(Wire):
+    """What a few real optimiser steps on this machine measured; seconds unless said otherwise.
+
+    Structure and names after `orchestrator.estimate`; see its docstring for the formula.
+    """
+
+    format: Literal[1] = 1
+    machine: str
+    """What the machine is: processor, cores, memory; a calibration is valid for this machine only."""
+    device: str
+    model: str
+    task: Task
+    image_size: int
+    batch: int
+    gflops: float
+    """Of one forward pass at `image_size`, as Ultralytics counts it."""
+    parameters: int
+    start: float
+    """Import, build and scan."""
+    first_step_extra: float
+    """How much longer the first step took than the others."""
+    step_mosaic: float | None
+    """One batch with mosaic augmentation: load, forward, backward. None where mosaic is never on."""
+    step_plain: float | None
+    """One batch without mosaic."""
+    optimizer_step: float
+    validation_per_image: float
+    save: float
+    """Checkpoint and bookkeeping of one epoch."""
+    final: float
+    """Fixed cost of the end: final validation's set-up, stripping, plots."""
+    contention: float
+    """Wall over CPU seconds per busy core while calibrating: 1.0 is a quiet machine."""
+    speed: dict[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,74 @@
+"""What to train: the JSON document that starts the training module, on the runner and on the instance alike."""
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from dataset.task import Task
+from remote_job.wire import Wire
+
+TRAINING_VERSION = "1"
+"""Part of every training key. Raise it when a change to this package changes what a training yields."""
+
+EXIT_RESUMABLE = 75
+"""Exit code of a training that was interrupted and left a resumable state (EX_TEMPFAIL of sysexits.h)."""
+
+
+class DatasetRef(Wire):
+    """Which dataset, and where its training tree is.
+
+    Exactly one of `tree` (a folder made by `dataset.materialise`) and `archive` (a key in the store, made by
+    `dataset.pack`) is given; the tree in the archive is the same tree.
+    """
+
+    fingerprint: str
+    tree: str | None = None
+    archive: str | None = None
+
+
+class Weights(Wire):
+    """Starting weights that a stage before the training fetched: a local path or a key in the store."""
+
+    sha256: str
+    path: str | None = None
+    key: str | None = None
+
+
+class StoreRef(Wire):
+    """An object store as `infra.object_store.open_store` takes it; `file:` URLs are absolute here."""
+
+    url: str
+    endpoint_url: str | None = None
+    region: str | None = None
+
+
+class TrainingSpec(Wire):
+    """Everything that the training module is told.
+
+    Whatever decides the result is in the training key; the rest (`run`, `attempt`, `output`, `store`) says
+    where the training runs and where its traces go.
+    """
+
+    format: Literal[1] = 1
+    run: str
+    attempt: int = Field(ge=1)
+    training_key: str
+    task: Task
+    dataset: DatasetRef
+    model: str
+    """A model definition (`yolov8n.yaml`, a built-in name or a path) or the name of `weights`."""
+    weights: Weights | None = None
+    epochs: int = Field(ge=1)
+    image_size: int = Field(ge=32)
+    batch: int = Field(ge=1)
+    seed: int = Field(ge=0)
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    """Handed to Ultralytics as they are."""
+    entrypoint: str | None = None
+    """`package.module:function` that trains in Ultralytics' place; see `docs/bring-your-own.md`."""
+    speed: dict[str, bool] = Field(default_factory=dict)
+    """Speed switches turned on or off by hand; what is absent is chosen by the machine."""
+    output: str
+    """A local folder: progress.jsonl, heartbeat.json, log, checkpoint/, result/ are written below it."""
+    store: StoreRef | None = None
+    """Where `runs/<run>/...` is mirrored as the training goes on; None keeps everything local."""
