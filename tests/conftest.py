@@ -1,0 +1,192 @@
+"""What every test stands on: no way out to a real network or account, and moto behind real HTTP."""
+
+import ipaddress
+import os
+import socket
+import threading
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
+OURS = [LOOPBACK, ipaddress.ip_network("10.77.0.0/16"), ipaddress.ip_network("::1/128")]
+"""Addresses that tests may connect to: this machine's, and those of the hosts in network namespaces."""
+
+FAKE_AWS = {
+    "AWS_ACCESS_KEY_ID": "AKIAIOSFODNN7EXAMPLE",
+    "AWS_SECRET_ACCESS_KEY": "not-a-secret",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_EC2_METADATA_DISABLED": "true",
+    "AWS_CONFIG_FILE": os.devnull,
+    "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # until a test has a server of its own, nobody answers
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_way_out():
+    """No credentials of the developer's, and no connection but to this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("AWS_", "ACTIONS_ID_TOKEN_", "OFFLOAD_")):
+                patch.delenv(name)
+        for name, value in FAKE_AWS.items():
+            patch.setenv(name, value)
+        connect = socket.socket.connect
+
+        def guarded(self, address):
+            if self.family in {socket.AF_INET, socket.AF_INET6} and isinstance(address, tuple):
+                host = "127.0.0.1" if address[0] == "localhost" else address[0]
+                try:
+                    allowed = any(ipaddress.ip_address(host) in network for network in OURS)
+                except ValueError:
+                    allowed = False
+                if not allowed:
+                    raise PermissionError(
+                        f"a test wanted to connect to {address}: only this machine is allowed"
+                    )
+            return connect(self, address)
+
+        patch.setattr(socket.socket, "connect", guarded)
+        yield
+
+
+@dataclass
+class Call:
+    """A request that the cloud got. `action` is EC2's or `METHOD` for REST; `form` the parameters, flat."""
+
+    method: str
+    host: str
+    path: str
+    query: str
+    headers: dict
+    body: bytes
+    form: dict = field(default_factory=dict)
+
+    @property
+    def action(self):
+        target = self.headers.get("X-Amz-Target", "")
+        return self.form.get("Action") or target.rpartition(".")[2] or self.method
+
+
+@dataclass
+class Cloud:
+    """moto behind HTTP, with what it was asked and a place to inject faults.
+
+    A fault is a function `(call, answer) -> (status, body) | None`. `answer()` lets moto do what was asked, and
+    returns its (status, body): so a fault can come before the deed, after it (a lost reply) or in its place.
+    """
+
+    url: str
+    calls: list[Call] = field(default_factory=list)
+    faults: list = field(default_factory=list)
+
+    def fail_once(self, match, status, body=b"", *, after=False, times=1):
+        """Answer the next `times` calls that `match(call)` with an error; with `after`, once the deed is done."""
+        left = [times]
+
+        def fault(call, answer):
+            if left[0] and match(call):
+                left[0] -= 1
+                if after:
+                    answer()
+                return status, body
+            return None
+
+        self.faults.append(fault)
+
+    def of(self, action):
+        return [call for call in self.calls if call.action == action]
+
+
+@pytest.fixture(scope="session")
+def moto_server():
+    """moto's server on a free port of this machine; use `cloud`, which is fresh for every test."""
+    pytest.importorskip("moto.server", reason="the extra [simulator] is not installed")
+    import logging
+
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+    from werkzeug.wrappers import Response
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    moto = DomainDispatcherApplication(create_backend_app)
+    cloud = Cloud("")
+
+    def application(environ, start_response):
+        import io
+
+        if environ.get("HTTP_TRANSFER_ENCODING") == "chunked":
+            body = environ["wsgi.input"].read()
+        else:
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+        environ["wsgi.input"] = io.BytesIO(body)
+        headers = {
+            name[5:].replace("_", "-").title(): value
+            for name, value in environ.items()
+            if name.startswith("HTTP_")
+        }
+        call = Call(
+            environ["REQUEST_METHOD"],
+            environ.get("HTTP_HOST", ""),
+            environ["PATH_INFO"],
+            environ.get("QUERY_STRING", ""),
+            headers,
+            body,
+        )
+        if "x-www-form-urlencoded" in environ.get("CONTENT_TYPE", ""):
+            call.form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
+        if not call.path.startswith("/moto-api"):
+            cloud.calls.append(call)
+            done = []
+
+            def answer():
+                seen = []
+                chunks = moto(environ, lambda status, _headers, *_: seen.append(status))
+                done.append((seen[0], b"".join(chunks)))
+                return done[0]
+
+            for fault in list(cloud.faults):
+                reply = fault(call, answer)
+                if reply is not None:
+                    return Response(reply[1], status=reply[0], content_type="text/xml")(
+                        environ, start_response
+                    )
+        return moto(environ, start_response)
+
+    server = make_server("127.0.0.1", 0, application, threaded=True)
+    cloud.url = f"http://127.0.0.1:{server.server_port}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield cloud
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def cloud(moto_server, monkeypatch):
+    """An empty simulated AWS account; `AWS_ENDPOINT_URL` leads to it."""
+    import http.client
+
+    connection = http.client.HTTPConnection(urlsplit(moto_server.url).netloc, timeout=30)
+    connection.request("POST", "/moto-api/reset")
+    assert connection.getresponse().status == 200
+    connection.close()
+    moto_server.calls.clear()
+    moto_server.faults.clear()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_server.url)
+    yield moto_server
+    moto_server.faults.clear()
+
+
+@pytest.fixture
+def bucket(cloud):
+    """The name of an empty bucket in the simulated account."""
+    import boto3
+
+    client = boto3.client("s3")
+    client.create_bucket(Bucket="offload-test")
+    client.close()
+    return "offload-test"
