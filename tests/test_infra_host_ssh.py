@@ -1,0 +1,276 @@
+"""SSH as the launcher uses it, against a real OpenSSH server."""
+
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from real_sshd import Sshd, free_port, sshd
+
+from infra.host import (
+    CommandFailedError,
+    CommandTimeoutError,
+    ConnectionLostError,
+    HostAuthError,
+    HostError,
+    HostKeyMismatchError,
+    HostUnreachableError,
+)
+from infra.ssh_host import Address, SshHost, delays
+from infra.ssh_key import ClientKey, HostKey, PublicKey
+
+
+@pytest.fixture
+def server(tmp_path):
+    with sshd(tmp_path / "sshd") as running:
+        yield running
+
+
+def connect(server, **options):
+    return SshHost(server.address, server.client_key, server.host_key.public, **options)
+
+
+def test_a_command_runs_and_its_output_streams(server):
+    pieces = []
+    with connect(server) as host:
+        done = host.run("echo one; echo two >&2; cat; exit 3", timeout=20, check=False, stdin=b"\xff\x00in",
+                        stream=pieces.append)  # fmt: skip
+        quoted = host.run(["printf", "%s", "a b'c$HOME"], timeout=20)
+    assert (done.exit_code, done.stdout, done.stderr) == (3, b"one\n\xff\x00in", b"two\n")
+    assert "".join(pieces) == "one\n\N{REPLACEMENT CHARACTER}\x00in"
+    assert quoted.text == "a b'c$HOME"
+
+
+def test_large_output_on_both_streams_does_not_block(server):
+    with connect(server) as host:
+        done = host.run("head -c 5000000 /dev/zero >&2; head -c 5000000 /dev/zero", timeout=60)
+    assert (len(done.stdout), len(done.stderr)) == (5_000_000, 5_000_000)
+    assert host.traffic.received > 10_000_000
+
+
+def test_a_failed_command_quotes_its_standard_error(server):
+    with connect(server) as host, pytest.raises(CommandFailedError, match=r"exit code 4.*no such luck"):
+        host.run("echo no such luck >&2; exit 4", timeout=20)
+
+
+def test_a_command_that_does_not_end_is_given_up(server):
+    with connect(server) as host:
+        with pytest.raises(CommandTimeoutError, match=r"within 0[.]3 s"):
+            host.run("exec sleep 30", timeout=0.3)
+        assert host.run("echo on", timeout=20).text == "on\n"
+
+
+def test_files_arrive_whole_and_private(server, tmp_path):
+    body = os.urandom(3_000_000)
+    source, back = tmp_path / "source", tmp_path / "back"
+    source.write_bytes(body)
+    remote = tmp_path / "a new folder" / "file 'quoted'"
+    with connect(server) as host:
+        host.put(source, str(remote), 0o640)
+        host.get(str(remote), back)
+        assert (remote.stat().st_mode & 0o777, remote.read_bytes() == body, back.read_bytes() == body) == (
+            0o640,
+            True,
+            True,
+        )
+        host.put(b"", str(remote))
+        assert (remote.stat().st_mode & 0o777, remote.read_bytes()) == (0o600, b"")
+        with pytest.raises(HostError, match="nowhere"):
+            host.get(str(tmp_path / "nowhere"), back)
+        with pytest.raises(CommandFailedError):
+            host.put(b"x", "/proc/none/x")
+    assert host.traffic.sent > len(body)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a new folder", "back", "source", "sshd"]
+
+
+def test_an_upload_that_is_cut_short_leaves_the_old_file(server, tmp_path):
+    remote = tmp_path / "file"
+    remote.write_bytes(b"old")
+    with connect(server) as host:
+        host.connect()
+        part = tmp_path / "file.part"
+
+        def cut_when_underway():
+            wait_for(lambda: part.exists() and part.stat().st_size > 0)
+            server.drop_connections()
+
+        thread = threading.Thread(target=cut_when_underway)
+        thread.start()
+        with pytest.raises(ConnectionLostError):
+            host.put(bytes(200_000_000), str(remote))
+        thread.join()
+    assert remote.read_bytes() == b"old"
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "did not come true in time"
+        time.sleep(0.02)
+
+
+def test_an_impostor_at_the_same_address_is_rejected_and_learns_nothing(tmp_path):
+    with sshd(tmp_path / "ours") as ours:
+        pass
+    with sshd(tmp_path / "theirs", port=ours.port) as theirs:
+        # The impostor even lets our key in; it must never be offered.
+        (theirs.folder / "authorized_keys").write_text(str(ours.client_key.public))
+        with connect(ours) as host, pytest.raises(HostKeyMismatchError, match="not our instance"):
+            host.run("echo secret", timeout=20)
+        log = (theirs.folder / "log").read_text()
+    assert "Accepted" not in log
+    assert "publickey" not in log
+    assert "root" not in log.replace("/root", "")
+
+
+def test_an_impostor_without_an_ed25519_key_is_rejected(tmp_path):
+    server = Sshd(tmp_path / "sshd")
+    key = tmp_path / "sshd" / "host_key"
+    key.unlink()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", str(key)], check=True)
+    try:
+        server.start()
+        with connect(server) as host, pytest.raises(HostKeyMismatchError, match="no ssh-ed25519 host key"):
+            host.run("echo secret", timeout=20)
+    finally:
+        server.stop()
+
+
+def test_a_key_that_the_host_does_not_know_is_an_auth_error_at_once(server):
+    host = SshHost(server.address, ClientKey.generate(), server.host_key.public)
+    with host, pytest.raises(HostAuthError, match="our key was refused"):
+        host.connect(within=60)
+
+
+def test_nobody_there_is_tried_again_with_growing_pauses_until_the_time_is_up():
+    now, pauses = [0.0], []
+
+    def sleep(seconds):
+        pauses.append(seconds)
+        now[0] += seconds
+
+    address = Address("127.0.0.1", free_port())
+    host = SshHost(address, ClientKey.generate(), HostKey.generate().public,
+                   clock=lambda: now[0], sleep=sleep, jitter=lambda: 0.0)  # fmt: skip
+    with pytest.raises(HostUnreachableError, match=f"offload@127.0.0.1:{address.port}"):
+        host.connect(within=20)
+    assert pauses == [0.5, 1, 2, 4, 8]
+
+
+def test_a_host_that_comes_up_late_is_reached(tmp_path):
+    server = Sshd(tmp_path / "sshd")
+    waits = []
+
+    def start_instead_of_sleeping(seconds):
+        waits.append(seconds)
+        if len(waits) == 2:
+            server.start()
+
+    try:
+        with connect(server, sleep=start_instead_of_sleeping) as host:
+            assert host.run("echo up", timeout=20).text == "up\n"
+    finally:
+        server.stop()
+    assert len(waits) == 2
+
+
+def test_a_port_that_answers_without_ssh_is_unreachable():
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        host = SshHost(Address("127.0.0.1", mute.getsockname()[1]), ClientKey.generate(),
+                       HostKey.generate().public, connect_timeout=0.5)  # fmt: skip
+        with pytest.raises(HostUnreachableError):
+            host.connect(within=0)
+
+
+def test_a_lost_connection_is_told_from_a_failed_command_and_made_again(server):
+    with connect(server) as host:
+        host.connect()
+        threading.Timer(0.2, server.drop_connections).start()
+        with pytest.raises(ConnectionLostError):
+            host.run("sleep 30", timeout=60)
+        assert host.run("echo again", timeout=20).text == "again\n"
+
+
+def test_a_command_ended_by_a_signal_is_a_failed_command(server):
+    with connect(server) as host, pytest.raises(CommandFailedError):
+        host.run("exec sh -c 'kill -9 $$'", timeout=20)
+
+
+def test_the_developers_own_ssh_set_up_is_not_read(server, tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    (home / ".ssh").mkdir(parents=True)
+    (home / ".ssh" / "config").write_text("Host *\n  HostName 192.0.2.1\n  User nobody\n")
+    (home / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{server.port} {HostKey.generate().public}\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "no-agent"))
+    with connect(server) as host:
+        assert host.run("echo in", timeout=20).text == "in\n"
+
+
+@pytest.mark.root
+def test_a_silent_cut_is_noticed_within_ten_seconds_waiting_or_sending(tmp_path):
+    if os.geteuid() != 0 or shutil.which("ip") is None:
+        pytest.skip("needs root and `ip` for a network namespace")
+    name, third = f"offload-{os.getpid()}", 200 + os.getpid() % 50
+    here, there = f"10.77.{third}.1", f"10.77.{third}.2"
+    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip(f"no network namespace to be had: {made.stderr.strip()}")
+    inside = ["ip", "netns", "exec", name]
+
+    def ip(*words, prefix=()):
+        subprocess.run([*prefix, "ip", *words], check=True)
+
+    server = Sshd(tmp_path / "sshd", address=there, prefix=inside)
+    try:
+        ip("link", "add", f"ofl{third}", "type", "veth", "peer", "name", "eth0", "netns", name)
+        ip("addr", "add", f"{here}/30", "dev", f"ofl{third}")
+        ip("link", "set", f"ofl{third}", "up")
+        ip("addr", "add", f"{there}/30", "dev", "eth0", prefix=inside)
+        ip("link", "set", "eth0", "up", prefix=inside)
+        ip("link", "set", "lo", "up", prefix=inside)
+        server.start()
+        for command, stdin in (("sleep 60", b""), ("cat >/dev/null", bytes(400_000_000))):
+            with connect(server) as host:
+                host.connect()
+                cut_at = []
+
+                def cut(cut_at=cut_at):
+                    ip("route", "add", "blackhole", f"{here}/32", prefix=inside)
+                    cut_at.append(time.monotonic())
+
+                timer = threading.Timer(0.5, cut)
+                timer.start()
+                with pytest.raises(ConnectionLostError):
+                    host.run(command, timeout=60, stdin=stdin)
+                noticed = time.monotonic() - cut_at[0]
+                timer.join()
+                logging.getLogger("offload.tests").info("cut noticed in %.1f s during %s", noticed, command)
+                assert noticed < 10
+                ip("route", "del", "blackhole", f"{here}/32", prefix=inside)
+                assert host.run("echo healed", timeout=20).text == "healed\n"
+    finally:
+        server.stop()
+        subprocess.run(["ip", "netns", "del", name], check=False)
+
+
+@given(st.floats(0, 1, exclude_max=True), st.floats(0.1, 5), st.floats(5, 60))
+def test_pauses_stay_between_half_of_their_step_and_the_longest(jitter, first, longest):
+    step = first
+    for _, delay in zip(range(12), delays(lambda: jitter, first=first, longest=longest), strict=False):
+        assert step / 2 <= delay <= step <= longest
+        step = min(longest, step * 2)
+
+
+def test_a_private_key_is_not_in_the_repr_and_a_public_line_reads_back():
+    pair = ClientKey.generate()
+    assert "PRIVATE" not in repr(pair)
+    assert PublicKey.parse(f"{pair.public} someone@somewhere") == pair.public
+    with pytest.raises(ValueError, match="ssh-ed25519"):
+        PublicKey.parse("ssh-rsa AAAA")
