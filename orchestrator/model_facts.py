@@ -1,0 +1,185 @@
+"""What the standard Ultralytics models cost: arithmetic and size, known without importing torch.
+
+Counted with Ultralytics 8.4.190's own `get_flops` (multiply and add are two operations) on each definition as it
+ships: 80 classes, 1000 for classification, unfused. Other numbers of classes change them by a few per cent.
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What a model costs.
+
+    Attributes:
+        name: The definition's name without its ending, such as `yolov8n-seg`.
+        gflops_640: One forward pass of one image of 640 x 640 pixels, in 10^9 operations.
+        parameters: How many numbers it learns.
+        dual_head: Whether it trains two heads at once (YOLOv10, YOLO26), which FLOPs do not show.
+    """
+
+    name: str
+    gflops_640: float
+    parameters: int
+    dual_head: bool
+
+
+def facts(model: str) -> ModelFacts | None:
+    """Look a model up by the name that a setting gives it.
+
+    Args:
+        model: `yolov8n.yaml`, `yolo11n.pt`, `yolov5nu.pt` or a bare name; a path or an address is somebody's own
+            model, whatever its file is called.
+
+    Returns:
+        The facts, or None where it is no standard model.
+    """
+    if "/" in model or "\\" in model or ":" in model:
+        return None
+    name = re.sub(r"\.(ya?ml|pt)$", "", model)
+    counted = _TABLE.get(name) or _TABLE.get(re.sub(r"^(yolov[35][a-z]?(?:-spp|-tiny)?)u$", r"\1", name))
+    if counted is None:
+        return None
+    return ModelFacts(name, counted[0], counted[1], dual_head=has_dual_head(name))
+
+
+def has_dual_head(name: str) -> bool:
+    """Whether a model of this name trains a one-to-many and a one-to-one head together."""
+    return name.startswith(("yolov10", "yolo26")) and not name.endswith("-cls")
+
+
+UNKNOWN = ModelFacts("unknown", 28.8, 11_166_560, dual_head=False)
+"""What is assumed of a model that nobody counted: as much as yolov8s. A calibration replaces it."""
+
+# name: (GFLOPs of one forward pass at 640 px, parameters)
+_TABLE: dict[str, tuple[float, int]] = {
+    "rtdetr-l": (110.2, 32_970_476),
+    "rtdetr-x": (234.9, 67_467_852),
+    "yolo11l": (87.9, 25_372_160),
+    "yolo11l-cls": (50.0, 14_115_624),
+    "yolo11l-obb": (91.5, 26_220_995),
+    "yolo11l-pose": (91.6, 26_230_745),
+    "yolo11l-seg": (133.2, 27_678_368),
+    "yolo11m": (68.6, 20_114_688),
+    "yolo11m-cls": (39.7, 11_634_216),
+    "yolo11m-obb": (72.3, 20_963_523),
+    "yolo11m-pose": (72.4, 20_973_273),
+    "yolo11m-seg": (114.0, 22_420_896),
+    "yolo11n": (6.7, 2_624_080),
+    "yolo11n-cls": (3.3, 2_812_104),
+    "yolo11n-obb": (6.9, 2_695_747),
+    "yolo11n-pose": (7.8, 2_908_507),
+    "yolo11n-seg": (10.0, 2_876_848),
+    "yolo11s": (21.8, 9_458_752),
+    "yolo11s-cls": (12.3, 6_724_008),
+    "yolo11s-obb": (22.8, 9_744_931),
+    "yolo11s-pose": (23.6, 9_948_811),
+    "yolo11s-seg": (33.4, 10_113_248),
+    "yolo11x": (196.3, 56_966_176),
+    "yolo11x-cls": (111.4, 29_637_064),
+    "yolo11x-obb": (204.6, 58_875_331),
+    "yolo11x-pose": (204.7, 58_889_881),
+    "yolo11x-seg": (297.9, 62_142_656),
+    "yolo12l": (96.3, 26_450_784),
+    "yolo12l-cls": (63.4, 16_737_160),
+    "yolo12l-obb": (100.0, 27_299_619),
+    "yolo12l-pose": (100.0, 27_309_369),
+    "yolo12l-seg": (141.6, 28_756_992),
+    "yolo12m": (71.3, 20_199_168),
+    "yolo12m-cls": (47.4, 13_261_608),
+    "yolo12m-obb": (75.0, 21_048_003),
+    "yolo12m-pose": (75.1, 21_057_753),
+    "yolo12m-seg": (116.7, 22_505_376),
+    "yolo12n": (7.6, 2_602_288),
+    "yolo12n-cls": (4.6, 2_999_496),
+    "yolo12n-obb": (7.9, 2_673_955),
+    "yolo12n-pose": (8.7, 2_886_715),
+    "yolo12n-seg": (10.9, 2_855_056),
+    "yolo12s": (23.7, 9_284_096),
+    "yolo12s-cls": (15.5, 7_385_512),
+    "yolo12s-obb": (24.6, 9_570_275),
+    "yolo12s-pose": (25.4, 9_774_155),
+    "yolo12s-seg": (35.2, 9_938_592),
+    "yolo12x": (210.1, 59_210_784),
+    "yolo12x-cls": (136.3, 35_351_112),
+    "yolo12x-obb": (218.5, 61_119_939),
+    "yolo12x-pose": (218.5, 61_134_489),
+    "yolo12x-seg": (311.7, 64_387_264),
+    "yolo26l": (94.2, 26_299_704),
+    "yolo26l-cls": (50.0, 14_115_624),
+    "yolo26l-obb": (101.6, 27_997_374),
+    "yolo26l-pose": (104.7, 28_747_938),
+    "yolo26l-seg": (151.3, 31_515_528),
+    "yolo26m": (75.6, 21_896_248),
+    "yolo26m-cls": (39.7, 11_634_216),
+    "yolo26m-obb": (83.0, 23_593_918),
+    "yolo26m-pose": (86.1, 24_344_482),
+    "yolo26m-seg": (132.8, 27_112_072),
+    "yolo26n": (6.2, 2_572_280),
+    "yolo26n-cls": (3.3, 2_812_104),
+    "yolo26n-obb": (6.7, 2_715_614),
+    "yolo26n-pose": (10.8, 3_747_554),
+    "yolo26n-seg": (10.6, 3_126_280),
+    "yolo26s": (23.1, 10_009_784),
+    "yolo26s-cls": (12.3, 6_724_008),
+    "yolo26s-obb": (25.1, 10_582_142),
+    "yolo26s-pose": (29.8, 11_870_498),
+    "yolo26s-seg": (37.7, 11_505_800),
+    "yolo26x": (210.1, 58_993_368),
+    "yolo26x-cls": (111.4, 29_637_064),
+    "yolo26x-obb": (226.7, 62_811_678),
+    "yolo26x-pose": (226.9, 62_914_350),
+    "yolo26x-seg": (338.2, 70_693_800),
+    "yolov10b": (99.5, 20_574_384),
+    "yolov10l": (128.0, 25_888_688),
+    "yolov10m": (64.6, 16_576_768),
+    "yolov10n": (8.8, 2_775_520),
+    "yolov10s": (25.2, 8_128_272),
+    "yolov10x": (172.0, 31_808_960),
+    "yolov3": (283.3, 103_754_144),
+    "yolov3-spp": (284.2, 104_803_744),
+    "yolov3-tiny": (19.1, 12_173_248),
+    "yolov5l": (135.6, 53_225_024),
+    "yolov5m": (64.6, 25_111_456),
+    "yolov5n": (7.8, 2_654_816),
+    "yolov5s": (24.2, 9_153_152),
+    "yolov5x": (247.3, 97_276_448),
+    "yolov8l": (165.7, 43_691_520),
+    "yolov8l-cls": (99.1, 37_480_744),
+    "yolov8l-obb": (169.4, 44_540_355),
+    "yolov8l-p2": (206.3, 42_888_080),
+    "yolov8l-pose": (169.1, 44_489_196),
+    "yolov8l-seg": (211.1, 45_997_728),
+    "yolov8m": (79.3, 25_902_640),
+    "yolov8m-cls": (41.9, 17_053_336),
+    "yolov8m-obb": (81.5, 26_463_235),
+    "yolov8m-p2": (99.0, 25_082_496),
+    "yolov8m-pose": (81.4, 26_464_462),
+    "yolov8m-seg": (105.0, 27_285_968),
+    "yolov8n": (8.9, 3_157_200),
+    "yolov8n-cls": (3.4, 2_719_288),
+    "yolov8n-obb": (9.1, 3_228_867),
+    "yolov8n-p2": (17.4, 3_354_144),
+    "yolov8n-pose": (9.3, 3_295_470),
+    "yolov8n-seg": (12.1, 3_409_968),
+    "yolov8s": (28.8, 11_166_560),
+    "yolov8s-cls": (12.6, 6_361_736),
+    "yolov8s-obb": (29.8, 11_452_739),
+    "yolov8s-p2": (39.7, 10_884_336),
+    "yolov8s-pose": (30.4, 11_626_046),
+    "yolov8s-seg": (40.3, 11_821_056),
+    "yolov8x": (258.5, 68_229_648),
+    "yolov8x-cls": (154.3, 57_422_840),
+    "yolov8x-obb": (264.3, 69_555_651),
+    "yolov8x-p2": (318.0, 66_637_536),
+    "yolov8x-pose": (264.0, 69_491_724),
+    "yolov8x-seg": (329.2, 71_827_888),
+    "yolov9c": (104.0, 25_590_912),
+    "yolov9c-seg": (149.3, 27_897_120),
+    "yolov9e": (193.0, 58_206_592),
+    "yolov9e-seg": (238.3, 60_512_800),
+    "yolov9m": (77.9, 20_216_160),
+    "yolov9s": (27.6, 7_318_368),
+    "yolov9t": (8.5, 2_128_720),
+}

@@ -1,0 +1,175 @@
+"""Where a training could run and for how much: this CPU, or an instance type in a zone and a market."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from orchestrator.interval import Interval
+
+Market = Literal["spot", "on-demand"]
+_Place = tuple[str | None, str | None, str | None, str | None]
+RefusalReason = Literal["capacity", "quota", "price", "unsupported", "denied", "reclaimed"]
+
+TABLE_DATE = "2026-07"
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """An accelerator: memory in GiB, dense half-precision peak in 10^12 operations a second, memory in 10^9 bytes/s."""
+
+    name: str
+    memory_gib: float
+    fp16_tflops: float
+    bandwidth_gb_s: float
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A place to train in, at a price.
+
+    Attributes:
+        zone: An availability zone; None where the cloud may choose.
+        usd_per_hour: 0 for a free runner.
+        price_basis: Where the price comes from: `API, 2026-11-22T20:00Z` or `table of 2026-07, not measured`.
+        vcpus: Of the machine, for loading images.
+        on_demand_usd_per_hour: The same instance without interruptions, to compare with.
+    """
+
+    where: Literal["cpu", "ec2"]
+    instance_type: str | None
+    region: str | None
+    zone: str | None
+    market: Market | None
+    usd_per_hour: float
+    price_basis: str
+    gpu: Gpu | None
+    vcpus: int
+    memory_gib: float
+    on_demand_usd_per_hour: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Short and unmistakable: `this CPU`, `g4dn.xlarge spot us-east-2a`."""
+        if self.where == "cpu":
+            return "this CPU"
+        return " ".join(str(x) for x in (self.instance_type, self.market, self.zone or self.region) if x)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """An offer that the cloud did not give, or took back; `at` in Unix seconds."""
+
+    offer: Offer
+    reason: RefusalReason
+    at: float
+
+
+GPUS: dict[str, Gpu] = {
+    "T4": Gpu("NVIDIA T4", 16, 65, 320),
+    "A10G": Gpu("NVIDIA A10G", 24, 70, 600),
+    "L4": Gpu("NVIDIA L4", 24, 121, 300),
+    "L40S": Gpu("NVIDIA L40S", 48, 362, 864),
+    "V100": Gpu("NVIDIA V100", 16, 125, 900),
+    "A100": Gpu("NVIDIA A100", 40, 312, 1555),
+}
+"""As their makers publish them: tensor cores without sparsity."""
+
+# type: (GPU, vCPUs, memory in GiB, on demand, spot in us-east-1, spot in us-east-2), USD an hour
+_TYPES: dict[str, tuple[str, int, float, float, float, float]] = {
+    "g4dn.xlarge": ("T4", 4, 16, 0.526, 0.213, 0.145),
+    "g5.xlarge": ("A10G", 4, 16, 1.006, 0.44, 0.38),
+    "g6.xlarge": ("L4", 4, 16, 0.805, 0.45, 0.22),
+    "g6e.xlarge": ("L40S", 4, 32, 1.861, 1.10, 0.575),
+}
+
+
+def cpu_offer(cores: int, memory_gib: float = 16.0, usd_per_hour: float = 0.0) -> Offer:
+    """Return this machine as an offer; a public repository's runner is free."""
+    basis = "free for public repositories" if usd_per_hour == 0 else "as configured"
+    return Offer("cpu", None, None, None, None, usd_per_hour, basis, None, cores, memory_gib)
+
+
+def table() -> tuple[Offer, ...]:
+    """Return what is offered where no API was asked: four GPU types in two regions and both markets, no zone."""
+    basis = f"table of {TABLE_DATE}, not measured"
+    spot_market: Market = "spot"
+    on_demand_market: Market = "on-demand"
+    return tuple(
+        Offer("ec2", kind, region, None, market, price, basis, GPUS[gpu], vcpus, memory, on_demand)
+        for kind, (gpu, vcpus, memory, on_demand, east_1, east_2) in _TYPES.items()
+        for region, spot in (("us-east-1", east_1), ("us-east-2", east_2))
+        for market, price in ((spot_market, spot), (on_demand_market, on_demand))
+    )
+
+
+TABLE: tuple[Offer, ...] = table()
+
+
+def in_region(offers: Sequence[Offer], region: str) -> tuple[Offer, ...]:
+    """Return the offers of one region."""
+    return tuple(offer for offer in offers if offer.region == region)
+
+
+def ladder(
+    offers: Sequence[Offer],
+    intervals: Mapping[str, Interval],
+    *,
+    seconds_left: float,
+    usd_left: float,
+    refusals: Sequence[Refusal] = (),
+    now: float = 0.0,
+    cool_down: float = 1200.0,
+) -> tuple[Offer, ...]:
+    """Order the offers by which to try next.
+
+    Cheapest expected cost first, where a spot offer of the same type goes before on-demand; a zone that refused or
+    reclaimed lately comes after all others of its type and market that did not.
+
+    Args:
+        offers: EC2 offers.
+        intervals: Seconds by instance type; a type without one is not offered.
+        seconds_left: Until the deadline: an offer whose upper estimate is past it is left out.
+        usd_left: Likewise for money.
+        refusals: What went wrong so far. A quota or denial rules its market out for good; a capacity, price or
+            unsupported refusal rules its zone out for `cool_down` seconds (unsupported: for good).
+        now: Unix seconds.
+        cool_down: Seconds after which a refused zone is asked again.
+
+    Returns:
+        The offers worth trying, best first; empty when nothing is left.
+    """
+    ruled_out: set[_Place] = set()
+    recent: set[_Place] = set()
+    markets: set[Market | None] = set()
+    for refusal in refusals:
+        place = _place(refusal.offer)
+        if refusal.reason in {"quota", "denied"}:
+            markets.add(refusal.offer.market)
+        elif refusal.reason == "unsupported":
+            ruled_out.add(place)
+        elif now - refusal.at < cool_down:
+            (recent if refusal.reason == "reclaimed" else ruled_out).add(place)
+
+    def fits(offer: Offer) -> bool:
+        interval = intervals.get(offer.instance_type or "")
+        if interval is None or offer.market in markets or _place(offer) in ruled_out:
+            return False
+        return interval.high <= seconds_left and interval.high / 3600 * offer.usd_per_hour <= usd_left
+
+    def rank(offer: Offer) -> tuple[object, ...]:
+        likely = intervals[offer.instance_type or ""].likely / 3600 * offer.usd_per_hour
+        return (
+            _place(offer) in recent,
+            round(likely, 6),
+            offer.market != "spot",
+            offer.instance_type,
+            offer.region,
+            offer.zone or "",
+        )
+
+    return tuple(sorted((offer for offer in offers if fits(offer)), key=rank))
+
+
+def _place(offer: Offer) -> _Place:
+    return offer.instance_type, offer.region, offer.zone, offer.market

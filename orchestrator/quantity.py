@@ -1,0 +1,52 @@
+"""How people read amounts: `3 h 10`, `42 s`, `$0.21`, `1.4 GB`."""
+
+import math
+from decimal import ROUND_HALF_UP, Decimal
+
+_MINUTE, _HOUR, _DAY = 60, 3600, 86400
+
+
+def human_duration(seconds: float) -> str:
+    """Write a length of time to about two digits: `4.2 s`, `42 s`, `3 min 20 s`, `12 min`, `3 h 10`, `2 d 4 h`."""
+    if not math.isfinite(seconds):
+        return "without end"
+    if seconds < 0:
+        return f"-{human_duration(-seconds)}"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s" if seconds else "0 s"
+    whole = round(seconds)
+    if whole < _MINUTE:
+        return f"{whole} s"
+    if whole < 10 * _MINUTE:
+        minutes, rest = divmod(whole, _MINUTE)
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    minutes = round(seconds / _MINUTE)
+    if minutes < 60:
+        return f"{minutes} min"
+    if minutes < 2 * _DAY // _MINUTE:
+        hours, rest = divmod(minutes, 60)
+        return f"{hours} h {rest:02d}" if rest else f"{hours} h"
+    days, hours = divmod(round(seconds / _HOUR), 24)
+    return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def human_money(usd: Decimal | float) -> str:
+    """Write US dollars to the cent, and to a tenth of a cent where a cent would hide them: `$0.21`, `$0.004`."""
+    amount = usd if isinstance(usd, Decimal) else Decimal(repr(float(usd)))
+    if not amount.is_finite():
+        return "no price"
+    sign, size = ("-", -amount) if amount < 0 else ("", amount)
+    if 0 < size < Decimal("0.0005"):
+        return f"{sign}<$0.001"
+    step = Decimal("0.001") if 0 < size < Decimal("0.0095") else Decimal("0.01")
+    return f"{sign}${size.quantize(step, ROUND_HALF_UP)}"
+
+
+def human_bytes(count: int) -> str:
+    """Write a size in decimal units, as disks and networks are sold: `812 B`, `1.4 GB`."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 999.5:
+            return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
