@@ -1,0 +1,52 @@
+# Two commands for a newcomer: `make demo` and `make test`. Needs Python 3.11+, git and make.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_ARGS ?=
+
+.PHONY: help demo demo-gpu test check format lock schema clean
+
+help: ## Say what can be made
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+demo: $(STAMP) ## Generate a dataset, plan, train on the CPU, publish, draw predictions; no account needed
+	@$(BIN)/offload demo
+
+demo-gpu: $(STAMP) ## The whole GPU path on a simulated cloud; no account and no root needed
+	@$(BIN)/offload demo --gpu
+
+test: $(STAMP) ## Run the tests
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+check: $(STAMP) ## Everything that a commit must pass: format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+format: $(STAMP) ## Format and mend what ruff can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-emit-index-url --no-header --no-annotate
+lock: ## Lock the dependencies anew, with hashes
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	$(COMPILE) --extra train --extra simulator --group dev -o requirements/dev.txt
+	$(COMPILE) --extra train -o requirements/train.txt
+	$(COMPILE) -o requirements/plan.txt
+
+schema: $(STAMP) ## Write the JSON schema of the configuration
+	$(BIN)/offload schema > docs/offload.schema.json
+
+clean: ## Remove what was made here
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo *.egg-info build dist
