@@ -1,0 +1,119 @@
+"""Who drives: this process, as other drivers can recognise it, and its lease on a run."""
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from infra.object_store import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectMissingError,
+    ObjectStore,
+)
+from orchestrator.run import DriverLease, run_key
+
+LEASE_S = 90.0
+"""A driver that has not renewed for this long is taken for dead, unless its process can be looked at."""
+
+RENEW_S = 20.0
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Return the kernel's start time of a process, None where there is no such process, "" where unknown."""
+    try:
+        # The command's name, in parentheses, may hold spaces; the start time is the 20th field after it.
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return ""
+    return ""
+
+
+@dataclass
+class Driver:
+    """This process as a driver of runs. `clock` gives Unix seconds."""
+
+    clock: Callable[[], float] = time.time
+    host: str = field(default_factory=socket.gethostname)
+    boot_id: str = field(default_factory=_boot_id)
+    pid: int = field(default_factory=os.getpid)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+
+    @property
+    def name(self) -> str:
+        """How journal and messages call this driver."""
+        return f"{self.host}:{self.pid}:{self.token}"
+
+    def lease(self, *, released: bool = False) -> DriverLease:
+        """Return a lease of now."""
+        return DriverLease(
+            holder=self.name,
+            host=self.host,
+            boot_id=self.boot_id,
+            pid=self.pid,
+            started=_started(self.pid) or "",
+            renewed_at=self.clock(),
+            released=released,
+        )
+
+    def is_live(self, lease: DriverLease) -> bool:
+        """Whether the holder of a lease may still be at work."""
+        if lease.released:
+            return False
+        if lease.host == self.host and lease.boot_id == self.boot_id:
+            started = _started(lease.pid)
+            if started is None or (started and lease.started and started != lease.started):
+                return False
+        return self.clock() - lease.renewed_at < LEASE_S
+
+    def claim(self, store: ObjectStore, run: str) -> str | None:
+        """Take or renew the lease on a run; return the name of the live driver that has it instead."""
+        key = run_key(run, "driver.json")
+        try:
+            body, etag = store.read(key)
+        except ObjectMissingError:
+            return self._write(store, key, None)
+        held = DriverLease.model_validate_json(body)
+        if held.holder == self.name:
+            if self.clock() - held.renewed_at < RENEW_S and not held.released:
+                return None
+        elif self.is_live(held):
+            return held.holder
+        return self._write(store, key, etag)
+
+    def _write(self, store: ObjectStore, key: str, etag: str | None) -> str | None:
+        body = self.lease().model_dump_json().encode()
+        try:
+            if etag is None:
+                store.create(key, body)
+            else:
+                store.replace(key, body, etag)
+        except (ObjectExistsError, ObjectChangedError):
+            return "another driver"
+        return None
+
+    def release(self, store: ObjectStore, run: str) -> None:
+        """Let go of a run, so that the next driver need not wait for the lease to end."""
+        key = run_key(run, "driver.json")
+        try:
+            body, etag = store.read(key)
+            if DriverLease.model_validate_json(body).holder == self.name:
+                store.replace(key, self.lease(released=True).model_dump_json().encode(), etag)
+        except (ObjectMissingError, ObjectChangedError):
+            return

@@ -1,0 +1,46 @@
+"""The training key: one digest of everything that decides what a training yields."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from remote_job.spec import TRAINING_VERSION
+
+VERSION_LENGTH = 16
+"""Hex digits of the training key that name a version: 64 bits, enough for any one repository."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingInputs:
+    """What decides the result of a training. Where and when it runs does not, and is not here.
+
+    `model_definition` is the sha256 of the definition when it is a file of the user's, None for a name that
+    Ultralytics knows; `entrypoint_sha256` likewise for bring-your-own code.
+    """
+
+    fingerprint: str
+    task: str
+    model: str
+    model_definition: str | None
+    weights_sha256: str | None
+    epochs: int
+    image_size: int
+    batch: int
+    seed: int
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    entrypoint: str | None = None
+    entrypoint_sha256: str | None = None
+    training_version: str = TRAINING_VERSION
+
+
+def training_key(inputs: TrainingInputs) -> str:
+    """Return 64 hex digits: sha256 over the inputs as canonical JSON (sorted keys, no spaces, ASCII)."""
+    text = json.dumps(asdict(inputs), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def version_of(key: str) -> str:
+    """Return the name under which the model with this training key is published."""
+    return key[:VERSION_LENGTH]
