@@ -1,0 +1,8 @@
+"""Shell scripts that run on an instance; `user_data` and `instance_job` send them there."""
+
+from importlib.resources import files
+
+
+def script(name: str) -> str:
+    """Return the text of a script of this folder."""
+    return (files(__name__) / name).read_text(encoding="utf-8")

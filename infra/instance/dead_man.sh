@@ -1,0 +1,85 @@
+# Powers this machine off at an absolute time, whoever else is alive. Powering off terminates the instance.
+#
+#   arm TEXT DEADLINE LIFETIME START_WITHIN   every boot, first of all; TEXT is this script
+#   watch DEADLINE LIFETIME START_WITHIN      what it leaves running, twice where there is systemd
+#
+# DEADLINE is Unix time. LIFETIME, seconds since boot, holds where the clock is wrong. START_WITHIN, seconds
+# since boot, is how long the machine waits for a job that never comes.
+#
+# With GPU_OFFLOAD_ROOT set, this is a simulated host: paths are below it, and nothing is called but its own
+# shutdown command, because the machine around it must not go down.
+
+simulated() { [ -n "${GPU_OFFLOAD_ROOT+set}" ]; }
+root=${GPU_OFFLOAD_ROOT:-}
+root=${root%/}
+
+power_off() {
+    echo "gpu-offload: powering off: $1"
+    if simulated; then
+        "${GPU_OFFLOAD_SHUTDOWN:-$root/sbin/shutdown}" -h now
+        return
+    fi
+    shutdown -h now || systemctl --no-block poweroff
+    # A unit that will not stop can hold a shutdown up for ever; what follows asks nobody.
+    sleep 60
+    systemctl poweroff --force --force || poweroff -f
+    sleep 10
+    echo 1 >/proc/sys/kernel/sysrq
+    echo o >/proc/sysrq-trigger
+    sleep 10
+}
+
+uptime_seconds() {
+    read -r up _ </proc/uptime
+    echo "${up%%.*}"
+}
+
+watch() {
+    begin=$(uptime_seconds)
+    while :; do
+        up=$(($(uptime_seconds) - begin))
+        if [ "$(date +%s)" -ge "$1" ]; then
+            power_off "its time is up"
+        elif [ "$up" -ge "$2" ]; then
+            power_off "up for longer than it may be; is the clock wrong?"
+        elif [ "$up" -ge "$3" ] && [ ! -e "$root/run/gpu-offload/started" ]; then
+            power_off "no job was started in time"
+        fi
+        sleep "${GPU_OFFLOAD_POLL:-10}"
+    done
+}
+
+arm() {
+    text=$1
+    shift
+    if [ "$(date +%s)" -ge "$1" ]; then
+        power_off "its time was up before it had started"
+        exit 1
+    fi
+    # Needs no disk and no systemd.
+    setsid sh -c "$text" gpu-offload-dead-man watch "$@" </dev/null >/dev/null 2>&1 &
+    simulated && return
+    command -v systemctl >/dev/null || return
+    # Needs no process of ours to stay alive, and is there before cloud-init on the next boot.
+    printf '%s\n' "$text" >/usr/local/sbin/gpu-offload-dead-man
+    cat >/etc/systemd/system/gpu-offload-dead-man.service <<END
+[Unit]
+Description=Power off when this instance's time is up
+DefaultDependencies=no
+RefuseManualStop=yes
+[Service]
+ExecStart=/bin/sh /usr/local/sbin/gpu-offload-dead-man watch $*
+Restart=always
+OOMScoreAdjust=-1000
+TimeoutStopSec=5
+[Install]
+WantedBy=multi-user.target
+END
+    systemctl daemon-reload
+    systemctl enable gpu-offload-dead-man.service
+    systemctl --no-block start gpu-offload-dead-man.service
+    # And one that systemd keeps by itself. Never wait for systemd here: the boot waits for us.
+    systemd-run --no-block --unit=gpu-offload-power-off --on-calendar="@$1" systemctl poweroff --force
+}
+
+"$@"
