@@ -1,0 +1,127 @@
+"""The receipt of a decision: a table, one sentence why, then what would change it. As text and as Markdown."""
+
+import html
+import re
+
+from orchestrator.plan import Option, PlanReport
+from orchestrator.quantity import human_bytes, human_duration, human_money
+
+SHOWN = 10
+"""Rows before the rest is summed up; what was chosen is always among them."""
+
+_HEADINGS = ("", "where", "low", "likely", "high", "cost", "at most", "fits", "basis", "reason")
+_LEFT = {1, 7, 8, 9}
+
+
+def receipt_text(plan: PlanReport) -> str:
+    """Render a plan for a terminal or a log: fixed width, no control characters whatever the names hold."""
+    rows = [_HEADINGS, *(_row(plan, option) for option in _shown(plan))]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
+    table = [
+        "  ".join(
+            cell.ljust(w) if i in _LEFT else cell.rjust(w)
+            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    table.insert(1, "-" * min(110, max(len(line) for line in table)))
+    hidden = len(plan.options) - len(_shown(plan))
+    if hidden:
+        table.append(f"   and {hidden} more, no better")
+    parts = [[_dataset_line(plan)], table, [plan.decision.why]]
+    if plan.already_trained is not None:
+        parts.insert(1, [f"Already trained: version {plan.already_trained}. Nothing would be trained again."])
+    if plan.decision.changes:
+        parts.append(["What would change that:", *(f"  - {change}" for change in plan.decision.changes)])
+    if plan.notes:
+        parts.append(["On what it rests:", *(f"  - {note}" for note in plan.notes)])
+    return "\n\n".join("\n".join(_plain(line) for line in part) for part in parts) + "\n"
+
+
+def receipt_markdown(plan: PlanReport) -> str:
+    """Render a plan for a job summary; whatever comes from elsewhere is escaped."""
+    lines = [f"### Plan: {_title(plan)}", "", escape_markdown(_dataset_line(plan)), ""]
+    if plan.already_trained is not None:
+        lines += [f"Already trained: version {escape_markdown(plan.already_trained)}.", ""]
+    lines += [f"**{escape_markdown(plan.decision.why)}**", ""]
+    lines += [
+        f"|{'|'.join(f' {heading} ' if heading else ' ' for heading in _HEADINGS)}|",
+        f"|{'|'.join(':--' if i in _LEFT else '--:' for i in range(len(_HEADINGS)))}|",
+    ]
+    lines += [
+        f"|{'|'.join(f' {escape_markdown(cell)} ' for cell in _row(plan, option))}|"
+        for option in _shown(plan)
+    ]
+    hidden = len(plan.options) - len(_shown(plan))
+    if hidden:
+        lines += ["", f"and {hidden} more, no better"]
+    if plan.decision.changes:
+        lines += ["", "What would change that:", ""]
+        lines += [f"- {escape_markdown(change)}" for change in plan.decision.changes]
+    if plan.notes:
+        lines += ["", "<details><summary>On what it rests</summary>", ""]
+        lines += [f"- {escape_markdown(note)}" for note in plan.notes]
+        lines += ["", "</details>"]
+    return "\n".join(lines) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Make text from elsewhere harmless in GitHub's Markdown, in a table's cell too: it shows as it is written.
+
+    HTML, links, images, mentions, emphasis, code and line breaks lose their meaning; control characters and
+    direction marks become spaces.
+    """
+    flat = html.escape(_plain(text), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()#+!|~@$]|(?<=\w):(?=//))", _character, flat)
+
+
+def _character(match: re.Match[str]) -> str:
+    """Write a character as a number: no Markdown rule sees it, and it shows as itself."""
+    return f"&#{ord(match.group())};"
+
+
+def _plain(text: str) -> str:
+    """Replace what moves a terminal's cursor or a reader's eye: controls, line ends, direction marks."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", " ", text)
+
+
+def _title(plan: PlanReport) -> str:
+    option = plan.decision.option
+    if option is None:
+        return "nothing fits"
+    where = "the free CPU" if option.where == "cpu" and not option.cost_high else option.offer.name
+    return f"{escape_markdown(where)}, {human_duration(option.interval.likely)}"
+
+
+def _dataset_line(plan: PlanReport) -> str:
+    counts = ", ".join(f"{n:,} {split}" for split, n in plan.images.items() if n)
+    return (
+        f"Dataset {plan.fingerprint[:12]}: {counts or 'no'} images, {human_bytes(plan.dataset_bytes)}; "
+        f"training {plan.training_key[:12]}"
+    )
+
+
+def _shown(plan: PlanReport) -> list[Option]:
+    """Pick the rows: what was chosen, the CPU, and the cheapest place of each instance type and market."""
+    chosen = plan.decision.option
+    best: dict[tuple[str | None, str | None], Option] = {}
+    for option in sorted(plan.options, key=lambda o: (o != chosen, o.cost_likely, o.offer.name)):
+        best.setdefault((option.instance_type, option.market), option)
+    kept = list(best.values())[:SHOWN]
+    return [option for option in plan.options if option in kept]
+
+
+def _row(plan: PlanReport, option: Option) -> tuple[str, ...]:
+    time = option.interval
+    return (
+        ">" if option == plan.decision.option else "",
+        option.offer.name,
+        human_duration(time.low),
+        human_duration(time.likely),
+        human_duration(time.high),
+        human_money(option.cost_likely),
+        human_money(option.cost_high),
+        "yes" if option.feasible else "no",
+        option.basis,
+        option.reason,
+    )
