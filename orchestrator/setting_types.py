@@ -6,6 +6,7 @@ Every refusal is a PydanticCustomError whose context holds the text and the reme
 import ipaddress
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any
@@ -96,6 +97,23 @@ class Matching:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         return handler(schema) | {"pattern": f"^(?:{self.pattern})$"}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Metadata of a list type: a check, and the keyword by which a JSON schema says the same."""
+
+    check: Callable[[tuple[str, ...]], tuple[str, ...]]
+    keyword: str
+    value: object
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {self.keyword: self.value}
 
 
 def _http_url(value: str) -> str:
@@ -236,7 +254,11 @@ Duration = Annotated[
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
 ]
-Hyperparameter = Annotated[Any, AfterValidator(_hyperparameter)]
+Hyperparameter = Annotated[
+    Any,
+    AfterValidator(_hyperparameter),
+    Field(json_schema_extra={"type": ["string", "number", "boolean", "array", "object"]}),
+]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
 Path = Annotated[Text, AfterValidator(_path)]
@@ -279,7 +301,7 @@ RoleArn = Annotated[
 ]
 Cidr = Annotated[Text, AfterValidator(_cidr)]
 
-Distinct = AfterValidator(_distinct)
+Distinct = Listed(_distinct, "uniqueItems", True)
 """Metadata of a list: nothing is there twice."""
-NotEmpty = AfterValidator(_not_empty)
+NotEmpty = Listed(_not_empty, "minItems", 1)
 """Metadata of a list: something is there."""

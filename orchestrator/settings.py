@@ -19,6 +19,8 @@ from orchestrator.settings_checks import disagreements
 from orchestrator.settings_faults import explain
 from orchestrator.settings_file import (
     FILE_NAME,
+    PYPROJECT,
+    TABLE,
     ConfigurationFile,
     ConfigurationFileError,
     KeyPath,
@@ -173,6 +175,11 @@ class _Sources:
     file: ConfigurationFile | None
     overrides: Sequence[Override]
 
+    @property
+    def table(self) -> tuple[str, ...]:
+        """The table of the file that holds our sections."""
+        return TABLE if self.file and self.file.path.name == PYPROJECT else ()
+
     def where(self, path: KeyPath) -> str:
         for override in reversed(self.overrides):
             length = min(len(override.path), len(path))
@@ -190,7 +197,7 @@ def check(data: dict[str, Any], sources: _Sources, root: Path) -> tuple[Sections
         broken: set[KeyPath] = set()
         faults = []
     except ValidationError as error:
-        problems = explain(error.errors(include_url=False))
+        problems = explain(error.errors(include_url=False), sources.table)
         faults = [Fault(sources.where(p.path), p.message, p.remedy) for p in problems]
         broken = {p.path for p in problems}
         sections = Sections.model_validate(_without(data, error), by_alias=True, by_name=False)

@@ -40,12 +40,12 @@ class Problem:
     remedy: str
 
 
-def explain(errors: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    """Turn pydantic's errors into problems, one for each setting.
+def explain(errors: Sequence[Mapping[str, Any]], table: tuple[str, ...] = ()) -> list[Problem]:
+    """Turn pydantic's errors into problems, one for each setting; `table` is what holds the sections.
 
     A setting that is missing is not reported beside a misspelling of its name.
     """
-    problems = [_explain(error) for error in errors]
+    problems = [_explain(error, table) for error in errors]
     typed = {
         (*path[:-1], meant)
         for error in errors
@@ -58,7 +58,7 @@ def explain(errors: Sequence[Mapping[str, Any]]) -> list[Problem]:
     ]
 
 
-def _explain(error: Mapping[str, Any]) -> Problem:
+def _explain(error: Mapping[str, Any], table: tuple[str, ...]) -> Problem:
     path: tuple[str | int, ...] = tuple(error["loc"])
     name = dotted(path)
     kind, context, value = error["type"], error.get("ctx") or {}, error.get("input")
@@ -68,13 +68,15 @@ def _explain(error: Mapping[str, Any]) -> Problem:
         return Problem(
             path,
             f"{'dataset.path' if name == 'dataset' else name} is missing",
-            'say where the images are: a table [dataset] with path = "FOLDER" (`offload init` writes it)',
+            f'say where the images are: in [{dotted((*table, "dataset"))}], path = "FOLDER" (`offload init` writes it)',
         )
     if kind == "extra_forbidden":
-        return Problem(path, f"{name} is not a setting", _instead(path))
+        return Problem(path, f"{name} is not a setting", _instead(path, table))
     if kind in _NOUNS:
         noun = _NOUNS[kind]
-        remedy = _EXAMPLES.get(kind) or (f"write [{name}]" if noun == "a table" else "write one that is")
+        remedy = _EXAMPLES.get(kind) or (
+            f"write [{dotted((*table, *path))}]" if noun == "a table" else "write one that is"
+        )
         return Problem(path, f"{name} is {shown(value)}, not {noun}", remedy)
     if kind in {"literal_error", "enum"}:
         return Problem(path, f"{name} is {shown(value)}", f"write {context.get('expected')}")
@@ -97,13 +99,13 @@ def _meant(path: tuple[str | int, ...]) -> str | None:
     return near[0] if near else None
 
 
-def _instead(path: tuple[str | int, ...]) -> str:
+def _instead(path: tuple[str | int, ...], table: tuple[str, ...]) -> str:
     if meant := _meant(path):
         return f"did you mean {meant}?"
     wrong = str(path[-1]).lower().replace("_", "-")
     for known in SETTINGS:
         if known[-1] == wrong and len(known) > 1:
-            return f"it belongs in [{'.'.join(known[:-1])}]"
+            return f"it belongs in [{dotted((*table, *known[:-1]))}]"
     names = _names(path[:-1])
     return f"{'the sections are' if len(path) == 1 else 'here may stand'} {', '.join(names)}"
 

@@ -73,7 +73,7 @@ class DatasetSettings(Section):
     classes: Annotated[tuple[Text, ...], Distinct] = ()
     """Names of the classes in the order of their numbers in the labels; empty: as data.yaml or the folders
     name them."""
-    task: Task | None = None
+    task: Task | None = Field(default=None, examples=["detect"])
     """What is learnt; left out, the labels tell."""
     split: SplitSettings = SplitSettings()
     """How a flat folder is divided into training, validation and test images."""
@@ -98,7 +98,7 @@ class TrainingSettings(Section):
     itself names."""
     hyperparameters: dict[str, Hyperparameter] = Field(default_factory=dict)
     """Handed to Ultralytics as they are: lr0, optimizer, mosaic, patience, ..."""
-    entrypoint: Entrypoint | None = None
+    entrypoint: Entrypoint | None = Field(default=None, examples=["mine.train:main"])
     """package.module:function of your own that trains in Ultralytics' place."""
     device: Device = "auto"
     """Where the training computes; "auto": on a GPU where there is one."""
@@ -127,11 +127,11 @@ class StoreSettings(Section):
 
     url: StoreUrl = "file:.offload"
     """file:FOLDER (relative to this file), or s3://BUCKET/PREFIX."""
-    endpoint_url: HttpUrl | None = None
+    endpoint_url: HttpUrl | None = Field(default=None, examples=["https://ACCOUNT.r2.cloudflarestorage.com"])
     """Another server that speaks the S3 API: R2, MinIO, Ceph."""
-    region: Text | None = None
+    region: Text | None = Field(default=None, examples=["us-east-1"])
     """The bucket's region; left out, the environment tells. R2 wants "auto"."""
-    public_url: HttpUrl | None = None
+    public_url: HttpUrl | None = Field(default=None, examples=["https://models.example.org"])
     """Web address under which anybody may read models/, aliases/ and index.json, where it is not the bucket's
     own."""
 
@@ -150,22 +150,24 @@ class Ec2Settings(Section):
     """Instance types that may be rented."""
     market: Literal["spot", "on-demand", "spot-then-on-demand"] = "spot-then-on-demand"
     """Cheap and reclaimable, dear and safe, or the first until the deadline asks for the second."""
-    image: Image | None = None
+    image: Image | None = Field(default=None, examples=["ami-0123456789abcdef0"])
     """An AMI, or an SSM parameter that names one; left out, Amazon's deep-learning image. An AMI belongs to
     one region."""
-    subnet: Subnet | None = None
+    subnet: Subnet | None = Field(default=None, examples=["subnet-0123456789abcdef0"])
     """A subnet that instances start in; left out, the default one of the zone. A subnet belongs to one zone."""
-    instance_profile: ProfileName | None = None
+    instance_profile: ProfileName | None = Field(default=None, examples=["gpu-offload-trainer"])
     """Name of the instance profile by which an instance writes below its own run; `offload bootstrap` makes
     it."""
-    schedule_role: RoleArn | None = None
+    schedule_role: RoleArn | None = Field(
+        default=None, examples=["arn:aws:iam::123456789012:role/gpu-offload-scheduler"]
+    )
     """ARN of the role by which EventBridge Scheduler terminates an instance at its deadline; `offload
     bootstrap` makes it."""
     volume_gib: Count = Field(default=60, ge=8, le=16_384)
     """Size of the root volume, GiB."""
     ssh_port: Count = Field(default=22, ge=1, le=65_535)
     """Port that SSH listens on."""
-    ssh_cidr: Cidr | None = None
+    ssh_cidr: Cidr | None = Field(default=None, examples=["203.0.113.7/32"])
     """Addresses that may reach SSH; left out, that of the machine which drives the run, /32."""
     max_attempts: Count = Field(default=6, ge=1, le=50)
     """Instances a run may start, one after the other."""
