@@ -1,0 +1,201 @@
+"""Checks that look at the dataset as a whole: task, classes, splits, labels and images that do not match."""
+
+from __future__ import annotations
+
+from array import array
+from collections import Counter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from dataset.finding import Finding, error, warning
+from dataset.label import unknown_classes
+from dataset.layout import Layout, Listing, is_image
+from dataset.task import Task
+
+if TYPE_CHECKING:
+    from dataset.snapshot import Samples
+    from dataset.split import Split, SplitRule
+
+
+class Check:
+    """Goes over the samples of one dataset and appends what it finds to `findings`."""
+
+    def __init__(
+        self, listing: Listing, samples: Samples, shape: tuple[int, int] | None, findings: list[Finding]
+    ) -> None:
+        self._listing = listing
+        self._samples = samples
+        self._shape = shape
+        self._findings = findings
+
+    def names_and_splits(self, rule: SplitRule, orphans: list[str]) -> None:
+        """See that there are images, in train and in val, and that labels and images match."""
+        samples, findings = self._samples, self._findings
+        if not len(samples):
+            message = "no image was found; expected " + (
+                "class folders" if self._by_folders else "images and labels"
+            )
+            findings.append(error("", "no-images", message))
+            return
+        count = Counter(split for _, _, split in samples.columns())
+        if not count["train"]:
+            findings.append(
+                error("", "empty-split", "no image is left to train on; add images or lower val and test")
+            )
+        if not count["val"]:
+            message = (
+                f"the validation split is empty: none of {len(samples)} images fell into it with val = {rule.val:g}, "
+                f"seed = {rule.seed}; add images, raise val or try another seed"
+            )
+            findings.append(error("", "empty-split", message))
+        if rule.test and not count["test"] and self._listing.layout is not Layout.YAML:
+            findings.append(warning("", "empty-split", "the test split is empty; add images or raise test"))
+        for name in orphans:
+            findings.append(
+                warning(name, "no-image", "is a label without an image; remove it or restore the image")
+            )
+        if not self._by_folders:
+            self._backgrounds()
+
+    def _backgrounds(self) -> None:
+        names = self._samples.inventory.names
+        bare = array("I", (image for image, label, _ in self._samples.columns() if label < 0))
+        if len(bare) == len(self._samples):
+            message = (
+                "not one image has a label; put image.txt beside image.jpg, or in labels/ beside images/"
+            )
+            self._findings.append(error("", "no-labels", message))
+            return
+        for image in bare:
+            message = "has no label and counts as background; an empty label file says so on purpose"
+            self._findings.append(warning(names[image], "no-label", message))
+
+    @property
+    def _by_folders(self) -> bool:
+        return self._listing.class_of is not None
+
+    def duplicates(self) -> None:
+        """Warn of images with the same content: wasteful within a split, a leak from one split to another."""
+        samples, inventory = self._samples, self._samples.inventory
+        heads = array("Q", (self._head(image) for image, _, _ in samples.columns()))
+        ordered = array("Q", sorted(heads))
+        twice = {a for a, b in pairwise(ordered) if a == b}
+        del ordered
+        if not twice:
+            return
+        groups: dict[bytes, list[tuple[int, Split]]] = {}
+        for head, (image, _, split) in zip(heads, samples.columns(), strict=True):
+            if head in twice:
+                sha = bytes(inventory.sha256[32 * image : 32 * image + 32])
+                groups.setdefault(sha, []).append((image, split))
+        for group in groups.values():
+            first, *others = group
+            name = inventory.names[first[0]]
+            for image, split in others:
+                path = inventory.names[image]
+                if split != first[1]:
+                    message = f"is the same image as {name} in {first[1]}, itself in {split}; the score is flattered"
+                    self._findings.append(warning(path, "leak", message))
+                else:
+                    message = f"is the same image as {name}; remove one"
+                    self._findings.append(warning(path, "duplicate-image", message))
+
+    def _head(self, image: int) -> int:
+        return int.from_bytes(self._samples.inventory.sha256[32 * image : 32 * image + 8], "little")
+
+    def task(self, given: Task | None) -> Task:
+        """Settle what is to be learnt, and see that the labels are of that kind."""
+        if self._by_folders:
+            if given not in (None, Task.CLASSIFY):
+                message = f"class folders are for classification, not {given}; add labels or change the task"
+                self._findings.append(error("", "wrong-task", message))
+            self._class_sizes()
+            return Task.CLASSIFY
+        if given is Task.CLASSIFY:
+            message = "classification needs one folder a class; make them or change the task"
+            self._findings.append(error("", "wrong-task", message))
+            return given
+        if given is Task.POSE and self._shape is None:
+            message = "pose needs the number of keypoints; write a data.yaml with kpt_shape: [number, 2 or 3]"
+            self._findings.append(error("", "no-keypoints", message))
+        boxes, polygons = self._kinds()
+        if self._shape is not None and given in (None, Task.POSE):
+            return Task.POSE
+        if given is Task.SEGMENT or (given is None and polygons and not boxes):
+            for name in boxes:
+                message = (
+                    "holds boxes, but segmentation learns from polygons; draw polygons or change the task"
+                )
+                self._findings.append(error(name, "wrong-task", message))
+            return Task.SEGMENT
+        if boxes and polygons and given is None:
+            message = (
+                f"{len(polygons)} labels hold polygons and {len(boxes)} boxes; detection is learnt, "
+                "with each polygon's box; set the task to silence this"
+            )
+            self._findings.append(warning("", "mixed-labels", message))
+        return given or Task.DETECT
+
+    def _kinds(self) -> tuple[list[str], list[str]]:
+        """Return the labels that hold boxes and those that hold polygons."""
+        inventory, boxes, polygons = self._samples.inventory, list[str](), list[str]()
+        if self._shape is not None:
+            return boxes, polygons
+        for _, label, _ in self._samples.columns():
+            if label < 0 or not inventory.checked[label] or not inventory.facts[3 * label]:
+                continue
+            widest = inventory.facts[3 * label + 1] >> 16
+            (polygons if widest > 6 else boxes).append(inventory.names[label])
+        return boxes, polygons
+
+    def _class_sizes(self) -> None:
+        """Warn of classes that training or validation never sees."""
+        samples, classes = self._samples, self._listing.classes
+        class_of = self._listing.class_of
+        if class_of is None:
+            return
+        seen = {(class_of(samples.inventory.names[image]), split) for image, _, split in samples.columns()}
+        for part in ("train", "val"):
+            missing = [name for name in classes if (name, part) not in seen]
+            if missing and len(missing) < len(classes):
+                message = f"{part} has no image of class {', '.join(missing[:10])}; add images"
+                self._findings.append(warning("", "class-without-image", message))
+
+    def classes(self, named: tuple[str, ...], task: Task) -> tuple[str, ...]:
+        """See that every class index has a name; number the classes where nobody named them."""
+        if task is Task.CLASSIFY:
+            if len(named) < 2:
+                self._findings.append(
+                    error("", "no-classes", "classification needs at least two class folders")
+                )
+            return named
+        inventory = self._samples.inventory
+        count = max(
+            (
+                inventory.facts[3 * at + 2]
+                for at, name in enumerate(inventory.names)
+                if self._is_label(at, name)
+            ),
+            default=0,
+        )
+        if not named:
+            if count > 10_000:
+                message = f"class {count - 1} is used and no class is named; name the classes"
+                self._findings.append(error("", "no-classes", message))
+                return ()
+            message = f"the {count} classes have no names and are called by their numbers; name them"
+            self._findings.append(warning("", "no-classes", message))
+            return tuple(str(number) for number in range(max(count, 1)))
+        if count > len(named):
+            for at, name in enumerate(inventory.names):
+                if self._is_label(at, name) and inventory.facts[3 * at + 2] > len(named):
+                    data = (self._listing.root / name).read_bytes()
+                    self._findings += unknown_classes(name, data, len(named))
+        return named
+
+    def _is_label(self, at: int, name: str) -> bool:
+        return (
+            not is_image(name)
+            and name not in self._listing.texts
+            and bool(self._samples.inventory.checked[at])
+        )

@@ -1,0 +1,99 @@
+"""One sha256 for everything about a dataset that a training can notice.
+
+The text that is hashed: a JSON line (format, task, class names, keypoint shape, flip order, split rule), then one
+line for each image in order of its path, of five fields parted by NUL: split, image path, the image's sha256, label
+path, the label's sha256. Paths are relative to the root, with `/`, in Unicode form NFC, because a file system may
+compose or decompose names behind git's back.
+"""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+from dataset.snapshot import Sample, Samples, Snapshot
+from dataset.split import Split, SplitRule
+from dataset.task import Task
+
+FORMAT = 1
+
+Line = tuple[Split, str, str, str, str]
+"""Split, image path, its sha256, label path, its sha256; empty text for no label."""
+
+
+def fingerprint(snapshot: Snapshot) -> str:
+    """Return the fingerprint, 64 hexadecimal digits.
+
+    It is the same on every machine, in every order, at every time and place; any byte, name, class or split that
+    differs changes it; hidden files, `*.cache` and files that belong to no sample do not.
+    """
+    return fingerprint_of(
+        task=snapshot.task,
+        classes=snapshot.classes,
+        keypoint_shape=snapshot.keypoint_shape,
+        flip_idx=snapshot.flip_idx,
+        split_rule=snapshot.split_rule,
+        lines=_lines(snapshot.samples),
+    )
+
+
+def fingerprint_of(
+    *,
+    task: Task,
+    classes: tuple[str, ...],
+    keypoint_shape: tuple[int, int] | None,
+    flip_idx: tuple[int, ...] | None,
+    split_rule: SplitRule,
+    lines: Iterable[Line],
+) -> str:
+    """Return the fingerprint of a dataset given by its parts; `lines` in order of image path and split."""
+    header = {
+        "format": FORMAT,
+        "task": task.value,
+        "classes": classes,
+        "keypoint_shape": keypoint_shape,
+        "flip_idx": flip_idx,
+        "split": {"seed": split_rule.seed, "val": float(split_rule.val), "test": float(split_rule.test)},
+    }
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True, ensure_ascii=True).encode() + b"\n")
+    batch: list[str] = []
+    for line in lines:
+        batch.append("\0".join(line))
+        if len(batch) == 1024:
+            digest.update(("\n".join(batch) + "\n").encode())
+            batch.clear()
+    digest.update("".join(line + "\n" for line in batch).encode())
+    return digest.hexdigest()
+
+
+def portable(name: str) -> str:
+    """Return a path in the form that counts: Unicode NFC."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
+def line_of(sample: Sample) -> Line:
+    """Return what of a sample counts."""
+    label = portable(sample.label) if sample.label is not None else ""
+    return (sample.split, portable(sample.image), sample.image_sha256, label, sample.label_sha256 or "")
+
+
+def _lines(samples: Iterable[Sample]) -> Iterator[Line]:
+    if not isinstance(samples, Samples):
+        return iter(sorted(map(line_of, samples), key=lambda line: (line[1], line[0])))
+    names = samples.inventory.names
+    if not names.ascii:  # composed and decomposed names sort differently
+        return iter(sorted(map(line_of, samples), key=lambda line: (line[1], line[0])))
+    return _packed_lines(samples)
+
+
+def _packed_lines(samples: Samples) -> Iterator[Line]:
+    inventory = samples.inventory
+    names = inventory.names
+    for image, label, split in samples.columns():
+        yield (
+            split,
+            names[image],
+            inventory.sha_hex(image),
+            names[label] if label >= 0 else "",
+            inventory.sha_hex(label) if label >= 0 else "",
+        )

@@ -1,0 +1,280 @@
+"""A dataset as it is now: every image with its label, split and sha256, checked; the first step of the way."""
+
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import overload
+
+from dataset import consistency
+from dataset.data_yaml import class_name_problems
+from dataset.finding import DatasetError, Finding, error, warning
+from dataset.image import ImageError, check_image, natural
+from dataset.inventory import Facts, Inventory, Read, context_of, take_inventory
+from dataset.label import MAX_BYTES, check_label
+from dataset.layout import Layout, Listing, is_image, label_name, list_dataset
+from dataset.split import SPLITS, Split, SplitRule
+from dataset.task import Task
+
+CHECK_VERSION = 1
+"""Raise it when a check of a file's content changes: what was found clean before is then looked at again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image. Paths are relative to the dataset's root; `size` is in bytes, image and label together.
+
+    `width` and `height` are pixels as stored, 0 where the content was not checked. `label` is None for a background
+    image and for classification, where `class_index` counts in the order of `Snapshot.classes`.
+    """
+
+    image: str
+    label: str | None
+    split: Split
+    image_sha256: str
+    label_sha256: str | None
+    size: int
+    width: int
+    height: int
+    class_index: int | None = None
+
+
+class Samples(Sequence[Sample]):
+    """Samples in order of their paths, as columns; each `Sample` is made when it is asked for."""
+
+    __slots__ = ("_classes", "_images", "_inventory", "_labels", "_splits")
+
+    def __init__(self, inventory: Inventory) -> None:
+        self._inventory = inventory
+        self._images = array("I")
+        self._labels = array("i")
+        self._splits = bytearray()
+        self._classes = array("i")
+
+    def add(self, image: int, label: int, split: Split, class_index: int) -> None:
+        """Append a sample by positions in the inventory; -1 for no label and no class."""
+        self._images.append(image)
+        self._labels.append(label)
+        self._splits.append(SPLITS.index(split))
+        self._classes.append(class_index)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @overload
+    def __getitem__(self, index: int) -> Sample: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Sample, ...]: ...
+    def __getitem__(self, index: int | slice) -> Sample | tuple[Sample, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        image, label, class_index = self._images[index], self._labels[index], self._classes[index]
+        of = self._inventory
+        return Sample(
+            image=of.names[image],
+            label=of.names[label] if label >= 0 else None,
+            split=SPLITS[self._splits[index]],
+            image_sha256=of.sha_hex(image),
+            label_sha256=of.sha_hex(label) if label >= 0 else None,
+            size=of.sizes[image] + (of.sizes[label] if label >= 0 else 0),
+            width=of.facts[3 * image] if of.checked[image] else 0,
+            height=of.facts[3 * image + 1] if of.checked[image] else 0,
+            class_index=class_index if class_index >= 0 else None,
+        )
+
+    def __iter__(self) -> Iterator[Sample]:
+        return (self[index] for index in range(len(self)))
+
+    def columns(self) -> Iterator[tuple[int, int, Split]]:
+        """Yield image, label and split of each sample by position in the inventory."""
+        names = [SPLITS[number] for number in range(len(SPLITS))]
+        return ((i, j, names[s]) for i, j, s in zip(self._images, self._labels, self._splits, strict=True))
+
+    @property
+    def inventory(self) -> Inventory:
+        """The files behind the samples."""
+        return self._inventory
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A dataset that can be trained on. `samples` are sorted by image path, then by split."""
+
+    root: Path
+    layout: Layout
+    task: Task
+    classes: tuple[str, ...]
+    keypoint_shape: tuple[int, int] | None
+    flip_idx: tuple[int, ...] | None
+    samples: Sequence[Sample]
+    split_rule: SplitRule
+    warnings: tuple[Finding, ...] = ()
+    cache: Path | None = field(default=None, compare=False)
+    """The stat cache that this was read with."""
+
+    @cached_property
+    def images(self) -> dict[str, int]:
+        """Number of images by split."""
+        if isinstance(self.samples, Samples):
+            count = Counter(split for _, _, split in self.samples.columns())
+        else:
+            count = Counter(sample.split for sample in self.samples)
+        return {split: count[split] for split in SPLITS}
+
+    @cached_property
+    def bytes(self) -> int:
+        """Bytes of all images and labels."""
+        if isinstance(self.samples, Samples):
+            sizes = self.samples.inventory.sizes
+            return sum(sizes[i] + (sizes[j] if j >= 0 else 0) for i, j, _ in self.samples.columns())
+        return sum(sample.size for sample in self.samples)
+
+
+def read_snapshot(
+    path: Path,
+    *,
+    classes: Sequence[str] = (),
+    task: Task | None = None,
+    split: SplitRule = SplitRule(),  # noqa: B008 - frozen
+    keypoint_shape: tuple[int, int] | None = None,
+    cache: Path | None = None,
+    check: bool = True,
+) -> Snapshot:
+    """Read the dataset at `path`, check it and hash every file.
+
+    Args:
+        path: A folder (flat, or one folder a class), a folder with a `data.yaml`, or such a file.
+        classes: Class names in the order of their indices, where the dataset itself does not give them.
+        task: What is to be learnt; by default inferred from `data.yaml` and the labels.
+        split: How images are divided that come without a given split.
+        keypoint_shape: Number of keypoints and values a keypoint (2 or 3), for pose without a `data.yaml`.
+        cache: The stat cache's file, outside the dataset; None reads every file.
+        check: Whether to look into the files. Without it names, classes and splits are still checked.
+
+    Raises:
+        DatasetError: With every fault found.
+    """
+    findings: list[Finding] = []
+    listing = list_dataset(Path(path), task, split, findings)
+    shape = listing.keypoint_shape or keypoint_shape
+    named = _classes(listing, tuple(classes), findings)
+    look = check or (listing.layout is not Layout.FOLDERS and (task is None or not named))
+    inspector = _Inspector(shape, images=check, labels=look, report=check)
+    context = context_of(CHECK_VERSION, shape)
+    inventory = take_inventory(
+        listing.root, listing.names, inspector=inspector, context=context, cache=cache, findings=findings
+    )
+    samples, orphans = _pair(listing, inventory, named, findings)
+    found = consistency.Check(listing, samples, shape, findings)
+    found.names_and_splits(split, orphans)
+    if check:
+        found.duplicates()
+    settled = found.task(task)
+    if look:
+        named = found.classes(named, settled)
+    elif not named:
+        findings.append(error("", "no-classes", "the classes have no names; give them"))
+    if any(finding.severity == "error" for finding in findings):
+        raise DatasetError(findings)
+    return Snapshot(
+        root=listing.root,
+        layout=listing.layout,
+        task=settled,
+        classes=named,
+        keypoint_shape=shape if settled is Task.POSE else None,
+        flip_idx=listing.flip_idx if settled is Task.POSE else None,
+        samples=samples,
+        split_rule=split,
+        warnings=DatasetError(findings).findings,
+        cache=cache,
+    )
+
+
+def _classes(listing: Listing, given: tuple[str, ...], findings: list[Finding]) -> tuple[str, ...]:
+    """Settle the class names. What the dataset says must agree with what the caller says."""
+    named = listing.classes or given
+    if given and listing.classes and given != listing.classes:
+        if listing.layout is Layout.FOLDERS and sorted(given) == sorted(listing.classes):
+            message = "class folders are numbered in alphabetical order, whatever order the settings give"
+            findings.append(warning("", "class-order", message))
+        else:
+            message = f"the dataset names the classes {_short(listing.classes)}, the settings {_short(given)}; make them equal"
+            findings.append(error("", "class-mismatch", message))
+    findings += [error("", "class-name", problem) for problem in class_name_problems(named)]
+    return named
+
+
+def _short(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+
+
+class _Inspector:
+    """Looks into a file while it is open for hashing; facts are (width, height, 0) or (rows, columns, class + 1)."""
+
+    def __init__(self, shape: tuple[int, int] | None, *, images: bool, labels: bool, report: bool) -> None:
+        self._shape = shape
+        self._images = images
+        self._labels = labels
+        self._report = report
+
+    def wants(self, name: str) -> bool:
+        return self._images if is_image(name) else self._labels
+
+    def inspect(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding], bool]:
+        facts, findings = (self._image if is_image(name) else self._label)(name, read, size)
+        return facts, findings if self._report else [], not findings
+
+    def _image(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding]]:
+        try:
+            facts = check_image(read, size)
+        except ImageError as fault:
+            return (0, 0, 0), [error(name, fault.code, str(fault))]
+        findings = []
+        if not natural(facts, name):
+            message = f"the content is {facts.format}, not what the extension says; rename it"
+            findings.append(warning(name, "wrong-extension", message))
+        return (facts.width, facts.height, 0), findings
+
+    def _label(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding]]:
+        if size > MAX_BYTES:
+            message = f"{size / 2**20:.0f} MiB is too large for a label (limit {MAX_BYTES >> 20} MiB)"
+            return (0, 0, 0), [error(name, "huge-file", message)]
+        facts, findings = check_label(name, read(0, size), keypoint_shape=self._shape)
+        columns = min(facts.min_columns, 0xFFFF) | min(facts.max_columns, 0xFFFF) << 16
+        return (facts.rows, columns, facts.max_class + 1), findings
+
+
+def _pair(
+    listing: Listing, inventory: Inventory, classes: tuple[str, ...], findings: list[Finding]
+) -> tuple[Samples, list[str]]:
+    """Join each image to its label; also return the labels that belong to no image."""
+    names, samples = listing.names, Samples(inventory)
+    indices = {name: index for index, name in enumerate(classes)}
+    used = bytearray(len(names))
+    hint = 0
+    for position, name in enumerate(names):
+        if not is_image(name):
+            continue
+        label, class_index = -1, -1
+        if listing.class_of is not None:
+            class_index = indices.get(listing.class_of(name), -1)
+        else:
+            wanted = label_name(name)
+            label = position + 1 if names.is_at(position + 1, wanted) else names.find(wanted, hint)
+            if label >= 0:
+                hint = label + 1
+                used[label] |= 1
+                if used[label] & 2 and wanted not in listing.texts:
+                    message = f"shares {wanted} with another image; rename one of the images"
+                    findings.append(warning(name, "shared-label", message))
+                used[label] |= 2
+        for split in sorted(set(listing.splits_of(name)), key=SPLITS.index):
+            samples.add(position, label, split, class_index)
+    orphans = [
+        name
+        for position, name in enumerate(names)
+        if not used[position] and not is_image(name) and name not in listing.texts
+    ]
+    return samples, orphans

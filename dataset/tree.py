@@ -1,0 +1,443 @@
+"""The training tree: a dataset in the one form that the training module reads, on the runner and on the instance.
+
+dataset.json                                     what `TreeInfo` holds, and each file with its sha256
+images/{train,val,test}/<image's path>           detection, segmentation, pose
+labels/{train,val,test}/<image's path>.txt
+{train,val,test}/<class>/<image's path>          classification
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from dataset.finding import DatasetError, error
+from dataset.fingerprint import Line, fingerprint, fingerprint_of, portable
+from dataset.layout import SPLIT_FOLDERS, label_name
+from dataset.snapshot import Sample, Snapshot
+from dataset.split import SPLITS, Split, SplitRule
+from dataset.stat_cache import Stat, believable, refresh, stat_of
+from dataset.task import Task
+
+DESCRIPTION: Final = "dataset.json"
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """One file of a tree: its path in the tree, its path in the dataset, its content."""
+
+    path: str
+    origin: str
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class TreeSample:
+    """One image of a tree, and its label where it has one."""
+
+    split: Split
+    image: TreeFile
+    label: TreeFile | None
+    width: int
+    height: int
+    class_index: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TreeInfo:
+    """What `dataset.json` says. `directory` is where the tree lies; samples are sorted as in the snapshot."""
+
+    directory: Path
+    task: Task
+    classes: tuple[str, ...]
+    keypoint_shape: tuple[int, int] | None
+    flip_idx: tuple[int, ...] | None
+    split_rule: SplitRule
+    fingerprint: str
+    samples: tuple[TreeSample, ...]
+
+    @property
+    def images(self) -> dict[str, int]:
+        """Number of images by split."""
+        return {split: sum(sample.split == split for sample in self.samples) for split in SPLITS}
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all images and labels."""
+        return sum(file.size for file in self.files())
+
+    def files(self) -> Iterator[TreeFile]:
+        """Yield every file but `dataset.json`, each path once."""
+        seen: set[str] = set()
+        for sample in self.samples:
+            for file in (sample.image, sample.label):
+                if file is not None and file.path not in seen:
+                    seen.add(file.path)
+                    yield file
+
+    def folders(self) -> list[str]:
+        """Return the folders that must be there even if they are empty, sorted.
+
+        A class folder is there in every split: torchvision numbers the classes of each split by its own folders.
+        """
+        splits: list[str] = [split for split in SPLITS if split != "test" or self.images["test"]]
+        if self.task is Task.CLASSIFY:
+            return sorted(f"{split}/{portable(name)}" for split in splits for name in self.classes)
+        return sorted(f"{kind}/{split}" for split in splits for kind in ("images", "labels"))
+
+
+def materialise(snapshot: Snapshot, directory: Path) -> Path:
+    """Lay out the training tree of a snapshot as `directory`, and return it.
+
+    Files are hard links where the file system allows, else copies; never symlinks, through which a training tool
+    would write its caches beside the user's files. A tree of the same fingerprint that is complete is left as it
+    is, but for the caches a training left in it; any other tree there is replaced in one rename.
+
+    Raises:
+        DatasetError: If a file is not what the snapshot says any more, or something else is at `directory`.
+    """
+    directory = Path(directory)
+    wanted = fingerprint(snapshot)
+    if directory.exists():
+        if not (directory / DESCRIPTION).is_file() and any(directory.iterdir()):
+            message = f"{directory} is no training tree; remove it or choose another folder"
+            raise DatasetError([error("", "not-a-tree", message)])
+        if _intact(directory, wanted):
+            drop_caches(directory)
+            return directory
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
+    try:
+        work.chmod(0o755)
+        info = describe(snapshot, work)
+        _check_paths(info)
+        sources = _link(snapshot.root, work, info)
+        _verify(snapshot, work, info, sources)
+        (work / DESCRIPTION).write_bytes(encode(info))
+        replace_tree(work, directory)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return directory
+
+
+def read_tree(directory: Path) -> TreeInfo:
+    """Read the description of a tree that `materialise` or `unpack` made.
+
+    Raises:
+        DatasetError: If there is none, or it is not what such a description must be.
+    """
+    try:
+        return decode((directory / DESCRIPTION).read_bytes(), directory)
+    except OSError as fault:
+        message = f"there is no training tree at {directory} ({fault.strerror})"
+        raise DatasetError([error("", "not-a-tree", message)]) from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        message = f"{directory / DESCRIPTION} is damaged; remove the tree, it is made anew"
+        raise DatasetError([error("", "not-a-tree", message)]) from None
+
+
+def describe(snapshot: Snapshot, directory: Path) -> TreeInfo:
+    """Say what the training tree of a snapshot holds, and where."""
+    sizes: dict[str, int] = {}
+    samples = tuple(_describe_sample(snapshot, sample, sizes) for sample in snapshot.samples)
+    return TreeInfo(
+        directory=directory,
+        task=snapshot.task,
+        classes=snapshot.classes,
+        keypoint_shape=snapshot.keypoint_shape,
+        flip_idx=snapshot.flip_idx,
+        split_rule=snapshot.split_rule,
+        fingerprint=fingerprint(snapshot),
+        samples=samples,
+    )
+
+
+def _describe_sample(snapshot: Snapshot, sample: Sample, sizes: dict[str, int]) -> TreeSample:
+    image = image_path(sample, snapshot.classes)
+    label = None
+    label_size = 0
+    if sample.label is not None and sample.label_sha256 is not None:
+        if sample.label not in sizes:
+            sizes[sample.label] = (snapshot.root / sample.label).stat().st_size
+        label_size = sizes[sample.label]
+        label = TreeFile(label_name(image), sample.label, sample.label_sha256, label_size)
+    file = TreeFile(image, sample.image, sample.image_sha256, sample.size - label_size)
+    return TreeSample(sample.split, file, label, sample.width, sample.height, sample.class_index)
+
+
+def image_path(sample: Sample, classes: tuple[str, ...]) -> str:
+    """Return where an image lies in the tree.
+
+    A folder called `images` in the dataset is called `images_` here: Ultralytics finds a label by the last folder
+    of that name, which must be the tree's own.
+    """
+    parts = portable(sample.image).split("/")
+    if sample.class_index is not None:
+        folder = portable(classes[sample.class_index])
+        below_split = len(parts) > 2 and parts[0] in SPLIT_FOLDERS and parts[1] == folder
+        return "/".join([sample.split, folder, *parts[2 if below_split else 1 :]])
+    escaped = ["images_" if part == "images" else part for part in parts[:-1]]
+    return "/".join(["images", sample.split, *escaped, parts[-1]])
+
+
+def encode(info: TreeInfo) -> bytes:
+    """Return `dataset.json`; the same bytes for the same dataset."""
+    head: dict[str, Any] = {
+        "format": FORMAT,
+        "fingerprint": info.fingerprint,
+        "task": info.task.value,
+        "classes": info.classes,
+        "keypoint_shape": info.keypoint_shape,
+        "flip_idx": info.flip_idx,
+        "split_rule": {
+            "seed": info.split_rule.seed,
+            "val": info.split_rule.val,
+            "test": info.split_rule.test,
+        },
+        "images": info.images,
+        "bytes": info.bytes,
+    }
+    lines = [
+        json.dumps(
+            {
+                "split": sample.split,
+                "image": _encode_file(sample.image),
+                "label": None if sample.label is None else _encode_file(sample.label),
+                "width": sample.width,
+                "height": sample.height,
+                "class_index": sample.class_index,
+            },
+            ensure_ascii=False,
+        )
+        for sample in info.samples
+    ]
+    text = json.dumps(head, ensure_ascii=False)[:-1] + ', "samples": [\n' + ",\n".join(lines) + "\n]}\n"
+    return text.encode()
+
+
+def _encode_file(file: TreeFile) -> list[str | int]:
+    return [file.path, portable(file.origin), file.sha256, file.size]
+
+
+def decode(data: bytes, directory: Path) -> TreeInfo:
+    """Read `dataset.json`, and see that every value is of its kind and that the fingerprint follows from the rest.
+
+    Raises:
+        ValueError, TypeError, KeyError, AttributeError, RecursionError: If it is no such description.
+    """
+    head = json.loads(data)
+    if head["format"] != FORMAT:
+        raise ValueError("format")
+    shape, flip = head["keypoint_shape"], head["flip_idx"]
+    rule = head["split_rule"]
+    info = TreeInfo(
+        directory=directory,
+        task=Task(head["task"]),
+        classes=tuple(_text(name) for name in head["classes"]),
+        keypoint_shape=None if shape is None else (int(shape[0]), int(shape[1])),
+        flip_idx=None if flip is None else tuple(map(int, flip)),
+        split_rule=SplitRule(int(rule["seed"]), float(rule["val"]), float(rule["test"])),
+        fingerprint=_text(head["fingerprint"]),
+        samples=tuple(map(_decode_sample, head["samples"])),
+    )
+    if refingerprint(info) != info.fingerprint:
+        raise ValueError("fingerprint")
+    return info
+
+
+def refingerprint(info: TreeInfo) -> str:
+    """Compute the fingerprint from a tree's own description."""
+    return fingerprint_of(
+        task=info.task,
+        classes=info.classes,
+        keypoint_shape=info.keypoint_shape,
+        flip_idx=info.flip_idx,
+        split_rule=info.split_rule,
+        lines=sorted(map(_line_of, info.samples), key=lambda line: (line[1], SPLITS.index(line[0]))),
+    )
+
+
+def _line_of(sample: TreeSample) -> Line:
+    label = sample.label
+    return (
+        sample.split,
+        portable(sample.image.origin),
+        sample.image.sha256,
+        "" if label is None else portable(label.origin),
+        "" if label is None else label.sha256,
+    )
+
+
+def _decode_sample(value: Mapping[str, Any]) -> TreeSample:
+    label, index = value["label"], value["class_index"]
+    if value["split"] not in SPLITS:
+        raise ValueError("split")
+    return TreeSample(
+        split=value["split"],
+        image=_decode_file(value["image"]),
+        label=None if label is None else _decode_file(label),
+        width=int(value["width"]),
+        height=int(value["height"]),
+        class_index=None if index is None else int(index),
+    )
+
+
+def _decode_file(value: list[Any]) -> TreeFile:
+    path, origin, sha256, size = value
+    if not isinstance(size, int) or size < 0 or len(_text(sha256)) != 64:
+        raise ValueError("file")
+    if not safe_path(_text(path)):
+        raise ValueError(path)
+    return TreeFile(path, _text(origin), sha256, size)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError("text")
+    return value
+
+
+def safe_path(path: str) -> bool:
+    """Whether a path can only lead below where it starts, in the one form that names a file."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and not any(part in ("", ".", "..") for part in parts)
+
+
+def drop_caches(directory: Path) -> None:
+    """Delete what a training tool cached in a tree: it would be believed, whoever wrote it."""
+    for folder, _, files in os.walk(directory):
+        for name in files:
+            if name.endswith(".cache"):
+                (Path(folder) / name).unlink()
+
+
+def replace_tree(work: Path, directory: Path) -> None:
+    """Put a finished tree in its place; what was there goes."""
+    if directory.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{directory.name}.old.", dir=directory.parent))
+        try:
+            directory.rename(old / "tree")
+            work.rename(directory)
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
+    else:
+        work.rename(directory)
+
+
+def make_folders(directory: Path, info: TreeInfo) -> None:
+    """Make every folder of a tree."""
+    for folder in sorted({*info.folders(), *(str(PurePosixPath(file.path).parent) for file in info.files())}):
+        (directory / folder).mkdir(parents=True, exist_ok=True)
+
+
+def _intact(directory: Path, wanted: str) -> bool:
+    """Whether the tree there is of this fingerprint and each file has its size; a cut-short copy has not."""
+    try:
+        info = read_tree(directory)
+    except DatasetError:
+        return False
+    if info.fingerprint != wanted:
+        return False
+    with suppress(OSError):
+        return all((directory / file.path).lstat().st_size == file.size for file in info.files())
+    return False
+
+
+def _check_paths(info: TreeInfo) -> None:
+    """Refuse two files that would lie at one place of the tree (`images/a.jpg` and `images_/a.jpg`)."""
+    origins: dict[str, str] = {}
+    findings = []
+    for file in _every(info.samples):
+        first = origins.setdefault(file.path, file.origin)
+        if first != file.origin:
+            message = f"would lie where {first} lies in the training tree; rename one"
+            findings.append(error(file.origin, "name-clash", message))
+    if findings:
+        raise DatasetError(findings)
+
+
+def _every(samples: Iterable[TreeSample]) -> Iterator[TreeFile]:
+    for sample in samples:
+        yield sample.image
+        if sample.label is not None:
+            yield sample.label
+
+
+def _link(root: Path, work: Path, info: TreeInfo) -> set[str]:
+    """Link or copy every file; return the paths in the dataset that were linked."""
+    make_folders(work, info)
+    linked: set[str] = set()
+    for file in info.files():
+        source, target = root / file.origin, work / file.path
+        try:
+            os.link(source, target, follow_symlinks=False)
+            linked.add(file.origin)
+        except OSError:
+            _copy(source, target)
+    return linked
+
+
+def _copy(source: Path, target: Path) -> None:
+    with suppress(FileNotFoundError):  # said by the verification, with all the others
+        shutil.copyfile(source, target, follow_symlinks=False)
+
+
+def _verify(snapshot: Snapshot, work: Path, info: TreeInfo, linked: set[str]) -> None:
+    """Read every file of the new tree: it must be what was fingerprinted.
+
+    A hard link touches the ctime of the user's file, so that the stat cache would read it again: the cache is told.
+    """
+    started = time.time_ns()
+    stats: dict[str, tuple[bytes, Stat]] = {}
+    findings = []
+    for file in info.files():
+        path = work / file.path
+        try:
+            seen = stat_of(path.lstat())
+            digest, torn = _digest(path)
+        except OSError as fault:
+            message = f"cannot be read ({fault.strerror}); run again when nothing writes to the dataset"
+            findings.append(error(file.origin, "changed", message))
+            continue
+        if digest.hex() != file.sha256:
+            message = "changed since it was fingerprinted; run again when nothing writes to the dataset"
+            findings.append(error(file.origin, "changed", message))
+        elif file.origin in linked:
+            if torn:
+                _unlink_from_user(path)
+                seen = stat_of((snapshot.root / file.origin).lstat())
+            stats[file.origin] = (digest, believable(seen, started))
+    if findings:
+        raise DatasetError(findings)
+    if snapshot.cache is not None and stats:
+        refresh(snapshot.cache, stats)
+
+
+def _digest(path: Path) -> tuple[bytes, bool]:
+    """Return sha256, and whether this is a JPEG with something behind its end.
+
+    Ultralytics rewrites such a file; some versions do it in place, and then a hard link would hand the change on
+    to the user's own file.
+    """
+    digest, head, tail = hashlib.sha256(), b"", b""
+    with path.open("rb") as file:
+        while piece := file.read(1 << 18):
+            digest.update(piece)
+            head = head or piece[:3]
+            tail = (tail + piece[-2:])[-2:]
+    return digest.digest(), head == b"\xff\xd8\xff" and tail != b"\xff\xd9"
+
+
+def _unlink_from_user(path: Path) -> None:
+    copy = path.with_name(f".{path.name}.copy")
+    shutil.copyfile(path, copy)
+    copy.replace(path)
