@@ -1,0 +1,351 @@
+"""EC2 as we wish it were: everything about an instance said in one launch, and found again by its run."""
+
+import hashlib
+import random
+import re
+import time
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import botocore.exceptions as aws
+
+from infra.errors import CloudError, NotYetVisibleError, ServerFaultError, aws_errors
+from infra.network import (
+    ATTEMPT_TAG,
+    EXPIRES_TAG,
+    RUN_TAG,
+    Network,
+    Subnet,
+    parse_time,
+    run_filter,
+    tags,
+    tags_of,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+Market = Literal["spot", "on-demand"]
+LAUNCH_TRIES = 5
+
+SPOT_RECLAIMS = {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"}
+"""State reasons of an instance that AWS took back."""
+
+ENDED = {"shutting-down", "terminated"}
+"""States in which an instance costs nothing any more and cannot come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """One instance of one attempt. `volume_gib` is at least the image's own size; `expires` is absolute."""
+
+    run: str
+    attempt: int
+    expires: datetime
+    instance_type: str
+    market: Market
+    subnet: Subnet
+    image_id: str
+    root_device: str
+    security_group: str
+    user_data: str
+    volume_gib: int
+    instance_profile: str | None = None
+    max_price_usd: float | None = None
+    """Highest spot price, USD/h; None for the on-demand price, which AWS never exceeds."""
+
+    @property
+    def offer(self) -> str:
+        """What is asked for, in one word."""
+        return f"{self.instance_type}/{self.subnet.zone}/{self.market}"
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance of ours, as EC2 describes it. `state_reason` is EC2's code, empty while it lives."""
+
+    id: str
+    run: str
+    attempt: int
+    expires: datetime | None
+    state: str
+    state_reason: str
+    type: str
+    zone: str
+    market: Market
+    launch_time: datetime
+    ended_at: datetime | None
+    public_ip: str | None
+    private_ip: str | None
+    volumes: tuple[str, ...]
+    security_groups: tuple[str, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is terminated, or on the way there."""
+        return self.state in ENDED
+
+    @property
+    def reclaimed(self) -> bool:
+        """Whether AWS took it back."""
+        return self.state_reason in SPOT_RECLAIMS
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of ours; `attached_to` is an instance's id."""
+
+    id: str
+    run: str
+    state: str
+    size_gib: int
+    attached_to: str | None
+    expires: datetime | None
+
+
+def client_token(run: str, attempt: int, offer: str) -> str:
+    """Return the token by which EC2 takes a repeated launch for the same: 64 characters, by these three alone.
+
+    https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
+    """
+    return hashlib.sha256("\0".join((run, str(attempt), offer)).encode()).hexdigest()
+
+
+def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
+    """Return the parameters of RunInstances for a request: everything that keeps an instance from leaking is here."""
+    name = f"gpu-offload {request.run} #{request.attempt}"
+    labels = tags(
+        {RUN_TAG: request.run, ATTEMPT_TAG: str(request.attempt), "Name": name},
+        request.expires,
+    )
+    tagged = ["instance", "volume", "network-interface"]
+    placement: dict[str, Any] = {
+        "SubnetId": request.subnet.id,
+        "SecurityGroupIds": [request.security_group],
+    }
+    if not request.subnet.public:
+        # The only way to a public address in such a subnet; the other parameters then belong in here.
+        placement = {
+            "NetworkInterfaces": [
+                {
+                    "DeviceIndex": 0,
+                    "SubnetId": request.subnet.id,
+                    "Groups": [request.security_group],
+                    "AssociatePublicIpAddress": True,
+                    "DeleteOnTermination": True,
+                }
+            ]
+        }
+    parameters: dict[str, Any] = {
+        "ClientToken": client_token(request.run, request.attempt, request.offer),
+        "MinCount": 1,
+        "MaxCount": 1,
+        "ImageId": request.image_id,
+        "InstanceType": request.instance_type,
+        "InstanceInitiatedShutdownBehavior": "terminate",
+        "Placement": {"AvailabilityZone": request.subnet.zone},
+        **placement,
+        "MetadataOptions": {
+            "HttpEndpoint": "enabled",
+            "HttpTokens": "required",
+            "HttpPutResponseHopLimit": 1,  # a container, one hop further, cannot reach the role's credentials
+            "InstanceMetadataTags": "disabled",
+        },
+        "BlockDeviceMappings": [
+            {
+                "DeviceName": request.root_device,
+                "Ebs": {
+                    "VolumeSize": request.volume_gib,
+                    "VolumeType": "gp3",
+                    "Encrypted": True,
+                    "DeleteOnTermination": True,
+                },
+            }
+        ],
+        "UserData": request.user_data,
+    }
+    if request.instance_profile:
+        parameters["IamInstanceProfile"] = {"Name": request.instance_profile}
+    if request.market == "spot":
+        tagged.append("spot-instances-request")
+        options = {"SpotInstanceType": "one-time", "InstanceInterruptionBehavior": "terminate"}
+        if request.max_price_usd is not None:
+            options["MaxPrice"] = f"{request.max_price_usd:.4f}"
+        parameters["InstanceMarketOptions"] = {"MarketType": "spot", "SpotOptions": options}
+    parameters["TagSpecifications"] = [{"ResourceType": kind, "Tags": labels} for kind in tagged]
+    return parameters
+
+
+class Ec2(Network):
+    """Instances of one region. Only what carries our tags is ever seen."""
+
+    @cached_property
+    def _launcher(self) -> "EC2Client":
+        # AWS answers "no capacity" with status 500, which the SDK would repeat for a while in vain.
+        return self._make_client(attempts=1)
+
+    def launch(self, request: LaunchRequest) -> Instance:
+        """Launch, in one call. Repeating it with an equal request gives the same instance.
+
+        Raises:
+            CloudError: Its `retry` says whether another offer is worth a try. After an EndpointError,
+                ServerFaultError or TokenMismatchError an instance may exist: look with `find`.
+        """
+        operation = f"launching {request.instance_type} ({request.market}) in {request.subnet.zone}"
+        parameters = launch_parameters(request)
+        for attempt in range(LAUNCH_TRIES):
+            try:
+                with aws_errors(operation):
+                    return _instance(self._launcher.run_instances(**parameters)["Instances"][0])
+            except CloudError as error:
+                if error.retry != "same" or attempt == LAUNCH_TRIES - 1:
+                    raise
+                _pause(attempt)
+        raise AssertionError  # the loop returns or raises
+
+    def check_launch(self, request: LaunchRequest) -> None:
+        """Ask whether we may launch this, without launching it. Raises CloudError; a quota is not checked."""
+        operation = f"asking whether we may launch {request.instance_type} in {request.subnet.zone}"
+        with aws_errors(operation):
+            try:
+                self._client.run_instances(**launch_parameters(request), DryRun=True)
+            except aws.ClientError as error:
+                if error.response["Error"]["Code"] != "DryRunOperation":
+                    raise
+                return
+        raise ServerFaultError(f"{operation}: the reply to a dry run says neither yes nor no")
+
+    def find(self, run: str | None = None) -> list[Instance]:
+        """Return the instances of a run, or of all our runs, terminated ones included, oldest first.
+
+        EC2 forgets a terminated instance within the hour, and may not know a new one for some seconds.
+        """
+        with aws_errors(f"looking for instances in {self.region}"):
+            pages = self._client.get_paginator("describe_instances").paginate(Filters=[run_filter(run)])
+            found = [
+                _instance(item)
+                for page in pages
+                for reservation in page["Reservations"]
+                for item in reservation["Instances"]
+            ]
+        return sorted(found, key=lambda instance: (instance.launch_time, instance.id))
+
+    def get(self, instance_id: str) -> Instance:
+        """Return one instance. Raises NotYetVisibleError."""
+        operation = f"looking for {instance_id}"
+        with aws_errors(operation):
+            found = self._client.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        if not found:
+            raise NotYetVisibleError(f"{operation}: EC2 does not know it")
+        return _instance(found[0]["Instances"][0])
+
+    def terminate(self, instance_ids: Iterable[str]) -> dict[str, str]:
+        """Ask EC2 to terminate; return each instance's state after, "terminated" for those that it has forgotten.
+
+        It takes a while: poll with `find` until they are terminated.
+        """
+        states: dict[str, str] = {}
+        for instance_id in instance_ids:  # one by one: EC2 refuses a whole list if it does not know one of it
+            try:
+                with aws_errors(f"terminating {instance_id}"):
+                    reply = self._client.terminate_instances(InstanceIds=[instance_id])[
+                        "TerminatingInstances"
+                    ]
+                states[instance_id] = reply[0]["CurrentState"]["Name"]
+            except NotYetVisibleError:
+                # An id comes from a reply of EC2, so it was known once; but a brand-new one may be unknown, too.
+                states[instance_id] = "terminated" if self._forgotten(instance_id) else "pending"
+        return states
+
+    def console_output(self, instance_id: str) -> str:
+        """Return what the instance wrote to its serial console so far; empty where EC2 has nothing yet."""
+        operation = f"reading the console of {instance_id}"
+        try:
+            with aws_errors(operation):
+                reply = self._client.get_console_output(InstanceId=instance_id, Latest=True)
+        except CloudError as error:
+            if error.code not in {"UnsupportedOperation", "Unsupported", "InvalidParameterCombination"}:
+                raise
+            with aws_errors(operation):
+                reply = self._client.get_console_output(InstanceId=instance_id)
+        return reply.get("Output", "")
+
+    def volumes(self, run: str | None = None) -> list[Volume]:
+        """Return the volumes of a run, or of all our runs."""
+        with aws_errors(f"looking for volumes in {self.region}"):
+            pages = self._client.get_paginator("describe_volumes").paginate(Filters=[run_filter(run)])
+            return [_volume(item) for page in pages for item in page["Volumes"]]
+
+    def delete_volume(self, volume_id: str) -> bool:
+        """Delete a volume; return whether it was there. Raises InUseError while it is attached."""
+        try:
+            with aws_errors(f"deleting {volume_id}"):
+                self._client.delete_volume(VolumeId=volume_id)
+        except NotYetVisibleError:
+            return False
+        return True
+
+    def _forgotten(self, instance_id: str) -> bool:
+        """Whether EC2 still does not know an instance after it had some seconds to learn of it."""
+        for attempt in range(LAUNCH_TRIES):
+            with suppress(NotYetVisibleError):
+                with aws_errors(f"terminating {instance_id}"):
+                    self._client.terminate_instances(InstanceIds=[instance_id])
+                return False
+            _pause(attempt)
+        return True
+
+
+def _instance(item: Mapping[str, Any]) -> Instance:
+    found = tags_of(item)
+    attempt = found.get(ATTEMPT_TAG, "")
+    mappings = item.get("BlockDeviceMappings", [])
+    return Instance(
+        id=item["InstanceId"],
+        run=found.get(RUN_TAG, ""),
+        attempt=int(attempt) if attempt.isdecimal() else 0,
+        expires=parse_time(found.get(EXPIRES_TAG)),
+        state=item["State"]["Name"],
+        state_reason=item.get("StateReason", {}).get("Code", "")
+        if item["State"]["Name"] in {*ENDED, "stopped"}
+        else "",
+        type=item["InstanceType"],
+        zone=item["Placement"]["AvailabilityZone"],
+        market="spot" if item.get("InstanceLifecycle") == "spot" else "on-demand",
+        launch_time=item["LaunchTime"],
+        ended_at=_transition(item.get("StateTransitionReason", ""))
+        if item["State"]["Name"] in ENDED
+        else None,
+        public_ip=item.get("PublicIpAddress") or None,
+        private_ip=item.get("PrivateIpAddress") or None,
+        volumes=tuple(mapping["Ebs"]["VolumeId"] for mapping in mappings if "Ebs" in mapping),
+        security_groups=tuple(group["GroupId"] for group in item.get("SecurityGroups", [])),
+    )
+
+
+def _transition(reason: str) -> datetime | None:
+    """Read the time out of "User initiated (2026-11-22 21:00:00 GMT)"; None where it has another form."""
+    found = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", reason)
+    return parse_time(f"{found[1]}Z") if found else None
+
+
+def _volume(item: Mapping[str, Any]) -> Volume:
+    found = tags_of(item)
+    attachments = item.get("Attachments", [])
+    return Volume(
+        id=item["VolumeId"],
+        run=found.get(RUN_TAG, ""),
+        state=item["State"],
+        size_gib=item["Size"],
+        attached_to=attachments[0].get("InstanceId") if attachments else None,
+        expires=parse_time(found.get(EXPIRES_TAG)),
+    )
+
+
+def _pause(attempt: int) -> None:
+    """Wait before another try: half a second and doubling, by chance between half and all of it."""
+    time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - spreads callers, keeps no secret

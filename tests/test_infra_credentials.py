@@ -1,0 +1,124 @@
+"""Who we are to AWS, and that it lasts longer than a role's hour."""
+
+import json
+import threading
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from infra.credentials import check_credentials, describe_credentials, open_session
+from infra.errors import CredentialsError, NoCredentialsError
+
+ROLE = "arn:aws:iam::123456789012:role/launcher"
+
+
+class LocalServer(HTTPServer):
+    def server_bind(self):  # HTTPServer's asks DNS for a name
+        self.socket.bind(self.server_address)
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.server_address
+
+
+@pytest.fixture
+def runner():
+    """A workflow runner's token endpoint; `asked` are the requests it got."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            server.asked.append((self.path, self.headers["Authorization"]))
+            body = json.dumps({"value": f"token-{len(server.asked)}"}).encode()
+            self.send_response(server.status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    server = LocalServer(("127.0.0.1", 0), Handler)
+    server.asked, server.status = [], 200
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def environ(runner):
+    return {
+        "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{runner.server_port}/token?api-version=2.0",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-token",
+        "AWS_ROLE_ARN": ROLE,
+        "GITHUB_RUN_ID": "77",
+    }
+
+
+def sts_answer(expires, key="ASIA1"):
+    return (
+        '<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'
+        "<AssumeRoleWithWebIdentityResult><Credentials>"
+        f"<AccessKeyId>{key}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>"
+        f"<Expiration>{expires:%Y-%m-%dT%H:%M:%SZ}</Expiration>"
+        "</Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
+    )
+
+
+def test_on_a_runner_the_role_is_assumed_with_its_token_before_the_environments_credentials(
+    cloud, runner, environ
+):
+    session = open_session("us-east-1", environ=environ)
+    assert runner.asked == []
+    assert describe_credentials(session) == f"GitHub OIDC as {ROLE}"
+    assert session.get_credentials().get_frozen_credentials().token
+    assert runner.asked == [("/token?api-version=2.0&audience=sts.amazonaws.com", "bearer request-token")]
+    form = cloud.of("AssumeRoleWithWebIdentity")[0].form
+    assert (form["RoleArn"], form["WebIdentityToken"], form["RoleSessionName"], form["DurationSeconds"]) == (
+        ROLE,
+        "token-1",
+        "gpu-offload-77-1",
+        "3600",
+    )
+
+
+def test_a_session_renews_itself_with_a_new_token_before_it_expires(cloud, runner, environ):
+    now = datetime.now(UTC)
+    ends = [(now + timedelta(minutes=2), "ASIA1"), (now + timedelta(hours=1), "ASIA2")]
+
+    def sts(call, answer):
+        return (200, sts_answer(*ends.pop(0))) if call.action == "AssumeRoleWithWebIdentity" else None
+
+    cloud.faults.append(sts)
+    credentials = open_session("us-east-1", environ=environ).get_credentials()
+    keys = [credentials.get_frozen_credentials().access_key for _ in range(3)]
+    assert keys == ["ASIA1", "ASIA2", "ASIA2"]
+    tokens = [call.form["WebIdentityToken"] for call in cloud.of("AssumeRoleWithWebIdentity")]
+    assert tokens == ["token-1", "token-2"]
+
+
+def test_a_runner_that_gives_no_token_is_told_what_permission_is_missing(cloud, runner, environ):
+    runner.status = 403
+    with pytest.raises(CredentialsError, match="id-token: write"):
+        open_session("us-east-1", environ=environ).get_credentials().get_frozen_credentials()
+
+
+def test_a_token_endpoint_that_is_not_safe_is_not_asked(cloud, environ):
+    environ["ACTIONS_ID_TOKEN_REQUEST_URL"] = "http://example.org/token"
+    with pytest.raises(CredentialsError, match="not a safe address"):
+        open_session("us-east-1", environ=environ).get_credentials().get_frozen_credentials()
+
+
+def test_elsewhere_it_is_botos_own_chain(cloud):
+    session = open_session("us-east-1", environ={})
+    assert describe_credentials(session) == "environment variables"
+    assert check_credentials(session).startswith("arn:aws:")
+
+
+def test_no_credentials_at_all_are_told(monkeypatch):
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    session = open_session("us-east-1", environ={})
+    assert describe_credentials(session) == "no AWS credentials"
+    with pytest.raises(NoCredentialsError, match="AWS_PROFILE"):
+        check_credentials(session)

@@ -1,0 +1,118 @@
+"""One security group per run, that lets one address in at one port."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from infra.credentials import open_session
+from infra.errors import DeniedError, InUseError, InvalidRequestError
+from infra.network import Network, format_time, parse_time
+from infra.public_address import public_cidr
+
+
+@pytest.fixture(scope="module")
+def session():
+    return open_session("us-east-1")
+
+
+@pytest.fixture
+def network(cloud, session):
+    network = Network("us-east-1", session=session)
+    yield network
+    network._client.close()
+
+
+def rules(network, group):
+    found = network._client.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+    return [
+        (rule["FromPort"], rule["ToPort"], [entry["CidrIp"] for entry in rule["IpRanges"]]) for rule in found
+    ]
+
+
+def test_a_runs_group_lets_one_address_in_at_one_port(network):
+    expires = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
+    group = network.create_security_group("r1", "203.0.113.7/32", 2222, expires=expires)
+    assert rules(network, group) == [(2222, 2222, ["203.0.113.7/32"])]
+    assert [(item.id, item.run, item.expires) for item in network.find_security_groups("r1")] == [
+        (group, "r1", expires)
+    ]
+
+
+def test_making_a_group_again_gives_the_same_one_and_lets_in_the_new_address_only(network):
+    group = network.create_security_group("r1", "203.0.113.7/32")
+    assert network.create_security_group("r1", "203.0.113.7/32") == group
+    assert rules(network, group) == [(22, 22, ["203.0.113.7/32"])]
+    assert network.create_security_group("r1", "198.51.100.9/32") == group
+    assert rules(network, group) == [(22, 22, ["198.51.100.9/32"])]
+
+
+def test_a_group_whose_making_had_its_reply_lost_is_found_again(cloud, network):
+    cloud.fail_once(lambda call: call.action == "CreateSecurityGroup", 500, after=True)
+    group = network.create_security_group("r1", "203.0.113.7/32")
+    assert [item.id for item in network.find_security_groups()] == [group]
+
+
+def test_a_group_of_that_name_that_is_not_ours_is_left_alone(network):
+    network._client.create_security_group(
+        GroupName="gpu-offload-r1", Description="mine", VpcId=network._default_vpc()
+    )
+    with pytest.raises(DeniedError, match="not ours"):
+        network.create_security_group("r1", "203.0.113.7/32")
+    assert network.find_security_groups() == []
+
+
+def test_a_group_goes_once_and_not_while_an_instance_has_it(cloud, network):
+    group = network.create_security_group("r1", "203.0.113.7/32")
+    fault = "<Response><Errors><Error><Code>DependencyViolation</Code><Message>x</Message></Error></Errors></Response>"
+    cloud.fail_once(lambda call: call.action == "DeleteSecurityGroup", 400, fault)
+    with pytest.raises(InUseError) as caught:
+        network.delete_security_group(group)
+    assert caught.value.retry == "same"
+    assert network.delete_security_group(group)
+    assert not network.delete_security_group(group)
+    assert network.find_security_groups() == []
+
+
+def test_every_zone_has_its_default_subnet(network):
+    subnets = network.subnets()
+    assert list(subnets) == sorted(subnets)
+    assert all(subnet.zone == zone and subnet.public for zone, subnet in subnets.items())
+    assert network.subnet("us-east-1b") == subnets["us-east-1b"]
+    assert network.subnet("us-east-1b", subnets["us-east-1b"].id) == subnets["us-east-1b"]
+
+
+def test_a_subnet_of_another_zone_and_a_zone_without_one_are_refused_with_what_to_do(network):
+    subnets = network.subnets()
+    with pytest.raises(InvalidRequestError, match="belongs to one zone"):
+        network.subnet("us-east-1a", subnets["us-east-1b"].id)
+    for subnet in subnets.values():
+        network._client.delete_subnet(SubnetId=subnet.id)
+    with pytest.raises(InvalidRequestError, match=r"create-default-subnet .* --availability-zone us-east-1a"):
+        network.subnet("us-east-1a")
+
+
+def test_a_region_without_a_default_network_is_told_what_to_make(cloud, network):
+    empty = '<DescribeVpcsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><vpcSet/></DescribeVpcsResponse>'
+    cloud.fail_once(lambda call: call.action == "DescribeVpcs", 200, empty)
+    with pytest.raises(InvalidRequestError, match="create-default-vpc"):
+        network.create_security_group("r1", "203.0.113.7/32")
+
+
+def test_a_time_of_a_tag_is_read_as_it_was_written_and_nonsense_is_none():
+    at = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
+    assert parse_time(format_time(at)) == at
+    assert parse_time("tomorrow") is None
+    assert parse_time(None) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "cidr"), [("203.0.113.7", "203.0.113.7/32"), ("203.0.113.7/24", "203.0.113.0/24")]
+)
+def test_the_address_to_let_in_can_be_given(given, cidr):
+    assert public_cidr(given) == cidr
+
+
+@pytest.mark.parametrize("given", ["0.0.0.0/0", "everybody", "::1"])
+def test_an_address_that_is_none_or_everybodys_is_refused(given):
+    with pytest.raises(InvalidRequestError):
+        public_cidr(given)
