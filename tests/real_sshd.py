@@ -22,6 +22,24 @@ def free_port(address="127.0.0.1"):
         return server.getsockname()[1]
 
 
+def processes_with(mark):
+    """Processes that were started with this `NAME=value` in their environment, by pid."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):
+                if mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                    yield int(entry.name)
+
+
+def end_processes(mark):
+    """Kill what tests left running on purpose, until nothing is left."""
+    while left := list(processes_with(mark)):
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, 9)
+        time.sleep(0.02)
+
+
 class Sshd:
     """A server process, its identity and the client key that it accepts."""
 
@@ -40,12 +58,16 @@ class Sshd:
         key.touch(0o600)
         key.write_text(self.host_key.private)
         (folder / "authorized_keys").write_text(f"{self.client_key.public} run\n")
-        variables = " ".join(f'"{name}={value}"' for name, value in (environment or {}).items())
+        # Whatever a session leaves behind is known by this variable.
+        self.mark = f"SSHD_OF={folder}"
+        variables = f'"{self.mark}" ' + " ".join(
+            f'"{name}={value}"' for name, value in (environment or {}).items()
+        )
         (folder / "config").write_text(
             f"ListenAddress {address}:{self.port}\nHostKey {key}\nPidFile none\nUsePAM no\nStrictModes no\n"
             f"AuthorizedKeysFile {folder / 'authorized_keys'}\nPasswordAuthentication no\n"
             "KbdInteractiveAuthentication no\nPermitRootLogin prohibit-password\nUseDNS no\n"
-            + (f"SetEnv {variables}\n" if variables else "")
+            f"SetEnv {variables}\n"
         )
 
     def start(self):
@@ -93,6 +115,7 @@ class Sshd:
             self.process.kill()
             self.process.wait()
             self.process = None
+        end_processes(self.mark)
 
 
 def _children(pid):

@@ -6,17 +6,20 @@
 # DEADLINE is Unix time. LIFETIME, seconds since boot, holds where the clock is wrong. START_WITHIN, seconds
 # since boot, is how long the machine waits for a job that never comes.
 #
-# With GPU_OFFLOAD_ROOT set, this is a simulated host: paths are below it, and nothing is called but its own
-# shutdown command, because the machine around it must not go down.
+# With GPU_OFFLOAD_ROOT set, or where systemd did not start the machine, this is a simulated host: paths are below
+# that folder, and nothing is called but the host's own shutdown command, because the machine around it must
+# not go down.
 
-simulated() { [ -n "${GPU_OFFLOAD_ROOT+set}" ]; }
+simulated() {
+    [ -n "${GPU_OFFLOAD_ROOT+set}" ] || [ "$(id -u)" != 0 ] || [ "$(cat /proc/1/comm)" != systemd ]
+}
 root=${GPU_OFFLOAD_ROOT:-}
 root=${root%/}
 
 power_off() {
     echo "gpu-offload: powering off: $1"
     if simulated; then
-        "${GPU_OFFLOAD_SHUTDOWN:-$root/sbin/shutdown}" -h now
+        "${GPU_OFFLOAD_SHUTDOWN:-shutdown}" -h now
         return
     fi
     shutdown -h now || systemctl --no-block poweroff
@@ -59,7 +62,6 @@ arm() {
     # Needs no disk and no systemd.
     setsid sh -c "$text" gpu-offload-dead-man watch "$@" </dev/null >/dev/null 2>&1 &
     simulated && return
-    command -v systemctl >/dev/null || return
     # Needs no process of ours to stay alive, and is there before cloud-init on the next boot.
     printf '%s\n' "$text" >/usr/local/sbin/gpu-offload-dead-man
     cat >/etc/systemd/system/gpu-offload-dead-man.service <<END

@@ -1,0 +1,271 @@
+# Sets up, starts, shows and stops a training on this machine. Nothing here depends on a connection that stays.
+#
+#   install LOCK_SHA256 WHEEL [UV_OPTION...]              make the environment from what is in the inbox
+#   start UNIT PYTHON MODE GRACE MEMORY NOTICE            start a job once; again is harmless
+#   poll UNIT PROGRESS_OFFSET LOG_OFFSET LIMIT HOLD       its state, then what was written since
+#   stop UNIT SECONDS                                     SIGTERM, and SIGKILL for what is left after SECONDS
+#   supervise ...                                         what `start` leaves running
+#
+# MODE `together` is one process that trains and talks to the store. MODE `apart` is three: the inputs are
+# fetched by the user `uploader`; the user `trainer` trains, without network; `uploader` mirrors what it writes.
+# GRACE is how many seconds after a job's end the machine powers itself off, unless `poll` with HOLD says 1.
+#
+# GPU_OFFLOAD_ROOT, GPU_OFFLOAD_SHUTDOWN, GPU_OFFLOAD_SAME_USER, GPU_OFFLOAD_POLL: see docs/instance.md.
+
+set -u
+TRAINER=64001
+UPLOADER=64002
+METADATA=169.254.169.254
+
+root=${GPU_OFFLOAD_ROOT:-}
+root=${root%/}
+opt=$root/opt/gpu-offload
+state=$root/var/lib/gpu-offload
+
+simulated() { [ -n "${GPU_OFFLOAD_ROOT+set}" ]; }
+if [ "$(id -u)" != 0 ] && ! simulated; then
+    exec sudo -n -- sh "$0" "$@"
+fi
+
+fail() {
+    echo "$1" >&2
+    exit 1
+}
+
+# Becomes another user, for good; on a simulated host without root there is only one.
+become() {
+    uid=$1
+    shift
+    if [ "$(id -u)" = 0 ] && [ -z "${GPU_OFFLOAD_SAME_USER:-}" ]; then
+        exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs -- "$@"
+    fi
+    exec "$@"
+}
+
+# Becomes the user that trains, in a network of its own that leads nowhere.
+become_trainer() {
+    if [ "$(id -u)" = 0 ] && [ -z "${GPU_OFFLOAD_SAME_USER:-}" ]; then
+        exec unshare --net -- setpriv --reuid $TRAINER --regid $TRAINER --clear-groups --no-new-privs -- "$@"
+    fi
+    exec "$@"
+}
+
+own() {
+    [ "$(id -u)" != 0 ] || [ -n "${GPU_OFFLOAD_SAME_USER:-}" ] || chown "$@"
+}
+
+install() {
+    lock=$1 wheel=$2
+    shift 2
+    inbox=$state/inbox
+    uv=$(command -v uv) || uv=$inbox/uv
+    [ -x "$uv" ] || fail "there is no uv on this image and none was sent"
+    # Where every user can read it: a home folder of root's is closed to the one that trains.
+    export UV_PYTHON_INSTALL_DIR="$opt/python" UV_NO_PROGRESS=1 UV_NO_CONFIG=1
+    export UV_CACHE_DIR="${UV_CACHE_DIR:-$root/var/cache/gpu-offload/uv}"
+    umask 022
+    rm -rf "$opt/venv" "$opt/installed"
+    mkdir -p "$opt"
+    "$uv" venv --quiet --python '>=3.11' "$opt/venv" || fail "uv found and made no Python of 3.11 or later"
+    python=$opt/venv/bin/python
+    "$uv" pip install --quiet --python "$python" --require-hashes --only-binary :all: "$@" \
+        -r "$inbox/requirements.txt" || fail "the locked requirements could not be installed"
+    "$uv" pip install --quiet --python "$python" --no-deps --offline "$inbox/$wheel" ||
+        fail "our own wheel could not be installed"
+    printf 'installed_lock=%s\ninstalled_wheel=%s\ninstalled_python=%s\n' \
+        "$lock" "$(sha256sum <"$inbox/$wheel" | cut -d' ' -f1)" "$python" >"$opt/installed.part"
+    mv "$opt/installed.part" "$opt/installed"
+}
+
+start() {
+    unit=$1 memory=$5
+    job=$state/jobs/$unit
+    mkdir -p "$job/output" "$job/input" "$job/home" "$root/run/gpu-offload"
+    chmod 755 "$state" "$state/jobs" "$job"
+    if [ "$3" = apart ]; then
+        # The trainer writes what the uploader reads, and the other way round.
+        own $TRAINER:$UPLOADER "$job/output" "$job/home"
+        own $UPLOADER:$TRAINER "$job/input"
+        chmod 2775 "$job/output" "$job/input"
+    else
+        own $UPLOADER:$UPLOADER "$job/output" "$job/input" "$job/home"
+    fi
+    [ -e "$job/launched" ] && return
+    cp "$state/inbox/$unit.json" "$job/spec.json" && cp "$state/inbox/$unit.environment" "$job/environment" &&
+        cp "$0" "$job/job.sh" || fail "what the job needs is not in $state/inbox"
+    chmod 644 "$job/spec.json" "$job/job.sh"
+    chmod 600 "$job/environment"
+    : >"$job/console.txt"
+    # Whoever makes this folder starts the job; there is no second one.
+    mkdir "$job/launched" || return
+    : >"$root/run/gpu-offload/started"
+    if simulated; then
+        setsid nohup sh "$job/job.sh" supervise "$@" </dev/null >>"$job/console.txt" 2>&1 &
+    else
+        systemd-run --unit="$unit" --quiet \
+            --property=MemoryMax="$memory" --property=OOMPolicy=continue \
+            --property=KillMode=mixed --property=TimeoutStopSec=90 \
+            --property=StandardOutput="append:$job/console.txt" \
+            --property=StandardError="append:$job/console.txt" \
+            sh "$job/job.sh" supervise "$@"
+    fi
+}
+
+# Runs a command in the background in a process group of its own, as `become` or `become_trainer` says.
+launch() {
+    (
+        as=$1
+        shift
+        "$as" "$@"
+    ) </dev/null &
+}
+
+# Waits for a process through any number of signals to ourselves and sets `code`.
+await() {
+    while :; do
+        wait "$1"
+        code=$?
+        kill -0 "$1" 2>/dev/null || return
+    done
+}
+
+supervise() {
+    unit=$1 python=$2 mode=$3 grace=$4 notice=$6
+    job=$state/jobs/$unit
+    echo $$ >"$job/supervisor"
+    cat /proc/sys/kernel/random/boot_id >"$job/boot"
+    stopping=
+    child=
+    # The machine goes down, or we are told to: the training gets its chance to leave a checkpoint.
+    trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
+    cd "$job/output" || exit 1
+    umask 022
+    export HOME="$job/home" USER=trainer LOGNAME=trainer
+    set -a
+    . "$job/environment"
+    set +a
+    code=0
+    if [ "$mode" = apart ]; then
+        apart
+    else
+        launch become $UPLOADER setsid "$python" -m remote_job "$job/spec.json" \
+            ${notice:+--spot-notice "$notice"}
+        child=$!
+        echo "$child" >"$job/pid"
+        await "$child"
+    fi
+    echo "$code" >"$job/exit.part"
+    mv "$job/exit.part" "$job/exit"
+    [ -n "$stopping" ] || rest
+}
+
+apart() {
+    launch become $UPLOADER setsid "$python" -m remote_job --fetch "$job/input" "$job/spec.json"
+    child=$!
+    echo "$child" >"$job/pid"
+    await "$child"
+    [ -z "$stopping" ] || code=75 # nothing is lost: resumable
+    [ "$code" = 0 ] || return
+    launch become_trainer "$python" -c "import socket; socket.create_connection(('$METADATA', 80), 3)" 2>/dev/null
+    child=$!
+    await "$child"
+    if [ "$code" = 0 ]; then
+        echo "the training could reach the instance's credentials at $METADATA: not started"
+        code=77
+        return
+    fi
+    launch become $UPLOADER setsid "$python" -m remote_job --mirror ${notice:+--spot-notice "$notice"} \
+        "$job/spec.json"
+    mirror=$!
+    launch become_trainer setsid "$python" -m remote_job --no-store "$job/input/spec.json"
+    child=$!
+    echo "$child" >"$job/pid"
+    await "$child"
+    ended=$code
+    # What was written last must get there too: the mirror ends when it has.
+    child=$mirror
+    kill -TERM "$mirror"
+    await "$mirror"
+    if [ "$ended" != 0 ]; then
+        code=$ended
+    fi
+}
+
+# Waits for somebody who still wants something, then powers the machine off.
+rest() {
+    while :; do
+        since=$(stat -c %Y "$job/exit")
+        held=$(stat -c %Y "$job/hold" 2>/dev/null) || held=0
+        [ "$held" -le "$since" ] || since=$held
+        if [ "$(date +%s)" -ge $((since + grace)) ]; then
+            echo "gpu-offload: powering off: the job ended and nobody asked for more"
+            if simulated; then
+                "${GPU_OFFLOAD_SHUTDOWN:-shutdown}" -h now
+            else
+                shutdown -h now
+            fi
+        fi
+        sleep "${GPU_OFFLOAD_POLL:-10}"
+    done
+}
+
+size() {
+    if [ -f "$1" ]; then wc -c <"$1"; else echo 0; fi
+}
+
+alive() {
+    [ "$(cat "$job/boot" 2>/dev/null)" = "$(cat /proc/sys/kernel/random/boot_id)" ] &&
+        kill -0 "$(cat "$job/supervisor")" 2>/dev/null
+}
+
+# One line of what is so, then the pieces of progress and log, as long as the line says.
+poll() {
+    job=$state/jobs/$1
+    code=
+    if [ ! -d "$job/launched" ]; then
+        now=absent
+    elif [ -e "$job/exit" ]; then
+        now=ended
+        code=$(cat "$job/exit")
+    elif [ ! -e "$job/supervisor" ] || alive; then
+        now=running
+    else
+        now=lost
+    fi
+    [ "$5" != 1 ] || [ ! -d "$job" ] || : >"$job/hold"
+    progress=$job/output/progress.jsonl log=$job/output/log.txt console=$job/console.txt
+    first=$(piece "$progress" "$2" "$4") second=$(piece "$log" "$3" "$4")
+    echo "state=$now exit=$code progress=$first log=$second console=$(size "$console")"
+    cut_out "$progress" "$2" "$first"
+    cut_out "$log" "$3" "$second"
+}
+
+# How many bytes of a file there are from an offset on, at most LIMIT.
+piece() {
+    left=$(($(size "$1") - $2))
+    [ "$left" -gt 0 ] || left=0
+    [ "$left" -le "$3" ] || left=$3
+    echo "$left"
+}
+
+# Reads as the user who wrote: a link to a file of root's leads nowhere.
+cut_out() {
+    [ "$3" = 0 ] || (become "$(stat -c %u "$job/output")" tail -c +$(($2 + 1)) "$1") | head -c "$3"
+}
+
+stop() {
+    job=$state/jobs/$1
+    [ -e "$job/pid" ] || return 0
+    pid=$(cat "$job/pid")
+    [ ! -e "$job/exit" ] && alive || return 0
+    kill -TERM "$pid" 2>/dev/null
+    left=$2
+    while [ "$left" -gt 0 ] && [ ! -e "$job/exit" ]; do
+        sleep 1
+        left=$((left - 1))
+    done
+    [ -e "$job/exit" ] || kill -KILL -- "-$pid" 2>/dev/null
+    return 0
+}
+
+"$@"
