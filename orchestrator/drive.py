@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, assert_never
@@ -11,6 +11,7 @@ from infra.object_store import CorruptObjectError, ObjectMissingError, ObjectSto
 from orchestrator import registry
 from orchestrator.console import Console
 from orchestrator.driver import Driver
+from orchestrator.ending_signals import EndingSignal, ending_signals
 from orchestrator.journal import Journal
 from orchestrator.next_step import (
     AttemptSeen,
@@ -48,6 +49,10 @@ STORE_PATIENCE_S = 900.0
 """How long a store that cannot be reached is waited for: the training goes on without it."""
 
 
+TERMINATION_LIMIT_S = 900.0
+"""How long an instance may take to terminate before that is an error of its own: it takes a minute or two."""
+
+
 class RefusedError(Exception):
     """No instance came of an offer. `quota` says that no other zone or hour will help."""
 
@@ -58,6 +63,10 @@ class RefusedError(Exception):
 
 class InterruptedRunError(Exception):
     """Somebody ended this process; the run stays open and carries on where it was."""
+
+
+class InstanceLeftError(Exception):
+    """A run is over, and an instance of it would not terminate."""
 
 
 class Cpu(Protocol):
@@ -71,16 +80,19 @@ class Cpu(Protocol):
 
 
 class Cloud(Protocol):
-    """Trains on rented instances. Every call is harmless to repeat."""
+    """Trains on rented instances. Every call is harmless to repeat.
 
-    def instances(self, run: RunRecord) -> tuple[InstanceSeen, ...]:
+    `attempts` are the run's: an instance is only ever where one of them was journalled before.
+    """
+
+    def instances(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[InstanceSeen, ...]:
         """Return the run's instances, found by tag."""
 
-    def leftovers(self, run: RunRecord) -> tuple[str, ...]:
+    def leftovers(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[str, ...]:
         """Name what the run has beside instances."""
 
-    def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord:
-        """Ask for the instance. Raises RefusedError."""
+    def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
+        """Ask for the instance; None where the answer was lost and must be asked for again. Raises RefusedError."""
 
     def train(self, run: RunRecord, attempt: AttemptSeen) -> tuple[EndReason, str] | None:
         """Start the training on the instance; return why that cannot be, if it cannot."""
@@ -92,7 +104,13 @@ class Cloud(Protocol):
         """Remove what `leftovers` named."""
 
     def follow(self, run: RunRecord, attempt: AttemptSeen, seconds: float) -> None:
-        """Pass `seconds`, showing what the instance says meanwhile."""
+        """Pass `seconds`, or less when something has happened, showing what the instance says meanwhile."""
+
+    def abandon(self, run: RunRecord, attempt: AttemptSeen) -> tuple[str, ...]:
+        """Send the terminate call for whatever the attempt has, within seconds; return the instances' ids."""
+
+    def close(self) -> None:
+        """Let go of connections; what runs on instances runs on."""
 
 
 @dataclass
@@ -107,53 +125,106 @@ class Drive:
     cloud: Cloud | None = None
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
+    detach: bool = False
+    """Leave the run as soon as its instance trains by itself."""
+    settle: Callable[[RunRecord, Seen], None] = field(default=lambda _run, _seen: None)
+    """Called when the run is done, perhaps more than once: accounts for it."""
     cost: Callable[[RunRecord, Seen], float] = field(default=lambda _run, _seen: 0.0)
+    _seen: Seen | None = None
 
     @property
     def store(self) -> ObjectStore:
         """The store that holds the run."""
         return self.journal.store
 
-    def to_end(self) -> Outcome:
-        """Drive the run until it is done. Raises InterruptedRunError, StoreError, RegistryError."""
+    def to_end(self) -> Outcome | None:
+        """Drive the run until it is done; None where it goes on without us, as `detach` says.
+
+        Raises:
+            InterruptedRunError: this process was told to end; what was rented is being terminated.
+            InstanceLeftError: an instance would not terminate.
+            StoreError: the store could not be reached for long. RegistryError: it holds what it should not.
+        """
         try:
-            while True:
-                outcome = self.once()
-                if outcome is not None:
-                    return outcome
+            with ending_signals(wanted=self.cloud is not None):
+                while not self.is_handed_over:
+                    outcome = self.once()
+                    if outcome is not None:
+                        return outcome
+                return None
+        except EndingSignal as signal:
+            self._abandon(signal)
+            raise InterruptedRunError(
+                f"received {signal.name}: run {self.run.id} stays open; run the same command to carry on"
+            ) from None
         finally:
             self._release()
 
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether the run needs us no more for now: its instance trains, and `detach` was asked for."""
+        current = self._seen.attempts[-1] if self._seen is not None and self._seen.attempts else None
+        trains = current is not None and current.heartbeat is not None and current.end is None
+        return self.detach and trains and current is not None and current.record.offer.where == "ec2"
+
     def once(self) -> Outcome | None:
         """Take the run one step on; return its outcome when there is nothing left to do."""
-        seen = self._patiently(self.observe)
+        seen = self._seen = self._patiently(self.observe)
         step = next_step(self.run, seen)
         if isinstance(step, Done):
+            self.settle(self.run, seen)
             return step.outcome
-        self._patiently(lambda: self._perform(step, seen))
+        if not (self.is_handed_over and isinstance(step, Wait)):
+            self._patiently(lambda: self._perform(step, seen))
         return None
+
+    def _abandon(self, signal: "EndingSignal") -> None:
+        """Let go of the run at once: terminate what costs money, unless it was to be left training."""
+        if self.cloud is None or self._seen is None or self._seen.driver is not None or self._seen.outcome:
+            return
+        current = self._seen.attempts[-1] if self._seen.attempts else None
+        if current is None or current.end is not None or current.record.offer.where != "ec2":
+            return
+        if self.detach and current.heartbeat is not None:
+            return
+        number = current.record.number
+        try:
+            self.console.note(f"received {signal.name}: terminating what run {self.run.id} has rented")
+            ids = self.cloud.abandon(self.run, current)
+            self.console.note(f"terminate call sent: {', '.join(ids) or 'there was no instance'}")
+        finally:
+            self._close(number, "stopped", f"the driver received {signal.name}")
 
     def observe(self) -> Seen:
         """Look at the store and at the cloud."""
-        run = self.run.id
-        other = self.driver.claim(self.store, run)
-        result = self.journal.result(run)
-        checkpoint = self.journal.checkpoint(run)
+        run = self.run
+        other = self.driver.claim(self.store, run.id)
+        if other is not None:
+            # Its driver looks at the rest; we only want to know when it is over.
+            outcome = self.journal.outcome(run.id)
+            if outcome is None:
+                return Seen(now=self.clock(), me=self.driver.name, driver=other)
+        look = self.journal.look(run.id)
+        rented = any(a.record.offer.where == "ec2" for a in look.attempts)
+        cloud = self.cloud if rented else None
+        instances = cloud.instances(run, look.attempts) if cloud else ()
+        # What an instance holds cannot be removed before it is gone, so nobody needs to know of it before.
+        gone = all(i.state == "terminated" for i in instances)
         seen = Seen(
             now=self.clock(),
             me=self.driver.name,
             driver=other,
-            outcome=self.journal.outcome(run),
-            published=registry.manifest_of(self.store, self.run.version) is not None,
-            result=result,
-            collected=self.journal.collected(run),
-            attempts=self.journal.attempts(run),
-            instances=self.cloud.instances(self.run) if self.cloud else (),
-            leftovers=self.cloud.leftovers(self.run) if self.cloud else (),
-            epochs_completed=checkpoint.epochs_completed if checkpoint else 0,
-            stop=self.journal.stop_requested(run),
+            outcome=look.outcome,
+            published=registry.manifest_of(self.store, run.version) is not None,
+            result=look.result,
+            collected=look.collected,
+            attempts=look.attempts,
+            instances=instances,
+            leftovers=cloud.leftovers(run, look.attempts) if cloud and gone else (),
+            epochs_completed=look.checkpoint.epochs_completed if look.checkpoint else 0,
+            stop=look.stop,
         )
-        return replace(seen, spent_usd=self.cost(self.run, seen))
+        return replace(seen, spent_usd=self.cost(run, seen))
 
     def _perform(self, step: Step, seen: Seen) -> None:  # noqa: C901 - one case a step
         match step:
@@ -200,8 +271,7 @@ class Drive:
             driver=self.driver.name,
         )
         if self.journal.open_attempt(self.run.id, record):
-            place = step.offer.instance_type or "this machine"
-            self.console.stage(f"attempt {step.number}: {place}")
+            self.console.stage(f"attempt {step.number}: {step.offer.name}")
 
     def _launch(self, attempt: AttemptRecord) -> None:
         try:
@@ -210,7 +280,8 @@ class Drive:
             self.console.note(f"refused: {refusal}")
             self._close(attempt.number, "refused", str(refusal), quota=refusal.quota)
         else:
-            self.journal.record_host(self.run.id, attempt.number, host)
+            if host is not None:
+                self.journal.record_host(self.run.id, attempt.number, host)
 
     def _train(self, attempt: AttemptSeen) -> None:
         number = attempt.record.number
@@ -296,8 +367,20 @@ class Drive:
         )
 
     def _wait(self, seconds: float, reason: str, seen: Seen) -> None:
+        if seen.outcome is not None and seen.now - seen.outcome.at > TERMINATION_LIMIT_S:
+            states = ", ".join(f"{i.id} is {i.state}" for i in seen.instances if i.state != "terminated")
+            raise InstanceLeftError(
+                f"run {self.run.id} is over, and after {TERMINATION_LIMIT_S / 60:.0f} min {states}: "
+                "look at it in the EC2 console; it may still cost money"
+            )
         current = seen.attempts[-1] if seen.attempts else None
-        if self.cloud is not None and current is not None and current.end is None:
+        if (
+            self.cloud is not None
+            and current is not None
+            and current.end is None
+            and current.heartbeat is not None
+            and current.record.offer.where == "ec2"
+        ):
             self.cloud.follow(self.run, current, seconds)
         else:
             self.console.detail(f"waiting: {reason}")
@@ -317,6 +400,8 @@ class Drive:
                 pause = min(pause * 2, 30.0)
 
     def _release(self) -> None:
+        if self.cloud is not None:
+            self.cloud.close()
         try:
             self.driver.release(self.store, self.run.id)
         except StoreUnreachableError as error:

@@ -16,10 +16,10 @@ from infra.object_store import (
 )
 from orchestrator.run import DriverLease, run_key
 
-LEASE_S = 90.0
+LEASE_S = 150.0
 """A driver that has not renewed for this long is taken for dead, unless its process can be looked at."""
 
-RENEW_S = 20.0
+RENEW_S = 60.0
 
 
 def _boot_id() -> str:
@@ -54,6 +54,8 @@ class Driver:
     boot_id: str = field(default_factory=_boot_id)
     pid: int = field(default_factory=os.getpid)
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    _held: dict[str, tuple[float, str]] = field(default_factory=dict, repr=False)
+    """By run: when our lease was renewed last, and its etag; it saves reading what we wrote ourselves."""
 
     @property
     def name(self) -> str:
@@ -84,33 +86,35 @@ class Driver:
 
     def claim(self, store: ObjectStore, run: str) -> str | None:
         """Take or renew the lease on a run; return the name of the live driver that has it instead."""
-        key = run_key(run, "driver.json")
+        renewed_at, mine = self._held.get(run, (0.0, ""))
+        if mine and self.clock() - renewed_at < RENEW_S:
+            return None
+        if mine and self._write(store, run, mine) is None:
+            return None
         try:
-            body, etag = store.read(key)
+            body, etag = store.read(run_key(run, "driver.json"))
         except ObjectMissingError:
-            return self._write(store, key, None)
+            return self._write(store, run, None)
         held = DriverLease.model_validate_json(body)
-        if held.holder == self.name:
-            if self.clock() - held.renewed_at < RENEW_S and not held.released:
-                return None
-        elif self.is_live(held):
+        if held.holder != self.name and self.is_live(held):
             return held.holder
-        return self._write(store, key, etag)
+        return self._write(store, run, etag)
 
-    def _write(self, store: ObjectStore, key: str, etag: str | None) -> str | None:
-        body = self.lease().model_dump_json().encode()
+    def _write(self, store: ObjectStore, run: str, etag: str | None) -> str | None:
+        lease, key = self.lease(), run_key(run, "driver.json")
+        body = lease.model_dump_json().encode()
+        self._held.pop(run, None)
         try:
-            if etag is None:
-                store.create(key, body)
-            else:
-                store.replace(key, body, etag)
+            etag = store.create(key, body) if etag is None else store.replace(key, body, etag)
         except (ObjectExistsError, ObjectChangedError):
             return "another driver"
+        self._held[run] = lease.renewed_at, etag
         return None
 
     def release(self, store: ObjectStore, run: str) -> None:
         """Let go of a run, so that the next driver need not wait for the lease to end."""
         key = run_key(run, "driver.json")
+        self._held.pop(run, None)
         try:
             body, etag = store.read(key)
             if DriverLease.model_validate_json(body).holder == self.name:

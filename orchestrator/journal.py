@@ -3,6 +3,7 @@
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,11 +34,24 @@ class JournalError(Exception):
     """The journal holds what this version does not understand, or not what was asked for."""
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A run as the store holds it at one moment."""
+
+    attempts: tuple[AttemptSeen, ...] = ()
+    outcome: Outcome | None = None
+    result: TrainingResult | None = None
+    collected: Collected | None = None
+    checkpoint: CheckpointManifest | None = None
+    stop: StopRequest | None = None
+
+
 class Journal:
     """The runs below one store."""
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
+        self._known: dict[str, tuple[str, Wire]] = {}
 
     def run(self, run: str) -> RunRecord:
         """Return a run. Raises JournalError where there is none."""
@@ -78,30 +92,44 @@ class Journal:
             return self.run(record.id)
         return record
 
-    def attempts(self, run: str) -> tuple[AttemptSeen, ...]:
-        """Return the attempts of a run, in order, each with its host, heartbeat and end."""
-        keys = {info.key for info in self.store.list(run_key(run, "attempts/"))}
-        found: list[AttemptSeen] = []
-        number = 1
-        while (key := run_key(run, f"attempts/{number}.json")) in keys:
-            record = self._read(AttemptRecord, key)
-            if record is None:  # removed since it was listed
-                break
+    def look(self, run: str) -> "Look":
+        """Return everything that is known of a run: one listing, and a read for what is new or has changed."""
+        etags = {info.key: info.etag for info in self.store.list(run_key(run, ""))}
 
-            def part(kind: type[T], name: str) -> T | None:
-                part_key = run_key(run, f"attempts/{name}")
-                return self._read(kind, part_key) if part_key in keys else None
+        def part(kind: type[T], name: str) -> T | None:
+            key = run_key(run, name)
+            return self._read_changed(kind, key, etags[key]) if key in etags else None
 
-            found.append(
+        def told(kind: type[T], name: str) -> T | None:
+            # The training's own word: one that makes no sense is no word, and must not stop its driver.
+            try:
+                return part(kind, name)
+            except JournalError:
+                return None
+
+        attempts: list[AttemptSeen] = []
+        while (record := part(AttemptRecord, f"attempts/{len(attempts) + 1}.json")) is not None:
+            name = f"attempts/{record.number}"
+            attempts.append(
                 AttemptSeen(
                     record,
-                    host=part(HostRecord, f"{number}.host.json"),
-                    heartbeat=part(Heartbeat, f"{number}/heartbeat.json"),
-                    end=part(AttemptEnd, f"{number}.end.json"),
+                    host=part(HostRecord, f"{name}.host.json"),
+                    heartbeat=told(Heartbeat, f"{name}/heartbeat.json"),
+                    end=part(AttemptEnd, f"{name}.end.json"),
                 )
             )
-            number += 1
-        return tuple(found)
+        return Look(
+            attempts=tuple(attempts),
+            outcome=part(Outcome, "outcome.json"),
+            result=told(TrainingResult, "result/result.json"),
+            collected=part(Collected, "collected.json"),
+            checkpoint=told(CheckpointManifest, "checkpoint/manifest.json"),
+            stop=part(StopRequest, "stop.json"),
+        )
+
+    def attempts(self, run: str) -> tuple[AttemptSeen, ...]:
+        """Return the attempts of a run, in order, each with its host, heartbeat and end."""
+        return self.look(run).attempts
 
     def open_attempt(self, run: str, record: AttemptRecord) -> bool:
         """Journal an attempt; False when another driver opened this number first."""
@@ -173,6 +201,17 @@ class Journal:
         except ObjectExistsError:
             return False
         return True
+
+    def _read_changed(self, kind: type[T], key: str, etag: str) -> T | None:
+        """Read a document, unless this etag of it was read before."""
+        known = self._known.get(key)
+        if known is not None and known[0] == etag and isinstance(known[1], kind):
+            return known[1]
+        document = self._read(kind, key)
+        if document is not None:
+            # What was read may be newer than the listing; it is then read once more, which does no harm.
+            self._known[key] = etag, document
+        return document
 
     def _read(self, kind: type[T], key: str) -> T | None:
         try:

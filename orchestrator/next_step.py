@@ -39,8 +39,12 @@ REFUSAL_LASTS_S = 1200.0
 RECLAIMS_BEFORE_ON_DEMAND = 2
 """So often may a run be reclaimed before on-demand offers come first."""
 
-POLL_S = 15.0
+WATCH_S = 240.0
+"""Between two looks at a training on an instance. Whoever follows it comes back at once when it ends or falls
+silent, so this only bounds what asking costs: 15 times an hour."""
+
 ENDING_POLL_S = 3.0
+MOST_PATIENT_S = 60.0
 
 InstanceState = Literal["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]
 
@@ -188,7 +192,7 @@ def next_step(run: RunRecord, seen: Seen) -> Step:
     if seen.outcome is not None:
         return _clear(seen, "the run is over") or Done(seen.outcome)
     if seen.driver is not None:
-        return Wait(POLL_S, f"{seen.driver} drives this run")
+        return Wait(_patience(seen.now - run.created_at), f"{seen.driver} drives this run")
     if seen.published:
         return _close_down(seen, Finish("published", ""), "finished", "the model is published")
     if seen.result is not None:
@@ -254,15 +258,23 @@ def _train_there(seen: Seen, current: AttemptSeen) -> Step:
         return (
             Terminate(tuple(i.id for i in live), message) if live else CloseAttempt(number, reason, message)
         )
-    if not live:
-        if current.host is not None:
-            return Wait(ENDING_POLL_S, "the instance is not visible yet")
+    if current.host is None:
+        # Seen or not: under its token the launch answers with the same instance, and accounting needs the answer.
         return Launch(number)
+    if not live:
+        return Wait(ENDING_POLL_S, "the instance is not visible yet")
     if current.heartbeat is not None:
-        return Wait(POLL_S, "the instance is training")
+        return Wait(
+            max(ENDING_POLL_S, min(WATCH_S, current.record.expires_at - seen.now)), "the instance is training"
+        )
     if all(i.state == "pending" for i in live):
         return Wait(ENDING_POLL_S, "the instance is starting")
     return Train(number)
+
+
+def _patience(age: float) -> float:
+    """How long to wait for another driver, in seconds: the longer it has worked, the longer it will."""
+    return min(MOST_PATIENT_S, max(ENDING_POLL_S, age / 10))
 
 
 def _verdict(
@@ -333,7 +345,7 @@ def _open_next(run: RunRecord, seen: Seen) -> Step:
 def _fitting(run: RunRecord, seen: Seen) -> Iterator[Candidate]:
     """Yield the candidates worth an attempt now, the best first."""
     refused = {_place(e.record.offer) for e in seen.attempts if e.end in _fresh_refusals(seen)}
-    quota = {e.record.offer.market for e in seen.attempts if e.end is not None and e.end.quota}
+    quota = {_quota_of(e.record.offer) for e in seen.attempts if e.end is not None and e.end.quota}
     reclaims = sum(1 for a in seen.attempts if a.end is not None and a.end.reason == "reclaimed")
     candidates = sorted(
         run.candidates,
@@ -341,7 +353,7 @@ def _fitting(run: RunRecord, seen: Seen) -> Iterator[Candidate]:
     )
     for candidate in candidates:
         offer = candidate.offer
-        if offer.where == "ec2" and (_place(offer) in refused or offer.market in quota):
+        if offer.where == "ec2" and (_place(offer) in refused or _quota_of(offer) in quota):
             continue
         if _fits(run, seen, candidate):
             yield candidate
@@ -387,8 +399,13 @@ def _fruitless_attempts(seen: Seen) -> int:
     return fruitless
 
 
-def _place(offer: Offer) -> tuple[str, str | None, str | None, str | None]:
-    return offer.where, offer.instance_type, offer.zone, offer.market
+def _place(offer: Offer) -> tuple[str | None, ...]:
+    return offer.where, offer.instance_type, offer.region, offer.zone, offer.market
+
+
+def _quota_of(offer: Offer) -> tuple[str | None, ...]:
+    """What shares one quota: each region has its own for each market."""
+    return offer.region, offer.market
 
 
 def _current(seen: Seen) -> AttemptSeen | None:

@@ -1,5 +1,7 @@
 """What a run does next, case by case and in general."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -48,6 +50,9 @@ def gpu_offer(zone="us-east-1a", market="spot", price=0.2):
 CPU = Candidate(offer=cpu_offer(2), seconds=Interval(600, 1000, 2000))
 SPOT_A = Candidate(offer=gpu_offer("us-east-1a"), seconds=Interval(300, 600, 1200))
 SPOT_B = Candidate(offer=gpu_offer("us-east-1b"), seconds=Interval(300, 600, 1200))
+SPOT_WEST = Candidate(
+    offer=replace(gpu_offer("us-west-2a"), region="us-west-2"), seconds=Interval(300, 600, 1200)
+)
 ON_DEMAND = Candidate(offer=gpu_offer("us-east-1a", "on-demand", 0.526), seconds=Interval(300, 600, 1200))
 
 
@@ -148,6 +153,15 @@ CASES = {
         run_of(CPU), Seen(NOW, ME), OpenAttempt(1, CPU.offer, T0 + 21600)),
     "an open attempt without an instance is launched": (
         run_of(), Seen(NOW, ME, attempts=(attempt(host=False),)), Launch(1)),
+    "an instance whose launch was not confirmed is asked for again": (
+        run_of(), Seen(NOW, ME, attempts=(attempt(host=False),), instances=(RUNNING,)), Launch(1)),
+    "a training is looked at when its time is up": (
+        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW - 20), expires=NOW + 30),), instances=(RUNNING,)),
+        Wait(30.0, "the instance is training")),
+    "a quota that is used up in one region leaves the other": (
+        run_of(SPOT_A, SPOT_WEST),
+        Seen(NOW, ME, attempts=(attempt(end=ended(1, "refused", NOW, quota=True)),)),
+        OpenAttempt(2, SPOT_WEST.offer, T0 + 100 + 18000)),
     "an instance that is not visible yet is waited for": (
         run_of(), Seen(NOW, ME, attempts=(attempt(),)), Wait(3.0, "the instance is not visible yet")),
     "a pending instance is waited for": (
@@ -157,10 +171,10 @@ CASES = {
         run_of(), Seen(NOW, ME, attempts=(attempt(),), instances=(RUNNING,)), Train(1)),
     "a training instance is left alone": (
         run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW - 20)),), instances=(RUNNING,)),
-        Wait(15.0, "the instance is training")),
+        Wait(240.0, "the instance is training")),
     "another driver carries on with an instance that trains": (
         run_of(), Seen(NOW, ME, attempts=(attempt(driver=OTHER, beat=beat(NOW - 20)),), instances=(RUNNING,)),
-        Wait(15.0, "the instance is training")),
+        Wait(240.0, "the instance is training")),
     "an instance whose driver died with its keys is replaced": (
         run_of(), Seen(NOW, ME, attempts=(attempt(driver=OTHER),), instances=(RUNNING,)),
         Terminate(("i-1",), "its driver died with the SSH keys before the training began")),
@@ -168,13 +182,13 @@ CASES = {
         run_of(), Seen(NOW, ME, attempts=(attempt(driver=OTHER),), instances=(ENDING,)),
         CloseAttempt(1, "orphaned", "its driver died with the SSH keys before the training began")),
     "a run that another driver drives is left to it": (
-        run_of(), Seen(NOW, ME, driver=OTHER), Wait(15.0, f"{OTHER} drives this run")),
+        run_of(), Seen(NOW, ME, driver=OTHER), Wait(10.0, f"{OTHER} drives this run")),
     "a silent instance is given up": (
         run_of(), Seen(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4000)),), instances=(RUNNING,)),
         Terminate(("i-1",), "silent for 17 min")),
     "a store away for five minutes costs no training": (
         run_of(), Seen(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4690)),), instances=(RUNNING,)),
-        Wait(15.0, "the instance is training")),
+        Wait(240.0, "the instance is training")),
     "an instance that never spoke is given up": (
         run_of(), Seen(T0 + 1300, ME, attempts=(attempt(),), instances=(RUNNING,)),
         Terminate(("i-1",), "no sign of life 22 min after it was opened")),
