@@ -7,6 +7,7 @@ Local files below a spec's `output`, and the objects they become in the store:
     log.txt                        runs/<run>/attempts/<n>/log.txt
     checkpoint/manifest.json       runs/<run>/checkpoint/manifest.json      CheckpointManifest, written last
     checkpoint/<name>.pt           runs/<run>/checkpoint/<name>.pt
+    checkpoint/<name>.json         runs/<run>/checkpoint/<name>.json        the last two manifests, for a damaged newest
     result/result.json             runs/<run>/result/result.json            TrainingResult, written last
     result/<artifact>              runs/<run>/result/<artifact>
 """
@@ -77,6 +78,8 @@ class CheckpointManifest(Wire):
     attempt: int
     training_key: str
     epochs_completed: int = Field(ge=0)
+    batches_completed: int = Field(default=0, ge=0)
+    """Batches of the next epoch that are behind it too: an interruption saves in the middle of an epoch."""
     epochs: int
     last: Artifact
     best: Artifact | None = None

@@ -1,0 +1,86 @@
+"""The best model of a training: chosen by fitness, averaged, halved, and written as Ultralytics would."""
+
+from copy import deepcopy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+import ultralytics
+from ultralytics.utils import DEFAULT_CFG_DICT
+from ultralytics.utils.torch_utils import unwrap_model
+
+from remote_job import state as states
+from remote_job.progress import finite
+
+if TYPE_CHECKING:
+    from remote_job.trainer import SteadyTrainer
+
+
+def capture(trainer: "SteadyTrainer") -> dict[str, Any]:
+    """Return the averaged weights in half precision, as Ultralytics publishes them, and how good they are."""
+    weights = {}
+    for name, value in trainer.ema.ema.state_dict().items():
+        half = value.half() if value.is_floating_point() else value.clone()
+        # Half precision overflows where single precision does not.
+        weights[name] = torch.nan_to_num(half) if half.is_floating_point() else half
+    return {
+        "format": states.FORMAT,
+        "weights": weights,
+        "epoch": trainer.epoch + 1,
+        "metrics": {**trainer.metrics, "fitness": trainer.fitness},
+    }
+
+
+def heal_average(trainer: "SteadyTrainer") -> None:
+    """Replace NaN in the average by the model's own finite weights; an average never forgets a NaN."""
+    own = unwrap_model(trainer.model).state_dict()
+    for name, value in trainer.ema.ema.state_dict().items():
+        if value.is_floating_point() and not torch.isfinite(value).all() and torch.isfinite(own[name]).all():
+            value.copy_(own[name])
+
+
+def write(trainer: "SteadyTrainer", best: dict[str, Any], path: Path) -> None:
+    """Write a file that `YOLO(path)` loads: what Ultralytics' `strip_optimizer` leaves of a checkpoint.
+
+    This machine's paths and clock are left out, so that the same training yields the same bytes, interrupted
+    or not.
+    """
+    include = ["yaml", "nc", "args", "names", "stride", "class_weights"]
+    trainer.ema.update_attr(trainer.model, include=include)
+    model = deepcopy(trainer.ema.ema).half()
+    model.load_state_dict(best["weights"])
+    model = model.to("cpu", memory_format=torch.contiguous_format)
+    for parameter in model.parameters():
+        parameter.requires_grad = False
+    if hasattr(model, "criterion"):
+        model.criterion = None
+    arguments = {name: value for name, value in vars(trainer.args).items() if name in DEFAULT_CFG_DICT}
+    arguments |= {
+        "data": Path(str(trainer.args.data)).name,
+        "model": Path(str(trainer.args.model)).name,
+        "project": None,
+        "name": None,
+        "device": None,
+    }
+    model.args = arguments
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(
+        {
+            "epoch": -1,
+            "best_fitness": None,
+            "model": model,
+            "ema": None,
+            "updates": None,
+            "optimizer": None,
+            "scaler": None,
+            "train_args": arguments,
+            "train_metrics": finite(
+                {name: value for name, value in best["metrics"].items() if value is not None}
+            ),
+            "train_results": {k: v for k, v in trainer.read_results_csv().items() if k != "time"},
+            "version": ultralytics.__version__,
+            "license": "AGPL-3.0 License (https://ultralytics.com/license)",
+            "docs": "https://docs.ultralytics.com",
+        },
+        path,
+    )

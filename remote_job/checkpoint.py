@@ -1,0 +1,190 @@
+"""Checkpoints on disk: complete at any instant, verified before they count, the last two kept.
+
+Each checkpoint is a content-named file beside a manifest of its own (`epoch-0003-1a2b3c4d.pt`,
+`epoch-0003-1a2b3c4d.json`); `manifest.json` is a copy of the newest one. Content names make a repeated epoch
+harmless: a new file never replaces one that a manifest still names.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from remote_job import durable
+from remote_job.result import Artifact, CheckpointManifest
+
+MANIFEST = "manifest.json"
+KEEP = 2
+
+
+class CheckpointMismatchError(Exception):
+    """The folder holds the checkpoint of another training."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A verified checkpoint: its manifest and the files that the manifest names."""
+
+    manifest: CheckpointManifest
+    last: Path
+    best: Path | None
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """How far it is: completed epochs, then batches of the next one."""
+        return position(self.manifest)
+
+
+def position(manifest: CheckpointManifest) -> tuple[int, int]:
+    """Return how far a checkpoint is: completed epochs, then batches of the next one."""
+    return manifest.epochs_completed, manifest.batches_completed
+
+
+class Checkpoints:
+    """The checkpoints of one run below one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        run: str,
+        attempt: int,
+        training_key: str,
+        epochs: int,
+        warn: Callable[[str], None] = lambda _text: None,
+    ) -> None:
+        self.folder = folder
+        self._run = run
+        self._attempt = attempt
+        self._training_key = training_key
+        self._epochs = epochs
+        self._warn = warn
+        self._best: Artifact | None = None
+
+    def save(
+        self,
+        last: bytes | memoryview,
+        *,
+        epochs_completed: int,
+        seconds: float,
+        batches_completed: int = 0,
+        best: bytes | memoryview | None = None,
+    ) -> CheckpointManifest:
+        """Store a checkpoint, make it the newest, and drop what is older than the previous one.
+
+        Args:
+            last: The serialised training state.
+            epochs_completed: Epochs that are behind it.
+            seconds: Wall seconds of training behind it, over all attempts.
+            batches_completed: Batches of the epoch in progress that are behind it too.
+            best: The serialised best model where this checkpoint brings a new one; otherwise the last
+                one stays.
+        """
+        stem = f"epoch-{epochs_completed:04d}"
+        if batches_completed:
+            stem += f"+{batches_completed:06d}"
+        last_file = self._store(stem, last)
+        if best is not None:
+            self._best = self._store(f"best-{epochs_completed:04d}", best)
+        manifest = CheckpointManifest(
+            run=self._run,
+            attempt=self._attempt,
+            training_key=self._training_key,
+            epochs_completed=epochs_completed,
+            batches_completed=batches_completed,
+            epochs=self._epochs,
+            last=last_file,
+            best=self._best,
+            seconds=seconds,
+        )
+        self.adopt(manifest)
+        self._prune()
+        return manifest
+
+    def adopt(self, manifest: CheckpointManifest) -> None:
+        """Make a checkpoint whose files are in the folder the newest one."""
+        body = manifest.model_dump_json(indent=1).encode()
+        durable.write(self.folder / f"{Path(manifest.last.name).stem}.json", body)
+        durable.write(self.folder / MANIFEST, body)
+        self._best = manifest.best
+
+    def load(self) -> Checkpoint | None:
+        """Return the newest checkpoint that is whole, None where there is none.
+
+        A damaged one is skipped with a warning. Raises CheckpointMismatchError where the checkpoint
+        belongs to a training with another key.
+        """
+        if not self.folder.is_dir():
+            return None
+        durable.sweep(self.folder)
+        damaged: list[CheckpointManifest] = []
+        for manifest in sorted(self._manifests(), key=position, reverse=True):
+            if manifest.training_key != self._training_key:
+                raise CheckpointMismatchError(
+                    f"{self.folder}: holds the checkpoint of another training (key {manifest.training_key}, "
+                    f"this one's is {self._training_key}); use another output folder, or remove this one"
+                )
+            fault = next(filter(None, map(self.fault, _artifacts(manifest))), None)
+            if fault is None:
+                if damaged:
+                    self.adopt(manifest)
+                    for other in damaged:
+                        (self.folder / f"{Path(other.last.name).stem}.json").unlink(missing_ok=True)
+                self._best = manifest.best
+                best = self.folder / manifest.best.name if manifest.best else None
+                return Checkpoint(manifest, self.folder / manifest.last.name, best)
+            damaged.append(manifest)
+            self._warn(
+                f"checkpoint after epoch {manifest.epochs_completed} is damaged and was skipped: {fault}"
+            )
+        return None
+
+    def fault(self, artifact: Artifact) -> str | None:
+        """Say what is wrong with a file that a manifest names, None if nothing is."""
+        if Path(artifact.name).name != artifact.name:
+            return f"{artifact.name!r} is not a plain file name"
+        path = self.folder / artifact.name
+        if path.is_symlink() or not path.is_file():
+            return f"{path} is missing"
+        if (size := path.stat().st_size) != artifact.size:
+            return f"{path} has {size} bytes, not {artifact.size}"
+        if durable.sha256_of(path) != artifact.sha256:
+            return f"{path} has another sha256 than its manifest says"
+        return None
+
+    def _store(self, stem: str, data: bytes | memoryview) -> Artifact:
+        digest = hashlib.sha256(data).hexdigest()
+        artifact = Artifact(name=f"{stem}-{digest[:8]}.pt", size=len(data), sha256=digest)
+        durable.write(self.folder / artifact.name, data)
+        return artifact
+
+    def _manifests(self) -> Iterable[CheckpointManifest]:
+        """Yield the readable manifests, `manifest.json` and the checkpoints' own, each once."""
+        seen = set()
+        for path in sorted(self.folder.glob("*.json")):
+            try:
+                manifest = CheckpointManifest.model_validate_json(path.read_bytes())
+            except (OSError, ValidationError) as error:
+                self._warn(f"{path}: not a checkpoint manifest, skipped ({str(error).splitlines()[0]})")
+                continue
+            if manifest not in seen:
+                seen.add(manifest)
+                yield manifest
+
+    def _prune(self) -> None:
+        """Remove all but the newest checkpoints; manifests go first, so that none names a missing file."""
+        kept = sorted(self._manifests(), key=position, reverse=True)[:KEEP]
+        names = {artifact.name for manifest in kept for artifact in _artifacts(manifest)}
+        manifests = {MANIFEST, *(f"{Path(manifest.last.name).stem}.json" for manifest in kept)}
+        for path in sorted(self.folder.glob("*.json")):
+            if path.name not in manifests:
+                path.unlink(missing_ok=True)
+        for path in sorted(self.folder.glob("*.pt")):
+            if path.name not in names:
+                path.unlink(missing_ok=True)
+
+
+def _artifacts(manifest: CheckpointManifest) -> list[Artifact]:
+    return [manifest.last, *([manifest.best] if manifest.best else [])]

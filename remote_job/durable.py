@@ -1,0 +1,51 @@
+"""Files that are whole or absent after a crash, however the process ended."""
+
+import hashlib
+import os
+from pathlib import Path
+
+
+def write(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None:
+    """Replace a file in one step: temporary file, fsync, rename, fsync of the folder.
+
+    Args:
+        path: What to replace; its folder is created.
+        data: The whole content.
+        durable: Without it the rename is still atomic against a killed process, but a power cut may
+            bring the old file back. Heartbeats need no more.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(descriptor, view) :]
+        if durable:
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    os.replace(temporary, path)  # noqa: PTH105 - the crash tests count the calls of `os`
+    if durable:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames and removals in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder: Path) -> None:
+    """Remove temporary files that a killed process left behind."""
+    for leftover in folder.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def sha256_of(path: Path) -> str:
+    """Return a file's sha256 as hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,115 @@
+"""Why and when a training should stop before it is done: signals, a dead parent, a spot notice."""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class InterruptedTrainingError(Exception):
+    """The training was told to stop and left a state that a later run resumes."""
+
+
+class Interruption:
+    """A wish to stop. Anybody may express it, from any thread; the training obeys at its next boundary.
+
+    Boundaries are the ends of batches, in training and in validation. Stages that have none and change
+    nothing that lasts (imports, scanning) run inside `at_once`, where the wish is obeyed immediately.
+    """
+
+    def __init__(self) -> None:
+        self._wish = threading.Event()
+        self._reason: str | None = None
+        self._at_once = False
+        self._handles_signals = False
+        self._listeners: list[Callable[[str], None]] = []
+
+    @property
+    def requested(self) -> bool:
+        """Whether the training should stop."""
+        return self._wish.is_set()
+
+    @property
+    def reason(self) -> str | None:
+        """Why it should stop, in a sentence; the first reason counts."""
+        return self._reason
+
+    def request(self, reason: str) -> None:
+        """Ask the training to stop at its next boundary."""
+        if self._wish.is_set():
+            return
+        self._reason = reason
+        self._wish.set()
+        for listener in self._listeners:
+            listener(reason)
+        # From another thread the main thread is reached through its signal handler.
+        if (
+            self._at_once
+            and self._handles_signals
+            and threading.current_thread() is not threading.main_thread()
+        ):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    def subscribe(self, listener: Callable[[str], None]) -> None:
+        """Call `listener` with the reason, once, in the thread that asks."""
+        self._listeners.append(listener)
+
+    def check(self) -> None:
+        """Raise InterruptedTrainingError if the training should stop."""
+        if self._wish.is_set():
+            raise InterruptedTrainingError(self._reason or "interrupted")
+
+    @contextlib.contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Run a stage that may be left at any point."""
+        self.check()
+        self._at_once = True
+        try:
+            yield
+        finally:
+            self._at_once = False
+        self.check()
+
+    @contextlib.contextmanager
+    def signals(self) -> Iterator[None]:
+        """Take SIGINT, SIGTERM and SIGHUP as a wish to stop. Does nothing outside the main thread."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            self.request(f"received {signal.Signals(number).name}")
+            if self._at_once:
+                self._at_once = False
+                self.check()
+
+        before = {number: signal.signal(number, handle) for number in SIGNALS}
+        self._handles_signals = True
+        try:
+            yield
+        finally:
+            self._handles_signals = False
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def watch_parent(self) -> threading.Thread:
+        """Take the end of standard input as the death of the parent process, and start watching for it.
+
+        A parent that is killed cannot signal its children, but the kernel closes its end of the pipe.
+        """
+
+        def watch() -> None:
+            descriptor = sys.stdin.fileno()
+            with contextlib.suppress(OSError):
+                while os.read(descriptor, 4096):
+                    pass
+            self.request("the process that started the training is gone")
+
+        thread = threading.Thread(target=watch, name="parent-watch", daemon=True)
+        thread.start()
+        return thread

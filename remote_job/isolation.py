@@ -1,0 +1,148 @@
+"""Ultralytics without a network: no telemetry, no auto-install, no downloads, no eval of what a file says."""
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+AMP_UNSAFE = re.compile(r"\b(GTX 16[0-9]{2}|T[4568]00|T1000|T1200|T2000|K40m?)\b", re.IGNORECASE)
+"""GPUs whose half precision yields NaN; the families that Ultralytics refuses by name too (`check_amp`, 8.4)."""
+
+
+def variables(config: Path) -> dict[str, str]:
+    """Return the environment that must be set before Ultralytics or torch is imported.
+
+    Args:
+        config: A private folder for Ultralytics' settings; the user's own are neither read nor written.
+    """
+    return {
+        "YOLO_CONFIG_DIR": str(config),
+        "YOLO_OFFLINE": "true",
+        "YOLO_AUTOINSTALL": "false",
+        # Files are unpickled against an allow-list, and model definitions are built without eval.
+        "ULTRALYTICS_SAFE_LOAD": "true",
+        "ULTRALYTICS_SKIP_REQUIREMENTS_CHECKS": "true",
+        "NO_ALBUMENTATIONS_UPDATE": "1",
+        "MPLBACKEND": "Agg",
+        "WANDB_MODE": "disabled",
+        "COMET_MODE": "disabled",
+        # Without it Ultralytics sets 1 for the whole process; torch's own pool is sized by the trainer.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(cores()),
+    }
+
+
+def cores() -> int:
+    """Return how many processors this process may use (a container's or taskset's share, not the machine's)."""
+    return len(os.sched_getaffinity(0))
+
+
+def isolate(config: Path) -> None:
+    """Set `variables`. Without effect on what a process that imported Ultralytics before has read already."""
+    config.mkdir(parents=True, exist_ok=True)
+    os.environ.update(variables(config))
+
+
+def bundled_font(_font: str = "") -> str:
+    """Return a font that is on every machine with matplotlib, in place of the one Ultralytics downloads."""
+    import matplotlib as mpl
+
+    return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+
+
+def check_amp(model: Any) -> bool:
+    """Say whether mixed precision is sound here, by this very model instead of a downloaded one.
+
+    The model's answer to noise in half precision must be finite and close to its answer in single
+    precision. Ultralytics fetches `yolo26n.pt` for the same question.
+    """
+    import torch
+    from ultralytics.utils import LOGGER
+
+    device = next(model.parameters()).device
+    if device.type in {"cpu", "mps"}:
+        return False
+    if device.type == "cuda" and AMP_UNSAFE.search(torch.cuda.get_device_name(device)):
+        LOGGER.warning("AMP: off, this GPU is known for NaN in half precision")
+        return False
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.rand(2, next(model.parameters()).shape[1], 256, 256, generator=generator).to(device)
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            single = _tensors(model(noise))
+            with torch.autocast(device.type):
+                half = _tensors(model(noise))
+    finally:
+        model.train(was_training)
+    sound = len(single) == len(half) and all(
+        a.shape == b.shape
+        and bool(torch.isfinite(b).all())
+        and float((a - b.float()).abs().mean()) <= 0.05 * float(a.abs().mean()) + 1e-3
+        for a, b in zip(single, half, strict=False)
+    )
+    LOGGER.info(f"AMP: offline check {'passed' if sound else 'failed, training in single precision'}")
+    return sound
+
+
+def _tensors(value: Any) -> list[Any]:
+    """Return the floating-point tensors in a model's output, however it is nested."""
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        return [value] if value.is_floating_point() else []
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [tensor for part in value for tensor in _tensors(part)]
+    return []
+
+
+@contextlib.contextmanager
+def offline() -> Iterator[None]:
+    """Replace what would reach out while a training runs; everything is put back afterwards.
+
+    Works in a process that imported Ultralytics long before, where environment variables come too late.
+    """
+    import ultralytics.data.utils
+    import ultralytics.engine.trainer
+    import ultralytics.nn.tasks
+    import ultralytics.utils
+    import ultralytics.utils.callbacks
+    import ultralytics.utils.callbacks.base
+    import ultralytics.utils.checks
+    import ultralytics.utils.downloads
+    import ultralytics.utils.plotting
+
+    def refuse_download(url: Any, *_args: Any, **_kwargs: Any) -> Any:
+        raise ConnectionError(
+            f"a training has no network, and something wants to fetch {url}; "
+            "name weights in the configuration (training.model, training.init-from) so that they are staged before"
+        )
+
+    def no_integrations(_instance: Any) -> None:
+        """Leave telemetry and experiment trackers out."""
+
+    replaced: list[tuple[Any, str, Any]] = [
+        (ultralytics.utils, "ONLINE", False),
+        (ultralytics.utils, "AUTOINSTALL", False),
+        (ultralytics.utils, "SAFE_LOAD", True),
+        (ultralytics.utils.checks, "ONLINE", False),
+        (ultralytics.utils.checks, "AUTOINSTALL", False),
+        (ultralytics.nn.tasks, "SAFE_LOAD", True),
+        (ultralytics.utils.checks, "check_font", bundled_font),
+        (ultralytics.data.utils, "check_font", bundled_font),
+        (ultralytics.utils.plotting, "check_font", bundled_font),
+        (ultralytics.data.utils, "safe_download", refuse_download),
+        (ultralytics.utils.downloads, "safe_download", refuse_download),
+        (ultralytics.engine.trainer, "check_amp", check_amp),
+        (ultralytics.utils.callbacks, "add_integration_callbacks", no_integrations),
+        (ultralytics.utils.callbacks.base, "add_integration_callbacks", no_integrations),
+    ]
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in replaced:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
+        yield

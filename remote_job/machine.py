@@ -1,0 +1,98 @@
+"""What the machine is: for the result, the heartbeat and the validity of a calibration."""
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from remote_job.isolation import cores
+
+
+def processor() -> str:
+    """Return the processor's name."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def memory() -> int:
+    """Return the machine's memory in bytes."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def name(device: str = "cpu") -> str:
+    """Return one line that says what machine this is; a calibration holds for machines with the same line."""
+    line = f"{processor()}, {cores()} cores, {memory() / 2**30:.0f} GiB"
+    return line if device == "cpu" else f"{line}, {device}"
+
+
+def driver() -> str | None:
+    """Return the NVIDIA driver's version, None without one."""
+    try:
+        answer = subprocess.run(
+            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip().splitlines()[0] if answer.stdout.strip() else None
+
+
+def facts() -> dict[str, Any]:
+    """Return the environment of a training, as it goes into the result. Imports torch and Ultralytics."""
+    import torch
+    import torchvision
+    import ultralytics
+
+    result: dict[str, Any] = {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "torch": str(torch.__version__),
+        "torchvision": str(torchvision.__version__),
+        "ultralytics": ultralytics.__version__,
+        "processor": processor(),
+        "cores": cores(),
+        "threads": torch.get_num_threads(),
+        "memory_bytes": memory(),
+    }
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        result |= {
+            "gpu": properties.name,
+            "gpu_memory_bytes": properties.total_memory,
+            "cuda": torch.version.cuda,
+            "driver": driver(),
+        }
+    return result
+
+
+def device_check() -> dict[str, Any]:
+    """Return what device a training would use, after an operation on it succeeded.
+
+    A driver that answers `nvidia-smi` may still not run a kernel that this torch was built with: only a kernel
+    proves it.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return {"device": "cpu", "ok": True, "processor": processor(), "cores": cores(), "driver": driver()}
+    result: dict[str, Any] = {"device": "cuda", "driver": driver(), "cuda": torch.version.cuda}
+    try:
+        result["gpu"] = torch.cuda.get_device_name(0)
+        left = torch.ones(256, 256, device="cuda", dtype=torch.float16)
+        convolved = torch.nn.functional.conv2d(left[None, None], left[None, None, :3, :3])
+        right = float((left @ left).float().sum()) + float(convolved.float().sum())
+        torch.cuda.synchronize()
+        result["ok"] = right == 256.0**3 + 9.0 * 254 * 254
+        result["error"] = None if result["ok"] else f"a matrix product and a convolution summed to {right}"
+    except RuntimeError as error:
+        result |= {"ok": False, "error": str(error).splitlines()[0]}
+    return result

@@ -1,0 +1,64 @@
+"""The training tree as Ultralytics wants it: a data.yaml of our own, and no file that it would unpickle."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dataset.task import Task
+from dataset.tree import read_tree
+
+
+class TreeError(Exception):
+    """The training tree is not the one that the spec means."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """A tree that is ready for Ultralytics."""
+
+    tree: Path
+    argument: Path
+    """What Ultralytics gets as `data`: a data.yaml, or the tree for classification."""
+    images: dict[str, int]
+    """Number of images by split."""
+
+
+def prepare(tree: Path, *, task: Task, fingerprint: str, output: Path) -> TrainingData:
+    """Check that the tree is the one meant, remove caches, and describe it to Ultralytics.
+
+    Raises:
+        DatasetError: There is no training tree, or its description is damaged.
+        TreeError: It is of another dataset or task.
+    """
+    info = read_tree(tree)
+    if info.fingerprint != fingerprint:
+        raise TreeError(f"{tree}: holds the dataset {info.fingerprint}, the training is for {fingerprint}")
+    if info.task is not task:
+        raise TreeError(f"{tree}: is for {info.task}, the training is for {task}")
+    remove_caches(tree)
+    if task is Task.CLASSIFY:
+        return TrainingData(tree, tree, dict(info.images))
+    data: dict[str, Any] = {
+        "path": str(tree.resolve()),
+        "train": "images/train",
+        "val": "images/val",
+        "names": dict(enumerate(info.classes)),
+    }
+    if info.images["test"]:
+        data["test"] = "images/test"
+    if info.keypoint_shape is not None:
+        data["kpt_shape"] = list(info.keypoint_shape)
+    if info.flip_idx is not None:
+        data["flip_idx"] = list(info.flip_idx)
+    path = output / "data.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # JSON is YAML, and quotes every name as it must be.
+    path.write_text(json.dumps(data, indent=1), encoding="utf-8")
+    return TrainingData(tree, path, dict(info.images))
+
+
+def remove_caches(tree: Path) -> None:
+    """Remove label caches: Ultralytics unpickles what it finds beside the labels."""
+    for path in tree.rglob("*.cache"):
+        path.unlink()
