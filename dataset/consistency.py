@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dataset.finding import Finding, error, warning
 from dataset.label import unknown_classes
-from dataset.layout import Layout, Listing, is_image
+from dataset.layout import Layout, Listing
 from dataset.task import Task
 
 if TYPE_CHECKING:
@@ -170,14 +170,11 @@ class Check:
                 )
             return named
         inventory = self._samples.inventory
-        count = max(
-            (
-                inventory.facts[3 * at + 2]
-                for at, name in enumerate(inventory.names)
-                if self._is_label(at, name)
-            ),
-            default=0,
-        )
+        highest = array("I", bytes(4 * len(inventory.names)))
+        for _, label, _ in self._samples.columns():
+            if label >= 0 and inventory.checked[label]:
+                highest[label] = inventory.facts[3 * label + 2]
+        count = max(highest, default=0)
         if not named:
             if count > 10_000:
                 message = f"class {count - 1} is used and no class is named; name the classes"
@@ -187,15 +184,8 @@ class Check:
             self._findings.append(warning("", "no-classes", message))
             return tuple(str(number) for number in range(max(count, 1)))
         if count > len(named):
-            for at, name in enumerate(inventory.names):
-                if self._is_label(at, name) and inventory.facts[3 * at + 2] > len(named):
-                    data = (self._listing.root / name).read_bytes()
-                    self._findings += unknown_classes(name, data, len(named))
+            for label in (at for at, number in enumerate(highest) if number > len(named)):
+                name = inventory.names[label]
+                data = (self._listing.root / name).read_bytes()
+                self._findings += unknown_classes(name, data, len(named))
         return named
-
-    def _is_label(self, at: int, name: str) -> bool:
-        return (
-            not is_image(name)
-            and name not in self._listing.texts
-            and bool(self._samples.inventory.checked[at])
-        )

@@ -29,7 +29,7 @@ class DatasetError(Exception):
     """The dataset cannot be trained on. `findings` holds every fault found, the errors first."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:
-        self.findings = tuple(sorted(findings, key=_order))
+        self.findings = ordered(findings)
         errors = [finding for finding in self.findings if finding.severity == "error"]
         count = f"{len(errors)} fault" + ("s" if len(errors) != 1 else "")
         super().__init__("\n".join([f"the dataset has {count}:", *(f"  {finding}" for finding in errors)]))
@@ -52,6 +52,11 @@ def printable(text: str) -> str:
     return "".join(
         c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
     )
+
+
+def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings with the errors first, then by place."""
+    return tuple(sorted(findings, key=_order))
 
 
 def _order(finding: Finding) -> tuple[bool, str, int, str, str]:

@@ -1,7 +1,7 @@
 """How a dataset lies on the disk, and what follows: which files belong to it, and where an image's label is."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -54,8 +54,6 @@ class Listing:
     keypoint_shape: tuple[int, int] | None = None
     flip_idx: tuple[int, ...] | None = None
     class_of: Callable[[str], str] | None = None
-    texts: frozenset[str] = field(default=frozenset())
-    """Texts that are no labels."""
 
 
 def is_image(name: str) -> bool:
@@ -86,26 +84,23 @@ def list_dataset(path: Path, task: Task | None, rule: SplitRule, findings: list[
     for name in YAML_NAMES:
         if (path / name).is_file():
             return _list_yaml(path / name, rule, findings)
-    names = Names(walk(path, "", findings))
+    names = Names(name for name in walk(path, "", findings) if not _is_note(name))
     if task is Task.CLASSIFY or (task is None and _looks_like_folders(names)):
         return _list_folders(path, names, rule, findings)
-    texts = frozenset({CLASSES_FILE} if names.find(CLASSES_FILE) >= 0 else ())
-    classes = _read_classes(path, findings) if texts else ()
-    return Listing(path, Layout.FLAT, names, lambda name: (assign(name, rule),), classes, texts=texts)
+    classes = _read_classes(path, findings) if (path / CLASSES_FILE).is_file() else ()
+    return Listing(path, Layout.FLAT, names, lambda name: (assign(name, rule),), classes)
+
+
+def _is_note(name: str) -> bool:
+    """Whether a text at the top is there for people, or names the classes, and is no label."""
+    return name == CLASSES_FILE or name.lower() in {"readme.txt", "license.txt", "licence.txt"}
 
 
 def _looks_like_folders(names: Names) -> bool:
     """Images in folders only, and not one label: that is a classification tree."""
-    images = False
-    for name in names:
-        if name.endswith(".txt"):
-            if name != CLASSES_FILE and not name.lower().startswith("readme"):
-                return False
-        elif "/" not in name or name.startswith("images/"):
-            return False
-        else:
-            images = True
-    return images
+    return len(names) > 0 and all(
+        is_image(name) and "/" in name and not name.startswith("images/") for name in names
+    )
 
 
 def _read_classes(root: Path, findings: list[Finding]) -> tuple[str, ...]:
@@ -182,12 +177,11 @@ def _list_yaml(file: Path, rule: SplitRule, findings: list[Finding]) -> Listing:
     return Listing(
         root,
         Layout.YAML,
-        Names(sorted(names)),
+        Names(sorted(name for name in names if name not in lists and not _is_note(name))),
         splits_of,
         data.classes,
         data.keypoint_shape,
         data.flip_idx,
-        texts=frozenset({*lists, CLASSES_FILE}),
     )
 
 

@@ -10,7 +10,7 @@ from typing import overload
 
 from dataset import consistency
 from dataset.data_yaml import class_name_problems
-from dataset.finding import DatasetError, Finding, error, warning
+from dataset.finding import DatasetError, Finding, error, ordered, warning
 from dataset.image import ImageError, check_image, natural
 from dataset.inventory import Facts, Inventory, Read, context_of, take_inventory
 from dataset.label import MAX_BYTES, check_label
@@ -167,6 +167,9 @@ def read_snapshot(
         listing.root, listing.names, inspector=inspector, context=context, cache=cache, findings=findings
     )
     samples, orphans = _pair(listing, inventory, named, findings)
+    if orphans:  # a text that is nobody's label need not look like one
+        stray = set(orphans)
+        findings[:] = [finding for finding in findings if finding.path not in stray]
     found = consistency.Check(listing, samples, shape, findings)
     found.names_and_splits(split, orphans)
     if check:
@@ -187,7 +190,7 @@ def read_snapshot(
         flip_idx=listing.flip_idx if settled is Task.POSE else None,
         samples=samples,
         split_rule=split,
-        warnings=DatasetError(findings).findings,
+        warnings=ordered(findings),
         cache=cache,
     )
 
@@ -266,15 +269,11 @@ def _pair(
             if label >= 0:
                 hint = label + 1
                 used[label] |= 1
-                if used[label] & 2 and wanted not in listing.texts:
+                if used[label] & 2:
                     message = f"shares {wanted} with another image; rename one of the images"
                     findings.append(warning(name, "shared-label", message))
                 used[label] |= 2
         for split in sorted(set(listing.splits_of(name)), key=SPLITS.index):
             samples.add(position, label, split, class_index)
-    orphans = [
-        name
-        for position, name in enumerate(names)
-        if not used[position] and not is_image(name) and name not in listing.texts
-    ]
+    orphans = [name for at, name in enumerate(names) if not used[at] and not is_image(name)]
     return samples, orphans

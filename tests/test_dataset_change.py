@@ -1,0 +1,106 @@
+"""Whether git sees a change in the dataset."""
+
+import subprocess
+
+import pytest
+
+from dataset.change import NotARepositoryError, UnknownRevisionError, changed_since
+
+
+def git(folder, *words):
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path):
+    root = tmp_path / "repository"
+    (root / "data").mkdir(parents=True)
+    (root / "data/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (root / "code.py").write_text("pass\n")
+    (root / ".gitignore").write_text("ignored*\n")
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "first")
+    return root
+
+
+CHANGES = {
+    "edited": lambda data: (data / "a.txt").write_text("1 0.5 0.5 0.1 0.1\n"),
+    "removed": lambda data: (data / "a.txt").unlink(),
+    "added": lambda data: (data / "größe b.png").write_bytes(b"new"),
+    "nested": lambda data: (data / "more").mkdir() or (data / "more/b.png").write_bytes(b"new"),
+}
+BYSTANDERS = {
+    "nothing": lambda data: None,
+    "cache": lambda data: (data / "labels.cache").write_bytes(b"x"),
+    "hidden": lambda data: (data / ".DS_Store").write_bytes(b"x"),
+    "hidden folder": lambda data: (data / ".idea").mkdir() or (data / ".idea/a.txt").write_bytes(b"x"),
+    "ignored": lambda data: (data / "ignored.png").write_bytes(b"x"),
+    "elsewhere": lambda data: (data.parent / "code.py").write_text("changed\n"),
+}
+
+
+@pytest.mark.parametrize("how", ["in the working tree", "staged", "committed"])
+@pytest.mark.parametrize("change", [*CHANGES, *BYSTANDERS])
+def test_changes_count_and_bystanders_do_not(repository, change, how):
+    (CHANGES | BYSTANDERS)[change](repository / "data")
+    revision = git(repository, "rev-parse", "HEAD")
+    if how != "in the working tree":
+        git(repository, "add", "-A")
+    if how == "committed":
+        git(repository, "commit", "-qm", "second", "--allow-empty")
+    assert changed_since(repository / "data", revision) is (change in CHANGES)
+
+
+def test_a_dataset_that_is_the_repository_itself_or_gone_is_compared(repository):
+    assert changed_since(repository, "HEAD") is False
+    (repository / "data/a.txt").unlink()
+    (repository / "data").rmdir()
+    assert changed_since(repository / "data", "HEAD") is True
+
+
+def test_a_dataset_behind_a_symlinked_checkout_is_compared(repository, tmp_path):
+    (tmp_path / "link").symlink_to(repository)
+    assert changed_since(tmp_path / "link/data", "HEAD") is False
+    (repository / "data/.hidden").write_text("x")
+    assert changed_since(tmp_path / "link/data", "HEAD") is False
+
+
+def test_a_repository_below_a_hidden_folder_is_compared(tmp_path):
+    root = tmp_path / ".work" / "data"
+    root.mkdir(parents=True)
+    (root / "a.txt").write_text("x")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "first")
+    (root / "a.txt").write_text("y")
+    assert changed_since(root, "HEAD") is True
+
+
+def test_an_unknown_revision_says_what_to_do(repository):
+    with pytest.raises(UnknownRevisionError, match="git fetch"):
+        changed_since(repository / "data", "no-such-branch")
+    with pytest.raises(UnknownRevisionError, match="nothing to compare"):
+        changed_since(repository / "data", "0" * 40)
+
+
+def test_a_shallow_clone_says_to_fetch_more(repository, tmp_path):
+    first = git(repository, "rev-parse", "HEAD")
+    git(repository, "commit", "-qm", "second", "--allow-empty")
+    git(tmp_path, "clone", "-q", "--depth", "1", repository.as_uri(), "clone")
+    with pytest.raises(UnknownRevisionError, match="fetch-depth: 0"):
+        changed_since(tmp_path / "clone/data", first)
+
+
+def test_a_revision_is_never_taken_for_an_option(repository):
+    with pytest.raises(UnknownRevisionError):
+        changed_since(repository / "data", "--output=/dev/null")
+
+
+def test_outside_of_a_repository_is_an_error(tmp_path):
+    with pytest.raises(NotARepositoryError, match="checkout"):
+        changed_since(tmp_path, "HEAD")
