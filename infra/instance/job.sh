@@ -174,21 +174,20 @@ apart() {
         code=77
         return
     fi
-    launch become $UPLOADER setsid "$python" -m remote_job --mirror ${notice:+--spot-notice "$notice"} \
-        "$job/spec.json"
+    launch become $UPLOADER setsid "$python" -m remote_job --mirror --until "$job/trained" \
+        ${notice:+--spot-notice "$notice"} "$job/spec.json"
     mirror=$!
     launch become_trainer setsid "$python" -m remote_job --no-store "$job/input/spec.json"
     child=$!
     echo "$child" >"$job/pid"
     await "$child"
     ended=$code
-    # What was written last must get there too: the mirror ends when it has.
-    child=$mirror
-    kill -TERM "$mirror"
+    # Not a signal: one that comes before the mirror listens would end it with everything still to be sent.
+    child=
+    echo "$ended" >"$job/trained.part"
+    mv "$job/trained.part" "$job/trained"
     await "$mirror"
-    if [ "$ended" != 0 ]; then
-        code=$ended
-    fi
+    [ "$ended" = 0 ] || code=$ended
 }
 
 # Waits for somebody who still wants something, then powers the machine off.
@@ -213,9 +212,10 @@ size() {
     if [ -f "$1" ]; then wc -c <"$1"; else echo 0; fi
 }
 
+# Whether the supervisor runs, in this boot; a dead process that nobody has buried yet does not.
 alive() {
     [ "$(cat "$job/boot" 2>/dev/null)" = "$(cat /proc/sys/kernel/random/boot_id)" ] &&
-        kill -0 "$(cat "$job/supervisor")" 2>/dev/null
+        grep -q '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$(cat "$job/supervisor")/status" 2>/dev/null
 }
 
 # One line of what is so, then the pieces of progress and log, as long as the line says.
@@ -264,7 +264,7 @@ stop() {
         sleep 1
         left=$((left - 1))
     done
-    [ -e "$job/exit" ] || kill -KILL -- "-$pid" 2>/dev/null
+    [ -e "$job/exit" ] || kill -KILL "-$pid" 2>/dev/null # the whole process group
     return 0
 }
 
