@@ -1,0 +1,98 @@
+"""How the simulated cloud behaves: its delays, its capacity, its quotas and its seed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+
+@dataclass(frozen=True, slots=True)
+class Behaviour:
+    """Everything about the simulated cloud that a caller may choose; seconds are wall seconds.
+
+    The defaults are short, so that a whole run takes seconds; the order of events is that of the real cloud.
+    """
+
+    seed: int = 0
+    """Of the spot prices: the same seed and the same time give the same prices."""
+    region: str = "us-east-1"
+    """Where `environment()` points to; the other regions are there too."""
+    boot_seconds: float = 0.3
+    """From RunInstances to `running`; the host starts booting at once, as a real one does."""
+    shutdown_seconds: float = 0.3
+    """From `shutting-down` to `terminated`, and from `stopping` to `stopped`."""
+    lag_seconds: float = 0.2
+    """For how long a new instance is unknown to every other call (eventual consistency)."""
+    lag_calls: int = 0
+    """How many calls about a new instance miss it, besides `lag_seconds`."""
+    vanish_seconds: float = 60.0
+    """For how long a terminated instance is still described; within the hour on AWS."""
+    token_seconds: float = 3600.0
+    """For how long a ClientToken is remembered after its instance was launched."""
+    capacity: Mapping[str, int] = field(default_factory=dict)
+    """Machines free for us, by pattern `zone:type` (`us-east-1a:g4dn.*`); the first match counts; no match: plenty."""
+    quota_spot_gpu: int = 64
+    """vCPU of "All G and VT Spot Instance Requests" (0 on a new account; 4 suffice for a g4dn.xlarge)."""
+    quota_on_demand_gpu: int = 64
+    """vCPU of "Running On-Demand G and VT instances"."""
+    quota_spot_standard: int = 64
+    quota_on_demand_standard: int = 64
+    price_step_seconds: float = 4 * 3600.0
+    """How often a spot price moves."""
+    reclaim_notice_seconds: float = 120.0
+    """The notice that AWS gives before it takes a spot instance."""
+    credential_seconds: float = 6 * 3600.0
+    """For how long the instance role's credentials are good."""
+    baked: bool = True
+    """Whether the image has our software: the marker `/opt/gpu-offload/baked` and a Python that imports it."""
+    baked_as: Mapping[str, str] = field(default_factory=dict)
+    """What the marker says instead of this code's own version, lock and interpreter."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """More variables for everything that runs on an instance (a warm cache, for example)."""
+    grace_seconds: float = 0.2
+    """Between the operating system's SIGTERM and SIGKILL when an instance goes down."""
+
+    def free(self, zone: str, instance_type: str) -> int | None:
+        """How many machines of this type this zone has for us; None for plenty."""
+        name = f"{zone}:{instance_type}"
+        return next((n for pattern, n in self.capacity.items() if fnmatchcase(name, pattern)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What is still there, by id; instances and volumes cost money."""
+
+    instances: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()
+    security_groups: tuple[str, ...] = ()
+    schedules: tuple[str, ...] = ()
+
+    @property
+    def costs_money(self) -> bool:
+        """Whether somebody would be paying for any of it."""
+        return bool(self.instances or self.volumes)
+
+    def __bool__(self) -> bool:
+        return bool(self.instances or self.volumes or self.security_groups or self.schedules)
+
+    def __str__(self) -> str:
+        kinds = {
+            "instances": self.instances,
+            "volumes": self.volumes,
+            "security groups": self.security_groups,
+            "schedules": self.schedules,
+        }
+        return ", ".join(
+            f"{len(ids)} {kind}" + (f" ({' '.join(ids)})" if ids else "") for kind, ids in kinds.items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in the cloud, for the log."""
+
+    time: float
+    """Unix time, seconds."""
+    kind: str
+    """`state`, `fault`, `schedule`, `host`, `call`."""
+    subject: str
+    text: str

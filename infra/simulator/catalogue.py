@@ -1,0 +1,178 @@
+"""What moto has no answer to: spot price history, quotas, and the price list."""
+
+import json
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+from xml.sax.saxutils import escape
+
+from infra.simulator.behaviour import Behaviour
+from infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
+from infra.simulator.market import ON_DEMAND, QUOTAS, on_demand_price, spot_history
+
+EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
+PRODUCT = "Linux/UNIX"
+PAGE = 1000
+
+Offerings = Callable[[str], Iterable[tuple[str, str]]]
+"""Zones and types offered in a region."""
+Vcpus = Callable[[str], int]
+
+
+def numbered(parameters: dict[str, Any], name: str) -> list[str]:
+    """The values of `Name.1`, `Name.2`, ... in a form."""
+    values: list[str] = []
+    while (value := parameters.get(f"{name}.{len(values) + 1}")) is not None:
+        values.append(str(value))
+    return values
+
+
+def filters_of(parameters: dict[str, Any]) -> dict[str, list[str]]:
+    """EC2's `Filter.N.Name` and `Filter.N.Value.M`."""
+    found: dict[str, list[str]] = {}
+    number = 1
+    while (name := parameters.get(f"Filter.{number}.Name")) is not None:
+        found[str(name)] = numbered(parameters, f"Filter.{number}.Value")
+        number += 1
+    return found
+
+
+def spot_price_history(
+    call: Call, behaviour: Behaviour, now: float, offerings: Offerings, vcpus: Vcpus
+) -> Reply:
+    """DescribeSpotPriceHistory: the changes in the time asked for, and what was in force at its start."""
+    form, filters = call.parameters, filters_of(call.parameters)
+    types = set(numbered(form, "InstanceType") or filters.get("instance-type", []))
+    zones = set(filters.get("availability-zone", []))
+    if zone := form.get("AvailabilityZone"):
+        zones.add(zone)
+    products = numbered(form, "ProductDescription") or filters.get("product-description", [])
+    end = min(_time(form.get("EndTime"), now), now)
+    start = min(_time(form.get("StartTime"), now - 86400), end)
+    rows = []
+    if not products or any(product.startswith(PRODUCT) for product in products):
+        for place, kind in sorted(set(offerings(call.region))):
+            if (types and kind not in types) or (zones and place not in zones):
+                continue
+            rows += [
+                (price.time, place, kind, price.price)
+                for price in spot_history(
+                    kind,
+                    place,
+                    start=start,
+                    end=end,
+                    seed=behaviour.seed,
+                    step=behaviour.price_step_seconds,
+                    vcpus=vcpus(kind),
+                )
+            ]
+    rows.sort(key=lambda row: (-row[0], row[1], row[2]))
+    first = int(form.get("NextToken") or 0)
+    size = min(int(form.get("MaxResults") or PAGE), PAGE)
+    items = "".join(
+        f"<item><instanceType>{escape(kind)}</instanceType><productDescription>{PRODUCT}</productDescription>"
+        f"<spotPrice>{price:.6f}</spotPrice><timestamp>{_iso(at)}</timestamp>"
+        f"<availabilityZone>{escape(place)}</availabilityZone></item>"
+        for at, place, kind, price in rows[first : first + size]
+    )
+    token = str(first + size) if first + size < len(rows) else ""
+    return xml_reply(
+        f'<DescribeSpotPriceHistoryResponse xmlns="{EC2_NAMESPACE}"><requestId>0</requestId>'
+        f"<spotPriceHistorySet>{items}</spotPriceHistorySet><nextToken>{token}</nextToken>"
+        "</DescribeSpotPriceHistoryResponse>"
+    )
+
+
+def quotas(call: Call, behaviour: Behaviour) -> Reply:
+    """Service Quotas: the four vCPU quotas of EC2 that matter to us."""
+    values = {
+        ("spot", "gpu"): behaviour.quota_spot_gpu,
+        ("on-demand", "gpu"): behaviour.quota_on_demand_gpu,
+        ("spot", "standard"): behaviour.quota_spot_standard,
+        ("on-demand", "standard"): behaviour.quota_on_demand_standard,
+    }
+    known = [
+        {
+            "ServiceCode": "ec2",
+            "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
+            "QuotaCode": code,
+            "QuotaName": name,
+            "QuotaArn": f"arn:aws:servicequotas:{call.region}:000000000000:ec2/{code}",
+            "Value": float(values[market, family]),
+            "Unit": "None",
+            "Adjustable": True,
+            "GlobalQuota": False,
+        }
+        for code, (name, market, family) in QUOTAS.items()
+    ]
+    if call.parameters.get("ServiceCode") != "ec2":
+        return error_reply(
+            call, "NoSuchResourceException", "the simulated cloud knows only the quotas of ec2"
+        )
+    if call.operation in {"ListServiceQuotas", "ListAWSDefaultServiceQuotas"}:
+        return json_reply({"Quotas": known})
+    found = [quota for quota in known if quota["QuotaCode"] == call.parameters.get("QuotaCode")]
+    if call.operation in {"GetServiceQuota", "GetAWSDefaultServiceQuota"} and found:
+        return json_reply({"Quota": found[0]})
+    return error_reply(call, "NoSuchResourceException", f"no such quota: {call.parameters.get('QuotaCode')}")
+
+
+def products(call: Call, vcpus: Vcpus) -> Reply:
+    """GetProducts of the Pricing API: on-demand prices of Linux machines, the same in every region."""
+    if call.operation != "GetProducts":
+        return json_reply({"Services": [{"ServiceCode": "AmazonEC2", "AttributeNames": ["instanceType"]}]})
+    asked = {str(item.get("Field")): str(item.get("Value")) for item in call.parameters.get("Filters") or []}
+    region = asked.get("regionCode", call.region)
+    types = [asked["instanceType"]] if "instanceType" in asked else sorted(ON_DEMAND)
+    entries = []
+    for kind in types:
+        attributes = {
+            "instanceType": kind,
+            "regionCode": region,
+            "location": asked.get("location", region),
+            "operatingSystem": "Linux",
+            "tenancy": "Shared",
+            "preInstalledSw": "NA",
+            "capacitystatus": "Used",
+            "licenseModel": "No License required",
+            "operation": "RunInstances",
+            "marketoption": "OnDemand",
+            "vcpu": str(vcpus(kind)),
+            "servicecode": "AmazonEC2",
+        }
+        if any(attributes.get(field, value) != value for field, value in asked.items()):
+            continue
+        sku = f"SIM{kind.replace('.', '').upper()}"
+        dimension = {
+            "unit": "Hrs",
+            "description": f"{kind} Linux on demand (simulated)",
+            "pricePerUnit": {"USD": f"{on_demand_price(kind, vcpus(kind)):.10f}"},
+        }
+        entries.append(
+            json.dumps(
+                {
+                    "product": {"sku": sku, "productFamily": "Compute Instance", "attributes": attributes},
+                    "serviceCode": "AmazonEC2",
+                    "terms": {
+                        "OnDemand": {
+                            f"{sku}.JRTCKXETXF": {
+                                "sku": sku,
+                                "priceDimensions": {f"{sku}.JRTCKXETXF.6YS6EN2CT7": dimension},
+                            }
+                        }
+                    },
+                }
+            )
+        )
+    return json_reply({"FormatVersion": "aws_v1", "PriceList": entries})
+
+
+def _time(text: str | None, default: float) -> float:
+    if not text:
+        return default
+    parsed = datetime.fromisoformat(text)
+    return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

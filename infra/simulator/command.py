@@ -1,0 +1,147 @@
+"""Any command, run inside a simulated cloud: `offload simulate -- COMMAND`, `python -m infra.simulator`."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Sequence
+from types import FrameType
+from typing import TextIO
+
+from infra.simulator.behaviour import Behaviour, Leftovers
+from infra.simulator.cloud import SimulatedCloud
+from infra.simulator.fault import Fault, parse_all
+
+EXIT_LEFTOVERS = 3
+"""Something that costs money was left when the command had ended well."""
+DROPPED = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_CA_BUNDLE")
+"""Variables that would lead the command out of the simulated cloud."""
+BECOME = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)
+try:
+    os.execvp(sys.argv[1], sys.argv[1:])
+except OSError as error:
+    print(f"offload simulate: {sys.argv[1]}: {error.strerror}", file=sys.stderr)
+    sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+"""
+"""Becomes the command, after asking for SIGTERM should the cloud's own process die."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def simulate(
+    command: Sequence[str],
+    faults: Iterable[str | Fault] = (),
+    *,
+    behaviour: Behaviour | None = None,
+    namespaces: bool = False,
+    sshd: bool = True,
+    report: TextIO | None = None,
+) -> int:
+    """Run a command inside a simulated cloud and say what it leaves there; without a command, stay up.
+
+    The command keeps its standard streams. Signals sent to this process are passed on to it, so it may clean up.
+
+    Args:
+        command: what to run; empty to stay up, with the environment printed to standard output, until SIGINT or
+            SIGTERM comes.
+        faults: what goes wrong meanwhile.
+        behaviour: delays, capacity, quotas, seed.
+        namespaces: hosts in namespaces of their own; needs root.
+        sshd: prefer real sshd.
+        report: where the report goes; standard error by default.
+
+    Returns:
+        The command's exit code, 128 and the signal's number where one ended it, 127 where it does not exist;
+        EXIT_LEFTOVERS in place of 0 where instances or volumes are left.
+
+    Raises:
+        FaultSyntaxError: with the mistakes of all faults.
+    """
+    report = sys.stderr if report is None else report
+    given = list(faults)
+    lines = parse_all(fault for fault in given if isinstance(fault, str))
+    parsed = [fault for fault in given if isinstance(fault, Fault)]
+    with SimulatedCloud(behaviour, [*lines, *parsed], namespaces=namespaces, sshd=sshd) as cloud:
+        code = _run(command, cloud) if command else _stay(cloud)
+        cloud.settle()
+        left = cloud.leftovers()
+        _tell(cloud, left, report)
+    return EXIT_LEFTOVERS if code == 0 and command and left.costs_money else code
+
+
+def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
+    """Run to the end, passing signals on."""
+    environment = {name: value for name, value in os.environ.items() if name not in DROPPED}
+    received: list[int] = []
+    child: list[subprocess.Popen[bytes]] = []
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        for process in child:
+            process.send_signal(number)
+
+    with _Handlers(pass_on):
+        try:
+            # A session of its own: a terminal's Ctrl-C reaches it once, through us.
+            process = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", BECOME, *command],
+                env=environment | cloud.environment(),
+                start_new_session=True,
+            )
+        except OSError as error:
+            print(f"offload simulate: {error}", file=sys.stderr)  # noqa: T201  a command's word
+            return 126
+        child.append(process)
+        for number in received:
+            process.send_signal(number)
+        try:
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+    return code if code >= 0 else 128 - code
+
+
+def _stay(cloud: SimulatedCloud) -> int:
+    """Print what a shell needs, and wait to be told to go."""
+    done = threading.Event()
+    with _Handlers(lambda *_: done.set()):
+        for name, value in cloud.environment().items():
+            print(f"export {name}={shlex.quote(value)}")  # noqa: T201  to be evaluated by a shell
+        sys.stdout.flush()
+        done.wait()
+    return 0
+
+
+def _tell(cloud: SimulatedCloud, left: Leftovers, report: TextIO) -> None:
+    """Say what is left, and how many calls it took."""
+    calls = sum(cloud.runner_calls.values())
+    inside = sum(cloud.calls.values()) - calls
+    print(f"simulated cloud: left: {left}", file=report)
+    for instance_id in left.instances:
+        print(f"simulated cloud: {instance_id} would go on costing money", file=report)
+    print(f"simulated cloud: {calls} API calls, and {inside} by instances", file=report)
+    for event in cloud.events:
+        if event.kind in {"fault", "error"}:
+            print(f"simulated cloud: {event.kind}: {event.subject}: {event.text}", file=report)
+    report.flush()
+
+
+class _Handlers:
+    """Signal handlers for a while; only the main thread can have any."""
+
+    def __init__(self, handler: "signal._HANDLER") -> None:
+        self._handler = handler
+        self._before: dict[int, signal._HANDLER] = {}
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handler) for number in SIGNALS}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,705 @@
+"""EC2 made honest: moto keeps the books, this says what may be launched, when it is seen, and what it runs on."""
+
+import base64
+import binascii
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+from moto.ec2.models.instances import Instance
+
+from infra.simulator.behaviour import Behaviour
+from infra.simulator.call import Call
+from infra.simulator.host import Hardware, Machine
+from infra.simulator.identity import Identities
+from infra.simulator.images import add_image
+from infra.simulator.market import family, spot_price
+from infra.simulator.metadata import Facts, metadata_document
+from infra.simulator.timers import Timers
+
+STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+ENDED = {"shutting-down", "terminated"}
+USER_DATA_LIMIT = 16_384
+RUN_TAG, ATTEMPT_TAG = "gpu-offload:run", "gpu-offload:attempt"
+
+USER = "Client.UserInitiatedShutdown", "User initiated shutdown"
+ITSELF = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
+RECLAIMED = "Server.SpotInstanceTermination", "Spot instance termination"
+
+
+class HonestInstance(Instance):  # type: ignore[misc]  # moto is not typed
+    """moto's instance, with a status check that fails when its host is dead, and a spot request."""
+
+    impaired = False
+    spot_instance_request_id: str | None = None
+
+    @property
+    def system_status(self) -> dict[str, Any]:
+        """See moto."""
+        return self._status(super().system_status)
+
+    @property
+    def instance_status(self) -> dict[str, Any]:
+        """See moto."""
+        return self._status(super().instance_status)
+
+    def _status(self, status: dict[str, Any]) -> dict[str, Any]:
+        if not self.impaired or self.state != "running":
+            return status
+        return {"Status": "impaired", "Details": [{"Name": "reachability", "Status": "failed"}]}
+
+
+@dataclass(slots=True)
+class Rented:
+    """An instance that was launched, as the cloud knows it."""
+
+    instance: Any
+    region: str
+    launched: float
+    """Unix time, seconds."""
+    user_data: bytes
+    born_in: object
+    """The call that launched it: that one sees it."""
+    host: Machine
+    role: str | None
+    unseen: int
+    """Calls that will still miss it."""
+    missed: set[int] = field(default_factory=set)
+    visible_at: float = 0.0
+    """Monotonic seconds."""
+    console: str = ""
+    credentials: dict[str, str] | None = None
+    credentials_end: float = 0.0
+    reclaim_at: float | None = None
+    rebalance_at: float | None = None
+
+    @property
+    def id(self) -> str:
+        """EC2's name for it."""
+        return str(self.instance.id)
+
+    @property
+    def spot(self) -> bool:
+        """Whether AWS may take it back."""
+        return bool(self.instance.lifecycle == "spot")
+
+    @property
+    def state(self) -> str:
+        """EC2's name of its state."""
+        return str(self.instance.state)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags."""
+        return {str(tag["key"]): str(tag["value"]) for tag in self.instance.get_tags()}
+
+
+@dataclass(slots=True)
+class _Launch:
+    """What a ClientToken stands for."""
+
+    fingerprint: str
+    reservation: Any
+    at: float
+
+
+class Compute:
+    """The instances of one account, over all regions."""
+
+    def __init__(
+        self,
+        account: str,
+        behaviour: Behaviour,
+        timers: Timers,
+        identities: Identities,
+        *,
+        now: Callable[[], float],
+        say: Callable[[str, str, str], None],
+        build: Callable[[Hardware, Callable[[str], None]], Machine],
+        address: Callable[[], str],
+        folder: Path,
+        hardware: Callable[[], dict[str, Any]],
+    ) -> None:
+        self.account = account
+        self.behaviour = behaviour
+        self.capacity = dict(behaviour.capacity)
+        self.lock = threading.RLock()
+        self.rented: dict[str, Rented] = {}
+        self.on_launch: Callable[[Rented], None] = lambda _: None
+        self.on_running: Callable[[Rented], None] = lambda _: None
+        self._timers = timers
+        self._identities = identities
+        self._now = now
+        self._say = say
+        self._build = build
+        self._address = address
+        self._folder = folder
+        self._hardware = hardware
+        self._tokens: dict[tuple[str, str], _Launch] = {}
+        self._local = threading.local()
+        self._backends: dict[str, Any] = {}
+        self._originals: dict[str, dict[str, Any]] = {}
+
+    # ---------------------------------------------------------------- what moto calls
+
+    def region(self, name: str) -> Any:
+        """Return the backend of a region, made honest when it is first used."""
+        with self.lock:
+            if name not in self._backends:
+                backend = ec2_backends[self.account][name]
+                self._backends[name] = backend
+                replaced = {
+                    "run_instances": self._run_instances,
+                    "terminate_instances": self._terminate_instances,
+                    "stop_instances": self._stop_instances,
+                    "start_instances": self._start_instances,
+                    "reboot_instances": self._reboot_instances,
+                    "all_reservations": self._all_reservations,
+                    "delete_security_group": self._delete_security_group,
+                }
+                self._originals[name] = {key: getattr(backend, key) for key in replaced}
+                for key, method in replaced.items():
+                    setattr(backend, key, _bound(method, name))
+                add_image(self.account, name, backend)
+            return self._backends[name]
+
+    @contextmanager
+    def during(self, call: Call) -> Iterator[None]:
+        """Handle a call of EC2's: one at a time, and knowing which."""
+        with self.lock:
+            self._local.call = call
+            try:
+                yield
+            finally:
+                self._local.call = None
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """See everything, as the cloud does and no caller can."""
+        before = getattr(self._local, "inside", False)
+        self._local.inside = True
+        try:
+            yield
+        finally:
+            self._local.inside = before
+
+    def zone_of(self, call: Call) -> str | None:
+        """Where a launch asks to be, by name or by subnet."""
+        form = call.parameters
+        subnet = form.get("SubnetId") or form.get("NetworkInterface.1.SubnetId")
+        if subnet:
+            try:
+                return str(self.region(call.region).get_subnet(subnet).availability_zone)
+            except EC2ClientError:
+                return None
+        return call.zone
+
+    def _run_instances(self, region: str, image_id: str, count: int, *rest: Any, **options: Any) -> Any:
+        call: Call = self._local.call
+        form = call.parameters
+        fingerprint = _fingerprint(form)
+        token = form.get("ClientToken")
+        known = self._tokens.get((region, token)) if token else None
+        if known and self._now() - known.at < self.behaviour.token_seconds:
+            if known.fingerprint != fingerprint:
+                raise EC2ClientError(
+                    "IdempotentParameterMismatch",
+                    "Arguments on this idempotent request are inconsistent with arguments used in previous "
+                    "request(s).",
+                )
+            return known.reservation
+        user_data = _user_data(form.get("UserData", ""))
+        zone = self._check(region, call, image_id, count)
+        if not form.get("SubnetId") and not options.get("nics"):
+            options["placement"] = zone
+        original = self._originals[region]["run_instances"]
+        with self._inside():
+            reservation = original(image_id, count, *rest, **options)
+        for instance in reservation.instances:
+            self._rent(region, call, instance, user_data)
+        if token:
+            self._tokens[region, token] = _Launch(fingerprint, reservation, self._now())
+        return reservation
+
+    def _check(self, region: str, call: Call, image_id: str, count: int) -> str:
+        """Refuse what AWS would refuse, in AWS's words; return the zone."""
+        form = call.parameters
+        kind = call.instance_type or "m1.small"
+        if image_id not in self.region(region).amis:
+            raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+        if kind not in INSTANCE_TYPES:
+            raise EC2ClientError("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
+        offered = sorted(place for place, name in offerings(region) if name == kind)
+        zone = self.zone_of(call) or next((z for z in offered if self._free(z, kind, count)), f"{region}a")
+        if zone not in offered:
+            raise EC2ClientError(
+                "Unsupported",
+                f"Your requested instance type ({kind}) is not supported in your requested Availability Zone "
+                f"({zone}). Please retry your request by not specifying an Availability Zone or choosing "
+                f"{', '.join(offered)}.",
+            )
+        spot = form.get("InstanceMarketOptions.MarketType") == "spot"
+        self._check_quota(region, kind, count, spot=spot)
+        highest = form.get("InstanceMarketOptions.SpotOptions.MaxPrice")
+        price = self.spot_price(kind, zone)
+        if spot and highest and float(highest) < price:
+            raise EC2ClientError(
+                "SpotMaxPriceTooLow",
+                f"Your Spot request price of {highest} is lower than the minimum required Spot request "
+                f"fulfillment price of {price}.",
+            )
+        if not self._free(zone, kind, count):
+            where = ", ".join(z for z in offered if z != zone and self._free(z, kind, count))
+            raise EC2ClientError(
+                "InsufficientInstanceCapacity",
+                f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested "
+                f"({zone}). Our system will be working on provisioning additional capacity. You can currently get "
+                f"{kind} capacity by not specifying an Availability Zone in your request or choosing {where}.",
+            )
+        return zone
+
+    def _check_quota(self, region: str, kind: str, count: int, *, spot: bool) -> None:
+        behaviour = self.behaviour
+        limit = {
+            (True, "gpu"): behaviour.quota_spot_gpu,
+            (False, "gpu"): behaviour.quota_on_demand_gpu,
+            (True, "standard"): behaviour.quota_spot_standard,
+            (False, "standard"): behaviour.quota_on_demand_standard,
+        }[spot, family(kind)]
+        used = sum(
+            vcpus(one.instance.instance_type)
+            for one in self.rented.values()
+            if one.region == region
+            and one.state in {"pending", "running"}
+            and one.spot == spot
+            and family(one.instance.instance_type) == family(kind)
+        )
+        if used + count * vcpus(kind) <= limit:
+            return
+        if spot:
+            raise EC2ClientError("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+        raise EC2ClientError(
+            "VcpuLimitExceeded",
+            f"You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the instance "
+            "bucket that the specified instance type belongs to. Please visit http://aws.amazon.com/contact-us/"
+            "ec2-request to request an adjustment to this limit.",
+        )
+
+    def _free(self, zone: str, kind: str, count: int) -> bool:
+        free = Behaviour(capacity=self.capacity).free(zone, kind)
+        if free is None:
+            return True
+        used = sum(
+            one.instance.instance_type == kind
+            and one.instance.placement.zone == zone
+            and one.state not in ENDED
+            for one in self.rented.values()
+        )
+        return bool(used + count <= free)
+
+    def spot_price(self, kind: str, zone: str) -> float:
+        """USD/h now."""
+        return spot_price(
+            kind,
+            zone,
+            self._now(),
+            seed=self.behaviour.seed,
+            step=self.behaviour.price_step_seconds,
+            vcpus=vcpus(kind),
+        ).price
+
+    def _rent(self, region: str, call: Call, instance: Any, user_data: bytes) -> None:
+        """Give a new instance its address, its host and its future."""
+        instance.__class__ = HonestInstance
+        if instance.lifecycle == "spot":
+            digest = hashlib.sha256(instance.id.encode()).hexdigest()
+            instance.spot_instance_request_id = f"sir-{digest[:8]}"
+        nic = instance.nics[0]
+        address = self._address()
+        if nic.public_ip is not None:
+            nic.public_ip = address
+        hardware = Hardware(
+            instance_id=instance.id,
+            instance_type=instance.instance_type,
+            address=address,
+            user_data=user_data,
+            folder=self._folder / instance.id,
+            grace=self.behaviour.grace_seconds,
+            **self._hardware(),
+        )
+        host = self._build(hardware, lambda why: self._went_down(instance.id, why))
+        profile = (
+            call.parameters.get("IamInstanceProfile.Name")
+            or call.parameters.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
+        )
+        one = Rented(
+            instance=instance,
+            region=region,
+            launched=time.time(),
+            user_data=user_data,
+            born_in=call,
+            host=host,
+            role=profile or None,
+            unseen=self.behaviour.lag_calls,
+            visible_at=time.monotonic() + self.behaviour.lag_seconds,
+        )
+        self.rented[instance.id] = one
+        self._set_state(one, "pending")
+        self._say("state", one.id, f"pending: {instance.instance_type} in {instance.placement.zone}")
+        self._timers.after(0.0, lambda: self._switch_on(one))
+        self._timers.after(self.behaviour.boot_seconds, lambda: self._now_running(one))
+        self.on_launch(one)
+
+    def _all_reservations(self, region: str, filters: Any = None) -> list[Any]:
+        original = self._originals[region]["all_reservations"]
+        found: list[Any] = original(filters)
+        if getattr(self._local, "inside", False):
+            return found
+        call = getattr(self._local, "call", None)
+        for reservation in found:
+            reservation.instances = [one for one in reservation.instances if self._seen(one.id, call)]
+        return [reservation for reservation in found if reservation.instances]
+
+    def _seen(self, instance_id: str, call: object) -> bool:
+        one = self.rented.get(instance_id)
+        if one is None or one.born_in is call:
+            return True
+        if id(call) in one.missed:
+            return False
+        if time.monotonic() < one.visible_at:
+            return False
+        if one.unseen > 0:
+            one.unseen -= 1
+            one.missed = {id(call)}
+            return False
+        return True
+
+    def _terminate_instances(self, region: str, instance_ids: list[str]) -> list[tuple[Any, Any]]:
+        if not instance_ids:
+            raise EC2ClientError("MissingParameter", "The request must contain the parameter instancesSet")
+        changed = []
+        for instance in self.region(region).get_multi_instances_by_id(instance_ids):
+            before = _State(instance.state)
+            self.end(instance.id, *USER)
+            changed.append((instance, before))
+        return changed
+
+    def _stop_instances(self, region: str, instance_ids: list[str]) -> list[tuple[Any, Any]]:
+        changed = []
+        for instance in self.region(region).get_multi_instances_by_id(instance_ids):
+            one = self.rented[instance.id]
+            if one.spot:
+                raise EC2ClientError(
+                    "UnsupportedOperation",
+                    f"You can't stop the Spot Instance '{one.id}' because it is associated with a one-time Spot "
+                    "Instance request.",
+                )
+            before = _State(instance.state)
+            self._stop(one, *USER)
+            changed.append((instance, before))
+        return changed
+
+    def _start_instances(self, region: str, instance_ids: list[str]) -> list[tuple[Any, Any]]:
+        changed = []
+        for instance in self.region(region).get_multi_instances_by_id(instance_ids):
+            one = self.rented[instance.id]
+            if one.state != "stopped":
+                raise EC2ClientError(
+                    "IncorrectInstanceState",
+                    f"The instance '{one.id}' is not in a state from which it can be started.",
+                )
+            before = _State(instance.state)
+            self._set_state(one, "pending")
+            self._timers.after(0.0, lambda one=one: self._switch_on(one))  # type: ignore[misc]
+            self._timers.after(self.behaviour.boot_seconds, lambda one=one: self._now_running(one))  # type: ignore[misc]
+            changed.append((instance, before))
+        return changed
+
+    def _reboot_instances(self, region: str, instance_ids: list[str]) -> list[Any]:
+        instances: list[Any] = self.region(region).get_multi_instances_by_id(instance_ids)
+        for instance in instances:
+            one = self.rented[instance.id]
+            self._timers.after(0.0, lambda one=one: self._power_cycle(one))  # type: ignore[misc]
+        return instances
+
+    def _delete_security_group(
+        self, region: str, name: str | None = None, group_id: str | None = None
+    ) -> Any:
+        for one in self.rented.values():
+            groups = one.instance.security_groups
+            if (
+                one.region == region
+                and one.state != "terminated"
+                and any(group.id == group_id or (name and group.name == name) for group in groups)
+            ):
+                raise EC2ClientError(
+                    "DependencyViolation", f"resource {group_id or name} has a dependent object"
+                )
+        return self._originals[region]["delete_security_group"](name=name, group_id=group_id)
+
+    # ---------------------------------------------------------------- what happens to instances
+
+    def end(self, instance_id: str, code: str, message: str) -> None:
+        """Terminate: shutting down now, terminated after a while, forgotten later."""
+        with self.lock:
+            one = self.rented.get(instance_id)
+            if one is None or one.state in ENDED:
+                return
+            self._set_state(one, "shutting-down", code, message)
+        self._say("state", one.id, f"shutting-down: {code}")
+        self._timers.after(0.0, one.host.power_button)
+        self._timers.after(self.behaviour.shutdown_seconds, lambda: self._terminated(one, code, message))
+
+    def end_by_schedule(self, region: str, instance_ids: Iterable[str]) -> None:
+        """Terminate for the scheduler, which repeats a failed call until it works."""
+        for instance_id in instance_ids:
+            one = self.rented.get(instance_id)
+            if one is not None and one.region == region:
+                self.end(instance_id, *USER)
+
+    def reclaim(self, instance_id: str, notice: float) -> None:
+        """AWS takes a spot instance back, after so many seconds of notice."""
+        with self.lock:
+            one = self.rented[instance_id]
+            if not one.spot:
+                self._say("fault", one.id, "on demand: AWS does not reclaim it")
+                return
+            if notice > 0:
+                one.rebalance_at = time.time()
+                one.reclaim_at = time.time() + notice
+        self.refresh_metadata(one)
+        self._say("fault", one.id, f"reclaimed with {notice:g} s of notice")
+        if notice > 0:
+            self._timers.after(notice, lambda: self.end(instance_id, *RECLAIMED))
+        else:
+            one.host.kill()
+            self.end(instance_id, *RECLAIMED)
+
+    def impair(self, instance_id: str) -> None:
+        """The status checks fail from now on; the state stays `running`, and so does the bill."""
+        with self.lock:
+            self.rented[instance_id].instance.impaired = True
+
+    def refresh_metadata(self, one: Rented) -> None:
+        """Let the metadata service say what is so now, with fresh credentials where they near their end."""
+        seconds = self.behaviour.credential_seconds
+        if one.role and one.credentials_end - time.time() < min(300.0, seconds / 2):
+            one.credentials = self._identities.issue(one.id, one.tags.get(RUN_TAG), seconds)
+            one.credentials_end = time.time() + seconds
+        one.host.set_metadata(metadata_document(self._facts(one)))
+
+    def renew_credentials(self) -> None:
+        """Let every role have new credentials now."""
+        with self.lock:
+            living = [one for one in self.rented.values() if one.state not in ENDED]
+        for one in living:
+            one.credentials_end = 0.0
+            self.refresh_metadata(one)
+
+    def tick(self) -> None:
+        """What needs doing from time to time: credentials that near their end, launches to forget."""
+        with self.lock:
+            living = [one for one in self.rented.values() if one.state in {"pending", "running"}]
+            now, limit = self._now(), self.behaviour.token_seconds
+            self._tokens = {key: one for key, one in self._tokens.items() if now - one.at < limit}
+        for one in living:
+            if one.role and one.credentials_end - time.time() < min(
+                300.0, self.behaviour.credential_seconds / 2
+            ):
+                self.refresh_metadata(one)
+
+    def console(self, instance_id: str) -> str:
+        """What the instance has printed while booting, and until its end."""
+        one = self.rented[instance_id]
+        return one.host.console() or one.console
+
+    def find(self, instance_id: str) -> Rented:
+        """An instance by id. Raises KeyError."""
+        return self.rented[instance_id]
+
+    def living(self) -> tuple[Rented, ...]:
+        """Instances that are neither terminated nor on the way there."""
+        with self.lock:
+            return tuple(one for one in self.rented.values() if one.state not in ENDED)
+
+    def volumes(self) -> tuple[str, ...]:
+        """Volumes that somebody pays for."""
+        with self.lock:
+            return tuple(
+                volume.id for backend in self._backends.values() for volume in backend.volumes.values()
+            )
+
+    def security_groups(self) -> tuple[str, ...]:
+        """Security groups that somebody made."""
+        with self.lock:
+            return tuple(
+                group.id
+                for backend in self._backends.values()
+                for groups in backend.groups.values()
+                for group in groups.values()
+                if group.name != "default"
+            )
+
+    def settled(self) -> bool:
+        """Whether nothing is on its way to another state."""
+        with self.lock:
+            return not any(one.state in {"shutting-down", "stopping"} for one in self.rented.values())
+
+    def close(self) -> None:
+        """Take the power from every host, and forget everything."""
+        for one in list(self.rented.values()):
+            one.host.close()
+
+    def _switch_on(self, one: Rented) -> None:
+        with self.lock:
+            if one.state in ENDED:
+                return
+        self.refresh_metadata(one)
+        one.host.start(metadata_document(self._facts(one)))
+        self._say("host", one.id, f"boots at {one.host.hardware.address}")
+
+    def _power_cycle(self, one: Rented) -> None:
+        one.host.kill()
+        self._switch_on(one)
+
+    def _now_running(self, one: Rented) -> None:
+        with self.lock:
+            if one.state != "pending":
+                return
+            self._set_state(one, "running")
+        self._say("state", one.id, "running")
+        self.on_running(one)
+
+    def _stop(self, one: Rented, code: str, message: str) -> None:
+        with self.lock:
+            if one.state not in {"pending", "running"}:
+                return
+            self._set_state(one, "stopping", code, message)
+        self._say("state", one.id, f"stopping: {code}")
+        self._timers.after(0.0, one.host.power_button)
+
+        def stopped() -> None:
+            one.host.kill()
+            with self.lock:
+                if one.state == "stopping":
+                    self._set_state(one, "stopped", code, message)
+
+        self._timers.after(self.behaviour.shutdown_seconds, stopped)
+
+    def _terminated(self, one: Rented, code: str, message: str) -> None:
+        one.console = one.host.console()
+        one.host.close()
+        with self.lock, self._inside():
+            one.instance.terminate()
+            self._set_state(one, "terminated", code, message)
+        self._say("state", one.id, "terminated")
+        self._timers.after(self.behaviour.vanish_seconds, lambda: self._vanish(one))
+
+    def _vanish(self, one: Rented) -> None:
+        with self.lock:
+            reservations = self.region(one.region).reservations
+            for key, reservation in list(reservations.items()):
+                if one.instance in reservation.instances:
+                    reservations.pop(key)
+            # Its ClientToken is still known: see `_tokens`.
+            self.rented.pop(one.id, None)
+
+    def _went_down(self, instance_id: str, why: str) -> None:
+        """The host ended by itself."""
+        one = self.rented.get(instance_id)
+        if one is None or one.state in {*ENDED, "stopping", "stopped"}:
+            return
+        self._say("host", one.id, f"went down: {why or 'crash'}")
+        if why == "reboot":
+            self._timers.after(0.0, lambda: self._switch_on(one))
+        elif why:
+            if one.spot or one.instance.instance_initiated_shutdown_behavior == "terminate":
+                self.end(instance_id, *ITSELF)
+            else:
+                self._stop(one, *ITSELF)
+        else:
+            self.impair(instance_id)
+
+    def _set_state(self, one: Rented, name: str, code: str = "", message: str = "") -> None:
+        state = one.instance._state  # noqa: SLF001  moto has no other way in
+        state.name, state.code = name, STATES[name]
+        one.instance.state_reason.code = code or ("pending" if name == "pending" else "")
+        one.instance.state_reason.message = f"{code}: {message}" if code else name
+        if code and name in {"shutting-down", "stopping"}:
+            who = "User" if code.startswith("Client") else "Service"
+            at = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
+            one.instance._reason = f"{who} initiated ({at})"  # noqa: SLF001  the same
+            one.instance.reason_when_ended = one.instance._reason  # noqa: SLF001  the same
+        elif name == "terminated":
+            one.instance._reason = one.instance.reason_when_ended  # noqa: SLF001  the same
+
+    def _facts(self, one: Rented) -> Facts:
+        instance = one.instance
+        return Facts(
+            instance_id=one.id,
+            instance_type=instance.instance_type,
+            image_id=instance.image_id,
+            zone=instance.placement.zone,
+            private_ip=instance.private_ip,
+            public_ip=one.host.hardware.address if instance.public_ip else None,
+            account=self.account,
+            launched=one.launched,
+            spot=one.spot,
+            user_data=one.user_data,
+            role=one.role,
+            credentials=one.credentials,
+            reclaim_at=one.reclaim_at,
+            rebalance_at=one.rebalance_at,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """A state as moto writes it into a reply."""
+
+    name: str
+
+    @property
+    def code(self) -> int:
+        return STATES[self.name]
+
+
+def vcpus(kind: str) -> int:
+    """How many vCPU a type has."""
+    return int(INSTANCE_TYPES.get(kind, {}).get("VCpuInfo", {}).get("DefaultVCpus", 4))
+
+
+def offerings(region: str) -> Iterator[tuple[str, str]]:
+    """Zones and the types that are offered in them, as moto has them from AWS."""
+    for offering in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, []):
+        yield offering["Location"], offering["InstanceType"]
+
+
+def _bound(method: Any, region: str) -> Callable[..., Any]:
+    return lambda *args, **options: method(region, *args, **options)
+
+
+def _fingerprint(form: dict[str, Any]) -> str:
+    """What a launch asks for, whatever the order; the token itself and a dry run do not count."""
+    kept = {key: value for key, value in form.items() if key not in {"ClientToken", "DryRun", "Version"}}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
+def _user_data(text: str) -> bytes:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except binascii.Error:
+        raise EC2ClientError("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.") from None
+    if len(data) > USER_DATA_LIMIT:
+        raise EC2ClientError("InvalidParameterValue", f"User data is limited to {USER_DATA_LIMIT} bytes")
+    return data

@@ -1,0 +1,140 @@
+"""The cloud's HTTP endpoint: a WSGI layer around moto that counts, refuses, delays, and loses replies."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import BaseWSGIServer, make_server
+
+from infra.simulator.call import Call, Reply, read_call
+
+Environ = dict[str, Any]
+StartResponse = Callable[[str, list[tuple[str, str]]], Any]
+CONTROL = "/_simulator/"
+"""Below this path one talks to the simulation itself."""
+
+
+class Cloud(Protocol):
+    """What decides about calls."""
+
+    account: str
+    region: str
+
+    def before(self, call: Call) -> "Verdict":
+        """Count the call, and say what is to become of it."""
+
+    def during(self, call: Call) -> Any:
+        """A context in which moto answers the call."""
+
+    def after(self, call: Call, status: int) -> None:
+        """Learn from a call that was answered."""
+
+    def control(self, method: str, path: str, body: bytes) -> Reply:
+        """Answer a call to the simulation itself."""
+
+
+class Verdict:
+    """What becomes of a call: an answer of ours, or moto's; heard or lost."""
+
+    def __init__(self, reply: Reply | None = None, *, drop: bool = False, lose: bool = False) -> None:
+        self.reply = reply
+        self.drop = drop
+        """Close the connection without doing anything."""
+        self.lose = lose
+        """Do it, then close the connection without an answer."""
+
+
+class Application:
+    """The WSGI application."""
+
+    def __init__(self, cloud: Cloud) -> None:
+        self._cloud = cloud
+        self._moto = DomainDispatcherApplication(create_backend_app)
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request."""
+        path = environ.get("PATH_INFO", "")
+        if path.startswith(CONTROL):
+            body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            return _send(self._cloud.control(environ["REQUEST_METHOD"], path, body), start_response)
+        call = read_call(environ, self._cloud.region)
+        verdict = self._cloud.before(call)
+        if verdict.drop:
+            raise ConnectionAbortedError
+        if verdict.reply is not None:
+            if verdict.lose:
+                raise ConnectionAbortedError
+            return _send(verdict.reply, start_response)
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._cloud.account
+        answers: list[tuple[str, list[tuple[str, str]]]] = []
+        with self._cloud.during(call):
+            replies = self._moto(environ, lambda status, headers, *_: answers.append((status, headers)))
+            body = b"".join(replies)
+            if hasattr(replies, "close"):
+                replies.close()
+        status, headers = answers[-1]
+        self._cloud.after(call, int(status.split()[0]))
+        if verdict.lose:
+            raise ConnectionAbortedError
+        start_response(status, headers)
+        return [body]
+
+
+def _send(reply: Reply, start_response: StartResponse) -> Iterable[bytes]:
+    headers = [*reply.headers, ("Content-Length", str(len(reply.body)))]
+    start_response(reply.status_line, headers)
+    return [reply.body]
+
+
+class _Handler(MotoRequestHandler):  # type: ignore[misc]  # moto is not typed
+    """Keeps quiet."""
+
+    def log(self, *_: object) -> None:
+        """Say nothing."""
+
+    def connection_dropped(self, *_: object) -> None:
+        """A lost reply: the connection just ends."""
+        self.close_connection = True
+
+
+class Server:
+    """Serves an application on an address, in threads."""
+
+    def __init__(self, application: Application, address: str, port: int = 0) -> None:
+        # Bound here: HTTPServer would ask DNS for the name of the address.
+        self._listener = socket.create_server((address, port), backlog=256)
+        self.address, self.port = self._listener.getsockname()[:2]
+        self._server: BaseWSGIServer = make_server(
+            address,
+            self.port,
+            application,
+            threaded=True,
+            request_handler=_Handler,
+            fd=self._listener.fileno(),
+        )
+        self._server.daemon_threads = True
+        self._server.block_on_close = False
+        self._thread = threading.Thread(
+            target=self._server.serve_forever,
+            kwargs={"poll_interval": 0.05},
+            name="simulated-cloud-endpoint",
+            daemon=True,
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://{self.address}:{self.port}"
+
+    def start(self) -> None:
+        """Begin to serve."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self._server.shutdown()
+        self._thread.join(timeout=10)
+        self._server.server_close()
+        self._listener.close()

@@ -1,0 +1,136 @@
+"""Faults that are in force, or wait for their moment."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from infra.simulator.call import Call
+from infra.simulator.compute import ATTEMPT_TAG, RUN_TAG, Rented
+from infra.simulator.fault import Fault
+from infra.simulator.timers import Timers
+
+
+@dataclass(slots=True)
+class _Armed:
+    """A fault and how much of it is left."""
+
+    fault: Fault
+    left: float
+    starts: float | None
+    """Monotonic seconds; None while it waits for a milestone."""
+    waiting: set[str] = field(default_factory=set)
+    """Instances that have it coming."""
+
+
+class FaultBook:
+    """Decides which fault hits whom, and when."""
+
+    def __init__(self, timers: Timers, perform: Callable[[Fault, Rented | None], None]) -> None:
+        self._timers = timers
+        self._perform = perform
+        self._lock = threading.RLock()
+        self._armed: list[_Armed] = []
+
+    def add(self, fault: Fault, living: tuple[Rented, ...]) -> None:
+        """Arm a fault; instances that live already count as launched now."""
+        starts = None if fault.after.milestone else time.monotonic() + fault.after.seconds
+        armed = _Armed(fault, float("inf") if fault.times is None else fault.times, starts)
+        with self._lock:
+            self._armed.append(armed)
+        if fault.target == "token":
+            if fault.after.milestone is None:
+                self._timers.after(fault.after.seconds, lambda: self._perform(fault, None))
+        elif fault.target in {"instance", "network"}:
+            for one in living:
+                self._aim(armed, one)
+                if fault.after.milestone == "running" and one.state == "running":
+                    self.reached(one, "running")
+
+    def launched(self, one: Rented) -> None:
+        """An instance is there: who is after it?"""
+        with self._lock:
+            armed = list(self._armed)
+        for each in armed:
+            if each.fault.target in {"instance", "network"}:
+                self._aim(each, one)
+
+    def reached(self, one: Rented, milestone: str, epoch: int = 0) -> None:
+        """An instance has come so far."""
+        due: list[Fault] = []
+        with self._lock:
+            for armed in self._armed:
+                when = armed.fault.after
+                if when.milestone != milestone or epoch < when.epoch:
+                    continue
+                if armed.fault.target in {"instance", "network"}:
+                    if one.id in armed.waiting:
+                        armed.waiting.discard(one.id)
+                        due.append(armed.fault)
+                elif armed.starts is None:
+                    armed.starts = time.monotonic()
+                    if armed.fault.target == "token":
+                        due.append(armed.fault)
+        for fault in due:
+            self._hit(fault, one, 0.0)
+
+    def of_call(self, call: Call, zone: str | None) -> list[Fault]:
+        """Faults that hit this call, in the order they were injected; each is used up by one."""
+        hits = []
+        now = time.monotonic()
+        with self._lock:
+            for armed in self._armed:
+                fault = armed.fault
+                if armed.left < 1 or armed.starts is None or armed.starts > now:
+                    continue
+                if fault.lasts is not None and now > armed.starts + fault.lasts:
+                    continue
+                if _hits(fault, call, zone):
+                    armed.left -= 1
+                    hits.append(fault)
+        return hits
+
+    def _aim(self, armed: _Armed, one: Rented) -> None:
+        with self._lock:
+            if armed.left < 1 or not _fits(armed.fault, one):
+                return
+            armed.left -= 1
+            if armed.fault.after.milestone is not None:
+                armed.waiting.add(one.id)
+                return
+        self._hit(armed.fault, one, armed.fault.after.seconds)
+
+    def _hit(self, fault: Fault, one: Rented, seconds: float) -> None:
+        self._timers.after(seconds, lambda: self._perform(fault, one))
+
+
+def _hits(fault: Fault, call: Call, zone: str | None) -> bool:
+    if fault.target == "store":
+        return call.service == "s3"
+    if fault.target != "api":
+        return False
+    names = (call.operation, f"{call.service}.{call.operation}")
+    return (
+        any(fnmatchcase(name, fault.operation) for name in names)
+        and fault.zone in {None, zone}
+        and fault.region in {None, call.region}
+        and fault.instance_type in {None, call.instance_type}
+    )
+
+
+def _fits(fault: Fault, one: Rented) -> bool:
+    return (
+        fault.zone in {None, one.instance.placement.zone}
+        and fault.region in {None, one.region}
+        and fault.instance_type in {None, one.instance.instance_type}
+        and fault.attempt in {None, int(one.tags.get(ATTEMPT_TAG) or 0)}
+    )
+
+
+def of_run(rented: tuple[Rented, ...], run: str, attempt: str | None) -> Rented | None:
+    """The living instance of an attempt, or the newest one of a run."""
+    mine = [one for one in rented if one.tags.get(RUN_TAG) == run]
+    if attempt is not None:
+        mine = [one for one in mine if one.tags.get(ATTEMPT_TAG) == attempt]
+    return max(mine, key=lambda one: one.launched, default=None)

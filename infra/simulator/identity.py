@@ -1,0 +1,124 @@
+"""Who may call what: the credentials of instance roles, limited to their run, and sessions that expire."""
+
+import re
+import secrets
+import threading
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from infra.simulator.call import DENIED, EXPIRED, Call
+
+READ = {"GetObject", "HeadObject"}
+LIST = {"ListObjectsV2", "ListObjects"}
+WRITE = {
+    "PutObject",
+    "DeleteObject",
+    "CreateMultipartUpload",
+    "UploadPart",
+    "CompleteMultipartUpload",
+    "AbortMultipartUpload",
+    "ListParts",
+}
+SHARED = ("datasets/", "weights/", "environments/", "wheels/")
+"""What every instance may read, besides its own run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a key of an instance's role is good for."""
+
+    instance_id: str
+    run: str | None
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a call is not allowed, in AWS's words."""
+
+    code: str
+    message: str
+
+
+class Identities:
+    """Keys that the cloud gave out or has seen."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._grants: dict[str, Grant] = {}
+        self._seen: set[str] = set()
+        self._revoked: dict[str, float] = {}
+
+    def issue(self, instance_id: str, run: str | None, seconds: float) -> dict[str, str]:
+        """Make credentials for an instance's role, as the metadata service serves them."""
+        key = "ASIA" + "".join(secrets.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") for _ in range(16))
+        now = time.time()
+        with self._lock:
+            self._grants[key] = Grant(instance_id, run, now + seconds)
+        return {
+            "Code": "Success",
+            "LastUpdated": _iso(now),
+            "Type": "AWS-HMAC",
+            "AccessKeyId": key,
+            "SecretAccessKey": secrets.token_urlsafe(30),
+            "Token": secrets.token_urlsafe(60),
+            "Expiration": _iso(now + seconds),
+        }
+
+    def instance_of(self, access_key: str) -> str | None:
+        """The instance whose role a key belongs to."""
+        grant = self._grants.get(access_key)
+        return grant.instance_id if grant else None
+
+    def expire(self, who: str, seconds: float | None) -> None:
+        """Let every key known so far expire, for so long or for good; later ones are good."""
+        until = time.time() + seconds if seconds is not None else float("inf")
+        with self._lock:
+            keys = {
+                "runner": self._seen - self._grants.keys(),
+                "instance": set(self._grants),
+                "all": self._seen | self._grants.keys(),
+            }[who]
+            self._revoked |= dict.fromkeys(keys, until)
+
+    def check(self, call: Call) -> Refusal | None:
+        """Say whether a call is refused."""
+        with self._lock:
+            self._seen.add(call.access_key)
+            grant = self._grants.get(call.access_key)
+            revoked = self._revoked.get(call.access_key, 0.0)
+        now = time.time()
+        if call.access_key and (revoked > now or (grant and grant.expires <= now)):
+            code = EXPIRED.get(call.service, "ExpiredTokenException")
+            return Refusal(code, "The provided token has expired.")
+        if grant and not _allowed(grant, call):
+            code = DENIED.get(call.service, "AccessDeniedException")
+            return Refusal(
+                code,
+                f"User: arn:aws:sts::000000000000:assumed-role/gpu-offload-instance/{grant.instance_id} is not "
+                f"authorized to perform: {call.service}:{call.operation} on {call.key or '*'}",
+            )
+        return None
+
+
+def _allowed(grant: Grant, call: Call) -> bool:
+    """An instance reads what is shared and its own run, writes below its own run, and does nothing else."""
+    if (call.service, call.operation) == ("sts", "GetCallerIdentity"):
+        return True
+    if call.service != "s3":
+        return False
+    own = f"runs/{grant.run}/" if grant.run else None
+    name = str(call.parameters.get("prefix", "")) if call.operation in LIST else call.key
+    if own and _below(own, name) and call.operation in READ | LIST | WRITE:
+        return True
+    return call.operation in READ | LIST and any(_below(prefix, name) for prefix in SHARED)
+
+
+def _below(prefix: str, key: str) -> bool:
+    """Whether a key is below a prefix of ours; the store itself may have a prefix in the bucket."""
+    return re.search(rf"(?:^|/){re.escape(prefix)}", key) is not None
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

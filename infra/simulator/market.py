@@ -1,0 +1,124 @@
+"""Prices, offers and quotas of the simulated cloud: pure functions of seed, zone, type and time."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+ON_DEMAND = {
+    "c5.xlarge": 0.17,
+    "c7i.large": 0.08925,
+    "c7i.xlarge": 0.1785,
+    "c7i.2xlarge": 0.357,
+    "c7i.4xlarge": 0.714,
+    "g4dn.xlarge": 0.526,
+    "g4dn.2xlarge": 0.752,
+    "g4dn.4xlarge": 1.204,
+    "g4dn.8xlarge": 2.176,
+    "g4dn.12xlarge": 3.912,
+    "g5.xlarge": 1.006,
+    "g5.2xlarge": 1.212,
+    "g5.4xlarge": 1.624,
+    "g6.xlarge": 0.8048,
+    "g6.2xlarge": 0.9776,
+    "g6.4xlarge": 1.3232,
+    "g6e.xlarge": 1.861,
+    "g6e.2xlarge": 2.24208,
+    "m5.large": 0.096,
+    "m7i.large": 0.1008,
+    "t3.micro": 0.0104,
+    "t3.small": 0.0208,
+    "t3.medium": 0.0416,
+}
+"""USD/h, Linux, us-east-1; a snapshot. The base levels of the simulation, not an offer of anybody's."""
+
+SPOT = {
+    ("g4dn.xlarge", "us-east-1"): 0.213,
+    ("g4dn.xlarge", "us-east-2"): 0.145,
+    ("g5.xlarge", "us-east-1"): 0.44,
+    ("g5.xlarge", "us-east-2"): 0.38,
+    ("g6.xlarge", "us-east-1"): 0.45,
+    ("g6.xlarge", "us-east-2"): 0.22,
+    ("g6e.xlarge", "us-east-1"): 1.05,
+    ("g6e.xlarge", "us-east-2"): 0.57,
+}
+"""USD/h around which the spot price of a region moves; elsewhere it is `SPOT_SHARE` of the on-demand price."""
+
+SPOT_SHARE = 0.4
+USD_PER_VCPU = 0.05
+"""For instance types that `ON_DEMAND` does not list."""
+
+
+def on_demand_price(instance_type: str, vcpus: int = 4) -> float:
+    """USD/h on demand; the same in every region of the simulation."""
+    return ON_DEMAND.get(instance_type, round(USD_PER_VCPU * vcpus, 4))
+
+
+def _unit(*parts: object) -> float:
+    """A number in [0, 1) that depends on nothing but its arguments."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+@dataclass(frozen=True, slots=True)
+class SpotPrice:
+    """The price from `time` (Unix, seconds) on, in USD/h."""
+
+    time: float
+    price: float
+
+
+def spot_price(
+    instance_type: str, zone: str, at: float, *, seed: int, step: float, vcpus: int = 4
+) -> SpotPrice:
+    """The spot price in force at `at` and since when.
+
+    A level per region, a factor per zone (0.85 to 1.15), a slow wave over five days (12 %) and a step every
+    `step` seconds (6 %), shifted per zone so that zones do not move together; never above on demand.
+    """
+    region = zone[:-1]
+    ceiling = on_demand_price(instance_type, vcpus)
+    level = SPOT.get((instance_type, region), SPOT_SHARE * ceiling)
+    key = (seed, zone, instance_type)
+    shift = step * _unit(*key, "shift")
+    index = math.floor((at - shift) / step)
+    start = index * step + shift
+    wave = 0.12 * math.sin(2 * math.pi * (start / (5 * 86400) + _unit(*key, "phase")))
+    noise = 0.06 * (2 * _unit(*key, "step", index) - 1)
+    zone_factor = 0.85 + 0.3 * _unit(*key, "zone")
+    return SpotPrice(start, round(min(level * zone_factor * (1 + wave + noise), ceiling), 4))
+
+
+def spot_history(
+    instance_type: str, zone: str, *, start: float, end: float, seed: int, step: float, vcpus: int = 4
+) -> Iterator[SpotPrice]:
+    """Prices in force between `start` and `end`, newest first; the last one was in force at `start`."""
+    at = max(start, end)
+    while True:
+        price = spot_price(instance_type, zone, at, seed=seed, step=step, vcpus=vcpus)
+        yield price
+        if price.time <= start:
+            return
+        at = price.time - step / 2
+
+
+QUOTAS = {
+    "L-3819A6DF": ("All G and VT Spot Instance Requests", "spot", "gpu"),
+    "L-DB2E81BA": ("Running On-Demand G and VT instances", "on-demand", "gpu"),
+    "L-34B43A08": (
+        "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
+        "spot",
+        "standard",
+    ),
+    "L-1216C47A": (
+        "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
+        "on-demand",
+        "standard",
+    ),
+}
+"""Quota codes of EC2 that count vCPU: name, market, family."""
+
+
+def family(instance_type: str) -> str:
+    """Which of the two quota families a type counts against."""
+    return "gpu" if instance_type.startswith(("g", "vt")) else "standard"

@@ -1,0 +1,74 @@
+"""EventBridge Scheduler that really fires: one-time schedules whose target terminates instances."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from moto.scheduler.models import scheduler_backends
+
+TERMINATE = re.compile(r"arn:aws[\w-]*:scheduler:::aws-sdk:ec2:terminateInstances", re.IGNORECASE)
+ONCE = re.compile(r"at\((.+)\)")
+
+
+class Schedules:
+    """Looks at moto's schedules and does what they say."""
+
+    def __init__(
+        self,
+        account: str,
+        now: Callable[[], float],
+        terminate: Callable[[str, list[str]], None],
+        say: Callable[[str, str], None],
+    ) -> None:
+        self._account = account
+        self._now = now
+        self._terminate = terminate
+        self._say = say
+        self._done: set[str] = set()
+
+    def names(self) -> tuple[str, ...]:
+        """Every schedule that is there."""
+        return tuple(sorted(schedule.name for _, _, schedule in self._all()))
+
+    def fire(self) -> None:
+        """Run every enabled schedule whose time has come, and remove those that say so."""
+        for region, group, schedule in list(self._all()):
+            due = due_time(schedule.schedule_expression, schedule.schedule_expression_timezone)
+            key = f"{schedule.arn}@{schedule.creation_date}"
+            if schedule.state != "ENABLED" or due is None or due > self._now() or key in self._done:
+                continue
+            self._done.add(key)
+            self._say(schedule.name, "fires")
+            self._perform(region, schedule)
+            if schedule.action_after_completion == "DELETE":
+                group.schedules.pop(schedule.name, None)
+
+    def _perform(self, region: str, schedule: Any) -> None:
+        target = schedule.target
+        if not TERMINATE.fullmatch(target.get("Arn", "")):
+            self._say(schedule.name, f"target not simulated: {target.get('Arn')}")
+            return
+        try:
+            ids = json.loads(target.get("Input") or "{}")["InstanceIds"]
+            self._terminate(region, [str(name) for name in ids])
+        except (KeyError, TypeError, ValueError) as error:
+            self._say(schedule.name, f"its input does not say which instances: {error!r}")
+
+    def _all(self) -> Iterator[tuple[str, Any, Any]]:
+        if self._account not in scheduler_backends:
+            return
+        for region, backend in list(scheduler_backends[self._account].items()):
+            for group in list(backend.schedule_groups.values()):
+                for schedule in list(group.schedules.values()):
+                    yield region, group, schedule
+
+
+def due_time(expression: str, timezone: str | None) -> float | None:
+    """Unix time of `at(2026-11-22T21:00:00)` in a time zone; None for rates and crons, which are not simulated."""
+    if not (match := ONCE.fullmatch(expression.strip())):
+        return None
+    at = datetime.fromisoformat(match[1])
+    return (at if at.tzinfo else at.replace(tzinfo=ZoneInfo(timezone or "UTC"))).timestamp()

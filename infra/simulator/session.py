@@ -1,0 +1,30 @@
+"""What an SSH session runs in place of its command: the same, with the instance's environment and paths.
+
+Run as a script, without our package, because it starts for every command; standard library only.
+"""
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+KEPT = ("SSH_CONNECTION", "SSH_CLIENT", "SSH_TTY", "TERM")
+
+
+def main() -> None:
+    """Become the command that the client sent."""
+    document = json.loads((Path(sys.argv[1]) / "session.json").read_text())
+    environment: dict[str, str] = document["environment"]
+    environment |= {name: os.environ[name] for name in KEPT if name in os.environ}
+    command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
+    if document["root"]:
+        command = re.sub(document["pattern"], lambda found: document["root"] + found[0], command)
+    os.chdir(environment["HOME"])
+    shell = environment["SHELL"]
+    words = [shell, "-c", command] if command else [shell, "-l"]
+    os.execve(shell, words, environment)  # noqa: S606  the whole point
+
+
+if __name__ == "__main__":
+    main()
