@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 import botocore.exceptions as aws
 
+from infra.errors import CloudError
 from infra.object_store import (
     CorruptObjectError,
     ObjectMissingError,
@@ -94,6 +95,8 @@ def store_errors(where: str) -> Iterator[None]:
     """Turn what botocore raises inside into a StoreError that says where, what and what to do."""
     try:
         yield
+    except CloudError as error:  # from fetching credentials
+        raise StoreCredentialsError(f"{where}: {error}") from error
     except aws.BotoCoreError as error:
         raise _translated(where, error) from error
     except aws.ClientError as error:

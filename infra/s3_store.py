@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import quote, urlsplit
 
-import boto3
 import botocore
 import botocore.exceptions as aws
 from botocore.config import Config
 
+from infra.credentials import open_session
 from infra.object_store import (
     CorruptObjectError,
     ObjectChangedError,
@@ -35,6 +35,7 @@ from infra.object_store import (
 from infra.s3_errors import UNREACHABLE, code_of, status_of, store_errors
 
 if TYPE_CHECKING:
+    import boto3
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
@@ -68,7 +69,7 @@ class S3Store:
         *,
         endpoint_url: str | None = None,
         region: str | None = None,
-        session: boto3.Session | None = None,
+        session: "boto3.Session | None" = None,
     ) -> None:
         self.bucket = bucket
         self.prefix = f"{check_key(prefix)}/" if prefix else ""
@@ -187,7 +188,7 @@ class S3Store:
 
     @cached_property
     def _made(self) -> "S3Client":
-        session = self._session or boto3.Session()
+        session = self._session or open_session(self._region)
         self._anonymous = session.get_credentials() is None
         settings: dict[str, Any] = {
             "connect_timeout": 5,

@@ -74,8 +74,9 @@ class Call:
 class Cloud:
     """moto behind HTTP, with what it was asked and a place to inject faults.
 
-    A fault is a function `(call, answer) -> (status, body) | None`. `answer()` lets moto do what was asked, and
-    returns its (status, body): so a fault can come before the deed, after it (a lost reply) or in its place.
+    A fault is a function `(call, answer) -> (status, body[, headers]) | None`. `answer()` lets moto do what was
+    asked, and returns its (status, body, headers): so a fault can come before the deed, after it (a lost reply)
+    or in its place.
     """
 
     url: str
@@ -139,20 +140,19 @@ def moto_server():
             call.form = {name: values[0] for name, values in parse_qs(body.decode()).items()}
         if not call.path.startswith("/moto-api"):
             cloud.calls.append(call)
-            done = []
 
             def answer():
                 seen = []
-                chunks = moto(environ, lambda status, _headers, *_: seen.append(status))
-                done.append((seen[0], b"".join(chunks)))
-                return done[0]
+                chunks = moto(environ, lambda status, headers, *_: seen.extend([status, dict(headers)]))
+                return seen[0], b"".join(chunks), seen[1]
 
             for fault in list(cloud.faults):
                 reply = fault(call, answer)
                 if reply is not None:
-                    return Response(reply[1], status=reply[0], content_type="text/xml")(
-                        environ, start_response
-                    )
+                    headers = reply[2] if len(reply) > 2 else {"Content-Type": "text/xml"}
+                    body = reply[1].encode() if isinstance(reply[1], str) else reply[1]
+                    # As a list: werkzeug then leaves a Content-Length that promises more than there is.
+                    return Response([body], status=reply[0], headers=headers)(environ, start_response)
         return moto(environ, start_response)
 
     server = make_server("127.0.0.1", 0, application, threaded=True)
