@@ -1,0 +1,234 @@
+"""Everything a command does, as a Python call: a project can train from its own scripts.
+
+from orchestrator.api import load_settings, plan, train
+
+settings = load_settings(Path("."), environment={})
+print(plan(settings).decision.why)
+print(train(settings).version)
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from dataset.change import changed_since
+from dataset.finding import Finding
+from dataset.fingerprint import fingerprint as fingerprint_of
+from dataset.snapshot import Snapshot
+from infra.object_store import ObjectStore, open_store
+from orchestrator import registry
+from orchestrator.console import Console
+from orchestrator.quantity import human_bytes
+from orchestrator.settings import Settings, load_settings
+from orchestrator.snapshots import snapshot_of
+from orchestrator.workspace import Workspace
+
+if TYPE_CHECKING:
+    from orchestrator.plan import PlanReport
+    from orchestrator.training import TrainReport
+
+__all__ = [
+    "Checked",
+    "Listing",
+    "Pulled",
+    "changed",
+    "check",
+    "fingerprint",
+    "load_settings",
+    "models",
+    "plan",
+    "pull",
+    "pull_from",
+    "snapshot",
+    "store_of",
+    "train",
+]
+
+Where = Literal["auto", "cpu", "ec2"]
+
+
+def store_of(settings: Settings) -> ObjectStore:
+    """Open the configured store."""
+    return open_store(
+        settings.store_url, endpoint_url=settings.store.endpoint_url, region=settings.store.region
+    )
+
+
+def snapshot(settings: Settings) -> Snapshot:
+    """Read and check the dataset. Raises DatasetError with every fault."""
+    return snapshot_of(settings, Workspace.beside(settings.root))
+
+
+def fingerprint(settings: Settings) -> str:
+    """Return the dataset's fingerprint, 64 hex digits. Raises DatasetError."""
+    return fingerprint_of(snapshot(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A dataset that can be trained on, and what is doubtful in it."""
+
+    snapshot: Snapshot
+    warnings: tuple[Finding, ...]
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "task": self.snapshot.task,
+            "classes": list(self.snapshot.classes),
+            "images": dict(self.snapshot.images),
+            "bytes": self.snapshot.bytes,
+            "warnings": [asdict(w) for w in self.warnings],
+        }
+
+    def text(self) -> str:
+        """Return it for a person."""
+        counts = ", ".join(f"{n} {split}" for split, n in self.snapshot.images.items())
+        lines = [
+            (
+                f"{self.snapshot.task}: {counts}; {human_bytes(self.snapshot.bytes)}; "
+                f"classes {', '.join(self.snapshot.classes)}"
+            )
+        ]
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines.append(f"no faults, {len(self.warnings)} warnings")
+        return "\n".join(lines)
+
+
+def check(settings: Settings) -> Checked:
+    """Check the dataset. Raises DatasetError with every fault."""
+    found = snapshot(settings)
+    return Checked(found, found.warnings)
+
+
+def changed(settings: Settings, since: str) -> bool:
+    """Say by git whether the dataset changed since a revision. Raises ChangeError."""
+    return changed_since(settings.dataset_path, since)
+
+
+def plan(
+    settings: Settings, *, on: Where = "auto", calibrate: bool | None = None, console: Console | None = None
+) -> "PlanReport":
+    """Say how long the training takes and what it costs, wherever it could run; spend nothing.
+
+    Args:
+        settings: The configuration.
+        on: A place to decide for, or `auto`.
+        calibrate: Measure this machine; None: if Ultralytics is installed.
+        console: Where to tell what goes on.
+
+    Raises:
+        DatasetError, StoreError, PlanningError
+    """
+    from orchestrator.planning import Planning
+
+    store = store_of(settings)
+    planning = Planning(settings, store, Workspace.beside(settings.root), console or Console())
+    return planning.plan(on=on, calibrate=calibrate).report
+
+
+def train(
+    settings: Settings,
+    *,
+    on: Where = "auto",
+    calibrate: bool | None = None,
+    console: Console | None = None,
+    show_plan: Callable[[str], object] | None = None,
+) -> "TrainReport":
+    """Train where it is cheapest and publish; or say that it is trained already.
+
+    Args:
+        settings: The configuration.
+        on: A place to decide for, or `auto`.
+        calibrate: Measure this machine first; None: where the decision depends on it.
+        console: Where to tell what goes on.
+        show_plan: Called with the receipt before anything starts.
+
+    Raises:
+        DatasetError, StoreError, PlanningError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
+    """
+    from orchestrator.planning import Planning
+    from orchestrator.receipt import receipt_text
+    from orchestrator.training import Training
+
+    console = console or Console()
+    store, workspace = store_of(settings), Workspace.beside(settings.root)
+    planned = Planning(settings, store, workspace, console).plan(
+        on=on, calibrate=calibrate, only_if_it_matters=True
+    )
+    if show_plan is not None and planned.report.already_trained is None:
+        show_plan(receipt_text(planned.report))
+    return Training(planned, store, workspace, console).run()
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The published versions, newest first, and which of them `stable` is."""
+
+    versions: tuple[registry.IndexEntry, ...]
+    stable: str | None
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {"stable": self.stable, "versions": [v.model_dump(mode="json") for v in self.versions]}
+
+    def text(self) -> str:
+        """Return a table."""
+        if not self.versions:
+            return "no model is published yet; `offload train` makes one"
+        lines = []
+        for entry in self.versions:
+            when = datetime.fromtimestamp(entry.created_at, UTC).strftime("%Y-%m-%d %H:%M")
+            name = "stable" if entry.version == self.stable else ""
+            score = "  ".join(f"{k} {v:.3f}" for k, v in sorted(entry.metrics.items()) if k in _SHOWN)
+            commit = (entry.commit or "")[:9]
+            lines.append(
+                f"{entry.version}  {when}  {human_bytes(entry.size):>9}  {commit:9}  {name:6}  {score}"
+            )
+        return "\n".join(line.rstrip() for line in lines)
+
+
+_SHOWN = ("map50", "map50_95", "top1")
+
+
+def models(settings: Settings) -> Listing:
+    """List the published versions. Raises StoreError, RegistryError."""
+    store = store_of(settings)
+    alias = registry.alias_of(store, registry.STABLE)
+    return Listing(tuple(reversed(registry.versions(store))), alias.version if alias else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Pulled:
+    """A model that lies, verified, at `path`; `downloaded` is False when it already did."""
+
+    version: str
+    path: Path
+    sha256: str
+    downloaded: bool
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return asdict(self) | {"path": str(self.path)}
+
+    def text(self) -> str:
+        """Return it for a person."""
+        how = "downloaded and verified" if self.downloaded else "is there already"
+        return f"{self.path}: version {self.version} {how}"
+
+
+def pull(settings: Settings, destination: Path, *, version: str = registry.STABLE) -> Pulled:
+    """Download a model from the configured store. Raises StoreError, RegistryError."""
+    return _pull(store_of(settings), destination, version)
+
+
+def pull_from(url: str, destination: Path, *, version: str = registry.STABLE) -> Pulled:
+    """Download a model from any store, such as the public address of somebody's. Raises StoreError, RegistryError."""
+    return _pull(open_store(url), destination, version)
+
+
+def _pull(store: ObjectStore, destination: Path, version: str) -> Pulled:
+    manifest, path, downloaded = registry.pull(store, version, destination)
+    return Pulled(manifest.version, path, manifest.model.sha256, downloaded)

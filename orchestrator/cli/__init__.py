@@ -1,0 +1,49 @@
+"""The command line: `offload`.
+
+Whatever is slow to import is imported by the command that needs it: `offload --help` takes no longer than click.
+"""
+
+import sys
+from typing import NoReturn
+
+import click
+
+from orchestrator.cli import dataset_commands, model_commands, project_commands
+
+EXIT_FAILED, EXIT_USAGE, EXIT_RESUMABLE = 1, 2, 75
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 75 interrupted and resumable.",
+)
+@click.version_option(package_name="gpu-offload", prog_name="offload")
+def offload() -> None:
+    """Train a model where it is cheapest: on this CPU, or on a spot GPU that is never left running.
+
+    `offload plan` tells what a training takes and costs, and spends nothing. `offload train` does it,
+    and skips what is already trained.
+    """
+
+
+for module in (model_commands, dataset_commands, project_commands):
+    for command in module.COMMANDS:
+        offload.add_command(command)
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit: every error of ours is a message and an exit code, never a traceback."""
+    try:
+        code = offload.main(args=arguments, prog_name="offload", standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(EXIT_RESUMABLE)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except Exception as error:
+        from orchestrator.cli.failure import explain
+
+        code = explain(error)
+        if code is None:
+            raise
+    sys.exit(code or 0)

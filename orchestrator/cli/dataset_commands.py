@@ -1,0 +1,60 @@
+"""Commands about the dataset: check, fingerprint, changed."""
+
+import sys
+from pathlib import Path
+
+import click
+
+from orchestrator.cli.options import json_option, print_json, settings_of, settings_options
+
+
+@click.command()
+@settings_options
+@json_option
+def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
+    """Check the dataset: every fault with its file and line; warnings are counted."""
+    from orchestrator import api
+
+    checked = api.check(settings_of(directory, config, sets))
+    if as_json:
+        print_json(checked.json())
+    else:
+        click.echo(checked.text())
+
+
+@click.command()
+@settings_options
+@json_option
+def fingerprint(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
+    """Print the dataset's fingerprint: the same on every machine, changed by every byte that matters."""
+    from orchestrator import api
+
+    digest = api.fingerprint(settings_of(directory, config, sets))
+    if as_json:
+        print_json({"fingerprint": digest})
+    else:
+        click.echo(digest)
+
+
+@click.command()
+@settings_options
+@json_option
+@click.option("--since", required=True, metavar="REV", help="A commit, tag or branch, such as HEAD~1.")
+def changed(
+    directory: Path, config: Path | None, sets: tuple[str, ...], since: str, *, as_json: bool
+) -> None:
+    """Say by git alone whether the dataset changed since REV: exit 0 if so, 1 if not.
+
+    Cheap, for skipping a job early. `offload train` knows better: it also sees changed settings.
+    """
+    from orchestrator import api
+
+    yes = api.changed(settings_of(directory, config, sets), since)
+    if as_json:
+        print_json({"changed": yes})
+    else:
+        click.echo("changed" if yes else "not changed")
+    sys.exit(0 if yes else 1)
+
+
+COMMANDS = (check, fingerprint, changed)

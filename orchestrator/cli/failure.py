@@ -1,0 +1,35 @@
+"""Which of our errors means which exit code, and how it is shown."""
+
+import sys
+
+from dataset.finding import DatasetError
+from infra.object_store import StoreError
+from orchestrator.console import plain
+from orchestrator.drive import InterruptedRunError
+from orchestrator.journal import JournalError
+from orchestrator.planning import PlanningError
+from orchestrator.registry import RegistryError
+from orchestrator.settings import SettingsError
+from orchestrator.training import NothingFeasibleError, TrainingFailedError
+from remote_job.spec import EXIT_RESUMABLE
+
+CODES: dict[type[Exception], int] = {
+    SettingsError: 2,
+    DatasetError: 1,
+    StoreError: 1,
+    RegistryError: 1,
+    JournalError: 1,
+    PlanningError: 1,
+    NothingFeasibleError: 1,
+    TrainingFailedError: 1,
+    InterruptedRunError: EXIT_RESUMABLE,
+}
+
+
+def explain(error: Exception) -> int | None:
+    """Print one of our errors and return its exit code; None for an error that is not ours."""
+    for kind, code in CODES.items():
+        if isinstance(error, kind):
+            sys.stderr.write(f"error: {plain(str(error))}\n")
+            return code
+    return None

@@ -1,0 +1,154 @@
+"""Commands about models: plan, train, models, pull, demo."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestrator.cli.options import (
+    console_of,
+    json_option,
+    print_json,
+    settings_of,
+    settings_options,
+    verbose_option,
+)
+
+if TYPE_CHECKING:
+    from orchestrator.api import Where
+
+WHERE = click.Choice(["auto", "cpu", "ec2"])
+
+
+@click.command()
+@settings_options
+@json_option
+@verbose_option
+@click.option("--on", "where", type=WHERE, default="auto", help="Decide for a place yourself.")
+@click.option(
+    "--calibrate/--no-calibrate",
+    default=None,
+    help="Measure a few training steps on this machine first, or never. By default only if Ultralytics is "
+    "installed; a measurement is kept for the next time.",
+)
+def plan(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    where: "Where",
+    *,
+    as_json: bool,
+    verbose: bool,
+    calibrate: bool | None,
+) -> None:
+    """Say how long the training takes and what it costs, wherever it could run. Spends nothing."""
+    from orchestrator import api
+    from orchestrator.receipt import receipt_text
+
+    report = api.plan(
+        settings_of(directory, config, sets),
+        on=where,
+        calibrate=calibrate,
+        console=console_of(verbose=verbose),
+    )
+    if as_json:
+        print_json(report.json())
+    else:
+        click.echo(receipt_text(report))
+
+
+@click.command()
+@settings_options
+@json_option
+@verbose_option
+@click.option("--on", "where", type=WHERE, default="auto", help="Decide for a place yourself.")
+@click.option("--calibrate/--no-calibrate", default=None, help="As for `offload plan`.")
+def train(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    where: "Where",
+    *,
+    as_json: bool,
+    verbose: bool,
+    calibrate: bool | None,
+) -> None:
+    """Train where it is cheapest and publish the model; skip what is already trained.
+
+    Interrupted or killed, the same command carries on from the last completed epoch.
+    """
+    from orchestrator import api
+    from orchestrator.training import trained_text
+
+    report = api.train(
+        settings_of(directory, config, sets),
+        on=where,
+        calibrate=calibrate,
+        console=console_of(verbose=verbose),
+        show_plan=None if as_json else click.echo,
+    )
+    if as_json:
+        print_json(report.json())
+    else:
+        click.echo(trained_text(report))
+
+
+@click.command()
+@settings_options
+@json_option
+def models(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
+    """List the published versions, newest first, and what the aliases mean."""
+    from orchestrator import api
+
+    listing = api.models(settings_of(directory, config, sets))
+    if as_json:
+        print_json(listing.json())
+    else:
+        click.echo(listing.text())
+
+
+@click.command()
+@settings_options
+@json_option
+@click.argument("destination", type=click.Path(path_type=Path))
+@click.option("--version", "wanted", default="stable", help="A version, its beginning, or an alias.")
+@click.option("--from", "source", metavar="URL", help="A store to pull from, instead of the configuration's.")
+def pull(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    destination: Path,
+    wanted: str,
+    source: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Download a model, verified, into DESTINATION (a file, or a folder that receives model.pt)."""
+    from orchestrator import api
+
+    if source is None:
+        pulled = api.pull(settings_of(directory, config, sets), destination, version=wanted)
+    else:
+        pulled = api.pull_from(source, destination, version=wanted)
+    if as_json:
+        print_json(pulled.json())
+    else:
+        click.echo(pulled.text())
+
+
+@click.command()
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("demo"),
+    help="Folder for dataset, store and pictures.",
+)
+@verbose_option
+def demo(into: Path, *, verbose: bool) -> None:
+    """Go the whole way on a generated dataset: plan, train on this CPU, publish, predict, skip."""
+    from orchestrator.demo import run_demo
+
+    run_demo(into.resolve(), console_of(verbose=verbose), click.echo)
+
+
+COMMANDS = (plan, train, models, pull, demo)

@@ -1,0 +1,71 @@
+"""Options that many commands share, and what they turn into."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from orchestrator.console import Console
+    from orchestrator.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def settings_options(command: F) -> F:
+    """Add `--config`, `--set` and `-C`, by which every command finds its settings."""
+    for option in (
+        click.option(
+            "--set",
+            "sets",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Override a setting, for example training.epochs=2.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="Configuration file; by default offload.toml or pyproject.toml, here or above.",
+        ),
+        click.option(
+            "-C",
+            "directory",
+            type=click.Path(path_type=Path, exists=True, file_okay=False),
+            default=Path(),
+            help="Run as if started in this folder.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on standard output."
+)
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show details.")
+
+
+def settings_of(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "Settings":
+    """Load the settings. Raises SettingsError."""
+    from orchestrator.settings import load_settings
+
+    return load_settings(directory.resolve(), file=config, overrides=sets, environment=os.environ)
+
+
+def console_of(*, verbose: bool) -> "Console":
+    """Return the console for standard error: live on a terminal, lines in a log."""
+    from orchestrator.console import Console, TerminalConsole
+
+    if sys.stderr.isatty() and not os.environ.get("CI"):
+        return TerminalConsole(sys.stderr, verbose=verbose)
+    return Console(sys.stderr, verbose=verbose)
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON object on standard output."""
+    import json
+
+    click.echo(json.dumps(value, indent=1, allow_nan=False))

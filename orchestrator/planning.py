@@ -1,0 +1,353 @@
+"""Make a plan: read the dataset, look into the store, measure or assume, decide. Spends nothing."""
+
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from dataset.fingerprint import fingerprint as fingerprint_of
+from dataset.snapshot import Snapshot
+from dataset.task import Task
+from dataset.tree import materialise
+from infra.object_store import ObjectStore
+from orchestrator import registry
+from orchestrator.calibrating import calibrate, calibration_key, can_calibrate, kept_calibration
+from orchestrator.console import Console
+from orchestrator.estimate import Estimate, estimate_cpu, estimate_cpu_prior, estimate_gpu_prior
+from orchestrator.interval import Interval
+from orchestrator.offers import TABLE, Offer, cpu_offer
+from orchestrator.plan import Decision, Limits, Option, PlanReport, decide, forced, judge
+from orchestrator.posterior import HistoryKey, Ratio, matching
+from orchestrator.run import Candidate, RunRecord
+from orchestrator.settings import Settings, is_weights
+from orchestrator.snapshots import snapshot_of
+from orchestrator.timing import family_of, history, ultralytics_minor
+from orchestrator.training_key import TrainingInputs, training_key, version_of
+from orchestrator.workload import Workload, workload
+from orchestrator.workspace import Workspace
+from remote_job.isolation import cores
+from remote_job.machine import memory
+from remote_job.result import Calibration
+from remote_job.spec import DatasetRef, TrainingSpec, Weights
+
+GIB = 2**30
+SCRATCH = "scratch"
+
+
+class PlanningError(Exception):
+    """There is nothing to plan with; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A decision, and everything that carrying it out needs."""
+
+    settings: Settings
+    snapshot: Snapshot
+    fingerprint: str
+    training_key: str
+    version: str
+    spec: TrainingSpec
+    report: PlanReport
+    candidates: tuple[Candidate, ...]
+    machine: str
+    is_forced: bool
+    predicted_seconds: float | None
+    weights_path: Path | None = None
+    model_file: Path | None = None
+
+    def run_record(
+        self, run: str, *, now: float, commit: str | None, repository: str | None, resumes: str | None
+    ) -> RunRecord:
+        """Return the run that carries this plan out, beginning now."""
+        limits = self.settings.limits
+        cpu = next((o for o in self.report.options if o.where == "cpu"), None)
+        chosen = self.report.decision.option
+        return RunRecord(
+            id=run,
+            training_key=self.training_key,
+            fingerprint=self.fingerprint,
+            version=self.version,
+            created_at=now,
+            deadline_at=now + limits.deadline.total_seconds(),
+            max_cost_usd=limits.max_cost_usd,
+            on_overrun=limits.on_overrun,
+            max_attempts=self.settings.ec2.max_attempts,
+            why=self.report.decision.why,
+            candidates=self.candidates,
+            forced=self.is_forced,
+            estimate=chosen.interval if chosen else Interval(0, 0, 0),
+            predicted_seconds=self.predicted_seconds if chosen and chosen.where == "cpu" else None,
+            dataset_name=self.settings.dataset.path,
+            cpu_estimate=cpu.interval if cpu else None,
+            resumes=resumes,
+            spec=self.spec.model_copy(update={"run": run}),
+            commit=commit,
+            repository=repository,
+        )
+
+
+@dataclass
+class Planning:
+    """Plans the training that the settings describe. `offers` are EC2's; None for the built-in table."""
+
+    settings: Settings
+    store: ObjectStore
+    workspace: Workspace
+    console: Console
+    offers: Sequence[Offer] | None = None
+
+    def plan(
+        self,
+        *,
+        on: Literal["auto", "cpu", "ec2"] = "auto",
+        calibrate: bool | None = None,
+        only_if_it_matters: bool = False,
+    ) -> Planned:
+        """Decide where to train.
+
+        Args:
+            on: Where, if somebody decided already.
+            calibrate: Measure this machine; None: if Ultralytics is installed.
+            only_if_it_matters: Do not measure where the prior alone decides already.
+
+        Raises:
+            DatasetError: the dataset cannot be trained on.
+            PlanningError: model or weights are not to be had.
+            StoreError: the store did not answer.
+        """
+        snapshot = snapshot_of(self.settings, self.workspace)
+        fingerprint = fingerprint_of(snapshot)
+        weights = self._weights()
+        model_file = self._model_file()
+        inputs = self._inputs(snapshot, fingerprint, weights, model_file)
+        key = training_key(inputs)
+        version = version_of(key)
+        spec = self._spec(inputs, key, weights)
+        work = self._workload(snapshot)
+        done = registry.manifest_of(self.store, version)
+        measured = None
+        limits = self._limits()
+        past = tuple(history(self.store))
+        if done is None and calibrate is not False and on != "ec2":
+            prior = self._on_cpu(work, None, past)
+            wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))
+            measured = self._calibration(spec, snapshot, fingerprint, model_file, measure=wanted)
+        cpu = self._on_cpu(work, measured, past)
+        options = self._options(work, cpu, limits, past)
+        decision = self._decide(options, limits, on)
+        report = PlanReport(
+            fingerprint=fingerprint,
+            training_key=key,
+            already_trained=done.version if done else None,
+            images=snapshot.images,
+            dataset_bytes=snapshot.bytes,
+            options=options,
+            decision=decision,
+            notes=cpu.notes,
+        )
+        return Planned(
+            settings=self.settings,
+            snapshot=snapshot,
+            fingerprint=fingerprint,
+            training_key=key,
+            version=version,
+            spec=spec,
+            report=report,
+            candidates=_candidates(decision, options, on),
+            machine=self._machine(measured),
+            is_forced=on != "auto",
+            predicted_seconds=cpu.point,
+            weights_path=Path(weights.path) if weights and weights.path else None,
+            model_file=model_file,
+        )
+
+    def _limits(self) -> Limits:
+        limits = self.settings.limits
+        # A job on a runner is ended from outside; a machine of one's own has no such limit.
+        on_runner = bool(os.environ.get("GITHUB_ACTIONS"))
+        return Limits(
+            deadline_s=limits.deadline.total_seconds(),
+            max_cost_usd=limits.max_cost_usd,
+            value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
+            ci_limit_s=limits.ci_limit.total_seconds() if on_runner else None,
+        )
+
+    def _weights(self) -> Weights | None:
+        training = self.settings.training
+        reference = training.model if training.init_from == SCRATCH else training.init_from
+        if not is_weights(reference):
+            return None
+        from remote_job.weights import resolve
+
+        return resolve(reference, store=self.store, cache=self.workspace.weights)
+
+    def _model_file(self) -> Path | None:
+        """Return the model definition if it is a file of the user's, None if it is a name Ultralytics knows."""
+        name = self.settings.training.model
+        path = self.settings.root / name
+        if path.is_file():
+            return path
+        if "/" in name and not is_weights(name):
+            raise PlanningError(f"training.model: there is no file {name} (looked in {self.settings.root})")
+        return None
+
+    def _inputs(
+        self, snapshot: Snapshot, fingerprint: str, weights: Weights | None, model_file: Path | None
+    ) -> TrainingInputs:
+        training = self.settings.training
+        entry = training.entrypoint
+        return TrainingInputs(
+            fingerprint=fingerprint,
+            task=str(snapshot.task),
+            model=training.model,
+            model_definition=_sha256(model_file) if model_file else None,
+            weights_sha256=weights.sha256 if weights else None,
+            epochs=training.epochs,
+            image_size=training.image_size,
+            batch=training.batch,
+            seed=training.seed,
+            hyperparameters=training.hyperparameters,
+            entrypoint=entry,
+            entrypoint_sha256=_code_sha256(self.settings.root, entry) if entry else None,
+        )
+
+    def _spec(self, inputs: TrainingInputs, key: str, weights: Weights | None) -> TrainingSpec:
+        training = self.settings.training
+        return TrainingSpec(
+            run="plan",
+            attempt=1,
+            training_key=key,
+            task=Task(inputs.task),
+            dataset=DatasetRef(fingerprint=inputs.fingerprint, archive=f"datasets/{inputs.fingerprint}.tar"),
+            model=inputs.model,
+            weights=weights,
+            epochs=inputs.epochs,
+            image_size=inputs.image_size,
+            batch=inputs.batch,
+            seed=inputs.seed,
+            hyperparameters=training.hyperparameters,
+            entrypoint=inputs.entrypoint,
+            speed=training.speed,
+            output="",
+        )
+
+    def _workload(self, snapshot: Snapshot) -> Workload:
+        training = self.settings.training
+        pixels = sum(s.width * s.height for s in snapshot.samples)
+        return workload(
+            task=snapshot.task,
+            model=training.model,
+            image_size=training.image_size,
+            batch=training.batch,
+            epochs=training.epochs,
+            train_images=snapshot.images["train"],
+            val_images=snapshot.images["val"],
+            hyperparameters=training.hyperparameters,
+            megapixels=pixels / len(snapshot.samples) / 1e6 or None,
+            dataset_bytes=snapshot.bytes,
+        )
+
+    def _machine(self, measured: Calibration | None) -> str:
+        return f"cpu-{cores()}" + ("" if measured else "-prior")
+
+    def _past(self, past: tuple[Ratio, ...], machine: str) -> tuple[Ratio, ...]:
+        training = self.settings.training
+        key = HistoryKey(machine, ultralytics_minor(), self.settings.dataset.path, family_of(training.model))
+        return matching(past, key)
+
+    def _on_cpu(self, work: Workload, measured: Calibration | None, past: tuple[Ratio, ...]) -> Estimate:
+        known = self._past(past, self._machine(measured))
+        if measured is None:
+            return estimate_cpu_prior(work, cores(), history=known)
+        exact = replace(work, gflops_640=max(measured.gflops, 1e-3) * (640 / work.image_size) ** 2)
+        return estimate_cpu(exact, measured, history=known)
+
+    @staticmethod
+    def _decided_by(prior: Estimate, limits: Limits, on: str) -> bool:
+        """Whether a measurement could not change the decision: the CPU fits even by the wide prior."""
+        fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
+        return on == "cpu" or fits
+
+    def _calibration(
+        self,
+        spec: TrainingSpec,
+        snapshot: Snapshot,
+        fingerprint: str,
+        model_file: Path | None,
+        *,
+        measure: bool,
+    ) -> Calibration | None:
+        if spec.entrypoint is not None:
+            return None  # what a stranger's training takes is not in ours
+        key = calibration_key(spec, len(snapshot.samples))
+        kept = kept_calibration(self.workspace, key)
+        if kept is not None or not measure or not can_calibrate():
+            return kept
+        tree = materialise(snapshot, self.workspace.tree(fingerprint))
+        local = spec.model_copy(
+            update={
+                "dataset": DatasetRef(fingerprint=fingerprint, tree=str(tree)),
+                "model": str(model_file) if model_file else spec.model,
+            }
+        )
+        return calibrate(local, self.workspace, key, self.console)
+
+    def _options(
+        self, work: Workload, cpu: Estimate, limits: Limits, past: tuple[Ratio, ...]
+    ) -> tuple[Option, ...]:
+        here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
+        settings = self.settings.ec2
+        markets = {"spot": {"spot"}, "on-demand": {"on-demand"}}.get(settings.market, {"spot", "on-demand"})
+        rented = []
+        for offer in self.offers if self.offers is not None else TABLE:
+            wanted = offer.instance_type in settings.instance_types and offer.region in settings.regions
+            if wanted and offer.market in markets and offer.gpu is not None:
+                known = self._past(past, offer.instance_type or "")
+                estimate = estimate_gpu_prior(work, offer.gpu, offer.vcpus, history=known)
+                rented.append(judge(offer, estimate, limits))
+        return (here, *rented)
+
+    def _decide(self, options: tuple[Option, ...], limits: Limits, on: str) -> Decision:
+        epochs = self.settings.training.epochs
+        if on == "cpu":
+            return forced("cpu", options, limits, epochs=epochs)
+        if on == "ec2":
+            return forced("ec2", options, limits, epochs=epochs)
+        return decide(options, limits, epochs=epochs)
+
+
+def _candidates(decision: Decision, options: tuple[Option, ...], on: str) -> tuple[Candidate, ...]:
+    """Return what a run may try: the chosen option first, then the feasible ones by their likely cost.
+
+    A run on the CPU stays there. One on EC2 may fall back to the CPU where that was feasible too.
+    """
+    chosen = decision.option
+    if chosen is None:
+        return ()
+    if chosen.where == "cpu":
+        return (Candidate(offer=chosen.offer, seconds=chosen.interval),)
+    rented = [o for o in options if o.where == "ec2" and o.feasible and o is not chosen]
+    rented.sort(key=lambda o: (o.market != "spot", o.cost_likely))
+    fallback = [o for o in options if o.where == "cpu" and o.feasible and on == "auto"]
+    return tuple(Candidate(offer=o.offer, seconds=o.interval) for o in (chosen, *rented, *fallback))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _code_sha256(root: Path, entrypoint: str) -> str:
+    """Return one digest of a user's training code: its module, or every module of its package."""
+    first = entrypoint.partition(":")[0].split(".")[0]
+    package = root / first
+    files = sorted(package.rglob("*.py")) if package.is_dir() else [root / f"{first}.py"]
+    missing = [f for f in files if not f.is_file()]
+    if missing or not files:
+        raise PlanningError(f"training.entrypoint: there is no {first} in {root}")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.relative_to(root).as_posix()}\0{_sha256(file)}\n".encode())
+    return digest.hexdigest()

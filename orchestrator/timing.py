@@ -1,0 +1,77 @@
+"""What trainings really took, kept in the store: the estimator learns from it."""
+
+import importlib.metadata
+from collections.abc import Iterator
+
+from pydantic import ValidationError
+
+from infra.object_store import ObjectStore, StoreError
+from orchestrator.posterior import HistoryKey, Ratio
+from orchestrator.run import RunRecord
+from remote_job.result import TrainingResult
+from remote_job.wire import Wire
+
+MOST_RECENT = 200
+"""Timings read back at most: older ones say little of today's machines and releases."""
+
+
+class Timing(Wire):
+    """One training that is over; `predicted` is the uncorrected estimate, both in seconds of one process."""
+
+    format: int = 1
+    run: str
+    machine: str
+    ultralytics: str
+    dataset: str
+    family: str
+    predicted: float
+    actual: float
+
+
+def ultralytics_minor() -> str:
+    """Return the minor version of the Ultralytics that would train here, "" where it is not installed."""
+    try:
+        return ".".join(importlib.metadata.version("ultralytics").split(".")[:2])
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def family_of(model: str) -> str:
+    """Return a model's family: what is left of `weights/yolo26n-seg.pt` is `yolo26-seg`."""
+    stem = model.rsplit("/", 1)[-1].split(".", 1)[0]
+    base, dash, task = stem.partition("-")
+    return base.rstrip("nsmlx") + dash + task
+
+
+def record_timing(store: ObjectStore, run: RunRecord, result: TrainingResult, machine: str) -> None:
+    """Keep what a run took, if it was trained in one go from its first epoch and its time was predicted."""
+    timings = result.timings
+    whole = len(timings.epoch_train) == result.epochs and not result.stopped_early
+    if not whole or run.predicted_seconds is None or timings.total <= 0:
+        return
+    timing = Timing(
+        run=run.id,
+        machine=machine,
+        ultralytics=ultralytics_minor(),
+        dataset=run.dataset_name,
+        family=family_of(run.spec.model),
+        predicted=run.predicted_seconds,
+        actual=timings.total,
+    )
+    store.put(f"timings/{run.id}.json", timing.model_dump_json(indent=1).encode())
+
+
+def history(store: ObjectStore) -> Iterator[Ratio]:
+    """Yield what is known of past trainings; what cannot be read says nothing, and is no reason to stop."""
+    try:
+        recent = sorted(store.list("timings/"), key=lambda info: info.modified)[-MOST_RECENT:]
+        for info in recent:
+            body, _ = store.read(info.key)
+            try:
+                timing = Timing.model_validate_json(body)
+                key = HistoryKey(timing.machine, timing.ultralytics, timing.dataset, timing.family)
+                yield Ratio(timing.predicted, timing.actual, key)
+            except (ValidationError, ValueError):
+                continue
+    except StoreError:
+        return

@@ -1,0 +1,205 @@
+"""`offload train`: from the settings to the published model, whoever began and wherever it trains."""
+
+import os
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dataset.tree import materialise
+from infra.object_store import ObjectStore
+from orchestrator import registry
+from orchestrator.console import Console
+from orchestrator.drive import Cloud, Drive
+from orchestrator.driver import Driver
+from orchestrator.interval import Interval
+from orchestrator.journal import Journal
+from orchestrator.planning import Planned
+from orchestrator.quantity import human_duration, human_money
+from orchestrator.run import Outcome, RunRecord
+from orchestrator.run_on_cpu import LocalTraining
+from orchestrator.timing import record_timing
+from orchestrator.workspace import Workspace
+
+MANY_RUNS = 50
+"""More runs than this for one command would be a fault of ours, not of the world."""
+
+
+class TrainingFailedError(Exception):
+    """The run ended without a model; the text says why and what to do."""
+
+
+class NothingFeasibleError(Exception):
+    """No option fits the limits; nothing was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What `offload train` did. `seconds` is wall time of this command, `cost_usd` what the run cost."""
+
+    status: Literal["trained", "already_trained"]
+    version: str
+    run: str
+    training_key: str
+    sha256: str
+    metrics: Mapping[str, float]
+    seconds: float
+    estimate: Interval | None
+    cost_usd: float
+    where: str = "cpu"
+    model_url: str | None = None
+    stable_moved: bool = False
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return asdict(self) | {"estimate": asdict(self.estimate) if self.estimate else None}
+
+
+@dataclass
+class Training:
+    """One `train` command. `cloud_for` gives access to EC2 where the plan needs it."""
+
+    planned: Planned
+    store: ObjectStore
+    workspace: Workspace
+    console: Console
+    cloud: Cloud | None = None
+    driver: Driver | None = None
+    clock: Callable[[], float] = time.time
+
+    def run(self) -> TrainReport:
+        """Train and publish, or say that it was done.
+
+        Raises:
+            NothingFeasibleError: the plan found nothing that fits; nothing was started.
+            TrainingFailedError: the run ended without a model.
+            InterruptedRunError: this process was told to end; the run stays open.
+        """
+        began = self.clock()
+        done = registry.manifest_of(self.store, self.planned.version)
+        if done is not None:
+            return self._already_trained(done, began)
+        journal = Journal(self.store)
+        driver = self.driver or Driver()
+        outcome, run = Outcome(status="failed", at=began), None
+        for _ in range(MANY_RUNS):
+            record, is_new = self._open_run(journal)
+            if record.id == (run.id if run else None):
+                break
+            run = record
+            outcome = self._drive(run, journal, driver)
+            # An open run of an earlier command may have been past its deadline before we came: its
+            # checkpoint is good, and a new run carries on from there.
+            if outcome.status == "published" or is_new:
+                break
+        if run is None or outcome.status != "published":
+            raise TrainingFailedError(f"run {run.id if run else '?'} {outcome.status}: {outcome.message}")
+        return self._published(run, journal, began)
+
+    def _open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
+        """Return the open run of this training, or begin one; and whether we began it."""
+        earlier = journal.runs_of(self.planned.training_key)
+        if earlier and journal.outcome(earlier[-1].id) is None:
+            run = earlier[-1]
+            self.console.stage(f"carrying on with run {run.id}")
+            return run, False
+        if not self.planned.candidates:
+            raise NothingFeasibleError(self.planned.report.decision.why)
+        previous = next((r.id for r in reversed(earlier) if journal.checkpoint(r.id) is not None), None)
+        record = self.planned.run_record(
+            journal.next_id(self.planned.training_key),
+            now=self.clock(),
+            commit=commit_of(self.planned.settings.root),
+            repository=os.environ.get("GITHUB_REPOSITORY"),
+            resumes=previous,
+        )
+        if previous is not None:
+            journal.copy_checkpoint(previous, record.id)
+        self.console.stage(f"beginning run {record.id}")
+        return journal.begin(record), True
+
+    def _drive(self, run: RunRecord, journal: Journal, driver: Driver) -> Outcome:
+        planned = self.planned
+
+        def tree() -> Path:
+            return materialise(planned.snapshot, self.workspace.tree(planned.fingerprint))
+
+        cpu = LocalTraining(
+            tree=tree,
+            work=self.workspace.work,
+            store=planned.settings.store_ref(),
+            console=self.console,
+            renew=lambda: driver.claim(self.store, run.id),
+            weights=lambda: planned.weights_path,
+            model_file=planned.model_file,
+        )
+        drive = Drive(run, journal, driver, cpu, self.console, cloud=self.cloud, clock=self.clock)
+        return drive.to_end()
+
+    def _already_trained(self, manifest: registry.Manifest, began: float) -> TrainReport:
+        moved = registry.complete(self.store, manifest, again=True)
+        return self._report("already_trained", manifest, began, stable_moved=moved)
+
+    def _published(self, run: RunRecord, journal: Journal, began: float) -> TrainReport:
+        manifest = registry.manifest_of(self.store, run.version)
+        if manifest is None:
+            raise TrainingFailedError(f"run {run.id} says that {run.version} is published, and it is not")
+        result = journal.result(run.id)
+        if result is not None and manifest.run == run.id:
+            record_timing(self.store, run, result, self.planned.machine)
+        self.workspace.forget_run(run.id)
+        self.workspace.forget_trees(but=run.fingerprint)
+        return self._report("trained", manifest, began, stable_moved=True)
+
+    def _report(
+        self,
+        status: Literal["trained", "already_trained"],
+        manifest: registry.Manifest,
+        began: float,
+        *,
+        stable_moved: bool,
+    ) -> TrainReport:
+        return TrainReport(
+            status=status,
+            version=manifest.version,
+            run=manifest.run,
+            training_key=manifest.training_key,
+            sha256=manifest.model.sha256,
+            metrics=manifest.metrics,
+            seconds=round(self.clock() - began, 3),
+            estimate=manifest.seconds.estimated,
+            cost_usd=manifest.cost_usd,
+            where=manifest.where,
+            model_url=self.store.public_url(registry.model_key(manifest.version)),
+            stable_moved=stable_moved,
+        )
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that is checked out, None outside a git repository."""
+    command = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+def trained_text(report: TrainReport) -> str:
+    """Return what `offload train` did, for a person."""
+    score = "  ".join(f"{k} {v:.3f}" for k, v in sorted(report.metrics.items()) if k in _SHOWN)
+    if report.status == "already_trained":
+        moved = "; stable points at it again" if report.stable_moved else ""
+        return f"already trained: version {report.version}{moved} (key {report.training_key[:16]})  {score}".rstrip()
+    estimate = f", {human_duration(report.estimate.likely)} were likely" if report.estimate else ""
+    where = "this CPU" if report.where == "cpu" else report.where
+    return (
+        f"published version {report.version}  {score}\n"
+        f"trained on {where} in {human_duration(report.seconds)}{estimate}; cost {human_money(report.cost_usd)}; "
+        f"sha256 {report.sha256[:16]}"
+    )
+
+
+_SHOWN = ("map50", "map50_95", "top1")
