@@ -10,6 +10,7 @@ import io
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("dataset", "infra", "orchestrator", "remote_job")
@@ -31,22 +32,30 @@ class Wheel:
         return hashlib.sha256(self.body).hexdigest()
 
 
-def pack_wheel(version: str, root: Path | None = None) -> Wheel:
+def own_version() -> str:
+    """Return the version of the code that runs; "0" for a checkout that is not installed."""
+    try:
+        return version("gpu-offload")
+    except PackageNotFoundError:
+        return "0"
+
+
+def pack_wheel(release: str, root: Path | None = None) -> Wheel:
     """Pack our packages.
 
     Args:
-        version: of the distribution.
+        release: the version that the wheel says it has.
         root: the folder that holds the packages; where this module was imported from by default.
     """
     root = root or Path(__file__).parent.parent
-    info = f"gpu_offload-{version}.dist-info"
+    info = f"gpu_offload-{release}.dist-info"
     files = {
         path.relative_to(root).as_posix(): path.read_bytes()
         for package in PACKAGES
         for path in sorted((root / package).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
-    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: gpu-offload\nVersion: {version}\n".encode()
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: gpu-offload\nVersion: {release}\n".encode()
     files[f"{info}/WHEEL"] = (
         b"Wheel-Version: 1.0\nGenerator: gpu-offload\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
     )
@@ -59,7 +68,7 @@ def pack_wheel(version: str, root: Path | None = None) -> Wheel:
             entry.compress_type = zipfile.ZIP_DEFLATED
             entry.external_attr = 0o644 << 16
             archive.writestr(entry, body)
-    return Wheel(f"gpu_offload-{version}-py3-none-any.whl", memory.getvalue())
+    return Wheel(f"gpu_offload-{release}-py3-none-any.whl", memory.getvalue())
 
 
 def _digest(body: bytes) -> str:
