@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from dataset.snapshot import Sample, Snapshot, read_snapshot
     from dataset.split import SplitRule, assign
     from dataset.task import Task
-    from dataset.tree import TreeInfo, materialise, read_tree
+    from dataset.tree import materialise
+    from dataset.tree_info import TreeInfo, read_tree
 
 __all__ = [
     "CorruptArchiveError",
@@ -49,7 +50,7 @@ _HOME = {
     "Snapshot": "snapshot",
     "SplitRule": "split",
     "Task": "task",
-    "TreeInfo": "tree",
+    "TreeInfo": "tree_info",
     "UnknownRevisionError": "change",
     "assign": "split",
     "changed_since": "change",
@@ -57,7 +58,7 @@ _HOME = {
     "materialise": "tree",
     "pack": "archive",
     "read_snapshot": "snapshot",
-    "read_tree": "tree",
+    "read_tree": "tree_info",
     "unpack": "archive",
 }
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from dataset.finding import DatasetError, error
-from dataset.tree import DESCRIPTION, TreeFile, TreeInfo, decode, make_folders, read_tree, replace_tree
+from dataset.tree import make_folders, replace_tree
+from dataset.tree_info import DESCRIPTION, TreeFile, TreeInfo, decode, read_tree
 
 MAX_DESCRIPTION: Final = 1 << 30
 MAX_BYTES: Final = 1 << 40

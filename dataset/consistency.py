@@ -66,9 +66,13 @@ class Check:
             )
             self._findings.append(error("", "no-labels", message))
             return
-        for image in bare:
-            message = "has no label and counts as background; an empty label file says so on purpose"
-            self._findings.append(warning(names[image], "no-label", message))
+        if bare:
+            some = ", ".join(names[image] for image in bare[:5]) + (", ..." if len(bare) > 5 else "")
+            message = (
+                f"{len(bare)} of {len(self._samples)} images have no label and count as background ({some}); "
+                "an empty label file says so on purpose"
+            )
+            self._findings.append(warning("", "no-label", message))
 
     @property
     def _by_folders(self) -> bool:
@@ -122,7 +126,8 @@ class Check:
         if self._shape is not None and given in (None, Task.POSE):
             return Task.POSE
         if given is Task.SEGMENT or (given is None and polygons and not boxes):
-            for name in boxes:
+            for label in boxes:
+                name = self._samples.inventory.names[label]
                 message = (
                     "holds boxes, but segmentation learns from polygons; draw polygons or change the task"
                 )
@@ -136,16 +141,15 @@ class Check:
             self._findings.append(warning("", "mixed-labels", message))
         return given or Task.DETECT
 
-    def _kinds(self) -> tuple[list[str], list[str]]:
-        """Return the labels that hold boxes and those that hold polygons."""
-        inventory, boxes, polygons = self._samples.inventory, list[str](), list[str]()
+    def _kinds(self) -> tuple[array[int], array[int]]:
+        """Return the positions of the labels that hold boxes and of those that hold polygons."""
+        inventory, boxes, polygons = self._samples.inventory, array("I"), array("I")
         if self._shape is not None:
             return boxes, polygons
         for _, label, _ in self._samples.columns():
-            if label < 0 or not inventory.checked[label] or not inventory.facts[3 * label]:
-                continue
-            widest = inventory.facts[3 * label + 1] >> 16
-            (polygons if widest > 6 else boxes).append(inventory.names[label])
+            if label >= 0 and inventory.checked[label] and inventory.facts[3 * label]:
+                widest = inventory.facts[3 * label + 1] >> 16
+                (polygons if widest > 6 else boxes).append(label)
         return boxes, polygons
 
     def _class_sizes(self) -> None:
@@ -175,7 +179,7 @@ class Check:
             if label >= 0 and inventory.checked[label]:
                 highest[label] = inventory.facts[3 * label + 2]
         count = max(highest, default=0)
-        if not named:
+        if not named and len(self._samples):
             if count > 10_000:
                 message = f"class {count - 1} is used and no class is named; name the classes"
                 self._findings.append(error("", "no-classes", message))

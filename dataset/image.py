@@ -57,7 +57,8 @@ class ImageError(Exception):
 
 def suffix(name: str) -> str:
     """Return a file name's extension in lower case, without its dot."""
-    return name.rpartition(".")[2].lower() if "." in name else ""
+    _, dot, end = name.rpartition(".")
+    return end.lower() if dot else ""
 
 
 def natural(facts: ImageFacts, name: str) -> bool:

@@ -56,14 +56,8 @@ class Names(Sequence[str]):
         """Whether every path is plain ASCII."""
         return self._blob.isascii()
 
-    def is_at(self, index: int, name: str) -> bool:
-        """Whether the path at `index` is `name`; False beyond the end."""
-        return index < len(self) and self[index] == name
-
-    def find(self, name: str, hint: int = 0) -> int:
-        """Return the position of a name, -1 where it is not; `hint` is looked at first."""
-        if self.is_at(hint, name):
-            return hint
+    def find(self, name: str) -> int:
+        """Return the position of a name, -1 where it is not."""
         position = bisect_left(self, name)
         return position if position < len(self) and self[position] == name else -1
 

@@ -15,6 +15,7 @@ from dataset.image import ImageError, check_image, natural
 from dataset.inventory import Facts, Inventory, Read, context_of, take_inventory
 from dataset.label import MAX_BYTES, check_label
 from dataset.layout import Layout, Listing, is_image, label_name, list_dataset
+from dataset.names import Names
 from dataset.split import SPLITS, Split, SplitRule
 from dataset.task import Task
 
@@ -249,31 +250,52 @@ class _Inspector:
         return (facts.rows, columns, facts.max_class + 1), findings
 
 
+class _Labels:
+    """Finds labels by name, quickest when asked in order: images and labels are sorted alike, as a rule."""
+
+    def __init__(self, names: Names) -> None:
+        self._names = names
+        self._ahead = ((at, name) for at, name in enumerate(names) if name.endswith(".txt"))
+        self._at: int
+        self._name: str | None
+        self._at, self._name = next(self._ahead, (-1, None))
+        self._last = ""
+
+    def find(self, wanted: str) -> int:
+        """Return the position of a label, -1 where it is not."""
+        if wanted < self._last:
+            return self._names.find(wanted)
+        self._last = wanted
+        while self._name is not None and self._name < wanted:
+            self._at, self._name = next(self._ahead, (-1, None))
+        return self._at if self._name == wanted else -1
+
+
 def _pair(
     listing: Listing, inventory: Inventory, classes: tuple[str, ...], findings: list[Finding]
 ) -> tuple[Samples, list[str]]:
     """Join each image to its label; also return the labels that belong to no image."""
-    names, samples = listing.names, Samples(inventory)
+    names, samples, labels = listing.names, Samples(inventory), _Labels(listing.names)
     indices = {name: index for index, name in enumerate(classes)}
+    class_of, splits_of = listing.class_of, listing.splits_of
     used = bytearray(len(names))
-    hint = 0
     for position, name in enumerate(names):
         if not is_image(name):
             continue
         label, class_index = -1, -1
-        if listing.class_of is not None:
-            class_index = indices.get(listing.class_of(name), -1)
+        if class_of is not None:
+            class_index = indices.get(class_of(name), -1)
         else:
-            wanted = label_name(name)
-            label = position + 1 if names.is_at(position + 1, wanted) else names.find(wanted, hint)
+            label = labels.find(label_name(name))
             if label >= 0:
-                hint = label + 1
-                used[label] |= 1
-                if used[label] & 2:
-                    message = f"shares {wanted} with another image; rename one of the images"
+                if used[label]:
+                    message = f"shares {names[label]} with another image; rename one of the images"
                     findings.append(warning(name, "shared-label", message))
-                used[label] |= 2
-        for split in sorted(set(listing.splits_of(name)), key=SPLITS.index):
+                used[label] = 1
+        splits = splits_of(name)
+        for split in splits if len(splits) < 2 else sorted(splits, key=SPLITS.index):
             samples.add(position, label, split, class_index)
+    if class_of is not None:
+        return samples, []
     orphans = [name for at, name in enumerate(names) if not used[at] and not is_image(name)]
     return samples, orphans

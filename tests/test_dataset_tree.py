@@ -12,7 +12,8 @@ from dataset.sample import generate
 from dataset.snapshot import read_snapshot
 from dataset.split import SplitRule
 from dataset.task import Task
-from dataset.tree import materialise, read_tree, refingerprint
+from dataset.tree import materialise, read_tree
+from dataset.tree_info import refingerprint
 
 
 def listing(folder):
