@@ -104,7 +104,7 @@ def check(settings: Settings) -> Checked:
 
 
 def changed(settings: Settings, since: str) -> bool:
-    """Say by git whether the dataset changed since a revision. Raises ChangeError."""
+    """Say by git whether the dataset changed since a revision. Raises UnknownRevisionError, NotARepositoryError."""
     return changed_since(settings.dataset_path, since)
 
 

@@ -2,9 +2,11 @@
 
 import sys
 
+from dataset.change import NotARepositoryError, UnknownRevisionError
 from dataset.finding import DatasetError
 from infra.object_store import StoreError
 from orchestrator.console import plain
+from orchestrator.demo import DemoError
 from orchestrator.drive import InterruptedRunError
 from orchestrator.journal import JournalError
 from orchestrator.planning import PlanningError
@@ -16,6 +18,10 @@ from remote_job.spec import EXIT_RESUMABLE
 CODES: dict[type[Exception], int] = {
     SettingsError: 2,
     DatasetError: 1,
+    # `offload changed` says "not changed" with 1, so what keeps it from knowing must be something else.
+    UnknownRevisionError: 2,
+    NotARepositoryError: 2,
+    DemoError: 1,
     StoreError: 1,
     RegistryError: 1,
     JournalError: 1,
