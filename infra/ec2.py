@@ -1,9 +1,7 @@
 """EC2 as we wish it were: everything about an instance said in one launch, and found again by its run."""
 
 import hashlib
-import random
 import re
-import time
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -18,9 +16,11 @@ from infra.network import (
     ATTEMPT_TAG,
     EXPIRES_TAG,
     RUN_TAG,
+    TRIES,
     Network,
     Subnet,
     parse_time,
+    pause,
     run_filter,
     tags,
     tags_of,
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
 
 Market = Literal["spot", "on-demand"]
-LAUNCH_TRIES = 5
 
 SPOT_RECLAIMS = {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"}
 """State reasons of an instance that AWS took back."""
@@ -189,7 +188,7 @@ class Ec2(Network):
         return self._make_client(attempts=1)
 
     def launch(self, request: LaunchRequest) -> Instance:
-        """Launch, in one call. Repeating it with an equal request gives the same instance.
+        """Launch, in one call. Repeating it with an equal request gives the same instance, be it terminated by now.
 
         Raises:
             CloudError: Its `retry` says whether another offer is worth a try. After an EndpointError,
@@ -197,14 +196,14 @@ class Ec2(Network):
         """
         operation = f"launching {request.instance_type} ({request.market}) in {request.subnet.zone}"
         parameters = launch_parameters(request)
-        for attempt in range(LAUNCH_TRIES):
+        for attempt in range(TRIES):
             try:
                 with aws_errors(operation):
                     return _instance(self._launcher.run_instances(**parameters)["Instances"][0])
             except CloudError as error:
-                if error.retry != "same" or attempt == LAUNCH_TRIES - 1:
+                if error.retry != "same" or attempt == TRIES - 1:
                     raise
-                _pause(attempt)
+                pause(attempt)
         raise AssertionError  # the loop returns or raises
 
     def check_launch(self, request: LaunchRequest) -> None:
@@ -291,12 +290,12 @@ class Ec2(Network):
 
     def _forgotten(self, instance_id: str) -> bool:
         """Whether EC2 still does not know an instance after it had some seconds to learn of it."""
-        for attempt in range(LAUNCH_TRIES):
+        for attempt in range(TRIES):
             with suppress(NotYetVisibleError):
                 with aws_errors(f"terminating {instance_id}"):
                     self._client.terminate_instances(InstanceIds=[instance_id])
                 return False
-            _pause(attempt)
+            pause(attempt)
         return True
 
 
@@ -344,8 +343,3 @@ def _volume(item: Mapping[str, Any]) -> Volume:
         attached_to=attachments[0].get("InstanceId") if attachments else None,
         expires=parse_time(found.get(EXPIRES_TAG)),
     )
-
-
-def _pause(attempt: int) -> None:
-    """Wait before another try: half a second and doubling, by chance between half and all of it."""
-    time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - spreads callers, keeps no secret

@@ -1,6 +1,8 @@
 """Where an instance stands in the network: its subnet, and a security group of one address and one port per run."""
 
+import random
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +24,9 @@ from infra.errors import (
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef, IpPermissionTypeDef, TagTypeDef
+
+TRIES = 5
+"""How often a call is made that fails for a reason that passes."""
 
 RUN_TAG = "gpu-offload:run"
 ATTEMPT_TAG = "gpu-offload:attempt"
@@ -157,7 +162,15 @@ class Network:
                 group_id = self._group_in(vpc, name)
                 if group_id is None:
                     raise
-        self._set_ingress(group_id, ingress_cidr, port)
+        for attempt in range(TRIES):
+            try:
+                self._set_ingress(group_id, ingress_cidr, port)
+            except NotYetVisibleError:  # a group is not known everywhere at once
+                if attempt == TRIES - 1:
+                    raise
+                pause(attempt)
+            else:
+                break
         return group_id
 
     def delete_security_group(self, group_id: str) -> bool:
@@ -269,6 +282,11 @@ def parse_time(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def pause(attempt: int) -> None:
+    """Wait before another try: half a second and doubling, by chance between half and all of it."""
+    time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - spreads callers, keeps no secret
 
 
 def _subnet(item: Mapping[str, Any]) -> Subnet:

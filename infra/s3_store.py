@@ -4,9 +4,7 @@ import hashlib
 import random
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import UTC, datetime
 from functools import cached_property
@@ -33,19 +31,17 @@ from infra.object_store import (
     write_verified,
 )
 from infra.s3_errors import UNREACHABLE, code_of, status_of, store_errors
+from infra.s3_parts import upload_parts
 
 if TYPE_CHECKING:
     import boto3
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
 
 Names: TypeAlias = list[str]
-Parts: TypeAlias = "list[CompletedPartTypeDef]"
 """Said out here, because inside the class `list` is the method."""
 
 MIB = 1 << 20
 CHUNK = MIB
-PARALLEL_PARTS = 4
 TRIES = 6
 """Attempts on a conflict of two conditional writes at the same time, and on a download that breaks off."""
 
@@ -126,33 +122,15 @@ class S3Store:
 
     def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
         """Write a file, streaming; with `create`, once, under the rule of `create`."""
-        size = path.stat().st_size
-        if size <= self.multipart_above:
+        try:
+            size = path.stat().st_size
+            if size > self.multipart_above:
+                return self._upload_large(key, path, size, create=create)
             body = path.read_bytes()
-            etag = self.create(key, body) if create else self.put(key, body)
-            return ObjectInfo(key, len(body), etag, datetime.now(UTC))
-        sha256 = sha256_of(path)
-        for attempt in range(TRIES):
-            if create:
-                found = self._same(key, size, sha256)
-                if found:
-                    return found
-            try:
-                etag = self._upload_parts(key, path, size, sha256, create=create)
-            except aws.ClientError as error:
-                # 412: somebody was first. 404: the upload is no more: our completion went through and its reply
-                # was lost. 409: two at the same time, and S3 wants the parts again. Each time: look, then decide.
-                if code_of(error) in {"PreconditionFailed", "NoSuchUpload", "412"}:
-                    found = self._same(key, size, sha256)
-                    if found:
-                        return found
-                elif code_of(error) != "ConditionalRequestConflict":
-                    with store_errors(self._where(key)):
-                        raise
-                _pause(attempt)
-            else:
-                return ObjectInfo(key, size, etag, datetime.now(UTC))
-        raise StoreError(f"{self._where(key)}: {TRIES} uploads collided with other writers; run again")
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror or error}") from error
+        etag = self.create(key, body) if create else self.put(key, body)
+        return ObjectInfo(key, len(body), etag, datetime.now(UTC))
 
     def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
         """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
@@ -299,6 +277,36 @@ class S3Store:
             f"{self._where(key)}: {TRIES} writes collided with other writers; run again in a minute"
         )
 
+    def _upload_large(self, key: str, path: Path, size: int, *, create: bool) -> ObjectInfo:
+        sha256 = sha256_of(path)
+        address = {"Bucket": self.bucket, "Key": self._key(key)}
+        with store_errors(self._where(key)):
+            for attempt in range(TRIES):
+                if create and (found := self._same(key, size, sha256)):
+                    return found
+                try:
+                    etag = upload_parts(
+                        self._writer(), address, path, sha256=sha256, part_size=self.part_size, create=create
+                    )
+                except aws.ClientError as error:
+                    # 412: somebody was first. NoSuchUpload: our completion went through and its reply was lost.
+                    # 409: two at the same time, and S3 wants the parts again. Each time: look, then decide.
+                    if code_of(error) not in {
+                        "PreconditionFailed",
+                        "NoSuchUpload",
+                        "ConditionalRequestConflict",
+                    }:
+                        raise
+                    with suppress(*([] if create else [ObjectExistsError])):
+                        if found := self._same(key, size, sha256):
+                            return found
+                    _pause(attempt)
+                else:
+                    return ObjectInfo(key, size, etag, datetime.now(UTC))
+        raise StoreUnreachableError(
+            f"{self._where(key)}: {TRIES} uploads collided with other writers; run again in a minute"
+        )
+
     def _same(self, key: str, size: int, sha256: str) -> ObjectInfo | None:
         """Return the object if it is this one, None if there is none. Raises ObjectExistsError for another."""
         head = self._head(key)
@@ -314,58 +322,6 @@ class S3Store:
         if found != sha256:
             raise self._exists(key)
         return ObjectInfo(key, size, head["ETag"], head["LastModified"])
-
-    def _upload_parts(self, key: str, path: Path, size: int, sha256: str, *, create: bool) -> str:
-        """Upload a file in parts and complete it if it still is the file that was hashed; return the etag."""
-        address: dict[str, Any] = {"Bucket": self.bucket, "Key": self._key(key)}
-        with store_errors(self._where(key)):
-            client = self._writer()
-            upload = client.create_multipart_upload(**address, Metadata={"sha256": sha256})["UploadId"]
-        condition: dict[str, Any] = {"IfNoneMatch": "*"} if create else {}
-        part_size = max(self.part_size, -(-size // 10_000))  # S3 takes ten thousand parts
-        try:
-            with store_errors(self._where(key)):
-                parts, sent = self._send_parts(path, part_size, upload, address)
-            if sent != sha256:
-                raise CorruptObjectError(  # noqa: TRY301 - it shall abort the upload as any other fault does
-                    f"{path}: changed while it was uploaded; nothing was stored, run again"
-                )
-            reply = client.complete_multipart_upload(
-                **address,
-                UploadId=upload,
-                MultipartUpload={"Parts": parts},
-                **condition,
-            )
-        except BaseException:
-            with suppress(aws.BotoCoreError, aws.ClientError):
-                client.abort_multipart_upload(**address, UploadId=upload)
-            raise
-        return reply["ETag"]
-
-    def _send_parts(
-        self, path: Path, part_size: int, upload: str, address: dict[str, Any]
-    ) -> tuple[Parts, str]:
-        """Send every part, a few at a time; return them and the sha256 of what was sent."""
-        digest = hashlib.sha256()
-        parts: Parts = []
-        waiting: deque[Future[CompletedPartTypeDef]] = deque()
-
-        def send(number: int, body: bytes) -> "CompletedPartTypeDef":
-            reply = self._client.upload_part(**address, UploadId=upload, PartNumber=number, Body=body)
-            return {"ETag": reply["ETag"], "PartNumber": number}
-
-        with ThreadPoolExecutor(PARALLEL_PARTS) as pool, path.open("rb") as file:
-            try:
-                while body := file.read(part_size):
-                    digest.update(body)
-                    waiting.append(pool.submit(send, len(parts) + len(waiting) + 1, body))
-                    if len(waiting) > PARALLEL_PARTS:
-                        parts.append(waiting.popleft().result())
-                parts.extend(future.result() for future in waiting)
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
-        return parts, digest.hexdigest()
 
     def _chunks(self, key: str, etags: Names) -> Iterator[bytes]:
         """Yield an object's content, going on where a connection broke; `etags` gets the object's etag."""

@@ -48,6 +48,17 @@ def _no_way_out():
                     )
             return connect(self, address)
 
+        def resolve(host, *args, **more):
+            name = host.decode() if isinstance(host, bytes) else host
+            try:
+                ipaddress.ip_address(name or "127.0.0.1")
+            except ValueError:
+                if name not in {"localhost", socket.gethostname()}:
+                    raise socket.gaierror(socket.EAI_NONAME, f"a test wanted to resolve {name}") from None
+            return getaddrinfo(host, *args, **more)
+
+        getaddrinfo = socket.getaddrinfo
+        patch.setattr(socket, "getaddrinfo", resolve)
         patch.setattr(socket.socket, "connect", guarded)
         yield
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from infra.credentials import open_session
-from infra.errors import DeniedError, InUseError, InvalidRequestError
+from infra.errors import DeniedError, EndpointError, InUseError, InvalidRequestError
 from infra.network import Network, format_time, parse_time
 from infra.public_address import public_cidr
 
@@ -73,6 +73,14 @@ def test_a_group_goes_once_and_not_while_an_instance_has_it(cloud, network):
     assert network.find_security_groups() == []
 
 
+def test_a_new_group_that_is_not_known_everywhere_yet_gets_its_rule_all_the_same(cloud, network, monkeypatch):
+    monkeypatch.setattr("infra.network.pause", lambda attempt: None)
+    fault = "<Response><Errors><Error><Code>InvalidGroup.NotFound</Code><Message>x</Message></Error></Errors></Response>"
+    cloud.fail_once(lambda call: call.action == "AuthorizeSecurityGroupIngress", 400, fault, times=2)
+    group = network.create_security_group("r1", "203.0.113.7/32")
+    assert rules(network, group) == [(22, 22, ["203.0.113.7/32"])]
+
+
 def test_every_zone_has_its_default_subnet(network):
     subnets = network.subnets()
     assert list(subnets) == sorted(subnets)
@@ -116,3 +124,22 @@ def test_the_address_to_let_in_can_be_given(given, cidr):
 def test_an_address_that_is_none_or_everybodys_is_refused(given):
     with pytest.raises(InvalidRequestError):
         public_cidr(given)
+
+
+@pytest.mark.parametrize(
+    ("answer", "cidr"), [(b"203.0.113.7\n", "203.0.113.7/32"), (b"<html>", None), (b"::1", None)]
+)
+def test_a_machine_asks_a_service_for_its_own_address_and_believes_an_address_only(cloud, answer, cidr):
+    cloud.fail_once(lambda call: True, 200, answer)
+    if cidr:
+        assert public_cidr(url=cloud.url) == cidr
+    else:
+        with pytest.raises(EndpointError, match="no IPv4 address"):
+            public_cidr(url=cloud.url)
+
+
+def test_a_service_that_does_not_tell_the_address_is_told_with_the_setting_to_use():
+    with pytest.raises(EndpointError, match="ssh-cidr"):
+        public_cidr(url="http://127.0.0.1:9")
+    with pytest.raises(InvalidRequestError, match="https"):
+        public_cidr(url="http://example.org")

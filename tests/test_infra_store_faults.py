@@ -96,6 +96,29 @@ def test_a_file_in_parts_whose_completion_went_wrong_is_there_once(cloud, store,
     assert store._client.list_multipart_uploads(Bucket=store.bucket).get("Uploads", []) == []
 
 
+def test_a_file_in_parts_replaces_an_older_one_though_a_reply_was_lost(cloud, store, tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"a" * (7 << 20))
+    store.put("k", b"old")
+    cloud.fail_once(lambda call: call.method == "POST" and "uploadId=" in call.query, 500, after=True)
+    store.upload("k", source)
+    assert store.stat("k").size == 7 << 20
+
+
+def test_a_file_in_parts_whose_completion_gets_no_answer_is_told(cloud, store, tmp_path):
+    source = tmp_path / "source"
+    source.write_bytes(b"a" * (7 << 20))
+    cloud.fail_once(lambda call: call.method == "POST" and "uploadId=" in call.query, 503, times=9)
+    with pytest.raises(StoreUnreachableError):
+        store.upload("k", source)
+
+
+def test_a_file_that_is_not_there_is_told(store, tmp_path):
+    for one in (store, open_store("file:s", base=tmp_path)):
+        with pytest.raises(StoreError, match="No such file"):
+            one.upload("k", tmp_path / "none")
+
+
 def test_a_file_in_parts_is_created_under_a_condition(cloud, store, tmp_path):
     source = tmp_path / "source"
     source.write_bytes(b"a" * (7 << 20))
@@ -118,7 +141,7 @@ def test_an_upload_in_parts_that_fails_leaves_nothing(cloud, store, tmp_path):
 def test_a_file_that_changes_while_it_goes_up_is_not_stored(store, tmp_path, monkeypatch):
     source = tmp_path / "source"
     source.write_bytes(b"a" * (7 << 20))
-    monkeypatch.setattr("infra.s3_store.sha256_of", lambda path: "0" * 64)
+    monkeypatch.setattr("infra.s3_store.sha256_of", lambda path: "0" * 64)  # as if it had been another then
     with pytest.raises(CorruptObjectError, match="changed while"):
         store.upload("k", source)
     assert store.stat("k") is None
