@@ -42,7 +42,7 @@ COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-ver
 lock: ## Lock the dependencies anew, with hashes
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
 	$(COMPILE) --extra train --extra simulator --group dev -o requirements/dev.txt
-	$(COMPILE) --extra train -o requirements/train.txt
+	$(COMPILE) --extra train -o infra/instance/requirements.txt
 	$(COMPILE) -o requirements/plan.txt
 
 schema: $(STAMP) ## Write the JSON schema of the configuration
