@@ -26,6 +26,7 @@ from orchestrator.snapshots import snapshot_of
 from orchestrator.workspace import Workspace
 
 if TYPE_CHECKING:
+    from orchestrator.offers import Offer
     from orchestrator.plan import PlanReport
     from orchestrator.training import TrainReport
 
@@ -125,8 +126,17 @@ def plan(
     from orchestrator.planning import Planning
 
     store = store_of(settings)
-    planning = Planning(settings, store, Workspace.beside(settings.root), console or Console())
+    console = console or Console()
+    planning = Planning(
+        settings, store, Workspace.beside(settings.root), console, offers=lambda: _offers(settings, console)
+    )
     return planning.plan(on=on, calibrate=calibrate).report
+
+
+def _offers(settings: Settings, console: Console) -> "tuple[Offer, ...] | None":
+    from orchestrator.market import ec2_offers
+
+    return ec2_offers(settings.ec2, console)
 
 
 def train(
@@ -136,6 +146,7 @@ def train(
     calibrate: bool | None = None,
     console: Console | None = None,
     show_plan: Callable[[str], object] | None = None,
+    detach: bool = False,
 ) -> "TrainReport":
     """Train where it is cheapest and publish; or say that it is trained already.
 
@@ -145,9 +156,10 @@ def train(
         calibrate: Measure this machine first; None: where the decision depends on it.
         console: Where to tell what goes on.
         show_plan: Called with the receipt before anything starts.
+        detach: On an instance, return once it trains by itself; `attach`, the same call or `tend` carries on.
 
     Raises:
-        DatasetError, StoreError, PlanningError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
+        DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
     from orchestrator.planning import Planning
     from orchestrator.receipt import receipt_text
@@ -155,12 +167,12 @@ def train(
 
     console = console or Console()
     store, workspace = store_of(settings), Workspace.beside(settings.root)
-    planned = Planning(settings, store, workspace, console).plan(
+    planned = Planning(settings, store, workspace, console, offers=lambda: _offers(settings, console)).plan(
         on=on, calibrate=calibrate, only_if_it_matters=True
     )
     if show_plan is not None and planned.report.already_trained is None:
         show_plan(receipt_text(planned.report))
-    return Training(planned, store, workspace, console).run()
+    return Training(planned, store, workspace, console, detach=detach).run()
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,10 @@ class RefusedError(Exception):
         self.quota = quota
 
 
+class CloudUnreachableError(Exception):
+    """EC2 could not answer just now; asking again later may help."""
+
+
 class InterruptedRunError(Exception):
     """Somebody ended this process; the run stays open and carries on where it was."""
 
@@ -103,8 +107,12 @@ class Cloud(Protocol):
     def clean_up(self, run: RunRecord, leftovers: tuple[str, ...]) -> None:
         """Remove what `leftovers` named."""
 
-    def follow(self, run: RunRecord, attempt: AttemptSeen, seconds: float) -> None:
-        """Pass `seconds`, or less when something has happened, showing what the instance says meanwhile."""
+    def follow(self, run: RunRecord, attempt: AttemptSeen, seconds: float) -> tuple[EndReason, str] | None:
+        """Pass `seconds`, or less when something has happened, showing what the instance says meanwhile.
+
+        Returns:
+            Why the attempt is over, where neither store nor cloud will ever say it.
+        """
 
     def abandon(self, run: RunRecord, attempt: AttemptSeen) -> tuple[str, ...]:
         """Send the terminate call for whatever the attempt has, within seconds; return the instances' ids."""
@@ -291,6 +299,8 @@ class Drive:
             except InterruptedRunError as error:
                 self._close(number, "stopped", str(error))
                 raise
+            if ended is None and self.journal.result(self.run.id) is None:
+                ended = "died", "the training ended without a result in the store"
         else:
             ended = self._cloud().train(self.run, attempt)
         if ended is not None:
@@ -381,18 +391,20 @@ class Drive:
             and current.heartbeat is not None
             and current.record.offer.where == "ec2"
         ):
-            self.cloud.follow(self.run, current, seconds)
+            ended = self.cloud.follow(self.run, current, seconds)
+            if ended is not None:
+                self._close(current.record.number, *ended)
         else:
             self.console.detail(f"waiting: {reason}")
             self.sleep(seconds)
 
     def _patiently(self, effect: Callable[[], T]) -> T:
-        """Do something with the store, and wait for a store that cannot be reached."""
+        """Do something with store or cloud, and wait for one that cannot be reached."""
         since, pause = self.clock(), 1.0
         while True:
             try:
                 return effect()
-            except StoreUnreachableError as error:
+            except (StoreUnreachableError, CloudUnreachableError) as error:
                 if self.clock() - since > STORE_PATIENCE_S:
                     raise
                 self.console.warning(f"{error}; trying again in {pause:.0f} s")

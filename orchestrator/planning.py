@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -20,9 +20,10 @@ from orchestrator.interval import Interval
 from orchestrator.offers import TABLE, Offer, cpu_offer
 from orchestrator.plan import Decision, Limits, Option, PlanReport, decide, forced, judge
 from orchestrator.posterior import HistoryKey, Ratio, matching
-from orchestrator.run import Candidate, RunRecord
+from orchestrator.run import Candidate, Project, RunRecord
 from orchestrator.settings import Settings, is_weights
 from orchestrator.snapshots import snapshot_of
+from orchestrator.staging import describe_project, pack_project
 from orchestrator.timing import family_of, history, ultralytics_minor
 from orchestrator.training_key import TrainingInputs, training_key, version_of
 from orchestrator.workload import Workload, workload
@@ -57,6 +58,8 @@ class Planned:
     predicted_seconds: float | None
     weights_path: Path | None = None
     model_file: Path | None = None
+    project: bytes | None = None
+    """The user's own model definition and training code, packed for an instance."""
 
     def run_record(
         self, run: str, *, now: float, commit: str | None, repository: str | None, resumes: str | None
@@ -83,21 +86,32 @@ class Planned:
             dataset_name=self.settings.dataset.path,
             cpu_estimate=cpu.interval if cpu else None,
             resumes=resumes,
+            project=self._describe_project(),
             spec=self.spec.model_copy(update={"run": run}),
             commit=commit,
             repository=repository,
         )
 
+    def _describe_project(self) -> Project | None:
+        if self.project is None:
+            return None
+        return describe_project(self.project, own_model(self.model_file) if self.model_file else None)
+
+
+def own_model(path: Path) -> str:
+    """Return where a model definition of the user's is in the packed project; its name means something."""
+    return f"definition/{path.name}"
+
 
 @dataclass
 class Planning:
-    """Plans the training that the settings describe. `offers` are EC2's; None for the built-in table."""
+    """Plans the training that the settings describe. `offers` asks EC2 for its own; None: the built-in table."""
 
     settings: Settings
     store: ObjectStore
     workspace: Workspace
     console: Console
-    offers: Sequence[Offer] | None = None
+    offers: Callable[[], Sequence[Offer] | None] = lambda: None
 
     def plan(
         self,
@@ -136,7 +150,9 @@ class Planning:
             wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))
             measured = self._calibration(spec, snapshot, fingerprint, model_file, measure=wanted)
         cpu = self._on_cpu(work, measured, past)
-        options = self._options(work, cpu, limits, past)
+        # Nobody asks EC2 about a training that is done, or that shall not run there.
+        offers = self.offers() if done is None and on != "cpu" else None
+        options = self._options(work, cpu, limits, past, TABLE if offers is None else offers)
         decision = self._decide(options, limits, on)
         report = PlanReport(
             fingerprint=fingerprint,
@@ -162,6 +178,7 @@ class Planning:
             predicted_seconds=cpu.point,
             weights_path=Path(weights.path) if weights and weights.path else None,
             model_file=model_file,
+            project=self._project(model_file),
         )
 
     def _limits(self) -> Limits:
@@ -193,6 +210,13 @@ class Planning:
         if "/" in name and not is_weights(name):
             raise PlanningError(f"training.model: there is no file {name} (looked in {self.settings.root})")
         return None
+
+    def _project(self, model_file: Path | None) -> bytes | None:
+        root, entry = self.settings.root, self.settings.training.entrypoint
+        files = {own_model(model_file): model_file} if model_file else {}
+        if entry:
+            files |= {file.relative_to(root).as_posix(): file for file in _code_files(root, entry)}
+        return pack_project(files) if files else None
 
     def _inputs(
         self, snapshot: Snapshot, fingerprint: str, weights: Weights | None, model_file: Path | None
@@ -296,13 +320,18 @@ class Planning:
         return calibrate(local, self.workspace, key, self.console)
 
     def _options(
-        self, work: Workload, cpu: Estimate, limits: Limits, past: tuple[Ratio, ...]
+        self,
+        work: Workload,
+        cpu: Estimate,
+        limits: Limits,
+        past: tuple[Ratio, ...],
+        offers: Sequence[Offer],
     ) -> tuple[Option, ...]:
         here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
         settings = self.settings.ec2
         markets = {"spot": {"spot"}, "on-demand": {"on-demand"}}.get(settings.market, {"spot", "on-demand"})
         rented = []
-        for offer in self.offers if self.offers is not None else TABLE:
+        for offer in offers:
             wanted = offer.instance_type in settings.instance_types and offer.region in settings.regions
             if wanted and offer.market in markets and offer.gpu is not None:
                 known = self._past(past, offer.instance_type or "")
@@ -339,15 +368,20 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _code_sha256(root: Path, entrypoint: str) -> str:
-    """Return one digest of a user's training code: its module, or every module of its package."""
+def _code_files(root: Path, entrypoint: str) -> list[Path]:
+    """Return a user's training code: its module, or every module of its package. Raises PlanningError."""
     first = entrypoint.partition(":")[0].split(".")[0]
     package = root / first
     files = sorted(package.rglob("*.py")) if package.is_dir() else [root / f"{first}.py"]
     missing = [f for f in files if not f.is_file()]
     if missing or not files:
         raise PlanningError(f"training.entrypoint: there is no {first} in {root}")
+    return files
+
+
+def _code_sha256(root: Path, entrypoint: str) -> str:
+    """Return one digest of a user's training code."""
     digest = hashlib.sha256()
-    for file in files:
+    for file in _code_files(root, entrypoint):
         digest.update(f"{file.relative_to(root).as_posix()}\0{_sha256(file)}\n".encode())
     return digest.hexdigest()

@@ -32,6 +32,15 @@ class Candidate(Wire):
     seconds: Interval
 
 
+class Project(Wire):
+    """Model definition and training code of the user's, as one tar below the run's inputs."""
+
+    size: int = Field(ge=0)
+    sha256: str
+    model: str | None = None
+    """The model definition's path in it, where it is a file of the user's."""
+
+
 class RunRecord(Wire):
     """What a run is. Times are Unix seconds, so that every machine reads them alike."""
 
@@ -52,12 +61,18 @@ class RunRecord(Wire):
     forced: bool = False
     """True when somebody said where to train: estimates then no longer refuse, limits still end it."""
     estimate: Interval
+    predicted_seconds: float | None = None
+    """The training process alone, uncorrected by history: what the next estimates are corrected against."""
+    dataset_name: str = ""
+    """The dataset's path in the repository: it survives the dataset's growth."""
     cpu_estimate: Interval | None = None
     """What the free runner would have taken; for the report."""
     resumes: str | None = None
     """The earlier run of the same training whose checkpoint this one starts from."""
     spec: TrainingSpec
     """The training; `attempt`, `output` and `dataset.tree` are filled in by the machine that trains."""
+    project: Project | None = None
+    """What the training needs of the user's repository beside the dataset; None for Ultralytics' own models."""
     commit: str | None = None
     repository: str | None = None
 

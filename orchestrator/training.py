@@ -3,7 +3,7 @@
 import os
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,14 +11,15 @@ from typing import Any, Literal
 from dataset.tree import materialise
 from infra.object_store import ObjectStore
 from orchestrator import registry
+from orchestrator.accounting import Accounting
 from orchestrator.console import Console
-from orchestrator.drive import Cloud, Drive
+from orchestrator.drive import Drive
 from orchestrator.driver import Driver
 from orchestrator.interval import Interval
 from orchestrator.journal import Journal
 from orchestrator.planning import Planned
 from orchestrator.quantity import human_duration, human_money
-from orchestrator.run import Outcome, RunRecord
+from orchestrator.run import Candidate, Outcome, RunRecord
 from orchestrator.run_on_cpu import LocalTraining
 from orchestrator.timing import record_timing
 from orchestrator.workspace import Workspace
@@ -39,7 +40,7 @@ class NothingFeasibleError(Exception):
 class TrainReport:
     """What `offload train` did. `seconds` is wall time of this command, `cost_usd` what the run cost."""
 
-    status: Literal["trained", "already_trained"]
+    status: Literal["trained", "already_trained", "detached"]
     version: str
     run: str
     training_key: str
@@ -59,13 +60,13 @@ class TrainReport:
 
 @dataclass
 class Training:
-    """One `train` command. `cloud_for` gives access to EC2 where the plan needs it."""
+    """One `train` command. With `detach` it leaves the run once an instance trains by itself."""
 
     planned: Planned
     store: ObjectStore
     workspace: Workspace
     console: Console
-    cloud: Cloud | None = None
+    detach: bool = False
     driver: Driver | None = None
     clock: Callable[[], float] = time.time
 
@@ -89,7 +90,10 @@ class Training:
             if record.id == (run.id if run else None):
                 break
             run = record
-            outcome = self._drive(run, journal, driver)
+            ended = self._drive(run, journal, driver)
+            if ended is None:
+                return self._detached(run, began)
+            outcome = ended
             # An open run of an earlier command may have been past its deadline before we came: its
             # checkpoint is good, and a new run carries on from there.
             if outcome.status == "published" or is_new:
@@ -107,6 +111,10 @@ class Training:
             return run, False
         if not self.planned.candidates:
             raise NothingFeasibleError(self.planned.report.decision.why)
+        if is_rented(self.planned.candidates):
+            from orchestrator.renting import check_renting
+
+            check_renting(self.planned.settings)
         previous = next((r.id for r in reversed(earlier) if journal.checkpoint(r.id) is not None), None)
         record = self.planned.run_record(
             journal.next_id(self.planned.training_key),
@@ -120,8 +128,11 @@ class Training:
         self.console.stage(f"beginning run {record.id}")
         return journal.begin(record), True
 
-    def _drive(self, run: RunRecord, journal: Journal, driver: Driver) -> Outcome:
+    def _drive(self, run: RunRecord, journal: Journal, driver: Driver) -> Outcome | None:
         planned = self.planned
+
+        def renew() -> object:
+            return driver.claim(self.store, run.id)
 
         def tree() -> Path:
             return materialise(planned.snapshot, self.workspace.tree(planned.fingerprint))
@@ -131,12 +142,51 @@ class Training:
             work=self.workspace.work,
             store=planned.settings.store_ref(),
             console=self.console,
-            renew=lambda: driver.claim(self.store, run.id),
+            renew=renew,
             weights=lambda: planned.weights_path,
             model_file=planned.model_file,
         )
-        drive = Drive(run, journal, driver, cpu, self.console, cloud=self.cloud, clock=self.clock)
+        cloud = None
+        if is_rented(run.candidates):
+            from orchestrator.renting import rented_training
+
+            cloud = rented_training(
+                planned.settings,
+                journal,
+                self.console,
+                renew=renew,
+                tree=tree,
+                weights=planned.weights_path,
+                project=planned.project,
+            )
+        accounting = Accounting(self.store, planned.settings.store)
+        drive = Drive(
+            run,
+            journal,
+            driver,
+            cpu,
+            self.console,
+            cloud=cloud,
+            clock=self.clock,
+            detach=self.detach,
+            cost=accounting.spent,
+            settle=accounting.settle,
+        )
         return drive.to_end()
+
+    def _detached(self, run: RunRecord, began: float) -> TrainReport:
+        return TrainReport(
+            status="detached",
+            version=run.version,
+            run=run.id,
+            training_key=run.training_key,
+            sha256="",
+            metrics={},
+            seconds=round(self.clock() - began, 3),
+            estimate=run.estimate,
+            cost_usd=0.0,
+            where="ec2",
+        )
 
     def _already_trained(self, manifest: registry.Manifest, began: float) -> TrainReport:
         moved = registry.complete(self.store, manifest, again=True)
@@ -177,6 +227,11 @@ class Training:
         )
 
 
+def is_rented(candidates: Sequence[Candidate]) -> bool:
+    """Whether any of a run's offers is an instance."""
+    return any(candidate.offer.where == "ec2" for candidate in candidates)
+
+
 def commit_of(folder: Path) -> str | None:
     """Return the commit that is checked out, None outside a git repository."""
     command = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
@@ -189,6 +244,11 @@ def commit_of(folder: Path) -> str | None:
 
 def trained_text(report: TrainReport) -> str:
     """Return what `offload train` did, for a person."""
+    if report.status == "detached":
+        return (
+            f"run {report.run} trains by itself; `offload attach {report.run}`, the same command again, or the next "
+            "`offload tend` collects and publishes it"
+        )
     score = "  ".join(f"{k} {v:.3f}" for k, v in sorted(report.metrics.items()) if k in _SHOWN)
     if report.status == "already_trained":
         moved = "; stable points at it again" if report.stable_moved else ""

@@ -4,13 +4,16 @@ import sys
 
 from dataset.change import NotARepositoryError, UnknownRevisionError
 from dataset.finding import DatasetError
+from infra.errors import CloudError
 from infra.object_store import StoreError
 from orchestrator.console import plain
 from orchestrator.demo import DemoError
-from orchestrator.drive import InterruptedRunError
+from orchestrator.drive import CloudUnreachableError, InstanceLeftError, InterruptedRunError
 from orchestrator.journal import JournalError
+from orchestrator.own_software import LockMissingError
 from orchestrator.planning import PlanningError
 from orchestrator.registry import RegistryError
+from orchestrator.renting import RentingError
 from orchestrator.settings import SettingsError
 from orchestrator.training import NothingFeasibleError, TrainingFailedError
 from remote_job.spec import EXIT_RESUMABLE
@@ -23,6 +26,11 @@ CODES: dict[type[Exception], int] = {
     NotARepositoryError: 2,
     DemoError: 1,
     StoreError: 1,
+    CloudError: 1,
+    CloudUnreachableError: 1,
+    InstanceLeftError: 1,
+    RentingError: 1,
+    LockMissingError: 1,
     RegistryError: 1,
     JournalError: 1,
     PlanningError: 1,

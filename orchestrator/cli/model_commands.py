@@ -63,6 +63,11 @@ def plan(
 @verbose_option
 @click.option("--on", "where", type=WHERE, default="auto", help="Decide for a place yourself.")
 @click.option("--calibrate/--no-calibrate", default=None, help="As for `offload plan`.")
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="On an instance, return as soon as it trains by itself; see `offload attach`.",
+)
 def train(
     directory: Path,
     config: Path | None,
@@ -72,6 +77,7 @@ def train(
     as_json: bool,
     verbose: bool,
     calibrate: bool | None,
+    detach: bool,
 ) -> None:
     """Train where it is cheapest and publish the model; skip what is already trained.
 
@@ -86,6 +92,7 @@ def train(
         calibrate=calibrate,
         console=console_of(verbose=verbose),
         show_plan=None if as_json else click.echo,
+        detach=detach,
     )
     if as_json:
         print_json(report.json())
