@@ -39,6 +39,9 @@ REFUSAL_LASTS_S = 1200.0
 RECLAIMS_BEFORE_ON_DEMAND = 2
 """So often may a run be reclaimed before on-demand offers come first."""
 
+START_TRIES = 2
+"""So many instances in a row may fail to become ready or to start the training: a broken one is replaced once."""
+
 WATCH_S = 240.0
 """Between two looks at a training on an instance. Whoever follows it comes back at once when it ends or falls
 silent, so this only bounds what asking costs: 15 times an hour."""
@@ -333,13 +336,18 @@ def _open_next(run: RunRecord, seen: Seen) -> Step:
     fruitless = _fruitless_attempts(seen)
     if fruitless >= run.max_attempts:
         return Finish("failed", f"{fruitless} attempts in a row completed no epoch")
+    stillborn = _stillborn_attempts(seen)
+    if len(stillborn) >= START_TRIES:
+        return Finish("failed", f"{len(stillborn)} instances in a row never trained: {stillborn[-1].message}")
     chosen = next(_fitting(run, seen), None)
     number = len(seen.attempts) + 1
     if chosen is not None:
         return OpenAttempt(number, chosen.offer, _expiry(run, seen, chosen.offer))
     if any(not a.quota for a in _fresh_refusals(seen)) and not _all_unfit(run, seen):
         return Wait(60.0, "every offer was refused a moment ago")
-    return Finish("failed", "no offer is left that fits the deadline and max-cost-usd")
+    refusals = [a.end for a in seen.attempts if a.end is not None and a.end.reason == "refused"]
+    last = f"; the last refusal: {refusals[-1].message}" if refusals else ""
+    return Finish("failed", f"no offer is left that fits the deadline and max-cost-usd{last}")
 
 
 def _fitting(run: RunRecord, seen: Seen) -> Iterator[Candidate]:
@@ -397,6 +405,19 @@ def _fruitless_attempts(seen: Seen) -> int:
         fruitless = 0 if epochs > best else fruitless + 1
         best = max(best, epochs)
     return fruitless
+
+
+def _stillborn_attempts(seen: Seen) -> list[AttemptEnd]:
+    """Return how the latest attempts on instances ended, as long as none of them gave a sign of life."""
+    ends: list[AttemptEnd] = []
+    for attempt in reversed(seen.attempts):
+        end = attempt.end
+        if end is None or attempt.host is None:
+            continue
+        if attempt.heartbeat is not None or end.reason != "died" or attempt.record.offer.where != "ec2":
+            break
+        ends.insert(0, end)
+    return ends
 
 
 def _place(offer: Offer) -> tuple[str | None, ...]:

@@ -158,6 +158,12 @@ CASES = {
     "a training is looked at when its time is up": (
         run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW - 20), expires=NOW + 30),), instances=(RUNNING,)),
         Wait(30.0, "the instance is training")),
+    "an instance that never became ready is replaced once": (
+        run_of(), Seen(NOW, ME, attempts=(attempt(end=ended(1, "died")),)),
+        OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
+    "two instances in a row that never became ready end the run": (
+        run_of(), Seen(NOW, ME, attempts=tuple(attempt(n, end=ended(n, "died")) for n in (1, 2))),
+        Finish("failed", "2 instances in a row never trained: died")),
     "a quota that is used up in one region leaves the other": (
         run_of(SPOT_A, SPOT_WEST),
         Seen(NOW, ME, attempts=(attempt(end=ended(1, "refused", NOW, quota=True)),)),
@@ -218,7 +224,7 @@ CASES = {
         OpenAttempt(2, ON_DEMAND.offer, pytest.approx(NOW + 1.0 / 0.526 * 3600))),
     "a quota that refuses every market ends the run": (
         run_of(SPOT_A), Seen(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True)),)),
-        Finish("failed", "no offer is left that fits the deadline and max-cost-usd")),
+        Finish("failed", "no offer is left that fits the deadline and max-cost-usd; the last refusal: refused")),
     "where every zone is full it asks again later": (
         run_of(SPOT_A), Seen(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
         Wait(60.0, "every offer was refused a moment ago")),
