@@ -45,7 +45,7 @@ def plain(tree, folder, options):
         return seconds, float(list(csv.DictReader(file))[-1]["time"])
 
 
-def ours(folder, options):
+def ours(folder):
     """Train through `offload train`. Returns whole and epoch seconds, and the metrics."""
     shutil.rmtree(folder / ".offload", ignore_errors=True)
     seconds, answer = timed(
@@ -100,7 +100,7 @@ def main():
         rows = []
         for number in range(options.rounds):
             theirs, epochs_theirs = plain(tree, folder, options)
-            mine, epochs_mine, metrics = ours(folder, options)
+            mine, epochs_mine, metrics = ours(folder)
             rows.append((theirs, epochs_theirs, mine, epochs_mine))
             print(
                 f"round {number + 1}: plain {theirs:.1f} s (epochs {epochs_theirs:.1f}), "
