@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -315,7 +315,7 @@ def _instance(item: Mapping[str, Any]) -> Instance:
         type=item["InstanceType"],
         zone=item["Placement"]["AvailabilityZone"],
         market="spot" if item.get("InstanceLifecycle") == "spot" else "on-demand",
-        launch_time=item["LaunchTime"],
+        launch_time=item["LaunchTime"].astimezone(UTC),
         ended_at=_transition(item.get("StateTransitionReason", ""))
         if item["State"]["Name"] in ENDED
         else None,

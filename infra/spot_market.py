@@ -162,7 +162,7 @@ class SpotMarket:
                     str(item["InstanceType"]),
                     item["AvailabilityZone"],
                     float(item["SpotPrice"]),
-                    item["Timestamp"],
+                    item["Timestamp"].astimezone(UTC),
                 )
                 for page in pages
                 for item in page["SpotPriceHistory"]
