@@ -12,8 +12,10 @@ from orchestrator.cost import (
     FOLDER,
     R2,
     S3,
+    Alternative,
     AttemptUse,
     Bill,
+    CostLine,
     PriceStep,
     StorePrices,
     StoreUse,
@@ -47,7 +49,11 @@ class Accounting:
     def spent(self, run: RunRecord, seen: Seen) -> float:
         """Return what a run has cost so far, in US dollars, by the prices at launch: asks nobody."""
         del run
-        return spent([use_of(a, now=seen.now) for a in seen.attempts if _is_billed(a)])
+        return self.so_far(seen.attempts, seen.now)
+
+    def so_far(self, attempts: Sequence[AttemptSeen], now: float) -> float:
+        """Return what attempts have cost until now, in US dollars, by the prices at launch."""
+        return spent([use_of(a, now=now) for a in attempts if _is_billed(a)])
 
     def settle(self, run: RunRecord, seen: Seen) -> None:
         """Write a finished run's bill beside its journal, once, with the prices that really were."""
@@ -129,14 +135,29 @@ def use_of(attempt: AttemptSeen, *, now: float, prices: tuple[PriceStep, ...] = 
     )
 
 
-def read_bill(store: ObjectStore, run: str) -> "dict[str, object] | None":
+def read_bill(store: ObjectStore, run: str) -> Bill | None:
     """Return a finished run's bill as it was written, None where there is none yet."""
     try:
         body, _ = store.read(run_key(run, COST))
     except ObjectMissingError:
         return None
-    document: dict[str, object] = json.loads(body)
-    return document
+    document = json.loads(body)
+    return Bill(
+        lines=tuple(
+            CostLine(
+                label=line["label"],
+                quantity=Decimal(line["quantity"]),
+                unit=line["unit"],
+                unit_price=Decimal(line["unit_price_usd"]),
+                usd=Decimal(line["usd"]),
+                note=line["note"],
+            )
+            for line in document["lines"]
+        ),
+        alternatives=tuple(
+            Alternative(a["label"], Decimal(a["usd"]), a["note"]) for a in document["alternatives"]
+        ),
+    )
 
 
 def _is_billed(attempt: AttemptSeen) -> bool:

@@ -9,6 +9,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = {"dataset", "remote_job", "infra", "orchestrator"}
 
 PURE = {
+    "chart",
     "cost",
     "estimate",
     "interval",
@@ -20,6 +21,8 @@ PURE = {
     "quantity",
     "receipt",
     "report",
+    "report_html",
+    "report_markdown",
     "run",
     "training_key",
     "workload",

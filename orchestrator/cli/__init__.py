@@ -8,7 +8,13 @@ from typing import NoReturn
 
 import click
 
-from orchestrator.cli import dataset_commands, model_commands, project_commands
+from orchestrator.cli import (
+    dataset_commands,
+    model_commands,
+    project_commands,
+    run_commands,
+    simulate_commands,
+)
 
 EXIT_FAILED, EXIT_USAGE, EXIT_RESUMABLE = 1, 2, 75
 
@@ -26,7 +32,7 @@ def offload() -> None:
     """
 
 
-for module in (model_commands, dataset_commands, project_commands):
+for module in (model_commands, run_commands, dataset_commands, project_commands, simulate_commands):
     for command in module.COMMANDS:
         offload.add_command(command)
 

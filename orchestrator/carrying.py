@@ -1,0 +1,43 @@
+"""Carry on with a run from the store and the tags alone: attach, stop, and whoever sweeps."""
+
+from infra.object_store import ObjectStore
+from orchestrator.accounting import Accounting
+from orchestrator.console import Console
+from orchestrator.drive import Drive, InterruptedRunError
+from orchestrator.driver import Driver
+from orchestrator.journal import Journal
+from orchestrator.run import AttemptRecord, EndReason, RunRecord
+from orchestrator.settings import Settings
+
+
+class NoCpu:
+    """A driver that does not train on this machine; see `orchestrator.drive.Cpu`."""
+
+    def train(self, run: RunRecord, attempt: AttemptRecord) -> tuple[EndReason, str] | None:
+        """Refuse: the dataset is where `offload train` runs."""
+        raise InterruptedRunError(
+            f"attempt {attempt.number} of run {run.id} trains on a CPU: run `offload train` where its dataset is"
+        )
+
+
+def drive_of(
+    settings: Settings, store: ObjectStore, run: RunRecord, console: Console, driver: Driver | None = None
+) -> Drive:
+    """Return a drive for a run that somebody began, here or elsewhere."""
+    journal, driver = Journal(store), driver or Driver()
+    cloud = None
+    if any(candidate.offer.where == "ec2" for candidate in run.candidates):
+        from orchestrator.renting import rented_training
+
+        cloud = rented_training(settings, journal, console, renew=lambda: driver.claim(store, run.id))
+    accounting = Accounting(store, settings.store)
+    return Drive(
+        run,
+        journal,
+        driver,
+        NoCpu(),
+        console,
+        cloud=cloud,
+        cost=accounting.spent,
+        settle=accounting.settle,
+    )
