@@ -21,9 +21,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from moto.core.base_backend import BackendDict
 from moto.iam.models import iam_backends
@@ -38,6 +39,7 @@ from infra.simulator.fault import Fault, FaultSyntaxError, parse
 from infra.simulator.fault_book import FaultBook, of_run
 from infra.simulator.host import Hardware, Machine, baked_software, isolation
 from infra.simulator.identity import Identities
+from infra.simulator.images import IMAGE_ID
 from infra.simulator.link import Network
 from infra.simulator.schedules import Schedules
 from infra.simulator.timers import Timers
@@ -52,6 +54,7 @@ HEARTBEAT = re.compile(r"(?:^|/)runs/([^/]+)/attempts/([^/]+)/heartbeat\.json$")
 CHECKPOINT = re.compile(r"(?:^|/)runs/([^/]+)/checkpoint/manifest\.json$")
 SELF_SERVED = {"DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeRegions"}
 """EC2 calls that only read tables, and take long: they need not wait for each other."""
+_SESSION_LOCK = threading.Lock()
 CLEANER = 'if read -r _; then exit; fi; sleep 1; rm -rf "$1"; [ -z "$2" ] || sh -c "$2"'
 """Waits for the end of the cloud. A line means that it has cleaned up by itself."""
 
@@ -90,6 +93,7 @@ class SimulatedCloud:
         self._shift = 0.0
         self._cut: set[str] = set()
         self._addresses = 0
+        self._clients: dict[tuple[str, str], Any] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -134,6 +138,19 @@ class SimulatedCloud:
             "GPU_OFFLOAD_SIMULATOR": self.url + "/_simulator/",
         }
 
+    def client(self, service: str, region: str | None = None, **options: Any) -> Any:
+        """A boto3 client of this cloud, whatever the process's environment says; the same one when asked again."""
+        key = (service, region or self.region)
+        with self._lock:
+            if options or key not in self._clients:
+                with _SESSION_LOCK:
+                    made = _session().client(service, region_name=key[1], endpoint_url=self.url, **options)
+                self._stack.callback(made.close)
+                if options:
+                    return made
+                self._clients[key] = made
+            return self._clients[key]
+
     @property
     def url(self) -> str:
         """The API's endpoint."""
@@ -148,6 +165,11 @@ class SimulatedCloud:
     def ssh_user(self) -> str:
         """As whom one logs in."""
         return "offload" if self.namespaces or not self._sshd else isolation().user
+
+    @property
+    def image_id(self) -> str:
+        """The image that the public parameter points to."""
+        return IMAGE_ID
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -506,6 +528,14 @@ class SimulatedCloud:
             s3_backends[self.account]["aws"].reset()
         for backends in list(BackendDict._instances):  # noqa: SLF001  moto has no other list
             backends.pop(self.account, None)
+
+
+@cache
+def _session() -> Any:
+    """One session for all clouds of this process: it reads the services' models once."""
+    import boto3
+
+    return boto3.Session(ACCESS_KEY, SECRET_KEY)
 
 
 @contextlib.contextmanager

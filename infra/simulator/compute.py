@@ -16,7 +16,8 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
-from moto.ec2.models.instances import Instance
+from moto.ec2.models.instances import Instance, InstanceState
+from moto.ec2.responses._base_response import EC2BaseResponse
 
 from infra.simulator.behaviour import Behaviour
 from infra.simulator.call import Call
@@ -35,6 +36,23 @@ RUN_TAG, ATTEMPT_TAG = "gpu-offload:run", "gpu-offload:attempt"
 USER = "Client.UserInitiatedShutdown", "User initiated shutdown"
 ITSELF = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
 RECLAIMED = "Server.SpotInstanceTermination", "Spot instance termination"
+
+
+class _State(InstanceState):  # type: ignore[misc]  # moto is not typed
+    """A state that we have set."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, STATES[name])
+
+
+def _show_state(state: Any) -> Any:
+    """The state in RunInstances' reply: moto says `pending` whatever it is, also of a launch repeated later."""
+    return state if isinstance(state, _State) else {"Code": 0, "Name": "pending"}
+
+
+EC2BaseResponse.RESPONSE_KEY_PATH_TO_TRANSFORMER["RunInstances.Reservation.Instances.Instance.State"] = (
+    _show_state
+)
 
 
 class HonestInstance(Instance):  # type: ignore[misc]  # moto is not typed
@@ -389,7 +407,7 @@ class Compute:
             raise EC2ClientError("MissingParameter", "The request must contain the parameter instancesSet")
         changed = []
         for instance in self.region(region).get_multi_instances_by_id(instance_ids):
-            before = _State(instance.state)
+            before = instance.instance_state
             self.end(instance.id, *USER)
             changed.append((instance, before))
         return changed
@@ -404,7 +422,7 @@ class Compute:
                     f"You can't stop the Spot Instance '{one.id}' because it is associated with a one-time Spot "
                     "Instance request.",
                 )
-            before = _State(instance.state)
+            before = instance.instance_state
             self._stop(one, *USER)
             changed.append((instance, before))
         return changed
@@ -418,7 +436,7 @@ class Compute:
                     "IncorrectInstanceState",
                     f"The instance '{one.id}' is not in a state from which it can be started.",
                 )
-            before = _State(instance.state)
+            before = instance.instance_state
             self._set_state(one, "pending")
             self._timers.after(0.0, lambda one=one: self._switch_on(one))  # type: ignore[misc]
             self._timers.after(self.behaviour.boot_seconds, lambda one=one: self._now_running(one))  # type: ignore[misc]
@@ -631,8 +649,7 @@ class Compute:
             self.impair(instance_id)
 
     def _set_state(self, one: Rented, name: str, code: str = "", message: str = "") -> None:
-        state = one.instance._state  # noqa: SLF001  moto has no other way in
-        state.name, state.code = name, STATES[name]
+        one.instance._state = _State(name)  # noqa: SLF001  moto has no other way in
         one.instance.state_reason.code = code or ("pending" if name == "pending" else "")
         one.instance.state_reason.message = f"{code}: {message}" if code else name
         if code and name in {"shutting-down", "stopping"}:
@@ -661,17 +678,6 @@ class Compute:
             reclaim_at=one.reclaim_at,
             rebalance_at=one.rebalance_at,
         )
-
-
-@dataclass(frozen=True, slots=True)
-class _State:
-    """A state as moto writes it into a reply."""
-
-    name: str
-
-    @property
-    def code(self) -> int:
-        return STATES[self.name]
 
 
 def vcpus(kind: str) -> int:

@@ -67,8 +67,11 @@ _PROBE = (
 def isolation() -> Isolation:
     """Find out, once, by trying."""
     sshd = find_sshd()
-    shell = pwd.getpwuid(os.geteuid()).pw_shell
-    if sshd and Path(shell).name in {"nologin", "false"}:
+    try:
+        me = pwd.getpwuid(os.geteuid())
+    except KeyError:  # a container's user of no name: sshd does not log such users in
+        return Isolation((), users=False, sshd=None)
+    if Path(me.pw_shell).name in {"nologin", "false"}:
         sshd = None
     unshare = shutil.which("unshare")
     if unshare is None:
@@ -79,7 +82,7 @@ def isolation() -> Isolation:
         *(() if os.geteuid() == 0 else ("--user", "--map-current-user", "--keep-caps")),
         *common,
     )
-    if not _works((*wrapper, "true")):
+    if not _works((*wrapper, sys.executable, "-I", "-c", "")):
         return Isolation((), users=False, sshd=sshd)
     with tempfile.NamedTemporaryFile("w", prefix="gpu-offload-") as file:
         file.write(passwd("/"))
@@ -98,8 +101,7 @@ def _works(command: tuple[str, ...]) -> bool:
 
 def passwd(home: str) -> str:
     """This machine's users and `offload`, who is the user that runs the simulation under another name."""
-    mine = pwd.getpwuid(os.geteuid())
-    ours = f"{SSH_USER}:x:{mine.pw_uid}:{mine.pw_gid}::{home}:/bin/sh\n"
+    ours = f"{SSH_USER}:x:{os.geteuid()}:{os.getegid()}::{home}:/bin/sh\n"
     return Path("/etc/passwd").read_text().rstrip("\n") + "\n" + ours
 
 
@@ -128,7 +130,7 @@ def baked_software() -> dict[str, str]:
         release = version("gpu-offload")
     except PackageNotFoundError:
         release = "0"
-    lock = PACKAGE / "requirements" / "train.txt"
+    lock = PACKAGE / "infra" / "instance" / "requirements.txt"
     digest = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else ""
     return {"version": release, "lock": digest, "python": sys.executable}
 

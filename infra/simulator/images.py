@@ -11,6 +11,7 @@ PARAMETERS = (
     "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id",
 )
 NAME = "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu {release}) (simulated)"
+IMAGE_ID = "ami-00000000000000001"
 AMAZON = "898082745236"
 """The account that owns the Deep Learning images."""
 

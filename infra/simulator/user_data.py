@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]  # of moto's; its types are not among our dependencies
+import yaml
 
 from infra.simulator.guest_paths import PathMap
 from infra.simulator.guest_root import add_user

@@ -1,0 +1,79 @@
+"""Prices of the simulated cloud: real levels, moving, and the same for the same seed and time."""
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.simulator.behaviour import Behaviour
+from infra.simulator.market import ON_DEMAND, SPOT, family, on_demand_price, spot_history, spot_price
+
+STEP = 4 * 3600.0
+MOMENT = 1.79e9
+KINDS = st.sampled_from(sorted(ON_DEMAND))
+ZONES = st.sampled_from(["us-east-1a", "us-east-1f", "us-east-2b", "eu-central-1c"])
+TIMES = st.floats(1.6e9, 2.0e9)
+
+
+@given(KINDS, ZONES, TIMES, st.integers(0, 5))
+def test_a_spot_price_is_positive_and_never_above_on_demand(kind, zone, at, seed):
+    price = spot_price(kind, zone, at, seed=seed, step=STEP)
+    assert 0 < price.price <= on_demand_price(kind)
+    assert price.time <= at < price.time + STEP + 1
+
+
+@given(KINDS, ZONES, TIMES, st.integers(0, 5))
+def test_the_same_seed_and_time_give_the_same_price(kind, zone, at, seed):
+    first = spot_price(kind, zone, at, seed=seed, step=STEP)
+    assert spot_price(kind, zone, at, seed=seed, step=STEP) == first
+    assert spot_price(kind, zone, first.time + 1, seed=seed, step=STEP) == first
+
+
+def test_prices_stay_near_the_level_of_their_region():
+    for (kind, region), level in SPOT.items():
+        prices = [
+            spot_price(kind, f"{region}{z}", MOMENT + d * 86400, seed=0, step=STEP).price
+            for z in "abc"
+            for d in range(30)
+        ]
+        assert 0.6 * level < min(prices)
+        assert max(prices) < 1.45 * level
+
+
+def test_prices_differ_between_zones_and_move_over_time():
+    now = {spot_price("g4dn.xlarge", f"us-east-1{z}", MOMENT, seed=0, step=STEP).price for z in "abcdf"}
+    days = {
+        spot_price("g4dn.xlarge", "us-east-1a", MOMENT + d * 86400, seed=0, step=STEP).price
+        for d in range(10)
+    }
+    assert len(now) >= 4
+    assert len(days) >= 8
+
+
+def test_another_seed_gives_another_market():
+    assert spot_price("g5.xlarge", "us-east-1a", MOMENT, seed=1, step=STEP) != spot_price(
+        "g5.xlarge", "us-east-1a", MOMENT, seed=2, step=STEP
+    )
+
+
+@given(TIMES, st.floats(0, 3 * 86400))
+def test_history_goes_back_from_the_end_to_the_price_in_force_at_the_start(start, length):
+    history = list(
+        spot_history("g4dn.xlarge", "us-east-1a", start=start, end=start + length, seed=0, step=STEP)
+    )
+    assert history[-1].time <= start
+    assert all(later.time > earlier.time for later, earlier in pairwise(history))
+    assert all(price.time > start for price in history[:-1])
+    assert history[0] == spot_price("g4dn.xlarge", "us-east-1a", start + length, seed=0, step=STEP)
+
+
+def test_capacity_is_by_zone_and_type_and_the_first_pattern_that_fits_counts():
+    behaviour = Behaviour(capacity={"us-east-1a:g4dn.*": 0, "us-east-1?:*": 3})
+    assert behaviour.free("us-east-1a", "g4dn.xlarge") == 0
+    assert behaviour.free("us-east-1a", "g5.xlarge") == 3
+    assert behaviour.free("us-east-2a", "g5.xlarge") is None
+
+
+def test_gpu_types_count_against_the_gpu_quota():
+    assert {family("g4dn.xlarge"), family("g6e.2xlarge"), family("vt1.3xlarge")} == {"gpu"}
+    assert {family("c7i.large"), family("t3.micro")} == {"standard"}
