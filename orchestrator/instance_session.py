@@ -106,7 +106,7 @@ class Session:
         environment = {"AWS_DEFAULT_REGION": self.region}
         if folder:
             environment["PYTHONPATH"] = f"{folder}:{path}" if path else folder
-        options = JobOptions(mode=JobMode.APART, spot_notice=self._notice(metadata))
+        options = JobOptions(mode=JobMode.TOGETHER, spot_notice=self._notice(metadata))
         spec = self._spec(job, folder)
         job.start(spec.model_dump_json(indent=1).encode(), python, options, environment)
         self._job, self.started = job, True

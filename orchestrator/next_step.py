@@ -46,6 +46,7 @@ WATCH_S = 240.0
 """Between two looks at a training on an instance. Whoever follows it comes back at once when it ends or falls
 silent, so this only bounds what asking costs: 15 times an hour."""
 
+STARTING_POLL_S = 1.0
 ENDING_POLL_S = 3.0
 MOST_PATIENT_S = 60.0
 
@@ -265,13 +266,13 @@ def _train_there(seen: Seen, current: AttemptSeen) -> Step:
         # Seen or not: under its token the launch answers with the same instance, and accounting needs the answer.
         return Launch(number)
     if not live:
-        return Wait(ENDING_POLL_S, "the instance is not visible yet")
+        return Wait(STARTING_POLL_S, "the instance is not visible yet")
     if current.heartbeat is not None:
         return Wait(
             max(ENDING_POLL_S, min(WATCH_S, current.record.expires_at - seen.now)), "the instance is training"
         )
     if all(i.state == "pending" for i in live):
-        return Wait(ENDING_POLL_S, "the instance is starting")
+        return Wait(STARTING_POLL_S, "the instance is starting")
     return Train(number)
 
 

@@ -169,10 +169,10 @@ CASES = {
         Seen(NOW, ME, attempts=(attempt(end=ended(1, "refused", NOW, quota=True)),)),
         OpenAttempt(2, SPOT_WEST.offer, T0 + 100 + 18000)),
     "an instance that is not visible yet is waited for": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(),)), Wait(3.0, "the instance is not visible yet")),
+        run_of(), Seen(NOW, ME, attempts=(attempt(),)), Wait(1.0, "the instance is not visible yet")),
     "a pending instance is waited for": (
         run_of(), Seen(NOW, ME, attempts=(attempt(),), instances=(PENDING,)),
-        Wait(3.0, "the instance is starting")),
+        Wait(1.0, "the instance is starting")),
     "a running instance without a heartbeat gets its training": (
         run_of(), Seen(NOW, ME, attempts=(attempt(),), instances=(RUNNING,)), Train(1)),
     "a training instance is left alone": (
