@@ -1,0 +1,124 @@
+"""Ultralytics' trainers at the machine's full speed; see `remote_job.speed` for what that means."""
+
+import contextlib
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from ultralytics.utils import LOGGER
+from ultralytics.utils.torch_utils import unwrap_model
+
+from remote_job import allocator, kernel, trial
+from remote_job import speed as speeds
+from remote_job.capacity import Capacity
+from remote_job.fused_norm import fused
+from remote_job.image_cache import ImageCache
+
+FUSED_OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+"""Optimizers with a fused kernel on a CPU, as far as Ultralytics uses them."""
+
+
+class FastTrainer:
+    """Mixed in before one of Ultralytics' trainers; applies the plan in `speed`.
+
+    Attributes:
+        speed: The plan; after the training it says what was really on.
+        capacity: What this process may use of the machine.
+    """
+
+    speed: speeds.SpeedPlan
+    capacity: Capacity
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._images = ImageCache(self.capacity.memory_bytes)
+        super().__init__(*args, **kwargs)
+        device = self.device.type  # type: ignore[attr-defined]
+        if device != "cpu":
+            self.speed = speeds.elsewhere(self.speed, device)
+            return
+        torch.set_num_threads(self.speed.threads)
+        if self.speed.on("allocator") and not allocator.is_tuned_here():
+            kept = allocator.keep_blocks()
+            reason = (
+                "freed blocks are kept; in small pages, set within the running process"
+                if kept
+                else "the allocator refused its settings"
+            )
+            self.speed = self.speed.turn("allocator", on=kept, reason=reason)
+
+    def _do_train(self) -> None:
+        with contextlib.ExitStack() as stack:
+            if self.speed.on("fused_norm"):
+                try:
+                    built = kernel.build(
+                        self.capacity.compiler or "cc",
+                        wide_vectors="avx512" in self.capacity.instruction_sets,
+                    )
+                except kernel.KernelError as error:
+                    LOGGER.warning(f"speed: fused_norm is off: {error}")
+                    self.speed = self.speed.turn("fused_norm", on=False, reason=str(error))
+                else:
+                    stack.enter_context(fused(built))
+            super()._do_train()  # type: ignore[misc]
+
+    def setup_model(self) -> Any:
+        """Build the model, in the layout that is faster here."""
+        checkpoint = super().setup_model()  # type: ignore[misc]
+        if self.speed.on("channels_last"):
+            if self.speed.on("trial"):
+                self._try_layouts()
+            if self.speed.on("channels_last"):
+                self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[has-type]
+        return checkpoint
+
+    def _try_layouts(self) -> None:
+        args: Any = self.args  # type: ignore[attr-defined]
+        pictures = self._pictures()
+        steps = args.epochs * math.ceil(pictures / max(1, args.batch))
+        if steps < speeds.TRIAL_MIN_STEPS:
+            reason = f"the training has {steps} steps, too few for a trial to pay"
+            self.speed = self.speed.turn("trial", on=False, reason=reason)
+            return
+        tried = trial.try_layouts(unwrap_model(self.model), image_size=args.imgsz, batch=args.batch)
+        LOGGER.info(f"speed: {tried}")
+        self.speed = self.speed.turn("trial", on=True, reason=str(tried))
+        if not tried.keeps_channels_last:
+            self.speed = self.speed.turn("channels_last", on=False, reason=str(tried))
+
+    def _pictures(self) -> int:
+        """Return about how many pictures an epoch has; the loaders are built after the model."""
+        from ultralytics.data.utils import IMG_FORMATS
+
+        folder = self.data["train"]  # type: ignore[attr-defined]
+        folders = folder if isinstance(folder, list) else [folder]
+        return sum(path.suffix[1:].lower() in IMG_FORMATS for each in folders for path in _below(each))
+
+    def build_optimizer(self, *args: Any, **kwargs: Any) -> Any:
+        """Build the optimizer, with its fused kernel where it has one."""
+        optimizer = super().build_optimizer(*args, **kwargs)  # type: ignore[misc]
+        if self.speed.on("fused_optimizer"):
+            if type(optimizer) in FUSED_OPTIMIZERS:
+                for group in optimizer.param_groups:
+                    group["fused"], group["foreach"] = True, False
+            else:
+                reason = f"{type(optimizer).__name__} has no fused kernel"
+                self.speed = self.speed.turn("fused_optimizer", on=False, reason=reason)
+        return optimizer
+
+    def get_dataloader(self, *args: Any, **kwargs: Any) -> Any:
+        """Build a loader whose pictures are decoded once."""
+        loader = super().get_dataloader(*args, **kwargs)  # type: ignore[misc]
+        if (
+            self.speed.on("image_cache")
+            and not loader.num_workers
+            and not self._images.attach(loader.dataset)
+        ):
+            reason = f"{type(loader.dataset).__name__} has a cache of its own, or none that we know to serve"
+            self.speed = self.speed.turn("image_cache", on=False, reason=reason)
+        return loader
+
+
+def _below(path: str) -> list[Path]:
+    folder = Path(path)
+    return list(folder.rglob("*")) if folder.is_dir() else []

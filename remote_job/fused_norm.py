@@ -1,0 +1,186 @@
+"""Ultralytics' `Conv` block through the fused kernel, for as long as a training runs."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from torch.autograd.function import once_differentiable
+from ultralytics.nn.modules.conv import Conv
+
+CHANNELS_LAST = torch.channels_last
+LANES = 64
+"""Floats a row should have at least to fill the vector units, four of 512 bits."""
+
+ACTIVATIONS = {nn.SiLU: 1, nn.Identity: 0}
+"""Activations that the kernel knows, by its number for them."""
+
+
+def rows_at_once(channels: int, rows: int) -> int:
+    """Return how many rows of few channels the kernel takes as one; a divisor of `rows`."""
+    together = 1
+    while channels * together < LANES and rows % (2 * together) == 0:
+        together *= 2
+    return together
+
+
+class BatchNormActivation(torch.autograd.Function):  # type: ignore[misc]
+    """Batch normalisation by the batch's own statistics, then the activation; N x C x H x W, channels last.
+
+    Updates the running statistics as `torch.nn.BatchNorm2d` does. Sums are of higher precision than torch's.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        kernel: Any,
+        x: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor,
+        mean: torch.Tensor,
+        variance: torch.Tensor,
+        momentum: float,
+        epsilon: float,
+        activation: int,
+    ) -> torch.Tensor:
+        """Normalise and activate."""
+        n, channels, height, width = x.shape
+        rows, threads = n * height * width, torch.get_num_threads()
+        together = rows_at_once(channels, rows)
+        out = torch.empty_like(x)
+        saved = torch.empty(4 * channels)
+        work = torch.empty(channels * together * (3 * threads + 2), dtype=torch.float64)
+        kernel.bn_act_forward(
+            x.data_ptr(),
+            out.data_ptr(),
+            rows,
+            channels,
+            together,
+            threads,
+            weight.data_ptr(),
+            bias.data_ptr(),
+            mean.data_ptr(),
+            variance.data_ptr(),
+            momentum,
+            epsilon,
+            activation,
+            saved.data_ptr(),
+            work.data_ptr(),
+        )
+        ctx.kernel, ctx.activation = kernel, activation
+        ctx.save_for_backward(x, saved)
+        return out
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator, unused-ignore]
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """Return the gradients of the input, the weight and the bias."""
+        (gradient,) = gradients
+        x, saved = ctx.saved_tensors
+        n, channels, height, width = x.shape
+        rows, threads = n * height * width, torch.get_num_threads()
+        stride = gradient.stride(3)
+        if stride < channels or gradient.stride() != (height * width * stride, 1, width * stride, stride):
+            gradient, stride = torch.empty_like(x).copy_(gradient), channels
+        together = rows_at_once(channels, rows) if stride == channels else 1
+        work = torch.empty(channels * together * (3 * threads + 3), dtype=torch.float64)
+        of_weight, of_bias, of_input = torch.empty(channels), torch.empty(channels), torch.empty_like(x)
+        ctx.kernel.bn_act_backward(
+            x.data_ptr(),
+            gradient.data_ptr(),
+            stride,
+            of_input.data_ptr(),
+            rows,
+            channels,
+            together,
+            threads,
+            ctx.activation,
+            saved.data_ptr(),
+            of_weight.data_ptr(),
+            of_bias.data_ptr(),
+            work.data_ptr(),
+        )
+        return None, of_input, of_weight, of_bias, None, None, None, None, None
+
+
+def infer(kernel: Any, x: torch.Tensor, norm: nn.BatchNorm2d, activation: int) -> torch.Tensor:
+    """Normalise by the running statistics and activate, in place."""
+    n, channels, height, width = x.shape
+    rows = n * height * width
+    together = rows_at_once(channels, rows)
+    buffer = torch.empty(2 * channels * together)
+    assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018 - in `suits`
+    kernel.bn_act_infer(
+        x.data_ptr(),
+        x.data_ptr(),
+        rows,
+        channels,
+        together,
+        torch.get_num_threads(),
+        norm.weight.data_ptr(),
+        norm.bias.data_ptr(),
+        norm.running_mean.data_ptr(),
+        norm.running_var.data_ptr(),
+        norm.eps,
+        activation,
+        buffer.data_ptr(),
+    )
+    return x
+
+
+def suits(x: torch.Tensor, norm: nn.Module, activation: nn.Module) -> bool:
+    """Whether the kernel computes what these modules would."""
+    return (
+        type(activation) in ACTIVATIONS
+        and type(norm) is nn.BatchNorm2d
+        and norm.affine
+        and norm.track_running_stats
+        and norm.momentum is not None
+        and x.device.type == "cpu"
+        and x.dtype == norm.weight.dtype == torch.float32
+        and x.dim() == 4
+        and x.shape[0] * x.shape[2] * x.shape[3] > 1
+        and x.is_contiguous(memory_format=CHANNELS_LAST)
+        # A single column or a single channel is laid out channels last whatever its strides say.
+        and x.stride(1) == 1
+        and x.stride(3) == x.shape[1]
+    )
+
+
+@contextlib.contextmanager
+def fused(kernel: Any) -> Iterator[None]:
+    """Send every `Conv` of this process through the kernel; everything is put back afterwards.
+
+    The class's method is replaced, not the modules: what is copied, averaged and saved stays as it was.
+    """
+    plain = Conv.forward
+
+    def forward(self: Conv, x: torch.Tensor) -> torch.Tensor:
+        x = self.conv(x)
+        norm, activation = self.bn, self.act
+        if suits(x, norm, activation):
+            number = ACTIVATIONS[type(activation)]
+            if norm.training:
+                if norm.num_batches_tracked is not None:
+                    norm.num_batches_tracked.add_(1)
+                return BatchNormActivation.apply(
+                    kernel,
+                    x,
+                    norm.weight,
+                    norm.bias,
+                    norm.running_mean,
+                    norm.running_var,
+                    norm.momentum,
+                    norm.eps,
+                    number,
+                )
+            if not torch.is_grad_enabled() and type(self.conv) is nn.Conv2d:
+                return infer(kernel, x, norm, number)
+        return activation(norm(x))
+
+    Conv.forward = forward
+    try:
+        yield
+    finally:
+        Conv.forward = plain

@@ -1,0 +1,299 @@
+"""Batch normalisation and its activation in one pass over the memory: a C kernel, compiled when a training starts.
+
+Torch normalises in three passes and activates in a fourth, and its backward is four more: beside the
+convolutions, which run at the processor's peak, that is the largest part of a step, and all of it is memory
+traffic. Fused, a block's forward reads twice and writes once; its backward recomputes what it needs from the
+convolution's output, so that the normalised values need not be kept either.
+
+The compiler needs a second; `torch.compile` needs minutes for the same fusion, once a shape.
+"""
+
+import ctypes
+import re
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import Any
+
+SOURCE = r"""
+#include <stddef.h>
+#include <string.h>
+#include <math.h>
+extern int omp_get_thread_num(void);
+extern int omp_get_num_threads(void);
+
+/* exp to 2 ulp by a polynomial of degree 5 on [-ln2/2, ln2/2]; the C library's would not be vectorised. */
+static inline float expf_(float x) {
+  x = x > 88.0f ? 88.0f : x;
+  x = x < -87.0f ? -87.0f : x;
+  float n = __builtin_rintf(x * 1.44269504088896341f);
+  float r = x - n * 0.693359375f + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * r * r + r + 1.0f;
+  int bits = ((int)n + 127) << 23;
+  float scale;
+  __builtin_memcpy(&scale, &bits, 4);
+  return p * scale;
+}
+
+static inline float silu_grad(float g, float y) {
+  float s = 1.0f / (1.0f + expf_(-y));
+  return g * s * (1.0f + y * (1.0f - s));
+}
+
+static void apply(const float *x, float *z, long R, int C, int T, const float *restrict scale,
+                  const float *restrict shift, int act) {
+#pragma omp parallel num_threads(T)
+  {
+    int t = omp_get_thread_num(), n = omp_get_num_threads();
+    for (long r = R * t / n; r < R * (t + 1) / n; r++) {
+      const float *p = x + (size_t)r * C;
+      float *o = z + (size_t)r * C;
+      if (act) {
+#pragma omp simd
+        for (int c = 0; c < C; c++) {
+          float y = p[c] * scale[c] + shift[c];
+          o[c] = y / (1.0f + expf_(-y));
+        }
+      } else {
+#pragma omp simd
+        for (int c = 0; c < C; c++) o[c] = p[c] * scale[c] + shift[c];
+      }
+    }
+  }
+}
+
+/* Rows of few channels are taken k at a time, so that the vector units are filled: parameters repeat k times. */
+static void repeat(float *to, const float *from, int C, int k) {
+  for (int j = 0; j < k; j++)
+    for (int c = 0; c < C; c++) to[j * C + c] = from[c];
+}
+
+void bn_act_infer(const float *x, float *z, long rows, int channels, int k, int T, const float *w, const float *b,
+                  const float *mean, const float *var, double eps, int act, float *buffer) {
+  int C = channels * k;
+  float *scale = buffer, *shift = buffer + C;
+  for (int c = 0; c < channels; c++) {
+    double s = w[c] / sqrt((double)var[c] + eps);
+    scale[c] = (float)s;
+    shift[c] = (float)(b[c] - mean[c] * s);
+  }
+  repeat(scale, scale, channels, k);
+  repeat(shift, shift, channels, k);
+  apply(x, z, rows / k, C, T, scale, shift, act);
+}
+
+/* Sums are taken around the first row, in single precision over 64 rows and in double precision over those:
+   as exact as a second pass over the data, without the second pass. */
+void bn_act_forward(const float *x, float *z, long rows, int channels, int k, int T, const float *w, const float *b,
+                    float *running_mean, float *running_var, double momentum, double eps, int act, float *saved,
+                    double *work) {
+  int C = channels * k;
+  long R = rows / k;
+  float *scratch = (float *)(work + (size_t)T * 2 * C);
+  float *base = scratch + (size_t)T * 2 * C, *scale = base + C, *shift = scale + C;
+  repeat(base, x, channels, k);
+  memset(work, 0, (size_t)T * 2 * C * sizeof(double));
+#pragma omp parallel num_threads(T)
+  {
+    int t = omp_get_thread_num(), n = omp_get_num_threads();
+    double *s = work + (size_t)t * 2 * C;
+    float *restrict fs = scratch + (size_t)t * 2 * C, *restrict fq = fs + C;
+    const float *restrict k0 = base;
+    long end = R * (t + 1) / n;
+    for (long r = R * t / n; r < end;) {
+      long stop = r + 64 < end ? r + 64 : end;
+      for (int c = 0; c < 2 * C; c++) fs[c] = 0;
+      for (; r < stop; r++) {
+        const float *restrict p = x + (size_t)r * C;
+#pragma omp simd
+        for (int c = 0; c < C; c++) {
+          float d = p[c] - k0[c];
+          fs[c] += d;
+          fq[c] += d * d;
+        }
+      }
+      for (int c = 0; c < 2 * C; c++) s[c] += fs[c];
+    }
+  }
+  for (int c = 0; c < channels; c++) {
+    double sum = 0, square = 0;
+    for (int t = 0; t < T; t++)
+      for (int j = 0; j < k; j++) {
+        sum += work[(size_t)t * 2 * C + j * channels + c];
+        square += work[(size_t)t * 2 * C + C + j * channels + c];
+      }
+    double d = sum / rows, var = square / rows - d * d, mean = base[c] + d;
+    var = var > 0 ? var : 0;
+    double invstd = 1.0 / sqrt(var + eps), s = w[c] * invstd;
+    running_mean[c] = (float)((1 - momentum) * running_mean[c] + momentum * mean);
+    running_var[c] = (float)((1 - momentum) * running_var[c] + momentum * var * rows / (rows - 1));
+    saved[c] = (float)s;
+    saved[channels + c] = (float)(b[c] - mean * s);
+    saved[2 * channels + c] = (float)mean;
+    saved[3 * channels + c] = (float)invstd;
+  }
+  repeat(scale, saved, channels, k);
+  repeat(shift, saved + channels, channels, k);
+  apply(x, z, R, C, T, scale, shift, act);
+}
+
+/* g may be a slice of wider rows, ld floats apart, as a concatenation's gradient is. */
+void bn_act_backward(const float *x, const float *g, long ld, float *gx, long rows, int channels, int k, int T,
+                     int act, const float *saved, float *gw, float *gb, double *work) {
+  int C = channels * k;
+  long R = rows / k;
+  ld *= k;
+  float *scratch = (float *)(work + (size_t)T * 2 * C);
+  float *scale = scratch + (size_t)T * 2 * C, *shift = scale + C, *mean = shift + C, *slope = mean + C,
+        *offset = slope + C;
+  repeat(scale, saved, channels, k);
+  repeat(shift, saved + channels, channels, k);
+  repeat(mean, saved + 2 * channels, channels, k);
+  memset(work, 0, (size_t)T * 2 * C * sizeof(double));
+#pragma omp parallel num_threads(T)
+  {
+    int t = omp_get_thread_num(), n = omp_get_num_threads();
+    double *s = work + (size_t)t * 2 * C;
+    float *restrict fs = scratch + (size_t)t * 2 * C, *restrict fq = fs + C;
+    const float *restrict a = scale, *restrict b = shift, *restrict m = mean;
+    long end = R * (t + 1) / n;
+    for (long r = R * t / n; r < end;) {
+      long stop = r + 64 < end ? r + 64 : end;
+      for (int c = 0; c < 2 * C; c++) fs[c] = 0;
+      for (; r < stop; r++) {
+        const float *restrict p = x + (size_t)r * C, *restrict h = g + (size_t)r * ld;
+        if (act) {
+#pragma omp simd
+          for (int c = 0; c < C; c++) {
+            float d = silu_grad(h[c], p[c] * a[c] + b[c]);
+            fs[c] += d;
+            fq[c] += d * (p[c] - m[c]);
+          }
+        } else {
+#pragma omp simd
+          for (int c = 0; c < C; c++) {
+            fs[c] += h[c];
+            fq[c] += h[c] * (p[c] - m[c]);
+          }
+        }
+      }
+      for (int c = 0; c < 2 * C; c++) s[c] += fs[c];
+    }
+  }
+  for (int c = 0; c < channels; c++) {
+    double sum = 0, dot = 0, invstd = saved[3 * channels + c];
+    for (int t = 0; t < T; t++)
+      for (int j = 0; j < k; j++) {
+        sum += work[(size_t)t * 2 * C + j * channels + c];
+        dot += work[(size_t)t * 2 * C + C + j * channels + c];
+      }
+    gb[c] = (float)sum;
+    gw[c] = (float)(dot * invstd);
+    double m = -(double)saved[c] * invstd * invstd * dot / rows;
+    slope[c] = (float)m;
+    offset[c] = (float)(-saved[c] * sum / rows - m * saved[2 * channels + c]);
+  }
+  repeat(slope, slope, channels, k);
+  repeat(offset, offset, channels, k);
+#pragma omp parallel num_threads(T)
+  {
+    int t = omp_get_thread_num(), n = omp_get_num_threads();
+    const float *restrict a = scale, *restrict b = shift, *restrict m = slope, *restrict o0 = offset;
+    for (long r = R * t / n; r < R * (t + 1) / n; r++) {
+      const float *restrict p = x + (size_t)r * C, *restrict h = g + (size_t)r * ld;
+      float *restrict o = gx + (size_t)r * C;
+      if (act) {
+#pragma omp simd
+        for (int c = 0; c < C; c++) o[c] = a[c] * silu_grad(h[c], p[c] * a[c] + b[c]) + p[c] * m[c] + o0[c];
+      } else {
+#pragma omp simd
+        for (int c = 0; c < C; c++) o[c] = a[c] * h[c] + p[c] * m[c] + o0[c];
+      }
+    }
+  }
+}
+"""
+
+FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
+"""Nothing that lets the compiler assume away NaN or reorder sums, and nothing that flushes denormals."""
+
+COMPILE_SECONDS = 60.0
+
+
+class KernelError(Exception):
+    """The kernel could not be built; the training goes on without it."""
+
+
+def build(compiler: str, *, wide_vectors: bool) -> Any:
+    """Compile and load the kernel.
+
+    Torch must have been imported: the kernel shares the OpenMP library that torch brought, because the threads
+    of a second one would fight with the first one's.
+
+    Args:
+        compiler: A C compiler's path.
+        wide_vectors: Whether the processor has vectors of 512 bits; compilers prefer 256 unless told.
+
+    Raises:
+        KernelError: No compiler that works, no OpenMP library, or a result that cannot be loaded.
+    """
+    openmp = openmp_library()
+    if openmp is None:
+        raise KernelError("torch has loaded no OpenMP library that GNU's compiler could share")
+    with tempfile.TemporaryDirectory(prefix="offload-kernel-") as folder:
+        source, unit, library = (Path(folder) / name for name in ("kernel.c", "kernel.o", "kernel.so"))
+        source.write_text(SOURCE, encoding="utf-8")
+        target = ["-march=native", *(["-mprefer-vector-width=512"] if wide_vectors else [])]
+        for command in (
+            [compiler, *FLAGS, *target, "-c", str(source), "-o", str(unit)],
+            [compiler, "-shared", str(unit), str(openmp), "-lm", "-o", str(library)],
+        ):
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+            except subprocess.CalledProcessError as error:
+                raise KernelError(f"{compiler} failed: {error.stderr.strip()[:300]}") from error
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise KernelError(f"{compiler} did not run: {error}") from error
+        try:
+            kernel = ctypes.CDLL(str(library))
+        except OSError as error:
+            raise KernelError(f"the compiled kernel cannot be loaded: {error}") from error
+    return declare(kernel)
+
+
+def openmp_library(maps: Path = Path("/proc/self/maps")) -> Path | None:
+    """Return the GNU OpenMP library that this process has loaded, None without one."""
+    try:
+        found = re.findall(
+            r"(/\S*libgomp[^/\s]*\.so[^/\s]*)$", maps.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    except OSError:
+        return None
+    return Path(found[0]) if found else None
+
+
+def declare(kernel: Any) -> Any:
+    """Tell ctypes what the functions take."""
+    pointer, count, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_double
+    shape = [count, number, number, number]
+    kernel.bn_act_infer.argtypes = [pointer, pointer, *shape, *[pointer] * 4, real, number, pointer]
+    kernel.bn_act_forward.argtypes = [
+        pointer,
+        pointer,
+        *shape,
+        *[pointer] * 4,
+        real,
+        real,
+        number,
+        *[pointer] * 2,
+    ]
+    kernel.bn_act_backward.argtypes = [pointer, pointer, count, pointer, *shape, number, *[pointer] * 4]
+    for function in (kernel.bn_act_infer, kernel.bn_act_forward, kernel.bn_act_backward):
+        function.restype = None
+    return kernel

@@ -1,0 +1,160 @@
+"""How fast a training may use the machine it is on: which switches are on, and why.
+
+Every switch leaves alone what is learned: the same images in the same order, the same augmentations, the same
+optimizer. Those that change rounding are compared over seeds by `benchmarks/training_parity.py`; what each
+brings is in `docs/speed.md`. Switches that were not measured stay off: on a GPU that is all of ours, and
+Ultralytics' own choices (mixed precision, channels last, loader workers, pinned memory) stand.
+
+Imports neither torch nor Ultralytics.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from remote_job.allocator import HUGE_PAGES_SINCE
+from remote_job.capacity import Capacity
+
+TRIAL_MIN_STEPS = 200
+"""Optimizer iterations below which a trial of the memory layout costs more than a wrong guess."""
+
+
+@dataclass(frozen=True, slots=True)
+class Switch:
+    """One way to be faster."""
+
+    name: str
+    on: bool
+    reason: str
+
+    def document(self) -> dict[str, Any]:
+        """Return it as it stands in a result."""
+        return {"on": self.on, "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedPlan:
+    """The switches of one training."""
+
+    threads: int
+    switches: Mapping[str, Switch] = field(default_factory=dict)
+
+    def on(self, name: str) -> bool:
+        """Whether a switch is on."""
+        return self.switches[name].on
+
+    def turn(self, name: str, *, on: bool, reason: str) -> "SpeedPlan":
+        """Return the plan with one switch set."""
+        return replace(self, switches={**self.switches, name: Switch(name, on, reason)})
+
+    def document(self) -> dict[str, Any]:
+        """Return the plan as `TrainingResult.speed` records it."""
+        return {name: switch.document() for name, switch in self.switches.items()}
+
+
+def threads(machine: Capacity) -> Switch:
+    """Compute on every core: Ultralytics leaves one of them idle, half of the machine where it has two."""
+    return Switch("threads", on=True, reason=f"all {machine.cores} cores that this process may use")
+
+
+def allocator(machine: Capacity) -> Switch:
+    """Keep freed memory, in large pages."""
+    if machine.glibc is None:
+        return Switch(
+            "allocator", on=False, reason="the C library is not GNU's, its allocator has no settings"
+        )
+    pages = (
+        "in large pages"
+        if machine.glibc >= HUGE_PAGES_SINCE
+        else "in small pages, this glibc knows no others"
+    )
+    return Switch("allocator", on=True, reason=f"freed blocks are kept, {pages}")
+
+
+def channels_last(machine: Capacity) -> Switch:
+    """Lay pictures out pixel by pixel, as oneDNN's fastest kernels want them."""
+    if machine.instruction_sets & {"avx512", "avx2", "neon"}:
+        return Switch(
+            "channels_last", on=True, reason="convolutions need no reordering of their input and output"
+        )
+    return Switch(
+        "channels_last", on=False, reason="not measured on a processor without AVX2, AVX-512 or Neon"
+    )
+
+
+def fused_norm(machine: Capacity) -> Switch:
+    """Normalise and activate in one pass, by a kernel compiled for this processor."""
+    if machine.compiler is None:
+        return Switch("fused_norm", on=False, reason="no C compiler on this machine")
+    return Switch("fused_norm", on=True, reason=f"compiled by {machine.compiler} in about a second")
+
+
+def fused_optimizer(_machine: Capacity) -> Switch:
+    """Update all parameters in one call."""
+    return Switch("fused_optimizer", on=True, reason="Adam, AdamW and SGD have a fused kernel on a CPU")
+
+
+def image_cache(_machine: Capacity) -> Switch:
+    """Keep decoded pictures, within bounds that follow the memory."""
+    return Switch("image_cache", on=True, reason="decoded and scaled pictures are kept where memory allows")
+
+
+def trial(_machine: Capacity) -> Switch:
+    """Time a few steps in both memory layouts before a long training."""
+    return Switch("trial", on=True, reason=f"for trainings of {TRIAL_MIN_STEPS} steps and more")
+
+
+CHOICES: dict[str, Callable[[Capacity], Switch]] = {
+    choice.__name__: choice
+    for choice in (threads, allocator, channels_last, fused_norm, fused_optimizer, image_cache, trial)
+}
+"""All switches, by the name that `TrainingSpec.speed` turns them off by."""
+
+NEEDS = {"fused_norm": "channels_last"}
+"""Switches that are nothing without another."""
+
+
+def faults(wishes: Mapping[str, bool]) -> list[str]:
+    """Return what is wrong with switches set by hand."""
+    return [
+        f"speed.{name}: there is no such switch; there are {', '.join(CHOICES)}"
+        for name in wishes
+        if name not in CHOICES
+    ]
+
+
+def plan(machine: Capacity, wishes: Mapping[str, bool] | None = None) -> SpeedPlan:
+    """Choose the switches.
+
+    Args:
+        machine: What there is to use.
+        wishes: Switches set by hand. What the machine cannot do stays off whatever is wished.
+
+    Raises:
+        ValueError: A wish names no switch.
+    """
+    wishes = wishes or {}
+    if wrong := faults(wishes):
+        raise ValueError("; ".join(wrong))
+    switches = {}
+    for name, choice in CHOICES.items():
+        switch = choice(machine)
+        if switch.on and not wishes.get(name, True):
+            switch = Switch(name, on=False, reason="turned off by hand")
+        switches[name] = switch
+    for name, other in NEEDS.items():
+        if switches[name].on and not switches[other].on:
+            switches[name] = Switch(name, on=False, reason=f"needs {other}, which is off")
+    chosen = SpeedPlan(threads=1, switches=switches)
+    count = machine.cores if chosen.on("threads") else max(1, min(8, machine.cores - 1))
+    return replace(chosen, threads=count)
+
+
+def elsewhere(made: SpeedPlan, device: str) -> SpeedPlan:
+    """Return the plan for another device than the CPU: everything off that was not measured on it."""
+    for name in CHOICES:
+        if name != "allocator":
+            made = made.turn(
+                name, on=False, reason=f"not measured on {device}; Ultralytics' own choices stand"
+            )
+    return made

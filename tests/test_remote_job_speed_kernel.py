@@ -1,0 +1,199 @@
+"""The fused kernel, the image cache and the trial against what Ultralytics and torch do themselves."""
+
+import copy
+import random
+import shutil
+
+import numpy as np
+import pytest
+
+from remote_job import capacity
+
+torch = pytest.importorskip("torch", reason="needs the train extra")
+pytest.importorskip("ultralytics", reason="needs the train extra")
+
+from ultralytics.cfg import get_cfg  # noqa: E402 - after the skip
+from ultralytics.data.build import build_dataloader, build_yolo_dataset  # noqa: E402
+from ultralytics.nn.modules.conv import Conv  # noqa: E402
+
+from dataset import sample  # noqa: E402
+from remote_job import fused_norm, image_cache, kernel, trial  # noqa: E402
+
+CHANNELS_LAST = torch.channels_last
+
+
+@pytest.fixture(scope="module")
+def built():
+    machine = capacity.capacity()
+    if machine.compiler is None:
+        pytest.skip("no C compiler on this machine")
+    torch.zeros(1 << 20).exp_()
+    return kernel.build(machine.compiler, wide_vectors="avx512" in machine.instruction_sets)
+
+
+def error(value, exact):
+    value, exact = value.detach(), exact.detach()
+    return float((value - exact).abs().max() / exact.abs().max())
+
+
+@pytest.mark.parametrize("activation", [True, False], ids=["silu", "identity"])
+@pytest.mark.parametrize(
+    ("images", "channels", "size", "wider"),
+    [(4, 16, 32, 0), (3, 7, 5, 0), (2, 48, 9, 16), (16, 80, 4, 0), (2, 300, 3, 4)],
+)
+def test_the_kernel_is_at_least_as_exact_as_torch(built, images, channels, size, wider, activation):
+    generator = torch.Generator().manual_seed(0)
+    block = Conv(channels, channels, 1, act=activation)
+    block.bn.weight.data.uniform_(0.5, 1.5, generator=generator)
+    block.bn.bias.data.normal_(generator=generator)
+    exact = copy.deepcopy(block.bn).double()
+    data = torch.randn(images, channels, size, size, generator=generator) * 2 + 5
+    x = data.contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    slope = torch.randn(images, channels + wider, size, size, generator=generator)
+    slope = slope.contiguous(memory_format=CHANNELS_LAST)[:, :channels]
+    silu = torch.nn.functional.silu if activation else torch.nn.Identity()
+
+    wide = data.double().requires_grad_()
+    expected = silu(exact(wide))
+    expected.backward(slope.double())
+
+    usual = copy.deepcopy(block.bn)
+    plain = x.detach().clone().requires_grad_()
+    silu(usual(plain)).backward(slope)
+
+    norm = block.bn
+    assert fused_norm.suits(x, norm, block.act)
+    y = fused_norm.BatchNormActivation.apply(
+        built,
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.momentum,
+        norm.eps,
+        int(activation),
+    )
+    y.backward(slope)
+    for ours, theirs, truth in (
+        (y, silu(copy.deepcopy(block.bn).train()(plain)), expected),
+        (x.grad, plain.grad, wide.grad),
+        (norm.weight.grad, usual.weight.grad, exact.weight.grad),
+        (norm.bias.grad, usual.bias.grad, exact.bias.grad),
+        (norm.running_mean, usual.running_mean, exact.running_mean),
+        (norm.running_var, usual.running_var, exact.running_var),
+    ):
+        assert error(ours, truth) <= max(2e-6, 2 * error(theirs, truth))
+
+
+def test_a_block_in_a_fused_training_is_the_block_it_was(built):
+    torch.manual_seed(0)
+    block = Conv(8, 16, 3).to(memory_format=CHANNELS_LAST)
+    x = torch.randn(2, 8, 12, 12).contiguous(memory_format=CHANNELS_LAST)
+    twin = copy.deepcopy(block)
+    expected = block(x)
+    with fused_norm.fused(built):
+        ours = twin(x)
+        assert "BatchNormActivation" in type(ours.grad_fn).__name__
+        block.eval(), twin.eval()
+        with torch.inference_mode():
+            torch.testing.assert_close(twin(x), block.act(block.bn(block.conv(x))), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5)
+    for name, value in block.state_dict().items():
+        torch.testing.assert_close(twin.state_dict()[name], value, rtol=1e-5, atol=1e-6)
+    assert "BatchNormActivation" not in type(twin(x).grad_fn).__name__
+
+
+@pytest.mark.parametrize("kind", ["contiguous", "double", "other activation", "momentum"])
+def test_what_the_kernel_does_not_know_is_left_to_torch(built, kind):
+    block = Conv(8, 16, 3, act=torch.nn.ReLU() if kind == "other activation" else True)
+    x = torch.randn(2, 8, 12, 12)
+    if kind == "double":
+        block, x = block.double(), x.double()
+    if kind == "momentum":
+        block.bn.momentum = None
+    if kind != "contiguous":
+        block, x = block.to(memory_format=CHANNELS_LAST), x.contiguous(memory_format=CHANNELS_LAST)
+    expected = copy.deepcopy(block)(x)
+    with fused_norm.fused(built):
+        assert torch.equal(block(x), expected)
+
+
+def test_nan_comes_out_where_nan_goes_in(built):
+    block = Conv(4, 4, 1).to(memory_format=CHANNELS_LAST)
+    x = torch.randn(1, 4, 4, 4).contiguous(memory_format=CHANNELS_LAST)
+    x[0, 0, 0, 0] = float("nan")
+    with fused_norm.fused(built):
+        assert torch.isnan(block(x)).any()
+
+
+def test_a_compiler_that_fails_is_told():
+    torch.zeros(1 << 20).exp_()
+    with pytest.raises(kernel.KernelError, match="false failed"):
+        kernel.build(shutil.which("false"), wide_vectors=False)
+
+
+def batches(folder, *, cached, epochs=3):
+    """Return what a training would see, with mosaics first and without at the end."""
+    random.seed(1)
+    np.random.seed(1)  # noqa: NPY002 - the one that Ultralytics uses
+    torch.manual_seed(1)
+    args = get_cfg(overrides={"imgsz": 64, "task": "detect", "mixup": 0.3, "copy_paste": 0.3})
+    data = {"names": {0: "circle", 1: "square", 2: "triangle"}, "nc": 3, "channels": 3}
+    dataset = build_yolo_dataset(args, str(folder / "images"), 4, data, mode="train")
+    cache = image_cache.ImageCache(capacity.capacity().memory_bytes)
+    if cached:
+        assert cache.attach(dataset)
+    # Small, so that pictures leave the buffer and are read again.
+    dataset.max_buffer_length = 5
+    loader = build_dataloader(dataset, batch=4, workers=0)
+    seen = []
+    for epoch in range(epochs):
+        if epoch == epochs - 1:
+            dataset.close_mosaic(copy.copy(args))
+            loader.reset()
+        seen += [(batch["img"].clone(), batch["bboxes"].clone(), tuple(batch["im_file"])) for batch in loader]
+    return seen, list(dataset.buffer), random.random(), cache.bytes
+
+
+def test_with_the_image_cache_a_training_sees_the_same_pictures(tmp_path):
+    sample.generate(tmp_path / "flat", images=10, size=96)
+    for kind, suffix in (("images", ".png"), ("labels", ".txt")):
+        (tmp_path / kind).mkdir()
+        for path in (tmp_path / "flat").glob(f"0*{suffix}"):
+            shutil.copy(path, tmp_path / kind)
+    plain, buffer, draw, _ = batches(tmp_path, cached=False)
+    ours, our_buffer, our_draw, kept = batches(tmp_path, cached=True)
+    assert kept == 10 * 64 * 64 * 3
+    assert (buffer, draw) == (our_buffer, our_draw)
+    for left, right in zip(plain, ours, strict=True):
+        assert torch.equal(left[0], right[0])
+        assert torch.equal(left[1], right[1])
+        assert left[2] == right[2]
+
+
+def test_the_image_cache_keeps_to_its_limit():
+    cache = image_cache.ImageCache(memory_bytes=4000)
+    assert cache.limit == 1000
+    assert cache.admits(900)
+    assert not cache.admits(200)
+    assert cache.bytes == 900
+
+
+def test_a_trial_changes_neither_model_nor_random_numbers():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(Conv(3, 8, 3, 2), torch.nn.Dropout(0.5), Conv(8, 4, 3, 2))
+    before = copy.deepcopy(model.state_dict())
+    state = torch.get_rng_state()
+    tried = trial.try_layouts(model, image_size=32, batch=2)
+    assert tried.contiguous > 0
+    assert tried.channels_last > 0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("contiguous", "last", "kept"), [(1.0, 0.8, True), (1.0, 1.02, True), (1.0, 1.2, False)]
+)
+def test_channels_last_is_given_up_only_where_it_is_clearly_slower(contiguous, last, kept):
+    assert trial.LayoutTrial(contiguous, last).keeps_channels_last is kept
