@@ -5,7 +5,7 @@ Amounts are decimal and each line is rounded once, so that the lines add up to t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_UP, Decimal
+from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from typing import Any, Literal
 
 from orchestrator.interval import Interval
@@ -209,7 +209,7 @@ def store_lines(use: StoreUse) -> tuple[CostLine, ...]:
 
 def cpu_line(seconds: float, usd_per_minute: Decimal = Decimal(0)) -> CostLine:
     """Account for a training on the runner; GitHub bills begun minutes, where it bills at all."""
-    minutes = -(-_seconds(seconds) // 60)
+    minutes = _begun_minutes(seconds)
     return _line("CPU runner", minutes, "min", usd_per_minute, 1, "" if usd_per_minute else PRIVATE_NOTE)
 
 
@@ -283,7 +283,7 @@ def _alternatives(
             usd += _line("", use.billed_seconds, "s", assumed, 3600).usd + kept
         found.append(Alternative("the same instances on demand", usd, "volumes and addresses included"))
     if training_seconds is not None:
-        minutes = -(-_seconds(training_seconds) // 60)
+        minutes = _begun_minutes(training_seconds)
         found.append(
             Alternative(
                 "GitHub's GPU runner",
@@ -337,3 +337,7 @@ def _line(label: str, quantity: Decimal, unit: str, price: Decimal, per: int, no
 def _seconds(seconds: float) -> Decimal:
     """Take a time from a clock into decimal, to the millisecond."""
     return Decimal(repr(round(seconds, 3)))
+
+
+def _begun_minutes(seconds: float) -> Decimal:
+    return (_seconds(seconds) / 60).to_integral_value(ROUND_CEILING)

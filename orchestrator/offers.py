@@ -166,6 +166,7 @@ def ladder(
             offer.instance_type,
             offer.region,
             offer.zone or "",
+            offer.usd_per_hour,
         )
 
     return tuple(sorted((offer for offer in offers if fits(offer)), key=rank))

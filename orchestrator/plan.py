@@ -209,7 +209,7 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
     best = min(gpus, key=lambda option: _preference(option, value), default=None)
     if cpu is not None and cpu.feasible:
         if best is not None and best.total(value) < cpu.total(value):
-            return Decision("ec2", best, _why_worth(cpu, best, value), _changes_worth(cpu, best, value))
+            return Decision("ec2", best, _why_worth(cpu, best, value), _changes_worth(cpu, gpus))
         return Decision("cpu", cpu, _why_cpu(cpu, best, limits), _changes_cpu(cpu, options, limits, epochs))
     if best is not None:
         because = f"this CPU {cpu.reason}" if cpu is not None else "there is no CPU to train on"
@@ -303,26 +303,32 @@ def _why_worth(cpu: Option, best: Option, value: float) -> str:
     )
 
 
-def _changes_worth(cpu: Option, best: Option, value: float) -> tuple[str, ...]:
-    saved = _saved(cpu, best)
-    if saved <= 0 or value == 0:
+def _break_even(cpu: Option, gpus: Sequence[Option]) -> tuple[float, Option] | None:
+    """Return the least value of an hour at which a GPU beats the CPU, and which one; None where none is faster."""
+    pairs = [
+        (max(0.0, gpu.cost_likely - cpu.cost_likely) / _saved(cpu, gpu) * 3600, gpu)
+        for gpu in gpus
+        if gpu.feasible and gpu.where == "ec2" and _saved(cpu, gpu) > 0
+    ]
+    return min(pairs, key=lambda pair: (pair[0], pair[1].offer.name), default=None)
+
+
+def _changes_worth(cpu: Option, gpus: Sequence[Option]) -> tuple[str, ...]:
+    even = _break_even(cpu, gpus)
+    if even is None or even[0] < 0.01 or any(gpu.cost_likely < cpu.cost_likely for gpu in gpus):
         return ()
-    even = (best.cost_likely - cpu.cost_likely) / saved * 3600
-    return (f"Below value-of-time-usd-per-hour = {_dollars_down(even)} the free CPU would do it.",)
+    return (f"Up to value-of-time-usd-per-hour = {_dollars_down(even[0])} the free CPU would do it.",)
 
 
 def _changes_cpu(
     cpu: Option, options: Sequence[Option], limits: Limits, epochs: int | None
 ) -> tuple[str, ...]:
     changes = []
-    faster = [o for o in options if o.where == "ec2" and o.feasible and _saved(cpu, o) > 0]
-    if faster:
-        even, option = min(
-            (((o.cost_likely - cpu.cost_likely) / _saved(cpu, o) * 3600, o) for o in faster),
-            key=lambda pair: (pair[0], pair[1].offer.name),
-        )
+    even = _break_even(cpu, options)
+    if even is not None:
+        option = even[1]
         changes.append(
-            f"From value-of-time-usd-per-hour = {_dollars_up(even)} on, {option.offer.name} would do it "
+            f"Above value-of-time-usd-per-hour = {_dollars_up(even[0])} {option.offer.name} would do it "
             f"in {human_duration(option.interval.likely)} for {human_money(option.cost_likely)}."
         )
     limit, name = limits.cpu_limit

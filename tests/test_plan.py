@@ -1,0 +1,288 @@
+"""The decision: the free CPU unless a GPU is needed or worth it, within every limit."""
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.interval import Interval
+from orchestrator.offers import GPUS, Offer, cpu_offer
+from orchestrator.plan import CI_LIMIT_S, Limits, PlanReport, decide, forced, judge
+
+HOUR = 3600.0
+
+
+def hours(low, likely, high):
+    return Interval(low * HOUR, likely * HOUR, high * HOUR)
+
+
+def gpu(usd=0.2, kind="g4dn.xlarge", market="spot", zone="us-east-2a"):
+    return Offer("ec2", kind, "us-east-2", zone, market, usd, "test", GPUS["T4"], 4, 16)
+
+
+def limits(deadline=6.0, cost=1.0, value=0.0, ci=6.0):
+    return Limits(deadline * HOUR, cost, value, None if ci is None else ci * HOUR)
+
+
+def options(bounds, *, cpu=None, gpus=()):
+    found = [judge(cpu_offer(4), hours(*cpu), bounds)] if cpu else []
+    return [*found, *(judge(offer, hours(*time), bounds) for offer, time in gpus)]
+
+
+def decided(bounds, *, cpu=None, gpus=(), epochs=None):
+    return decide(options(bounds, cpu=cpu, gpus=gpus), bounds, epochs=epochs)
+
+
+FAST = (gpu(), (0.4, 0.5, 0.8))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "cpu", "gpus", "where", "why"),
+    [
+        (limits(), (2, 3, 4), [FAST], "cpu", "The free CPU does it: 3 h likely, 4 h at most"),
+        (
+            limits(),
+            (5, 6, 7.34),
+            [FAST],
+            "ec2",
+            "A GPU is needed: this CPU needs 7 h 20 at most, past the 6 h deadline",
+        ),
+        (limits(24), (5, 6, 7.34), [FAST], "ec2", "past the 6 h limit of a CI job"),
+        (limits(24, ci=None), (5, 6, 7.34), [FAST], "cpu", "within the 24 h deadline"),
+        (limits(2), (1, 1.5, 2.5), [FAST], "ec2", "past the 2 h deadline"),
+        (
+            limits(value=2.0),
+            (2, 3, 4),
+            [FAST],
+            "ec2",
+            "A GPU is worth it: it saves 2 h 30, worth $5.00 at $2.00 an hour",
+        ),
+        (limits(value=0.01), (2, 3, 4), [FAST], "cpu", "but that is worth only $0.03 at $0.01 an hour"),
+        (limits(value=100), (0.1, 0.2, 0.3), [FAST], "cpu", "would be no faster, its start-up included"),
+        (limits(cost=0.1, value=100), (2, 3, 4), [FAST], "cpu", "The free CPU does it"),
+        (
+            limits(cost=0.1),
+            (5, 6, 8),
+            [FAST],
+            "none",
+            "Nothing fits: this CPU needs 8 h at most, past the 6 h deadline",
+        ),
+        (limits(0.5), (5, 6, 8), [FAST], "none", "needs 48 min at most, past the 30 min deadline"),
+        (limits(), (5, 6, 8), [], "none", "Nothing fits: this CPU needs 8 h at most"),
+        (limits(), None, [FAST], "ec2", "there is no CPU to train on"),
+        (limits(), None, [], "none", "There is no place to train in"),
+        (limits(), (5, 5.9, 6.001), [FAST], "ec2", "needs just over 6 h, past the 6 h deadline"),
+    ],
+)
+def test_the_rule(bounds, cpu, gpus, where, why):
+    decision = decided(bounds, cpu=cpu, gpus=gpus)
+    assert decision.where == where
+    assert why in decision.why
+
+
+def test_among_gpus_the_cheapest_training_wins_not_the_cheapest_hour():
+    slow, quick = (gpu(0.2), (0.9, 1.0, 1.2)), (gpu(0.3, "g5.xlarge"), (0.4, 0.5, 0.6))
+    assert decided(limits(), cpu=(5, 6, 8), gpus=[slow, quick]).option.instance_type == "g5.xlarge"
+
+
+def test_a_dearer_gpu_is_taken_where_time_is_worth_more():
+    slow, quick = (gpu(0.2), (0.9, 1.0, 1.2)), (gpu(1.0, "g6e.xlarge"), (0.2, 0.3, 0.4))
+    assert decided(limits(), cpu=(5, 6, 8), gpus=[slow, quick]).option.instance_type == "g4dn.xlarge"
+    worth = limits(value=1.0)
+    assert decided(worth, cpu=(5, 6, 8), gpus=[slow, quick]).option.instance_type == "g6e.xlarge"
+
+
+def test_spot_is_taken_before_on_demand_at_the_same_price():
+    both = [(gpu(market="on-demand"), FAST[1]), FAST]
+    assert decided(limits(), cpu=(5, 6, 8), gpus=both).option.market == "spot"
+
+
+def test_an_option_says_every_limit_that_it_breaks():
+    option = judge(gpu(10.0), hours(5, 6, 8), limits())
+    assert not option.feasible
+    assert option.reason == (
+        "needs 8 h at most, past the 6 h deadline; may cost $80.08, more than max-cost-usd $1.00"
+    )
+
+
+def test_an_instance_outlives_the_ci_job_but_not_the_deadline():
+    assert judge(gpu(0.01), hours(6, 7, 8), limits(24)).feasible
+    assert not judge(cpu_offer(4), hours(6, 7, 8), limits(24)).feasible
+
+
+# What would change a decision is true: follow the advice and it changes.
+
+
+def test_the_value_of_time_that_a_receipt_names_is_where_the_decision_turns():
+    gpus = [FAST, (gpu(0.9, "g6e.xlarge"), (0.1, 0.15, 0.2))]
+    calm = decided(limits(), cpu=(2, 3, 4), gpus=gpus)
+    value = float(re.search(r"Above value-of-time-usd-per-hour = ([\d.]+)", calm.changes[0])[1])
+    assert decided(limits(value=value + 0.001), cpu=(2, 3, 4), gpus=gpus).where == "ec2"
+    assert decided(limits(value=value - 0.011), cpu=(2, 3, 4), gpus=gpus).where == "cpu"
+    hurried = decided(limits(value=5), cpu=(2, 3, 4), gpus=gpus)
+    value = float(re.search(r"Up to value-of-time-usd-per-hour = ([\d.]+)", hurried.changes[0])[1])
+    assert decided(limits(value=value), cpu=(2, 3, 4), gpus=gpus).where == "cpu"
+
+
+def test_the_epochs_that_a_receipt_names_are_where_the_cpu_stops_fitting():
+    decision = decided(limits(), cpu=(2, 3, 4), epochs=20)
+    assert "With more than about 30 epochs" in decision.changes[-1]
+    decision = decided(limits(), cpu=(8, 10, 12), gpus=[FAST], epochs=20)
+    assert "With about 10 epochs instead of 20" in decision.changes[0]
+
+
+def test_the_deadline_that_a_receipt_names_is_enough():
+    decision = decided(limits(2), cpu=(1, 1.5, 2.501), gpus=[FAST])
+    assert "With a deadline of 2h31m this CPU could do it" in decision.changes[0]
+    longer = limits(2 + 31 / 60)
+    assert decided(longer, cpu=(1, 1.5, 2.501), gpus=[FAST]).where == "cpu"
+
+
+def test_a_deadline_past_the_ci_limit_is_not_advised():
+    decision = decided(limits(2), cpu=(5, 6, 7), gpus=[FAST])
+    assert not any("deadline" in change for change in decision.changes if "could do it" in change)
+
+
+def test_the_money_that_a_receipt_names_is_enough():
+    decision = decided(limits(cost=0.1), cpu=(5, 6, 8), gpus=[FAST])
+    usd = float(
+        next(re.search(r"max-cost-usd = ([\d.]+)", c)[1] for c in decision.changes if "max-cost" in c)
+    )
+    assert decided(limits(cost=usd), cpu=(5, 6, 8), gpus=[FAST]).where == "ec2"
+    assert decided(limits(cost=usd - 0.01), cpu=(5, 6, 8), gpus=[FAST]).where == "none"
+
+
+def test_deadline_and_money_are_named_together_where_both_are_short():
+    decision = decided(limits(0.5, cost=0.01), cpu=(5, 6, 8), gpus=[FAST])
+    advice = next(c for c in decision.changes if "With a deadline" in c)
+    assert advice == "With a deadline of 48m and max-cost-usd = 0.17 g4dn.xlarge spot us-east-2a could do it."
+
+
+@pytest.mark.parametrize(
+    ("where", "bounds", "result"),
+    [
+        ("ec2", limits(), "ec2"),
+        ("cpu", limits(value=100), "cpu"),
+        ("ec2", limits(cost=0.01), "none"),
+    ],
+)
+def test_a_place_that_is_asked_for_is_taken_within_its_limits(where, bounds, result):
+    those = options(bounds, cpu=(2, 3, 4), gpus=[FAST])
+    decision = forced(where, those, bounds)
+    assert decision.where == result
+    if result != "none":
+        assert f"`--on {where}` says so" in decision.why
+
+
+def test_a_cpu_that_is_asked_for_may_go_past_its_time_but_not_its_money():
+    late = options(limits(), cpu=(5, 6, 8))
+    decision = forced("cpu", late, limits())
+    assert decision.where == "cpu"
+    assert "although it needs 8 h at most, past the 6 h deadline" in decision.why
+    paid = [judge(cpu_offer(4, usd_per_hour=5.0), hours(5, 6, 8), limits())]
+    assert forced("cpu", paid, limits()).where == "none"
+    assert forced("ec2", late, limits()).where == "none"
+
+
+intervals = st.lists(st.floats(1, 100_000), min_size=3, max_size=3).map(lambda x: Interval(*sorted(x)))
+gpu_offers = st.builds(
+    gpu,
+    usd=st.floats(0.01, 10),
+    kind=st.sampled_from(["g4dn.xlarge", "g5.xlarge"]),
+    market=st.sampled_from(["spot", "on-demand"]),
+    zone=st.sampled_from(["us-east-2a", "us-east-2b", None]),
+)
+all_limits = st.builds(
+    Limits,
+    deadline_s=st.floats(0, 200_000),
+    max_cost_usd=st.floats(0, 20),
+    value_of_time_usd_per_hour=st.floats(0, 50),
+    ci_limit_s=st.none() | st.floats(0, 100_000),
+)
+places = st.tuples(
+    st.none() | intervals.map(lambda time: (cpu_offer(4), time)),
+    st.lists(st.tuples(gpu_offers, intervals), max_size=6),
+).map(lambda found: ([found[0]] if found[0] else []) + found[1])
+
+
+@given(places, all_limits)
+def test_a_decision_is_always_one_of_the_feasible_or_says_what_to_do(found, bounds):
+    judged = [judge(offer, time, bounds) for offer, time in found]
+    decision = decide(judged, bounds, epochs=20)
+    feasible = [option for option in judged if option.feasible]
+    if decision.option is None:
+        assert decision.where == "none"
+        assert not feasible
+        assert decision.changes or not judged
+    else:
+        assert decision.option in feasible
+        assert decision.where == decision.option.where
+        assert decision.option.cost_high <= bounds.max_cost_usd
+        assert decision.option.interval.high <= bounds.deadline_s
+    assert decision.why.endswith(".")
+
+
+@given(places, all_limits, st.floats(0, 10))
+def test_more_money_never_makes_fewer_places_feasible(found, bounds, more):
+    rich = replace(bounds, max_cost_usd=bounds.max_cost_usd + more)
+    for offer, time in found:
+        assert judge(offer, time, bounds).feasible <= judge(offer, time, rich).feasible
+
+
+@given(intervals, st.lists(st.tuples(gpu_offers, intervals), max_size=6), all_limits)
+def test_without_a_value_of_time_a_cpu_that_fits_is_never_passed_over(time, gpus, bounds):
+    deadline = max(bounds.deadline_s, time.high)
+    bounds = replace(bounds, value_of_time_usd_per_hour=0.0, deadline_s=deadline, ci_limit_s=None)
+    judged = [judge(offer, seconds, bounds) for offer, seconds in [(cpu_offer(4), time), *gpus]]
+    assert decide(judged, bounds).where == "cpu"
+
+
+@given(places, all_limits, st.randoms(use_true_random=False))
+def test_a_decision_does_not_depend_on_the_order_of_the_offers(found, bounds, chance):
+    judged = [judge(offer, time, bounds) for offer, time in found]
+    shuffled = list(judged)
+    chance.shuffle(shuffled)
+    once, again = decide(judged, bounds), decide(shuffled, bounds)
+    assert once.where == again.where
+    assert once.why == again.why
+
+
+def test_limits_below_zero_are_refused():
+    with pytest.raises(ValueError, match="not below zero"):
+        Limits(-1, 1)
+    with pytest.raises(ValueError, match="not below zero"):
+        Limits(1, float("nan"))
+
+
+def test_the_json_is_the_one_that_is_documented():
+    bounds = Limits(CI_LIMIT_S, 1.0)
+    judged = tuple(options(bounds, cpu=(2, 3, 4), gpus=[FAST]))
+    report = PlanReport(
+        "f" * 64, "k" * 64, None, {"train": 301, "val": 76}, 1234, judged, decide(judged, bounds)
+    )
+    document = json.loads(json.dumps(report.json()))
+    assert list(document) == [
+        "fingerprint",
+        "training_key",
+        "already_trained",
+        "dataset",
+        "options",
+        "decision",
+    ]
+    assert document["dataset"] == {"images": {"train": 301, "val": 76, "test": 0}, "bytes": 1234}
+    assert document["options"][1] == {
+        "where": "ec2",
+        "instance_type": "g4dn.xlarge",
+        "zone": "us-east-2a",
+        "market": "spot",
+        "seconds": {"low": 1440.0, "likely": 1800.0, "high": 2880.0},
+        "cost_usd": {"likely": 0.1053, "high": 0.1684},
+        "feasible": True,
+        "reason": "needs 48 min at most, within the 6 h deadline",
+    }
+    assert document["options"][0]["cost_usd"] == {"likely": 0.0, "high": 0.0}
+    assert document["decision"]["where"] == "cpu"
+    assert set(document["decision"]) == {"where", "why"}
