@@ -87,6 +87,11 @@ def list_dataset(path: Path, task: Task | None, rule: SplitRule, findings: list[
     names = Names(name for name in walk(path, "", findings) if not _is_note(name))
     if task is Task.CLASSIFY or (task is None and _looks_like_folders(names)):
         return _list_folders(path, names, rule, findings)
+    if any((path / folder / "train").is_dir() for folder in ("", "images")):
+        message = (
+            "folders called train and val are a split only with a data.yaml; images are split by their names"
+        )
+        findings.append(warning("", "split-ignored", message))
     classes = _read_classes(path, findings) if (path / CLASSES_FILE).is_file() else ()
     return Listing(path, Layout.FLAT, names, lambda name: (assign(name, rule),), classes)
 

@@ -388,3 +388,10 @@ def test_samples_behave_like_a_tuple(tmp_path):
     assert samples[-1] == list(samples)[-1]
     with pytest.raises(IndexError):
         samples[len(samples)]
+
+
+def test_split_folders_without_a_data_yaml_are_not_passed_over_in_silence(tmp_path):
+    root = yaml_dataset(tmp_path)
+    (root / "data.yaml").unlink()
+    snapshot = read_snapshot(root, classes=["thing"], split=SplitRule(val=0.5))
+    assert (snapshot.layout, codes(snapshot.warnings)) == (Layout.FLAT, {"split-ignored"})
