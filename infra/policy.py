@@ -1,0 +1,130 @@
+"""Policies as statements that say why they are there: who may do what, of all that our roles can."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from infra.site import Site
+
+VERSION = "2012-10-17"
+
+Conditions = Mapping[str, Mapping[str, str | tuple[str, ...]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of a policy, with the reason for it and AWS's or GitHub's own words on it."""
+
+    sid: str
+    reason: str
+    link: str
+    actions: tuple[str, ...]
+    resources: tuple[str, ...] = ()
+    """Empty in a trust policy: there it is the role that bears it."""
+    conditions: Conditions = field(default_factory=dict)
+    effect: Literal["Allow", "Deny"] = "Allow"
+    principal: Any = None
+
+    def json(self) -> dict[str, Any]:
+        """Return the statement as IAM wants it; the reason stays here, because IAM has no place for it."""
+        found: dict[str, Any] = {"Sid": self.sid, "Effect": self.effect}
+        if self.principal is not None:
+            found["Principal"] = self.principal
+        found["Action"] = _one_or_many(self.actions)
+        if self.resources:
+            found["Resource"] = _one_or_many(self.resources)
+        if self.conditions:
+            found["Condition"] = {
+                operator: {
+                    key: value if isinstance(value, str) else _one_or_many(value)
+                    for key, value in keys.items()
+                }
+                for operator, keys in self.conditions.items()
+            }
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """A policy: what it is attached to, in words, and its statements."""
+
+    name: str
+    about: str
+    statements: tuple[Statement, ...]
+
+    def json(self) -> dict[str, Any]:
+        """Return the document as IAM wants it."""
+        return {"Version": VERSION, "Statement": [statement.json() for statement in self.statements]}
+
+
+def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
+    """Return every policy of a stack, in the order in which one reads them.
+
+    Args:
+        site: What the stack is for.
+        plain_public: The article's bucket policy, which shows everything in the bucket, instead of ours.
+    """
+    from infra.policy_compute import janitor_compute, launcher_compute, scheduler_compute
+    from infra.policy_store import (
+        bucket_statements,
+        janitor_store,
+        launcher_store,
+        publisher_store,
+        trainer_store,
+    )
+    from infra.policy_trust import (
+        own_role,
+        trust_branch,
+        trust_environment,
+        trust_instance,
+        trust_scheduler,
+    )
+
+    return (
+        Policy("launcher-trust", "who may become the launcher", trust_environment(site)),
+        Policy(
+            "launcher",
+            "rents instances and drives them; behind an environment",
+            (*launcher_compute(site), *launcher_store(site), own_role(site, "launcher")),
+        ),
+        Policy("janitor-trust", "who may become the janitor", trust_branch(site, "janitor")),
+        Policy(
+            "janitor",
+            "finds and terminates what bears our tag; never behind an approval",
+            (*janitor_compute(site), *janitor_store(site), own_role(site, "janitor")),
+        ),
+        Policy("publisher-trust", "who may become the publisher", trust_branch(site, "publisher")),
+        Policy(
+            "publisher",
+            "trains on the runner and publishes; rents nothing",
+            (*publisher_store(site), own_role(site, "publisher")),
+        ),
+        Policy("trainer-trust", "who may become the trainer", trust_instance()),
+        Policy("trainer", "the instance itself", trainer_store(site)),
+        Policy("scheduler-trust", "who may become the scheduler", trust_scheduler(site)),
+        Policy("scheduler", "terminates an instance at its deadline", scheduler_compute(site)),
+        Policy("bucket", "attached to the bucket", bucket_statements(site, plain_public=plain_public)),
+    )
+
+
+def policy(site: Site, name: str, *, plain_public: bool = False) -> dict[str, Any]:
+    """Return one policy's document. Raises KeyError."""
+    return {each.name: each for each in policies(site, plain_public=plain_public)}[name].json()
+
+
+def explained(found: Iterable[Policy]) -> str:
+    """Return policies as text for a reader: each statement after its reason and link."""
+    import json
+    import textwrap
+
+    lines: list[str] = []
+    for each in found:
+        lines += [f"## {each.name}: {each.about}", ""]
+        for statement in each.statements:
+            lines += textwrap.wrap(statement.reason, 100, initial_indent="# ", subsequent_indent="# ")
+            lines += [f"# {statement.link}", json.dumps(statement.json(), indent=1), ""]
+    return "\n".join(lines)
+
+
+def _one_or_many(values: tuple[str, ...]) -> str | list[str]:
+    return values[0] if len(values) == 1 else list(values)

@@ -1,0 +1,162 @@
+"""What one stack is for: an account, a bucket, a repository and the limits of what may be rented. Values only."""
+
+import re
+from dataclasses import dataclass
+
+ACCOUNT = "${AWS::AccountId}"
+PARTITION = "${AWS::Partition}"
+"""CloudFormation fills these in; whoever knows the account puts its number there."""
+
+ISSUER = "token.actions.githubusercontent.com"
+AUDIENCE = "sts.amazonaws.com"
+
+TYPES = ("g4dn.xlarge", "g5.xlarge", "g6.xlarge", "g6e.xlarge")
+REGIONS = ("us-east-1", "us-east-2", "us-west-2")
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
+NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
+ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
+BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,199}")
+PREFIX = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*/)*")
+TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
+REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+OWNER = re.compile(r"amazon|\d{12}|\$\{AWS::AccountId\}")
+
+
+class SiteError(ValueError):
+    """What was asked for cannot stand in a policy. `faults` has a sentence for each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = tuple(faults)
+        super().__init__("; ".join(faults))
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Whom the roles trust, and what they may use.
+
+    Every text is checked against what cannot mean something else in a policy: no wildcard, no variable, no
+    separator.
+
+    Raises:
+        SiteError: With all faults at once.
+    """
+
+    repository: str
+    """ORG/REPO, in GitHub's own spelling: a subject's capitals count."""
+    bucket: str
+    owner_id: int | None = None
+    repository_id: int | None = None
+    """GitHub's numbers. Both or none; without them a repository that was created, renamed or transferred
+    since 15 July 2026 gets in by no role."""
+    branch: str = "main"
+    environment: str = "gpu"
+    prefix: str = ""
+    """Of the store in the bucket; empty, or with a slash at the end."""
+    name: str = "gpu-offload"
+    """Of the stack; the roles' names begin with it."""
+    regions: tuple[str, ...] = REGIONS
+    instance_types: tuple[str, ...] = TYPES
+    markets: tuple[str, ...] = ("spot", "on-demand")
+    max_volume_gib: int = 100
+    image_owners: tuple[str, ...] = ("amazon",)
+    launcher_publishes: bool = True
+    """Whether the role that rents may also publish: the loop that drives an instance does both."""
+    account: str = ACCOUNT
+    partition: str = PARTITION
+
+    def __post_init__(self) -> None:
+        rules = {
+            "repository": (REPOSITORY, (self.repository,), "ORG/REPO as GitHub spells it"),
+            "bucket": (BUCKET, (self.bucket,), "3 to 63 small letters, digits and hyphens"),
+            "branch": (BRANCH, (self.branch,), "a branch's name, without wildcards"),
+            "environment": (ENVIRONMENT, (self.environment,), "letters, digits, '.', '_' and '-'"),
+            "prefix": (PREFIX, (self.prefix,), "folders, each with a slash at its end"),
+            "name": (NAME, (self.name,), "at most 40 letters, digits and hyphens, beginning with a letter"),
+            "regions": (REGION, self.regions, "such as us-east-1"),
+            "instance types": (TYPE, self.instance_types, "such as g4dn.xlarge"),
+            "image owners": (OWNER, self.image_owners, "'amazon' or an account's number"),
+        }
+        faults = [
+            f"{what} {value!r} is not {wanted}"
+            for what, (pattern, values, wanted) in rules.items()
+            for value in values
+            if not pattern.fullmatch(value)
+        ]
+        faults += [
+            f"{what} is empty"
+            for what, values in (
+                ("regions", self.regions),
+                ("instance types", self.instance_types),
+                ("markets", self.markets),
+                ("image owners", self.image_owners),
+            )
+            if not values
+        ]
+        faults += [
+            f"market {market!r} is not spot or on-demand"
+            for market in self.markets
+            if market not in {"spot", "on-demand"}
+        ]
+        if (self.owner_id is None) != (self.repository_id is None):
+            faults.append("the owner's id and the repository's id belong together: give both or none")
+        if min(self.owner_id or 1, self.repository_id or 1) < 1:
+            faults.append("GitHub's ids are positive numbers")
+        if faults:
+            raise SiteError(faults)
+
+    def role(self, kind: str) -> str:
+        """Return the ARN of one of our roles: launcher, janitor, publisher, trainer, scheduler."""
+        return f"arn:{self.partition}:iam::{self.account}:role/{self.name}-{kind}"
+
+    @property
+    def profile(self) -> str:
+        """The ARN of the trainer's instance profile."""
+        return f"arn:{self.partition}:iam::{self.account}:instance-profile/{self.name}-trainer"
+
+    @property
+    def provider(self) -> str:
+        """The ARN of GitHub's identity provider in the account; an account has one at most."""
+        return f"arn:{self.partition}:iam::{self.account}:oidc-provider/{ISSUER}"
+
+    def ec2(self, kind: str) -> str:
+        """Return the ARN of everything of a kind (instance, volume, ...) in the account."""
+        return f"arn:{self.partition}:ec2:*:{self.account}:{kind}/*"
+
+    @property
+    def schedules(self) -> str:
+        """The ARN of our schedules: EventBridge's default group, our prefix (see `infra.schedule`)."""
+        return f"arn:{self.partition}:scheduler:*:{self.account}:schedule/default/gpu-offload-*"
+
+    @property
+    def bucket_arn(self) -> str:
+        """The bucket itself."""
+        return f"arn:{self.partition}:s3:::{self.bucket}"
+
+    def objects(self, *keys: str) -> tuple[str, ...]:
+        """Return the ARNs of objects of the store."""
+        return tuple(f"{self.bucket_arn}/{self.prefix}{key}" for key in keys)
+
+    def subjects(self, suffix: str) -> tuple[str, ...]:
+        """Return the subjects of this repository's tokens, in both forms, with this ending.
+
+        GitHub puts the numeric ids into the subjects of repositories that were created, renamed or transferred
+        since 15 July 2026, so that who takes over a name does not take over its rights; older ones keep the
+        names alone. https://docs.github.com/en/actions/reference/security/oidc
+        """
+        owner, name = self.repository.split("/")
+        forms = [f"repo:{owner}/{name}:{suffix}"]
+        if self.owner_id is not None:
+            forms.append(f"repo:{owner}@{self.owner_id}/{name}@{self.repository_id}:{suffix}")
+        return tuple(forms)
+
+    @property
+    def environment_subjects(self) -> tuple[str, ...]:
+        """Subjects of a job behind the environment: a person let it through."""
+        return self.subjects(f"environment:{self.environment}")
+
+    @property
+    def branch_subjects(self) -> tuple[str, ...]:
+        """Subjects of a job on the default branch; a pull request's end in `pull_request` instead."""
+        return self.subjects(f"ref:refs/heads/{self.branch}")
