@@ -5,16 +5,20 @@ Standard output carries one ProgressEvent of JSON a line, and nothing else; the 
 """
 
 import argparse
+import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from infra.object_store import open_store
+from remote_job import allocator, notice
 from remote_job.checkpoint import CheckpointMismatchError
 from remote_job.interruption import InterruptedTrainingError, Interruption
-from remote_job.spec import EXIT_RESUMABLE, TrainingSpec
-from remote_job.train import SpecError, train
+from remote_job.spec import EXIT_RESUMABLE, SpecError, TrainingSpec
+from remote_job.train import train
 
 EXIT_FAILED = 1
 EXIT_FAULTY_SPEC = 2
@@ -22,23 +26,72 @@ EXIT_FAULTY_SPEC = 2
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
+    options = _parser().parse_args(arguments)
+    # Only our own lines may reach standard output; whatever else prints to it is sent to standard error.
+    with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as output:
+        os.dup2(2, 1)
+        return _guarded(lambda: _run(options, lambda line: print(line, file=output)))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m remote_job", description=__doc__)
-    parser.add_argument("spec", type=Path, help="the TrainingSpec, a JSON document")
+    parser.add_argument("spec", type=Path, nargs="?", help="the TrainingSpec, a JSON document")
+    parser.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure a few steps and print a Calibration instead of training",
+    )
+    parser.add_argument(
+        "--device-check", action="store_true", help="run an operation on the GPU and print what the device is"
+    )
     parser.add_argument(
         "--parent-stdin", action="store_true", help="stop when standard input ends: the parent is gone"
     )
-    options = parser.parse_args(arguments)
-    # Only events may reach standard output; whatever prints to it by itself is sent to standard error.
-    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
+    parser.add_argument(
+        "--spot-notice",
+        metavar="URL",
+        nargs="?",
+        const=notice.ENDPOINT,
+        help=f"stop when the instance metadata service announces a reclaim ({notice.ENDPOINT})",
+    )
+    return parser
+
+
+def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
+    if options.device_check:
+        from remote_job import machine
+
+        facts = machine.device_check()
+        say(json.dumps(facts))
+        return 0 if facts["ok"] else EXIT_FAILED
+    if options.spec is None:
+        raise SpecError(["give the path of a TrainingSpec"])
+    spec = read_spec(options.spec)
+    store = (
+        open_store(spec.store.url, endpoint_url=spec.store.endpoint_url, region=spec.store.region)
+        if spec.store
+        else None
+    )
+    if options.calibrate:
+        from remote_job.calibration import calibrate
+
+        say(calibrate(spec, store=store).model_dump_json())
+        return 0
     interruption = Interruption()
     if options.parent_stdin:
         interruption.watch_parent()
+    if options.spot_notice:
+        notice.watch(options.spot_notice, interruption.request)
+    train(spec, store=store, emit=say, interruption=interruption)
+    return 0
+
+
+def _guarded(run: Callable[[], int]) -> int:
+    """Turn exceptions into exit codes; tracebacks are in the log."""
     try:
-        spec = read_spec(options.spec)
-        train(spec, emit=lambda line: print(line, file=events), interruption=interruption)
+        return run()
     except SpecError as error:
-        complain(f"{options.spec}: this cannot be trained:", *error.faults)
+        complain("this cannot be trained:", *error.faults)
         return EXIT_FAULTY_SPEC
     except CheckpointMismatchError as error:
         complain(str(error))
@@ -46,10 +99,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InterruptedTrainingError as stopped:
         complain(f"interrupted: {stopped}; start it again to resume")
         return EXIT_RESUMABLE
-    except Exception as error:  # noqa: BLE001 - the traceback is in the log; here the border of the process is
+    except Exception as error:  # noqa: BLE001 - the border of the process
         complain(f"failed: {type(error).__name__}: {error}")
         return EXIT_FAILED
-    return 0
 
 
 def read_spec(path: Path) -> TrainingSpec:
@@ -70,4 +122,6 @@ def complain(*lines: str) -> None:
 
 
 if __name__ == "__main__":
+    # The C library reads its settings when a process starts.
+    allocator.restart()
     sys.exit(main())

@@ -84,7 +84,7 @@ class Checkpoints:
         """
         stem = f"epoch-{epochs_completed:04d}"
         if batches_completed:
-            stem += f"+{batches_completed:06d}"
+            stem += f"b{batches_completed:06d}"
         last_file = self._store(stem, last)
         if best is not None:
             self._best = self._store(f"best-{epochs_completed:04d}", best)

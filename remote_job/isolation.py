@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from remote_job.capacity import capacity
+
 AMP_UNSAFE = re.compile(r"\b(GTX 16[0-9]{2}|T[4568]00|T1000|T1200|T2000|K40m?)\b", re.IGNORECASE)
 """GPUs whose half precision yields NaN; the families that Ultralytics refuses by name too (`check_amp`, 8.4)."""
 
@@ -35,7 +37,7 @@ def variables(config: Path) -> dict[str, str]:
 
 def cores() -> int:
     """Return how many processors this process may use (a container's or taskset's share, not the machine's)."""
-    return len(os.sched_getaffinity(0))
+    return capacity().cores
 
 
 def isolate(config: Path) -> None:

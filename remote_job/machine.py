@@ -46,22 +46,28 @@ def driver() -> str | None:
     return answer.stdout.strip().splitlines()[0] if answer.stdout.strip() else None
 
 
+def interpreter() -> dict[str, Any]:
+    """Return what can be said of the environment without torch."""
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": processor(),
+        "cores": cores(),
+        "memory_bytes": memory(),
+    }
+
+
 def facts() -> dict[str, Any]:
     """Return the environment of a training, as it goes into the result. Imports torch and Ultralytics."""
     import torch
     import torchvision
     import ultralytics
 
-    result: dict[str, Any] = {
-        "python": platform.python_version(),
-        "platform": platform.platform(),
+    result = interpreter() | {
         "torch": str(torch.__version__),
         "torchvision": str(torchvision.__version__),
         "ultralytics": ultralytics.__version__,
-        "processor": processor(),
-        "cores": cores(),
         "threads": torch.get_num_threads(),
-        "memory_bytes": memory(),
     }
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from remote_job import durable
+from remote_job import machine
 from remote_job.progress import finite
-from remote_job.result import Artifact, Timings
+from remote_job.result import Artifact, Timings, TrainingResult
 from remote_job.trainer import SteadyTrainer
 
 ALIASES = {
@@ -91,11 +91,39 @@ def timings(trainer: SteadyTrainer, *, imported: float, total: float) -> Timings
     )
 
 
-def describe(path: Path) -> Artifact:
-    """Return a file's name, size and sha256."""
-    return Artifact(name=path.name, size=path.stat().st_size, sha256=durable.sha256_of(path))
-
-
 def extras(folder: Path) -> list[Path]:
     """Return Ultralytics' plots and tables worth keeping."""
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in EXTRAS)
+
+
+def result(
+    trainer: SteadyTrainer, artifacts: tuple[Artifact, ...], *, imported: float, total: float
+) -> TrainingResult:
+    """Sum a finished training up.
+
+    Args:
+        trainer: After its last epoch and its final validation.
+        artifacts: The model, then everything else.
+        imported: Seconds that importing torch and Ultralytics took.
+        total: Wall seconds of the whole training, over all attempts.
+    """
+    spec = trainer.bench.spec
+    completed = len(trainer.history)
+    return TrainingResult(
+        run=spec.run,
+        attempt=spec.attempt,
+        training_key=spec.training_key,
+        fingerprint=spec.dataset.fingerprint,
+        task=spec.task,
+        epochs=spec.epochs,
+        epochs_completed=completed,
+        stopped_early=completed < spec.epochs,
+        model=artifacts[0],
+        extras=artifacts[1:],
+        metrics=metrics(trainer),
+        per_class=per_class(trainer),
+        curves=curves(trainer.history),
+        timings=timings(trainer, imported=imported, total=total),
+        environment=machine.facts(),
+        speed=trainer.speed.document(),
+    )

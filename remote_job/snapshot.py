@@ -23,7 +23,7 @@ def capture(trainer: "SteadyTrainer", epochs_completed: int, batches_completed: 
     model = unwrap_model(trainer.model)
     return {
         "format": states.FORMAT,
-        "training_key": trainer.session.spec.training_key,
+        "training_key": trainer.bench.spec.training_key,
         "versions": {"ultralytics": ultralytics.__version__, "torch": str(torch.__version__)},
         "epochs_completed": epochs_completed,
         "batches_completed": batches_completed,
@@ -52,6 +52,7 @@ def capture(trainer: "SteadyTrainer", epochs_completed: int, batches_completed: 
         "csv": trainer.csv.read_text(encoding="utf-8") if trainer.csv.exists() else "",
         "history": trainer.history[:epochs_completed],
         "epoch_seconds": trainer.epoch_seconds() if batches_completed else 0.0,
+        "speed": {name: switch.on for name, switch in trainer.speed.switches.items()},
         "random": states.random_state(),
         "buffer": states.image_buffer(trainer.train_loader.dataset),
     }
@@ -81,7 +82,8 @@ def load_weights(trainer: "SteadyTrainer", restored: dict[str, Any]) -> None:
     for saved, group in zip(
         restored["optimizer"]["param_groups"], trainer.optimizer.param_groups, strict=True
     ):
-        saved["fused"] = group.get("fused")  # this machine's device chooses the kernel
+        # This machine's device chooses the kernel.
+        saved["fused"], saved["foreach"] = group.get("fused"), group.get("foreach")
     trainer.optimizer.load_state_dict(restored["optimizer"])
     if restored["scaler"]:
         trainer.scaler.load_state_dict(restored["scaler"])

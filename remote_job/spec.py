@@ -14,6 +14,14 @@ EXIT_RESUMABLE = 75
 """Exit code of a training that was interrupted and left a resumable state (EX_TEMPFAIL of sysexits.h)."""
 
 
+class SpecError(Exception):
+    """The spec cannot be trained; `faults` says everything that is wrong with it."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = tuple(faults)
+
+
 class DatasetRef(Wire):
     """Which dataset, and where its training tree is.
 
@@ -27,7 +35,10 @@ class DatasetRef(Wire):
 
 
 class Weights(Wire):
-    """Starting weights that a stage before the training fetched: a local path or a key in the store."""
+    """Starting weights that a stage before the training fetched: a local path, a key in the store, or both.
+
+    The path is used where it exists.
+    """
 
     sha256: str
     path: str | None = None

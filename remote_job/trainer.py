@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from ultralytics.utils.torch_utils import unwrap_model
 from dataset.task import Task
 from remote_job import best_model, snapshot
 from remote_job import state as states
-from remote_job.checkpoint import Checkpoints
-from remote_job.interruption import Interruption
-from remote_job.progress import Progress, finite
+from remote_job.bench import Bench
+from remote_job.capacity import Capacity
+from remote_job.fast_trainer import FastTrainer
+from remote_job.progress import finite
 from remote_job.sampler import EpochSampler
 from remote_job.spec import TrainingSpec
+from remote_job.speed import SpeedPlan
 
 TRAINERS = {
     Task.DETECT: DetectionTrainer,
@@ -54,27 +56,28 @@ class Clock:
     """Seconds that an earlier attempt spent in the epoch in progress."""
 
 
-@dataclass(slots=True)
-class Session:
-    """What a trainer works with besides its data: where it reports, saves and looks for wishes to stop."""
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """What an earlier attempt left: the state to go on from, and the best model so far."""
 
-    spec: TrainingSpec
-    progress: Progress
-    interruption: Interruption
-    checkpoints: Checkpoints
-    threads: int
-    saved: Callable[[], None] = lambda: None
-    """Called after each checkpoint."""
-    restored: dict[str, Any] | None = None
-    """The state to go on from."""
-    restored_best: dict[str, Any] | None = None
-    seconds_before: float = 0.0
-    started: float = field(default_factory=time.perf_counter)
+    state: dict[str, Any]
+    best: dict[str, Any] | None
 
-    @property
-    def seconds(self) -> float:
-        """Wall seconds of training so far, over all attempts."""
-        return self.seconds_before + time.perf_counter() - self.started
+
+def resumption(bench: Bench) -> Resumption | None:
+    """Read the newest whole checkpoint, None where there is none.
+
+    Raises:
+        UnreadableStateError: It is whole but not one of ours.
+    """
+    checkpoint = bench.checkpoints.load()
+    if checkpoint is None:
+        return None
+    state = states.load(checkpoint.last)
+    snapshot.check_position(state, checkpoint.position)
+    bench.seconds_before = checkpoint.manifest.seconds
+    bench.progress.update(epochs_completed=checkpoint.manifest.epochs_completed)
+    return Resumption(state, states.load(checkpoint.best) if checkpoint.best else None)
 
 
 class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no types
@@ -85,11 +88,22 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
     order of images that depends on seed and epoch alone.
     """
 
-    def __init__(self, session: Session, overrides: dict[str, Any]) -> None:
-        self.session = session
+    def __init__(
+        self,
+        bench: Bench,
+        overrides: dict[str, Any],
+        *,
+        speed: SpeedPlan,
+        capacity: Capacity,
+        resumption: Resumption | None = None,
+    ) -> None:
+        self.bench = bench
+        self.restored = resumption.state if resumption else None
+        self.speed = speed
+        self.capacity = capacity
         self.clock = Clock()
         self.history: list[dict[str, Any]] = []
-        self.best_state: dict[str, Any] | None = session.restored_best
+        self.best_state: dict[str, Any] | None = resumption.best if resumption else None
         self.done = False
         self.tloss: Any = None
         self.loss_items: Any = None
@@ -103,9 +117,6 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self._finishing = False
         begun = time.perf_counter()
         super().__init__(overrides=overrides)
-        # Ultralytics leaves one processor idle on a CPU, half of the machine where it has two.
-        if self.device.type == "cpu":
-            torch.set_num_threads(session.threads)
         self.callbacks["on_val_batch_end"].append(lambda _validator: self._after_validation_batch())
         self.clock.build = time.perf_counter() - begun
 
@@ -126,10 +137,10 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
 
     def _do_train(self) -> None:
         with positioned_bars(self):
-            if self.session.restored is not None and self.session.restored["done"]:
+            if self.restored is not None and self.restored["done"]:
                 self._setup_train()
                 self.train_time_start = time.time()
-                self.epoch = self.session.restored["epochs_completed"] - 1
+                self.epoch = self.restored["epochs_completed"] - 1
                 self._conclude()
             else:
                 super()._do_train()
@@ -202,8 +213,8 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         return first
 
     def _on_train_start(self) -> None:
-        self.session.progress.update(state="training", device=str(self.device))
-        self.session.interruption.check()
+        self.bench.progress.update(state="training", device=str(self.device))
+        self.bench.interruption.check()
 
     def _on_train_epoch_start(self) -> None:
         self.clock.epoch_started = time.perf_counter()
@@ -216,47 +227,47 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
             self._arrive()
 
     def _on_train_batch_start(self) -> None:
-        restored = self.session.restored
+        restored = self.restored
         if restored is not None and self.tloss is None and self._batches_done:
             self.tloss = self._to_device(restored["tloss"])
 
     def _on_train_batch_end(self) -> None:
         self._batches_done += 1
-        self.session.progress.batch(
+        self.bench.progress.batch(
             self._batches_done,
             len(self.train_loader),
             epoch=self.epoch + 1,
             losses=lambda: {name: float(value) for name, value in self.tloss.items()},
             seconds=self.epoch_seconds(),
         )
-        if self.session.interruption.requested:
+        if self.bench.interruption.requested:
             self._save_in_epoch()
-            self.session.interruption.check()
+            self.bench.interruption.check()
 
     def _on_train_epoch_end(self) -> None:
-        if self.tloss is None and self.session.restored is not None:
+        if self.tloss is None and self.restored is not None:
             # Resumed behind the epoch's last batch: there was none to derive the losses from.
-            self.tloss = self._to_device(self.session.restored["tloss"])
-            self.loss_items = self._to_device(self.session.restored["loss_items"])
-            self.loss = torch.as_tensor(self.session.restored["loss"], device=self.device)
+            self.tloss = self._to_device(self.restored["tloss"])
+            self.loss_items = self._to_device(self.restored["loss_items"])
+            self.loss = torch.as_tensor(self.restored["loss"], device=self.device)
         self.history[-1]["train"] = self.epoch_seconds()
 
     def _after_validation_batch(self) -> None:
-        if not self.session.interruption.requested:
+        if not self.bench.interruption.requested:
             return
         if not self._finishing:
             self._save_in_epoch()
-        self.session.interruption.check()
+        self.bench.interruption.check()
 
     def _on_fit_epoch_end(self) -> None:
         entry = self.history[-1]
         done = [item["train"] + item["validation"] + item["save"] for item in self.history]
-        self.session.progress.update(
+        self.bench.progress.update(
             epochs_completed=self.epoch + 1,
             batch=0,
             seconds_per_epoch=round(sum(done) / len(done), 3),
         )
-        self.session.progress.event(
+        self.bench.progress.event(
             "epoch",
             epoch=self.epoch + 1,
             epochs=self.epochs,
@@ -264,7 +275,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
             metrics=entry.get("metrics"),
             seconds=round(done[-1], 4),
         )
-        self.session.interruption.check()
+        self.bench.interruption.check()
 
     def epoch_seconds(self) -> float:
         """Return the wall seconds since the epoch began, over all attempts."""
@@ -297,27 +308,27 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
             self._save(epochs_completed=self.epoch, batches_completed=self._batches_done, best=None)
 
     def _save(self, *, epochs_completed: int, batches_completed: int, best: memoryview | None) -> None:
-        manifest = self.session.checkpoints.save(
+        manifest = self.bench.checkpoints.save(
             states.dumps(snapshot.capture(self, epochs_completed, batches_completed)),
             epochs_completed=epochs_completed,
             batches_completed=batches_completed,
-            seconds=self.session.seconds,
+            seconds=self.bench.seconds,
             best=best,
         )
-        self.session.progress.event(
+        self.bench.progress.event(
             "checkpoint",
             epoch=epochs_completed,
             epochs=self.epochs,
             message=manifest.last.name,
             **({"batch": batches_completed} if batches_completed else {}),
         )
-        self.session.saved()
+        self.bench.saved()
 
     # -- going on -------------------------------------------------------------------------------------
 
     def resume_training(self, _checkpoint: Any) -> None:
         """Take over the restored state; called by Ultralytics when model, optimizer and loaders are there."""
-        restored = self.session.restored
+        restored = self.restored
         if restored is None:
             return
         snapshot.load_weights(self, restored)
@@ -331,7 +342,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
 
     def _arrive(self) -> None:
         """Put everything where it stood; the last thing before the first batch."""
-        restored = self.session.restored
+        restored = self.restored
         assert restored is not None  # noqa: S101 - set together with _resume_pending
         states.set_gradients(unwrap_model(self.model), restored["gradients"])
         states.set_image_buffer(self.train_loader.dataset, restored["buffer"])
@@ -349,7 +360,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         finite_loss = self.loss is None or bool(self.loss.isfinite())
         if finite_loss and (self.fitness is None or self.fitness - self.fitness == 0):
             return False
-        checkpoint = self.session.checkpoints.load()
+        checkpoint = self.bench.checkpoints.load()
         if checkpoint is None:
             LOGGER.warning("The loss is NaN in the first epoch; there is no checkpoint to go back to.")
             return False
@@ -373,7 +384,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
     def final_eval(self) -> None:
         """Write the best model as Ultralytics does, and validate that file."""
         self._finishing = True
-        self.session.progress.update(state="finishing")
+        self.bench.progress.update(state="finishing")
         begun = time.perf_counter()
         best_model.write(self, self.best_state or best_model.capture(self), self.best)
         LOGGER.info(f"\nValidating {self.best}...")
@@ -402,31 +413,39 @@ def positioned_bars(trainer: SteadyTrainer) -> Iterator[None]:
         engine.TQDM = plain
 
 
-def trainer_class(task: Task) -> type[SteadyTrainer]:
-    """Return Ultralytics' trainer for a task, made steady."""
+def trainer_class(task: Task, *inner: type) -> type[SteadyTrainer]:
+    """Return Ultralytics' trainer for a task, made steady and fast; `inner` are mixed in right before it."""
     base = TRAINERS[task]
-    return type(f"Steady{base.__name__}", (SteadyTrainer, base), {})
+    return type(f"Steady{base.__name__}", (SteadyTrainer, FastTrainer, *inner, base), {})
 
 
 def overrides(
-    spec: TrainingSpec, *, data: Path, model: str, folder: Path, batch: int | None = None
+    spec: TrainingSpec,
+    *,
+    data: Path,
+    model: str,
+    weights: Path | None,
+    folder: Path,
+    batch: int | None = None,
 ) -> dict[str, Any]:
     """Return Ultralytics' settings for a spec; ours win over hyperparameters.
 
     Args:
         spec: The training.
         data: data.yaml, or the tree for classification.
-        model: A model definition or a local file of weights.
+        model: A model definition, or the name of weights that bring their own.
+        weights: A local file of starting weights.
         folder: Where Ultralytics may write; emptied.
         batch: In place of the spec's, where memory did not suffice for it before.
     """
     shutil.rmtree(folder, ignore_errors=True)
+    is_definition = model.endswith((".yaml", ".yml"))
     return {
-        "plots": True,
         **spec.hyperparameters,
         "task": spec.task.value,
         "mode": "train",
-        "model": model,
+        "model": model if is_definition or weights is None else str(weights),
+        "pretrained": str(weights) if is_definition and weights else True,
         "data": str(data),
         "epochs": spec.epochs,
         "batch": batch or spec.batch,

@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataset.archive import unpack
+from dataset.finding import DatasetError
 from dataset.task import Task
 from dataset.tree import read_tree
+from remote_job.mirror import Store
+from remote_job.spec import DatasetRef
 
 
 class TreeError(Exception):
@@ -22,6 +26,34 @@ class TrainingData:
     """What Ultralytics gets as `data`: a data.yaml, or the tree for classification."""
     images: dict[str, int]
     """Number of images by split."""
+
+
+def tree(reference: DatasetRef, *, store: Store | None, output: Path) -> Path:
+    """Return the training tree, downloaded and unpacked first where the spec names an archive.
+
+    Raises:
+        CorruptArchiveError: The archive is not of this fingerprint.
+    """
+    if reference.tree is not None:
+        return Path(reference.tree)
+    assert store is not None  # noqa: S101 - the spec was checked
+    assert reference.archive is not None  # noqa: S101 - as above
+    folder = output / "dataset"
+    if not _is_there(folder, reference.fingerprint):
+        packed = output / "work" / "dataset.tar"
+        packed.parent.mkdir(parents=True, exist_ok=True)
+        store.download(reference.archive, packed)
+        unpack(packed, folder, fingerprint=reference.fingerprint)
+        packed.unlink()
+    return folder
+
+
+def _is_there(folder: Path, fingerprint: str) -> bool:
+    """Whether the tree was unpacked before: `unpack` renames it into place when it is whole."""
+    try:
+        return read_tree(folder).fingerprint == fingerprint
+    except DatasetError:
+        return False
 
 
 def prepare(tree: Path, *, task: Task, fingerprint: str, output: Path) -> TrainingData:

@@ -1,0 +1,48 @@
+"""The workbench of one training: everything that its code works with, Ultralytics' or a user's own."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from remote_job.checkpoint import Checkpoints
+from remote_job.interruption import Interruption
+from remote_job.progress import Progress
+from remote_job.spec import TrainingSpec
+from remote_job.training_data import TrainingData
+
+
+@dataclass(slots=True)
+class Bench:
+    """What a training works with: its data, where it reports and saves, and who may tell it to stop.
+
+    Attributes:
+        weights: The verified local file of the starting weights.
+        saved: Called after each checkpoint.
+        seconds_before: Wall seconds that earlier attempts spent behind the checkpoint that is resumed.
+    """
+
+    spec: TrainingSpec
+    progress: Progress
+    interruption: Interruption
+    checkpoints: Checkpoints
+    data: TrainingData
+    weights: Path | None = None
+    saved: Callable[[], None] = lambda: None
+    seconds_before: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def output(self) -> Path:
+        """The spec's output folder."""
+        return Path(self.spec.output)
+
+    @property
+    def work(self) -> Path:
+        """A folder for files that nobody needs afterwards."""
+        return self.output / "work"
+
+    @property
+    def seconds(self) -> float:
+        """Wall seconds of training so far, over all attempts."""
+        return self.seconds_before + time.perf_counter() - self.started

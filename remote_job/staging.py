@@ -1,0 +1,60 @@
+"""The result on disk: artifacts first, result.json last."""
+
+import shutil
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from remote_job import durable
+from remote_job.result import Artifact, TrainingResult
+
+RESULT = "result.json"
+
+
+def stage(files: dict[str, Path], folder: Path) -> tuple[Artifact, ...]:
+    """Copy artifacts into the result's folder under their names, and describe them in that order.
+
+    An older result.json goes first: it would name what is being replaced.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / RESULT).unlink(missing_ok=True)
+    for name, source in files.items():
+        shutil.copyfile(source, folder / name)
+    return tuple(describe(folder / name) for name in files)
+
+
+def describe(path: Path) -> Artifact:
+    """Return a file's name, size and sha256."""
+    return Artifact(name=path.name, size=path.stat().st_size, sha256=durable.sha256_of(path))
+
+
+def write(result: TrainingResult, folder: Path) -> None:
+    """Write result.json; from then on the result counts."""
+    durable.write(folder / RESULT, result.model_dump_json(indent=1, by_alias=True).encode())
+
+
+def read(folder: Path, *, training_key: str) -> TrainingResult | None:
+    """Return the result of this very training if it is there and complete, else None."""
+    try:
+        result = TrainingResult.model_validate_json((folder / RESULT).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    if result.training_key != training_key:
+        return None
+    whole = all(_is(folder, artifact) for artifact in (result.model, *result.extras))
+    return result if whole else None
+
+
+def _is(folder: Path, artifact: Artifact) -> bool:
+    path = folder / artifact.name
+    return (
+        path.is_file() and path.stat().st_size == artifact.size and durable.sha256_of(path) == artifact.sha256
+    )
+
+
+def checked(folder: Path, *, training_key: str) -> TrainingResult:
+    """Return the result that must be there. Raises FileNotFoundError."""
+    result = read(folder, training_key=training_key)
+    if result is None:
+        raise FileNotFoundError(f"{folder / RESULT}: is missing or names files that are not what it says")
+    return result

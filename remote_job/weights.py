@@ -1,0 +1,241 @@
+"""Starting weights, fetched in a stage of their own before a training, and kept in the store.
+
+    weights/<file>          the file
+    weights/<file>.json     its sha256, size and source, written after it
+
+A file is fetched once for all machines that share the store, and known by its sha256 from then on. Imports neither
+torch nor Ultralytics.
+"""
+
+import hashlib
+import ipaddress
+import json
+import os
+import re
+import tempfile
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from remote_job import durable
+from remote_job.mirror import Store
+from remote_job.spec import Weights
+
+ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
+"""Where Ultralytics 8.4 publishes the weights that it knows by name."""
+FILE = re.compile(r"[A-Za-z0-9][\w.-]*\.pth?", re.ASCII)
+MAX_BYTES = 4 * 2**30
+TIMEOUT = 30.0
+"""Seconds without a byte after which a server counts as silent."""
+CHUNK = 1 << 20
+
+
+class WeightsUnavailableError(Exception):
+    """The weights cannot be had; the text says what to do."""
+
+
+class WeightsMismatchError(Exception):
+    """A file is not the one that its sha256 promises."""
+
+
+def resolve(reference: str, *, store: Store | None, cache: Path, assets: str = ASSETS) -> Weights | None:
+    """Return weights by their name, fetched and verified; None where the name is a model definition.
+
+    Args:
+        reference: `*.yaml` (no weights), a name that Ultralytics knows (`yolo11n.pt`), `https://...pt#sha256=<hex>`,
+            `store:KEY`, or a local file.
+        store: Where they are kept; None keeps them on this machine only.
+        cache: A local folder for them.
+        assets: Where Ultralytics' own weights are.
+
+    Returns:
+        sha256, the path of the local file and, with a store, the key there.
+
+    Raises:
+        WeightsUnavailableError: They cannot be fetched.
+        WeightsMismatchError: What was fetched is not what the sha256 promises.
+    """
+    if reference.endswith((".yaml", ".yml")):
+        return None
+    cache.mkdir(parents=True, exist_ok=True)
+    if reference.startswith("store:"):
+        return _from_store(reference.removeprefix("store:"), store, cache)
+    if "://" in reference:
+        return _from_url(reference, store, cache)
+    if Path(reference).is_file():
+        return _keep(Path(reference), store, source=Path(reference).name)
+    if FILE.fullmatch(reference):
+        return _official(reference, store, cache, assets)
+    raise WeightsUnavailableError(
+        f"{reference}: is neither a file, nor a name of Ultralytics' weights (yolo11n.pt), nor store:KEY, nor "
+        "https://...pt#sha256=..."
+    )
+
+
+def faults(weights: Weights, *, has_store: bool) -> list[str]:
+    """Return what is wrong with the weights of a spec."""
+    result = []
+    if weights.path is None and weights.key is None:
+        result.append("weights: give path or key")
+    elif weights.key is None and not Path(str(weights.path)).is_file():
+        result.append(f"weights.path: {weights.path} is not a file")
+    elif weights.key is not None and not has_store and not (weights.path and Path(weights.path).is_file()):
+        result.append("weights.key: needs a store")
+    if not re.fullmatch(r"[0-9a-f]{64}", weights.sha256):
+        result.append("weights.sha256: is not 64 hexadecimal digits")
+    return result
+
+
+def local(weights: Weights, *, store: Store | None, folder: Path) -> Path:
+    """Return the local file of a spec's weights, downloaded if need be, and verified in any case.
+
+    Raises:
+        WeightsMismatchError: The file is not the one that was meant.
+    """
+    if weights.path is not None and Path(weights.path).is_file():
+        path = Path(weights.path)
+        if (found := durable.sha256_of(path)) != weights.sha256:
+            raise WeightsMismatchError(f"{path}: has sha256 {found}, the spec means {weights.sha256}")
+        return path
+    assert store is not None  # noqa: S101 - the spec was checked
+    assert weights.key is not None  # noqa: S101 - as above
+    path = folder / weights.key.rsplit("/", 1)[-1]
+    folder.mkdir(parents=True, exist_ok=True)
+    store.download(weights.key, path, sha256=weights.sha256)
+    return path
+
+
+def _from_store(key: str, store: Store | None, cache: Path) -> Weights:
+    if store is None:
+        raise WeightsUnavailableError(f"store:{key}: there is no store to look in")
+    if store.stat(key) is None:
+        raise WeightsUnavailableError(
+            f"store:{key}: there is no such object in the store; upload the file first"
+        )
+    known = _read_json(store, f"{key}.json")
+    path = cache / hashlib.sha256(key.encode()).hexdigest()[:16] / key.rsplit("/", 1)[-1]
+    if not (known and path.is_file() and durable.sha256_of(path) == known.get("sha256")):
+        store.download(key, path, sha256=known.get("sha256") if known else None)
+    return Weights(sha256=durable.sha256_of(path), path=str(path), key=key)
+
+
+def _from_url(reference: str, store: Store | None, cache: Path) -> Weights:
+    url, _, fragment = reference.partition("#")
+    sha256 = fragment.removeprefix("sha256=").lower()
+    name = Path(unquote(urlsplit(url).path)).name
+    if not fragment.startswith("sha256=") or not re.fullmatch(r"[0-9a-f]{64}", sha256):
+        raise WeightsUnavailableError(
+            f"{reference}: add the file's sha256: {url}#sha256=<64 hexadecimal digits>"
+        )
+    if not FILE.fullmatch(name):
+        raise WeightsUnavailableError(f"{reference}: does not name a .pt or .pth file")
+    path = cache / f"{sha256[:16]}-{name}"
+    key = f"weights/{path.name}"
+    if not (path.is_file() and durable.sha256_of(path) == sha256):
+        if store is not None and store.stat(key) is not None:
+            store.download(key, path, sha256=sha256)
+        else:
+            fetch(url, path, sha256=sha256)
+    return _keep(path, store, source=url, key=key)
+
+
+def _official(name: str, store: Store | None, cache: Path, assets: str) -> Weights:
+    key, path = f"weights/{name}", cache / name
+    known = _read_json(store, f"{key}.json") if store is not None else None
+    if store is not None and known is not None:
+        sha256 = str(known.get("sha256"))
+        if not (path.is_file() and durable.sha256_of(path) == sha256):
+            store.download(key, path, sha256=sha256)
+        return Weights(sha256=sha256, path=str(path), key=key)
+    if not path.is_file():
+        fetch(f"{assets}/{name}", path)
+    return _keep(path, store, source=f"{assets}/{name}", key=key)
+
+
+def _keep(path: Path, store: Store | None, *, source: str, key: str | None = None) -> Weights:
+    """Put a local file into the store, once."""
+    sha256 = durable.sha256_of(path)
+    if store is None:
+        return Weights(sha256=sha256, path=str(path))
+    key = key or f"weights/{sha256[:16]}-{path.name}"
+    if _read_json(store, f"{key}.json") is None:
+        store.upload(key, path)
+        note = {"sha256": sha256, "size": path.stat().st_size, "source": source}
+        store.put(f"{key}.json", json.dumps(note, indent=1).encode())
+    return Weights(sha256=sha256, path=str(path), key=key)
+
+
+def _read_json(store: Store, key: str) -> dict[str, Any] | None:
+    if store.stat(key) is None:
+        return None
+    body, _ = store.read(key)
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def fetch(url: str, path: Path, *, sha256: str | None = None, limit: int = MAX_BYTES) -> None:
+    """Download a file: whole or not at all, no larger than `limit` bytes, over TLS (or from this machine).
+
+    Raises:
+        WeightsUnavailableError: The server cannot be reached, says no, or sends too much or too little.
+        WeightsMismatchError: The content has another sha256.
+    """
+    _check_scheme(url)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+    temporary = Path(name)
+    try:
+        digest, length = hashlib.sha256(), 0
+        with (
+            os.fdopen(handle, "wb") as file,
+            urllib.request.urlopen(url, timeout=TIMEOUT) as answer,  # noqa: S310 - the scheme was checked
+        ):
+            _check_scheme(answer.url)
+            announced = answer.headers.get("Content-Length")
+            while chunk := answer.read(CHUNK):
+                length += len(chunk)
+                if length > limit:
+                    raise WeightsUnavailableError(f"{url}: is larger than {limit:,} bytes")
+                digest.update(chunk)
+                file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if announced is not None and length != int(announced):
+            raise WeightsUnavailableError(f"{url}: ended after {length:,} of {announced} bytes; try again")
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise WeightsMismatchError(f"{url}: has sha256 {digest.hexdigest()}, promised was {sha256}")
+        temporary.replace(path)
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise WeightsUnavailableError(
+            f"{url}: the server says {error.code} {error.reason}; {_ADVICE}"
+        ) from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        raise WeightsUnavailableError(f"{url}: cannot be fetched from here ({reason}); {_ADVICE}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+_ADVICE = (
+    "train from scratch (training.model = a .yaml), or put the file into the store where the network allows it "
+    "and name it store:KEY"
+)
+
+
+def _check_scheme(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
+        return
+    raise WeightsUnavailableError(f"{url}: weights are fetched over https only")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

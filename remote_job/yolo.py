@@ -1,0 +1,67 @@
+"""A training by Ultralytics: isolated, resumed where there is something to resume, and summed up."""
+
+import time
+from typing import TYPE_CHECKING
+
+from remote_job import hyperparameters, isolation, speed, staging
+from remote_job.bench import Bench
+from remote_job.capacity import capacity
+from remote_job.result import TrainingResult
+from remote_job.spec import SpecError
+
+if TYPE_CHECKING:
+    from remote_job.trainer import Resumption, SteadyTrainer
+
+
+def run(bench: Bench) -> TrainingResult:
+    """Train, and stage the result's files.
+
+    Raises:
+        SpecError: Ultralytics refuses the value of a hyperparameter.
+        InterruptedTrainingError: It was stopped and can be resumed.
+        UnreadableStateError: The checkpoint is not one of ours.
+    """
+    begun = time.perf_counter()
+    with bench.interruption.at_once():
+        isolation.isolate(bench.work / "config")
+        from remote_job import outcome, trainer
+
+        imported = time.perf_counter() - begun
+        bench.progress.stage("import", imported)
+        if faults := hyperparameters.value_faults(bench.spec.hyperparameters):
+            raise SpecError(faults)
+    with isolation.offline():
+        with bench.interruption.at_once():
+            work = build(bench, trainer.resumption(bench))
+            bench.progress.stage("build", work.clock.build)
+        work.train()
+        bench.progress.stage("scan", work.clock.scan)
+        bench.progress.stage("final", work.clock.final_validation)
+        files = {"model.pt": work.best, **{path.name: path for path in outcome.extras(work.save_dir)}}
+        artifacts = staging.stage(files, bench.output / "result")
+        return outcome.result(
+            work, artifacts, imported=imported, total=bench.seconds_before + time.perf_counter() - begun
+        )
+
+
+def build(bench: Bench, resumption: "Resumption | None", *, inner: tuple[type, ...] = ()) -> "SteadyTrainer":
+    """Build the trainer for a spec; `inner` are mixed in right before Ultralytics' own."""
+    from remote_job import trainer
+
+    spec = bench.spec
+    settings = trainer.overrides(
+        spec,
+        data=bench.data.argument,
+        model=spec.model,
+        weights=bench.weights,
+        folder=bench.work / "train",
+        batch=resumption.state["batch_size"] if resumption else None,
+    )
+    wishes = dict(spec.speed)
+    if resumption:
+        # What was off stays off, and nothing is tried anew: another memory layout rounds differently.
+        wishes |= {name: False for name, on in resumption.state["speed"].items() if not on} | {"trial": False}
+    here = capacity()
+    return trainer.trainer_class(spec.task, *inner)(
+        bench, settings, speed=speed.plan(here, wishes), capacity=here, resumption=resumption
+    )
