@@ -184,6 +184,7 @@ class Compute:
                     "reboot_instances": self._reboot_instances,
                     "all_reservations": self._all_reservations,
                     "delete_security_group": self._delete_security_group,
+                    "associate_iam_instance_profile": self._associate_profile,
                 }
                 self._originals[name] = {key: getattr(backend, key) for key in replaced}
                 for key, method in replaced.items():
@@ -248,6 +249,14 @@ class Compute:
         if token:
             self._tokens[region, token] = _Launch(fingerprint, reservation, self._now())
         return reservation
+
+    def _associate_profile(self, region: str, *args: Any, **options: Any) -> Any:
+        """Associate a launch's profile once: moto does it again when the launch is repeated, and refuses itself."""
+        known = self._backends[region].iam_instance_profile_associations
+        instance_id = options.get("instance_id") or (args[0] if args else "")
+        if self._local.call.operation == "RunInstances" and instance_id in known:
+            return known[instance_id]
+        return self._originals[region]["associate_iam_instance_profile"](*args, **options)
 
     def _check(self, region: str, call: Call, image_id: str, count: int) -> str:
         """Refuse what AWS would refuse, in AWS's words; return the zone."""

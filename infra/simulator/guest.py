@@ -206,19 +206,34 @@ class Guest:
 
 
 def marked(folder: Path, *, everything: bool = False) -> list[int]:
-    """Processes, not yet dead, that carry an instance's mark; with `everything`, all that /proc shows."""
-    mark = f"{MARK}={folder}".encode()
-    found = []
+    """Processes of an instance that are not yet dead; with `everything`, all that /proc shows.
+
+    They carry its mark, or its folder in their command line (sshd overwrites its environment with its title), or
+    descend from one that does.
+    """
+    mark, path = f"{MARK}={folder}".encode(), str(folder).encode()
+    parents: dict[int, int] = {}
+    found: set[int] = set()
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
             continue
         with contextlib.suppress(OSError):
-            base = Path(entry.path)
-            if (base / "stat").read_text().rpartition(")")[2].split()[0] in "ZX":
+            base, pid = Path(entry.path), int(entry.name)
+            state, parent = (base / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state in "ZX":
                 continue
-            if everything or mark in (base / "environ").read_bytes().split(b"\0"):
-                found.append(int(entry.name))
-    return found
+            parents[pid] = int(parent)
+            if everything:
+                found.add(pid)
+                continue
+            with contextlib.suppress(PermissionError):
+                if path in (base / "cmdline").read_bytes() or mark in (base / "environ").read_bytes().split(
+                    b"\0"
+                ):
+                    found.add(pid)
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return sorted(found)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Run as a script, without our package, because it starts for every command; stand
 import json
 import os
 import re
+import resource
 import sys
 from pathlib import Path
 
@@ -20,6 +21,8 @@ def main() -> None:
     command = os.environ.get("SSH_ORIGINAL_COMMAND", "")
     if document["root"]:
         command = re.sub(document["pattern"], lambda found: document["root"] + found[0], command)
+    if Path(document["disk_marker"]).exists():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
     os.chdir(environment["HOME"])
     shell = environment["SHELL"]
     words = [shell, "-c", command] if command else [shell, "-l"]
