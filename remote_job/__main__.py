@@ -123,5 +123,6 @@ def complain(*lines: str) -> None:
 
 if __name__ == "__main__":
     # The C library reads its settings when a process starts.
-    allocator.restart()
+    if not allocator.unwanted(sys.argv[1:]):
+        allocator.restart()
     sys.exit(main())

@@ -6,9 +6,11 @@ blocks, and pages of 2 MiB where the kernel lets a program ask for them, cost no
 """
 
 import ctypes
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 HUGE_PAGES_SINCE = (2, 35)
 """glibc's release that knows `glibc.malloc.hugetlb`."""
@@ -63,6 +65,20 @@ def is_tuned(present: Mapping[str, str]) -> bool:
 def is_tuned_here() -> bool:
     """Whether this process was started with our settings."""
     return is_tuned(os.environ)
+
+
+def unwanted(arguments: Sequence[str]) -> bool:
+    """Whether a spec among a program's arguments turns the allocator's settings off.
+
+    What is wrong with a spec is said by whoever reads it properly, later.
+    """
+    for argument in arguments:
+        if not argument.startswith("-"):
+            try:
+                return json.loads(Path(argument).read_bytes())["speed"]["allocator"] is False
+            except (OSError, ValueError, KeyError, TypeError):
+                return False
+    return False
 
 
 def restart() -> None:

@@ -140,6 +140,16 @@ def test_a_program_restarts_once_under_the_settings_with_its_arguments():
     assert out.split(maxsplit=2) == [str(started.pid), "True", "a b --c\n"]
 
 
+def test_a_spec_can_turn_the_restart_off(tmp_path):
+    spec = tmp_path / "spec.json"
+    spec.write_text('{"speed": {"allocator": false}}')
+    assert allocator.unwanted(["--parent-stdin", str(spec)])
+    spec.write_text('{"speed": {}}')
+    assert not allocator.unwanted([str(spec)])
+    assert not allocator.unwanted(["--device-check"])
+    assert not allocator.unwanted([str(tmp_path / "missing")])
+
+
 def test_choosing_needs_neither_torch_nor_ultralytics():
     program = (
         "import sys; from remote_job import speed, capacity; speed.plan(capacity.capacity());"

@@ -1,0 +1,175 @@
+"""Whether a training at full speed learns what the same training learns without any switch.
+
+    python benchmarks/training_parity.py                     # 5 seeds, all switches against none
+    python benchmarks/training_parity.py --switches fused_norm channels_last
+    python benchmarks/training_parity.py --against plain     # against `yolo train`, which shuffles in another order
+
+Pairs of trainings, equal but for the switches, one pair a seed. Reported: the paired difference of the final
+metrics with its 95 % interval (Student's t over the seeds), beside how far the seeds themselves are apart; and
+how far the loss curves are apart, epoch by epoch, in the median.
+"""
+
+import argparse
+import csv
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+
+import training_speed  # noqa: E402 - beside this file
+
+from dataset import sample  # noqa: E402
+from dataset.task import Task  # noqa: E402
+from remote_job import speed  # noqa: E402
+from remote_job.spec import DatasetRef, TrainingSpec  # noqa: E402
+
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
+"""Student's t at 97.5 % by degrees of freedom, from any table."""
+
+
+def train(options: argparse.Namespace, seed: int, tree: Path, mark: str, way: str) -> list[dict[str, float]]:
+    """Train one way; return results.csv, one row an epoch."""
+    with tempfile.TemporaryDirectory(prefix="training-parity-") as name:
+        folder = Path(name)
+        variables = training_speed.environment(folder)
+        if way == "plain":
+            names = json.loads((tree.parent / f"raw-{options.task}" / "data.yaml").read_text())
+            (folder / "data.yaml").write_text(json.dumps({**names, "path": str(tree)}))
+            settings = {
+                "data": folder / "data.yaml",
+                "model": options.model,
+                "epochs": options.epochs,
+                "imgsz": options.size,
+                "batch": options.batch,
+                "seed": seed,
+                "plots": False,
+                "pretrained": False,
+                "device": "cpu",
+                "project": folder,
+                "name": "run",
+            }
+            yolo = str(Path(sys.executable).with_name("yolo"))
+            command = [yolo, options.task, "train", *(f"{key}={value}" for key, value in settings.items())]
+            results = folder / "run" / "results.csv"
+        else:
+            switches = dict.fromkeys(speed.CHOICES, False)
+            if way == "on":
+                switches |= dict.fromkeys(options.switches, True)
+            spec = TrainingSpec(
+                run="parity",
+                attempt=1,
+                training_key="parity",
+                task=Task(options.task),
+                dataset=DatasetRef(fingerprint=mark, tree=str(tree)),
+                model=options.model,
+                epochs=options.epochs,
+                image_size=options.size,
+                batch=options.batch,
+                seed=seed,
+                hyperparameters={"plots": False},
+                speed=switches,
+                output=str(folder / "out"),
+            )
+            (folder / "spec.json").write_text(spec.model_dump_json())
+            command = [sys.executable, "-m", "remote_job", str(folder / "spec.json")]
+            results = folder / "out" / "work" / "train" / "results.csv"
+        done = subprocess.run(
+            command,
+            env=variables,
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise SystemExit(f"{way}, seed {seed}: exit code {done.returncode}\n{done.stdout[-3000:]}")
+        with results.open() as file:
+            return [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+
+
+def report(pairs: list[tuple[list[dict[str, float]], list[dict[str, float]]]], ways: tuple[str, str]) -> str:
+    """Return what the pairs say, as Markdown."""
+    keys = list(pairs[0][0][-1])
+    metrics = [key for key in keys if key.startswith("metrics/")]
+    losses = [key for key in keys if "_loss" in key or key.endswith("/loss")]
+    n = len(pairs)
+    lines = [
+        f"| final, {n} seeds | {ways[0]} | {ways[1]} | paired difference | 95 % interval | standard deviation over seeds |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for key in metrics:
+        base, ours = [pair[0][-1][key] for pair in pairs], [pair[1][-1][key] for pair in pairs]
+        gaps = [b - a for a, b in zip(base, ours, strict=True)]
+        mean = statistics.fmean(gaps)
+        interval, spread = "-", "-"
+        if n > 1:
+            half = T95.get(n - 1, 2.0) * statistics.stdev(gaps) / n**0.5
+            interval, spread = f"{mean - half:+.4f} .. {mean + half:+.4f}", f"{statistics.stdev(base):.4f}"
+        averages = f"{statistics.fmean(base):.4f} | {statistics.fmean(ours):.4f}"
+        lines.append(f"| {key.removeprefix('metrics/')} | {averages} | {mean:+.4f} | {interval} | {spread} |")
+    gaps = [
+        abs(ours[key] - base[key]) / abs(base[key])
+        for left, right in pairs
+        for base, ours in zip(left, right, strict=True)
+        for key in losses
+        if base[key]
+    ]
+    lines.append(
+        f"\nLoss curves ({', '.join(losses)}), every epoch and seed: {statistics.median(gaps):.2%} apart in the "
+        f"median, {max(gaps):.2%} at most."
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Train the pairs that are missing, and report."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="yolov8n.yaml")
+    parser.add_argument("--task", default="detect", choices=["detect", "segment"])
+    parser.add_argument("--size", type=int, default=160)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--validation", type=int, default=48)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument(
+        "--dataset", type=Path, help="a flat folder of images and YOLO boxes; default: drawn shapes"
+    )
+    parser.add_argument("--switches", nargs="+", default=list(speed.CHOICES), choices=list(speed.CHOICES))
+    parser.add_argument("--against", choices=["off", "plain"], default="off")
+    parser.add_argument("--output", type=Path, default=ROOT / "training_parity.json")
+    options = parser.parse_args()
+    # Ultralytics' loader yields the same pictures whatever the number of threads, but sums round differently.
+    runs: dict[str, Any] = json.loads(options.output.read_text()) if options.output.exists() else {}
+    with tempfile.TemporaryDirectory(prefix="training-parity-") as name:
+        folder, source = Path(name), options.dataset
+        if source is None:
+            source = folder / "sample"
+            sample.generate(source, images=options.images + options.validation, size=320)
+        tree, mark = training_speed.prepare(source, folder, options.task, options.images, options.validation)
+        for seed in range(options.seeds):
+            for way in (options.against, "on"):
+                if f"{way} {seed}" not in runs:
+                    runs[f"{way} {seed}"] = train(options, seed, tree, mark, way)
+                    options.output.write_text(json.dumps(runs))
+                    print(f"{way}, seed {seed}", file=sys.stderr, flush=True)
+    pairs = [(runs[f"{options.against} {seed}"], runs[f"on {seed}"]) for seed in range(options.seeds)]
+    ways = ("`yolo train`" if options.against == "plain" else "switches off", "switches on")
+    print(report(pairs, ways))
+    print(
+        f"\n{options.model}, {options.size} px, {options.epochs} epochs, {options.images} images; cores: {os.cpu_count()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
