@@ -80,7 +80,8 @@ class Console:
 def epoch_line(event: ProgressEvent) -> str:
     """Return an epoch's losses and metrics on one line."""
     numbers = {**(event.losses or {}), **(event.metrics or {})}
-    shown = "  ".join(f"{_short(k)} {v:.3f}" for k, v in numbers.items() if not k.startswith("lr/"))
+    hidden = ("lr/", "val/", "fitness")
+    shown = "  ".join(f"{_short(k)} {v:.3f}" for k, v in numbers.items() if not k.startswith(hidden))
     return f"epoch {event.epoch}/{event.epochs}  {event.seconds or 0:.1f} s  {shown}"
 
 
