@@ -128,13 +128,24 @@ def traces(mark):
     return left
 
 
-@pytest.mark.parametrize("kind", ["plain", "own-server", "namespaces"])
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [
+        ("plain", signal.SIGKILL),
+        ("own-server", signal.SIGKILL),
+        ("no-namespace", signal.SIGKILL),
+        ("namespaces", signal.SIGKILL),
+        ("namespaces", signal.SIGTERM),
+        ("plain", signal.SIGINT),
+    ],
+)
 def test_nothing_is_left_whatever_ends_the_simulator(kind, end, tmp_path, monkeypatch):
     if kind == "namespaces" and (reason := why_not()):
         pytest.skip(reason)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    process = start(*{"plain": [], "own-server": ["--no-sshd"], "namespaces": ["--namespaces"]}[kind])
+    if kind == "no-namespace":
+        monkeypatch.setenv("PATH", str(tmp_path / "nothing"))  # so there is no `unshare`
+    process = start(*{"own-server": ["--no-sshd"], "namespaces": ["--namespaces"]}.get(kind, []))
     try:
         environment = exports(process)
         done = subprocess.run(

@@ -26,6 +26,8 @@ from infra.user_data import user_data
 QUICK = Behaviour(boot_seconds=0.05, shutdown_seconds=0.2, lag_seconds=0.0)
 RUN = {"Key": "gpu-offload:run", "Value": "r1"}
 KINDS = ["sshd", "own-server", "no-namespace", "namespaces"]
+two_networks = pytest.mark.parametrize("lab", ["sshd", "namespaces"], indirect=True)
+"""For what depends on the network and not on the SSH server: our relay, and a cable."""
 
 
 def wait_for(condition, seconds=20.0):
@@ -170,6 +172,7 @@ def test_the_metadata_service_wants_a_token_and_knows_the_instance(lab):
         assert ssh.run(bare, timeout=10).text == "401"
 
 
+@two_networks
 def test_a_reclaim_shows_in_the_metadata_before_it_happens(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
@@ -182,6 +185,7 @@ def test_a_reclaim_shows_in_the_metadata_before_it_happens(lab):
     assert lab.state(instance)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 
 
+@two_networks
 def test_a_silent_cut_is_noticed_by_the_client_and_heals(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
@@ -196,17 +200,18 @@ def test_a_silent_cut_is_noticed_by_the_client_and_heals(lab):
         assert ssh.run("echo back", timeout=20).text == "back\n"
 
 
+@two_networks
 def test_a_short_cut_only_delays(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=10)
         lab.cloud.cut(instance["InstanceId"])
-        lab.cloud.inject("api:Nothing:delay=0")
-        time.sleep(1)
+        time.sleep(1)  # the length of the cut, not a wait for anything
         lab.cloud.heal(instance["InstanceId"])
         assert ssh.run("echo still", timeout=20).text == "still\n"
 
 
+@two_networks
 def test_a_power_loss_is_silent_and_goes_on_costing_until_somebody_terminates(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
@@ -233,14 +238,15 @@ def test_a_full_disk_refuses_what_is_written(lab):
         assert ssh.run("cat /var/lib/gpu-offload/before", timeout=10).text == "before"
 
 
+@two_networks
 def test_a_slow_network_is_slow(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=10)
         lab.cloud.slow_network(instance["InstanceId"], 4e5)
         began = time.monotonic()
-        assert len(ssh.run("head -c 200000 /dev/zero", timeout=60).stdout) == 200_000
-        assert time.monotonic() - began > 2
+        assert len(ssh.run("head -c 100000 /dev/zero", timeout=60).stdout) == 100_000
+        assert time.monotonic() - began > 1
         lab.cloud.heal(instance["InstanceId"])
 
 

@@ -37,7 +37,7 @@ from infra.simulator.compute import Compute, Rented, offerings, vcpus
 from infra.simulator.endpoint import Application, Server, Verdict
 from infra.simulator.fault import Fault, FaultSyntaxError, parse
 from infra.simulator.fault_book import FaultBook, of_run
-from infra.simulator.host import Hardware, Machine, baked_software, isolation
+from infra.simulator.host import SYSTEM_PATH, Hardware, Machine, baked_software, isolation
 from infra.simulator.identity import Identities
 from infra.simulator.images import IMAGE_ID
 from infra.simulator.link import Network
@@ -548,6 +548,7 @@ def _cleaner(folder: Path, command: str) -> Iterator[None]:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
         cwd="/",
+        env={"PATH": SYSTEM_PATH},
     )
     try:
         yield
