@@ -1,5 +1,6 @@
 """The loop: observe a run, ask for the next step, perform it; until the run is done."""
 
+import math
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -135,6 +136,10 @@ class Drive:
     sleep: Callable[[float], None] = time.sleep
     detach: bool = False
     """Leave the run as soon as its instance trains by itself."""
+    patience: float = math.inf
+    """The longest wait, in seconds, that this driver is here for; what takes longer it leaves to who comes next."""
+    left: str | None = None
+    """What the run waits for, where that was longer than our patience."""
     settle: Callable[[RunRecord, Seen], None] = field(default=lambda _run, _seen: None)
     """Called when the run is done, perhaps more than once: accounts for it."""
     cost: Callable[[RunRecord, Seen], float] = field(default=lambda _run, _seen: 0.0)
@@ -155,7 +160,7 @@ class Drive:
         """
         try:
             with ending_signals(wanted=self.cloud is not None):
-                while not self.is_handed_over:
+                while not (self.is_handed_over or self.left):
                     outcome = self.once()
                     if outcome is not None:
                         return outcome
@@ -182,8 +187,19 @@ class Drive:
         if isinstance(step, Done):
             self.settle(self.run, seen)
             return step.outcome
-        if not (self.is_handed_over and isinstance(step, Wait)):
+        self.left = self._beyond_us(step, seen)
+        if not (self.left or (self.is_handed_over and isinstance(step, Wait))):
             self._patiently(lambda: self._perform(step, seen))
+        return None
+
+    def _beyond_us(self, step: Step, seen: Seen) -> str | None:
+        """Why a driver that only passes by leaves the run here, None where it goes on."""
+        if math.isinf(self.patience):
+            return None
+        if isinstance(step, Wait) and (seen.driver is not None or step.seconds > self.patience):
+            return step.reason
+        if isinstance(step, OpenAttempt) and step.offer.where == "cpu":
+            return "its next attempt trains on a CPU: run `offload train` where its dataset is"
         return None
 
     def _abandon(self, signal: "EndingSignal") -> None:
@@ -217,7 +233,8 @@ class Drive:
         cloud = self.cloud if rented else None
         instances = cloud.instances(run, look.attempts) if cloud else ()
         # What an instance holds cannot be removed before it is gone, so nobody needs to know of it before.
-        gone = all(i.state == "terminated" for i in instances)
+        ended = not look.attempts or look.attempts[-1].end is not None
+        gone = ended and all(i.state == "terminated" for i in instances)
         seen = Seen(
             now=self.clock(),
             me=self.driver.name,

@@ -150,9 +150,19 @@ def pull(
     default=Path("demo"),
     help="Folder for dataset, store and pictures.",
 )
+@click.option("--gpu", is_flag=True, help="The GPU path, on a simulated cloud: no account, no root, no GPU.")
 @verbose_option
-def demo(into: Path, *, verbose: bool) -> None:
+def demo(into: Path, *, gpu: bool, verbose: bool) -> None:
     """Go the whole way on a generated dataset: plan, train on this CPU, publish, predict, skip."""
+    if gpu:
+        try:
+            from orchestrator.demo_gpu import run_gpu_demo
+        except ImportError as error:
+            raise click.UsageError(
+                f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
+            ) from error
+        run_gpu_demo(into.resolve(), console_of(verbose=verbose), click.echo)
+        return
     from orchestrator.demo import run_demo
 
     run_demo(into.resolve(), console_of(verbose=verbose), click.echo)
