@@ -1,0 +1,212 @@
+"""A run's report: complete, exact, and harmless whatever is written in it."""
+
+import itertools
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from test_accounting import T0, seen_attempt
+from test_run_on_ec2 import run_of
+
+from dataset.task import Task
+from infra.object_store import open_store
+from orchestrator.accounting import Accounting
+from orchestrator.chart import curves_svg, timeline_svg
+from orchestrator.cost import Bill
+from orchestrator.interval import Interval
+from orchestrator.report import Report
+from orchestrator.report_html import report_html
+from orchestrator.report_markdown import report_markdown
+from orchestrator.run import AttemptEnd, Outcome
+from orchestrator.settings import StoreSettings
+from remote_job.result import Artifact, Heartbeat, ProgressEvent, Timings, TrainingResult
+
+EVIL = "<script>alert(1)</script><img src=x onerror=y>|`${{ secrets.X }}`](javascript:z)\x1b[2J\u202e"
+
+
+def result(**changes):
+    values = {
+        "run": "abc-1", "attempt": 2, "training_key": "a" * 64, "fingerprint": "f" * 64, "task": Task.DETECT,
+        "epochs": 3, "epochs_completed": 3, "model": Artifact(name="model.pt", size=1, sha256="0" * 64),
+        "metrics": {"map50": 0.5}, "timings": Timings(total=120.0), "environment": {},
+        "curves": {"metrics/mAP50(B)": (0.1, 0.3, 0.5), "train/box_loss": (3.0, 2.0, 1.0)},
+    }  # fmt: skip
+    return TrainingResult(**(values | changes))
+
+
+def events(start):
+    times = [("start", None), ("batch", 1), ("epoch", 1), ("epoch", 2), ("epoch", 3)]
+    return tuple(
+        ProgressEvent(
+            event=kind,
+            time=start + 60 * i,
+            epoch=epoch,
+            epochs=3,
+            metrics={"m": 0.1 * i} if kind == "epoch" else None,
+        )
+        for i, (kind, epoch) in enumerate(times)
+    )
+
+
+@pytest.fixture
+def report(tmp_path):
+    run = run_of(now=T0, cpu_estimate=Interval(100, 200, 300))
+    attempts = (
+        seen_attempt(1, T0, T0 + 5, "refused", with_host=False),
+        seen_attempt(2, T0 + 10, T0 + 610),
+    )
+    store = open_store(f"file:{tmp_path}")
+    store.put("runs/abc-1/result/result.json", result().model_dump_json(by_alias=True).encode())
+    bill = Accounting(store, StoreSettings()).bill(run, attempts, now=T0 + 700)
+    return Report(
+        run=run, now=T0 + 700, bill=bill, attempts=attempts, result=result(), events={2: events(T0 + 60)},
+        outcome=Outcome(status="published", at=T0 + 620, version=run.version),
+    )  # fmt: skip
+
+
+def evil(report):
+    """The same report, with mischief wherever a training, a branch or a cloud could have written."""
+    run = report.run.model_copy(update={"why": EVIL, "commit": EVIL, "repository": EVIL})
+    end = AttemptEnd(number=2, reason="died", at=T0 + 610, message=EVIL)
+    beat = Heartbeat(
+        run="abc-1", attempt=2, time=T0, pid=1, host=EVIL, boot_id="b", epochs_completed=1, epochs=3,
+        state="training", message=EVIL, device=EVIL,
+    )  # fmt: skip
+    second = report.attempts[1].__class__(report.attempts[1].record, report.attempts[1].host, beat, end)
+    return Report(
+        run=run, now=report.now, bill=report.bill, attempts=(report.attempts[0], second), events=report.events,
+        result=result(metrics={EVIL: 1.0}, per_class={EVIL: {EVIL: 1.0}}, curves={EVIL: (1.0, 2.0)}),
+        outcome=Outcome(status="failed", at=T0 + 620, message=EVIL),
+    )  # fmt: skip
+
+
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        self.attributes += [value for _, value in attrs if value]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page_of(text):
+    page = Page()
+    page.feed(text)
+    return page
+
+
+def test_the_lines_of_the_bill_add_up_to_its_total_in_every_form(report):
+    *lines, total = report.cost_rows()[1:]
+    assert sum(round(float(row[4]) * 1e6) for row in lines) == round(float(total[4]) * 1e6)
+    as_json = report.json()["cost"]
+    assert sum(round(float(line["usd"]) * 1e6) for line in as_json["lines"]) == round(
+        float(as_json["total_usd"]) * 1e6
+    )
+    assert f"| {total[4]} |" in report_markdown(report)
+    assert total[4] in "".join(page_of(report_html(report)).text)
+
+
+def test_every_attempt_is_shown_with_its_refusal_and_its_reason(report):
+    rows = report.attempt_rows()
+    assert [(row[0], row[2], row[6]) for row in rows[1:]] == [
+        ("1", "none", "refused"),
+        ("2", "i-1", "finished"),
+    ]
+
+
+def test_it_compares_with_on_demand_with_githubs_gpu_runner_and_with_the_cpu(report):
+    assert [row[0] for row in report.alternative_rows()[1:]] == [
+        "the same instances on demand",
+        "GitHub's GPU runner",
+        "the free CPU runner",
+    ]
+    assert report.alternative_rows()[2][1] == "0.104000", "2 minutes at $0.052"
+
+
+def test_the_timeline_has_no_gap_from_the_first_request_to_the_end(report):
+    spans = [span for span in report.spans if span.attempt == 2]
+    assert [span.phase for span in spans] == ["request", "set-up", "training", "ending"]
+    assert all(a.end == b.start for a, b in itertools.pairwise(spans))
+    assert (spans[1].end, spans[2].end, spans[3].end) == (T0 + 120, T0 + 300, T0 + 610)
+
+
+def test_an_open_run_has_a_report_too_with_the_curves_so_far(report):
+    still = Report(report.run, T0 + 700, report.bill, report.attempts, events=report.events)
+    assert still.status == "open"
+    assert still.curves == {"m": (0.2, 0.30000000000000004, 0.4)}
+    assert report_html(still)
+    assert "not over yet" in report_markdown(still)
+
+
+def test_the_page_loads_nothing_and_draws_timeline_and_curves(report):
+    text = report_html(report)
+    page = page_of(text)
+    assert page.tags.count("svg") == 3
+    assert not {"script", "link", "img", "iframe", "object", "form", "base"} & set(page.tags)
+    assert not re.search(r"(?:src|href)=", text)
+    assert "default-src 'none'" in text
+
+
+def test_what_is_written_into_a_run_stays_text(report):
+    page = page_of(report_html(evil(report)))
+    assert not {"script", "img"} & set(page.tags)
+    assert not [a for a in page.attributes if a.startswith("on")]
+    markdown = report_markdown(evil(report))
+    assert "<script" not in markdown
+    assert "<img" not in markdown
+    assert "](javascript" not in markdown
+    assert "\x1b" not in markdown
+    assert "\u202e" not in markdown
+    fenced = re.findall(r"```mermaid\n(.*?)```", markdown, re.DOTALL)
+    assert fenced
+    assert not any("<" in block or ("secrets" in block and "{" in block) for block in fenced)
+
+
+@given(st.text(max_size=60))
+def test_no_text_ends_a_row_of_a_table(text):
+    lines = report_markdown(Report(run_of(now=T0, why=text), T0, Bill(()))).split("\n")
+    assert lines[2].startswith("**Where and why.**")
+    assert lines[3] == ""
+
+
+def test_the_json_is_json_and_says_everything(report):
+    document = json.loads(json.dumps(report.json(), allow_nan=False))
+    assert {"run", "status", "why", "estimate", "cost", "attempts", "timeline", "metrics", "curves"} <= set(
+        document
+    )
+    assert document["attempts"][0]["reason"] == "refused"
+
+
+def test_a_summary_stays_below_what_github_shows(report):
+    long = Report(
+        report.run,
+        report.now,
+        report.bill,
+        report.attempts * 20_000,
+        report.outcome,
+        report.result,
+        report.events,
+    )
+    assert len(report_markdown(long)) < 1_000_000
+
+
+@given(
+    st.dictionaries(st.text(max_size=20), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), max_size=4)
+)
+def test_any_curves_make_a_picture(curves):
+    text = curves_svg("t", curves)
+    if text:
+        ET.fromstring(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "", text))
+
+
+def test_no_span_makes_no_picture():
+    assert timeline_svg(()) == ""
