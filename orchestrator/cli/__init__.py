@@ -9,11 +9,13 @@ from typing import NoReturn
 import click
 
 from orchestrator.cli import (
+    account_commands,
     dataset_commands,
     model_commands,
     project_commands,
     run_commands,
     simulate_commands,
+    tend_commands,
 )
 
 EXIT_FAILED, EXIT_USAGE, EXIT_RESUMABLE = 1, 2, 75
@@ -32,7 +34,15 @@ def offload() -> None:
     """
 
 
-for module in (model_commands, run_commands, dataset_commands, project_commands, simulate_commands):
+for module in (
+    model_commands,
+    run_commands,
+    dataset_commands,
+    project_commands,
+    simulate_commands,
+    account_commands,
+    tend_commands,
+):
     for command in module.COMMANDS:
         offload.add_command(command)
 
