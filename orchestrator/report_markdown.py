@@ -18,27 +18,28 @@ def report_markdown(report: Report) -> str:
     parts = [
         f"### {escape_markdown(report.title)}",
         f"**Where and why.** {escape_markdown(report.run.why)}",
-        _details("What was offered", _table(report.where_rows())),
+        details("What was offered", table(report.where_rows())),
         "#### Estimate and actual",
-        _table(report.estimate_rows()),
+        table(report.estimate_rows()),
         "#### Cost",
-        _table(report.cost_rows()),
-        _table(report.alternative_rows()),
+        table(report.cost_rows()),
+        table(report.alternative_rows()),
         "#### Attempts",
-        _table(report.attempt_rows()),
-        _gantt(report),
+        table(report.attempt_rows()),
+        gantt(report),
     ]
     if metrics := report.metric_rows():
-        parts += ["#### Metrics", _table(metrics)]
-    parts += _charts(report)
-    parts.append(_details("Facts", _table(report.fact_rows())))
+        parts += ["#### Metrics", table(metrics)]
+    parts += charts(report)
+    parts.append(details("Facts", table(report.fact_rows())))
     text = "\n\n".join(part for part in parts if part) + "\n"
     if len(text) > LIMIT:
         text = text[:LIMIT].rpartition("\n")[0] + "\n\n(cut here: `offload report` has all of it)\n"
     return text
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Render rows, the headings first; empty where there are only headings."""
     if len(rows) < 2:
         return ""
     head, *body = rows
@@ -50,11 +51,12 @@ def _row(cells: Sequence[str]) -> str:
     return "|" + "|".join(f" {escape_markdown(cell)} " for cell in cells) + "|"
 
 
-def _details(title: str, text: str) -> str:
+def details(title: str, text: str) -> str:
+    """Fold a text away under a title of our own words; empty where the text is."""
     return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>" if text else ""
 
 
-def _gantt(report: Report) -> str:
+def gantt(report: Report) -> str:
     """The timeline; it says nothing but our own words, because Mermaid has no escape for others'."""
     spans = [span for span in report.spans if span.end > span.start]
     if not spans:
@@ -67,7 +69,7 @@ def _gantt(report: Report) -> str:
             for span in spans
             if span.attempt == number
         ]
-    table = _table(
+    rows = table(
         [
             ("attempt", "phase", "from", "to", "seconds"),
             *(
@@ -76,14 +78,15 @@ def _gantt(report: Report) -> str:
             ),
         ]
     )
-    return "\n".join([*lines, "```"]) + "\n\n" + _details("Timeline as a table", table)
+    return "\n".join([*lines, "```"]) + "\n\n" + details("Timeline as a table", rows)
 
 
 def _time(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
 
 
-def _charts(report: Report) -> list[str]:
+def charts(report: Report) -> list[str]:
+    """Return the curves as a diagram and as a table."""
     curves = {name: values for name, values in report.curves.items() if len(values) > 1}
     if not curves:
         return []
@@ -109,4 +112,4 @@ def _charts(report: Report) -> list[str]:
         (str(i + 1), *(f"{v[i]:.4f}" if i < len(v) else "" for v in curves.values()))
         for i in range(0, longest, max(1, -(-longest // MOST_POINTS)))
     ]
-    return ["#### Curves", chart, _details("Every curve", _table(rows))]
+    return ["#### Curves", chart, details("Every curve", table(rows))]

@@ -24,6 +24,8 @@ PURE = {
     "report_html",
     "report_markdown",
     "run",
+    "summary",
+    "stray",
     "training_key",
     "workload",
 }

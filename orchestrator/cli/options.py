@@ -56,9 +56,19 @@ def settings_of(directory: Path, config: Path | None, sets: tuple[str, ...]) -> 
 
 
 def console_of(*, verbose: bool) -> "Console":
-    """Return the console for standard error: live on a terminal, lines in a log."""
+    """Return the console for standard error: live on a terminal, commands in a workflow, lines in a log."""
     from orchestrator.console import Console, TerminalConsole
+    from orchestrator.github import on_runner
 
+    if on_runner():
+        import atexit
+
+        from orchestrator.github_console import GitHubConsole
+
+        console = GitHubConsole(sys.stderr, verbose=verbose)
+        # Whatever the command prints last, the runner shall obey the commands of a script that goes on after it.
+        atexit.register(console.close)
+        return console
     if sys.stderr.isatty() and not os.environ.get("CI"):
         return TerminalConsole(sys.stderr, verbose=verbose)
     return Console(sys.stderr, verbose=verbose)

@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Makes the environment that the action runs in, from locked dependencies with hashes only.
+# In: GPU_OFFLOAD_ACTION (our checkout), GPU_OFFLOAD_INSTALL (plan or train), GPU_OFFLOAD_PYTHON (an environment
+# that has everything, or empty). Out: the output `python`.
+set -euo pipefail
+
+action=$GPU_OFFLOAD_ACTION
+case $GPU_OFFLOAD_INSTALL in
+plan) lock=$action/requirements/plan.txt ;;
+train) lock=$action/infra/instance/requirements.txt ;;
+*)
+    echo "::error title=gpu-offload::the input install is neither plan nor train"
+    exit 2
+    ;;
+esac
+
+environment=$RUNNER_TEMP/gpu-offload-$GPU_OFFLOAD_INSTALL
+python=$environment/bin/python
+
+if [[ -n ${GPU_OFFLOAD_PYTHON:-} ]]; then
+    base=$GPU_OFFLOAD_PYTHON/bin/python
+    if [[ ! -x $base ]]; then
+        echo "::error title=gpu-offload::the input python names no environment: there is no $base"
+        exit 2
+    fi
+    # What a caller vouches for is used as it is; only our own code comes from the action.
+    if [[ ! -x $python ]]; then
+        "$base" -m venv --without-pip "$environment"
+        "$base" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+            >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/given.pth"
+    fi
+elif [[ ! -x $python ]]; then
+    echo "::group::installing what $(basename "$lock") locks"
+    tool=$RUNNER_TEMP/gpu-offload-uv
+    python3 -m venv "$tool"
+    "$tool/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+        --require-hashes -r "$action/requirements/uv.txt"
+    "$tool/bin/uv" venv --quiet --python python3 "$environment"
+    "$tool/bin/uv" pip install --quiet --python "$python" --require-hashes --only-binary :all: -r "$lock"
+    # An instance gets its uv from us, so ours stands where we look for it.
+    cp "$tool/bin/uv" "$environment/bin/uv"
+    echo "::endgroup::"
+fi
+
+# Our own code is the action's checkout, unpacked as the wheel that an instance gets, too: nothing is built.
+"$python" -P - "$action" <<'PYTHON'
+import sys, sysconfig, tomllib, zipfile, io
+from pathlib import Path
+
+action = Path(sys.argv[1])
+sys.path.insert(0, str(action))
+from infra.own_wheel import pack_wheel
+
+release = tomllib.loads((action / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+with zipfile.ZipFile(io.BytesIO(pack_wheel(release, action).body)) as wheel:
+    wheel.extractall(sysconfig.get_path("purelib"))
+PYTHON
+echo "python=$python" >>"$GITHUB_OUTPUT"

@@ -1,0 +1,304 @@
+"""What the action does in a step: its inputs from the environment, its answers to the runner.
+
+The inputs come in variables, never in a script's text: whatever a branch or a person writes into one stays a value.
+"""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from infra.object_store import ObjectStore
+from orchestrator import registry
+from orchestrator.action_inputs import Inputs, InputsError
+from orchestrator.console import plain
+from orchestrator.github import Event, Runner
+from orchestrator.github_console import GitHubConsole
+from orchestrator.journal import Journal
+from orchestrator.settings import Settings, load_settings
+from orchestrator.summary import (
+    Around,
+    Before,
+    done_summary,
+    plan_sentence,
+    plan_summary,
+    run_summary,
+    trouble_summary,
+)
+from remote_job.spec import EXIT_RESUMABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.planning import Planned
+    from orchestrator.run import RunRecord
+    from orchestrator.training import TrainReport
+
+EXIT_USAGE = 2
+CLOCK_SLACK_S = 2.0
+"""Seconds between our clock and the journal's when looking for a run that has just ended."""
+
+
+class UntrustedEventError(Exception):
+    """What was asked for may not be done on this event."""
+
+
+@dataclass
+class Step:
+    """One step of a workflow."""
+
+    inputs: Inputs
+    event: Event
+    runner: Runner
+    console: GitHubConsole
+    settings: Settings
+
+    def run(self) -> int:
+        """Do what the inputs ask for; return the exit code.
+
+        Raises:
+            UntrustedEventError: it would spend or publish, and a stranger may have caused it.
+        """
+        command = self.inputs.command
+        if command != "plan" and not self.event.is_trusted:
+            raise UntrustedEventError(
+                f"'{command}' does not run on {self.event.name}: it would give credentials or a place in the registry "
+                "to code that nobody has merged. Let a push to the default branch, a schedule or a person start it; "
+                "'plan' runs anywhere"
+            )
+        commands: Mapping[str, Callable[[], int]] = {
+            "plan": self.plan,
+            "train": self.train,
+            "stop": self.stop,
+            "tend": self.tend,
+        }
+        return commands[command]()
+
+    def plan(self) -> int:
+        """Show what would be done. Needs no credentials, and uses none."""
+        from orchestrator.planning import Planning
+        from orchestrator.public_reading import readable_store
+        from orchestrator.receipt import receipt_text
+        from orchestrator.workspace import Workspace
+
+        store = readable_store(self.settings, self.console)
+        planning = Planning(self.settings, store, Workspace.beside(self.settings.root), self.console)
+        planned = planning.plan(on=self.inputs.on, calibrate=self.inputs.calibrate, only_if_it_matters=True)
+        report = planned.report
+        option = report.decision.option
+        self.runner.outputs(
+            {
+                "where": report.decision.where,
+                "version": planned.version,
+                "training-key": planned.training_key,
+                "already-trained": _flag(report.already_trained is not None),
+                "why": plain(report.decision.why),
+                "estimate-seconds": f"{option.interval.likely:.0f}" if option else "",
+                "estimate-usd": f"{option.cost_likely:.4f}" if option else "",
+            }
+        )
+        self.runner.summary(plan_summary(report, proposed=self.event.is_pull_request))
+        self.console.text(receipt_text(report))
+        self.console.notice(plan_sentence(report, proposed=self.event.is_pull_request))
+        if report.decision.where == "none" and report.already_trained is None:
+            self.console.warning(f"{report.decision.why} Nothing will be trained until that changes.")
+        return 0
+
+    def train(self) -> int:
+        """Train and publish, or carry on with what was begun; then tell of it, however it went."""
+        from orchestrator import api
+        from orchestrator.cli.failure import CODES
+        from orchestrator.market import ec2_offers
+        from orchestrator.planning import Planning
+        from orchestrator.receipt import receipt_text
+        from orchestrator.training import Training, trained_text
+        from orchestrator.workspace import Workspace
+
+        began = time.time()
+        store, workspace = api.store_of(self.settings), Workspace.beside(self.settings.root)
+        before = _newest(store)
+        planned = Planning(
+            self.settings,
+            store,
+            workspace,
+            self.console,
+            offers=lambda: ec2_offers(self.settings.ec2, self.console),
+        ).plan(on=self.inputs.on, calibrate=self.inputs.calibrate, only_if_it_matters=True)
+        if planned.report.already_trained is None and not self.inputs.because:
+            self.console.text(receipt_text(planned.report))
+        try:
+            done = Training(planned, store, workspace, self.console, detach=self.inputs.detach).run()
+        except tuple(CODES) as error:
+            code = next(code for kind, code in CODES.items() if isinstance(error, kind))
+            self._tell_of_failure(planned, store, began, str(error), can_resume=code == EXIT_RESUMABLE)
+            raise
+        self.console.text(trained_text(done))
+        self._tell(planned, store, done, before)
+        return 0
+
+    def _tell(
+        self, planned: "Planned", store: ObjectStore, done: "TrainReport", before: Before | None
+    ) -> None:
+        from orchestrator.picturing import publish_pictures
+        from orchestrator.reporting import gather
+
+        self.runner.outputs(
+            {
+                "where": done.where,
+                "version": done.version,
+                "run": done.run,
+                "cost-usd": f"{done.cost_usd:.4f}",
+                "seconds": f"{done.seconds:.0f}",
+                "model-url": done.model_url or "",
+                "already-trained": _flag(done.status == "already_trained"),
+                "training-key": done.training_key,
+                "why": self.inputs.because or plain(planned.report.decision.why),
+            }
+        )
+        around = Around(
+            because=self.inputs.because,
+            before=before if before and before.version != done.version else None,
+            model_url=done.model_url,
+            detached=done.status == "detached",
+        )
+        if done.status == "already_trained":
+            self.runner.summary(done_summary(done.version, around, moved=done.stable_moved))
+            self.console.notice(f"already trained: version {done.version}")
+            return
+        if done.status == "trained":
+            pictures = publish_pictures(planned, store, done.version, self.console)
+            around = Around(
+                because=around.because,
+                before=around.before,
+                model_url=around.model_url,
+                pictures_url=pictures,
+            )
+        report = gather(store, self.settings.store, done.run)
+        self.runner.summary(run_summary(report, around))
+        self.console.notice(plain(report.title))
+
+    def _tell_of_failure(
+        self, planned: "Planned", store: ObjectStore, began: float, trouble: str, *, can_resume: bool
+    ) -> None:
+        """Tell of a run that ended without a model, or of there being none."""
+        from orchestrator.reporting import gather
+
+        run = _latest(store, planned.training_key, began)
+        self.runner.outputs(
+            {
+                "where": planned.report.decision.where,
+                "version": planned.version,
+                "run": run.id if run else "",
+                "seconds": f"{time.time() - began:.0f}",
+                "already-trained": _flag(False),
+                "training-key": planned.training_key,
+            }
+        )
+        if run is None:
+            self.runner.summary(trouble_summary(trouble))
+            self.runner.summary(plan_summary(planned.report))
+            return
+        report = gather(store, self.settings.store, run.id)
+        around = Around(because=self.inputs.because, trouble=trouble, can_resume=can_resume)
+        self.runner.summary(run_summary(report, around))
+
+    def stop(self) -> int:
+        """End what a training has rented, found by its key and by tag: whoever began it may be gone."""
+        from orchestrator import api
+        from orchestrator.stopping import stop_run
+        from orchestrator.training import is_rented
+
+        store = api.store_of(self.settings)
+        journal = Journal(store)
+        if self.inputs.run:
+            runs = [self.inputs.run]
+        elif self.inputs.training_key:
+            runs = [r.id for r in journal.runs_of(self.inputs.training_key) if is_rented(r.candidates)]
+        else:
+            raise InputsError("'stop' needs the input run or training-key")
+        ended: list[str] = []
+        for run in runs:
+            self.console.stage(f"looking for what run {run} has left")
+            ended += stop_run(self.settings, store, run, self.console, reason=self.inputs.reason)
+        found = f"terminated {', '.join(ended)}" if ended else "nothing was left to terminate"
+        self.runner.summary(f"### Clean-up\n\nRuns looked at: {len(runs)}. Found by tag: {found}.")
+        if ended:
+            self.console.warning(
+                f"the clean-up had to terminate {', '.join(ended)}: see why their job left them"
+            )
+        else:
+            self.console.text(found)
+        return 0
+
+    def tend(self) -> int:
+        """Bring every run to its end, and end what belongs to none."""
+        return _command_line(["tend", "-C", str(self.inputs.directory), *self.inputs.setting_words])
+
+
+def _command_line(words: list[str]) -> int:
+    from orchestrator.cli import main as offload
+
+    try:
+        offload(words)
+    except SystemExit as ended:
+        return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+
+
+def _newest(store: ObjectStore) -> Before | None:
+    """Return the version that `stable` means, to compare a new one with."""
+    alias = registry.alias_of(store, registry.STABLE)
+    manifest = registry.manifest_of(store, alias.version) if alias else None
+    return Before(manifest.version, manifest.metrics) if manifest else None
+
+
+def _latest(store: ObjectStore, training_key: str, began: float) -> "RunRecord | None":
+    """Return the run that a failed command was about: one that is open, or ended meanwhile."""
+    journal = Journal(store)
+    runs = journal.runs_of(training_key)
+    if not runs:
+        return None
+    outcome = journal.outcome(runs[-1].id)
+    return runs[-1] if outcome is None or outcome.at >= began - CLOCK_SLACK_S else None
+
+
+def _flag(value: bool) -> Literal["true", "false"]:
+    return "true" if value else "false"
+
+
+def main() -> int:
+    """Run the step that the environment describes; return its exit code. Every failure becomes an annotation."""
+    from orchestrator.cli.failure import CODES
+
+    console = GitHubConsole(sys.stdout)
+    runner = Runner(os.environ)
+    for mask in runner.masks():
+        sys.stdout.write(f"{mask}\n")
+    sys.stdout.flush()
+    try:
+        inputs = Inputs.of(os.environ)
+        if inputs.role:
+            os.environ["AWS_ROLE_ARN"] = inputs.role
+        settings = load_settings(
+            inputs.directory.resolve(),
+            file=inputs.config,
+            overrides=inputs.settings,
+            environment=os.environ,
+        )
+        return Step(inputs, Event.of(os.environ), runner, console, settings).run()
+    except (InputsError, UntrustedEventError) as error:
+        console.error(str(error))
+        runner.summary(trouble_summary(str(error)))
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        console.error("told to end before anything was begun")
+        return EXIT_RESUMABLE
+    except tuple(CODES) as error:
+        console.error(str(error))
+        return next(code for kind, code in CODES.items() if isinstance(error, kind))
+    finally:
+        console.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The action's inputs, as the environment brings them."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+PREFIX = "GPU_OFFLOAD_INPUT_"
+
+Command = Literal["plan", "train", "stop", "tend"]
+COMMANDS = ("plan", "train", "stop", "tend")
+
+SHORTHANDS = {
+    "instance-type": "ec2.instance-types",
+    "market": "ec2.market",
+    "max-cost-usd": "limits.max-cost-usd",
+    "deadline": "limits.deadline",
+}
+"""Inputs that are settings: what a person is asked who starts a workflow by hand."""
+
+_FLAGS = {"": None, "auto": None, "true": True, "false": False}
+
+
+class InputsError(Exception):
+    """An input means nothing to us; the text names every one that does not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a workflow asks for."""
+
+    command: Command
+    directory: Path = Path()
+    config: Path | None = None
+    settings: tuple[str, ...] = ()
+    """Overrides, `SECTION.KEY=VALUE`."""
+    on: Literal["auto", "cpu", "ec2"] = "auto"
+    calibrate: bool | None = None
+    detach: bool = False
+    run: str = ""
+    training_key: str = ""
+    role: str = ""
+    reason: str = ""
+    because: str = ""
+    """The plan's reason, where an earlier job decided."""
+
+    @property
+    def setting_words(self) -> list[str]:
+        """The words by which the command line gets the same configuration."""
+        words = ["--config", str(self.config)] if self.config else []
+        return words + [word for setting in self.settings for word in ("--set", setting)]
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Inputs":
+        """Read the inputs. Raises InputsError with all that is wrong."""
+
+        def given(name: str) -> str:
+            return environment.get(PREFIX + name.upper().replace("-", "_"), "").strip()
+
+        faults = []
+
+        def one_of(name: str, known: tuple[str, ...], default: str) -> str:
+            value = given(name) or default
+            if value not in known:
+                faults.append(f"{name} is {value!r}, not one of {', '.join(known)}")
+            return value
+
+        command = one_of("command", COMMANDS, "plan")
+        on = one_of("on", ("auto", "cpu", "ec2"), "auto")
+        calibrate = one_of("calibrate", ("auto", "true", "false"), "auto")
+        detach = one_of("detach", ("true", "false"), "false")
+        if faults:
+            raise InputsError("the action's inputs: " + "; ".join(faults))
+        settings = [line.strip() for line in given("set").splitlines() if line.strip()]
+        for name, setting in SHORTHANDS.items():
+            value = given(name)
+            if value and value != "auto":
+                settings.append(f"{setting}={json.dumps([value]) if name == 'instance-type' else value}")
+        return cls(
+            command=cast("Command", command),
+            directory=Path(given("directory") or "."),
+            config=Path(given("config")) if given("config") else None,
+            settings=tuple(settings),
+            on=cast("Literal['auto', 'cpu', 'ec2']", on),
+            calibrate=_FLAGS[calibrate],
+            detach=detach == "true",
+            run=given("run"),
+            training_key=given("training-key"),
+            role=given("role"),
+            reason=given("reason") or "the workflow's clean-up",
+            because=given("because"),
+        )

@@ -1,0 +1,52 @@
+"""Predictions as a picture beside a published model, where anybody may see it."""
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from infra.object_store import ObjectStore, StoreError, open_store
+from orchestrator import registry
+from orchestrator.console import Console
+from orchestrator.planning import Planned
+
+NAME = "predictions.png"
+PICTURES = 8
+TIMEOUT_S = 300
+
+
+def publish_pictures(planned: Planned, store: ObjectStore, version: str, console: Console) -> str | None:
+    """Draw what a model sees on validation images and publish it; return its address.
+
+    None where the store is not public, where this machine has no Ultralytics (then the instance had it), or where
+    it did not work: a picture is no reason for a published model to look failed.
+    """
+    if importlib.util.find_spec("ultralytics") is None or not is_public(store, version):
+        return None
+    images = [s.image for s in planned.snapshot.samples if s.split == "val"][:PICTURES]
+    with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+        model, picture = Path(scratch) / "model.pt", Path(scratch) / NAME
+        try:
+            registry.pull(store, version, model)
+            command = [sys.executable, "-m", "remote_job.prediction", str(model), str(picture)]
+            command += [str(planned.settings.dataset_path / image) for image in images]
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
+            key = registry.model_key(version, NAME)
+            store.upload(key, picture, create=True)
+            return store.public_url(key)
+        except (subprocess.SubprocessError, OSError, StoreError, registry.RegistryError) as error:
+            console.note(f"no picture of predictions: {error}")
+            return None
+
+
+def is_public(store: ObjectStore, version: str) -> bool:
+    """Whether anybody may read a published version, tried without credentials."""
+    address = store.public_url(registry.model_key(version, "manifest.json"))
+    if address is None:
+        return False
+    folder, _, name = address.rpartition("/")
+    try:
+        return open_store(folder).stat(name) is not None
+    except StoreError:
+        return False

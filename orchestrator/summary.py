@@ -1,0 +1,301 @@
+"""What a reader sees on a workflow's page: the plan before, the account of the run after, and what to do next.
+
+A summary is a list of sections, each in several lengths. What does not fit is shortened by a rule, never cut: the
+least important section gives way first, a length at a time, and says what it leaves out.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from orchestrator.plan import Decision, PlanReport
+from orchestrator.quantity import human_duration, human_money
+from orchestrator.receipt import escape_markdown, receipt_markdown
+from orchestrator.report import Report, Rows
+from orchestrator.report_markdown import charts, details, gantt, table
+
+LIMIT = 1_000_000
+"""Bytes: GitHub keeps 1 MiB (1 048 576) of a step, and drops all of a longer summary without a word."""
+
+LONGEST = 2000
+"""Characters of a text from elsewhere."""
+
+FEW_ROWS, LAST_ATTEMPTS = 20, 12
+
+LOWER_IS_BETTER = ("loss",)
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a summary: its texts from the longest to the shortest; the last one is a line or nothing."""
+
+    lengths: tuple[str, ...]
+    weight: int
+    """What weighs less gives way first."""
+
+
+def fitted(sections: Sequence[Section], limit: int = LIMIT) -> str:
+    """Join sections in their order so that the whole has at most `limit` bytes.
+
+    Raises:
+        ValueError: they do not fit even at their shortest, which bounded last lengths rule out.
+    """
+    chosen = [0] * len(sections)
+
+    def joined() -> str:
+        texts = (s.lengths[i] for s, i in zip(sections, chosen, strict=True))
+        return "\n\n".join(text.strip("\n") for text in texts if text) + "\n"
+
+    text = joined()
+    for index in sorted(range(len(sections)), key=lambda i: sections[i].weight):
+        while len(text.encode()) > limit and chosen[index] < len(sections[index].lengths) - 1:
+            chosen[index] += 1
+            text = joined()
+    if len(text.encode()) > limit:
+        raise ValueError(f"the shortest summary has {len(text.encode()):,} bytes, more than {limit:,}")
+    return text
+
+
+def plan_summary(plan: PlanReport, *, proposed: bool = False, limit: int = LIMIT) -> str:
+    """Render a plan: one sentence for who reads nothing else, then the receipt.
+
+    Args:
+        plan: What was decided.
+        proposed: Whether it is about code that is not merged yet.
+        limit: Bytes.
+    """
+    receipt = receipt_markdown(plan)
+    short = (
+        f"### Plan\n\n**{_bounded(plan.decision.why)}**\n\n"
+        "(the receipt is too long for this page: `offload plan` shows it)"
+    )
+    return fitted(
+        [
+            Section((f"> {escape_markdown(plan_sentence(plan, proposed=proposed))}",), 9),
+            Section((receipt, short), 5),
+        ],
+        limit,
+    )
+
+
+def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
+    """Say in one sentence what comes of a plan."""
+    subject = "Merging this" if proposed else "This"
+    if plan.already_trained is not None:
+        return f"{subject} trains nothing: version {plan.already_trained} is this very training."
+    return f"{subject} {_will(plan.decision)}"
+
+
+def _will(decision: Decision) -> str:
+    option = decision.option
+    if option is None:
+        return "will train nowhere: no place fits the limits. The receipt says what would."
+    time = f"{human_duration(option.interval.likely)} (at most {human_duration(option.interval.high)})"
+    if option.where == "cpu":
+        return f"will train {time} on the free runner."
+    money = f"{human_money(option.cost_likely)} (at most {human_money(option.cost_high)})"
+    return f"will train {time} on {option.offer.name} for {money}."
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The version that was published before this one, to compare with."""
+
+    version: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What a run's summary tells beside the run itself.
+
+    Attributes:
+        because: The plan's reason; the run's own where it is empty.
+        before: The version before.
+        model_url: Where anybody may download the model.
+        pictures_url: A picture of predictions that anybody may see.
+        trouble: What ended the command, if something did.
+        can_resume: Whether the same command would carry on.
+        detached: Whether the instance trains on by itself.
+    """
+
+    because: str = ""
+    before: Before | None = None
+    model_url: str | None = None
+    pictures_url: str | None = None
+    trouble: str = ""
+    can_resume: bool = False
+    detached: bool = False
+
+
+def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
+    """Render what a run did: where and why, estimate and actual, cost, attempts, metrics, curves, what to do next."""
+    model = _model(around)
+    trouble = f"> [!CAUTION]\n> {_bounded(around.trouble)}" if around.trouble else ""
+    sections = [
+        Section((f"### {_bounded(report.title)}",), 99),
+        Section((trouble,), 98),
+        Section((f"**Next:** {next_step(report, around)}",), 97),
+        Section((f"**Where and why.** {_bounded(around.because or report.run.why)}",), 96),
+        Section((model,), 95),
+        _of_rows("Estimate and actual", report.estimate_rows(), 90),
+        _of_rows("Cost", report.cost_rows(), 80, "and {n} more lines: `offload report` has them"),
+        _of_rows("It could have cost", report.alternative_rows(), 40),
+        *_metrics(report, around.before),
+        _pictures(around),
+        _attempts(report),
+        Section((gantt(report), "(the timeline is too long for this page)"), 20),
+        Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
+        Section((details("What was offered", table(report.where_rows())), ""), 10),
+        Section((details("Facts", table(report.fact_rows())), ""), 5),
+    ]
+    return fitted(sections, limit)
+
+
+def done_summary(version: str, around: Around, *, moved: bool) -> str:
+    """Render that a training was done before."""
+    again = " `stable` points at it again." if moved else ""
+    title = f"### Already trained: version {_bounded(version)}"
+    text = f"This very dataset with these very settings yielded it before; nothing was trained again.{again}"
+    return fitted([Section((title,), 9), Section((text,), 8), Section((_model(around),), 7)])
+
+
+def trouble_summary(trouble: str, *, next_step: str = "") -> str:
+    """Render a failure that left no run to tell of."""
+    sections = [Section(("### gpu-offload could not do it",), 9), Section((f"> {_bounded(trouble)}",), 8)]
+    return fitted([*sections, Section((f"**Next:** {next_step}" if next_step else "",), 7)])
+
+
+def next_step(report: Report, around: Around) -> str:
+    """Say what the reader does now, in Markdown."""
+    run = escape_markdown(report.run.id)
+    if around.detached:
+        return (
+            f"nothing. The instance trains by itself; the scheduled `tend` collects and publishes run {run}, "
+            f"and `offload stop {run}` ends it."
+        )
+    if around.can_resume:
+        return "run this workflow again: it carries on from the last completed epoch."
+    if report.status == "published":
+        if around.model_url:
+            return "nothing. Applications get this model with the next `offload pull`."
+        return "nothing. `offload pull model.pt` downloads the model with credentials for the store."
+    if report.status == "open":
+        return (
+            "run this workflow again, or wait for the scheduled `tend`: the run is open and nothing is lost."
+        )
+    return (
+        f"see the reason above and `offload logs {run}`; after a change the next run carries on "
+        "from the checkpoint where the training is still the same."
+    )
+
+
+def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
+    """Compare metrics with those of the version before: metric, before, now, change, verdict."""
+    if before is None:
+        return [
+            ("metric", "value"),
+            *((name, f"{value:.4f}") for name, value in sorted(now.items())),
+        ]
+    rows: Rows = [("metric", f"before ({before.version})", "now", "change", "")]
+    for name, value in sorted(now.items()):
+        old = before.metrics.get(name)
+        if old is None:
+            rows.append((name, "", f"{value:.4f}", "", "new"))
+            continue
+        change = value - old
+        lower = any(word in name for word in LOWER_IS_BETTER)
+        verdict = "the same" if abs(change) < 5e-5 else "better" if (change < 0) == lower else "worse"
+        share = f" ({change / old:+.1%})" if old else ""
+        rows.append((name, f"{old:.4f}", f"{value:.4f}", f"{change:+.4f}{share}", verdict))
+    return rows
+
+
+def _metrics(report: Report, before: Before | None) -> list[Section]:
+    if report.result is None:
+        return []
+    changes = metric_changes(report.result.metrics, before)
+    note = "" if before else "\n\nThere is no earlier version to compare with."
+    per_class: Rows = [("class", "metrics")]
+    per_class += [
+        (label, "  ".join(f"{name} {value:.4f}" for name, value in sorted(values.items())))
+        for label, values in sorted(report.result.per_class.items())
+    ]
+    more = f"(and {len(per_class) - 1 - FEW_ROWS} more classes: `offload report` has them)"
+    whole = table(per_class)
+    few = f"{table(per_class[: FEW_ROWS + 1])}\n\n{more}" if len(per_class) > FEW_ROWS + 1 else whole
+    return [
+        _of_rows("Metrics", changes, 85, "and {n} more: `offload report` has them", after=note),
+        Section(
+            (
+                details("By class", whole),
+                details("By class", few),
+                f"({len(per_class) - 1} classes: `offload report` has their metrics)" if whole else "",
+            ),
+            15,
+        ),
+    ]
+
+
+def _attempts(report: Report) -> Section:
+    rows = report.attempt_rows()
+    head, body = rows[0], rows[1:]
+    if not body:
+        return Section(("",), 60)
+    last: Rows = [head, *(_shorter(row) for row in body[-LAST_ATTEMPTS:])]
+    title = "#### Attempts\n\n"
+    return Section(
+        (
+            title + table(rows),
+            f"{title}The last {len(last) - 1} of {len(body)}:\n\n{table(last)}",
+            f"({len(body)} attempts: `offload report` has them)",
+        ),
+        60,
+    )
+
+
+def _of_rows(
+    title: str, rows: Rows, weight: int, more: str = "and {n} more rows", *, after: str = ""
+) -> Section:
+    """Return a table in three lengths: all, the first rows, and how many there are."""
+    whole = table(rows)
+    if not whole:
+        return Section(("",), weight)
+    head = f"#### {title}\n\n"
+    left = len(rows) - 1 - FEW_ROWS
+    few = table([_shorter(row) for row in rows[: FEW_ROWS + 1]])
+    return Section(
+        (
+            head + whole + after,
+            head + few + (f"\n\n({more.format(n=left)})" if left > 0 else "") + after,
+            f"({title}: {len(rows) - 1} rows, too long for this page)",
+        ),
+        weight,
+    )
+
+
+def _model(around: Around) -> str:
+    if around.model_url is None:
+        return ""
+    return f"**Model:** {_url(around.model_url)}"
+
+
+def _pictures(around: Around) -> Section:
+    if around.pictures_url is None:
+        return Section(("",), 35)
+    title = "#### What it sees\n\nPredictions on pictures that it was not trained on."
+    return Section((f"{title}\n\n![predictions]({_url(around.pictures_url)})", ""), 35)
+
+
+def _url(url: str) -> str:
+    """Return an address of our own store so that it cannot end the Markdown around it."""
+    return "".join(c if c.isalnum() or c in "-._~:/?=&%@" else f"%{ord(c):02X}" for c in url[:LONGEST])
+
+
+def _bounded(text: str) -> str:
+    """Escape a text from elsewhere, and shorten one that is very long."""
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
+    return escape_markdown(short)
+
+
+def _shorter(row: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell if len(cell) <= 200 else f"{cell[:200]} ..." for cell in row)
