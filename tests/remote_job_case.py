@@ -1,0 +1,113 @@
+"""A small training to test with: a generated tree, a spec, and ways to run it."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from dataset.sample import generate
+from dataset.snapshot import read_snapshot
+from dataset.task import Task
+from dataset.tree import materialise, read_tree
+from remote_job.interruption import Interruption
+from remote_job.progress import Progress
+from remote_job.spec import DatasetRef, StoreRef, TrainingSpec
+
+ROOT = Path(__file__).parent.parent
+MODELS = {
+    Task.DETECT: "yolov8n.yaml",
+    Task.SEGMENT: "yolov8n-seg.yaml",
+    Task.POSE: "yolov8n-pose.yaml",
+    Task.CLASSIFY: "yolov8n-cls.yaml",
+}
+PATIENCE_S = 240
+
+
+def make_tree(folder, task=Task.DETECT, images=20, classes=()):
+    """Draw a dataset and lay out its training tree."""
+    generate(folder / "raw", images=images, size=64, task=task)
+    if classes:
+        (folder / "raw" / "classes.txt").write_text("\n".join(classes) + "\n")
+    return materialise(read_snapshot(folder / "raw", task=task), folder / "tree")
+
+
+def make_spec(tree, output, *, store=None, **changes):
+    """Return a spec for a tree: three short epochs."""
+    info = read_tree(tree)
+    values = {
+        "run": "run-1",
+        "attempt": 1,
+        "training_key": "key-1",
+        "task": info.task,
+        "dataset": DatasetRef(fingerprint=info.fingerprint, tree=str(tree)),
+        "model": MODELS[info.task],
+        "epochs": 3,
+        "image_size": 64,
+        "batch": 4,
+        "seed": 0,
+        "hyperparameters": {"plots": False, "close_mosaic": 1, "nbs": 12},
+        "output": str(output),
+        "store": StoreRef(url=f"file:{store}") if store else None,
+    }
+    return TrainingSpec(**{**values, **changes})
+
+
+@contextlib.contextmanager
+def module(spec, folder, *flags, env=None, cwd=ROOT):
+    """Run `python -m remote_job` on a spec, and never leave it behind."""
+    path = folder / "spec.json"
+    path.write_text(spec.model_dump_json())
+    with (
+        (folder / "stderr.txt").open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-m", "remote_job", str(path), *flags],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=cwd,
+            env=env,
+        ) as process,
+    ):
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def run_module(spec, folder, *flags, env=None, cwd=ROOT):
+    """Run `python -m remote_job` to its end; return its exit code and events."""
+    with module(spec, folder, *flags, env=env, cwd=cwd) as process:
+        output, _ = process.communicate(timeout=PATIENCE_S)
+    return process.returncode, [json.loads(line) for line in output.splitlines()]
+
+
+def wait_for(process, matches):
+    """Read events until one matches, and return it."""
+    for line in process.stdout:
+        event = json.loads(line)
+        if matches(event):
+            return event
+    raise AssertionError(f"the training ended with {process.wait()} before that")
+
+
+@contextlib.contextmanager
+def stopping_at(monkeypatch, epoch, batch):
+    """Yield an interruption that is asked for right after a batch."""
+    interruption = Interruption()
+    report = Progress.batch
+
+    def at(self, number, batches, **fields):
+        if (fields["epoch"], number) == (epoch, batch):
+            interruption.request("the test said so")
+        report(self, number, batches, **fields)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "batch", at)
+        yield interruption
+
+
+def stderr(folder):
+    """Return what the module said."""
+    return (Path(folder) / "stderr.txt").read_text()

@@ -1,0 +1,175 @@
+"""Why a training stops: signals, a dead parent, a spot notice."""
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from remote_job import notice
+from remote_job.interruption import InterruptedTrainingError, Interruption
+
+PATIENCE_S = 30
+
+
+@pytest.fixture
+def metadata():
+    """An instance metadata service that wants a token, on the loopback."""
+    documents = {}
+    tokens = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_PUT(self):
+            assert self.path == "/latest/api/token"
+            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+            tokens.append(f"token-{len(tokens)}")
+            self.answer(200, tokens[-1])
+
+        def do_GET(self):
+            if not tokens or self.headers["X-aws-ec2-metadata-token"] != tokens[-1]:
+                self.answer(401, "")
+            elif self.path in documents:
+                self.answer(200, documents[self.path])
+            else:
+                self.answer(404, "")
+
+        def answer(self, status, text):
+            body = text.encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    server.documents, server.tokens = documents, tokens
+    server.url = f"http://127.0.0.1:{server.server_port}"
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_the_first_reason_counts():
+    interruption = Interruption()
+    interruption.check()
+    interruption.request("first")
+    interruption.request("second")
+    assert interruption.requested
+    with pytest.raises(InterruptedTrainingError, match="first"):
+        interruption.check()
+
+
+def test_listeners_hear_of_it_once():
+    interruption, heard = Interruption(), []
+    interruption.subscribe(heard.append)
+    interruption.request("first")
+    interruption.request("second")
+    assert heard == ["first"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_is_a_wish_that_is_kept_until_the_next_boundary(number):
+    interruption = Interruption()
+    before = signal.getsignal(number)
+    with interruption.signals():
+        os.kill(os.getpid(), number)
+        assert interruption.reason == f"received {number.name}"
+    assert signal.getsignal(number) is before
+
+
+def stage(interruption, begin):
+    """A stage that would take long."""
+    with interruption.at_once():
+        begin()
+        threading.Event().wait(PATIENCE_S)
+        pytest.fail("the stage went on")
+
+
+def test_a_signal_ends_a_stage_without_boundaries_at_once():
+    interruption = Interruption()
+    with interruption.signals(), pytest.raises(InterruptedTrainingError):
+        stage(interruption, lambda: os.kill(os.getpid(), signal.SIGTERM))
+
+
+def test_another_thread_ends_a_stage_without_boundaries_too():
+    interruption = Interruption()
+    asker = threading.Thread(target=interruption.request, args=("a notice",))
+    with interruption.signals(), pytest.raises(InterruptedTrainingError, match="a notice"):
+        stage(interruption, asker.start)
+    asker.join()
+
+
+def test_a_wish_before_a_stage_keeps_it_from_beginning():
+    interruption = Interruption()
+    interruption.request("early")
+    with pytest.raises(InterruptedTrainingError), interruption.at_once():
+        pytest.fail("the stage began")
+
+
+def test_the_end_of_standard_input_means_that_the_parent_is_gone():
+    program = (
+        "from remote_job.interruption import Interruption\n"
+        "i = Interruption(); i.watch_parent().join(); print(i.reason)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        child.stdin.write("something")
+        child.stdin.flush()
+        assert child.poll() is None
+        output, _ = child.communicate(timeout=PATIENCE_S)
+    assert output.strip() == "the process that started the training is gone"
+
+
+def test_a_spot_notice_says_what_happens_when(metadata):
+    metadata.documents[notice.ACTION] = json.dumps({"action": "terminate", "time": "2030-01-01T00:02:00Z"})
+    assert notice.reason(notice.Metadata(metadata.url)) == (
+        "spot interruption notice: terminate at 2030-01-01T00:02:00Z"
+    )
+
+
+def test_a_rebalance_recommendation_is_heard_too(metadata):
+    metadata.documents[notice.REBALANCE] = json.dumps({"noticeTime": "2030-01-01T00:00:00Z"})
+    assert "rebalance recommendation of 2030" in notice.reason(notice.Metadata(metadata.url))
+
+
+def test_no_notice_is_no_reason(metadata):
+    assert notice.reason(notice.Metadata(metadata.url)) is None
+
+
+def test_an_expired_token_is_renewed(metadata):
+    service = notice.Metadata(metadata.url)
+    assert service.read(notice.ACTION) is None
+    metadata.tokens.append("another")
+    metadata.documents[notice.ACTION] = "{}"
+    assert service.read(notice.ACTION) == "{}"
+
+
+def test_a_service_that_does_not_answer_is_no_reason(metadata):
+    dead = notice.Metadata("http://127.0.0.1:9")
+    assert notice.reason(dead) is None
+
+
+def test_a_watch_tells_about_a_notice_that_comes_later(metadata):
+    told = threading.Event()
+    reasons = []
+
+    def tell(reason):
+        reasons.append(reason)
+        told.set()
+
+    close = notice.watch(metadata.url, tell, interval=0.02)
+    assert not told.wait(0.1)
+    metadata.documents[notice.ACTION] = "not even JSON"
+    assert told.wait(PATIENCE_S)
+    close()
+    assert reasons == ["spot interruption notice: reclaim at any moment"]

@@ -1,0 +1,107 @@
+"""What a training says while it runs."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from remote_job import progress as module
+from remote_job.progress import Progress, finite, read_events
+from remote_job.result import Heartbeat, ProgressEvent
+from remote_job.spec import DatasetRef, TrainingSpec
+
+
+@pytest.fixture
+def spec(tmp_path):
+    return TrainingSpec(
+        run="run-1",
+        attempt=2,
+        training_key="key",
+        task="detect",
+        dataset=DatasetRef(fingerprint="f", tree=str(tmp_path)),
+        model="yolov8n.yaml",
+        epochs=3,
+        image_size=64,
+        batch=4,
+        seed=0,
+        output=str(tmp_path / "output"),
+    )
+
+
+@pytest.fixture
+def progress(spec):
+    lines = []
+    progress = Progress(spec, lines.append)
+    progress.lines = lines
+    yield progress
+    progress.close()
+
+
+def heartbeat(spec):
+    return Heartbeat.model_validate_json((Path(spec.output) / "heartbeat.json").read_bytes())
+
+
+def test_every_line_is_an_event_and_stands_in_the_file_too(progress, spec, tmp_path):
+    progress.event("start", epochs=3)
+    progress.stage("import", 1.23456)
+    events = [ProgressEvent.model_validate(json.loads(line)) for line in progress.lines]
+    assert [event.event for event in events] == ["start", "stage"]
+    assert read_events(tmp_path / "output" / "progress.jsonl") == events
+
+
+def test_batches_are_reported_twice_a_second_and_at_the_end_of_an_epoch(progress, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    asked = []
+    for batch in range(1, 41):
+        now[0] += 0.1
+        progress.batch(batch, 40, epoch=1, losses=lambda: asked.append(1) or {"box": 1.0}, seconds=1.0)
+    batches = [json.loads(line)["batch"] for line in progress.lines]
+    assert batches[-1] == 40
+    assert 8 <= len(batches) <= 10
+    assert len(asked) == len(batches)
+
+
+def test_the_file_that_is_uploaded_again_and_again_gets_few_batches(progress, monkeypatch, tmp_path):
+    now = [100.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    for batch in range(1, 101):
+        now[0] += 0.5
+        progress.batch(batch, 1000, epoch=1, losses=dict, seconds=1.0)
+    assert len(progress.lines) == 100
+    assert len(read_events(tmp_path / "output" / "progress.jsonl")) == 10
+
+
+def test_the_heartbeat_says_who_where_and_how_far(progress, spec):
+    progress.update(state="training", epochs_completed=1, device="cpu")
+    beat = heartbeat(spec)
+    assert (beat.run, beat.attempt, beat.pid) == ("run-1", 2, os.getpid())
+    assert (beat.state, beat.epochs_completed, beat.epochs) == ("training", 1, 3)
+    assert beat.host
+    assert beat.boot_id
+
+
+def test_a_change_of_state_is_in_the_heartbeat_at_once(progress, spec):
+    progress.update(state="interrupted", message="spot notice")
+    assert heartbeat(spec).message == "spot notice"
+
+
+def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
+    (tmp_path / "progress.jsonl").write_text('{"event":"start","time":1.0}\n{"event":"ba')
+    assert [event.event for event in read_events(tmp_path / "progress.jsonl")] == ["start"]
+
+
+def test_numbers_that_json_cannot_carry_are_left_out():
+    assert finite({"a": 1.5, "b": math.nan, "c": math.inf, "d": 2}) == {"a": 1.5, "d": 2.0}
+
+
+def test_a_reader_that_is_gone_does_not_end_the_training(spec):
+    def broken(_line):
+        raise BrokenPipeError
+
+    progress = Progress(spec, broken)
+    progress.event("start")
+    progress.close()
+    assert len(read_events(progress._output / "progress.jsonl")) == 1
