@@ -9,6 +9,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+# Threads that wait by spinning starve one another where several small trainings run at once.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 LOOPBACK = ipaddress.ip_network("127.0.0.0/8")
 OURS = [LOOPBACK, ipaddress.ip_network("10.77.0.0/16"), ipaddress.ip_network("::1/128")]
 """Addresses that tests may connect to: this machine's, and those of the hosts in network namespaces."""
