@@ -8,7 +8,7 @@ OURS: Conditions = {"Null": {"aws:ResourceTag/gpu-offload:run": "false"}}
 
 SPOT_ROLE = "AWSServiceRoleForEC2Spot"
 
-TAG_KEYS = ("gpu-offload:run", "gpu-offload:attempt", "gpu-offload:expires", "Name")
+TAG_KEYS = ("gpu-offload:run", "gpu-offload:attempt", "gpu-offload:expires", "gpu-offload:store", "Name")
 
 KEYS = "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html"
 TAGS = "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html"

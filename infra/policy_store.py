@@ -25,7 +25,7 @@ WRITTEN_BY_TRAINER = ("runs/*/attempts/*/*", "runs/*/checkpoint/*", "runs/*/resu
 
 def launcher_store(site: Site) -> tuple[Statement, ...]:
     """Stage the inputs, keep the journal; publish, where one role does both."""
-    return (*_drive(site), *(_publish(site) if site.launcher_publishes else ()))
+    return (*_drive(site), *(_publish(site) if site.drivers_publish else ()))
 
 
 def publisher_store(site: Site) -> tuple[Statement, ...]:
@@ -34,8 +34,9 @@ def publisher_store(site: Site) -> tuple[Statement, ...]:
 
 
 def janitor_store(site: Site) -> tuple[Statement, ...]:
-    """Read the journal and add to it how a run ended; nothing that is there can be changed."""
+    """Read the journal and add to it how a run ended; publish what an instance left; change nothing that is there."""
     return (
+        *(_publish(site) if site.drivers_publish else ()),
         _list(site),
         _read(site, ("runs/*", "models/*", "aliases/*", "index.json", "timings/*")),
         Statement(
@@ -54,6 +55,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
             site.objects("runs/*/driver.json"),
             IF_SAME,
         ),
+        *((_abort(site, ("models/*",)),) if site.drivers_publish else ()),
         Statement(
             "RecordTimings",
             "What a run took, for the next estimate.",
@@ -165,13 +167,14 @@ def _public_everything(site: Site) -> tuple[Statement, ...]:
 
 def _drive(site: Site) -> tuple[Statement, ...]:
     """Keep a run's journal and stage its inputs."""
-    written = ("runs/*", "timings/*")
+    written = ("runs/*", "timings/*", "weights/*")
     return (
         _list(site),
         _read(site, ("*",)),
         Statement(
             "KeepTheJournal",
-            "The run's journal, inputs, checkpoints and result; and what it took, for the next estimate.",
+            "The run's journal, inputs, checkpoints and result; starting weights, fetched once; what it took, for "
+            "the next estimate.",
             OBJECTS,
             ("s3:PutObject",),
             site.objects(*written),

@@ -61,8 +61,8 @@ class Site:
     markets: tuple[str, ...] = ("spot", "on-demand")
     max_volume_gib: int = 100
     image_owners: tuple[str, ...] = ("amazon",)
-    launcher_publishes: bool = True
-    """Whether the role that rents may also publish: the loop that drives an instance does both."""
+    drivers_publish: bool = True
+    """Whether launcher and janitor may publish, too: the loop that drives an instance, or collects it, does."""
     account: str = ACCOUNT
     partition: str = PARTITION
 

@@ -178,7 +178,7 @@ def site_of(
     branch: str = "main",
     environment: str = "gpu",
     name: str = "gpu-offload",
-    launcher_publishes: bool = True,
+    drivers_publish: bool = True,
 ) -> Site:
     """Return what a stack is for: limits by the settings, so that the roles allow what a run may ask for.
 
@@ -190,7 +190,7 @@ def site_of(
         branch: The default branch.
         environment: The environment that the launcher stands behind.
         name: The stack's.
-        launcher_publishes: See `Site`.
+        drivers_publish: See `Site`.
 
     Raises:
         SiteError: Something of it cannot stand in a policy.
@@ -221,7 +221,7 @@ def site_of(
         environment=environment,
         prefix=prefix,
         name=name,
-        launcher_publishes=launcher_publishes,
+        drivers_publish=drivers_publish,
         **limits,
     )
 

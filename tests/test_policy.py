@@ -70,6 +70,11 @@ def test_the_launcher_may_launch_what_we_launch(market, public):
     assert may("launcher", *launch_requests(launch(market, public=public)))
 
 
+def test_the_mark_of_the_store_is_one_of_our_tags():
+    """By it a sweep tells its own runs from those of another project in the account."""
+    assert may("launcher", *launch_requests(with_tag("gpu-offload:store")))
+
+
 def changed(**changes):
     parameters = copy.deepcopy(launch())
     parameters |= changes
@@ -289,8 +294,11 @@ WRITES = [
     ("janitor", "runs/abc-1/run.json", {}, False),
     ("janitor", "runs/abc-1/driver.json", SAME, True),
     ("janitor", "runs/abc-1/driver.json", {}, False),
-    ("janitor", "models/1/model.pt", ONCE, False),
-    ("janitor", "aliases/stable.json", SAME, False),
+    ("janitor", "models/1/model.pt", ONCE, True),
+    ("janitor", "models/1/model.pt", {}, False),
+    ("janitor", "datasets/f.tar", ONCE, False),
+    ("launcher", "weights/yolo11n.pt", {}, True),
+    ("trainer", "weights/yolo11n.pt", ONCE, False),
     ("trainer", "runs/abc-1/attempts/1/heartbeat.json", {}, True),
     ("trainer", "runs/abc-1/checkpoint/last-3.pt", {}, True),
     ("trainer", "runs/abc-1/result/result.json", {}, True),
@@ -355,9 +363,11 @@ def test_a_store_below_a_prefix_keeps_to_it():
     assert not may("publisher", list_request(BUCKET, "other/"), site=site)
 
 
-def test_a_launcher_that_does_not_publish_leaves_models_alone():
-    site = Site("octo-org/octo-repo", BUCKET, launcher_publishes=False, account=ACCOUNT, partition="aws")
-    assert not may("launcher", object_request("PutObject", BUCKET, "models/1/model.pt", ONCE), site=site)
+def test_a_separate_publisher_alone_touches_models():
+    site = Site("octo-org/octo-repo", BUCKET, drivers_publish=False, account=ACCOUNT, partition="aws")
+    for role in ("launcher", "janitor"):
+        assert not may(role, object_request("PutObject", BUCKET, "models/1/model.pt", ONCE), site=site)
+        assert not may(role, object_request("PutObject", BUCKET, "aliases/stable.json", SAME), site=site)
     assert may("publisher", object_request("PutObject", BUCKET, "models/1/model.pt", ONCE), site=site)
 
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 @click.option("--alert-email", default="", help="Who is told when the month's costs near the budget.")
 @click.option("--monthly-budget-usd", type=click.IntRange(1), default=10, show_default=True)
 @click.option("--plain-public", is_flag=True, help="The article's bucket policy: everything in it is public.")
-@click.option("--separate-publisher", is_flag=True, help="The launcher's role may not publish.")
+@click.option("--separate-publisher", is_flag=True, help="Neither launcher nor janitor may publish.")
 @click.option("--print", "only_print", is_flag=True, help="Print the CloudFormation template.")
 @click.option("--show-policies", is_flag=True, help="Print each statement of each policy, why, and a link.")
 @click.option("--deploy", "do_deploy", is_flag=True, help="Make or update the stack, after a question.")
@@ -105,7 +105,7 @@ def bootstrap(
             branch=branch,
             environment=environment,
             name=name,
-            launcher_publishes=not separate_publisher,
+            drivers_publish=not separate_publisher,
         )
     except SiteError as error:
         raise click.UsageError("\n  ".join(["this cannot stand in a policy:", *error.faults])) from None

@@ -1,0 +1,452 @@
+"""`offload doctor`: a line for everything that a run stumbles over, before it does."""
+
+import json
+import os
+import subprocess
+import sys
+from datetime import UTC, datetime
+
+import pytest
+
+from dataset.sample import generate
+from infra.doctor_checks import probe_store, read_trust, skew, trust_faults
+from infra.folder_store import FolderStore
+from infra.object_store import StoreDeniedError
+from infra.policy import policy
+from infra.site import Site
+from orchestrator.doctor import Check, Examination, examine
+from orchestrator.settings import load_settings
+
+REPOSITORY = "octo-org/octo-repo"
+OFFLINE = {
+    "GITHUB_API_URL": "http://127.0.0.1:9",
+    "GITHUB_REPOSITORY": REPOSITORY,
+    "GITHUB_REPOSITORY_OWNER_ID": "123456",
+    "GITHUB_REPOSITORY_ID": "456789",
+}
+CLASSIC, NUMERIC = "repo:octo-org/octo-repo:", "repo:octo-org@123456/octo-repo@456789:"
+SITE = Site(
+    REPOSITORY, "octo-models", owner_id=123456, repository_id=456789, account="1" * 12, partition="aws"
+)
+
+
+@pytest.fixture
+def project(tmp_path):
+    generate(tmp_path / "data", images=12, size=32)
+    (tmp_path / "offload.toml").write_text('[dataset]\npath = "data"\n[ec2]\nregions = ["us-east-1"]\n')
+    return tmp_path
+
+
+def look(project, *words, probe=True, roles=(), **environment):
+    return examine(
+        project,
+        lambda: load_settings(project, overrides=words, environment={}),
+        environment={**OFFLINE, **environment},
+        roles=roles,
+        probe=probe,
+    )
+
+
+def state(report, name):
+    (found,) = [check for check in report.checks if check.name == name]
+    return found.state
+
+
+def line(report, name):
+    (found,) = [check for check in report.checks if check.name == name]
+    return found
+
+
+# ------------------------------------------------------------------------------- without an account
+
+
+@pytest.fixture
+def no_account(monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+
+
+@pytest.mark.usefixtures("no_account")
+def test_without_an_account_all_is_well_and_what_is_not_needed_is_said(project):
+    report = look(project)
+    assert report.ok
+    assert line(report, "AWS credentials") == Check(
+        "AWS credentials", "grey", "there are none, and a CPU training needs none"
+    )
+    assert state(report, "store") == state(report, "dataset") == state(report, "repository") == "green"
+    assert "store.url" in line(report, "instances").remedy
+    assert not (project / ".offload" / "runs").exists() or not any((project / ".offload" / "runs").iterdir())
+
+
+@pytest.mark.usefixtures("no_account")
+def test_a_bucket_without_credentials_is_red(project):
+    report = look(project, "store.url=s3://octo-models")
+    assert not report.ok
+    assert state(report, "AWS credentials") == "red"
+    assert "AWS_ROLE_ARN" in line(report, "AWS credentials").remedy
+
+
+@pytest.mark.usefixtures("no_account")
+def test_a_faulty_dataset_or_configuration_is_red_and_says_where_to_look(project):
+    (project / "data" / "0003.txt").write_text("7 0.5 0.5 0.1 0.1\n")
+    report = look(project)
+    assert not report.ok
+    assert "offload check" in line(report, "dataset").remedy
+    wrong = look(project, "training.epochs=0")
+    assert [check.name for check in wrong.checks] == ["training here", "configuration"]
+    assert "training.epochs" in line(wrong, "configuration").text
+
+
+@pytest.mark.usefixtures("no_account")
+def test_a_folder_that_cannot_be_written_to_is_red(project):
+    (project / "taken").write_text("a file")
+    assert state(look(project, "store.url=file:taken"), "store") == "red"
+
+
+# ------------------------------------------------------------------------------ in a simulated account
+
+
+@pytest.fixture
+def simulated(monkeypatch):
+    behaviour = pytest.importorskip("infra.simulator.behaviour", reason="the extra [simulator] is missing")
+    from infra.simulator.cloud import SimulatedCloud
+
+    with SimulatedCloud(
+        behaviour.Behaviour(boot_seconds=0.05, shutdown_seconds=0.05, lag_seconds=0.0)
+    ) as one:
+        for name, value in one.environment().items():
+            monkeypatch.setenv(name, value)
+        one.client("s3").create_bucket(Bucket="octo-models")
+        yield one
+
+
+IN_BUCKET = "store.url=s3://octo-models"
+
+
+def test_in_a_good_account_nothing_is_red_nothing_is_launched_and_nothing_is_left(project, simulated):
+    report = look(project, IN_BUCKET)
+    assert report.ok, report.text()
+    for name in (
+        "store",
+        "store is private",
+        "AWS identity",
+        "clock",
+        "us-east-1: quota of spot GPU vCPUs",
+        "us-east-1: image",
+        "us-east-1: network",
+        "us-east-1: launching",
+    ):
+        assert state(report, name) == "green", name
+    assert line(report, "AWS credentials").text == "environment variables"
+    assert simulated.calls["ec2.RunInstances"] == 1, "a dry run"
+    assert not simulated.leftovers()
+    assert "Contents" not in simulated.client("s3").list_objects_v2(Bucket="octo-models")
+
+
+def test_without_probing_nothing_is_written_or_tried(project, simulated):
+    report = look(project, IN_BUCKET, probe=False)
+    assert report.ok
+    assert state(report, "us-east-1: launching") == "grey"
+    assert not [
+        call for call in simulated.calls if call.startswith(("s3.Put", "s3.Delete", "ec2.Run", "ec2.Create"))
+    ]
+
+
+def test_a_role_that_rents_nothing_is_not_blamed_for_it(project, simulated):
+    arn = "arn:aws:iam::111111111111:role/gpu-offload-publisher"
+    report = look(project, IN_BUCKET, AWS_ROLE_ARN=arn)
+    assert state(report, "us-east-1: launching") == "grey"
+    assert state(report, "store") == "green"
+    assert simulated.calls["ec2.RunInstances"] == 0
+
+
+def test_a_new_accounts_quota_of_nothing_is_red_and_says_how_to_ask_for_more(project, simulated):
+    simulated.behaviour = simulated.behaviour.__class__(quota_spot_gpu=0)
+    with pytest.MonkeyPatch.context() as patch:
+        from infra.spot_market import Quotas, SpotMarket
+
+        patch.setattr(SpotMarket, "quotas", lambda self: Quotas(0.0, 0.0))
+        report = look(project, IN_BUCKET)
+    found = line(report, "us-east-1: quota of spot GPU vCPUs")
+    assert (found.state, report.ok) == ("red", False)
+    assert "L-3819A6DF" in found.remedy
+    assert "servicequotas" in found.remedy
+
+
+def test_one_region_that_works_is_enough(project, simulated):
+    """The others are left out of a run's offers."""
+    ec2 = simulated.client("ec2", "us-west-2")
+    for subnet in ec2.describe_subnets()["Subnets"]:
+        ec2.delete_subnet(SubnetId=subnet["SubnetId"])
+    report = look(project, IN_BUCKET, 'ec2.regions=["us-east-1","us-west-2"]')
+    assert report.ok, report.text()
+    assert state(report, "us-west-2: network") == "yellow"
+    assert "create-default-vpc" in line(report, "us-west-2: network").remedy
+    alone = look(project, IN_BUCKET, 'ec2.regions=["us-west-2"]')
+    assert state(alone, "us-west-2: network") == "red"
+
+
+def test_an_instance_of_ours_that_lives_is_used_to_ask_whether_we_may_terminate(project, simulated):
+    simulated.client("ec2").run_instances(
+        InstanceType="g4dn.xlarge",
+        ImageId=simulated.image_id,
+        MinCount=1,
+        MaxCount=1,
+        TagSpecifications=[
+            {"ResourceType": "instance", "Tags": [{"Key": "gpu-offload:run", "Value": "r-1"}]}
+        ],
+    )
+    found = line(look(project, IN_BUCKET), "us-east-1: terminating")
+    assert (found.state, found.text) == ("green", "we may (1 of ours are alive there)")
+    assert simulated.leftovers().instances
+
+
+def test_a_bucket_that_shows_its_runs_to_everybody_is_red(project, simulated):
+    s3 = simulated.client("s3")
+    s3.put_bucket_policy(
+        Bucket="octo-models",
+        Policy=json.dumps(
+            {
+                "Version": "2012-10-17",
+                "Statement": [
+                    {
+                        "Effect": "Allow",
+                        "Principal": "*",
+                        "Action": "s3:GetObject",
+                        "Resource": "arn:aws:s3:::octo-models/*",
+                    }
+                ],
+            }
+        ),
+    )
+    s3.put_bucket_acl(Bucket="octo-models", ACL="public-read")
+    import infra.doctor_checks as probes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probes, "anonymous", lambda url: 206)  # moto's own answer depends on objects' ACLs
+        report = look(project, IN_BUCKET)
+    found = line(report, "store is private")
+    assert (found.state, report.ok) == ("red", False)
+    assert "datasets are public" in found.text
+
+
+def test_a_published_model_that_strangers_cannot_read_is_yellow(project, simulated):
+    simulated.client("s3").put_object(Bucket="octo-models", Key="models/1/model.pt", Body=b"x")
+    report = look(project, IN_BUCKET)
+    assert report.ok
+    assert state(report, "models are public") == "yellow"
+    simulated.client("s3").put_object(
+        Bucket="octo-models", Key="models/1/model.pt", Body=b"x", ACL="public-read"
+    )
+    assert state(look(project, IN_BUCKET), "models are public") == "green"
+
+
+# --------------------------------------------------------------------------------------- in moto's account
+
+
+@pytest.fixture
+def cloud(cloud):
+    """moto knows no quotas of EC2's, and the SDK would ask again and again."""
+
+    def quota(call, answer):
+        if call.action == "GetServiceQuota":
+            return 200, '{"Quota": {"Value": 8.0}}'
+        return None
+
+    cloud.faults.append(quota)
+    return cloud
+
+
+def test_what_aws_denies_is_red_with_the_remedy(project, cloud, bucket):
+    def deny(call, answer):
+        if call.action == "DescribeImages":
+            code = "UnauthorizedOperation"
+            text = f"<Response><Errors><Error><Code>{code}</Code><Message>no</Message></Error></Errors></Response>"
+            return 403, text
+        return None
+
+    cloud.faults.append(deny)
+    found = line(
+        look(project, f"store.url=s3://{bucket}", "ec2.image=ami-0123456789abcdef0"), "us-east-1: image"
+    )
+    assert found.state == "red"
+    assert "UnauthorizedOperation" in found.text
+    assert "offload bootstrap" in found.remedy
+    assert found.remedy not in found.text
+
+
+def test_credentials_that_aws_does_not_accept_are_red_in_our_words(project, cloud, bucket):
+    cloud.fail_once(
+        lambda call: call.action == "GetCallerIdentity",
+        403,
+        "<ErrorResponse><Error><Code>ExpiredToken</Code><Message>gone</Message></Error></ErrorResponse>",
+        times=3,
+    )
+    found = line(look(project, f"store.url=s3://{bucket}"), "AWS credentials")
+    assert found.state == "red"
+    assert "gone" in found.text
+    assert "fresh ones" in found.remedy
+    assert found.remedy not in found.text
+
+
+def test_a_clock_that_is_wrong_is_told_by_aws_own(project, cloud, bucket, monkeypatch):
+    """A server of Python's dates its replies itself, so the distance is put in where it is measured."""
+    monkeypatch.setattr("infra.doctor_checks.skew", lambda date, now: 420.0 if date else 0.0)
+    report = look(project, f"store.url=s3://{bucket}")
+    assert state(report, "clock") == "red"
+    assert line(report, "clock").text == "this machine's clock is 420 s ahead of AWS's"
+    assert state(look(project), "clock") == "yellow", "no bucket, no need"
+
+
+def test_a_clock_is_measured_by_the_date_of_a_reply():
+    now = datetime(2026, 11, 22, 12, 0, 30, tzinfo=UTC)
+    assert skew("Sun, 22 Nov 2026 12:00:00 GMT", now) == 30
+    assert skew("nonsense", now) == skew("", now) == 0.0
+
+
+def test_the_trust_of_a_role_is_read_from_the_account(project, cloud, bucket):
+    import boto3
+
+    client = boto3.client("iam")
+    client.create_role(RoleName="good", AssumeRolePolicyDocument=json.dumps(policy(SITE, "launcher-trust")))
+    other = Site("stranger/other", "octo-models", account="1" * 12, partition="aws")
+    client.create_role(RoleName="bad", AssumeRolePolicyDocument=json.dumps(policy(other, "launcher-trust")))
+    client.close()
+    report = look(project, f"store.url=s3://{bucket}", roles=("good", "arn:aws:iam::1:role/bad", "none"))
+    assert state(report, "trust of good") == "green"
+    assert state(report, "trust of bad") == "red"
+    assert "repo:stranger/other:environment:gpu" in line(report, "trust of bad").text
+    assert state(report, "trust of none") == "yellow"
+
+
+# ------------------------------------------------------------------------------------------- the parts
+
+
+def trust(*subjects, operator="StringEquals", aud="sts.amazonaws.com"):
+    issuer = "token.actions.githubusercontent.com"
+    condition = {operator: {f"{issuer}:sub": list(subjects)}} if subjects else {}
+    if aud:
+        condition.setdefault("StringEquals", {})[f"{issuer}:aud"] = aud
+    return {
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Federated": f"arn:aws:iam::1:oidc-provider/{issuer}"},
+                "Action": "sts:AssumeRoleWithWebIdentity",
+                "Condition": condition,
+            }
+        ]
+    }
+
+
+TRUSTS = {
+    "ours": (policy(SITE, "publisher-trust"), "", ""),
+    "names only": (trust(f"{CLASSIC}environment:gpu"), "", "without numbers only"),
+    "numbers only": (trust(f"{NUMERIC}environment:gpu"), "", "with numbers only"),
+    "another repository": (trust("repo:a/b:environment:gpu"), "does not admit octo-org/octo-repo", ""),
+    "no subject": (trust(), "admits other repositories", ""),
+    "every repository": (trust("repo:*", operator="StringLike"), "admits other repositories", ""),
+    "the whole organisation": (
+        trust("repo:octo-org/*", operator="StringLike"),
+        "admits other repositories",
+        "",
+    ),
+    "pull requests by wildcard": (
+        trust(f"{CLASSIC}*", operator="StringLike"),
+        "admits pull requests",
+        "without numbers only",
+    ),
+    "pull requests by name": (
+        trust(f"{CLASSIC}pull_request"),
+        "admits pull requests",
+        "without numbers only",
+    ),
+    "a wildcard for branches": (
+        trust(f"{CLASSIC}ref:refs/heads/*", f"{NUMERIC}ref:refs/heads/*", operator="StringLike"),
+        "",
+        "has a wildcard",
+    ),
+    "any audience": (
+        trust(f"{CLASSIC}environment:gpu", aud=None),
+        "insist on the audience",
+        "without numbers only",
+    ),
+    "another audience": (
+        trust(f"{CLASSIC}environment:gpu", aud="x"),
+        "insist on the audience",
+        "without numbers only",
+    ),
+    "nobody": ({"Statement": []}, "nobody", ""),
+}
+
+
+@pytest.mark.parametrize("case", TRUSTS)
+def test_whom_a_trust_policy_lets_in_is_told(case):
+    document, wrong, doubtful = TRUSTS[case]
+    faults, doubts = trust_faults(read_trust(document), CLASSIC, NUMERIC)
+    assert (wrong in "; ".join(faults)) if wrong else faults == []
+    assert (doubtful in "; ".join(doubts)) if doubtful else doubts == []
+
+
+class Careless(FolderStore):
+    """A server that takes conditional writes for plain ones, as some that speak the S3 API do."""
+
+    def create(self, key, body):
+        return self.put(key, body)
+
+    def replace(self, key, body, etag):
+        return self.put(key, body)
+
+
+def test_a_store_that_ignores_conditions_is_found_out(tmp_path):
+    good, bad = FolderStore(tmp_path / "good"), Careless(tmp_path / "bad")
+    assert probe_store(good).faults == ()
+    faults = " ".join(probe_store(bad).faults)
+    assert "If-None-Match" in faults
+    assert "If-Match" in faults
+    for store in (good, bad):
+        assert list(store.list("")) == []
+
+
+def test_the_test_object_goes_even_where_the_test_fails(tmp_path):
+    class Failing(FolderStore):
+        def replace(self, key, body, etag):
+            raise StoreDeniedError("no")
+
+    with pytest.raises(StoreDeniedError):
+        probe_store(Failing(tmp_path))
+    assert list(FolderStore(tmp_path).list("")) == []
+
+
+def test_the_report_counts_and_colours_and_keeps_to_its_line():
+    report = Examination(
+        (Check("a", "green", "fine"), Check("bb", "red", "x\x1b[2J\ny", "mend it"), Check("c", "grey", "-"))
+    )
+    text = report.text()
+    assert not report.ok
+    assert "1 to mend, 0 to know, 1 fine, 1 not needed here" in text
+    assert "-> mend it" in text
+    assert "\x1b" not in text
+    assert "\x1b[31mFAIL\x1b[0m" in report.text(colour=True)
+    assert report.json()["checks"][1]["remedy"] == "mend it"
+
+
+@pytest.mark.usefixtures("no_account")
+def test_the_command_exits_by_what_it_found(project):
+    def doctor(*words):
+        return subprocess.run(
+            [sys.executable, "-m", "orchestrator.cli", "doctor", *words],
+            cwd=project,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **OFFLINE},
+        )
+
+    well = doctor("--json")
+    assert (well.returncode, well.stderr) == (0, "")
+    assert json.loads(well.stdout)["ok"] is True
+    ill = doctor("--set", "store.url=s3://octo-models")
+    assert ill.returncode == 1
+    assert "FAIL  AWS credentials" in ill.stdout
