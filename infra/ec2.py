@@ -16,6 +16,7 @@ from infra.network import (
     ATTEMPT_TAG,
     EXPIRES_TAG,
     RUN_TAG,
+    STORE_TAG,
     TRIES,
     Network,
     Subnet,
@@ -56,6 +57,8 @@ class LaunchRequest:
     instance_profile: str | None = None
     max_price_usd: float | None = None
     """Highest spot price, USD/h; None for the on-demand price, which AWS never exceeds."""
+    store: str | None = None
+    """The mark of the store that has the run's journal."""
 
     @property
     def offer(self) -> str:
@@ -82,6 +85,7 @@ class Instance:
     private_ip: str | None
     volumes: tuple[str, ...]
     security_groups: tuple[str, ...]
+    store: str | None = None
 
     @property
     def ended(self) -> bool:
@@ -104,6 +108,7 @@ class Volume:
     size_gib: int
     attached_to: str | None
     expires: datetime | None
+    store: str | None = None
 
 
 def client_token(run: str, attempt: int, offer: str) -> str:
@@ -120,6 +125,7 @@ def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
     labels = tags(
         {RUN_TAG: request.run, ATTEMPT_TAG: str(request.attempt), "Name": name},
         request.expires,
+        request.store,
     )
     tagged = ["instance", "volume", "network-interface"]
     placement: dict[str, Any] = {
@@ -323,6 +329,7 @@ def _instance(item: Mapping[str, Any]) -> Instance:
         private_ip=item.get("PrivateIpAddress") or None,
         volumes=tuple(mapping["Ebs"]["VolumeId"] for mapping in mappings if "Ebs" in mapping),
         security_groups=tuple(group["GroupId"] for group in item.get("SecurityGroups", [])),
+        store=found.get(STORE_TAG),
     )
 
 
@@ -342,4 +349,5 @@ def _volume(item: Mapping[str, Any]) -> Volume:
         size_gib=item["Size"],
         attached_to=attachments[0].get("InstanceId") if attachments else None,
         expires=parse_time(found.get(EXPIRES_TAG)),
+        store=found.get(STORE_TAG),
     )

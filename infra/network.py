@@ -33,6 +33,9 @@ ATTEMPT_TAG = "gpu-offload:attempt"
 EXPIRES_TAG = "gpu-offload:expires"
 """What we make carries its run, its attempt, and the time (ISO 8601, UTC) after which it must not exist."""
 
+STORE_TAG = "gpu-offload:store"
+"""Which store has the run's journal: projects that share an account must not sweep each other's instances."""
+
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
@@ -51,6 +54,7 @@ class SecurityGroup:
     id: str
     run: str
     expires: datetime | None
+    store: str | None = None
 
 
 class Network:
@@ -129,6 +133,7 @@ class Network:
         *,
         vpc: str | None = None,
         expires: datetime | None = None,
+        store: str | None = None,
     ) -> str:
         """Make the run's security group, or bring the one it has to this rule; return its id.
 
@@ -139,6 +144,7 @@ class Network:
             port: The one TCP port it may come in at.
             vpc: The network; None for the region's default one.
             expires: When the group must not exist any more; kept in a tag.
+            store: The mark of the run's store; kept in a tag.
         """
         vpc = vpc or self._default_vpc()
         name = f"gpu-offload-{run}"
@@ -154,7 +160,7 @@ class Network:
                         TagSpecifications=[
                             {
                                 "ResourceType": "security-group",
-                                "Tags": tags({RUN_TAG: run, "Name": name}, expires),
+                                "Tags": tags({RUN_TAG: run, "Name": name}, expires, store),
                             }
                         ],
                     )["GroupId"]
@@ -192,7 +198,9 @@ class Network:
             pages = self._client.get_paginator("describe_security_groups").paginate(Filters=[run_filter(run)])
             groups = [(item["GroupId"], tags_of(item)) for page in pages for item in page["SecurityGroups"]]
         return [
-            SecurityGroup(group_id, found.get(RUN_TAG, ""), parse_time(found.get(EXPIRES_TAG)))
+            SecurityGroup(
+                group_id, found.get(RUN_TAG, ""), parse_time(found.get(EXPIRES_TAG)), found.get(STORE_TAG)
+            )
             for group_id, found in groups
         ]
 
@@ -250,9 +258,13 @@ class Network:
                 self._client.revoke_security_group_ingress(GroupId=group_id, SecurityGroupRuleIds=stale)
 
 
-def tags(values: Mapping[str, str], expires: datetime | None = None) -> "list[TagTypeDef]":
+def tags(
+    values: Mapping[str, str], expires: datetime | None = None, store: str | None = None
+) -> "list[TagTypeDef]":
     """Return tags in EC2's form."""
     all_values = dict(values)
+    if store is not None:
+        all_values[STORE_TAG] = store
     if expires is not None:
         all_values[EXPIRES_TAG] = format_time(expires)
     return [{"Key": name, "Value": value} for name, value in all_values.items()]

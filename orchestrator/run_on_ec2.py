@@ -39,6 +39,7 @@ from orchestrator.run import AttemptRecord, EndReason, HostRecord, RunRecord
 from orchestrator.settings import Ec2Settings
 from orchestrator.staging import Staging, project_key
 from orchestrator.store_watch import StoreWatch
+from orchestrator.stray import store_mark
 from remote_job.spec import StoreRef
 
 ELSEWHERE_S = 300.0
@@ -278,6 +279,7 @@ class RentedTraining:
     def _request(self, ec2: Ec2, run: RunRecord, attempt: AttemptRecord) -> LaunchRequest:
         offer, expires = attempt.offer, datetime.fromtimestamp(int(attempt.expires_at), UTC)
         keys = self._keys.setdefault(attempt.number, Keys.generate())
+        mark = store_mark(self.store.url, self.store.endpoint_url)
         image, subnet = self._image(ec2.region), self._subnet(ec2, offer)
         self._cidr = self._cidr or public_cidr(self.settings.ssh_cidr)
         group = ec2.create_security_group(
@@ -286,6 +288,7 @@ class RentedTraining:
             self.settings.ssh_port,
             vpc=subnet.vpc,
             expires=datetime.fromtimestamp(int(run.deadline_at), UTC),
+            store=mark,
         )
         return LaunchRequest(
             run=run.id,
@@ -307,6 +310,7 @@ class RentedTraining:
             ),
             volume_gib=self._volume_gib(image),
             instance_profile=self.settings.instance_profile,
+            store=mark,
         )
 
     def _volume_gib(self, image: Image) -> int:

@@ -30,6 +30,7 @@ from orchestrator.offers import GPUS, Offer
 from orchestrator.renting import RentingError, check_renting, rented_training
 from orchestrator.run import AttemptRecord, Candidate, HostRecord, RunRecord
 from orchestrator.settings import DatasetSettings, Ec2Settings, Settings, StoreSettings
+from orchestrator.stray import store_mark
 from remote_job.result import Heartbeat
 from remote_job.spec import DatasetRef, TrainingSpec
 
@@ -238,6 +239,7 @@ def test_everything_that_keeps_an_instance_from_leaking_is_said_in_its_one_launc
             "gpu-offload:run": "abc-1",
             "gpu-offload:attempt": "1",
             "gpu-offload:expires": expires,
+            "gpu-offload:store": store_mark("s3://gpu-offload/project"),
             "Name": "gpu-offload abc-1 #1",
         }
     assert len(user_data) < 16_384

@@ -1,0 +1,163 @@
+"""What the tests of leaks share: instances launched as a run does it, and a project whose training takes seconds."""
+
+import os
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from dataset.sample import generate
+from dataset.task import Task
+from infra.ec2 import Ec2, LaunchRequest
+from infra.image import find_image
+from infra.ssh_key import ClientKey, HostKey
+from infra.user_data import user_data
+from orchestrator.interval import Interval
+from orchestrator.offers import GPUS, Offer
+from orchestrator.run import Candidate, RunRecord
+from orchestrator.stray import store_mark
+from remote_job.spec import DatasetRef, TrainingSpec
+
+STORE = "s3://gpu-offload/project"
+OTHER_STORE = "s3://gpu-offload/another"
+
+OWN_TRAINING = '''
+import time
+from pathlib import Path
+
+from remote_job.entrypoint import Trained
+
+
+def main(context):
+    """Take as long as it is told to, and be the better the longer it took."""
+    pace = float(context.spec.hyperparameters["pace"])
+    model = context.output / "model.bin"
+    for epoch in range(context.epochs_completed + 1, context.spec.epochs + 1):
+        until = time.monotonic() + pace
+        while time.monotonic() < until or (epoch > HELD_AFTER and not Path(GATE).exists()):
+            if context.interrupted():
+                return None
+            time.sleep(0.02)
+        context.progress(epoch=epoch, batch=1, batches=1)
+        context.epoch(epoch, metrics={"score": epoch / context.spec.epochs}, losses={"loss": 1 / epoch})
+        model.write_text(str(epoch))
+        context.checkpoint(model, epochs_completed=epoch)
+    return Trained(model, {"score": 1.0})
+'''
+
+
+def train_project(folder, *, pace=0.1, epochs=3, held_after=10**6, extra=""):
+    """Make a project whose training lasts `pace` seconds an epoch, and waits after one of them for the file `gate`."""
+    generate(folder / "shapes", images=24, size=64)
+    held = f"HELD_AFTER = {held_after}\nGATE = {str(folder / 'gate')!r}\n"
+    (folder / "mine.py").write_text(held + OWN_TRAINING)
+    (folder / "offload.toml").write_text(
+        f"""
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+[training]
+entrypoint = "mine:main"
+epochs = {epochs}
+image-size = 64
+batch = 8
+hyperparameters = {{pace = {pace}}}
+[store]
+url = "{STORE}"
+[ec2]
+regions = ["us-east-1"]
+instance-types = ["g4dn.xlarge"]
+{extra}
+"""
+    )
+
+
+def run_of(name, *, deadline_in=3600.0, zone="us-east-1a"):
+    """A run as the journal has it, of a training that is never started."""
+    now = time.time()
+    offer = Offer("ec2", "g4dn.xlarge", zone[:-1], zone, "spot", 0.2, "test", GPUS["T4"], 4, 16.0, 0.526)
+    return RunRecord(
+        id=name,
+        training_key="a" * 64,
+        fingerprint="f" * 64,
+        version=f"{name}-version",
+        created_at=now,
+        deadline_at=now + deadline_in,
+        max_cost_usd=1.0,
+        why="because",
+        candidates=(Candidate(offer=offer, seconds=Interval(1, 2, 3)),),
+        forced=True,
+        estimate=Interval(1, 2, 3),
+        spec=TrainingSpec(
+            run=name, attempt=1, training_key="a" * 64, task=Task.DETECT,
+            dataset=DatasetRef(fingerprint="f" * 64, archive="datasets/f.tar"),
+            model="yolov8n.yaml", epochs=3, image_size=64, batch=8, seed=0, output="",
+        ),
+    )  # fmt: skip
+
+
+def launch(name, *, attempt=1, expires_in=3600.0, region="us-east-1", store=STORE, dead_man_in=3600.0):
+    """Launch an instance just as a run does, and nothing else; return its id."""
+    ec2, now = Ec2(region), time.time()
+    zone = f"{region}a"
+    subnet, image = ec2.subnet(zone), find_image(region, None)
+    expires = datetime.fromtimestamp(int(now + expires_in), UTC)
+    mark = store_mark(store)
+    request = LaunchRequest(
+        run=name,
+        attempt=attempt,
+        expires=expires,
+        instance_type="g4dn.xlarge",
+        market="spot",
+        subnet=subnet,
+        image_id=image.id,
+        root_device=image.root_device,
+        security_group=ec2.create_security_group(
+            name, "127.0.0.1/32", 22, vpc=subnet.vpc, expires=None, store=mark
+        ),
+        user_data=user_data(
+            deadline=now + dead_man_in,
+            launched=now,
+            host_key=HostKey.generate(),
+            client_key=ClientKey.generate().public,
+            ssh_user="offload",
+        ),
+        volume_gib=image.size_gib,
+        store=mark,
+    )
+    return ec2.launch(request).id
+
+
+def wait_until(condition, *, seconds=60.0, process=None):
+    """Poll until something holds; what it returned last is returned."""
+    end = time.monotonic() + seconds
+    while not (found := condition()):
+        if process is not None and process.poll() is not None:
+            pytest.fail(f"the command ended: {process.communicate()}")
+        if time.monotonic() > end:
+            pytest.fail(f"it did not happen in {seconds:.0f} s")
+        time.sleep(0.1)
+    return found
+
+
+def start(folder, *arguments, environment=None):
+    """Start `offload` as a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | (environment or {}),
+    )
+
+
+def offload(folder, *arguments, code=0, environment=None):
+    """Run `offload` to its end; return its standard output."""
+    process = start(folder, *arguments, environment=environment)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, err
+    return out
