@@ -14,7 +14,8 @@ from infra.folder_store import FolderStore
 from infra.object_store import StoreDeniedError
 from infra.policy import policy
 from infra.site import Site
-from orchestrator.doctor import Check, Examination, examine
+from orchestrator.doctor import examine
+from orchestrator.examination import Check, Examination
 from orchestrator.settings import load_settings
 
 REPOSITORY = "octo-org/octo-repo"
