@@ -20,6 +20,7 @@ from infra.object_store import (
     ObjectExistsError,
     ObjectMissingError,
     ObjectStore,
+    StoreDeniedError,
     StoreError,
 )
 from orchestrator.interval import Interval
@@ -228,7 +229,13 @@ def _write_model(store: ObjectStore, manifest: Manifest, model: Path, note: Call
         # this model, nothing refers to it, and no manifest can be written for it any more.
         if manifest_of(store, manifest.version) is None:
             note(f"replacing {key}, which an unfinished publish left without a manifest")
-            store.upload(key, model)
+            try:
+                store.upload(key, model)
+            except StoreDeniedError as error:
+                raise RegistryError(
+                    f"{key} was left by an unfinished publish, and the store lets nobody replace it. Nobody sees "
+                    f"it: delete it as the bucket's owner and run the command again ({error})"
+                ) from error
 
 
 def _list_version(store: ObjectStore, manifest: Manifest) -> None:

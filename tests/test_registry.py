@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from infra.object_store import ObjectStore, open_store
+from infra.object_store import ObjectStore, StoreDeniedError, open_store
 from orchestrator import registry
 from orchestrator.interval import Interval
 from remote_job.result import Artifact
@@ -171,3 +171,20 @@ def test_an_unfinished_publish_can_be_told(store, model):
     publish(store, manifest_for(model, "aaaa"), model)
     store.put(registry.model_key("bbbb"), b"no manifest")
     assert list(registry.unpublished_models(store)) == ["bbbb"]
+
+
+def test_a_stray_model_that_the_store_protects_is_an_error_that_says_what_to_do(store, model):
+    """The bucket's policy of `offload bootstrap` denies every overwrite below models/."""
+    store.put(registry.model_key("aaaa"), b"no manifest")
+
+    class Protected:
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def upload(self, key, path, *, create=False):
+            if create:
+                return store.upload(key, path, create=True)
+            raise StoreDeniedError("AccessDenied")
+
+    with pytest.raises(registry.RegistryError, match="delete it as the bucket's owner"):
+        publish(Protected(), manifest_for(model), model)
