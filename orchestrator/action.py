@@ -24,6 +24,7 @@ from orchestrator.summary import (
     plan_sentence,
     plan_summary,
     run_summary,
+    tend_summary,
     trouble_summary,
 )
 from remote_job.spec import EXIT_RESUMABLE
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.run import RunRecord
     from orchestrator.training import TrainReport
 
-EXIT_USAGE = 2
+EXIT_FAILED, EXIT_USAGE = 1, 2
 CLOCK_SLACK_S = 2.0
 """Seconds between our clock and the journal's when looking for a run that has just ended."""
 
@@ -232,17 +233,16 @@ class Step:
         return 0
 
     def tend(self) -> int:
-        """Bring every run to its end, and end what belongs to none."""
-        return _command_line(["tend", "-C", str(self.inputs.directory), *self.inputs.setting_words])
+        """Bring every open run as far as it goes, and end what belongs to none."""
+        from orchestrator import api
+        from orchestrator.tending import Tend
 
-
-def _command_line(words: list[str]) -> int:
-    from orchestrator.cli import main as offload
-
-    try:
-        offload(words)
-    except SystemExit as ended:
-        return ended.code if isinstance(ended.code, int) else int(bool(ended.code))
+        tended = Tend(self.settings, api.store_of(self.settings), self.console).tend()
+        self.console.text(tended.text())
+        for failure in tended.failures:
+            self.console.error(failure)
+        self.runner.summary(tend_summary(tended.text(), tended.failures))
+        return EXIT_FAILED if tended.failures else 0
 
 
 def _newest(store: ObjectStore) -> Before | None:

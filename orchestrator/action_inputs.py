@@ -45,12 +45,6 @@ class Inputs:
     because: str = ""
     """The plan's reason, where an earlier job decided."""
 
-    @property
-    def setting_words(self) -> list[str]:
-        """The words by which the command line gets the same configuration."""
-        words = ["--config", str(self.config)] if self.config else []
-        return words + [word for setting in self.settings for word in ("--set", setting)]
-
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Inputs":
         """Read the inputs. Raises InputsError with all that is wrong."""

@@ -165,6 +165,22 @@ def trouble_summary(trouble: str, *, next_step: str = "") -> str:
     return fitted([*sections, Section((f"**Next:** {next_step}" if next_step else "",), 7)])
 
 
+def tend_summary(text: str, failures: Sequence[str]) -> str:
+    """Render what a `tend` did, a line each; failures first."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = "\n".join(f"- {_bounded(line)}" for line in lines)
+    few = "\n".join(f"- {_bounded(line)}" for line in lines[:FEW_ROWS])
+    wrong = "\n".join(f"> {_bounded(line)}" for line in failures[:FEW_ROWS])
+    title = "### Tend: " + ("not everything could be done" if failures else "everything is in order")
+    return fitted(
+        [
+            Section((title,), 9),
+            Section((f"> [!CAUTION]\n{wrong}" if wrong else "",), 8),
+            Section((rows, f"{few}\n- and {len(lines) - FEW_ROWS} more: see the log"), 5),
+        ]
+    )
+
+
 def next_step(report: Report, around: Around) -> str:
     """Say what the reader does now, in Markdown."""
     run = escape_markdown(report.run.id)

@@ -10,14 +10,38 @@ from orchestrator.cli.options import json_option, print_json
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path())
 @click.option("--print", "only_print", is_flag=True, help="Print what would be written; write nothing.")
-def init(directory: Path, *, only_print: bool) -> None:
-    """Write a commented offload.toml from what is found in the repository; never overwrite one."""
-    from orchestrator.configuration import configuration_for, write_configuration
+@click.option(
+    "--workflows/--no-workflows",
+    default=None,
+    help="Write GitHub workflows, too; by default in a repository of GitHub's.",
+)
+@click.option(
+    "--action",
+    metavar="OWNER/REPO@COMMIT[#VERSION]",
+    help="The action to pin; by default the commit that this copy of offload comes from.",
+)
+def init(directory: Path, *, only_print: bool, workflows: bool | None, action: str | None) -> None:
+    """Write a commented offload.toml from what is found in the repository, and the workflows that train it.
 
+    An offload.toml that is there stays. Running it again updates the workflows and shows the difference.
+    """
+    from orchestrator.configuration import configuration_for, write_configuration
+    from orchestrator.workflow_files import Pin, PinError, is_github, own_pin, write_workflows
+
+    root = directory.resolve()
     if only_print:
-        click.echo(configuration_for(directory.resolve()), nl=False)
+        click.echo(configuration_for(root), nl=False)
     else:
-        click.echo(write_configuration(directory.resolve()))
+        click.echo(write_configuration(root))
+    wanted = action is not None or (is_github(root) if workflows is None else workflows)
+    if not wanted:
+        return
+    try:
+        pin = Pin.of(action) if action else own_pin()
+    except PinError as error:
+        raise click.UsageError(f"no workflows: {error}") from error
+    for written in write_workflows(root, pin, only_show=only_print):
+        click.echo(written)
 
 
 @click.command()
