@@ -1,0 +1,163 @@
+"""The job summary: what a reader needs, in the order of need, and never more than GitHub keeps."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_receipt import report as plan_report
+from test_report import EVIL, evil, report, result  # noqa: F401 - report is a fixture
+
+from orchestrator.summary import (
+    LIMIT,
+    Around,
+    Before,
+    Section,
+    done_summary,
+    fitted,
+    metric_changes,
+    plan_sentence,
+    plan_summary,
+    run_summary,
+    tend_summary,
+    trouble_summary,
+)
+
+PARTS = ("**Next:**", "**Where and why.**", "#### Estimate and actual", "#### Cost", "#### It could have cost",
+         "#### Metrics", "#### Attempts", "gantt", "xychart-beta", "Facts")  # fmt: skip
+
+
+def test_a_pull_request_reads_in_one_sentence_what_merging_it_would_train():
+    text = plan_sentence(plan_report(), proposed=True)
+    assert re.match(r"Merging this will train .+ \(at most .+\) on ", text)
+    assert plan_summary(plan_report(), proposed=True).startswith("> Merging this will train")
+
+
+def test_what_is_trained_already_is_said_first():
+    text = plan_sentence(plan_report(already_trained="abc"), proposed=False)
+    assert text == "This trains nothing: version abc is this very training."
+
+
+def test_a_run_is_told_whole_and_in_the_order_of_need(report):  # noqa: F811 - pytest's way
+    text = run_summary(report, Around(because="the plan said so"))
+    places = [text.index(part) for part in PARTS]
+    assert places == sorted(places)
+    assert "the plan said so" in text
+
+
+def test_metrics_are_held_against_the_version_before():
+    rows = metric_changes(
+        {"map50": 0.6, "loss": 0.5, "recall": 0.3, "new": 1.0},
+        Before("abc", {"map50": 0.5, "loss": 0.4, "recall": 0.3}),
+    )
+    assert rows[0][1] == "before (abc)"
+    assert ("map50", "0.5000", "0.6000", "+0.1000 (+20.0%)", "better") in rows
+    assert ("loss", "0.4000", "0.5000", "+0.1000 (+25.0%)", "worse") in rows
+    assert ("recall", "0.3000", "0.3000", "+0.0000 (+0.0%)", "the same") in rows
+    assert ("new", "", "1.0000", "", "new") in rows
+
+
+def test_the_first_version_says_that_there_is_none_to_compare_with(report):  # noqa: F811
+    assert "no earlier version" in run_summary(report, Around())
+
+
+@pytest.mark.parametrize(
+    ("around", "words"),
+    [
+        (Around(can_resume=True, trouble="it was told to end"), "run this workflow again: it carries on"),
+        (Around(detached=True), "the scheduled `tend` collects"),
+        (Around(model_url="https://m.example.org/m.pt"), "with the next `offload pull`"),
+    ],
+)
+def test_the_reader_is_told_what_to_do_next(report, around, words):  # noqa: F811
+    assert words in run_summary(report, around)
+
+
+def test_a_failed_run_points_at_its_log(report):  # noqa: F811
+    failed = replace(report, outcome=report.outcome.model_copy(update={"status": "failed"}), result=None)
+    text = run_summary(failed, Around(trouble="no memory"))
+    assert "[!CAUTION]" in text
+    assert "no memory" in text
+    assert "offload logs abc-1" in text
+
+
+def test_pictures_are_shown_where_they_are_public(report):  # noqa: F811
+    text = run_summary(report, Around(pictures_url="https://m.example.org/a b)](x).png"))
+    assert "![predictions](https://m.example.org/a%20b%29%5D%28x%29.png)" in text
+
+
+def outside_code(text):
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+
+
+def test_what_others_wrote_is_inert_wherever_it_stands(report):  # noqa: F811
+    around = Around(
+        because=EVIL, trouble=EVIL, before=Before(EVIL, {"map50": 0.1}), model_url="https://x/" + EVIL
+    )
+    for text in (
+        run_summary(evil(report), around),
+        trouble_summary(EVIL),
+        done_summary(EVIL, around, moved=True),
+        tend_summary(EVIL, [EVIL]),
+    ):
+        assert "<script" not in text
+        assert "<img" not in text
+        assert "](javascript" not in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "${{" not in outside_code(text)
+
+
+def huge(report, *, classes, attempts, words, epochs):  # noqa: F811
+    many = {f"class {i} {'ü' * words}": {"map50": 0.5, "precision": 0.25} for i in range(classes)}
+    curves = {f"metrics/m{i}(B)": tuple(0.001 * j for j in range(epochs)) for i in range(30)}
+    record = report.run.model_copy(update={"why": "why " * words * 100, "commit": "é" * words * 1000})
+    long = tuple(
+        replace(a, end=a.end and a.end.model_copy(update={"message": "no capacity " * words}))
+        for a in report.attempts
+    )
+    return replace(
+        report,
+        run=record,
+        attempts=long * attempts,
+        result=result(per_class=many, curves=curves),
+    )
+
+
+def test_a_summary_of_anything_fits_and_is_shortened_not_cut(report):  # noqa: F811
+    whole = huge(report, classes=20_000, attempts=200, words=200, epochs=5000)
+    text = run_summary(whole, Around(trouble="x" * 3_000_000))
+    assert len(text.encode()) <= LIMIT
+    assert text.count("```") % 2 == 0
+    assert text.count("<details>") == text.count("</details>")
+    for part in PARTS[:3]:
+        assert part in text
+    assert "`offload report` has" in text
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limit=st.integers(20_000, 200_000), classes=st.integers(0, 1500), words=st.integers(0, 40))
+def test_the_least_important_gives_way_first(report, limit, classes, words):  # noqa: F811
+    text = run_summary(
+        huge(report, classes=classes, attempts=3, words=words, epochs=300), Around(), limit=limit
+    )
+    assert len(text.encode()) <= limit
+    for part in ("### Run", "**Next:**", "**Where and why.**"):
+        assert part in text
+    assert text.count("```") % 2 == 0
+    assert text.count("<details>") == text.count("</details>")
+
+
+def test_what_weighs_more_stays_longer():
+    sections = [Section(("important" * 10, "i"), 2), Section(("trifle" * 10, "t"), 1)]
+    assert fitted(sections, 100) == "important" * 10 + "\n\nt\n"
+    assert fitted(sections, 5) == "i\n\nt\n"
+    with pytest.raises(ValueError, match="the shortest summary"):
+        fitted(sections, 3)
+
+
+def test_a_plan_for_no_place_says_so():
+    plan = plan_report()
+    nothing = replace(plan, decision=replace(plan.decision, option=None, where="none", why="too dear"))
+    assert "will train nowhere" in plan_sentence(nothing, proposed=True)
