@@ -144,15 +144,19 @@ class Step:
         from orchestrator.picturing import publish_pictures
         from orchestrator.reporting import gather
 
+        # A run that was over long ago may have left the journal: a skip does not need it.
+        skipped = done.status == "already_trained"
+        report = None if skipped else gather(store, self.settings.store, done.run)
         self.runner.outputs(
             {
                 "where": done.where,
                 "version": done.version,
                 "run": done.run,
-                "cost-usd": f"{done.cost_usd:.4f}",
+                # What is accounted for, store and disks included; nothing where nothing was done.
+                "cost-usd": f"{report.bill.total if report else 0:.4f}",
                 "seconds": f"{done.seconds:.0f}",
                 "model-url": done.model_url or "",
-                "already-trained": _flag(done.status == "already_trained"),
+                "already-trained": _flag(skipped),
                 "training-key": done.training_key,
                 "why": self.inputs.because or plain(planned.report.decision.why),
             }
@@ -163,7 +167,7 @@ class Step:
             model_url=done.model_url,
             detached=done.status == "detached",
         )
-        if done.status == "already_trained":
+        if report is None:
             self.runner.summary(done_summary(done.version, around, moved=done.stable_moved))
             self.console.notice(f"already trained: version {done.version}")
             return
@@ -175,7 +179,6 @@ class Step:
                 model_url=around.model_url,
                 pictures_url=pictures,
             )
-        report = gather(store, self.settings.store, done.run)
         self.runner.summary(run_summary(report, around))
         self.console.notice(plain(report.title))
 

@@ -229,7 +229,7 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
 def _metrics(report: Report, before: Before | None) -> list[Section]:
     if report.result is None:
         return []
-    changes = metric_changes(report.result.metrics, before)
+    changes = metric_changes(_own_names(report.result.metrics), before)
     note = "" if before else "\n\nThere is no earlier version to compare with."
     per_class: Rows = [("class", "metrics")]
     per_class += [
@@ -250,6 +250,11 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
             15,
         ),
     ]
+
+
+def _own_names(metrics: Mapping[str, float]) -> Mapping[str, float]:
+    """Leave out the trainer's own names (`metrics/mAP50(B)`) where the same numbers stand under ours."""
+    return {name: value for name, value in metrics.items() if "/" not in name} or metrics
 
 
 def _attempts(report: Report) -> Section:
