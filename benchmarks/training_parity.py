@@ -137,9 +137,9 @@ def main() -> None:
     parser.add_argument("--model", default="yolov8n.yaml")
     parser.add_argument("--task", default="detect", choices=["detect", "segment"])
     parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=25)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--images", type=int, default=240)
     parser.add_argument("--validation", type=int, default=48)
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument(
