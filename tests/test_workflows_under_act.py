@@ -1,0 +1,412 @@
+"""The real workflows, run by act: a real git repository calls them, as a user's would, and trains for real.
+
+Ours are two stand-ins for what only GitHub has: the checkout of the action's own repository, and the token endpoint.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from dataset.sample import generate
+from orchestrator.workflow_files import Pin, write_workflows
+
+pytestmark = pytest.mark.training
+
+ROOT = Path(__file__).parent.parent
+ACT = shutil.which("act", path=str(Path(sys.executable).parent)) or shutil.which("act")
+PIN = Pin("acme/gpu-offload", "0123456789" * 4)
+OURS = (
+    "action.yml",
+    "pyproject.toml",
+    ".github",
+    "requirements",
+    "dataset",
+    "infra",
+    "orchestrator",
+    "remote_job",
+)
+LIMIT_S = 600
+"""Of seconds for a workflow on a machine that has much else to do; alone it takes ten to forty."""
+
+if ACT is None:
+    pytest.skip("act is not installed", allow_module_level=True)
+
+CONFIGURATION = """
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+[training]
+epochs = 2
+image-size = 64
+batch = 8
+hyperparameters = {{plots = false, workers = 0}}
+[limits]
+{limits}
+[store]
+url = "{store}"
+"""
+
+CHECKOUT = """
+name: checkout
+description: Stands in for the checkout of the action's own repository.
+inputs:
+  repository: {description: not needed, default: ""}
+  ref: {description: not needed, default: ""}
+  path: {description: where to, default: ""}
+  persist-credentials: {description: not needed, default: ""}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      env: {INTO: "${{ inputs.path }}"}
+      run: exec cp -r "$OURS_UNDER_TEST" "$GITHUB_WORKSPACE/$INTO"
+"""
+
+
+def git(folder, *words):
+    who = ["-c", "user.email=somebody@example.org", "-c", "user.name=Somebody"]
+    subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
+
+
+def commit(folder, message):
+    if not (folder / ".git").exists():
+        git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", message)
+
+
+@dataclass
+class Log:
+    """What act told of a workflow's run."""
+
+    code: int
+    lines: list = field(default_factory=list)
+
+    def of(self, job):
+        return [line for line in self.lines if line.get("jobID") == job]
+
+    def text(self, job):
+        return "\n".join(line.get("msg", "").rstrip() for line in self.of(job))
+
+    @property
+    def jobs(self):
+        """The jobs that ran, and how they ended."""
+        ends = (line for line in self.lines if "jobResult" in line)
+        return {line["jobID"]: line["jobResult"] for line in ends}
+
+    def summary(self, job):
+        """A job's summary, each step's once: act tells a composite's twice."""
+        found = [line.get("content", "") for line in self.of(job) if line.get("command") == "summary"]
+        return "\n".join(dict.fromkeys(found))
+
+    def outputs(self, job):
+        found = [line for line in self.of(job) if line.get("command") == "set-output"]
+        return {line["name"]: line["arg"] for line in found}
+
+    def annotations(self, job, kind):
+        return [line.get("arg", line["msg"]) for line in self.of(job) if line.get("command") == kind]
+
+
+class TokenEndpoint:
+    """Hands out identity tokens, as a runner does to a job that may have them, and counts who asks."""
+
+    def __enter__(self):
+        asked = self.asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                body = b'{"value": "header.payload.signature"}'
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+        self.environment = {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{self.server.server_port}/token?api-version=1",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "the-runners-own-secret",
+        }
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def stands(tmp_path_factory):
+    """The action's repository as a commit would hold it, and the stand-in for its checkout."""
+    folder = tmp_path_factory.mktemp("stands")
+    for name in OURS:
+        source, target = ROOT / name, folder / "ours" / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(source, target)
+    commit(folder / "ours", "as it is")
+    (folder / "checkout").mkdir()
+    (folder / "checkout/action.yml").write_text(CHECKOUT)
+    commit(folder / "checkout", "stand in")
+    return folder
+
+
+@dataclass
+class Repository:
+    """A user's repository, and act to run its workflows."""
+
+    folder: Path
+    stands: Path
+    environment: dict = field(default_factory=dict)
+
+    def command(self, event, *words):
+        pin = next(
+            match[1]
+            for match in re.finditer(
+                r"uses: actions/(checkout@[0-9a-f]{40})", (ROOT / ".github/workflows/train.yml").read_text()
+            )
+        )
+        return [
+            ACT, event, "--json", "-P", "ubuntu-latest=-self-hosted", "--no-cache-server",
+            "--action-cache-path", str(self.folder.parent / "act"),
+            "--local-repository", f"{PIN.repository}@{PIN.commit}={self.stands / 'ours'}",
+            "--local-repository", f"actions/{pin}={self.stands / 'checkout'}",
+            *words,
+        ]  # fmt: skip
+
+    def start(self, event, *words):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GITHUB_"))}
+        own = {"OURS_UNDER_TEST": str(self.stands / "ours"), "AWS_EC2_METADATA_DISABLED": "true"}
+        return subprocess.Popen(
+            self.command(event, *words),
+            cwd=self.folder,
+            env=kept | own | self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, event, workflow, *words):
+        return self.finish(self.start(event, "-W", f".github/workflows/{workflow}.yml", *words))
+
+    def finish(self, process, already=()):
+        try:
+            out, _ = process.communicate(timeout=LIMIT_S)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        log = Log(process.returncode)
+        for line in [*already, *out.splitlines()]:
+            with contextlib.suppress(ValueError):
+                log.lines.append(json.loads(line))
+        return log
+
+    def until(self, process, pattern):
+        """Read the log until a line matches; return what was read."""
+        read = []
+        for line in process.stdout:
+            read.append(line)
+            if re.search(pattern, line):
+                return read
+        raise AssertionError("act ended before:\n" + "".join(read)[-3000:])
+
+
+@pytest.fixture
+def make(tmp_path, stands):
+    def made(store, limits="", **changes):
+        folder = tmp_path / "boards"
+        generate(folder / "shapes", images=24, size=64)
+        text = CONFIGURATION.format(store=store, limits=limits)
+        for old, new in changes.items():
+            text = re.sub(rf"^{old} = .*", f"{old} = {new}", text, flags=re.MULTILINE)
+        (folder / "offload.toml").write_text(text)
+        git(folder.parent, "init", "-q", "-b", "main", str(folder))
+        git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
+        write_workflows(folder, PIN)
+        for file in (folder / ".github/workflows").glob("*.yml"):
+            # Where the packages are, and where the action comes from: what act cannot tell a called workflow.
+            given = f"    with:\n      python: {sys.prefix}\n      action-repository: {PIN.repository}\n"
+            file.write_text(file.read_text().replace("    with:\n", given))
+        commit(folder, "begin")
+        return Repository(folder, stands)
+
+    return made
+
+
+def test_what_a_push_changed_is_trained_and_published_once(make, tmp_path):
+    repository = make(f"file:{tmp_path}/store")
+    log = repository.run("push", "offload-train")
+    assert log.code == 0, log.text("train")[-3000:]
+    assert log.jobs == {"plan": "success", "train": "success"}
+    outputs = log.outputs("train")
+    assert outputs["where"] == "cpu"
+    assert outputs["already-trained"] == "false"
+    assert outputs["cost-usd"] == "0.0000"
+    assert (tmp_path / "store/models" / outputs["version"] / "manifest.json").is_file()
+    assert "### Plan: the free CPU" in log.summary("plan")
+    summary = log.summary("train")
+    assert f"version {outputs['version']}" in summary
+    for part in (
+        "**Next:**",
+        "**Where and why.**",
+        "#### Estimate and actual",
+        "#### Cost",
+        "#### Attempts",
+        "#### Metrics",
+    ):
+        assert part in summary
+    assert "xychart-beta" in summary
+    assert "gantt" in summary
+
+    again = repository.run("push", "offload-train")
+    assert again.code == 0
+    assert again.outputs("train")["already-trained"] == "true"
+    assert "Already trained" in again.summary("train")
+    assert len(list((tmp_path / "store/runs").iterdir())) == 1
+
+
+def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_path):
+    repository = make(f"file:{tmp_path}/store")
+    event = tmp_path / "event.json"
+    event.write_text(
+        json.dumps(
+            {
+                "pull_request": {
+                    "number": 1,
+                    "head": {"ref": "x", "repo": {"full_name": "them/boards", "fork": True}},
+                },
+                "repository": {"full_name": "us/boards", "default_branch": "main"},
+            }
+        )
+    )
+    with TokenEndpoint() as endpoint:
+        # Worse than on GitHub: the endpoint is there for the taking, and still nobody asks it.
+        repository.environment |= endpoint.environment
+        log = repository.run("pull_request", "offload-plan", "-e", str(event))
+        assert log.code == 0, log.text("plan")
+        assert log.jobs == {"plan": "success"}
+        assert "Merging this will train" in log.summary("plan")
+        assert endpoint.asked == []
+        assert not (tmp_path / "store").exists()
+        # Even where somebody lets the whole workflow start on it, what spends does not.
+        train = repository.folder / ".github/workflows/offload-train.yml"
+        train.write_text(train.read_text().replace('  push:\n    branches: ["main"]\n', "  pull_request:\n"))
+        log = repository.run("pull_request", "offload-train", "-e", str(event))
+        assert set(log.jobs) == {"plan"}, log.jobs
+        assert endpoint.asked == []
+
+
+def test_a_failing_training_is_red_and_says_why_and_what_to_do(make, tmp_path):
+    repository = make(f"file:{tmp_path}/store", hyperparameters='{optimizer = "none of them"}')
+    log = repository.run("push", "offload-train")
+    assert log.code != 0
+    assert log.jobs["train"] == "failure"
+    summary = log.summary("train")
+    assert "[!CAUTION]" in summary
+    assert "none of them" in summary
+    assert "offload logs" in summary
+    assert log.annotations("train", "error")
+
+
+@pytest.fixture
+def cloud():
+    """A simulated cloud and a token endpoint: an account without a key in sight."""
+    pytest.importorskip("moto.server", reason="the extra [simulator] is not installed")
+    from infra.simulator.cloud import SimulatedCloud
+
+    with SimulatedCloud() as cloud, TokenEndpoint() as endpoint:
+        environment = cloud.environment() | endpoint.environment
+        cloud.to_act = {
+            k: v for k, v in environment.items() if k not in {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        }
+        cloud.endpoint = endpoint
+        yield cloud
+
+
+ROLES = [
+    word
+    for name in ("PUBLISHER", "LAUNCHER", "JANITOR")
+    for word in ("--var", f"OFFLOAD_{name}_ROLE=arn:aws:iam::123456789012:role/gpu-offload-{name.lower()}")
+]
+
+
+@pytest.fixture
+def rented(make, cloud):
+    """A repository whose dataset is too large for the time that its runner has."""
+    repository = make("s3://gpu-offload", limits='ci-limit = "1s"')
+    repository.environment |= cloud.to_act
+    return repository
+
+
+def test_what_takes_the_runner_too_long_is_trained_on_ec2_and_nothing_is_left(rented, cloud):
+    log = rented.run("push", "offload-train", *ROLES, "--env", "X=1")
+    assert log.code == 0, log.text("offload")[-3000:]
+    assert log.jobs == {"plan": "success", "offload": "success", "clean-up": "success"}
+    outputs = log.outputs("offload")
+    assert outputs["where"].startswith("g")
+    assert float(outputs["cost-usd"]) > 0
+    assert log.outputs("plan")["where"] == "ec2"
+    summary = log.summary("offload")
+    assert "A GPU is needed" in summary
+    assert "spot" in summary
+    assert cloud.endpoint.asked
+    assert "nothing was left" in log.summary("clean-up")
+    cloud.settle()
+    assert not cloud.leftovers().costs_money
+
+
+def test_a_workflow_that_is_cancelled_terminates_what_it_rented(rented, cloud):
+    process = rented.start("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES)
+    read = rented.until(process, r"it needs us no more|epoch 1/")
+    process.send_signal(signal.SIGINT)
+    log = rented.finish(process, read)
+    assert log.code != 0
+    cloud.settle()
+    assert not cloud.leftovers().instances, log.text("offload")[-4000:] + log.text("clean-up")
+
+
+def test_what_a_dead_runner_left_is_ended_by_tend(rented, cloud):
+    process = rented.start("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES)
+    read = rented.until(process, r"i-[0-9a-f]{8,} in us-")
+    os.killpg(process.pid, signal.SIGKILL)
+    kill_step(rented)
+    rented.finish(process, read)
+    assert cloud.leftovers().instances
+    deadline = time.monotonic() + LIMIT_S
+    while cloud.leftovers().instances:
+        assert time.monotonic() < deadline
+        log = rented.run("workflow_dispatch", "offload-tend", *ROLES)
+        assert log.jobs == {"tend": "success"}, log.text("tend")
+    assert "### Tend" in log.summary("tend")
+
+
+def kill_step(repository):
+    """Kill what the runner's death would take with it: processes that run in act's copy of the repository."""
+    mine = str(repository.folder.parent / "act")
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(folder.name)
+            if mine in (folder / "cmdline").read_text() or mine in str((folder / "cwd").readlink()):
+                os.kill(pid, signal.SIGKILL)
