@@ -1,7 +1,12 @@
 """The job summary: what a reader needs, in the order of need, and never more than GitHub keeps."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -161,3 +166,23 @@ def test_a_plan_for_no_place_says_so():
     plan = plan_report()
     nothing = replace(plan, decision=replace(plan.decision, option=None, where="none", why="too dear"))
     assert "will train nowhere" in plan_sentence(nothing, proposed=True)
+
+
+def test_mermaid_itself_reads_the_diagrams(report):  # noqa: F811
+    modules = os.environ.get("GPU_OFFLOAD_NODE_MODULES")
+    if not modules or shutil.which("node") is None:
+        pytest.skip("GPU_OFFLOAD_NODE_MODULES names no folder where npm installed mermaid and jsdom")
+    found = []
+    for told in (report, evil(report), huge(report, classes=3, attempts=2, words=3, epochs=500)):
+        found += re.findall(r"```mermaid\n(.*?)```", run_summary(told, Around()), flags=re.DOTALL)
+    script = Path(__file__).parent / "mermaid_parse.mjs"
+    done = subprocess.run(
+        ["node", str(script), modules],
+        input=json.dumps(found),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"gantt", "xychart"}
