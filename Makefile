@@ -44,6 +44,8 @@ lock: ## Lock the dependencies anew, with hashes
 	$(COMPILE) --extra train --extra simulator --group dev -o requirements/dev.txt
 	$(COMPILE) --extra train -o infra/instance/requirements.txt
 	$(COMPILE) -o requirements/plan.txt
+	echo uv | $(BIN)/uv pip compile - --quiet --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/uv.txt
 
 schema: $(STAMP) ## Write the JSON schema of the configuration
 	$(BIN)/offload schema > docs/offload.schema.json
