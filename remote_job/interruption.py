@@ -76,6 +76,23 @@ class Interruption:
         self.check()
 
     @contextlib.contextmanager
+    def unwrapped(self) -> Iterator[None]:
+        """Let our own exception out of whatever a library made of it on the way.
+
+        Ultralytics, for one, turns anything that is raised while it builds a dataset into a RuntimeError. Taken
+        for a failure of the training, that would end the run; it was only asked to stop.
+        """
+        try:
+            yield
+        except Exception as error:
+            cause: BaseException | None = error
+            while cause is not None:
+                if isinstance(cause, InterruptedTrainingError):
+                    raise cause from None
+                cause = cause.__cause__ or cause.__context__
+            raise
+
+    @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
         """Take SIGINT, SIGTERM and SIGHUP as a wish to stop. Does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():

@@ -58,7 +58,8 @@ def train(
         mirror = Mirror(store, spec, warn=print, stop=interruption.request) if store is not None else None
         try:
             progress.event("start", epochs=spec.epochs, message=f"attempt {spec.attempt}")
-            result = _train(spec, store, mirror, progress, interruption)
+            with interruption.unwrapped():
+                result = _train(spec, store, mirror, progress, interruption)
         except InterruptedTrainingError as stopped:
             progress.update(state="interrupted", message=str(stopped))
             progress.event("interrupted", message=str(stopped))

@@ -173,3 +173,15 @@ def test_a_watch_tells_about_a_notice_that_comes_later(metadata):
     assert told.wait(PATIENCE_S)
     close()
     assert reasons == ["spot interruption notice: reclaim at any moment"]
+
+
+def test_an_interruption_that_a_library_wraps_is_still_an_interruption():
+    """Ultralytics turns whatever is raised while it builds a dataset into a RuntimeError."""
+    interruption = Interruption()
+    with pytest.raises(InterruptedTrainingError, match="received SIGTERM"), interruption.unwrapped():
+        try:
+            raise InterruptedTrainingError("received SIGTERM")
+        except InterruptedTrainingError as error:
+            raise RuntimeError("Dataset error") from error
+    with pytest.raises(RuntimeError, match="a real one"), interruption.unwrapped():
+        raise RuntimeError("a real one")
