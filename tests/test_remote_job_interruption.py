@@ -177,11 +177,12 @@ def test_a_watch_tells_about_a_notice_that_comes_later(metadata):
 
 def test_an_interruption_that_a_library_wraps_is_still_an_interruption():
     """Ultralytics turns whatever is raised while it builds a dataset into a RuntimeError."""
-    interruption = Interruption()
-    with pytest.raises(InterruptedTrainingError, match="received SIGTERM"), interruption.unwrapped():
-        try:
-            raise InterruptedTrainingError("received SIGTERM")
-        except InterruptedTrainingError as error:
-            raise RuntimeError("Dataset error") from error
-    with pytest.raises(RuntimeError, match="a real one"), interruption.unwrapped():
-        raise RuntimeError("a real one")
+
+    def build(interruption, cause):
+        with interruption.unwrapped():
+            raise RuntimeError("Dataset error") from cause
+
+    with pytest.raises(InterruptedTrainingError, match="received SIGTERM"):
+        build(Interruption(), InterruptedTrainingError("received SIGTERM"))
+    with pytest.raises(RuntimeError, match="Dataset error"):
+        build(Interruption(), ValueError("a real one"))
