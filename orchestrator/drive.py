@@ -15,6 +15,7 @@ from orchestrator.driver import Driver
 from orchestrator.ending_signals import EndingSignal, ending_signals
 from orchestrator.journal import Journal
 from orchestrator.next_step import (
+    MOST_PATIENT_S,
     AttemptSeen,
     CleanUp,
     CloseAttempt,
@@ -25,6 +26,7 @@ from orchestrator.next_step import (
     Launch,
     OpenAttempt,
     Publish,
+    RecordHost,
     Seen,
     Step,
     Terminate,
@@ -139,7 +141,7 @@ class Drive:
     patience: float = math.inf
     """The longest wait, in seconds, that this driver is here for; what takes longer it leaves to who comes next."""
     left: str | None = None
-    """What the run waits for, where that was longer than our patience."""
+    """Why the run was left before its end, None while it is not."""
     settle: Callable[[RunRecord, Seen], None] = field(default=lambda _run, _seen: None)
     """Called when the run is done, perhaps more than once: accounts for it."""
     cost: Callable[[RunRecord, Seen], float] = field(default=lambda _run, _seen: 0.0)
@@ -160,7 +162,7 @@ class Drive:
         """
         try:
             with ending_signals(wanted=self.cloud is not None):
-                while not (self.is_handed_over or self.left):
+                while self.left is None:
                     outcome = self.once()
                     if outcome is not None:
                         return outcome
@@ -173,27 +175,24 @@ class Drive:
         finally:
             self._release()
 
-    @property
-    def is_handed_over(self) -> bool:
-        """Whether the run needs us no more for now: its instance trains, and `detach` was asked for."""
-        current = self._seen.attempts[-1] if self._seen is not None and self._seen.attempts else None
-        trains = current is not None and current.heartbeat is not None and current.end is None
-        return self.detach and trains and current is not None and current.record.offer.where == "ec2"
-
     def once(self) -> Outcome | None:
         """Take the run one step on; return its outcome when there is nothing left to do."""
         seen = self._seen = self._patiently(self.observe)
         step = next_step(self.run, seen)
         if isinstance(step, Done):
-            self.settle(self.run, seen)
+            self._patiently(lambda: self.settle(self.run, seen))
             return step.outcome
         self.left = self._beyond_us(step, seen)
-        if not (self.left or (self.is_handed_over and isinstance(step, Wait))):
+        if self.left is None:
             self._patiently(lambda: self._perform(step, seen))
         return None
 
     def _beyond_us(self, step: Step, seen: Seen) -> str | None:
-        """Why a driver that only passes by leaves the run here, None where it goes on."""
+        """Why this driver leaves the run here, None where it goes on."""
+        current = seen.attempts[-1] if seen.attempts else None
+        rented = current is not None and current.end is None and current.record.offer.where == "ec2"
+        if self.detach and isinstance(step, Wait) and rented and current and current.heartbeat is not None:
+            return "its instance trains"
         if math.isinf(self.patience):
             return None
         if isinstance(step, Wait) and (seen.driver is not None or step.seconds > self.patience):
@@ -212,11 +211,11 @@ class Drive:
         if self.detach and current.heartbeat is not None:
             return
         number = current.record.number
-        try:
-            self.console.note(f"received {signal.name}: terminating what run {self.run.id} has rented")
-            ids = self.cloud.abandon(self.run, current)
-            self.console.note(f"terminate call sent: {', '.join(ids) or 'there was no instance'}")
-        finally:
+        self.console.note(f"received {signal.name}: terminating what run {self.run.id} has rented")
+        ids = self.cloud.abandon(self.run, current)
+        self.console.note(f"terminate call sent: {', '.join(ids) or 'there was no instance'}")
+        if ids:
+            # Without an instance the attempt stays open: a launch may be on its way, and has to be accounted for.
             self._close(number, "stopped", f"the driver received {signal.name}")
 
     def observe(self) -> Seen:
@@ -251,7 +250,7 @@ class Drive:
         )
         return replace(seen, spent_usd=self.cost(run, seen))
 
-    def _perform(self, step: Step, seen: Seen) -> None:  # noqa: C901 - one case a step
+    def _perform(self, step: Step, seen: Seen) -> None:  # noqa: C901, PLR0912 - one case a step
         match step:
             case OpenAttempt():
                 self._open(step)
@@ -259,8 +258,10 @@ class Drive:
                 self._launch(seen.attempts[number - 1].record)
             case Train(number):
                 self._train(seen.attempts[number - 1])
-            case CloseAttempt(number, reason, message):
-                self._close(number, reason, message)
+            case RecordHost(number, host):
+                self.journal.record_host(self.run.id, number, host)
+            case CloseAttempt(number, reason, message, at):
+                self._close(number, reason, message, at=at)
             case Collect():
                 self._collect(seen)
             case Publish():
@@ -303,10 +304,14 @@ class Drive:
             host = self._cloud().launch(self.run, attempt)
         except RefusedError as refusal:
             self.console.note(f"refused: {refusal}")
-            self._close(attempt.number, "refused", str(refusal), quota=refusal.quota)
+            refused = str(refusal), refusal.quota
         else:
+            # Patient by itself: a store that is away now must not make us launch again.
             if host is not None:
-                self.journal.record_host(self.run.id, attempt.number, host)
+                self._patiently(lambda: self.journal.record_host(self.run.id, attempt.number, host))
+            return
+        message, quota = refused
+        self._patiently(lambda: self._close(attempt.number, "refused", message, quota=quota))
 
     def _train(self, attempt: AttemptSeen) -> None:
         number = attempt.record.number
@@ -323,38 +328,47 @@ class Drive:
         if ended is not None:
             self._close(number, *ended)
 
-    def _close(self, number: int, reason: EndReason, message: str, *, quota: bool = False) -> None:
+    def _close(
+        self, number: int, reason: EndReason, message: str, *, quota: bool = False, at: float | None = None
+    ) -> None:
+        at = self.clock() if at is None else at
         if reason not in {"finished", "refused"}:
             self.console.note(f"attempt {number} ended ({reason}): {message}")
         self.journal.close_attempt(
             self.run.id,
-            AttemptEnd(number=number, reason=reason, at=self.clock(), message=message, quota=quota),
+            AttemptEnd(number=number, reason=reason, at=at, message=message, quota=quota),
         )
 
     def _collect(self, seen: Seen) -> None:
         result = _result(seen)
         self.console.stage("verifying the result")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
-            try:
-                registry.verify_staged(self.store, self.run, result, Path(scratch))
-            except (registry.RegistryError, CorruptObjectError, ObjectMissingError) as error:
-                # Not the end: without the result the training is resumed, and finishes from its checkpoint.
-                self.console.warning(f"the staged result does not count and is discarded: {error}")
-                self._close(result.attempt, "died", f"its result did not count: {error}")
-                self.journal.discard_result(self.run.id)
+            if self._verified(result, Path(scratch)) is None:
                 return
         self.journal.record_collected(
             self.run.id,
             Collected(at=self.clock(), attempt=result.attempt, model_sha256=result.model.sha256),
         )
 
+    def _verified(self, result: TrainingResult, scratch: Path) -> Path | None:
+        """Read the staged model back; discard a result that does not count."""
+        try:
+            return registry.verify_staged(self.store, self.run, result, scratch)
+        except (registry.RegistryError, CorruptObjectError, ObjectMissingError) as error:
+            # Not the end: without the result the training is resumed, and finishes from its checkpoint.
+            self.console.warning(f"the staged result does not count and is discarded: {error}")
+            self._close(result.attempt, "died", f"its result did not count: {error}")
+            self.journal.discard_result(self.run.id)
+            return None
+
     def _publish(self, seen: Seen) -> None:
         result = _result(seen)
         self.console.stage(f"publishing version {self.run.version}")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
-            model = registry.verify_staged(self.store, self.run, result, Path(scratch))
-            manifest = self._manifest(result, seen)
-            registry.publish(self.store, manifest, model, note=self.console.note)
+            # It was verified before, and may have been damaged or replaced since.
+            model = self._verified(result, Path(scratch))
+            if model is not None:
+                registry.publish(self.store, self._manifest(result, seen), model, note=self.console.note)
 
     def _manifest(self, result: TrainingResult, seen: Seen) -> registry.Manifest:
         attempt = next((a for a in seen.attempts if a.record.number == result.attempt), None)
@@ -406,6 +420,8 @@ class Drive:
             and current is not None
             and current.end is None
             and current.heartbeat is not None
+            # After its last word there is nothing to follow: that would come back at once, and ask EC2 in a loop.
+            and current.heartbeat.state not in {"finished", "failed", "interrupted"}
             and current.record.offer.where == "ec2"
         ):
             ended = self.cloud.follow(self.run, current, seconds)
@@ -413,7 +429,7 @@ class Drive:
                 self._close(current.record.number, *ended)
         else:
             self.console.detail(f"waiting: {reason}")
-            self.sleep(seconds)
+            self.sleep(min(seconds, MOST_PATIENT_S))
 
     def _patiently(self, effect: Callable[[], T]) -> T:
         """Do something with store or cloud, and wait for one that cannot be reached."""

@@ -4,24 +4,34 @@ There is no recovery code. The first start, a re-run, a run that another machine
 ask this one question, over and over, until the answer is Done.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
+from orchestrator.ladder import fits, fitting, fresh_refusals, overrun
 from orchestrator.offers import Offer
-from orchestrator.run import (
-    AttemptEnd,
-    AttemptRecord,
-    Candidate,
-    Collected,
-    EndReason,
-    HostRecord,
-    Outcome,
-    OutcomeStatus,
-    RunRecord,
-    StopRequest,
-)
-from remote_job.result import Heartbeat, TrainingResult
+from orchestrator.run import AttemptEnd, EndReason, HostRecord, Outcome, OutcomeStatus, RunRecord
+from orchestrator.seen import AttemptSeen, InstanceSeen, InstanceState, Seen
+
+__all__ = [
+    "MOST_PATIENT_S",
+    "AttemptSeen",
+    "CleanUp",
+    "CloseAttempt",
+    "Collect",
+    "Done",
+    "Finish",
+    "InstanceSeen",
+    "InstanceState",
+    "Launch",
+    "OpenAttempt",
+    "Publish",
+    "RecordHost",
+    "Seen",
+    "Step",
+    "Terminate",
+    "Train",
+    "Wait",
+    "next_step",
+]
 
 HEARTBEAT_LOST_S = 600.0
 """A running instance that says nothing for this long is given up: it uploads every 15 s, and a store that is
@@ -33,11 +43,11 @@ START_LIMIT_S = 1200.0
 LAUNCH_LIMIT_S = 300.0
 """How long a launch may be repeated under its token. Past it the token could start a second instance."""
 
-REFUSAL_LASTS_S = 1200.0
-"""Capacity comes back; a refused offer is asked again after this."""
+VISIBLE_S = 90.0
+"""So long may an instance that was launched be missing from what EC2 describes."""
 
-RECLAIMS_BEFORE_ON_DEMAND = 2
-"""So often may a run be reclaimed before on-demand offers come first."""
+POWER_OFF_S = 600.0
+"""An instance whose job has ended powers itself off after this (`infra.instance_job.JobOptions`)."""
 
 START_TRIES = 2
 """So many instances in a row may fail to become ready or to start the training: a broken one is replaced once."""
@@ -46,54 +56,10 @@ WATCH_S = 240.0
 """Between two looks at a training on an instance. Whoever follows it comes back at once when it ends or falls
 silent, so this only bounds what asking costs: 15 times an hour."""
 
+TRAINING = "the instance is training"
 STARTING_POLL_S = 1.0
 ENDING_POLL_S = 3.0
 MOST_PATIENT_S = 60.0
-
-InstanceState = Literal["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]
-
-
-@dataclass(frozen=True, slots=True)
-class InstanceSeen:
-    """An instance that bears the run's tag. `reclaimed` is the cloud's own word for why it went."""
-
-    id: str
-    attempt: int | None
-    state: InstanceState
-    reclaimed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptSeen:
-    """What the journal and the instance say of an attempt."""
-
-    record: AttemptRecord
-    host: HostRecord | None = None
-    heartbeat: Heartbeat | None = None
-    end: AttemptEnd | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """Everything that the decision rests on, observed at `now` (Unix seconds).
-
-    `me` is this driver; `driver` another one whose lease is live. `attempts` are in order of their numbers.
-    `leftovers` names what the run still has beside instances: security groups, schedules, loose volumes.
-    """
-
-    now: float
-    me: str
-    driver: str | None = None
-    outcome: Outcome | None = None
-    published: bool = False
-    result: TrainingResult | None = None
-    collected: Collected | None = None
-    attempts: tuple[AttemptSeen, ...] = ()
-    instances: tuple[InstanceSeen, ...] = ()
-    leftovers: tuple[str, ...] = ()
-    epochs_completed: int = 0
-    stop: StopRequest | None = None
-    spent_usd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +79,14 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class RecordHost:
+    """Journal the instance of an attempt whose launch nobody could journal: it has to be paid, too."""
+
+    number: int
+    host: HostRecord
+
+
+@dataclass(frozen=True, slots=True)
 class Train:
     """See that the attempt's training runs: to its end here, started and left running on an instance."""
 
@@ -121,11 +95,12 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class CloseAttempt:
-    """Journal how an attempt ended."""
+    """Journal how an attempt ended; `at` is when its instance did, where that is known, in Unix seconds."""
 
     number: int
     reason: EndReason
     message: str
+    at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +154,7 @@ class Done:
 Step = (
     OpenAttempt
     | Launch
+    | RecordHost
     | Train
     | CloseAttempt
     | Collect
@@ -197,6 +173,9 @@ def next_step(run: RunRecord, seen: Seen) -> Step:
         return _clear(seen, "the run is over") or Done(seen.outcome)
     if seen.driver is not None:
         return Wait(_patience(seen.now - run.created_at), f"{seen.driver} drives this run")
+    unbooked = _unbooked(seen)
+    if unbooked is not None:
+        return unbooked
     if seen.published:
         return _close_down(seen, Finish("published", ""), "finished", "the model is published")
     if seen.result is not None:
@@ -204,22 +183,22 @@ def next_step(run: RunRecord, seen: Seen) -> Step:
     ending = _ending(run, seen)
     if ending is not None:
         return ending
-    current = _current(seen)
+    current = seen.current
     if current is None:
         return _clear(seen, "its attempt has ended") or _open_next(run, seen)
-    stray = tuple(i.id for i in _live(seen) if i.attempt != current.record.number)
+    stray = tuple(i.id for i in seen.live if i.attempt != current.record.number)
     if stray:
         return Terminate(stray, "it belongs to no open attempt")
     if current.record.offer.where == "cpu":
         return _train_here(seen, current)
-    return _train_there(seen, current)
+    return _train_there(run, seen, current)
 
 
 def _bring_home(seen: Seen) -> Step:
     """A result is staged: verify it, let go of what costs money, publish."""
     if seen.collected is None:
         return Collect()
-    live = _live(seen)
+    live = seen.live
     if live:
         return Terminate(tuple(i.id for i in live), "the result is in the store")
     return Publish()
@@ -235,14 +214,40 @@ def _ending(run: RunRecord, seen: Seen) -> Step | None:
     failed = next((a.end for a in reversed(seen.attempts) if a.end and a.end.reason == "failed"), None)
     if failed is not None:
         return _close_down(seen, Finish("failed", failed.message), "failed", failed.message)
-    current = _current(seen)
+    current = seen.current
     if current is not None and current.heartbeat is not None and current.heartbeat.state == "failed":
         message = current.heartbeat.message or "the training failed; its log says why"
         return _close_down(seen, Finish("failed", message), "failed", message)
-    if seen.spent_usd >= run.max_cost_usd > 0:
+    if seen.spent_usd >= run.max_cost_usd > 0 and not _is_gone(seen):
         message = f"max-cost-usd is used up (${seen.spent_usd:.2f} of ${run.max_cost_usd:.2f})"
         return _close_down(seen, Finish("failed", message), "expired", message)
-    return None
+    return _overrunning(run, seen)
+
+
+def _overrunning(run: RunRecord, seen: Seen) -> Step | None:
+    """Say early that money or time will not do, and do what the configuration says."""
+    last = seen.attempts[-1] if seen.attempts else None
+    if last is None or run.on_overrun == "continue" or last.record.offer.where != "ec2":
+        return None
+    if last.end is not None:
+        if last.end.reason != "overrun" or next(fitting(run, seen), None) is not None:
+            return None
+        return _close_down(seen, Finish("failed", last.end.message), "overrun", last.end.message)
+    if last.heartbeat is None or last.heartbeat.state != "training":
+        return None
+    why = overrun(run, seen, last)
+    if why is None:
+        return None
+    better = next(fitting(run, seen), None) if run.on_overrun == "escalate" else None
+    if better is not None:
+        message = f"{why}; {better.offer.name} would make it"
+        return _clear_attempt(seen, last, "overrun", message)
+    kept = (
+        f"{max(seen.epochs_completed, last.heartbeat.epochs_completed)} of {run.spec.epochs} epochs are kept"
+    )
+    advice = f"{why}. {kept}: raise the limit and train again, it carries on from there"
+    finish = Finish("failed", advice)
+    return _close_down(seen, finish, "stopped", advice)
 
 
 def _train_here(seen: Seen, current: AttemptSeen) -> Step:
@@ -251,29 +256,74 @@ def _train_here(seen: Seen, current: AttemptSeen) -> Step:
     return CloseAttempt(current.record.number, "died", "the process that trained is gone")
 
 
-def _train_there(seen: Seen, current: AttemptSeen) -> Step:
+def _train_there(run: RunRecord, seen: Seen, current: AttemptSeen) -> Step:
     """The one attempt that may have an instance: launch it, start it, watch it, or give it up."""
     number = current.record.number
-    mine = tuple(i for i in seen.instances if i.attempt == number)
+    mine = seen.instances_of(number)
     live = tuple(i for i in mine if i.state in {"pending", "running"})
     verdict = _verdict(seen, current, mine)
     if verdict is not None:
-        reason, message = verdict
-        return (
-            Terminate(tuple(i.id for i in live), message) if live else CloseAttempt(number, reason, message)
-        )
+        return _clear_attempt(seen, current, *verdict)
     if current.host is None:
+        if current.record.driver != seen.me and current.heartbeat is None:
+            return Wait(ENDING_POLL_S, "what its driver may have launched is not visible yet")
+        adopted = next((i.host for i in live if i.host is not None), None)
+        if adopted is not None and seen.now - current.record.created_at > LAUNCH_LIMIT_S:
+            return RecordHost(number, adopted)  # the answers keep getting lost, and the token does not last
         # Seen or not: under its token the launch answers with the same instance, and accounting needs the answer.
         return Launch(number)
     if not live:
         return Wait(STARTING_POLL_S, "the instance is not visible yet")
     if current.heartbeat is not None:
-        return Wait(
-            max(ENDING_POLL_S, min(WATCH_S, current.record.expires_at - seen.now)), "the instance is training"
-        )
+        seconds = max(ENDING_POLL_S, min(WATCH_S, current.record.expires_at - seen.now))
+        doubt = overrun(run, seen, current, likely=True)
+        return Wait(seconds, f"it may not make it: {doubt}" if doubt else TRAINING)
     if all(i.state == "pending" for i in live):
         return Wait(STARTING_POLL_S, "the instance is starting")
     return Train(number)
+
+
+def _clear_attempt(seen: Seen, current: AttemptSeen, reason: EndReason, message: str) -> Step:
+    """Let go of an attempt: its instance first, then the journal."""
+    number = current.record.number
+    live = tuple(i.id for i in seen.instances_of(number) if i.state in {"pending", "running"})
+    if live:
+        return Terminate(live, message)
+    return CloseAttempt(number, reason, message, _ended_at(seen, current))
+
+
+def _unbooked(seen: Seen) -> RecordHost | None:
+    """Find an instance that is over and that the journal does not know: a driver died before it could write."""
+    for attempt in seen.attempts:
+        if attempt.host is None:
+            for instance in seen.instances_of(attempt.record.number):
+                if instance.is_ended and instance.host is not None:
+                    return RecordHost(attempt.record.number, instance.host)
+    return None
+
+
+def _is_gone(seen: Seen) -> bool:
+    """Whether the open attempt's instance has ended by itself: until that is journalled, its cost runs on."""
+    current = seen.current
+    if current is None or current.host is None or current.record.offer.where != "ec2":
+        return False
+    mine = seen.instances_of(current.record.number)
+    if not mine:
+        return seen.now - current.host.launched_at > LAUNCH_LIMIT_S
+    return all(i.is_ended for i in mine)
+
+
+def _ended_at(seen: Seen, current: AttemptSeen) -> float | None:
+    """When an attempt's instance ended, as far as that can be told; None for now."""
+    mine = seen.instances_of(current.record.number)
+    ends = [i.ended_at for i in mine]
+    if mine and all(i.is_ended for i in mine) and None not in ends:
+        return max(end for end in ends if end is not None)
+    if not mine and _is_gone(seen):
+        # EC2 has forgotten it. It powers itself off when its time is up, and when its job has ended.
+        spoke = current.heartbeat.time if current.heartbeat is not None else seen.now
+        return min(seen.now, current.record.expires_at, spoke + HEARTBEAT_LOST_S + POWER_OFF_S)
+    return None
 
 
 def _patience(age: float) -> float:
@@ -295,7 +345,9 @@ def _verdict(
         return "reclaimed", beat.message or "the training was interrupted"
     if beat is not None and seen.now - beat.time > HEARTBEAT_LOST_S:
         return "died", f"silent for {(seen.now - beat.time) / 60:.0f} min"
-    if beat is None and current.record.driver != seen.me:
+    launched = current.host.launched_at if current.host is not None else current.record.created_at
+    visible = bool(mine) or seen.now - launched > VISIBLE_S
+    if beat is None and current.record.driver != seen.me and visible:
         return "orphaned", "its driver died with the SSH keys before the training began"
     if beat is None and age > START_LIMIT_S:
         return "died", f"no sign of life {age / 60:.0f} min after it was opened"
@@ -315,22 +367,34 @@ def _close_down(seen: Seen, finish: Finish, reason: EndReason, message: str) -> 
     clear = _clear(seen, message)
     if clear is not None:
         return clear
-    current = _current(seen)
+    current = seen.current
     if current is not None:
-        return CloseAttempt(current.record.number, reason, message)
+        return CloseAttempt(current.record.number, reason, message, _ended_at(seen, current))
     return finish
 
 
 def _clear(seen: Seen, reason: str) -> Step | None:
     """Whatever of the run still costs money or lies about; None when there is nothing."""
-    live = _live(seen)
+    live = seen.live
     if live:
         return Terminate(tuple(i.id for i in live), reason)
     if any(i.state == "shutting-down" for i in seen.instances):
         return Wait(ENDING_POLL_S, "an instance is shutting down")
+    if any(_may_appear(seen, attempt) for attempt in seen.attempts):
+        return Wait(ENDING_POLL_S, "an instance may have been launched that EC2 does not show yet")
     if seen.leftovers:
         return CleanUp(seen.leftovers)
     return None
+
+
+def _may_appear(seen: Seen, attempt: AttemptSeen) -> bool:
+    """Whether an attempt may have an instance that is not described yet: EC2's answers lag behind its deeds."""
+    if attempt.record.offer.where != "ec2" or seen.instances_of(attempt.record.number):
+        return False
+    if attempt.host is not None:
+        return seen.now - attempt.host.launched_at < VISIBLE_S
+    refused = attempt.end is not None and attempt.end.reason == "refused"
+    return not refused and seen.now - attempt.record.created_at < VISIBLE_S
 
 
 def _open_next(run: RunRecord, seen: Seen) -> Step:
@@ -340,47 +404,20 @@ def _open_next(run: RunRecord, seen: Seen) -> Step:
     stillborn = _stillborn_attempts(seen)
     if len(stillborn) >= START_TRIES:
         return Finish("failed", f"{len(stillborn)} instances in a row never trained: {stillborn[-1].message}")
-    chosen = next(_fitting(run, seen), None)
+    chosen = next(fitting(run, seen), None)
     number = len(seen.attempts) + 1
     if chosen is not None:
         return OpenAttempt(number, chosen.offer, _expiry(run, seen, chosen.offer))
-    if any(not a.quota for a in _fresh_refusals(seen)) and not _all_unfit(run, seen):
+    if any(not a.quota for a in fresh_refusals(seen)) and not _all_unfit(run, seen):
         return Wait(60.0, "every offer was refused a moment ago")
     refusals = [a.end for a in seen.attempts if a.end is not None and a.end.reason == "refused"]
     last = f"; the last refusal: {refusals[-1].message}" if refusals else ""
-    return Finish("failed", f"no offer is left that fits the deadline and max-cost-usd{last}")
-
-
-def _fitting(run: RunRecord, seen: Seen) -> Iterator[Candidate]:
-    """Yield the candidates worth an attempt now, the best first."""
-    refused = {_place(e.record.offer) for e in seen.attempts if e.end in _fresh_refusals(seen)}
-    quota = {_quota_of(e.record.offer) for e in seen.attempts if e.end is not None and e.end.quota}
-    reclaims = sum(1 for a in seen.attempts if a.end is not None and a.end.reason == "reclaimed")
-    candidates = sorted(
-        run.candidates,
-        key=lambda c: reclaims >= RECLAIMS_BEFORE_ON_DEMAND and c.offer.market == "spot",
-    )
-    for candidate in candidates:
-        offer = candidate.offer
-        if offer.where == "ec2" and (_place(offer) in refused or _quota_of(offer) in quota):
-            continue
-        if _fits(run, seen, candidate):
-            yield candidate
-
-
-def _fits(run: RunRecord, seen: Seen, candidate: Candidate) -> bool:
-    """Whether what is left of the training fits what is left of time and money."""
-    if run.forced and candidate.offer.where == "cpu":
-        return True
-    left = 1.0 - min(1.0, seen.epochs_completed / run.spec.epochs)
-    seconds = candidate.seconds.high * left
-    cost = seconds / 3600 * candidate.offer.usd_per_hour
-    in_time = run.forced or seen.now + seconds <= run.deadline_at
-    return in_time and seen.spent_usd + cost <= run.max_cost_usd
+    kept = f"; {seen.epochs_completed} of {run.spec.epochs} epochs are kept" if seen.epochs_completed else ""
+    return Finish("failed", f"no offer is left that fits the deadline and max-cost-usd{last}{kept}")
 
 
 def _all_unfit(run: RunRecord, seen: Seen) -> bool:
-    return not any(_fits(run, seen, candidate) for candidate in run.candidates)
+    return not any(fits(run, seen, candidate) for candidate in run.candidates)
 
 
 def _expiry(run: RunRecord, seen: Seen, offer: Offer) -> float:
@@ -389,11 +426,6 @@ def _expiry(run: RunRecord, seen: Seen, offer: Offer) -> float:
         return run.deadline_at
     affordable = (run.max_cost_usd - seen.spent_usd) / offer.usd_per_hour * 3600
     return min(run.deadline_at, seen.now + affordable)
-
-
-def _fresh_refusals(seen: Seen) -> list[AttemptEnd]:
-    ends = [a.end for a in seen.attempts if a.end is not None and a.end.reason == "refused"]
-    return [e for e in ends if seen.now - e.at < REFUSAL_LASTS_S]
 
 
 def _fruitless_attempts(seen: Seen) -> int:
@@ -419,21 +451,3 @@ def _stillborn_attempts(seen: Seen) -> list[AttemptEnd]:
             break
         ends.insert(0, end)
     return ends
-
-
-def _place(offer: Offer) -> tuple[str | None, ...]:
-    return offer.where, offer.instance_type, offer.region, offer.zone, offer.market
-
-
-def _quota_of(offer: Offer) -> tuple[str | None, ...]:
-    """What shares one quota: each region has its own for each market."""
-    return offer.region, offer.market
-
-
-def _current(seen: Seen) -> AttemptSeen | None:
-    last = seen.attempts[-1] if seen.attempts else None
-    return last if last is not None and last.end is None else None
-
-
-def _live(seen: Seen) -> tuple[InstanceSeen, ...]:
-    return tuple(i for i in seen.instances if i.state not in {"shutting-down", "terminated"})

@@ -102,9 +102,12 @@ class HostRecord(Wire):
     volume_gib: int
 
 
-EndReason = Literal["finished", "refused", "reclaimed", "died", "failed", "stopped", "expired", "orphaned"]
+EndReason = Literal[
+    "finished", "refused", "reclaimed", "died", "failed", "stopped", "expired", "orphaned", "overrun"
+]
 """`refused`: no instance came; `died`: the heartbeat stopped; `orphaned`: its driver died with the keys before the
-training began; `failed`: the training itself said no, and would again."""
+training began; `failed`: the training itself said no, and would again; `overrun`: too slow for the limits, and another
+offer would make it."""
 
 
 class AttemptEnd(Wire):

@@ -112,8 +112,15 @@ class RentedTraining:
             else:
                 self._empty_since.pop(region, None)
         return tuple(
-            InstanceSeen(i.id, i.attempt or None, i.state, i.reclaimed)  # type: ignore[arg-type]  # EC2's own words
-            for _, i in self._found.values()
+            InstanceSeen(
+                id=i.id,
+                attempt=i.attempt or None,
+                state=i.state,  # type: ignore[arg-type]  # EC2's own words
+                reclaimed=i.reclaimed,
+                host=self._host(i, region),
+                ended_at=i.ended_at.timestamp() if i.ended_at else None,
+            )
+            for region, i in self._found.values()
         )
 
     def leftovers(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[str, ...]:
@@ -139,6 +146,10 @@ class RentedTraining:
         if self.staging is not None and not self._staged:
             self.staging.stage(run)
             self._staged = True
+            if self.renew() is not None:
+                # Staging took longer than the lease lasts, and somebody else drives now: leave the launch to them.
+                self.console.note("another driver has taken the run over")
+                return None
         ec2 = self._ec2(region)
         try:
             instance = self._launched(ec2, run, attempt)
@@ -154,15 +165,7 @@ class RentedTraining:
         self._found[instance.id] = region, instance
         self.console.note(f"{instance.id} in {instance.zone}, {offer.instance_type} ({instance.market})")
         self._schedule(run, attempt, instance.id, region)
-        return HostRecord(
-            instance_id=instance.id,
-            address=instance.public_ip,
-            launched_at=instance.launch_time.timestamp(),
-            market=instance.market,
-            zone=instance.zone,
-            region=region,
-            volume_gib=self._volume_gib(self._image(region)),
-        )
+        return self._host(instance, region)
 
     def train(self, run: RunRecord, attempt: AttemptSeen) -> tuple[EndReason, str] | None:
         """See `Cloud`."""
@@ -311,6 +314,19 @@ class RentedTraining:
             volume_gib=self._volume_gib(image),
             instance_profile=self.settings.instance_profile,
             store=mark,
+        )
+
+    def _host(self, instance: Instance, region: str) -> HostRecord:
+        """Return what the journal keeps of an instance; the image's size counts where it was looked up."""
+        image = self._images.get(region)
+        return HostRecord(
+            instance_id=instance.id,
+            address=instance.public_ip,
+            launched_at=instance.launch_time.timestamp(),
+            market=instance.market,
+            zone=instance.zone,
+            region=region,
+            volume_gib=self._volume_gib(image) if image else self.settings.volume_gib,
         )
 
     def _volume_gib(self, image: Image) -> int:

@@ -212,10 +212,10 @@ CASES = {
     "no new attempt before the old instance is gone": (
         run_of(), Seen(NOW, ME, attempts=(attempt(end=ended(1, "reclaimed")),), instances=(ENDING,)),
         Wait(3.0, "an instance is shutting down")),
-    "after a reclaim the next attempt goes on": (
+    "after a reclaim the next attempt goes on, elsewhere": (
         run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(T0, epochs=3), end=ended(1, "reclaimed")),),
                        epochs_completed=3, instances=(GONE,)),
-        OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
+        OpenAttempt(2, SPOT_B.offer, T0 + 100 + 18000)),
     "a refused zone is passed over": (
         run_of(), Seen(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
         OpenAttempt(2, SPOT_B.offer, T0 + 100 + 18000)),
