@@ -33,7 +33,8 @@ def _started(pid: int) -> str | None:
     """Return the kernel's start time of a process, None where there is no such process, "" where unknown."""
     try:
         # The command's name, in parentheses, may hold spaces; the start time is the 20th field after it.
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]  # dead, and nobody has buried it yet
     except OSError:
         pass
     try:

@@ -245,6 +245,11 @@ class SimulatedCloud:
         self._say("fault", instance_id, "full disk")
         self.compute.find(instance_id).host.full_disk()
 
+    def kill_ssh(self, instance_id: str) -> None:
+        """Let an instance's SSH server and every session of it die; what runs without a session runs on."""
+        self._say("fault", instance_id, "SSH server dead")
+        self.compute.find(instance_id).host.kill_ssh()
+
     def cut(self, instance_id: str) -> None:
         """Cut an instance's network silently: SSH and its own calls to the API."""
         self._say("fault", instance_id, "network cut")

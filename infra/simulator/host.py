@@ -292,6 +292,19 @@ class Machine:
             except (OSError, ValueError):
                 continue
 
+    def kill_ssh(self) -> None:
+        """End the SSH server, whichever it is, and its sessions."""
+        marks = (
+            str(self.folder / "ssh" / "sshd_config").encode(),
+            b"infra.simulator.ssh_server",
+            b"sshd:",
+            b"sshd-session:",
+        )
+        for pid in self.processes():
+            with contextlib.suppress(OSError):
+                if any(mark in Path(f"/proc/{pid}/cmdline").read_bytes() for mark in marks):
+                    os.kill(pid, signal.SIGKILL)
+
     def processes(self) -> list[int]:
         """Every process of the instance but its first."""
         first = {*self._init(), *([self._process.pid] if self._process else [])}

@@ -1,4 +1,4 @@
-"""Commands that keep watch: tend."""
+"""Commands against leaks and losses: tend, drill."""
 
 import sys
 from pathlib import Path
@@ -49,4 +49,37 @@ def tend(
         sys.exit(1)
 
 
-COMMANDS = (tend,)
+@click.command()
+@json_option
+@click.option("--only", multiple=True, metavar="FAULT", help="Only this fault; may be repeated.")
+@click.option("--jobs", type=click.IntRange(1, 8), default=2, help="How many faults at a time; by default 2.")
+def drill(only: tuple[str, ...], jobs: int, *, as_json: bool) -> None:
+    """Make everything go wrong that this tool promises to survive, and show that it does.
+
+    Each fault gets a simulated cloud, a store and a small training of its own: nothing is spent, and your own
+    configuration is not touched. Exit code 1 where anything was leaked or lost. See docs/drill.md.
+    """
+    try:
+        from orchestrator import drill as drilling
+        from orchestrator.drill_stage import DrillError
+    except ImportError as error:
+        raise click.UsageError(
+            f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
+        ) from error
+
+    def tell(one: "drilling.Survived") -> None:
+        click.echo(f"{one.name}: {one.outcome} ({one.seconds:.1f} s)", err=True)
+
+    try:
+        report = drilling.drill(only, jobs=jobs, tell=tell)
+    except DrillError as error:
+        raise click.UsageError(str(error)) from error
+    if as_json:
+        print_json(report.json())
+    else:
+        click.echo(report.text())
+    if not report.green:
+        sys.exit(1)
+
+
+COMMANDS = (tend, drill)

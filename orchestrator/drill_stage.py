@@ -1,0 +1,302 @@
+"""Where one fault of a drill happens: a simulated cloud, a project and a store of its own, and real processes."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from dataset.sample import generate
+from infra.object_store import ObjectStore, StoreError, open_store
+from orchestrator import registry
+from orchestrator.journal import Journal
+from orchestrator.reporting import events_of
+from orchestrator.run import RunRecord
+
+if TYPE_CHECKING:
+    from infra.simulator.cloud import SimulatedCloud
+
+T = TypeVar("T")
+
+HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "GITHUB_REPOSITORY")
+"""Variables that would lead a process of the drill somewhere else."""
+
+POLL_S = 0.1
+EPOCH = re.compile(r"^\s*epoch \d+/\d+ ")
+
+TRAINING = '''\
+"""A training that needs no torch: it takes PACE seconds an epoch and can be interrupted at any time."""
+
+import time
+
+from remote_job.entrypoint import Trained
+
+TRACE = {trace!r}
+PACE = {pace!r}
+
+
+def main(context):
+    """Train."""
+    model = context.output / "model.bin"
+    for epoch in range(context.epochs_completed + 1, context.spec.epochs + 1):
+        until = time.monotonic() + PACE
+        while time.monotonic() < until:
+            if context.interrupted():
+                return None
+            time.sleep(0.02)
+        with open(TRACE, "a") as trace:
+            trace.write(f"{{epoch}}\\n")
+        context.progress(epoch=epoch, batch=1, batches=1)
+        context.epoch(epoch, metrics={{"score": epoch / context.spec.epochs}}, losses={{"loss": 1 / epoch}})
+        model.write_text(f"trained for {{epoch}} epochs")
+        context.checkpoint(model, epochs_completed=epoch)
+    return Trained(model, {{"score": 1.0}})
+'''
+
+OWN = """entrypoint = "drill_training:main"
+epochs = {epochs}
+image-size = 64
+batch = 8"""
+
+YOLO = """model = "yolov8n.yaml"
+epochs = {epochs}
+image-size = 64
+batch = 8
+hyperparameters = {{plots = false, mosaic = 0.0}}"""
+
+CONFIGURATION = """\
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+[training]
+{training}
+[store]
+url = "{store}"
+[ec2]
+regions = ["us-east-1"]
+instance-types = ["g4dn.xlarge"]
+"""
+
+
+class DrillError(Exception):
+    """A drill could not be held, or what should have happened by now has not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How big the training is: `epochs`, `seconds` each; `real` for Ultralytics', which takes what it takes."""
+
+    epochs: int = 4
+    seconds: float = 1.0
+    real: bool = False
+
+
+class Command:
+    """An `offload` command at work; each line that it says is kept with its time."""
+
+    def __init__(self, arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> None:
+        self.lines: list[tuple[float, str]] = []
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli", *arguments],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None  # noqa: S101 - it is a pipe, see above
+        with self.process.stdout as output:
+            for line in output:
+                self.lines.append((time.time(), line.rstrip()))
+
+    def wait(self, seconds: float) -> int:
+        """Return its exit code. Raises DrillError where it takes too long."""
+        try:
+            code = self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise DrillError(f"no end after {seconds:.0f} s; it said last: {self.last_words()}") from None
+        self._reader.join(5)
+        return code
+
+    def last_words(self) -> str:
+        """Return the end of what it said."""
+        return " / ".join(line.strip() for _, line in self.lines[-3:])
+
+    def tell(self, number: signal.Signals) -> float:
+        """Send a signal, as GitHub does: to this process only; return when, Unix seconds."""
+        at = time.time()
+        self.process.send_signal(number)
+        return at
+
+    def epoch_after(self, at: float) -> float | None:
+        """Return when it next told of an epoch."""
+        return next((when for when, line in self.lines if when > at and EPOCH.match(line)), None)
+
+    def end(self) -> None:
+        """End it and what it started, if it still runs."""
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self._reader.join(5)
+
+
+@dataclass
+class Stage:
+    """A context manager."""
+
+    name: str
+    cloud: "SimulatedCloud"
+    pace: Pace = field(default_factory=Pace)
+    patience: float = 120.0
+    """Seconds for anything that should happen."""
+    _commands: list[Command] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        """Draw the dataset, write the project, make the bucket."""
+        self.folder = Path(tempfile.mkdtemp(prefix="offload-drill-"))
+        self.project = self.folder / "project"
+        self.project.mkdir()
+        generate(self.project / "shapes", images=12, size=64)
+        self._trace = self.folder / "trace"
+        (self.project / "drill_training.py").write_text(
+            TRAINING.format(trace=str(self._trace), pace=self.pace.seconds)
+        )
+        training = (YOLO if self.pace.real else OWN).format(epochs=self.pace.epochs)
+        bucket = f"drill-{self.name}"
+        self.cloud.client("s3").create_bucket(Bucket=bucket)
+        (self.project / "offload.toml").write_text(
+            CONFIGURATION.format(training=training, store=f"s3://{bucket}")
+        )
+        self.store: ObjectStore = open_store(f"s3://{bucket}", endpoint_url=self.cloud.url)
+        self.journal = Journal(self.store)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End every command and remove the project."""
+        for command in self._commands:
+            command.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------- commands
+
+    def start(self, *arguments: str, elsewhere: bool = False) -> Command:
+        """Start a command in the project; `elsewhere`, on a machine that has nothing but the configuration."""
+        folder = self.project
+        if elsewhere:
+            folder = Path(tempfile.mkdtemp(prefix="elsewhere-", dir=self.folder))
+            shutil.copy(self.project / "offload.toml", folder)
+        kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+        command = Command(arguments, folder, kept | self.cloud.environment() | {"CI": "true"})
+        self._commands.append(command)
+        return command
+
+    def train(self) -> Command:
+        """Start the training on an instance."""
+        return self.start("train", "--on", "ec2", "--no-calibrate")
+
+    def run_to_end(self, command: Command) -> None:
+        """Wait for a command that should succeed. Raises DrillError where it does not."""
+        code = command.wait(self.patience)
+        if code != 0:
+            raise DrillError(f"exit code {code}: {command.last_words()}")
+
+    # ------------------------------------------------------------------------------------- watching
+
+    def until(self, what: str, condition: Callable[[], T | None], command: Command | None = None) -> T:
+        """Poll until something is there. Raises DrillError where it does not come, or the command ends first."""
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                found = condition()
+            except StoreError:  # a fault may hit the one who watches, too
+                found = None
+            if found is not None and found is not False:
+                return found
+            if command is not None and command.process.poll() is not None:
+                raise DrillError(f"the command ended before {what}: {command.last_words()}")
+            if time.monotonic() > end:
+                raise DrillError(f"{what}: not within {self.patience:.0f} s")
+            time.sleep(POLL_S)
+
+    def epochs(self) -> list[int]:
+        """Return every epoch that was trained, in order, over all attempts."""
+        if not self.pace.real:
+            return [int(line) for line in self._trace.read_text().split()] if self._trace.exists() else []
+        run = self.run()
+        if run is None:
+            return []
+        numbers = [attempt.record.number for attempt in self.journal.attempts(run.id)]
+        events = [event for number in numbers for event in events_of(self.store, run.id, number)]
+        return [event.epoch for event in events if event.event == "epoch" and event.epoch]
+
+    def trained_at(self, attempt: int) -> float:
+        """Return when an attempt's first epoch was complete, or the run published where it trained none."""
+        run = self.run()
+        events = events_of(self.store, run.id, attempt) if run else ()
+        first = next((event.time for event in events if event.event == "epoch"), None)
+        return first or self.published_at() or time.time()
+
+    def has_trained(self, epochs: int) -> Callable[[], bool]:
+        """Return a condition: so many epochs have been trained."""
+        return lambda: len(self.epochs()) >= epochs
+
+    def run(self) -> RunRecord | None:
+        """Return the one run, None while there is none."""
+        name = next(self.journal.run_ids(), None)
+        return self.journal.run(name) if name else None
+
+    def result_is_there(self) -> bool:
+        """Whether the training has put its result into the store."""
+        run = self.run()
+        return run is not None and self.journal.result(run.id) is not None
+
+    def published_at(self) -> float | None:
+        """Return when the run was published whole, None where it is not."""
+        run = self.run()
+        if run is None:
+            return None
+        outcome, manifest = self.journal.outcome(run.id), registry.manifest_of(self.store, run.version)
+        if outcome is None or outcome.status != "published" or manifest is None:
+            return None
+        return outcome.at if manifest.epochs_completed == self.pace.epochs else None
+
+    def repeated(self) -> int:
+        """Return how many epochs were trained more than once."""
+        return sum(count - 1 for count in Counter(self.epochs()).values())
+
+    def struck_at(self) -> float | None:
+        """Return when the first fault struck, Unix seconds."""
+        return next((e.time for e in self.cloud.events if e.kind == "fault" and e.subject != "armed"), None)
+
+    def quiet_at(self, since: float) -> float:
+        """Return when the last instance began to go down after `since`."""
+        ends = [
+            e.time
+            for e in self.cloud.events
+            if e.kind == "state" and e.text.startswith("shutting-down") and e.time >= since
+        ]
+        return max(ends, default=since)
+
+    def left(self) -> int:
+        """Return how many things are left in the cloud, when nothing is on its way any more."""
+        self.cloud.settle()
+        left = self.cloud.leftovers()
+        return len(left.instances) + len(left.volumes) + len(left.security_groups) + len(left.schedules)
