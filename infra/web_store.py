@@ -29,7 +29,7 @@ CHUNK = 1 << 20
 class _Redirect(urllib.request.HTTPRedirectHandler):
     """Follows a redirect, but not from a safe connection to one that anybody on the way can change."""
 
-    def redirect_request(  # noqa: PLR0917 - the signature is urllib's
+    def redirect_request(
         self,
         req: urllib.request.Request,
         fp: IO[bytes],
