@@ -1,0 +1,210 @@
+"""The main job, from the command line: plan, train, publish, skip, resume; on both kinds of store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from dataset.sample import generate
+from orchestrator import registry
+from orchestrator.api import load_settings, store_of
+
+pytestmark = pytest.mark.training
+
+EPOCHS = 4
+CONFIGURATION = """
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+[training]
+epochs = 4
+image-size = 64
+batch = 8
+hyperparameters = {plots = false, workers = 0}
+"""
+
+
+BOTH = pytest.mark.parametrize("project", ["folder", "s3"], indirect=True)
+"""For what the kind of store could break; the rest is tried on a folder."""
+
+
+@pytest.fixture
+def project(request, tmp_path):
+    """Return a project with a small dataset, and a store that is a folder or a bucket over HTTP."""
+    generate(tmp_path / "shapes", images=24, size=64)
+    store = ""
+    if getattr(request, "param", "folder") == "s3":
+        bucket = request.getfixturevalue("bucket")
+        store = f'[store]\nurl = "s3://{bucket}/project"\n'
+    (tmp_path / "offload.toml").write_text(CONFIGURATION + store)
+    return tmp_path
+
+
+def offload(project, *arguments, check=True):
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def train(project, *arguments):
+    return json.loads(offload(project, "train", "--on", "cpu", "--json", *arguments).stdout)
+
+
+def start_training(project):
+    return subprocess.Popen(
+        [sys.executable, "-m", "orchestrator.cli", "train", "--on", "cpu"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def wait_until_trained(project, epoch, process):
+    """Wait until an epoch is complete, so that the next one is under way."""
+    give_up = time.monotonic() + 240
+    while time.monotonic() < give_up:
+        if epoch in trained_epochs(project):
+            return
+        assert process.poll() is None, "the training ended before the epoch"
+        time.sleep(0.02)
+    pytest.fail(f"epoch {epoch} was never completed")
+
+
+def kill(process, project, *, training):
+    """SIGKILL the driver, and the training that it started too if asked."""
+    if process.poll() is None:
+        if training:
+            (beat,) = project.glob(".offload/work/*/heartbeat.json")
+            os.kill(json.loads(beat.read_text())["pid"], signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def trained_epochs(project):
+    """Return the epochs that trainings completed on this machine, in order."""
+    events = [
+        json.loads(line)
+        for path in project.glob(".offload/work/*/progress.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    return [event["epoch"] for event in events if event["event"] == "epoch"]
+
+
+@BOTH
+def test_it_plans_trains_publishes_skips_and_pulls(project):
+    plan = json.loads(offload(project, "plan", "--no-calibrate", "--json").stdout)
+    assert plan["decision"]["where"] == "cpu"
+    assert plan["already_trained"] is None
+
+    first = train(project)
+    assert first["status"] == "trained"
+    assert first["training_key"] == plan["training_key"]
+    assert first["version"] == plan["training_key"][:16]
+
+    again = train(project)
+    assert (again["status"], again["version"], again["sha256"]) == (
+        "already_trained",
+        first["version"],
+        first["sha256"],
+    )
+
+    listing = json.loads(offload(project, "models", "--json").stdout)
+    assert listing["stable"] == first["version"]
+    assert [v["sha256"] for v in listing["versions"]] == [first["sha256"]]
+
+    pulled = json.loads(offload(project, "pull", "app", "--json").stdout)
+    assert pulled["sha256"] == first["sha256"]
+    assert Path(project, pulled["path"]).stat().st_size > 1_000_000
+    assert json.loads(offload(project, "plan", "--no-calibrate", "--json").stdout)["already_trained"]
+
+
+def test_a_changed_dataset_is_trained_anew_and_reverting_it_moves_stable_back(project):
+    settings = ("--set", "training.epochs=1")
+    first = train(project, *settings)
+    extra = project / "shapes" / "zzz.png"
+    image = min((project / "shapes").glob("*.png"))
+    extra.write_bytes(image.read_bytes() + b"\0")
+    label = image.with_suffix(".txt")
+    extra.with_suffix(".txt").write_text(label.read_text())
+    second = train(project, *settings)
+    assert second["version"] != first["version"]
+    extra.unlink()
+    extra.with_suffix(".txt").unlink()
+    back = train(project, *settings)
+    assert (back["status"], back["version"], back["stable_moved"]) == (
+        "already_trained",
+        first["version"],
+        True,
+    )
+    assert json.loads(offload(project, "models", "--json").stdout)["stable"] == first["version"]
+
+
+@BOTH
+@pytest.mark.parametrize("training", [True, False], ids=["everything", "the-driver-alone"])
+def test_a_killed_training_is_resumed_and_repeats_at_most_the_epoch_it_was_in(project, training):
+    """Where the driver alone is killed, its training must not go on by itself either."""
+    process = start_training(project)
+    try:
+        wait_until_trained(project, 2, process)
+    finally:
+        kill(process, project, training=training)
+    report = train(project)
+    assert report["status"] == "trained"
+    progress = _store(project).read(f"runs/{report['run']}/attempts/2/progress.jsonl")[0]
+    events = [json.loads(line) for line in progress.splitlines()]
+    epochs = [event["epoch"] for event in events if event["event"] == "epoch"]
+    assert sorted(set(epochs)) == list(range(1, EPOCHS + 1))
+    assert len(epochs) <= EPOCHS + 1, "an epoch that was complete was trained again"
+    assert _manifest(project, report)["epochs_completed"] == EPOCHS
+
+
+def test_an_interrupted_training_exits_75_and_carries_on(project):
+    process = start_training(project)
+    try:
+        wait_until_trained(project, 1, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 75
+    finally:
+        kill(process, project, training=True)
+    assert len(trained_epochs(project)) < EPOCHS
+    report = train(project)
+    assert _manifest(project, report)["epochs_completed"] == EPOCHS
+
+
+def test_two_drivers_at_once_train_once(project):
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-m", "orchestrator.cli", "train", "--on", "cpu", "--json"],
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    reports = [json.loads(p.communicate(timeout=300)[0]) for p in others]
+    assert reports[0]["version"] == reports[1]["version"]
+    assert reports[0]["run"] == reports[1]["run"]
+    assert len(json.loads(offload(project, "models", "--json").stdout)["versions"]) == 1
+
+
+def _store(project):
+    return store_of(load_settings(project, environment={}))
+
+
+def _manifest(project, report):
+    return registry.manifest_of(_store(project), report["version"]).model_dump()
