@@ -52,8 +52,12 @@ def write(trainer: "SteadyTrainer", best: dict[str, Any], path: Path) -> None:
     model = model.to("cpu", memory_format=torch.contiguous_format)
     for parameter in model.parameters():
         parameter.requires_grad = False
-    if hasattr(model, "criterion"):
-        model.criterion = None
+    model.criterion = None
+    if hasattr(model, "end2end"):
+        model.end2end = (
+            trainer.args.nms is False
+        )  # as the validator sets it, for a training that only had to finish
+    _forget_last_shape(model)
     arguments = {name: value for name, value in vars(trainer.args).items() if name in DEFAULT_CFG_DICT}
     arguments |= {
         "data": Path(str(trainer.args.data)).name,
@@ -84,3 +88,10 @@ def write(trainer: "SteadyTrainer", best: dict[str, Any], path: Path) -> None:
         },
         path,
     )
+
+
+def _forget_last_shape(model: torch.nn.Module) -> None:
+    """Drop the anchors that a detection head made for the last images it saw; it makes them anew when it must."""
+    for module in model.modules():
+        if "anchors" in module.__dict__ and "shape" in module.__dict__:
+            module.anchors, module.strides, module.shape = torch.empty(0), torch.empty(0), None

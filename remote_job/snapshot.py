@@ -53,7 +53,7 @@ def capture(trainer: "SteadyTrainer", epochs_completed: int, batches_completed: 
         "history": trainer.history[:epochs_completed],
         "epoch_seconds": trainer.epoch_seconds() if batches_completed else 0.0,
         "speed": {name: switch.on for name, switch in trainer.speed.switches.items()},
-        "random": states.random_state(),
+        "random": (batches_completed and trainer.random_before_validation) or states.random_state(),
         "buffer": states.image_buffer(trainer.train_loader.dataset),
     }
 

@@ -115,6 +115,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self._first_batch = 0
         self._resume_pending = False
         self._finishing = False
+        self.random_before_validation: dict[str, Any] | None = None
         begun = time.perf_counter()
         super().__init__(overrides=overrides)
         self.callbacks["on_val_batch_end"].append(lambda _validator: self._after_validation_batch())
@@ -222,6 +223,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
             self.history.pop()  # the epoch begins again, with a smaller batch or after a NaN
         self.history.append({"epoch": self.epoch + 1, "train": 0.0, "validation": 0.0, "save": 0.0})
         self._batches_done = 0
+        self.random_before_validation = None
         if self._resume_pending:
             self._resume_pending = False
             self._arrive()
@@ -250,7 +252,11 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
             self.tloss = self._to_device(self.restored["tloss"])
             self.loss_items = self._to_device(self.restored["loss_items"])
             self.loss = torch.as_tensor(self.restored["loss"], device=self.device)
+            groups = self.restored["optimizer"]["param_groups"]
+            self.lr = {f"lr/pg{i}": group["lr"] for i, group in enumerate(groups)}
         self.history[-1]["train"] = self.epoch_seconds()
+        # A validation draws random numbers, too, and is repeated as a whole.
+        self.random_before_validation = states.random_state()
 
     def _after_validation_batch(self) -> None:
         if not self.bench.interruption.requested:

@@ -1,0 +1,92 @@
+"""A few real steps: what they measure, and that they leave nothing behind."""
+
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+from remote_job_case import PATIENCE_S, ROOT, make_spec, make_tree
+
+from dataset.task import Task
+from remote_job.result import Calibration
+from remote_job.spec import SpecError
+
+pytestmark = pytest.mark.filterwarnings("default")  # Ultralytics and torch warn as they like
+
+
+@pytest.fixture(autouse=True)
+def _same_environment():
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return make_tree(tmp_path_factory.mktemp("calibration"))
+
+
+@pytest.mark.parametrize(
+    ("task", "epochs", "close_mosaic", "mosaic", "expected"),
+    [
+        (Task.DETECT, 10, 10, 1.0, (False, True)),
+        (Task.DETECT, 11, 10, 1.0, (True, True)),
+        (Task.DETECT, 3, 0, 1.0, (True, False)),
+        (Task.POSE, 100, 10, 0.0, (False, True)),
+        (Task.CLASSIFY, 100, 10, 1.0, (False, True)),
+    ],
+)
+def test_only_modes_that_the_training_has_are_measured(task, epochs, close_mosaic, mosaic, expected):
+    from remote_job.measurement import modes
+
+    arguments = SimpleNamespace(epochs=epochs, close_mosaic=close_mosaic, mosaic=mosaic)
+    assert modes(task, arguments) == expected
+
+
+@pytest.mark.training
+def test_the_command_prints_one_document_and_nothing_else(tree, tmp_path):
+    spec = make_spec(
+        tree, tmp_path / "output", epochs=20, hyperparameters={"close_mosaic": 10, "plots": True}
+    )
+    (tmp_path / "spec.json").write_text(spec.model_dump_json())
+    done = subprocess.run(
+        [sys.executable, "-m", "remote_job", "--calibrate", str(tmp_path / "spec.json")],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=PATIENCE_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = Calibration.model_validate_json(done.stdout)
+    assert (found.model, found.task, found.image_size, found.batch) == ("yolov8n.yaml", Task.DETECT, 64, 4)
+    assert 0 < found.step_plain < 60
+    assert 0 < found.step_mosaic < 60
+    assert 0 < found.optimizer_step < 60
+    assert 0 < found.validation_per_image < 10
+    assert found.start > 1
+    assert found.contention > 0.5
+    assert 2_900_000 < found.parameters < 3_200_000
+    assert 0.05 < found.gflops < 0.12
+    assert list((tmp_path / "output").iterdir()) == []
+
+
+@pytest.mark.training
+def test_a_classification_is_measured_without_mosaic(tmp_path):
+    from remote_job.calibration import calibrate
+
+    tree = make_tree(tmp_path, Task.CLASSIFY, images=15)
+    found = calibrate(make_spec(tree, tmp_path / "output", epochs=50))
+    assert found.step_mosaic is None
+    assert found.validation_per_image > 0
+
+
+def test_what_cannot_be_trained_cannot_be_measured(tree, tmp_path):
+    from remote_job.calibration import calibrate
+
+    with pytest.raises(SpecError, match="of one's own"):
+        calibrate(make_spec(tree, tmp_path / "output", entrypoint="module:train"))
+    with pytest.raises(SpecError, match="image_size"):
+        calibrate(make_spec(tree, tmp_path / "output", image_size=65))
