@@ -247,7 +247,7 @@ def _overrunning(run: RunRecord, seen: Seen) -> Step | None:
     )
     advice = f"{why}. {kept}: raise the limit and train again, it carries on from there"
     finish = Finish("failed", advice)
-    return _close_down(seen, finish, "stopped", advice)
+    return _close_down(seen, finish, "overrun", advice)
 
 
 def _train_here(seen: Seen, current: AttemptSeen) -> Step:

@@ -19,6 +19,7 @@ from orchestrator.next_step import (
     Launch,
     OpenAttempt,
     Publish,
+    RecordHost,
     Seen,
     Terminate,
     Train,
@@ -114,10 +115,10 @@ def attempt(
     )
 
 
-def beat(at, state="training", epochs=1, message=None):
+def beat(at, state="training", epochs=1, message=None, pace=None):
     return Heartbeat(
         run="abc-1", attempt=1, time=at, pid=1, host="h", boot_id="b", epochs_completed=epochs, epochs=10,
-        state=state, message=message,
+        state=state, message=message, seconds_per_epoch=pace,
     )  # fmt: skip
 
 
@@ -402,3 +403,141 @@ def test_it_is_total_and_never_spends_what_it_should_not(run, seen):
     if isinstance(step, Publish):
         assert seen.result is not None
         assert seen.collected is not None
+
+
+# ----------------------------------------------------------------------- limits while it runs, and the ladder
+
+FASTER = Candidate(
+    offer=replace(gpu_offer("us-east-1a", price=0.6), instance_type="g5.xlarge"),
+    seconds=Interval(200, 300, 600),
+)
+HOST = HostRecord(
+    instance_id="i-1", address=None, launched_at=T0, market="spot", zone="us-east-1a", region="us-east-1", volume_gib=60
+)  # fmt: skip
+
+
+def slow_run(on_overrun, *candidates, **changes):
+    """A run whose epochs, the first two measured, take 2000 s where 60 were estimated; 8 are left."""
+    run = run_of(*candidates, on_overrun=on_overrun, deadline_at=T0 + 7800, **changes)
+    trains = attempt(beat=beat(T0 + 4200, epochs=2, pace=2000.0), expires=T0 + 7800)
+    return run, Seen(T0 + 4200, ME, attempts=(trains,), instances=(RUNNING,), epochs_completed=2)
+
+
+def test_a_run_that_will_not_make_it_says_so_early_and_stops_with_its_checkpoint():
+    run, seen = slow_run("stop")
+    step = next_step(run, seen)
+    assert isinstance(step, Terminate)
+    assert "the 8 epochs that are left take 3 h 39 more" in step.reason
+    assert "limits.deadline ends it in 1 h." in step.reason
+    assert "2 of 10 epochs are kept: raise the limit and train again" in step.reason
+    seen = replace(seen, instances=(GONE,))
+    step = next_step(run, seen)
+    assert isinstance(step, CloseAttempt)
+    assert step.reason == "overrun"
+    seen = replace(seen, attempts=(attempt(beat=beat(T0), end=AttemptEnd(
+        number=1, reason=step.reason, at=T0 + 4300, message=step.message)),))  # fmt: skip
+    assert next_step(run, seen) == Finish("failed", step.message)
+
+
+def test_a_run_that_will_not_make_it_goes_on_to_its_limit_where_that_was_asked_for():
+    run, seen = slow_run("continue")
+    step = next_step(run, seen)
+    assert isinstance(step, Wait)
+    assert step.reason.startswith("it may not make it: the 8 epochs that are left")
+
+
+def test_a_run_that_will_not_make_it_escalates_to_an_offer_that_would():
+    run, seen = slow_run("escalate", SPOT_A, FASTER, ON_DEMAND)
+    step = next_step(run, seen)
+    assert isinstance(step, Terminate)
+    assert "g5.xlarge spot us-east-1a would make it" in step.reason
+    step = next_step(run, replace(seen, instances=(GONE,)))
+    assert isinstance(step, CloseAttempt)
+    closed = replace(
+        seen.attempts[0], end=AttemptEnd(number=1, reason=step.reason, at=T0 + 4300, message=step.message)
+    )
+    step = next_step(run, replace(seen, attempts=(closed,), instances=(GONE,)))
+    assert isinstance(step, OpenAttempt)
+    assert step.offer == FASTER.offer
+
+
+def test_an_escalation_that_nothing_would_help_ends_like_a_stop():
+    """On-demand of the same type is no faster: its epochs were measured."""
+    run, seen = slow_run("escalate", SPOT_A, ON_DEMAND)
+    step = next_step(run, seen)
+    assert isinstance(step, Terminate)
+    assert "raise the limit" in step.reason
+
+
+def test_a_run_on_its_way_to_its_last_cent_names_the_money():
+    run, seen = slow_run("stop")
+    poor = replace(
+        seen.attempts[0], record=seen.attempts[0].record.model_copy(update={"expires_at": T0 + 5000})
+    )
+    step = next_step(run, replace(seen, attempts=(poor,)))
+    assert "max-cost-usd ($1.00) ends it in 13 min" in step.reason
+
+
+def test_slow_epochs_that_still_fit_are_left_alone():
+    run, seen = slow_run("stop")
+    calm = replace(seen.attempts[0], heartbeat=beat(T0 + 4200, epochs=2, pace=300.0))
+    assert next_step(run, replace(seen, attempts=(calm,))) == Wait(240.0, "the instance is training")
+
+
+def test_what_was_measured_on_a_type_decides_whether_it_is_tried_again():
+    run = run_of(SPOT_A, SPOT_B, FASTER, deadline_at=T0 + 10_000)
+    died = attempt(beat=beat(T0 + 4200, epochs=2, pace=2000.0), end=ended(1, "died", T0 + 4200))
+    step = next_step(run, Seen(T0 + 4300, ME, attempts=(died,), instances=(GONE,), epochs_completed=2))
+    assert isinstance(step, OpenAttempt)
+    assert step.offer == FASTER.offer
+
+
+def test_where_a_reclaim_could_not_be_made_good_on_demand_comes_first():
+    run = run_of(SPOT_A, ON_DEMAND, deadline_at=T0 + 1500)
+    assert next_step(run, Seen(T0 + 10, ME)) == OpenAttempt(1, ON_DEMAND.offer, T0 + 1500)
+    assert next_step(run_of(SPOT_A, ON_DEMAND, deadline_at=T0 + 3000), Seen(T0 + 10, ME)) == OpenAttempt(
+        1, SPOT_A.offer, T0 + 3000
+    )
+
+
+def test_the_cpu_is_the_last_rung_where_it_still_fits():
+    refused = [attempt(n, c, host=False, end=ended(n, "refused", NOW, quota=True))
+               for n, c in ((1, SPOT_A), (2, ON_DEMAND))]  # fmt: skip
+    run = run_of(SPOT_A, SPOT_B, ON_DEMAND, CPU)
+    assert next_step(run, Seen(NOW, ME, attempts=tuple(refused))) == OpenAttempt(3, CPU.offer, T0 + 21600)
+    late = run_of(SPOT_A, SPOT_B, ON_DEMAND, CPU, deadline_at=NOW + 1000)
+    assert isinstance(next_step(late, Seen(NOW, ME, attempts=tuple(refused))), Finish)
+
+
+def test_an_instance_whose_driver_died_before_it_could_write_is_accounted_for():
+    seen = Seen(
+        NOW, ME, attempts=(attempt(driver=OTHER, host=False),),
+        instances=(InstanceSeen("i-1", 1, "shutting-down", host=HOST, ended_at=NOW - 3),),
+    )  # fmt: skip
+    assert next_step(run_of(), seen) == RecordHost(1, HOST)
+    booked = replace(seen, attempts=(attempt(driver=OTHER),))
+    step = next_step(run_of(), booked)
+    assert isinstance(step, CloseAttempt)
+    assert step.at == NOW - 3, "it costs nothing any more since then"
+
+
+def test_a_launch_whose_answers_keep_getting_lost_is_adopted_and_not_repeated():
+    seen = Seen(T0 + 400, ME, attempts=(attempt(host=False),), instances=(replace(RUNNING, host=HOST),))
+    assert next_step(run_of(), seen) == RecordHost(1, HOST)
+
+
+def test_a_run_is_not_over_while_an_instance_may_still_appear():
+    seen = Seen(
+        T0 + 30, ME, attempts=(attempt(driver=OTHER, host=False),), stop=StopRequest(at=T0, reason="by hand")
+    )
+    assert isinstance(next_step(run_of(), seen), Wait)
+    assert isinstance(next_step(run_of(), replace(seen, now=NOW)), CloseAttempt)
+
+
+def test_an_instance_that_went_long_ago_does_not_use_up_the_money():
+    """Nobody looked for five hours: what it cost is what it cost until it was reclaimed."""
+    gone = InstanceSeen("i-1", 1, "terminated", reclaimed=True, ended_at=T0 + 600)
+    seen = Seen(T0 + 17_000, ME, attempts=(attempt(beat=beat(T0 + 590)),), instances=(gone,), spent_usd=1.2)
+    step = next_step(run_of(), seen)
+    assert isinstance(step, CloseAttempt)
+    assert (step.reason, step.at) == ("reclaimed", T0 + 600)
