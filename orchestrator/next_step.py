@@ -43,7 +43,7 @@ START_LIMIT_S = 1200.0
 LAUNCH_LIMIT_S = 300.0
 """How long a launch may be repeated under its token. Past it the token could start a second instance."""
 
-VISIBLE_S = 90.0
+VISIBLE_S = 30.0
 """So long may an instance that was launched be missing from what EC2 describes."""
 
 POWER_OFF_S = 600.0
@@ -230,7 +230,9 @@ def _overrunning(run: RunRecord, seen: Seen) -> Step | None:
     if last is None or run.on_overrun == "continue" or last.record.offer.where != "ec2":
         return None
     if last.end is not None:
-        if last.end.reason != "overrun" or next(fitting(run, seen), None) is not None:
+        if last.end.reason != "overrun":
+            return None
+        if run.on_overrun == "escalate" and next(fitting(run, seen), None) is not None:
             return None
         return _close_down(seen, Finish("failed", last.end.message), "overrun", last.end.message)
     if last.heartbeat is None or last.heartbeat.state != "training":

@@ -528,7 +528,7 @@ def test_a_launch_whose_answers_keep_getting_lost_is_adopted_and_not_repeated():
 
 def test_a_run_is_not_over_while_an_instance_may_still_appear():
     seen = Seen(
-        T0 + 30, ME, attempts=(attempt(driver=OTHER, host=False),), stop=StopRequest(at=T0, reason="by hand")
+        T0 + 20, ME, attempts=(attempt(driver=OTHER, host=False),), stop=StopRequest(at=T0, reason="by hand")
     )
     assert isinstance(next_step(run_of(), seen), Wait)
     assert isinstance(next_step(run_of(), replace(seen, now=NOW)), CloseAttempt)
