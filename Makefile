@@ -48,7 +48,7 @@ lock: ## Lock the dependencies anew, with hashes
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/uv.txt
 
 schema: $(STAMP) ## Write the JSON schema of the configuration
-	$(BIN)/offload schema > docs/offload.schema.json
+	$(BIN)/python -m orchestrator.settings_schema > docs/offload.schema.json
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo *.egg-info build dist

@@ -202,7 +202,9 @@ def _by_pillow(read: Read, size: int) -> ImageFacts:
             _check_format(name)
             _check_dimensions(width, height)
             image.load()
-    except UnidentifiedImageError:
+    except (UnidentifiedImageError, ModuleNotFoundError):
+        # The latter where Ultralytics was imported: it patches Image.open to want a plugin for what Pillow cannot
+        # identify.
         message = "is no image that can be read here; convert it to JPEG or PNG, or remove it"
         raise ImageError("unreadable-image", message) from None
     except ImageError:

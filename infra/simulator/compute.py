@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,8 @@ class Rented:
     role: str | None
     unseen: int
     """Calls that will still miss it."""
-    missed: set[int] = field(default_factory=set)
+    missed_by: object = None
+    """The last call that missed it. The object itself: the number of one that is gone comes back."""
     visible_at: float = 0.0
     """Monotonic seconds."""
     console: str = ""
@@ -401,13 +402,13 @@ class Compute:
         one = self.rented.get(instance_id)
         if one is None or one.born_in is call:
             return True
-        if id(call) in one.missed:
+        if call is not None and one.missed_by is call:
             return False
         if time.monotonic() < one.visible_at:
             return False
         if one.unseen > 0:
             one.unseen -= 1
-            one.missed = {id(call)}
+            one.missed_by = call
             return False
         return True
 

@@ -49,9 +49,9 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
 def schema(*, as_json: bool) -> None:
     """Print the JSON schema of offload.toml, by which editors check and complete it."""
     del as_json  # it is JSON either way
-    from orchestrator.settings_schema import schema as json_schema
+    from orchestrator.settings_schema import schema_text
 
-    print_json(json_schema())
+    click.echo(schema_text(), nl=False)
 
 
 COMMANDS = (init, schema)
