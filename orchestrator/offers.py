@@ -1,14 +1,10 @@
 """Where a training could run and for how much: this CPU, or an instance type in a zone and a market."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.interval import Interval
-
 Market = Literal["spot", "on-demand"]
-_Place = tuple[str | None, str | None, str | None, str | None]
-RefusalReason = Literal["capacity", "quota", "price", "unsupported", "denied", "reclaimed"]
 
 TABLE_DATE = "2026-07"
 
@@ -56,15 +52,6 @@ class Offer:
         return " ".join(str(x) for x in (self.instance_type, self.market, self.zone or self.region) if x)
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An offer that the cloud did not give, or took back; `at` in Unix seconds."""
-
-    offer: Offer
-    reason: RefusalReason
-    at: float
-
-
 GPUS: dict[str, Gpu] = {
     "T4": Gpu("NVIDIA T4", 16, 65, 320),
     "A10G": Gpu("NVIDIA A10G", 24, 70, 600),
@@ -109,68 +96,3 @@ TABLE: tuple[Offer, ...] = table()
 def in_region(offers: Sequence[Offer], region: str) -> tuple[Offer, ...]:
     """Return the offers of one region."""
     return tuple(offer for offer in offers if offer.region == region)
-
-
-def ladder(
-    offers: Sequence[Offer],
-    intervals: Mapping[str, Interval],
-    *,
-    seconds_left: float,
-    usd_left: float,
-    refusals: Sequence[Refusal] = (),
-    now: float = 0.0,
-    cool_down: float = 1200.0,
-) -> tuple[Offer, ...]:
-    """Order the offers by which to try next.
-
-    Cheapest expected cost first, where a spot offer of the same type goes before on-demand; a zone that refused or
-    reclaimed lately comes after all others of its type and market that did not.
-
-    Args:
-        offers: EC2 offers.
-        intervals: Seconds by instance type; a type without one is not offered.
-        seconds_left: Until the deadline: an offer whose upper estimate is past it is left out.
-        usd_left: Likewise for money.
-        refusals: What went wrong so far. A quota or denial rules its market out for good; a capacity, price or
-            unsupported refusal rules its zone out for `cool_down` seconds (unsupported: for good).
-        now: Unix seconds.
-        cool_down: Seconds after which a refused zone is asked again.
-
-    Returns:
-        The offers worth trying, best first; empty when nothing is left.
-    """
-    ruled_out: set[_Place] = set()
-    recent: set[_Place] = set()
-    markets: set[Market | None] = set()
-    for refusal in refusals:
-        place = _place(refusal.offer)
-        if refusal.reason in {"quota", "denied"}:
-            markets.add(refusal.offer.market)
-        elif refusal.reason == "unsupported":
-            ruled_out.add(place)
-        elif now - refusal.at < cool_down:
-            (recent if refusal.reason == "reclaimed" else ruled_out).add(place)
-
-    def fits(offer: Offer) -> bool:
-        interval = intervals.get(offer.instance_type or "")
-        if interval is None or offer.market in markets or _place(offer) in ruled_out:
-            return False
-        return interval.high <= seconds_left and interval.high / 3600 * offer.usd_per_hour <= usd_left
-
-    def rank(offer: Offer) -> tuple[object, ...]:
-        likely = intervals[offer.instance_type or ""].likely / 3600 * offer.usd_per_hour
-        return (
-            _place(offer) in recent,
-            round(likely, 6),
-            offer.market != "spot",
-            offer.instance_type,
-            offer.region,
-            offer.zone or "",
-            offer.usd_per_hour,
-        )
-
-    return tuple(sorted((offer for offer in offers if fits(offer)), key=rank))
-
-
-def _place(offer: Offer) -> _Place:
-    return offer.instance_type, offer.region, offer.zone, offer.market

@@ -1,0 +1,84 @@
+"""A sample of the crash sweep with real processes: `offload train` on the simulated cloud, killed at chosen calls."""
+
+import json
+import os
+import signal
+
+import pytest
+
+pytest.importorskip("moto", reason="the extra [simulator] is not installed")
+
+from leak_case import STORE, offload, start, train_project
+
+from infra.object_store import open_store
+from infra.simulator.cloud import SimulatedCloud
+from infra.simulator.endpoint import Verdict
+from orchestrator import registry
+from orchestrator.accounting import COST
+from orchestrator.journal import Journal
+from orchestrator.run import run_key
+
+
+class Killing(SimulatedCloud):
+    """A simulated cloud that kills a driver when it asks for something, before or after that is done."""
+
+    victim = None
+    point = ("", "")
+    done_first = False
+    happened = False
+
+    def before(self, call):
+        operation, ending = self.point
+        mine = self.identities.instance_of(call.access_key) is None
+        if self.victim and mine and call.operation == operation and call.key.endswith(ending):
+            victim, self.victim, self.happened = self.victim, None, True
+            os.killpg(victim.pid, signal.SIGKILL)
+            victim.wait(10)
+            if not self.done_first:
+                return Verdict(drop=True)
+        return super().before(call)
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    with Killing() as simulated:
+        for name, value in simulated.environment().items():
+            monkeypatch.setenv(name, value)
+        yield simulated
+
+
+@pytest.mark.parametrize(
+    ("operation", "key", "after", "instances"),
+    [
+        ("RunInstances", "", False, 1),
+        ("RunInstances", "", True, 2),
+        ("PutObject", "collected.json", False, 1),
+        ("TerminateInstances", "", True, 1),
+        ("PutObject", "manifest.json", True, 1),
+    ],
+)
+def test_a_killed_command_is_carried_on_by_the_next(cloud, tmp_path, operation, key, after, instances):
+    """One version, one instance more at most, everything accounted for, and nothing left."""
+    train_project(tmp_path)
+    cloud.point, cloud.done_first = (operation, key), after
+    process = cloud.victim = start(tmp_path, "train", "--on", "ec2", "--json")
+    process.communicate(timeout=120)
+    assert cloud.happened, "the call never came"
+    assert process.returncode == -signal.SIGKILL
+    report = json.loads(offload(tmp_path, "train", "--on", "ec2", "--json"))
+    assert report["status"] in {"trained", "already_trained"}
+    store = open_store(STORE)
+    assert [e.version for e in registry.versions(store)] == [report["version"]]
+    if report["status"] == "already_trained":
+        # It was published before the kill: nobody needs this run any more but to close it.
+        offload(tmp_path, "tend")
+    journal = Journal(store)
+    outcome = journal.outcome(report["run"])
+    assert outcome is not None
+    assert outcome.status == "published"
+    attempts = journal.attempts(report["run"])
+    assert all(a.end is not None for a in attempts)
+    assert len({a.host.instance_id for a in attempts if a.host}) <= instances
+    assert store.stat(run_key(report["run"], COST)) is not None
+    cloud.settle()
+    assert not cloud.leftovers()
