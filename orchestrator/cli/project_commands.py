@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import json_option, print_json
+from orchestrator.cli.options import json_option
 
 
 @click.command()
