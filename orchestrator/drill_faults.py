@@ -149,7 +149,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault(
         "reclaim-with-notice",
         lambda s: _survived(s, f"instance:reclaim:notice={NOTICE_S}:after=epoch=2"),
-        Pace(epochs=80, real=True),
+        Pace(epochs=40, real=True),
     ),
     Fault("reclaim-without-notice", lambda s: _survived(s, "instance:reclaim:no-notice:after=epoch=2")),
     Fault(

@@ -163,7 +163,7 @@ class Stage:
     name: str
     cloud: "SimulatedCloud"
     pace: Pace = field(default_factory=Pace)
-    patience: float = 120.0
+    patience: float = 240.0
     """Seconds for anything that should happen."""
     _commands: list[Command] = field(default_factory=list)
 
