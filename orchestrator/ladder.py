@@ -88,7 +88,8 @@ def overrun(run: RunRecord, seen: Seen, current: AttemptSeen, *, likely: bool = 
     if left is None or beat is None:
         return None
     available = current.record.expires_at - seen.now
-    if (left.likely if likely else left.low) <= available:
+    # From its last word on: while it is not heard (a store that is away), it trains on.
+    if beat.time + (left.likely if likely else left.low) <= current.record.expires_at:
         return None
     by_money = current.record.expires_at < run.deadline_at - 1
     limit = f"max-cost-usd (${run.max_cost_usd:.2f})" if by_money else "limits.deadline"
