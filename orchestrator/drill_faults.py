@@ -28,7 +28,7 @@ class Fault:
     pace: Pace = field(default_factory=Pace)
 
 
-def _survived(stage: Stage, *lines: str) -> Recovery:
+def _survived(stage: Stage, *lines: str, until_published: bool = False) -> Recovery:
     """Let faults strike a command, which must come to the model all by itself."""
     for line in lines:
         stage.cloud.inject(line)
@@ -41,10 +41,15 @@ def _survived(stage: Stage, *lines: str) -> Recovery:
     attempts = stage.journal.attempts(run.id) if run else ()
     ends = [a.end for a in attempts if a.end is not None and a.end.reason != "finished"]
     if not ends:
+        published = stage.published_at()
+        if until_published and published:
+            return Recovery("driver and instance waited for it", published - struck)
         return Recovery("the same instance finished it", _back(stage, command, struck) - struck)
-    told = ", ".join(f"{end.reason} after {max(0.0, end.at - struck):.1f} s" for end in ends)
+    last = attempts[-1]
+    told = ", ".join(end.reason for end in ends)
     return Recovery(
-        f"attempt {len(attempts)} finished it (before: {told})", stage.trained_at(len(attempts)) - struck
+        f"{told}; attempt {last.record.number} was opened after {last.record.created_at - struck:.1f} s and finished it",
+        stage.trained_at(last.record.number) - struck,
     )
 
 
@@ -161,7 +166,7 @@ FAULTS: tuple[Fault, ...] = (
     Fault("full-disk", lambda s: _survived(s, "instance:full-disk:after=epoch=2")),
     Fault(
         "store-unreachable",
-        lambda s: _survived(s, f"store:unreachable:for={OUTAGE_S}:after=epoch=1"),
+        lambda s: _survived(s, f"store:unreachable:for={OUTAGE_S}:after=epoch=1", until_published=True),
     ),
     Fault("lost-launch-reply", lambda s: _survived(s, "api:RunInstances:lost-reply:times=1")),
 )
