@@ -88,7 +88,7 @@ def kill(process, project, *, training):
     """SIGKILL the driver, and the training that it started too if asked."""
     if process.poll() is None:
         if training:
-            (beat,) = project.glob(".offload/work/*/heartbeat.json")
+            (beat,) = project.glob(".offload/*/*/heartbeat.json")
             os.kill(json.loads(beat.read_text())["pid"], signal.SIGKILL)
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -98,7 +98,7 @@ def trained_epochs(project):
     """Return the epochs that trainings completed on this machine, in order."""
     events = [
         json.loads(line)
-        for path in project.glob(".offload/work/*/progress.jsonl")
+        for path in project.glob(".offload/*/*/progress.jsonl")
         for line in path.read_text().splitlines()
     ]
     return [event["epoch"] for event in events if event["event"] == "epoch"]
