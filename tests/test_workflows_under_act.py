@@ -112,7 +112,8 @@ class Log:
         return "\n".join(dict.fromkeys(found))
 
     def outputs(self, job):
-        found = [line for line in self.of(job) if line.get("command") == "set-output"]
+        # The action runs once more in the same job, to clean up, and has nothing to say then.
+        found = [line for line in self.of(job) if line.get("command") == "set-output" and line["arg"]]
         return {line["name"]: line["arg"] for line in found}
 
     def annotations(self, job, kind):

@@ -229,6 +229,9 @@ poll() {
         code=$(cat "$job/exit")
     elif [ ! -e "$job/supervisor" ] || alive; then
         now=running
+    elif [ -e "$job/exit" ]; then # it ended between the two looks
+        now=ended
+        code=$(cat "$job/exit")
     else
         now=lost
     fi
