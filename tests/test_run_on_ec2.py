@@ -280,7 +280,7 @@ def test_whoever_answers_with_another_host_key_gets_nothing(cloud, rented):
     reason, message = rented.train(run, seen)
     assert reason == "died"
     assert "not our instance" in message
-    assert not list(Path(cloud._folder).glob("*/root/var/lib/gpu-offload/jobs/*")), "nothing was started"
+    assert not list(Path(cloud._folder).glob("*/*/var/lib/gpu-offload/jobs/*")), "nothing was started"
     end(rented, run, seen)
 
 

@@ -129,7 +129,7 @@ class NamespaceMachine(Machine):
     def full_disk(self) -> None:
         """Shrink the disk to what is on it: ENOSPC from now on."""
         for pid in self._init():
-            disk = os.statvfs(f"/proc/{pid}/root/var")
+            disk = os.statvfs(Path(f"/proc/{pid}/root", "var"))
             used = (disk.f_blocks - disk.f_bfree) * disk.f_frsize
             options = f"remount,size={max(used, 4096)}"
             run("nsenter", "-t", str(pid), "-m", "--", "mount", "-o", options, str(self.folder / "disk"))
