@@ -5,6 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
+# Half of the suite waits, for hosts and processes: it takes twice as long in one process.
+WORKERS ?= auto
 
 .PHONY: help demo demo-gpu test check format lock schema clean
 
@@ -25,7 +27,7 @@ demo-gpu: $(STAMP) ## The whole GPU path on a simulated cloud; no account and no
 	@$(BIN)/offload demo --gpu
 
 test: $(STAMP) ## Run the tests
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
 check: $(STAMP) ## Everything that a commit must pass: format, lint, types, tests
 	$(BIN)/ruff format --check .

@@ -256,7 +256,8 @@ class FolderStore:
         (self.root / ".tmp").mkdir(exist_ok=True)
         with self._locked():
             for path in (self.root / ".tmp").iterdir():
-                with path.open("rb") as file, suppress(BlockingIOError):
+                # One that is locked has a living writer, and may just have been renamed or removed by it.
+                with suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     path.unlink()
         self._ready = True

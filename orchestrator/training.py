@@ -104,6 +104,8 @@ class Training:
 
     def _open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
         """Return the open run of this training, or begin one; and whether we began it."""
+        # Looked up before the runs are: one that another driver begins meanwhile is found, or has this very id.
+        fresh = journal.next_id(self.planned.training_key)
         earlier = journal.runs_of(self.planned.training_key)
         if earlier and journal.outcome(earlier[-1].id) is None:
             run = earlier[-1]
@@ -117,7 +119,7 @@ class Training:
             check_renting(self.planned.settings)
         previous = next((r.id for r in reversed(earlier) if journal.checkpoint(r.id) is not None), None)
         record = self.planned.run_record(
-            journal.next_id(self.planned.training_key),
+            fresh,
             now=self.clock(),
             commit=commit_of(self.planned.settings.root),
             repository=os.environ.get("GITHUB_REPOSITORY"),

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from infra.folder_store import FolderStore
 from infra.object_store import (
     CorruptObjectError,
     ObjectChangedError,
@@ -76,6 +77,14 @@ def test_of_twenty_that_create_one_wins(store):
     with ThreadPoolExecutor(20) as pool:
         winners = [number for number in pool.map(race, range(20)) if number is not None]
     assert [store.read("claim")[0]] == [b"%d" % number for number in winners]
+
+
+def test_a_temporary_file_that_its_writer_removes_while_another_clears_up_is_no_fault(tmp_path):
+    (tmp_path / ".tmp").mkdir()
+    (tmp_path / ".tmp" / "listed").symlink_to("gone before it is opened")
+    store = FolderStore(tmp_path)
+    store.create("claim", b"mine")
+    assert store.read("claim")[0] == b"mine"
 
 
 def test_of_twenty_that_replace_one_wins(store):

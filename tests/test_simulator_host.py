@@ -5,6 +5,7 @@ import time
 import urllib.error
 import urllib.request
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -139,6 +140,7 @@ def test_a_machine_whose_time_is_up_before_it_boots_never_opens_its_door(lab):
 
 
 def test_what_runs_is_told_before_the_power_goes(lab):
+    lab.cloud.behaviour = lab.cloud.compute.behaviour = replace(QUICK, grace_seconds=20.0)
     instance = lab.launch()
     s3 = lab.cloud.client("s3")
     with lab.ssh(instance) as ssh:

@@ -457,9 +457,9 @@ class SimulatedCloud:
         from infra.simulator.namespace import NamespaceMachine, Range
 
         net = Range()
-        self._clean_command = net.clean_command
-        self._stack.callback(net.close)
         net.open()
+        self._stack.callback(net.close)
+        self._clean_command = net.clean_command
         self._address = net.next_address
         self._ssh_port = 22
         outside = Server(self._application, net.gateway)

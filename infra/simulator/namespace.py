@@ -5,6 +5,7 @@ files that is gone with it, and the metadata service at 169.254.169.254. Everyth
 kernel takes namespaces, cable and files away when that dies.
 """
 
+import contextlib
 import itertools
 import os
 import random
@@ -51,19 +52,19 @@ def run(*words: str) -> str:
 
 
 class Range:
-    """The addresses of one cloud: 10.77.x.0/24, of which nothing ever leaves by the default route."""
+    """The addresses of one cloud: 10.77.x.0/24, from `open` on, of which nothing ever leaves by the default route."""
 
     def __init__(self) -> None:
         if reason := why_not():
             raise NamespaceError(reason)
-        taken = run("ip", "route", "show", "type", "unreachable")
-        free = [n for n in range(256) if f"10.77.{n}.0/24" not in taken]
-        if not free:
-            raise NamespaceError("all of 10.77.0.0/16 is taken: `ip route show type unreachable`")
-        self.number = random.SystemRandom().choice(free)
-        self.gateway = f"10.77.{self.number}.1"
+        self.number = 0
         self._next = itertools.count(2)
         self._lock = threading.Lock()
+
+    @property
+    def gateway(self) -> str:
+        """Our own address in it."""
+        return f"10.77.{self.number}.1"
 
     @property
     def network(self) -> str:
@@ -78,9 +79,25 @@ class Range:
         )
 
     def open(self) -> None:
-        """Take the range: our own address in it, and no way out for the others."""
-        run("ip", "route", "add", "unreachable", self.network, "metric", "4000")
-        run("ip", "addr", "add", f"{self.gateway}/32", "dev", "lo")
+        """Take a range that is free: our own address in it, and no way out for the others.
+
+        The route is the claim, as it can be added only once. Cables of a cloud that has just ended may be there
+        a little longer than its route.
+        """
+        taken = run("ip", "route", "show", "type", "unreachable") + run("ip", "-o", "link", "show")
+        free = [n for n in range(256) if f"10.77.{n}.0/24" not in taken and f" gpo{n}-" not in taken]
+        random.SystemRandom().shuffle(free)
+        for self.number in free:
+            with contextlib.suppress(NamespaceError):
+                run("ip", "route", "add", "unreachable", self.network, "metric", "4000")
+                break
+        else:
+            raise NamespaceError("all of 10.77.0.0/16 is taken: `ip route show type unreachable`")
+        try:
+            run("ip", "addr", "add", f"{self.gateway}/32", "dev", "lo")
+        except NamespaceError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """Give the range back."""

@@ -1,0 +1,69 @@
+"""Who begins a run: one driver, at whatever moment another one comes."""
+
+import io
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from dataset.task import Task
+from infra.folder_store import FolderStore
+from infra.object_store import open_store
+from orchestrator.console import Console
+from orchestrator.interval import Interval
+from orchestrator.journal import Journal
+from orchestrator.offers import Offer
+from orchestrator.run import Candidate, RunRecord
+from orchestrator.training import Training
+from remote_job.spec import DatasetRef, TrainingSpec
+
+KEY = "a" * 64
+
+
+class Raced(FolderStore):
+    """A store in which another driver acts right after the `when`-th listing."""
+
+    when = 0
+    listings = 0
+    other = staticmethod(lambda: None)
+
+    def list(self, prefix=""):
+        found = list(super().list(prefix))
+        self.listings += 1
+        if self.listings == self.when:
+            self.other()
+        yield from found
+
+
+def run_of(run, resumes=None):
+    cpu = Offer("cpu", "this CPU", "", "", "on-demand", 0.0, "free", None, 2, 8.0, 0.0)
+    spec = TrainingSpec(
+        run=run, attempt=1, training_key=KEY, task=Task.DETECT, dataset=DatasetRef(fingerprint="f", tree="t"),
+        model="yolov8n.yaml", epochs=1, image_size=64, batch=8, seed=0, output="",
+    )  # fmt: skip
+    return RunRecord(
+        id=run, training_key=KEY, fingerprint="f", version="a" * 16, created_at=time.time(),
+        deadline_at=time.time() + 60, max_cost_usd=1.0, why="because", forced=True, estimate=Interval(1, 2, 3),
+        candidates=(Candidate(offer=cpu, seconds=Interval(1, 2, 3)),), spec=spec, resumes=resumes,
+    )  # fmt: skip
+
+
+def opened(store):
+    """The run that a `train` command drives."""
+    planned = SimpleNamespace(
+        training_key=KEY,
+        candidates=run_of("x-1").candidates,
+        settings=SimpleNamespace(root=Path("/nowhere")),
+        run_record=lambda run, resumes=None, **_: run_of(run, resumes),
+    )
+    training = Training(planned, store, workspace=None, console=Console(io.StringIO()))
+    return training._open_run(Journal(store))[0].id
+
+
+@pytest.mark.parametrize("when", range(1, 4))
+def test_two_drivers_that_begin_at_once_drive_one_run_at_whatever_moment_the_other_comes(when, tmp_path):
+    store = Raced(tmp_path)
+    store.when, store.other = when, lambda: opened(open_store(tmp_path.as_uri()))
+    mine = opened(store)
+    assert list(Journal(store).run_ids()) == [mine]
