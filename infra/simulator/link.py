@@ -149,13 +149,15 @@ class Link:
         except OSError:
             pass  # one end is gone: so is the connection
         finally:
-            # A client behind a cut line must not hear that the other end is gone.
-            if self.is_cut and not self._closed:
-                await self._open.wait()
-            self._clients.discard(client)
-            client.close()
-            if server is not None:
-                server.close()
+            try:
+                # A client behind a cut line must not hear that the other end is gone.
+                if self.is_cut and not self._closed:
+                    await self._open.wait()
+            finally:
+                self._clients.discard(client)
+                client.close()
+                if server is not None:
+                    server.close()
 
     async def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         loop = asyncio.get_running_loop()
