@@ -1,6 +1,7 @@
 """The hosts of the simulated cloud: real SSH, user data, metadata, and an end that leaves nothing."""
 
 import json
+import shlex
 import time
 import urllib.error
 import urllib.request
@@ -146,9 +147,11 @@ def test_what_runs_is_told_before_the_power_goes(lab):
     with lab.ssh(instance) as ssh:
         script = (
             "trap 'curl -s -o /dev/null -X PUT -d bye \"$AWS_ENDPOINT_URL/gpu-offload/told\"; exit' TERM; "
-            "while :; do sleep 0.02; done"
+            'mkdir -p "${GPU_OFFLOAD_ROOT%/}/tmp"; : >"${GPU_OFFLOAD_ROOT%/}/tmp/listens"; while :; do sleep 0.02; done'
         )
-        ssh.run(f"setsid sh -c {json.dumps(script)} >/dev/null 2>&1 </dev/null &", timeout=10)
+        ssh.run(f"setsid sh -c {shlex.quote(script)} >/dev/null 2>&1 </dev/null &", timeout=10)
+        listens = 'test -e "${GPU_OFFLOAD_ROOT%/}/tmp/listens"'
+        wait_for(lambda: ssh.run(listens, timeout=10, check=False).exit_code == 0)
     lab.cloud.client("ec2").terminate_instances(InstanceIds=[instance["InstanceId"]])
     lab.cloud.settle()
     listed = s3.list_objects_v2(Bucket="gpu-offload", Prefix="told")
