@@ -30,10 +30,11 @@ from moto.core.base_backend import BackendDict
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 
+from infra.simulator.admission import offerings, vcpus
 from infra.simulator.behaviour import Behaviour, Event, Leftovers
 from infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
 from infra.simulator.catalogue import products, quotas, spot_price_history
-from infra.simulator.compute import Compute, Rented, offerings, vcpus
+from infra.simulator.compute import Compute
 from infra.simulator.endpoint import Application, Server, Verdict
 from infra.simulator.fault import Fault, FaultSyntaxError, parse
 from infra.simulator.fault_book import FaultBook, of_run
@@ -41,6 +42,7 @@ from infra.simulator.host import SYSTEM_PATH, Hardware, Machine, baked_software,
 from infra.simulator.identity import Identities
 from infra.simulator.images import IMAGE_ID
 from infra.simulator.link import Network
+from infra.simulator.rented import Rented
 from infra.simulator.schedules import Schedules
 from infra.simulator.timers import Timers
 

@@ -1,126 +1,27 @@
-"""EC2 made honest: moto keeps the books, this says what may be launched, when it is seen, and what it runs on."""
+"""EC2 made honest: moto keeps the books, this says when an instance is seen, what it runs on and how it ends."""
 
-import base64
-import binascii
 import hashlib
 import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
-from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
-from moto.ec2.models.instances import Instance, InstanceState
-from moto.ec2.responses._base_response import EC2BaseResponse
 
+from infra.simulator.admission import Admission, decoded_user_data
 from infra.simulator.behaviour import Behaviour
 from infra.simulator.call import Call
 from infra.simulator.host import Hardware, Machine
 from infra.simulator.identity import Identities
 from infra.simulator.images import add_image
-from infra.simulator.market import family, spot_price
-from infra.simulator.metadata import Facts, metadata_document
+from infra.simulator.metadata import metadata_document
+from infra.simulator.rented import ENDED, ITSELF, RECLAIMED, RUN_TAG, USER, HonestInstance, Rented
 from infra.simulator.timers import Timers
-
-STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
-ENDED = {"shutting-down", "terminated"}
-USER_DATA_LIMIT = 16_384
-RUN_TAG, ATTEMPT_TAG = "gpu-offload:run", "gpu-offload:attempt"
-
-USER = "Client.UserInitiatedShutdown", "User initiated shutdown"
-ITSELF = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
-RECLAIMED = "Server.SpotInstanceTermination", "Spot instance termination"
-
-
-class _State(InstanceState):  # type: ignore[misc]  # moto is not typed
-    """A state that we have set."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name, STATES[name])
-
-
-def _show_state(state: Any) -> Any:
-    """The state in RunInstances' reply: moto says `pending` whatever it is, also of a launch repeated later."""
-    return state if isinstance(state, _State) else {"Code": 0, "Name": "pending"}
-
-
-EC2BaseResponse.RESPONSE_KEY_PATH_TO_TRANSFORMER["RunInstances.Reservation.Instances.Instance.State"] = (
-    _show_state
-)
-
-
-class HonestInstance(Instance):  # type: ignore[misc]  # moto is not typed
-    """moto's instance, with a status check that fails when its host is dead, and a spot request."""
-
-    impaired = False
-    spot_instance_request_id: str | None = None
-
-    @property
-    def system_status(self) -> dict[str, Any]:
-        """See moto."""
-        return self._status(super().system_status)
-
-    @property
-    def instance_status(self) -> dict[str, Any]:
-        """See moto."""
-        return self._status(super().instance_status)
-
-    def _status(self, status: dict[str, Any]) -> dict[str, Any]:
-        if not self.impaired or self.state != "running":
-            return status
-        return {"Status": "impaired", "Details": [{"Name": "reachability", "Status": "failed"}]}
-
-
-@dataclass(slots=True)
-class Rented:
-    """An instance that was launched, as the cloud knows it."""
-
-    instance: Any
-    region: str
-    launched: float
-    """Unix time, seconds."""
-    user_data: bytes
-    born_in: object
-    """The call that launched it: that one sees it."""
-    host: Machine
-    role: str | None
-    unseen: int
-    """Calls that will still miss it."""
-    missed_by: object = None
-    """The last call that missed it. The object itself: the number of one that is gone comes back."""
-    visible_at: float = 0.0
-    """Monotonic seconds."""
-    console: str = ""
-    credentials: dict[str, str] | None = None
-    credentials_end: float = 0.0
-    reclaim_at: float | None = None
-    rebalance_at: float | None = None
-
-    @property
-    def id(self) -> str:
-        """EC2's name for it."""
-        return str(self.instance.id)
-
-    @property
-    def spot(self) -> bool:
-        """Whether AWS may take it back."""
-        return bool(self.instance.lifecycle == "spot")
-
-    @property
-    def state(self) -> str:
-        """EC2's name of its state."""
-        return str(self.instance.state)
-
-    @property
-    def tags(self) -> dict[str, str]:
-        """Its tags."""
-        return {str(tag["key"]): str(tag["value"]) for tag in self.instance.get_tags()}
 
 
 @dataclass(slots=True)
@@ -238,8 +139,12 @@ class Compute:
                     "request(s).",
                 )
             return known.reservation
-        user_data = _user_data(form.get("UserData", ""))
-        zone = self._check(region, call, image_id, count)
+        user_data = decoded_user_data(form)
+        if image_id not in self.region(region).amis:
+            raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+        behaviour = replace(self.behaviour, capacity=self.capacity)
+        admission = Admission(behaviour, self.rented.values(), self._now())
+        zone = admission.zone(call, self.zone_of(call), count)
         if not form.get("SubnetId") and not options.get("nics"):
             options["placement"] = zone
         original = self._originals[region]["run_instances"]
@@ -258,93 +163,6 @@ class Compute:
         if self._local.call.operation == "RunInstances" and instance_id in known:
             return known[instance_id]
         return self._originals[region]["associate_iam_instance_profile"](*args, **options)
-
-    def _check(self, region: str, call: Call, image_id: str, count: int) -> str:
-        """Refuse what AWS would refuse, in AWS's words; return the zone."""
-        form = call.parameters
-        kind = call.instance_type or "m1.small"
-        if image_id not in self.region(region).amis:
-            raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
-        if kind not in INSTANCE_TYPES:
-            raise EC2ClientError("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
-        offered = sorted(place for place, name in offerings(region) if name == kind)
-        zone = self.zone_of(call) or next((z for z in offered if self._free(z, kind, count)), f"{region}a")
-        if zone not in offered:
-            raise EC2ClientError(
-                "Unsupported",
-                f"Your requested instance type ({kind}) is not supported in your requested Availability Zone "
-                f"({zone}). Please retry your request by not specifying an Availability Zone or choosing "
-                f"{', '.join(offered)}.",
-            )
-        spot = form.get("InstanceMarketOptions.MarketType") == "spot"
-        self._check_quota(region, kind, count, spot=spot)
-        highest = form.get("InstanceMarketOptions.SpotOptions.MaxPrice")
-        price = self.spot_price(kind, zone)
-        if spot and highest and float(highest) < price:
-            raise EC2ClientError(
-                "SpotMaxPriceTooLow",
-                f"Your Spot request price of {highest} is lower than the minimum required Spot request "
-                f"fulfillment price of {price}.",
-            )
-        if not self._free(zone, kind, count):
-            where = ", ".join(z for z in offered if z != zone and self._free(z, kind, count))
-            raise EC2ClientError(
-                "InsufficientInstanceCapacity",
-                f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested "
-                f"({zone}). Our system will be working on provisioning additional capacity. You can currently get "
-                f"{kind} capacity by not specifying an Availability Zone in your request or choosing {where}.",
-            )
-        return zone
-
-    def _check_quota(self, region: str, kind: str, count: int, *, spot: bool) -> None:
-        behaviour = self.behaviour
-        limit = {
-            (True, "gpu"): behaviour.quota_spot_gpu,
-            (False, "gpu"): behaviour.quota_on_demand_gpu,
-            (True, "standard"): behaviour.quota_spot_standard,
-            (False, "standard"): behaviour.quota_on_demand_standard,
-        }[spot, family(kind)]
-        used = sum(
-            vcpus(one.instance.instance_type)
-            for one in self.rented.values()
-            if one.region == region
-            and one.state in {"pending", "running"}
-            and one.spot == spot
-            and family(one.instance.instance_type) == family(kind)
-        )
-        if used + count * vcpus(kind) <= limit:
-            return
-        if spot:
-            raise EC2ClientError("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
-        raise EC2ClientError(
-            "VcpuLimitExceeded",
-            f"You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the instance "
-            "bucket that the specified instance type belongs to. Please visit http://aws.amazon.com/contact-us/"
-            "ec2-request to request an adjustment to this limit.",
-        )
-
-    def _free(self, zone: str, kind: str, count: int) -> bool:
-        free = Behaviour(capacity=self.capacity).free(zone, kind)
-        if free is None:
-            return True
-        used = sum(
-            one.instance.instance_type == kind
-            and one.instance.placement.zone == zone
-            and one.state not in ENDED
-            for one in self.rented.values()
-        )
-        return bool(used + count <= free)
-
-    def spot_price(self, kind: str, zone: str) -> float:
-        """USD/h now."""
-        return spot_price(
-            kind,
-            zone,
-            self._now(),
-            seed=self.behaviour.seed,
-            step=self.behaviour.price_step_seconds,
-            vcpus=vcpus(kind),
-        ).price
 
     def _rent(self, region: str, call: Call, instance: Any, user_data: bytes) -> None:
         """Give a new instance its address, its host and its future."""
@@ -382,7 +200,7 @@ class Compute:
             visible_at=time.monotonic() + self.behaviour.lag_seconds,
         )
         self.rented[instance.id] = one
-        self._set_state(one, "pending")
+        one.become("pending")
         self._say("state", one.id, f"pending: {instance.instance_type} in {instance.placement.zone}")
         self._timers.after(0.0, lambda: self._switch_on(one))
         self._timers.after(self.behaviour.boot_seconds, lambda: self._now_running(one))
@@ -447,7 +265,7 @@ class Compute:
                     f"The instance '{one.id}' is not in a state from which it can be started.",
                 )
             before = instance.instance_state
-            self._set_state(one, "pending")
+            one.become("pending")
             self._timers.after(0.0, lambda one=one: self._switch_on(one))  # type: ignore[misc]
             self._timers.after(self.behaviour.boot_seconds, lambda one=one: self._now_running(one))  # type: ignore[misc]
             changed.append((instance, before))
@@ -483,7 +301,7 @@ class Compute:
             one = self.rented.get(instance_id)
             if one is None or one.state in ENDED:
                 return
-            self._set_state(one, "shutting-down", code, message)
+            one.become("shutting-down", code, message)
         self._say("state", one.id, f"shutting-down: {code}")
         self._timers.after(0.0, one.host.power_button)
         self._timers.after(self.behaviour.shutdown_seconds, lambda: self._terminated(one, code, message))
@@ -524,7 +342,7 @@ class Compute:
         if one.role and one.credentials_end - time.time() < min(300.0, seconds / 2):
             one.credentials = self._identities.issue(one.id, one.tags.get(RUN_TAG), seconds)
             one.credentials_end = time.time() + seconds
-        one.host.set_metadata(metadata_document(self._facts(one)))
+        one.host.set_metadata(metadata_document(one.facts(self.account)))
 
     def renew_credentials(self) -> None:
         """Let every role have new credentials now."""
@@ -593,7 +411,7 @@ class Compute:
             if one.state in ENDED:
                 return
         self.refresh_metadata(one)
-        one.host.start(metadata_document(self._facts(one)))
+        one.host.start(metadata_document(one.facts(self.account)))
         self._say("host", one.id, f"boots at {one.host.hardware.address}")
 
     def _power_cycle(self, one: Rented) -> None:
@@ -604,7 +422,7 @@ class Compute:
         with self.lock:
             if one.state != "pending":
                 return
-            self._set_state(one, "running")
+            one.become("running")
         self._say("state", one.id, "running")
         self.on_running(one)
 
@@ -612,7 +430,7 @@ class Compute:
         with self.lock:
             if one.state not in {"pending", "running"}:
                 return
-            self._set_state(one, "stopping", code, message)
+            one.become("stopping", code, message)
         self._say("state", one.id, f"stopping: {code}")
         self._timers.after(0.0, one.host.power_button)
 
@@ -620,7 +438,7 @@ class Compute:
             one.host.kill()
             with self.lock:
                 if one.state == "stopping":
-                    self._set_state(one, "stopped", code, message)
+                    one.become("stopped", code, message)
 
         self._timers.after(self.behaviour.shutdown_seconds, stopped)
 
@@ -629,7 +447,7 @@ class Compute:
         one.host.close()
         with self.lock, self._inside():
             one.instance.terminate()
-            self._set_state(one, "terminated", code, message)
+            one.become("terminated", code, message)
         self._say("state", one.id, "terminated")
         self._timers.after(self.behaviour.vanish_seconds, lambda: self._vanish(one))
 
@@ -658,48 +476,6 @@ class Compute:
         else:
             self.impair(instance_id)
 
-    def _set_state(self, one: Rented, name: str, code: str = "", message: str = "") -> None:
-        one.instance._state = _State(name)  # noqa: SLF001  moto has no other way in
-        one.instance.state_reason.code = code or ("pending" if name == "pending" else "")
-        one.instance.state_reason.message = f"{code}: {message}" if code else name
-        if code and name in {"shutting-down", "stopping"}:
-            who = "User" if code.startswith("Client") else "Service"
-            at = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
-            one.instance._reason = f"{who} initiated ({at})"  # noqa: SLF001  the same
-            one.instance.reason_when_ended = one.instance._reason  # noqa: SLF001  the same
-        elif name == "terminated":
-            one.instance._reason = one.instance.reason_when_ended  # noqa: SLF001  the same
-
-    def _facts(self, one: Rented) -> Facts:
-        instance = one.instance
-        return Facts(
-            instance_id=one.id,
-            instance_type=instance.instance_type,
-            image_id=instance.image_id,
-            zone=instance.placement.zone,
-            private_ip=instance.private_ip,
-            public_ip=one.host.hardware.address if instance.public_ip else None,
-            account=self.account,
-            launched=one.launched,
-            spot=one.spot,
-            user_data=one.user_data,
-            role=one.role,
-            credentials=one.credentials,
-            reclaim_at=one.reclaim_at,
-            rebalance_at=one.rebalance_at,
-        )
-
-
-def vcpus(kind: str) -> int:
-    """How many vCPU a type has."""
-    return int(INSTANCE_TYPES.get(kind, {}).get("VCpuInfo", {}).get("DefaultVCpus", 4))
-
-
-def offerings(region: str) -> Iterator[tuple[str, str]]:
-    """Zones and the types that are offered in them, as moto has them from AWS."""
-    for offering in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, []):
-        yield offering["Location"], offering["InstanceType"]
-
 
 def _bound(method: Any, region: str) -> Callable[..., Any]:
     return lambda *args, **options: method(region, *args, **options)
@@ -709,13 +485,3 @@ def _fingerprint(form: dict[str, Any]) -> str:
     """What a launch asks for, whatever the order; the token itself and a dry run do not count."""
     kept = {key: value for key, value in form.items() if key not in {"ClientToken", "DryRun", "Version"}}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def _user_data(text: str) -> bytes:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except binascii.Error:
-        raise EC2ClientError("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.") from None
-    if len(data) > USER_DATA_LIMIT:
-        raise EC2ClientError("InvalidParameterValue", f"User data is limited to {USER_DATA_LIMIT} bytes")
-    return data

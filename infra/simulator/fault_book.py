@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from infra.simulator.call import Call
-from infra.simulator.compute import ATTEMPT_TAG, RUN_TAG, Rented
 from infra.simulator.fault import Fault
+from infra.simulator.rented import ATTEMPT_TAG, RUN_TAG, Rented
 from infra.simulator.timers import Timers
 
 

@@ -1,0 +1,127 @@
+"""Whether a launch is let in: what AWS would refuse, in AWS's words."""
+
+import base64
+import binascii
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from moto.ec2.exceptions import EC2ClientError
+from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+
+from infra.simulator.behaviour import Behaviour
+from infra.simulator.call import Call
+from infra.simulator.market import family, spot_price
+from infra.simulator.rented import ENDED, Rented
+
+USER_DATA_LIMIT = 16_384
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """The rules that a launch meets: offers per zone, quota, price, capacity."""
+
+    behaviour: Behaviour
+    """With the capacity that there is now."""
+    rented: Collection[Rented]
+    now: float
+    """Unix seconds."""
+
+    def zone(self, call: Call, wanted: str | None, count: int) -> str:
+        """Return the zone that a launch goes to, `wanted` where it says so; refuse by raising EC2ClientError."""
+        kind, region = call.instance_type or "m1.small", call.region
+        if kind not in INSTANCE_TYPES:
+            raise EC2ClientError("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
+        offered = sorted(place for place, name in offerings(region) if name == kind)
+        zone = wanted or next((z for z in offered if self._free(z, kind, count)), f"{region}a")
+        if zone not in offered:
+            raise EC2ClientError(
+                "Unsupported",
+                f"Your requested instance type ({kind}) is not supported in your requested Availability Zone "
+                f"({zone}). Please retry your request by not specifying an Availability Zone or choosing "
+                f"{', '.join(offered)}.",
+            )
+        spot = call.parameters.get("InstanceMarketOptions.MarketType") == "spot"
+        self._check_quota(region, kind, count, spot=spot)
+        highest = call.parameters.get("InstanceMarketOptions.SpotOptions.MaxPrice")
+        price = self._price(kind, zone)
+        if spot and highest and float(highest) < price:
+            raise EC2ClientError(
+                "SpotMaxPriceTooLow",
+                f"Your Spot request price of {highest} is lower than the minimum required Spot request "
+                f"fulfillment price of {price}.",
+            )
+        if not self._free(zone, kind, count):
+            where = ", ".join(z for z in offered if z != zone and self._free(z, kind, count))
+            raise EC2ClientError(
+                "InsufficientInstanceCapacity",
+                f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested "
+                f"({zone}). Our system will be working on provisioning additional capacity. You can currently get "
+                f"{kind} capacity by not specifying an Availability Zone in your request or choosing {where}.",
+            )
+        return zone
+
+    def _check_quota(self, region: str, kind: str, count: int, *, spot: bool) -> None:
+        limit = {
+            (True, "gpu"): self.behaviour.quota_spot_gpu,
+            (False, "gpu"): self.behaviour.quota_on_demand_gpu,
+            (True, "standard"): self.behaviour.quota_spot_standard,
+            (False, "standard"): self.behaviour.quota_on_demand_standard,
+        }[spot, family(kind)]
+        used = sum(
+            vcpus(one.instance.instance_type)
+            for one in self.rented
+            if one.region == region
+            and one.state in {"pending", "running"}
+            and one.spot == spot
+            and family(one.instance.instance_type) == family(kind)
+        )
+        if used + count * vcpus(kind) <= limit:
+            return
+        if spot:
+            raise EC2ClientError("MaxSpotInstanceCountExceeded", "Max spot instance count exceeded")
+        raise EC2ClientError(
+            "VcpuLimitExceeded",
+            f"You have requested more vCPU capacity than your current vCPU limit of {limit} allows for the instance "
+            "bucket that the specified instance type belongs to. Please visit http://aws.amazon.com/contact-us/"
+            "ec2-request to request an adjustment to this limit.",
+        )
+
+    def _free(self, zone: str, kind: str, count: int) -> bool:
+        free = self.behaviour.free(zone, kind)
+        if free is None:
+            return True
+        used = sum(
+            one.instance.instance_type == kind
+            and one.instance.placement.zone == zone
+            and one.state not in ENDED
+            for one in self.rented
+        )
+        return bool(used + count <= free)
+
+    def _price(self, kind: str, zone: str) -> float:
+        """USD/h now."""
+        seed, step = self.behaviour.seed, self.behaviour.price_step_seconds
+        return spot_price(kind, zone, self.now, seed=seed, step=step, vcpus=vcpus(kind)).price
+
+
+def vcpus(kind: str) -> int:
+    """How many vCPU a type has."""
+    return int(INSTANCE_TYPES.get(kind, {}).get("VCpuInfo", {}).get("DefaultVCpus", 4))
+
+
+def offerings(region: str) -> Iterator[tuple[str, str]]:
+    """Zones and the types that are offered in them, as moto has them from AWS."""
+    for offering in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, []):
+        yield offering["Location"], offering["InstanceType"]
+
+
+def decoded_user_data(form: dict[str, Any]) -> bytes:
+    """Return the user data of a launch; refuse it by raising EC2ClientError."""
+    try:
+        data = base64.b64decode(form.get("UserData", ""), validate=True)
+    except binascii.Error:
+        raise EC2ClientError("InvalidUserData.Malformed", "Invalid BASE64 encoding of user data.") from None
+    if len(data) > USER_DATA_LIMIT:
+        raise EC2ClientError("InvalidParameterValue", f"User data is limited to {USER_DATA_LIMIT} bytes")
+    return data

@@ -1,0 +1,138 @@
+"""An instance as the cloud knows it: moto's, with states that we set, and what else there is of it."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from moto.ec2.models.instances import Instance, InstanceState
+from moto.ec2.responses._base_response import EC2BaseResponse
+
+from infra.simulator.host import Machine
+from infra.simulator.metadata import Facts
+
+STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+ENDED = {"shutting-down", "terminated"}
+RUN_TAG, ATTEMPT_TAG = "gpu-offload:run", "gpu-offload:attempt"
+
+USER = "Client.UserInitiatedShutdown", "User initiated shutdown"
+ITSELF = "Client.InstanceInitiatedShutdown", "Instance initiated shutdown"
+RECLAIMED = "Server.SpotInstanceTermination", "Spot instance termination"
+
+
+class _State(InstanceState):  # type: ignore[misc]  # moto is not typed
+    """A state that we have set."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, STATES[name])
+
+
+def _show_state(state: Any) -> Any:
+    """The state in RunInstances' reply: moto says `pending` whatever it is, also of a launch repeated later."""
+    return state if isinstance(state, _State) else {"Code": 0, "Name": "pending"}
+
+
+EC2BaseResponse.RESPONSE_KEY_PATH_TO_TRANSFORMER["RunInstances.Reservation.Instances.Instance.State"] = (
+    _show_state
+)
+
+
+class HonestInstance(Instance):  # type: ignore[misc]  # moto is not typed
+    """moto's instance, with a status check that fails when its host is dead, and a spot request."""
+
+    impaired = False
+    spot_instance_request_id: str | None = None
+
+    @property
+    def system_status(self) -> dict[str, Any]:
+        """See moto."""
+        return self._status(super().system_status)
+
+    @property
+    def instance_status(self) -> dict[str, Any]:
+        """See moto."""
+        return self._status(super().instance_status)
+
+    def _status(self, status: dict[str, Any]) -> dict[str, Any]:
+        if not self.impaired or self.state != "running":
+            return status
+        return {"Status": "impaired", "Details": [{"Name": "reachability", "Status": "failed"}]}
+
+
+@dataclass(slots=True)
+class Rented:
+    """An instance that was launched, as the cloud knows it."""
+
+    instance: Any
+    region: str
+    launched: float
+    """Unix time, seconds."""
+    user_data: bytes
+    born_in: object
+    """The call that launched it: that one sees it."""
+    host: Machine
+    role: str | None
+    unseen: int
+    """Calls that will still miss it."""
+    missed_by: object = None
+    """The last call that missed it. The object itself: the number of one that is gone comes back."""
+    visible_at: float = 0.0
+    """Monotonic seconds."""
+    console: str = ""
+    credentials: dict[str, str] | None = None
+    credentials_end: float = 0.0
+    reclaim_at: float | None = None
+    rebalance_at: float | None = None
+
+    @property
+    def id(self) -> str:
+        """EC2's name for it."""
+        return str(self.instance.id)
+
+    @property
+    def spot(self) -> bool:
+        """Whether AWS may take it back."""
+        return bool(self.instance.lifecycle == "spot")
+
+    @property
+    def state(self) -> str:
+        """EC2's name of its state."""
+        return str(self.instance.state)
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Its tags."""
+        return {str(tag["key"]): str(tag["value"]) for tag in self.instance.get_tags()}
+
+    def become(self, name: str, code: str = "", message: str = "") -> None:
+        """Be in a state from now on, for a reason of EC2's."""
+        self.instance._state = _State(name)  # noqa: SLF001  moto has no other way in
+        self.instance.state_reason.code = code or ("pending" if name == "pending" else "")
+        self.instance.state_reason.message = f"{code}: {message}" if code else name
+        if code and name in {"shutting-down", "stopping"}:
+            who = "User" if code.startswith("Client") else "Service"
+            at = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
+            self.instance._reason = f"{who} initiated ({at})"  # noqa: SLF001  the same
+            self.instance.reason_when_ended = self.instance._reason  # noqa: SLF001  the same
+        elif name == "terminated":
+            self.instance._reason = self.instance.reason_when_ended  # noqa: SLF001  the same
+
+    def facts(self, account: str) -> Facts:
+        """What its metadata service knows."""
+        instance = self.instance
+        return Facts(
+            instance_id=self.id,
+            instance_type=instance.instance_type,
+            image_id=instance.image_id,
+            zone=instance.placement.zone,
+            private_ip=instance.private_ip,
+            public_ip=self.host.hardware.address if instance.public_ip else None,
+            account=account,
+            launched=self.launched,
+            spot=self.spot,
+            user_data=self.user_data,
+            role=self.role,
+            credentials=self.credentials,
+            reclaim_at=self.reclaim_at,
+            rebalance_at=self.rebalance_at,
+        )
