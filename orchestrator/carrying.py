@@ -1,20 +1,26 @@
 """Carry on with a run from the store and the tags alone: attach, stop, and whoever sweeps."""
 
+from collections.abc import Callable
+
 from infra.object_store import ObjectStore
 from orchestrator.accounting import Accounting
 from orchestrator.console import Console
-from orchestrator.drive import Drive, InterruptedRunError
+from orchestrator.drive import Drive, Ending, InterruptedRunError
 from orchestrator.driver import Driver
 from orchestrator.journal import Journal
-from orchestrator.run import AttemptRecord, EndReason, RunRecord
+from orchestrator.run import AttemptRecord, RunRecord
 from orchestrator.settings import Settings
+from remote_job.result import Heartbeat
 
 
 class NoCpu:
     """A driver that does not train on this machine; see `orchestrator.drive.Cpu`."""
 
-    def train(self, run: RunRecord, attempt: AttemptRecord) -> tuple[EndReason, str] | None:
+    def train(
+        self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
+    ) -> Ending | None:
         """Refuse: the dataset is where `offload train` runs."""
+        del judge
         raise InterruptedRunError(
             f"attempt {attempt.number} of run {run.id} trains on a CPU: run `offload train` where its dataset is"
         )

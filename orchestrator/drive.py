@@ -1,5 +1,6 @@
 """The loop: observe a run, ask for the next step, perform it; until the run is done."""
 
+import contextlib
 import math
 import tempfile
 import time
@@ -8,12 +9,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, assert_never
 
-from infra.object_store import CorruptObjectError, ObjectMissingError, ObjectStore, StoreUnreachableError
+from infra.object_store import (
+    CorruptObjectError,
+    ObjectMissingError,
+    ObjectStore,
+    StoreError,
+    StoreUnreachableError,
+)
 from orchestrator import registry
 from orchestrator.console import Console
 from orchestrator.driver import Driver
 from orchestrator.ending_signals import EndingSignal, ending_signals
-from orchestrator.journal import Journal
+from orchestrator.journal import Journal, JournalError
+from orchestrator.ladder import goes_to_its_limit, overrun
 from orchestrator.next_step import (
     MOST_PATIENT_S,
     AttemptSeen,
@@ -44,13 +52,16 @@ from orchestrator.run import (
     OutcomeStatus,
     RunRecord,
 )
-from remote_job.result import TrainingResult
+from remote_job.result import Heartbeat, TrainingResult
 
 T = TypeVar("T")
 
 STORE_PATIENCE_S = 900.0
 """How long a store that cannot be reached is waited for: the training goes on without it."""
 
+
+STOP_LOOK_S = 20.0
+"""Between two looks for a request to end a run that trains on this machine."""
 
 TERMINATION_LIMIT_S = 900.0
 """How long an instance may take to terminate before that is an error of its own: it takes a minute or two."""
@@ -76,12 +87,20 @@ class InstanceLeftError(Exception):
     """A run is over, and an instance of it would not terminate."""
 
 
+Ending = tuple[EndReason, str]
+"""How an attempt ended, and why, in a sentence."""
+
+
 class Cpu(Protocol):
     """Trains on this machine."""
 
-    def train(self, run: RunRecord, attempt: AttemptRecord) -> tuple[EndReason, str] | None:
+    def train(
+        self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
+    ) -> Ending | None:
         """Train to the end and return None, or why the attempt ended without a result.
 
+        `judge` is asked all the while, with the training's last word, and from any thread; once it gives a reason
+        the training is stopped, with a checkpoint, and that reason returned.
         Raises InterruptedRunError when this process was told to end.
         """
 
@@ -101,7 +120,7 @@ class Cloud(Protocol):
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
         """Ask for the instance; None where the answer was lost and must be asked for again. Raises RefusedError."""
 
-    def train(self, run: RunRecord, attempt: AttemptSeen) -> tuple[EndReason, str] | None:
+    def train(self, run: RunRecord, attempt: AttemptSeen) -> Ending | None:
         """Start the training on the instance; return why that cannot be, if it cannot."""
 
     def terminate(self, run: RunRecord, instances: tuple[str, ...]) -> None:
@@ -110,7 +129,7 @@ class Cloud(Protocol):
     def clean_up(self, run: RunRecord, leftovers: tuple[str, ...]) -> None:
         """Remove what `leftovers` named."""
 
-    def follow(self, run: RunRecord, attempt: AttemptSeen, seconds: float) -> tuple[EndReason, str] | None:
+    def follow(self, run: RunRecord, attempt: AttemptSeen, seconds: float) -> Ending | None:
         """Pass `seconds`, or less when something has happened, showing what the instance says meanwhile.
 
         Returns:
@@ -146,6 +165,8 @@ class Drive:
     """Called when the run is done, perhaps more than once: accounts for it."""
     cost: Callable[[RunRecord, Seen], float] = field(default=lambda _run, _seen: 0.0)
     _seen: Seen | None = None
+    _doubted: int = 0
+    """The last attempt of which it was said that it may not make it."""
 
     @property
     def store(self) -> ObjectStore:
@@ -178,6 +199,7 @@ class Drive:
     def once(self) -> Outcome | None:
         """Take the run one step on; return its outcome when there is nothing left to do."""
         seen = self._seen = self._patiently(self.observe)
+        self._tell_doubt(seen)
         step = next_step(self.run, seen)
         if isinstance(step, Done):
             self._patiently(lambda: self.settle(self.run, seen))
@@ -257,7 +279,7 @@ class Drive:
             case Launch(number):
                 self._launch(seen.attempts[number - 1].record)
             case Train(number):
-                self._train(seen.attempts[number - 1])
+                self._train(seen.attempts[number - 1], seen)
             case RecordHost(number, host):
                 self.journal.record_host(self.run.id, number, host)
             case CloseAttempt(number, reason, message, at):
@@ -313,20 +335,60 @@ class Drive:
         message, quota = refused
         self._patiently(lambda: self._close(attempt.number, "refused", message, quota=quota))
 
-    def _train(self, attempt: AttemptSeen) -> None:
+    def _train(self, attempt: AttemptSeen, seen: Seen) -> None:
         number = attempt.record.number
         if attempt.record.offer.where == "cpu":
             try:
-                ended = self.cpu.train(self.run, attempt.record)
+                ended = self.cpu.train(self.run, attempt.record, self._judge(seen, attempt))
             except InterruptedRunError as error:
-                self._close(number, "stopped", str(error))
+                with contextlib.suppress(StoreError):  # then whoever comes next closes it
+                    self._close(number, "stopped", str(error))
                 raise
-            if ended is None and self.journal.result(self.run.id) is None:
+            # Patient by itself: it took long, and a store that is away now must not make us train again.
+            if ended is None and self._patiently(lambda: self.journal.result(self.run.id)) is None:
                 ended = "died", "the training ended without a result in the store"
         else:
             ended = self._cloud().train(self.run, attempt)
         if ended is not None:
-            self._close(number, *ended)
+            self._patiently(lambda: self._close(number, *ended))
+
+    def _judge(self, seen: Seen, attempt: AttemptSeen) -> Callable[[Heartbeat | None], Ending | None]:
+        """Return what decides whether a training here goes on: it does for as long as the next step is to train."""
+        stop, looked_at = seen.stop, seen.now
+
+        def judge(beat: Heartbeat | None) -> Ending | None:
+            nonlocal stop, looked_at
+            if beat is not None and beat.state in {"finished", "failed", "interrupted"}:
+                return None  # it ends by itself, and says why
+            now = self.clock()
+            if stop is None and now - looked_at >= STOP_LOOK_S:
+                looked_at = now
+                with contextlib.suppress(StoreError, JournalError):
+                    stop = self.journal.stop_requested(self.run.id)
+            current = replace(attempt, heartbeat=beat)
+            kept = max(seen.epochs_completed, beat.epochs_completed if beat else 0)
+            view = replace(
+                seen, now=now, stop=stop, attempts=(*seen.attempts[:-1], current), epochs_completed=kept
+            )
+            self._tell_doubt(view)
+            step = next_step(self.run, view)
+            return (step.reason, step.message) if isinstance(step, CloseAttempt) else None
+
+        return judge
+
+    def _tell_doubt(self, seen: Seen) -> None:
+        """Say once, and early, that an attempt will more likely than not break a limit, and what follows."""
+        current = seen.current
+        if current is None or current.record.number == self._doubted or seen.driver is not None:
+            return
+        why = overrun(self.run, seen, current, likely=True)
+        if why is None:
+            return
+        self._doubted = current.record.number
+        what: str = self.run.on_overrun
+        if goes_to_its_limit(self.run, current.record.offer):
+            what = "continue"
+        self.console.warning(f"it may not make it: {why}. {_FOLLOWS[what]}")
 
     def _close(
         self, number: int, reason: EndReason, message: str, *, quota: bool = False, at: float | None = None
@@ -451,6 +513,14 @@ class Drive:
             self.driver.release(self.store, self.run.id)
         except StoreUnreachableError as error:
             self.console.warning(f"the lease was not released and ends by itself: {error}")
+
+
+_FOLLOWS = {
+    "stop": "Once that is certain it stops, and keeps its checkpoint",
+    "escalate": "Once that is certain it moves to an offer that makes it, or stops, and keeps its checkpoint",
+    "continue": "It goes on until then, and keeps its checkpoint",
+}
+"""By `limits.on-overrun`."""
 
 
 def _result(seen: Seen) -> TrainingResult:

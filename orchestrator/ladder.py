@@ -79,13 +79,21 @@ def running_left(run: RunRecord, seen: Seen, current: AttemptSeen) -> Interval |
     return None
 
 
+def goes_to_its_limit(run: RunRecord, offer: Offer) -> bool:
+    """Whether a training that will not make it goes on all the same, and keeps what it has when its time is up.
+
+    So does one on a CPU that somebody chose: it was known to be long, and every epoch that it completes is kept.
+    """
+    return run.on_overrun == "continue" or (run.forced and offer.where == "cpu")
+
+
 def overrun(run: RunRecord, seen: Seen, current: AttemptSeen, *, likely: bool = False) -> str | None:
-    """Say why an attempt will not make it, None while it may.
+    """Say why an attempt that trains will not make it, None while it may.
 
     Nine in ten certain: even the interval's lower end is past its limit. With `likely`: more probable than not.
     """
     left, beat = running_left(run, seen, current), current.heartbeat
-    if left is None or beat is None:
+    if left is None or beat is None or beat.state != "training":
         return None
     available = current.record.expires_at - seen.now
     # From its last word on: while it is not heard (a store that is away), it trains on.
@@ -139,7 +147,8 @@ def _corrected(run: RunRecord, seen: Seen, attempt: AttemptSeen, candidate: Cand
         interval=candidate.seconds,
         breakdown={"training": likely},
         basis="prior, not measured",
-        kind="gpu" if candidate.offer.where == "ec2" else "cpu",
+        # Not "cpu", however well this one was calibrated: what the epochs take now counts more than what was expected.
+        kind="gpu" if candidate.offer.where == "ec2" else "cpu-prior",
         epoch_seconds=((epochs, likely / epochs),),
         before=0.0,
         earliest_epochs=epochs,

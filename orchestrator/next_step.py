@@ -6,7 +6,7 @@ ask this one question, over and over, until the answer is Done.
 
 from dataclasses import dataclass
 
-from orchestrator.ladder import fits, fitting, fresh_refusals, overrun
+from orchestrator.ladder import fits, fitting, fresh_refusals, goes_to_its_limit, overrun
 from orchestrator.offers import Offer
 from orchestrator.run import AttemptEnd, EndReason, HostRecord, Outcome, OutcomeStatus, RunRecord
 from orchestrator.seen import AttemptSeen, InstanceSeen, InstanceState, Seen
@@ -227,7 +227,7 @@ def _ending(run: RunRecord, seen: Seen) -> Step | None:
 def _overrunning(run: RunRecord, seen: Seen) -> Step | None:
     """Say early that money or time will not do, and do what the configuration says."""
     last = seen.attempts[-1] if seen.attempts else None
-    if last is None or run.on_overrun == "continue" or last.record.offer.where != "ec2":
+    if last is None or goes_to_its_limit(run, last.record.offer):
         return None
     if last.end is not None:
         if last.end.reason != "overrun":
@@ -235,10 +235,8 @@ def _overrunning(run: RunRecord, seen: Seen) -> Step | None:
         if run.on_overrun == "escalate" and next(fitting(run, seen), None) is not None:
             return None
         return _close_down(seen, Finish("failed", last.end.message), "overrun", last.end.message)
-    if last.heartbeat is None or last.heartbeat.state != "training":
-        return None
     why = overrun(run, seen, last)
-    if why is None:
+    if why is None or last.heartbeat is None:
         return None
     better = next(fitting(run, seen), None) if run.on_overrun == "escalate" else None
     if better is not None:

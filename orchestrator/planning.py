@@ -172,7 +172,9 @@ class Planning:
             version=version,
             spec=spec,
             report=report,
-            candidates=_candidates(decision, options, on),
+            candidates=_candidates(
+                decision, options, on, escalates=offers is not None and on == "auto" and self._escalates()
+            ),
             machine=self._machine(measured),
             is_forced=on != "auto",
             predicted_seconds=cpu.point,
@@ -180,6 +182,14 @@ class Planning:
             model_file=model_file,
             project=self._project(model_file),
         )
+
+    def _escalates(self) -> bool:
+        """Whether a run on this CPU that turns out too slow shall, and can, go to an instance."""
+        if self.settings.limits.on_overrun != "escalate":
+            return False
+        from orchestrator.renting import may_rent
+
+        return may_rent(self.settings)
 
     def _limits(self) -> Limits:
         limits = self.settings.limits
@@ -348,19 +358,21 @@ class Planning:
         return decide(options, limits, epochs=epochs)
 
 
-def _candidates(decision: Decision, options: tuple[Option, ...], on: str) -> tuple[Candidate, ...]:
+def _candidates(
+    decision: Decision, options: tuple[Option, ...], on: str, *, escalates: bool
+) -> tuple[Candidate, ...]:
     """Return what a run may try: the chosen option first, then the feasible ones by their likely cost.
 
-    A run on the CPU stays there. One on EC2 may fall back to the CPU where that was feasible too.
+    A run on the CPU stays there unless it `escalates`. One on EC2 may fall back to the CPU where that was feasible too.
     """
     chosen = decision.option
     if chosen is None:
         return ()
-    if chosen.where == "cpu":
+    if chosen.where == "cpu" and not escalates:
         return (Candidate(offer=chosen.offer, seconds=chosen.interval),)
     rented = [o for o in options if o.where == "ec2" and o.feasible and o is not chosen]
     rented.sort(key=lambda o: (o.market != "spot", o.cost_likely))
-    fallback = [o for o in options if o.where == "cpu" and o.feasible and on == "auto"]
+    fallback = [o for o in options if o.where == "cpu" and o.feasible and on == "auto" and o is not chosen]
     return tuple(Candidate(offer=o.offer, seconds=o.interval) for o in (chosen, *rented, *fallback))
 
 

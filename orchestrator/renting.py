@@ -40,6 +40,15 @@ def check_renting(settings: Settings, environment: Mapping[str, str] | None = No
         raise RentingError("cannot train on EC2:\n" + "\n".join(f"  - {fault}" for fault in faults))
 
 
+def may_rent(settings: Settings, environment: Mapping[str, str] | None = None) -> bool:
+    """Whether `check_renting` has nothing to say."""
+    try:
+        check_renting(settings, environment)
+    except RentingError:
+        return False
+    return True
+
+
 def ec2_settings(settings: Ec2Settings, environment: Mapping[str, str]) -> Ec2Settings:
     """Return the settings for this environment: the simulated cloud has ports and a role of its own."""
     if not environment.get(SIMULATOR):

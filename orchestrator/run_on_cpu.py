@@ -16,13 +16,17 @@ from pydantic import ValidationError
 
 from infra.object_store import StoreError
 from orchestrator.console import Console, plain
-from orchestrator.drive import InterruptedRunError
+from orchestrator.drive import Ending, InterruptedRunError
 from orchestrator.driver import RENEW_S
-from orchestrator.run import AttemptRecord, EndReason, RunRecord
-from remote_job.result import ProgressEvent
+from orchestrator.run import AttemptRecord, RunRecord
+from remote_job.result import Heartbeat, ProgressEvent
 from remote_job.spec import EXIT_RESUMABLE, StoreRef, TrainingSpec
 
 LOG_TAIL_LINES = 15
+LOOK_S = 1.0
+"""Between two looks at a training's last word; it is a file on this machine."""
+KEEP_S = 120.0
+"""How long a training that is stopped may take to reach the end of its batch and to upload its checkpoint."""
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -44,7 +48,9 @@ class LocalTraining:
         """Return where the training of a run writes on this machine."""
         return self.work / run.id
 
-    def train(self, run: RunRecord, attempt: AttemptRecord) -> tuple[EndReason, str] | None:
+    def train(
+        self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
+    ) -> Ending | None:
         """Train to the end; see `orchestrator.drive.Cpu`."""
         output = self.output(run)
         output.mkdir(parents=True, exist_ok=True)
@@ -53,7 +59,12 @@ class LocalTraining:
         path.write_text(spec.model_dump_json(indent=1))
         tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
         likely = run.estimate.likely
-        with self._process(path) as process, self.console.training(likely) as show, _renewing(self.renew):
+        with (
+            self._process(path) as process,
+            self.console.training(likely) as show,
+            _renewing(self.renew),
+            _judging(process, lambda: judge(_last_word(output, attempt.number))),
+        ):
             reader = threading.Thread(target=_drain, args=(process, tail), daemon=True)
             reader.start()
             message = ""
@@ -63,8 +74,9 @@ class LocalTraining:
                     message = event.message or ""
             code = process.wait()
             reader.join(timeout=5)
-            told = process.told
-        return self._ending(code, message, tail, output, told=told)
+        if code != 0 and process.verdict is not None and not process.told:
+            return process.verdict
+        return self._ending(code, message, tail, output, told=process.told)
 
     def _spec(self, run: RunRecord, attempt: AttemptRecord, output: Path) -> TrainingSpec:
         tree = self.tree()
@@ -103,7 +115,7 @@ class LocalTraining:
 
     def _ending(
         self, code: int, message: str, tail: deque[str], output: Path, *, told: bool
-    ) -> tuple[EndReason, str] | None:
+    ) -> Ending | None:
         if code == 0:
             return None
         if told:
@@ -126,6 +138,8 @@ class LocalTraining:
 class _Process(subprocess.Popen[str]):
     told = False
     """Whether we passed an ending signal on."""
+    verdict: Ending | None = None
+    """Why we stopped it."""
 
 
 @contextmanager
@@ -167,6 +181,39 @@ def _renewing(renew: Callable[[], object]) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+@contextmanager
+def _judging(process: _Process, judge: Callable[[], Ending | None]) -> Iterator[None]:
+    """Ask all the while whether the training may go on; stop it, gently at first, where it may not."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(LOOK_S):
+            process.verdict = judge()
+            if process.verdict is None:
+                continue
+            process.terminate()  # it keeps a checkpoint at the end of its batch
+            if not over.wait(KEEP_S):
+                os.killpg(process.pid, signal.SIGKILL)  # the last epoch's checkpoint is kept
+            return
+
+    thread = threading.Thread(target=work, name="limits", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _last_word(output: Path, attempt: int) -> Heartbeat | None:
+    """Return what an attempt's training said last on this machine."""
+    try:
+        beat = Heartbeat.model_validate_json((output / "heartbeat.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return beat if beat.attempt == attempt else None  # an earlier one's word may still lie there
 
 
 def _events(process: "_Process") -> Iterator[ProgressEvent]:

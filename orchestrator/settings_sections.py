@@ -118,8 +118,8 @@ class LimitSettings(Section):
     ci_limit: Duration = timedelta(hours=6)
     """When the CI job is ended from outside; 6h on a runner of GitHub's."""
     on_overrun: Literal["stop", "escalate", "continue"] = "stop"
-    """What becomes of a run that will not keep its limits: stop with a checkpoint, escalate to on-demand, or
-    continue up to the limit."""
+    """What becomes of a run that will not keep its limits: stop with a checkpoint, escalate (from this CPU to an
+    instance, from an instance to a faster one or to on-demand), or continue up to the limit."""
 
 
 class StoreSettings(Section):

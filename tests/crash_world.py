@@ -44,6 +44,7 @@ from orchestrator.journal import Journal
 from orchestrator.next_step import InstanceSeen
 from orchestrator.offers import Offer, cpu_offer
 from orchestrator.run import Candidate, HostRecord, RunRecord, StopRequest
+from orchestrator.training import is_rented
 from remote_job.result import Artifact, CheckpointManifest, Heartbeat, Timings, TrainingResult
 from remote_job.spec import DatasetRef, TrainingSpec
 
@@ -119,7 +120,9 @@ class Scenario:
     stop_at: float | None = None
     """Seconds after the run began at which somebody runs `offload stop`."""
     slow: float = 1.0
-    """How much longer the epochs take than was estimated."""
+    """How much longer the epochs take than was estimated, on instances."""
+    cpu_slow: float = 1.0
+    """Likewise on the driver's machine; a run that escalates goes from there to instances."""
     same_machine: bool = False
     """The next driver starts on the same machine, and so knows at once that the last one is dead."""
     restart_s: float = 30.0
@@ -486,13 +489,27 @@ class World:
         )  # fmt: skip
         self.store.put(f"runs/{RUN}/checkpoint/manifest.json", _json(manifest))
 
-    def beat(self, attempt: int, epochs: int, state: str = "training", message: str | None = None) -> None:
+    def last_word(self, attempt: int) -> Heartbeat | None:
+        """Return an attempt's heartbeat."""
+        key = f"runs/{RUN}/attempts/{attempt}/heartbeat.json"
+        found = self.store.objects.get(key)
+        return Heartbeat.model_validate_json(found[0]) if found else None
+
+    def beat(
+        self,
+        attempt: int,
+        epochs: int,
+        state: str = "training",
+        message: str | None = None,
+        slow: float | None = None,
+    ) -> None:
         """Write an attempt's heartbeat."""
         scenario = self.scenario
+        slow = scenario.slow if slow is None else slow
         beat = Heartbeat(
             run=RUN, attempt=attempt, time=self.now, pid=1, host="h", boot_id="b", epochs_completed=epochs,
             epochs=scenario.epochs, state=state, message=message,
-            seconds_per_epoch=scenario.epoch_s * scenario.slow if epochs else None,
+            seconds_per_epoch=scenario.epoch_s * slow if epochs else None,
         )  # fmt: skip
         self.store.put(f"runs/{RUN}/attempts/{attempt}/heartbeat.json", _json(beat))
 
@@ -531,7 +548,7 @@ class Actor:
         self.trace: list[str] = []
         self.steps = 0
         store = DriverStore(self)
-        self.cloud = None if world.scenario.cpu else ModelCloud(self)
+        self.cloud = ModelCloud(self) if is_rented(world.run.candidates) else None
         machine = 0 if world.scenario.same_machine else number
         driver = Driver(
             clock=lambda: world.now, host=f"host{machine}", boot_id=f"boot{machine}", token=f"t{number}",
@@ -660,7 +677,7 @@ class ModelCpu:
     def __init__(self, actor: Actor) -> None:
         self.actor = actor
 
-    def train(self, run: RunRecord, attempt: object) -> tuple[str, str] | None:
+    def train(self, run: RunRecord, attempt: object, judge: object) -> tuple[str, str] | None:
         world, number = self.actor.world, attempt.number
         found = world.manifest()
         epochs = found.epochs_completed if found else 0
@@ -668,13 +685,15 @@ class ModelCpu:
         world.beat(number, epochs)
         while epochs < world.scenario.epochs:
             world.epochs_begun[epochs + 1] += 1
-            for _ in range(int(world.scenario.epoch_s // 60)):
+            for _ in range(int(world.scenario.epoch_s * world.scenario.cpu_slow // 60)):
                 self.actor.sleep(60)
                 self._renew(run)
                 if world.superseded(number):
                     return "died", "a later attempt is under way"
+                if ended := judge(world.last_word(number)):
+                    return ended
             epochs += 1
-            world.beat(number, epochs)
+            world.beat(number, epochs, slow=world.scenario.cpu_slow)
             world.epochs_completed[epochs] += 1
             self._effect(f"checkpoint {epochs}", lambda n=epochs: self._checkpoint(number, n))
         body = model_of(number)
@@ -867,15 +886,13 @@ def run_record(scenario: Scenario) -> RunRecord:
     """Return the run that a scenario is about."""
     seconds = scenario.epochs * scenario.epoch_s + 60
     takes = Interval(seconds * 0.8, seconds, seconds * 1.3)
-    offers = (
-        [cpu_offer(2)]
-        if scenario.cpu
-        else [
+    offers = [cpu_offer(2)] if scenario.cpu else []
+    if not scenario.cpu or scenario.on_overrun == "escalate":
+        offers += [
             gpu_offer("us-east-1a"),
             gpu_offer("us-east-1b"),
             gpu_offer("us-east-1a", "on-demand", 0.526),
         ]
-    )
     return RunRecord(
         id=RUN,
         training_key=KEY,

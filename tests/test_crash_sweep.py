@@ -46,7 +46,9 @@ SCENES = {
     "the next driver comes late": Scenario(restart_s=1000.0, dead_man=True),
     "a training that says no": Scenario(fails=True),
     "stopped by hand": Scenario(stop_at=500.0),
-}
+    "too slow on the CPU, moved to an instance": Scenario(
+        cpu=True, epochs=8, cpu_slow=10.0, deadline_s=10_800.0, on_overrun="escalate"),
+}  # fmt: skip
 ENDS = {"a training that says no": "failed", "stopped by hand": "stopped"}
 
 
@@ -141,6 +143,10 @@ LONG = {
         Scenario(slow=30.0, on_overrun="continue", deadline_s=7200.0), "failed"),
     "far slower than estimated, to the last cent": (
         Scenario(slow=30.0, on_overrun="continue", max_cost_usd=0.2), "failed"),
+    "far slower on the CPU than estimated": (Scenario(cpu=True, epochs=8, cpu_slow=10.0, deadline_s=10_800.0), "failed"),
+    "far slower on the CPU than estimated, to the limit": (
+        Scenario(cpu=True, epochs=8, cpu_slow=10.0, deadline_s=10_800.0, on_overrun="continue"), "failed"),
+    "stopped by hand on the CPU": (Scenario(cpu=True, epochs=20, stop_at=1000.0), "stopped"),
     "reclaimed, and nobody looks for five hours": (
         Scenario(detach=True, reclaims={1: (400.0, False)}, dead_man=True), "published"),
 }  # fmt: skip
@@ -151,6 +157,27 @@ def test_long_troubles_end_well(name):
     scenario, status = LONG[name]
     world, broken = play(scenario, status)
     assert not broken, [a.end for a in Journal(world.store).attempts(RUN)]
+
+
+@pytest.mark.parametrize(
+    ("on_overrun", "reason", "epochs", "at"),
+    [
+        ("stop", "overrun", 1, 3060.0),
+        ("continue", "expired", 3, 10_800.0),
+        ("escalate", "overrun", 8, 3060.0),
+    ],
+)
+def test_a_training_on_the_cpu_that_will_not_make_it_is_ended_while_it_runs(on_overrun, reason, epochs, at):
+    """With its checkpoint, as soon as that is certain or at the deadline; escalated, an instance finishes it."""
+    scenario = Scenario(cpu=True, epochs=8, cpu_slow=10.0, deadline_s=10_800.0, on_overrun=on_overrun)
+    world, _ = play(scenario, None)
+    end = Journal(world.store).attempts(RUN)[0].end
+    told = world.actors[0].drive.console.stream.getvalue()
+    assert told.count("it may not make it: the 7 epochs that are left") == 1, "it is said early, and once"
+    assert end.reason == reason
+    assert end.at - world.run.created_at == pytest.approx(at, abs=120)
+    assert world.manifest().epochs_completed == epochs
+    assert len(world.machines) == (on_overrun == "escalate")
 
 
 class Drivers(RuleBasedStateMachine):

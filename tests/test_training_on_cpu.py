@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from leak_case import train_project
 
 from dataset.sample import generate
 from orchestrator import registry
@@ -183,6 +185,31 @@ def test_an_interrupted_training_exits_75_and_carries_on(project):
     assert len(trained_epochs(project)) < EPOCHS
     report = train(project)
     assert _manifest(project, report)["epochs_completed"] == EPOCHS
+
+
+@pytest.fixture
+def own_project(tmp_path):
+    """Return a project whose training needs no torch and takes a minute."""
+    train_project(tmp_path, pace=0.3, epochs=200)
+    configuration = tmp_path / "offload.toml"
+    configuration.write_text(re.sub("url = .*", 'url = "file:.offload"', configuration.read_text()))
+    return tmp_path
+
+
+def test_a_deadline_ends_a_training_while_it_runs_and_a_later_one_carries_on(own_project):
+    """It stops within seconds, with its checkpoint, exit code 1 and what to do; nothing complete is trained again."""
+    began = time.monotonic()
+    done = offload(own_project, "train", "--on", "cpu", "--set", "limits.deadline=5s", check=False)
+    assert done.returncode == 1
+    assert "the deadline passed; raise limits.deadline and train again" in done.stderr
+    assert time.monotonic() - began < 30, "it was stopped while it ran"
+    kept = len(trained_epochs(own_project))
+    assert kept > 1
+    again = offload(own_project, "train", "--on", "cpu", "--set", "limits.deadline=5s", check=False)
+    assert again.returncode == 1
+    epochs = trained_epochs(own_project)
+    assert len(epochs) > kept
+    assert len(epochs) - len(set(epochs)) <= 1, "an epoch that was complete was trained again"
 
 
 def test_two_drivers_at_once_train_once(project):
