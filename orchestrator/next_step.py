@@ -6,7 +6,15 @@ ask this one question, over and over, until the answer is Done.
 
 from dataclasses import dataclass
 
-from orchestrator.ladder import fits, fitting, fresh_refusals, goes_to_its_limit, overrun
+from orchestrator.ladder import (
+    fits,
+    fitting,
+    fresh_refusals,
+    goes_to_its_limit,
+    moving_to_spot,
+    overrun,
+    waiting_for_spot,
+)
 from orchestrator.offers import Offer
 from orchestrator.run import AttemptEnd, EndReason, HostRecord, Outcome, OutcomeStatus, RunRecord
 from orchestrator.seen import AttemptSeen, InstanceSeen, InstanceState, Seen
@@ -262,6 +270,9 @@ def _train_there(run: RunRecord, seen: Seen, current: AttemptSeen) -> Step:
     mine = seen.instances_of(number)
     live = tuple(i for i in mine if i.state in {"pending", "running"})
     verdict = _verdict(seen, current, mine)
+    if verdict is None and (why := moving_to_spot(run, seen, current)) is not None:
+        verdict = "moved", why
+    verdict = verdict or _absence(seen, current, mine)
     if verdict is not None:
         return _clear_attempt(seen, current, *verdict)
     if current.host is None:
@@ -336,7 +347,6 @@ def _verdict(
 ) -> tuple[EndReason, str] | None:
     """Why an attempt on an instance is over, None while it is not."""
     beat, age = current.heartbeat, seen.now - current.record.created_at
-    gone = bool(mine) and all(i.state not in {"pending", "running"} for i in mine)
     if seen.now >= current.record.expires_at:
         return "expired", "its time or money was used up"
     if any(i.reclaimed for i in mine):
@@ -351,7 +361,15 @@ def _verdict(
         return "orphaned", "its driver died with the SSH keys before the training began"
     if beat is None and age > START_LIMIT_S:
         return "died", f"no sign of life {age / 60:.0f} min after it was opened"
-    if gone:
+    return None
+
+
+def _absence(
+    seen: Seen, current: AttemptSeen, mine: tuple[InstanceSeen, ...]
+) -> tuple[EndReason, str] | None:
+    """Why an attempt is over whose instance is not there, or not any more."""
+    age = seen.now - current.record.created_at
+    if mine and all(i.state not in {"pending", "running"} for i in mine):
         return "died", f"the instance is {mine[-1].state}"
     if not mine and current.host is not None and seen.now - current.host.launched_at > LAUNCH_LIMIT_S:
         return "died", "the instance has vanished"
@@ -408,6 +426,9 @@ def _open_next(run: RunRecord, seen: Seen) -> Step:
     number = len(seen.attempts) + 1
     if chosen is not None:
         return OpenAttempt(number, chosen.offer, _expiry(run, seen, chosen.offer))
+    waiting = waiting_for_spot(run, seen)
+    if waiting is not None:
+        return Wait(60.0, waiting)
     if any(not a.quota for a in fresh_refusals(seen)) and not _all_unfit(run, seen):
         return Wait(60.0, "every offer was refused a moment ago")
     refusals = [a.end for a in seen.attempts if a.end is not None and a.end.reason == "refused"]

@@ -76,6 +76,7 @@ class Planned:
             created_at=now,
             deadline_at=now + limits.deadline.total_seconds(),
             max_cost_usd=limits.max_cost_usd,
+            value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
             on_overrun=limits.on_overrun,
             max_attempts=self.settings.ec2.max_attempts,
             why=self.report.decision.why,

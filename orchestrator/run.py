@@ -52,6 +52,8 @@ class RunRecord(Wire):
     created_at: float
     deadline_at: float
     max_cost_usd: float
+    value_of_time_usd_per_hour: float = 0.0
+    """What an hour sooner is worth: whether it waits for spot."""
     on_overrun: Literal["stop", "escalate", "continue"] = "stop"
     max_attempts: int = Field(default=6, ge=1)
     why: str
@@ -103,11 +105,11 @@ class HostRecord(Wire):
 
 
 EndReason = Literal[
-    "finished", "refused", "reclaimed", "died", "failed", "stopped", "expired", "orphaned", "overrun"
+    "finished", "refused", "reclaimed", "died", "failed", "stopped", "expired", "orphaned", "overrun", "moved"
 ]
 """`refused`: no instance came; `died`: the heartbeat stopped; `orphaned`: its driver died with the keys before the
 training began; `failed`: the training itself said no, and would again; `overrun`: too slow for the limits, and another
-offer would make it."""
+offer would make it; `moved`: on-demand was left for spot, which is cheaper and may be there again."""
 
 
 class AttemptEnd(Wire):

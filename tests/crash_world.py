@@ -1023,7 +1023,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         broken.append(f"surplus: {world.most_alive} instances lived at once")
     reasons = Counter(a.end.reason for a in look.attempts if a.end is not None)
     lives = world.deaths + world.stalls + reasons["reclaimed"] + len(scenario.silent) + bool(scenario.mute_s)
-    lives += reasons["overrun"]
+    lives += reasons["overrun"] + reasons["moved"]
     if len(look.attempts) > 1 + lives + sum(scenario.refused.values()) + len(scenario.quota):
         broken.append(f"attempts: {len(look.attempts)}")
     if len(world.machines) > 1 + lives:

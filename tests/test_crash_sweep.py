@@ -146,6 +146,12 @@ LONG = {
     "far slower on the CPU than estimated": (Scenario(cpu=True, epochs=8, cpu_slow=10.0, deadline_s=10_800.0), "failed"),
     "far slower on the CPU than estimated, to the limit": (
         Scenario(cpu=True, epochs=8, cpu_slow=10.0, deadline_s=10_800.0, on_overrun="continue"), "failed"),
+    "spot comes back while it trains on demand": (
+        Scenario(epochs=40, refused={"spot": 2}, deadline_s=5 * 3600.0, max_cost_usd=5.0), "published"),
+    "spot does not come back, though it was hoped for": (
+        Scenario(epochs=40, refused={"spot": 9}, deadline_s=5 * 3600.0, max_cost_usd=5.0), "published"),
+    "spot is waited for, and comes": (
+        Scenario(refused={"us-east-1a": 4, "us-east-1b": 4}, deadline_s=12 * 3600.0), "published"),
     "stopped by hand on the CPU": (Scenario(cpu=True, epochs=20, stop_at=1000.0), "stopped"),
     "reclaimed, and nobody looks for five hours": (
         Scenario(detach=True, reclaims={1: (400.0, False)}, dead_man=True), "published"),
@@ -265,8 +271,8 @@ def _finish_at_once(seen, finish, reason, message):
     return finish if current is None else CloseAttempt(current.record.number, reason, message)
 
 
-def _verdict_without(*reasons, words=""):
-    original = decision._verdict
+def _verdict_without(*reasons, words="", of="_verdict"):
+    original = getattr(decision, of)
 
     def verdict(seen, current, mine):
         found = original(seen, current, mine)
@@ -318,7 +324,7 @@ MUTANTS = {
     "gives a training up after a minute's silence": (
         "HEARTBEAT_LOST_S", 100.0, "surplus", Scenario(deaf={1: (100.0, 400.0)})),
     "launches again under the same number for ever": (
-        "_verdict", _verdict_without("died", words="never confirmed"), "", Scenario(mute_s=2000.0, lag=1e6)),
+        "_absence", _verdict_without("died", words="never confirmed", of="_absence"), "", Scenario(mute_s=2000.0, lag=1e6)),
     "ignores a stop": ("_ending", _ending_without_stop, "outcome", SCENES["stopped by hand"]),
     "tries again what says no": ("_ending", _ending_without_failures, "", SCENES["a training that says no"]),
     "ignores refusals and quotas": ("fitting", _first_candidate, "", LONG["no quota for spot"][0]),

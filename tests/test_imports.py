@@ -14,6 +14,7 @@ PURE = {
     "estimate",
     "interval",
     "ladder",
+    "market_choice",
     "model_facts",
     "next_step",
     "offers",

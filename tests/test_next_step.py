@@ -541,3 +541,52 @@ def test_an_instance_that_went_long_ago_does_not_use_up_the_money():
     step = next_step(run_of(), seen)
     assert isinstance(step, CloseAttempt)
     assert (step.reason, step.at) == ("reclaimed", T0 + 600)
+
+
+def closed_spot(at, **changes):
+    """A run with a day of time whose spot offers were all refused at a moment."""
+    run = run_of(SPOT_A, SPOT_B, ON_DEMAND, deadline_at=T0 + 86_400, **changes)
+    refused = [attempt(n, c, host=False, end=ended(n, "refused", at)) for n, c in ((1, SPOT_A), (2, SPOT_B))]
+    return run, Seen(at, ME, attempts=tuple(refused))
+
+
+def test_spot_is_waited_for_while_there_is_slack_and_on_demand_comes_in_time():
+    run, seen = closed_spot(NOW)
+    step = next_step(run, seen)
+    assert isinstance(step, Wait)
+    assert step.reason.startswith("no spot capacity; on-demand can wait 1")
+    late = T0 + 86_400 - 3000
+    step = next_step(run, replace(closed_spot(late)[1], now=late))
+    assert isinstance(step, OpenAttempt)
+    assert step.offer == ON_DEMAND.offer
+
+
+def test_who_gives_an_hour_a_price_does_not_wait_for_what_saves_less():
+    run, seen = closed_spot(NOW, value_of_time_usd_per_hour=1.0)
+    step = next_step(run, seen)
+    assert isinstance(step, OpenAttempt)
+    assert step.offer == ON_DEMAND.offer
+
+
+@pytest.mark.parametrize(
+    ("hours", "batch", "moves"),
+    [(1.1, 0, True), (0.5, 0, False), (1.1, 50, False)],
+    ids=["an-hour-later", "too-soon", "in-the-middle-of-an-epoch"],
+)
+def test_on_demand_is_left_for_spot_after_an_hour_at_the_end_of_an_epoch(hours, batch, moves):
+    dear = Candidate(offer=ON_DEMAND.offer, seconds=Interval(18_000, 20_000, 25_000))
+    cheap = Candidate(offer=SPOT_A.offer, seconds=dear.seconds)
+    run = run_of(cheap, dear, deadline_at=T0 + 86_400, max_cost_usd=9.0)
+    now = T0 + hours * 3600
+    word = beat(now - 5, epochs=1, pace=2000.0).model_copy(update={"batch": batch, "batches": 100})
+    trains = attempt(2, dear, beat=word, expires=T0 + 86_400)
+    refused = attempt(1, cheap, host=False, end=ended(1, "refused", T0))
+    running = InstanceSeen("i-2", 2, "running")
+    seen = Seen(now, ME, attempts=(refused, trains), instances=(running,), epochs_completed=1)
+    step = next_step(run, seen)
+    assert isinstance(step, Terminate) == moves, step
+    if moves:
+        assert step.reason.startswith("spot may be there again, and would save up to $")
+        step = next_step(run, replace(seen, instances=(InstanceSeen("i-2", 2, "shutting-down"),)))
+        assert isinstance(step, CloseAttempt)
+        assert step.reason == "moved"
