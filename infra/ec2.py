@@ -111,12 +111,14 @@ class Volume:
     store: str | None = None
 
 
-def client_token(run: str, attempt: int, offer: str) -> str:
-    """Return the token by which EC2 takes a repeated launch for the same: 64 characters, by these three alone.
+def client_token(run: str, attempt: int, offer: str, store: str | None = None) -> str:
+    """Return the token by which EC2 takes a repeated launch for the same: 64 characters, by these four alone.
+
+    Two stores in one account may have runs of the same name, and each wants an instance of its own.
 
     https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
     """
-    return hashlib.sha256("\0".join((run, str(attempt), offer)).encode()).hexdigest()
+    return hashlib.sha256("\0".join((run, str(attempt), offer, store or "")).encode()).hexdigest()
 
 
 def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
@@ -146,7 +148,7 @@ def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
             ]
         }
     parameters: dict[str, Any] = {
-        "ClientToken": client_token(request.run, request.attempt, request.offer),
+        "ClientToken": client_token(request.run, request.attempt, request.offer, request.store),
         "MinCount": 1,
         "MaxCount": 1,
         "ImageId": request.image_id,

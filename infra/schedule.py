@@ -25,36 +25,49 @@ MAX_NAME = 64
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule of ours. It deletes itself once it has run."""
+    """A schedule of ours. It deletes itself once it has run. `store` is the mark of the run's store."""
 
     name: str
     run: str
+    store: str | None
     attempt: int
     instance_id: str
     at: datetime | None
 
 
-def schedule_name(run: str, attempt: int) -> str:
-    """Return the name of an attempt's schedule. A run whose name does not fit is named by its hash."""
-    name = f"{PREFIX}{run}-a{attempt}"
-    if len(name) <= MAX_NAME and re.fullmatch(r"[0-9A-Za-z._-]+", run):
+def schedule_name(run: str, attempt: int, store: str = "") -> str:
+    """Return the name of an attempt's schedule: two stores may have runs of the same name in one account.
+
+    What does not fit is named by its hash.
+    """
+    owner = f"{run}-{store}" if store else run
+    name = f"{PREFIX}{owner}-a{attempt}"
+    if len(name) <= MAX_NAME and re.fullmatch(r"[0-9A-Za-z._-]+", owner):
         return name
-    return f"{PREFIX}{hashlib.sha256(run.encode()).hexdigest()[:32]}-a{attempt}"
+    return f"{PREFIX}{hashlib.sha256(owner.encode()).hexdigest()[:32]}-a{attempt}"
 
 
 def schedule_parameters(
-    run: str, attempt: int, instance_id: str, at: datetime, role_arn: str, *, partition: str = "aws"
+    run: str,
+    attempt: int,
+    instance_id: str,
+    at: datetime,
+    role_arn: str,
+    *,
+    store: str = "",
+    partition: str = "aws",
 ) -> dict[str, Any]:
     """Return the parameters of CreateSchedule: once, at this time, terminate this instance, and go.
 
+    A schedule cannot be tagged; whose it is stands in its description.
     https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-targets-universal.html
     """
     return {
-        "Name": schedule_name(run, attempt),
+        "Name": schedule_name(run, attempt, store),
         "GroupName": "default",
-        "Description": f"gpu-offload: terminates {instance_id} of run {run}, attempt {attempt}, if nobody has"[
-            :512
-        ],
+        "Description": (
+            f"gpu-offload: terminates {instance_id}, if nobody has, of store {store or '-'}, attempt {attempt} of run {run}"
+        )[:512],
         "ScheduleExpression": f"at({at.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S')})",
         "ScheduleExpressionTimezone": "UTC",
         "FlexibleTimeWindow": {"Mode": "OFF"},
@@ -92,7 +105,9 @@ class Schedules:
                 ),
             )
 
-    def create(self, run: str, attempt: int, instance_id: str, at: datetime, role_arn: str) -> str:
+    def create(
+        self, run: str, attempt: int, instance_id: str, at: datetime, role_arn: str, *, store: str = ""
+    ) -> str:
         """Make an attempt's schedule, or set the one it has to this instance and time; return its name.
 
         Args:
@@ -101,9 +116,12 @@ class Schedules:
             instance_id: What to terminate.
             at: When, in the future; to the second, and AWS is on time within a minute.
             role_arn: The role that EventBridge Scheduler terminates by.
+            store: The mark of the run's store.
         """
         partition = self._session.get_partition_for_region(self.region)
-        parameters = schedule_parameters(run, attempt, instance_id, at, role_arn, partition=partition)
+        parameters = schedule_parameters(
+            run, attempt, instance_id, at, role_arn, store=store, partition=partition
+        )
         operation = f"scheduling the end of {instance_id}"
         try:
             with aws_errors(operation):
@@ -113,9 +131,9 @@ class Schedules:
                 self._client.update_schedule(**parameters)
         return str(parameters["Name"])
 
-    def find(self, run: str | None = None) -> list[Schedule]:
-        """Return the schedules of a run, or of all our runs."""
-        prefix = PREFIX if run is None else schedule_name(run, 0).removesuffix("0")
+    def find(self, run: str | None = None, *, store: str = "") -> list[Schedule]:
+        """Return the schedules of a store's run, or of all runs of everybody's."""
+        prefix = PREFIX if run is None else schedule_name(run, 0, store).removesuffix("0")
         with aws_errors(f"looking for schedules in {self.region}"):
             pages = self._client.get_paginator("list_schedules").paginate(
                 GroupName="default", NamePrefix=prefix
@@ -139,7 +157,7 @@ class Schedules:
         except MissingError:  # it ran in between
             return None
         parts = NAME.fullmatch(name)
-        told = re.search(r" of run (.+), attempt ", found.get("Description", ""))
+        told = re.search(r" of store (\S+), attempt \d+ of run (.+)", found.get("Description", ""))
         expression = re.fullmatch(r"at\((.+)\)", found.get("ScheduleExpression", ""))
         try:
             target = json.loads(found.get("Target", {}).get("Input", ""))["InstanceIds"][0]
@@ -147,7 +165,8 @@ class Schedules:
             target = ""
         return Schedule(
             name=name,
-            run=told[1] if told else parts["run"] if parts else "",
+            run=told[2] if told else parts["run"] if parts else "",
+            store=told[1] if told and told[1] != "-" else None,
             attempt=int(parts["attempt"]) if parts else 0,
             instance_id=str(target),
             at=parse_time(expression[1]) if expression else None,

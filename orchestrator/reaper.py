@@ -117,7 +117,7 @@ class Reaper:
             self._notes.append(f"schedules in {region} were not looked at: {error}")
             return []
         return [
-            Possession("schedule", s.name, region, s.run, _unix(s.at), None, "", s.instance_id or None)
+            Possession("schedule", s.name, region, s.run, _unix(s.at), s.store, "", s.instance_id or None)
             for s in schedules
         ]
 

@@ -103,7 +103,7 @@ class RentedTraining:
             if region != current and self.clock() - self._empty_since.get(region, 0.0) < ELSEWHERE_S:
                 continue
             with _asking():
-                found = self._ec2(region).find(run.id)
+                found = [i for i in self._ec2(region).find(run.id) if self._is_ours(i.store)]
             for known in [i for i, (where, _) in self._found.items() if where == region]:
                 del self._found[known]
             self._found |= {instance.id: (region, instance) for instance in found}
@@ -129,14 +129,16 @@ class RentedTraining:
         for region in _regions(attempts):
             with _asking():
                 ec2 = self._ec2(region)
-                names += [f"{region}/group/{group.id}" for group in ec2.find_security_groups(run.id)]
+                groups = ec2.find_security_groups(run.id)
+                names += [f"{region}/group/{group.id}" for group in groups if self._is_ours(group.store)]
                 names += [
                     f"{region}/volume/{v.id}"
                     for v in ec2.volumes(run.id)
-                    if v.state in {"available", "error"}
+                    if v.state in {"available", "error"} and self._is_ours(v.store)
                 ]
                 if self.settings.schedule_role:
-                    names += [f"{region}/schedule/{s.name}" for s in Schedules(region).find(run.id)]
+                    schedules = Schedules(region).find(run.id, store=self._mark)
+                    names += [f"{region}/schedule/{s.name}" for s in schedules]
         return tuple(name for name in names if self._tries.get(name, 0) < CLEAN_UP_TRIES)
 
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
@@ -231,7 +233,7 @@ class RentedTraining:
                     ec2.terminate([each])
                     terminated.add(each)
             with contextlib.suppress(CloudError):
-                known = [i.id for i in ec2.find(run.id) if not i.ended]
+                known = [i.id for i in ec2.find(run.id) if not i.ended and self._is_ours(i.store)]
             if terminated.issuperset(known) and (terminated or self.clock() >= end):
                 return tuple(sorted(terminated))
             if self.clock() >= end:
@@ -274,7 +276,11 @@ class RentedTraining:
         try:
             return ec2.launch(self._request(ec2, run, attempt))
         except TokenMismatchError:
-            mine = [i for i in ec2.find(run.id) if i.attempt == attempt.number and not i.ended]
+            mine = [
+                i
+                for i in ec2.find(run.id)
+                if i.attempt == attempt.number and not i.ended and self._is_ours(i.store)
+            ]
             if not mine:
                 raise
             return mine[0]
@@ -282,7 +288,7 @@ class RentedTraining:
     def _request(self, ec2: Ec2, run: RunRecord, attempt: AttemptRecord) -> LaunchRequest:
         offer, expires = attempt.offer, datetime.fromtimestamp(int(attempt.expires_at), UTC)
         keys = self._keys.setdefault(attempt.number, Keys.generate())
-        mark = store_mark(self.store.url, self.store.endpoint_url)
+        mark = self._mark
         image, subnet = self._image(ec2.region), self._subnet(ec2, offer)
         self._cidr = self._cidr or public_cidr(self.settings.ssh_cidr)
         group = ec2.create_security_group(
@@ -353,7 +359,9 @@ class RentedTraining:
             return
         at = datetime.fromtimestamp(attempt.expires_at + SCHEDULE_SLACK_S, UTC)
         try:
-            Schedules(region).create(run.id, attempt.number, instance_id, at, self.settings.schedule_role)
+            Schedules(region).create(
+                run.id, attempt.number, instance_id, at, self.settings.schedule_role, store=self._mark
+            )
         except CloudError as error:
             self.console.warning(f"no schedule terminates {instance_id}, the other layers do: {error}")
 
@@ -404,6 +412,14 @@ class RentedTraining:
         look = self.journal.look(run.id)
         beat = look.attempts[number - 1].heartbeat if len(look.attempts) >= number else None
         return look.result is not None or (beat is not None and beat.state in {"failed", "interrupted"})
+
+    @property
+    def _mark(self) -> str:
+        return store_mark(self.store.url, self.store.endpoint_url)
+
+    def _is_ours(self, mark: str | None) -> bool:
+        """Whether a run's name is all that something of another store has in common with ours."""
+        return mark in {None, self._mark}
 
     def _ec2(self, region: str) -> Ec2:
         if region not in self._clients:

@@ -12,6 +12,7 @@ from orchestrator.drive import InstanceLeftError, InterruptedRunError
 from orchestrator.journal import Journal, JournalError
 from orchestrator.run import RunRecord, StopRequest
 from orchestrator.settings import Settings
+from orchestrator.stray import store_mark
 
 TERMINATION_S = 900.0
 """How long an instance may take to terminate before that is an error: it takes a minute or two."""
@@ -76,12 +77,13 @@ def _terminate(
 ) -> tuple[str, ...]:
     """Terminate by tag, in every region that the run may have been in, and wait until it is so."""
     begun, terminated = clock(), dict[str, str]()
+    mark = store_mark(settings.store_url, settings.store.endpoint_url)
     clients = {name: Ec2(name) for name in _regions(settings, record)}
     while True:
         left: dict[str, str] = {}
         for name, ec2 in clients.items():
             try:
-                found = ec2.find(run)
+                found = [i for i in ec2.find(run) if i.store in {None, mark}]
                 for instance in found:
                     if not instance.ended and instance.id not in terminated:
                         console.note(f"terminating {instance.id} in {instance.zone}")

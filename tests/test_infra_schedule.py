@@ -53,6 +53,15 @@ def test_a_schedule_is_found_by_its_run_and_deleted_once(schedules):
     assert schedules.find("r1") == []
 
 
+def test_two_stores_with_a_run_of_the_same_name_have_schedules_of_their_own(schedules):
+    schedules.create("r1", 1, "i-123", AT, ROLE, store="a" * 16)
+    schedules.create("r1", 1, "i-456", AT, ROLE, store="b" * 16)
+    assert {(s.run, s.store, s.instance_id) for s in schedules.find()} >= {
+        ("r1", "a" * 16, "i-123"), ("r1", "b" * 16, "i-456")
+    }  # fmt: skip
+    assert [s.instance_id for s in schedules.find("r1", store="a" * 16)] == ["i-123"]
+
+
 def test_making_a_schedule_again_sets_it_to_the_new_instance(schedules):
     schedules.create("r1", 1, "i-123", AT, ROLE)
     schedules.create("r1", 1, "i-456", AT, ROLE)

@@ -209,6 +209,15 @@ def test_whatever_of_ours_is_expired_over_or_unknown_goes_and_nobody_elses_is_to
     Schedules("us-east-1").create(
         "unknown-1", 1, condemned[2], datetime.now(UTC) + timedelta(hours=1), "arn:aws:iam::1:role/scheduler"
     )
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    Schedules("us-east-1").create(
+        "unknown-1",
+        1,
+        "i-of-theirs",
+        in_an_hour,
+        "arn:aws:iam::1:role/scheduler",
+        store=store_mark(OTHER_STORE),
+    )
     wait_until(lambda: len(cloud.leftovers().instances) == 7)
 
     seen = io.StringIO()
@@ -224,7 +233,7 @@ def test_whatever_of_ours_is_expired_over_or_unknown_goes_and_nobody_elses_is_to
     assert set(cloud.leftovers().instances) == {live, other, stranger}
     assert loose not in cloud.leftovers().volumes
     assert theirs in cloud.leftovers().volumes
-    assert cloud.leftovers().schedules == ()
+    assert cloud.leftovers().schedules == (f"gpu-offload-unknown-1-{store_mark(OTHER_STORE)}-a1",)
     assert {thing.id for thing in done.kept} == {live, other}
     names = {g["GroupName"] for g in client.describe_security_groups()["SecurityGroups"]} - {"default"}
     assert names == {"gpu-offload-live-1", "gpu-offload-theirs-1"}
