@@ -160,25 +160,30 @@ def _survive(fault: Fault) -> Survived:
     from infra.simulator.cloud import SimulatedCloud
 
     with _own_environment(), SimulatedCloud() as cloud, Stage(fault.name, cloud, fault.pace) as stage:
-        why, seconds, published = "", 0.0, False
-        try:
-            recovery = fault.happens(stage)
-            why, seconds = recovery.outcome, recovery.seconds
-            published = stage.published_at() is not None
-            why = why if published else f"{why}; but no whole model is published"
-        except (DrillError, StoreError, CloudError, JournalError) as error:
-            why = str(error)
-        leaked, repeated = stage.left(), stage.repeated()
-        lost = 0 if published and repeated <= MOST_REPEATED else 1
-        return Survived(
-            name=fault.name,
-            outcome=why + (f"; left: {cloud.leftovers()}" if leaked else ""),
-            recovered=published and not leaked and not lost,
-            seconds=seconds,
-            epochs_repeated=repeated,
-            leaked=leaked,
-            lost=lost,
-        )
+        return outcome_of(fault, stage)
+
+
+def outcome_of(fault: Fault, stage: Stage) -> Survived:
+    """Let a fault happen on its stage; return what became of it."""
+    why, seconds, published = "", 0.0, False
+    try:
+        recovery = fault.happens(stage)
+        why, seconds = recovery.outcome, recovery.seconds
+        published = stage.published_at() is not None
+        why = why if published else f"{why}; but no whole model is published"
+    except (DrillError, StoreError, CloudError, JournalError) as error:
+        why = str(error)
+    leaked, repeated = stage.left(), stage.repeated()
+    lost = 0 if published and repeated <= MOST_REPEATED else 1
+    return Survived(
+        name=fault.name,
+        outcome=why + (f"; left: {stage.cloud.leftovers()}" if leaked else ""),
+        recovered=published and not leaked and not lost,
+        seconds=seconds,
+        epochs_repeated=repeated,
+        leaked=leaked,
+        lost=lost,
+    )
 
 
 @contextmanager

@@ -165,6 +165,8 @@ class Stage:
     pace: Pace = field(default_factory=Pace)
     patience: float = 240.0
     """Seconds for anything that should happen."""
+    hidden: tuple[str, ...] = HIDDEN
+    """Variables that its commands do not get."""
     _commands: list[Command] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -174,6 +176,11 @@ class Stage:
         self.project.mkdir()
         generate(self.project / "shapes", images=12, size=64)
         self._trace = self.folder / "trace"
+        self._furnish()
+        return self
+
+    def _furnish(self) -> None:
+        """Write the project, make the bucket."""
         (self.project / "drill_training.py").write_text(
             TRAINING.format(trace=str(self._trace), pace=self.pace.seconds)
         )
@@ -185,7 +192,6 @@ class Stage:
         )
         self.store: ObjectStore = open_store(f"s3://{bucket}", endpoint_url=self.cloud.url)
         self.journal = Journal(self.store)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -203,7 +209,7 @@ class Stage:
         if elsewhere:
             folder = Path(tempfile.mkdtemp(prefix="elsewhere-", dir=self.folder))
             shutil.copy(self.project / "offload.toml", folder)
-        kept = {name: value for name, value in os.environ.items() if name not in HIDDEN}
+        kept = {name: value for name, value in os.environ.items() if name not in self.hidden}
         command = Command(arguments, folder, kept | self.cloud.environment() | {"CI": "true"})
         self._commands.append(command)
         return command

@@ -979,6 +979,14 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         gap = _without_driver(world)
         if end > machine.expires_at + 30 + gap:
             broken.append(f"leak: {machine.id} ran {end - machine.expires_at:.0f} s past its end")
+    for attempt in look.attempts:
+        here = attempt.record.offer.where == "cpu" and attempt.end is not None
+        if (
+            here
+            and attempt.end.at > attempt.record.expires_at + 90 + _without_driver(world)
+            and not world.stalls
+        ):
+            broken.append("time: a training on the CPU ran past its deadline")
     if world.groups:
         broken.append(f"leftovers: {sorted(world.groups)}")
 

@@ -304,6 +304,10 @@ def _forgets_checkpointed_result(run, seen):
     return Finish("failed", "") if isinstance(step, decision.Collect) else step
 
 
+def _moves_at_once(_run, _seen, current):
+    return "" if current.record.offer.market == "on-demand" and current.heartbeat else None
+
+
 def _waits_for_ever(run, seen):
     step = NEXT_STEP(run, seen)
     return Wait(60.0, "") if isinstance(step, decision.OpenAttempt) and seen.attempts else step
@@ -335,6 +339,11 @@ MUTANTS = {
     "leaves security groups behind": ("next_step", lambda run, seen: NEXT_STEP(
         run, replace(seen, leftovers=())), "leftovers", SCENES["rented"]),
     "does not resume after a death": ("next_step", _waits_for_ever, "", SCENES["rented"]),
+    "lets a training on the CPU run past its limits": (
+        "_judge", lambda _self, _seen, _attempt: lambda _beat: None, "outcome",
+        LONG["far slower on the CPU than estimated, to the limit"][0]),
+    "leaves on-demand for spot at every look": (
+        "moving_to_spot", _moves_at_once, "", LONG["spot does not come back, though it was hoped for"][0]),
     "forgets a result": ("next_step", _forgets_checkpointed_result, "", SCENES["rented"]),
 }  # fmt: skip
 
@@ -343,12 +352,15 @@ MUTANTS = {
 def test_the_sweep_finds_a_decision_that(name, monkeypatch):
     """A broken decision must not pass: a sweep that finds nothing would prove nothing."""
     attribute, mutant, promise, scene = MUTANTS[name]
-    status = "stopped" if scene.stop_at else "failed" if scene.fails or scene.slow > 1 else "published"
+    too_slow = scene.slow > 1 or (scene.cpu_slow > 1 and scene.on_overrun != "escalate")
+    status = "stopped" if scene.stop_at else "failed" if scene.fails or too_slow else "published"
     status = None if scene.mute_s else status
     trace = play(scene, status)
     assert not trace[1] or scene.lag > 1000, trace[1]
     if attribute == "next_step":
         monkeypatch.setattr("orchestrator.drive.next_step", mutant)
+    elif attribute == "_judge":
+        monkeypatch.setattr("orchestrator.drive.Drive._judge", mutant)
     else:
         monkeypatch.setattr(decision, attribute, mutant)
     caught = play(scene, status)[1]

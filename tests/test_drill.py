@@ -6,11 +6,16 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from leak_case import offload
+from leak_case import STORE, offload, train_project
 
+from infra.object_store import open_store
+from infra.simulator.cloud import SimulatedCloud
+from orchestrator import drill_account
+from orchestrator.api import load_settings
 from orchestrator.drill import DrillReport, Survived, drill
 from orchestrator.drill_faults import FAULTS
-from orchestrator.drill_stage import DrillError
+from orchestrator.drill_stage import DrillError, Pace
+from orchestrator.journal import Journal
 
 PROMISED = {
     "cancel-while-launching",
@@ -73,3 +78,40 @@ def test_a_drill_of_two_faults_is_green_and_its_json_is_alone_on_standard_output
     assert all(fault["epochs_repeated"] <= 1 for fault in document["faults"])
     assert (document["leaked"], document["lost"]) == (0, 0)
     assert list(tmp_path.iterdir()) == [], "a drill leaves nothing where it was started"
+
+
+def test_a_drill_on_an_account_needs_a_limit_and_a_store_of_its_own(tmp_path):
+    """Without them nothing is asked of the account, let alone rented."""
+    train_project(tmp_path)
+    offload(tmp_path, "drill", "--on-my-account", "--store", "s3://other/drill", code=2)
+    offload(tmp_path, "drill", "--on-my-account", "--max-cost-usd", "1", code=2)
+    offload(
+        tmp_path, "drill", "--on-my-account", "--max-cost-usd", "0", "--store", "s3://other/drill", code=2
+    )
+    offload(tmp_path, "drill", "--max-cost-usd", "1", code=2)
+    offload(tmp_path, "drill", "--on-my-account", "--max-cost-usd", "1", "--store", STORE, code=2)
+    assert drill_account.smallest(("g6e.xlarge", "g4dn.xlarge", "p9.huge")) == "g4dn.xlarge"
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    """A simulated account, and this process inside it."""
+    with SimulatedCloud() as cloud:
+        for name, value in cloud.environment().items():
+            monkeypatch.setenv(name, value)
+        cloud.client("s3").create_bucket(Bucket="drill")
+        yield cloud
+
+
+def test_a_drill_on_an_account_rents_within_its_limit_and_leaves_nothing(cloud, tmp_path, monkeypatch):
+    """The account is a simulated one here; the drill knows no more of it than EC2 tells."""
+    train_project(tmp_path)
+    monkeypatch.setattr(drill_account, "PACE", Pace(epochs=2, seconds=0.2))
+    settings = load_settings(tmp_path, environment={})
+    report = drill_account.drill_on_account(settings, "s3://drill", 0.4, wanted=["cancel-while-starting"])
+    assert report.green, report.text()
+    assert report.faults[0].outcome == "all terminated; the same command carried on and published"
+    assert not cloud.leftovers()
+    runs = Journal(open_store("s3://drill", endpoint_url=cloud.url))
+    assert [runs.run(name).max_cost_usd for name in runs.run_ids()] == [0.4]
+    assert {a.record.offer.instance_type for a in runs.attempts(next(runs.run_ids()))} == {"g4dn.xlarge"}

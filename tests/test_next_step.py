@@ -311,7 +311,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_next_step(case):
+def test_each_situation_has_its_step(case):
     run, seen, step = CASES[case]
     assert next_step(run, seen) == step
 

@@ -4,6 +4,7 @@ import hashlib
 import json
 
 import pytest
+from crash_world import Scenario, result_of, run_record
 
 from infra.object_store import ObjectStore, StoreDeniedError, open_store
 from orchestrator import registry
@@ -188,3 +189,11 @@ def test_a_stray_model_that_the_store_protects_is_an_error_that_says_what_to_do(
 
     with pytest.raises(registry.RegistryError, match="delete it as the bucket's owner"):
         publish(Protected(), manifest_for(model), model)
+
+
+def test_a_result_that_did_not_complete_its_epochs_does_not_count(store, tmp_path):
+    """Whatever it says of itself: it is not published, and the training goes on from its checkpoint."""
+    scenario = Scenario(epochs=500)
+    result = result_of(scenario, 1).model_copy(update={"epochs_completed": 470})
+    with pytest.raises(registry.RegistryError, match="completed 470 of 500 epochs"):
+        registry.verify_staged(store, run_record(scenario), result, tmp_path)

@@ -53,12 +53,37 @@ def tend(
 @json_option
 @click.option("--only", multiple=True, metavar="FAULT", help="Only this fault; may be repeated.")
 @click.option("--jobs", type=click.IntRange(1, 8), default=2, help="How many faults at a time; by default 2.")
-def drill(only: tuple[str, ...], jobs: int, *, as_json: bool) -> None:
+@click.option("--on-my-account", is_flag=True, help="Rent real instances, on your account; costs money.")
+@click.option(
+    "--max-cost-usd", type=click.FloatRange(min=0, min_open=True), help="What that may cost in all."
+)
+@click.option("--store", metavar="URL", help="A store for that alone: it publishes models.")
+def drill(
+    only: tuple[str, ...],
+    jobs: int,
+    max_cost_usd: float | None,
+    store: str | None,
+    *,
+    on_my_account: bool,
+    as_json: bool,
+) -> None:
     """Make everything go wrong that this tool promises to survive, and show that it does.
 
     Each fault gets a simulated cloud, a store and a small training of its own: nothing is spent, and your own
     configuration is not touched. Exit code 1 where anything was leaked or lost. See docs/drill.md.
+
+    With --on-my-account, --max-cost-usd and --store, what can be made to happen there happens to real instances of
+    the cheapest type that ./offload.toml allows, one after the other.
     """
+    if on_my_account and (max_cost_usd is None or store is None):
+        raise click.UsageError(
+            "--on-my-account rents instances: say what it may cost (--max-cost-usd 1) and where it may publish "
+            "(--store s3://BUCKET/drill, not your project's)"
+        )
+    if not on_my_account and (max_cost_usd is not None or store is not None):
+        raise click.UsageError(
+            "--max-cost-usd and --store belong to --on-my-account; a simulated drill costs nothing"
+        )
     try:
         from orchestrator import drill as drilling
         from orchestrator.drill_stage import DrillError
@@ -71,7 +96,13 @@ def drill(only: tuple[str, ...], jobs: int, *, as_json: bool) -> None:
         click.echo(f"{one.name}: {one.outcome} ({one.seconds:.1f} s)", err=True)
 
     try:
-        report = drilling.drill(only, jobs=jobs, tell=tell)
+        if on_my_account and max_cost_usd is not None and store is not None:
+            from orchestrator.drill_account import drill_on_account
+
+            settings = settings_of(Path(), None, ())
+            report = drill_on_account(settings, store, max_cost_usd, wanted=only, tell=tell)
+        else:
+            report = drilling.drill(only, jobs=jobs, tell=tell)
     except DrillError as error:
         raise click.UsageError(str(error)) from error
     if as_json:
