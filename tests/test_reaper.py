@@ -267,6 +267,7 @@ def test_two_sweeps_at_once_do_no_harm(cloud, tmp_path):
 
 
 def test_an_instance_that_does_not_end_is_red_and_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("orchestrator.reaper.TERMINATION_S", 60.0)
     with SimulatedCloud(Behaviour(lag_seconds=0.0, shutdown_seconds=3600.0)) as cloud:
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)
