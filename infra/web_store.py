@@ -1,6 +1,7 @@
 """What a store has made public, read from its web address: no account, no credentials, no SDK."""
 
 import http.client
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import IO, NoReturn
 from urllib.parse import quote, urlsplit
 
+from infra.github_release import asset_name
 from infra.object_store import (
     ObjectInfo,
     ObjectMissingError,
@@ -24,6 +26,7 @@ from infra.object_store import (
 
 TIMEOUT_S = 30
 CHUNK = 1 << 20
+RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
 
 
 class _Redirect(urllib.request.HTTPRedirectHandler):
@@ -110,7 +113,10 @@ class WebStore:
         )
 
     def _address(self, key: str) -> str:
-        return f"{self.url}/{quote(check_key(key))}"
+        check_key(key)
+        # A release of GitHub's knows no folders.
+        name = asset_name(key) if RELEASE.search(self.url) else quote(key)
+        return f"{self.url}/{name}"
 
     @contextmanager
     def _asked(self, method: str, key: str) -> Iterator[http.client.HTTPResponse]:

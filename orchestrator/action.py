@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from infra.object_store import ObjectStore
@@ -21,12 +22,14 @@ from orchestrator.summary import (
     Around,
     Before,
     done_summary,
+    kept_summary,
     plan_sentence,
     plan_summary,
     run_summary,
     tend_summary,
     trouble_summary,
 )
+from orchestrator.training_key import version_of
 from remote_job.spec import EXIT_RESUMABLE
 
 if TYPE_CHECKING:
@@ -71,6 +74,7 @@ class Step:
         commands: Mapping[str, Callable[[], int]] = {
             "plan": self.plan,
             "train": self.train,
+            "pack": self.pack,
             "stop": self.stop,
             "tend": self.tend,
         }
@@ -108,8 +112,8 @@ class Step:
 
     def train(self) -> int:
         """Train and publish, or carry on with what was begun; then tell of it, however it went."""
-        from orchestrator import api
         from orchestrator.cli.failure import CODES
+        from orchestrator.keeping import store_on_runner
         from orchestrator.market import ec2_offers
         from orchestrator.planning import Planning
         from orchestrator.receipt import receipt_text
@@ -117,7 +121,7 @@ class Step:
         from orchestrator.workspace import Workspace
 
         began = time.time()
-        store, workspace = api.store_of(self.settings), Workspace.beside(self.settings.root)
+        store, workspace = store_on_runner(self.settings, os.environ), Workspace.beside(self.settings.root)
         before = _newest(store)
         planned = Planning(
             self.settings,
@@ -207,6 +211,29 @@ class Step:
         around = Around(because=self.inputs.because, trouble=trouble, can_resume=can_resume)
         self.runner.summary(run_summary(report, around))
 
+    def pack(self) -> int:
+        """Pack what has to outlive this runner, if anything does, for a job that may write to the repository."""
+        from infra.kept_folder import KeptFolder
+        from orchestrator.keeping import pack_for_keeping, store_on_runner
+
+        if not self.inputs.training_key:
+            raise InputsError("'pack' needs the input training-key")
+        store = store_on_runner(self.settings, os.environ)
+        if not isinstance(store, KeptFolder):
+            self.console.text(f"{store.url} outlives this runner by itself")
+            return 0
+        folder = Path(os.environ["RUNNER_TEMP"]) / "gpu-offload-packed"
+        packed = pack_for_keeping(store, self.inputs.training_key, folder)
+        if packed.is_empty:
+            self.console.text(f"everything is kept at {store.kept.url} already")
+            return 0
+        self.runner.outputs(
+            {"packed": str(folder), "artifact": f"gpu-offload-{version_of(self.inputs.training_key)}"}
+        )
+        told = f"version {packed.version}" if packed.version else f"{packed.unfinished} unfinished run(s)"
+        self.console.text(f"packed {told if not packed.moved or packed.version else 'what stable means'}")
+        return 0
+
     def stop(self) -> int:
         """End what a training has rented, found by its key and by tag: whoever began it may be gone."""
         from orchestrator import api
@@ -248,6 +275,31 @@ class Step:
         return EXIT_FAILED if tended.failures else 0
 
 
+def keep(inputs: Inputs, event: Event, runner: Runner, console: GitHubConsole) -> int:
+    """Bring what a training packed into the repository's release. Needs no configuration, and reads no dataset.
+
+    Raises:
+        UntrustedEventError: a stranger may have caused it.
+    """
+    from infra.github_release import GitHubRelease, asset_name, release_address
+    from orchestrator import keeping
+
+    if not event.is_trusted:
+        raise UntrustedEventError(f"'keep' does not run on {event.name}: it publishes")
+    if not inputs.token:
+        raise InputsError("'keep' needs the input token: ${{ github.token }}, in a job with contents: write")
+    api = os.environ.get("GITHUB_API_URL") or "https://api.github.com"
+    server = os.environ.get("GITHUB_SERVER_URL") or "https://github.com"
+    release = GitHubRelease(api, event.repository, inputs.token, keeping.TAG)
+    kept = keeping.keep(release, inputs.packed.resolve(), console.note)
+    address = release_address(server, event.repository, keeping.TAG)
+    url = f"{address}/{asset_name(registry.model_key(kept.version))}" if kept else ""
+    runner.outputs({"model-url": url, "version": kept.version if kept else ""})
+    runner.summary(kept_summary(address, kept.version if kept else None, url, kept.model.size if kept else 0))
+    console.notice(f"kept: {url}" if kept else f"kept an unfinished run in {address}")
+    return 0
+
+
 def _newest(store: ObjectStore) -> Before | None:
     """Return the version that `stable` means, to compare a new one with."""
     alias = registry.alias_of(store, registry.STABLE)
@@ -280,6 +332,8 @@ def main() -> int:
     sys.stdout.flush()
     try:
         inputs = Inputs.of(os.environ)
+        if inputs.command == "keep":
+            return keep(inputs, Event.of(os.environ), runner, console)
         if inputs.role:
             os.environ["AWS_ROLE_ARN"] = inputs.role
         settings = load_settings(

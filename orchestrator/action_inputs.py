@@ -2,14 +2,14 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
 PREFIX = "GPU_OFFLOAD_INPUT_"
 
-Command = Literal["plan", "train", "stop", "tend"]
-COMMANDS = ("plan", "train", "stop", "tend")
+Command = Literal["plan", "train", "pack", "keep", "stop", "tend"]
+COMMANDS = ("plan", "train", "pack", "keep", "stop", "tend")
 
 SHORTHANDS = {
     "instance-type": "ec2.instance-types",
@@ -44,6 +44,9 @@ class Inputs:
     reason: str = ""
     because: str = ""
     """The plan's reason, where an earlier job decided."""
+    packed: Path = Path()
+    """The folder that `pack` filled."""
+    token: str = field(default="", repr=False)
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "Inputs":
@@ -84,4 +87,6 @@ class Inputs:
             role=given("role"),
             reason=given("reason") or "the workflow's clean-up",
             because=given("because"),
+            packed=Path(given("packed") or "."),
+            token=given("token"),
         )

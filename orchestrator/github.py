@@ -17,7 +17,12 @@ SUMMARY_LIMIT = 1024 * 1024
 """Bytes of summary that a step has; GitHub drops all of a longer one.
 https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#adding-a-job-summary"""
 
-SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+SECRETS = (
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+    "GPU_OFFLOAD_INPUT_TOKEN",
+)
 """Variables whose values must show in no log."""
 
 

@@ -1,5 +1,6 @@
 """The store as anybody may read it: what a plan without credentials sees."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,11 +81,12 @@ class PublicReading:
 
 
 def readable_store(settings: Settings, console: Console) -> ObjectStore:
-    """Return the store for a plan: a folder as it is, anything else as the public sees it."""
+    """Return the store for a plan: a folder as it is, or as it is kept; anything else as the public sees it."""
     from orchestrator.api import store_of
+    from orchestrator.keeping import store_on_runner
 
     if settings.store_url.startswith("file:"):
-        return store_of(settings)
+        return store_on_runner(settings, os.environ)
     console.note("reading of the store what is public: timings of earlier runs do not count in this plan")
     if settings.store.public_url:
         return PublicReading(open_store(settings.store.public_url))

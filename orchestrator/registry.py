@@ -103,6 +103,11 @@ def model_key(version: str, name: str = "model.pt") -> str:
     return f"models/{version}/{name}"
 
 
+def alias_key(name: str) -> str:
+    """Return the store key of an alias."""
+    return f"aliases/{name}.json"
+
+
 def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
     """Return a version's manifest, None where the version is not published. Raises RegistryError if unreadable."""
     key = model_key(version, "manifest.json")
@@ -115,7 +120,7 @@ def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
 
 def alias_of(store: ObjectStore, name: str) -> Alias | None:
     """Return what an alias means, None where there is no such alias."""
-    key = f"aliases/{name}.json"
+    key = alias_key(name)
     try:
         body, _ = store.read(key)
     except ObjectMissingError:
@@ -259,7 +264,7 @@ def _list_version(store: ObjectStore, manifest: Manifest) -> None:
 
 def move_alias(store: ObjectStore, name: str, manifest: Manifest, *, now: float) -> None:
     """Let an alias mean a version; `now` in Unix seconds."""
-    key = f"aliases/{name}.json"
+    key = alias_key(name)
 
     def move(body: bytes | None) -> bytes | None:
         if body is not None and _parsed(Alias, key, body).version == manifest.version:

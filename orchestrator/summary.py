@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from orchestrator.plan import Decision, PlanReport
-from orchestrator.quantity import human_duration, human_money
+from orchestrator.quantity import human_bytes, human_duration, human_money
 from orchestrator.receipt import escape_markdown, receipt_markdown
 from orchestrator.report import Report, Rows
 from orchestrator.report_markdown import charts, details, gantt, table
@@ -157,6 +157,22 @@ def done_summary(version: str, around: Around, *, moved: bool) -> str:
     title = f"### Already trained: version {_bounded(version)}"
     text = f"This very dataset with these very settings yielded it before; nothing was trained again.{again}"
     return fitted([Section((title,), 9), Section((text,), 8), Section((_model(around),), 7)])
+
+
+def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
+    """Render where a model is kept that a hosted runner trained; without a version, that an unfinished run is."""
+    if version is None:
+        text = (
+            "The run is not finished. What it has so far is kept: run the workflow again, and it carries on."
+        )
+        return f"### Kept for the next run\n\n{text}\n"
+    rows = table([("file", "size", "version"), ("model.pt", human_bytes(size), version)])
+    row = rows.replace(" model.pt ", f" [model.pt]({_url(url)}) ", 1)
+    return (
+        f"### Kept: version {_bounded(version)}\n\n{row}\n\n"
+        "It stays in this repository's release until somebody deletes it. In an application or on any machine:\n\n"
+        f"```sh\noffload pull model.pt --from {_url(address)}\n```\n"
+    )
 
 
 def trouble_summary(trouble: str, *, next_step: str = "") -> str:

@@ -135,13 +135,16 @@ def is_github(root: Path) -> bool:
     return (root / ".git").exists() and bool(_github_name(_git(root, "remote", "get-url", "origin")))
 
 
-def workflow_texts(pin: Pin, *, branch: str = "main", directory: str = ".") -> dict[Path, str]:
+def workflow_texts(
+    pin: Pin, *, branch: str = "main", directory: str = ".", keep: bool = False
+) -> dict[Path, str]:
     """Return the workflows for a repository, by their path in it. Pure.
 
     Args:
         pin: The action.
         branch: The default branch: what is pushed there is trained.
         directory: The folder that holds the configuration, relative to the repository.
+        keep: Whether the models are kept in a release, because the store is a folder.
     """
     values = {
         "mark": MARK,
@@ -150,6 +153,7 @@ def workflow_texts(pin: Pin, *, branch: str = "main", directory: str = ".") -> d
         "plan": pin.uses("plan"),
         "train": pin.uses("train"),
         "tend": pin.uses("tend"),
+        "keep": "\n" + _filled(_KEEP, {"uses": pin.uses("keep")}) if keep else "",
     }
     return {
         FOLDER / name: _filled(text, values)
@@ -169,7 +173,7 @@ def badge(repository: str) -> str:
 
 
 def write_workflows(
-    root: Path, pin: Pin, *, directory: str = ".", only_show: bool = False
+    root: Path, pin: Pin, *, directory: str = ".", keep: bool = False, only_show: bool = False
 ) -> tuple[Written, ...]:
     """Write or update the workflows of a repository, and put the badge into its README.
 
@@ -179,6 +183,7 @@ def write_workflows(
         root: The repository.
         pin: The action.
         directory: The configuration's folder in it.
+        keep: Whether the models are kept in a release, because the store is a folder.
         only_show: Write nothing.
 
     Raises:
@@ -188,7 +193,7 @@ def write_workflows(
     branch = branch or _git(root, "symbolic-ref", "--short", "HEAD") or "main"
     done = [
         _written(root, path, text, only_show=only_show)
-        for path, text in workflow_texts(pin, branch=branch, directory=directory).items()
+        for path, text in workflow_texts(pin, branch=branch, directory=directory, keep=keep).items()
     ]
     repository = _github_name(_git(root, "remote", "get-url", "origin"))
     readme = root / "README.md"
@@ -239,7 +244,7 @@ def _difference(path: Path, old: str, new: str) -> str:
 
 def _filled(text: str, values: Mapping[str, str]) -> str:
     """Fill in `<<name>>`: a workflow's own `${{ }}` stays."""
-    return re.sub(r"<<(\w+)>>", lambda match: values[match[1]], text).lstrip("\n")
+    return re.sub(r"<<(\w+)>>", lambda match: values[match[1]], text).removeprefix("\n")
 
 
 _TRAIN = """
@@ -264,6 +269,17 @@ jobs:
       publisher-role: ${{ vars.OFFLOAD_PUBLISHER_ROLE }}
       launcher-role: ${{ vars.OFFLOAD_LAUNCHER_ROLE }}
       janitor-role: ${{ vars.OFFLOAD_JANITOR_ROLE }}
+<<keep>>"""
+
+_KEEP = """
+  keep: # the store is a folder, which goes with the runner: the models stay in this repository's releases
+    needs: train
+    if: always() && needs.train.outputs.artifact != ''
+    permissions:
+      contents: write # the release; this job runs no training
+    uses: <<uses>>
+    with:
+      artifact: ${{ needs.train.outputs.artifact }}
 """
 
 _PLAN = """

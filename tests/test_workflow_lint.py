@@ -48,7 +48,7 @@ def written(tmp_path_factory):
     """A repository with the workflows that `offload init` writes."""
     root = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q", "-b", "main", str(root)], check=True)
-    write_workflows(root, Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0"))
+    write_workflows(root, Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0"), keep=True)
     return root
 
 
@@ -93,7 +93,8 @@ def test_a_workflow_has_no_permission_that_a_job_does_not_name_and_no_job_withou
     for name, job in document["jobs"].items():
         assert isinstance(job["timeout-minutes"], int), name
         assert set(job["permissions"]) <= {"contents", "id-token"}, name
-        assert job["permissions"].get("contents", "read") == "read", name
+        may = "write" if path.name == "keep.yml" else "read"
+        assert job["permissions"].get("contents", may) == may, name
 
 
 @pytest.mark.parametrize("path", REUSABLE, ids=lambda p: p.name)
@@ -108,6 +109,15 @@ def test_a_job_that_can_get_credentials_runs_on_trusted_events_only(path):
             assert not set(yaml.safe_load(events[1])) & UNTRUSTED, name
         else:
             assert "role" not in str(job["steps"]), name
+
+
+def test_what_may_write_to_the_repository_runs_none_of_its_code_and_gets_no_other_credentials():
+    job = load(ROOT / ".github/workflows/keep.yml")["jobs"]["keep"]
+    assert job["permissions"] == {"contents": "write"}
+    assert not set(yaml.safe_load(re.search(r"fromJSON\('(\[.*?\])'\)", job["if"])[1])) & UNTRUSTED
+    checkouts = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
+    assert ["repository" in step["with"] for step in checkouts] == [True]
+    assert [s["with"]["command"] for s in job["steps"] if s.get("uses") == "./.gpu-offload"] == ["keep"]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)

@@ -26,7 +26,13 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
     An offload.toml that is there stays. Running it again updates the workflows and shows the difference.
     """
     from orchestrator.configuration import configuration_for, write_configuration
-    from orchestrator.workflow_files import Pin, PinError, is_github, own_pin, write_workflows
+    from orchestrator.workflow_files import (
+        Pin,
+        PinError,
+        is_github,
+        own_pin,
+        write_workflows,
+    )
 
     root = directory.resolve()
     if only_print:
@@ -40,8 +46,21 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
         pin = Pin.of(action) if action else own_pin()
     except PinError as error:
         raise click.UsageError(f"no workflows: {error}") from error
-    for written in write_workflows(root, pin, only_show=only_print):
+    keep = _has_folder_store(root)
+    for written in write_workflows(root, pin, keep=keep, only_show=only_print):
         click.echo(written)
+    if keep:
+        click.echo("The store is a folder: on GitHub, the models are kept in this repository's releases.")
+
+
+def _has_folder_store(root: Path) -> bool:
+    """Whether the models of a project go into a folder, as they do by default."""
+    from orchestrator.settings import SettingsError, load_settings
+
+    try:
+        return load_settings(root, environment={}).store.url.startswith("file:")
+    except SettingsError:
+        return True
 
 
 @click.command()

@@ -1,0 +1,120 @@
+"""A folder store on a machine that is thrown away, over the place where its published half outlives the machine."""
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from infra.folder_store import FolderStore
+from infra.object_store import (
+    CorruptObjectError,
+    ObjectInfo,
+    ObjectMissingError,
+    ObjectStore,
+    StoreDeniedError,
+)
+
+PUBLIC = ("models/", "aliases/", "index.json")
+RUNS = "runs/"
+ID_LENGTH = 12
+"""Digits of a training's key with which its runs' names begin."""
+
+
+class KeptFolder(FolderStore):
+    """Reads what it does not hold from where it is kept, once, and holds it from then on. Writes stay here.
+
+    What is published is kept object by object; the unfinished runs of a training as one archive, `unfinished_key`.
+    """
+
+    def __init__(self, root: Path, kept: ObjectStore) -> None:
+        super().__init__(root)
+        self.kept = kept
+        self._asked: set[str] = set()
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return content and etag. Raises ObjectMissingError."""
+        self._bring(key)
+        return super().read(key)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Return what is known of an object, None where there is none."""
+        self._bring(key)
+        return super().stat(key)
+
+    def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
+        """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
+        self._bring(key)
+        super().download(key, path, size=size, sha256=sha256)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield what is here; of runs, what is kept of that training's, too."""
+        key = prefix.removeprefix(RUNS)[:ID_LENGTH]
+        if prefix.startswith(RUNS) and len(key) == ID_LENGTH and key.isalnum():
+            self._bring_runs(key)
+        yield from super().list(prefix)
+
+    def public_url(self, key: str) -> str | None:
+        """Return where anybody will read the object once it is kept."""
+        return self.kept.public_url(key) if key.startswith(PUBLIC) else None
+
+    def _bring(self, key: str) -> None:
+        if key in self._asked or not key.startswith(PUBLIC) or self._path(key).exists():
+            return
+        self._asked.add(key)
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            path = Path(scratch) / "object"
+            if self._fetched(key, path):
+                self.upload(key, path)
+
+    def _bring_runs(self, key: str) -> None:
+        kept = unfinished_key(key)
+        if kept in self._asked or any(FolderStore.list(self, f"{RUNS}{key}-")):
+            return
+        self._asked.add(kept)
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            path, folder = Path(scratch) / "runs.tar", Path(scratch) / "runs"
+            if not self._fetched(kept, path):
+                return
+            unpack(path, folder, only=f"{RUNS}{key}-")
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                self.upload(file.relative_to(folder).as_posix(), file)
+
+    def _fetched(self, key: str, path: Path) -> bool:
+        try:
+            self.kept.download(key, path)
+        except (ObjectMissingError, StoreDeniedError):
+            return False
+        return True
+
+
+def unfinished_key(key: str) -> str:
+    """Return the key under which a training's unfinished runs are kept; `key` is the training's, or its beginning."""
+    return f"unfinished/{key[:ID_LENGTH]}.tar"
+
+
+def pack(store: ObjectStore, prefix: str, path: Path) -> int:
+    """Write a store's objects below a prefix into a tar; return how many there are."""
+    count = 0
+    with tempfile.TemporaryDirectory(prefix="offload-") as scratch, tarfile.open(path, "w") as tar:
+        for info in store.list(prefix):
+            file = Path(scratch) / "object"
+            store.download(info.key, file)
+            tar.add(file, info.key)
+            count += 1
+    return count
+
+
+def unpack(path: Path, folder: Path, *, only: str) -> None:
+    """Unpack a tar of ours into a folder; `only` is what every name in it begins with.
+
+    Raises:
+        CorruptObjectError: it is no such tar.
+    """
+    try:
+        with tarfile.open(path) as tar:
+            for member in tar.getmembers():
+                if not member.isfile() or not member.name.startswith(only):
+                    raise CorruptObjectError(f"{path.name} holds {member.name!r}, which is none of {only}*")
+            tar.extractall(folder, filter="data")
+    except tarfile.TarError as error:
+        raise CorruptObjectError(f"{path.name} is no archive of unfinished runs: {error}") from error

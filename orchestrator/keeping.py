@@ -1,0 +1,189 @@
+"""Keep what a folder store holds where the folder is thrown away: in a release of the repository.
+
+A hosted runner's disk is gone with its job. So a training reads what was published before from the release, packs
+what is new, and hands it to a job that may write to the repository and runs no training.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from infra.github_release import GitHubRelease, asset_name, release_address
+from infra.kept_folder import KeptFolder, pack, unfinished_key
+from infra.object_store import CorruptObjectError, ObjectMissingError, ObjectStore, open_store, sha256_of
+from orchestrator import registry
+from orchestrator.journal import Journal
+from orchestrator.run import RUN_KEY_LENGTH, RUN_PREFIX
+from orchestrator.settings import Settings
+from orchestrator.training_key import version_of
+from remote_job.wire import Wire
+
+T = TypeVar("T", bound=Wire)
+
+TAG = "offload-models"
+TRIES = 5
+"""Of writing the list of versions, where another job writes it at the same time."""
+
+ALIAS = registry.alias_key(registry.STABLE)
+
+
+def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
+    """Return the web address where a folder store is kept; None where its folder outlives the job by itself.
+
+    A folder below the checkout goes with the next checkout, any folder of a hosted runner with the runner.
+    """
+    workspace, repository = environment.get("GITHUB_WORKSPACE"), environment.get("GITHUB_REPOSITORY")
+    if not settings.store_url.startswith("file:") or not workspace or not repository:
+        return None
+    folder = Path(settings.store_url.removeprefix("file:")).resolve()
+    hosted = environment.get("RUNNER_ENVIRONMENT") == "github-hosted"
+    if not hosted and not folder.is_relative_to(Path(workspace).resolve()):
+        return None
+    server = environment.get("GITHUB_SERVER_URL") or "https://github.com"
+    return settings.store.public_url or release_address(server, repository, TAG)
+
+
+def store_on_runner(settings: Settings, environment: Mapping[str, str]) -> ObjectStore:
+    """Return the configured store; a folder that will be thrown away reads from where it is kept."""
+    from orchestrator.api import store_of
+
+    address = kept_at(settings, environment)
+    if address is None:
+        return store_of(settings)
+    return KeptFolder(Path(settings.store_url.removeprefix("file:")), open_store(address))
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a training leaves to be kept: the version it published, or the runs that it did not finish."""
+
+    version: str | None = None
+    unfinished: int = 0
+    moved: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that is not kept already."""
+        return not (self.version or self.unfinished or self.moved)
+
+
+def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Packed:
+    """Write what is new in a store into `folder`, each object under the name that it has in the release.
+
+    Raises:
+        StoreError: the store, or the place where it is kept, did not answer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    version = version_of(training_key)
+    manifest, model = registry.model_key(version, "manifest.json"), registry.model_key(version)
+    kept = _text(store.kept, manifest)
+    if registry.manifest_of(store, version) is None:
+        prefix = f"{RUN_PREFIX}{training_key[:RUN_KEY_LENGTH]}-"
+        count = len(Journal(store).runs_of(training_key))
+        if count:
+            pack(store, prefix, folder / asset_name(unfinished_key(training_key)))
+        return Packed(unfinished=count)
+    keys = [registry.INDEX_KEY, ALIAS, manifest]
+    if kept is None:
+        keys.append(model)
+    for key in keys:
+        store.download(key, folder / asset_name(key))
+    return Packed(version if kept is None else None, moved=_text(store.kept, ALIAS) != _text(store, ALIAS))
+
+
+def _text(store: ObjectStore, key: str) -> bytes | None:
+    try:
+        return store.read(key)[0]
+    except ObjectMissingError:
+        return None
+
+
+def keep(release: GitHubRelease, folder: Path, note: Callable[[str], None]) -> registry.Manifest | None:
+    """Bring what was packed into the release; harmless to repeat. Returns the version, None for unfinished runs.
+
+    A version is never written twice; its manifest comes after its model, the list after the manifest, and what
+    `stable` means last.
+
+    Raises:
+        StoreError: GitHub refused or did not answer.
+        CorruptObjectError: the model is not what its manifest promises.
+    """
+    release.mend()
+    manifests = sorted(folder.glob("models-*-manifest.json"))
+    if not manifests:
+        for path in sorted(folder.glob("unfinished-*.tar")):
+            release.replace(path.name, path)
+            note(
+                f"kept the unfinished runs in {path.name}: the next training of the same carries on from them"
+            )
+        return None
+    manifest = _parsed(registry.Manifest, manifests[0])
+    names = {
+        name: asset_name(registry.model_key(manifest.version, name)) for name in ("model.pt", "manifest.json")
+    }
+    there = release.assets()
+    if names["manifest.json"] not in there:
+        model = folder / names["model.pt"]
+        if not model.is_file() or sha256_of(model) != manifest.model.sha256:
+            raise CorruptObjectError(f"{model.name} is not the model that {manifests[0].name} names")
+        if names["model.pt"] in there:
+            release.delete(there[names["model.pt"]])
+        release.upload(names["model.pt"], model)
+        release.upload(names["manifest.json"], manifests[0])
+        note(f"kept version {manifest.version}")
+    _list(release, _parsed(registry.Index, folder / registry.INDEX_KEY))
+    _move(release, _parsed(registry.Alias, folder / asset_name(ALIAS)))
+    unfinished = asset_name(unfinished_key(manifest.training_key))
+    if unfinished in (there := release.assets()):
+        release.delete(there[unfinished])
+    return manifest
+
+
+def _list(release: GitHubRelease, ours: registry.Index) -> None:
+    """Add versions to the release's list, and look whether a job beside ours has overwritten them."""
+    for _ in range(TRIES):
+        theirs = _kept(registry.Index, release, registry.INDEX_KEY) or registry.Index()
+        known = {entry.version for entry in theirs.versions}
+        missing = [entry for entry in ours.versions if entry.version not in known]
+        if not missing:
+            return
+        entries = sorted((*theirs.versions, *missing), key=lambda entry: entry.created_at)
+        _replaced(release, registry.INDEX_KEY, registry.Index(versions=tuple(entries)))
+
+
+def _move(release: GitHubRelease, ours: registry.Alias) -> None:
+    """Let `stable` mean what it means here, unless a job beside ours has moved it later."""
+    theirs = _kept(registry.Alias, release, ALIAS)
+    if theirs is None or (theirs.moved_at < ours.moved_at and theirs.version != ours.version):
+        _replaced(release, ALIAS, ours)
+
+
+def _kept(kind: type[T], release: GitHubRelease, key: str) -> T | None:
+    asset = release.assets().get(asset_name(key))
+    if asset is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+        path = Path(scratch) / asset.name
+        path.write_bytes(release.read(asset))
+        return _parsed(kind, path)
+
+
+def _replaced(release: GitHubRelease, key: str, document: Wire) -> None:
+    with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+        path = Path(scratch) / asset_name(key)
+        path.write_text(json.dumps(document.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+        release.replace(path.name, path)
+
+
+def _parsed(kind: type[T], path: Path) -> T:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise registry.RegistryError(
+            f"{path.name} is no {kind.__name__} that this version understands: {error}"
+        ) from error

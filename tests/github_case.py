@@ -1,0 +1,110 @@
+"""A GitHub of our own: as much of releases as keeping models needs, refusing what GitHub refuses."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import parse_qs, urlsplit
+
+TOKEN = "the-jobs-own-token"
+
+
+class GitHub:
+    """Releases of `us/boards`, by the API for who has the token, by web address for everybody."""
+
+    repository = "us/boards"
+
+    def __init__(self):
+        self.release = None
+        self.assets = {}
+        self.broken = None
+        """A pair of method and part of a path whose next request is answered with 502."""
+        self._number = 100
+        self._lock = threading.Lock()
+
+    def __enter__(self):
+        github = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do(self):
+                length = int(self.headers.get("Content-Length") or 0)
+                body = self.rfile.read(length)
+                with github._lock:
+                    code, answer = github.answer(self.command, self.path, self.headers, body)
+                answer = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(code)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(answer)
+
+            def log_message(self, *args):
+                pass
+
+        for method in ("GET", "HEAD", "POST", "PATCH", "DELETE"):
+            setattr(Handler, f"do_{method}", Handler.do)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.address = f"{self.url}/{self.repository}/releases/download/offload-models"
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def files(self):
+        return {asset["name"]: asset["body"] for asset in self.assets.values()}
+
+    def answer(self, method, target, headers, body):
+        parts = urlsplit(target)
+        path = parts.path
+        if self.broken and method == self.broken[0] and self.broken[1] in path:
+            self.broken = None
+            return 502, {"message": "bad gateway"}
+        if path.startswith(f"/{self.repository}/releases/download/"):
+            name = path.rpartition("/")[2]
+            found = self.files().get(name)
+            return (404, b"") if found is None else (200, found)
+        if headers.get("Authorization") != f"Bearer {TOKEN}":
+            return 401, {"message": "Bad credentials"}
+        api = f"/repos/{self.repository}/releases"
+        if (method, path) == ("GET", f"{api}/tags/offload-models"):
+            return (200, self.release) if self.release else (404, {"message": "Not Found"})
+        if (method, path) == ("POST", api):
+            given = json.loads(body)
+            assert given["prerelease"] is True
+            assert given["make_latest"] == "false"
+            self.release = {"id": 7, "upload_url": f"{self.url}/uploads/7/assets{{?name,label}}"}
+            return 201, self.release
+        if (method, path) == ("GET", f"{api}/7/assets"):
+            page = int(parse_qs(parts.query)["page"][0])
+            listed = [self.told(number) for number in self.assets][100 * (page - 1) : 100 * page]
+            return 200, listed
+        if (method, path) == ("POST", "/uploads/7/assets"):
+            name = parse_qs(parts.query)["name"][0]
+            if name in self.files():
+                return 422, {"errors": [{"code": "already_exists"}]}
+            self._number += 1
+            self.assets[self._number] = {"name": name, "body": body}
+            return 201, self.told(self._number)
+        number = int(path.rpartition("/")[2])
+        if number not in self.assets:
+            return 404, {"message": "Not Found"}
+        if method == "GET":
+            return 200, self.assets[number]["body"]
+        if method == "PATCH":
+            name = json.loads(body)["name"]
+            if name in self.files():
+                return 422, {"errors": [{"code": "already_exists"}]}
+            self.assets[number]["name"] = name
+            return 200, self.told(number)
+        assert method == "DELETE"
+        del self.assets[number]
+        return 204, b""
+
+    def told(self, number):
+        asset = self.assets[number]
+        return {"id": number, "name": asset["name"], "size": len(asset["body"]), "state": "uploaded"}
