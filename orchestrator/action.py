@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from infra.kept_folder import KeptFolder
 from infra.object_store import ObjectStore
 from orchestrator import registry
 from orchestrator.action_inputs import Inputs, InputsError
@@ -170,6 +171,7 @@ class Step:
             before=before if before and before.version != done.version else None,
             model_url=done.model_url,
             detached=done.status == "detached",
+            kept=isinstance(store, KeptFolder),
         )
         if report is None:
             self.runner.summary(done_summary(done.version, around, moved=done.stable_moved))
@@ -182,6 +184,7 @@ class Step:
                 before=around.before,
                 model_url=around.model_url,
                 pictures_url=pictures,
+                kept=around.kept,
             )
         self.runner.summary(run_summary(report, around))
         self.console.notice(plain(report.title))
@@ -213,7 +216,6 @@ class Step:
 
     def pack(self) -> int:
         """Pack what has to outlive this runner, if anything does, for a job that may write to the repository."""
-        from infra.kept_folder import KeptFolder
         from orchestrator.keeping import pack_for_keeping, store_on_runner
 
         if not self.inputs.training_key:

@@ -144,6 +144,9 @@ class CostLine:
         }
 
 
+CPU_LABEL = "the free CPU runner"
+
+
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """What the same training would have cost elsewhere."""
@@ -294,7 +297,7 @@ def _alternatives(
     if cpu_estimate is not None:
         low, high = human_duration(cpu_estimate.low), human_duration(cpu_estimate.high)
         took = f"estimated {human_duration(cpu_estimate.likely)} ({low} to {high}); {PRIVATE_NOTE}"
-        found.append(Alternative("the free CPU runner", Decimal(0), took))
+        found.append(Alternative(CPU_LABEL, Decimal(0), took))
     return tuple(found)
 
 

@@ -2,12 +2,22 @@
 
 import html
 import re
+from collections.abc import Sequence
 
 from orchestrator.plan import Option, PlanReport
 from orchestrator.quantity import human_bytes, human_duration, human_money
 
 SHOWN = 10
 """Rows before the rest is summed up; what was chosen is always among them."""
+
+FEW = 4
+"""Rows of a summary before the rest is folded away."""
+
+BASES = {
+    "prior, not measured": "Times are a first estimate: nothing was measured yet.",
+    "calibrated": "Times rest on a measurement of this machine.",
+    "history": "Times rest on earlier trainings.",
+}
 
 _HEADINGS = ("", "where", "low", "likely", "high", "cost", "at most", "fits", "basis", "reason")
 _LEFT = {1, 7, 8, 9}
@@ -38,31 +48,78 @@ def receipt_text(plan: PlanReport) -> str:
     return "\n\n".join("\n".join(_plain(line) for line in part) for part in parts) + "\n"
 
 
-def receipt_markdown(plan: PlanReport) -> str:
-    """Render a plan for a job summary; whatever comes from elsewhere is escaped."""
-    lines = [f"### Plan: {_title(plan)}", "", escape_markdown(_dataset_line(plan)), ""]
+def receipt_markdown(plan: PlanReport, *, title: str = "") -> str:
+    """Render a plan for a job summary; whatever comes from elsewhere is escaped.
+
+    Few places are shown and few columns; the rest is folded away.
+
+    Args:
+        plan: What was decided.
+        title: Instead of where and how long.
+    """
+    lines = [f"### {escape_markdown(title) if title else f'Plan: {_title(plan)}'}", ""]
+    shown = _shown(plan)
     if plan.already_trained is not None:
-        lines += [f"Already trained: version {escape_markdown(plan.already_trained)}.", ""]
-    lines += [f"**{escape_markdown(plan.decision.why)}**", ""]
-    lines += [
-        f"|{'|'.join(f' {heading} ' if heading else ' ' for heading in _HEADINGS)}|",
-        f"|{'|'.join(':--' if i in _LEFT else '--:' for i in range(len(_HEADINGS)))}|",
-    ]
-    lines += [
-        f"|{'|'.join(f' {escape_markdown(cell)} ' for cell in _row(plan, option))}|"
-        for option in _shown(plan)
-    ]
-    hidden = len(plan.options) - len(_shown(plan))
-    if hidden:
-        lines += ["", f"and {hidden} more, no better"]
-    if plan.decision.changes:
-        lines += ["", "What would change that:", ""]
-        lines += [f"- {escape_markdown(change)}" for change in plan.decision.changes]
-    if plan.notes:
-        lines += ["", "<details><summary>On what it rests</summary>", ""]
-        lines += [f"- {escape_markdown(note)}" for note in plan.notes]
-        lines += ["", "</details>"]
+        lines += [f"Already trained: version {escape_markdown(plan.already_trained)}. Nothing is spent.", ""]
+        lines += _folded("Where it would run otherwise", _places(plan, shown))
+    else:
+        chosen = plan.decision.option
+        first = [option for option in shown if option == chosen or option.where == "cpu"]
+        others = sorted((o for o in shown if o not in first), key=lambda o: (not o.feasible, o.cost_likely))
+        first += others[: max(0, FEW - len(first))]
+        lines += [f"**Why.** {escape_markdown(plan.decision.why)}", ""]
+        lines += _places(plan, [option for option in shown if option in first])
+        rest = [option for option in shown if option not in first]
+        hidden = len(plan.options) - len(shown)
+        if rest:
+            more = f"{len(rest)} more places" + (
+                f" (and {hidden} others that are no better)" if hidden else ""
+            )
+            lines += ["", *_folded(more, _places(plan, rest))]
+        if plan.decision.changes:
+            lines += ["", "**What would change that**", ""]
+            lines += [f"- {escape_markdown(change)}" for change in plan.decision.changes]
+    notes = [_dataset_line(plan), *plan.notes]
+    lines += ["", *_folded("On what it rests", [f"- {escape_markdown(note)}" for note in notes])]
     return "\n".join(lines) + "\n"
+
+
+def _folded(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
+
+
+def _places(plan: PlanReport, options: Sequence[Option]) -> list[str]:
+    """Return a table of places; what is the same for all of them is said once, below it."""
+    bases = {option.basis for option in options}
+    headings = ["", "where", "likely", "at most", "cost", "at most", "fits"]
+    if len(bases) > 1:
+        headings.append("basis")
+    rows = []
+    for option in options:
+        is_chosen = option == plan.decision.option
+        cells = [
+            option.offer.name,
+            human_duration(option.interval.likely),
+            human_duration(option.interval.high),
+            human_money(option.cost_likely),
+            human_money(option.cost_high),
+            "yes" if option.feasible else f"no: {option.reason}",
+        ]
+        cells += [option.basis] if len(bases) > 1 else []
+        # A time that breaks over three lines is no time at a glance.
+        shown = [
+            escape_markdown(cell).replace(" ", "\u00a0") if 1 <= i <= 4 else escape_markdown(cell)
+            for i, cell in enumerate(cells)
+        ]
+        rows.append(["→" if is_chosen else "", *(f"**{cell}**" if is_chosen else cell for cell in shown)])
+    lines = [
+        f"|{'|'.join(f' {heading} ' for heading in headings)}|",
+        f"|{'|'.join(' --: ' if 2 <= i <= 5 else ' --- ' for i in range(len(headings)))}|",
+        *(f"|{'|'.join(f' {cell} ' for cell in row)}|" for row in rows),
+    ]
+    if len(bases) == 1 and (told := BASES.get(bases.pop())):
+        lines += ["", told]
+    return lines
 
 
 def escape_markdown(text: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from orchestrator.cost import Bill
+from orchestrator.cost import CPU_LABEL, Bill
 from orchestrator.next_step import AttemptSeen
 from orchestrator.quantity import human_duration, human_money
 from orchestrator.run import Outcome, RunRecord
@@ -17,6 +17,9 @@ from remote_job.result import ProgressEvent, TrainingResult
 SHOWN_CANDIDATES = 8
 Rows = list[tuple[str, ...]]
 """A table: the headings first."""
+
+NAMES = {"map50": "mAP50", "map50_95": "mAP50-95", "top1": "top-1 accuracy", "top5": "top-5 accuracy"}
+"""Metrics as the field writes them."""
 
 Phase = Literal["request", "set-up", "training", "ending"]
 
@@ -93,6 +96,11 @@ class Report:
                 marks += [("set-up", launched, began), ("training", began, last), ("ending", last, end)]
             found += [Span(number, phase, start, max(start, stop)) for phase, start, stop in marks]
         return tuple(found)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The model's final metrics; see `named`."""
+        return named(self.result.metrics) if self.result else {}
 
     def where_rows(self) -> Rows:
         """What was offered, the best first: offer, likely, at most, USD/h, basis."""
@@ -174,8 +182,15 @@ class Report:
                 a.note,
             )
             for a in self.bill.alternatives
+            # Where it ran is no alternative to where it ran.
+            if not (a.label == CPU_LABEL and self.is_on_cpu)
         ]
         return rows
+
+    @property
+    def is_on_cpu(self) -> bool:
+        """Whether every attempt was the free runner's, or this machine's."""
+        return bool(self.attempts) and all(a.record.offer.where == "cpu" for a in self.attempts)
 
     def attempt_rows(self) -> Rows:
         """Every attempt, refusals included, with its reason."""
@@ -198,14 +213,20 @@ class Report:
         return rows
 
     def metric_rows(self) -> Rows:
-        """The model's final metrics, then a row for each class."""
-        if self.result is None:
-            return []
-        rows: Rows = [("metric", "value")]
-        rows += [(name, f"{value:.4f}") for name, value in sorted(self.result.metrics.items())]
-        for label, values in sorted(self.result.per_class.items()):
-            rows.append((label, "  ".join(f"{name} {value:.4f}" for name, value in sorted(values.items()))))
-        return rows
+        """The model's final metrics."""
+        return [("metric", "value"), *((name, f"{value:.4f}") for name, value in self.metrics.items())]
+
+    def class_rows(self) -> Rows:
+        """A row for each class, a column for each of its metrics."""
+        per_class = self.result.per_class if self.result else {}
+        names = sorted({name for values in per_class.values() for name in values}, key=_order)
+        return [
+            ("class", *(NAMES.get(name, name) for name in names)),
+            *(
+                (label, *(f"{values[name]:.4f}" if name in values else "" for name in names))
+                for label, values in sorted(per_class.items())
+            ),
+        ]
 
     def fact_rows(self) -> Rows:
         """What it was."""
@@ -258,6 +279,20 @@ class Report:
             "per_class": {k: dict(v) for k, v in self.result.per_class.items()} if self.result else {},
             "curves": {name: list(values) for name, values in self.curves.items()},
         }
+
+
+def named(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return metrics as the field names them, the most telling first.
+
+    The trainer's own names (`metrics/mAP50(B)`, `fitness`) are left out where the same numbers stand under ours.
+    """
+    ours = {n: v for n, v in metrics.items() if "/" not in n and n != "fitness"} or metrics
+    return {NAMES.get(name, name): ours[name] for name in sorted(ours, key=_order)}
+
+
+def _order(name: str) -> tuple[int, str]:
+    order = list(NAMES)
+    return (order.index(name) if name in order else len(order), name)
 
 
 def clock(at: float) -> str:

@@ -33,7 +33,7 @@ def report_html(report: Report) -> str:
         ("Cost", _table(report.cost_rows(), total=True) + _table(report.alternative_rows())),
         ("Timeline", timeline_svg(report.spans)),
         ("Attempts", _table(report.attempt_rows())),
-        ("Metrics", _table(report.metric_rows())),
+        ("Metrics", _table(report.metric_rows()) + _table(report.class_rows())),
         ("Curves", curves_svg("Metrics by epoch", metrics) + curves_svg("Losses by epoch", losses)),
         ("Facts", _table(report.fact_rows())),
     ]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from orchestrator.plan import Decision, PlanReport
 from orchestrator.quantity import human_bytes, human_duration, human_money
 from orchestrator.receipt import escape_markdown, receipt_markdown
-from orchestrator.report import Report, Rows
+from orchestrator.report import Report, Rows, named
 from orchestrator.report_markdown import charts, details, gantt, table
 
 LIMIT = 1_000_000
@@ -20,6 +20,9 @@ LONGEST = 2000
 """Characters of a text from elsewhere."""
 
 FEW_ROWS, LAST_ATTEMPTS = 20, 12
+
+LEARNT_NOTHING = 0.01
+"""Of a share such as mAP50: below it, a model finds as good as nothing."""
 
 LOWER_IS_BETTER = ("loss",)
 
@@ -56,44 +59,38 @@ def fitted(sections: Sequence[Section], limit: int = LIMIT) -> str:
 
 
 def plan_summary(plan: PlanReport, *, proposed: bool = False, limit: int = LIMIT) -> str:
-    """Render a plan: one sentence for who reads nothing else, then the receipt.
+    """Render a plan: one sentence for who reads nothing else as the heading, then the receipt.
 
     Args:
         plan: What was decided.
         proposed: Whether it is about code that is not merged yet.
         limit: Bytes.
     """
-    receipt = receipt_markdown(plan)
+    sentence = plan_sentence(plan, proposed=proposed)
     short = (
-        f"### Plan\n\n**{_bounded(plan.decision.why)}**\n\n"
+        f"### {_bounded(sentence)}\n\n**Why.** {_bounded(plan.decision.why)}\n\n"
         "(the receipt is too long for this page: `offload plan` shows it)"
     )
-    return fitted(
-        [
-            Section((f"> {escape_markdown(plan_sentence(plan, proposed=proposed))}",), 9),
-            Section((receipt, short), 5),
-        ],
-        limit,
-    )
+    return fitted([Section((receipt_markdown(plan, title=sentence), short), 5)], limit)
 
 
 def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
     """Say in one sentence what comes of a plan."""
     subject = "Merging this" if proposed else "This"
     if plan.already_trained is not None:
-        return f"{subject} trains nothing: version {plan.already_trained} is this very training."
+        return f"{subject} trains nothing: version {plan.already_trained} is this very training"
     return f"{subject} {_will(plan.decision)}"
 
 
 def _will(decision: Decision) -> str:
     option = decision.option
     if option is None:
-        return "will train nowhere: no place fits the limits. The receipt says what would."
+        return "will train nowhere: no place fits the limits"
     time = f"{human_duration(option.interval.likely)} (at most {human_duration(option.interval.high)})"
     if option.where == "cpu":
-        return f"will train {time} on the free runner."
+        return f"will train {time} on the free runner"
     money = f"{human_money(option.cost_likely)} (at most {human_money(option.cost_high)})"
-    return f"will train {time} on {option.offer.name} for {money}."
+    return f"will train {time} on {option.offer.name} for {money}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +113,7 @@ class Around:
         trouble: What ended the command, if something did.
         can_resume: Whether the same command would carry on.
         detached: Whether the instance trains on by itself.
+        kept: Whether the job `keep` puts the model where `model_url` says, after this one.
     """
 
     because: str = ""
@@ -125,30 +123,61 @@ class Around:
     trouble: str = ""
     can_resume: bool = False
     detached: bool = False
+    kept: bool = False
 
 
 def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
-    """Render what a run did: where and why, estimate and actual, cost, attempts, metrics, curves, what to do next."""
-    model = _model(around)
+    """Render what a run did: the outcome at a glance and what to do next, the model, then time, money and attempts."""
     trouble = f"> [!CAUTION]\n> {_bounded(around.trouble)}" if around.trouble else ""
     sections = [
-        Section((f"### {_bounded(report.title)}",), 99),
+        Section((f"### {_heading(report, around)}",), 99),
+        Section((table(_glance(report, around)), ""), 94),
         Section((trouble,), 98),
         Section((f"**Next:** {next_step(report, around)}",), 97),
         Section((f"**Where and why.** {_bounded(around.because or report.run.why)}",), 96),
-        Section((model,), 95),
+        Section((_model(around),), 95),
+        *_metrics(report, around.before),
+        Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
+        _pictures(around),
         _of_rows("Estimate and actual", report.estimate_rows(), 90),
         _of_rows("Cost", report.cost_rows(), 80, "and {n} more lines: `offload report` has them"),
         _of_rows("It could have cost", report.alternative_rows(), 40),
-        *_metrics(report, around.before),
-        _pictures(around),
         _attempts(report),
         Section((gantt(report), "(the timeline is too long for this page)"), 20),
-        Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
         Section((details("What was offered", table(report.where_rows())), ""), 10),
         Section((details("Facts", table(report.fact_rows())), ""), 5),
     ]
     return fitted(sections, limit)
+
+
+def _heading(report: Report, around: Around) -> str:
+    """Say how it went, for who reads nothing else."""
+    if report.status == "published":
+        return f"Trained: version {_bounded(report.run.version)}"
+    if around.detached:
+        return f"Run {_bounded(report.run.id)} trains by itself"
+    if around.can_resume or report.status == "open":
+        return f"Interrupted: run {_bounded(report.run.id)} can go on"
+    return f"Not trained: run {_bounded(report.run.id)} {'was stopped' if report.status == 'stopped' else 'failed'}"
+
+
+def _glance(report: Report, around: Around) -> Rows:
+    """Where, how long, how much and how good, in a row; below it, what each is to be held against."""
+    estimate, record = report.run.estimate, report.run
+    expected = f"{human_duration(estimate.likely)} (at most {human_duration(estimate.high)})"
+    columns = [
+        ("", "actual", "expected"),
+        ("where", report.attempts[-1].record.offer.name if report.attempts else "nowhere", ""),
+        ("time", human_duration(report.seconds), expected),
+        ("cost", human_money(report.bill.total), f"limit {human_money(record.max_cost_usd)}"),
+    ]
+    if report.attempts and (beat := report.attempts[-1].heartbeat) is not None:
+        columns.append(("epochs", str(beat.epochs_completed), str(beat.epochs)))
+    if (best := next(iter(report.metrics.items()), None)) is not None:
+        name, value = best
+        old = named(around.before.metrics).get(name) if around.before else None
+        columns.append((name, f"{value:.3f}", f"before: {old:.3f}" if old is not None else "first version"))
+    return list(zip(*columns, strict=True))
 
 
 def done_summary(version: str, around: Around, *, moved: bool) -> str:
@@ -208,6 +237,14 @@ def next_step(report: Report, around: Around) -> str:
     if around.can_resume:
         return "run this workflow again: it carries on from the last completed epoch."
     if report.status == "published":
+        first = next(iter(report.metrics.items()), None)
+        if first is not None and first[1] < LEARNT_NOTHING:
+            return (
+                f"train longer, or look at the labels. The model is published, but its {first[0]} is "
+                f"{first[1]:.4f}: it has learnt next to nothing in {report.run.spec.epochs} epochs."
+            )
+        if around.kept:
+            return "nothing. The job `keep` puts the model into this repository's releases in a minute."
         if around.model_url:
             return "nothing. Applications get this model with the next `offload pull`."
         return "nothing. `offload pull model.pt` downloads the model with credentials for the store."
@@ -226,10 +263,10 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
     if before is None:
         return [
             ("metric", "value"),
-            *((name, f"{value:.4f}") for name, value in sorted(now.items())),
+            *((name, f"{value:.4f}") for name, value in now.items()),
         ]
     rows: Rows = [("metric", f"before ({before.version})", "now", "change", "")]
-    for name, value in sorted(now.items()):
+    for name, value in now.items():
         old = before.metrics.get(name)
         if old is None:
             rows.append((name, "", f"{value:.4f}", "", "new"))
@@ -245,13 +282,10 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
 def _metrics(report: Report, before: Before | None) -> list[Section]:
     if report.result is None:
         return []
-    changes = metric_changes(_own_names(report.result.metrics), before)
+    told = Before(before.version, named(before.metrics)) if before else None
+    changes = metric_changes(report.metrics, told)
     note = "" if before else "\n\nThere is no earlier version to compare with."
-    per_class: Rows = [("class", "metrics")]
-    per_class += [
-        (label, "  ".join(f"{name} {value:.4f}" for name, value in sorted(values.items())))
-        for label, values in sorted(report.result.per_class.items())
-    ]
+    per_class = report.class_rows()
     more = f"(and {len(per_class) - 1 - FEW_ROWS} more classes: `offload report` has them)"
     whole = table(per_class)
     few = f"{table(per_class[: FEW_ROWS + 1])}\n\n{more}" if len(per_class) > FEW_ROWS + 1 else whole
@@ -266,11 +300,6 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
             15,
         ),
     ]
-
-
-def _own_names(metrics: Mapping[str, float]) -> Mapping[str, float]:
-    """Leave out the trainer's own names (`metrics/mAP50(B)`) where the same numbers stand under ours."""
-    return {name: value for name, value in metrics.items() if "/" not in name} or metrics
 
 
 def _attempts(report: Report) -> Section:
@@ -313,7 +342,8 @@ def _of_rows(
 def _model(around: Around) -> str:
     if around.model_url is None:
         return ""
-    return f"**Model:** {_url(around.model_url)}"
+    when = " (once the job `keep` is done)" if around.kept else ""
+    return f"**Model:** <{_url(around.model_url)}>{when}"
 
 
 def _pictures(around: Around) -> Section:

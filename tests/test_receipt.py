@@ -101,9 +101,13 @@ def test_markdown_from_elsewhere_is_inert():
 
 
 def test_markdown_has_a_table_with_as_many_cells_in_every_row():
-    rows = [line for line in receipt_markdown(report()).splitlines() if line.startswith("|")]
+    page = receipt_markdown(report())
+    rows = [line for line in page.splitlines() if line.startswith("|")]
     assert len({len(re.findall(r"\|", row)) for row in rows}) == 1
-    assert len(rows) == 2 + 9
+    assert len(rows) == 2 * 2 + 9
+    at_once = page[: page.index("<details>")]
+    assert len([line for line in at_once.splitlines() if line.startswith("|")]) == 2 + 4
+    assert at_once.count("→") == 1
 
 
 @given(st.text())

@@ -21,6 +21,7 @@ from orchestrator.summary import (
     Section,
     done_summary,
     fitted,
+    kept_summary,
     metric_changes,
     plan_sentence,
     plan_summary,
@@ -29,19 +30,19 @@ from orchestrator.summary import (
     trouble_summary,
 )
 
-PARTS = ("**Next:**", "**Where and why.**", "#### Estimate and actual", "#### Cost", "#### It could have cost",
-         "#### Metrics", "#### Attempts", "gantt", "xychart-beta", "Facts")  # fmt: skip
+PARTS = ("### Trained: version", "| where | time | cost |", "**Next:**", "**Where and why.**", "#### Metrics", "xychart-beta",
+         "#### Estimate and actual", "#### Cost", "#### It could have cost", "#### Attempts", "gantt", "Facts")  # fmt: skip
 
 
 def test_a_pull_request_reads_in_one_sentence_what_merging_it_would_train():
     text = plan_sentence(plan_report(), proposed=True)
     assert re.match(r"Merging this will train .+ \(at most .+\) on ", text)
-    assert plan_summary(plan_report(), proposed=True).startswith("> Merging this will train")
+    assert plan_summary(plan_report(), proposed=True).startswith("### Merging this will train")
 
 
 def test_what_is_trained_already_is_said_first():
     text = plan_sentence(plan_report(already_trained="abc"), proposed=False)
-    assert text == "This trains nothing: version abc is this very training."
+    assert text == "This trains nothing: version abc is this very training"
 
 
 def test_a_run_is_told_whole_and_in_the_order_of_need(report):  # noqa: F811 - pytest's way
@@ -77,6 +78,28 @@ def test_the_first_version_says_that_there_is_none_to_compare_with(report):  # n
 )
 def test_the_reader_is_told_what_to_do_next(report, around, words):  # noqa: F811
     assert words in run_summary(report, around)
+
+
+def test_the_first_row_holds_time_cost_and_quality_against_what_was_expected(report):  # noqa: F811
+    text = run_summary(report, Around(before=Before("abc", {"map50": 0.4})))
+    actual, expected = text.split("\n")[4:6]
+    assert "| 0.500 |" in actual
+    assert "at\xa0most" in expected
+    assert "limit &#36;1.00" in expected
+    assert "before: 0.400" in expected
+
+
+def test_a_model_that_has_learnt_nothing_is_told_from_a_good_one(report):  # noqa: F811
+    poor = replace(report, result=result(metrics={"map50": 0.001}))
+    assert "learnt next to nothing" in run_summary(poor, Around(model_url="https://x/m.pt"))
+
+
+def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):  # noqa: F811
+    text = run_summary(report, Around(model_url="https://x/m.pt", kept=True))
+    assert "**Model:** <https://x/m.pt> (once the job `keep` is done)" in text
+    told = kept_summary("https://x", "abc", "https://x/m.pt", 6_200_000)
+    assert "[model.pt](https://x/m.pt)" in told
+    assert "offload pull model.pt --from https://x" in told
 
 
 def test_a_failed_run_points_at_its_log(report):  # noqa: F811
@@ -136,7 +159,7 @@ def test_a_summary_of_anything_fits_and_is_shortened_not_cut(report):  # noqa: F
     assert len(text.encode()) <= LIMIT
     assert text.count("```") % 2 == 0
     assert text.count("<details>") == text.count("</details>")
-    for part in PARTS[:3]:
+    for part in ("### Trained", "**Next:**", "**Where and why.**"):
         assert part in text
     assert "`offload report` has" in text
 
@@ -148,7 +171,7 @@ def test_the_least_important_gives_way_first(report, limit, classes, words):  # 
         huge(report, classes=classes, attempts=3, words=words, epochs=300), Around(), limit=limit
     )
     assert len(text.encode()) <= limit
-    for part in ("### Run", "**Next:**", "**Where and why.**"):
+    for part in ("### Trained", "**Next:**", "**Where and why.**"):
         assert part in text
     assert text.count("```") % 2 == 0
     assert text.count("<details>") == text.count("</details>")

@@ -58,6 +58,25 @@ hyperparameters = {{plots = false, workers = 0}}
 url = "{store}"
 """
 
+KEYBOARDS = ROOT.parent / "shared/datasets/keyboards/raw_dataset"
+
+ARTIFACT = """
+name: artifact
+description: Stands in for GitHub's store of artifacts.
+inputs:
+  name: {description: of the artifact, required: true}
+  path: {description: the folder, required: true}
+  compression-level: {description: not needed, default: ""}
+  overwrite: {description: not needed, default: ""}
+  if-no-files-found: {description: not needed, default: ""}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      env: {NAME: "${{ inputs.name }}", FOLDER: "${{ inputs.path }}"}
+      run: exec cp -rT <<copy>>
+"""
+
 CHECKOUT = """
 name: checkout
 description: Stands in for the checkout of the action's own repository.
@@ -168,6 +187,13 @@ def stands(tmp_path_factory):
     (folder / "checkout").mkdir()
     (folder / "checkout/action.yml").write_text(CHECKOUT)
     commit(folder / "checkout", "stand in")
+    for name, copy in (
+        ("upload", '"$FOLDER" "$ARTIFACTS/$NAME"'),
+        ("download", '"$ARTIFACTS/$NAME" "$FOLDER"'),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "action.yml").write_text(ARTIFACT.replace("<<copy>>", copy))
+        commit(folder / name, "stand in")
     return folder
 
 
@@ -180,23 +206,34 @@ class Repository:
     environment: dict = field(default_factory=dict)
 
     def command(self, event, *words):
-        pin = next(
-            match[1]
-            for match in re.finditer(
-                r"uses: actions/(checkout@[0-9a-f]{40})", (ROOT / ".github/workflows/train.yml").read_text()
-            )
+        texts = "".join((ROOT / f".github/workflows/{name}.yml").read_text() for name in ("train", "keep"))
+        pins = dict(
+            re.findall(r"uses: actions/(checkout|upload-artifact|download-artifact)@([0-9a-f]{40})", texts)
         )
+        ours = [
+            word
+            for name, commit in pins.items()
+            for word in (
+                "--local-repository",
+                f"actions/{name}@{commit}={self.stands / name.removesuffix('-artifact')}",
+            )
+        ]
         return [
             ACT, event, "--json", "-P", "ubuntu-latest=-self-hosted", "--no-cache-server",
             "--action-cache-path", str(self.folder.parent / "act"),
             "--local-repository", f"{PIN.repository}@{PIN.commit}={self.stands / 'ours'}",
-            "--local-repository", f"actions/{pin}={self.stands / 'checkout'}",
-            *words,
+            *ours, *words,
         ]  # fmt: skip
 
     def start(self, event, *words):
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GITHUB_"))}
-        own = {"OURS_UNDER_TEST": str(self.stands / "ours"), "AWS_EC2_METADATA_DISABLED": "true"}
+        artifacts = self.folder.parent / "artifacts"
+        artifacts.mkdir(exist_ok=True)
+        own = {
+            "OURS_UNDER_TEST": str(self.stands / "ours"),
+            "ARTIFACTS": str(artifacts),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
         return subprocess.Popen(
             self.command(event, *words),
             cwd=self.folder,
