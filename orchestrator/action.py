@@ -6,7 +6,7 @@ The inputs come in variables, never in a script's text: whatever a branch or a p
 import os
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from orchestrator.training import TrainReport
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
+CLEAN_UP = "the workflow's clean-up"
 CLOCK_SLACK_S = 2.0
 """Seconds between our clock and the journal's when looking for a run that has just ended."""
 
@@ -104,8 +105,11 @@ class Step:
                 "estimate-usd": f"{option.cost_likely:.4f}" if option else "",
             }
         )
-        self.runner.summary(plan_summary(report, proposed=self.event.is_pull_request))
         self.console.text(receipt_text(report))
+        if self.inputs.measured_later and report.decision.where != "cpu" and report.already_trained is None:
+            self.console.text("measuring this runner before anything is rented")
+            return 0
+        self.runner.summary(plan_summary(report, proposed=self.event.is_pull_request))
         self.console.notice(plan_sentence(report, proposed=self.event.is_pull_request))
         if report.decision.where == "none" and report.already_trained is None:
             self.console.warning(f"{report.decision.why} Nothing will be trained until that changes.")
@@ -168,10 +172,11 @@ class Step:
         )
         around = Around(
             because=self.inputs.because,
+            reason=self.inputs.reason,
             before=before if before and before.version != done.version else None,
             model_url=done.model_url,
             detached=done.status == "detached",
-            kept=isinstance(store, KeptFolder),
+            kept=done.status == "trained" and isinstance(store, KeptFolder),
         )
         if report is None:
             self.runner.summary(done_summary(done.version, around, moved=done.stable_moved))
@@ -179,13 +184,7 @@ class Step:
             return
         if done.status == "trained":
             pictures = publish_pictures(planned, store, done.version, self.console)
-            around = Around(
-                because=around.because,
-                before=around.before,
-                model_url=around.model_url,
-                pictures_url=pictures,
-                kept=around.kept,
-            )
+            around = replace(around, pictures_url=pictures)
         self.runner.summary(run_summary(report, around))
         self.console.notice(plain(report.title))
 
@@ -211,7 +210,9 @@ class Step:
             self.runner.summary(plan_summary(planned.report))
             return
         report = gather(store, self.settings.store, run.id)
-        around = Around(because=self.inputs.because, trouble=trouble, can_resume=can_resume)
+        around = Around(
+            because=self.inputs.because, reason=self.inputs.reason, trouble=trouble, can_resume=can_resume
+        )
         self.runner.summary(run_summary(report, around))
 
     def pack(self) -> int:
@@ -253,7 +254,7 @@ class Step:
         ended: list[str] = []
         for run in runs:
             self.console.stage(f"looking for what run {run} has left")
-            ended += stop_run(self.settings, store, run, self.console, reason=self.inputs.reason)
+            ended += stop_run(self.settings, store, run, self.console, reason=self.inputs.reason or CLEAN_UP)
         found = f"terminated {', '.join(ended)}" if ended else "nothing was left to terminate"
         self.runner.summary(f"### Clean-up\n\nRuns looked at: {len(runs)}. Found by tag: {found}.")
         if ended:

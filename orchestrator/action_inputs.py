@@ -37,6 +37,7 @@ class Inputs:
     """Overrides, `SECTION.KEY=VALUE`."""
     on: Literal["auto", "cpu", "ec2"] = "auto"
     calibrate: bool | None = None
+    measured_later: bool = False
     detach: bool = False
     run: str = ""
     training_key: str = ""
@@ -67,6 +68,7 @@ class Inputs:
         on = one_of("on", ("auto", "cpu", "ec2"), "auto")
         calibrate = one_of("calibrate", ("auto", "true", "false"), "auto")
         detach = one_of("detach", ("true", "false"), "false")
+        later = one_of("measured-later", ("true", "false"), "false")
         if faults:
             raise InputsError("the action's inputs: " + "; ".join(faults))
         settings = [line.strip() for line in given("set").splitlines() if line.strip()]
@@ -81,11 +83,12 @@ class Inputs:
             settings=tuple(settings),
             on=cast("Literal['auto', 'cpu', 'ec2']", on),
             calibrate=_FLAGS[calibrate],
+            measured_later=later == "true",
             detach=detach == "true",
             run=given("run"),
             training_key=given("training-key"),
             role=given("role"),
-            reason=given("reason") or "the workflow's clean-up",
+            reason=given("reason"),
             because=given("because"),
             packed=Path(given("packed") or "."),
             token=given("token"),

@@ -10,6 +10,8 @@ from infra.object_store import ObjectStore, StoreError, open_store
 from orchestrator import registry
 from orchestrator.console import Console
 from orchestrator.planning import Planned
+from orchestrator.public_reading import public_address
+from orchestrator.settings import Settings
 
 NAME = "predictions.png"
 PICTURES = 8
@@ -22,7 +24,7 @@ def publish_pictures(planned: Planned, store: ObjectStore, version: str, console
     None where the store is not public, where this machine has no Ultralytics (then the instance had it), or where
     it did not work: a picture is no reason for a published model to look failed.
     """
-    if importlib.util.find_spec("ultralytics") is None or not is_public(store, version):
+    if importlib.util.find_spec("ultralytics") is None or not is_public(planned.settings, store, version):
         return None
     images = [s.image for s in planned.snapshot.samples if s.split == "val"][:PICTURES]
     with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
@@ -34,15 +36,15 @@ def publish_pictures(planned: Planned, store: ObjectStore, version: str, console
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
             key = registry.model_key(version, NAME)
             store.upload(key, picture, create=True)
-            return store.public_url(key)
+            return public_address(planned.settings, store, key)
         except (subprocess.SubprocessError, OSError, StoreError, registry.RegistryError) as error:
             console.note(f"no picture of predictions: {error}")
             return None
 
 
-def is_public(store: ObjectStore, version: str) -> bool:
+def is_public(settings: Settings, store: ObjectStore, version: str) -> bool:
     """Whether anybody may read a published version, tried without credentials."""
-    address = store.public_url(registry.model_key(version, "manifest.json"))
+    address = public_address(settings, store, registry.model_key(version, "manifest.json"))
     if address is None:
         return False
     folder, _, name = address.rpartition("/")

@@ -80,6 +80,13 @@ class PublicReading:
         return StoreReadOnlyError(f"{self.url}/{key}: a plan writes nothing")
 
 
+def public_address(settings: Settings, store: ObjectStore, key: str) -> str | None:
+    """Return where anybody reads an object of the store, as the settings say or as the store itself does."""
+    if settings.store.public_url:
+        return open_store(settings.store.public_url).public_url(key)
+    return store.public_url(key)
+
+
 def readable_store(settings: Settings, console: Console) -> ObjectStore:
     """Return the store for a plan: a folder as it is, or as it is kept; anything else as the public sees it."""
     from orchestrator.api import store_of

@@ -194,7 +194,7 @@ class Report:
 
     def attempt_rows(self) -> Rows:
         """Every attempt, refusals included, with its reason."""
-        rows: Rows = [("no.", "offer", "instance", "opened", "lasted", "epochs", "end", "why")]
+        rows: Rows = [("no.", "offer", "instance", "opened (UTC)", "lasted", "epochs", "end", "why")]
         for a in self.attempts:
             end = a.end
             lasted = (end.at if end else self.now) - a.record.created_at
@@ -203,7 +203,7 @@ class Report:
                     str(a.record.number),
                     a.record.offer.name,
                     a.host.instance_id if a.host else "none",
-                    clock(a.record.created_at),
+                    datetime.fromtimestamp(a.record.created_at, UTC).strftime("%H:%M:%S"),
                     human_duration(max(0.0, lasted)),
                     f"{a.heartbeat.epochs_completed}/{a.heartbeat.epochs}" if a.heartbeat else "0",
                     end.reason if end else "open",

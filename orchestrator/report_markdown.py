@@ -24,6 +24,12 @@ TICKS = (
 """For a timeline of at most so many seconds: the distance of the axis' marks, and how they are written."""
 
 
+CHART_STYLE = (
+    '%%{init: {"xyChart": {"height": 260}, "themeVariables": {"xyChart": {"plotColorPalette": "#0969da"}}}}%%'
+)
+"""Mermaid's own first colour is hardly to be seen on white."""
+
+
 def report_markdown(report: Report) -> str:
     """Render a report, in the order of a job summary; whatever comes from elsewhere is escaped."""
     parts = [
@@ -155,12 +161,14 @@ def _chart(title: str, values: Sequence[float], *, zero: bool = False) -> str:
     shown = values[::step]
     epochs = ", ".join(str(1 + i * step) for i in range(len(shown)))
     name = re.sub(r"[^A-Za-z0-9 ._()/-]", " ", title)
-    low, high = (0.0 if zero else min(shown)), max(shown)
+    # A share of a thousandth must not look like a steep success.
+    low, high = (0.0, max(*shown, 0.1)) if zero else (min(shown), max(shown))
     if not high > low:
         high = low + 1
     return "\n".join(
         [
             "```mermaid",
+            CHART_STYLE,
             "xychart-beta",
             f'  title "{name}"',
             f'  x-axis "epoch" [{epochs}]',

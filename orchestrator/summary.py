@@ -107,6 +107,7 @@ class Around:
 
     Attributes:
         because: The plan's reason; the run's own where it is empty.
+        reason: Why a person asked for it, in their words.
         before: The version before.
         model_url: Where anybody may download the model.
         pictures_url: A picture of predictions that anybody may see.
@@ -117,6 +118,7 @@ class Around:
     """
 
     because: str = ""
+    reason: str = ""
     before: Before | None = None
     model_url: str | None = None
     pictures_url: str | None = None
@@ -135,6 +137,7 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
         Section((trouble,), 98),
         Section((f"**Next:** {next_step(report, around)}",), 97),
         Section((f"**Where and why.** {_bounded(around.because or report.run.why)}",), 96),
+        Section((f"**Asked for by hand:** {_bounded(around.reason)}" if around.reason else "",), 96),
         Section((_model(around),), 95),
         *_metrics(report, around.before),
         Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),

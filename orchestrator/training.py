@@ -18,6 +18,7 @@ from orchestrator.driver import Driver
 from orchestrator.interval import Interval
 from orchestrator.journal import Journal
 from orchestrator.planning import Planned
+from orchestrator.public_reading import public_address
 from orchestrator.quantity import human_duration, human_money
 from orchestrator.run import Candidate, Outcome, RunRecord
 from orchestrator.run_on_cpu import LocalTraining
@@ -224,7 +225,7 @@ class Training:
             estimate=manifest.seconds.estimated,
             cost_usd=manifest.cost_usd,
             where=manifest.where,
-            model_url=self.store.public_url(registry.model_key(manifest.version)),
+            model_url=public_address(self.planned.settings, self.store, registry.model_key(manifest.version)),
             stable_moved=stable_moved,
         )
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.action_inputs import Inputs, InputsError
+from orchestrator.action import main
+from orchestrator.action_inputs import COMMANDS, Inputs, InputsError
 from orchestrator.github import SUMMARY_LIMIT, Event, Runner, command
 from orchestrator.github_console import MOST_ANNOTATIONS, GitHubConsole
 
@@ -184,3 +185,25 @@ def test_every_bad_input_is_named_at_once():
                 "GPU_OFFLOAD_INPUT_DETACH": "perhaps",
             }
         )
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c != "plan"])
+def test_a_step_that_a_stranger_can_cause_does_nothing_but_plan(monkeypatch, tmp_path, capsys, command):
+    (tmp_path / "offload.toml").write_text('[dataset]\npath = "x"\n')
+    given = {
+        "GITHUB_EVENT_NAME": "workflow_run",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        "GITHUB_API_URL": "http://127.0.0.1:1",
+        "GPU_OFFLOAD_INPUT_COMMAND": command,
+        "GPU_OFFLOAD_INPUT_DIRECTORY": str(tmp_path),
+        "GPU_OFFLOAD_INPUT_TRAINING_KEY": "a" * 64,
+        "GPU_OFFLOAD_INPUT_TOKEN": "secret-of-the-job",
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main() == 2
+    told = capsys.readouterr().out
+    assert "::add-mask::secret-of-the-job" in told
+    assert f"::error title=gpu-offload::'{command}' does not run on workflow_run" in told
+    assert "does not run on workflow" in (tmp_path / "summary.md").read_text()
+    assert not (tmp_path / ".offload").exists()

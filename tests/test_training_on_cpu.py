@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,11 @@ from leak_case import train_project
 from dataset.sample import generate
 from orchestrator import registry
 from orchestrator.api import load_settings, store_of
+from orchestrator.console import Console
+from orchestrator.picturing import is_public, publish_pictures
+from orchestrator.planning import Planning
+from orchestrator.public_reading import public_address
+from orchestrator.workspace import Workspace
 
 pytestmark = pytest.mark.training
 
@@ -132,6 +138,30 @@ def test_it_plans_trains_publishes_skips_and_pulls(project):
     assert pulled["sha256"] == first["sha256"]
     assert Path(project, pulled["path"]).stat().st_size > 1_000_000
     assert json.loads(offload(project, "plan", "--no-calibrate", "--json").stdout)["already_trained"]
+    look_at_the_pictures(project, first["version"])
+
+
+def look_at_the_pictures(project, version):
+    """Where anybody may read the store, predictions are drawn beside the model; a folder nobody else reads."""
+    settings = load_settings(project)
+    store, console = store_of(settings), Console()
+    planned = Planning(settings, store, Workspace.beside(project), console).plan(on="cpu", calibrate=False)
+    address = publish_pictures(planned, store, version, console)
+    if settings.store_url.startswith("file:"):
+        assert address is None
+        return
+    with urllib.request.urlopen(address) as reply:  # no credentials go with it
+        assert reply.read(8) == b"\x89PNG\r\n\x1a\n"
+    # A store that has another address for the public is asked, and shown, there.
+    base = address.removesuffix(f"/models/{version}/predictions.png")
+    elsewhere = settings.model_copy(
+        update={"store": settings.store.model_copy(update={"public_url": f"{base}/"})}
+    )
+    assert public_address(elsewhere, store, "index.json") == f"{base}/index.json"
+    closed = settings.model_copy(
+        update={"store": settings.store.model_copy(update={"public_url": f"{base}/closed"})}
+    )
+    assert not is_public(closed, store, version)
 
 
 def test_a_changed_dataset_is_trained_anew_and_reverting_it_moves_stable_back(project):

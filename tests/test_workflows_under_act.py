@@ -18,8 +18,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from github_case import TOKEN, GitHub
 
 from dataset.sample import generate
+from infra.object_store import open_store
+from orchestrator import registry
 from orchestrator.workflow_files import Pin, write_workflows
 
 pytestmark = pytest.mark.training
@@ -271,6 +274,13 @@ class Repository:
         raise AssertionError("act ended before:\n" + "".join(read)[-3000:])
 
 
+def say_what_act_cannot(folder):
+    """Say in the workflows where the packages are, and where the action comes from: act tells no called workflow."""
+    for file in (folder / ".github/workflows").glob("*.yml"):
+        given = f"    with:\n      python: {sys.prefix}\n      action-repository: {PIN.repository}\n"
+        file.write_text(file.read_text().replace("    with:\n", given))
+
+
 @pytest.fixture
 def make(tmp_path, stands):
     def made(store, limits="", **changes):
@@ -283,46 +293,73 @@ def make(tmp_path, stands):
         git(folder.parent, "init", "-q", "-b", "main", str(folder))
         git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
         write_workflows(folder, PIN)
-        for file in (folder / ".github/workflows").glob("*.yml"):
-            # Where the packages are, and where the action comes from: what act cannot tell a called workflow.
-            given = f"    with:\n      python: {sys.prefix}\n      action-repository: {PIN.repository}\n"
-            file.write_text(file.read_text().replace("    with:\n", given))
+        say_what_act_cannot(folder)
         commit(folder, "begin")
         return Repository(folder, stands)
 
     return made
 
 
-def test_what_a_push_changed_is_trained_and_published_once(make, tmp_path):
-    repository = make(f"file:{tmp_path}/store")
-    log = repository.run("push", "offload-train")
-    assert log.code == 0, log.text("train")[-3000:]
-    assert log.jobs == {"plan": "success", "train": "success"}
-    outputs = log.outputs("train")
-    assert outputs["where"] == "cpu"
-    assert outputs["already-trained"] == "false"
-    assert outputs["cost-usd"] == "0.0000"
-    assert (tmp_path / "store/models" / outputs["version"] / "manifest.json").is_file()
-    assert "### Plan: the free CPU" in log.summary("plan")
-    summary = log.summary("train")
-    assert f"version {outputs['version']}" in summary
-    for part in (
-        "**Next:**",
-        "**Where and why.**",
-        "#### Estimate and actual",
-        "#### Cost",
-        "#### Attempts",
-        "#### Metrics",
-    ):
-        assert part in summary
-    assert "xychart-beta" in summary
-    assert "gantt" in summary
+@pytest.fixture
+def fresh(tmp_path, stands):
+    """A repository in which nothing was done but `offload init`: the keyboards where they are, else shapes."""
+    folder = tmp_path / "boards"
+    folder.mkdir()
+    if KEYBOARDS.is_dir():
+        shutil.copytree(KEYBOARDS, folder / "raw_dataset")
+    else:
+        generate(folder / "shapes", images=24, size=64)
+    (folder / "README.md").write_text("# Boards\n")
+    git(folder.parent, "init", "-q", "-b", "main", str(folder))
+    git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
+    command = [sys.executable, "-m", "orchestrator.cli", "init", "--action", f"{PIN.repository}@{PIN.commit}"]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    changes = {"epochs": "1", "image-size": "32", "hyperparameters": "{plots = false, workers = 0}"}
+    text = (folder / "offload.toml").read_text()
+    for name, value in changes.items():
+        text = re.sub(rf"^(# )?{name} = .*", f"{name} = {value}", text, flags=re.MULTILINE)
+    (folder / "offload.toml").write_text(text)
+    say_what_act_cannot(folder)
+    commit(folder, "begin")
+    return Repository(folder, stands)
 
-    again = repository.run("push", "offload-train")
-    assert again.code == 0
-    assert again.outputs("train")["already-trained"] == "true"
-    assert "Already trained" in again.summary("train")
-    assert len(list((tmp_path / "store/runs").iterdir())) == 1
+
+def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_release(fresh, tmp_path):
+    """Each workflow checks out anew, as on a hosted runner: what is not in the release is gone."""
+    with GitHub() as github:
+        addresses = ["--env", f"GITHUB_API_URL={github.url}", "--env", f"GITHUB_SERVER_URL={github.url}"]
+        log = fresh.run("push", "offload-train", *addresses, "-s", f"GITHUB_TOKEN={TOKEN}")
+        assert log.code == 0, log.text("train")[-3000:] + log.text("keep")
+        assert log.jobs == {"plan": "success", "train": "success", "keep": "success"}
+        outputs = log.outputs("train")
+        assert outputs["where"] == "cpu"
+        assert outputs["already-trained"] == "false"
+        assert outputs["cost-usd"] == "0.0000"
+        version = outputs["version"]
+        assert outputs["model-url"] == f"{github.address}/models-{version}-model.pt"
+        assert "### This will train" in log.summary("plan")
+        summary = log.summary("train")
+        assert summary.startswith(f"### Trained: version {version}")
+        for part in (
+            "Next:**",
+            "Where and why.**",
+            "# Estimate and actual",
+            "# Cost",
+            "# Attempts",
+            "# Metrics",
+        ):
+            assert part in summary
+        assert "gantt" in summary
+        assert f"### Kept: version {version}" in log.summary("keep")
+        assert TOKEN not in "".join(line.get("msg", "") for line in log.lines)
+
+        again = fresh.run("push", "offload-train", *addresses, "-s", f"GITHUB_TOKEN={TOKEN}")
+        assert again.code == 0, again.text("train")[-3000:]
+        assert again.jobs == {"plan": "success", "train": "success"}
+        assert again.outputs("train")["already-trained"] == "true"
+        assert "Already trained" in again.summary("train")
+        pulled = registry.pull(open_store(github.address), "stable", tmp_path / "model.pt")
+        assert pulled[0].version == version
 
 
 def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_path):
@@ -425,8 +462,22 @@ def test_a_workflow_that_is_cancelled_terminates_what_it_rented(rented, cloud):
     assert not cloud.leftovers().instances, log.text("offload")[-4000:] + log.text("clean-up")
 
 
-def test_what_a_dead_runner_left_is_ended_by_tend(rented, cloud):
-    process = rented.start("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES)
+BY_HAND = [
+    word
+    for pair in (
+        "instance-type=g5.xlarge",
+        "market=spot",
+        "max-cost-usd=0.50",
+        "deadline=1h",
+        "reason=I want it *now*",
+    )
+    for word in ("--input", pair)
+]
+
+
+def test_what_a_dead_runner_left_is_ended_by_tend_and_a_person_carries_on_to_publication(rented, cloud):
+    start = ("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES, *BY_HAND)
+    process = rented.start(*start)
     read = rented.until(process, r"i-[0-9a-f]{8,} in us-")
     os.killpg(process.pid, signal.SIGKILL)
     kill_step(rented)
@@ -438,6 +489,18 @@ def test_what_a_dead_runner_left_is_ended_by_tend(rented, cloud):
         log = rented.run("workflow_dispatch", "offload-tend", *ROLES)
         assert log.jobs == {"tend": "success"}, log.text("tend")
     assert "### Tend" in log.summary("tend")
+
+    log = rented.finish(rented.start(*start))
+    assert log.code == 0, log.text("offload")[-3000:]
+    outputs = log.outputs("offload")
+    assert outputs["where"].startswith("g5.xlarge"), outputs
+    assert outputs["version"] == log.outputs("plan")["version"]
+    summary = log.summary("offload")
+    assert summary.startswith("### Trained: version")
+    assert "**Asked for by hand:** I want it &#42;now&#42;" in summary
+    assert "limit &#36;0.50" in summary
+    cloud.settle()
+    assert not cloud.leftovers().costs_money
 
 
 def kill_step(repository):
