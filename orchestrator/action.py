@@ -22,6 +22,7 @@ from orchestrator.settings import Settings, load_settings
 from orchestrator.summary import (
     Around,
     Before,
+    clean_up_summary,
     done_summary,
     kept_summary,
     plan_sentence,
@@ -192,6 +193,7 @@ class Step:
         self, planned: "Planned", store: ObjectStore, began: float, trouble: str, *, can_resume: bool
     ) -> None:
         """Tell of a run that ended without a model, or of there being none."""
+        from orchestrator.log_reading import read_log
         from orchestrator.reporting import gather
 
         run = _latest(store, planned.training_key, began)
@@ -211,7 +213,11 @@ class Step:
             return
         report = gather(store, self.settings.store, run.id)
         around = Around(
-            because=self.inputs.because, reason=self.inputs.reason, trouble=trouble, can_resume=can_resume
+            because=self.inputs.because,
+            reason=self.inputs.reason,
+            trouble=trouble,
+            log="".join(read_log(store, run.id)),
+            can_resume=can_resume,
         )
         self.runner.summary(run_summary(report, around))
 
@@ -256,10 +262,10 @@ class Step:
             self.console.stage(f"looking for what run {run} has left")
             ended += stop_run(self.settings, store, run, self.console, reason=self.inputs.reason or CLEAN_UP)
         found = f"terminated {', '.join(ended)}" if ended else "nothing was left to terminate"
-        self.runner.summary(f"### Clean-up\n\nRuns looked at: {len(runs)}. Found by tag: {found}.")
+        self.runner.summary(clean_up_summary(len(runs), ended))
         if ended:
             self.console.warning(
-                f"the clean-up had to terminate {', '.join(ended)}: see why their job left them"
+                f"the clean-up terminated {', '.join(ended)}: the job was cancelled, or ended before it could"
             )
         else:
             self.console.text(found)

@@ -60,7 +60,7 @@ def store_on_runner(settings: Settings, environment: Mapping[str, str]) -> Objec
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What a training leaves to be kept: the version it published, or the runs that it did not finish."""
+    """What a training leaves to be kept: the version it published, or the unfinished runs that have a checkpoint."""
 
     version: str | None = None
     unfinished: int = 0
@@ -84,7 +84,8 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
     kept = _text(store.kept, manifest)
     if registry.manifest_of(store, version) is None:
         prefix = f"{RUN_PREFIX}{training_key[:RUN_KEY_LENGTH]}-"
-        count = len(Journal(store).runs_of(training_key))
+        journal = Journal(store)
+        count = sum(journal.checkpoint(run.id) is not None for run in journal.runs_of(training_key))
         if count:
             pack(store, prefix, folder / asset_name(unfinished_key(training_key)))
         return Packed(unfinished=count)

@@ -12,6 +12,9 @@ LIMIT = 900_000
 
 MOST_POINTS = 60
 
+NUMBER = re.compile(r"[-+<]*\$?\d[\d.,:/%]*(?: (?:s|min|h|d|\d+))*(?: \(at most .+\))?")
+"""A number, an amount, a time or a length of time: what is read down a column."""
+
 TICKS = (
     (30, "5second", "%H:%M:%S"),
     (90, "15second", "%H:%M:%S"),
@@ -68,7 +71,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _is_numeric(cells: Sequence[str]) -> bool:
-    return any(cells) and all(re.match(r"[-+<]?\$?\d", cell) for cell in cells if cell)
+    return any(cells) and all(NUMBER.fullmatch(cell) for cell in cells if cell)
 
 
 def _row(cells: Sequence[str], numeric: Sequence[bool] = ()) -> str:

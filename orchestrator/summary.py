@@ -21,6 +21,8 @@ LONGEST = 2000
 
 FEW_ROWS, LAST_ATTEMPTS = 20, 12
 
+LOG_LINES = 40
+
 LEARNT_NOTHING = 0.01
 """Of a share such as mAP50: below it, a model finds as good as nothing."""
 
@@ -112,6 +114,7 @@ class Around:
         model_url: Where anybody may download the model.
         pictures_url: A picture of predictions that anybody may see.
         trouble: What ended the command, if something did.
+        log: The end of the training's log.
         can_resume: Whether the same command would carry on.
         detached: Whether the instance trains on by itself.
         kept: Whether the job `keep` puts the model where `model_url` says, after this one.
@@ -123,6 +126,7 @@ class Around:
     model_url: str | None = None
     pictures_url: str | None = None
     trouble: str = ""
+    log: str = ""
     can_resume: bool = False
     detached: bool = False
     kept: bool = False
@@ -139,6 +143,7 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
         Section((f"**Where and why.** {_bounded(around.because or report.run.why)}",), 96),
         Section((f"**Asked for by hand:** {_bounded(around.reason)}" if around.reason else "",), 96),
         Section((_model(around),), 95),
+        _log(around.log),
         *_metrics(report, around.before),
         Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
         _pictures(around),
@@ -207,6 +212,23 @@ def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
     )
 
 
+def clean_up_summary(runs: int, ended: Sequence[str]) -> str:
+    """Render what a clean-up found by tag; `ended` are the instances that it terminated."""
+    if not ended:
+        return f"### Clean-up: nothing was left\n\nLooked by tag for what {_counted(runs)} had rented.\n"
+    rows: Rows = [("terminated",), *((instance,) for instance in ended[:FEW_ROWS])]
+    more = f"\n\nand {len(ended) - FEW_ROWS} more" if len(ended) > FEW_ROWS else ""
+    return (
+        f"### Clean-up: {len(ended)} terminated\n\n{table(rows)}{more}\n\n"
+        f"Found by tag, rented by {_counted(runs)}: the job was cancelled, or ended before it could do this itself. "
+        "**Next:** run the workflow again; it carries on from the last checkpoint.\n"
+    )
+
+
+def _counted(runs: int) -> str:
+    return "one run" if runs == 1 else f"{runs} runs"
+
+
 def trouble_summary(trouble: str, *, next_step: str = "") -> str:
     """Render a failure that left no run to tell of."""
     sections = [Section(("### gpu-offload could not do it",), 9), Section((f"> {_bounded(trouble)}",), 8)]
@@ -255,9 +277,10 @@ def next_step(report: Report, around: Around) -> str:
         return (
             "run this workflow again, or wait for the scheduled `tend`: the run is open and nothing is lost."
         )
+    where = "the log's last lines below" if around.log else f"`offload logs {run}`"
     return (
-        f"see the reason above and `offload logs {run}`; after a change the next run carries on "
-        "from the checkpoint where the training is still the same."
+        f"see the reason above and {where}, change what it names and push. Where the training stays the same, it "
+        "carries on from its last checkpoint."
     )
 
 
@@ -303,6 +326,18 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
             15,
         ),
     ]
+
+
+def _log(text: str) -> Section:
+    """Fold the end of a log away, in a block that no Markdown rule reads."""
+    lines = [escape_markdown(line[:LONGEST]) for line in text.splitlines()]
+    if not lines:
+        return Section(("",), 50)
+
+    def shown(count: int) -> str:
+        return details("The log's last lines", "<pre>\n" + "\n".join(lines[-count:]) + "\n</pre>")
+
+    return Section((shown(LOG_LINES), shown(5), ""), 50)
 
 
 def _attempts(report: Report) -> Section:

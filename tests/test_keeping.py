@@ -1,12 +1,18 @@
 """A folder store on a runner that is thrown away: what was published stays, and what was begun goes on."""
 
 import io
+import os
+import re
+import signal
+import subprocess
+import sys
 import tarfile
 
 import pytest
 from github_case import TOKEN, GitHub
 from test_registry import manifest_for
 
+from dataset.sample import generate
 from infra.github_release import GitHubRelease
 from infra.kept_folder import KeptFolder, unfinished_key, unpack
 from infra.object_store import (
@@ -17,8 +23,10 @@ from infra.object_store import (
     open_store,
 )
 from orchestrator import registry
+from orchestrator.journal import Journal
 from orchestrator.keeping import TAG, keep, kept_at, pack_for_keeping
 from orchestrator.settings import DatasetSettings, Settings, StoreSettings
+from remote_job.spec import EXIT_RESUMABLE
 
 
 @pytest.fixture
@@ -155,6 +163,52 @@ def test_an_unfinished_run_goes_on_on_the_next_runner_and_is_forgotten_when_it_i
     second.pack(A)
     second.keep()
     assert not [name for name in github.files() if name.startswith("unfinished")]
+
+
+@pytest.mark.training
+def test_a_step_that_is_cancelled_says_so_and_the_next_runner_carries_on(github, tmp_path):
+    """As GitHub cancels: SIGINT to the step's entry process, and to nobody else."""
+    folder, files = tmp_path / "boards", tmp_path / "runner"
+    generate(folder / "shapes", images=8, size=32)
+    files.mkdir()
+    (folder / "offload.toml").write_text(
+        '[dataset]\npath = "shapes"\nclasses = ["circle", "square", "triangle"]\n'
+        "[training]\nepochs = 60\nimage-size = 32\nhyperparameters = {plots = false, workers = 0}\n"
+    )
+    runner = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        "GITHUB_EVENT_NAME": "push",
+        "GITHUB_REPOSITORY": github.repository,
+        "GITHUB_SERVER_URL": github.url,
+        "GITHUB_WORKSPACE": str(folder),
+        "GITHUB_STEP_SUMMARY": str(files / "summary.md"),
+        "GITHUB_OUTPUT": str(files / "outputs"),
+        "RUNNER_TEMP": str(files),
+        "GPU_OFFLOAD_INPUT_ON": "cpu",
+        "GPU_OFFLOAD_INPUT_CALIBRATE": "false",
+        "GPU_OFFLOAD_INPUT_COMMAND": "train",
+    }
+    command = [sys.executable, "-P", "-m", "orchestrator.action"]
+    told = []
+    with subprocess.Popen(command, cwd=folder, env=runner, stdout=subprocess.PIPE, text=True) as step:
+        for line in step.stdout:
+            told.append(line)
+            if re.search(r"epoch +1/60", line):
+                step.send_signal(signal.SIGINT)
+    assert step.returncode == EXIT_RESUMABLE, "".join(told)
+    summary = (files / "summary.md").read_text()
+    assert summary.startswith("### Interrupted: run ")
+    assert "carries on from the last completed epoch" in summary
+    key = re.search(r"training-key<<\S+\n([0-9a-f]{64})\n", (files / "outputs").read_text())[1]
+
+    pack_step = runner | {"GPU_OFFLOAD_INPUT_COMMAND": "pack", "GPU_OFFLOAD_INPUT_TRAINING_KEY": key}
+    subprocess.run(command, cwd=folder, env=pack_step, check=True, stdout=subprocess.DEVNULL)
+    assert f"gpu-offload-{key[:16]}" in (files / "outputs").read_text()
+    keep(release(github), files / "gpu-offload-packed", lambda _: None)
+    elsewhere = Journal(Runner(github, tmp_path / "elsewhere").store)
+    (run,) = elsewhere.runs_of(key)
+    assert elsewhere.outcome(run.id) is None
+    assert elsewhere.checkpoint(run.id).epochs_completed >= 1
 
 
 def test_a_release_that_does_not_answer_is_no_release_without_models(tmp_path):

@@ -15,10 +15,12 @@ from test_receipt import report as plan_report
 from test_report import EVIL, evil, report, result  # noqa: F401 - report is a fixture
 
 from orchestrator.summary import (
+    FEW_ROWS,
     LIMIT,
     Around,
     Before,
     Section,
+    clean_up_summary,
     done_summary,
     fitted,
     kept_summary,
@@ -105,9 +107,20 @@ def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):  # noqa: F81
 def test_a_failed_run_points_at_its_log(report):  # noqa: F811
     failed = replace(report, outcome=report.outcome.model_copy(update={"status": "failed"}), result=None)
     text = run_summary(failed, Around(trouble="no memory"))
+    assert text.startswith("### Not trained: run abc-1 failed")
     assert "[!CAUTION]" in text
     assert "no memory" in text
     assert "offload logs abc-1" in text
+    told = run_summary(failed, Around(trouble="no memory", log="epoch 1\n</pre><script>x\n"))
+    assert "<pre>\nepoch 1\n&lt;/pre&gt;&lt;script&gt;x\n</pre>" in told
+    assert "offload logs" not in told
+
+
+def test_a_clean_up_says_what_it_had_to_do():
+    assert clean_up_summary(1, []).startswith("### Clean-up: nothing was left")
+    text = clean_up_summary(1, [f"i-{n}" for n in range(FEW_ROWS + 3)])
+    assert "terminated" in text
+    assert "and 3 more" in text
 
 
 def test_pictures_are_shown_where_they_are_public(report):  # noqa: F811
@@ -121,7 +134,12 @@ def outside_code(text):
 
 def test_what_others_wrote_is_inert_wherever_it_stands(report):  # noqa: F811
     around = Around(
-        because=EVIL, trouble=EVIL, before=Before(EVIL, {"map50": 0.1}), model_url="https://x/" + EVIL
+        because=EVIL,
+        reason=EVIL,
+        trouble=EVIL,
+        log=EVIL,
+        before=Before(EVIL, {"map50": 0.1}),
+        model_url="https://x/" + EVIL,
     )
     for text in (
         run_summary(evil(report), around),

@@ -143,7 +143,7 @@ def test_it_plans_trains_publishes_skips_and_pulls(project):
 
 def look_at_the_pictures(project, version):
     """Where anybody may read the store, predictions are drawn beside the model; a folder nobody else reads."""
-    settings = load_settings(project)
+    settings = load_settings(project, environment={})
     store, console = store_of(settings), Console()
     planned = Planning(settings, store, Workspace.beside(project), console).plan(on="cpu", calibrate=False)
     address = publish_pictures(planned, store, version, console)

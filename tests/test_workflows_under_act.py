@@ -452,16 +452,6 @@ def test_what_takes_the_runner_too_long_is_trained_on_ec2_and_nothing_is_left(re
     assert not cloud.leftovers().costs_money
 
 
-def test_a_workflow_that_is_cancelled_terminates_what_it_rented(rented, cloud):
-    process = rented.start("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES)
-    read = rented.until(process, r"it needs us no more|epoch 1/")
-    process.send_signal(signal.SIGINT)
-    log = rented.finish(process, read)
-    assert log.code != 0
-    cloud.settle()
-    assert not cloud.leftovers().instances, log.text("offload")[-4000:] + log.text("clean-up")
-
-
 BY_HAND = [
     word
     for pair in (
@@ -475,20 +465,16 @@ BY_HAND = [
 ]
 
 
-def test_what_a_dead_runner_left_is_ended_by_tend_and_a_person_carries_on_to_publication(rented, cloud):
+def test_a_workflow_that_is_cancelled_terminates_what_it_rented_and_started_again_carries_on(rented, cloud):
+    """By hand, with everything that a person may say."""
     start = ("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES, *BY_HAND)
     process = rented.start(*start)
-    read = rented.until(process, r"i-[0-9a-f]{8,} in us-")
-    os.killpg(process.pid, signal.SIGKILL)
-    kill_step(rented)
-    rented.finish(process, read)
-    assert cloud.leftovers().instances
-    deadline = time.monotonic() + LIMIT_S
-    while cloud.leftovers().instances:
-        assert time.monotonic() < deadline
-        log = rented.run("workflow_dispatch", "offload-tend", *ROLES)
-        assert log.jobs == {"tend": "success"}, log.text("tend")
-    assert "### Tend" in log.summary("tend")
+    read = rented.until(process, r"it needs us no more|epoch 1/")
+    process.send_signal(signal.SIGINT)
+    log = rented.finish(process, read)
+    assert log.code != 0
+    cloud.settle()
+    assert not cloud.leftovers().instances, log.text("offload")[-4000:] + log.text("clean-up")
 
     log = rented.finish(rented.start(*start))
     assert log.code == 0, log.text("offload")[-3000:]
@@ -501,6 +487,21 @@ def test_what_a_dead_runner_left_is_ended_by_tend_and_a_person_carries_on_to_pub
     assert "limit &#36;0.50" in summary
     cloud.settle()
     assert not cloud.leftovers().costs_money
+
+
+def test_what_a_dead_runner_left_is_ended_by_tend(rented, cloud):
+    process = rented.start("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES)
+    read = rented.until(process, r"i-[0-9a-f]{8,} in us-")
+    os.killpg(process.pid, signal.SIGKILL)
+    kill_step(rented)
+    rented.finish(process, read)
+    assert cloud.leftovers().instances
+    deadline = time.monotonic() + LIMIT_S
+    while cloud.leftovers().instances:
+        assert time.monotonic() < deadline
+        log = rented.run("workflow_dispatch", "offload-tend", *ROLES)
+        assert log.jobs == {"tend": "success"}, log.text("tend")
+    assert "### Tend" in log.summary("tend")
 
 
 def kill_step(repository):
