@@ -4,6 +4,7 @@ A summary is a list of sections, each in several lengths. What does not fit is s
 least important section gives way first, a length at a time, and says what it leaves out.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -134,7 +135,9 @@ class Around:
 
 def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
     """Render what a run did: the outcome at a glance and what to do next, the model, then time, money and attempts."""
-    trouble = f"> [!CAUTION]\n> {_bounded(around.trouble)}" if around.trouble else ""
+    # What can go on is no fault.
+    alert = "WARNING" if around.can_resume else "CAUTION"
+    trouble = f"> [!{alert}]\n> {_bounded(_without_path(around.trouble))}" if around.trouble else ""
     sections = [
         Section((f"### {_heading(report, around)}",), 99),
         Section((table(_glance(report, around)), ""), 94),
@@ -341,7 +344,7 @@ def _log(text: str) -> Section:
 
 
 def _attempts(report: Report) -> Section:
-    rows = report.attempt_rows()
+    rows = [tuple(map(_without_path, row)) for row in report.attempt_rows()]
     head, body = rows[0], rows[1:]
     if not body:
         return Section(("",), 60)
@@ -400,6 +403,11 @@ def _bounded(text: str) -> str:
     """Escape a text from elsewhere, and shorten one that is very long."""
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
     return escape_markdown(short)
+
+
+def _without_path(text: str) -> str:
+    """Leave out where a runner that is gone had its log."""
+    return re.sub(r" \(the whole log: [^()]*\)", "", text)
 
 
 def _shorter(row: Sequence[str]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from infra.errors import InvalidRequestError
 from infra.site import ACCOUNT
 from infra.stack import Stacks
 from orchestrator.bootstrap import Bootstrap, bucket_name, deploy, site_of
+from orchestrator.cli import main
 from orchestrator.console import Console
 from orchestrator.github_repository import from_remote, numbers_of, repository_of
 from orchestrator.settings import load_settings
@@ -367,10 +368,13 @@ def test_the_command_shows_without_asking_anybody(tmp_path):
         (("bootstrap", "--repository", REPOSITORY, "--deploy", "--yes"), "does not tell the numbers"),
     ],
 )
-def test_a_wrong_word_is_told_before_anything_happens(tmp_path, words, told):
-    result = offload(tmp_path, *words)
-    assert result.returncode == 2
-    assert told in " ".join(result.stderr.split())
+def test_a_wrong_word_is_told_before_anything_happens(tmp_path, monkeypatch, capsys, words, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_API_URL", "http://127.0.0.1:9")
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    assert ended.value.code == 2
+    assert told in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_command_asks_before_it_makes_anything(tmp_path, cloud):

@@ -111,9 +111,12 @@ def test_a_failed_run_points_at_its_log(report):  # noqa: F811
     assert "[!CAUTION]" in text
     assert "no memory" in text
     assert "offload logs abc-1" in text
-    told = run_summary(failed, Around(trouble="no memory", log="epoch 1\n</pre><script>x\n"))
+    told = run_summary(
+        failed, Around(trouble="no memory (the whole log: /runner/log.txt)", log="epoch 1\n</pre><script>x\n")
+    )
     assert "<pre>\nepoch 1\n&lt;/pre&gt;&lt;script&gt;x\n</pre>" in told
     assert "offload logs" not in told
+    assert "/runner" not in told
 
 
 def test_a_clean_up_says_what_it_had_to_do():

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 from github_case import TOKEN, GitHub
+from leak_case import OWN_TRAINING
 
 from dataset.sample import generate
 from infra.object_store import open_store
@@ -79,6 +80,10 @@ runs:
       env: {NAME: "${{ inputs.name }}", FOLDER: "${{ inputs.path }}"}
       run: exec cp -rT <<copy>>
 """
+
+PACE = "hyperparameters = {pace = 2.0}"
+OWN = f"HELD_AFTER = 1000\nGATE = ''\n{OWN_TRAINING}"
+FAILING = "def main(context):\n    raise RuntimeError('this camera is none of them')\n"
 
 CHECKOUT = """
 name: checkout
@@ -283,12 +288,18 @@ def say_what_act_cannot(folder):
 
 @pytest.fixture
 def make(tmp_path, stands):
-    def made(store, limits="", **changes):
+    def made(store, limits="", own="", **changes):
+        """Make a repository; `own` is training code in Ultralytics' place, where another is proved than that one's."""
         folder = tmp_path / "boards"
         generate(folder / "shapes", images=24, size=64)
         text = CONFIGURATION.format(store=store, limits=limits)
         for old, new in changes.items():
             text = re.sub(rf"^{old} = .*", f"{old} = {new}", text, flags=re.MULTILINE)
+        if own:
+            (folder / "mine.py").write_text(own)
+            text = re.sub(
+                r"^hyperparameters = .*", f'entrypoint = "mine:main"\n{PACE}', text, flags=re.MULTILINE
+            )
         (folder / "offload.toml").write_text(text)
         git(folder.parent, "init", "-q", "-b", "main", str(folder))
         git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
@@ -394,14 +405,14 @@ def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_p
 
 
 def test_a_failing_training_is_red_and_says_why_and_what_to_do(make, tmp_path):
-    repository = make(f"file:{tmp_path}/store", hyperparameters='{optimizer = "none of them"}')
+    repository = make(f"file:{tmp_path}/store", own=FAILING)
     log = repository.run("push", "offload-train")
     assert log.code != 0
     assert log.jobs["train"] == "failure"
     summary = log.summary("train")
     assert "[!CAUTION]" in summary
     assert "none of them" in summary
-    assert "offload logs" in summary
+    assert "The log's last lines" in summary
     assert log.annotations("train", "error")
 
 
@@ -429,14 +440,22 @@ ROLES = [
 
 @pytest.fixture
 def rented(make, cloud):
+    """A repository with training code of its own, which takes two seconds an epoch and needs no PyTorch."""
+    repository = make("s3://gpu-offload", own=OWN)
+    repository.environment |= cloud.to_act
+    return repository
+
+
+@pytest.fixture
+def large(make, cloud):
     """A repository whose dataset is too large for the time that its runner has."""
     repository = make("s3://gpu-offload", limits='ci-limit = "1s"')
     repository.environment |= cloud.to_act
     return repository
 
 
-def test_what_takes_the_runner_too_long_is_trained_on_ec2_and_nothing_is_left(rented, cloud):
-    log = rented.run("push", "offload-train", *ROLES, "--env", "X=1")
+def test_what_takes_the_runner_too_long_is_trained_on_ec2_and_nothing_is_left(large, cloud):
+    log = large.run("push", "offload-train", *ROLES, "--env", "X=1")
     assert log.code == 0, log.text("offload")[-3000:]
     assert log.jobs == {"plan": "success", "offload": "success", "clean-up": "success"}
     outputs = log.outputs("offload")
