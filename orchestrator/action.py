@@ -91,6 +91,11 @@ class Step:
         from orchestrator.workspace import Workspace
 
         store = readable_store(self.settings, self.console)
+        if isinstance(store, KeptFolder) and self.event.is_private:
+            self.console.warning(
+                "this repository is private, so its release cannot be read without credentials: every push would train "
+                "again. Set store.url to a bucket and run `offload init` again"
+            )
         planning = Planning(self.settings, store, Workspace.beside(self.settings.root), self.console)
         planned = planning.plan(on=self.inputs.on, calibrate=self.inputs.calibrate, only_if_it_matters=True)
         report = planned.report
@@ -300,7 +305,10 @@ def keep(inputs: Inputs, event: Event, runner: Runner, console: GitHubConsole) -
     api = os.environ.get("GITHUB_API_URL") or "https://api.github.com"
     server = os.environ.get("GITHUB_SERVER_URL") or "https://github.com"
     release = GitHubRelease(api, event.repository, inputs.token, keeping.TAG)
-    kept = keeping.keep(release, inputs.packed.resolve(), console.note)
+    packed = inputs.packed.resolve()
+    kept = keeping.keep(release, packed, console.note)
+    if kept is None and not list(packed.glob("unfinished-*")):
+        return 0
     address = release_address(server, event.repository, keeping.TAG)
     url = f"{address}/{asset_name(registry.model_key(kept.version))}" if kept else ""
     runner.outputs({"model-url": url, "version": kept.version if kept else ""})

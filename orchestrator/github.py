@@ -60,6 +60,12 @@ class Event:
         return self.name not in UNTRUSTED_EVENTS
 
     @property
+    def is_private(self) -> bool:
+        """Whether the repository shows nothing to strangers, its releases included."""
+        told = self.payload.get("repository")
+        return isinstance(told, dict) and told.get("private") is True
+
+    @property
     def is_fork(self) -> bool:
         """Whether a pull request comes from another repository; one that was deleted counts as another."""
         request = self.payload.get("pull_request")

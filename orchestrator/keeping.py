@@ -114,6 +114,9 @@ def keep(release: GitHubRelease, folder: Path, note: Callable[[str], None]) -> r
         StoreError: GitHub refused or did not answer.
         CorruptObjectError: the model is not what its manifest promises.
     """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        note("nothing was packed: the training left nothing that has to be kept")
+        return None
     release.mend()
     manifests = sorted(folder.glob("models-*-manifest.json"))
     if not manifests:

@@ -274,12 +274,10 @@ jobs:
 _KEEP = """
   keep: # the store is a folder, which goes with the runner: the models stay in this repository's releases
     needs: train
-    if: always() && needs.train.outputs.artifact != ''
+    if: always() && (needs.train.outputs.artifact != '' || needs.train.result != 'success')
     permissions:
       contents: write # the release; this job runs no training
     uses: <<uses>>
-    with:
-      artifact: ${{ needs.train.outputs.artifact }}
 """
 
 _PLAN = """

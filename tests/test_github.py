@@ -156,6 +156,12 @@ def test_what_a_stranger_can_cause_is_not_trusted(name):
     assert Event("push").is_trusted
 
 
+def test_a_private_repository_is_known():
+    assert Event("push", payload={"repository": {"private": True}}).is_private
+    assert not Event("push", payload={"repository": {}}).is_private
+    assert not Event("push", payload={"repository": "x"}).is_private
+
+
 def test_inputs_become_settings_and_stay_values():
     inputs = Inputs.of(
         {

@@ -228,6 +228,12 @@ def test_a_model_that_is_not_what_its_manifest_promises_is_not_kept(github, tmp_
     assert github.files() == {}
 
 
+def test_where_nothing_was_packed_nothing_is_asked(tmp_path):
+    with GitHub() as gone:
+        runner = Runner(gone, tmp_path)
+    assert runner.keep() is None
+
+
 def test_a_job_that_may_not_write_hears_which_permission_it_needs(github, tmp_path, model):
     runner = Runner(github, tmp_path)
     runner.publish(model, A)

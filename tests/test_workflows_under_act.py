@@ -68,7 +68,9 @@ ARTIFACT = """
 name: artifact
 description: Stands in for GitHub's store of artifacts.
 inputs:
-  name: {description: of the artifact, required: true}
+  name: {description: of the artifact, default: ""}
+  pattern: {description: of names, default: ""}
+  merge-multiple: {description: not needed, default: ""}
   path: {description: the folder, required: true}
   compression-level: {description: not needed, default: ""}
   overwrite: {description: not needed, default: ""}
@@ -77,13 +79,21 @@ runs:
   using: composite
   steps:
     - shell: bash
-      env: {NAME: "${{ inputs.name }}", FOLDER: "${{ inputs.path }}"}
+      env: {NAME: "${{ inputs.name }}", PATTERN: "${{ inputs.pattern }}", FOLDER: "${{ inputs.path }}"}
       run: exec cp -rT <<copy>>
 """
 
 PACE = "hyperparameters = {pace = 2.0}"
 OWN = f"HELD_AFTER = 1000\nGATE = ''\n{OWN_TRAINING}"
-FAILING = "def main(context):\n    raise RuntimeError('this camera is none of them')\n"
+FAILING = """
+def main(context):
+    model = context.output / "model.bin"
+    model.write_text("1")
+    context.progress(epoch=1, batch=1, batches=1)
+    context.epoch(1, metrics={"score": 0.5}, losses={"loss": 1.0})
+    context.checkpoint(model, epochs_completed=1)
+    raise RuntimeError("this camera is none of them")
+"""
 
 CHECKOUT = """
 name: checkout
@@ -197,7 +207,7 @@ def stands(tmp_path_factory):
     commit(folder / "checkout", "stand in")
     for name, copy in (
         ("upload", '"$FOLDER" "$ARTIFACTS/$NAME"'),
-        ("download", '"$ARTIFACTS/$NAME" "$FOLDER"'),
+        ("download", '"$ARTIFACTS"/$PATTERN "$FOLDER"'),
     ):
         (folder / name).mkdir()
         (folder / name / "action.yml").write_text(ARTIFACT.replace("<<copy>>", copy))
@@ -283,7 +293,8 @@ def say_what_act_cannot(folder):
     """Say in the workflows where the packages are, and where the action comes from: act tells no called workflow."""
     for file in (folder / ".github/workflows").glob("*.yml"):
         given = f"    with:\n      python: {sys.prefix}\n      action-repository: {PIN.repository}\n"
-        file.write_text(file.read_text().replace("    with:\n", given))
+        text = file.read_text().replace("    with:\n", given)
+        file.write_text(re.sub(r"(?m)(keep\.yml@.*\n)(?!    with)", rf"\1{given}", text))
 
 
 @pytest.fixture
@@ -303,7 +314,7 @@ def make(tmp_path, stands):
         (folder / "offload.toml").write_text(text)
         git(folder.parent, "init", "-q", "-b", "main", str(folder))
         git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
-        write_workflows(folder, PIN)
+        write_workflows(folder, PIN, keep=store.startswith("file:."))
         say_what_act_cannot(folder)
         commit(folder, "begin")
         return Repository(folder, stands)
@@ -335,11 +346,16 @@ def fresh(tmp_path, stands):
     return Repository(folder, stands)
 
 
+def github_words(github):
+    """Lead a workflow to a GitHub of our own."""
+    words = ["--env", f"GITHUB_API_URL={github.url}", "--env", f"GITHUB_SERVER_URL={github.url}"]
+    return [*words, "-s", f"GITHUB_TOKEN={TOKEN}"]
+
+
 def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_release(fresh, tmp_path):
     """Each workflow checks out anew, as on a hosted runner: what is not in the release is gone."""
     with GitHub() as github:
-        addresses = ["--env", f"GITHUB_API_URL={github.url}", "--env", f"GITHUB_SERVER_URL={github.url}"]
-        log = fresh.run("push", "offload-train", *addresses, "-s", f"GITHUB_TOKEN={TOKEN}")
+        log = fresh.run("push", "offload-train", *github_words(github))
         assert log.code == 0, log.text("train")[-3000:] + log.text("keep")
         assert log.jobs == {"plan": "success", "train": "success", "keep": "success"}
         outputs = log.outputs("train")
@@ -364,7 +380,7 @@ def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_r
         assert f"### Kept: version {version}" in log.summary("keep")
         assert TOKEN not in "".join(line.get("msg", "") for line in log.lines)
 
-        again = fresh.run("push", "offload-train", *addresses, "-s", f"GITHUB_TOKEN={TOKEN}")
+        again = fresh.run("push", "offload-train", *github_words(github))
         assert again.code == 0, again.text("train")[-3000:]
         assert again.jobs == {"plan": "success", "train": "success"}
         assert again.outputs("train")["already-trained"] == "true"
@@ -404,16 +420,36 @@ def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_p
         assert endpoint.asked == []
 
 
-def test_a_failing_training_is_red_and_says_why_and_what_to_do(make, tmp_path):
-    repository = make(f"file:{tmp_path}/store", own=FAILING)
-    log = repository.run("push", "offload-train")
+def test_a_failing_training_is_red_says_why_and_what_to_do_and_keeps_what_it_has(make):
+    repository = make("file:.offload", own=FAILING)
+    with GitHub() as github:
+        log = repository.run("push", "offload-train", *github_words(github))
     assert log.code != 0
-    assert log.jobs["train"] == "failure"
-    summary = log.summary("train")
+    assert log.jobs == {"plan": "success", "train": "failure", "keep": "success"}
+    says_why_it_failed(log, "train")
+    assert "### Kept for the next run" in log.summary("keep")
+    assert [name[:11] for name in github.files()] == ["unfinished-"]
+
+
+def says_why_it_failed(log, job):
+    summary = log.summary(job)
+    assert summary.startswith("### Not trained: run ")
     assert "[!CAUTION]" in summary
-    assert "none of them" in summary
+    assert "this camera is none of them" in summary
     assert "The log's last lines" in summary
-    assert log.annotations("train", "error")
+    assert log.annotations(job, "error")
+
+
+def test_a_training_that_fails_on_an_instance_leaves_none(make, cloud):
+    repository = make("s3://gpu-offload", own=FAILING)
+    repository.environment |= cloud.to_act
+    log = repository.run("workflow_dispatch", "offload", *ROLES)
+    assert log.code != 0
+    assert log.jobs == {"plan": "success", "offload": "failure", "clean-up": "success"}
+    says_why_it_failed(log, "offload")
+    assert "nothing was left" in log.summary("clean-up")
+    cloud.settle()
+    assert not cloud.leftovers().costs_money
 
 
 @pytest.fixture
