@@ -5,7 +5,15 @@ import subprocess
 import pytest
 import yaml
 
-from orchestrator.workflow_files import Pin, PinError, badge, with_badge, workflow_texts, write_workflows
+from orchestrator.workflow_files import (
+    FOLDER,
+    Pin,
+    PinError,
+    badge,
+    with_badge,
+    workflow_texts,
+    write_workflows,
+)
 
 PIN = Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0")
 NEWER = Pin("acme/gpu-offload", "abcdef0123" * 4, "v0.2.0")
@@ -100,6 +108,15 @@ def test_a_pull_request_reaches_a_workflow_that_may_only_read():
             assert events == {"pull_request"}, path
             assert [job["permissions"] for job in jobs_of(document)] == [{"contents": "read"}], path
             assert all("secrets" not in job and "role" not in str(job) for job in jobs_of(document)), path
+
+
+def test_a_folder_store_gets_a_job_that_keeps_whatever_became_of_the_training():
+    texts = {path.name: yaml.safe_load(text) for path, text in workflow_texts(PIN, keep=True).items()}
+    keep = texts["offload-train.yml"]["jobs"]["keep"]
+    assert keep["if"].startswith("always()")
+    assert keep["needs"] == "train"
+    assert keep["permissions"] == {"contents": "write"}
+    assert "keep" not in yaml.safe_load(workflow_texts(PIN)[FOLDER / "offload-train.yml"])["jobs"]
 
 
 def test_a_branch_name_stays_a_value():
