@@ -34,18 +34,10 @@ class JobState(StrEnum):
     """Started, gone, and without an exit code: killed, or the machine has booted again."""
 
 
-class JobMode(StrEnum):
-    """How a job is divided into processes; see `infra/instance/job.sh`."""
-
-    TOGETHER = "together"
-    APART = "apart"
-
-
 @dataclass(frozen=True, slots=True)
 class JobOptions:
     """How a job is run."""
 
-    mode: JobMode = JobMode.TOGETHER
     power_off_after: int = 600
     """Seconds from the job's end, or from the last look that held it, until the machine powers itself off."""
     memory_max: str = "90%"
@@ -132,7 +124,9 @@ class InstanceJob:
         spec: bytes,
         python: str,
         options: JobOptions,
-        environment: Mapping[str, str] | None = None,
+        *,
+        trainer: Mapping[str, str] | None = None,
+        uploader: Mapping[str, str] | None = None,
     ) -> None:
         """Start the job if nobody has; when this returns, it no longer needs us.
 
@@ -140,15 +134,15 @@ class InstanceJob:
             spec: the TrainingSpec as JSON, with `output` as above. Must hold no secret: others can read it.
             python: the interpreter, from `set_up`.
             options: how.
-            environment: variables for its processes.
+            trainer: variables for the process that trains; no secret either, whoever trains could tell it.
+            uploader: variables for the processes that talk to the store; they stay in the instance's memory.
         """
         inbox = self._instance.inbox
-        lines = "".join(f"{name}={shlex.quote(value)}\n" for name, value in (environment or {}).items())
         self._host.put(spec, f"{inbox}/{self.unit}.json")
-        self._host.put(lines.encode(), f"{inbox}/{self.unit}.environment")
+        self._host.put(_shell_lines(trainer), f"{inbox}/{self.unit}.environment")
         self._call(
-            "start", self.unit, python, options.mode, str(options.power_off_after), options.memory_max,
-            options.spot_notice or "", timeout=POLL_S,
+            "start", self.unit, python, str(options.power_off_after), options.memory_max,
+            options.spot_notice or "", timeout=POLL_S, stdin=_shell_lines(uploader),
         )  # fmt: skip
 
     def look(self, progress_offset: int = 0, log_offset: int = 0, *, hold: bool = False) -> Look:
@@ -171,8 +165,12 @@ class InstanceJob:
         """Ask the training to end, which leaves a checkpoint, and end it after `grace` seconds."""
         self._call("stop", self.unit, str(grace), timeout=grace + POLL_S)
 
-    def _call(self, *words: str, timeout: float) -> bytes:
-        return self._host.run(["sh", self._script, *words], timeout=timeout).stdout
+    def _call(self, *words: str, timeout: float, stdin: bytes = b"") -> bytes:
+        return self._host.run(["sh", self._script, *words], timeout=timeout, stdin=stdin).stdout
+
+
+def _shell_lines(variables: Mapping[str, str] | None) -> bytes:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in (variables or {}).items()).encode()
 
 
 def follow(

@@ -9,7 +9,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from infra.host import CommandTimeoutError, ConnectionLostError, HostError, HostUnreachableError
-from infra.instance_job import SPOT_NOTICE, InstanceJob, JobMode, JobOptions, JobState, Look
+from infra.instance_job import SPOT_NOTICE, InstanceJob, JobOptions, JobState, Look
 from infra.instance_software import Instance, Software, look, set_up
 from infra.readiness import (
     Broken,
@@ -103,12 +103,14 @@ class Session:
         self._ready(Stage.CUDA, {Stage.CUDA: lambda: check_cuda(self.host, python, gpus=gpus)})
         job = InstanceJob(self.host, instance, self.run.id, self.attempt.number)
         folder = self._send_project(instance)
-        environment = {"AWS_DEFAULT_REGION": self.region}
-        if folder:
-            environment["PYTHONPATH"] = f"{folder}:{path}" if path else folder
-        options = JobOptions(mode=JobMode.TOGETHER, spot_notice=self._notice(metadata))
+        # The user's own code runs where the training runs, and nowhere else.
+        trainer = {"PYTHONPATH": f"{folder}:{path}" if path else folder} if folder else {}
+        uploader = {"AWS_DEFAULT_REGION": self.region}
+        options = JobOptions(spot_notice=self._notice(metadata))
         spec = self._spec(job, folder)
-        job.start(spec.model_dump_json(indent=1).encode(), python, options, environment)
+        job.start(
+            spec.model_dump_json(indent=1).encode(), python, options, trainer=trainer, uploader=uploader
+        )
         self._job, self.started = job, True
         self.console.note(f"training on {self.host.name}, {self.attempt.offer.name}; it needs us no more")
 

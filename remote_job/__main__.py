@@ -2,6 +2,9 @@
 
 Standard output carries one ProgressEvent of JSON a line, and nothing else; the human log goes to
 `<output>/log.txt` and standard error. Exit codes: 0 done, 75 interrupted and resumable, 1 failed, 2 faulty spec.
+
+Where what trains may not talk to the store, three processes share the work: `--fetch INPUT SPEC.json`, then
+`--mirror INPUT --until FILE SPEC.json` beside `--inputs INPUT INPUT/spec.json`.
 """
 
 import argparse
@@ -13,9 +16,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from infra.object_store import open_store
-from remote_job import allocator, notice
+from infra.object_store import ObjectStore, open_store
+from remote_job import allocator, notice, uploader
 from remote_job.checkpoint import CheckpointMismatchError
+from remote_job.inputs import Inputs
 from remote_job.interruption import InterruptedTrainingError, Interruption
 from remote_job.spec import EXIT_RESUMABLE, SpecError, TrainingSpec
 from remote_job.train import train
@@ -44,6 +48,28 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--device-check", action="store_true", help="run an operation on the GPU and print what the device is"
     )
+    apart = parser.add_mutually_exclusive_group()
+    apart.add_argument(
+        "--fetch",
+        metavar="INPUT",
+        type=Path,
+        help="bring dataset, weights and checkpoint down, verified, into this folder, and write its spec.json",
+    )
+    apart.add_argument(
+        "--inputs",
+        metavar="INPUT",
+        type=Path,
+        help="train from what --fetch brought into this folder, without a store",
+    )
+    apart.add_argument(
+        "--mirror",
+        metavar="INPUT",
+        type=Path,
+        help="send to the store what a training with these inputs writes, and tell it when to stop",
+    )
+    parser.add_argument(
+        "--until", metavar="FILE", type=Path, help="with --mirror: send the rest and end once it is there"
+    )
     parser.add_argument(
         "--parent-stdin", action="store_true", help="stop when standard input ends: the parent is gone"
     )
@@ -67,6 +93,10 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     if options.spec is None:
         raise SpecError(["give the path of a TrainingSpec"])
     spec = read_spec(options.spec)
+    if bool(options.mirror) != bool(options.until):
+        raise SpecError(["--mirror and --until belong together"])
+    if options.inputs and spec.store:
+        raise SpecError(["store: a training with --inputs has none"])
     store = (
         open_store(spec.store.url, endpoint_url=spec.store.endpoint_url, region=spec.store.region)
         if spec.store
@@ -76,14 +106,41 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         from remote_job.calibration import calibrate
 
         say(calibrate(spec, store=store).model_dump_json())
-        return 0
+    elif options.mirror:
+        _mirror(options, spec, _needed(store))
+    else:
+        _train(options, spec, store, say)
+    return 0
+
+
+def _mirror(options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore) -> None:
+    inputs = Inputs(options.mirror)
+    if options.spot_notice:
+        notice.watch(options.spot_notice, inputs.ask_to_stop)
+    uploader.mirror(spec, store=store, inputs=inputs, until=options.until)
+
+
+def _train(
+    options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore | None, say: Callable[[str], None]
+) -> None:
+    """Train, or fetch what a training needs; both can be told to stop."""
     interruption = Interruption()
     if options.parent_stdin:
         interruption.watch_parent()
     if options.spot_notice:
         notice.watch(options.spot_notice, interruption.request)
-    train(spec, store=store, emit=say, interruption=interruption)
-    return 0
+    if options.fetch:
+        inputs = Inputs(options.fetch)
+        uploader.fetch(spec, store=_needed(store), inputs=inputs, emit=say, interruption=interruption)
+    else:
+        taken = Inputs(options.inputs) if options.inputs else None
+        train(spec, store=store, inputs=taken, emit=say, interruption=interruption)
+
+
+def _needed(store: ObjectStore | None) -> ObjectStore:
+    if store is None:
+        raise SpecError(["store: is needed to fetch inputs or to send what a training writes"])
+    return store
 
 
 def _guarded(run: Callable[[], int]) -> int:

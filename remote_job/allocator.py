@@ -77,7 +77,7 @@ def unwanted(arguments: Sequence[str]) -> bool:
             try:
                 return json.loads(Path(argument).read_bytes())["speed"]["allocator"] is False
             except (OSError, ValueError, KeyError, TypeError):
-                return False
+                continue
     return False
 
 

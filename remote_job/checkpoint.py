@@ -110,6 +110,18 @@ class Checkpoints:
         durable.write(self.folder / MANIFEST, body)
         self._best = manifest.best
 
+    def take(self, others: "Checkpoints") -> None:
+        """Copy the newest checkpoint of another folder if it is further than ours.
+
+        Raises CheckpointMismatchError where either belongs to a training with another key.
+        """
+        theirs, ours = others.load(), self.load()
+        if theirs is None or (ours is not None and ours.position >= theirs.position):
+            return
+        for path in filter(None, (theirs.last, theirs.best)):
+            durable.copy(path, self.folder / path.name)
+        self.adopt(theirs.manifest)
+
     def load(self) -> Checkpoint | None:
         """Return the newest checkpoint that is whole, None where there is none.
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 
@@ -28,6 +29,18 @@ def write(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None
     os.replace(temporary, path)  # noqa: PTH105 - the crash tests count the calls of `os`
     if durable:
         sync_folder(path.parent)
+
+
+def copy(source: Path, path: Path) -> None:
+    """Replace a file in one step by a copy of another, however large."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with source.open("rb") as reading, temporary.open("wb") as writing:
+        shutil.copyfileobj(reading, writing, 1 << 20)
+        writing.flush()
+        os.fsync(writing.fileno())
+    os.replace(temporary, path)  # noqa: PTH105 - as above
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

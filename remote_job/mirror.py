@@ -6,15 +6,17 @@ of the same run means that this one was given up for dead.
 """
 
 import json
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
 from pydantic import ValidationError
 
+from remote_job import regular_file
 from remote_job.checkpoint import MANIFEST, CheckpointMismatchError, Checkpoints, position
 from remote_job.result import Artifact, CheckpointManifest, TrainingResult
 from remote_job.spec import TrainingSpec
@@ -27,6 +29,13 @@ RESULT_SECONDS = 900.0
 CHECKPOINT_SECONDS = 100.0
 """How long an interrupted training may take to upload what resumes; a spot notice leaves two minutes."""
 TRACES = ("progress.jsonl", "heartbeat.json", "log.txt")
+TRACE_BYTES = 64 << 20
+DOCUMENT_BYTES = 16 << 20
+"""More than any trace, and any manifest or result, of ours has."""
+
+
+LAST_WORDS = {"finished", "failed", "interrupted"}
+"""States of a heartbeat after which nothing more comes."""
 
 
 class ObjectInfo(Protocol):
@@ -84,15 +93,25 @@ class MirrorError(Exception):
 class Mirror:
     """Keeps `runs/<run>/...` in the store as `remote_job.result` documents.
 
+    What it finds in the output folder may be the work of a training that was led astray by its data: no link is
+    followed there, and what names another training, a later attempt or a file elsewhere is not sent.
+
     Args:
         store: Where to.
         spec: The training.
         warn: Gets a line for the log when the store fails.
         stop: Called with a sentence when a later attempt is seen.
+        known: The checkpoint that the store has already.
     """
 
     def __init__(
-        self, store: Store, spec: TrainingSpec, *, warn: Callable[[str], None], stop: Callable[[str], None]
+        self,
+        store: Store,
+        spec: TrainingSpec,
+        *,
+        warn: Callable[[str], None],
+        stop: Callable[[str], None],
+        known: CheckpointManifest | None = None,
     ) -> None:
         self._store = store
         self._spec = spec
@@ -101,7 +120,8 @@ class Mirror:
         self._stop = stop
         self._root = f"runs/{spec.run}"
         self._attempt = f"{self._root}/attempts/{spec.attempt}"
-        self._uploaded: list[CheckpointManifest] = []
+        self._uploaded: list[CheckpointManifest] = [known] if known else []
+        self._doubts: set[str] = set()
         self._sent: dict[str, tuple[int, int]] = {}
         self._news = threading.Condition()
         self._closing = False
@@ -175,7 +195,7 @@ class Mirror:
                 self._warn(f"{info.key}: is not a checkpoint manifest, skipped")
 
     def _fetch(self, prefix: str, artifact: Artifact, folder: Path) -> None:
-        if Path(artifact.name).name != artifact.name or artifact.name.startswith("."):
+        if not _is_plain(artifact):
             raise ValueError(f"{artifact.name!r} is not a plain file name")
         folder.mkdir(parents=True, exist_ok=True)
         self._store.download(
@@ -235,12 +255,30 @@ class Mirror:
     def _pending(self) -> CheckpointManifest | None:
         """Return the newest local checkpoint if the store does not have it."""
         try:
-            manifest = CheckpointManifest.model_validate_json(
-                (self._output / "checkpoint" / MANIFEST).read_bytes()
-            )
-        except (OSError, ValidationError):
+            body = regular_file.read(self._output, f"checkpoint/{MANIFEST}", limit=DOCUMENT_BYTES)
+            manifest = CheckpointManifest.model_validate_json(body)
+        except FileNotFoundError:
             return None
-        return None if self._uploaded and self._uploaded[-1] == manifest else manifest
+        except (OSError, ValidationError) as error:
+            self._doubt(f"checkpoint/{MANIFEST} is not one: {error}")
+            return None
+        if self._uploaded and self._uploaded[-1] == manifest:
+            return None
+        if not self._is_ours(manifest, _artifacts(manifest)) or manifest.attempt > self._spec.attempt:
+            self._doubt(
+                f"checkpoint/{MANIFEST} names another training, a later attempt or a file elsewhere: not sent"
+            )
+            return None
+        return manifest
+
+    def _is_ours(self, document: CheckpointManifest | TrainingResult, artifacts: Iterable[Artifact]) -> bool:
+        return document.training_key == self._spec.training_key and all(map(_is_plain, artifacts))
+
+    def _doubt(self, text: str) -> None:
+        """Warn once of something in the output that is not as a training of ours leaves it."""
+        if text not in self._doubts:
+            self._doubts.add(text)
+            self._warn(text)
 
     def _send_checkpoint(self, manifest: CheckpointManifest) -> None:
         """Upload files first, manifests last; drop what is older than the previous checkpoint."""
@@ -248,9 +286,7 @@ class Mirror:
         known = {artifact.name for other in self._uploaded for artifact in _artifacts(other)}
         for artifact in _artifacts(manifest):
             if artifact.name not in known:
-                self._send(
-                    f"{prefix}/{artifact.name}", self._output / "checkpoint" / artifact.name, artifact.size
-                )
+                self._send(prefix, "checkpoint", artifact)
         body = manifest.model_dump_json(indent=1).encode()
         if not self._put_manifest(f"{prefix}/{MANIFEST}", body):
             return
@@ -293,37 +329,53 @@ class Mirror:
             "which was given up for dead; nothing more is written"
         )
 
-    def _send_traces(self) -> None:
+    def _send_traces(self, *, last: bool = False) -> None:
+        """Send what has changed; that the training is over only as the last thing.
+
+        Whoever reads it may let go of this machine at once.
+        """
         for name in TRACES:
-            path = self._output / name
             try:
-                stat = path.stat()
+                with regular_file.opened(self._output, name) as descriptor:
+                    stat = os.fstat(descriptor)
+                    mark = (stat.st_size, stat.st_mtime_ns)
+                    if self._sent.get(name) == mark:
+                        continue
+                # Read at once: a file that grows while it is streamed has no length to announce.
+                body = regular_file.read(self._output, name, limit=TRACE_BYTES)
             except FileNotFoundError:
                 continue
-            mark = (stat.st_size, stat.st_mtime_ns)
-            if self._sent.get(name) != mark:
-                # Read at once: a file that grows while it is streamed has no length to announce.
-                self._store.put(f"{self._attempt}/{name}", path.read_bytes())
-                self._sent[name] = mark
+            except OSError as error:
+                self._doubt(str(error))
+                continue
+            if name == "heartbeat.json" and not last and _is_over(body):
+                continue
+            self._store.put(f"{self._attempt}/{name}", body)
+            self._sent[name] = mark
 
-    def _send(self, key: str, path: Path, size: int) -> None:
-        info = self._store.upload(key, path)
-        if info.size != size:
-            raise MirrorError(f"{key}: the store holds {info.size} bytes of {size}")
+    def _send(self, prefix: str, folder: str, artifact: Artifact) -> None:
+        key = f"{prefix}/{artifact.name}"
+        with regular_file.path_of(self._output, f"{folder}/{artifact.name}") as path:
+            info = self._store.upload(key, path)
+        if info.size != artifact.size:
+            raise MirrorError(f"{key}: the store holds {info.size} bytes of {artifact.size}")
 
     # -- at its end ---------------------------------------------------------------------------------------
 
-    def send_result(self, result: TrainingResult, *, seconds: float = RESULT_SECONDS) -> None:
-        """Upload the result, artifacts first, result.json last.
+    def send_result(self, *, seconds: float = RESULT_SECONDS) -> bool:
+        """Upload the result, artifacts first, result.json last; say whether there is one.
 
         Raises:
-            MirrorError: It is not there after `seconds`.
+            MirrorError: It is not there after `seconds`, or it is not this training's.
             SupersededError: A later attempt is under way, which will have a result of its own.
         """
         if self.superseded:
             raise SupersededError(self.superseded)
         folder, prefix = self._output / "result", f"{self._root}/result"
-        body = (folder / "result.json").read_bytes()
+        try:
+            body, artifacts = self._staged()
+        except FileNotFoundError:
+            return False
         failure: list[str] = []
         done = threading.Event()
         deadline = time.monotonic() + seconds
@@ -331,8 +383,8 @@ class Mirror:
         def send() -> None:
             for pause in (*BACKOFF, *[BACKOFF[-1]] * 100):
                 try:
-                    for artifact in (result.model, *result.extras):
-                        self._send(f"{prefix}/{artifact.name}", folder / artifact.name, artifact.size)
+                    for artifact in artifacts:
+                        self._send(prefix, "result", artifact)
                     self._store.put(f"{prefix}/result.json", body)
                 except Exception as error:  # noqa: BLE001 - as above
                     failure.append(str(error))
@@ -353,6 +405,23 @@ class Mirror:
                 f"the result is complete in {folder}, but the store did not take it ({why}); start the training "
                 "again when the store answers, and it is uploaded without training again"
             )
+        return True
+
+    def _staged(self) -> tuple[bytes, tuple[Artifact, ...]]:
+        """Return the staged result's document and the files it names. Raises FileNotFoundError, MirrorError."""
+        try:
+            body = regular_file.read(self._output, "result/result.json", limit=DOCUMENT_BYTES)
+            result = TrainingResult.model_validate_json(body)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValidationError) as error:
+            raise MirrorError(f"{self._output / 'result'}: holds no result of ours: {error}") from error
+        artifacts = (result.model, *result.extras)
+        if not self._is_ours(result, artifacts):
+            raise MirrorError(
+                f"{self._output / 'result'}: the result is another training's, or names files elsewhere"
+            )
+        return body, artifacts
 
     def close(self, *, seconds: float = CHECKPOINT_SECONDS) -> bool:
         """Upload what is left, and end; say whether the newest checkpoint is in the store.
@@ -376,13 +445,25 @@ class Mirror:
 
     def _last_traces(self) -> None:
         try:
-            self._send_traces()
+            self._send_traces(last=True)
         except Exception as error:  # noqa: BLE001 - as above
             self._warn(f"the store did not take the last heartbeat: {error}")
 
 
 def _artifacts(manifest: CheckpointManifest) -> list[Artifact]:
     return [manifest.last, *([manifest.best] if manifest.best else [])]
+
+
+def _is_plain(artifact: Artifact) -> bool:
+    return Path(artifact.name).name == artifact.name and not artifact.name.startswith(".")
+
+
+def _is_over(heartbeat: bytes) -> bool:
+    """Whether a heartbeat says that the training has ended, one way or another."""
+    try:
+        return json.loads(heartbeat)["state"] in LAST_WORDS
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _attempt_of(body: bytes) -> int:

@@ -10,13 +10,14 @@ from pathlib import Path
 from remote_job import entrypoint, hyperparameters, log, speed, staging, training_data, weights
 from remote_job.bench import Bench
 from remote_job.checkpoint import Checkpoints
+from remote_job.inputs import Inputs
 from remote_job.interruption import InterruptedTrainingError, Interruption
 from remote_job.mirror import Mirror, Store, SupersededError
 from remote_job.progress import Progress
 from remote_job.result import TrainingResult
 from remote_job.spec import SpecError, TrainingSpec
 
-__all__ = ["BusyError", "SpecError", "spec_faults", "train"]
+__all__ = ["BusyError", "SpecError", "spec_faults", "telling", "train"]
 
 
 class BusyError(Exception):
@@ -27,6 +28,7 @@ def train(
     spec: TrainingSpec,
     *,
     store: Store | None = None,
+    inputs: Inputs | None = None,
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
 ) -> TrainingResult:
@@ -38,6 +40,7 @@ def train(
     Args:
         spec: The training.
         store: Where the run's traces are mirrored; `spec.store` opened, by whoever may.
+        inputs: What was fetched for a training without a store, and through which it may be told to stop.
         emit: Gets each progress event as a line of JSON.
         interruption: Through which others ask the training to stop; SIGINT and SIGTERM do in any case.
 
@@ -54,31 +57,41 @@ def train(
     interruption = interruption or Interruption()
     output = Path(spec.output)
     with locked(output), log.to(output / "log.txt"), interruption.signals():
+        told = inputs is not None and inputs.go_on_telling(output)
         progress = Progress(spec, emit)
         mirror = Mirror(store, spec, warn=print, stop=interruption.request) if store is not None else None
-        try:
-            progress.event("start", epochs=spec.epochs, message=f"attempt {spec.attempt}")
+        end_watch = inputs.watch(interruption.request) if inputs is not None else lambda: None
+        with telling(progress, mirror), contextlib.ExitStack() as stack:
+            stack.callback(end_watch)
+            if not told:
+                progress.event("start", epochs=spec.epochs, message=f"attempt {spec.attempt}")
             with interruption.unwrapped():
-                result = _train(spec, store, mirror, progress, interruption)
-        except InterruptedTrainingError as stopped:
-            progress.update(state="interrupted", message=str(stopped))
-            progress.event("interrupted", message=str(stopped))
-            if mirror is not None and mirror.superseded:
-                raise SupersededError(mirror.superseded) from None
-            raise
-        except BaseException as error:
-            print(traceback.format_exc())  # noqa: T201 - to the log
-            progress.update(state="failed", message=f"{type(error).__name__}: {error}")
-            progress.event("failed", message=f"{type(error).__name__}: {error}")
-            raise
-        else:
+                result = _train(spec, store, mirror, inputs, progress, interruption)
             progress.update(state="finished", epochs_completed=result.epochs_completed)
             progress.event("finished", metrics=result.metrics, seconds=round(result.timings.total, 3))
             return result
-        finally:
-            progress.close()
-            if mirror is not None and not mirror.close():
-                print("the newest checkpoint did not reach the store")  # noqa: T201 - to the log
+
+
+@contextlib.contextmanager
+def telling(progress: Progress, mirror: Mirror | None) -> Iterator[None]:
+    """Let heartbeat, progress and log say how it ended, and send everything that is left."""
+    try:
+        yield
+    except InterruptedTrainingError as stopped:
+        progress.update(state="interrupted", message=str(stopped))
+        progress.event("interrupted", message=str(stopped))
+        if mirror is not None and mirror.superseded:
+            raise SupersededError(mirror.superseded) from None
+        raise
+    except BaseException as error:
+        print(traceback.format_exc())  # noqa: T201 - to the log
+        progress.update(state="failed", message=f"{type(error).__name__}: {error}")
+        progress.event("failed", message=f"{type(error).__name__}: {error}")
+        raise
+    finally:
+        progress.close()
+        if mirror is not None and not mirror.close():
+            print("the newest checkpoint did not reach the store")  # noqa: T201 - to the log
 
 
 def spec_faults(spec: TrainingSpec, *, has_store: bool) -> list[str]:
@@ -134,6 +147,7 @@ def _train(
     spec: TrainingSpec,
     store: Store | None,
     mirror: Mirror | None,
+    inputs: Inputs | None,
     progress: Progress,
     interruption: Interruption,
 ) -> TrainingResult:
@@ -156,6 +170,8 @@ def _train(
         with interruption.at_once():
             if mirror is not None:
                 mirror.fetch_checkpoint(checkpoints)
+            if inputs is not None:
+                checkpoints.take(inputs.checkpoints(spec, print))
             tree = training_data.tree(spec.dataset, store=store, output=output)
             data = training_data.prepare(
                 tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=output
@@ -173,7 +189,7 @@ def _train(
         done = _run(bench)
         staging.write(done, folder)
     if mirror is not None:
-        mirror.send_result(done)
+        mirror.send_result()
     return done
 
 

@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 import zipfile
@@ -19,7 +18,7 @@ from real_sshd import end_processes, sshd
 
 from infra.host import CommandFailedError, HostUnreachableError
 from infra.instance import script
-from infra.instance_job import InstanceJob, JobError, JobMode, JobOptions, JobState, Look, follow, read_look
+from infra.instance_job import InstanceJob, JobError, JobOptions, JobState, Look, follow, read_look
 from infra.instance_software import Instance, SetUpError, Software, look, read_instance, set_up
 from infra.local_host import LocalHost
 from infra.own_wheel import Wheel, pack_wheel
@@ -28,7 +27,15 @@ from infra.ssh_host import SshHost
 TRAINING = """
 import json, os, pathlib, signal, socket, sys, time
 words = sys.argv[1:]
-output = pathlib.Path.cwd()
+here = pathlib.Path.cwd()
+if "--fetch" in words:
+    (here / "spec.json").write_text("{}")
+    (here / "words").write_text(json.dumps(words))
+    sys.exit()
+if "--mirror" in words:
+    while not os.path.exists(words[words.index("--until") + 1]):
+        time.sleep(0.02)
+    sys.exit()
 def say(text):
     with open("progress.jsonl", "a") as progress:
         progress.write(json.dumps({"event": text, "uid": os.getuid(), "words": words}) + "\\n")
@@ -66,12 +73,9 @@ class Bench:
 
     def start(self, options=None, job=None, **environment):
         options = options or JobOptions(spot_notice=None)
-        variables = {
-            "PYTHONPATH": str(self.tmp_path / "lib"),
-            "LET_GO": str(self.tmp_path / "go"),
-            **environment,
-        }
-        (job or self.job).start(b"{}", sys.executable, options, variables)
+        library = {"PYTHONPATH": str(self.tmp_path / "lib")}
+        trainer = {**library, "LET_GO": str(self.tmp_path / "go"), **environment}
+        (job or self.job).start(b"{}", sys.executable, options, trainer=trainer, uploader=library)
 
     def let_go(self):
         (self.tmp_path / "go").touch()
@@ -115,8 +119,8 @@ def test_a_job_is_followed_from_start_to_end(bench):
     assert events(b"".join(found.progress for found in looks)) == ["start", "finished"]
     assert b"".join(found.log for found in looks) == b"log of start\nlog of finished\n"
     assert bench.job.console() == "printed\n"
-    first = b"".join(found.progress for found in looks).splitlines()[0]
-    assert f'"{bench.job.folder}/spec.json", "--spot-notice", "http://127.0.0.1:1/"'.encode() in first
+    fetched = json.loads(Path(bench.job.folder, "input/words").read_text())
+    assert fetched[:2] == ["--spot-notice", "http://127.0.0.1:1/"]
 
 
 def test_a_job_does_not_die_with_the_connection_and_another_launcher_finds_it(bench):
@@ -236,6 +240,7 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
     (programs / "systemd-run").write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" >{tmp_path}/asked\n')
     (programs / "systemd-run").chmod(0o755)
     (tmp_path / "job.sh").write_text(script("job.sh"))
+    (tmp_path / "known").write_text("KEY=secret\n")
     inside = textwrap.dedent(f"""\
         set -e
         mount -t tmpfs none /var/lib
@@ -243,8 +248,10 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
         mkdir -p /var/lib/gpu-offload/inbox
         echo '{{}}' >/var/lib/gpu-offload/inbox/unit-1.json
         : >/var/lib/gpu-offload/inbox/unit-1.environment
-        for again in 1 2; do sh {tmp_path}/job.sh start unit-1 /python together 600 90% http://notice; done
-        stat -c '%u %a' /var/lib/gpu-offload/jobs/unit-1/output /var/lib/gpu-offload/jobs/unit-1/environment
+        for again in 1 2; do sh {tmp_path}/job.sh start unit-1 /python 600 90% http://notice <{tmp_path}/known; done
+        cd /var/lib/gpu-offload/jobs/unit-1
+        stat -c '%u %a' output input home environment /run/gpu-offload/unit-1.environment
+        cat /run/gpu-offload/unit-1.environment
         """)
     environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
     done = subprocess.run(
@@ -257,79 +264,15 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
     )
     if "unshare failed" in done.stderr:
         pytest.skip(f"no namespaces to be had: {done.stderr.strip()}")
-    assert done.stdout.splitlines() == ["64002 755", "0 600"], done.stderr
+    folders = ["64001 755", "64002 755", "64001 700"]
+    assert done.stdout.splitlines() == [*folders, "0 600", "0 600", "KEY=secret"], done.stderr
     asked = (tmp_path / "asked").read_text().splitlines()
     assert asked[0] == "--unit=unit-1"
     assert {"--property=MemoryMax=90%", "--property=OOMPolicy=continue", "--property=KillMode=mixed"} < set(
         asked
     )
-    supervise = "supervise unit-1 /python together 600 90% http://notice"
+    supervise = "supervise unit-1 /python 600 90% http://notice"
     assert " ".join(asked).endswith(f"sh /var/lib/gpu-offload/jobs/unit-1/job.sh {supervise}")
-
-
-def test_a_training_apart_has_neither_network_nor_the_uploaders_rights():
-    python = Path("/usr/bin/python3")
-    if os.geteuid() != 0 or not python.exists() or not all(map(shutil.which, ("setpriv", "unshare"))):
-        pytest.skip("needs root, `setpriv`, `unshare` and a Python that every user may run")
-    made = subprocess.run(["unshare", "--net", "true"], capture_output=True, text=True, check=False)
-    if made.returncode:
-        pytest.skip(f"no namespaces to be had: {made.stderr.strip()}")
-    folder = Path(tempfile.mkdtemp(prefix="offload-apart-"))
-    folder.chmod(0o755)
-    root, package = folder / "root", folder / "lib/remote_job"
-    package.mkdir(parents=True)
-    root.mkdir()
-    (package / "__main__.py").write_text(
-        textwrap.dedent("""\
-        import json, os, pathlib, signal, sys, time
-        job = pathlib.Path.cwd().parent
-        what = {"--fetch": "fetch", "--mirror": "mirror", "--no-store": "train"}[sys.argv[1]]
-        links = [line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]]
-        facts = {"uid": os.getuid(), "links": links, "words": sys.argv[1:]}
-        if what == "fetch":
-            (job / "input/spec.json").write_text("{}")
-            (job / "input/fetch").write_text(json.dumps(facts))
-        elif what == "train":
-            open("train", "w").write(json.dumps(facts))
-            open("progress.jsonl", "w").write("{}\\n")
-            sys.exit(75)
-        else:
-            while not os.path.exists(sys.argv[3]):
-                time.sleep(0.02)
-            facts["saw"] = sorted(p.name for p in job.joinpath("output").iterdir())
-            (job / "input/mirror").write_text(json.dumps(facts))
-        """)
-    )
-    host = LocalHost(
-        {"GPU_OFFLOAD_ROOT": str(root), "GPU_OFFLOAD_POLL": "0.1", "GPU_OFFLOAD_SHUTDOWN": "true"}, folder
-    )
-    try:
-        instance = look(host)
-        job = InstanceJob(host, instance, "run-1", 1)
-        options = JobOptions(mode=JobMode.APART, power_off_after=0, spot_notice=None)
-        job.start(b"{}", str(python), options, {"PYTHONPATH": str(folder / "lib")})
-        ended = list(follow(job, every=0.05, patience=20))[-1]
-        assert ended.exit_code == 75, job.console()
-        facts = {
-            name: json.loads((Path(job.folder) / where / name).read_text())
-            for name, where in (("fetch", "input"), ("train", "output"), ("mirror", "input"))
-        }
-        assert (facts["fetch"]["uid"], facts["train"]["uid"], facts["mirror"]["uid"]) == (64002, 64001, 64002)
-        assert set(facts["train"]["links"]) < set(facts["fetch"]["links"]) or facts["train"]["links"] == [
-            "lo"
-        ]
-        assert "train" in facts["mirror"]["saw"]
-        assert facts["mirror"]["words"] == [
-            "--mirror",
-            "--until",
-            f"{job.folder}/trained",
-            f"{job.folder}/spec.json",
-        ]
-        assert facts["fetch"]["words"] == ["--fetch", f"{job.folder}/input", f"{job.folder}/spec.json"]
-        assert facts["train"]["words"] == ["--no-store", f"{job.folder}/input/spec.json"]
-    finally:
-        end_processes(f"GPU_OFFLOAD_ROOT={root}")
-        shutil.rmtree(folder)
 
 
 def test_a_run_id_that_a_shell_or_a_path_could_misread_is_refused():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import threading
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from infra.object_store import StoreUnreachableError, open_store
 from remote_job import mirror as module
+from remote_job import regular_file
 from remote_job.checkpoint import CheckpointMismatchError, Checkpoints
 from remote_job.mirror import Mirror, MirrorError, SupersededError
 from remote_job.result import Artifact, CheckpointManifest, Timings, TrainingResult
@@ -234,7 +236,7 @@ def test_a_zombie_does_not_overwrite_a_later_attempts_checkpoint(store, tmp_path
     assert len(zombie.stops) == 1
     assert store.manifest().attempt == 2
     with pytest.raises(SupersededError):
-        zombie.send_result(staged(tmp_path / "zombie"))
+        zombie.send_result()
 
 
 def test_a_zombie_notices_a_later_attempts_heartbeat(store, tmp_path):
@@ -280,7 +282,8 @@ def test_a_checkpoint_cannot_be_downloaded_out_of_its_folder(store, tmp_path):
 
 def test_the_results_document_is_written_after_its_files(store, tmp_path):
     mirror = start(store, tmp_path)
-    mirror.send_result(staged(tmp_path))
+    staged(tmp_path)
+    mirror.send_result()
     mirror.close()
     names = [key.rsplit("/", 1)[1] for key in store.written if "/result/" in key]
     assert names == ["model.pt", "results.csv", "result.json"]
@@ -289,15 +292,17 @@ def test_the_results_document_is_written_after_its_files(store, tmp_path):
 def test_a_result_that_the_store_does_not_take_stays_whole_here(store, tmp_path):
     store.broken.set()
     mirror = start(store, tmp_path)
+    staged(tmp_path)
     with pytest.raises(MirrorError, match="uploaded without training again"):
-        mirror.send_result(staged(tmp_path), seconds=0.3)
+        mirror.send_result(seconds=0.3)
     mirror.close(seconds=0.2)
     assert (tmp_path / "result" / "model.pt").read_bytes() == b"model.pt"
 
 
 def test_a_result_that_is_in_the_store_is_fetched_and_verified(store, tmp_path):
     mirror = start(store, tmp_path / "first")
-    mirror.send_result(staged(tmp_path / "first"))
+    staged(tmp_path / "first")
+    mirror.send_result()
     mirror.close()
     second = Mirror(store, spec(tmp_path / "second", attempt=2), warn=print, stop=print)
     assert second.fetch_result()
@@ -310,3 +315,70 @@ def test_a_result_that_is_in_the_store_is_fetched_and_verified(store, tmp_path):
 def test_no_result_in_the_store_is_no_result(store, tmp_path):
     assert not Mirror(store, spec(tmp_path), warn=print, stop=print).fetch_result()
     assert not Path(tmp_path / "result").exists()
+
+
+# ------------------------------------------------------------------- an output that is not what it seems
+
+
+def test_what_a_training_links_to_is_not_sent(store, tmp_path):
+    """Neither traces, nor checkpoints, nor a result lead to a file outside the output; and nobody waits for a pipe."""
+    secret = tmp_path / "environment"
+    secret.write_text("AWS_SECRET_ACCESS_KEY=hush")
+    output = tmp_path / "output"
+    output.mkdir()
+    (output / "log.txt").symlink_to(secret)
+    os.mkfifo(output / "progress.jsonl")
+    mirror = start(store, output)
+    staged(output)
+    (output / "result" / "model.pt").unlink()
+    (output / "result" / "model.pt").symlink_to(secret)
+    (output / "checkpoint").symlink_to(tmp_path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(MirrorError):
+        mirror.send_result(seconds=0.3)
+    mirror.close(seconds=0.3)
+    assert store.written == []
+    assert any("log.txt" in line and "is not read" in line for line in mirror.warnings)
+
+
+@pytest.mark.parametrize("document", ["result/result.json", "checkpoint/manifest.json"])
+def test_a_document_that_names_a_file_elsewhere_is_not_sent(store, tmp_path, document):
+    mirror = start(store, tmp_path)
+    checkpoints(tmp_path).save(b"one", epochs_completed=1, seconds=1.0)
+    until(lambda: "runs/run-1/checkpoint/manifest.json" in store.written)
+    staged(tmp_path)
+    store.written.clear()
+    value = json.loads((tmp_path / document).read_text())
+    value["model" if "model" in value else "last"]["name"] = "../../../models/v/model.pt"
+    (tmp_path / document).write_text(json.dumps(value))
+    mirror.checkpoint_saved()
+    if document.startswith("result"):
+        with pytest.raises(MirrorError, match="names files elsewhere"):
+            mirror.send_result()
+    mirror.close()
+    assert not [key for key in store.written if "attempts" not in key]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
+def test_a_hard_link_to_somebody_elses_file_is_not_read(tmp_path):
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine.write_text("hush")
+    theirs.mkdir()
+    os.chown(theirs, 64001, 64001)
+    os.link(mine, theirs / "log.txt")
+    with pytest.raises(regular_file.UnexpectedFileError, match="not of the user"):
+        regular_file.read(theirs, "log.txt", limit=100)
+
+
+def test_that_it_is_over_is_the_last_thing_that_is_sent(store, tmp_path):
+    """Whoever reads it lets go of the machine, and with it of a checkpoint that is still on its way."""
+    mirror = start(store, tmp_path)
+    (tmp_path / "heartbeat.json").write_text('{"state": "interrupted"}')
+    (tmp_path / "log.txt").write_text("saved\n")
+    until(lambda: "runs/run-1/attempts/1/log.txt" in store.written)
+    checkpoints(tmp_path).save(b"one", epochs_completed=1, seconds=1.0)
+    mirror.checkpoint_saved()
+    assert mirror.close()
+    assert store.written.index("runs/run-1/checkpoint/manifest.json") < store.written.index(
+        "runs/run-1/attempts/1/heartbeat.json"
+    )

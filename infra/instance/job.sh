@@ -1,13 +1,13 @@
 # Sets up, starts, shows and stops a training on this machine. Nothing here depends on a connection that stays.
 #
 #   install LOCK_SHA256 WHEEL [UV_OPTION...]              make the environment from what is in the inbox
-#   start UNIT PYTHON MODE GRACE MEMORY NOTICE            start a job once; again is harmless
+#   start UNIT PYTHON GRACE MEMORY NOTICE                 start a job once; again is harmless
 #   poll UNIT PROGRESS_OFFSET LOG_OFFSET LIMIT HOLD       its state, then what was written since
 #   stop UNIT SECONDS                                     SIGTERM, and SIGKILL for what is left after SECONDS
 #   supervise ...                                         what `start` leaves running
 #
-# MODE `together` is one process that trains and talks to the store. MODE `apart` is three: the inputs are
-# fetched by the user `uploader`; the user `trainer` trains, without network; `uploader` mirrors what it writes.
+# A job is three processes: the user `uploader` fetches the inputs; the user `trainer` trains, without network;
+# `uploader` mirrors what it writes. What only `uploader` may know comes to `start` by standard input.
 # GRACE is how many seconds after a job's end the machine powers itself off, unless `poll` with HOLD says 1.
 #
 # GPU_OFFLOAD_ROOT, GPU_OFFLOAD_SHUTDOWN, GPU_OFFLOAD_SAME_USER, GPU_OFFLOAD_POLL: see docs/instance.md.
@@ -21,6 +21,7 @@ root=${GPU_OFFLOAD_ROOT:-}
 root=${root%/}
 opt=$root/opt/gpu-offload
 state=$root/var/lib/gpu-offload
+run=$root/run/gpu-offload
 
 simulated() { [ -n "${GPU_OFFLOAD_ROOT+set}" ]; }
 if [ "$(id -u)" != 0 ] && ! simulated; then
@@ -32,26 +33,48 @@ fail() {
     exit 1
 }
 
+# Whether the users are different ones, each with as much network as it needs.
+separate() { [ "$(id -u)" = 0 ] && [ -z "${GPU_OFFLOAD_SAME_USER:-}" ]; }
+
 # Becomes another user, for good; on a simulated host without root there is only one.
 become() {
     uid=$1
     shift
-    if [ "$(id -u)" = 0 ] && [ -z "${GPU_OFFLOAD_SAME_USER:-}" ]; then
+    if separate; then
         exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs -- "$@"
     fi
     exec "$@"
 }
 
-# Becomes the user that trains, in a network of its own that leads nowhere.
+# Becomes the user that talks to the store. Neither its folder nor its home is one that the trainer writes to, and
+# Python looks for modules in neither (-P): whoever trains must not decide what runs here.
+become_uploader() {
+    export HOME="$job/input" USER=uploader LOGNAME=uploader
+    cd "$job/input" || exit 1
+    set -a
+    . "$run/$unit.environment"
+    set +a
+    become $UPLOADER setsid "$python" -P -m remote_job ${notice:+--spot-notice "$notice"} "$@"
+}
+
+# Becomes the user that trains, in a network of its own that leads nowhere, and knows nothing of the store.
 become_trainer() {
-    if [ "$(id -u)" = 0 ] && [ -z "${GPU_OFFLOAD_SAME_USER:-}" ]; then
-        exec unshare --net -- setpriv --reuid $TRAINER --regid $TRAINER --clear-groups --no-new-privs -- "$@"
-    fi
-    exec "$@"
+    export HOME="$job/home" USER=trainer LOGNAME=trainer
+    cd "$job/output" || exit 1
+    for name in $(env | sed -n 's/^\(AWS_[A-Za-z0-9_]*\)=.*/\1/p'); do
+        unset "$name"
+    done
+    set -a
+    . "$job/environment"
+    set +a
+    separate || exec setsid "$python" "$@"
+    # Several GPUs talk to one another over the loopback device.
+    exec unshare --net -- sh -c 'ip link set lo up; exec "$@"' sh \
+        setpriv --reuid $TRAINER --regid $TRAINER --clear-groups --no-new-privs -- setsid "$python" "$@"
 }
 
 own() {
-    [ "$(id -u)" != 0 ] || [ -n "${GPU_OFFLOAD_SAME_USER:-}" ] || chown "$@"
+    ! separate || chown "$@"
 }
 
 install() {
@@ -78,19 +101,16 @@ install() {
 }
 
 start() {
-    unit=$1 memory=$5
+    unit=$1 memory=$4
     job=$state/jobs/$unit
-    mkdir -p "$job/output" "$job/input" "$job/home" "$root/run/gpu-offload"
-    chmod 755 "$state" "$state/jobs" "$job"
-    if [ "$3" = apart ]; then
-        # The trainer writes what the uploader reads, and the other way round.
-        own $TRAINER:$UPLOADER "$job/output" "$job/home"
-        own $UPLOADER:$TRAINER "$job/input"
-        chmod 2775 "$job/output" "$job/input"
-    else
-        own $UPLOADER:$UPLOADER "$job/output" "$job/input" "$job/home"
-    fi
+    mkdir -p "$job/output" "$job/input" "$job/home" "$run"
+    chmod 755 "$state" "$state/jobs" "$job" "$job/output" "$job/input"
+    chmod 700 "$job/home"
+    own $TRAINER:$TRAINER "$job/output" "$job/home"
+    own $UPLOADER:$UPLOADER "$job/input"
     [ -e "$job/launched" ] && return
+    # In memory, never on a disk.
+    (umask 077 && cat >"$run/$unit.environment") || fail "what the job may know did not arrive"
     cp "$state/inbox/$unit.json" "$job/spec.json" && cp "$state/inbox/$unit.environment" "$job/environment" &&
         cp "$0" "$job/job.sh" || fail "what the job needs is not in $state/inbox"
     chmod 644 "$job/spec.json" "$job/job.sh"
@@ -98,7 +118,7 @@ start() {
     : >"$job/console.txt"
     # Whoever makes this folder starts the job; there is no second one.
     mkdir "$job/launched" || return
-    : >"$root/run/gpu-offload/started"
+    : >"$run/started"
     if simulated; then
         setsid nohup sh "$job/job.sh" supervise "$@" </dev/null >>"$job/console.txt" 2>&1 &
     else
@@ -111,13 +131,14 @@ start() {
     fi
 }
 
-# Runs a command in the background in a process group of its own, as `become` or `become_trainer` says.
+# Runs a command in the background, in a process group of its own, as `become_...` says.
 launch() {
     (
         as=$1
         shift
         "$as" "$@"
     ) </dev/null &
+    child=$!
 }
 
 # Waits for a process through any number of signals to ourselves and sets `code`.
@@ -130,7 +151,7 @@ await() {
 }
 
 supervise() {
-    unit=$1 python=$2 mode=$3 grace=$4 notice=$6
+    unit=$1 python=$2 grace=$3 notice=$5
     job=$state/jobs/$unit
     echo $$ >"$job/supervisor"
     cat /proc/sys/kernel/random/boot_id >"$job/boot"
@@ -138,56 +159,55 @@ supervise() {
     child=
     # The machine goes down, or we are told to: the training gets its chance to leave a checkpoint.
     trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
-    cd "$job/output" || exit 1
     umask 022
-    export HOME="$job/home" USER=trainer LOGNAME=trainer
-    set -a
-    . "$job/environment"
-    set +a
     code=0
-    if [ "$mode" = apart ]; then
-        apart
-    else
-        launch become $UPLOADER setsid "$python" -m remote_job "$job/spec.json" \
-            ${notice:+--spot-notice "$notice"}
-        child=$!
-        echo "$child" >"$job/pid"
-        await "$child"
-    fi
+    fetch && train
+    rm -f "$run/$unit.environment"
     echo "$code" >"$job/exit.part"
     mv "$job/exit.part" "$job/exit"
     [ -n "$stopping" ] || rest
 }
 
-apart() {
-    launch become $UPLOADER setsid "$python" -m remote_job --fetch "$job/input" "$job/spec.json"
-    child=$!
+# Says whether there is something to train.
+fetch() {
+    launch become_uploader --fetch "$job/input" "$job/spec.json"
     echo "$child" >"$job/pid"
     await "$child"
+    child=
     [ -z "$stopping" ] || code=75 # nothing is lost: resumable
-    [ "$code" = 0 ] || return
-    launch become_trainer "$python" -c "import socket; socket.create_connection(('$METADATA', 80), 3)" 2>/dev/null
-    child=$!
+    [ "$code" = 0 ] && [ -e "$job/input/spec.json" ] || return
+    separate || return 0
+    launch become_trainer -c "import socket; socket.create_connection(('$METADATA', 80), 3)" 2>/dev/null
     await "$child"
+    child=
     if [ "$code" = 0 ]; then
         echo "the training could reach the instance's credentials at $METADATA: not started"
         code=77
-        return
+        return 1
     fi
-    launch become $UPLOADER setsid "$python" -m remote_job --mirror --until "$job/trained" \
-        ${notice:+--spot-notice "$notice"} "$job/spec.json"
-    mirror=$!
-    launch become_trainer setsid "$python" -m remote_job --no-store "$job/input/spec.json"
-    child=$!
+    code=0
+}
+
+train() {
+    # Deaf to signals from its first moment: what the training leaves when it is told to end has still to be sent.
+    launch deaf become_uploader --mirror "$job/input" --until "$job/trained" "$job/spec.json"
+    mirror=$child
+    launch become_trainer -m remote_job --inputs "$job/input" "$job/input/spec.json"
     echo "$child" >"$job/pid"
+    [ -z "$stopping" ] || kill -TERM "$child"
     await "$child"
-    ended=$code
-    # Not a signal: one that comes before the mirror listens would end it with everything still to be sent.
     child=
+    [ -z "$stopping" ] || [ "$code" != 143 ] || code=75 # told to end before it could listen
+    ended=$code
     echo "$ended" >"$job/trained.part"
     mv "$job/trained.part" "$job/trained"
     await "$mirror"
     [ "$ended" = 0 ] || code=$ended
+}
+
+deaf() {
+    trap '' TERM INT HUP
+    "$@"
 }
 
 # Waits for somebody who still wants something, then powers the machine off.

@@ -15,13 +15,14 @@ import json
 import os
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from infra.simulator.guest_root import add_user, enter_own_root
+from infra.simulator.guest_root import add_user, enter_own_root, open_way
 from infra.simulator.metadata_server import MetadataServer
 
 PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
@@ -100,10 +101,7 @@ class Guest:
         if os.geteuid() != 0:
             libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
         if self.config["root"] is None:
-            enter_own_root(self.folder)
-            add_user(self.config["environment"]["USER"], 0, "/bin/sh")
-            while not (self.folder / "plugged").exists():
-                time.sleep(0.005)
+            self._move_in()
         self._shims()
         address, port = self.config["metadata"]
         server = MetadataServer((address, port), self.folder / "metadata.json")
@@ -122,6 +120,17 @@ class Guest:
                 os.waitpid(-1, 0)
             except ChildProcessError:
                 time.sleep(0.05)
+
+    def _move_in(self) -> None:
+        """Take on a file system and a network of our own, with users."""
+        enter_own_root(self.folder)
+        environment = self.config["environment"]
+        add_user(environment["USER"], 0, "/bin/sh")
+        if not open_way(Path(sys.executable), Path(__file__), Path(sysconfig.get_path("purelib"), "x")):
+            say("the interpreter is closed to other users: the job runs as one")
+            environment["GPU_OFFLOAD_SAME_USER"] = "1"
+        while not (self.folder / "plugged").exists():
+            time.sleep(0.005)
 
     def _shims(self) -> None:
         """Put the power commands in front of the machine's own."""

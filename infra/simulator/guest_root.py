@@ -56,6 +56,22 @@ def enter_own_root(folder: Path) -> None:
         Path(path).chmod(mode)
 
 
+def open_way(*paths: Path) -> bool:
+    """Let every user of the instance get to these places, and say whether that is so now.
+
+    On this machine they may be below somebody's closed home folder; the instance has folders of its own.
+    """
+    folders = {each for path in paths for where in (path, path.resolve()) for each in where.parents}
+    for folder in folders:
+        mode = folder.stat().st_mode
+        if not mode & 0o001:
+            try:
+                folder.chmod(mode & 0o7777 | 0o011)
+            except OSError:  # on a file system that is there read-only
+                return False
+    return True
+
+
 def add_user(name: str, uid: int, shell: str = "/usr/sbin/nologin") -> None:
     """Add a user and a group of the same number, unless there is one."""
     for path, line in (

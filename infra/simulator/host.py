@@ -124,12 +124,6 @@ class Hardware:
     grace: float
 
 
-def open_to_all(program: str) -> bool:
-    """Whether every user can run a program: one below somebody's closed home folder can only be run by them."""
-    path = Path(program).resolve()
-    return all(each.stat().st_mode & 0o001 for each in (path, *path.parents))
-
-
 def baked_software() -> dict[str, str]:
     """What an image made from this very code says of itself: version, lock and interpreter."""
     try:
@@ -390,7 +384,7 @@ class Machine:
             "GPU_OFFLOAD_ROOT": str(root) if root else "/",
             "GPU_OFFLOAD_SHUTDOWN": f"{self.folder}/bin/shutdown",
             "GPU_OFFLOAD_POLL": "0.5",
-            **({"GPU_OFFLOAD_SAME_USER": "1"} if root or not open_to_all(sys.executable) else {}),
+            **({"GPU_OFFLOAD_SAME_USER": "1"} if root else {}),
             "AWS_ENDPOINT_URL": self.hardware.endpoint,
             **({"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._metadata_url(metadata)} if root else {}),
             **self.hardware.environment,

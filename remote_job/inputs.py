@@ -1,0 +1,103 @@
+"""What a training needs, brought down beforehand by somebody who may talk to the store.
+
+<folder>/spec.json      a spec whose inputs are all local and whose store is none; written last
+<folder>/dataset/       the training tree
+<folder>/weights/       starting weights
+<folder>/checkpoint/    the store's checkpoint
+<folder>/progress.jsonl, log.txt, heartbeat.json    what was said meanwhile
+<folder>/stop           why the training should stop, once it should
+"""
+
+import contextlib
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from remote_job import durable
+from remote_job.checkpoint import MANIFEST, Checkpoints
+from remote_job.result import CheckpointManifest
+from remote_job.spec import DatasetRef, TrainingSpec
+
+STOP_INTERVAL = 0.5
+"""Seconds between two looks for the file that says stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """A folder of inputs. Whoever trains reads it and cannot write to it."""
+
+    folder: Path
+
+    @property
+    def spec(self) -> Path:
+        """The spec to train by."""
+        return self.folder / "spec.json"
+
+    @property
+    def weights(self) -> Path:
+        """The folder of starting weights."""
+        return self.folder / "weights"
+
+    def write_spec(self, spec: TrainingSpec, *, tree: Path, weights: Path | None) -> None:
+        """Write the spec to train by; from then on the inputs are complete."""
+        local = spec.model_copy(
+            update={
+                "store": None,
+                "dataset": DatasetRef(fingerprint=spec.dataset.fingerprint, tree=str(tree)),
+                "weights": spec.weights
+                and spec.weights.model_copy(update={"path": str(weights), "key": None}),
+            }
+        )
+        durable.write(self.spec, local.model_dump_json(indent=1).encode())
+
+    def checkpoints(self, spec: TrainingSpec, warn: Callable[[str], None]) -> Checkpoints:
+        """Return the checkpoints that were brought down."""
+        return Checkpoints(
+            self.folder / "checkpoint",
+            run=spec.run,
+            attempt=spec.attempt,
+            training_key=spec.training_key,
+            epochs=spec.epochs,
+            warn=warn,
+        )
+
+    def manifest(self) -> CheckpointManifest | None:
+        """Return the manifest of the checkpoint that was brought down, None without one."""
+        try:
+            return CheckpointManifest.model_validate_json(
+                (self.folder / "checkpoint" / MANIFEST).read_bytes()
+            )
+        except (OSError, ValidationError):
+            return None
+
+    def go_on_telling(self, output: Path) -> bool:
+        """Begin a training's progress and log with what was said before it; say whether there was anything."""
+        told = False
+        output.mkdir(parents=True, exist_ok=True)
+        for name in ("progress.jsonl", "log.txt"):
+            if (self.folder / name).is_file() and not (output / name).exists():
+                shutil.copyfile(self.folder / name, output / name)
+                told = True
+        return told
+
+    def ask_to_stop(self, reason: str) -> None:
+        """Tell the training, which may be another user's, to stop; the first reason counts."""
+        if not (self.folder / "stop").exists():
+            durable.write(self.folder / "stop", reason.encode(), durable=False)
+
+    def watch(self, tell: Callable[[str], None]) -> Callable[[], None]:
+        """Look for `stop` in the background and tell its reason; return a function that ends the watch."""
+        closed = threading.Event()
+
+        def look() -> None:
+            while not closed.wait(STOP_INTERVAL):
+                with contextlib.suppress(FileNotFoundError):
+                    tell((self.folder / "stop").read_text(encoding="utf-8", errors="replace"))
+                    return
+
+        threading.Thread(target=look, name="stop-watch", daemon=True).start()
+        return closed.set

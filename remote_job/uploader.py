@@ -1,0 +1,124 @@
+"""The half of a training that may talk to the store, in processes of its own; see docs/instance.md.
+
+What trains has neither network nor credentials: its inputs are fetched before, and what it writes is sent by
+somebody who only reads it.
+"""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from remote_job import log, training_data, weights
+from remote_job.checkpoint import MANIFEST
+from remote_job.inputs import Inputs
+from remote_job.interruption import Interruption
+from remote_job.mirror import Mirror, MirrorError, Store
+from remote_job.progress import Progress
+from remote_job.spec import SpecError, TrainingSpec
+from remote_job.train import spec_faults, telling
+
+LOOK_INTERVAL = 0.1
+"""Seconds between two looks for a new checkpoint, or for the training's end."""
+
+
+def fetch(
+    spec: TrainingSpec,
+    *,
+    store: Store,
+    inputs: Inputs,
+    emit: Callable[[str], None] | None = None,
+    interruption: Interruption | None = None,
+) -> bool:
+    """Bring everything down that a training needs, verified; say whether there is something left to train.
+
+    Meanwhile its heartbeat says that the attempt is starting, and a later attempt ends it.
+
+    Args:
+        spec: The training, with its inputs in the store.
+        store: `spec.store`, opened.
+        inputs: Where to.
+        emit: Gets each progress event as a line of JSON.
+        interruption: Through which others ask to stop; SIGINT and SIGTERM do in any case.
+
+    Raises:
+        SpecError: The spec is faulty.
+        InterruptedTrainingError: It was stopped and can be started again.
+        SupersededError: A later attempt of the run is under way.
+        CheckpointMismatchError: The run in the store belongs to another training.
+    """
+    if faults := spec_faults(spec, has_store=True):
+        raise SpecError(faults)
+    interruption = interruption or Interruption()
+    here = spec.model_copy(update={"output": str(inputs.folder)})
+    with log.to(inputs.folder / "log.txt"), interruption.signals():
+        progress = Progress(here, emit)
+        mirror = Mirror(store, here, warn=print, stop=interruption.request)
+        with telling(progress, mirror), interruption.unwrapped(), interruption.at_once():
+            began = time.perf_counter()
+            progress.event("start", epochs=spec.epochs, message=f"attempt {spec.attempt}")
+            mirror.start()
+            if mirror.fetch_result():
+                progress.update(state="finished", epochs_completed=spec.epochs)
+                return False
+            mirror.fetch_checkpoint(inputs.checkpoints(spec, print))
+            tree = training_data.tree(spec.dataset, store=store, output=inputs.folder)
+            training_data.remove_caches(tree)
+            start = weights.local(spec.weights, store=store, folder=inputs.weights) if spec.weights else None
+            inputs.write_spec(spec, tree=tree, weights=start)
+            progress.stage("fetch", time.perf_counter() - began)
+    return True
+
+
+def mirror(
+    spec: TrainingSpec,
+    *,
+    store: Store,
+    inputs: Inputs,
+    until: Path,
+    warn: Callable[[str], None] | None = None,
+) -> None:
+    """Send what a training writes to its output, as it writes it, until there is a file `until`; then the rest.
+
+    A later attempt is passed on to the training through `inputs`. Nothing is renewed that the training does not
+    renew: when it hangs or dies, its heartbeat ends.
+
+    Args:
+        spec: The training.
+        store: `spec.store`, opened.
+        inputs: What `fetch` brought.
+        until: Is there once the training has ended, whichever way.
+        warn: Gets a line when the store fails; standard error by default.
+
+    Raises:
+        MirrorError: Not everything has arrived.
+        SupersededError: A later attempt of the run is under way.
+    """
+    sender = Mirror(store, spec, warn=warn or _complain, stop=inputs.ask_to_stop, known=inputs.manifest())
+    sender.start()
+    manifest = Path(spec.output) / "checkpoint" / MANIFEST
+    seen: int | None = None
+    while not until.exists():
+        if (mark := _modified(manifest)) != seen:
+            seen = mark
+            sender.checkpoint_saved()
+        time.sleep(LOOK_INTERVAL)
+    complete = False
+    try:
+        sender.send_result()
+    finally:
+        complete = sender.close()
+    if not complete:
+        raise MirrorError("the newest checkpoint did not reach the store")
+
+
+def _modified(path: Path) -> int | None:
+    """Return when a name last became another file, in ns; None where there is none."""
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return None
+
+
+def _complain(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
