@@ -100,7 +100,7 @@ class Checkpoints:
             seconds=seconds,
         )
         self.adopt(manifest)
-        self._prune()
+        self._prune(manifest)
         return manifest
 
     def adopt(self, manifest: CheckpointManifest) -> None:
@@ -185,9 +185,13 @@ class Checkpoints:
                 seen.add(manifest)
                 yield manifest
 
-    def _prune(self) -> None:
-        """Remove all but the newest checkpoints; manifests go first, so that none names a missing file."""
-        kept = sorted(self._manifests(), key=position, reverse=True)[:KEEP]
+    def _prune(self, newest: CheckpointManifest) -> None:
+        """Remove all but the newest checkpoints; manifests go first, so that none names a missing file.
+
+        Damaged ones may be as far as the newest, and are still there where no whole one was.
+        """
+        others = sorted((m for m in self._manifests() if m != newest), key=position, reverse=True)
+        kept = [newest, *others][:KEEP]
         names = {artifact.name for manifest in kept for artifact in _artifacts(manifest)}
         manifests = {MANIFEST, *(f"{Path(manifest.last.name).stem}.json" for manifest in kept)}
         for path in sorted(self.folder.glob("*.json")):

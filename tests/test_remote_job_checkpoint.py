@@ -4,7 +4,7 @@ import contextlib
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from remote_job import durable
@@ -94,6 +94,15 @@ def test_a_kill_at_any_instant_leaves_the_old_or_the_new_checkpoint(tmp_path, mo
         ),
         max_size=12,
     )
+)
+@example(
+    steps=[
+        ("save", b"\0"),
+        ("damage newest", b""),
+        ("save", b"\0" * 9),
+        ("damage newest", b""),
+        ("save", b""),
+    ]
 )
 def test_the_newest_whole_checkpoint_is_what_is_loaded(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("checkpoints")
