@@ -9,6 +9,8 @@ import sys
 import textwrap
 import time
 import zipfile
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +25,7 @@ from infra.instance_software import Instance, SetUpError, Software, look, read_i
 from infra.local_host import LocalHost
 from infra.own_wheel import Wheel, pack_wheel
 from infra.ssh_host import SshHost
+from orchestrator.own_software import own_software
 
 TRAINING = """
 import json, os, pathlib, signal, socket, sys, time
@@ -84,8 +87,8 @@ class Bench:
         return (self.tmp_path / "shutdown-called").exists()
 
 
-@pytest.fixture
-def bench(tmp_path):
+@contextmanager
+def simulated_host(tmp_path, **more):
     root = tmp_path / "a root"
     root.mkdir()
     (tmp_path / "lib/remote_job").mkdir(parents=True)
@@ -97,10 +100,16 @@ def bench(tmp_path):
         "GPU_OFFLOAD_ROOT": str(root), "GPU_OFFLOAD_SHUTDOWN": str(shutdown),
         "GPU_OFFLOAD_SAME_USER": "1", "GPU_OFFLOAD_POLL": "0.1",
     }  # fmt: skip
-    with sshd(tmp_path / "sshd", environment=environment) as server:
+    with sshd(tmp_path / "sshd", environment=environment | more) as server:
         bench = Bench(server, root, tmp_path)
         yield bench
         bench.host.close()
+
+
+@pytest.fixture
+def bench(tmp_path):
+    with simulated_host(tmp_path) as bench:
+        yield bench
 
 
 def events(found):
@@ -363,10 +372,15 @@ def test_our_wheel_is_the_code_that_runs_and_equal_code_gives_equal_bytes(tmp_pa
 
 
 def find_uv():
-    uv = shutil.which("uv")
+    uv = own_software().uv
     if uv is None or subprocess.run([uv, "--version"], capture_output=True, check=False).returncode != 0:
         pytest.skip("no uv on this machine")
-    return Path(uv)
+    return uv
+
+
+def with_uv(uv):
+    """The PATH of a host whose image has uv."""
+    return f"{uv.parent}:/usr/local/bin:/usr/bin:/bin"
 
 
 def test_uv_sets_up_the_locked_requirements_and_our_own_wheel_once(bench, tmp_path):
@@ -396,9 +410,32 @@ def test_uv_sets_up_the_locked_requirements_and_our_own_wheel_once(bench, tmp_pa
     assert bench.host.traffic.sent == sent
 
 
-def test_a_requirement_whose_hash_is_wrong_stops_the_set_up(bench):
+def test_a_requirement_whose_hash_is_wrong_stops_the_set_up(tmp_path):
     uv = find_uv()
     lock = b"six==1.17.0 --hash=sha256:" + b"0" * 64 + b"\n"
-    wanted = software(lock=lock, uv=uv, uv_options=("--offline", "--no-index"))
-    with pytest.raises(CommandFailedError, match="locked requirements"):
+    wanted = software(lock=lock, uv_options=("--offline", "--no-index"))
+    with (
+        simulated_host(tmp_path, PATH=with_uv(uv)) as bench,
+        pytest.raises(CommandFailedError, match="locked requirements"),
+    ):
         set_up(bench.host, look(bench.host), wanted)
+
+
+def test_the_real_lock_sets_up_an_environment_that_trains(tmp_path):
+    """Torch, Ultralytics and our own wheel, as an image without them gets them; here from uv's cache, without a network."""
+    uv = find_uv()
+    cache = subprocess.run([uv, "cache", "dir"], capture_output=True, text=True, check=True).stdout.strip()
+    wanted = replace(own_software(), uv_options=("--offline",))
+    with simulated_host(tmp_path, UV_CACHE_DIR=cache, PATH=with_uv(uv)) as bench:
+        try:
+            python = set_up(bench.host, bench.instance, wanted)
+        except CommandFailedError as error:
+            if "not found in the cache" not in str(error):
+                raise
+            pytest.skip(f"uv's cache is not warm (`make` warms it): {str(error)[-300:]}")
+        assert python.startswith(str(bench.root))
+        check = "import remote_job; print(remote_job.__file__)"
+        assert bench.host.run([python, "-c", check], timeout=60).text.startswith(str(bench.root))
+        device = json.loads(bench.host.run([python, "-m", "remote_job", "--device-check"], timeout=300).text)
+        assert device["ok"]
+        assert look(bench.host).ready_python(wanted) == python
