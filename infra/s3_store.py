@@ -16,7 +16,7 @@ import botocore
 import botocore.exceptions as aws
 from botocore.config import Config
 
-from infra.credentials import open_session
+from infra.credentials import open_store_session
 from infra.object_store import (
     CorruptObjectError,
     ObjectChangedError,
@@ -166,7 +166,7 @@ class S3Store:
 
     @cached_property
     def _made(self) -> "S3Client":
-        session = self._session or open_session(self._region)
+        session = self._session or open_store_session(self._endpoint_url, self._region)
         self._anonymous = session.get_credentials() is None
         settings: dict[str, Any] = {
             "connect_timeout": 5,

@@ -13,6 +13,7 @@ from infra.object_store import (
     CorruptObjectError,
     ObjectMissingError,
     ObjectStore,
+    StoreDeniedError,
     StoreError,
     StoreUnreachableError,
 )
@@ -52,6 +53,7 @@ from orchestrator.run import (
     OutcomeStatus,
     RunRecord,
 )
+from orchestrator.timing import record_timing
 from remote_job.result import Heartbeat, TrainingResult
 
 T = TypeVar("T")
@@ -296,7 +298,7 @@ class Drive:
             case Wait(seconds, reason):
                 self._wait(seconds, reason, seen)
             case Finish(status, message):
-                self._finish(status, message)
+                self._finish(status, message, seen)
             case Done():
                 pass
             case _:
@@ -458,13 +460,17 @@ class Drive:
             environment=result.environment,
         )
 
-    def _finish(self, status: OutcomeStatus, message: str) -> None:
+    def _finish(self, status: OutcomeStatus, message: str, seen: Seen) -> None:
         version = None
         if status == "published":
             version = self.run.version
             manifest = registry.manifest_of(self.store, version)
             if manifest is not None:
                 registry.complete(self.store, manifest)
+            if seen.result is not None:
+                # Whoever may publish may not be allowed this, and an estimate that learns nothing is no fault.
+                with contextlib.suppress(StoreDeniedError):
+                    record_timing(self.store, self.run, seen.result, seen.attempts)
         self.journal.finish(
             self.run.id, Outcome(status=status, at=self.clock(), message=message, version=version)
         )

@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -64,6 +64,8 @@ class Session:
     host: SshHost
     console: Console
     store: StoreRef
+    store_keys: Mapping[str, str]
+    """Variables with the store's own keys, for those who talk to it; empty where the instance's role does."""
     region: str
     """Where the store is, for the job's own calls."""
     software: Callable[[], Software]
@@ -105,7 +107,7 @@ class Session:
         folder = self._send_project(instance)
         # The user's own code runs where the training runs, and nowhere else.
         trainer = {"PYTHONPATH": f"{folder}:{path}" if path else folder} if folder else {}
-        uploader = {"AWS_DEFAULT_REGION": self.region}
+        uploader = {"AWS_DEFAULT_REGION": self.region, **self.store_keys}
         options = JobOptions(spot_notice=self._notice(metadata))
         spec = self._spec(job, folder)
         job.start(

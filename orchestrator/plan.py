@@ -70,6 +70,7 @@ class Option:
         interval: From the command to the end, in seconds.
         reason: Why it is feasible or not, in words with numbers.
         basis: Where the estimate comes from.
+        point: The estimate before history corrected it, in seconds; None where there was none to correct.
     """
 
     offer: Offer
@@ -79,6 +80,7 @@ class Option:
     feasible: bool
     reason: str
     basis: str
+    point: float | None = None
 
     @property
     def where(self) -> Literal["cpu", "ec2"]:
@@ -189,6 +191,7 @@ def judge(offer: Offer, estimate: Estimate | Interval, limits: Limits) -> Option
         feasible=not faults,
         reason="; ".join(faults) or f"needs {longest} at most, within {name}",
         basis=estimate.basis if isinstance(estimate, Estimate) else "given",
+        point=estimate.point if isinstance(estimate, Estimate) else None,
     )
 
 

@@ -20,7 +20,7 @@ from orchestrator.interval import Interval
 from orchestrator.offers import TABLE, Offer, cpu_offer
 from orchestrator.plan import Decision, Limits, Option, PlanReport, decide, forced, judge
 from orchestrator.posterior import HistoryKey, Ratio, matching
-from orchestrator.run import Candidate, Project, RunRecord
+from orchestrator.run import Candidate, Prediction, Project, RunRecord
 from orchestrator.settings import Settings, is_weights
 from orchestrator.snapshots import snapshot_of
 from orchestrator.staging import describe_project, pack_project
@@ -53,9 +53,7 @@ class Planned:
     spec: TrainingSpec
     report: PlanReport
     candidates: tuple[Candidate, ...]
-    machine: str
     is_forced: bool
-    predicted_seconds: float | None
     weights_path: Path | None = None
     model_file: Path | None = None
     project: bytes | None = None
@@ -83,7 +81,6 @@ class Planned:
             candidates=self.candidates,
             forced=self.is_forced,
             estimate=chosen.interval if chosen else Interval(0, 0, 0),
-            predicted_seconds=self.predicted_seconds if chosen and chosen.where == "cpu" else None,
             dataset_name=self.settings.dataset.path,
             cpu_estimate=cpu.interval if cpu else None,
             resumes=resumes,
@@ -174,11 +171,13 @@ class Planning:
             spec=spec,
             report=report,
             candidates=_candidates(
-                decision, options, on, escalates=offers is not None and on == "auto" and self._escalates()
+                decision,
+                options,
+                on,
+                self._machine(measured),
+                escalates=offers is not None and on == "auto" and self._escalates(),
             ),
-            machine=self._machine(measured),
             is_forced=on != "auto",
-            predicted_seconds=cpu.point,
             weights_path=Path(weights.path) if weights and weights.path else None,
             model_file=model_file,
             project=self._project(model_file),
@@ -360,21 +359,36 @@ class Planning:
 
 
 def _candidates(
-    decision: Decision, options: tuple[Option, ...], on: str, *, escalates: bool
+    decision: Decision, options: tuple[Option, ...], on: str, here: str, *, escalates: bool
 ) -> tuple[Candidate, ...]:
     """Return what a run may try: the chosen option first, then the feasible ones by their likely cost.
 
     A run on the CPU stays there unless it `escalates`. One on EC2 may fall back to the CPU where that was feasible too.
+
+    Args:
+        decision: What was decided.
+        options: All that were judged.
+        on: Where the command said.
+        here: What this machine is filed under among past trainings.
+        escalates: Whether a run on the CPU goes to EC2 where it will not make its limits.
     """
+
+    def candidate(option: Option) -> Candidate:
+        machine = here if option.where == "cpu" else option.instance_type or ""
+        predicted = option.point and Prediction(
+            seconds=option.point, machine=machine, ultralytics=ultralytics_minor()
+        )
+        return Candidate(offer=option.offer, seconds=option.interval, predicted=predicted or None)
+
     chosen = decision.option
     if chosen is None:
         return ()
     if chosen.where == "cpu" and not escalates:
-        return (Candidate(offer=chosen.offer, seconds=chosen.interval),)
+        return (candidate(chosen),)
     rented = [o for o in options if o.where == "ec2" and o.feasible and o is not chosen]
     rented.sort(key=lambda o: (o.market != "spot", o.cost_likely))
     fallback = [o for o in options if o.where == "cpu" and o.feasible and on == "auto" and o is not chosen]
-    return tuple(Candidate(offer=o.offer, seconds=o.interval) for o in (chosen, *rented, *fallback))
+    return tuple(candidate(option) for option in (chosen, *rented, *fallback))
 
 
 def _sha256(path: Path) -> str:

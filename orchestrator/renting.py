@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from infra.credentials import STORE_KEYS, is_elsewhere, store_keys
 from infra.user_data import SSH_USER
 from orchestrator.console import Console
 from orchestrator.journal import Journal
@@ -24,8 +25,20 @@ class RentingError(Exception):
 
 def check_renting(settings: Settings, environment: Mapping[str, str] | None = None) -> None:
     """Say everything that keeps an instance from training, before anything is begun. Raises RentingError."""
-    if (os.environ if environment is None else environment).get(SIMULATOR):
-        return
+    environment = os.environ if environment is None else environment
+    faults = []
+    if is_elsewhere(settings.store.endpoint_url) and not store_keys(settings.store.endpoint_url, environment):
+        faults.append(
+            f"store.endpoint-url is not AWS's, where an instance's role counts for nothing: set {STORE_KEYS[0]} and "
+            f"{STORE_KEYS[1]} to keys for this bucket only (docs/gpu.md says where they go)"
+        )
+    if not environment.get(SIMULATOR):
+        faults += _account_faults(settings)
+    if faults:
+        raise RentingError("cannot train on EC2:\n" + "\n".join(f"  - {fault}" for fault in faults))
+
+
+def _account_faults(settings: Settings) -> list[str]:
     faults = []
     if settings.store_url.startswith("file:"):
         faults.append(
@@ -36,8 +49,7 @@ def check_renting(settings: Settings, environment: Mapping[str, str] | None = No
             "ec2.instance-profile is not set: without it an instance can read no dataset and write no checkpoint; "
             "`offload bootstrap` makes one"
         )
-    if faults:
-        raise RentingError("cannot train on EC2:\n" + "\n".join(f"  - {fault}" for fault in faults))
+    return faults
 
 
 def may_rent(settings: Settings, environment: Mapping[str, str] | None = None) -> bool:
@@ -93,6 +105,7 @@ def rented_training(
         settings=ec2_settings(settings.ec2, environment),
         journal=journal,
         store=settings.store_ref(),
+        store_keys=store_keys(settings.store.endpoint_url, environment),
         console=console,
         staging=staging,
         renew=renew,

@@ -25,11 +25,21 @@ RUN_PREFIX = "runs/"
 RUN_KEY_LENGTH = 12
 
 
+class Prediction(Wire):
+    """What the outcome is compared with one day, and which other trainings that says something about."""
+
+    seconds: float
+    """The estimate before history corrected it: of the training's process here, from launch to end on EC2."""
+    machine: str
+    ultralytics: str
+
+
 class Candidate(Wire):
     """An offer and how long the whole training would take on it, set-up included."""
 
     offer: Offer
     seconds: Interval
+    predicted: Prediction | None = None
 
 
 class Project(Wire):
@@ -63,8 +73,6 @@ class RunRecord(Wire):
     forced: bool = False
     """True when somebody said where to train: estimates then no longer refuse, limits still end it."""
     estimate: Interval
-    predicted_seconds: float | None = None
-    """The training process alone, uncorrected by history: what the next estimates are corrected against."""
     dataset_name: str = ""
     """The dataset's path in the repository: it survives the dataset's growth."""
     cpu_estimate: Interval | None = None

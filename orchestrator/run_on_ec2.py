@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -78,6 +78,8 @@ class RentedTraining:
     staging: Staging | None = None
     """None for a driver without the dataset at hand: then it must have been staged before."""
     software: Callable[[], Software] = own_software
+    store_keys: Mapping[str, str] = field(default_factory=dict)
+    """Variables with the keys of a store that knows nothing of the instance's role; see `infra.credentials`."""
     renew: Callable[[], object] = field(default=lambda: None)
     ssh_user: str = SSH_USER
     sleep: Callable[[float], None] = time.sleep
@@ -379,6 +381,7 @@ class RentedTraining:
             host=SshHost(address, keys.client, keys.host.public, patience=5.0, sleep=self._pause),
             console=self.console,
             store=self.store,
+            store_keys=self.store_keys,
             region=self.store.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or region,
             software=self.software,
             project=lambda: self._project(run),

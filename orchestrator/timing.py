@@ -1,13 +1,14 @@
 """What trainings really took, kept in the store: the estimator learns from it."""
 
 import importlib.metadata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
 from infra.object_store import ObjectStore, StoreError
 from orchestrator.posterior import HistoryKey, Ratio
 from orchestrator.run import RunRecord
+from orchestrator.seen import AttemptSeen
 from remote_job.result import TrainingResult
 from remote_job.wire import Wire
 
@@ -16,7 +17,11 @@ MOST_RECENT = 200
 
 
 class Timing(Wire):
-    """One training that is over; `predicted` is the uncorrected estimate, both in seconds of one process."""
+    """One training that is over; `predicted` is the uncorrected estimate.
+
+    Both are seconds: of the training's process on a CPU, from launch to the instance's end on EC2, boot and set-up
+    included.
+    """
 
     format: int = 1
     run: str
@@ -43,20 +48,34 @@ def family_of(model: str) -> str:
     return base.rstrip("nsmlx") + dash + task
 
 
-def record_timing(store: ObjectStore, run: RunRecord, result: TrainingResult, machine: str) -> None:
-    """Keep what a run took, if it was trained in one go from its first epoch and its time was predicted."""
-    timings = result.timings
-    whole = len(timings.epoch_train) == result.epochs and not result.stopped_early
-    if not whole or run.predicted_seconds is None or timings.total <= 0:
+def record_timing(
+    store: ObjectStore, run: RunRecord, result: TrainingResult, attempts: Sequence[AttemptSeen]
+) -> None:
+    """Keep what a run took, if it was trained in one go from its first epoch and its time was predicted.
+
+    Raises:
+        StoreError: It could not be kept.
+    """
+    trained = next((a for a in attempts if a.record.number == result.attempt), None)
+    whole = len(result.timings.epoch_train) == result.epochs and not result.stopped_early
+    if trained is None or not whole or run.resumes is not None:
+        return
+    offer = trained.record.offer
+    predicted = next((c.predicted for c in run.candidates if c.offer == offer), None)
+    actual = result.timings.total
+    if offer.where == "ec2":
+        alone = not any(a.host for a in attempts if a is not trained)
+        actual = trained.end.at - trained.host.launched_at if trained.host and trained.end and alone else 0.0
+    if predicted is None or actual <= 0:
         return
     timing = Timing(
         run=run.id,
-        machine=machine,
-        ultralytics=ultralytics_minor(),
+        machine=predicted.machine,
+        ultralytics=predicted.ultralytics,
         dataset=run.dataset_name,
         family=family_of(run.spec.model),
-        predicted=run.predicted_seconds,
-        actual=timings.total,
+        predicted=predicted.seconds,
+        actual=actual,
     )
     store.put(f"timings/{run.id}.json", timing.model_dump_json(indent=1).encode())
 

@@ -22,7 +22,6 @@ from orchestrator.public_reading import public_address
 from orchestrator.quantity import human_duration, human_money
 from orchestrator.run import Candidate, Outcome, RunRecord
 from orchestrator.run_on_cpu import LocalTraining
-from orchestrator.timing import record_timing
 from orchestrator.workspace import Workspace
 
 MANY_RUNS = 50
@@ -101,7 +100,7 @@ class Training:
                 break
         if run is None or outcome.status != "published":
             raise TrainingFailedError(f"run {run.id if run else '?'} {outcome.status}: {outcome.message}")
-        return self._published(run, journal, began)
+        return self._published(run, began)
 
     def _open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
         """Return the open run of this training, or begin one; and whether we began it."""
@@ -195,13 +194,10 @@ class Training:
         moved = registry.complete(self.store, manifest, again=True)
         return self._report("already_trained", manifest, began, stable_moved=moved)
 
-    def _published(self, run: RunRecord, journal: Journal, began: float) -> TrainReport:
+    def _published(self, run: RunRecord, began: float) -> TrainReport:
         manifest = registry.manifest_of(self.store, run.version)
         if manifest is None:
             raise TrainingFailedError(f"run {run.id} says that {run.version} is published, and it is not")
-        result = journal.result(run.id)
-        if result is not None and manifest.run == run.id:
-            record_timing(self.store, run, result, self.planned.machine)
         self.workspace.forget_run(run.id)
         self.workspace.forget_trees(but=run.fingerprint)
         return self._report("trained", manifest, began, stable_moved=True)

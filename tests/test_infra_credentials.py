@@ -7,8 +7,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from infra.credentials import check_credentials, describe_credentials, open_session
+from infra.credentials import (
+    check_credentials,
+    describe_credentials,
+    open_session,
+    open_store_session,
+    store_keys,
+)
 from infra.errors import CredentialsError, NoCredentialsError
+from infra.object_store import StoreCredentialsError
 
 ROLE = "arn:aws:iam::123456789012:role/launcher"
 
@@ -122,3 +129,21 @@ def test_no_credentials_at_all_are_told(monkeypatch):
     assert describe_credentials(session) == "no AWS credentials"
     with pytest.raises(NoCredentialsError, match="AWS_PROFILE"):
         check_credentials(session)
+
+
+ELSEWHERE = "https://account.store.example"
+KEYS = {"STORE_ACCESS_KEY_ID": "id", "STORE_SECRET_ACCESS_KEY": "key"}
+
+
+def test_a_store_outside_aws_is_asked_with_its_own_keys_and_nobody_else_is():
+    credentials = open_store_session(ELSEWHERE, environ=KEYS).get_credentials()
+    assert (credentials.access_key, credentials.secret_key, credentials.token) == ("id", "key", None)
+    for endpoint in (None, "https://s3.eu-west-1.amazonaws.com"):
+        assert open_store_session(endpoint, environ=KEYS).get_credentials().access_key != "id"
+        assert store_keys(endpoint, KEYS) == {}
+    assert store_keys(ELSEWHERE, {}) == {}
+
+
+def test_half_a_key_of_a_store_is_an_error():
+    with pytest.raises(StoreCredentialsError, match="STORE_SECRET_ACCESS_KEY is not set"):
+        store_keys(ELSEWHERE, {"STORE_ACCESS_KEY_ID": "id"})

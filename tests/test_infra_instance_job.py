@@ -33,6 +33,7 @@ words = sys.argv[1:]
 here = pathlib.Path.cwd()
 if "--fetch" in words:
     (here / "spec.json").write_text("{}")
+    (here / "key").write_text(os.environ.get("STORE_ACCESS_KEY_ID", ""))
     (here / "words").write_text(json.dumps(words))
     sys.exit()
 if "--mirror" in words:
@@ -41,7 +42,7 @@ if "--mirror" in words:
     sys.exit()
 def say(text):
     with open("progress.jsonl", "a") as progress:
-        progress.write(json.dumps({"event": text, "uid": os.getuid(), "words": words}) + "\\n")
+        progress.write(json.dumps({"event": text, "uid": os.getuid(), "words": words, "key": os.environ.get("STORE_ACCESS_KEY_ID")}) + "\\n")
     with open("log.txt", "a") as log:
         log.write(f"log of {text}\\n")
 def ask_to_stop(*_):
@@ -174,6 +175,23 @@ def test_a_job_that_was_started_is_not_started_again(bench):
     bench.start()
     assert events(b"".join(found.progress for found in looks)) == ["start", "finished"]
     assert bench.job.look().progress_offset == looks[-1].progress_offset
+
+
+def test_what_only_the_uploader_may_know_is_neither_told_to_the_training_nor_left_on_a_disk(bench):
+    uploader = {"PYTHONPATH": str(bench.tmp_path / "lib"), "STORE_ACCESS_KEY_ID": "it's 1 key"}
+    trainer = {"PYTHONPATH": str(bench.tmp_path / "lib"), "LET_GO": str(bench.tmp_path / "go")}
+    bench.job.start(b"{}", sys.executable, JobOptions(spot_notice=None), trainer=trainer, uploader=uploader)
+    wait_for(lambda: bench.job.look().progress)
+    memory = bench.root / f"run/gpu-offload/{bench.job.unit}.environment"
+    assert memory.stat().st_mode & 0o777 == 0o600
+    key = Path(bench.job.folder, "input/key")
+    assert key.read_text() == "it's 1 key"
+    key.unlink()
+    assert b"1 key" not in bench.job.look().progress
+    assert not [p for p in (bench.root / "var").rglob("*") if p.is_file() and "1 key" in p.read_text()]
+    bench.let_go()
+    wait_for(lambda: bench.job.look().state is JobState.ENDED)
+    assert not memory.exists()
 
 
 def test_stopping_lets_the_training_leave_a_checkpoint(bench):

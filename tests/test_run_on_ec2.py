@@ -315,6 +315,20 @@ def test_training_on_ec2_needs_a_bucket_and_a_role_and_says_both_before_anything
     assert "ec2.instance-profile" in str(error.value)
 
 
+def test_a_store_outside_aws_needs_keys_of_its_own_on_an_instance(tmp_path):
+    store = StoreSettings(url="s3://bucket", endpoint_url="https://account.store.example")
+    settings = settings_of(tmp_path, instance_profile="trainer").model_copy(update={"store": store})
+    with pytest.raises(RentingError, match="set STORE_ACCESS_KEY_ID and STORE_SECRET_ACCESS_KEY"):
+        check_renting(settings, {"AWS_ACCESS_KEY_ID": "of AWS's"})
+    keys = {"STORE_ACCESS_KEY_ID": "id", "STORE_SECRET_ACCESS_KEY": "key"}
+    check_renting(settings, keys)
+    console = Console(io.StringIO())
+    rented = rented_training(
+        settings, Journal(open_store("file:/nowhere")), console, renew=int, environment=keys
+    )
+    assert rented.store_keys == keys
+
+
 # ------------------------------------------------------------------------------------- whole commands
 
 
@@ -382,6 +396,12 @@ def test_a_training_of_ones_own_goes_to_the_instance_and_comes_back_published(cl
     assert page.startswith("<!doctype html>")
     assert "<polyline" in page
     assert "attempt 1" in offload(project, "logs", report["run"])
+    # What it took, from launch to the end, is what the next one is expected to take.
+    timing = document(store, f"timings/{report['run']}.json")
+    assert timing["machine"] == "g4dn.xlarge"
+    assert 0 < timing["actual"] < report["seconds"]
+    plan = offload(project, "plan", "--set", "training.seed=5")
+    assert all("history" in line for line in plan.splitlines() if "g4dn.xlarge spot" in line), plan
 
 
 def test_the_same_command_twice_at_once_ends_with_one_instance_and_one_version(cloud, project):
