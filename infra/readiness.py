@@ -4,12 +4,14 @@
 """
 
 import json
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from infra.host import Host, HostError, HostKeyMismatchError
+from infra.ssh_host import Address
 from infra.user_data import READY
 
 
@@ -198,6 +200,17 @@ def _unless_silent(look: Callable[[], Seen]) -> Seen:
         raise
     except HostError as error:
         return Pending(str(error))
+
+
+def check_boot(address: Address) -> Seen:
+    """Look whether anything at the address answers at the port, if only with a refusal: then its kernel is up."""
+    try:
+        socket.create_connection((address.host, address.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return Passed("the kernel answers")
+    except OSError as error:
+        return Pending(str(error))
+    return Passed("the port is open")
 
 
 def check_ssh(host: Host) -> Seen:

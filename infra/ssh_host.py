@@ -102,7 +102,7 @@ class SshHost:
     ) -> None:
         self.name = str(address)
         self.traffic = Traffic()
-        self._address = address
+        self.address = address
         self._key = key
         self._host_key = host_key
         self._patience = patience
@@ -217,7 +217,7 @@ class SshHost:
         logging.getLogger("paramiko").addHandler(logging.NullHandler())
         try:
             plain = socket.create_connection(
-                (self._address.host, self._address.port), timeout=self._connect_timeout
+                (self.address.host, self.address.port), timeout=self._connect_timeout
             )
         except OSError as error:
             raise HostUnreachableError(f"{self.name}: no connection: {error}") from error
@@ -230,7 +230,7 @@ class SshHost:
             transport.get_security_options().key_types = (ALGORITHM,)
             self._greet(transport)
             with _as_host_errors(self.name):
-                transport.auth_publickey(self._address.user, self._key.paramiko())
+                transport.auth_publickey(self.address.user, self._key.paramiko())
         except BaseException:
             transport.close()
             connection.close()

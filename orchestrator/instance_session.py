@@ -18,6 +18,7 @@ from infra.readiness import (
     Seen,
     Stage,
     await_ready,
+    check_boot,
     check_cloud_init,
     check_cuda,
     check_driver,
@@ -93,7 +94,15 @@ class Session:
             HostKeyMismatchError: somebody else answers at the address.
             HostError: what is wrong on the way; `LOST` says which of them are worth another try.
         """
-        self._ready(Stage.CAPACITY, {Stage.SSH: self._check_ssh, Stage.CLOUD_INIT: self._check_cloud_init})
+        self._ready(
+            Stage.CAPACITY,
+            {
+                Stage.CAPACITY: self._check_capacity,
+                Stage.BOOT: lambda: self._unless_gone(check_boot(self.host.address)),
+                Stage.SSH: self._check_ssh,
+                Stage.CLOUD_INIT: self._check_cloud_init,
+            },
+        )
         instance = look(self.host)
         simulated, metadata, path = self.host.run(PROBE, timeout=30).text.split("\n")[:3]
         gpus = 0 if simulated else self.attempt.offer.gpu.count if self.attempt.offer.gpu else 0
@@ -157,6 +166,15 @@ class Session:
                 self.console.detail(f"{stage}: {seen.detail or 'ready'} ({seconds:.1f} s)")
 
         await_ready(checks, console=self.serial_console, first=first, every=0.5, tell=tell, sleep=self.pause)
+
+    def _check_capacity(self) -> Seen:
+        match self.state():
+            case "pending":
+                return Pending("the instance is pending")
+            case "running":
+                return Passed("the instance is running")
+            case state:
+                return Broken(f"the instance is {state}")
 
     def _check_ssh(self) -> Seen:
         return self._unless_gone(check_ssh(self.host))

@@ -1,5 +1,7 @@
 """Readiness is decided from observations, stage by stage, each within its own time."""
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,7 @@ from infra.readiness import (
     Stage,
     await_ready,
     begin,
+    check_boot,
     check_cloud_init,
     check_cuda,
     check_driver,
@@ -26,6 +29,7 @@ from infra.readiness import (
     decide,
     read_cloud_init,
 )
+from infra.ssh_host import Address
 
 
 class Clock:
@@ -136,6 +140,14 @@ def test_silence_is_pending_and_an_impostor_is_raised(check):
     assert check(Answers(HostUnreachableError("nobody"))) == Pending("nobody")
     with pytest.raises(HostKeyMismatchError):
         check(Answers(HostKeyMismatchError("somebody else")))
+
+
+def test_a_kernel_that_answers_at_all_has_booted_and_silence_has_not():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = Address("127.0.0.1", server.getsockname()[1])
+        assert check_boot(address) == Passed("the port is open")
+    assert check_boot(address) == Passed("the kernel answers")
+    assert isinstance(check_boot(Address("nowhere.invalid", 22)), Pending)
 
 
 def machine(tmp_path, **programs):
