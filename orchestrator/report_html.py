@@ -11,7 +11,8 @@ STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#111827;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid #e5e7eb}
 table{border-collapse:collapse;width:100%;font-size:.85rem;margin:.5rem 0}
-th,td{text-align:left;padding:.25rem .5rem;border-bottom:1px solid #e5e7eb;vertical-align:top;overflow-wrap:anywhere}
+th,td{text-align:left;padding:.25rem .5rem;border-bottom:1px solid #e5e7eb;vertical-align:top}
+th{white-space:nowrap}td.long{overflow-wrap:anywhere}code{font-size:.9em}
 tr.total td{font-weight:600}svg{width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:#374151}
 .grid{stroke:#e5e7eb;stroke-width:1}
 @media(prefers-color-scheme:dark){body{color:#e5e7eb;background:#111827}svg text{fill:#d1d5db}
@@ -21,6 +22,9 @@ tr.total td{font-weight:600}svg{width:100%;height:auto}svg text{font:11px system
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Should something get past the escaping, it may neither run nor load nor send anything."""
 
+LONG_WORD = 20
+"""Letters; an instance's id has 19."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -28,7 +32,7 @@ def report_html(report: Report) -> str:
     """Render a report; whatever comes from elsewhere is escaped."""
     losses, metrics = _split(report.curves)
     sections = [
-        ("Where and why", f"<p>{_safe(report.run.why)}</p>" + _table(report.where_rows())),
+        ("Where and why", f"<p>{_prose(report.run.why)}</p>" + _table(report.where_rows())),
         ("Estimate and actual", _table(report.estimate_rows())),
         ("Cost", _table(report.cost_rows(), total=True) + _table(report.alternative_rows())),
         ("Timeline", timeline_svg(report.spans)),
@@ -60,6 +64,17 @@ def _safe(text: str) -> str:
     return html.escape(_CONTROL.sub(" ", text), quote=True)
 
 
+def _prose(text: str) -> str:
+    """Escape a sentence, and show as code what it has between backticks."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", _safe(text))
+
+
+def _cell(text: str) -> str:
+    """Return a cell of a table; only a word that would widen all of it may be broken."""
+    kind = ' class="long"' if max(map(len, text.split()), default=0) > LONG_WORD else ""
+    return f"<td{kind}>{_safe(text)}</td>"
+
+
 def _table(rows: Sequence[Sequence[str]], *, total: bool = False) -> str:
     if len(rows) < 2:
         return ""
@@ -67,5 +82,5 @@ def _table(rows: Sequence[Sequence[str]], *, total: bool = False) -> str:
     lines = ["<tr>" + "".join(f"<th>{_safe(cell)}</th>" for cell in head) + "</tr>"] if any(head) else []
     for i, row in enumerate(body):
         kind = ' class="total"' if total and i == len(body) - 1 else ""
-        lines.append(f"<tr{kind}>" + "".join(f"<td>{_safe(cell)}</td>" for cell in row) + "</tr>")
+        lines.append(f"<tr{kind}>" + "".join(map(_cell, row)) + "</tr>")
     return f"<table>{''.join(lines)}</table>"
