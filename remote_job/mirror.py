@@ -389,7 +389,8 @@ class Mirror:
                 except Exception as error:  # noqa: BLE001 - as above
                     failure.append(str(error))
                     self._warn(f"the store did not take the result: {error}")
-                    if time.monotonic() + pause > deadline:
+                    hopeless = isinstance(error, regular_file.UnexpectedFileError)
+                    if hopeless or time.monotonic() + pause > deadline:
                         return
                     time.sleep(pause)
                 else:
