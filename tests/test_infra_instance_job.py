@@ -32,6 +32,11 @@ import json, os, pathlib, signal, socket, sys, time
 words = sys.argv[1:]
 here = pathlib.Path.cwd()
 if "--fetch" in words:
+    told = []
+    signal.signal(signal.SIGTERM, lambda *_: told.append(1))
+    (here / "listens").touch()
+    while os.environ.get("UNTIL_TOLD") and not told:
+        time.sleep(0.02)
     (here / "spec.json").write_text("{}")
     (here / "key").write_text(os.environ.get("STORE_ACCESS_KEY_ID", ""))
     (here / "words").write_text(json.dumps(words))
@@ -204,6 +209,16 @@ def test_stopping_lets_the_training_leave_a_checkpoint(bench):
         75,
         ["start", "interrupted"],
     )
+
+
+def test_a_stop_that_comes_just_when_everything_is_fetched_reaches_the_training(bench):
+    library = {"PYTHONPATH": str(bench.tmp_path / "lib")}
+    trainer, uploader = library | {"LET_GO": str(bench.tmp_path / "go")}, library | {"UNTIL_TOLD": "1"}
+    bench.job.start(b"{}", sys.executable, JobOptions(spot_notice=None), trainer=trainer, uploader=uploader)
+    wait_for(Path(bench.job.folder, "input/listens").exists)
+    bench.job.stop(grace=20)
+    found = bench.job.look()
+    assert (found.state, found.exit_code) in {(JobState.ENDED, 75), (JobState.ENDED, 143)}
 
 
 def test_a_training_that_does_not_listen_is_killed_after_the_grace(bench):

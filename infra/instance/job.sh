@@ -279,11 +279,14 @@ cut_out() {
 stop() {
     job=$state/jobs/$1
     [ -e "$job/pid" ] || return 0
-    pid=$(cat "$job/pid")
     [ ! -e "$job/exit" ] && alive || return 0
-    kill -TERM "$pid" 2>/dev/null
-    left=$2
-    while [ "$left" -gt 0 ] && [ ! -e "$job/exit" ]; do
+    left=$2 told=
+    while :; do
+        # Once each: what fetches may have ended just now, and the training begun.
+        pid=$(cat "$job/pid")
+        [ "$pid" = "$told" ] || kill -TERM "$pid" 2>/dev/null
+        told=$pid
+        [ "$left" -gt 0 ] && [ ! -e "$job/exit" ] || break
         sleep 1
         left=$((left - 1))
     done
