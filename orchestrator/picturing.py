@@ -49,6 +49,7 @@ def is_public(settings: Settings, store: ObjectStore, version: str) -> bool:
         return False
     folder, _, name = address.rpartition("/")
     try:
-        return open_store(folder).stat(name) is not None
+        open_store(folder).read(name)
     except StoreError:
         return False
+    return True
