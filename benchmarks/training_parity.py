@@ -59,9 +59,8 @@ def train(options: argparse.Namespace, seed: int, tree: Path, mark: str, way: st
             command = [yolo, options.task, "train", *(f"{key}={value}" for key, value in settings.items())]
             results = folder / "run" / "results.csv"
         else:
-            switches = dict.fromkeys(speed.CHOICES, False)
-            if way == "on":
-                switches |= dict.fromkeys(options.switches, True)
+            chosen = {*options.both, *(options.switches if way == "on" else ())}
+            switches = {name: name in chosen for name in speed.CHOICES}
             spec = TrainingSpec(
                 run="parity",
                 attempt=1,
@@ -146,6 +145,9 @@ def main() -> None:
         "--dataset", type=Path, help="a flat folder of images and YOLO boxes; default: drawn shapes"
     )
     parser.add_argument("--switches", nargs="+", default=list(speed.CHOICES), choices=list(speed.CHOICES))
+    parser.add_argument(
+        "--both", nargs="+", default=[], choices=list(speed.CHOICES), help="switches that are on both ways"
+    )
     parser.add_argument("--against", choices=["off", "plain"], default="off")
     parser.add_argument("--output", type=Path, default=ROOT / "training_parity.json")
     options = parser.parse_args()

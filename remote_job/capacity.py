@@ -19,6 +19,7 @@ INSTRUCTION_SETS = {
     "avx512f": "avx512",
     "avx512_bf16": "avx512_bf16",
     "amx_tile": "amx",
+    "amx_bf16": "amx_bf16",
     "asimd": "neon",
 }
 """The kernel's names of processor flags, and ours, for those that decide how fast a convolution is."""

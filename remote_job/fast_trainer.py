@@ -9,7 +9,7 @@ import torch
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from remote_job import allocator, kernel, trial
+from remote_job import allocator, kernel, mixed_precision, trial
 from remote_job import speed as speeds
 from remote_job.capacity import Capacity
 from remote_job.fused_norm import fused
@@ -38,6 +38,10 @@ class FastTrainer:
             self.speed = speeds.elsewhere(self.speed, device)
             return
         torch.set_num_threads(self.speed.threads)
+        amp = self.args.amp  # type: ignore[attr-defined]
+        if self.speed.on("mixed_precision") and amp is not True:
+            reason = f"the hyperparameter amp, {amp!r}, decides"
+            self.speed = self.speed.turn("mixed_precision", on=False, reason=reason)
         if self.speed.on("allocator") and not allocator.is_tuned_here():
             kept = allocator.keep_blocks()
             reason = (
@@ -60,19 +64,26 @@ class FastTrainer:
                     self.speed = self.speed.turn("fused_norm", on=False, reason=str(error))
                 else:
                     stack.enter_context(fused(built))
+            self._while_training = stack
             super()._do_train()  # type: ignore[misc]
 
     def setup_model(self) -> Any:
-        """Build the model, in the layout that is faster here."""
+        """Build the model, in the layout and the precision that are faster here."""
         checkpoint = super().setup_model()  # type: ignore[misc]
+        model: Any = unwrap_model(self.model)  # type: ignore[has-type]
+        if self.speed.on("mixed_precision") and not mixed_precision.covers(model):
+            reason = f"{type(model).__name__} has a forward pass of its own"
+            self.speed = self.speed.turn("mixed_precision", on=False, reason=reason)
         if self.speed.on("channels_last"):
             if self.speed.on("trial"):
-                self._try_layouts()
+                self._try()
             if self.speed.on("channels_last"):
                 self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[has-type]
+        if self.speed.on("mixed_precision"):
+            self._while_training.enter_context(mixed_precision.bfloat16())
         return checkpoint
 
-    def _try_layouts(self) -> None:
+    def _try(self) -> None:
         args: Any = self.args  # type: ignore[attr-defined]
         pictures = self._pictures()
         steps = args.epochs * math.ceil(pictures / max(1, args.batch))
@@ -80,11 +91,14 @@ class FastTrainer:
             reason = f"the training has {steps} steps, too few for a trial to pay"
             self.speed = self.speed.turn("trial", on=False, reason=reason)
             return
-        tried = trial.try_layouts(unwrap_model(self.model), image_size=args.imgsz, batch=args.batch)
+        mixed = self.speed.on("mixed_precision")
+        tried = trial.tried(unwrap_model(self.model), image_size=args.imgsz, batch=args.batch, mixed=mixed)
         LOGGER.info(f"speed: {tried}")
         self.speed = self.speed.turn("trial", on=True, reason=str(tried))
         if not tried.keeps_channels_last:
             self.speed = self.speed.turn("channels_last", on=False, reason=str(tried))
+        if mixed:
+            self.speed = self.speed.turn("mixed_precision", on=tried.keeps_bfloat16, reason=str(tried))
 
     def _pictures(self) -> int:
         """Return about how many pictures an epoch has; the loaders are built after the model."""

@@ -16,6 +16,9 @@ LANES = 64
 ACTIVATIONS = {nn.SiLU: 1, nn.Identity: 0}
 """Activations that the kernel knows, by its number for them."""
 
+TYPES = {torch.float32: "float", torch.bfloat16: "bfloat16"}
+"""Values that the kernel knows, by its name for them."""
+
 
 def rows_at_once(channels: int, rows: int) -> int:
     """Return how many rows of few channels the kernel takes as one; a divisor of `rows`."""
@@ -49,9 +52,9 @@ class BatchNormActivation(torch.autograd.Function):  # type: ignore[misc]
         rows, threads = n * height * width, torch.get_num_threads()
         together = rows_at_once(channels, rows)
         out = torch.empty_like(x)
-        saved = torch.empty(4 * channels)
+        saved = torch.empty(4 * channels, dtype=torch.float32)
         work = torch.empty(channels * together * (3 * threads + 2), dtype=torch.float64)
-        kernel.bn_act_forward(
+        getattr(kernel, f"bn_act_forward_{TYPES[x.dtype]}")(
             x.data_ptr(),
             out.data_ptr(),
             rows,
@@ -86,7 +89,7 @@ class BatchNormActivation(torch.autograd.Function):  # type: ignore[misc]
         together = rows_at_once(channels, rows) if stride == channels else 1
         work = torch.empty(channels * together * (3 * threads + 3), dtype=torch.float64)
         of_weight, of_bias, of_input = torch.empty(channels), torch.empty(channels), torch.empty_like(x)
-        ctx.kernel.bn_act_backward(
+        getattr(ctx.kernel, f"bn_act_backward_{TYPES[x.dtype]}")(
             x.data_ptr(),
             gradient.data_ptr(),
             stride,
@@ -111,7 +114,7 @@ def infer(kernel: Any, x: torch.Tensor, norm: nn.BatchNorm2d, activation: int) -
     together = rows_at_once(channels, rows)
     buffer = torch.empty(2 * channels * together)
     assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018 - in `suits`
-    kernel.bn_act_infer(
+    getattr(kernel, f"bn_act_infer_{TYPES[x.dtype]}")(
         x.data_ptr(),
         x.data_ptr(),
         rows,
@@ -138,7 +141,8 @@ def suits(x: torch.Tensor, norm: nn.Module, activation: nn.Module) -> bool:
         and norm.track_running_stats
         and norm.momentum is not None
         and x.device.type == "cpu"
-        and x.dtype == norm.weight.dtype == torch.float32
+        and x.dtype in TYPES
+        and norm.weight.dtype == torch.float32
         and x.dim() == 4
         and x.shape[0] * x.shape[2] * x.shape[3] > 1
         and x.is_contiguous(memory_format=CHANNELS_LAST)

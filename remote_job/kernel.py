@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SOURCE = r"""
+PREAMBLE = r"""
 #include <stddef.h>
 #include <string.h>
 #include <math.h>
@@ -46,26 +46,19 @@ static inline float silu_grad(float g, float y) {
   return g * s * (1.0f + y * (1.0f - s));
 }
 
-static void apply(const float *x, float *z, long R, int C, int T, const float *restrict scale,
-                  const float *restrict shift, int act) {
-#pragma omp parallel num_threads(T)
-  {
-    int t = omp_get_thread_num(), n = omp_get_num_threads();
-    for (long r = R * t / n; r < R * (t + 1) / n; r++) {
-      const float *p = x + (size_t)r * C;
-      float *o = z + (size_t)r * C;
-      if (act) {
-#pragma omp simd
-        for (int c = 0; c < C; c++) {
-          float y = p[c] * scale[c] + shift[c];
-          o[c] = y / (1.0f + expf_(-y));
-        }
-      } else {
-#pragma omp simd
-        for (int c = 0; c < C; c++) o[c] = p[c] * scale[c] + shift[c];
-      }
-    }
-  }
+/* Values of 16 bits are the upper half of a float's, rounded to nearest, ties to even; NaN stays one. */
+static inline float from_bfloat16(unsigned short v) {
+  unsigned bits = (unsigned)v << 16;
+  float x;
+  __builtin_memcpy(&x, &bits, 4);
+  return x;
+}
+
+static inline unsigned short to_bfloat16(float x) {
+  unsigned bits;
+  __builtin_memcpy(&bits, &x, 4);
+  unsigned rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
+  return x != x ? 0x7fc0 : (unsigned short)rounded;
 }
 
 /* Rows of few channels are taken k at a time, so that the vector units are filled: parameters repeat k times. */
@@ -73,8 +66,31 @@ static void repeat(float *to, const float *from, int C, int k) {
   for (int j = 0; j < k; j++)
     for (int c = 0; c < C; c++) to[j * C + c] = from[c];
 }
+"""
 
-void bn_act_infer(const float *x, float *z, long rows, int channels, int k, int T, const float *w, const float *b,
+BODY = r"""static void NAME(apply)(const value *x, value *z, long R, int C, int T, const float *restrict scale,
+                  const float *restrict shift, int act) {
+#pragma omp parallel num_threads(T)
+  {
+    int t = omp_get_thread_num(), n = omp_get_num_threads();
+    for (long r = R * t / n; r < R * (t + 1) / n; r++) {
+      const value *p = x + (size_t)r * C;
+      value *o = z + (size_t)r * C;
+      if (act) {
+#pragma omp simd
+        for (int c = 0; c < C; c++) {
+          float y = LOAD(p[c]) * scale[c] + shift[c];
+          o[c] = STORE(y / (1.0f + expf_(-y)));
+        }
+      } else {
+#pragma omp simd
+        for (int c = 0; c < C; c++) o[c] = STORE(LOAD(p[c]) * scale[c] + shift[c]);
+      }
+    }
+  }
+}
+
+void NAME(bn_act_infer)(const value *x, value *z, long rows, int channels, int k, int T, const float *w, const float *b,
                   const float *mean, const float *var, double eps, int act, float *buffer) {
   int C = channels * k;
   float *scale = buffer, *shift = buffer + C;
@@ -85,19 +101,19 @@ void bn_act_infer(const float *x, float *z, long rows, int channels, int k, int 
   }
   repeat(scale, scale, channels, k);
   repeat(shift, shift, channels, k);
-  apply(x, z, rows / k, C, T, scale, shift, act);
+  NAME(apply)(x, z, rows / k, C, T, scale, shift, act);
 }
 
 /* Sums are taken around the first row, in single precision over 64 rows and in double precision over those:
    as exact as a second pass over the data, without the second pass. */
-void bn_act_forward(const float *x, float *z, long rows, int channels, int k, int T, const float *w, const float *b,
+void NAME(bn_act_forward)(const value *x, value *z, long rows, int channels, int k, int T, const float *w, const float *b,
                     float *running_mean, float *running_var, double momentum, double eps, int act, float *saved,
                     double *work) {
   int C = channels * k;
   long R = rows / k;
   float *scratch = (float *)(work + (size_t)T * 2 * C);
   float *base = scratch + (size_t)T * 2 * C, *scale = base + C, *shift = scale + C;
-  repeat(base, x, channels, k);
+  for (int c = 0; c < C; c++) base[c] = LOAD(x[c % channels]);
   memset(work, 0, (size_t)T * 2 * C * sizeof(double));
 #pragma omp parallel num_threads(T)
   {
@@ -110,10 +126,10 @@ void bn_act_forward(const float *x, float *z, long rows, int channels, int k, in
       long stop = r + 64 < end ? r + 64 : end;
       for (int c = 0; c < 2 * C; c++) fs[c] = 0;
       for (; r < stop; r++) {
-        const float *restrict p = x + (size_t)r * C;
+        const value *restrict p = x + (size_t)r * C;
 #pragma omp simd
         for (int c = 0; c < C; c++) {
-          float d = p[c] - k0[c];
+          float d = LOAD(p[c]) - k0[c];
           fs[c] += d;
           fq[c] += d * d;
         }
@@ -140,11 +156,11 @@ void bn_act_forward(const float *x, float *z, long rows, int channels, int k, in
   }
   repeat(scale, saved, channels, k);
   repeat(shift, saved + channels, channels, k);
-  apply(x, z, R, C, T, scale, shift, act);
+  NAME(apply)(x, z, R, C, T, scale, shift, act);
 }
 
-/* g may be a slice of wider rows, ld floats apart, as a concatenation's gradient is. */
-void bn_act_backward(const float *x, const float *g, long ld, float *gx, long rows, int channels, int k, int T,
+/* g may be a slice of wider rows, ld values apart, as a concatenation's gradient is. */
+void NAME(bn_act_backward)(const value *x, const value *g, long ld, value *gx, long rows, int channels, int k, int T,
                      int act, const float *saved, float *gw, float *gb, double *work) {
   int C = channels * k;
   long R = rows / k;
@@ -167,19 +183,20 @@ void bn_act_backward(const float *x, const float *g, long ld, float *gx, long ro
       long stop = r + 64 < end ? r + 64 : end;
       for (int c = 0; c < 2 * C; c++) fs[c] = 0;
       for (; r < stop; r++) {
-        const float *restrict p = x + (size_t)r * C, *restrict h = g + (size_t)r * ld;
+        const value *restrict p = x + (size_t)r * C, *restrict h = g + (size_t)r * ld;
         if (act) {
 #pragma omp simd
           for (int c = 0; c < C; c++) {
-            float d = silu_grad(h[c], p[c] * a[c] + b[c]);
+            float v = LOAD(p[c]), d = silu_grad(LOAD(h[c]), v * a[c] + b[c]);
             fs[c] += d;
-            fq[c] += d * (p[c] - m[c]);
+            fq[c] += d * (v - m[c]);
           }
         } else {
 #pragma omp simd
           for (int c = 0; c < C; c++) {
-            fs[c] += h[c];
-            fq[c] += h[c] * (p[c] - m[c]);
+            float d = LOAD(h[c]);
+            fs[c] += d;
+            fq[c] += d * (LOAD(p[c]) - m[c]);
           }
         }
       }
@@ -206,19 +223,34 @@ void bn_act_backward(const float *x, const float *g, long ld, float *gx, long ro
     int t = omp_get_thread_num(), n = omp_get_num_threads();
     const float *restrict a = scale, *restrict b = shift, *restrict m = slope, *restrict o0 = offset;
     for (long r = R * t / n; r < R * (t + 1) / n; r++) {
-      const float *restrict p = x + (size_t)r * C, *restrict h = g + (size_t)r * ld;
-      float *restrict o = gx + (size_t)r * C;
+      const value *restrict p = x + (size_t)r * C, *restrict h = g + (size_t)r * ld;
+      value *restrict o = gx + (size_t)r * C;
       if (act) {
 #pragma omp simd
-        for (int c = 0; c < C; c++) o[c] = a[c] * silu_grad(h[c], p[c] * a[c] + b[c]) + p[c] * m[c] + o0[c];
+        for (int c = 0; c < C; c++) {
+          float v = LOAD(p[c]);
+          o[c] = STORE(a[c] * silu_grad(LOAD(h[c]), v * a[c] + b[c]) + v * m[c] + o0[c]);
+        }
       } else {
 #pragma omp simd
-        for (int c = 0; c < C; c++) o[c] = a[c] * h[c] + p[c] * m[c] + o0[c];
+        for (int c = 0; c < C; c++) o[c] = STORE(a[c] * LOAD(h[c]) + LOAD(p[c]) * m[c] + o0[c]);
       }
     }
   }
 }
 """
+"""Written once for both types of value; sums and parameters are single and double precision in either."""
+
+TYPES = {
+    "float": "#define value float\n#define LOAD(x) (x)\n#define STORE(x) (x)\n#define NAME(x) x##_float\n",
+    "bfloat16": "#define value unsigned short\n#define LOAD(x) from_bfloat16(x)\n#define STORE(x) to_bfloat16(x)\n"
+    "#define NAME(x) x##_bfloat16\n",
+}
+"""What the macros stand for, by the type of the values that convolutions give and take."""
+
+SOURCE = PREAMBLE + "".join(
+    macros + BODY + "#undef value\n#undef LOAD\n#undef STORE\n#undef NAME\n" for macros in TYPES.values()
+)
 
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 """Nothing that lets the compiler assume away NaN or reorder sums, and nothing that flushes denormals."""
@@ -282,18 +314,13 @@ def declare(kernel: Any) -> Any:
     """Tell ctypes what the functions take."""
     pointer, count, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_int, ctypes.c_double
     shape = [count, number, number, number]
-    kernel.bn_act_infer.argtypes = [pointer, pointer, *shape, *[pointer] * 4, real, number, pointer]
-    kernel.bn_act_forward.argtypes = [
-        pointer,
-        pointer,
-        *shape,
-        *[pointer] * 4,
-        real,
-        real,
-        number,
-        *[pointer] * 2,
-    ]
-    kernel.bn_act_backward.argtypes = [pointer, pointer, count, pointer, *shape, number, *[pointer] * 4]
-    for function in (kernel.bn_act_infer, kernel.bn_act_forward, kernel.bn_act_backward):
-        function.restype = None
+    arguments = {
+        "bn_act_infer": [pointer, pointer, *shape, *[pointer] * 4, real, number, pointer],
+        "bn_act_forward": [*[pointer] * 2, *shape, *[pointer] * 4, real, real, number, *[pointer] * 2],
+        "bn_act_backward": [pointer, pointer, count, pointer, *shape, number, *[pointer] * 4],
+    }
+    for name, types in arguments.items():
+        for kind in TYPES:
+            function = getattr(kernel, f"{name}_{kind}")
+            function.argtypes, function.restype = types, None
     return kernel

@@ -16,7 +16,10 @@ from remote_job.allocator import HUGE_PAGES_SINCE
 from remote_job.capacity import Capacity
 
 TRIAL_MIN_STEPS = 200
-"""Optimizer iterations below which a trial of the memory layout costs more than a wrong guess."""
+"""Optimizer iterations below which a trial costs more than a wrong guess."""
+
+MULTIPLY_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+"""Instruction sets whose products of 16-bit numbers are at least twice as fast as those of 32 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,18 @@ def channels_last(machine: Capacity) -> Switch:
     )
 
 
+def mixed_precision(machine: Capacity) -> Switch:
+    """Train in bfloat16 what a GPU would train in half precision."""
+    for name in MULTIPLY_BFLOAT16:
+        if name in machine.instruction_sets:
+            return Switch(
+                "mixed_precision", on=True, reason=f"this processor multiplies in bfloat16 ({name})"
+            )
+    return Switch(
+        "mixed_precision", on=False, reason="bfloat16 is slower where no instruction multiplies in it"
+    )
+
+
 def fused_norm(machine: Capacity) -> Switch:
     """Normalise and activate in one pass, by a kernel compiled for this processor."""
     if machine.compiler is None:
@@ -100,17 +115,26 @@ def image_cache(_machine: Capacity) -> Switch:
 
 
 def trial(_machine: Capacity) -> Switch:
-    """Time a few steps in both memory layouts before a long training."""
+    """Time a few steps in both memory layouts and precisions before a long training."""
     return Switch("trial", on=True, reason=f"for trainings of {TRIAL_MIN_STEPS} steps and more")
 
 
 CHOICES: dict[str, Callable[[Capacity], Switch]] = {
     choice.__name__: choice
-    for choice in (threads, allocator, channels_last, fused_norm, fused_optimizer, image_cache, trial)
+    for choice in (
+        threads,
+        allocator,
+        channels_last,
+        mixed_precision,
+        fused_norm,
+        fused_optimizer,
+        image_cache,
+        trial,
+    )
 }
 """All switches, by the name that `TrainingSpec.speed` turns them off by."""
 
-NEEDS = {"fused_norm": "channels_last"}
+NEEDS = {"mixed_precision": "channels_last", "fused_norm": "channels_last"}
 """Switches that are nothing without another."""
 
 
@@ -123,12 +147,16 @@ def faults(wishes: Mapping[str, bool]) -> list[str]:
     ]
 
 
-def plan(machine: Capacity, wishes: Mapping[str, bool] | None = None) -> SpeedPlan:
+def plan(
+    machine: Capacity, wishes: Mapping[str, bool] | None = None, *, begun: Mapping[str, bool] | None = None
+) -> SpeedPlan:
     """Choose the switches.
 
     Args:
         machine: What there is to use.
         wishes: Switches set by hand. What the machine cannot do stays off whatever is wished.
+        begun: The switches of the training that this one resumes. What was off stays off, and nothing is tried anew:
+            another layout or precision rounds differently.
 
     Raises:
         ValueError: A wish names no switch.
@@ -141,6 +169,8 @@ def plan(machine: Capacity, wishes: Mapping[str, bool] | None = None) -> SpeedPl
         switch = choice(machine)
         if switch.on and not wishes.get(name, True):
             switch = Switch(name, on=False, reason="turned off by hand")
+        if switch.on and begun is not None and (name == "trial" or not begun.get(name, False)):
+            switch = Switch(name, on=False, reason="as it was when the training began")
         switches[name] = switch
     for name, other in NEEDS.items():
         if switches[name].on and not switches[other].on:

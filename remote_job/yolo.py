@@ -57,11 +57,11 @@ def build(bench: Bench, resumption: "Resumption | None", *, inner: tuple[type, .
         folder=bench.work / "train",
         batch=resumption.state["batch_size"] if resumption else None,
     )
-    wishes = dict(spec.speed)
-    if resumption:
-        # What was off stays off, and nothing is tried anew: another memory layout rounds differently.
-        wishes |= {name: False for name, on in resumption.state["speed"].items() if not on} | {"trial": False}
     here = capacity()
     return trainer.trainer_class(spec.task, *inner)(
-        bench, settings, speed=speed.plan(here, wishes), capacity=here, resumption=resumption
+        bench,
+        settings,
+        speed=speed.plan(here, spec.speed, begun=resumption.state["speed"] if resumption else None),
+        capacity=here,
+        resumption=resumption,
     )

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from remote_job.capacity import Capacity
 RUNNER = Capacity(
     cores=4,
     memory_bytes=16 << 30,
-    instruction_sets=frozenset({"avx2"}),
+    instruction_sets=frozenset({"avx2", "avx512", "avx512_bf16"}),
     compiler="/usr/bin/cc",
     glibc=(2, 39),
 )
@@ -59,8 +60,8 @@ def test_no_quota_is_no_limit(tmp_path):
 
 def test_instruction_sets_are_read_from_the_processors_flags(tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("model name\t: X\nflags\t\t: fpu avx2 avx512f amx_tile\n\nflags\t\t: fpu\n")
-    assert capacity.instruction_sets(cpuinfo) == {"avx2", "avx512", "amx"}
+    cpuinfo.write_text("model name\t: X\nflags\t\t: fpu avx2 avx512f amx_tile amx_bf16\n\nflags\t\t: fpu\n")
+    assert capacity.instruction_sets(cpuinfo) == {"avx2", "avx512", "amx", "amx_bf16"}
 
 
 def test_a_usual_runner_gets_everything():
@@ -94,7 +95,22 @@ def test_what_the_machine_cannot_do_stays_off_whatever_is_wished(machine):
     assert made.on("allocator") == (machine.glibc is not None)
     assert not (made.on("fused_norm") and machine.compiler is None)
     assert not (made.on("fused_norm") and not made.on("channels_last"))
+    assert not made.on("mixed_precision") or machine.instruction_sets & {"avx512_bf16", "amx_bf16"}
     assert 1 <= made.threads <= machine.cores
+
+
+def test_a_training_that_goes_on_keeps_the_precision_it_began_with_where_the_machine_can():
+    """What an older release did not know was off then."""
+    off = speed.plan(RUNNER, begun={**dict.fromkeys(speed.CHOICES, True), "mixed_precision": False})
+    assert off.switches["mixed_precision"].reason == "as it was when the training began"
+    assert off.on("fused_norm")
+    before = {name: True for name in speed.CHOICES if name != "mixed_precision"}
+    assert not speed.plan(RUNNER, begun=before).on("mixed_precision")
+    kept = speed.plan(RUNNER, begun=dict.fromkeys(speed.CHOICES, True))
+    assert kept.on("mixed_precision")
+    assert not kept.on("trial")
+    other = speed.plan(replace(RUNNER, instruction_sets=frozenset({"avx2"})), begun=before)
+    assert not other.on("mixed_precision")
 
 
 def test_without_the_switch_threads_are_as_many_as_ultralytics_takes():

@@ -15,9 +15,10 @@ pytest.importorskip("ultralytics", reason="needs the train extra")
 from ultralytics.cfg import get_cfg  # noqa: E402 - after the skip
 from ultralytics.data.build import build_dataloader, build_yolo_dataset  # noqa: E402
 from ultralytics.nn.modules.conv import Conv  # noqa: E402
+from ultralytics.nn.tasks import ClassificationModel, RTDETRDetectionModel  # noqa: E402
 
 from dataset import sample  # noqa: E402
-from remote_job import fused_norm, image_cache, kernel, trial  # noqa: E402
+from remote_job import fused_norm, image_cache, kernel, mixed_precision, trial  # noqa: E402
 
 CHANNELS_LAST = torch.channels_last
 
@@ -84,6 +85,94 @@ def test_the_kernel_is_at_least_as_exact_as_torch(built, images, channels, size,
         (norm.running_var, usual.running_var, exact.running_var),
     ):
         assert error(ours, truth) <= max(2e-6, 2 * error(theirs, truth))
+
+
+@pytest.mark.parametrize("activation", [True, False], ids=["silu", "identity"])
+@pytest.mark.parametrize(
+    ("images", "channels", "size", "wider"), [(4, 16, 32, 0), (3, 7, 5, 0), (2, 48, 9, 16)]
+)
+def test_in_bfloat16_the_kernel_rounds_only_what_comes_out(built, images, channels, size, wider, activation):
+    """Statistics and arithmetic are those of single precision, so that one rounding is all the difference."""
+    generator = torch.Generator().manual_seed(0)
+    block = Conv(channels, channels, 1, act=activation)
+    block.bn.weight.data.uniform_(0.5, 1.5, generator=generator)
+    exact = copy.deepcopy(block.bn).double()
+    data = torch.randn(images, channels, size, size, generator=generator) * 2 + 5
+    x = data.bfloat16().contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    slope = torch.randn(images, channels + wider, size, size, generator=generator).bfloat16()
+    slope = slope.contiguous(memory_format=CHANNELS_LAST)[:, :channels]
+    wide = x.detach().double().requires_grad_()
+    expected = exact(wide)
+    expected = torch.nn.functional.silu(expected) if activation else expected
+    expected.backward(slope.double())
+
+    norm = block.bn
+    assert fused_norm.suits(x, norm, block.act)
+    y = fused_norm.BatchNormActivation.apply(
+        built,
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.momentum,
+        norm.eps,
+        int(activation),
+    )
+    y.backward(slope)
+    for ours, truth in ((y, expected), (x.grad, wide.grad)):
+        assert ours.dtype == torch.bfloat16
+        # Half a unit in the last of eight places.
+        torch.testing.assert_close(ours.double(), truth.detach(), rtol=2**-8, atol=1e-6)
+    for ours, truth in (
+        (norm.weight.grad, exact.weight.grad),
+        (norm.bias.grad, exact.bias.grad),
+        (norm.running_mean, exact.running_mean),
+        (norm.running_var, exact.running_var),
+    ):
+        assert ours.dtype == torch.float32
+        assert error(ours, truth) < 1e-5
+
+
+def test_values_are_rounded_to_bfloat16_as_torch_does(built):
+    """Ties go to even, infinities and NaN stay what they are."""
+    values = torch.tensor(
+        [1.0, 1 + 2**-8, 1 + 3 * 2**-8, -1 - 2**-8 - 2**-20, 3.4e38, float("inf"), float("nan")]
+    )
+    norm = torch.nn.BatchNorm2d(1, eps=0).eval()
+    x = torch.ones(1, 1, 1, 7, dtype=torch.bfloat16)
+    norm.weight.data.zero_()
+    for value in values:
+        norm.bias.data.fill_(value)
+        fused_norm.infer(built, x, norm, 0)
+        assert torch.equal(x.nan_to_num(), value.bfloat16().expand_as(x).nan_to_num()), value
+        assert x.isnan().all() == value.isnan()
+        x.fill_(1)
+
+
+def test_in_mixed_precision_a_model_gives_and_keeps_single_precision():
+    torch.manual_seed(0)
+    model = ClassificationModel("yolov8n-cls.yaml", nc=3, verbose=False).train()
+    x = torch.rand(2, 3, 32, 32)
+    seen = []
+    model.model[1].conv.register_forward_hook(lambda _module, _input, output: seen.append(output.dtype))
+    with mixed_precision.bfloat16():
+        output = model(x)
+        output.sum().backward()
+        model.eval()
+        with torch.inference_mode():
+            model(x)
+    model.train()(x)
+    assert seen == [torch.bfloat16, torch.float32, torch.float32]
+    assert output.dtype == torch.float32
+    assert (
+        {p.grad.dtype for p in model.parameters()} == {p.dtype for p in model.parameters()} == {torch.float32}
+    )
+
+
+def test_architectures_with_a_forward_pass_of_their_own_are_not_covered():
+    assert not mixed_precision.covers(RTDETRDetectionModel.__new__(RTDETRDetectionModel))
+    assert mixed_precision.covers(ClassificationModel.__new__(ClassificationModel))
 
 
 def test_a_block_in_a_fused_training_is_the_block_it_was(built):
@@ -185,15 +274,26 @@ def test_a_trial_changes_neither_model_nor_random_numbers():
     model = torch.nn.Sequential(Conv(3, 8, 3, 2), torch.nn.Dropout(0.5), Conv(8, 4, 3, 2))
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
-    tried = trial.try_layouts(model, image_size=32, batch=2)
-    assert tried.contiguous > 0
-    assert tried.channels_last > 0
+    tried = trial.tried(model, image_size=32, batch=2, mixed=True)
+    assert min(tried.contiguous, tried.channels_last, tried.bfloat16) > 0
+    assert trial.tried(model, image_size=32, batch=2, mixed=False).bfloat16 is None
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(
-    ("contiguous", "last", "kept"), [(1.0, 0.8, True), (1.0, 1.02, True), (1.0, 1.2, False)]
+    ("contiguous", "last", "mixed", "kept"),
+    [
+        (1.0, 0.8, None, "channels_last"),
+        (1.0, 1.02, None, "channels_last"),
+        (1.0, 1.2, None, "neither"),
+        (1.0, 0.8, 0.6, "both"),
+        (1.0, 0.8, 0.79, "channels_last"),
+        (1.0, 1.2, 0.9, "both"),
+        (1.0, 1.2, 0.98, "neither"),
+    ],
 )
-def test_channels_last_is_given_up_only_where_it_is_clearly_slower(contiguous, last, kept):
-    assert trial.LayoutTrial(contiguous, last).keeps_channels_last is kept
+def test_what_a_trial_shows_to_be_slower_is_given_up(contiguous, last, mixed, kept):
+    tried = trial.Trial(contiguous, last, mixed)
+    assert tried.keeps_channels_last is (kept != "neither")
+    assert tried.keeps_bfloat16 is (kept == "both")
