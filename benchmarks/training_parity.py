@@ -30,6 +30,9 @@ from dataset.task import Task  # noqa: E402
 from remote_job import speed  # noqa: E402
 from remote_job.spec import DatasetRef, TrainingSpec  # noqa: E402
 
+SWITCHES = [name for name in speed.CHOICES if name != "trial"]
+"""A trial could turn off what is to be compared."""
+
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Student's t at 97.5 % by degrees of freedom, from any table."""
 
@@ -144,9 +147,9 @@ def main() -> None:
     parser.add_argument(
         "--dataset", type=Path, help="a flat folder of images and YOLO boxes; default: drawn shapes"
     )
-    parser.add_argument("--switches", nargs="+", default=list(speed.CHOICES), choices=list(speed.CHOICES))
+    parser.add_argument("--switches", nargs="+", default=SWITCHES, choices=SWITCHES)
     parser.add_argument(
-        "--both", nargs="+", default=[], choices=list(speed.CHOICES), help="switches that are on both ways"
+        "--both", nargs="+", default=[], choices=SWITCHES, help="switches that are on both ways"
     )
     parser.add_argument("--against", choices=["off", "plain"], default="off")
     parser.add_argument("--output", type=Path, default=ROOT / "training_parity.json")

@@ -29,6 +29,8 @@ class FastTrainer:
 
     speed: speeds.SpeedPlan
     capacity: Capacity
+    _while_training: contextlib.ExitStack | None = None
+    """What is put back after the loop; None outside of it, where nothing is trained."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._images = ImageCache(self.capacity.memory_bytes)
@@ -79,7 +81,7 @@ class FastTrainer:
                 self._try()
             if self.speed.on("channels_last"):
                 self.model = self.model.to(memory_format=torch.channels_last)  # type: ignore[has-type]
-        if self.speed.on("mixed_precision"):
+        if self.speed.on("mixed_precision") and self._while_training is not None:
             self._while_training.enter_context(mixed_precision.bfloat16())
         return checkpoint
 

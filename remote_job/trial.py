@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,11 +12,11 @@ import torch
 from remote_job import mixed_precision
 
 ROUNDS = 2
-IMAGES = 4
-"""Pictures in a trial's batch: enough to fill the cores, a quarter of a usual step's time and memory."""
+PIXELS = 4 * 320 * 320
+"""Pixels in a trial's batch, about: enough for the large convolutions to count, a fraction of a usual step's."""
 
 MARGIN = 1.05
-"""How much slower channels last must be to be given up: a trial on a busy machine is not exact."""
+"""How much slower channels last must be to be given up: no trial is exact."""
 
 GAIN = 1.05
 """How much faster bfloat16 must be to be worth its rounding."""
@@ -23,7 +24,7 @@ GAIN = 1.05
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """Seconds of one forward and backward pass, the best of a few; None is what was not tried."""
+    """Seconds of one forward and backward pass on one core, the best of a few; None is what was not tried."""
 
     contiguous: float
     channels_last: float
@@ -43,15 +44,16 @@ class Trial:
     def __str__(self) -> str:
         mixed = "" if self.bfloat16 is None else f"{self.bfloat16:.3f} s in bfloat16, "
         return (
-            f"a trial took {mixed}{self.channels_last:.3f} s a step channels last, {self.contiguous:.3f} s in the "
-            "usual layout"
+            f"a trial pass took one core {mixed}{self.channels_last:.3f} s channels last, {self.contiguous:.3f} s in "
+            "the usual layout"
         )
 
 
 def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -> Trial:
     """Time passes of noise through copies of the model, in turns.
 
-    Neither the model nor any global random generator is changed.
+    One thread's own processor time counts: threads that wait for each other while another program has a core would
+    make the trial a lottery. Neither the model, the number of threads nor any global random generator is changed.
 
     Args:
         model: What is to be trained.
@@ -61,7 +63,8 @@ def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -
     """
     channels = next(model.parameters()).shape[1]
     generator = torch.Generator().manual_seed(0)
-    noise = torch.rand(min(batch, IMAGES), channels, image_size, image_size, generator=generator)
+    images = max(1, min(batch, PIXELS // image_size**2))
+    noise = torch.rand(images, channels, image_size, image_size, generator=generator)
     ways: dict[str, tuple[torch.memory_format, Any]] = {
         "contiguous": (torch.contiguous_format, contextlib.nullcontext),
         "channels_last": (torch.channels_last, contextlib.nullcontext),
@@ -69,18 +72,29 @@ def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -
     if mixed:
         ways["bfloat16"] = (torch.channels_last, mixed_precision.bfloat16)
     best = dict.fromkeys(ways, float("inf"))
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), one_thread():
         for turn in range(ROUNDS + 1):
             for name, (memory_format, precision) in ways.items():
                 subject = copy.deepcopy(model).to(memory_format=memory_format).train()
-                begun = time.perf_counter()
+                begun = time.thread_time()
                 with precision():
                     total = sum(tensor.float().mean() for tensor in tensors(subject(noise)))
                 assert isinstance(total, torch.Tensor)  # noqa: S101 - a model without outputs has no business here
                 total.backward()  # type: ignore[no-untyped-call, unused-ignore]
                 if turn:  # the first warms up
-                    best[name] = min(best[name], time.perf_counter() - begun)
+                    best[name] = min(best[name], time.thread_time() - begun)
     return Trial(**best)
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute in one thread."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
