@@ -11,7 +11,8 @@ first epoch warms up and is dropped; the median of the rest counts. Start-up (th
 the first epoch, and after the last) and peak memory stand beside it. Mosaic stays on, as it is in all but the last ten
 epochs of a usual training; plots are off in every arm.
 
-Cells that are in the output file already are not measured again, so an interrupted run goes on.
+Cells that are in the output file already are not measured again, so an interrupted run goes on. The whole matrix
+takes about a quarter of an hour on two cores.
 """
 
 import argparse
@@ -39,7 +40,7 @@ from dataset.fingerprint import fingerprint  # noqa: E402
 from dataset.snapshot import read_snapshot  # noqa: E402
 from dataset.task import Task  # noqa: E402
 from dataset.tree import materialise  # noqa: E402
-from remote_job import machine  # noqa: E402
+from remote_job import capacity, durable, machine  # noqa: E402
 from remote_job.spec import DatasetRef, TrainingSpec  # noqa: E402
 
 ARMS = ("plain", "plain, all threads", "ours")
@@ -189,7 +190,7 @@ def measure(
             variables = environment(folder)
             if arm != "plain":
                 yolo = [sys.executable, "-c", ALL_THREADS]
-                variables = environment(folder, OMP_NUM_THREADS=str(machine.cores()))
+                variables = environment(folder, OMP_NUM_THREADS=str(capacity.capacity().cores))
             settings = {
                 "data": data,
                 "model": model,
@@ -238,6 +239,34 @@ def measure(
     }
 
 
+def conditions(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what all measurements in one file have in common."""
+    return {
+        "dataset": options.dataset.name if options.dataset else "sample",
+        "images": options.images,
+        "validation": options.validation,
+        "epochs": options.epochs,
+        "batch": options.batch,
+    }
+
+
+def kept(path: Path, conditions: dict[str, Any], *, empty: Any) -> Any:
+    """Return the measurements in a file; refuse those that were made under other conditions."""
+    if not path.exists():
+        return empty
+    found = json.loads(path.read_text())
+    if found["conditions"] != conditions:
+        raise SystemExit(
+            f"{path}: was measured with {found['conditions']}, not with {conditions}; give another --output"
+        )
+    return found["measured"]
+
+
+def keep(path: Path, conditions: dict[str, Any], measured: Any) -> None:
+    """Replace the measurements in a file, in one step."""
+    durable.write(path, json.dumps({"conditions": conditions, "measured": measured}, indent=1).encode())
+
+
 def quietest(tries: Iterator[dict[str, Any]]) -> dict[str, Any]:
     """Return the first try that had the machine nearly to itself, or else the one that had the most of it."""
     seen = []
@@ -254,9 +283,17 @@ def epoch(rows: list[dict[str, Any]], cell: tuple[Any, ...], arm: str) -> float:
     return statistics.median(seconds for row in of_cell for seconds in row["epoch_seconds"])
 
 
+def whole_cells(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    """Return task, model and size of each cell that was measured in all arms."""
+    found: dict[tuple[Any, ...], set[str]] = {}
+    for row in rows:
+        found.setdefault((row["task"], row["model"], row["size"]), set()).add(row["arm"])
+    return sorted(cell for cell, arms in found.items() if arms == set(ARMS))
+
+
 def table(rows: list[dict[str, Any]]) -> str:
     """Return the figures as Markdown."""
-    cells = sorted({(row["task"], row["model"], row["size"]) for row in rows})
+    cells = whole_cells(rows)
     lines = [
         "| task | model | px | plain, s/epoch | all threads | ours | against plain | against all threads | peak memory, MiB |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -295,7 +332,7 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    cells = sorted({(row["task"], row["model"], row["size"]) for row in rows})
+    cells = whole_cells(rows)
     figure, axes = plt.subplots(figsize=(max(6, 0.9 * len(cells) + 2), 4.2), layout="constrained")
     for number, (arm, colour) in enumerate(zip(ARMS, ("#9aa0a6", "#5b8db8", "#d9642c"), strict=True)):
         base = [epoch(rows, cell, ARMS[0]) for cell in cells]
@@ -339,7 +376,11 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure what is missing, and report."""
     options = arguments()
-    rows: list[dict[str, Any]] = json.loads(options.output.read_text()) if options.output.exists() else []
+    if options.report and options.output.exists():
+        common = json.loads(options.output.read_text())["conditions"]
+    else:
+        common = conditions(options)
+    rows: list[dict[str, Any]] = kept(options.output, common, empty=[])
     with tempfile.TemporaryDirectory(prefix="training-speed-") as name:
         folder = Path(name)
         source = options.dataset
@@ -373,8 +414,11 @@ def main() -> None:
                 flush=True,
             )
             rows.append(row)
-            options.output.write_text(json.dumps(rows, indent=1))
+            keep(options.output, common, rows)
+    if not whole_cells(rows):
+        raise SystemExit(f"{options.output}: no cell was measured in all arms yet")
     print(table(rows))
+    print(", ".join(f"{name} {value}" for name, value in common.items()))
     plot(rows, options.output.with_suffix(".svg"))
 
 
