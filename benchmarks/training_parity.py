@@ -6,15 +6,18 @@
 
 Trainings that are in the output file already are not repeated. Five seeds take about a quarter of an hour on two cores.
 
-Pairs of trainings, equal but for the switches, one pair a seed. Reported: the paired difference of the final
-metrics with its 95 % interval (Student's t over the seeds), beside how far the seeds themselves are apart; and
-how far the loss curves are apart, epoch by epoch, in the median.
+Pairs of trainings, equal but for the switches, one pair a seed, all from the same weights, which are trained first:
+a training from nothing is chaotic in its first epochs, whatever differs. Reported: the paired difference of the final
+metrics with its 95 % interval (Student's t over the seeds), beside how far the seeds themselves are apart; and how far
+the loss curves are apart, epoch by epoch, in the median. `--floor` measures a third way: nothing but another number of
+threads, which sums in another order. What it is apart no two machines can be held to.
 """
 
 import argparse
 import csv
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -29,18 +32,40 @@ import training_speed  # noqa: E402 - beside this file
 
 from dataset import sample  # noqa: E402
 from dataset.task import Task  # noqa: E402
-from remote_job import speed  # noqa: E402
-from remote_job.spec import DatasetRef, TrainingSpec  # noqa: E402
+from remote_job import durable, speed  # noqa: E402
+from remote_job.spec import DatasetRef, TrainingSpec, Weights  # noqa: E402
 
 SWITCHES = [name for name in speed.CHOICES if name != "trial"]
 """A trial could turn off what is to be compared."""
+
+FIRST_SEED = 1000
+"""Of the training that gives the weights, so that no other one repeats it."""
 
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776, 5: 2.571, 6: 2.447, 7: 2.365, 8: 2.306, 9: 2.262}
 """Student's t at 97.5 % by degrees of freedom, from any table."""
 
 
-def train(options: argparse.Namespace, seed: int, tree: Path, mark: str, way: str) -> list[dict[str, float]]:
-    """Train one way; return results.csv, one row an epoch."""
+def train(
+    options: argparse.Namespace,
+    seed: int,
+    tree: Path,
+    mark: str,
+    way: str,
+    *,
+    start: Path | None = None,
+    keep: Path | None = None,
+) -> list[dict[str, float]]:
+    """Train one way, from given weights or from none; return results.csv, one row an epoch.
+
+    Args:
+        options: The command line.
+        seed: Of the training.
+        tree: The dataset.
+        mark: The dataset's fingerprint.
+        way: `on`, `off`, `reordered` or `plain`.
+        start: A file of weights to start from.
+        keep: Where to put the model.
+    """
     with tempfile.TemporaryDirectory(prefix="training-parity-") as name:
         folder = Path(name)
         variables = training_speed.environment(folder)
@@ -55,7 +80,7 @@ def train(options: argparse.Namespace, seed: int, tree: Path, mark: str, way: st
                 "batch": options.batch,
                 "seed": seed,
                 "plots": False,
-                "pretrained": False,
+                "pretrained": start or False,
                 "device": "cpu",
                 "project": folder,
                 "name": "run",
@@ -64,7 +89,7 @@ def train(options: argparse.Namespace, seed: int, tree: Path, mark: str, way: st
             command = [yolo, options.task, "train", *(f"{key}={value}" for key, value in settings.items())]
             results = folder / "run" / "results.csv"
         else:
-            chosen = {*options.both, *(options.switches if way == "on" else ())}
+            chosen = {*options.both, *{"on": options.switches, "reordered": ["threads"]}.get(way, [])}
             switches = {name: name in chosen for name in speed.CHOICES}
             spec = TrainingSpec(
                 run="parity",
@@ -73,6 +98,7 @@ def train(options: argparse.Namespace, seed: int, tree: Path, mark: str, way: st
                 task=Task(options.task),
                 dataset=DatasetRef(fingerprint=mark, tree=str(tree)),
                 model=options.model,
+                weights=Weights(sha256=durable.sha256_of(start), path=str(start)) if start else None,
                 epochs=options.epochs,
                 image_size=options.size,
                 batch=options.batch,
@@ -95,6 +121,8 @@ def train(options: argparse.Namespace, seed: int, tree: Path, mark: str, way: st
         )
         if done.returncode:
             raise SystemExit(f"{way}, seed {seed}: exit code {done.returncode}\n{done.stdout[-3000:]}")
+        if keep is not None:
+            shutil.copy(folder / "out" / "result" / "model.pt", keep)
         with results.open() as file:
             return [{key.strip(): float(value) for key, value in row.items()} for row in csv.DictReader(file)]
 
@@ -141,7 +169,11 @@ def main() -> None:
     parser.add_argument("--model", default="yolov8n.yaml")
     parser.add_argument("--task", default="detect", choices=["detect", "segment"])
     parser.add_argument("--size", type=int, default=160)
-    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument(
+        "--start", type=int, default=60, help="epochs of the training that gives the weights; 0: none"
+    )
+    parser.add_argument("--floor", type=int, default=0, help="seeds for which the third way is measured, too")
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--images", type=int, default=240)
     parser.add_argument("--validation", type=int, default=48)
@@ -157,7 +189,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "training_parity.json")
     options = parser.parse_args()
     # Ultralytics' loader yields the same pictures whatever the number of threads, but sums round differently.
-    common = {name: value for name, value in vars(options).items() if name not in ("seeds", "output")}
+    common = {
+        name: value for name, value in vars(options).items() if name not in ("seeds", "floor", "output")
+    }
     common["dataset"] = options.dataset.name if options.dataset else "sample"
     runs: dict[str, Any] = training_speed.kept(options.output, common, empty={})
     with tempfile.TemporaryDirectory(prefix="training-parity-") as name:
@@ -166,15 +200,26 @@ def main() -> None:
             source = folder / "sample"
             sample.generate(source, images=options.images + options.validation, size=320)
         tree, mark = training_speed.prepare(source, folder, options.task, options.images, options.validation)
+        start = options.output.with_suffix(".pt") if options.start else None
+        if start is not None and not (runs and start.exists()):
+            first = argparse.Namespace(**{**vars(options), "epochs": options.start})
+            train(first, FIRST_SEED, tree, mark, "on", keep=start)
+            print("the weights to start from", file=sys.stderr, flush=True)
         for seed in range(options.seeds):
-            for way in (options.against, "on"):
+            for way in (options.against, "on", *(["reordered"] if seed < options.floor else [])):
                 if f"{way} {seed}" not in runs:
-                    runs[f"{way} {seed}"] = train(options, seed, tree, mark, way)
+                    runs[f"{way} {seed}"] = train(options, seed, tree, mark, way, start=start)
                     training_speed.keep(options.output, common, runs)
                     print(f"{way}, seed {seed}", file=sys.stderr, flush=True)
-    pairs = [(runs[f"{options.against} {seed}"], runs[f"on {seed}"]) for seed in range(options.seeds)]
+
+    def pairs(way: str, seeds: int) -> list[Any]:
+        return [(runs[f"{options.against} {seed}"], runs[f"{way} {seed}"]) for seed in range(seeds)]
+
     ways = ("`yolo train`" if options.against == "plain" else "switches off", "switches on")
-    print(report(pairs, ways))
+    print(report(pairs("on", options.seeds), ways))
+    if options.floor:
+        print("\nNothing but the number of threads:\n")
+        print(report(pairs("reordered", options.floor), (ways[0], "all threads")))
     print(
         f"\n{options.model}, {options.size} px, {options.epochs} epochs, {options.images} images; cores: {os.cpu_count()}"
     )

@@ -156,6 +156,8 @@ def test_in_mixed_precision_a_model_gives_and_keeps_single_precision():
     x = torch.rand(2, 3, 32, 32)
     seen = []
     model.model[1].conv.register_forward_hook(lambda _module, _input, output: seen.append(output.dtype))
+    last = []
+    model.model[-1].linear.register_forward_hook(lambda _module, _input, output: last.append(output.dtype))
     with mixed_precision.bfloat16():
         output = model(x)
         output.sum().backward()
@@ -164,6 +166,7 @@ def test_in_mixed_precision_a_model_gives_and_keeps_single_precision():
             model(x)
     model.train()(x)
     assert seen == [torch.bfloat16, torch.float32, torch.float32]
+    assert last == [torch.float32] * 3
     assert output.dtype == torch.float32
     assert (
         {p.grad.dtype for p in model.parameters()} == {p.dtype for p in model.parameters()} == {torch.float32}
