@@ -40,10 +40,7 @@ class FastTrainer:
             self.speed = speeds.elsewhere(self.speed, device)
             return
         torch.set_num_threads(self.speed.threads)
-        amp = self.args.amp  # type: ignore[attr-defined]
-        if self.speed.on("mixed_precision") and amp is not True:
-            reason = f"the hyperparameter amp, {amp!r}, decides"
-            self.speed = self.speed.turn("mixed_precision", on=False, reason=reason)
+        self.speed = speeds.heeding(self.speed, amp=self.args.amp)  # type: ignore[attr-defined]
         if self.speed.on("allocator") and not allocator.is_tuned_here():
             kept = allocator.keep_blocks()
             reason = (

@@ -47,6 +47,8 @@ def make_spec(tree, output, *, store=None, **changes):
         "batch": 4,
         "seed": 0,
         "hyperparameters": {"plots": False, "close_mosaic": 1, "nbs": 12},
+        # One thread: several wait for each other at every operation while another test has a core.
+        "speed": {"threads": False},
         "output": str(output),
         "store": StoreRef(url=f"file:{store}") if store else None,
     }

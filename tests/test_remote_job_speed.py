@@ -113,6 +113,16 @@ def test_a_training_that_goes_on_keeps_the_precision_it_began_with_where_the_mac
     assert not other.on("mixed_precision")
 
 
+@pytest.mark.parametrize("amp", [False, "fp32", "bf16"])
+def test_the_hyperparameter_amp_decides_where_somebody_sets_it(amp):
+    made = speed.heeding(speed.plan(RUNNER), amp=amp)
+    assert made.switches["mixed_precision"].document() == {
+        "on": False,
+        "reason": f"the hyperparameter amp ({amp}) decides",
+    }
+    assert speed.heeding(speed.plan(RUNNER), amp=True).on("mixed_precision")
+
+
 def test_without_the_switch_threads_are_as_many_as_ultralytics_takes():
     assert speed.plan(RUNNER, {"threads": False}).threads == 3
 

@@ -16,7 +16,7 @@ from dataset.fingerprint import fingerprint
 from dataset.snapshot import read_snapshot
 from dataset.task import Task
 from dataset.tree import materialise
-from remote_job import speed
+from remote_job import capacity, speed
 from remote_job.result import TrainingResult
 from remote_job.spec import DatasetRef, TrainingSpec
 
@@ -73,7 +73,7 @@ def test_the_losses_are_the_same_but_for_rounding(runs):
     for ours, plain in zip(runs["on"][1], runs["off"][1], strict=True):
         for name in ours:
             if "loss" in name:
-                assert float(ours[name]) == pytest.approx(float(plain[name]), rel=0.01), name
+                assert float(ours[name]) == pytest.approx(float(plain[name]), rel=0.02), name
             if name.startswith("lr/"):
                 assert ours[name] == plain[name]
 
@@ -83,6 +83,8 @@ def test_the_result_says_which_switches_were_on_and_why(runs):
     on, off = runs["on"][0].speed, runs["off"][0].speed
     assert on.keys() == off.keys() == speed.CHOICES.keys()
     assert all(on[name]["on"] for name in ("threads", "channels_last", "fused_optimizer", "image_cache")), on
+    multiplies = {"avx512_bf16", "amx_bf16"} & capacity.capacity().instruction_sets
+    assert on["mixed_precision"]["on"] is bool(multiplies)
     assert on["trial"] == {"on": False, "reason": "the training has 6 steps, too few for a trial to pay"}
     assert all(switch == {"on": False, "reason": "turned off by hand"} for switch in off.values())
     json.dumps(on)

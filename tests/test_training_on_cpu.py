@@ -34,6 +34,7 @@ epochs = 4
 image-size = 64
 batch = 8
 hyperparameters = {plots = false, workers = 0}
+speed = {threads = false}
 """
 
 
