@@ -12,7 +12,7 @@ the first epoch, and after the last) and peak memory stand beside it. Mosaic sta
 epochs of a usual training; plots are off in every arm.
 
 Cells that are in the output file already are not measured again, so an interrupted run goes on. The whole matrix
-takes about a quarter of an hour on two cores.
+takes about 20 minutes on two cores.
 """
 
 import argparse
