@@ -1,5 +1,6 @@
 """Any command, run inside a simulated cloud: `offload simulate -- COMMAND`, `python -m infra.simulator`."""
 
+import contextlib
 import os
 import shlex
 import signal
@@ -98,7 +99,10 @@ def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
         for number in received:
             process.send_signal(number)
         try:
-            code = process.wait()
+            # In pieces: a signal that comes right before a wait is heard only when that ends.
+            while (code := process.poll()) is None:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1.0)
         finally:
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
@@ -113,7 +117,8 @@ def _stay(cloud: SimulatedCloud) -> int:
         for name, value in cloud.environment().items():
             print(f"export {name}={shlex.quote(value)}")  # noqa: T201  to be evaluated by a shell
         sys.stdout.flush()
-        done.wait()
+        while not done.wait(1.0):
+            pass  # in pieces, as in `_run`
     return 0
 
 
