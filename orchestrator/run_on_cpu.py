@@ -174,13 +174,8 @@ def _renewing(renew: Callable[[], object]) -> Iterator[None]:
             except StoreError:
                 continue
 
-    thread = threading.Thread(target=work, name="lease", daemon=True)
-    thread.start()
-    try:
+    with _beside(work, over, "lease"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 @contextmanager
@@ -198,7 +193,14 @@ def _judging(process: _Process, judge: Callable[[], Ending | None]) -> Iterator[
                 os.killpg(process.pid, signal.SIGKILL)  # the last epoch's checkpoint is kept
             return
 
-    thread = threading.Thread(target=work, name="limits", daemon=True)
+    with _beside(work, over, "limits"):
+        yield
+
+
+@contextmanager
+def _beside(work: Callable[[], None], over: threading.Event, name: str) -> Iterator[None]:
+    """Let a thread work until `over`, which the end of the block sets."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
     thread.start()
     try:
         yield

@@ -37,6 +37,22 @@ def error(value, exact):
     return float((value - exact).abs().max() / exact.abs().max())
 
 
+def through_kernel(built, x, block, activation):
+    norm = block.bn
+    assert fused_norm.suits(x, norm, block.act)
+    return fused_norm.BatchNormActivation.apply(
+        built,
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.momentum,
+        norm.eps,
+        int(activation),
+    )
+
+
 @pytest.mark.parametrize("activation", [True, False], ids=["silu", "identity"])
 @pytest.mark.parametrize(
     ("images", "channels", "size", "wider"),
@@ -63,18 +79,7 @@ def test_the_kernel_is_at_least_as_exact_as_torch(built, images, channels, size,
     silu(usual(plain)).backward(slope)
 
     norm = block.bn
-    assert fused_norm.suits(x, norm, block.act)
-    y = fused_norm.BatchNormActivation.apply(
-        built,
-        x,
-        norm.weight,
-        norm.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.momentum,
-        norm.eps,
-        int(activation),
-    )
+    y = through_kernel(built, x, block, activation)
     y.backward(slope)
     for ours, theirs, truth in (
         (y, silu(copy.deepcopy(block.bn).train()(plain)), expected),
@@ -107,18 +112,7 @@ def test_in_bfloat16_the_kernel_rounds_only_what_comes_out(built, images, channe
     expected.backward(slope.double())
 
     norm = block.bn
-    assert fused_norm.suits(x, norm, block.act)
-    y = fused_norm.BatchNormActivation.apply(
-        built,
-        x,
-        norm.weight,
-        norm.bias,
-        norm.running_mean,
-        norm.running_var,
-        norm.momentum,
-        norm.eps,
-        int(activation),
-    )
+    y = through_kernel(built, x, block, activation)
     y.backward(slope)
     for ours, truth in ((y, expected), (x.grad, wide.grad)):
         assert ours.dtype == torch.bfloat16
