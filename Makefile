@@ -32,6 +32,7 @@ test: $(STAMP) ## Run the tests
 check: $(STAMP) ## Everything that a commit must pass: format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	@mkdir -p .lint && ln -sfn .. .lint/gpu_offload
 	$(BIN)/mypy
 	$(MAKE) test
 
@@ -50,7 +51,7 @@ lock: ## Lock the dependencies anew, with hashes
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/uv.txt
 
 schema: $(STAMP) ## Write the JSON schema of the configuration
-	$(BIN)/python -m orchestrator.settings_schema > docs/offload.schema.json
+	$(BIN)/python -m gpu_offload.orchestrator.settings_schema > docs/offload.schema.json
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo *.egg-info build dist

@@ -31,9 +31,9 @@ import sys, time
 start = time.perf_counter()
 import json, resource
 from pathlib import Path
-from dataset.fingerprint import fingerprint
-from dataset.snapshot import read_snapshot
-from dataset.split import SplitRule
+from gpu_offload.dataset.fingerprint import fingerprint
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.split import SplitRule
 snapshot = read_snapshot(
     Path(sys.argv[1]), split=SplitRule(val=0.5),
     cache=Path(sys.argv[2]) if sys.argv[2] else None, check=sys.argv[3] == "on",

@@ -30,10 +30,10 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import training_speed  # noqa: E402 - beside this file
 
-from dataset import sample  # noqa: E402
-from dataset.task import Task  # noqa: E402
-from remote_job import durable, speed  # noqa: E402
-from remote_job.spec import DatasetRef, TrainingSpec, Weights  # noqa: E402
+from gpu_offload.dataset import sample  # noqa: E402
+from gpu_offload.dataset.task import Task  # noqa: E402
+from gpu_offload.remote_job import durable, speed  # noqa: E402
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights  # noqa: E402
 
 SWITCHES = [name for name in speed.CHOICES if name != "trial"]
 """A trial could turn off what is to be compared."""
@@ -108,7 +108,7 @@ def train(
                 output=str(folder / "out"),
             )
             (folder / "spec.json").write_text(spec.model_dump_json())
-            command = [sys.executable, "-m", "remote_job", str(folder / "spec.json")]
+            command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(folder / "spec.json")]
             results = folder / "out" / "work" / "train" / "results.csv"
         done = subprocess.run(
             command,

@@ -5,7 +5,7 @@
     python benchmarks/training_speed.py --report                 # table and plot of what was measured before
 
 Three arms, in turns, each a process of its own as a user starts it: `plain` (`yolo train`), `plain, all threads`
-(the same with every core given to torch) and `ours` (`python -m remote_job SPEC.json`). Measured are epochs only,
+(the same with every core given to torch) and `ours` (`python -m gpu_offload.remote_job SPEC.json`). Measured are epochs only,
 training and validation, from Ultralytics' own results.csv: the time column counts from after the start-up. The
 first epoch warms up and is dropped; the median of the rest counts. Start-up (the process's wall time before
 the first epoch, and after the last) and peak memory stand beside it. Mosaic stays on, as it is in all but the last ten
@@ -35,13 +35,13 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from dataset import sample  # noqa: E402
-from dataset.fingerprint import fingerprint  # noqa: E402
-from dataset.snapshot import read_snapshot  # noqa: E402
-from dataset.task import Task  # noqa: E402
-from dataset.tree import materialise  # noqa: E402
-from remote_job import capacity, durable, machine  # noqa: E402
-from remote_job.spec import DatasetRef, TrainingSpec  # noqa: E402
+from gpu_offload.dataset import sample  # noqa: E402
+from gpu_offload.dataset.fingerprint import fingerprint  # noqa: E402
+from gpu_offload.dataset.snapshot import read_snapshot  # noqa: E402
+from gpu_offload.dataset.task import Task  # noqa: E402
+from gpu_offload.dataset.tree import materialise  # noqa: E402
+from gpu_offload.remote_job import capacity, durable, machine  # noqa: E402
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec  # noqa: E402
 
 ARMS = ("plain", "plain, all threads", "ours")
 SUFFIX = {"detect": "", "segment": "-seg", "classify": "-cls"}
@@ -177,7 +177,7 @@ def measure(
                 output=str(folder / "out"),
             )
             (folder / "spec.json").write_text(spec.model_dump_json())
-            command = [sys.executable, "-m", "remote_job", str(folder / "spec.json")]
+            command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(folder / "spec.json")]
             variables = environment(folder)
             results = folder / "out" / "work" / "train" / "results.csv"
         else:

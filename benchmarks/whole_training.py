@@ -77,7 +77,7 @@ def main():
         folder = Path(scratch)
         classes = options.classes.split(",")
         if options.data is None:
-            from dataset.sample import CLASSES, generate
+            from gpu_offload.dataset.sample import CLASSES, generate
 
             generate(folder / "raw")
             classes = list(CLASSES)
@@ -119,8 +119,8 @@ def main():
 
 
 def training_tree(folder, classes):
-    from dataset.snapshot import read_snapshot
-    from dataset.tree import materialise
+    from gpu_offload.dataset.snapshot import read_snapshot
+    from gpu_offload.dataset.tree import materialise
 
     tree = materialise(read_snapshot(folder / "raw", classes=classes), folder / "tree")
     names = "\n".join(f"  {i}: {name}" for i, name in enumerate(classes))

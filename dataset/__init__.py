@@ -7,16 +7,16 @@ The public names are loaded when they are first used, so that `import dataset` c
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dataset.archive import CorruptArchiveError, pack, unpack
-    from dataset.change import NotARepositoryError, UnknownRevisionError, changed_since
-    from dataset.finding import DatasetError, Finding
-    from dataset.layout import Layout
-    from dataset.sample import generate
-    from dataset.snapshot import Sample, Snapshot, read_snapshot
-    from dataset.split import SplitRule, assign
-    from dataset.task import Task
-    from dataset.tree import materialise
-    from dataset.tree_info import TreeInfo, read_tree
+    from gpu_offload.dataset.archive import CorruptArchiveError, pack, unpack
+    from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError, changed_since
+    from gpu_offload.dataset.finding import DatasetError, Finding
+    from gpu_offload.dataset.layout import Layout
+    from gpu_offload.dataset.sample import generate
+    from gpu_offload.dataset.snapshot import Sample, Snapshot, read_snapshot
+    from gpu_offload.dataset.split import SplitRule, assign
+    from gpu_offload.dataset.task import Task
+    from gpu_offload.dataset.tree import materialise
+    from gpu_offload.dataset.tree_info import TreeInfo, read_tree
 
 __all__ = [
     "CorruptArchiveError",
@@ -68,4 +68,4 @@ def __getattr__(name: str) -> Any:
 
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"dataset.{_HOME[name]}"), name)
+    return getattr(import_module(f"gpu_offload.dataset.{_HOME[name]}"), name)

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Final
 
-from dataset.finding import DatasetError, error
-from dataset.tree import make_folders, replace_tree
-from dataset.tree_info import DESCRIPTION, TreeFile, TreeInfo, decode, read_tree
+from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.tree import make_folders, replace_tree
+from gpu_offload.dataset.tree_info import DESCRIPTION, TreeFile, TreeInfo, decode, read_tree
 
 MAX_DESCRIPTION: Final = 1 << 30
 MAX_BYTES: Final = 1 << 40

@@ -7,14 +7,14 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from dataset.finding import Finding, error, warning
-from dataset.label import unknown_classes
-from dataset.layout import Layout, Listing
-from dataset.task import Task
+from gpu_offload.dataset.finding import Finding, error, warning
+from gpu_offload.dataset.label import unknown_classes
+from gpu_offload.dataset.layout import Layout, Listing
+from gpu_offload.dataset.task import Task
 
 if TYPE_CHECKING:
-    from dataset.snapshot import Samples
-    from dataset.split import Split, SplitRule
+    from gpu_offload.dataset.snapshot import Samples
+    from gpu_offload.dataset.split import Split, SplitRule
 
 
 class Check:

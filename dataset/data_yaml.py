@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from dataset.finding import DatasetError, Finding, error, warning
+from gpu_offload.dataset.finding import DatasetError, Finding, error, warning
 
 MAX_BYTES: Final = 4 << 20
 MAX_CLASSES: Final = 100_000

@@ -11,9 +11,9 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from dataset.snapshot import Sample, Samples, Snapshot
-from dataset.split import Split, SplitRule
-from dataset.task import Task
+from gpu_offload.dataset.snapshot import Sample, Samples, Snapshot
+from gpu_offload.dataset.split import Split, SplitRule
+from gpu_offload.dataset.task import Task
 
 FORMAT = 1
 

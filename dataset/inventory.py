@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from dataset.finding import Finding, error
-from dataset.names import Names
-from dataset.stat_cache import CacheWriter, Entry, believable, read_cache, stat_of
+from gpu_offload.dataset.finding import Finding, error
+from gpu_offload.dataset.names import Names
+from gpu_offload.dataset.stat_cache import CacheWriter, Entry, believable, read_cache, stat_of
 
 _CHUNK: Final = 1024
 _WHOLE: Final = 4 << 20

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Final
 
-from dataset.finding import Finding, error, warning
+from gpu_offload.dataset.finding import Finding, error, warning
 
 TOLERANCE: Final = 0.01
 """How far a normalised coordinate may lie outside 0..1."""

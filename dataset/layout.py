@@ -6,13 +6,13 @@ from enum import StrEnum
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from dataset.data_yaml import read_data_yaml
-from dataset.finding import DatasetError, Finding, error, warning
-from dataset.image import SUFFIXES, suffix
-from dataset.label import MAX_BYTES
-from dataset.names import Names, hidden, walk
-from dataset.split import SPLITS, Split, SplitRule, assign
-from dataset.task import Task
+from gpu_offload.dataset.data_yaml import read_data_yaml
+from gpu_offload.dataset.finding import DatasetError, Finding, error, warning
+from gpu_offload.dataset.image import SUFFIXES, suffix
+from gpu_offload.dataset.label import MAX_BYTES
+from gpu_offload.dataset.names import Names, hidden, walk
+from gpu_offload.dataset.split import SPLITS, Split, SplitRule, assign
+from gpu_offload.dataset.task import Task
 
 YAML_NAMES: Final = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
 CLASSES_FILE: Final = "classes.txt"

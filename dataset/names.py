@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import overload
 
-from dataset.finding import Finding, error
-from dataset.image import SUFFIXES, suffix
+from gpu_offload.dataset.finding import Finding, error
+from gpu_offload.dataset.image import SUFFIXES, suffix
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|[\ud800-\udfff]")
 

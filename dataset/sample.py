@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from dataset.task import Task
+from gpu_offload.dataset.task import Task
 
 CLASSES: Final = ("circle", "square", "triangle")
 KEYPOINT_SHAPE: Final = (3, 3)

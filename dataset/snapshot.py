@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import overload
 
-from dataset import consistency
-from dataset.data_yaml import class_name_problems
-from dataset.finding import DatasetError, Finding, error, ordered, warning
-from dataset.image import ImageError, check_image, natural
-from dataset.inventory import Facts, Inventory, Read, context_of, take_inventory
-from dataset.label import MAX_BYTES, check_label
-from dataset.layout import Layout, Listing, is_image, label_name, list_dataset
-from dataset.names import Names
-from dataset.split import SPLITS, Split, SplitRule
-from dataset.task import Task
+from gpu_offload.dataset import consistency
+from gpu_offload.dataset.data_yaml import class_name_problems
+from gpu_offload.dataset.finding import DatasetError, Finding, error, ordered, warning
+from gpu_offload.dataset.image import ImageError, check_image, natural
+from gpu_offload.dataset.inventory import Facts, Inventory, Read, context_of, take_inventory
+from gpu_offload.dataset.label import MAX_BYTES, check_label
+from gpu_offload.dataset.layout import Layout, Listing, is_image, label_name, list_dataset
+from gpu_offload.dataset.names import Names
+from gpu_offload.dataset.split import SPLITS, Split, SplitRule
+from gpu_offload.dataset.task import Task
 
 CHECK_VERSION = 1
 """Raise it when a check of a file's content changes: what was found clean before is then looked at again."""

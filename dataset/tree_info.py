@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from dataset.finding import DatasetError, error
-from dataset.fingerprint import Line, fingerprint_of, portable
-from dataset.split import SPLITS, Split, SplitRule
-from dataset.task import Task
+from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.fingerprint import Line, fingerprint_of, portable
+from gpu_offload.dataset.split import SPLITS, Split, SplitRule
+from gpu_offload.dataset.task import Task
 
 DESCRIPTION: Final = "dataset.json"
 FORMAT: Final = 1

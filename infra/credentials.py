@@ -14,8 +14,8 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, DeferredRefreshableCredentials
 
-from infra.errors import CredentialsError, NoCredentialsError, aws_errors
-from infra.object_store import StoreCredentialsError
+from gpu_offload.infra.errors import CredentialsError, NoCredentialsError, aws_errors
+from gpu_offload.infra.object_store import StoreCredentialsError
 
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient

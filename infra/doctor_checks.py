@@ -16,12 +16,17 @@ from urllib.parse import unquote
 import boto3
 from botocore.config import Config
 
-from infra.ec2 import Ec2, LaunchRequest
-from infra.errors import CloudError, aws_errors
-from infra.image import Image
-from infra.network import Subnet
-from infra.object_store import ObjectChangedError, ObjectExistsError, ObjectStore, StoreError
-from infra.site import AUDIENCE, ISSUER
+from gpu_offload.infra.ec2 import Ec2, LaunchRequest
+from gpu_offload.infra.errors import CloudError, aws_errors
+from gpu_offload.infra.image import Image
+from gpu_offload.infra.network import Subnet
+from gpu_offload.infra.object_store import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectStore,
+    StoreError,
+)
+from gpu_offload.infra.site import AUDIENCE, ISSUER
 
 CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
 PROBE_GROUP_S = 900

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import botocore.exceptions as aws
 
-from infra.errors import CloudError, NotYetVisibleError, ServerFaultError, aws_errors
-from infra.network import (
+from gpu_offload.infra.errors import CloudError, NotYetVisibleError, ServerFaultError, aws_errors
+from gpu_offload.infra.network import (
     ATTEMPT_TAG,
     EXPIRES_TAG,
     RUN_TAG,

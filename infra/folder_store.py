@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from infra.object_store import (
+from gpu_offload.infra.object_store import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectInfo,

@@ -15,7 +15,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from infra.object_store import StoreDeniedError, StoreError, StoreUnreachableError, StoreUrlError
+from gpu_offload.infra.object_store import (
+    StoreDeniedError,
+    StoreError,
+    StoreUnreachableError,
+    StoreUrlError,
+)
 
 TIMEOUT_S = 120
 PAGE = 100

@@ -6,9 +6,9 @@ from datetime import datetime
 import boto3
 from botocore.config import Config
 
-from infra.credentials import open_session
-from infra.errors import DeniedError, InvalidRequestError, MissingError, aws_errors
-from infra.network import parse_time
+from gpu_offload.infra.credentials import open_session
+from gpu_offload.infra.errors import DeniedError, InvalidRequestError, MissingError, aws_errors
+from gpu_offload.infra.network import parse_time
 
 PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 """Deep Learning Base AMI: Ubuntu 22.04 with NVIDIA's open driver, which g4dn and newer need. AWS renews it often, so

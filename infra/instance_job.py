@@ -7,8 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from infra.host import CommandTimeoutError, ConnectionLostError, Host, HostError, HostUnreachableError
-from infra.instance_software import Instance
+from gpu_offload.infra.host import (
+    CommandTimeoutError,
+    ConnectionLostError,
+    Host,
+    HostError,
+    HostUnreachableError,
+)
+from gpu_offload.infra.instance_software import Instance
 
 SPOT_NOTICE = "http://169.254.169.254"
 """The metadata service, which gives notice of a reclaim two minutes ahead."""

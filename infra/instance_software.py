@@ -6,9 +6,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.host import Host, HostError
-from infra.instance import script
-from infra.own_wheel import Wheel
+from gpu_offload.infra.host import Host, HostError
+from gpu_offload.infra.instance import script
+from gpu_offload.infra.own_wheel import Wheel
 
 LOOK = r"""
 root=${GPU_OFFLOAD_ROOT:-}; root=${root%/}

@@ -5,8 +5,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.folder_store import FolderStore
-from infra.object_store import (
+from gpu_offload.infra.folder_store import FolderStore
+from gpu_offload.infra.object_store import (
     CorruptObjectError,
     ObjectInfo,
     ObjectMissingError,

@@ -10,7 +10,14 @@ from pathlib import Path
 from signal import SIGKILL
 from typing import IO
 
-from infra.host import CommandFailedError, CommandTimeoutError, Completed, HostError, Stream, shell_text
+from gpu_offload.infra.host import (
+    CommandFailedError,
+    CommandTimeoutError,
+    Completed,
+    HostError,
+    Stream,
+    shell_text,
+)
 
 CHUNK = 65_536
 

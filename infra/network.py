@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from infra.credentials import open_session
-from infra.errors import (
+from gpu_offload.infra.credentials import open_session
+from gpu_offload.infra.errors import (
     DeniedError,
     ExistsError,
     InvalidRequestError,

@@ -139,7 +139,7 @@ def open_store(
             f"store {url!r}: endpoint-url and region belong to an s3: store; leave them out, or write s3://BUCKET"
         )
     if parts.scheme == "file":
-        from infra.folder_store import FolderStore
+        from gpu_offload.infra.folder_store import FolderStore
 
         if parts.netloc not in {"", "localhost"}:
             raise StoreUrlError(f"store {url!r} names a host: write file:FOLDER or file:///FOLDER")
@@ -149,13 +149,13 @@ def open_store(
             raise StoreUrlError(f"store {url!r} names no folder: write, for example, file:.offload")
         return FolderStore((base or Path.cwd()) / path)
     if parts.scheme == "s3":
-        from infra.s3_store import S3Store
+        from gpu_offload.infra.s3_store import S3Store
 
         if not parts.netloc or parts.query or parts.fragment:
             raise StoreUrlError(f"store {url!r}: write s3://BUCKET or s3://BUCKET/PREFIX")
         return S3Store(parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, region=region)
     if parts.scheme in {"https", "http"}:
-        from infra.web_store import WebStore
+        from gpu_offload.infra.web_store import WebStore
 
         return WebStore(url)
     raise StoreUrlError(

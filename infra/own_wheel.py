@@ -45,12 +45,12 @@ def pack_wheel(release: str, root: Path | None = None) -> Wheel:
 
     Args:
         release: the version that the wheel says it has.
-        root: the folder that holds the packages; where this module was imported from by default.
+        root: the folder that holds the packages; by default the one that this module is in.
     """
     root = root or Path(__file__).parent.parent
     info = f"gpu_offload-{release}.dist-info"
     files = {
-        path.relative_to(root).as_posix(): path.read_bytes()
+        f"gpu_offload/{path.relative_to(root).as_posix()}": path.read_bytes()
         for package in PACKAGES
         for path in sorted((root / package).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts

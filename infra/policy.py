@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from infra.site import Site
+from gpu_offload.infra.site import Site
 
 VERSION = "2012-10-17"
 
@@ -64,15 +64,15 @@ def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
         site: What the stack is for.
         plain_public: The article's bucket policy, which shows everything in the bucket, instead of ours.
     """
-    from infra.policy_compute import janitor_compute, launcher_compute, scheduler_compute
-    from infra.policy_store import (
+    from gpu_offload.infra.policy_compute import janitor_compute, launcher_compute, scheduler_compute
+    from gpu_offload.infra.policy_store import (
         bucket_statements,
         janitor_store,
         launcher_store,
         publisher_store,
         trainer_store,
     )
-    from infra.policy_trust import (
+    from gpu_offload.infra.policy_trust import (
         own_role,
         trust_branch,
         trust_environment,

@@ -1,7 +1,7 @@
 """What the roles may do with instances and what belongs to them."""
 
-from infra.policy import Conditions, Statement
-from infra.site import Site
+from gpu_offload.infra.policy import Conditions, Statement
+from gpu_offload.infra.site import Site
 
 OURS: Conditions = {"Null": {"aws:ResourceTag/gpu-offload:run": "false"}}
 """It bears our tag. Nobody can put the tag on something that exists: see `TagAtBirth`."""

@@ -1,7 +1,7 @@
 """What the roles, the instance and the public may do with the store."""
 
-from infra.policy import Conditions, Statement
-from infra.site import Site
+from gpu_offload.infra.policy import Conditions, Statement
+from gpu_offload.infra.site import Site
 
 ONCE = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html"
 OBJECTS = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html"

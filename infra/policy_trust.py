@@ -1,7 +1,7 @@
 """Who may become which role."""
 
-from infra.policy import Statement
-from infra.site import AUDIENCE, ISSUER, Site
+from gpu_offload.infra.policy import Statement
+from gpu_offload.infra.site import AUDIENCE, ISSUER, Site
 
 OIDC = "https://docs.github.com/en/actions/how-tos/secure-your-work/security-harden-deployments/oidc-in-aws"
 SUBJECTS = "https://github.blog/changelog/2026-04-23-immutable-subject-claims-for-github-actions-oidc-tokens"

@@ -8,8 +8,8 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from infra.credentials import open_session
-from infra.errors import CloudError, MissingError, aws_errors
+from gpu_offload.infra.credentials import open_session
+from gpu_offload.infra.errors import CloudError, MissingError, aws_errors
 
 PRICING_REGION = "us-east-1"
 """The Pricing API has endpoints in few regions; this one knows the prices of all."""

@@ -4,7 +4,7 @@ import ipaddress
 import urllib.request
 from urllib.parse import urlsplit
 
-from infra.errors import EndpointError, InvalidRequestError
+from gpu_offload.infra.errors import EndpointError, InvalidRequestError
 
 CHECK_URL = "https://checkip.amazonaws.com"
 TIMEOUT_S = 10

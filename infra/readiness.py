@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from infra.host import Host, HostError, HostKeyMismatchError
-from infra.ssh_host import Address
-from infra.user_data import READY
+from gpu_offload.infra.host import Host, HostError, HostKeyMismatchError
+from gpu_offload.infra.ssh_host import Address
+from gpu_offload.infra.user_data import READY
 
 
 class Stage(StrEnum):

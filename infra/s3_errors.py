@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import botocore.exceptions as aws
 
-from infra.errors import CloudError
-from infra.object_store import (
+from gpu_offload.infra.errors import CloudError
+from gpu_offload.infra.object_store import (
     CorruptObjectError,
     ObjectMissingError,
     StoreCredentialsError,

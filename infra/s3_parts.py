@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import botocore.exceptions as aws
 
-from infra.object_store import CorruptObjectError
+from gpu_offload.infra.object_store import CorruptObjectError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client

@@ -16,8 +16,8 @@ import botocore
 import botocore.exceptions as aws
 from botocore.config import Config
 
-from infra.credentials import open_store_session
-from infra.object_store import (
+from gpu_offload.infra.credentials import open_store_session
+from gpu_offload.infra.object_store import (
     CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,
@@ -30,8 +30,8 @@ from infra.object_store import (
     sha256_of,
     write_verified,
 )
-from infra.s3_errors import UNREACHABLE, code_of, status_of, store_errors
-from infra.s3_parts import upload_parts
+from gpu_offload.infra.s3_errors import UNREACHABLE, code_of, status_of, store_errors
+from gpu_offload.infra.s3_parts import upload_parts
 
 if TYPE_CHECKING:
     import boto3

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from infra.credentials import open_session
-from infra.errors import ExistsError, MissingError, aws_errors
-from infra.network import parse_time
+from gpu_offload.infra.credentials import open_session
+from gpu_offload.infra.errors import ExistsError, MissingError, aws_errors
+from gpu_offload.infra.network import parse_time
 
 if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from infra.credentials import open_session
-from infra.errors import CloudError, DeniedError, MissingError, aws_errors
+from gpu_offload.infra.credentials import open_session
+from gpu_offload.infra.errors import CloudError, DeniedError, MissingError, aws_errors
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from infra.host import (
+from gpu_offload.infra.host import (
     CommandFailedError,
     CommandTimeoutError,
     Completed,
@@ -28,8 +28,8 @@ from infra.host import (
     Stream,
     shell_text,
 )
-from infra.ssh_key import ALGORITHM, ClientKey, PublicKey
-from infra.ssh_socket import CountedSocket, Traffic, notice_silent_cuts
+from gpu_offload.infra.ssh_key import ALGORITHM, ClientKey, PublicKey
+from gpu_offload.infra.ssh_socket import CountedSocket, Traffic, notice_silent_cuts
 
 if TYPE_CHECKING:
     import paramiko

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import boto3
 from botocore.config import Config
 
-from infra.credentials import open_session
-from infra.errors import CloudError, InvalidRequestError, ServerFaultError, aws_errors
-from infra.site import ISSUER
+from gpu_offload.infra.credentials import open_session
+from gpu_offload.infra.errors import CloudError, InvalidRequestError, ServerFaultError, aws_errors
+from gpu_offload.infra.site import ISSUER
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient

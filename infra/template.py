@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from infra.policy import Policy, policies
-from infra.site import AUDIENCE, ISSUER, Site
+from gpu_offload.infra.policy import Policy, policies
+from gpu_offload.infra.site import AUDIENCE, ISSUER, Site
 
 RUNS_DAYS = 30
 """Days after which a run's journal, checkpoints and staged result go."""

@@ -10,8 +10,8 @@ Modules: https://docs.cloud-init.io/en/latest/reference/modules.html
 import json
 from typing import Any
 
-from infra.instance import script
-from infra.ssh_key import HostKey, PublicKey
+from gpu_offload.infra.instance import script
+from gpu_offload.infra.ssh_key import HostKey, PublicKey
 
 LIMIT = 16_384
 """Bytes of user data that EC2 takes, before base64."""

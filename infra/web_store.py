@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import IO, NoReturn
 from urllib.parse import quote, urlsplit
 
-from infra.github_release import asset_name
-from infra.object_store import (
+from gpu_offload.infra.github_release import asset_name
+from gpu_offload.infra.object_store import (
     ObjectInfo,
     ObjectMissingError,
     StoreDeniedError,

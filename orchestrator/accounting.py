@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from infra.object_store import ObjectExistsError, ObjectMissingError, ObjectStore
-from orchestrator.cost import (
+from gpu_offload.infra.object_store import ObjectExistsError, ObjectMissingError, ObjectStore
+from gpu_offload.orchestrator.cost import (
     FOLDER,
     R2,
     S3,
@@ -23,10 +23,10 @@ from orchestrator.cost import (
     cpu_line,
     spent,
 )
-from orchestrator.journal import Journal
-from orchestrator.next_step import AttemptSeen, Seen
-from orchestrator.run import RunRecord, run_key
-from orchestrator.settings import StoreSettings
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.next_step import AttemptSeen, Seen
+from gpu_offload.orchestrator.run import RunRecord, run_key
+from gpu_offload.orchestrator.settings import StoreSettings
 
 COST = "cost.json"
 PUTS_A_MINUTE = 12
@@ -169,8 +169,8 @@ def _price_history(attempt: AttemptSeen, now: float) -> tuple[PriceStep, ...]:
     host, kind = attempt.host, attempt.record.offer.instance_type
     if host is None or kind is None or host.market != "spot":
         return ()
-    from infra.errors import CloudError
-    from infra.spot_market import SpotMarket
+    from gpu_offload.infra.errors import CloudError
+    from gpu_offload.infra.spot_market import SpotMarket
 
     start = datetime.fromtimestamp(host.launched_at, UTC)
     end = datetime.fromtimestamp(max(attempt.end.at if attempt.end else now, host.launched_at), UTC)

@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from infra.kept_folder import KeptFolder
-from infra.object_store import ObjectStore
-from orchestrator import registry
-from orchestrator.action_inputs import Inputs, InputsError
-from orchestrator.console import plain
-from orchestrator.github import Event, Runner
-from orchestrator.github_console import GitHubConsole
-from orchestrator.journal import Journal
-from orchestrator.settings import Settings, load_settings
-from orchestrator.summary import (
+from gpu_offload.infra.kept_folder import KeptFolder
+from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.action_inputs import Inputs, InputsError
+from gpu_offload.orchestrator.console import plain
+from gpu_offload.orchestrator.github import Event, Runner
+from gpu_offload.orchestrator.github_console import GitHubConsole
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.settings import Settings, load_settings
+from gpu_offload.orchestrator.summary import (
     Around,
     Before,
     clean_up_summary,
@@ -31,15 +31,15 @@ from orchestrator.summary import (
     tend_summary,
     trouble_summary,
 )
-from orchestrator.training_key import version_of
-from remote_job.spec import EXIT_RESUMABLE
+from gpu_offload.orchestrator.training_key import version_of
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from orchestrator.planning import Planned
-    from orchestrator.run import RunRecord
-    from orchestrator.training import TrainReport
+    from gpu_offload.orchestrator.planning import Planned
+    from gpu_offload.orchestrator.run import RunRecord
+    from gpu_offload.orchestrator.training import TrainReport
 
 EXIT_FAILED, EXIT_USAGE = 1, 2
 CLEAN_UP = "the workflow's clean-up"
@@ -85,10 +85,10 @@ class Step:
 
     def plan(self) -> int:
         """Show what would be done. Needs no credentials, and uses none."""
-        from orchestrator.planning import Planning
-        from orchestrator.public_reading import readable_store
-        from orchestrator.receipt import receipt_text
-        from orchestrator.workspace import Workspace
+        from gpu_offload.orchestrator.planning import Planning
+        from gpu_offload.orchestrator.public_reading import readable_store
+        from gpu_offload.orchestrator.receipt import receipt_text
+        from gpu_offload.orchestrator.workspace import Workspace
 
         store = readable_store(self.settings, self.console)
         if isinstance(store, KeptFolder) and self.event.is_private:
@@ -123,13 +123,13 @@ class Step:
 
     def train(self) -> int:
         """Train and publish, or carry on with what was begun; then tell of it, however it went."""
-        from orchestrator.cli.failure import CODES
-        from orchestrator.keeping import store_on_runner
-        from orchestrator.market import ec2_offers
-        from orchestrator.planning import Planning
-        from orchestrator.receipt import receipt_text
-        from orchestrator.training import Training, trained_text
-        from orchestrator.workspace import Workspace
+        from gpu_offload.orchestrator.cli.failure import CODES
+        from gpu_offload.orchestrator.keeping import store_on_runner
+        from gpu_offload.orchestrator.market import ec2_offers
+        from gpu_offload.orchestrator.planning import Planning
+        from gpu_offload.orchestrator.receipt import receipt_text
+        from gpu_offload.orchestrator.training import Training, trained_text
+        from gpu_offload.orchestrator.workspace import Workspace
 
         began = time.time()
         store, workspace = store_on_runner(self.settings, os.environ), Workspace.beside(self.settings.root)
@@ -156,8 +156,8 @@ class Step:
     def _tell(
         self, planned: "Planned", store: ObjectStore, done: "TrainReport", before: Before | None
     ) -> None:
-        from orchestrator.picturing import publish_pictures
-        from orchestrator.reporting import gather
+        from gpu_offload.orchestrator.picturing import publish_pictures
+        from gpu_offload.orchestrator.reporting import gather
 
         # A run that was over long ago may have left the journal: a skip does not need it.
         skipped = done.status == "already_trained"
@@ -198,8 +198,8 @@ class Step:
         self, planned: "Planned", store: ObjectStore, began: float, trouble: str, *, can_resume: bool
     ) -> None:
         """Tell of a run that ended without a model, or of there being none."""
-        from orchestrator.log_reading import read_log
-        from orchestrator.reporting import gather
+        from gpu_offload.orchestrator.log_reading import read_log
+        from gpu_offload.orchestrator.reporting import gather
 
         run = _latest(store, planned.training_key, began)
         self.runner.outputs(
@@ -228,7 +228,7 @@ class Step:
 
     def pack(self) -> int:
         """Pack what has to outlive this runner, if anything does, for a job that may write to the repository."""
-        from orchestrator.keeping import pack_for_keeping, store_on_runner
+        from gpu_offload.orchestrator.keeping import pack_for_keeping, store_on_runner
 
         if not self.inputs.training_key:
             raise InputsError("'pack' needs the input training-key")
@@ -250,9 +250,9 @@ class Step:
 
     def stop(self) -> int:
         """End what a training has rented, found by its key and by tag: whoever began it may be gone."""
-        from orchestrator import api
-        from orchestrator.stopping import stop_run
-        from orchestrator.training import is_rented
+        from gpu_offload.orchestrator import api
+        from gpu_offload.orchestrator.stopping import stop_run
+        from gpu_offload.orchestrator.training import is_rented
 
         store = api.store_of(self.settings)
         journal = Journal(store)
@@ -278,8 +278,8 @@ class Step:
 
     def tend(self) -> int:
         """Bring every open run as far as it goes, and end what belongs to none."""
-        from orchestrator import api
-        from orchestrator.tending import Tend
+        from gpu_offload.orchestrator import api
+        from gpu_offload.orchestrator.tending import Tend
 
         tended = Tend(self.settings, api.store_of(self.settings), self.console).tend()
         self.console.text(tended.text())
@@ -295,8 +295,8 @@ def keep(inputs: Inputs, event: Event, runner: Runner, console: GitHubConsole) -
     Raises:
         UntrustedEventError: a stranger may have caused it.
     """
-    from infra.github_release import GitHubRelease, asset_name, release_address
-    from orchestrator import keeping
+    from gpu_offload.infra.github_release import GitHubRelease, asset_name, release_address
+    from gpu_offload.orchestrator import keeping
 
     if not event.is_trusted:
         raise UntrustedEventError(f"'keep' does not run on {event.name}: it publishes")
@@ -340,7 +340,7 @@ def _flag(value: bool) -> Literal["true", "false"]:
 
 def main() -> int:
     """Run the step that the environment describes; return its exit code. Every failure becomes an annotation."""
-    from orchestrator.cli.failure import CODES
+    from gpu_offload.orchestrator.cli.failure import CODES
 
     console = GitHubConsole(sys.stdout)
     runner = Runner(os.environ)

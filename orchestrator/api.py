@@ -1,6 +1,6 @@
 """Everything a command does, as a Python call: a project can train from its own scripts.
 
-from orchestrator.api import load_settings, plan, train
+from gpu_offload.orchestrator.api import load_settings, plan, train
 
 settings = load_settings(Path("."), environment={})
 print(plan(settings).decision.why)
@@ -13,22 +13,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dataset.change import changed_since
-from dataset.finding import Finding
-from dataset.fingerprint import fingerprint as fingerprint_of
-from dataset.snapshot import Snapshot
-from infra.object_store import ObjectStore, open_store
-from orchestrator import registry
-from orchestrator.console import Console
-from orchestrator.quantity import human_bytes
-from orchestrator.settings import Settings, load_settings
-from orchestrator.snapshots import snapshot_of
-from orchestrator.workspace import Workspace
+from gpu_offload.dataset.change import changed_since
+from gpu_offload.dataset.finding import Finding
+from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
+from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.infra.object_store import ObjectStore, open_store
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.quantity import human_bytes
+from gpu_offload.orchestrator.settings import Settings, load_settings
+from gpu_offload.orchestrator.snapshots import snapshot_of
+from gpu_offload.orchestrator.workspace import Workspace
 
 if TYPE_CHECKING:
-    from orchestrator.offers import Offer
-    from orchestrator.plan import PlanReport
-    from orchestrator.training import TrainReport
+    from gpu_offload.orchestrator.offers import Offer
+    from gpu_offload.orchestrator.plan import PlanReport
+    from gpu_offload.orchestrator.training import TrainReport
 
 __all__ = [
     "Checked",
@@ -123,7 +123,7 @@ def plan(
     Raises:
         DatasetError, StoreError, PlanningError
     """
-    from orchestrator.planning import Planning
+    from gpu_offload.orchestrator.planning import Planning
 
     store = store_of(settings)
     console = console or Console()
@@ -134,7 +134,7 @@ def plan(
 
 
 def _offers(settings: Settings, console: Console) -> "tuple[Offer, ...] | None":
-    from orchestrator.market import ec2_offers
+    from gpu_offload.orchestrator.market import ec2_offers
 
     return ec2_offers(settings.ec2, console)
 
@@ -161,9 +161,9 @@ def train(
     Raises:
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
-    from orchestrator.planning import Planning
-    from orchestrator.receipt import receipt_text
-    from orchestrator.training import Training
+    from gpu_offload.orchestrator.planning import Planning
+    from gpu_offload.orchestrator.receipt import receipt_text
+    from gpu_offload.orchestrator.training import Training
 
     console = console or Console()
     store, workspace = store_of(settings), Workspace.beside(settings.root)

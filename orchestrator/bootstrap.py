@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from infra.policy import explained, policies
-from infra.site import ACCOUNT, PARTITION, Site
-from infra.stack import ChangeSet, Stacks
-from infra.template import template
-from orchestrator.console import Console
-from orchestrator.settings import Settings
+from gpu_offload.infra.policy import explained, policies
+from gpu_offload.infra.site import ACCOUNT, PARTITION, Site
+from gpu_offload.infra.stack import ChangeSet, Stacks
+from gpu_offload.infra.template import template
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.settings import Settings
 
 VARIABLES = {
     "OFFLOAD_LAUNCHER_ROLE": "LauncherRoleArn",

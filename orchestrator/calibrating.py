@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from orchestrator.console import Console, plain
-from orchestrator.workspace import Workspace
-from remote_job.isolation import cores
-from remote_job.machine import processor
-from remote_job.result import Calibration
-from remote_job.spec import TrainingSpec
+from gpu_offload.orchestrator.console import Console, plain
+from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.remote_job.isolation import cores
+from gpu_offload.remote_job.machine import processor
+from gpu_offload.remote_job.result import Calibration
+from gpu_offload.remote_job.spec import TrainingSpec
 
 TIME_LIMIT_S = 600
 
@@ -56,7 +56,7 @@ def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Conso
     folder.mkdir(exist_ok=True)
     path = folder / "spec.json"
     path.write_text(spec.model_copy(update={"output": str(folder)}).model_dump_json())
-    command = [sys.executable, "-m", "remote_job", "--calibrate", str(path)]
+    command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", "--calibrate", str(path)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
     except subprocess.TimeoutExpired:

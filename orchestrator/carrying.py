@@ -2,15 +2,15 @@
 
 from collections.abc import Callable
 
-from infra.object_store import ObjectStore
-from orchestrator.accounting import Accounting
-from orchestrator.console import Console
-from orchestrator.drive import Drive, Ending, InterruptedRunError
-from orchestrator.driver import Driver
-from orchestrator.journal import Journal
-from orchestrator.run import AttemptRecord, RunRecord
-from orchestrator.settings import Settings
-from remote_job.result import Heartbeat
+from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.orchestrator.accounting import Accounting
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.drive import Drive, Ending, InterruptedRunError
+from gpu_offload.orchestrator.driver import Driver
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.run import AttemptRecord, RunRecord
+from gpu_offload.orchestrator.settings import Settings
+from gpu_offload.remote_job.result import Heartbeat
 
 
 class NoCpu:
@@ -33,7 +33,7 @@ def drive_of(
     journal, driver = Journal(store), driver or Driver()
     cloud = None
     if any(candidate.offer.where == "ec2" for candidate in run.candidates):
-        from orchestrator.renting import rented_training
+        from gpu_offload.orchestrator.renting import rented_training
 
         cloud = rented_training(settings, journal, console, renew=lambda: driver.claim(store, run.id))
     accounting = Accounting(store, settings.store)

@@ -4,7 +4,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
-from orchestrator.report import Span
+from gpu_offload.orchestrator.report import Span
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 PHASES = {"request": "#9ca3af", "set-up": "#d97706", "training": "#059669", "ending": "#2563eb"}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset.task import Task
-from orchestrator.dataset_search import Candidate, find_candidates
-from orchestrator.settings import Fault, SettingsError
-from orchestrator.settings_file import FILE_NAME, find_file
-from orchestrator.settings_sections import Section, Sections
-from orchestrator.settings_toml import toml_value
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.dataset_search import Candidate, find_candidates
+from gpu_offload.orchestrator.settings import Fault, SettingsError
+from gpu_offload.orchestrator.settings_file import FILE_NAME, find_file
+from gpu_offload.orchestrator.settings_sections import Section, Sections
+from gpu_offload.orchestrator.settings_toml import toml_value
 
 WIDTH = 100
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Literal, TextIO
 
-from remote_job.result import ProgressEvent
+from gpu_offload.remote_job.result import ProgressEvent
 
 Kind = Literal["stage", "note", "detail", "warning", "error"]
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_HALF_UP, Decimal
 from typing import Any, Literal
 
-from orchestrator.interval import Interval
-from orchestrator.offers import Offer
-from orchestrator.quantity import human_duration, human_money
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import Offer
+from gpu_offload.orchestrator.quantity import human_duration, human_money
 
 MICRO = Decimal("0.000001")
 LEAST_BILLED_S = 60

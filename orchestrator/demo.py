@@ -6,11 +6,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from dataset.sample import generate
-from orchestrator import api
-from orchestrator.console import Console
-from orchestrator.settings import DatasetSettings, Settings, StoreSettings, TrainingSettings
-from orchestrator.training import TrainReport, trained_text
+from gpu_offload.dataset.sample import generate
+from gpu_offload.orchestrator import api
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.settings import DatasetSettings, Settings, StoreSettings, TrainingSettings
+from gpu_offload.orchestrator.training import TrainReport, trained_text
 
 CLASSES = ("circle", "square", "triangle")
 QUICK = {"plots": False, "mosaic": 0.0, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1.0}
@@ -65,7 +65,15 @@ def run_demo(folder: Path, console: Console, say: Callable[[str], object]) -> Tr
 def _predict(settings: Settings, model: Path, picture: Path) -> str:
     validation = [s.image for s in api.snapshot(settings).samples if s.split == "val"][:PICTURES]
     images = [str(settings.dataset_path / image) for image in validation]
-    command = [sys.executable, "-m", "remote_job.prediction", str(model), str(picture), *images]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "gpu_offload.remote_job.prediction",
+        str(model),
+        str(picture),
+        *images,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise DemoError(f"no predictions could be drawn: {done.stderr.strip().splitlines()[-1:]}")

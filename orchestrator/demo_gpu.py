@@ -6,20 +6,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from dataset.sample import generate
-from infra.simulator.cloud import BUCKET, SimulatedCloud
-from orchestrator import api
-from orchestrator.console import Console
-from orchestrator.demo import CLASSES, QUICK, DemoError
-from orchestrator.reporting import gather, render
-from orchestrator.settings import (
+from gpu_offload.dataset.sample import generate
+from gpu_offload.infra.simulator.cloud import BUCKET, SimulatedCloud
+from gpu_offload.orchestrator import api
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.demo import CLASSES, QUICK, DemoError
+from gpu_offload.orchestrator.reporting import gather, render
+from gpu_offload.orchestrator.settings import (
     DatasetSettings,
     Ec2Settings,
     Settings,
     StoreSettings,
     TrainingSettings,
 )
-from orchestrator.training import TrainReport, trained_text
+from gpu_offload.orchestrator.training import TrainReport, trained_text
 
 
 def gpu_demo_settings(folder: Path) -> Settings:

@@ -4,15 +4,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from dataset.finding import DatasetError
-from infra.object_store import StoreError, StoreReadOnlyError, open_store
-from orchestrator.account_checks import account_checks, not_needed
-from orchestrator.examination import Check, Examination
-from orchestrator.github_repository import repository_of
-from orchestrator.quantity import human_bytes
-from orchestrator.settings import Settings, SettingsError
-from orchestrator.snapshots import snapshot_of
-from orchestrator.workspace import Workspace
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.infra.object_store import StoreError, StoreReadOnlyError, open_store
+from gpu_offload.orchestrator.account_checks import account_checks, not_needed
+from gpu_offload.orchestrator.examination import Check, Examination
+from gpu_offload.orchestrator.github_repository import repository_of
+from gpu_offload.orchestrator.quantity import human_bytes
+from gpu_offload.orchestrator.settings import Settings, SettingsError
+from gpu_offload.orchestrator.snapshots import snapshot_of
+from gpu_offload.orchestrator.workspace import Workspace
 
 
 def examine(
@@ -113,7 +113,7 @@ def _repository(repository: str | None) -> Check:
 
 
 def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Check]:
-    from infra.doctor_checks import anonymous, first_published, probe_store
+    from gpu_offload.infra.doctor_checks import anonymous, first_published, probe_store
 
     url = settings.store_url
     try:

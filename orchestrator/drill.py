@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.errors import CloudError
-from infra.object_store import StoreError
-from orchestrator.drill_faults import FAULTS, Fault
-from orchestrator.drill_stage import HIDDEN, DrillError, Stage
-from orchestrator.journal import JournalError
+from gpu_offload.infra.errors import CloudError
+from gpu_offload.infra.object_store import StoreError
+from gpu_offload.orchestrator.drill_faults import FAULTS, Fault
+from gpu_offload.orchestrator.drill_stage import HIDDEN, DrillError, Stage
+from gpu_offload.orchestrator.journal import JournalError
 
 MOST_REPEATED = 1
 """An interrupted training loses at most the epoch it was in."""
@@ -135,7 +135,16 @@ class Children:
         """Run one fault in a process of its own. Raises DrillError where that does not report."""
         if self._ended:
             raise DrillError("ended by hand")
-        command = [sys.executable, "-m", "orchestrator.cli", "drill", "--only", fault.name, "--json"]
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "gpu_offload.orchestrator.cli",
+            "drill",
+            "--only",
+            fault.name,
+            "--json",
+        ]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:
@@ -157,7 +166,7 @@ class Children:
 
 
 def _survive(fault: Fault) -> Survived:
-    from infra.simulator.cloud import SimulatedCloud
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
     with _own_environment(), SimulatedCloud() as cloud, Stage(fault.name, cloud, fault.pace) as stage:
         return outcome_of(fault, stage)
@@ -189,7 +198,7 @@ def outcome_of(fault: Fault, stage: Stage) -> Survived:
 @contextmanager
 def _own_environment() -> Iterator[None]:
     """Let this process, which watches, use the simulated cloud's key, and no settings of the user's."""
-    from infra.simulator.cloud import ACCESS_KEY, SECRET_KEY
+    from gpu_offload.infra.simulator.cloud import ACCESS_KEY, SECRET_KEY
 
     wanted = {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,

@@ -9,23 +9,23 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Self, cast
 
-from infra.ec2 import Ec2, Instance
-from infra.object_store import open_store
-from infra.schedule import Schedules
-from infra.simulator.behaviour import Event, Leftovers
-from orchestrator.drill import DrillReport, Survived, outcome_of
-from orchestrator.drill_faults import FAULTS, Fault, Recovery
-from orchestrator.drill_stage import TRAINING, DrillError, Pace, Stage
-from orchestrator.journal import Journal
-from orchestrator.offers import TABLE
-from orchestrator.renting import check_renting
-from orchestrator.reporting import events_of
-from orchestrator.run import RunRecord
-from orchestrator.settings import Settings
-from orchestrator.stray import store_mark
+from gpu_offload.infra.ec2 import Ec2, Instance
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.schedule import Schedules
+from gpu_offload.infra.simulator.behaviour import Event, Leftovers
+from gpu_offload.orchestrator.drill import DrillReport, Survived, outcome_of
+from gpu_offload.orchestrator.drill_faults import FAULTS, Fault, Recovery
+from gpu_offload.orchestrator.drill_stage import TRAINING, DrillError, Pace, Stage
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.offers import TABLE
+from gpu_offload.orchestrator.renting import check_renting
+from gpu_offload.orchestrator.reporting import events_of
+from gpu_offload.orchestrator.run import RunRecord
+from gpu_offload.orchestrator.settings import Settings
+from gpu_offload.orchestrator.stray import store_mark
 
 if TYPE_CHECKING:
-    from infra.simulator.cloud import SimulatedCloud
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
 LOOK_S = 1.0
 """Between two questions to EC2, which does not like to be asked more often."""

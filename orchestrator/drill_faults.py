@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from orchestrator.drill_stage import Command, DrillError, Pace, Stage
+from gpu_offload.orchestrator.drill_stage import Command, DrillError, Pace, Stage
 
 RESUMABLE = 75
 

@@ -16,15 +16,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from dataset.sample import generate
-from infra.object_store import ObjectStore, StoreError, open_store
-from orchestrator import registry
-from orchestrator.journal import Journal
-from orchestrator.reporting import events_of
-from orchestrator.run import RunRecord
+from gpu_offload.dataset.sample import generate
+from gpu_offload.infra.object_store import ObjectStore, StoreError, open_store
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.reporting import events_of
+from gpu_offload.orchestrator.run import RunRecord
 
 if TYPE_CHECKING:
-    from infra.simulator.cloud import SimulatedCloud
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ TRAINING = '''\
 
 import time
 
-from remote_job.entrypoint import Trained
+from gpu_offload.remote_job.entrypoint import Trained
 
 TRACE = {trace!r}
 PACE = {pace!r}
@@ -107,7 +107,7 @@ class Command:
     def __init__(self, arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> None:
         self.lines: list[tuple[float, str]] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", *arguments],
+            [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, assert_never
 
-from infra.object_store import (
+from gpu_offload.infra.object_store import (
     CorruptObjectError,
     ObjectMissingError,
     ObjectStore,
@@ -17,13 +17,13 @@ from infra.object_store import (
     StoreError,
     StoreUnreachableError,
 )
-from orchestrator import registry
-from orchestrator.console import Console
-from orchestrator.driver import Driver
-from orchestrator.ending_signals import EndingSignal, ending_signals
-from orchestrator.journal import Journal, JournalError
-from orchestrator.ladder import goes_to_its_limit, overrun
-from orchestrator.next_step import (
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.driver import Driver
+from gpu_offload.orchestrator.ending_signals import EndingSignal, ending_signals
+from gpu_offload.orchestrator.journal import Journal, JournalError
+from gpu_offload.orchestrator.ladder import goes_to_its_limit, overrun
+from gpu_offload.orchestrator.next_step import (
     MOST_PATIENT_S,
     AttemptSeen,
     CleanUp,
@@ -43,7 +43,7 @@ from orchestrator.next_step import (
     Wait,
     next_step,
 )
-from orchestrator.run import (
+from gpu_offload.orchestrator.run import (
     AttemptEnd,
     AttemptRecord,
     Collected,
@@ -53,8 +53,8 @@ from orchestrator.run import (
     OutcomeStatus,
     RunRecord,
 )
-from orchestrator.timing import record_timing
-from remote_job.result import Heartbeat, TrainingResult
+from gpu_offload.orchestrator.timing import record_timing
+from gpu_offload.remote_job.result import Heartbeat, TrainingResult
 
 T = TypeVar("T")
 

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from infra.object_store import (
+from gpu_offload.infra.object_store import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
     ObjectStore,
 )
-from orchestrator.run import DriverLease, run_key
+from gpu_offload.orchestrator.run import DriverLease, run_key
 
 LEASE_S = 150.0
 """A driver that has not renewed for this long is taken for dead, unless its process can be looked at."""

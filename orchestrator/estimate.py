@@ -17,15 +17,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from dataset.task import Task
-from orchestrator.interval import Interval
-from orchestrator.offers import Gpu
-from orchestrator.posterior import HistoryKey, Kind, Prediction, Ratio, matching, predict
-from orchestrator.quantity import human_duration
-from orchestrator.workload import Workload, workload
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import Gpu
+from gpu_offload.orchestrator.posterior import HistoryKey, Kind, Prediction, Ratio, matching, predict
+from gpu_offload.orchestrator.quantity import human_duration
+from gpu_offload.orchestrator.workload import Workload, workload
 
 if TYPE_CHECKING:  # it loads pydantic, and planning alone has no use for that
-    from remote_job.result import Calibration
+    from gpu_offload.remote_job.result import Calibration
 
 __all__ = [
     "Estimate",

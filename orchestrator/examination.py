@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from orchestrator.console import plain
+from gpu_offload.orchestrator.console import plain
 
 State = Literal["green", "yellow", "red", "grey"]
 """Fine; worth knowing; a run would fail; not needed here."""

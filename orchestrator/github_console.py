@@ -6,9 +6,9 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
-from orchestrator.console import Console, Kind, plain
-from orchestrator.github import command
-from remote_job.result import ProgressEvent
+from gpu_offload.orchestrator.console import Console, Kind, plain
+from gpu_offload.orchestrator.github import command
+from gpu_offload.remote_job.result import ProgressEvent
 
 MOST_ANNOTATIONS = 8
 """A step shows ten annotations of a kind; the rest of the warnings are plain lines."""

@@ -8,10 +8,15 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from infra.host import CommandTimeoutError, ConnectionLostError, HostError, HostUnreachableError
-from infra.instance_job import SPOT_NOTICE, InstanceJob, JobOptions, JobState, Look
-from infra.instance_software import Instance, Software, look, set_up
-from infra.readiness import (
+from gpu_offload.infra.host import (
+    CommandTimeoutError,
+    ConnectionLostError,
+    HostError,
+    HostUnreachableError,
+)
+from gpu_offload.infra.instance_job import SPOT_NOTICE, InstanceJob, JobOptions, JobState, Look
+from gpu_offload.infra.instance_software import Instance, Software, look, set_up
+from gpu_offload.infra.readiness import (
     Broken,
     Passed,
     Pending,
@@ -24,12 +29,12 @@ from infra.readiness import (
     check_driver,
     check_ssh,
 )
-from infra.ssh_host import SshHost
-from orchestrator.console import Console
-from orchestrator.run import AttemptRecord, EndReason, RunRecord
-from orchestrator.staging import weights_key
-from remote_job.result import ProgressEvent
-from remote_job.spec import DatasetRef, StoreRef, TrainingSpec
+from gpu_offload.infra.ssh_host import SshHost
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.run import AttemptRecord, EndReason, RunRecord
+from gpu_offload.orchestrator.staging import weights_key
+from gpu_offload.remote_job.result import ProgressEvent
+from gpu_offload.remote_job.spec import DatasetRef, StoreRef, TrainingSpec
 
 LOST = (HostUnreachableError, ConnectionLostError, CommandTimeoutError)
 """The line is cut or the machine hangs: the training may well go on."""

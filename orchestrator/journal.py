@@ -9,9 +9,9 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from infra.object_store import ObjectExistsError, ObjectMissingError, ObjectStore
-from orchestrator.next_step import AttemptSeen
-from orchestrator.run import (
+from gpu_offload.infra.object_store import ObjectExistsError, ObjectMissingError, ObjectStore
+from gpu_offload.orchestrator.next_step import AttemptSeen
+from gpu_offload.orchestrator.run import (
     RUN_KEY_LENGTH,
     RUN_PREFIX,
     AttemptEnd,
@@ -24,8 +24,8 @@ from orchestrator.run import (
     run_id,
     run_key,
 )
-from remote_job.result import CheckpointManifest, Heartbeat, TrainingResult
-from remote_job.wire import Wire
+from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, TrainingResult
+from gpu_offload.remote_job.wire import Wire
 
 T = TypeVar("T", bound=Wire)
 

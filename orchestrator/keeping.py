@@ -13,15 +13,21 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from infra.github_release import GitHubRelease, asset_name, release_address
-from infra.kept_folder import KeptFolder, pack, unfinished_key
-from infra.object_store import CorruptObjectError, ObjectMissingError, ObjectStore, open_store, sha256_of
-from orchestrator import registry
-from orchestrator.journal import Journal
-from orchestrator.run import RUN_KEY_LENGTH, RUN_PREFIX
-from orchestrator.settings import Settings
-from orchestrator.training_key import version_of
-from remote_job.wire import Wire
+from gpu_offload.infra.github_release import GitHubRelease, asset_name, release_address
+from gpu_offload.infra.kept_folder import KeptFolder, pack, unfinished_key
+from gpu_offload.infra.object_store import (
+    CorruptObjectError,
+    ObjectMissingError,
+    ObjectStore,
+    open_store,
+    sha256_of,
+)
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.run import RUN_KEY_LENGTH, RUN_PREFIX
+from gpu_offload.orchestrator.settings import Settings
+from gpu_offload.orchestrator.training_key import version_of
+from gpu_offload.remote_job.wire import Wire
 
 T = TypeVar("T", bound=Wire)
 
@@ -50,7 +56,7 @@ def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
 
 def store_on_runner(settings: Settings, environment: Mapping[str, str]) -> ObjectStore:
     """Return the configured store; a folder that will be thrown away reads from where it is kept."""
-    from orchestrator.api import store_of
+    from gpu_offload.orchestrator.api import store_of
 
     address = kept_at(settings, environment)
     if address is None:

@@ -7,13 +7,13 @@ is judged by them instead of by its estimate.
 
 from collections.abc import Iterator
 
-from orchestrator.estimate import Estimate, correct_running
-from orchestrator.interval import Interval
-from orchestrator.market_choice import Position, choose_market
-from orchestrator.offers import Market, Offer
-from orchestrator.quantity import human_duration
-from orchestrator.run import AttemptEnd, Candidate, RunRecord
-from orchestrator.seen import AttemptSeen, Seen
+from gpu_offload.orchestrator.estimate import Estimate, correct_running
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.market_choice import Position, choose_market
+from gpu_offload.orchestrator.offers import Market, Offer
+from gpu_offload.orchestrator.quantity import human_duration
+from gpu_offload.orchestrator.run import AttemptEnd, Candidate, RunRecord
+from gpu_offload.orchestrator.seen import AttemptSeen, Seen
 
 REFUSAL_LASTS_S = 1200.0
 """Capacity comes back; a refused offer is asked again after this."""

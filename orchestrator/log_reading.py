@@ -3,10 +3,10 @@
 import time
 from collections.abc import Callable, Iterator
 
-from infra.object_store import ObjectMissingError, ObjectStore
-from orchestrator.console import plain
-from orchestrator.journal import Journal
-from orchestrator.run import run_key
+from gpu_offload.infra.object_store import ObjectMissingError, ObjectStore
+from gpu_offload.orchestrator.console import plain
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.run import run_key
 
 POLL_S = 5.0
 

@@ -14,7 +14,7 @@ See docs/deadline.md for where the two numbers come from and what the rule is wo
 
 from dataclasses import dataclass
 
-from orchestrator.offers import Market
+from gpu_offload.orchestrator.offers import Market
 
 CHANGES_PER_HOUR = 0.55
 """For how many changes of machine slack is kept; spot capacity comes or goes 0.4 times an hour in the mean."""

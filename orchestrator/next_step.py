@@ -6,7 +6,7 @@ ask this one question, over and over, until the answer is Done.
 
 from dataclasses import dataclass
 
-from orchestrator.ladder import (
+from gpu_offload.orchestrator.ladder import (
     fits,
     fitting,
     fresh_refusals,
@@ -15,9 +15,16 @@ from orchestrator.ladder import (
     overrun,
     waiting_for_spot,
 )
-from orchestrator.offers import Offer
-from orchestrator.run import AttemptEnd, EndReason, HostRecord, Outcome, OutcomeStatus, RunRecord
-from orchestrator.seen import AttemptSeen, InstanceSeen, InstanceState, Seen
+from gpu_offload.orchestrator.offers import Offer
+from gpu_offload.orchestrator.run import (
+    AttemptEnd,
+    EndReason,
+    HostRecord,
+    Outcome,
+    OutcomeStatus,
+    RunRecord,
+)
+from gpu_offload.orchestrator.seen import AttemptSeen, InstanceSeen, InstanceState, Seen
 
 __all__ = [
     "MOST_PATIENT_S",

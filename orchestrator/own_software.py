@@ -6,11 +6,11 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
-import infra.instance
-from infra.instance_software import Software
-from infra.own_wheel import pack_wheel
+from gpu_offload.infra import instance
+from gpu_offload.infra.instance_software import Software
+from gpu_offload.infra.own_wheel import pack_wheel
 
-LOCK = Path(infra.instance.__file__).parent / "requirements.txt"
+LOCK = Path(instance.__file__).parent / "requirements.txt"
 
 
 class LockMissingError(Exception):

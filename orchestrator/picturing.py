@@ -6,12 +6,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from infra.object_store import ObjectStore, StoreError, open_store
-from orchestrator import registry
-from orchestrator.console import Console
-from orchestrator.planning import Planned
-from orchestrator.public_reading import public_address
-from orchestrator.settings import Settings
+from gpu_offload.infra.object_store import ObjectStore, StoreError, open_store
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.planning import Planned
+from gpu_offload.orchestrator.public_reading import public_address
+from gpu_offload.orchestrator.settings import Settings
 
 NAME = "predictions.png"
 PICTURES = 8
@@ -31,7 +31,14 @@ def publish_pictures(planned: Planned, store: ObjectStore, version: str, console
         model, picture = Path(scratch) / "model.pt", Path(scratch) / NAME
         try:
             registry.pull(store, version, model)
-            command = [sys.executable, "-m", "remote_job.prediction", str(model), str(picture)]
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "gpu_offload.remote_job.prediction",
+                str(model),
+                str(picture),
+            ]
             command += [str(planned.settings.dataset_path / image) for image in images]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
             key = registry.model_key(version, NAME)

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from orchestrator.cost import expected_cost
-from orchestrator.estimate import Estimate
-from orchestrator.interval import Interval
-from orchestrator.offers import Market, Offer
-from orchestrator.quantity import human_duration, human_money
+from gpu_offload.orchestrator.cost import expected_cost
+from gpu_offload.orchestrator.estimate import Estimate
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import Market, Offer
+from gpu_offload.orchestrator.quantity import human_duration, human_money
 
 CI_LIMIT_S = 6 * 3600.0
 """A job on a runner that GitHub hosts ends after so long."""

@@ -7,31 +7,41 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dataset.fingerprint import fingerprint as fingerprint_of
-from dataset.snapshot import Snapshot
-from dataset.task import Task
-from dataset.tree import materialise
-from infra.object_store import ObjectStore
-from orchestrator import registry
-from orchestrator.calibrating import calibrate, calibration_key, can_calibrate, kept_calibration
-from orchestrator.console import Console
-from orchestrator.estimate import Estimate, estimate_cpu, estimate_cpu_prior, estimate_gpu_prior
-from orchestrator.interval import Interval
-from orchestrator.offers import TABLE, Offer, cpu_offer
-from orchestrator.plan import Decision, Limits, Option, PlanReport, decide, forced, judge
-from orchestrator.posterior import HistoryKey, Ratio, matching
-from orchestrator.run import Candidate, Prediction, Project, RunRecord
-from orchestrator.settings import Settings, is_weights
-from orchestrator.snapshots import snapshot_of
-from orchestrator.staging import describe_project, pack_project
-from orchestrator.timing import family_of, history, ultralytics_minor
-from orchestrator.training_key import TrainingInputs, training_key, version_of
-from orchestrator.workload import Workload, workload
-from orchestrator.workspace import Workspace
-from remote_job.isolation import cores
-from remote_job.machine import memory
-from remote_job.result import Calibration
-from remote_job.spec import DatasetRef, TrainingSpec, Weights
+from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
+from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import materialise
+from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.calibrating import (
+    calibrate,
+    calibration_key,
+    can_calibrate,
+    kept_calibration,
+)
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.estimate import (
+    Estimate,
+    estimate_cpu,
+    estimate_cpu_prior,
+    estimate_gpu_prior,
+)
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import TABLE, Offer, cpu_offer
+from gpu_offload.orchestrator.plan import Decision, Limits, Option, PlanReport, decide, forced, judge
+from gpu_offload.orchestrator.posterior import HistoryKey, Ratio, matching
+from gpu_offload.orchestrator.run import Candidate, Prediction, Project, RunRecord
+from gpu_offload.orchestrator.settings import Settings, is_weights
+from gpu_offload.orchestrator.snapshots import snapshot_of
+from gpu_offload.orchestrator.staging import describe_project, pack_project
+from gpu_offload.orchestrator.timing import family_of, history, ultralytics_minor
+from gpu_offload.orchestrator.training_key import TrainingInputs, training_key, version_of
+from gpu_offload.orchestrator.workload import Workload, workload
+from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.remote_job.isolation import cores
+from gpu_offload.remote_job.machine import memory
+from gpu_offload.remote_job.result import Calibration
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights
 
 GIB = 2**30
 SCRATCH = "scratch"
@@ -187,7 +197,7 @@ class Planning:
         """Whether a run on this CPU that turns out too slow shall, and can, go to an instance."""
         if self.settings.limits.on_overrun != "escalate":
             return False
-        from orchestrator.renting import may_rent
+        from gpu_offload.orchestrator.renting import may_rent
 
         return may_rent(self.settings)
 
@@ -207,7 +217,7 @@ class Planning:
         reference = training.model if training.init_from == SCRATCH else training.init_from
         if not is_weights(reference):
             return None
-        from remote_job.weights import resolve
+        from gpu_offload.remote_job.weights import resolve
 
         return resolve(reference, store=self.store, cache=self.workspace.weights)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from orchestrator.interval import Interval
+from gpu_offload.orchestrator.interval import Interval
 
 UPPER = 0.9
 """`high` is this quantile and `low` its mirror: the interval holds 80 %, one training in ten takes longer."""

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from infra.object_store import (
+from gpu_offload.infra.object_store import (
     ObjectInfo,
     ObjectMissingError,
     ObjectStore,
@@ -12,8 +12,8 @@ from infra.object_store import (
     StoreReadOnlyError,
     open_store,
 )
-from orchestrator.console import Console
-from orchestrator.settings import Settings
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.settings import Settings
 
 
 class PublicReading:
@@ -89,8 +89,8 @@ def public_address(settings: Settings, store: ObjectStore, key: str) -> str | No
 
 def readable_store(settings: Settings, console: Console) -> ObjectStore:
     """Return the store for a plan: a folder as it is, or as it is kept; anything else as the public sees it."""
-    from orchestrator.api import store_of
-    from orchestrator.keeping import store_on_runner
+    from gpu_offload.orchestrator.api import store_of
+    from gpu_offload.orchestrator.keeping import store_on_runner
 
     if settings.store_url.startswith("file:"):
         return store_on_runner(settings, os.environ)

@@ -6,14 +6,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from infra.ec2 import Ec2
-from infra.errors import CloudError, DeniedError, InUseError
-from infra.object_store import ObjectKeyError, ObjectStore, StoreError
-from infra.schedule import Schedules
-from orchestrator.console import Console
-from orchestrator.journal import Journal, JournalError
-from orchestrator.run import run_key
-from orchestrator.stray import Possession, RunLife, Stray, doomed
+from gpu_offload.infra.ec2 import Ec2
+from gpu_offload.infra.errors import CloudError, DeniedError, InUseError
+from gpu_offload.infra.object_store import ObjectKeyError, ObjectStore, StoreError
+from gpu_offload.infra.schedule import Schedules
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.journal import Journal, JournalError
+from gpu_offload.orchestrator.run import run_key
+from gpu_offload.orchestrator.stray import Possession, RunLife, Stray, doomed
 
 TERMINATION_S = 900.0
 """How long an instance may take to terminate before that is red: it takes a minute or two."""

@@ -4,8 +4,8 @@ import html
 import re
 from collections.abc import Sequence
 
-from orchestrator.plan import Option, PlanReport
-from orchestrator.quantity import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.plan import Option, PlanReport
+from gpu_offload.orchestrator.quantity import human_bytes, human_duration, human_money
 
 SHOWN = 10
 """Rows before the rest is summed up; what was chosen is always among them."""

@@ -15,7 +15,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from infra.object_store import (
+from gpu_offload.infra.object_store import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
@@ -23,10 +23,10 @@ from infra.object_store import (
     StoreDeniedError,
     StoreError,
 )
-from orchestrator.interval import Interval
-from orchestrator.run import RunRecord, run_key
-from remote_job.result import Artifact, TrainingResult
-from remote_job.wire import Wire
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.run import RunRecord, run_key
+from gpu_offload.remote_job.result import Artifact, TrainingResult
+from gpu_offload.remote_job.wire import Wire
 
 STABLE = "stable"
 INDEX_KEY = "index.json"

@@ -4,13 +4,13 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from infra.credentials import STORE_KEYS, is_elsewhere, store_keys
-from infra.user_data import SSH_USER
-from orchestrator.console import Console
-from orchestrator.journal import Journal
-from orchestrator.run_on_ec2 import RentedTraining
-from orchestrator.settings import Ec2Settings, Settings
-from orchestrator.staging import Staging
+from gpu_offload.infra.credentials import STORE_KEYS, is_elsewhere, store_keys
+from gpu_offload.infra.user_data import SSH_USER
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.run_on_ec2 import RentedTraining
+from gpu_offload.orchestrator.settings import Ec2Settings, Settings
+from gpu_offload.orchestrator.staging import Staging
 
 SIMULATOR = "GPU_OFFLOAD_SIMULATOR"
 """Set by the simulated cloud for what runs inside it, with the next two."""

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from orchestrator.cost import CPU_LABEL, Bill
-from orchestrator.next_step import AttemptSeen
-from orchestrator.quantity import human_duration, human_money
-from orchestrator.run import Outcome, RunRecord
-from remote_job.result import ProgressEvent, TrainingResult
+from gpu_offload.orchestrator.cost import CPU_LABEL, Bill
+from gpu_offload.orchestrator.next_step import AttemptSeen
+from gpu_offload.orchestrator.quantity import human_duration, human_money
+from gpu_offload.orchestrator.run import Outcome, RunRecord
+from gpu_offload.remote_job.result import ProgressEvent, TrainingResult
 
 SHOWN_CANDIDATES = 8
 Rows = list[tuple[str, ...]]

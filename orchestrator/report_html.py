@@ -4,8 +4,8 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
-from orchestrator.chart import curves_svg, timeline_svg
-from orchestrator.report import Report
+from gpu_offload.orchestrator.chart import curves_svg, timeline_svg
+from gpu_offload.orchestrator.report import Report
 
 STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#111827;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}

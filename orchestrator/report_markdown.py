@@ -4,8 +4,8 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from orchestrator.receipt import escape_markdown
-from orchestrator.report import Report, Rows
+from gpu_offload.orchestrator.receipt import escape_markdown
+from gpu_offload.orchestrator.report import Report, Rows
 
 LIMIT = 900_000
 """Characters: a job's summary holds 1 MiB a step, and what is over it is lost without a word."""

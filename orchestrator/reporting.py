@@ -6,15 +6,15 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from infra.object_store import ObjectMissingError, ObjectStore
-from orchestrator.accounting import Accounting, read_bill
-from orchestrator.journal import Journal, JournalError
-from orchestrator.report import Report
-from orchestrator.report_html import report_html
-from orchestrator.report_markdown import report_markdown
-from orchestrator.run import run_key
-from orchestrator.settings import StoreSettings
-from remote_job.result import ProgressEvent
+from gpu_offload.infra.object_store import ObjectMissingError, ObjectStore
+from gpu_offload.orchestrator.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.journal import Journal, JournalError
+from gpu_offload.orchestrator.report import Report
+from gpu_offload.orchestrator.report_html import report_html
+from gpu_offload.orchestrator.report_markdown import report_markdown
+from gpu_offload.orchestrator.run import run_key
+from gpu_offload.orchestrator.settings import StoreSettings
+from gpu_offload.remote_job.result import ProgressEvent
 
 Format = Literal["markdown", "json", "html"]
 

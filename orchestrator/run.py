@@ -16,10 +16,10 @@ from typing import Literal
 
 from pydantic import Field
 
-from orchestrator.interval import Interval
-from orchestrator.offers import Offer
-from remote_job.spec import TrainingSpec
-from remote_job.wire import Wire
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import Offer
+from gpu_offload.remote_job.spec import TrainingSpec
+from gpu_offload.remote_job.wire import Wire
 
 RUN_PREFIX = "runs/"
 RUN_KEY_LENGTH = 12

@@ -14,13 +14,13 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from infra.object_store import StoreError
-from orchestrator.console import Console, plain
-from orchestrator.drive import Ending, InterruptedRunError
-from orchestrator.driver import RENEW_S
-from orchestrator.run import AttemptRecord, RunRecord
-from remote_job.result import Heartbeat, ProgressEvent
-from remote_job.spec import EXIT_RESUMABLE, StoreRef, TrainingSpec
+from gpu_offload.infra.object_store import StoreError
+from gpu_offload.orchestrator.console import Console, plain
+from gpu_offload.orchestrator.drive import Ending, InterruptedRunError
+from gpu_offload.orchestrator.driver import RENEW_S
+from gpu_offload.orchestrator.run import AttemptRecord, RunRecord
+from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE, StoreRef, TrainingSpec
 
 LOG_TAIL_LINES = 15
 LOOK_S = 1.0
@@ -97,7 +97,7 @@ class LocalTraining:
     @contextmanager
     def _process(self, spec: Path) -> Iterator["_Process"]:
         """Run the training module; pass an ending signal on to it, and never leave it behind."""
-        command = [sys.executable, "-m", "remote_job", str(spec), "--parent-stdin"]
+        command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(spec), "--parent-stdin"]
         # A session of its own: a terminal's Ctrl-C would otherwise reach it twice, by the group and by us.
         with (
             _Process(

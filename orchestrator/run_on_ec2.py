@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from infra.ec2 import Ec2, Instance, LaunchRequest
-from infra.errors import (
+from gpu_offload.infra.ec2 import Ec2, Instance, LaunchRequest
+from gpu_offload.infra.errors import (
     CloudError,
     DeniedError,
     InUseError,
@@ -18,29 +18,29 @@ from infra.errors import (
     QuotaError,
     TokenMismatchError,
 )
-from infra.host import HostError, HostKeyMismatchError
-from infra.image import Image, find_image
-from infra.instance_software import Software
-from infra.network import Subnet
-from infra.public_address import public_cidr
-from infra.readiness import NotReadyError
-from infra.schedule import Schedules
-from infra.ssh_host import Address, SshHost
-from infra.ssh_key import ClientKey, HostKey
-from infra.user_data import SSH_USER, user_data
-from orchestrator.console import Console
-from orchestrator.drive import CloudUnreachableError, RefusedError
-from orchestrator.instance_session import LOST, Session
-from orchestrator.journal import Journal
-from orchestrator.next_step import AttemptSeen, InstanceSeen
-from orchestrator.offers import Offer
-from orchestrator.own_software import own_software
-from orchestrator.run import AttemptRecord, EndReason, HostRecord, RunRecord
-from orchestrator.settings import Ec2Settings
-from orchestrator.staging import Staging, project_key
-from orchestrator.store_watch import StoreWatch
-from orchestrator.stray import store_mark
-from remote_job.spec import StoreRef
+from gpu_offload.infra.host import HostError, HostKeyMismatchError
+from gpu_offload.infra.image import Image, find_image
+from gpu_offload.infra.instance_software import Software
+from gpu_offload.infra.network import Subnet
+from gpu_offload.infra.public_address import public_cidr
+from gpu_offload.infra.readiness import NotReadyError
+from gpu_offload.infra.schedule import Schedules
+from gpu_offload.infra.ssh_host import Address, SshHost
+from gpu_offload.infra.ssh_key import ClientKey, HostKey
+from gpu_offload.infra.user_data import SSH_USER, user_data
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.drive import CloudUnreachableError, RefusedError
+from gpu_offload.orchestrator.instance_session import LOST, Session
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.next_step import AttemptSeen, InstanceSeen
+from gpu_offload.orchestrator.offers import Offer
+from gpu_offload.orchestrator.own_software import own_software
+from gpu_offload.orchestrator.run import AttemptRecord, EndReason, HostRecord, RunRecord
+from gpu_offload.orchestrator.settings import Ec2Settings
+from gpu_offload.orchestrator.staging import Staging, project_key
+from gpu_offload.orchestrator.store_watch import StoreWatch
+from gpu_offload.orchestrator.stray import store_mark
+from gpu_offload.remote_job.spec import StoreRef
 
 ELSEWHERE_S = 300.0
 """How long a region without an open attempt, once seen empty, is not asked again."""

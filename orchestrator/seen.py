@@ -3,8 +3,15 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from orchestrator.run import AttemptEnd, AttemptRecord, Collected, HostRecord, Outcome, StopRequest
-from remote_job.result import Heartbeat, TrainingResult
+from gpu_offload.orchestrator.run import (
+    AttemptEnd,
+    AttemptRecord,
+    Collected,
+    HostRecord,
+    Outcome,
+    StopRequest,
+)
+from gpu_offload.remote_job.result import Heartbeat, TrainingResult
 
 InstanceState = Literal["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]
 

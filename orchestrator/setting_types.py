@@ -24,7 +24,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-from orchestrator.duration import DURATION_PATTERN, format_duration, parse_duration
+from gpu_offload.orchestrator.duration import DURATION_PATTERN, format_duration, parse_duration
 
 LONGEST = timedelta(days=30)
 """Nothing we start is meant to live longer; past it a length of time is rather a slip of the keyboard."""

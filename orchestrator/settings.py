@@ -14,10 +14,10 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
-from orchestrator.setting_types import is_weights
-from orchestrator.settings_checks import disagreements
-from orchestrator.settings_faults import explain
-from orchestrator.settings_file import (
+from gpu_offload.orchestrator.setting_types import is_weights
+from gpu_offload.orchestrator.settings_checks import disagreements
+from gpu_offload.orchestrator.settings_faults import explain
+from gpu_offload.orchestrator.settings_file import (
     FILE_NAME,
     PYPROJECT,
     TABLE,
@@ -27,8 +27,8 @@ from orchestrator.settings_file import (
     find_file,
     read_file,
 )
-from orchestrator.settings_overrides import Override, merge, parse_environment, parse_sets
-from orchestrator.settings_sections import (
+from gpu_offload.orchestrator.settings_overrides import Override, merge, parse_environment, parse_sets
+from gpu_offload.orchestrator.settings_sections import (
     DatasetSettings,
     Ec2Settings,
     LimitSettings,
@@ -37,7 +37,7 @@ from orchestrator.settings_sections import (
     StoreSettings,
     TrainingSettings,
 )
-from remote_job.spec import StoreRef
+from gpu_offload.remote_job.spec import StoreRef
 
 __all__ = [
     "DatasetSettings",

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dataset.task import Task
-from orchestrator.setting_types import is_weights
-from orchestrator.settings_sections import Sections
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.setting_types import is_weights
+from gpu_offload.orchestrator.settings_sections import Sections
 
 RESERVED_HYPERPARAMETERS = {
     "epochs": "training.epochs",

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
-from orchestrator.settings_overrides import SETTINGS
+from gpu_offload.orchestrator.settings_overrides import SETTINGS
 
 _NOUNS = {
     "int_type": "a whole number",

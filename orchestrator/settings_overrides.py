@@ -9,7 +9,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from orchestrator.settings_sections import Section, Sections
+from gpu_offload.orchestrator.settings_sections import Section, Sections
 
 PREFIX = "OFFLOAD_"
 

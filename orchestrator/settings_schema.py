@@ -1,14 +1,14 @@
 """The JSON schema of `offload.toml`, by which editors complete and check it.
 
 It holds each value's type and bounds; what two settings must be to each other, only the program says.
-`python -m orchestrator.settings_schema` prints it, as `offload schema` does.
+`python -m gpu_offload.orchestrator.settings_schema` prints it, as `offload schema` does.
 """
 
 import json
 from typing import Any
 
-from orchestrator.settings_overrides import SETTINGS
-from orchestrator.settings_sections import Sections
+from gpu_offload.orchestrator.settings_overrides import SETTINGS
+from gpu_offload.orchestrator.settings_sections import Sections
 
 
 def schema() -> dict[str, Any]:

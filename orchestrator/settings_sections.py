@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dataset.task import Task
-from orchestrator.setting_types import (
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.setting_types import (
     Cidr,
     Count,
     Device,

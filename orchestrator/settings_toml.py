@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from orchestrator.settings_sections import Section, Sections
+from gpu_offload.orchestrator.settings_sections import Section, Sections
 
 
 def toml_key(name: str) -> str:

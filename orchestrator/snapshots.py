@@ -1,9 +1,9 @@
 """The configured dataset, read and checked."""
 
-from dataset.snapshot import Snapshot, read_snapshot
-from dataset.split import SplitRule
-from orchestrator.settings import Settings
-from orchestrator.workspace import Workspace
+from gpu_offload.dataset.snapshot import Snapshot, read_snapshot
+from gpu_offload.dataset.split import SplitRule
+from gpu_offload.orchestrator.settings import Settings
+from gpu_offload.orchestrator.workspace import Workspace
 
 
 def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:

@@ -15,11 +15,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset.archive import pack
-from infra.object_store import ObjectExistsError, ObjectStore
-from orchestrator.console import Console
-from orchestrator.quantity import human_bytes
-from orchestrator.run import Project, RunRecord, run_key
+from gpu_offload.dataset.archive import pack
+from gpu_offload.infra.object_store import ObjectExistsError, ObjectStore
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.quantity import human_bytes
+from gpu_offload.orchestrator.run import Project, RunRecord, run_key
 
 
 def weights_key(run: str, sha256: str) -> str:

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from infra.object_store import ObjectStore
-from orchestrator.accounting import Accounting, read_bill
-from orchestrator.console import plain
-from orchestrator.journal import Journal
-from orchestrator.quantity import human_duration, human_money
-from orchestrator.run import RunRecord
-from orchestrator.settings import Settings
+from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.orchestrator.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.console import plain
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.quantity import human_duration, human_money
+from gpu_offload.orchestrator.run import RunRecord
+from gpu_offload.orchestrator.settings import Settings
 
 SHOWN = 10
 

@@ -3,16 +3,16 @@
 import time
 from collections.abc import Callable
 
-from infra.ec2 import Ec2
-from infra.errors import CloudError
-from infra.object_store import ObjectStore
-from orchestrator.carrying import drive_of
-from orchestrator.console import Console
-from orchestrator.drive import InstanceLeftError, InterruptedRunError
-from orchestrator.journal import Journal, JournalError
-from orchestrator.run import RunRecord, StopRequest
-from orchestrator.settings import Settings
-from orchestrator.stray import store_mark
+from gpu_offload.infra.ec2 import Ec2
+from gpu_offload.infra.errors import CloudError
+from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.orchestrator.carrying import drive_of
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.drive import InstanceLeftError, InterruptedRunError
+from gpu_offload.orchestrator.journal import Journal, JournalError
+from gpu_offload.orchestrator.run import RunRecord, StopRequest
+from gpu_offload.orchestrator.settings import Settings
+from gpu_offload.orchestrator.stray import store_mark
 
 TERMINATION_S = 900.0
 """How long an instance may take to terminate before that is an error: it takes a minute or two."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from infra.object_store import ObjectMissingError, ObjectStore, StoreUnreachableError
-from orchestrator.console import Console
-from orchestrator.run import RunRecord, run_key
-from remote_job.result import ProgressEvent
+from gpu_offload.infra.object_store import ObjectMissingError, ObjectStore, StoreUnreachableError
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.run import RunRecord, run_key
+from gpu_offload.remote_job.result import ProgressEvent
 
 POLL_S = 60.0
 """Between two reads of the progress: 60 calls an hour."""

@@ -8,11 +8,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from orchestrator.plan import Decision, PlanReport
-from orchestrator.quantity import human_bytes, human_duration, human_money
-from orchestrator.receipt import escape_markdown, receipt_markdown
-from orchestrator.report import Report, Rows, named
-from orchestrator.report_markdown import charts, details, gantt, table
+from gpu_offload.orchestrator.plan import Decision, PlanReport
+from gpu_offload.orchestrator.quantity import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.receipt import escape_markdown, receipt_markdown
+from gpu_offload.orchestrator.report import Report, Rows, named
+from gpu_offload.orchestrator.report_markdown import charts, details, gantt, table
 
 LIMIT = 1_000_000
 """Bytes: GitHub keeps 1 MiB (1 048 576) of a step, and drops all of a longer summary without a word."""

@@ -5,19 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from infra.errors import CloudError
-from infra.object_store import ObjectMissingError, ObjectStore, StoreError
-from orchestrator.carrying import drive_of
-from orchestrator.console import Console
-from orchestrator.drive import CloudUnreachableError, InstanceLeftError, InterruptedRunError
-from orchestrator.driver import Driver
-from orchestrator.journal import Journal, JournalError
-from orchestrator.next_step import Done, OpenAttempt, Step, Terminate, Wait, next_step
-from orchestrator.reaper import Reaper, Sweep, readable_lives
-from orchestrator.registry import RegistryError
-from orchestrator.run import DriverLease, RunRecord, run_key
-from orchestrator.settings import Settings
-from orchestrator.stray import store_mark
+from gpu_offload.infra.errors import CloudError
+from gpu_offload.infra.object_store import ObjectMissingError, ObjectStore, StoreError
+from gpu_offload.orchestrator.carrying import drive_of
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.drive import CloudUnreachableError, InstanceLeftError, InterruptedRunError
+from gpu_offload.orchestrator.driver import Driver
+from gpu_offload.orchestrator.journal import Journal, JournalError
+from gpu_offload.orchestrator.next_step import Done, OpenAttempt, Step, Terminate, Wait, next_step
+from gpu_offload.orchestrator.reaper import Reaper, Sweep, readable_lives
+from gpu_offload.orchestrator.registry import RegistryError
+from gpu_offload.orchestrator.run import DriverLease, RunRecord, run_key
+from gpu_offload.orchestrator.settings import Settings
+from gpu_offload.orchestrator.stray import store_mark
 
 PATIENCE_S = 30.0
 """What takes longer than this is left to the next `tend`: a training, and offers that were all refused."""

@@ -5,12 +5,12 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
-from infra.object_store import ObjectStore, StoreError
-from orchestrator.posterior import HistoryKey, Ratio
-from orchestrator.run import RunRecord
-from orchestrator.seen import AttemptSeen
-from remote_job.result import TrainingResult
-from remote_job.wire import Wire
+from gpu_offload.infra.object_store import ObjectStore, StoreError
+from gpu_offload.orchestrator.posterior import HistoryKey, Ratio
+from gpu_offload.orchestrator.run import RunRecord
+from gpu_offload.orchestrator.seen import AttemptSeen
+from gpu_offload.remote_job.result import TrainingResult
+from gpu_offload.remote_job.wire import Wire
 
 MOST_RECENT = 200
 """Timings read back at most: older ones say little of today's machines and releases."""

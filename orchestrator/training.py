@@ -8,21 +8,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from dataset.tree import materialise
-from infra.object_store import ObjectStore
-from orchestrator import registry
-from orchestrator.accounting import Accounting
-from orchestrator.console import Console
-from orchestrator.drive import Drive
-from orchestrator.driver import Driver
-from orchestrator.interval import Interval
-from orchestrator.journal import Journal
-from orchestrator.planning import Planned
-from orchestrator.public_reading import public_address
-from orchestrator.quantity import human_duration, human_money
-from orchestrator.run import Candidate, Outcome, RunRecord
-from orchestrator.run_on_cpu import LocalTraining
-from orchestrator.workspace import Workspace
+from gpu_offload.dataset.tree import materialise
+from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.accounting import Accounting
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.drive import Drive
+from gpu_offload.orchestrator.driver import Driver
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.planning import Planned
+from gpu_offload.orchestrator.public_reading import public_address
+from gpu_offload.orchestrator.quantity import human_duration, human_money
+from gpu_offload.orchestrator.run import Candidate, Outcome, RunRecord
+from gpu_offload.orchestrator.run_on_cpu import LocalTraining
+from gpu_offload.orchestrator.workspace import Workspace
 
 MANY_RUNS = 50
 """More runs than this for one command would be a fault of ours, not of the world."""
@@ -114,7 +114,7 @@ class Training:
         if not self.planned.candidates:
             raise NothingFeasibleError(self.planned.report.decision.why)
         if is_rented(self.planned.candidates):
-            from orchestrator.renting import check_renting
+            from gpu_offload.orchestrator.renting import check_renting
 
             check_renting(self.planned.settings)
         previous = next((r.id for r in reversed(earlier) if journal.checkpoint(r.id) is not None), None)
@@ -150,7 +150,7 @@ class Training:
         )
         cloud = None
         if is_rented(run.candidates):
-            from orchestrator.renting import rented_training
+            from gpu_offload.orchestrator.renting import rented_training
 
             cloud = rented_training(
                 planned.settings,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from remote_job.spec import TRAINING_VERSION
+from gpu_offload.remote_job.spec import TRAINING_VERSION
 
 VERSION_LENGTH = 16
 """Hex digits of the training key that name a version: 64 bits, enough for any one repository."""

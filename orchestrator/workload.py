@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dataset.task import Task
-from orchestrator.model_facts import UNKNOWN, facts
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.model_facts import UNKNOWN, facts
 
 MUON_ITERATIONS = 10_000
 """Above so many iterations `optimizer=auto` takes MuSGD in AdamW's place (Ultralytics 8.4, `build_optimizer`)."""

@@ -1,4 +1,4 @@
-"""`python -m remote_job SPEC.json`: train what the document says.
+"""`python -m gpu_offload.remote_job SPEC.json`: train what the document says.
 
 Standard output carries one ProgressEvent of JSON a line, and nothing else; the human log goes to
 `<output>/log.txt` and standard error. Exit codes: 0 done, 75 interrupted and resumable, 1 failed, 2 faulty spec.
@@ -16,13 +16,13 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from infra.object_store import ObjectStore, open_store
-from remote_job import allocator, notice, uploader
-from remote_job.checkpoint import CheckpointMismatchError
-from remote_job.inputs import Inputs
-from remote_job.interruption import InterruptedTrainingError, Interruption
-from remote_job.spec import EXIT_RESUMABLE, SpecError, TrainingSpec
-from remote_job.train import train
+from gpu_offload.infra.object_store import ObjectStore, open_store
+from gpu_offload.remote_job import allocator, notice, uploader
+from gpu_offload.remote_job.checkpoint import CheckpointMismatchError
+from gpu_offload.remote_job.inputs import Inputs
+from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE, SpecError, TrainingSpec
+from gpu_offload.remote_job.train import train
 
 EXIT_FAILED = 1
 EXIT_FAULTY_SPEC = 2
@@ -85,7 +85,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
     if options.device_check:
-        from remote_job import machine
+        from gpu_offload.remote_job import machine
 
         facts = machine.device_check()
         say(json.dumps(facts))
@@ -103,7 +103,7 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         else None
     )
     if options.calibrate:
-        from remote_job.calibration import calibrate
+        from gpu_offload.remote_job.calibration import calibrate
 
         say(calibrate(spec, store=store).model_dump_json())
     elif options.mirror:

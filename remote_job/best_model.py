@@ -9,11 +9,11 @@ import ultralytics
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import unwrap_model
 
-from remote_job import state as states
-from remote_job.progress import finite
+from gpu_offload.remote_job import state as states
+from gpu_offload.remote_job.progress import finite
 
 if TYPE_CHECKING:
-    from remote_job.trainer import SteadyTrainer
+    from gpu_offload.remote_job.trainer import SteadyTrainer
 
 
 def capture(trainer: "SteadyTrainer") -> dict[str, Any]:

@@ -10,15 +10,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from remote_job import hyperparameters, isolation, log, machine, training_data, weights
-from remote_job.bench import Bench
-from remote_job.checkpoint import Checkpoints
-from remote_job.interruption import Interruption
-from remote_job.mirror import Store
-from remote_job.progress import Progress
-from remote_job.result import Calibration
-from remote_job.spec import SpecError, TrainingSpec
-from remote_job.train import spec_faults
+from gpu_offload.remote_job import hyperparameters, isolation, log, machine, training_data, weights
+from gpu_offload.remote_job.bench import Bench
+from gpu_offload.remote_job.checkpoint import Checkpoints
+from gpu_offload.remote_job.interruption import Interruption
+from gpu_offload.remote_job.mirror import Store
+from gpu_offload.remote_job.progress import Progress
+from gpu_offload.remote_job.result import Calibration
+from gpu_offload.remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job.train import spec_faults
 
 BOOKKEEPING = 0.1
 """Seconds an epoch between its parts: tables, progress, garbage."""
@@ -65,8 +65,8 @@ def _calibrate(spec: TrainingSpec, progress: Progress, folder: Path, store: Stor
     data = training_data.prepare(tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=folder)
     start = weights.local(spec.weights, store=store, folder=folder / "work") if spec.weights else None
     isolation.isolate(folder / "work" / "config")
-    from remote_job import yolo
-    from remote_job.measurement import Measured
+    from gpu_offload.remote_job import yolo
+    from gpu_offload.remote_job.measurement import Measured
 
     if wrong := hyperparameters.value_faults(spec.hyperparameters):
         raise SpecError(wrong)

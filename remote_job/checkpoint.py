@@ -12,8 +12,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from remote_job import durable
-from remote_job.result import Artifact, CheckpointManifest
+from gpu_offload.remote_job import durable
+from gpu_offload.remote_job.result import Artifact, CheckpointManifest
 
 MANIFEST = "manifest.json"
 KEEP = 2

@@ -8,11 +8,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from remote_job import machine, staging
-from remote_job.bench import Bench
-from remote_job.progress import finite
-from remote_job.result import Timings, TrainingResult
-from remote_job.spec import TrainingSpec  # noqa: TC001 - users read the annotations of the context
+from gpu_offload.remote_job import machine, staging
+from gpu_offload.remote_job.bench import Bench
+from gpu_offload.remote_job.progress import finite
+from gpu_offload.remote_job.result import Timings, TrainingResult
+from gpu_offload.remote_job.spec import TrainingSpec  # noqa: TC001 - users read the annotations of the context
 
 PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -198,7 +198,7 @@ def run(bench: Bench) -> TrainingResult:
         raise EntrypointError(f"{spec.entrypoint} returned None without having been told to stop")
     if not isinstance(trained, Trained):
         raise EntrypointError(
-            f"{spec.entrypoint} returned {type(trained).__name__}, not remote_job.entrypoint.Trained"
+            f"{spec.entrypoint} returned {type(trained).__name__}, not gpu_offload.remote_job.entrypoint.Trained"
         )
     if not trained.model.is_file():
         raise EntrypointError(f"{spec.entrypoint}: there is no model at {trained.model}")

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from remote_job import durable
-from remote_job.checkpoint import MANIFEST, Checkpoints
-from remote_job.result import CheckpointManifest
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.remote_job import durable
+from gpu_offload.remote_job.checkpoint import MANIFEST, Checkpoints
+from gpu_offload.remote_job.result import CheckpointManifest
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 STOP_INTERVAL = 0.5
 """Seconds between two looks for the file that says stop."""

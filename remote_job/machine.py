@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from remote_job.isolation import cores
+from gpu_offload.remote_job.isolation import cores
 
 
 def processor() -> str:

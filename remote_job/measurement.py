@@ -9,7 +9,7 @@ from typing import Any
 
 from ultralytics.utils.torch_utils import autocast, get_flops, get_num_params, unwrap_model
 
-from dataset.task import Task
+from gpu_offload.dataset.task import Task
 
 STEPS = 3
 VALIDATION_BATCHES = 3

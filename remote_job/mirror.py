@@ -16,10 +16,10 @@ from typing import Protocol
 
 from pydantic import ValidationError
 
-from remote_job import regular_file
-from remote_job.checkpoint import MANIFEST, CheckpointMismatchError, Checkpoints, position
-from remote_job.result import Artifact, CheckpointManifest, TrainingResult
-from remote_job.spec import TrainingSpec
+from gpu_offload.remote_job import regular_file
+from gpu_offload.remote_job.checkpoint import MANIFEST, CheckpointMismatchError, Checkpoints, position
+from gpu_offload.remote_job.result import Artifact, CheckpointManifest, TrainingResult
+from gpu_offload.remote_job.spec import TrainingSpec
 
 INTERVAL = 15.0
 """Seconds between two uploads of heartbeat, progress and log."""

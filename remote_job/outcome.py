@@ -3,10 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from remote_job import machine
-from remote_job.progress import finite
-from remote_job.result import Artifact, Timings, TrainingResult
-from remote_job.trainer import SteadyTrainer
+from gpu_offload.remote_job import machine
+from gpu_offload.remote_job.progress import finite
+from gpu_offload.remote_job.result import Artifact, Timings, TrainingResult
+from gpu_offload.remote_job.trainer import SteadyTrainer
 
 ALIASES = {
     "metrics/precision(B)": "precision",

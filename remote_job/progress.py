@@ -9,9 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from remote_job import durable
-from remote_job.result import Heartbeat, ProgressEvent
-from remote_job.spec import TrainingSpec
+from gpu_offload.remote_job import durable
+from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
+from gpu_offload.remote_job.spec import TrainingSpec
 
 State = Literal["starting", "training", "finishing", "interrupted", "finished", "failed"]
 

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dataset.task import Task
-from remote_job.wire import Wire
+from gpu_offload.dataset.task import Task
+from gpu_offload.remote_job.wire import Wire
 
 
 class Artifact(Wire):

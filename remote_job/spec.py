@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from dataset.task import Task
-from remote_job.wire import Wire
+from gpu_offload.dataset.task import Task
+from gpu_offload.remote_job.wire import Wire
 
 TRAINING_VERSION = "1"
 """Part of every training key. Raise it when a change to this package changes what a training yields."""

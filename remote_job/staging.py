@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from remote_job import durable
-from remote_job.result import Artifact, TrainingResult
+from gpu_offload.remote_job import durable
+from gpu_offload.remote_job.result import Artifact, TrainingResult
 
 RESULT = "result.json"
 

@@ -7,15 +7,23 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from remote_job import entrypoint, hyperparameters, log, speed, staging, training_data, weights
-from remote_job.bench import Bench
-from remote_job.checkpoint import Checkpoints
-from remote_job.inputs import Inputs
-from remote_job.interruption import InterruptedTrainingError, Interruption
-from remote_job.mirror import Mirror, Store, SupersededError
-from remote_job.progress import Progress
-from remote_job.result import TrainingResult
-from remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job import (
+    entrypoint,
+    hyperparameters,
+    log,
+    speed,
+    staging,
+    training_data,
+    weights,
+)
+from gpu_offload.remote_job.bench import Bench
+from gpu_offload.remote_job.checkpoint import Checkpoints
+from gpu_offload.remote_job.inputs import Inputs
+from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
+from gpu_offload.remote_job.mirror import Mirror, Store, SupersededError
+from gpu_offload.remote_job.progress import Progress
+from gpu_offload.remote_job.result import TrainingResult
+from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 
 __all__ = ["BusyError", "SpecError", "spec_faults", "telling", "train"]
 
@@ -32,7 +40,7 @@ def train(
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
 ) -> TrainingResult:
-    """Train what the spec says, and return what came out; the same as `python -m remote_job SPEC.json`.
+    """Train what the spec says, and return what came out; the same as `python -m gpu_offload.remote_job SPEC.json`.
 
     Whatever is there of the same training, in the output folder or in the store, is used: a result is returned, a
     checkpoint is resumed. Files are written below `spec.output` as `remote_job.result` documents.
@@ -196,6 +204,6 @@ def _train(
 def _run(bench: Bench) -> TrainingResult:
     if bench.spec.entrypoint is not None:
         return entrypoint.run(bench)
-    from remote_job import yolo
+    from gpu_offload.remote_job import yolo
 
     return yolo.run(bench)

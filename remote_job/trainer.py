@@ -20,16 +20,16 @@ from ultralytics.models.yolo.segment import SegmentationTrainer
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from dataset.task import Task
-from remote_job import best_model, snapshot
-from remote_job import state as states
-from remote_job.bench import Bench
-from remote_job.capacity import Capacity
-from remote_job.fast_trainer import FastTrainer
-from remote_job.progress import finite
-from remote_job.sampler import EpochSampler
-from remote_job.spec import TrainingSpec
-from remote_job.speed import SpeedPlan
+from gpu_offload.dataset.task import Task
+from gpu_offload.remote_job import best_model, snapshot
+from gpu_offload.remote_job import state as states
+from gpu_offload.remote_job.bench import Bench
+from gpu_offload.remote_job.capacity import Capacity
+from gpu_offload.remote_job.fast_trainer import FastTrainer
+from gpu_offload.remote_job.progress import finite
+from gpu_offload.remote_job.sampler import EpochSampler
+from gpu_offload.remote_job.spec import TrainingSpec
+from gpu_offload.remote_job.speed import SpeedPlan
 
 TRAINERS = {
     Task.DETECT: DetectionTrainer,

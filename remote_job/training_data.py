@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dataset.archive import unpack
-from dataset.finding import DatasetError
-from dataset.task import Task
-from dataset.tree import read_tree
-from remote_job.mirror import Store
-from remote_job.spec import DatasetRef
+from gpu_offload.dataset.archive import unpack
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import read_tree
+from gpu_offload.remote_job.mirror import Store
+from gpu_offload.remote_job.spec import DatasetRef
 
 
 class TreeError(Exception):

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from remote_job import log, training_data, weights
-from remote_job.checkpoint import MANIFEST
-from remote_job.inputs import Inputs
-from remote_job.interruption import Interruption
-from remote_job.mirror import Mirror, MirrorError, Store
-from remote_job.progress import Progress
-from remote_job.spec import SpecError, TrainingSpec
-from remote_job.train import spec_faults, telling
+from gpu_offload.remote_job import log, training_data, weights
+from gpu_offload.remote_job.checkpoint import MANIFEST
+from gpu_offload.remote_job.inputs import Inputs
+from gpu_offload.remote_job.interruption import Interruption
+from gpu_offload.remote_job.mirror import Mirror, MirrorError, Store
+from gpu_offload.remote_job.progress import Progress
+from gpu_offload.remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job.train import spec_faults, telling
 
 LOOK_INTERVAL = 0.1
 """Seconds between two looks for a new checkpoint, or for the training's end."""

@@ -3,14 +3,14 @@
 import time
 from typing import TYPE_CHECKING
 
-from remote_job import hyperparameters, isolation, speed, staging
-from remote_job.bench import Bench
-from remote_job.capacity import capacity
-from remote_job.result import TrainingResult
-from remote_job.spec import SpecError
+from gpu_offload.remote_job import hyperparameters, isolation, speed, staging
+from gpu_offload.remote_job.bench import Bench
+from gpu_offload.remote_job.capacity import capacity
+from gpu_offload.remote_job.result import TrainingResult
+from gpu_offload.remote_job.spec import SpecError
 
 if TYPE_CHECKING:
-    from remote_job.trainer import Resumption, SteadyTrainer
+    from gpu_offload.remote_job.trainer import Resumption, SteadyTrainer
 
 
 def run(bench: Bench) -> TrainingResult:
@@ -24,7 +24,7 @@ def run(bench: Bench) -> TrainingResult:
     begun = time.perf_counter()
     with bench.interruption.at_once():
         isolation.isolate(bench.work / "config")
-        from remote_job import outcome, trainer
+        from gpu_offload.remote_job import outcome, trainer
 
         imported = time.perf_counter() - begun
         bench.progress.stage("import", imported)
@@ -46,7 +46,7 @@ def run(bench: Bench) -> TrainingResult:
 
 def build(bench: Bench, resumption: "Resumption | None", *, inner: tuple[type, ...] = ()) -> "SteadyTrainer":
     """Build the trainer for a spec; `inner` are mixed in right before Ultralytics' own."""
-    from remote_job import trainer
+    from gpu_offload.remote_job import trainer
 
     spec = bench.spec
     settings = trainer.overrides(

@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dataset.task import Task
-from infra.object_store import (
+from gpu_offload.dataset.task import Task
+from gpu_offload.infra.object_store import (
     CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,
@@ -27,26 +27,32 @@ from infra.object_store import (
     ObjectMissingError,
     StoreUnreachableError,
 )
-from orchestrator import registry
-from orchestrator.accounting import use_of
-from orchestrator.console import Console
-from orchestrator.cost import spent
-from orchestrator.drive import (
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.accounting import use_of
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.cost import spent
+from gpu_offload.orchestrator.drive import (
     CloudUnreachableError,
     Drive,
     InterruptedRunError,
     RefusedError,
 )
-from orchestrator.driver import Driver
-from orchestrator.ending_signals import EndingSignal
-from orchestrator.interval import Interval
-from orchestrator.journal import Journal
-from orchestrator.next_step import InstanceSeen
-from orchestrator.offers import Offer, cpu_offer
-from orchestrator.run import Candidate, HostRecord, RunRecord, StopRequest
-from orchestrator.training import is_rented
-from remote_job.result import Artifact, CheckpointManifest, Heartbeat, Timings, TrainingResult
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.orchestrator.driver import Driver
+from gpu_offload.orchestrator.ending_signals import EndingSignal
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.next_step import InstanceSeen
+from gpu_offload.orchestrator.offers import Offer, cpu_offer
+from gpu_offload.orchestrator.run import Candidate, HostRecord, RunRecord, StopRequest
+from gpu_offload.orchestrator.training import is_rented
+from gpu_offload.remote_job.result import (
+    Artifact,
+    CheckpointManifest,
+    Heartbeat,
+    Timings,
+    TrainingResult,
+)
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 T0 = 1_800_000_000.0
 KEY = "k" * 64

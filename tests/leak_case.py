@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dataset.sample import generate
-from dataset.task import Task
-from infra.ec2 import Ec2, LaunchRequest
-from infra.image import find_image
-from infra.ssh_key import ClientKey, HostKey
-from infra.user_data import user_data
-from orchestrator.interval import Interval
-from orchestrator.offers import GPUS, Offer
-from orchestrator.run import Candidate, RunRecord
-from orchestrator.stray import store_mark
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.task import Task
+from gpu_offload.infra.ec2 import Ec2, LaunchRequest
+from gpu_offload.infra.image import find_image
+from gpu_offload.infra.ssh_key import ClientKey, HostKey
+from gpu_offload.infra.user_data import user_data
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import GPUS, Offer
+from gpu_offload.orchestrator.run import Candidate, RunRecord
+from gpu_offload.orchestrator.stray import store_mark
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 STORE = "s3://gpu-offload/project"
 OTHER_STORE = "s3://gpu-offload/another"
@@ -27,7 +27,7 @@ OWN_TRAINING = '''
 import time
 from pathlib import Path
 
-from remote_job.entrypoint import Trained
+from gpu_offload.remote_job.entrypoint import Trained
 
 
 def main(context):
@@ -145,7 +145,7 @@ def wait_until(condition, *, seconds=60.0, process=None):
 def start(folder, *arguments, environment=None):
     """Start `offload` as a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

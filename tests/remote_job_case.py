@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dataset.sample import generate
-from dataset.snapshot import read_snapshot
-from dataset.task import Task
-from dataset.tree import materialise, read_tree
-from remote_job.interruption import Interruption
-from remote_job.progress import Progress
-from remote_job.spec import DatasetRef, StoreRef, TrainingSpec
+from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import materialise, read_tree
+from gpu_offload.remote_job.interruption import Interruption
+from gpu_offload.remote_job.progress import Progress
+from gpu_offload.remote_job.spec import DatasetRef, StoreRef, TrainingSpec
 
 ROOT = Path(__file__).parent.parent
 MODELS = {
@@ -63,7 +63,7 @@ def module(spec, folder, *flags, env=None, cwd=ROOT):
     with (
         (folder / "stderr.txt").open("w") as errors,
         subprocess.Popen(
-            [sys.executable, "-m", "remote_job", str(path), *flags],
+            [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(path), *flags],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -6,14 +6,14 @@ from decimal import Decimal
 import pytest
 from test_run_on_ec2 import attempt_of, gpu_offer, run_of
 
-from infra.object_store import open_store
-from orchestrator import accounting
-from orchestrator.accounting import Accounting, read_bill, store_prices, use_of
-from orchestrator.cost import FOLDER, R2, S3
-from orchestrator.journal import Journal
-from orchestrator.next_step import AttemptSeen, Seen
-from orchestrator.run import AttemptEnd, HostRecord
-from orchestrator.settings import StoreSettings
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.orchestrator import accounting
+from gpu_offload.orchestrator.accounting import Accounting, read_bill, store_prices, use_of
+from gpu_offload.orchestrator.cost import FOLDER, R2, S3
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.next_step import AttemptSeen, Seen
+from gpu_offload.orchestrator.run import AttemptEnd, HostRecord
+from gpu_offload.orchestrator.settings import StoreSettings
 
 T0 = 1_700_000_000.0
 
@@ -43,7 +43,7 @@ def test_a_bill_is_what_one_reckons_by_hand(accounts, monkeypatch):
     """Two attempts: 1,800 s reclaimed in its first hour, then 5,400 s while the price rose from 0.20 to 0.30."""
     from datetime import UTC, datetime
 
-    from infra.spot_market import SpotMarket
+    from gpu_offload.infra.spot_market import SpotMarket
 
     def history(_self, _kind, _zone, start, end):
         changed = datetime.fromtimestamp(T0 + 3600, UTC)

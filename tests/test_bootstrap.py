@@ -13,14 +13,14 @@ import tomllib
 import boto3
 import pytest
 
-from infra.errors import InvalidRequestError
-from infra.site import ACCOUNT
-from infra.stack import Stacks
-from orchestrator.bootstrap import Bootstrap, bucket_name, deploy, site_of
-from orchestrator.cli import main
-from orchestrator.console import Console
-from orchestrator.github_repository import from_remote, numbers_of, repository_of
-from orchestrator.settings import load_settings
+from gpu_offload.infra.errors import InvalidRequestError
+from gpu_offload.infra.site import ACCOUNT
+from gpu_offload.infra.stack import Stacks
+from gpu_offload.orchestrator.bootstrap import Bootstrap, bucket_name, deploy, site_of
+from gpu_offload.orchestrator.cli import main
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.github_repository import from_remote, numbers_of, repository_of
+from gpu_offload.orchestrator.settings import load_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 """moto's word for what its CloudFormation drops."""
@@ -321,7 +321,7 @@ def test_a_stack_that_fails_says_which_resource_and_why(stacks, console, cloud):
 
 def offload(folder, *words, answer="", **environment):
     return subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", *words],
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *words],
         cwd=folder,
         input=answer,
         capture_output=True,

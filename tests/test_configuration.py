@@ -8,12 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.task import Task
-from orchestrator.configuration import configuration_for, render_configuration, write_configuration
-from orchestrator.dataset_search import Candidate, find_candidates
-from orchestrator.settings import DatasetSettings, Settings, SettingsError, load_settings
-from orchestrator.settings_overrides import SETTINGS
-from orchestrator.settings_sections import Sections
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.configuration import (
+    configuration_for,
+    render_configuration,
+    write_configuration,
+)
+from gpu_offload.orchestrator.dataset_search import Candidate, find_candidates
+from gpu_offload.orchestrator.settings import DatasetSettings, Settings, SettingsError, load_settings
+from gpu_offload.orchestrator.settings_overrides import SETTINGS
+from gpu_offload.orchestrator.settings_sections import Sections
 
 KEYBOARDS = Path(__file__).parent.parent.parent / "shared" / "datasets" / "keyboards" / "raw_dataset"
 

@@ -5,8 +5,8 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.console import Console, TimeLeft, plain
-from remote_job.result import ProgressEvent
+from gpu_offload.orchestrator.console import Console, TimeLeft, plain
+from gpu_offload.remote_job.result import ProgressEvent
 
 
 def batch(epoch, number, time, epochs=4, batches=10):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cost import (
+from gpu_offload.orchestrator.cost import (
     R2,
     S3,
     AttemptUse,
@@ -19,8 +19,8 @@ from orchestrator.cost import (
     spent,
     store_lines,
 )
-from orchestrator.interval import Interval
-from orchestrator.offers import GPUS, Offer, cpu_offer
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import GPUS, Offer, cpu_offer
 
 T0 = 1_795_000_000.0
 

@@ -15,11 +15,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator import next_step as decision
-from orchestrator.drive import InstanceLeftError
-from orchestrator.journal import Journal
-from orchestrator.next_step import CloseAttempt, Finish, Publish, Wait
-from orchestrator.run import StopRequest
+from gpu_offload.orchestrator import next_step as decision
+from gpu_offload.orchestrator.drive import InstanceLeftError
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.next_step import CloseAttempt, Finish, Publish, Wait
+from gpu_offload.orchestrator.run import StopRequest
 
 KILLS = [Fault("die-before"), Fault("die-after")]
 FAULTS = [
@@ -358,9 +358,9 @@ def test_the_sweep_finds_a_decision_that(name, monkeypatch):
     trace = play(scene, status)
     assert not trace[1] or scene.lag > 1000, trace[1]
     if attribute == "next_step":
-        monkeypatch.setattr("orchestrator.drive.next_step", mutant)
+        monkeypatch.setattr("gpu_offload.orchestrator.drive.next_step", mutant)
     elif attribute == "_judge":
-        monkeypatch.setattr("orchestrator.drive.Drive._judge", mutant)
+        monkeypatch.setattr("gpu_offload.orchestrator.drive.Drive._judge", mutant)
     else:
         monkeypatch.setattr(decision, attribute, mutant)
     caught = play(scene, status)[1]

@@ -10,13 +10,13 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import STORE, offload, start, train_project
 
-from infra.object_store import open_store
-from infra.simulator.cloud import SimulatedCloud
-from infra.simulator.endpoint import Verdict
-from orchestrator import registry
-from orchestrator.accounting import COST
-from orchestrator.journal import Journal
-from orchestrator.run import run_key
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.endpoint import Verdict
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.accounting import COST
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.run import run_key
 
 
 class Killing(SimulatedCloud):

@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset.archive import CorruptArchiveError, pack, unpack
-from dataset.finding import DatasetError
-from dataset.sample import generate
-from dataset.snapshot import read_snapshot
-from dataset.task import Task
-from dataset.tree import materialise, read_tree
+from gpu_offload.dataset.archive import CorruptArchiveError, pack, unpack
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import materialise, read_tree
 
 
 def contents(folder):

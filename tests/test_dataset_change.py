@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from dataset.change import NotARepositoryError, UnknownRevisionError, changed_since
+from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError, changed_since
 
 
 def git(folder, *words):

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dataset.data_yaml import read_data_yaml
-from dataset.finding import DatasetError
+from gpu_offload.dataset.data_yaml import read_data_yaml
+from gpu_offload.dataset.finding import DatasetError
 
 GOOD = "train: images/train\nval: images/val\nnames: [a, b]\n"
 

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dataset.fingerprint import fingerprint
-from dataset.layout import Layout
-from dataset.snapshot import Sample, Snapshot, read_snapshot
-from dataset.split import SplitRule
-from dataset.task import Task
+from gpu_offload.dataset.fingerprint import fingerprint
+from gpu_offload.dataset.layout import Layout
+from gpu_offload.dataset.snapshot import Sample, Snapshot, read_snapshot
+from gpu_offload.dataset.split import SplitRule
+from gpu_offload.dataset.task import Task
 
 BOX = "0 0.5 0.5 0.2 0.2\n"
 CLASSES = ("thing", "other")

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw
 
-from dataset.image import MAX_PIXELS, ImageError, ImageFacts, check_image
+from gpu_offload.dataset.image import MAX_PIXELS, ImageError, ImageFacts, check_image
 
 
 def check(data):

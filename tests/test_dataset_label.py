@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.label import LabelFacts, check_label, unknown_classes
+from gpu_offload.dataset.label import LabelFacts, check_label, unknown_classes
 
 fraction = st.floats(0, 1, allow_nan=False)
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from dataset.layout import Layout
-from dataset.sample import CLASSES, generate
-from dataset.snapshot import read_snapshot
-from dataset.task import Task
+from gpu_offload.dataset.layout import Layout
+from gpu_offload.dataset.sample import CLASSES, generate
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.task import Task
 
 
 @pytest.mark.parametrize("task", list(Task))

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dataset.finding import DatasetError
-from dataset.fingerprint import fingerprint
-from dataset.layout import Layout
-from dataset.snapshot import read_snapshot
-from dataset.split import SplitRule
-from dataset.task import Task
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.dataset.fingerprint import fingerprint
+from gpu_offload.dataset.layout import Layout
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.split import SplitRule
+from gpu_offload.dataset.task import Task
 
 BOX = "0 0.5 0.5 0.2 0.2\n"
 POLYGON = "0 0.1 0.1 0.9 0.1 0.5 0.9\n"
@@ -368,7 +368,7 @@ def test_importing_the_package_loads_neither_pillow_nor_yaml():
     import subprocess
     import sys
 
-    code = "import dataset, dataset.snapshot, dataset.tree, sys; print({'PIL', 'yaml', 'pydantic'} & set(sys.modules))"
+    code = "import gpu_offload.dataset.snapshot, gpu_offload.dataset.tree, sys; print({'PIL', 'yaml', 'pydantic'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 

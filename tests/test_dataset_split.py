@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.split import SPLITS, SplitRule, assign
+from gpu_offload.dataset.split import SPLITS, SplitRule, assign
 
 names = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=30)
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataset.inventory import context_of, take_inventory
-from dataset.names import Names
-from dataset.stat_cache import NEVER, CacheWriter, Entry, believable, read_cache
+from gpu_offload.dataset.inventory import context_of, take_inventory
+from gpu_offload.dataset.names import Names
+from gpu_offload.dataset.stat_cache import NEVER, CacheWriter, Entry, believable, read_cache
 
 
 class Watching:

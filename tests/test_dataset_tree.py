@@ -6,14 +6,14 @@ import shutil
 import pytest
 from PIL import Image
 
-from dataset.finding import DatasetError
-from dataset.fingerprint import fingerprint
-from dataset.sample import generate
-from dataset.snapshot import read_snapshot
-from dataset.split import SplitRule
-from dataset.task import Task
-from dataset.tree import materialise, read_tree
-from dataset.tree_info import refingerprint
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.dataset.fingerprint import fingerprint
+from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.split import SplitRule
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import materialise, read_tree
+from gpu_offload.dataset.tree_info import refingerprint
 
 
 def listing(folder):

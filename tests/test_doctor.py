@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dataset.sample import generate
-from infra.doctor_checks import probe_store, read_trust, skew, trust_faults
-from infra.folder_store import FolderStore
-from infra.object_store import StoreDeniedError
-from infra.policy import policy
-from infra.site import Site
-from orchestrator.doctor import examine
-from orchestrator.examination import Check, Examination
-from orchestrator.settings import load_settings
+from gpu_offload.dataset.sample import generate
+from gpu_offload.infra.doctor_checks import probe_store, read_trust, skew, trust_faults
+from gpu_offload.infra.folder_store import FolderStore
+from gpu_offload.infra.object_store import StoreDeniedError
+from gpu_offload.infra.policy import policy
+from gpu_offload.infra.site import Site
+from gpu_offload.orchestrator.doctor import examine
+from gpu_offload.orchestrator.examination import Check, Examination
+from gpu_offload.orchestrator.settings import load_settings
 
 REPOSITORY = "octo-org/octo-repo"
 OFFLINE = {
@@ -109,8 +109,10 @@ def test_a_folder_that_cannot_be_written_to_is_red(project):
 
 @pytest.fixture
 def simulated(monkeypatch):
-    behaviour = pytest.importorskip("infra.simulator.behaviour", reason="the extra [simulator] is missing")
-    from infra.simulator.cloud import SimulatedCloud
+    behaviour = pytest.importorskip(
+        "gpu_offload.infra.simulator.behaviour", reason="the extra [simulator] is missing"
+    )
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
     with SimulatedCloud(
         behaviour.Behaviour(boot_seconds=0.05, shutdown_seconds=0.05, lag_seconds=0.0)
@@ -164,7 +166,7 @@ def test_a_role_that_rents_nothing_is_not_blamed_for_it(project, simulated):
 def test_a_new_accounts_quota_of_nothing_is_red_and_says_how_to_ask_for_more(project, simulated):
     simulated.behaviour = simulated.behaviour.__class__(quota_spot_gpu=0)
     with pytest.MonkeyPatch.context() as patch:
-        from infra.spot_market import Quotas, SpotMarket
+        from gpu_offload.infra.spot_market import Quotas, SpotMarket
 
         patch.setattr(SpotMarket, "quotas", lambda self: Quotas(0.0, 0.0))
         report = look(project, IN_BUCKET)
@@ -221,7 +223,7 @@ def test_a_bucket_that_shows_its_runs_to_everybody_is_red(project, simulated):
         ),
     )
     s3.put_bucket_acl(Bucket="octo-models", ACL="public-read")
-    import infra.doctor_checks as probes
+    from gpu_offload.infra import doctor_checks as probes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probes, "anonymous", lambda url: 206)  # moto's own answer depends on objects' ACLs
@@ -292,7 +294,7 @@ def test_credentials_that_aws_does_not_accept_are_red_in_our_words(project, clou
 
 def test_a_clock_that_is_wrong_is_told_by_aws_own(project, cloud, bucket, monkeypatch):
     """A server of Python's dates its replies itself, so the distance is put in where it is measured."""
-    monkeypatch.setattr("infra.doctor_checks.skew", lambda date, now: 420.0 if date else 0.0)
+    monkeypatch.setattr("gpu_offload.infra.doctor_checks.skew", lambda date, now: 420.0 if date else 0.0)
     report = look(project, f"store.url=s3://{bucket}")
     assert state(report, "clock") == "red"
     assert line(report, "clock").text == "this machine's clock is 420 s ahead of AWS's"
@@ -436,7 +438,7 @@ def test_the_report_counts_and_colours_and_keeps_to_its_line():
 def test_the_command_exits_by_what_it_found(project):
     def doctor(*words):
         return subprocess.run(
-            [sys.executable, "-m", "orchestrator.cli", "doctor", *words],
+            [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "doctor", *words],
             cwd=project,
             capture_output=True,
             text=True,

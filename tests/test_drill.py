@@ -8,14 +8,14 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import STORE, offload, train_project
 
-from infra.object_store import open_store
-from infra.simulator.cloud import SimulatedCloud
-from orchestrator import drill_account
-from orchestrator.api import load_settings
-from orchestrator.drill import DrillReport, Survived, drill
-from orchestrator.drill_faults import FAULTS
-from orchestrator.drill_stage import DrillError, Pace
-from orchestrator.journal import Journal
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.orchestrator import drill_account
+from gpu_offload.orchestrator.api import load_settings
+from gpu_offload.orchestrator.drill import DrillReport, Survived, drill
+from gpu_offload.orchestrator.drill_faults import FAULTS
+from gpu_offload.orchestrator.drill_stage import DrillError, Pace
+from gpu_offload.orchestrator.journal import Journal
 
 PROMISED = {
     "cancel-while-launching",

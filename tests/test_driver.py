@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from infra.object_store import open_store
-from orchestrator.driver import LEASE_S, Driver
-from orchestrator.run import DriverLease, run_key
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.orchestrator.driver import LEASE_S, Driver
+from gpu_offload.orchestrator.run import DriverLease, run_key
 
 RUN = "abc-1"
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.task import Task
-from orchestrator.estimate import (
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.estimate import (
     HistoryKey,
     Interval,
     Overheads,
@@ -26,10 +26,10 @@ from orchestrator.estimate import (
     remaining_note,
     workload,
 )
-from orchestrator.model_facts import facts
-from orchestrator.offers import GPUS, Gpu
-from orchestrator.posterior import predict, student_t_quantile
-from remote_job.result import Calibration
+from gpu_offload.orchestrator.model_facts import facts
+from gpu_offload.orchestrator.offers import GPUS, Gpu
+from gpu_offload.orchestrator.posterior import predict, student_t_quantile
+from gpu_offload.remote_job.result import Calibration
 
 ANCHORS = Path(__file__).parents[2] / "shared" / "estimator" / "gpu_anchors.csv"
 

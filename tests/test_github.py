@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.action import main
-from orchestrator.action_inputs import COMMANDS, Inputs, InputsError
-from orchestrator.github import SUMMARY_LIMIT, Event, Runner, command
-from orchestrator.github_console import MOST_ANNOTATIONS, GitHubConsole
+from gpu_offload.orchestrator.action import main
+from gpu_offload.orchestrator.action_inputs import COMMANDS, Inputs, InputsError
+from gpu_offload.orchestrator.github import SUMMARY_LIMIT, Event, Runner, command
+from gpu_offload.orchestrator.github_console import MOST_ANNOTATIONS, GitHubConsole
 
 
 def obeyed(log):

@@ -70,11 +70,12 @@ def imports_of(path):
     """Dotted names that a file imports, wherever in the file the import stands."""
     for node in ast.walk(ast.parse((ROOT / path).read_text())):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from (alias.name.removeprefix("gpu_offload.") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: imports are absolute"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            module = node.module.removeprefix("gpu_offload.")
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def allowed(path, name):

@@ -7,15 +7,15 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from infra.credentials import (
+from gpu_offload.infra.credentials import (
     check_credentials,
     describe_credentials,
     open_session,
     open_store_session,
     store_keys,
 )
-from infra.errors import CredentialsError, NoCredentialsError
-from infra.object_store import StoreCredentialsError
+from gpu_offload.infra.errors import CredentialsError, NoCredentialsError
+from gpu_offload.infra.object_store import StoreCredentialsError
 
 ROLE = "arn:aws:iam::123456789012:role/launcher"
 

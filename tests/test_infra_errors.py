@@ -3,8 +3,8 @@
 import botocore.exceptions as aws
 import pytest
 
-from infra import errors
-from infra.errors import CloudError, aws_errors, from_reply
+from gpu_offload.infra import errors
+from gpu_offload.infra.errors import CloudError, aws_errors, from_reply
 
 TABLE = [
     ("InsufficientInstanceCapacity", 500, "NoCapacityError", "elsewhere"),

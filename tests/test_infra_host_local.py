@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.host import CommandFailedError, CommandTimeoutError, Host, HostError
-from infra.local_host import LocalHost
+from gpu_offload.infra.host import CommandFailedError, CommandTimeoutError, Host, HostError
+from gpu_offload.infra.local_host import LocalHost
 
 
 @pytest.fixture

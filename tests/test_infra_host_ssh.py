@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from real_sshd import Sshd, free_port, sshd
 
-from infra.host import (
+from gpu_offload.infra.host import (
     CommandFailedError,
     CommandTimeoutError,
     ConnectionLostError,
@@ -22,8 +22,8 @@ from infra.host import (
     HostKeyMismatchError,
     HostUnreachableError,
 )
-from infra.ssh_host import Address, SshHost, delays
-from infra.ssh_key import ClientKey, HostKey, PublicKey
+from gpu_offload.infra.ssh_host import Address, SshHost, delays
+from gpu_offload.infra.ssh_key import ClientKey, HostKey, PublicKey
 
 
 @pytest.fixture

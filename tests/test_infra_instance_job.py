@@ -18,14 +18,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 from real_sshd import end_processes, sshd
 
-from infra.host import CommandFailedError, HostUnreachableError
-from infra.instance import script
-from infra.instance_job import InstanceJob, JobError, JobOptions, JobState, Look, follow, read_look
-from infra.instance_software import Instance, SetUpError, Software, look, read_instance, set_up
-from infra.local_host import LocalHost
-from infra.own_wheel import Wheel, pack_wheel
-from infra.ssh_host import SshHost
-from orchestrator.own_software import own_software
+from gpu_offload.infra.host import CommandFailedError, HostUnreachableError
+from gpu_offload.infra.instance import script
+from gpu_offload.infra.instance_job import (
+    InstanceJob,
+    JobError,
+    JobOptions,
+    JobState,
+    Look,
+    follow,
+    read_look,
+)
+from gpu_offload.infra.instance_software import (
+    Instance,
+    SetUpError,
+    Software,
+    look,
+    read_instance,
+    set_up,
+)
+from gpu_offload.infra.local_host import LocalHost
+from gpu_offload.infra.own_wheel import Wheel, pack_wheel
+from gpu_offload.infra.ssh_host import SshHost
+from gpu_offload.orchestrator.own_software import own_software
 
 TRAINING = """
 import json, os, pathlib, signal, socket, sys, time
@@ -433,8 +448,8 @@ def test_uv_sets_up_the_locked_requirements_and_our_own_wheel_once(bench, tmp_pa
     python = set_up(bench.host, bench.instance, wanted)
     assert python.startswith(f"{bench.root}/opt/gpu-offload/venv/")
     check = (
-        "import offload_requirement as r, infra.instance as i, importlib.util as u; "
-        "print(r.ANSWER, len(i.script('job.sh')) > 0, u.find_spec('remote_job.spec') is not None)"
+        "import offload_requirement as r, gpu_offload.infra.instance as i, importlib.util as u; "
+        "print(r.ANSWER, len(i.script('job.sh')) > 0, u.find_spec('gpu_offload.remote_job.spec') is not None)"
     )
     assert bench.host.run([python, "-I", "-c", check], timeout=30).text == "42 True True\n"
     again = look(bench.host)
@@ -467,8 +482,10 @@ def test_the_real_lock_sets_up_an_environment_that_trains(tmp_path):
                 raise
             pytest.skip(f"uv's cache is not warm (`make` warms it): {str(error)[-300:]}")
         assert python.startswith(str(bench.root))
-        check = "import remote_job; print(remote_job.__file__)"
+        check = "import gpu_offload.remote_job as r; print(r.__file__)"
         assert bench.host.run([python, "-c", check], timeout=60).text.startswith(str(bench.root))
-        device = json.loads(bench.host.run([python, "-m", "remote_job", "--device-check"], timeout=300).text)
+        device = json.loads(
+            bench.host.run([python, "-P", "-m", "gpu_offload.remote_job", "--device-check"], timeout=300).text
+        )
         assert device["ok"]
         assert look(bench.host).ready_python(wanted) == python

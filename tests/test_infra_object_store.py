@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from infra.folder_store import FolderStore
-from infra.object_store import (
+from gpu_offload.infra.folder_store import FolderStore
+from gpu_offload.infra.object_store import (
     CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,

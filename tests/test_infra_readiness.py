@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.host import HostKeyMismatchError, HostUnreachableError
-from infra.local_host import LocalHost
-from infra.readiness import (
+from gpu_offload.infra.host import HostKeyMismatchError, HostUnreachableError
+from gpu_offload.infra.local_host import LocalHost
+from gpu_offload.infra.readiness import (
     LIMITS_S,
     STAGES,
     Broken,
@@ -29,7 +29,7 @@ from infra.readiness import (
     decide,
     read_cloud_init,
 )
-from infra.ssh_host import Address
+from gpu_offload.infra.ssh_host import Address
 
 
 class Clock:

@@ -10,8 +10,7 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 import botocore.exceptions as aws
 import pytest
 
-from infra import object_store
-from infra.object_store import (
+from gpu_offload.infra.object_store import (
     CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,
@@ -25,13 +24,13 @@ from infra.object_store import (
     StoreUrlError,
     open_store,
 )
-from infra.s3_errors import store_errors
+from gpu_offload.infra.s3_errors import store_errors
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
-    monkeypatch.setattr("infra.s3_store._pause", lambda attempt: None)
+    monkeypatch.setattr("gpu_offload.infra.s3_store._pause", lambda attempt: None)
 
 
 @pytest.fixture
@@ -141,7 +140,9 @@ def test_an_upload_in_parts_that_fails_leaves_nothing(cloud, store, tmp_path):
 def test_a_file_that_changes_while_it_goes_up_is_not_stored(store, tmp_path, monkeypatch):
     source = tmp_path / "source"
     source.write_bytes(b"a" * (7 << 20))
-    monkeypatch.setattr("infra.s3_store.sha256_of", lambda path: "0" * 64)  # as if it had been another then
+    monkeypatch.setattr(
+        "gpu_offload.infra.s3_store.sha256_of", lambda path: "0" * 64
+    )  # as if it had been another then
     with pytest.raises(CorruptObjectError, match="changed while"):
         store.upload("k", source)
     assert store.stat("k") is None
@@ -272,8 +273,8 @@ def test_what_the_sdk_raises_by_itself_has_its_type_too(error, kind):
 DEATHS = """
 import os, signal, sys
 from pathlib import Path
-from infra import folder_store
-from infra.object_store import ObjectExistsError, open_store
+from gpu_offload.infra import folder_store
+from gpu_offload.infra.object_store import ObjectExistsError, open_store
 
 root, source = Path(sys.argv[1]), Path(sys.argv[2])
 source.write_bytes(b"upload" * 1000)
@@ -341,7 +342,7 @@ def test_a_folder_survives_death_at_any_line(tmp_path):
         text=True,
         timeout=300,
         check=False,
-        cwd=object_store.__file__.rpartition("/infra/")[0],
+        cwd=tmp_path,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 100

@@ -7,7 +7,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from infra.object_store import ObjectChangedError, ObjectExistsError, ObjectMissingError, open_store
+from gpu_offload.infra.object_store import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectMissingError,
+    open_store,
+)
 
 KEYS = st.sampled_from(["a", "b/c", "b/d", "b-", "z/y/x"])
 BODIES = st.sampled_from([b"", b"0", b"1", b"2" * 1000])

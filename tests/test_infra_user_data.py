@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from real_sshd import end_processes, processes_with
 
-from infra.instance import script
-from infra.ssh_key import ClientKey, HostKey
-from infra.user_data import LIMIT, TRAINER_UID, UserDataTooLargeError, user_data
+from gpu_offload.infra.instance import script
+from gpu_offload.infra.ssh_key import ClientKey, HostKey
+from gpu_offload.infra.user_data import LIMIT, TRAINER_UID, UserDataTooLargeError, user_data
 
 
 def make(deadline=None, lifetime=3600, start_within=1800, **changes):

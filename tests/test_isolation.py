@@ -10,16 +10,16 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import STORE, offload, train_project
 
-from infra.object_store import open_store
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.cloud import SimulatedCloud
-from infra.simulator.namespace import why_not
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.namespace import why_not
 
 HOSTILE = '''
 import os, signal, socket, time
 from pathlib import Path
 
-from remote_job.entrypoint import Trained
+from gpu_offload.remote_job.entrypoint import Trained
 
 
 def succeeds(deed):
@@ -106,7 +106,7 @@ def test_a_training_that_was_led_astray_reaches_nothing_and_its_run_is_published
 
 def test_inputs_that_were_fetched_say_what_was_said_before(tmp_path):
     """Whoever follows a training sees one progress, though two users wrote it."""
-    from remote_job.inputs import Inputs
+    from gpu_offload.remote_job.inputs import Inputs
 
     inputs, output = Inputs(tmp_path / "input"), tmp_path / "output"
     inputs.folder.mkdir()

@@ -7,16 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
-from dataset.task import Task
-from infra.folder_store import FolderStore
-from infra.object_store import open_store
-from orchestrator.console import Console
-from orchestrator.interval import Interval
-from orchestrator.journal import Journal
-from orchestrator.offers import Offer
-from orchestrator.run import Candidate, RunRecord
-from orchestrator.training import Training
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.dataset.task import Task
+from gpu_offload.infra.folder_store import FolderStore
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.offers import Offer
+from gpu_offload.orchestrator.run import Candidate, RunRecord
+from gpu_offload.orchestrator.training import Training
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 KEY = "a" * 64
 

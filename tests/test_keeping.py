@@ -12,21 +12,21 @@ import pytest
 from github_case import TOKEN, GitHub
 from test_registry import manifest_for
 
-from dataset.sample import generate
-from infra.github_release import GitHubRelease
-from infra.kept_folder import KeptFolder, unfinished_key, unpack
-from infra.object_store import (
+from gpu_offload.dataset.sample import generate
+from gpu_offload.infra.github_release import GitHubRelease
+from gpu_offload.infra.kept_folder import KeptFolder, unfinished_key, unpack
+from gpu_offload.infra.object_store import (
     CorruptObjectError,
     StoreDeniedError,
     StoreError,
     StoreUnreachableError,
     open_store,
 )
-from orchestrator import registry
-from orchestrator.journal import Journal
-from orchestrator.keeping import TAG, keep, kept_at, pack_for_keeping
-from orchestrator.settings import DatasetSettings, Settings, StoreSettings
-from remote_job.spec import EXIT_RESUMABLE
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.keeping import TAG, keep, kept_at, pack_for_keeping
+from gpu_offload.orchestrator.settings import DatasetSettings, Settings, StoreSettings
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_an_unfinished_run_goes_on_on_the_next_runner_and_is_forgotten_when_it_i
     packed = first.folder / "packed"
     packed.mkdir()
     # As `pack_for_keeping` does with a run that the journal knows.
-    from infra.kept_folder import pack
+    from gpu_offload.infra.kept_folder import pack
 
     pack(first.store, f"runs/{A[:12]}-", packed / f"unfinished-{A[:12]}.tar")
     assert first.keep() is None
@@ -188,7 +188,7 @@ def test_a_step_that_is_cancelled_says_so_and_the_next_runner_carries_on(github,
         "GPU_OFFLOAD_INPUT_CALIBRATE": "false",
         "GPU_OFFLOAD_INPUT_COMMAND": "train",
     }
-    command = [sys.executable, "-P", "-m", "orchestrator.action"]
+    command = [sys.executable, "-P", "-m", "gpu_offload.orchestrator.action"]
     told = []
     with subprocess.Popen(command, cwd=folder, env=runner, stdout=subprocess.PIPE, text=True) as step:
         for line in step.stdout:

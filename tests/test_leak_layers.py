@@ -15,17 +15,17 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import STORE, launch, offload, run_of, start, train_project, wait_until
 
-from infra.credentials import open_session
-from infra.ec2 import Ec2
-from infra.object_store import StoreError, open_store
-from infra.schedule import Schedules
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.cloud import SimulatedCloud
-from orchestrator.console import Console
-from orchestrator.journal import Journal
-from orchestrator.reaper import Reaper, lives
-from orchestrator.run import Outcome
-from orchestrator.stray import store_mark
+from gpu_offload.infra.credentials import open_session
+from gpu_offload.infra.ec2 import Ec2
+from gpu_offload.infra.object_store import StoreError, open_store
+from gpu_offload.infra.schedule import Schedules
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.reaper import Reaper, lives
+from gpu_offload.orchestrator.run import Outcome
+from gpu_offload.orchestrator.stray import store_mark
 
 ROLE = "arn:aws:iam::123456789012:role/gpu-offload-scheduler"
 

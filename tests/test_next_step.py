@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dataset.task import Task
-from orchestrator.interval import Interval
-from orchestrator.next_step import (
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.next_step import (
     AttemptSeen,
     CleanUp,
     CloseAttempt,
@@ -26,8 +26,8 @@ from orchestrator.next_step import (
     Wait,
     next_step,
 )
-from orchestrator.offers import Offer, cpu_offer
-from orchestrator.run import (
+from gpu_offload.orchestrator.offers import Offer, cpu_offer
+from gpu_offload.orchestrator.run import (
     AttemptEnd,
     AttemptRecord,
     Candidate,
@@ -37,8 +37,8 @@ from orchestrator.run import (
     RunRecord,
     StopRequest,
 )
-from remote_job.result import Artifact, Heartbeat, Timings, TrainingResult
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.remote_job.result import Artifact, Heartbeat, Timings, TrainingResult
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 ME, OTHER = "here:1:aa", "there:2:bb"
 T0 = 1_000_000.0

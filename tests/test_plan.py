@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.interval import Interval
-from orchestrator.offers import GPUS, Offer, cpu_offer
-from orchestrator.plan import CI_LIMIT_S, Limits, PlanReport, decide, forced, judge
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import GPUS, Offer, cpu_offer
+from gpu_offload.orchestrator.plan import CI_LIMIT_S, Limits, PlanReport, decide, forced, judge
 
 HOUR = 3600.0
 

@@ -19,12 +19,12 @@ from policy_simulator import (
     token_request,
 )
 
-from infra.ec2 import LaunchRequest, launch_parameters
-from infra.network import Subnet
-from infra.policy import policies, policy
-from infra.schedule import schedule_parameters
-from infra.site import Site, SiteError
-from infra.template import in_cloudformation, template
+from gpu_offload.infra.ec2 import LaunchRequest, launch_parameters
+from gpu_offload.infra.network import Subnet
+from gpu_offload.infra.policy import policies, policy
+from gpu_offload.infra.schedule import schedule_parameters
+from gpu_offload.infra.site import Site, SiteError
+from gpu_offload.infra.template import in_cloudformation, template
 
 ACCOUNT = "111122223333"
 BUCKET = "octo-models"

@@ -18,17 +18,17 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import OTHER_STORE, STORE, launch, offload, run_of, start, train_project, wait_until
 
-from infra.object_store import open_store
-from infra.schedule import Schedules
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.cloud import SimulatedCloud
-from orchestrator.console import Console
-from orchestrator.journal import Journal
-from orchestrator.reaper import Reaper, lives
-from orchestrator.run import Outcome
-from orchestrator.settings import DatasetSettings, Ec2Settings, Settings, StoreSettings
-from orchestrator.stray import Possession, RunLife, doomed, store_mark
-from orchestrator.tending import Tend
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.schedule import Schedules
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.reaper import Reaper, lives
+from gpu_offload.orchestrator.run import Outcome
+from gpu_offload.orchestrator.settings import DatasetSettings, Ec2Settings, Settings, StoreSettings
+from gpu_offload.orchestrator.stray import Possession, RunLife, doomed, store_mark
+from gpu_offload.orchestrator.tending import Tend
 
 NOW = 1_000_000.0
 OURS = "0123456789abcdef"
@@ -267,7 +267,7 @@ def test_two_sweeps_at_once_do_no_harm(cloud, tmp_path):
 
 
 def test_an_instance_that_does_not_end_is_red_and_said_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("orchestrator.reaper.TERMINATION_S", 60.0)
+    monkeypatch.setattr("gpu_offload.orchestrator.reaper.TERMINATION_S", 60.0)
     with SimulatedCloud(Behaviour(lag_seconds=0.0, shutdown_seconds=3600.0)) as cloud:
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)
@@ -350,7 +350,7 @@ def test_a_dry_run_takes_no_lease_and_says_what_it_would_do(cloud, tmp_path):
     train_project(tmp_path, pace=0.1)
     (run,) = [Journal(open_store(STORE)).begin(run_of("a-1"))]
     process = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "tend", "--dry-run", "--json"],
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "tend", "--dry-run", "--json"],
         cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert process.returncode == 0, process.stderr

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.interval import Interval
-from orchestrator.offers import TABLE, cpu_offer
-from orchestrator.plan import Limits, PlanReport, decide, judge
-from orchestrator.quantity import human_bytes, human_duration, human_money
-from orchestrator.receipt import escape_markdown, receipt_markdown, receipt_text
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.offers import TABLE, cpu_offer
+from gpu_offload.orchestrator.plan import Limits, PlanReport, decide, judge
+from gpu_offload.orchestrator.quantity import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.receipt import escape_markdown, receipt_markdown, receipt_text
 
 
 def report(**changes):

@@ -6,10 +6,10 @@ import json
 import pytest
 from crash_world import Scenario, result_of, run_record
 
-from infra.object_store import ObjectStore, StoreDeniedError, open_store
-from orchestrator import registry
-from orchestrator.interval import Interval
-from remote_job.result import Artifact
+from gpu_offload.infra.object_store import ObjectStore, StoreDeniedError, open_store
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.remote_job.result import Artifact
 
 
 def manifest_for(model, version="aaaa", created_at=100.0, run="aaaa-1"):

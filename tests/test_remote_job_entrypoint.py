@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from remote_job_case import ROOT, make_spec, make_tree, run_module, stderr, stopping_at
 
-from dataset.task import Task
-from remote_job.entrypoint import EntrypointError, fault, load
-from remote_job.interruption import InterruptedTrainingError
-from remote_job.progress import read_events
-from remote_job.train import SpecError, train
+from gpu_offload.dataset.task import Task
+from gpu_offload.remote_job.entrypoint import EntrypointError, fault, load
+from gpu_offload.remote_job.interruption import InterruptedTrainingError
+from gpu_offload.remote_job.progress import read_events
+from gpu_offload.remote_job.train import SpecError, train
 
 EXAMPLE = ROOT / "examples" / "bring_your_own"
 
@@ -112,7 +112,7 @@ def test_a_name_of_another_form_is_a_faulty_spec(tree, tmp_path):
 )
 def test_a_function_that_breaks_the_contract_is_told_so(tree, tmp_path, monkeypatch, body, complaint):
     name = f"own_training_{abs(hash(body))}"
-    code = f"from remote_job.entrypoint import Trained\n\ndef train(context):\n    {body}\n"
+    code = f"from gpu_offload.remote_job.entrypoint import Trained\n\ndef train(context):\n    {body}\n"
     (tmp_path / f"{name}.py").write_text(code)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(EntrypointError, match=complaint):

@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from remote_job import notice
-from remote_job.interruption import InterruptedTrainingError, Interruption
+from gpu_offload.remote_job import notice
+from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 
 PATIENCE_S = 30
 
@@ -117,7 +117,7 @@ def test_a_wish_before_a_stage_keeps_it_from_beginning():
 
 def test_the_end_of_standard_input_means_that_the_parent_is_gone():
     program = (
-        "from remote_job.interruption import Interruption\n"
+        "from gpu_offload.remote_job.interruption import Interruption\n"
         "i = Interruption(); i.watch_parent().join(); print(i.reason)"
     )
     with subprocess.Popen(

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from infra.object_store import StoreUnreachableError, open_store
-from remote_job import mirror as module
-from remote_job import regular_file
-from remote_job.checkpoint import CheckpointMismatchError, Checkpoints
-from remote_job.mirror import Mirror, MirrorError, SupersededError
-from remote_job.result import Artifact, CheckpointManifest, Timings, TrainingResult
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.infra.object_store import StoreUnreachableError, open_store
+from gpu_offload.remote_job import mirror as module
+from gpu_offload.remote_job import regular_file
+from gpu_offload.remote_job.checkpoint import CheckpointMismatchError, Checkpoints
+from gpu_offload.remote_job.mirror import Mirror, MirrorError, SupersededError
+from gpu_offload.remote_job.result import Artifact, CheckpointManifest, Timings, TrainingResult
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 PATIENCE_S = 30
 

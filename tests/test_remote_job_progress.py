@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from remote_job import progress as module
-from remote_job.progress import Progress, finite, read_events
-from remote_job.result import Heartbeat, ProgressEvent
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.remote_job import progress as module
+from gpu_offload.remote_job.progress import Progress, finite, read_events
+from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 
 @pytest.fixture

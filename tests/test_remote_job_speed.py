@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remote_job import allocator, capacity, speed
-from remote_job.capacity import Capacity
+from gpu_offload.remote_job import allocator, capacity, speed
+from gpu_offload.remote_job.capacity import Capacity
 
 RUNNER = Capacity(
     cores=4,
@@ -155,7 +155,7 @@ def test_our_own_settings_are_recognised_and_not_made_twice():
 
 def test_a_program_restarts_once_under_the_settings_with_its_arguments():
     program = (
-        "import os, sys; from remote_job import allocator; allocator.restart();"
+        "import os, sys; from gpu_offload.remote_job import allocator; allocator.restart();"
         "print(os.getpid(), allocator.is_tuned_here(), *sys.argv[1:])"
     )
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
@@ -178,7 +178,7 @@ def test_a_spec_can_turn_the_restart_off(tmp_path):
 
 def test_choosing_needs_neither_torch_nor_ultralytics():
     program = (
-        "import sys; from remote_job import speed, capacity; speed.plan(capacity.capacity());"
+        "import sys; from gpu_offload.remote_job import speed, capacity; speed.plan(capacity.capacity());"
         "print({'torch', 'ultralytics'} & set(sys.modules))"
     )
     done = subprocess.run(

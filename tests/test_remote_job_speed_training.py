@@ -11,14 +11,14 @@ import pytest
 
 pytest.importorskip("ultralytics", reason="needs the train extra")
 
-from dataset import sample
-from dataset.fingerprint import fingerprint
-from dataset.snapshot import read_snapshot
-from dataset.task import Task
-from dataset.tree import materialise
-from remote_job import capacity, speed
-from remote_job.result import TrainingResult
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.dataset import sample
+from gpu_offload.dataset.fingerprint import fingerprint
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import materialise
+from gpu_offload.remote_job import capacity, speed
+from gpu_offload.remote_job.result import TrainingResult
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,7 +55,7 @@ def runs(tmp_path_factory):
             if name not in {"GLIBC_TUNABLES", "OMP_NUM_THREADS"}
         }
         subprocess.run(
-            [sys.executable, "-m", "remote_job", str(path)],
+            [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(path)],
             cwd=ROOT,
             env=environment,
             capture_output=True,

@@ -21,16 +21,16 @@ from remote_job_case import (
     wait_for,
 )
 
-from dataset.task import Task
-from dataset.tree import read_tree
-from infra.object_store import open_store
-from remote_job import durable
-from remote_job.checkpoint import CheckpointMismatchError
-from remote_job.interruption import InterruptedTrainingError, Interruption
-from remote_job.progress import read_events
-from remote_job.result import CheckpointManifest, Heartbeat, ProgressEvent, TrainingResult
-from remote_job.spec import EXIT_RESUMABLE, Weights
-from remote_job.train import SpecError, train
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import read_tree
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.remote_job import durable
+from gpu_offload.remote_job.checkpoint import CheckpointMismatchError
+from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
+from gpu_offload.remote_job.progress import read_events
+from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, ProgressEvent, TrainingResult
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE, Weights
+from gpu_offload.remote_job.train import SpecError, train
 
 pytestmark = [
     pytest.mark.training,
@@ -350,7 +350,7 @@ def module_of(folder):
     from remote_job_case import ROOT
 
     return subprocess.Popen(
-        [sys.executable, "-m", "remote_job", str(folder / "spec.json")],
+        [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(folder / "spec.json")],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -381,7 +381,7 @@ def test_another_machine_carries_on_from_the_store(whole, tree, tmp_path, monkey
 
 
 def test_a_dataset_comes_from_the_store_as_an_archive(tree, tmp_path):
-    from dataset.archive import pack
+    from gpu_offload.dataset.archive import pack
 
     store = open_store(f"file:{tmp_path / 'store'}")
     pack(tree, tmp_path / "dataset.tar")
@@ -398,7 +398,7 @@ def test_the_device_check_runs_an_operation(tmp_path):
     from remote_job_case import ROOT
 
     done = subprocess.run(
-        [sys.executable, "-m", "remote_job", "--device-check"],
+        [sys.executable, "-P", "-m", "gpu_offload.remote_job", "--device-check"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -411,7 +411,7 @@ def test_the_device_check_runs_an_operation(tmp_path):
 
 
 def test_interrupted_in_a_validation_it_repeats_only_the_validation(whole, tree, tmp_path, monkeypatch):
-    from remote_job.trainer import SteadyTrainer
+    from gpu_offload.remote_job.trainer import SteadyTrainer
 
     spec = make_spec(tree, tmp_path)
     interruption = Interruption()
@@ -435,7 +435,7 @@ def spoil(monkeypatch, times):
     """Make the loss NaN at the end of epoch 2, so many times."""
     import torch
 
-    from remote_job.trainer import SteadyTrainer
+    from gpu_offload.remote_job.trainer import SteadyTrainer
 
     left = [times]
     end = SteadyTrainer._on_train_epoch_end
@@ -457,7 +457,7 @@ def test_a_nan_goes_back_to_the_last_checkpoint(tree, tmp_path, monkeypatch):
 
 
 def test_a_nan_that_returns_again_and_again_ends_the_training_with_advice(tree, tmp_path, monkeypatch):
-    from remote_job.trainer import DivergedError
+    from gpu_offload.remote_job.trainer import DivergedError
 
     spoil(monkeypatch, 9)
     with pytest.raises(DivergedError, match="lower the learning rate"):

@@ -7,10 +7,16 @@ import threading
 
 import pytest
 
-from infra.object_store import open_store
-from remote_job import weights
-from remote_job.spec import Weights
-from remote_job.weights import WeightsMismatchError, WeightsUnavailableError, fetch, local, resolve
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.remote_job import weights
+from gpu_offload.remote_job.spec import Weights
+from gpu_offload.remote_job.weights import (
+    WeightsMismatchError,
+    WeightsUnavailableError,
+    fetch,
+    local,
+    resolve,
+)
 
 CONTENT = b"weights" * 1000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

@@ -12,18 +12,18 @@ from hypothesis import strategies as st
 from test_accounting import T0, seen_attempt
 from test_run_on_ec2 import run_of
 
-from dataset.task import Task
-from infra.object_store import open_store
-from orchestrator.accounting import Accounting
-from orchestrator.chart import curves_svg, timeline_svg
-from orchestrator.cost import Bill
-from orchestrator.interval import Interval
-from orchestrator.report import Report
-from orchestrator.report_html import report_html
-from orchestrator.report_markdown import CHART_STYLE, report_markdown
-from orchestrator.run import AttemptEnd, Outcome
-from orchestrator.settings import StoreSettings
-from remote_job.result import Artifact, Heartbeat, ProgressEvent, Timings, TrainingResult
+from gpu_offload.dataset.task import Task
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.orchestrator.accounting import Accounting
+from gpu_offload.orchestrator.chart import curves_svg, timeline_svg
+from gpu_offload.orchestrator.cost import Bill
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.report import Report
+from gpu_offload.orchestrator.report_html import report_html
+from gpu_offload.orchestrator.report_markdown import CHART_STYLE, report_markdown
+from gpu_offload.orchestrator.run import AttemptEnd, Outcome
+from gpu_offload.orchestrator.settings import StoreSettings
+from gpu_offload.remote_job.result import Artifact, Heartbeat, ProgressEvent, Timings, TrainingResult
 
 EVIL = "<script>alert(1)</script><img src=x onerror=y>|`${{ secrets.X }}`](javascript:z)\x1b[2J\u202e"
 

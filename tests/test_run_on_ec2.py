@@ -14,32 +14,32 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from dataset.sample import generate
-from dataset.task import Task
-from infra.object_store import open_store
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.cloud import SimulatedCloud
-from infra.ssh_key import HostKey
-from orchestrator.console import Console
-from orchestrator.drive import Drive, RefusedError
-from orchestrator.driver import Driver
-from orchestrator.interval import Interval
-from orchestrator.journal import Journal
-from orchestrator.next_step import AttemptSeen, InstanceSeen
-from orchestrator.offers import GPUS, Offer
-from orchestrator.renting import RentingError, check_renting, rented_training
-from orchestrator.run import AttemptRecord, Candidate, HostRecord, RunRecord
-from orchestrator.settings import DatasetSettings, Ec2Settings, Settings, StoreSettings
-from orchestrator.stray import store_mark
-from remote_job.result import Heartbeat
-from remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.task import Task
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.ssh_key import HostKey
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.drive import Drive, RefusedError
+from gpu_offload.orchestrator.driver import Driver
+from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.next_step import AttemptSeen, InstanceSeen
+from gpu_offload.orchestrator.offers import GPUS, Offer
+from gpu_offload.orchestrator.renting import RentingError, check_renting, rented_training
+from gpu_offload.orchestrator.run import AttemptRecord, Candidate, HostRecord, RunRecord
+from gpu_offload.orchestrator.settings import DatasetSettings, Ec2Settings, Settings, StoreSettings
+from gpu_offload.orchestrator.stray import store_mark
+from gpu_offload.remote_job.result import Heartbeat
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 ROLE = "arn:aws:iam::123456789012:role/gpu-offload-scheduler"
 
 OWN_TRAINING = '''
 import time
 
-from remote_job.entrypoint import Trained
+from gpu_offload.remote_job.entrypoint import Trained
 
 
 def main(context):
@@ -342,7 +342,7 @@ def project(tmp_path):
 
 def start(project, *arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -9,12 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from dataset.task import Task
-from orchestrator.duration import format_duration, parse_duration
-from orchestrator.settings import DatasetSettings, Settings, SettingsError, load_settings
-from orchestrator.settings_overrides import SETTINGS, parse_value
-from orchestrator.settings_sections import Sections
-from orchestrator.settings_toml import settings_toml, toml_value
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.duration import format_duration, parse_duration
+from gpu_offload.orchestrator.settings import DatasetSettings, Settings, SettingsError, load_settings
+from gpu_offload.orchestrator.settings_overrides import SETTINGS, parse_value
+from gpu_offload.orchestrator.settings_sections import Sections
+from gpu_offload.orchestrator.settings_toml import settings_toml, toml_value
 
 DEFAULTS = {
     "dataset": {"path": "raw", "classes": (), "task": None, "split": {"val": 0.2, "test": 0.0, "seed": 0}},

@@ -6,8 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.settings_file import ConfigurationFileError, find_file, key_lines, read_file
-from orchestrator.settings_toml import toml_key, toml_value
+from gpu_offload.orchestrator.settings_file import (
+    ConfigurationFileError,
+    find_file,
+    key_lines,
+    read_file,
+)
+from gpu_offload.orchestrator.settings_toml import toml_key, toml_value
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)
 KEY = st.one_of(st.sampled_from(["a", "b-c", "1", "true"]), TEXT)

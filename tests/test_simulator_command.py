@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.command import EXIT_LEFTOVERS, simulate
-from infra.simulator.fault import FaultSyntaxError
-from infra.simulator.host import isolation
-from infra.simulator.namespace import why_not
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.command import EXIT_LEFTOVERS, simulate
+from gpu_offload.infra.simulator.fault import FaultSyntaxError
+from gpu_offload.infra.simulator.host import isolation
+from gpu_offload.infra.simulator.namespace import why_not
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = """
@@ -94,7 +94,7 @@ def test_faults_are_injected_and_reported():
 
 def start(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "infra.simulator", *arguments],
+        [sys.executable, "-P", "-m", "gpu_offload.infra.simulator", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

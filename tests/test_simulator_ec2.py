@@ -10,8 +10,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
 PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 QUICK = Behaviour(boot_seconds=0.05, shutdown_seconds=0.05, lag_seconds=0.0)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.simulator.fault import EFFECTS, FaultSyntaxError, When, parse, parse_all
+from gpu_offload.infra.simulator.fault import EFFECTS, FaultSyntaxError, When, parse, parse_all
 
 
 def test_an_api_error_names_operation_code_and_place():

@@ -12,18 +12,23 @@ from pathlib import Path
 import pytest
 import yaml
 
-from infra.host import ConnectionLostError, HostError, HostKeyMismatchError, HostUnreachableError
-from infra.simulator import host as machine
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.cloud import SimulatedCloud
-from infra.simulator.guest import due, marked
-from infra.simulator.guest_paths import PathMap
-from infra.simulator.host import Isolation, isolation
-from infra.simulator.namespace import why_not
-from infra.simulator.user_data import read_user_data
-from infra.ssh_host import Address, SshHost
-from infra.ssh_key import ClientKey, HostKey
-from infra.user_data import user_data
+from gpu_offload.infra.host import (
+    ConnectionLostError,
+    HostError,
+    HostKeyMismatchError,
+    HostUnreachableError,
+)
+from gpu_offload.infra.simulator import host as machine
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.guest import due, marked
+from gpu_offload.infra.simulator.guest_paths import PathMap
+from gpu_offload.infra.simulator.host import Isolation, isolation
+from gpu_offload.infra.simulator.namespace import why_not
+from gpu_offload.infra.simulator.user_data import read_user_data
+from gpu_offload.infra.ssh_host import Address, SshHost
+from gpu_offload.infra.ssh_key import ClientKey, HostKey
+from gpu_offload.infra.user_data import user_data
 
 QUICK = Behaviour(boot_seconds=0.05, shutdown_seconds=0.2, lag_seconds=0.0)
 RUN = {"Key": "gpu-offload:run", "Value": "r1"}
@@ -84,7 +89,7 @@ def lab(request, monkeypatch):
         pytest.skip("no sshd that would work for this user")
     if kind == "no-namespace":
         monkeypatch.setattr(machine, "isolation", lambda: Isolation((), users=False, sshd=isolation().sshd))
-        monkeypatch.setattr("infra.simulator.cloud.isolation", machine.isolation)
+        monkeypatch.setattr("gpu_offload.infra.simulator.cloud.isolation", machine.isolation)
     with SimulatedCloud(QUICK, namespaces=kind == "namespaces", sshd=kind != "own-server") as cloud:
         yield Lab(cloud)
         assert [event for event in cloud.events if event.kind == "error"] == []
@@ -110,7 +115,7 @@ def test_a_host_is_reached_by_ssh_with_the_planted_key_and_does_what_user_data_s
         wait_for(lambda: ssh.run(f'test -e "{ready}"', timeout=10, check=False).exit_code == 0)
         baked = ssh.run('cat "${GPU_OFFLOAD_ROOT%/}/opt/gpu-offload/baked"', timeout=10).text
         python = dict(line.split("=", 1) for line in baked.splitlines())["python"]
-        assert ssh.run([python, "-c", "import remote_job"], timeout=30).exit_code == 0
+        assert ssh.run([python, "-c", "import gpu_offload.remote_job"], timeout=30).exit_code == 0
         ssh.put(b"data", "/opt/gpu-offload/some/file")
         assert ssh.run("cat /opt/gpu-offload/some/file", timeout=10).text == "data"
         assert "AWS_SECRET_ACCESS_KEY" not in ssh.run("env", timeout=10).text

@@ -7,9 +7,9 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, HTTPClientError
 
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.cloud import SimulatedCloud
-from infra.simulator.fault import FaultSyntaxError
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.fault import FaultSyntaxError
 
 ONCE = Config(retries={"total_max_attempts": 1, "mode": "standard"})
 SPOT = {"InstanceMarketOptions": {"MarketType": "spot"}}

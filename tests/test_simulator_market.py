@@ -5,8 +5,15 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.market import ON_DEMAND, SPOT, family, on_demand_price, spot_history, spot_price
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.market import (
+    ON_DEMAND,
+    SPOT,
+    family,
+    on_demand_price,
+    spot_history,
+    spot_price,
+)
 
 STEP = 4 * 3600.0
 MOMENT = 1.79e9

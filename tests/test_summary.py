@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from test_receipt import report as plan_report
 from test_report import EVIL, evil, report, result  # noqa: F401 - report is a fixture
 
-from orchestrator.summary import (
+from gpu_offload.orchestrator.summary import (
     FEW_ROWS,
     LIMIT,
     Around,

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from leak_case import train_project
 
-from dataset.sample import generate
-from orchestrator import registry
-from orchestrator.api import load_settings, store_of
-from orchestrator.console import Console
-from orchestrator.picturing import is_public, publish_pictures
-from orchestrator.planning import Planning
-from orchestrator.public_reading import public_address
-from orchestrator.workspace import Workspace
+from gpu_offload.dataset.sample import generate
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.api import load_settings, store_of
+from gpu_offload.orchestrator.console import Console
+from gpu_offload.orchestrator.picturing import is_public, publish_pictures
+from gpu_offload.orchestrator.planning import Planning
+from gpu_offload.orchestrator.public_reading import public_address
+from gpu_offload.orchestrator.workspace import Workspace
 
 pytestmark = pytest.mark.training
 
@@ -56,7 +56,7 @@ def project(request, tmp_path):
 
 def offload(project, *arguments, check=True):
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", *arguments],
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
         cwd=project,
         capture_output=True,
         text=True,
@@ -74,7 +74,7 @@ def train(project, *arguments):
 
 def start_training(project):
     return subprocess.Popen(
-        [sys.executable, "-m", "orchestrator.cli", "train", "--on", "cpu"],
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "cpu"],
         cwd=project,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -264,7 +264,7 @@ def test_a_deadline_ends_a_training_while_it_runs_and_a_later_one_carries_on(own
 def test_two_drivers_at_once_train_once(project):
     others = [
         subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", "train", "--on", "cpu", "--json"],
+            [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "cpu", "--json"],
             cwd=project,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from dataset.sample import generate
+from gpu_offload.dataset.sample import generate
 
 pytestmark = pytest.mark.training
 KEYBOARDS = Path(__file__).parents[2] / "shared" / "datasets" / "keyboards"
@@ -35,7 +35,7 @@ def namespaces():
     """Whether this machine can give every instance a network of its own."""
     if os.geteuid() != 0:
         return False
-    probe = [sys.executable, "-m", "infra.simulator", "--namespaces", "--", "true"]
+    probe = [sys.executable, "-P", "-m", "gpu_offload.infra.simulator", "--namespaces", "--", "true"]
     return subprocess.run(probe, capture_output=True, timeout=120, check=False).returncode == 0
 
 
@@ -68,12 +68,12 @@ def run(project, *command):
 
 def test_an_instance_trains_to_the_very_numbers_of_the_cpu_and_leaves_nothing(project):
     here, _ = run(
-        project, "orchestrator.cli", "train", "--on", "cpu", "--json", "--no-calibrate",
+        project, "gpu_offload.orchestrator.cli", "train", "--on", "cpu", "--json", "--no-calibrate",
         "--set", "store.url=file:here",
     )  # fmt: skip
     flags = ["--namespaces"] if namespaces() else []
     there, said = run(
-        project, "infra.simulator", *flags, "--", sys.executable, "-m", "orchestrator.cli", "train", "--on", "ec2",
+        project, "gpu_offload.infra.simulator", *flags, "--", sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "ec2",
         "--json", "--set", "store.url=s3://gpu-offload/there",
     )  # fmt: skip
     assert there["where"] == "g4dn.xlarge"

@@ -5,7 +5,7 @@ import subprocess
 import pytest
 import yaml
 
-from orchestrator.workflow_files import (
+from gpu_offload.orchestrator.workflow_files import (
     FOLDER,
     Pin,
     PinError,

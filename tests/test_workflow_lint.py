@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from orchestrator.workflow_files import Pin, write_workflows
+from gpu_offload.orchestrator.workflow_files import Pin, write_workflows
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

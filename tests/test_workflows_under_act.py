@@ -21,10 +21,10 @@ import pytest
 from github_case import TOKEN, GitHub
 from leak_case import OWN_TRAINING
 
-from dataset.sample import generate
-from infra.object_store import open_store
-from orchestrator import registry
-from orchestrator.workflow_files import Pin, write_workflows
+from gpu_offload.dataset.sample import generate
+from gpu_offload.infra.object_store import open_store
+from gpu_offload.orchestrator import registry
+from gpu_offload.orchestrator.workflow_files import Pin, write_workflows
 
 pytestmark = pytest.mark.training
 
@@ -334,7 +334,15 @@ def fresh(tmp_path, stands):
     (folder / "README.md").write_text("# Boards\n")
     git(folder.parent, "init", "-q", "-b", "main", str(folder))
     git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
-    command = [sys.executable, "-m", "orchestrator.cli", "init", "--action", f"{PIN.repository}@{PIN.commit}"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "gpu_offload.orchestrator.cli",
+        "init",
+        "--action",
+        f"{PIN.repository}@{PIN.commit}",
+    ]
     subprocess.run(command, cwd=folder, check=True, capture_output=True)
     changes = {"epochs": "1", "image-size": "32", "hyperparameters": "{plots = false, workers = 0}"}
     text = (folder / "offload.toml").read_text()
@@ -458,7 +466,7 @@ def test_a_training_that_fails_on_an_instance_leaves_none(make, cloud):
 def cloud():
     """A simulated cloud and a token endpoint: an account without a key in sight."""
     pytest.importorskip("moto.server", reason="the extra [simulator] is not installed")
-    from infra.simulator.cloud import SimulatedCloud
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
     with SimulatedCloud() as cloud, TokenEndpoint() as endpoint:
         environment = cloud.environment() | endpoint.environment

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from remote_job.entrypoint import Trained, TrainingContext
+from gpu_offload.remote_job.entrypoint import Trained, TrainingContext
 
 SIDE = 12
 

@@ -44,12 +44,11 @@ fi
 
 # Our own code is the action's checkout, unpacked as the wheel that an instance gets, too: nothing is built.
 "$python" -P - "$action" <<'PYTHON'
-import sys, sysconfig, tomllib, zipfile, io
+import io, runpy, sys, sysconfig, tomllib, zipfile
 from pathlib import Path
 
 action = Path(sys.argv[1])
-sys.path.insert(0, str(action))
-from infra.own_wheel import pack_wheel
+pack_wheel = runpy.run_path(str(action / "infra/own_wheel.py"))["pack_wheel"]
 
 release = tomllib.loads((action / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 with zipfile.ZipFile(io.BytesIO(pack_wheel(release, action).body)) as wheel:

@@ -54,7 +54,7 @@ become_uploader() {
     set -a
     . "$run/$unit.environment"
     set +a
-    become $UPLOADER setsid "$python" -P -m remote_job ${notice:+--spot-notice "$notice"} "$@"
+    become $UPLOADER setsid "$python" -P -m gpu_offload.remote_job ${notice:+--spot-notice "$notice"} "$@"
 }
 
 # Becomes the user that trains, in a network of its own that leads nowhere, and knows nothing of the store.
@@ -192,7 +192,7 @@ train() {
     # Deaf to signals from its first moment: what the training leaves when it is told to end has still to be sent.
     launch deaf become_uploader --mirror "$job/input" --until "$job/trained" "$job/spec.json"
     mirror=$child
-    launch become_trainer -m remote_job --inputs "$job/input" "$job/input/spec.json"
+    launch become_trainer -m gpu_offload.remote_job --inputs "$job/input" "$job/input/spec.json"
     echo "$child" >"$job/pid"
     [ -z "$stopping" ] || kill -TERM "$child"
     await "$child"

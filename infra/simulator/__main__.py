@@ -1,17 +1,17 @@
-"""`python -m infra.simulator [--fault LINE]... [--namespaces] [--] [COMMAND...]`; see docs/simulated-cloud.md."""
+"""`python -m gpu_offload.infra.simulator [--fault LINE]... [--namespaces] [--] [COMMAND...]`; see docs/simulated-cloud.md."""
 
 import argparse
 import sys
 
-from infra.simulator.command import simulate
-from infra.simulator.fault import FaultSyntaxError
-from infra.simulator.namespace import NamespaceError
+from gpu_offload.infra.simulator.command import simulate
+from gpu_offload.infra.simulator.fault import FaultSyntaxError
+from gpu_offload.infra.simulator.namespace import NamespaceError
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 2 is a usage error."""
     parser = argparse.ArgumentParser(
-        prog="python -m infra.simulator", description="Run a command in a simulated cloud."
+        prog="python -m gpu_offload.infra.simulator", description="Run a command in a simulated cloud."
     )
     parser.add_argument(
         "--fault", action="append", default=[], metavar="LINE", help="what goes wrong; may be repeated"

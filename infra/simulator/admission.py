@@ -9,10 +9,10 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
 
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.call import Call
-from infra.simulator.market import family, spot_price
-from infra.simulator.rented import ENDED, Rented
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.call import Call
+from gpu_offload.infra.simulator.market import family, spot_price
+from gpu_offload.infra.simulator.rented import ENDED, Rented
 
 USER_DATA_LIMIT = 16_384
 

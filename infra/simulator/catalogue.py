@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any
 from xml.sax.saxutils import escape
 
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
-from infra.simulator.market import ON_DEMAND, QUOTAS, on_demand_price, spot_history
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
+from gpu_offload.infra.simulator.market import ON_DEMAND, QUOTAS, on_demand_price, spot_history
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 PRODUCT = "Linux/UNIX"

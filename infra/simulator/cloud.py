@@ -30,21 +30,21 @@ from moto.core.base_backend import BackendDict
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 
-from infra.simulator.admission import offerings, vcpus
-from infra.simulator.behaviour import Behaviour, Event, Leftovers
-from infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
-from infra.simulator.catalogue import products, quotas, spot_price_history
-from infra.simulator.compute import Compute
-from infra.simulator.endpoint import Application, Server, Verdict
-from infra.simulator.fault import Fault, FaultSyntaxError, parse
-from infra.simulator.fault_book import FaultBook, of_run
-from infra.simulator.host import SYSTEM_PATH, Hardware, Machine, baked_software, isolation
-from infra.simulator.identity import Identities
-from infra.simulator.images import IMAGE_ID
-from infra.simulator.link import Network
-from infra.simulator.rented import Rented
-from infra.simulator.schedules import Schedules
-from infra.simulator.timers import Timers
+from gpu_offload.infra.simulator.admission import offerings, vcpus
+from gpu_offload.infra.simulator.behaviour import Behaviour, Event, Leftovers
+from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
+from gpu_offload.infra.simulator.catalogue import products, quotas, spot_price_history
+from gpu_offload.infra.simulator.compute import Compute
+from gpu_offload.infra.simulator.endpoint import Application, Server, Verdict
+from gpu_offload.infra.simulator.fault import Fault, FaultSyntaxError, parse
+from gpu_offload.infra.simulator.fault_book import FaultBook, of_run
+from gpu_offload.infra.simulator.host import SYSTEM_PATH, Hardware, Machine, baked_software, isolation
+from gpu_offload.infra.simulator.identity import Identities
+from gpu_offload.infra.simulator.images import IMAGE_ID
+from gpu_offload.infra.simulator.link import Network
+from gpu_offload.infra.simulator.rented import Rented
+from gpu_offload.infra.simulator.schedules import Schedules
+from gpu_offload.infra.simulator.timers import Timers
 
 ACCESS_KEY, SECRET_KEY = "AKIASIMULATEDCLOUD00", "simulated"
 BUCKET = "gpu-offload"
@@ -456,7 +456,7 @@ class SimulatedCloud:
 
     def _start_namespaces(self) -> None:
         """Every instance in a network of its own, with the API at our end of its cable."""
-        from infra.simulator.namespace import NamespaceMachine, Range
+        from gpu_offload.infra.simulator.namespace import NamespaceMachine, Range
 
         net = Range()
         net.open()

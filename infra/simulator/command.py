@@ -1,4 +1,4 @@
-"""Any command, run inside a simulated cloud: `offload simulate -- COMMAND`, `python -m infra.simulator`."""
+"""Any command, run inside a simulated cloud: `offload simulate -- COMMAND`, `python -m gpu_offload.infra.simulator`."""
 
 import contextlib
 import os
@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TextIO
 
-from infra.simulator.behaviour import Behaviour, Leftovers
-from infra.simulator.cloud import SimulatedCloud
-from infra.simulator.fault import Fault, parse_all
+from gpu_offload.infra.simulator.behaviour import Behaviour, Leftovers
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.fault import Fault, parse_all
 
 EXIT_LEFTOVERS = 3
 """Something that costs money was left when the command had ended well."""

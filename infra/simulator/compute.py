@@ -13,15 +13,23 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 
-from infra.simulator.admission import Admission, decoded_user_data
-from infra.simulator.behaviour import Behaviour
-from infra.simulator.call import Call
-from infra.simulator.host import Hardware, Machine
-from infra.simulator.identity import Identities
-from infra.simulator.images import add_image
-from infra.simulator.metadata import metadata_document
-from infra.simulator.rented import ENDED, ITSELF, RECLAIMED, RUN_TAG, USER, HonestInstance, Rented
-from infra.simulator.timers import Timers
+from gpu_offload.infra.simulator.admission import Admission, decoded_user_data
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.call import Call
+from gpu_offload.infra.simulator.host import Hardware, Machine
+from gpu_offload.infra.simulator.identity import Identities
+from gpu_offload.infra.simulator.images import add_image
+from gpu_offload.infra.simulator.metadata import metadata_document
+from gpu_offload.infra.simulator.rented import (
+    ENDED,
+    ITSELF,
+    RECLAIMED,
+    RUN_TAG,
+    USER,
+    HonestInstance,
+    Rented,
+)
+from gpu_offload.infra.simulator.timers import Timers
 
 
 @dataclass(slots=True)

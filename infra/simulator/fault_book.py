@@ -6,10 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from infra.simulator.call import Call
-from infra.simulator.fault import Fault
-from infra.simulator.rented import ATTEMPT_TAG, RUN_TAG, Rented
-from infra.simulator.timers import Timers
+from gpu_offload.infra.simulator.call import Call
+from gpu_offload.infra.simulator.fault import Fault
+from gpu_offload.infra.simulator.rented import ATTEMPT_TAG, RUN_TAG, Rented
+from gpu_offload.infra.simulator.timers import Timers
 
 
 @dataclass(slots=True)

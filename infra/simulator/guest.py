@@ -1,4 +1,4 @@
-"""The first process of a simulated instance: `python -m infra.simulator.guest FOLDER LIFELINE`.
+"""The first process of a simulated instance: `python -m gpu_offload.infra.simulator.guest FOLDER LIFELINE`.
 
 It is to the instance what init and the hypervisor's agent are to a real one: it serves the metadata, boots the
 user data, runs the SSH server, reaps, and goes down, with everything under it, when somebody says `shutdown`, when
@@ -22,8 +22,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from infra.simulator.guest_root import add_user, enter_own_root, open_way
-from infra.simulator.metadata_server import MetadataServer
+from gpu_offload.infra.simulator.guest_root import add_user, enter_own_root, open_way
+from gpu_offload.infra.simulator.metadata_server import MetadataServer
 
 PR_SET_CHILD_SUBREAPER, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 36, 47, 4
 MS_BIND = 4096
@@ -148,7 +148,7 @@ class Guest:
         """In a child: what cloud-init and systemd do. Never returns."""
         code = 1
         try:
-            from infra.simulator.guest_boot import boot
+            from gpu_offload.infra.simulator.guest_boot import boot
 
             boot(self.folder, self.config, say)
             code = 0

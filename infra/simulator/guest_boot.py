@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from infra.simulator.guest_paths import PathMap
-from infra.simulator.user_data import Boot, UserData, read_user_data
+from gpu_offload.infra.simulator.guest_paths import PathMap
+from gpu_offload.infra.simulator.user_data import Boot, UserData, read_user_data
 
 SSHD_CONFIG = """
 Port {port}
@@ -103,7 +103,7 @@ def start_ssh_server(
         )
         command = [config["sshd"], "-D", "-e", "-f", str(ssh / "sshd_config")]
     else:
-        command = [sys.executable, "-m", "infra.simulator.ssh_server", str(folder)]
+        command = [sys.executable, "-P", "-m", "gpu_offload.infra.simulator.ssh_server", str(folder)]
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
     with (folder / "ssh.log").open("ab") as log:

@@ -26,9 +26,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from infra.simulator.guest import MARK, marked
-from infra.simulator.guest_boot import find_sshd
-from infra.simulator.link import Link, Network
+from gpu_offload.infra.simulator.guest import MARK, marked
+from gpu_offload.infra.simulator.guest_boot import find_sshd
+from gpu_offload.infra.simulator.link import Link, Network
 
 PACKAGE = Path(__file__).resolve().parents[2]
 """Where `import infra` finds us: what the image has baked in."""
@@ -408,7 +408,6 @@ class Machine:
         return {
             MARK: str(self.folder),
             "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{SYSTEM_PATH}",
-            "PYTHONPATH": str(PACKAGE),
             "PYTHONDONTWRITEBYTECODE": "1",
             "SHELL": "/bin/sh",
             "LANG": "C.UTF-8",

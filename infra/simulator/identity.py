@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from infra.simulator.call import DENIED, EXPIRED, Call
+from gpu_offload.infra.simulator.call import DENIED, EXPIRED, Call
 
 READ = {"GetObject", "HeadObject"}
 LIST = {"ListObjectsV2", "ListObjects"}

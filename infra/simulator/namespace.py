@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from infra.simulator.host import Machine
+from gpu_offload.infra.simulator.host import Machine
 
 METADATA = ("169.254.169.254", 80)
 SSH_PORT = 22

@@ -8,8 +8,8 @@ from typing import Any
 from moto.ec2.models.instances import Instance, InstanceState
 from moto.ec2.responses._base_response import EC2BaseResponse
 
-from infra.simulator.host import Machine
-from infra.simulator.metadata import Facts
+from gpu_offload.infra.simulator.host import Machine
+from gpu_offload.infra.simulator.metadata import Facts
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 ENDED = {"shutting-down", "terminated"}

@@ -1,4 +1,4 @@
-"""An SSH server for machines that have none: `python -m infra.simulator.ssh_server FOLDER`.
+"""An SSH server for machines that have none: `python -m gpu_offload.infra.simulator.ssh_server FOLDER`.
 
 paramiko's server side, with what an instance needs: public keys only, commands with their three streams and exit
 codes, no forwarding, no terminal. Real sshd is preferred wherever it is found.

@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from infra.simulator.guest_paths import PathMap
-from infra.simulator.guest_root import add_user
+from gpu_offload.infra.simulator.guest_paths import PathMap
+from gpu_offload.infra.simulator.guest_root import add_user
 
 HANDLED = {
     "bootcmd",

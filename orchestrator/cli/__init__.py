@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import click
 
-from orchestrator.cli import (
+from gpu_offload.orchestrator.cli import (
     account_commands,
     dataset_commands,
     model_commands,
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except Exception as error:
-        from orchestrator.cli.failure import explain
+        from gpu_offload.orchestrator.cli.failure import explain
 
         code = explain(error)
         if code is None:

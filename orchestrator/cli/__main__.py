@@ -1,5 +1,5 @@
-"""`python -m orchestrator.cli` is `offload`."""
+"""`python -m gpu_offload.orchestrator.cli` is `offload`."""
 
-from orchestrator.cli import main
+from gpu_offload.orchestrator.cli import main
 
 main()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import json_option, print_json, settings_of, settings_options
+from gpu_offload.orchestrator.cli.options import json_option, print_json, settings_of, settings_options
 
 
 @click.command()
@@ -13,7 +13,7 @@ from orchestrator.cli.options import json_option, print_json, settings_of, setti
 @json_option
 def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
     """Check the dataset: every fault with its file and line; warnings are counted."""
-    from orchestrator import api
+    from gpu_offload.orchestrator import api
 
     checked = api.check(settings_of(directory, config, sets))
     if as_json:
@@ -27,7 +27,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
 @json_option
 def fingerprint(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
     """Print the dataset's fingerprint: the same on every machine, changed by every byte that matters."""
-    from orchestrator import api
+    from gpu_offload.orchestrator import api
 
     digest = api.fingerprint(settings_of(directory, config, sets))
     if as_json:
@@ -47,7 +47,7 @@ def changed(
 
     Cheap, for skipping a job early. `offload train` knows better: it also sees changed settings.
     """
-    from orchestrator import api
+    from gpu_offload.orchestrator import api
 
     yes = api.changed(settings_of(directory, config, sets), since)
     if as_json:

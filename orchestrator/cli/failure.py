@@ -2,21 +2,21 @@
 
 import sys
 
-from dataset.change import NotARepositoryError, UnknownRevisionError
-from dataset.finding import DatasetError
-from infra.errors import CloudError
-from infra.object_store import StoreError
-from orchestrator.console import plain
-from orchestrator.demo import DemoError
-from orchestrator.drive import CloudUnreachableError, InstanceLeftError, InterruptedRunError
-from orchestrator.journal import JournalError
-from orchestrator.own_software import LockMissingError
-from orchestrator.planning import PlanningError
-from orchestrator.registry import RegistryError
-from orchestrator.renting import RentingError
-from orchestrator.settings import SettingsError
-from orchestrator.training import NothingFeasibleError, TrainingFailedError
-from remote_job.spec import EXIT_RESUMABLE
+from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.infra.errors import CloudError
+from gpu_offload.infra.object_store import StoreError
+from gpu_offload.orchestrator.console import plain
+from gpu_offload.orchestrator.demo import DemoError
+from gpu_offload.orchestrator.drive import CloudUnreachableError, InstanceLeftError, InterruptedRunError
+from gpu_offload.orchestrator.journal import JournalError
+from gpu_offload.orchestrator.own_software import LockMissingError
+from gpu_offload.orchestrator.planning import PlanningError
+from gpu_offload.orchestrator.registry import RegistryError
+from gpu_offload.orchestrator.renting import RentingError
+from gpu_offload.orchestrator.settings import SettingsError
+from gpu_offload.orchestrator.training import NothingFeasibleError, TrainingFailedError
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE
 
 CODES: dict[type[Exception], int] = {
     SettingsError: 2,

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestrator.cli.options import (
+from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
     print_json,
@@ -15,7 +15,7 @@ from orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.api import Where
+    from gpu_offload.orchestrator.api import Where
 
 WHERE = click.Choice(["auto", "cpu", "ec2"])
 
@@ -42,8 +42,8 @@ def plan(
     calibrate: bool | None,
 ) -> None:
     """Say how long the training takes and what it costs, wherever it could run. Spends nothing."""
-    from orchestrator import api
-    from orchestrator.receipt import receipt_text
+    from gpu_offload.orchestrator import api
+    from gpu_offload.orchestrator.receipt import receipt_text
 
     report = api.plan(
         settings_of(directory, config, sets),
@@ -83,8 +83,8 @@ def train(
 
     Interrupted or killed, the same command carries on from the last completed epoch.
     """
-    from orchestrator import api
-    from orchestrator.training import trained_text
+    from gpu_offload.orchestrator import api
+    from gpu_offload.orchestrator.training import trained_text
 
     report = api.train(
         settings_of(directory, config, sets),
@@ -105,7 +105,7 @@ def train(
 @json_option
 def models(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
     """List the published versions, newest first, and what the aliases mean."""
-    from orchestrator import api
+    from gpu_offload.orchestrator import api
 
     listing = api.models(settings_of(directory, config, sets))
     if as_json:
@@ -131,7 +131,7 @@ def pull(
     as_json: bool,
 ) -> None:
     """Download a model, verified, into DESTINATION (a file, or a folder that receives model.pt)."""
-    from orchestrator import api
+    from gpu_offload.orchestrator import api
 
     if source is None:
         pulled = api.pull(settings_of(directory, config, sets), destination, version=wanted)
@@ -156,14 +156,14 @@ def demo(into: Path, *, gpu: bool, verbose: bool) -> None:
     """Go the whole way on a generated dataset: plan, train on this CPU, publish, predict, skip."""
     if gpu:
         try:
-            from orchestrator.demo_gpu import run_gpu_demo
+            from gpu_offload.orchestrator.demo_gpu import run_gpu_demo
         except ImportError as error:
             raise click.UsageError(
                 f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
             ) from error
         run_gpu_demo(into.resolve(), console_of(verbose=verbose), click.echo)
         return
-    from orchestrator.demo import run_demo
+    from gpu_offload.orchestrator.demo import run_demo
 
     run_demo(into.resolve(), console_of(verbose=verbose), click.echo)
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from orchestrator.cli.options import json_option
+from gpu_offload.orchestrator.cli.options import json_option
 
 
 @click.command()
@@ -25,14 +25,8 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
 
     An offload.toml that is there stays. Running it again updates the workflows and shows the difference.
     """
-    from orchestrator.configuration import configuration_for, write_configuration
-    from orchestrator.workflow_files import (
-        Pin,
-        PinError,
-        is_github,
-        own_pin,
-        write_workflows,
-    )
+    from gpu_offload.orchestrator.configuration import configuration_for, write_configuration
+    from gpu_offload.orchestrator.workflow_files import Pin, PinError, is_github, own_pin, write_workflows
 
     root = directory.resolve()
     if only_print:
@@ -55,7 +49,7 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
 
 def _has_folder_store(root: Path) -> bool:
     """Whether the models of a project go into a folder, as they do by default."""
-    from orchestrator.settings import SettingsError, load_settings
+    from gpu_offload.orchestrator.settings import SettingsError, load_settings
 
     try:
         return load_settings(root, environment={}).store.url.startswith("file:")
@@ -68,7 +62,7 @@ def _has_folder_store(root: Path) -> bool:
 def schema(*, as_json: bool) -> None:
     """Print the JSON schema of offload.toml, by which editors check and complete it."""
     del as_json  # it is JSON either way
-    from orchestrator.settings_schema import schema_text
+    from gpu_offload.orchestrator.settings_schema import schema_text
 
     click.echo(schema_text(), nl=False)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
-from orchestrator.cli.options import (
+from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
     print_json,
@@ -16,7 +16,7 @@ from orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from orchestrator.reporting import Format
+    from gpu_offload.orchestrator.reporting import Format
 
 
 @click.command()
@@ -27,8 +27,8 @@ def status(
     directory: Path, config: Path | None, sets: tuple[str, ...], run: str | None, *, as_json: bool
 ) -> None:
     """Show how RUN stands, or the latest runs: where each trains, how far it is, what it has cost."""
-    from orchestrator.api import store_of
-    from orchestrator.standing import standings, standings_text
+    from gpu_offload.orchestrator.api import store_of
+    from gpu_offload.orchestrator.standing import standings, standings_text
 
     settings = settings_of(directory, config, sets)
     found = standings(store_of(settings), settings, run)
@@ -59,9 +59,9 @@ def stop(
     Without RUN: the one that is open. Harmless where nothing is left to stop; its checkpoint stays, so the same
     training carries on from there.
     """
-    from orchestrator.api import store_of
-    from orchestrator.journal import Journal
-    from orchestrator.stopping import stop_run
+    from gpu_offload.orchestrator.api import store_of
+    from gpu_offload.orchestrator.journal import Journal
+    from gpu_offload.orchestrator.stopping import stop_run
 
     settings, console = settings_of(directory, config, sets), console_of(verbose=verbose)
     store = store_of(settings)
@@ -93,8 +93,8 @@ def logs(
     follow: bool,
 ) -> None:
     """Print what RUN's training has printed; the store has it at most 15 s later."""
-    from orchestrator.api import store_of
-    from orchestrator.log_reading import read_log
+    from gpu_offload.orchestrator.api import store_of
+    from gpu_offload.orchestrator.log_reading import read_log
 
     settings = settings_of(directory, config, sets)
     for text in read_log(store_of(settings), run, attempt=attempt, follow=follow):
@@ -117,8 +117,8 @@ def report(
     output: Path | None,
 ) -> None:
     """Tell what RUN (the latest, where none is named) did, took and cost, against what was estimated."""
-    from orchestrator.api import store_of
-    from orchestrator.reporting import gather, latest_run, render
+    from gpu_offload.orchestrator.api import store_of
+    from gpu_offload.orchestrator.reporting import gather, latest_run, render
 
     settings = settings_of(directory, config, sets)
     store = store_of(settings)
@@ -136,10 +136,10 @@ def report(
 @click.argument("run")
 def attach(directory: Path, config: Path | None, sets: tuple[str, ...], run: str, *, verbose: bool) -> None:
     """Carry on with RUN from the store alone: watch it, collect, publish and account for it."""
-    from orchestrator.api import store_of
-    from orchestrator.carrying import drive_of
-    from orchestrator.journal import Journal
-    from orchestrator.training import TrainingFailedError
+    from gpu_offload.orchestrator.api import store_of
+    from gpu_offload.orchestrator.carrying import drive_of
+    from gpu_offload.orchestrator.journal import Journal
+    from gpu_offload.orchestrator.training import TrainingFailedError
 
     settings = settings_of(directory, config, sets)
     store = store_of(settings)

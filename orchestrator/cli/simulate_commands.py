@@ -23,9 +23,9 @@ def simulate(faults: tuple[str, ...], command: tuple[str, ...], *, namespaces: b
     stays up and its environment is printed. Write `offload simulate -- COMMAND`. See docs/simulated-cloud.md.
     """
     try:
-        from infra.simulator.command import simulate as run_inside
-        from infra.simulator.fault import FaultSyntaxError
-        from infra.simulator.namespace import NamespaceError
+        from gpu_offload.infra.simulator.command import simulate as run_inside
+        from gpu_offload.infra.simulator.fault import FaultSyntaxError
+        from gpu_offload.infra.simulator.namespace import NamespaceError
     except ImportError as error:
         raise click.UsageError(
             f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
