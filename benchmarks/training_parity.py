@@ -30,7 +30,7 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
 
 import training_speed  # noqa: E402 - beside this file
 
-from gpu_offload.dataset import sample  # noqa: E402
+from gpu_offload.dataset import synthetic  # noqa: E402
 from gpu_offload.dataset.task import Task  # noqa: E402
 from gpu_offload.remote_job import durable, speed  # noqa: E402
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights  # noqa: E402
@@ -198,7 +198,7 @@ def main() -> None:
         folder, source = Path(name), options.dataset
         if source is None:
             source = folder / "sample"
-            sample.generate(source, images=options.images + options.validation, size=320)
+            synthetic.generate(source, images=options.images + options.validation, size=320)
         tree, mark = training_speed.prepare(source, folder, options.task, options.images, options.validation)
         start = options.output.with_suffix(".pt") if options.start else None
         if start is not None and not (runs and start.exists()):

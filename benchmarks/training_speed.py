@@ -35,7 +35,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from gpu_offload.dataset import sample  # noqa: E402
+from gpu_offload.dataset import synthetic  # noqa: E402
 from gpu_offload.dataset.fingerprint import fingerprint  # noqa: E402
 from gpu_offload.dataset.snapshot import read_snapshot  # noqa: E402
 from gpu_offload.dataset.task import Task  # noqa: E402
@@ -386,7 +386,7 @@ def main() -> None:
         source = options.dataset
         if source is None and not options.report:
             source = folder / "sample"
-            sample.generate(source, images=options.images + options.validation, size=640)
+            synthetic.generate(source, images=options.images + options.validation, size=640)
         trees: dict[str, tuple[Path, str]] = {}
         cells = [
             {"task": task, "model": model, "size": size, "repeat": repeat}

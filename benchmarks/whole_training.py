@@ -77,7 +77,7 @@ def main():
         folder = Path(scratch)
         classes = options.classes.split(",")
         if options.data is None:
-            from gpu_offload.dataset.sample import CLASSES, generate
+            from gpu_offload.dataset.synthetic import CLASSES, generate
 
             generate(folder / "raw")
             classes = list(CLASSES)

@@ -11,12 +11,13 @@ if TYPE_CHECKING:
     from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError, changed_since
     from gpu_offload.dataset.finding import DatasetError, Finding
     from gpu_offload.dataset.layout import Layout
-    from gpu_offload.dataset.sample import generate
-    from gpu_offload.dataset.snapshot import Sample, Snapshot, read_snapshot
+    from gpu_offload.dataset.samples import Sample
+    from gpu_offload.dataset.snapshot import Snapshot, read_snapshot
     from gpu_offload.dataset.split import SplitRule, assign
+    from gpu_offload.dataset.synthetic import generate
     from gpu_offload.dataset.task import Task
     from gpu_offload.dataset.tree import materialise
-    from gpu_offload.dataset.tree_info import TreeInfo, read_tree
+    from gpu_offload.dataset.tree_manifest import TreeInfo, read_tree
 
 __all__ = [
     "CorruptArchiveError",
@@ -46,19 +47,19 @@ _HOME = {
     "Finding": "finding",
     "Layout": "layout",
     "NotARepositoryError": "change",
-    "Sample": "snapshot",
+    "Sample": "samples",
     "Snapshot": "snapshot",
     "SplitRule": "split",
     "Task": "task",
-    "TreeInfo": "tree_info",
+    "TreeInfo": "tree_manifest",
     "UnknownRevisionError": "change",
     "assign": "split",
     "changed_since": "change",
-    "generate": "sample",
+    "generate": "synthetic",
     "materialise": "tree",
     "pack": "archive",
     "read_snapshot": "snapshot",
-    "read_tree": "tree_info",
+    "read_tree": "tree_manifest",
     "unpack": "archive",
 }
 

@@ -16,7 +16,7 @@ from typing import IO, Final
 
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.tree import make_folders, replace_tree
-from gpu_offload.dataset.tree_info import DESCRIPTION, TreeFile, TreeInfo, decode, read_tree
+from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, decode, read_tree
 
 MAX_DESCRIPTION: Final = 1 << 30
 MAX_BYTES: Final = 1 << 40

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from gpu_offload.dataset.names import hidden
+from gpu_offload.dataset.paths import hidden
 
 
 class UnknownRevisionError(Exception):

@@ -13,7 +13,7 @@ from gpu_offload.dataset.layout import Layout, Listing
 from gpu_offload.dataset.task import Task
 
 if TYPE_CHECKING:
-    from gpu_offload.dataset.snapshot import Samples
+    from gpu_offload.dataset.samples import Samples
     from gpu_offload.dataset.split import Split, SplitRule
 
 

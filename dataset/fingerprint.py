@@ -11,7 +11,8 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator
 
-from gpu_offload.dataset.snapshot import Sample, Samples, Snapshot
+from gpu_offload.dataset.samples import Sample, Samples
+from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.split import Split, SplitRule
 from gpu_offload.dataset.task import Task
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from gpu_offload.dataset.finding import Finding, error
-from gpu_offload.dataset.names import Names
+from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.stat_cache import CacheWriter, Entry, believable, read_cache, stat_of
 
 _CHUNK: Final = 1024

@@ -10,7 +10,7 @@ from gpu_offload.dataset.data_yaml import read_data_yaml
 from gpu_offload.dataset.finding import DatasetError, Finding, error, warning
 from gpu_offload.dataset.image import SUFFIXES, suffix
 from gpu_offload.dataset.label import MAX_BYTES
-from gpu_offload.dataset.names import Names, hidden, walk
+from gpu_offload.dataset.paths import Names, hidden, walk
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule, assign
 from gpu_offload.dataset.task import Task
 

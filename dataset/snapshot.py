@@ -1,12 +1,10 @@
 """A dataset as it is now: every image with its label, split and sha256, checked; the first step of the way."""
 
-from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import overload
 
 from gpu_offload.dataset import consistency
 from gpu_offload.dataset.data_yaml import class_name_problems
@@ -15,88 +13,13 @@ from gpu_offload.dataset.image import ImageError, check_image, natural
 from gpu_offload.dataset.inventory import Facts, Inventory, Read, context_of, take_inventory
 from gpu_offload.dataset.label import MAX_BYTES, check_label
 from gpu_offload.dataset.layout import Layout, Listing, is_image, label_name, list_dataset
-from gpu_offload.dataset.names import Names
-from gpu_offload.dataset.split import SPLITS, Split, SplitRule
+from gpu_offload.dataset.paths import Names
+from gpu_offload.dataset.samples import Sample, Samples
+from gpu_offload.dataset.split import SPLITS, SplitRule
 from gpu_offload.dataset.task import Task
 
 CHECK_VERSION = 1
 """Raise it when a check of a file's content changes: what was found clean before is then looked at again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One image. Paths are relative to the dataset's root; `size` is in bytes, image and label together.
-
-    `width` and `height` are pixels as stored, 0 where the content was not checked. `label` is None for a background
-    image and for classification, where `class_index` counts in the order of `Snapshot.classes`.
-    """
-
-    image: str
-    label: str | None
-    split: Split
-    image_sha256: str
-    label_sha256: str | None
-    size: int
-    width: int
-    height: int
-    class_index: int | None = None
-
-
-class Samples(Sequence[Sample]):
-    """Samples in order of their paths, as columns; each `Sample` is made when it is asked for."""
-
-    __slots__ = ("_classes", "_images", "_inventory", "_labels", "_splits")
-
-    def __init__(self, inventory: Inventory) -> None:
-        self._inventory = inventory
-        self._images = array("I")
-        self._labels = array("i")
-        self._splits = bytearray()
-        self._classes = array("i")
-
-    def add(self, image: int, label: int, split: Split, class_index: int) -> None:
-        """Append a sample by positions in the inventory; -1 for no label and no class."""
-        self._images.append(image)
-        self._labels.append(label)
-        self._splits.append(SPLITS.index(split))
-        self._classes.append(class_index)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    @overload
-    def __getitem__(self, index: int) -> Sample: ...
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Sample, ...]: ...
-    def __getitem__(self, index: int | slice) -> Sample | tuple[Sample, ...]:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
-        image, label, class_index = self._images[index], self._labels[index], self._classes[index]
-        of = self._inventory
-        return Sample(
-            image=of.names[image],
-            label=of.names[label] if label >= 0 else None,
-            split=SPLITS[self._splits[index]],
-            image_sha256=of.sha_hex(image),
-            label_sha256=of.sha_hex(label) if label >= 0 else None,
-            size=of.sizes[image] + (of.sizes[label] if label >= 0 else 0),
-            width=of.facts[3 * image] if of.checked[image] else 0,
-            height=of.facts[3 * image + 1] if of.checked[image] else 0,
-            class_index=class_index if class_index >= 0 else None,
-        )
-
-    def __iter__(self) -> Iterator[Sample]:
-        return (self[index] for index in range(len(self)))
-
-    def columns(self) -> Iterator[tuple[int, int, Split]]:
-        """Yield image, label and split of each sample by position in the inventory."""
-        names = [SPLITS[number] for number in range(len(SPLITS))]
-        return ((i, j, names[s]) for i, j, s in zip(self._images, self._labels, self._splits, strict=True))
-
-    @property
-    def inventory(self) -> Inventory:
-        """The files behind the samples."""
-        return self._inventory
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,17 @@ from pathlib import Path, PurePosixPath
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.fingerprint import fingerprint, portable
 from gpu_offload.dataset.layout import SPLIT_FOLDERS, label_name
-from gpu_offload.dataset.snapshot import Sample, Snapshot
+from gpu_offload.dataset.samples import Sample
+from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.stat_cache import Stat, believable, refresh, stat_of
-from gpu_offload.dataset.tree_info import DESCRIPTION, TreeFile, TreeInfo, TreeSample, encode, read_tree
+from gpu_offload.dataset.tree_manifest import (
+    DESCRIPTION,
+    TreeFile,
+    TreeInfo,
+    TreeSample,
+    encode,
+    read_tree,
+)
 
 __all__ = ["TreeFile", "TreeInfo", "TreeSample", "drop_caches", "materialise", "read_tree"]
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.settings import DatasetSettings, Settings, StoreSettings, TrainingSettings

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.simulator.cloud import BUCKET, SimulatedCloud
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.console import Console

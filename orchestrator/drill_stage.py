@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.object_store import ObjectStore, StoreError, open_store
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.journal import Journal

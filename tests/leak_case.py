@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.ec2 import Ec2, LaunchRequest
 from gpu_offload.infra.image import find_image

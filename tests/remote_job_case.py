@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from gpu_offload.dataset.sample import generate
 from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise, read_tree
 from gpu_offload.remote_job.interruption import Interruption

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.archive import CorruptArchiveError, pack, unpack
 from gpu_offload.dataset.finding import DatasetError
-from gpu_offload.dataset.sample import generate
 from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise, read_tree
 

@@ -12,7 +12,8 @@ from PIL import Image
 
 from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.layout import Layout
-from gpu_offload.dataset.snapshot import Sample, Snapshot, read_snapshot
+from gpu_offload.dataset.samples import Sample
+from gpu_offload.dataset.snapshot import Snapshot, read_snapshot
 from gpu_offload.dataset.split import SplitRule
 from gpu_offload.dataset.task import Task
 

@@ -3,8 +3,8 @@
 import pytest
 
 from gpu_offload.dataset.layout import Layout
-from gpu_offload.dataset.sample import CLASSES, generate
 from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.synthetic import CLASSES, generate
 from gpu_offload.dataset.task import Task
 
 

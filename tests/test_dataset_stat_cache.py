@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_offload.dataset.inventory import context_of, take_inventory
-from gpu_offload.dataset.names import Names
+from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.stat_cache import NEVER, CacheWriter, Entry, believable, read_cache
 
 

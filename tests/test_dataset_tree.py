@@ -8,12 +8,12 @@ from PIL import Image
 
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.fingerprint import fingerprint
-from gpu_offload.dataset.sample import generate
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.split import SplitRule
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise, read_tree
-from gpu_offload.dataset.tree_info import refingerprint
+from gpu_offload.dataset.tree_manifest import refingerprint
 
 
 def listing(folder):

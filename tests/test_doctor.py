@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.doctor_checks import probe_store, read_trust, skew, trust_faults
 from gpu_offload.infra.folder_store import FolderStore
 from gpu_offload.infra.object_store import StoreDeniedError

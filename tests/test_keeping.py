@@ -12,7 +12,7 @@ import pytest
 from github_case import TOKEN, GitHub
 from test_registry import manifest_for
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.github_release import GitHubRelease
 from gpu_offload.infra.kept_folder import KeptFolder, unfinished_key, unpack
 from gpu_offload.infra.object_store import (

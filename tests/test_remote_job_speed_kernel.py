@@ -17,7 +17,7 @@ from ultralytics.data.build import build_dataloader, build_yolo_dataset  # noqa:
 from ultralytics.nn.modules.conv import Conv  # noqa: E402
 from ultralytics.nn.tasks import ClassificationModel, RTDETRDetectionModel  # noqa: E402
 
-from gpu_offload.dataset import sample  # noqa: E402
+from gpu_offload.dataset import synthetic  # noqa: E402
 from gpu_offload.remote_job import fused_norm, image_cache, kernel, mixed_precision, trial  # noqa: E402
 
 CHANNELS_LAST = torch.channels_last
@@ -243,7 +243,7 @@ def batches(folder, *, cached, epochs=3):
 
 
 def test_with_the_image_cache_a_training_sees_the_same_pictures(tmp_path):
-    sample.generate(tmp_path / "flat", images=10, size=96)
+    synthetic.generate(tmp_path / "flat", images=10, size=96)
     for kind, suffix in (("images", ".png"), ("labels", ".txt")):
         (tmp_path / kind).mkdir()
         for path in (tmp_path / "flat").glob(f"0*{suffix}"):

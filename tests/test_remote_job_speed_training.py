@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("ultralytics", reason="needs the train extra")
 
-from gpu_offload.dataset import sample
+from gpu_offload.dataset import synthetic
 from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.task import Task
@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 def runs(tmp_path_factory):
     """One training with all switches, one with none: result and rows of results.csv by way."""
     folder = tmp_path_factory.mktemp("speed")
-    sample.generate(folder / "flat", images=24, size=64)
+    synthetic.generate(folder / "flat", images=24, size=64)
     snapshot = read_snapshot(folder / "flat", task=Task.DETECT)
     tree = materialise(snapshot, folder / "tree")
     seen = {}

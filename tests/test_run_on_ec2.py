@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.object_store import open_store
 from gpu_offload.infra.simulator.behaviour import Behaviour

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from leak_case import train_project
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.api import load_settings, store_of
 from gpu_offload.orchestrator.console import Console

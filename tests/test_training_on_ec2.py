@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from gpu_offload.dataset.sample import generate
+from gpu_offload.dataset.synthetic import generate
 
 pytestmark = pytest.mark.training
 KEYBOARDS = Path(__file__).parents[2] / "shared" / "datasets" / "keyboards"
