@@ -5,14 +5,9 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_offload.infra.folder_store import FolderStore
-from gpu_offload.infra.object_store import (
-    CorruptObjectError,
-    ObjectInfo,
-    ObjectMissingError,
-    ObjectStore,
-    StoreDeniedError,
-)
+from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
+from gpu_offload.infra.store.folder import FolderStore
+from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
 
 PUBLIC = ("models/", "aliases/", "index.json")
 RUNS = "runs/"

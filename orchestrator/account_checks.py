@@ -27,9 +27,9 @@ def account_checks(
         roles: ARNs or names of roles whose trust is looked at, beside the role that we are.
         probe: Whether a dry run of a launch may be made, and the group that it needs.
     """
-    from gpu_offload.infra.credentials import describe_credentials, open_session
-    from gpu_offload.infra.doctor_checks import caller
-    from gpu_offload.infra.errors import CloudError
+    from gpu_offload.infra.aws.credentials import describe_credentials, open_session
+    from gpu_offload.infra.aws.dry_run import caller
+    from gpu_offload.infra.aws.errors import CloudError
 
     first = settings.ec2.regions[0]
     try:
@@ -91,8 +91,8 @@ def _trusts(
     environment: Mapping[str, str],
     roles: Sequence[str],
 ) -> Iterator[Check]:
-    from gpu_offload.infra.doctor_checks import trust_faults, trust_of
-    from gpu_offload.infra.errors import CloudError, DeniedError, MissingError
+    from gpu_offload.infra.account.role_trust import trust_faults, trust_of
+    from gpu_offload.infra.aws.errors import CloudError, DeniedError, MissingError
 
     if repository is None:
         return
@@ -143,11 +143,11 @@ def _limits(settings: Settings) -> Iterator[Check]:
 
 
 def _region(name: str, settings: Settings, *, probe: bool) -> Iterator[Check]:
-    from gpu_offload.infra.credentials import open_session
-    from gpu_offload.infra.ec2 import Ec2
-    from gpu_offload.infra.errors import CloudError
-    from gpu_offload.infra.image import find_image
-    from gpu_offload.infra.spot_market import SpotMarket
+    from gpu_offload.infra.aws.credentials import open_session
+    from gpu_offload.infra.aws.ec2 import Ec2
+    from gpu_offload.infra.aws.errors import CloudError
+    from gpu_offload.infra.aws.image import find_image
+    from gpu_offload.infra.aws.spot_market import SpotMarket
 
     # A session each: boto3's may not make clients in two threads at once.
     session = open_session(name)
@@ -183,8 +183,8 @@ def _network(name: str, zones: Sequence[str], settings: Settings) -> Check:
 
 def _terminating(name: str, ec2: Any, session: Any) -> Iterator[Check]:
     """EC2 answers a dry run of a termination for an instance that exists: there must be one of ours."""
-    from gpu_offload.infra.doctor_checks import may_terminate
-    from gpu_offload.infra.errors import CloudError
+    from gpu_offload.infra.aws.dry_run import may_terminate
+    from gpu_offload.infra.aws.errors import CloudError
 
     ours = [instance for instance in ec2.find() if not instance.ended]
     if not ours:
@@ -197,8 +197,8 @@ def _terminating(name: str, ec2: Any, session: Any) -> Iterator[Check]:
 
 
 def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings) -> Check:
-    from gpu_offload.infra.doctor_checks import try_launch
-    from gpu_offload.infra.errors import CloudError
+    from gpu_offload.infra.aws.dry_run import try_launch
+    from gpu_offload.infra.aws.errors import CloudError
 
     title, kind = f"{name}: launching", settings.ec2.instance_types[0]
     market = "on-demand" if settings.ec2.market == "on-demand" else "spot"
@@ -219,7 +219,7 @@ def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings)
 
 
 def _quotas(name: str, market: Any, settings: Settings) -> Iterator[Check]:
-    from gpu_offload.infra.errors import QuotaError
+    from gpu_offload.infra.aws.errors import QuotaError
 
     quotas = market.quotas()
     for label, value, used in (

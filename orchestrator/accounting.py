@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from urllib.parse import urlsplit
 
-from gpu_offload.infra.object_store import ObjectExistsError, ObjectMissingError, ObjectStore
+from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cost import (
     FOLDER,
     R2,
@@ -169,8 +170,8 @@ def _price_history(attempt: AttemptSeen, now: float) -> tuple[PriceStep, ...]:
     host, kind = attempt.host, attempt.record.offer.instance_type
     if host is None or kind is None or host.market != "spot":
         return ()
-    from gpu_offload.infra.errors import CloudError
-    from gpu_offload.infra.spot_market import SpotMarket
+    from gpu_offload.infra.aws.errors import CloudError
+    from gpu_offload.infra.aws.spot_market import SpotMarket
 
     start = datetime.fromtimestamp(host.launched_at, UTC)
     end = datetime.fromtimestamp(max(attempt.end.at if attempt.end else now, host.launched_at), UTC)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from gpu_offload.infra.kept_folder import KeptFolder
-from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.action_inputs import Inputs, InputsError
 from gpu_offload.orchestrator.console import plain
@@ -295,7 +295,8 @@ def keep(inputs: Inputs, event: Event, runner: Runner, console: GitHubConsole) -
     Raises:
         UntrustedEventError: a stranger may have caused it.
     """
-    from gpu_offload.infra.github_release import GitHubRelease, asset_name, release_address
+    from gpu_offload.infra.github.release import GitHubRelease
+    from gpu_offload.infra.store.web import asset_name, release_address
     from gpu_offload.orchestrator import keeping
 
     if not event.is_trusted:

@@ -17,7 +17,8 @@ from gpu_offload.dataset.change import changed_since
 from gpu_offload.dataset.finding import Finding
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
-from gpu_offload.infra.object_store import ObjectStore, open_store
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.quantity import human_bytes

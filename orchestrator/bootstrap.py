@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gpu_offload.infra.policy import explained, policies
-from gpu_offload.infra.site import ACCOUNT, PARTITION, Site
-from gpu_offload.infra.stack import ChangeSet, Stacks
-from gpu_offload.infra.template import template
+from gpu_offload.infra.account.policies import explained, policies
+from gpu_offload.infra.account.site import ACCOUNT, PARTITION, Site
+from gpu_offload.infra.account.stack import ChangeSet, Stacks
+from gpu_offload.infra.account.template import template
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.settings import Settings
 

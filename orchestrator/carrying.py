@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.accounting import Accounting
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.drive import Drive, Ending, InterruptedRunError

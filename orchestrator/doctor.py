@@ -5,7 +5,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gpu_offload.dataset.finding import DatasetError
-from gpu_offload.infra.object_store import StoreError, StoreReadOnlyError, open_store
+from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.account_checks import account_checks, not_needed
 from gpu_offload.orchestrator.examination import Check, Examination
 from gpu_offload.orchestrator.github_repository import repository_of
@@ -113,7 +114,7 @@ def _repository(repository: str | None) -> Check:
 
 
 def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Check]:
-    from gpu_offload.infra.doctor_checks import anonymous, first_published, probe_store
+    from gpu_offload.infra.store.probe import anonymous, first_published, probe_store
 
     url = settings.store_url
     try:

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpu_offload.infra.errors import CloudError
-from gpu_offload.infra.object_store import StoreError
+from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.drill_faults import FAULTS, Fault
 from gpu_offload.orchestrator.drill_stage import HIDDEN, DrillError, Stage
 from gpu_offload.orchestrator.journal import JournalError

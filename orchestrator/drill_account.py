@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Self, cast
 
-from gpu_offload.infra.ec2 import Ec2, Instance
-from gpu_offload.infra.object_store import open_store
-from gpu_offload.infra.schedule import Schedules
+from gpu_offload.infra.aws.ec2 import Ec2, Instance
+from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.simulator.behaviour import Event, Leftovers
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.drill import DrillReport, Survived, outcome_of
 from gpu_offload.orchestrator.drill_faults import FAULTS, Fault, Recovery
 from gpu_offload.orchestrator.drill_stage import TRAINING, DrillError, Pace, Stage

@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.infra.object_store import ObjectStore, StoreError, open_store
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.journal import Journal
 from gpu_offload.orchestrator.reporting import events_of
@@ -25,6 +26,7 @@ from gpu_offload.orchestrator.run import RunRecord
 
 if TYPE_CHECKING:
     from gpu_offload.infra.simulator.cloud import SimulatedCloud
+    from gpu_offload.infra.store.protocol import ObjectStore
 
 T = TypeVar("T")
 

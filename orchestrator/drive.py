@@ -9,14 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, TypeVar, assert_never
 
-from gpu_offload.infra.object_store import (
+from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     ObjectMissingError,
-    ObjectStore,
     StoreDeniedError,
     StoreError,
     StoreUnreachableError,
 )
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.driver import Driver

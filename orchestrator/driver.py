@@ -8,12 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpu_offload.infra.object_store import (
-    ObjectChangedError,
-    ObjectExistsError,
-    ObjectMissingError,
-    ObjectStore,
-)
+from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run import DriverLease, run_key
 
 LEASE_S = 150.0

@@ -8,28 +8,24 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.host import (
-    CommandTimeoutError,
-    ConnectionLostError,
-    HostError,
-    HostUnreachableError,
-)
-from gpu_offload.infra.instance_job import SPOT_NOTICE, InstanceJob, JobOptions, JobState, Look
-from gpu_offload.infra.instance_software import Instance, Software, look, set_up
-from gpu_offload.infra.readiness import (
-    Broken,
-    Passed,
-    Pending,
-    Seen,
-    Stage,
-    await_ready,
+from gpu_offload.infra.instance.job import SPOT_NOTICE, InstanceJob, JobOptions, JobState, Look
+from gpu_offload.infra.instance.readiness import await_ready
+from gpu_offload.infra.instance.readiness_checks import (
     check_boot,
     check_cloud_init,
     check_cuda,
     check_driver,
     check_ssh,
 )
-from gpu_offload.infra.ssh_host import SshHost
+from gpu_offload.infra.instance.software import Instance, Software, look, set_up
+from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Seen, Stage
+from gpu_offload.infra.ssh.client import SshHost
+from gpu_offload.infra.ssh.host import (
+    CommandTimeoutError,
+    ConnectionLostError,
+    HostError,
+    HostUnreachableError,
+)
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.run import AttemptRecord, EndReason, RunRecord
 from gpu_offload.orchestrator.staging import weights_key

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.object_store import ObjectExistsError, ObjectMissingError, ObjectStore
+from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.next_step import AttemptSeen
 from gpu_offload.orchestrator.run import (
     RUN_KEY_LENGTH,

@@ -13,15 +13,13 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.github_release import GitHubRelease, asset_name, release_address
+from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.kept_folder import KeptFolder, pack, unfinished_key
-from gpu_offload.infra.object_store import (
-    CorruptObjectError,
-    ObjectMissingError,
-    ObjectStore,
-    open_store,
-    sha256_of,
-)
+from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.files import sha256_of
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.infra.store.web import asset_name, release_address
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.journal import Journal
 from gpu_offload.orchestrator.run import RUN_KEY_LENGTH, RUN_PREFIX

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 
-from gpu_offload.infra.object_store import ObjectMissingError, ObjectStore
+from gpu_offload.infra.store.errors import ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.console import plain
 from gpu_offload.orchestrator.journal import Journal
 from gpu_offload.orchestrator.run import run_key

@@ -5,10 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from gpu_offload.infra.credentials import check_credentials, open_session
-from gpu_offload.infra.errors import CloudError, NoCredentialsError
-from gpu_offload.infra.price_list import OnDemandPrices, on_demand_prices
-from gpu_offload.infra.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice
+from gpu_offload.infra.aws.credentials import check_credentials, open_session
+from gpu_offload.infra.aws.errors import CloudError, NoCredentialsError
+from gpu_offload.infra.aws.price_list import OnDemandPrices, on_demand_prices
+from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.offers import GPUS, Gpu, Market, Offer
 from gpu_offload.orchestrator.settings import Ec2Settings

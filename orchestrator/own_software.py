@@ -7,8 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 from gpu_offload.infra import instance
-from gpu_offload.infra.instance_software import Software
-from gpu_offload.infra.own_wheel import pack_wheel
+from gpu_offload.infra.instance.software import Software
+from gpu_offload.infra.instance.wheel import pack_wheel
 
 LOCK = Path(instance.__file__).parent / "requirements.txt"
 

@@ -6,7 +6,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-from gpu_offload.infra.object_store import ObjectStore, StoreError, open_store
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.planning import Planned

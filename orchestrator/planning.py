@@ -11,7 +11,7 @@ from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
-from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.calibrating import (
     calibrate,

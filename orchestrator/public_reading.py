@@ -4,14 +4,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_offload.infra.object_store import (
-    ObjectInfo,
-    ObjectMissingError,
-    ObjectStore,
-    StoreDeniedError,
-    StoreReadOnlyError,
-    open_store,
-)
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError, StoreReadOnlyError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.settings import Settings
 

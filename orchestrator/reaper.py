@@ -6,10 +6,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from gpu_offload.infra.ec2 import Ec2
-from gpu_offload.infra.errors import CloudError, DeniedError, InUseError
-from gpu_offload.infra.object_store import ObjectKeyError, ObjectStore, StoreError
-from gpu_offload.infra.schedule import Schedules
+from gpu_offload.infra.aws.ec2 import Ec2
+from gpu_offload.infra.aws.errors import CloudError, DeniedError, InUseError
+from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.store.errors import ObjectKeyError, StoreError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.journal import Journal, JournalError
 from gpu_offload.orchestrator.run import run_key

@@ -15,14 +15,14 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from gpu_offload.infra.object_store import (
+from gpu_offload.infra.store.errors import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
-    ObjectStore,
     StoreDeniedError,
     StoreError,
 )
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.interval import Interval
 from gpu_offload.orchestrator.run import RunRecord, run_key
 from gpu_offload.remote_job.result import Artifact, TrainingResult

@@ -4,8 +4,8 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from gpu_offload.infra.credentials import STORE_KEYS, is_elsewhere, store_keys
-from gpu_offload.infra.user_data import SSH_USER
+from gpu_offload.infra.instance.user_data import SSH_USER
+from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, store_keys
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.journal import Journal
 from gpu_offload.orchestrator.run_on_ec2 import RentedTraining

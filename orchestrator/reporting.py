@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.object_store import ObjectMissingError, ObjectStore
+from gpu_offload.infra.store.errors import ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.journal import Journal, JournalError
 from gpu_offload.orchestrator.report import Report

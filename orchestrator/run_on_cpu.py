@@ -14,7 +14,7 @@ from types import FrameType
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.object_store import StoreError
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.console import Console, plain
 from gpu_offload.orchestrator.drive import Ending, InterruptedRunError
 from gpu_offload.orchestrator.driver import RENEW_S

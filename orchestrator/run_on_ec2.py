@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from gpu_offload.infra.ec2 import Ec2, Instance, LaunchRequest
-from gpu_offload.infra.errors import (
+from gpu_offload.infra.aws.ec2 import Ec2, Instance
+from gpu_offload.infra.aws.errors import (
     CloudError,
     DeniedError,
     InUseError,
@@ -18,16 +18,17 @@ from gpu_offload.infra.errors import (
     QuotaError,
     TokenMismatchError,
 )
-from gpu_offload.infra.host import HostError, HostKeyMismatchError
-from gpu_offload.infra.image import Image, find_image
-from gpu_offload.infra.instance_software import Software
-from gpu_offload.infra.network import Subnet
-from gpu_offload.infra.public_address import public_cidr
-from gpu_offload.infra.readiness import NotReadyError
-from gpu_offload.infra.schedule import Schedules
-from gpu_offload.infra.ssh_host import Address, SshHost
-from gpu_offload.infra.ssh_key import ClientKey, HostKey
-from gpu_offload.infra.user_data import SSH_USER, user_data
+from gpu_offload.infra.aws.image import Image, find_image
+from gpu_offload.infra.aws.launch import LaunchRequest
+from gpu_offload.infra.aws.public_address import public_cidr
+from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.aws.security_group import Subnet
+from gpu_offload.infra.instance.readiness import NotReadyError
+from gpu_offload.infra.instance.software import Software
+from gpu_offload.infra.instance.user_data import SSH_USER, user_data
+from gpu_offload.infra.ssh.client import Address, SshHost
+from gpu_offload.infra.ssh.host import HostError, HostKeyMismatchError
+from gpu_offload.infra.ssh.key import ClientKey, HostKey
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.drive import CloudUnreachableError, RefusedError
 from gpu_offload.orchestrator.instance_session import LOST, Session

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_offload.dataset.archive import pack
-from gpu_offload.infra.object_store import ObjectExistsError, ObjectStore
+from gpu_offload.infra.store.errors import ObjectExistsError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.quantity import human_bytes
 from gpu_offload.orchestrator.run import Project, RunRecord, run_key

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.console import plain
 from gpu_offload.orchestrator.journal import Journal

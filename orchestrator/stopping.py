@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable
 
-from gpu_offload.infra.ec2 import Ec2
-from gpu_offload.infra.errors import CloudError
-from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.infra.aws.ec2 import Ec2
+from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.carrying import drive_of
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.drive import InstanceLeftError, InterruptedRunError

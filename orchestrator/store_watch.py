@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.object_store import ObjectMissingError, ObjectStore, StoreUnreachableError
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreUnreachableError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.run import RunRecord, run_key
 from gpu_offload.remote_job.result import ProgressEvent

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gpu_offload.infra.errors import CloudError
-from gpu_offload.infra.object_store import ObjectMissingError, ObjectStore, StoreError
+from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.carrying import drive_of
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.drive import CloudUnreachableError, InstanceLeftError, InterruptedRunError

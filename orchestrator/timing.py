@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.object_store import ObjectStore, StoreError
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.posterior import HistoryKey, Ratio
 from gpu_offload.orchestrator.run import RunRecord
 from gpu_offload.orchestrator.seen import AttemptSeen

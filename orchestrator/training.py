@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gpu_offload.dataset.tree import materialise
-from gpu_offload.infra.object_store import ObjectStore
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.accounting import Accounting
 from gpu_offload.orchestrator.console import Console

@@ -16,7 +16,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.object_store import ObjectStore, open_store
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import allocator, notice, uploader
 from gpu_offload.remote_job.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.inputs import Inputs

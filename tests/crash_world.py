@@ -19,14 +19,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.infra.object_store import (
+from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,
-    ObjectInfo,
     ObjectMissingError,
     StoreUnreachableError,
 )
+from gpu_offload.infra.store.protocol import ObjectInfo
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.accounting import use_of
 from gpu_offload.orchestrator.console import Console

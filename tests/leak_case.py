@@ -10,10 +10,11 @@ import pytest
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
-from gpu_offload.infra.ec2 import Ec2, LaunchRequest
-from gpu_offload.infra.image import find_image
-from gpu_offload.infra.ssh_key import ClientKey, HostKey
-from gpu_offload.infra.user_data import user_data
+from gpu_offload.infra.aws.ec2 import Ec2
+from gpu_offload.infra.aws.image import find_image
+from gpu_offload.infra.aws.launch import LaunchRequest
+from gpu_offload.infra.instance.user_data import user_data
+from gpu_offload.infra.ssh.key import ClientKey, HostKey
 from gpu_offload.orchestrator.interval import Interval
 from gpu_offload.orchestrator.offers import GPUS, Offer
 from gpu_offload.orchestrator.run import Candidate, RunRecord

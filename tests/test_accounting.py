@@ -6,7 +6,7 @@ from decimal import Decimal
 import pytest
 from test_run_on_ec2 import attempt_of, gpu_offer, run_of
 
-from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator import accounting
 from gpu_offload.orchestrator.accounting import Accounting, read_bill, store_prices, use_of
 from gpu_offload.orchestrator.cost import FOLDER, R2, S3
@@ -43,7 +43,7 @@ def test_a_bill_is_what_one_reckons_by_hand(accounts, monkeypatch):
     """Two attempts: 1,800 s reclaimed in its first hour, then 5,400 s while the price rose from 0.20 to 0.30."""
     from datetime import UTC, datetime
 
-    from gpu_offload.infra.spot_market import SpotMarket
+    from gpu_offload.infra.aws.spot_market import SpotMarket
 
     def history(_self, _kind, _zone, start, end):
         changed = datetime.fromtimestamp(T0 + 3600, UTC)

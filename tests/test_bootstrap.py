@@ -13,9 +13,9 @@ import tomllib
 import boto3
 import pytest
 
-from gpu_offload.infra.errors import InvalidRequestError
-from gpu_offload.infra.site import ACCOUNT
-from gpu_offload.infra.stack import Stacks
+from gpu_offload.infra.account.site import ACCOUNT
+from gpu_offload.infra.account.stack import Stacks
+from gpu_offload.infra.aws.errors import InvalidRequestError
 from gpu_offload.orchestrator.bootstrap import Bootstrap, bucket_name, deploy, site_of
 from gpu_offload.orchestrator.cli import main
 from gpu_offload.orchestrator.console import Console

@@ -10,9 +10,9 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import STORE, offload, start, train_project
 
-from gpu_offload.infra.object_store import open_store
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.endpoint import Verdict
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.accounting import COST
 from gpu_offload.orchestrator.journal import Journal

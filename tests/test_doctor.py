@@ -9,11 +9,13 @@ from datetime import UTC, datetime
 import pytest
 
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.infra.doctor_checks import probe_store, read_trust, skew, trust_faults
-from gpu_offload.infra.folder_store import FolderStore
-from gpu_offload.infra.object_store import StoreDeniedError
-from gpu_offload.infra.policy import policy
-from gpu_offload.infra.site import Site
+from gpu_offload.infra.account.policies import policy
+from gpu_offload.infra.account.role_trust import read_trust, trust_faults
+from gpu_offload.infra.account.site import Site
+from gpu_offload.infra.aws.dry_run import skew
+from gpu_offload.infra.store.errors import StoreDeniedError
+from gpu_offload.infra.store.folder import FolderStore
+from gpu_offload.infra.store.probe import probe_store
 from gpu_offload.orchestrator.doctor import examine
 from gpu_offload.orchestrator.examination import Check, Examination
 from gpu_offload.orchestrator.settings import load_settings
@@ -166,7 +168,7 @@ def test_a_role_that_rents_nothing_is_not_blamed_for_it(project, simulated):
 def test_a_new_accounts_quota_of_nothing_is_red_and_says_how_to_ask_for_more(project, simulated):
     simulated.behaviour = simulated.behaviour.__class__(quota_spot_gpu=0)
     with pytest.MonkeyPatch.context() as patch:
-        from gpu_offload.infra.spot_market import Quotas, SpotMarket
+        from gpu_offload.infra.aws.spot_market import Quotas, SpotMarket
 
         patch.setattr(SpotMarket, "quotas", lambda self: Quotas(0.0, 0.0))
         report = look(project, IN_BUCKET)
@@ -223,7 +225,7 @@ def test_a_bucket_that_shows_its_runs_to_everybody_is_red(project, simulated):
         ),
     )
     s3.put_bucket_acl(Bucket="octo-models", ACL="public-read")
-    from gpu_offload.infra import doctor_checks as probes
+    from gpu_offload.infra.aws import dry_run as probes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probes, "anonymous", lambda url: 206)  # moto's own answer depends on objects' ACLs
@@ -294,7 +296,7 @@ def test_credentials_that_aws_does_not_accept_are_red_in_our_words(project, clou
 
 def test_a_clock_that_is_wrong_is_told_by_aws_own(project, cloud, bucket, monkeypatch):
     """A server of Python's dates its replies itself, so the distance is put in where it is measured."""
-    monkeypatch.setattr("gpu_offload.infra.doctor_checks.skew", lambda date, now: 420.0 if date else 0.0)
+    monkeypatch.setattr("gpu_offload.infra.aws.dry_run.skew", lambda date, now: 420.0 if date else 0.0)
     report = look(project, f"store.url=s3://{bucket}")
     assert state(report, "clock") == "red"
     assert line(report, "clock").text == "this machine's clock is 420 s ahead of AWS's"

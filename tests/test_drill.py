@@ -8,8 +8,8 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import STORE, offload, train_project
 
-from gpu_offload.infra.object_store import open_store
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator import drill_account
 from gpu_offload.orchestrator.api import load_settings
 from gpu_offload.orchestrator.drill import DrillReport, Survived, drill

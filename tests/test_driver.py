@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.driver import LEASE_S, Driver
 from gpu_offload.orchestrator.run import DriverLease, run_key
 

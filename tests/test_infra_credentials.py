@@ -7,15 +7,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
-from gpu_offload.infra.credentials import (
-    check_credentials,
-    describe_credentials,
-    open_session,
-    open_store_session,
-    store_keys,
-)
-from gpu_offload.infra.errors import CredentialsError, NoCredentialsError
-from gpu_offload.infra.object_store import StoreCredentialsError
+from gpu_offload.infra.aws.credentials import check_credentials, describe_credentials, open_session
+from gpu_offload.infra.aws.errors import CredentialsError, NoCredentialsError
+from gpu_offload.infra.store.errors import StoreCredentialsError
+from gpu_offload.infra.store.s3_credentials import open_store_session, store_keys
 
 ROLE = "arn:aws:iam::123456789012:role/launcher"
 

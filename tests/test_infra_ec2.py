@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.infra.credentials import open_session
-from gpu_offload.infra.ec2 import Ec2, LaunchRequest, client_token, launch_parameters
-from gpu_offload.infra.errors import (
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.ec2 import Ec2
+from gpu_offload.infra.aws.errors import (
     DeniedError,
     EndpointError,
     NoCapacityError,
@@ -18,6 +18,7 @@ from gpu_offload.infra.errors import (
     QuotaError,
     TokenMismatchError,
 )
+from gpu_offload.infra.aws.launch import LaunchRequest, client_token, launch_parameters
 
 EXPIRES = datetime(2026, 11, 22, 21, 30, tzinfo=UTC)
 
@@ -178,7 +179,7 @@ def test_terminating_twice_is_harmless_and_the_instance_is_seen_to_the_end(ec2, 
 
 
 def test_an_instance_that_ec2_has_forgotten_counts_as_terminated(ec2, monkeypatch):
-    monkeypatch.setattr("gpu_offload.infra.ec2.pause", lambda attempt: None)
+    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
     assert ec2.terminate(["i-0123456789abcdef0"]) == {"i-0123456789abcdef0": "terminated"}
     with pytest.raises(NotYetVisibleError):
         ec2.get("i-0123456789abcdef0")
@@ -187,7 +188,7 @@ def test_an_instance_that_ec2_has_forgotten_counts_as_terminated(ec2, monkeypatc
 def test_a_new_instance_that_ec2_does_not_know_yet_is_terminated_all_the_same(
     cloud, ec2, request_, monkeypatch
 ):
-    monkeypatch.setattr("gpu_offload.infra.ec2.pause", lambda attempt: None)
+    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
     launched = ec2.launch(request_)
     cloud.fail_once(
         lambda call: call.action == "TerminateInstances", 400, fault("InvalidInstanceID.NotFound"), times=3
@@ -220,7 +221,7 @@ def test_a_quota_is_told_at_once(cloud, ec2, request_):
 def test_a_passing_failure_is_tried_again_with_the_same_token(
     cloud, ec2, request_, monkeypatch, status, code
 ):
-    monkeypatch.setattr("gpu_offload.infra.ec2.pause", lambda attempt: None)
+    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
     cloud.fail_once(lambda call: call.action == "RunInstances", status, fault(code), times=2)
     ec2.launch(request_)
     calls = cloud.of("RunInstances")
@@ -230,7 +231,7 @@ def test_a_passing_failure_is_tried_again_with_the_same_token(
 
 
 def test_after_a_lost_reply_the_launch_is_repeated_as_it_was(cloud, ec2, request_, monkeypatch):
-    monkeypatch.setattr("gpu_offload.infra.ec2.pause", lambda attempt: None)
+    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
     cloud.fail_once(lambda call: call.action == "RunInstances", 500, b"", after=True)
     ec2.launch(request_)
     first, second = (call.form for call in cloud.of("RunInstances"))
@@ -252,7 +253,7 @@ def test_a_dry_run_launches_nothing_and_tells_a_refusal(cloud, ec2, request_):
 
 
 def test_no_answer_at_all_is_told(monkeypatch):
-    monkeypatch.setattr("gpu_offload.infra.ec2.pause", lambda attempt: None)
+    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
     ec2 = Ec2("us-east-1", endpoint_url="http://127.0.0.1:9")
     ec2._client = ec2._make_client(attempts=1)
     with pytest.raises(EndpointError, match="AWS_ENDPOINT_URL"):

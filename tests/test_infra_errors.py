@@ -3,8 +3,9 @@
 import botocore.exceptions as aws
 import pytest
 
-from gpu_offload.infra import errors
-from gpu_offload.infra.errors import CloudError, aws_errors, from_reply
+from gpu_offload.infra.aws import errors
+from gpu_offload.infra.aws.error_codes import aws_errors, from_reply
+from gpu_offload.infra.aws.errors import CloudError
 
 TABLE = [
     ("InsufficientInstanceCapacity", 500, "NoCapacityError", "elsewhere"),

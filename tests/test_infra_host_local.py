@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from gpu_offload.infra.host import CommandFailedError, CommandTimeoutError, Host, HostError
-from gpu_offload.infra.local_host import LocalHost
+from gpu_offload.infra.ssh.host import CommandFailedError, CommandTimeoutError, Host, HostError
+from gpu_offload.infra.ssh.local_host import LocalHost
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from real_sshd import Sshd, free_port, sshd
 
-from gpu_offload.infra.host import (
+from gpu_offload.infra.ssh.client import Address, SshHost, delays
+from gpu_offload.infra.ssh.host import (
     CommandFailedError,
     CommandTimeoutError,
     ConnectionLostError,
@@ -22,8 +23,7 @@ from gpu_offload.infra.host import (
     HostKeyMismatchError,
     HostUnreachableError,
 )
-from gpu_offload.infra.ssh_host import Address, SshHost, delays
-from gpu_offload.infra.ssh_key import ClientKey, HostKey, PublicKey
+from gpu_offload.infra.ssh.key import ClientKey, HostKey, PublicKey
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 import pytest
 
-from gpu_offload.infra.credentials import open_session
-from gpu_offload.infra.errors import CloudError, DeniedError, InvalidRequestError
-from gpu_offload.infra.image import PARAMETER, find_image
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.errors import CloudError, DeniedError, InvalidRequestError
+from gpu_offload.infra.aws.image import PARAMETER, find_image
 
 AMAZON_LINUX = "/aws/service/ami-amazon-linux-latest/al2023-ami-kernel-default-x86_64"
 

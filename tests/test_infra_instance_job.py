@@ -18,9 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from real_sshd import end_processes, sshd
 
-from gpu_offload.infra.host import CommandFailedError, HostUnreachableError
 from gpu_offload.infra.instance import script
-from gpu_offload.infra.instance_job import (
+from gpu_offload.infra.instance.job import (
     InstanceJob,
     JobError,
     JobOptions,
@@ -29,7 +28,7 @@ from gpu_offload.infra.instance_job import (
     follow,
     read_look,
 )
-from gpu_offload.infra.instance_software import (
+from gpu_offload.infra.instance.software import (
     Instance,
     SetUpError,
     Software,
@@ -37,9 +36,10 @@ from gpu_offload.infra.instance_software import (
     read_instance,
     set_up,
 )
-from gpu_offload.infra.local_host import LocalHost
-from gpu_offload.infra.own_wheel import Wheel, pack_wheel
-from gpu_offload.infra.ssh_host import SshHost
+from gpu_offload.infra.instance.wheel import Wheel, pack_wheel
+from gpu_offload.infra.ssh.client import SshHost
+from gpu_offload.infra.ssh.host import CommandFailedError, HostUnreachableError
+from gpu_offload.infra.ssh.local_host import LocalHost
 from gpu_offload.orchestrator.own_software import own_software
 
 TRAINING = """

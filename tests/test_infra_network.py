@@ -4,10 +4,11 @@ from datetime import UTC, datetime
 
 import pytest
 
-from gpu_offload.infra.credentials import open_session
-from gpu_offload.infra.errors import DeniedError, EndpointError, InUseError, InvalidRequestError
-from gpu_offload.infra.network import Network, format_time, parse_time
-from gpu_offload.infra.public_address import public_cidr
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.errors import DeniedError, EndpointError, InUseError, InvalidRequestError
+from gpu_offload.infra.aws.network import Network
+from gpu_offload.infra.aws.public_address import public_cidr
+from gpu_offload.infra.aws.tags import format_time, parse_time
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_a_group_goes_once_and_not_while_an_instance_has_it(cloud, network):
 
 
 def test_a_new_group_that_is_not_known_everywhere_yet_gets_its_rule_all_the_same(cloud, network, monkeypatch):
-    monkeypatch.setattr("gpu_offload.infra.network.pause", lambda attempt: None)
+    monkeypatch.setattr("gpu_offload.infra.aws.network.pause", lambda attempt: None)
     fault = "<Response><Errors><Error><Code>InvalidGroup.NotFound</Code><Message>x</Message></Error></Errors></Response>"
     cloud.fail_once(lambda call: call.action == "AuthorizeSecurityGroupIngress", 400, fault, times=2)
     group = network.create_security_group("r1", "203.0.113.7/32")

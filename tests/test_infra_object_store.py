@@ -6,15 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gpu_offload.infra.folder_store import FolderStore
-from gpu_offload.infra.object_store import (
+from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,
     ObjectKeyError,
     ObjectMissingError,
-    open_store,
 )
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.folder import FolderStore
 
 
 @pytest.fixture(params=["folder", "bucket"])

@@ -6,30 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.infra.host import HostKeyMismatchError, HostUnreachableError
-from gpu_offload.infra.local_host import LocalHost
-from gpu_offload.infra.readiness import (
-    LIMITS_S,
-    STAGES,
-    Broken,
+from gpu_offload.infra.instance.readiness import (
     Check,
     Failed,
     NotReadyError,
-    Passed,
-    Pending,
     Ready,
-    Stage,
     await_ready,
     begin,
+    decide,
+)
+from gpu_offload.infra.instance.readiness_checks import (
     check_boot,
     check_cloud_init,
     check_cuda,
     check_driver,
     check_ssh,
-    decide,
     read_cloud_init,
 )
-from gpu_offload.infra.ssh_host import Address
+from gpu_offload.infra.instance.stage import LIMITS_S, STAGES, Broken, Passed, Pending, Stage
+from gpu_offload.infra.ssh.client import Address
+from gpu_offload.infra.ssh.host import HostKeyMismatchError, HostUnreachableError
+from gpu_offload.infra.ssh.local_host import LocalHost
 
 
 class Clock:

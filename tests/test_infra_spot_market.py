@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gpu_offload.infra.credentials import open_session
-from gpu_offload.infra.price_list import NOTED_USD_PER_HOUR, on_demand_prices, price_of
-from gpu_offload.infra.spot_market import SpotMarket
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.price_list import NOTED_USD_PER_HOUR, on_demand_prices, price_of
+from gpu_offload.infra.aws.spot_market import SpotMarket
 
 T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
 

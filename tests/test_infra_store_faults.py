@@ -10,7 +10,7 @@ from http.server import HTTPServer, SimpleHTTPRequestHandler
 import botocore.exceptions as aws
 import pytest
 
-from gpu_offload.infra.object_store import (
+from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,
@@ -22,15 +22,15 @@ from gpu_offload.infra.object_store import (
     StoreReadOnlyError,
     StoreUnreachableError,
     StoreUrlError,
-    open_store,
 )
-from gpu_offload.infra.s3_errors import store_errors
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.s3_errors import store_errors
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch):
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda self, context: 0)
-    monkeypatch.setattr("gpu_offload.infra.s3_store._pause", lambda attempt: None)
+    monkeypatch.setattr("gpu_offload.infra.store.s3._pause", lambda attempt: None)
 
 
 @pytest.fixture
@@ -141,7 +141,7 @@ def test_a_file_that_changes_while_it_goes_up_is_not_stored(store, tmp_path, mon
     source = tmp_path / "source"
     source.write_bytes(b"a" * (7 << 20))
     monkeypatch.setattr(
-        "gpu_offload.infra.s3_store.sha256_of", lambda path: "0" * 64
+        "gpu_offload.infra.store.s3.sha256_of", lambda path: "0" * 64
     )  # as if it had been another then
     with pytest.raises(CorruptObjectError, match="changed while"):
         store.upload("k", source)

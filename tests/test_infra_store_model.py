@@ -7,12 +7,8 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from gpu_offload.infra.object_store import (
-    ObjectChangedError,
-    ObjectExistsError,
-    ObjectMissingError,
-    open_store,
-)
+from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.factory import open_store
 
 KEYS = st.sampled_from(["a", "b/c", "b/d", "b-", "z/y/x"])
 BODIES = st.sampled_from([b"", b"0", b"1", b"2" * 1000])

@@ -13,8 +13,8 @@ import pytest
 from real_sshd import end_processes, processes_with
 
 from gpu_offload.infra.instance import script
-from gpu_offload.infra.ssh_key import ClientKey, HostKey
-from gpu_offload.infra.user_data import LIMIT, TRAINER_UID, UserDataTooLargeError, user_data
+from gpu_offload.infra.instance.user_data import LIMIT, TRAINER_UID, UserDataTooLargeError, user_data
+from gpu_offload.infra.ssh.key import ClientKey, HostKey
 
 
 def make(deadline=None, lifetime=3600, start_within=1800, **changes):

@@ -10,10 +10,10 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import STORE, offload, train_project
 
-from gpu_offload.infra.object_store import open_store
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.namespace import why_not
+from gpu_offload.infra.store.factory import open_store
 
 HOSTILE = '''
 import os, signal, socket, time

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.infra.folder_store import FolderStore
-from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.interval import Interval
 from gpu_offload.orchestrator.journal import Journal

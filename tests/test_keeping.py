@@ -13,15 +13,15 @@ from github_case import TOKEN, GitHub
 from test_registry import manifest_for
 
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.infra.github_release import GitHubRelease
+from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.kept_folder import KeptFolder, unfinished_key, unpack
-from gpu_offload.infra.object_store import (
+from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     StoreDeniedError,
     StoreError,
     StoreUnreachableError,
-    open_store,
 )
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.journal import Journal
 from gpu_offload.orchestrator.keeping import TAG, keep, kept_at, pack_for_keeping

@@ -15,12 +15,13 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import STORE, launch, offload, run_of, start, train_project, wait_until
 
-from gpu_offload.infra.credentials import open_session
-from gpu_offload.infra.ec2 import Ec2
-from gpu_offload.infra.object_store import StoreError, open_store
-from gpu_offload.infra.schedule import Schedules
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.ec2 import Ec2
+from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.journal import Journal
 from gpu_offload.orchestrator.reaper import Reaper, lives

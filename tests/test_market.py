@@ -8,10 +8,10 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from gpu_offload.infra.price_list import OnDemandPrices
+from gpu_offload.infra.aws.price_list import OnDemandPrices
+from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotPrice
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.spot_market import InstanceType, Quotas, SpotPrice
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.market import Region, ec2_offers, offers_of
 from gpu_offload.orchestrator.settings import Ec2Settings

@@ -19,12 +19,12 @@ from policy_simulator import (
     token_request,
 )
 
-from gpu_offload.infra.ec2 import LaunchRequest, launch_parameters
-from gpu_offload.infra.network import Subnet
-from gpu_offload.infra.policy import policies, policy
-from gpu_offload.infra.schedule import schedule_parameters
-from gpu_offload.infra.site import Site, SiteError
-from gpu_offload.infra.template import in_cloudformation, template
+from gpu_offload.infra.account.policies import policies, policy
+from gpu_offload.infra.account.site import Site, SiteError
+from gpu_offload.infra.account.template import in_cloudformation, template
+from gpu_offload.infra.aws.launch import LaunchRequest, launch_parameters
+from gpu_offload.infra.aws.schedule import schedule_parameters
+from gpu_offload.infra.aws.security_group import Subnet
 
 ACCOUNT = "111122223333"
 BUCKET = "octo-models"

@@ -18,10 +18,10 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from leak_case import OTHER_STORE, STORE, launch, offload, run_of, start, train_project, wait_until
 
-from gpu_offload.infra.object_store import open_store
-from gpu_offload.infra.schedule import Schedules
+from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.journal import Journal
 from gpu_offload.orchestrator.reaper import Reaper, lives

@@ -6,7 +6,9 @@ import json
 import pytest
 from crash_world import Scenario, result_of, run_record
 
-from gpu_offload.infra.object_store import ObjectStore, StoreDeniedError, open_store
+from gpu_offload.infra.store.errors import StoreDeniedError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.interval import Interval
 from gpu_offload.remote_job.result import Artifact

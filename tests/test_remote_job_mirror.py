@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from gpu_offload.infra.object_store import StoreUnreachableError, open_store
+from gpu_offload.infra.store.errors import StoreUnreachableError
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job import mirror as module
 from gpu_offload.remote_job import regular_file
 from gpu_offload.remote_job.checkpoint import CheckpointMismatchError, Checkpoints

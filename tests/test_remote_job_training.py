@@ -23,7 +23,7 @@ from remote_job_case import (
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import read_tree
-from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job import durable
 from gpu_offload.remote_job.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption

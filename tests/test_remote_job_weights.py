@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job import weights
 from gpu_offload.remote_job.spec import Weights
 from gpu_offload.remote_job.weights import (

@@ -13,7 +13,7 @@ from test_accounting import T0, seen_attempt
 from test_run_on_ec2 import run_of
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.accounting import Accounting
 from gpu_offload.orchestrator.chart import curves_svg, timeline_svg
 from gpu_offload.orchestrator.cost import Bill

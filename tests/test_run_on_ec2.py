@@ -16,10 +16,10 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
-from gpu_offload.infra.object_store import open_store
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.ssh_key import HostKey
+from gpu_offload.infra.ssh.key import HostKey
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.console import Console
 from gpu_offload.orchestrator.drive import Drive, RefusedError
 from gpu_offload.orchestrator.driver import Driver

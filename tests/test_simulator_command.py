@@ -16,7 +16,7 @@ import pytest
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.command import EXIT_LEFTOVERS, simulate
 from gpu_offload.infra.simulator.fault import FaultSyntaxError
-from gpu_offload.infra.simulator.host import isolation
+from gpu_offload.infra.simulator.isolation import isolation
 from gpu_offload.infra.simulator.namespace import why_not
 
 ROOT = Path(__file__).parent.parent

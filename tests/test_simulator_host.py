@@ -12,23 +12,22 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpu_offload.infra.host import (
+from gpu_offload.infra.instance.user_data import user_data
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.guest import due, marked
+from gpu_offload.infra.simulator.guest_paths import PathMap
+from gpu_offload.infra.simulator.isolation import Isolation, isolation
+from gpu_offload.infra.simulator.namespace import why_not
+from gpu_offload.infra.simulator.user_data import read_user_data
+from gpu_offload.infra.ssh.client import Address, SshHost
+from gpu_offload.infra.ssh.host import (
     ConnectionLostError,
     HostError,
     HostKeyMismatchError,
     HostUnreachableError,
 )
-from gpu_offload.infra.simulator import host as machine
-from gpu_offload.infra.simulator.behaviour import Behaviour
-from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.guest import due, marked
-from gpu_offload.infra.simulator.guest_paths import PathMap
-from gpu_offload.infra.simulator.host import Isolation, isolation
-from gpu_offload.infra.simulator.namespace import why_not
-from gpu_offload.infra.simulator.user_data import read_user_data
-from gpu_offload.infra.ssh_host import Address, SshHost
-from gpu_offload.infra.ssh_key import ClientKey, HostKey
-from gpu_offload.infra.user_data import user_data
+from gpu_offload.infra.ssh.key import ClientKey, HostKey
 
 QUICK = Behaviour(boot_seconds=0.05, shutdown_seconds=0.2, lag_seconds=0.0)
 RUN = {"Key": "gpu-offload:run", "Value": "r1"}
@@ -88,8 +87,11 @@ def lab(request, monkeypatch):
     if kind in {"sshd", "no-namespace"} and isolation().sshd is None:
         pytest.skip("no sshd that would work for this user")
     if kind == "no-namespace":
-        monkeypatch.setattr(machine, "isolation", lambda: Isolation((), users=False, sshd=isolation().sshd))
-        monkeypatch.setattr("gpu_offload.infra.simulator.cloud.isolation", machine.isolation)
+        for module in ("host", "cloud"):
+            monkeypatch.setattr(
+                f"gpu_offload.infra.simulator.{module}.isolation",
+                lambda: Isolation((), users=False, sshd=isolation().sshd),
+            )
     with SimulatedCloud(QUICK, namespaces=kind == "namespaces", sshd=kind != "own-server") as cloud:
         yield Lab(cloud)
         assert [event for event in cloud.events if event.kind == "error"] == []

@@ -22,7 +22,7 @@ from github_case import TOKEN, GitHub
 from leak_case import OWN_TRAINING
 
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.infra.object_store import open_store
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator import registry
 from gpu_offload.orchestrator.workflow_files import Pin, write_workflows
 

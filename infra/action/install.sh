@@ -48,7 +48,7 @@ import io, runpy, sys, sysconfig, tomllib, zipfile
 from pathlib import Path
 
 action = Path(sys.argv[1])
-pack_wheel = runpy.run_path(str(action / "infra/own_wheel.py"))["pack_wheel"]
+pack_wheel = runpy.run_path(str(action / "infra/instance/wheel.py"))["pack_wheel"]
 
 release = tomllib.loads((action / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 with zipfile.ZipFile(io.BytesIO(pack_wheel(release, action).body)) as wheel:

@@ -38,9 +38,10 @@ from gpu_offload.infra.simulator.compute import Compute
 from gpu_offload.infra.simulator.endpoint import Application, Server, Verdict
 from gpu_offload.infra.simulator.fault import Fault, FaultSyntaxError, parse
 from gpu_offload.infra.simulator.fault_book import FaultBook, of_run
-from gpu_offload.infra.simulator.host import SYSTEM_PATH, Hardware, Machine, baked_software, isolation
+from gpu_offload.infra.simulator.host import SYSTEM_PATH, Hardware, Machine, baked_software
 from gpu_offload.infra.simulator.identity import Identities
 from gpu_offload.infra.simulator.images import IMAGE_ID
+from gpu_offload.infra.simulator.isolation import isolation
 from gpu_offload.infra.simulator.link import Network
 from gpu_offload.infra.simulator.rented import Rented
 from gpu_offload.infra.simulator.schedules import Schedules

@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from gpu_offload.infra.stack import ChangeSet
+    from gpu_offload.infra.account.stack import ChangeSet
     from gpu_offload.orchestrator.bootstrap import Bootstrap
     from gpu_offload.orchestrator.console import Console
     from gpu_offload.orchestrator.settings import Settings
@@ -83,7 +83,7 @@ def bootstrap(
 
     Without --deploy nothing is asked of AWS and nothing is made.
     """
-    from gpu_offload.infra.site import SiteError
+    from gpu_offload.infra.account.site import SiteError
     from gpu_offload.orchestrator.bootstrap import Bootstrap, site_of
     from gpu_offload.orchestrator.github_repository import repository_of
 

@@ -4,8 +4,8 @@ import sys
 
 from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError
 from gpu_offload.dataset.finding import DatasetError
-from gpu_offload.infra.errors import CloudError
-from gpu_offload.infra.object_store import StoreError
+from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.console import plain
 from gpu_offload.orchestrator.demo import DemoError
 from gpu_offload.orchestrator.drive import CloudUnreachableError, InstanceLeftError, InterruptedRunError

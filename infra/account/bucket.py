@@ -1,0 +1,278 @@
+"""What the roles, the instance and the public may do with the store."""
+
+from gpu_offload.infra.account.site import Site
+from gpu_offload.infra.account.statement import Conditions, Statement
+
+ONCE = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html"
+OBJECTS = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html"
+LISTING = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/amazon-s3-policy-keys.html"
+MISSING = "https://docs.aws.amazon.com/AmazonS3/latest/API/API_GetObject.html"
+ARTICLE = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-policies.html"
+MULTIPART = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html"
+
+IF_ABSENT: Conditions = {"Null": {"s3:if-none-match": "false"}}
+"""The write carries `If-None-Match`, and the only value that S3 takes there is `*`: never over an object."""
+
+IF_SAME: Conditions = {"Null": {"s3:if-match": "false"}}
+
+PARTS: Conditions = {"Bool": {"s3:ObjectCreationOperation": "false"}}
+"""Beginning a large upload and sending its parts: these carry no condition, and make no object yet."""
+
+PUBLIC = ("models/*", "aliases/*", "index.json")
+READ_BY_TRAINER = ("datasets/*", "weights/*", "environments/*", "wheels/*", "runs/*")
+WRITTEN_BY_TRAINER = ("runs/*/attempts/*/*", "runs/*/checkpoint/*", "runs/*/result/*")
+
+
+def launcher_store(site: Site) -> tuple[Statement, ...]:
+    """Stage the inputs, keep the journal; publish, where one role does both."""
+    return (*_drive(site), *(_publish(site) if site.drivers_publish else ()))
+
+
+def publisher_store(site: Site) -> tuple[Statement, ...]:
+    """Train on the runner, which keeps a journal as well, and publish."""
+    return (*_drive(site), *_publish(site))
+
+
+def janitor_store(site: Site) -> tuple[Statement, ...]:
+    """Read the journal and add to it how a run ended; publish what an instance left; change nothing that is there."""
+    return (
+        *(_publish(site) if site.drivers_publish else ()),
+        _list(site),
+        _read(site, ("runs/*", "models/*", "aliases/*", "index.json", "timings/*")),
+        Statement(
+            "AppendToJournal",
+            "How an attempt and a run ended is written once; what stands there already cannot be overwritten.",
+            ONCE,
+            ("s3:PutObject",),
+            site.objects("runs/*"),
+            IF_ABSENT,
+        ),
+        Statement(
+            "TakeTheLease",
+            "Who drives a run is the one document of the journal that changes hands.",
+            OBJECTS,
+            ("s3:PutObject",),
+            site.objects("runs/*/driver.json"),
+            IF_SAME,
+        ),
+        *((_abort(site, ("models/*",)),) if site.drivers_publish else ()),
+        Statement(
+            "RecordTimings",
+            "What a run took, for the next estimate.",
+            OBJECTS,
+            ("s3:PutObject",),
+            site.objects("timings/*"),
+        ),
+    )
+
+
+def trainer_store(site: Site) -> tuple[Statement, ...]:
+    """Read inputs; write what an instance writes of a run: progress, checkpoints, the staged result."""
+    return (
+        _list(site),
+        _read(site, READ_BY_TRAINER),
+        Statement(
+            "WriteBelowRuns",
+            "Progress, checkpoints and the staged result; neither the journal nor anything that is published. "
+            "All instances share this role, and IAM knows of an instance only its id, which AWS chooses after "
+            "the run's folder has its name: so this keeps an instance below runs/, not below its own run. "
+            "docs/security.md tells what that means.",
+            "https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html",
+            ("s3:PutObject",),
+            site.objects(*WRITTEN_BY_TRAINER),
+        ),
+        Statement(
+            "DropOldCheckpoints",
+            "Superseded checkpoints. The bucket keeps versions, and this role can delete none of them for good.",
+            OBJECTS,
+            ("s3:DeleteObject",),
+            site.objects("runs/*/checkpoint/*"),
+        ),
+        _abort(site, WRITTEN_BY_TRAINER),
+    )
+
+
+def bucket_statements(site: Site, *, plain_public: bool = False) -> tuple[Statement, ...]:
+    """Return the bucket's own policy: what the public reads, and what nobody may, administrators included."""
+    return (
+        *(_public_everything(site) if plain_public else _public_models(site)),
+        Statement(
+            "EncryptedTransportOnly",
+            "Nothing goes in or out in the clear.",
+            ARTICLE,
+            ("s3:*",),
+            (site.bucket_arn, f"{site.bucket_arn}/*"),
+            {"Bool": {"aws:SecureTransport": "false"}},
+            effect="Deny",
+            principal="*",
+        ),
+        Statement(
+            "ModelsAreWrittenOnce",
+            "A published version never changes, whoever asks: every write below models/ must carry If-None-Match. "
+            "Aliases move, versions do not.",
+            ONCE,
+            ("s3:PutObject",),
+            site.objects("models/*"),
+            {"Null": {"s3:if-none-match": "true"}, "Bool": {"s3:ObjectCreationOperation": "true"}},
+            effect="Deny",
+            principal="*",
+        ),
+    )
+
+
+def _public_models(site: Site) -> tuple[Statement, ...]:
+    return (
+        Statement(
+            "PublicList",
+            "Anybody may list the published models, and nothing else: the article's statement lists the whole bucket.",
+            LISTING,
+            ("s3:ListBucket",),
+            (site.bucket_arn,),
+            {"StringLike": {"s3:prefix": tuple(f"{site.prefix}{key}" for key in PUBLIC)}},
+            principal="*",
+        ),
+        Statement(
+            "PublicRead",
+            "Anybody may read models, aliases and the index: the article's statement reads the whole bucket, "
+            "datasets, logs and checkpoints included.",
+            ARTICLE,
+            ("s3:GetObject",),
+            site.objects(*PUBLIC),
+            principal="*",
+        ),
+    )
+
+
+def _public_everything(site: Site) -> tuple[Statement, ...]:
+    """The article's policy, word for word, for those who ask for it."""
+    return (
+        Statement(
+            "PublicList",
+            "As in the article: anybody may list the whole bucket.",
+            ARTICLE,
+            ("s3:ListBucket",),
+            (site.bucket_arn,),
+            principal="*",
+        ),
+        Statement(
+            "PublicRead",
+            "As in the article: anybody may read everything, datasets, logs and checkpoints included.",
+            ARTICLE,
+            ("s3:GetObject",),
+            (f"{site.bucket_arn}/*",),
+            principal="*",
+        ),
+    )
+
+
+def _drive(site: Site) -> tuple[Statement, ...]:
+    """Keep a run's journal and stage its inputs."""
+    written = ("runs/*", "timings/*", "weights/*")
+    return (
+        _list(site),
+        _read(site, ("*",)),
+        Statement(
+            "KeepTheJournal",
+            "The run's journal, inputs, checkpoints and result; starting weights, fetched once; what it took, for "
+            "the next estimate.",
+            OBJECTS,
+            ("s3:PutObject",),
+            site.objects(*written),
+        ),
+        Statement(
+            "StageDatasetsOnce",
+            "A dataset is named by its fingerprint, so it is written once.",
+            ONCE,
+            ("s3:PutObject",),
+            site.objects("datasets/*"),
+            IF_ABSENT,
+        ),
+        Statement(
+            "StageDatasetsInParts",
+            "The parts of a large archive carry no condition; their completion does.",
+            ONCE,
+            ("s3:PutObject",),
+            site.objects("datasets/*"),
+            PARTS,
+        ),
+        Statement(
+            "ClearStaging",
+            "Superseded checkpoints, and a staged result that proved incomplete.",
+            OBJECTS,
+            ("s3:DeleteObject",),
+            site.objects("runs/*/checkpoint/*", "runs/*/result/*"),
+        ),
+        _abort(site, (*written, "datasets/*", "models/*")),
+    )
+
+
+def _publish(site: Site) -> tuple[Statement, ...]:
+    """Create versions, move aliases; overwrite or delete nothing that is published."""
+    moving = site.objects("aliases/*", "index.json")
+    return (
+        Statement(
+            "PublishOnce",
+            "A version is written once: a write without If-None-Match is refused before S3 looks at the object.",
+            ONCE,
+            ("s3:PutObject",),
+            site.objects("models/*"),
+            IF_ABSENT,
+        ),
+        Statement(
+            "PublishInParts",
+            "The parts of a large model carry no condition; their completion does.",
+            ONCE,
+            ("s3:PutObject",),
+            site.objects("models/*"),
+            PARTS,
+        ),
+        Statement(
+            "MakeAliases",
+            "The first of an alias, and of the index.",
+            ONCE,
+            ("s3:PutObject",),
+            moving,
+            IF_ABSENT,
+        ),
+        Statement(
+            "MoveAliases",
+            "An alias moves from what was read to what was decided by it: two that publish at once do not undo "
+            "one another.",
+            ONCE,
+            ("s3:PutObject",),
+            moving,
+            IF_SAME,
+        ),
+    )
+
+
+def _list(site: Site) -> Statement:
+    return Statement(
+        "List",
+        "Without it a missing object cannot be told from a forbidden one. A request for one object carries no "
+        "prefix, hence IfExists.",
+        MISSING,
+        ("s3:ListBucket",),
+        (site.bucket_arn,),
+        {"StringLikeIfExists": {"s3:prefix": f"{site.prefix}*"}} if site.prefix else {},
+    )
+
+
+def _read(site: Site, keys: tuple[str, ...]) -> Statement:
+    return Statement(
+        "Read",
+        "What the role works with, below the store's prefix.",
+        OBJECTS,
+        ("s3:GetObject",),
+        site.objects(*keys),
+    )
+
+
+def _abort(site: Site, keys: tuple[str, ...]) -> Statement:
+    return Statement(
+        "AbortUploads",
+        "The parts of an upload that failed cost storage until they are dropped.",
+        MULTIPART,
+        ("s3:AbortMultipartUpload",),
+        site.objects(*keys),
+    )

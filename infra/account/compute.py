@@ -1,0 +1,279 @@
+"""What the roles may do with instances and what belongs to them."""
+
+from gpu_offload.infra.account.site import Site
+from gpu_offload.infra.account.statement import Conditions, Statement
+
+OURS: Conditions = {"Null": {"aws:ResourceTag/gpu-offload:run": "false"}}
+"""It bears our tag. Nobody can put the tag on something that exists: see `TagAtBirth`."""
+
+SPOT_ROLE = "AWSServiceRoleForEC2Spot"
+
+TAG_KEYS = ("gpu-offload:run", "gpu-offload:attempt", "gpu-offload:expires", "gpu-offload:store", "Name")
+
+KEYS = "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html"
+TAGS = "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/supported-iam-actions-tagging.html"
+EXAMPLES = "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ExamplePolicies_EC2.html"
+
+LOOK = (
+    "ec2:DescribeInstances",
+    "ec2:DescribeInstanceStatus",
+    "ec2:DescribeVolumes",
+    "ec2:DescribeSecurityGroups",
+    "scheduler:ListSchedules",
+)
+"""What both the launcher and the janitor look at. None of it can be limited to resources of ours."""
+
+
+def launcher_compute(site: Site) -> tuple[Statement, ...]:
+    """Rent within the limits, with everything that keeps an instance from leaking; end what is ours."""
+    return (
+        Statement(
+            "Look",
+            "Types, zones, prices, networks, images and quotas, read only; EC2 cannot limit them to resources.",
+            KEYS,
+            (
+                *LOOK,
+                "ec2:DescribeImages",
+                "ec2:DescribeInstanceTypeOfferings",
+                "ec2:DescribeInstanceTypes",
+                "ec2:DescribeSecurityGroupRules",
+                "ec2:DescribeSpotPriceHistory",
+                "ec2:DescribeSubnets",
+                "ec2:DescribeVpcs",
+                "pricing:GetProducts",
+                "servicequotas:GetAWSDefaultServiceQuota",
+                "servicequotas:GetServiceQuota",
+            ),
+            ("*",),
+        ),
+        Statement(
+            "ReadImageParameter",
+            "Amazon publishes the newest image's id as a parameter.",
+            "https://docs.aws.amazon.com/dlami/latest/devguide/find-dlami-id.html",
+            ("ssm:GetParameter",),
+            (f"arn:{site.partition}:ssm:*::parameter/aws/service/*",),
+        ),
+        Statement(
+            "LaunchInstance",
+            "Only these types, markets and regions; only with our tags, by which everything is found and ended; "
+            "metadata by session tokens only and one hop far, so that neither a container nor a forged request "
+            "gets the role's credentials; only with the one profile. That it terminates when it shuts down is no "
+            "condition key of EC2's: the code says so in every launch, and the dead-man timer does not rely on it.",
+            KEYS,
+            ("ec2:RunInstances",),
+            (site.ec2("instance"),),
+            {
+                "StringEquals": {
+                    "aws:RequestedRegion": site.regions,
+                    "ec2:InstanceType": site.instance_types,
+                    "ec2:InstanceMarketType": site.markets,
+                    "ec2:MetadataHttpTokens": "required",
+                },
+                "NumericEquals": {"ec2:MetadataHttpPutResponseHopLimit": "1"},
+                "ArnEquals": {"ec2:InstanceProfile": site.profile},
+                "Null": {
+                    "aws:RequestTag/gpu-offload:run": "false",
+                    "aws:RequestTag/gpu-offload:attempt": "false",
+                    "aws:RequestTag/gpu-offload:expires": "false",
+                },
+            },
+        ),
+        Statement(
+            "LaunchVolume",
+            "A disk costs, and keeps what was on it: encrypted, of the cheap kind, not larger than agreed, tagged.",
+            KEYS,
+            ("ec2:RunInstances",),
+            (site.ec2("volume"),),
+            {
+                "StringEquals": {"aws:RequestedRegion": site.regions, "ec2:VolumeType": "gp3"},
+                "Bool": {"ec2:Encrypted": "true"},
+                "NumericLessThanEquals": {"ec2:VolumeSize": str(site.max_volume_gib)},
+                "Null": {"aws:RequestTag/gpu-offload:run": "false"},
+            },
+        ),
+        Statement(
+            "LaunchImage",
+            "An image runs as root beside the role's credentials, and anybody can publish one.",
+            KEYS,
+            ("ec2:RunInstances",),
+            (f"arn:{site.partition}:ec2:*::image/*",),
+            {"StringEquals": {"aws:RequestedRegion": site.regions, "ec2:Owner": site.image_owners}},
+        ),
+        Statement(
+            "LaunchTagged",
+            "The network interface and the spot request come into being with the instance, and bear our tag.",
+            KEYS,
+            ("ec2:RunInstances",),
+            (site.ec2("network-interface"), site.ec2("spot-instances-request")),
+            {
+                "StringEquals": {"aws:RequestedRegion": site.regions},
+                "Null": {"aws:RequestTag/gpu-offload:run": "false"},
+            },
+        ),
+        Statement(
+            "LaunchInOurGroup",
+            "A launch uses a security group of ours, which lets in one address at one port, and no other.",
+            KEYS,
+            ("ec2:RunInstances",),
+            (site.ec2("security-group"),),
+            OURS,
+        ),
+        Statement(
+            "LaunchInSubnet",
+            "Default subnets are not ours and bear no tag; where a launch may happen is limited by the region.",
+            KEYS,
+            ("ec2:RunInstances",),
+            (site.ec2("subnet"),),
+            {"StringEquals": {"aws:RequestedRegion": site.regions}},
+        ),
+        Statement(
+            "TagAtBirth",
+            "Tags are given while something is made, and only ours. Could they be given later, anything in the "
+            "account could be made to look like ours, and then be terminated.",
+            TAGS,
+            ("ec2:CreateTags",),
+            tuple(
+                site.ec2(kind)
+                for kind in (
+                    "instance",
+                    "volume",
+                    "network-interface",
+                    "spot-instances-request",
+                    "security-group",
+                )
+            ),
+            {
+                "StringEquals": {"ec2:CreateAction": ("RunInstances", "CreateSecurityGroup")},
+                "ForAllValues:StringEquals": {"aws:TagKeys": TAG_KEYS},
+                "Null": {"aws:RequestTag/gpu-offload:run": "false"},
+            },
+        ),
+        Statement(
+            "CreateGroup",
+            "One security group a run, with our tag.",
+            EXAMPLES,
+            ("ec2:CreateSecurityGroup",),
+            (site.ec2("security-group"),),
+            {
+                "StringEquals": {"aws:RequestedRegion": site.regions},
+                "Null": {"aws:RequestTag/gpu-offload:run": "false"},
+            },
+        ),
+        Statement(
+            "CreateGroupInNetwork",
+            "The network that the group is made in is not ours and bears no tag; the group itself must.",
+            EXAMPLES,
+            ("ec2:CreateSecurityGroup",),
+            (site.ec2("vpc"),),
+            {"StringEquals": {"aws:RequestedRegion": site.regions}},
+        ),
+        Statement(
+            "OpenOurGroup",
+            "The driver's address is let in, and a former driver's shut out: in groups of ours only.",
+            KEYS,
+            ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"),
+            (site.ec2("security-group"),),
+            OURS,
+        ),
+        Statement(
+            "ReadOurConsole",
+            "What an instance that cannot be reached printed while it booted.",
+            KEYS,
+            ("ec2:GetConsoleOutput",),
+            (site.ec2("instance"),),
+            OURS,
+        ),
+        *_end(site),
+        Statement(
+            "HandTrainerToInstances",
+            "Exactly this role, and to EC2 only: whoever may pass any role can have any right.",
+            "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html",
+            ("iam:PassRole",),
+            (site.role("trainer"),),
+            {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
+        ),
+        Statement(
+            "HandSchedulerToSchedules",
+            "Exactly this role, and to EventBridge Scheduler only.",
+            "https://docs.aws.amazon.com/scheduler/latest/UserGuide/setting-up.html",
+            ("iam:PassRole",),
+            (site.role("scheduler"),),
+            {"StringEquals": {"iam:PassedToService": "scheduler.amazonaws.com"}},
+        ),
+        Statement(
+            "PlanTheEnd",
+            "One schedule an attempt, by our names: it terminates the instance when nobody else is left to.",
+            "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridgescheduler.html",
+            ("scheduler:CreateSchedule", "scheduler:UpdateSchedule"),
+            (site.schedules,),
+        ),
+        Statement(
+            "FirstSpotInstance",
+            "An account's first spot instance needs EC2's own role for it; this allows that role and no other.",
+            "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/service-linked-roles-spot-instance-requests.html",
+            ("iam:CreateServiceLinkedRole",),
+            (
+                f"arn:{site.partition}:iam::{site.account}:role/aws-service-role/spot.amazonaws.com/{SPOT_ROLE}",
+            ),
+            {"StringEquals": {"iam:AWSServiceName": "spot.amazonaws.com"}},
+        ),
+    )
+
+
+def janitor_compute(site: Site) -> tuple[Statement, ...]:
+    """Find and end what is ours, in every region: a stray is also ended where launches are no longer allowed."""
+    return (
+        Statement(
+            "Look",
+            "To end what is left over one must see it; EC2 cannot limit this to resources.",
+            KEYS,
+            LOOK,
+            ("*",),
+        ),
+        *_end(site),
+    )
+
+
+def scheduler_compute(site: Site) -> tuple[Statement, ...]:
+    """Terminate what bears our tag, and nothing else."""
+    return (_terminate(site),)
+
+
+def _end(site: Site) -> tuple[Statement, ...]:
+    return (
+        _terminate(site),
+        Statement(
+            "DeleteOurVolumes",
+            "The disk that an instance left, where it bears our tag.",
+            KEYS,
+            ("ec2:DeleteVolume",),
+            (site.ec2("volume"),),
+            OURS,
+        ),
+        Statement(
+            "DeleteOurGroups",
+            "The run's security group, once no instance is in it.",
+            KEYS,
+            ("ec2:DeleteSecurityGroup",),
+            (site.ec2("security-group"),),
+            OURS,
+        ),
+        Statement(
+            "DeleteOurSchedules",
+            "A schedule whose instance has ended. Schedules bear no tags of their own, so the name decides.",
+            "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridgescheduler.html",
+            ("scheduler:DeleteSchedule", "scheduler:GetSchedule"),
+            (site.schedules,),
+        ),
+    )
+
+
+def _terminate(site: Site) -> Statement:
+    return Statement(
+        "TerminateWhatIsOurs",
+        "Only what bears our tag, in whatever region: the rest of the account is none of our business.",
+        EXAMPLES,
+        ("ec2:TerminateInstances",),
+        (site.ec2("instance"),),
+        OURS,
+    )

@@ -1,0 +1,76 @@
+"""Every IAM policy of a stack."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from gpu_offload.infra.account.site import Site
+from gpu_offload.infra.account.statement import Policy
+
+
+def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
+    """Return every policy of a stack, in the order in which one reads them.
+
+    Args:
+        site: What the stack is for.
+        plain_public: The article's bucket policy, which shows everything in the bucket, instead of ours.
+    """
+    from gpu_offload.infra.account.bucket import (
+        bucket_statements,
+        janitor_store,
+        launcher_store,
+        publisher_store,
+        trainer_store,
+    )
+    from gpu_offload.infra.account.compute import janitor_compute, launcher_compute, scheduler_compute
+    from gpu_offload.infra.account.trust import (
+        own_role,
+        trust_branch,
+        trust_environment,
+        trust_instance,
+        trust_scheduler,
+    )
+
+    return (
+        Policy("launcher-trust", "who may become the launcher", trust_environment(site)),
+        Policy(
+            "launcher",
+            "rents instances and drives them; behind an environment",
+            (*launcher_compute(site), *launcher_store(site), own_role(site, "launcher")),
+        ),
+        Policy("janitor-trust", "who may become the janitor", trust_branch(site, "janitor")),
+        Policy(
+            "janitor",
+            "finds and terminates what bears our tag; never behind an approval",
+            (*janitor_compute(site), *janitor_store(site), own_role(site, "janitor")),
+        ),
+        Policy("publisher-trust", "who may become the publisher", trust_branch(site, "publisher")),
+        Policy(
+            "publisher",
+            "trains on the runner and publishes; rents nothing",
+            (*publisher_store(site), own_role(site, "publisher")),
+        ),
+        Policy("trainer-trust", "who may become the trainer", trust_instance()),
+        Policy("trainer", "the instance itself", trainer_store(site)),
+        Policy("scheduler-trust", "who may become the scheduler", trust_scheduler(site)),
+        Policy("scheduler", "terminates an instance at its deadline", scheduler_compute(site)),
+        Policy("bucket", "attached to the bucket", bucket_statements(site, plain_public=plain_public)),
+    )
+
+
+def policy(site: Site, name: str, *, plain_public: bool = False) -> dict[str, Any]:
+    """Return one policy's document. Raises KeyError."""
+    return {each.name: each for each in policies(site, plain_public=plain_public)}[name].json()
+
+
+def explained(found: Iterable[Policy]) -> str:
+    """Return policies as text for a reader: each statement after its reason and link."""
+    import json
+    import textwrap
+
+    lines: list[str] = []
+    for each in found:
+        lines += [f"## {each.name}: {each.about}", ""]
+        for statement in each.statements:
+            lines += textwrap.wrap(statement.reason, 100, initial_indent="# ", subsequent_indent="# ")
+            lines += [f"# {statement.link}", json.dumps(statement.json(), indent=1), ""]
+    return "\n".join(lines)

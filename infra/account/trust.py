@@ -1,0 +1,92 @@
+"""Who may become which role."""
+
+from gpu_offload.infra.account.site import AUDIENCE, ISSUER, Site
+from gpu_offload.infra.account.statement import Statement
+
+OIDC = "https://docs.github.com/en/actions/how-tos/secure-your-work/security-harden-deployments/oidc-in-aws"
+SUBJECTS = "https://github.blog/changelog/2026-04-23-immutable-subject-claims-for-github-actions-oidc-tokens"
+
+
+def trust_environment(site: Site) -> tuple[Statement, ...]:
+    """Trust a job that stands behind the environment: the reviewers that it asks for have agreed."""
+    return (
+        _github(
+            site,
+            site.environment_subjects,
+            f"Only a job of {site.repository} in the environment {site.environment!r} may spend money. Both forms of "
+            "the subject are named whole, without a wildcard: a fork has another repository's name, a pull "
+            "request another ending.",
+        ),
+    )
+
+
+def trust_branch(site: Site, kind: str) -> tuple[Statement, ...]:
+    """Trust a job on the default branch: code that somebody with the right to merge has merged."""
+    why = (
+        "A clean-up that waits for an approval does not happen, so the janitor is behind no environment"
+        if kind == "janitor"
+        else "What is merged to the default branch may publish"
+    )
+    return (
+        _github(
+            site,
+            site.branch_subjects,
+            f"{why}; it is the default branch's alone, and a pull request's subject ends otherwise. Both forms "
+            "of the subject are named whole, without a wildcard.",
+        ),
+    )
+
+
+def trust_instance() -> tuple[Statement, ...]:
+    """Trust EC2, which hands the role to instances that bear its profile."""
+    return (
+        Statement(
+            "InstancesOnly",
+            "An instance gets the role through its profile; nobody else can assume it.",
+            "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/iam-roles-for-amazon-ec2.html",
+            ("sts:AssumeRole",),
+            principal={"Service": "ec2.amazonaws.com"},
+        ),
+    )
+
+
+def trust_scheduler(site: Site) -> tuple[Statement, ...]:
+    """Trust EventBridge Scheduler, for schedules of this account."""
+    return (
+        Statement(
+            "SchedulesOfThisAccount",
+            "EventBridge Scheduler acts for whoever asks it; the account and the group keep others from using "
+            "it against us. A single schedule must not be named here, says AWS.",
+            "https://docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html",
+            ("sts:AssumeRole",),
+            conditions={
+                "StringEquals": {"aws:SourceAccount": site.account},
+                "ArnLike": {
+                    "aws:SourceArn": f"arn:{site.partition}:scheduler:*:{site.account}:schedule-group/default"
+                },
+            },
+            principal={"Service": "scheduler.amazonaws.com"},
+        ),
+    )
+
+
+def own_role(site: Site, kind: str) -> Statement:
+    """Let a role read its own description: `offload doctor` compares its trust policy with the repository."""
+    return Statement(
+        "ReadOwnTrust",
+        "`offload doctor` shows whether the role trusts the repository that it runs in.",
+        "https://docs.aws.amazon.com/IAM/latest/APIReference/API_GetRole.html",
+        ("iam:GetRole",),
+        (site.role(kind),),
+    )
+
+
+def _github(site: Site, subjects: tuple[str, ...], reason: str) -> Statement:
+    return Statement(
+        "ThisRepository",
+        reason,
+        OIDC if site.owner_id is None else SUBJECTS,
+        ("sts:AssumeRoleWithWebIdentity",),
+        conditions={"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subjects}},
+        principal={"Federated": site.provider},
+    )

@@ -1,0 +1,1 @@
+"""Thin AWS clients: EC2, spot market, network, images, prices, schedules."""

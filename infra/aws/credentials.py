@@ -1,0 +1,151 @@
+"""Who we are to AWS: a session that renews itself from the workflow runner's token endpoint, or boto3's own chain."""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+import boto3
+import botocore
+import botocore.session
+from botocore.config import Config
+from botocore.credentials import CredentialProvider, DeferredRefreshableCredentials
+
+from gpu_offload.infra.aws.error_codes import aws_errors
+from gpu_offload.infra.aws.errors import CredentialsError, NoCredentialsError
+
+if TYPE_CHECKING:
+    from mypy_boto3_sts import STSClient
+
+AUDIENCE = "sts.amazonaws.com"
+SESSION_S = 3600
+"""Seconds that a role's session lasts; botocore renews it a quarter of an hour before."""
+
+TIMEOUT_S = 10
+
+
+METHODS = {
+    "env": "environment variables",
+    "shared-credentials-file": "the shared credentials file",
+    "config-file": "the AWS config file",
+    "custom-process": "a credential process",
+    "sso": "single sign-on",
+    "login": "a console login",
+    "assume-role": "an assumed role",
+    "assume-role-with-web-identity": "a role assumed with a token file",
+    "iam-role": "the instance's role",
+    "container-role": "the container's role",
+}
+"""botocore's name for a way to credentials -> ours."""
+
+
+def open_session(
+    region: str | None = None, *, role_arn: str | None = None, environ: Mapping[str, str] | None = None
+) -> boto3.Session:
+    """Return a session; nothing is asked yet, and credentials are fetched at the first call that needs them.
+
+    On a workflow's runner with `id-token: write` and a role to assume, credentials come from the runner's token
+    endpoint and are renewed from it as long as the session is used, because trainings outlive a role's session.
+    That goes before credentials in the environment: those would expire. Everywhere else it is boto3's chain.
+
+    Args:
+        region: The region of the session's clients; None for what the environment says.
+        role_arn: The role to assume; None for `AWS_ROLE_ARN`.
+        environ: Instead of the process's environment.
+    """
+    environ = os.environ if environ is None else environ
+    role_arn = role_arn or environ.get("AWS_ROLE_ARN")
+    core = botocore.session.Session()
+    url, token = environ.get("ACTIONS_ID_TOKEN_REQUEST_URL"), environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
+    if url and token and role_arn:
+        name = f"gpu-offload-{environ.get('GITHUB_RUN_ID', 'local')}-{environ.get('GITHUB_RUN_ATTEMPT', '1')}"
+        provider = _RunnerProvider(url, token, role_arn, name, region)
+        core.get_component("credential_provider").insert_before("env", provider)
+    with aws_errors("reading the AWS settings"):
+        return boto3.Session(botocore_session=core, region_name=region)
+
+
+def describe_credentials(session: boto3.Session) -> str:
+    """Say how the session comes by its credentials, without telling any of them."""
+    with aws_errors("looking for AWS credentials"):
+        credentials = session.get_credentials()
+    if credentials is None:
+        return "no AWS credentials"
+    method = str(credentials.method)
+    return METHODS.get(method, method)
+
+
+def check_credentials(session: boto3.Session) -> str:
+    """Ask AWS who we are; return the ARN. Raises CloudError, NoCredentialsError if there are none."""
+    if session.get_credentials() is None:
+        raise NoCredentialsError("asking AWS who we are: found no credentials")
+    config = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
+    with aws_errors("asking AWS who we are"):
+        client = session.client("sts", region_name=session.region_name or "us-east-1", config=config)
+        return client.get_caller_identity()["Arn"]
+
+
+class _RunnerProvider(CredentialProvider):
+    """A link in botocore's chain: runner's token endpoint -> signed token -> AssumeRoleWithWebIdentity."""
+
+    METHOD = "github-oidc"
+
+    def __init__(self, url: str, token: str, role_arn: str, name: str, region: str | None) -> None:
+        super().__init__()
+        self._url = url
+        self._token = token
+        self._role_arn = role_arn
+        self._name = name
+        self._region = region
+
+    def load(self) -> Any:
+        return DeferredRefreshableCredentials(self._assume, f"GitHub OIDC as {self._role_arn}")
+
+    def _assume(self) -> dict[str, str]:
+        with aws_errors(f"assuming {self._role_arn}"):
+            client: STSClient = boto3.Session().client(
+                "sts",
+                region_name=self._region or os.environ.get("AWS_REGION") or "us-east-1",
+                config=Config(
+                    signature_version=botocore.UNSIGNED,
+                    connect_timeout=5,
+                    read_timeout=10,
+                    retries={"mode": "standard", "total_max_attempts": 4},
+                ),
+            )
+            reply = client.assume_role_with_web_identity(
+                RoleArn=self._role_arn,
+                RoleSessionName=self._name,
+                WebIdentityToken=self._identity_token(),
+                DurationSeconds=SESSION_S,
+            )
+            client.close()
+        found = reply["Credentials"]
+        return {
+            "access_key": found["AccessKeyId"],
+            "secret_key": found["SecretAccessKey"],
+            "token": found["SessionToken"],
+            "expiry_time": found["Expiration"].isoformat(),
+        }
+
+    def _identity_token(self) -> str:
+        parts = urlsplit(self._url)
+        operation = "asking the runner for an identity token"
+        if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
+            raise CredentialsError(f"{operation}: {parts.scheme}://{parts.hostname} is not a safe address")
+        request = urllib.request.Request(  # noqa: S310 - https, see above
+            f"{self._url}{'&' if parts.query else '?'}{urlencode({'audience': AUDIENCE})}",
+            headers={"Authorization": f"bearer {self._token}", "Accept": "application/json"},
+        )
+        remedy = "give the job `permissions: id-token: write`"
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - as above
+                return str(json.load(reply)["value"])
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise CredentialsError(f"{operation}: status {error.code}", remedy=remedy) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CredentialsError(f"{operation}: {error}", remedy=remedy) from error

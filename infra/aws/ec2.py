@@ -1,0 +1,250 @@
+"""EC2 as we wish it were: everything about an instance said in one launch, and found again by its run."""
+
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions as aws
+
+from gpu_offload.infra.aws.error_codes import aws_errors
+from gpu_offload.infra.aws.errors import CloudError, NotYetVisibleError, ServerFaultError
+from gpu_offload.infra.aws.launch import LaunchRequest, Market, launch_parameters
+from gpu_offload.infra.aws.network import Network
+from gpu_offload.infra.aws.tags import (
+    ATTEMPT_TAG,
+    EXPIRES_TAG,
+    RUN_TAG,
+    STORE_TAG,
+    TRIES,
+    parse_time,
+    pause,
+    run_filter,
+    tags_of,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+
+
+SPOT_RECLAIMS = {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"}
+"""State reasons of an instance that AWS took back."""
+
+ENDED = {"shutting-down", "terminated"}
+"""States in which an instance costs nothing any more and cannot come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """An instance of ours, as EC2 describes it. `state_reason` is EC2's code, empty while it lives."""
+
+    id: str
+    run: str
+    attempt: int
+    expires: datetime | None
+    state: str
+    state_reason: str
+    type: str
+    zone: str
+    market: Market
+    launch_time: datetime
+    ended_at: datetime | None
+    public_ip: str | None
+    private_ip: str | None
+    volumes: tuple[str, ...]
+    security_groups: tuple[str, ...]
+    store: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it is terminated, or on the way there."""
+        return self.state in ENDED
+
+    @property
+    def reclaimed(self) -> bool:
+        """Whether AWS took it back."""
+        return self.state_reason in SPOT_RECLAIMS
+
+
+@dataclass(frozen=True, slots=True)
+class Volume:
+    """A volume of ours; `attached_to` is an instance's id."""
+
+    id: str
+    run: str
+    state: str
+    size_gib: int
+    attached_to: str | None
+    expires: datetime | None
+    store: str | None = None
+
+
+class Ec2(Network):
+    """Instances of one region. Only what carries our tags is ever seen."""
+
+    @cached_property
+    def _launcher(self) -> "EC2Client":
+        # AWS answers "no capacity" with status 500, which the SDK would repeat for a while in vain.
+        return self._make_client(attempts=1)
+
+    def launch(self, request: LaunchRequest) -> Instance:
+        """Launch, in one call. Repeating it with an equal request gives the same instance, be it terminated by now.
+
+        Raises:
+            CloudError: Its `retry` says whether another offer is worth a try. After an EndpointError,
+                ServerFaultError or TokenMismatchError an instance may exist: look with `find`.
+        """
+        operation = f"launching {request.instance_type} ({request.market}) in {request.subnet.zone}"
+        parameters = launch_parameters(request)
+        for attempt in range(TRIES):
+            try:
+                with aws_errors(operation):
+                    return _instance(self._launcher.run_instances(**parameters)["Instances"][0])
+            except CloudError as error:
+                if error.retry != "same" or attempt == TRIES - 1:
+                    raise
+                pause(attempt)
+        raise AssertionError  # the loop returns or raises
+
+    def check_launch(self, request: LaunchRequest) -> None:
+        """Ask whether we may launch this, without launching it. Raises CloudError; a quota is not checked."""
+        operation = f"asking whether we may launch {request.instance_type} in {request.subnet.zone}"
+        with aws_errors(operation):
+            try:
+                self._client.run_instances(**launch_parameters(request), DryRun=True)
+            except aws.ClientError as error:
+                if error.response["Error"]["Code"] != "DryRunOperation":
+                    raise
+                return
+        raise ServerFaultError(f"{operation}: the reply to a dry run says neither yes nor no")
+
+    def find(self, run: str | None = None) -> list[Instance]:
+        """Return the instances of a run, or of all our runs, terminated ones included, oldest first.
+
+        EC2 forgets a terminated instance within the hour, and may not know a new one for some seconds.
+        """
+        with aws_errors(f"looking for instances in {self.region}"):
+            pages = self._client.get_paginator("describe_instances").paginate(Filters=[run_filter(run)])
+            found = [
+                _instance(item)
+                for page in pages
+                for reservation in page["Reservations"]
+                for item in reservation["Instances"]
+            ]
+        return sorted(found, key=lambda instance: (instance.launch_time, instance.id))
+
+    def get(self, instance_id: str) -> Instance:
+        """Return one instance. Raises NotYetVisibleError."""
+        operation = f"looking for {instance_id}"
+        with aws_errors(operation):
+            found = self._client.describe_instances(InstanceIds=[instance_id])["Reservations"]
+        if not found:
+            raise NotYetVisibleError(f"{operation}: EC2 does not know it")
+        return _instance(found[0]["Instances"][0])
+
+    def terminate(self, instance_ids: Iterable[str]) -> dict[str, str]:
+        """Ask EC2 to terminate; return each instance's state after, "terminated" for those that it has forgotten.
+
+        It takes a while: poll with `find` until they are terminated.
+        """
+        states: dict[str, str] = {}
+        for instance_id in instance_ids:  # one by one: EC2 refuses a whole list if it does not know one of it
+            try:
+                with aws_errors(f"terminating {instance_id}"):
+                    reply = self._client.terminate_instances(InstanceIds=[instance_id])[
+                        "TerminatingInstances"
+                    ]
+                states[instance_id] = reply[0]["CurrentState"]["Name"]
+            except NotYetVisibleError:
+                # An id comes from a reply of EC2, so it was known once; but a brand-new one may be unknown, too.
+                states[instance_id] = "terminated" if self._forgotten(instance_id) else "pending"
+        return states
+
+    def console_output(self, instance_id: str) -> str:
+        """Return what the instance wrote to its serial console so far; empty where EC2 has nothing yet."""
+        operation = f"reading the console of {instance_id}"
+        try:
+            with aws_errors(operation):
+                reply = self._client.get_console_output(InstanceId=instance_id, Latest=True)
+        except CloudError as error:
+            if error.code not in {"UnsupportedOperation", "Unsupported", "InvalidParameterCombination"}:
+                raise
+            with aws_errors(operation):
+                reply = self._client.get_console_output(InstanceId=instance_id)
+        return reply.get("Output", "")
+
+    def volumes(self, run: str | None = None) -> list[Volume]:
+        """Return the volumes of a run, or of all our runs."""
+        with aws_errors(f"looking for volumes in {self.region}"):
+            pages = self._client.get_paginator("describe_volumes").paginate(Filters=[run_filter(run)])
+            return [_volume(item) for page in pages for item in page["Volumes"]]
+
+    def delete_volume(self, volume_id: str) -> bool:
+        """Delete a volume; return whether it was there. Raises InUseError while it is attached."""
+        try:
+            with aws_errors(f"deleting {volume_id}"):
+                self._client.delete_volume(VolumeId=volume_id)
+        except NotYetVisibleError:
+            return False
+        return True
+
+    def _forgotten(self, instance_id: str) -> bool:
+        """Whether EC2 still does not know an instance after it had some seconds to learn of it."""
+        for attempt in range(TRIES):
+            with suppress(NotYetVisibleError):
+                with aws_errors(f"terminating {instance_id}"):
+                    self._client.terminate_instances(InstanceIds=[instance_id])
+                return False
+            pause(attempt)
+        return True
+
+
+def _instance(item: Mapping[str, Any]) -> Instance:
+    found = tags_of(item)
+    attempt = found.get(ATTEMPT_TAG, "")
+    mappings = item.get("BlockDeviceMappings", [])
+    return Instance(
+        id=item["InstanceId"],
+        run=found.get(RUN_TAG, ""),
+        attempt=int(attempt) if attempt.isdecimal() else 0,
+        expires=parse_time(found.get(EXPIRES_TAG)),
+        state=item["State"]["Name"],
+        state_reason=item.get("StateReason", {}).get("Code", "")
+        if item["State"]["Name"] in {*ENDED, "stopped"}
+        else "",
+        type=item["InstanceType"],
+        zone=item["Placement"]["AvailabilityZone"],
+        market="spot" if item.get("InstanceLifecycle") == "spot" else "on-demand",
+        launch_time=item["LaunchTime"].astimezone(UTC),
+        ended_at=_transition(item.get("StateTransitionReason", ""))
+        if item["State"]["Name"] in ENDED
+        else None,
+        public_ip=item.get("PublicIpAddress") or None,
+        private_ip=item.get("PrivateIpAddress") or None,
+        volumes=tuple(mapping["Ebs"]["VolumeId"] for mapping in mappings if "Ebs" in mapping),
+        security_groups=tuple(group["GroupId"] for group in item.get("SecurityGroups", [])),
+        store=found.get(STORE_TAG),
+    )
+
+
+def _transition(reason: str) -> datetime | None:
+    """Read the time out of "User initiated (2026-11-22 21:00:00 GMT)"; None where it has another form."""
+    found = re.search(r"\((\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (?:GMT|UTC)\)", reason)
+    return parse_time(f"{found[1]}Z") if found else None
+
+
+def _volume(item: Mapping[str, Any]) -> Volume:
+    found = tags_of(item)
+    attachments = item.get("Attachments", [])
+    return Volume(
+        id=item["VolumeId"],
+        run=found.get(RUN_TAG, ""),
+        state=item["State"],
+        size_gib=item["Size"],
+        attached_to=attachments[0].get("InstanceId") if attachments else None,
+        expires=parse_time(found.get(EXPIRES_TAG)),
+        store=found.get(STORE_TAG),
+    )

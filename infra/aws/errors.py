@@ -1,0 +1,147 @@
+"""What can go wrong between us and AWS: botocore's exceptions become ours, each with what to do and where to retry."""
+
+from typing import ClassVar, Literal
+
+Retry = Literal["same", "elsewhere", "never"]
+"""Whether a failed call is worth repeating as it is, worth another offer (zone, type, market), or neither."""
+
+
+class CloudError(Exception):
+    """AWS could not or would not do what was asked.
+
+    Attributes:
+        retry: What a caller may do about it.
+        remedy: What a person may do about it; a sentence without a full stop.
+        code: AWS's error code; the exception's name where no reply came.
+        encoded: EC2's encoded reason for a refusal, for `aws sts decode-authorization-message`; mostly empty.
+    """
+
+    retry: ClassVar[Retry] = "never"
+    default_remedy: ClassVar[str] = "see the message and AWS's documentation of this error code"
+
+    def __init__(self, text: str, *, code: str = "", remedy: str = "", encoded: str = "") -> None:
+        self.remedy = remedy or self.default_remedy
+        self.code = code
+        self.encoded = encoded
+        super().__init__(f"{text}{f' [{code}]' if code else ''}: {self.remedy}")
+
+
+class NoCapacityError(CloudError):
+    """Nothing of this type is free in this zone and market at the moment."""
+
+    retry = "elsewhere"
+    default_remedy = "another zone, type, market or region may have some; or try again later"
+
+
+class NotOfferedError(CloudError):
+    """This zone never has this type."""
+
+    retry = "elsewhere"
+    default_remedy = "take another zone or type; `offload plan` lists what is offered where"
+
+
+class QuotaError(CloudError):
+    """The account may not have so much of it. No other offer of the account helps before AWS raises the quota."""
+
+    default_remedy = (
+        "ask AWS for more at https://console.aws.amazon.com/servicequotas/home/services/ec2/quotas: "
+        "'All G and VT Spot Instance Requests' (L-3819A6DF) for spot, 'Running On-Demand G and VT instances' "
+        "(L-DB2E81BA) for on demand; it counts vCPUs, 4 suffice for a g4dn.xlarge, and each region has its own"
+    )
+
+
+class NotYetVisibleError(CloudError):
+    """AWS does not know the resource: not yet (right after it was made), or not any more."""
+
+    retry = "same"
+    default_remedy = "AWS takes seconds to know what was just made; ask again, or it is gone"
+
+
+class MissingError(CloudError):
+    """There is no such thing."""
+
+    default_remedy = "check its name and the region"
+
+
+class ExistsError(CloudError):
+    """There is one already."""
+
+    default_remedy = "find the existing one and use it"
+
+
+class InUseError(CloudError):
+    """Something still needs the resource, or it is between two states."""
+
+    retry = "same"
+    default_remedy = "what uses it goes first (an instance takes up to minutes to terminate); then try again"
+
+
+class ThrottledError(CloudError):
+    """Too many calls in too little time."""
+
+    retry = "same"
+    default_remedy = "wait some seconds; if it stays so, something else in the account calls AWS in a loop"
+
+
+class ServerFaultError(CloudError):
+    """AWS failed. Whether it did what was asked is unknown."""
+
+    retry = "same"
+    default_remedy = "try again; https://health.aws.amazon.com shows outages"
+
+
+class DeniedError(CloudError):
+    """The credentials are good, and do not allow this."""
+
+    default_remedy = "give the role this right; `offload bootstrap` prints what each role needs"
+
+
+class CredentialsError(CloudError):
+    """AWS does not accept the credentials."""
+
+    default_remedy = "check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (or AWS_PROFILE), and that this machine's clock is right"
+
+
+class ExpiredCredentialsError(CredentialsError):
+    """The credentials were good once."""
+
+    default_remedy = (
+        "get fresh ones and run again; in a workflow, name the role to the command (AWS_ROLE_ARN) with `permissions: "
+        "id-token: write`, so that it can renew them itself; check that this machine's clock is right"
+    )
+
+
+class NoCredentialsError(CredentialsError):
+    """There are none."""
+
+    default_remedy = (
+        "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE; in a workflow, AWS_ROLE_ARN with "
+        "`permissions: id-token: write`"
+    )
+
+
+class AccountError(CloudError):
+    """The account as a whole may not use EC2 now."""
+
+    default_remedy = (
+        "see the account's billing and support pages; a new account is verified within four hours"
+    )
+
+
+class InvalidRequestError(CloudError):
+    """We asked for something that cannot be; asking again is no use."""
+
+    default_remedy = "correct the setting that the message names"
+
+
+class TokenMismatchError(InvalidRequestError):
+    """The launch's token was used before, with other parameters: the instance of that launch exists."""
+
+    default_remedy = "find the run's instance by its tag; if it is gone, begin a new attempt"
+
+
+class EndpointError(CloudError):
+    """No answer came. Whether AWS did what was asked is unknown."""
+
+    retry = "same"
+    default_remedy = "check the network, the region's name and AWS_ENDPOINT_URL, then run again"

@@ -1,0 +1,137 @@
+"""The machine image: Amazon's newest deep-learning image by its public parameter, or the one that was given."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+import boto3
+from botocore.config import Config
+
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.error_codes import aws_errors
+from gpu_offload.infra.aws.errors import DeniedError, InvalidRequestError, MissingError
+from gpu_offload.infra.aws.tags import parse_time
+
+PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+"""Deep Learning Base AMI: Ubuntu 22.04 with NVIDIA's open driver, which g4dn and newer need. AWS renews it often, so
+driver and image do not rot. https://docs.aws.amazon.com/dlami/latest/devguide/find-dlami-id.html"""
+
+TRUSTED = ("amazon", "self")
+"""Who may own an image that we start: an image runs as root beside our credentials, and anybody can publish one."""
+
+CONFIG = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that fits. `size_gib` is the least that the root volume can be."""
+
+    id: str
+    name: str
+    owner: str
+    architecture: str
+    root_device: str
+    size_gib: int
+    created: datetime | None
+
+
+def find_image(
+    region: str,
+    wanted: str | None = None,
+    *,
+    session: boto3.Session | None = None,
+    owners: tuple[str, ...] = TRUSTED,
+    architecture: str = "x86_64",
+) -> Image:
+    """Return the image to start, after checks of its owner, state, architecture and root device.
+
+    Args:
+        region: An image's id belongs to one region.
+        wanted: An AMI's id, the name of an SSM parameter that holds one (it begins with `/`), or None for
+            Amazon's deep-learning image. A parameter below `/aws/service/` must name an image of Amazon's.
+        session: Whose account asks; None for `open_session`.
+        owners: Who may own the image: "amazon", "self" or account ids.
+        architecture: "x86_64" or "arm64".
+
+    Raises:
+        InvalidRequestError: There is no such image, or it does not fit.
+        DeniedError: Somebody owns it whom we do not trust.
+    """
+    session = session or open_session(region)
+    wanted = (wanted or PARAMETER).removeprefix("resolve:ssm:")
+    source = wanted
+    if not wanted.startswith("ami-"):
+        wanted = _parameter(region, wanted, session)
+        if source.startswith("/aws/service/"):
+            owners = ("amazon",)
+    with aws_errors(f"looking for image {wanted} in {region}"):
+        client = session.client("ec2", region_name=region, config=CONFIG)
+        found = client.describe_images(ImageIds=[wanted], IncludeDeprecated=True)["Images"]
+    if not found:
+        raise InvalidRequestError(
+            f"image {wanted} (from {source}) is not in {region}",
+            remedy="images have another id in each region",
+        )
+    item = found[0]
+    owner = item.get("ImageOwnerAlias") or item.get("OwnerId", "")
+    if not _trusted(owner, item.get("OwnerId", ""), owners, session, region):
+        raise DeniedError(
+            f"image {wanted} ({item.get('Name', 'without a name')}) belongs to {owner}, not to {' or '.join(owners)}",
+            remedy="take an image of Amazon's or of this account's (copy it with: aws ec2 copy-image)",
+        )
+    root = item.get("RootDeviceName") or ""
+    sizes = [
+        mapping["Ebs"].get("VolumeSize", 0)
+        for mapping in item.get("BlockDeviceMappings", [])
+        if mapping.get("DeviceName") == root and "Ebs" in mapping
+    ]
+    faults = [
+        text
+        for wrong, text in (
+            (item.get("State") != "available", f"is {item.get('State')}"),
+            (
+                item.get("Architecture") != architecture,
+                f"is for {item.get('Architecture')}, not {architecture}",
+            ),
+            (item.get("RootDeviceType") != "ebs" or not root, "has no EBS root device"),
+            (item.get("Platform") == "windows", "is Windows"),
+        )
+        if wrong
+    ]
+    if faults:
+        raise InvalidRequestError(f"image {wanted} {' and '.join(faults)}", remedy="correct ec2.image")
+    return Image(
+        id=wanted,
+        name=item.get("Name", ""),
+        owner=owner,
+        architecture=architecture,
+        root_device=root,
+        size_gib=max(sizes, default=0),
+        created=parse_time(item.get("CreationDate")),
+    )
+
+
+def _parameter(region: str, name: str, session: boto3.Session) -> str:
+    operation = f"reading the parameter {name} in {region}"
+    try:
+        with aws_errors(operation):
+            client = session.client("ssm", region_name=region, config=CONFIG)
+            value = client.get_parameter(Name=name)["Parameter"]["Value"]
+    except MissingError as error:
+        raise InvalidRequestError(
+            f"{operation}: there is none", code=error.code, remedy="correct ec2.image, or leave it out"
+        ) from None
+    if not value.startswith("ami-"):
+        raise InvalidRequestError(
+            f"{operation}: it holds {value!r}, no image's id", remedy="correct ec2.image"
+        )
+    return value
+
+
+def _trusted(owner: str, owner_id: str, owners: tuple[str, ...], session: boto3.Session, region: str) -> bool:
+    if owner in owners or owner_id in owners:
+        return True
+    if "self" not in owners:
+        return False
+    with aws_errors("asking AWS which account this is"):
+        client = session.client("sts", region_name=region, config=CONFIG)
+        return client.get_caller_identity()["Account"] == owner_id

@@ -1,0 +1,241 @@
+"""Where an instance stands in the network: its subnet, and a security group of one address and one port per run."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.error_codes import aws_errors
+from gpu_offload.infra.aws.errors import (
+    DeniedError,
+    ExistsError,
+    InvalidRequestError,
+    NotYetVisibleError,
+)
+from gpu_offload.infra.aws.security_group import SecurityGroup, Subnet
+from gpu_offload.infra.aws.tags import (
+    EXPIRES_TAG,
+    RUN_TAG,
+    STORE_TAG,
+    TRIES,
+    parse_time,
+    pause,
+    run_filter,
+    tags,
+    tags_of,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2 import EC2Client
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, IpPermissionTypeDef
+
+
+class Network:
+    """Subnets and security groups of one region; the part of `Ec2` that outlives an instance."""
+
+    def __init__(
+        self, region: str, *, session: boto3.Session | None = None, endpoint_url: str | None = None
+    ) -> None:
+        self.region = region
+        self._session = session
+        self._endpoint_url = endpoint_url
+
+    @cached_property
+    def _client(self) -> "EC2Client":
+        return self._make_client(attempts=5)
+
+    def _make_client(self, *, attempts: int) -> "EC2Client":
+        if self._session is None:
+            self._session = open_session(self.region)
+        with aws_errors(f"preparing calls to EC2 in {self.region}"):
+            return self._session.client(
+                "ec2",
+                region_name=self.region,
+                endpoint_url=self._endpoint_url,
+                config=Config(
+                    connect_timeout=5,
+                    read_timeout=30,
+                    retries={"mode": "standard", "total_max_attempts": attempts},
+                ),
+            )
+
+    def subnets(self) -> dict[str, Subnet]:
+        """Return the default subnet of every zone that has one, by zone."""
+        filters: list[FilterTypeDef] = [
+            {"Name": "default-for-az", "Values": ["true"]},
+            {"Name": "state", "Values": ["available"]},
+        ]
+        with aws_errors(f"looking for the default subnets of {self.region}"):
+            pages = self._client.get_paginator("describe_subnets").paginate(Filters=filters)
+            found = [_subnet(item) for page in pages for item in page["Subnets"]]
+        return {subnet.zone: subnet for subnet in sorted(found, key=lambda subnet: subnet.zone)}
+
+    def subnet(self, zone: str, subnet_id: str | None = None) -> Subnet:
+        """Return the subnet to launch in: the given one, which must be in the zone, or the zone's default one.
+
+        Raises:
+            InvalidRequestError: There is none, or the given one is in another zone.
+        """
+        if subnet_id is None:
+            subnets = self.subnets()
+            if zone in subnets:
+                return subnets[zone]
+            raise InvalidRequestError(
+                f"zone {zone} has no default subnet"
+                + (f" (there are some in {', '.join(subnets)})" if subnets else ""),
+                remedy=f"make one with: aws ec2 create-default-subnet --region {self.region} --availability-zone {zone}"
+                + ("" if subnets else f" (after: aws ec2 create-default-vpc --region {self.region})")
+                + ", or set ec2.subnet",
+            )
+        with aws_errors(f"looking for {subnet_id}"):
+            found = _subnet(self._client.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0])
+        if found.zone != zone:
+            raise InvalidRequestError(
+                f"{subnet_id} is in {found.zone}, the offer is in {zone}",
+                remedy="a subnet belongs to one zone; leave ec2.subnet out to use the zones' default ones",
+            )
+        return found
+
+    # ------------------------------------------------------------------------------- security groups
+
+    def create_security_group(
+        self,
+        run: str,
+        ingress_cidr: str,
+        port: int = 22,
+        *,
+        vpc: str | None = None,
+        expires: datetime | None = None,
+        store: str | None = None,
+    ) -> str:
+        """Make the run's security group, or bring the one it has to this rule; return its id.
+
+        Args:
+            run: The run's id.
+            ingress_cidr: The one address (`A.B.C.D/32`) that may come in. What was allowed before (a run
+                resumed by another machine) is revoked.
+            port: The one TCP port it may come in at.
+            vpc: The network; None for the region's default one.
+            expires: When the group must not exist any more; kept in a tag.
+            store: The mark of the run's store; kept in a tag.
+        """
+        vpc = vpc or self._default_vpc()
+        name = f"gpu-offload-{run}"
+        operation = f"making security group {name}"
+        group_id = self._group_in(vpc, name)
+        if group_id is None:
+            try:
+                with aws_errors(operation):
+                    group_id = self._client.create_security_group(
+                        GroupName=name,
+                        Description=f"gpu-offload run {run}: SSH from its driver only",
+                        VpcId=vpc,
+                        TagSpecifications=[
+                            {
+                                "ResourceType": "security-group",
+                                "Tags": tags({RUN_TAG: run, "Name": name}, expires, store),
+                            }
+                        ],
+                    )["GroupId"]
+            except ExistsError:  # another driver of the run was a moment faster, or our first reply was lost
+                group_id = self._group_in(vpc, name)
+                if group_id is None:
+                    raise
+        for attempt in range(TRIES):
+            try:
+                self._set_ingress(group_id, ingress_cidr, port)
+            except NotYetVisibleError:  # a group is not known everywhere at once
+                if attempt == TRIES - 1:
+                    raise
+                pause(attempt)
+            else:
+                break
+        return group_id
+
+    def delete_security_group(self, group_id: str) -> bool:
+        """Delete a group; return whether it was there.
+
+        Raises:
+            InUseError: An instance that still terminates holds it; try again.
+        """
+        try:
+            with aws_errors(f"deleting security group {group_id}"):
+                self._client.delete_security_group(GroupId=group_id)
+        except NotYetVisibleError:
+            return False
+        return True
+
+    def find_security_groups(self, run: str | None = None) -> list[SecurityGroup]:
+        """Return the groups of a run, or of all our runs."""
+        with aws_errors(f"looking for security groups in {self.region}"):
+            pages = self._client.get_paginator("describe_security_groups").paginate(Filters=[run_filter(run)])
+            groups = [(item["GroupId"], tags_of(item)) for page in pages for item in page["SecurityGroups"]]
+        return [
+            SecurityGroup(
+                group_id, found.get(RUN_TAG, ""), parse_time(found.get(EXPIRES_TAG)), found.get(STORE_TAG)
+            )
+            for group_id, found in groups
+        ]
+
+    def _default_vpc(self) -> str:
+        with aws_errors(f"looking for the default network of {self.region}"):
+            found = self._client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
+        if not found:
+            raise InvalidRequestError(
+                f"{self.region} has no default network",
+                remedy=f"make one with: aws ec2 create-default-vpc --region {self.region}, or set ec2.subnet",
+            )
+        return found[0]["VpcId"]
+
+    def _group_in(self, vpc: str, name: str) -> str | None:
+        filters: list[FilterTypeDef] = [
+            {"Name": "vpc-id", "Values": [vpc]},
+            {"Name": "group-name", "Values": [name]},
+        ]
+        with aws_errors(f"looking for security group {name}"):
+            found = self._client.describe_security_groups(Filters=filters)["SecurityGroups"]
+        if found and RUN_TAG not in tags_of(found[0]):
+            raise DeniedError(
+                f"security group {name} ({found[0]['GroupId']}) is not ours: it has no tag {RUN_TAG}",
+                remedy="delete or rename it",
+            )
+        return found[0]["GroupId"] if found else None
+
+    def _set_ingress(self, group_id: str, cidr: str, port: int) -> None:
+        operation = f"letting {cidr} reach port {port} in {group_id}"
+        wanted: IpPermissionTypeDef = {
+            "IpProtocol": "tcp",
+            "FromPort": port,
+            "ToPort": port,
+            "IpRanges": [{"CidrIp": cidr, "Description": "the run's driver"}],
+        }
+        with aws_errors(operation):
+            rules = self._client.describe_security_group_rules(
+                Filters=[{"Name": "group-id", "Values": [group_id]}]
+            )
+        incoming = [rule for rule in rules["SecurityGroupRules"] if not rule.get("IsEgress")]
+        stale = [
+            rule["SecurityGroupRuleId"]
+            for rule in incoming
+            if (rule.get("CidrIpv4"), rule.get("IpProtocol"), rule.get("FromPort"), rule.get("ToPort"))
+            != (cidr, "tcp", port, port)
+        ]
+        if len(stale) == len(incoming):
+            try:
+                with aws_errors(operation):
+                    self._client.authorize_security_group_ingress(GroupId=group_id, IpPermissions=[wanted])
+            except ExistsError:
+                pass
+        if stale:
+            with aws_errors(f"revoking former addresses in {group_id}"):
+                self._client.revoke_security_group_ingress(GroupId=group_id, SecurityGroupRuleIds=stale)
+
+
+def _subnet(item: Mapping[str, Any]) -> Subnet:
+    return Subnet(
+        item["SubnetId"], item["VpcId"], item["AvailabilityZone"], bool(item.get("MapPublicIpOnLaunch"))
+    )

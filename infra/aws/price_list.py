@@ -1,0 +1,101 @@
+"""On-demand prices by AWS's Pricing API, or, where it cannot be asked, a dated table that says so."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import boto3
+from botocore.config import Config
+
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.error_codes import aws_errors
+from gpu_offload.infra.aws.errors import CloudError, MissingError
+
+PRICING_REGION = "us-east-1"
+"""The Pricing API has endpoints in few regions; this one knows the prices of all."""
+
+NOTED = "November 2026"
+NOTED_REGION = "us-east-1"
+NOTED_USD_PER_HOUR: Mapping[str, float] = {
+    "g4dn.xlarge": 0.526,
+    "g5.xlarge": 1.006,
+    "g6.xlarge": 0.805,
+    "g6e.xlarge": 1.861,
+}
+"""Linux, shared tenancy: a snapshot from AWS's public price pages for when the API cannot be asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnDemandPrices:
+    """Prices in USD/h by type; a type without a price is missing. `source` is a phrase that a receipt can print."""
+
+    usd_per_hour: dict[str, float]
+    source: str
+
+
+def on_demand_prices(
+    types: Iterable[str],
+    region: str,
+    *,
+    session: boto3.Session | None = None,
+    endpoint_url: str | None = None,
+) -> OnDemandPrices:
+    """Return on-demand prices; never fails, but `source` tells where they are from and why."""
+    wanted = sorted(set(types))
+    try:
+        session = session or open_session(region)
+        with aws_errors("asking for on-demand prices"):
+            client = session.client(
+                "pricing",
+                region_name=PRICING_REGION,
+                endpoint_url=endpoint_url,
+                config=Config(
+                    connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2}
+                ),
+            )
+            found = {}
+            for name in wanted:
+                pages = client.get_paginator("get_products").paginate(
+                    ServiceCode="AmazonEC2",
+                    Filters=[
+                        {"Type": "TERM_MATCH", "Field": field, "Value": value}
+                        for field, value in {
+                            "instanceType": name,
+                            "regionCode": region,
+                            "operatingSystem": "Linux",
+                            "tenancy": "Shared",
+                            "preInstalledSw": "NA",
+                            "capacitystatus": "Used",
+                        }.items()
+                    ],
+                )
+                prices = [price_of(document) for page in pages for document in page["PriceList"]]
+                positive = [price for price in prices if price]
+                if positive:
+                    found[name] = min(positive)
+        if not found and wanted:
+            raise MissingError(f"the Pricing API knows none of {', '.join(wanted)} in {region}")
+    except CloudError as error:
+        return noted_prices(wanted, region, why=str(error))
+    return OnDemandPrices(found, f"AWS Pricing API, {region}")
+
+
+def noted_prices(types: Iterable[str], region: str, *, why: str = "not asked") -> OnDemandPrices:
+    """Return the table's prices, and say that they are from it."""
+    place = "" if region == NOTED_REGION else f" for {NOTED_REGION}, {region} may differ"
+    return OnDemandPrices(
+        {name: NOTED_USD_PER_HOUR[name] for name in types if name in NOTED_USD_PER_HOUR},
+        f"noted in {NOTED}{place} (Pricing API: {why})",
+    )
+
+
+def price_of(document: str) -> float | None:
+    """Read the hourly on-demand price, USD, out of a product document of the Pricing API; None if it has none."""
+    product: dict[str, Any] = json.loads(document)
+    for term in product.get("terms", {}).get("OnDemand", {}).values():
+        for dimension in term.get("priceDimensions", {}).values():
+            price = dimension.get("pricePerUnit", {}).get("USD")
+            if dimension.get("unit") == "Hrs" and price is not None:
+                return float(price)
+    return None

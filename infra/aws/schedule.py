@@ -1,0 +1,174 @@
+"""The layer against leaks that needs neither GitHub nor the instance: AWS terminates at an absolute time."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+
+from gpu_offload.infra.aws.credentials import open_session
+from gpu_offload.infra.aws.error_codes import aws_errors
+from gpu_offload.infra.aws.errors import ExistsError, MissingError
+from gpu_offload.infra.aws.tags import parse_time
+
+if TYPE_CHECKING:
+    from mypy_boto3_scheduler import EventBridgeSchedulerClient
+
+PREFIX = "gpu-offload-"
+NAME = re.compile(r"gpu-offload-(?P<run>.+)-a(?P<attempt>\d+)")
+MAX_NAME = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """A schedule of ours. It deletes itself once it has run. `store` is the mark of the run's store."""
+
+    name: str
+    run: str
+    store: str | None
+    attempt: int
+    instance_id: str
+    at: datetime | None
+
+
+def schedule_name(run: str, attempt: int, store: str = "") -> str:
+    """Return the name of an attempt's schedule: two stores may have runs of the same name in one account.
+
+    What does not fit is named by its hash.
+    """
+    owner = f"{run}-{store}" if store else run
+    name = f"{PREFIX}{owner}-a{attempt}"
+    if len(name) <= MAX_NAME and re.fullmatch(r"[0-9A-Za-z._-]+", owner):
+        return name
+    return f"{PREFIX}{hashlib.sha256(owner.encode()).hexdigest()[:32]}-a{attempt}"
+
+
+def schedule_parameters(
+    run: str,
+    attempt: int,
+    instance_id: str,
+    at: datetime,
+    role_arn: str,
+    *,
+    store: str = "",
+    partition: str = "aws",
+) -> dict[str, Any]:
+    """Return the parameters of CreateSchedule: once, at this time, terminate this instance, and go.
+
+    A schedule cannot be tagged; whose it is stands in its description.
+    https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-targets-universal.html
+    """
+    return {
+        "Name": schedule_name(run, attempt, store),
+        "GroupName": "default",
+        "Description": (
+            f"gpu-offload: terminates {instance_id}, if nobody has, of store {store or '-'}, attempt {attempt} of run {run}"
+        )[:512],
+        "ScheduleExpression": f"at({at.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S')})",
+        "ScheduleExpressionTimezone": "UTC",
+        "FlexibleTimeWindow": {"Mode": "OFF"},
+        "ActionAfterCompletion": "DELETE",
+        "State": "ENABLED",
+        "Target": {
+            "Arn": f"arn:{partition}:scheduler:::aws-sdk:ec2:terminateInstances",
+            "RoleArn": role_arn,
+            "Input": json.dumps({"InstanceIds": [instance_id]}),
+            # A day of tries: the point is that it happens at last.
+            "RetryPolicy": {"MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185},
+        },
+    }
+
+
+class Schedules:
+    """Schedules of one region."""
+
+    def __init__(
+        self, region: str, *, session: boto3.Session | None = None, endpoint_url: str | None = None
+    ) -> None:
+        self.region = region
+        self._session = session or open_session(region)
+        self._endpoint_url = endpoint_url
+
+    @cached_property
+    def _client(self) -> "EventBridgeSchedulerClient":
+        with aws_errors(f"preparing calls to EventBridge Scheduler in {self.region}"):
+            return self._session.client(
+                "scheduler",
+                region_name=self.region,
+                endpoint_url=self._endpoint_url,
+                config=Config(
+                    connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5}
+                ),
+            )
+
+    def create(
+        self, run: str, attempt: int, instance_id: str, at: datetime, role_arn: str, *, store: str = ""
+    ) -> str:
+        """Make an attempt's schedule, or set the one it has to this instance and time; return its name.
+
+        Args:
+            run: The run's id.
+            attempt: The attempt's number.
+            instance_id: What to terminate.
+            at: When, in the future; to the second, and AWS is on time within a minute.
+            role_arn: The role that EventBridge Scheduler terminates by.
+            store: The mark of the run's store.
+        """
+        partition = self._session.get_partition_for_region(self.region)
+        parameters = schedule_parameters(
+            run, attempt, instance_id, at, role_arn, store=store, partition=partition
+        )
+        operation = f"scheduling the end of {instance_id}"
+        try:
+            with aws_errors(operation):
+                self._client.create_schedule(**parameters)
+        except ExistsError:
+            with aws_errors(operation):
+                self._client.update_schedule(**parameters)
+        return str(parameters["Name"])
+
+    def find(self, run: str | None = None, *, store: str = "") -> list[Schedule]:
+        """Return the schedules of a store's run, or of all runs of everybody's."""
+        prefix = PREFIX if run is None else schedule_name(run, 0, store).removesuffix("0")
+        with aws_errors(f"looking for schedules in {self.region}"):
+            pages = self._client.get_paginator("list_schedules").paginate(
+                GroupName="default", NamePrefix=prefix
+            )
+            names = [item["Name"] for page in pages for item in page["Schedules"]]
+        return [schedule for name in names if NAME.fullmatch(name) if (schedule := self._get(name))]
+
+    def delete(self, name: str) -> bool:
+        """Delete a schedule; return whether it was there."""
+        try:
+            with aws_errors(f"deleting the schedule {name}"):
+                self._client.delete_schedule(Name=name, GroupName="default")
+        except MissingError:
+            return False
+        return True
+
+    def _get(self, name: str) -> Schedule | None:
+        try:
+            with aws_errors(f"reading the schedule {name}"):
+                found = self._client.get_schedule(Name=name, GroupName="default")
+        except MissingError:  # it ran in between
+            return None
+        parts = NAME.fullmatch(name)
+        told = re.search(r" of store (\S+), attempt \d+ of run (.+)", found.get("Description", ""))
+        expression = re.fullmatch(r"at\((.+)\)", found.get("ScheduleExpression", ""))
+        try:
+            target = json.loads(found.get("Target", {}).get("Input", ""))["InstanceIds"][0]
+        except (ValueError, LookupError, TypeError):
+            target = ""
+        return Schedule(
+            name=name,
+            run=told[2] if told else parts["run"] if parts else "",
+            store=told[1] if told and told[1] != "-" else None,
+            attempt=int(parts["attempt"]) if parts else 0,
+            instance_id=str(target),
+            at=parse_time(expression[1]) if expression else None,
+        )

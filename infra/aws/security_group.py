@@ -1,0 +1,24 @@
+"""Subnets and security groups."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Subnet:
+    """A subnet. `public` tells whether an instance gets a public address in it by itself."""
+
+    id: str
+    vpc: str
+    zone: str
+    public: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SecurityGroup:
+    """A security group of ours. `expires` is when it must not exist any more."""
+
+    id: str
+    run: str
+    expires: datetime | None
+    store: str | None = None

@@ -1,0 +1,68 @@
+"""Tags of what we create in an account."""
+
+import random
+import re
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_ec2.type_defs import FilterTypeDef, TagTypeDef
+
+
+TRIES = 5
+"""How often a call is made that fails for a reason that passes."""
+
+RUN_TAG = "gpu-offload:run"
+
+ATTEMPT_TAG = "gpu-offload:attempt"
+
+EXPIRES_TAG = "gpu-offload:expires"
+"""What we make carries its run, its attempt, and the time (ISO 8601, UTC) after which it must not exist."""
+
+STORE_TAG = "gpu-offload:store"
+"""Which store has the run's journal: projects that share an account must not sweep each other's instances."""
+
+
+def tags(
+    values: Mapping[str, str], expires: datetime | None = None, store: str | None = None
+) -> "list[TagTypeDef]":
+    """Return tags in EC2's form."""
+    all_values = dict(values)
+    if store is not None:
+        all_values[STORE_TAG] = store
+    if expires is not None:
+        all_values[EXPIRES_TAG] = format_time(expires)
+    return [{"Key": name, "Value": value} for name, value in all_values.items()]
+
+
+def tags_of(item: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of something that EC2 described."""
+    return {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}
+
+
+def run_filter(run: str | None) -> "FilterTypeDef":
+    """Return the filter for what belongs to a run, or to any run of ours."""
+    if run is None:
+        return {"Name": "tag-key", "Values": [RUN_TAG]}
+    return {"Name": f"tag:{RUN_TAG}", "Values": [re.sub(r"([*?\\])", r"\\\1", run)]}  # EC2 expands * and ?
+
+
+def format_time(at: datetime) -> str:
+    """Return a time as tags hold it: ISO 8601 in UTC, whole seconds."""
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_time(text: str | None) -> datetime | None:
+    """Read a time of a tag; None where there is none, or somebody wrote something else there."""
+    try:
+        at = datetime.fromisoformat(text or "")
+    except ValueError:
+        return None
+    return at if at.tzinfo else at.replace(tzinfo=UTC)
+
+
+def pause(attempt: int) -> None:
+    """Wait before another try: half a second and doubling, by chance between half and all of it."""
+    time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - spreads callers, keeps no secret

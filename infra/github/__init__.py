@@ -1,0 +1,1 @@
+"""GitHub from outside a workflow: the repository behind a checkout, releases."""

@@ -1,0 +1,165 @@
+"""A release of a GitHub repository as a place for files: what a repository without any account keeps its models in.
+
+Its files are public where the repository is, have an address of their own, and stay until somebody deletes them.
+"""
+
+import http.client
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from gpu_offload.infra.store.errors import (
+    StoreDeniedError,
+    StoreError,
+    StoreUnreachableError,
+    StoreUrlError,
+)
+
+TIMEOUT_S = 120
+PAGE = 100
+LARGEST = 2 * 1024**3 - 1
+"""Bytes of one file of a release."""
+
+NOTES = "Models that gpu-offload trained. Read by `offload pull --from`; written by the workflow `keep`."
+
+
+@dataclass(frozen=True, slots=True)
+class Asset:
+    """A file of a release. One whose upload broke off is not `whole`."""
+
+    id: int
+    name: str
+    size: int
+    whole: bool
+
+
+class GitHubRelease:
+    """One release, found by its tag or made. The token goes to GitHub's API and to where that says uploads go.
+
+    https://docs.github.com/en/rest/releases/assets
+    """
+
+    def __init__(self, api: str, repository: str, token: str, tag: str) -> None:
+        self.base = f"{_safe(api).rstrip('/')}/repos/{repository}/releases"
+        self.tag = tag
+        self._token = token
+        self._found: tuple[int, str] | None = None
+
+    def assets(self) -> dict[str, Asset]:
+        """Return the files by their names. Raises StoreError."""
+        number, _ = self._release()
+        found: dict[str, Asset] = {}
+        for page in range(1, 100):
+            got = self._json("GET", f"{self.base}/{number}/assets?per_page={PAGE}&page={page}")
+            for one in got:
+                found[one["name"]] = Asset(one["id"], one["name"], one["size"], one["state"] == "uploaded")
+            if len(got) < PAGE:
+                break
+        return found
+
+    def read(self, asset: Asset) -> bytes:
+        """Return a small file's content, past every cache. Raises StoreError."""
+        headers = {"Accept": "application/octet-stream"}
+        with self._asked("GET", f"{self.base}/assets/{asset.id}", headers=headers) as reply:
+            return reply.read()
+
+    def upload(self, name: str, path: Path) -> Asset:
+        """Add a file. Raises StoreError, also where one of this name is there."""
+        _, uploads = self._release()
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise StoreError(f"{path.name} has {size:,} bytes, and a release's file at most {LARGEST:,}")
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        with (
+            path.open("rb") as body,
+            self._asked("POST", f"{uploads}?name={quote(name)}", body=body, headers=headers) as reply,
+        ):
+            one = json.load(reply)
+        return Asset(one["id"], one["name"], one["size"], one["state"] == "uploaded")
+
+    def replace(self, name: str, path: Path) -> None:
+        """Put a file in another's place: uploaded under another name first, so that the old one is there until then."""
+        there = self.assets()
+        fresh = f"{name}.new"
+        if fresh in there:
+            self.delete(there[fresh])
+        uploaded = self.upload(fresh, path)
+        if name in there:
+            self.delete(there[name])
+        self._json("PATCH", f"{self.base}/assets/{uploaded.id}", {"name": name})
+
+    def mend(self) -> None:
+        """Finish a `replace` that was cut between its deletion and its renaming, and drop broken uploads."""
+        there = self.assets()
+        for name, asset in there.items():
+            if not asset.whole:
+                self.delete(asset)
+            elif name.endswith(".new") and name.removesuffix(".new") not in there:
+                self._json("PATCH", f"{self.base}/assets/{asset.id}", {"name": name.removesuffix(".new")})
+
+    def delete(self, asset: Asset) -> None:
+        """Remove a file."""
+        with self._asked("DELETE", f"{self.base}/assets/{asset.id}"):
+            pass
+
+    def _release(self) -> tuple[int, str]:
+        """Return the release's number and where its uploads go."""
+        if self._found is None:
+            try:
+                found = self._json("GET", f"{self.base}/tags/{quote(self.tag)}")
+            except FileNotFoundError:
+                made = {"tag_name": self.tag, "name": "Models", "body": NOTES}
+                # No release of the project's software: it must not become the one that its page calls the latest.
+                found = self._json("POST", self.base, made | {"prerelease": True, "make_latest": "false"})
+            uploads = _safe(str(found["upload_url"]).partition("{")[0])
+            self._found = int(found["id"]), uploads
+        return self._found
+
+    def _json(self, method: str, url: str, document: Mapping[str, Any] | None = None) -> Any:
+        body = None if document is None else json.dumps(document).encode()
+        with self._asked(method, url, body=body) as reply:
+            return json.load(reply)
+
+    @contextmanager
+    def _asked(
+        self, method: str, url: str, *, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> Iterator[http.client.HTTPResponse]:
+        given = {"Accept": "application/vnd.github+json", **(headers or {})}
+        request = urllib.request.Request(url, data=body, headers=given, method=method)  # noqa: S310 - see _safe
+        # Not for whoever the API redirects a download to.
+        request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - see _safe
+                yield reply
+        except urllib.error.HTTPError as error:
+            said = error.read(500).decode("utf-8", "replace")
+            error.close()
+            if error.code == http.HTTPStatus.NOT_FOUND and method == "GET":
+                raise FileNotFoundError(url) from None
+            if error.code in {401, 403, 404}:
+                raise StoreDeniedError(
+                    f"GitHub answers {error.code} to {method} {url}: the job needs `permissions: contents: write` "
+                    f"({said})"
+                ) from None
+            if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise StoreError(f"GitHub answers {error.code} to {method} {url}: {said}") from None
+            raise StoreUnreachableError(
+                f"GitHub answers {error.code} to {method} {url}; run the job again"
+            ) from None
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise StoreUnreachableError(f"no answer from {url} ({reason}); run the job again") from error
+
+
+def _safe(url: str) -> str:
+    """Return an address that a token may be sent to. Raises StoreUrlError."""
+    parts = urlsplit(url)
+    if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
+        raise StoreUrlError(f"{url!r} is no https address: GitHub's token is not sent there")
+    return url

@@ -1,0 +1,230 @@
+"""A training on a host: started once, independent of any connection, looked at from byte offsets on."""
+
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from gpu_offload.infra.instance.software import Instance
+from gpu_offload.infra.ssh.host import (
+    CommandTimeoutError,
+    ConnectionLostError,
+    Host,
+    HostError,
+    HostUnreachableError,
+)
+
+SPOT_NOTICE = "http://169.254.169.254"
+"""The metadata service, which gives notice of a reclaim two minutes ahead."""
+
+PIECE = 262_144
+"""Bytes of progress, and of log, that one look brings at most."""
+
+POLL_S = 60.0
+"""Seconds that one look may take."""
+
+
+class JobError(HostError):
+    """The host said something about the job that makes no sense."""
+
+
+class JobState(StrEnum):
+    """How it stands with a job."""
+
+    ABSENT = "absent"
+    RUNNING = "running"
+    ENDED = "ended"
+    LOST = "lost"
+    """Started, gone, and without an exit code: killed, or the machine has booted again."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobOptions:
+    """How a job is run."""
+
+    power_off_after: int = 600
+    """Seconds from the job's end, or from the last look that held it, until the machine powers itself off."""
+    memory_max: str = "90%"
+    """As systemd's MemoryMax= takes it, so that a training that eats everything does not take SSH along."""
+    spot_notice: str | None = SPOT_NOTICE
+    """Where the interruption notice is to be watched; None on a machine that nobody reclaims."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one look at a job found: its state, and what it has written since the offsets."""
+
+    state: JobState
+    exit_code: int | None
+    progress: bytes
+    """Whole or partial lines of JSON. Like the log, it is another machine's word: check, and escape."""
+    log: bytes
+    progress_offset: int
+    """Where the next look begins."""
+    log_offset: int
+    more: bool
+    """Whether PIECE cut something off."""
+
+
+HEADER = re.compile(rb"state=(\w+) exit=(-?\d*) progress=(\d+) log=(\d+) console=(\d+)\n")
+
+
+def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
+    """Take apart what `job.sh poll` printed. Raises JobError."""
+    header = HEADER.match(output)
+    if header is None:
+        raise JobError(f"no status from the instance, but {output[:200]!r}")
+    state, code, *sizes = (word.decode() for word in header.groups())
+    progress_size, log_size = int(sizes[0]), int(sizes[1])
+    body = output[header.end() :]
+    if len(body) != progress_size + log_size:
+        # A file that shrank or could not be read: what came cannot be told apart, the next look brings it again.
+        progress_size = log_size = 0
+    try:
+        job_state = JobState(state)
+    except ValueError as error:
+        raise JobError(f"no status from the instance, but {output[:200]!r}") from error
+    return Look(
+        state=job_state,
+        exit_code=int(code) if code else None,
+        progress=body[:progress_size],
+        log=body[progress_size : progress_size + log_size],
+        progress_offset=progress_offset + progress_size,
+        log_offset=log_offset + log_size,
+        more=max(progress_size, log_size) >= PIECE,
+    )
+
+
+class InstanceJob:
+    """One attempt of one run on a host. Making one starts nothing: it is also how to come back to a job.
+
+    Args:
+        host: where.
+        instance: what `look` found there.
+        run: the run's id; letters, digits, `.`, `_` and `-`.
+        attempt: counted from 1.
+    """
+
+    def __init__(self, host: Host, instance: Instance, run: str, attempt: int) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", run):
+            raise ValueError(f"a run's id has letters, digits, `.`, `_` and `-` only: {run!r}")
+        self.unit = f"gpu-offload-job-{run}-{attempt}"
+        self._host = host
+        self._instance = instance
+        self._script = f"{instance.inbox}/job.sh"
+
+    @property
+    def folder(self) -> str:
+        """Where the job is on the host."""
+        return f"{self._instance.root}/var/lib/gpu-offload/jobs/{self.unit}"
+
+    @property
+    def output(self) -> str:
+        """The spec's `output`."""
+        return f"{self.folder}/output"
+
+    def start(
+        self,
+        spec: bytes,
+        python: str,
+        options: JobOptions,
+        *,
+        trainer: Mapping[str, str] | None = None,
+        uploader: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start the job if nobody has; when this returns, it no longer needs us.
+
+        Args:
+            spec: the TrainingSpec as JSON, with `output` as above. Must hold no secret: others can read it.
+            python: the interpreter, from `set_up`.
+            options: how.
+            trainer: variables for the process that trains; no secret either, whoever trains could tell it.
+            uploader: variables for the processes that talk to the store; they stay in the instance's memory.
+        """
+        inbox = self._instance.inbox
+        self._host.put(spec, f"{inbox}/{self.unit}.json")
+        self._host.put(_shell_lines(trainer), f"{inbox}/{self.unit}.environment")
+        self._call(
+            "start", self.unit, python, str(options.power_off_after), options.memory_max,
+            options.spot_notice or "", timeout=POLL_S, stdin=_shell_lines(uploader),
+        )  # fmt: skip
+
+    def look(self, progress_offset: int = 0, log_offset: int = 0, *, hold: bool = False) -> Look:
+        """Look at the job.
+
+        Args:
+            progress_offset: bytes of `progress.jsonl` that are known.
+            log_offset: bytes of `log.txt` that are known.
+            hold: put off the power-off after the job's end, counted from now.
+        """
+        words = (str(progress_offset), str(log_offset), str(PIECE), str(int(hold)))
+        return read_look(self._call("poll", self.unit, *words, timeout=POLL_S), progress_offset, log_offset)
+
+    def console(self) -> str:
+        """Return the end of what the job's processes printed, for a message about a job that failed early."""
+        text = f"tail -c 4000 {shlex.quote(f'{self.folder}/console.txt')}"
+        return self._host.run(text, timeout=POLL_S, check=False).text
+
+    def stop(self, grace: int) -> None:
+        """Ask the training to end, which leaves a checkpoint, and end it after `grace` seconds."""
+        self._call("stop", self.unit, str(grace), timeout=grace + POLL_S)
+
+    def _call(self, *words: str, timeout: float, stdin: bytes = b"") -> bytes:
+        return self._host.run(["sh", self._script, *words], timeout=timeout, stdin=stdin).stdout
+
+
+def _shell_lines(variables: Mapping[str, str] | None) -> bytes:
+    return "".join(f"{name}={shlex.quote(value)}\n" for name, value in (variables or {}).items()).encode()
+
+
+def follow(
+    job: InstanceJob,
+    *,
+    every: float,
+    patience: float,
+    progress_offset: int = 0,
+    log_offset: int = 0,
+    hold: bool = True,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Iterator[Look]:
+    """Yield looks until the job no longer runs, the last one with nothing left to read.
+
+    A lost connection is made again and the same offsets asked for, so that nothing is missed or told twice.
+
+    Args:
+        job: which.
+        every: seconds between two looks.
+        patience: seconds without an answer after which the error is raised.
+        progress_offset: where to begin.
+        log_offset: where to begin.
+        hold: keep the machine up meanwhile.
+        clock: monotonic seconds.
+        sleep: waits that many seconds.
+
+    Raises:
+        HostUnreachableError: nobody has answered for `patience` seconds.
+        ConnectionLostError: likewise, and CommandTimeoutError where the machine hangs.
+    """
+    answered = clock()
+    while True:
+        try:
+            found = job.look(progress_offset, log_offset, hold=hold)
+        except (HostUnreachableError, ConnectionLostError, CommandTimeoutError):
+            if clock() - answered >= patience:
+                raise
+            sleep(every)
+            continue
+        answered = clock()
+        over = found.state is not JobState.RUNNING
+        if over and not found.more and (found.progress or found.log):
+            # What was written between the look at the files and the end is in the next one.
+            found = replace(found, more=True)
+        progress_offset, log_offset = found.progress_offset, found.log_offset
+        yield found
+        if over and not found.more:
+            return
+        if not found.more:
+            sleep(every)

@@ -1,0 +1,130 @@
+"""Whether an instance is ready to train: stages in order, each with its own time, and why it is not.
+
+`decide` is pure: observations in, a step out. `await_ready` looks, asks it and waits.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from gpu_offload.infra.instance.stage import ADVICE, LIMITS_S, STAGES, Broken, Passed, Pending, Seen, Stage
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """Look at this stage next; its time began at `since`."""
+
+    stage: Stage
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """All stages are done."""
+
+    details: Mapping[Stage, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The instance is of no use."""
+
+    stage: Stage
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far it is: `current` is looked at since `since`, in seconds of any clock that does not go back."""
+
+    current: Stage
+    since: float
+    details: Mapping[Stage, str]
+
+
+def begin(now: float, first: Stage = Stage.CAPACITY) -> Progress:
+    """Return the start of waiting; `first` is later than capacity for an instance that already runs."""
+    return Progress(first, now, {})
+
+
+def decide(
+    progress: Progress, seen: Seen, now: float, limits: Mapping[Stage, float] = LIMITS_S
+) -> tuple[Progress, Check | Ready | Failed]:
+    """Decide what follows from one observation of the current stage.
+
+    Args:
+        progress: how far it was.
+        seen: what the current stage looks like.
+        now: seconds on the clock of `progress.since`.
+        limits: seconds for each stage.
+    """
+    stage = progress.current
+    match seen:
+        case Broken(reason):
+            return progress, Failed(stage, f"{reason}; {ADVICE[stage]}")
+        case Pending(detail):
+            spent = now - progress.since
+            if spent >= limits[stage]:
+                missing = f": {detail}" if detail else ""
+                return progress, Failed(stage, f"not done after {spent:.0f} s{missing}; {ADVICE[stage]}")
+            return progress, Check(stage, progress.since)
+        case Passed(detail):
+            details = {**progress.details, stage: detail}
+            if stage is STAGES[-1]:
+                return Progress(stage, now, details), Ready(details)
+            following = STAGES[STAGES.index(stage) + 1]
+            return Progress(following, now, details), Check(following, now)
+
+
+class NotReadyError(Exception):
+    """The instance did not become ready; `console` is the end of its console output, where there is any."""
+
+    def __init__(self, failed: Failed, console: str) -> None:
+        self.stage = failed.stage
+        self.reason = failed.reason
+        self.console = console
+        tail = f"\nconsole output, the end of it:\n{console[-4_000:]}" if console else ""
+        super().__init__(f"instance not ready, stage {failed.stage}: {failed.reason}{tail}")
+
+
+def await_ready(
+    checks: Mapping[Stage, Callable[[], Seen]],
+    *,
+    console: Callable[[], str],
+    first: Stage = Stage.CAPACITY,
+    limits: Mapping[Stage, float] = LIMITS_S,
+    every: float = 2.0,
+    tell: Callable[[Stage, Seen, float], None] = lambda _stage, _seen, _seconds: None,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> Ready:
+    """Wait until every stage is done.
+
+    Args:
+        checks: how to look at each stage; one that is absent counts as passed.
+        console: fetches the console output, asked only on failure; may return "".
+        first: where to begin.
+        limits: seconds for each stage.
+        every: seconds between two looks.
+        tell: told of each look: stage, what was seen, seconds since the stage began.
+        clock: monotonic seconds.
+        sleep: waits that many seconds.
+
+    Raises:
+        NotReadyError: a stage is broken or took too long.
+        HostKeyMismatchError: somebody else answers at the address.
+    """
+    progress = begin(clock(), first)
+    while True:
+        stage, since = progress.current, progress.since
+        seen = checks[stage]() if stage in checks else Passed()
+        tell(stage, seen, clock() - since)
+        progress, step = decide(progress, seen, clock(), limits)
+        match step:
+            case Ready():
+                return step
+            case Failed():
+                raise NotReadyError(step, console())
+            case Check():
+                if progress.current is stage:
+                    sleep(every)

@@ -1,0 +1,110 @@
+"""The checks behind each readiness stage of an instance."""
+
+import json
+import socket
+from collections.abc import Callable
+
+from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Seen
+from gpu_offload.infra.instance.user_data import READY
+from gpu_offload.infra.ssh.client import Address
+from gpu_offload.infra.ssh.host import Host, HostError, HostKeyMismatchError
+
+
+def _unless_silent(look: Callable[[], Seen]) -> Seen:
+    """Take silence for "not yet". An impostor is not a stage that fails: it is raised."""
+    try:
+        return look()
+    except HostKeyMismatchError:
+        raise
+    except HostError as error:
+        return Pending(str(error))
+
+
+def check_boot(address: Address) -> Seen:
+    """Look whether anything at the address answers at the port, if only with a refusal: then its kernel is up."""
+    try:
+        socket.create_connection((address.host, address.port), timeout=5).close()
+    except ConnectionRefusedError:
+        return Passed("the kernel answers")
+    except OSError as error:
+        return Pending(str(error))
+    return Passed("the port is open")
+
+
+def check_ssh(host: Host) -> Seen:
+    """Look whether we can log in. A refused key is "not yet" too: cloud-init may be about to write it."""
+
+    def look() -> Seen:
+        host.run("true", timeout=15)
+        return Passed(host.name)
+
+    return _unless_silent(look)
+
+
+def check_cloud_init(host: Host) -> Seen:
+    """Look whether everything in the user data was done."""
+    ready = f'test -e "${{GPU_OFFLOAD_ROOT%/}}{READY}"'
+
+    def look() -> Seen:
+        if host.run(ready, timeout=15, check=False).exit_code == 0:
+            return Passed()
+        return read_cloud_init(host.run("cloud-init status --format=json", timeout=30, check=False).text)
+
+    return _unless_silent(look)
+
+
+def read_cloud_init(text: str) -> Seen:
+    """Read `cloud-init status --format=json`; the last word of the user data has not been done yet.
+
+    https://docs.cloud-init.io/en/latest/reference/cli.html#status
+    """
+    try:
+        said = json.loads(text)
+        status, errors = str(said["status"]), [str(error) for error in said.get("errors") or []]
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return Pending("cloud-init says nothing yet")
+    if status == "error":
+        return Broken(f"cloud-init failed: {'; '.join(errors) or 'no reason given'}")
+    if status == "done":
+        return Broken("cloud-init is done without having done our commands; was the user data replaced?")
+    return Pending(f"cloud-init is {status}")
+
+
+NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
+
+
+def check_driver(host: Host, *, gpus: int) -> Seen:
+    """Look whether the driver sees the GPUs that the offer has; with none promised, say what there is."""
+
+    def look() -> Seen:
+        done = host.run(NVIDIA_SMI, timeout=60, check=False)
+        found = (
+            [line.strip() for line in done.text.splitlines() if line.strip()] if done.exit_code == 0 else []
+        )
+        if gpus == 0:
+            return Passed("; ".join(found) or "no GPU, as the offer says")
+        if len(found) < gpus:
+            said = "; ".join(found) or (done.stderr or done.stdout).decode(errors="replace").strip()[:300]
+            return Pending(f"{len(found)} of {gpus} GPUs: {said or 'nvidia-smi says nothing'}")
+        return Passed("; ".join(found))
+
+    return _unless_silent(look)
+
+
+CUDA_OPERATION = """
+import torch
+a = torch.ones(256, 256, device="cuda")
+assert float((a @ a).sum()) == 256.0 ** 3
+print(torch.cuda.get_device_name(), "CUDA", torch.version.cuda)
+"""
+
+
+def check_cuda(host: Host, python: str, *, gpus: int) -> Seen:
+    """Compute something on the GPU with the very PyTorch that will train; nothing where no GPU was promised.
+
+    A failure is "not yet": a GPU that has just been found may need another moment, and the stage's time decides.
+    """
+    if gpus == 0:
+        return Passed("no GPU to try")
+    command = [python, "-c", CUDA_OPERATION]
+    return _unless_silent(lambda: Passed(host.run(command, timeout=120).text.strip()))

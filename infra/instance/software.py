@@ -1,0 +1,124 @@
+"""How an instance comes to the software that trains: baked into the image, or set up with uv from the lock."""
+
+import hashlib
+import platform
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpu_offload.infra.instance import script
+from gpu_offload.infra.instance.wheel import Wheel
+from gpu_offload.infra.ssh.host import Host, HostError
+
+LOOK = r"""
+root=${GPU_OFFLOAD_ROOT:-}; root=${root%/}
+become=; [ "$(id -u)" = 0 ] || [ -n "${GPU_OFFLOAD_ROOT+set}" ] || become="sudo -n"
+inbox=$root/var/lib/gpu-offload/inbox
+$become mkdir -p "$inbox" && $become chown "$(id -u)" "$inbox" && $become chmod 700 "$inbox" || exit 1
+printf 'root=%s\nprocessor=%s\nuv=%s\n' "$root" "$(uname -m)" "$(command -v uv)"
+cat "$root/opt/gpu-offload/baked" "$root/opt/gpu-offload/installed" 2>/dev/null
+exit 0
+"""
+"""Where things are, what is there; makes the inbox."""
+
+INSTALL_S = 1_800.0
+"""Seconds for the set-up; the CUDA build of PyTorch alone is 3 GB."""
+
+
+class SetUpError(HostError):
+    """The instance could not be given the software; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What must run on the instance."""
+
+    version: str
+    """Of this package, as an image's marker names it."""
+    lock: bytes
+    """A requirements file with hashes."""
+    wheel: Wheel
+    uv: Path | None = None
+    """A uv to send where the image has none."""
+    uv_options: tuple[str, ...] = ()
+    """For `uv pip install`: an index, or a folder to find wheels in."""
+
+    @property
+    def lock_sha256(self) -> str:
+        """The lock's digest in hexadecimal."""
+        return hashlib.sha256(self.lock).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    """What was found on a host. `found` holds the `name=value` lines of the markers."""
+
+    root: str
+    """Stands before every path; empty but on a simulated host."""
+    processor: str
+    has_uv: bool
+    found: dict[str, str]
+
+    @property
+    def inbox(self) -> str:
+        """Where files are sent to."""
+        return f"{self.root}/var/lib/gpu-offload/inbox"
+
+    def ready_python(self, software: Software) -> str | None:
+        """Return the interpreter that has exactly this software, None where there is none.
+
+        An image's marker is trusted to say what it was made from; what we installed ourselves must be the very
+        same wheel.
+        """
+        found = self.found
+        if (found.get("version"), found.get("lock")) == (software.version, software.lock_sha256):
+            return found.get("python")
+        installed = (found.get("installed_lock"), found.get("installed_wheel"))
+        if installed == (software.lock_sha256, software.wheel.sha256):
+            return found.get("installed_python")
+        return None
+
+
+def read_instance(text: str) -> Instance:
+    """Read what LOOK printed; the later of two equal names counts."""
+    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+    return Instance(values.pop("root", ""), values.pop("processor", ""), bool(values.pop("uv", "")), values)
+
+
+def look(host: Host, timeout: float = 60.0) -> Instance:
+    """Look around on a host, make the inbox and send the script that does everything else there."""
+    instance = read_instance(host.run(LOOK, timeout=timeout).text)
+    host.put(script("job.sh").encode(), f"{instance.inbox}/job.sh")
+    return instance
+
+
+def set_up(host: Host, instance: Instance, software: Software) -> str:
+    """Make sure that the software is on the instance and return its Python interpreter.
+
+    Raises:
+        SetUpError: neither the image nor we have a uv for it.
+        CommandFailedError: uv said no; the text quotes it.
+    """
+    if python := instance.ready_python(software):
+        return python
+    if not instance.has_uv:
+        _send_uv(host, instance, software.uv)
+    host.put(software.lock, f"{instance.inbox}/requirements.txt")
+    host.put(software.wheel.body, f"{instance.inbox}/{software.wheel.name}")
+    words = ["sh", f"{instance.inbox}/job.sh", "install", software.lock_sha256, software.wheel.name]
+    host.run(shlex.join([*words, *software.uv_options]), timeout=INSTALL_S)
+    return f"{instance.root}/opt/gpu-offload/venv/bin/python"
+
+
+def _send_uv(host: Host, instance: Instance, uv: Path | None) -> None:
+    if uv is None:
+        raise SetUpError(
+            f"{host.name}: no uv on this image, and none here to send. Install uv where the launcher runs, or use an "
+            "image that has the software baked in (docs/instance.md)."
+        )
+    if instance.processor != platform.machine():
+        raise SetUpError(
+            f"{host.name}: the instance is {instance.processor}, our uv is for {platform.machine()}. Use an image "
+            "with uv, or one that has the software baked in (docs/instance.md)."
+        )
+    host.put(uv, f"{instance.inbox}/uv", 0o755)

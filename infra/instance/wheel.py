@@ -1,0 +1,75 @@
+"""The very code that this process runs, as a wheel: an instance trains with nothing else.
+
+Packed from where the packages were imported, so it makes no difference whether they were installed, or how.
+Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
+"""
+
+import base64
+import hashlib
+import io
+import zipfile
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+PACKAGES = ("dataset", "infra", "orchestrator", "remote_job")
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""The earliest time a zip can hold: equal code gives equal bytes."""
+
+
+@dataclass(frozen=True)
+class Wheel:
+    """A wheel in memory."""
+
+    name: str
+    """The file's name; installers read name and version from it."""
+    body: bytes
+
+    @cached_property
+    def sha256(self) -> str:
+        """Its digest in hexadecimal."""
+        return hashlib.sha256(self.body).hexdigest()
+
+
+def own_version() -> str:
+    """Return the version of the code that runs; "0" for a checkout that is not installed."""
+    try:
+        return version("gpu-offload")
+    except PackageNotFoundError:
+        return "0"
+
+
+def pack_wheel(release: str, root: Path | None = None) -> Wheel:
+    """Pack our packages.
+
+    Args:
+        release: the version that the wheel says it has.
+        root: the folder that holds the packages; by default the one that this module is in.
+    """
+    root = root or Path(__file__).parents[2]
+    info = f"gpu_offload-{release}.dist-info"
+    files = {
+        f"gpu_offload/{path.relative_to(root).as_posix()}": path.read_bytes()
+        for package in PACKAGES
+        for path in sorted((root / package).rglob("*"))
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    files[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: gpu-offload\nVersion: {release}\n".encode()
+    files[f"{info}/WHEEL"] = (
+        b"Wheel-Version: 1.0\nGenerator: gpu-offload\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    )
+    lines = [f"{name},sha256={_digest(body)},{len(body)}" for name, body in files.items()]
+    files[f"{info}/RECORD"] = "\n".join([*lines, f"{info}/RECORD,,", ""]).encode()
+    memory = io.BytesIO()
+    with zipfile.ZipFile(memory, "w") as archive:
+        for name, body in files.items():
+            entry = zipfile.ZipInfo(name, EPOCH)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = 0o644 << 16
+            archive.writestr(entry, body)
+    return Wheel(f"gpu_offload-{release}-py3-none-any.whl", memory.getvalue())
+
+
+def _digest(body: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(body).digest()).rstrip(b"=").decode()

@@ -1,0 +1,49 @@
+"""Errors of object stores."""
+
+
+class StoreError(Exception):
+    """The store could not do what was asked; the text says where and what to do."""
+
+
+class ObjectMissingError(StoreError):
+    """There is no such object."""
+
+
+class ObjectExistsError(StoreError):
+    """`create` found another object under the key."""
+
+
+class ObjectChangedError(StoreError):
+    """`replace` found that somebody else had written in between."""
+
+
+class CorruptObjectError(StoreError):
+    """What was read is not what is promised (size or sha256)."""
+
+
+class StoreUrlError(StoreError):
+    """The store's URL is not one that `open_store` understands."""
+
+
+class ObjectKeyError(StoreError):
+    """A key that could mean something else in a folder or a URL: absolute, `..`, hidden, control characters."""
+
+
+class StoreMissingError(StoreError):
+    """There is no such bucket."""
+
+
+class StoreDeniedError(StoreError):
+    """The store knows us, and says no."""
+
+
+class StoreCredentialsError(StoreError):
+    """No credentials, expired ones, or ones that the store does not know."""
+
+
+class StoreUnreachableError(StoreError):
+    """The store did not answer, or answered that it is unable to."""
+
+
+class StoreReadOnlyError(StoreError):
+    """A web address can be read from; it cannot be written to or listed."""

@@ -1,0 +1,52 @@
+"""Opens a store by its URL."""
+
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from gpu_offload.infra.store.errors import StoreUrlError
+from gpu_offload.infra.store.protocol import ObjectStore
+
+
+def open_store(
+    url: str, *, endpoint_url: str | None = None, region: str | None = None, base: Path | None = None
+) -> ObjectStore:
+    """Open a store; nothing is read, written or asked yet.
+
+    Args:
+        url: `file:FOLDER`, `s3://BUCKET[/PREFIX]`, or `https://HOST/PATH` to read what a store has made public.
+        endpoint_url: Another server that speaks the S3 API (R2, MinIO, Ceph); None for AWS, or for what
+            `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` says. Only for `s3:`.
+        region: The bucket's region; None for what the environment says. Only for `s3:`.
+        base: What a relative folder is relative to; None for the current directory.
+
+    Raises:
+        StoreUrlError: The URL is none of these.
+    """
+    parts = urlsplit(url)
+    if parts.scheme != "s3" and (endpoint_url or region):
+        raise StoreUrlError(
+            f"store {url!r}: endpoint-url and region belong to an s3: store; leave them out, or write s3://BUCKET"
+        )
+    if parts.scheme == "file":
+        from gpu_offload.infra.store.folder import FolderStore
+
+        if parts.netloc not in {"", "localhost"}:
+            raise StoreUrlError(f"store {url!r} names a host: write file:FOLDER or file:///FOLDER")
+        # `file:a b` is a path as one types it; `file:///a%20b` is a URL.
+        path = unquote(parts.path) if url.startswith("file://") else url.removeprefix("file:")
+        if not path:
+            raise StoreUrlError(f"store {url!r} names no folder: write, for example, file:.offload")
+        return FolderStore((base or Path.cwd()) / path)
+    if parts.scheme == "s3":
+        from gpu_offload.infra.store.s3 import S3Store
+
+        if not parts.netloc or parts.query or parts.fragment:
+            raise StoreUrlError(f"store {url!r}: write s3://BUCKET or s3://BUCKET/PREFIX")
+        return S3Store(parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, region=region)
+    if parts.scheme in {"https", "http"}:
+        from gpu_offload.infra.store.web import WebStore
+
+        return WebStore(url)
+    raise StoreUrlError(
+        f"store {url!r}: write file:FOLDER, s3://BUCKET/PREFIX, or https://HOST/PATH to read only"
+    )

@@ -1,0 +1,59 @@
+"""Verified, durable writes to local files."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from gpu_offload.infra.store.errors import CorruptObjectError
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_verified(
+    where: str, chunks: Iterable[bytes], path: Path, *, size: int | None, sha256: str | None
+) -> None:
+    """Write chunks beside `path`, verify them, then rename: `path` is the old file or the whole new one.
+
+    Raises:
+        CorruptObjectError: Size or sha256 is not what was promised; `path` is as it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name[:200]}.{secrets.token_hex(6)}.part")
+    digest, length = hashlib.sha256(), 0
+    try:
+        with temporary.open("xb") as file:
+            for chunk in chunks:
+                file.write(chunk)
+                digest.update(chunk)
+                length += len(chunk)
+            file.flush()
+            os.fsync(file.fileno())
+        if size is not None and length != size:
+            raise CorruptObjectError(
+                f"{where}: {length:,} bytes instead of {size:,}: the object is damaged or incomplete; "
+                "delete it and run again"
+            )
+        if sha256 is not None and digest.hexdigest() != sha256:
+            raise CorruptObjectError(
+                f"{where}: sha256 is {digest.hexdigest()} instead of {sha256}: the object is damaged or was "
+                "replaced; delete it and run again"
+            )
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, as fsync does for a file's content."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,75 @@
+"""Probes what a store supports: conditional writes, public reads."""
+
+import secrets
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+
+from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, StoreError
+from gpu_offload.infra.store.protocol import ObjectStore
+
+
+@dataclass(frozen=True, slots=True)
+class Conditional:
+    """What a store did with a test object. `faults` are sentences; `public` is an HTTP status, None if not asked."""
+
+    faults: tuple[str, ...]
+    public: int | None
+
+
+def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
+    """Write a test object once, twice, and over, look whether anybody can read it, and remove it.
+
+    Args:
+        store: Any store that can be written to.
+        public: Whether to ask, without credentials, for the object at its web address.
+
+    Raises:
+        StoreError: It cannot be written, or not removed.
+    """
+    key = f"runs/doctor-{secrets.token_hex(6)}/checkpoint/probe.json"
+    etag = store.create(key, b"1")
+    faults: list[str] = []
+    status = None
+    try:
+        if store.read(key)[0] != b"1":
+            faults.append("it gave back other bytes than were written")
+        try:
+            store.create(key, b"2")
+            faults.append("it ignores If-None-Match: two runs could overwrite one another's journal")
+        except ObjectExistsError:
+            pass
+        try:
+            now = store.replace(key, b"3", etag)
+            faults += [] if now != etag else ["an object's etag does not change with its content"]
+            store.replace(key, b"4", etag)
+            faults.append("it ignores If-Match: two that publish at once could undo one another")
+        except ObjectChangedError:
+            pass
+        url = store.public_url(key) if public else None
+        if url is not None:
+            status = anonymous(url)
+    finally:
+        store.delete(key)
+    return Conditional(tuple(faults), status)
+
+
+def anonymous(url: str) -> int:
+    """Return the HTTP status that somebody without credentials gets; 0 where nobody answers."""
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})  # noqa: S310 - https, or our own server
+    try:
+        with urllib.request.urlopen(request, timeout=15) as reply:  # noqa: S310 - as above
+            return int(reply.status)
+    except urllib.error.HTTPError as error:
+        error.close()
+        return error.code
+    except (OSError, ValueError):
+        return 0
+
+
+def first_published(store: ObjectStore) -> str | None:
+    """Return the key of something that anybody should be able to read; None where nothing is published yet."""
+    try:
+        return next((info.key for info in store.list("models/")), None)
+    except StoreError:
+        return None

@@ -1,0 +1,81 @@
+"""A file that goes up in parts: a few at a time, in constant memory, visible only when it is whole."""
+
+import hashlib
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import botocore.exceptions as aws
+
+from gpu_offload.infra.store.errors import CorruptObjectError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef
+
+PARALLEL = 4
+MAX_PARTS = 10_000
+
+
+def upload_parts(
+    client: "S3Client", address: dict[str, Any], path: Path, *, sha256: str, part_size: int, create: bool
+) -> str:
+    """Upload a file and complete the upload if it still is the file that was hashed; return the etag.
+
+    Args:
+        client: Whom to ask.
+        address: `Bucket` and `Key`.
+        path: The file.
+        sha256: Of the file; kept in the object's metadata.
+        part_size: Bytes in a part, at least 5 MiB; more are taken where the file would need too many.
+        create: Complete only where there is no object.
+
+    Raises:
+        CorruptObjectError: The file changed meanwhile.
+        botocore.exceptions.ClientError, BotoCoreError: As they come; the upload was aborted.
+    """
+    condition: dict[str, Any] = {"IfNoneMatch": "*"} if create else {}
+    part_size = max(part_size, -(-path.stat().st_size // MAX_PARTS))
+    upload = client.create_multipart_upload(**address, Metadata={"sha256": sha256})["UploadId"]
+    try:
+        parts, sent = _send(client, {**address, "UploadId": upload}, path, part_size)
+        if sent != sha256:
+            raise CorruptObjectError(  # noqa: TRY301 - it shall abort the upload as any other fault does
+                f"{path}: changed while it was uploaded; nothing was stored, run again"
+            )
+        reply = client.complete_multipart_upload(
+            **address, UploadId=upload, MultipartUpload={"Parts": parts}, **condition
+        )
+    except BaseException:
+        with suppress(aws.BotoCoreError, aws.ClientError):
+            client.abort_multipart_upload(**address, UploadId=upload)
+        raise
+    return reply["ETag"]
+
+
+def _send(
+    client: "S3Client", address: dict[str, Any], path: Path, part_size: int
+) -> "tuple[list[CompletedPartTypeDef], str]":
+    """Send every part; return them in order and the sha256 of what was sent."""
+    digest = hashlib.sha256()
+    parts: list[CompletedPartTypeDef] = []
+    waiting: deque[Future[CompletedPartTypeDef]] = deque()
+
+    def send(number: int, body: bytes) -> "CompletedPartTypeDef":
+        reply = client.upload_part(**address, PartNumber=number, Body=body)
+        return {"ETag": reply["ETag"], "PartNumber": number}
+
+    with ThreadPoolExecutor(PARALLEL) as pool, path.open("rb") as file:
+        try:
+            while body := file.read(part_size):
+                digest.update(body)
+                waiting.append(pool.submit(send, len(parts) + len(waiting) + 1, body))
+                if len(waiting) > PARALLEL:
+                    parts.append(waiting.popleft().result())
+            parts.extend(future.result() for future in waiting)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return parts, digest.hexdigest()

@@ -1,0 +1,159 @@
+"""What a store has made public, read from its web address: no account, no credentials, no SDK."""
+
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import IO, NoReturn
+from urllib.parse import quote, urlsplit
+
+from gpu_offload.infra.store.errors import (
+    ObjectMissingError,
+    StoreDeniedError,
+    StoreReadOnlyError,
+    StoreUnreachableError,
+    StoreUrlError,
+)
+from gpu_offload.infra.store.files import write_verified
+from gpu_offload.infra.store.protocol import ObjectInfo, check_key
+
+TIMEOUT_S = 30
+CHUNK = 1 << 20
+RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
+
+
+class _Redirect(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect, but not from a safe connection to one that anybody on the way can change."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            raise urllib.error.URLError(f"it redirects to {newurl}, which is not https")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+class WebStore:
+    """The readable half of a store. Plain `http:` is for this machine's own addresses only."""
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.query or parts.fragment or parts.username:
+            raise StoreUrlError(f"store {url!r}: write https://HOST/PATH")
+        if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
+            raise StoreUrlError(
+                f"store {url!r}: write https://, so that nobody on the way can change what you read"
+            )
+        self.url = url.rstrip("/")
+        self._opener = urllib.request.build_opener(_Redirect())
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return content and etag. Raises ObjectMissingError."""
+        with self._asked("GET", key) as reply:
+            return reply.read(), _info(key, reply).etag
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Return what is known of an object, None where there is none."""
+        try:
+            with self._asked("HEAD", key) as reply:
+                return _info(key, reply)
+        except ObjectMissingError:
+            return None
+
+    def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
+        """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
+        with self._asked("GET", key) as reply:
+            chunks = iter(lambda: reply.read(CHUNK), b"")
+            write_verified(self._address(key), chunks, path, size=size, sha256=sha256)
+
+    def public_url(self, key: str) -> str | None:
+        """Return the object's own address."""
+        return self._address(key)
+
+    def put(self, key: str, body: bytes) -> str:
+        """Refuse. Raises StoreReadOnlyError."""
+        self._refuse(key, body)
+
+    def create(self, key: str, body: bytes) -> str:
+        """Refuse. Raises StoreReadOnlyError."""
+        self._refuse(key, body)
+
+    def replace(self, key: str, body: bytes, etag: str) -> str:
+        """Refuse. Raises StoreReadOnlyError."""
+        self._refuse(key, body, etag)
+
+    def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
+        """Refuse. Raises StoreReadOnlyError."""
+        self._refuse(key, path, create)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Refuse: a web address has no listing. Raises StoreReadOnlyError."""
+        self._refuse(prefix)
+
+    def delete(self, key: str) -> None:
+        """Refuse. Raises StoreReadOnlyError."""
+        self._refuse(key)
+
+    def _refuse(self, key: str, *_ignored: object) -> NoReturn:
+        raise StoreReadOnlyError(
+            f"{self.url}/{key}: a web address can only be read from; set store.url to s3://BUCKET/PREFIX"
+        )
+
+    def _address(self, key: str) -> str:
+        check_key(key)
+        # A release of GitHub's knows no folders.
+        name = asset_name(key) if RELEASE.search(self.url) else quote(key)
+        return f"{self.url}/{name}"
+
+    @contextmanager
+    def _asked(self, method: str, key: str) -> Iterator[http.client.HTTPResponse]:
+        address = self._address(key)
+        request = urllib.request.Request(address, method=method)  # noqa: S310 - http(s) only: see __init__
+        try:
+            with self._opener.open(request, timeout=TIMEOUT_S) as reply:
+                yield reply
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code in {404, 410}:
+                raise ObjectMissingError(f"{address}: there is no such object in the store") from None
+            if error.code in {401, 403}:
+                raise StoreDeniedError(
+                    f"{address}: {error.code}: it is not public, or not there; check the store's public address"
+                ) from None
+            raise StoreUnreachableError(f"{address}: {error}; run again in a minute") from error
+        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise StoreUnreachableError(
+                f"{address}: no answer ({reason}); check the address and the network"
+            ) from error
+
+
+def _info(key: str, reply: http.client.HTTPResponse) -> ObjectInfo:
+    modified = reply.headers.get("Last-Modified")
+    return ObjectInfo(
+        key,
+        int(reply.headers.get("Content-Length") or 0),
+        reply.headers.get("ETag") or modified or "",
+        parsedate_to_datetime(modified) if modified else datetime.now(UTC),
+    )
+
+
+def asset_name(key: str) -> str:
+    """Return the name that a store's object has in a release, which knows no folders."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", key)
+
+
+def release_address(server: str, repository: str, tag: str) -> str:
+    """Return where anybody may read a public repository's release."""
+    return f"{server.rstrip('/')}/{repository}/releases/download/{tag}"
