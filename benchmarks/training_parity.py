@@ -26,16 +26,17 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(Path(__file__).resolve().parent)]
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import training_speed  # noqa: E402 - beside this file
 
 from gpu_offload.dataset import synthetic  # noqa: E402
 from gpu_offload.dataset.task import Task  # noqa: E402
-from gpu_offload.remote_job import durable, speed  # noqa: E402
+from gpu_offload.remote_job.files import durable  # noqa: E402
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights  # noqa: E402
+from gpu_offload.remote_job.speed import plan  # noqa: E402
 
-SWITCHES = [name for name in speed.CHOICES if name != "trial"]
+SWITCHES = [name for name in plan.CHOICES if name != "trial"]
 """A trial could turn off what is to be compared."""
 
 FIRST_SEED = 1000
@@ -90,7 +91,7 @@ def train(
             results = folder / "run" / "results.csv"
         else:
             chosen = {*options.both, *{"on": options.switches, "reordered": ["threads"]}.get(way, [])}
-            switches = {name: name in chosen for name in speed.CHOICES}
+            switches = {name: name in chosen for name in plan.CHOICES}
             spec = TrainingSpec(
                 run="parity",
                 attempt=1,

@@ -33,15 +33,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
 
-from gpu_offload.dataset import synthetic  # noqa: E402
-from gpu_offload.dataset.fingerprint import fingerprint  # noqa: E402
-from gpu_offload.dataset.snapshot import read_snapshot  # noqa: E402
-from gpu_offload.dataset.task import Task  # noqa: E402
-from gpu_offload.dataset.tree import materialise  # noqa: E402
-from gpu_offload.remote_job import capacity, durable, machine  # noqa: E402
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec  # noqa: E402
+from gpu_offload.dataset import synthetic
+from gpu_offload.dataset.fingerprint import fingerprint
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree import materialise
+from gpu_offload.remote_job import machine
+from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.remote_job.speed import capacity
 
 ARMS = ("plain", "plain, all threads", "ours")
 SUFFIX = {"detect": "", "segment": "-seg", "classify": "-cls"}

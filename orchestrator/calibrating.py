@@ -11,8 +11,7 @@ from pydantic import ValidationError
 
 from gpu_offload.orchestrator.console import Console, plain
 from gpu_offload.orchestrator.workspace import Workspace
-from gpu_offload.remote_job.isolation import cores
-from gpu_offload.remote_job.machine import processor
+from gpu_offload.remote_job.machine import cores, processor
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import TrainingSpec
 

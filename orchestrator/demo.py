@@ -69,7 +69,7 @@ def _predict(settings: Settings, model: Path, picture: Path) -> str:
         sys.executable,
         "-P",
         "-m",
-        "gpu_offload.remote_job.prediction",
+        "gpu_offload.remote_job.yolo.prediction",
         str(model),
         str(picture),
         *images,

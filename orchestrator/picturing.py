@@ -37,7 +37,7 @@ def publish_pictures(planned: Planned, store: ObjectStore, version: str, console
                 sys.executable,
                 "-P",
                 "-m",
-                "gpu_offload.remote_job.prediction",
+                "gpu_offload.remote_job.yolo.prediction",
                 str(model),
                 str(picture),
             ]

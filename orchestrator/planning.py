@@ -38,8 +38,7 @@ from gpu_offload.orchestrator.timing import family_of, history, ultralytics_mino
 from gpu_offload.orchestrator.training_key import TrainingInputs, training_key, version_of
 from gpu_offload.orchestrator.workload import Workload, workload
 from gpu_offload.orchestrator.workspace import Workspace
-from gpu_offload.remote_job.isolation import cores
-from gpu_offload.remote_job.machine import memory
+from gpu_offload.remote_job.machine import cores, memory
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights
 

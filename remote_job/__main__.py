@@ -18,11 +18,13 @@ from pydantic import ValidationError
 
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job import allocator, notice, uploader
-from gpu_offload.remote_job.checkpoint import CheckpointMismatchError
-from gpu_offload.remote_job.inputs import Inputs
+from gpu_offload.remote_job import uploader
+from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
+from gpu_offload.remote_job.mirror import spot_notice
+from gpu_offload.remote_job.mirror.inputs import Inputs
 from gpu_offload.remote_job.spec import EXIT_RESUMABLE, SpecError, TrainingSpec
+from gpu_offload.remote_job.speed import allocator
 from gpu_offload.remote_job.train import train
 
 EXIT_FAILED = 1
@@ -78,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         "--spot-notice",
         metavar="URL",
         nargs="?",
-        const=notice.ENDPOINT,
-        help=f"stop when the instance metadata service announces a reclaim ({notice.ENDPOINT})",
+        const=spot_notice.ENDPOINT,
+        help=f"stop when the instance metadata service announces a reclaim ({spot_notice.ENDPOINT})",
     )
     return parser
 
@@ -104,7 +106,7 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
         else None
     )
     if options.calibrate:
-        from gpu_offload.remote_job.calibration import calibrate
+        from gpu_offload.remote_job.calibration.calibrate import calibrate
 
         say(calibrate(spec, store=store).model_dump_json())
     elif options.mirror:
@@ -117,7 +119,7 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
 def _mirror(options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore) -> None:
     inputs = Inputs(options.mirror)
     if options.spot_notice:
-        notice.watch(options.spot_notice, inputs.ask_to_stop)
+        spot_notice.watch(options.spot_notice, inputs.ask_to_stop)
     uploader.mirror(spec, store=store, inputs=inputs, until=options.until)
 
 
@@ -129,7 +131,7 @@ def _train(
     if options.parent_stdin:
         interruption.watch_parent()
     if options.spot_notice:
-        notice.watch(options.spot_notice, interruption.request)
+        spot_notice.watch(options.spot_notice, interruption.request)
     if options.fetch:
         inputs = Inputs(options.fetch)
         uploader.fetch(spec, store=_needed(store), inputs=inputs, emit=say, interruption=interruption)

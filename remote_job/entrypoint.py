@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_offload.remote_job import machine, staging
-from gpu_offload.remote_job.bench import Bench
+from gpu_offload.remote_job import machine
+from gpu_offload.remote_job.context import Bench
+from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.result import Timings, TrainingResult
 from gpu_offload.remote_job.spec import TrainingSpec  # noqa: TC001 - users read the annotations of the context
@@ -204,7 +205,7 @@ def run(bench: Bench) -> TrainingResult:
         raise EntrypointError(f"{spec.entrypoint}: there is no model at {trained.model}")
     bench.progress.update(state="finishing")
     files = {f"model{trained.model.suffix}": trained.model, **{path.name: path for path in trained.extras}}
-    model, *extras = staging.stage(files, bench.output / "result")
+    model, *extras = result_files.stage(files, bench.output / "result")
     return TrainingResult(
         run=spec.run,
         attempt=spec.attempt,

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from gpu_offload.remote_job.isolation import cores
+from gpu_offload.remote_job.speed.capacity import capacity
 
 
 def processor() -> str:
@@ -102,3 +102,8 @@ def device_check() -> dict[str, Any]:
     except RuntimeError as error:
         result |= {"ok": False, "error": str(error).splitlines()[0]}
     return result
+
+
+def cores() -> int:
+    """Return how many processors this process may use (a container's or taskset's share, not the machine's)."""
+    return capacity().cores

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from gpu_offload.remote_job import durable
+from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
 from gpu_offload.remote_job.spec import TrainingSpec
 

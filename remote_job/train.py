@@ -7,23 +7,19 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from gpu_offload.remote_job import (
-    entrypoint,
-    hyperparameters,
-    log,
-    speed,
-    staging,
-    training_data,
-    weights,
-)
-from gpu_offload.remote_job.bench import Bench
-from gpu_offload.remote_job.checkpoint import Checkpoints
-from gpu_offload.remote_job.inputs import Inputs
+from gpu_offload.remote_job import data, entrypoint, log, weights
+from gpu_offload.remote_job.context import Bench
+from gpu_offload.remote_job.files import result_files
+from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
-from gpu_offload.remote_job.mirror import Mirror, Store, SupersededError
+from gpu_offload.remote_job.mirror.inputs import Inputs
+from gpu_offload.remote_job.mirror.mirror import Mirror, SupersededError
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job.speed import plan
+from gpu_offload.remote_job.store import Store
+from gpu_offload.remote_job.yolo import hyperparameters
 
 __all__ = ["BusyError", "SpecError", "spec_faults", "telling", "train"]
 
@@ -107,7 +103,7 @@ def spec_faults(spec: TrainingSpec, *, has_store: bool) -> list[str]:
     faults = []
     if spec.entrypoint is None:
         faults += hyperparameters.faults(spec.hyperparameters)
-        faults += speed.faults(spec.speed)
+        faults += plan.faults(spec.speed)
         if spec.weights is None and not spec.model.endswith((".yaml", ".yml")):
             faults.append(f"model: {spec.model} names weights, and the spec brings none (weights)")
         if spec.image_size % 32:
@@ -161,9 +157,9 @@ def _train(
 ) -> TrainingResult:
     output = Path(spec.output)
     folder = output / "result"
-    done = staging.read(folder, training_key=spec.training_key)
+    done = result_files.read(folder, training_key=spec.training_key)
     if done is None and mirror is not None and mirror.fetch_result():
-        return staging.checked(folder, training_key=spec.training_key)
+        return result_files.checked(folder, training_key=spec.training_key)
     if mirror is not None:
         mirror.start()
     if done is None:
@@ -180,22 +176,20 @@ def _train(
                 mirror.fetch_checkpoint(checkpoints)
             if inputs is not None:
                 checkpoints.take(inputs.checkpoints(spec, print))
-            tree = training_data.tree(spec.dataset, store=store, output=output)
-            data = training_data.prepare(
-                tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=output
-            )
+            tree = data.tree(spec.dataset, store=store, output=output)
+            prepared = data.prepare(tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=output)
             start = weights.local(spec.weights, store=store, folder=output / "work") if spec.weights else None
         bench = Bench(
             spec=spec,
             progress=progress,
             interruption=interruption,
             checkpoints=checkpoints,
-            data=data,
+            data=prepared,
             weights=start,
             saved=mirror.checkpoint_saved if mirror is not None else lambda: None,
         )
         done = _run(bench)
-        staging.write(done, folder)
+        result_files.write(done, folder)
     if mirror is not None:
         mirror.send_result()
     return done
@@ -204,6 +198,6 @@ def _train(
 def _run(bench: Bench) -> TrainingResult:
     if bench.spec.entrypoint is not None:
         return entrypoint.run(bench)
-    from gpu_offload.remote_job import yolo
+    from gpu_offload.remote_job.yolo import run
 
-    return yolo.run(bench)
+    return run.run(bench)

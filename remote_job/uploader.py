@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from gpu_offload.remote_job import log, training_data, weights
-from gpu_offload.remote_job.checkpoint import MANIFEST
-from gpu_offload.remote_job.inputs import Inputs
+from gpu_offload.remote_job import data, log, weights
+from gpu_offload.remote_job.files.checkpoint import MANIFEST
 from gpu_offload.remote_job.interruption import Interruption
-from gpu_offload.remote_job.mirror import Mirror, MirrorError, Store
+from gpu_offload.remote_job.mirror.inputs import Inputs
+from gpu_offload.remote_job.mirror.mirror import Mirror, MirrorError
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job.store import Store
 from gpu_offload.remote_job.train import spec_faults, telling
 
 LOOK_INTERVAL = 0.1
@@ -62,8 +63,8 @@ def fetch(
                 progress.update(state="finished", epochs_completed=spec.epochs)
                 return False
             mirror.fetch_checkpoint(inputs.checkpoints(spec, print))
-            tree = training_data.tree(spec.dataset, store=store, output=inputs.folder)
-            training_data.remove_caches(tree)
+            tree = data.tree(spec.dataset, store=store, output=inputs.folder)
+            data.remove_caches(tree)
             start = weights.local(spec.weights, store=store, folder=inputs.weights) if spec.weights else None
             inputs.write_spec(spec, tree=tree, weights=start)
             progress.stage("fetch", time.perf_counter() - began)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gpu_offload.remote_job import durable
-from gpu_offload.remote_job.mirror import Store
+from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import Weights
+from gpu_offload.remote_job.store import Store
 
 ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 """Where Ultralytics 8.4 publishes the weights that it knows by name."""

@@ -39,7 +39,7 @@ def tree(tmp_path_factory):
     ],
 )
 def test_only_modes_that_the_training_has_are_measured(task, epochs, close_mosaic, mosaic, expected):
-    from gpu_offload.remote_job.measurement import modes
+    from gpu_offload.remote_job.calibration.measurement import modes
 
     arguments = SimpleNamespace(epochs=epochs, close_mosaic=close_mosaic, mosaic=mosaic)
     assert modes(task, arguments) == expected
@@ -75,7 +75,7 @@ def test_the_command_prints_one_document_and_nothing_else(tree, tmp_path):
 
 @pytest.mark.training
 def test_a_classification_is_measured_without_mosaic(tmp_path):
-    from gpu_offload.remote_job.calibration import calibrate
+    from gpu_offload.remote_job.calibration.calibrate import calibrate
 
     tree = make_tree(tmp_path, Task.CLASSIFY, images=15)
     found = calibrate(make_spec(tree, tmp_path / "output", epochs=50))
@@ -84,7 +84,7 @@ def test_a_classification_is_measured_without_mosaic(tmp_path):
 
 
 def test_what_cannot_be_trained_cannot_be_measured(tree, tmp_path):
-    from gpu_offload.remote_job.calibration import calibrate
+    from gpu_offload.remote_job.calibration.calibrate import calibrate
 
     with pytest.raises(SpecError, match="of one's own"):
         calibrate(make_spec(tree, tmp_path / "output", entrypoint="module:train"))

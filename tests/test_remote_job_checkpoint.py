@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpu_offload.remote_job import durable
-from gpu_offload.remote_job.checkpoint import CheckpointMismatchError, Checkpoints
+from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints
 
 
 class SimulatedKill(BaseException):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gpu_offload.remote_job import hyperparameters
+from gpu_offload.remote_job.yolo import hyperparameters
 
 
 def test_ultralytics_own_settings_are_passed_on():

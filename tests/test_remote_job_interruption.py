@@ -10,8 +10,8 @@ import threading
 
 import pytest
 
-from gpu_offload.remote_job import notice
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
+from gpu_offload.remote_job.mirror import spot_notice
 
 PATIENCE_S = 30
 
@@ -131,32 +131,34 @@ def test_the_end_of_standard_input_means_that_the_parent_is_gone():
 
 
 def test_a_spot_notice_says_what_happens_when(metadata):
-    metadata.documents[notice.ACTION] = json.dumps({"action": "terminate", "time": "2030-01-01T00:02:00Z"})
-    assert notice.reason(notice.Metadata(metadata.url)) == (
+    metadata.documents[spot_notice.ACTION] = json.dumps(
+        {"action": "terminate", "time": "2030-01-01T00:02:00Z"}
+    )
+    assert spot_notice.reason(spot_notice.Metadata(metadata.url)) == (
         "spot interruption notice: terminate at 2030-01-01T00:02:00Z"
     )
 
 
 def test_a_rebalance_recommendation_is_heard_too(metadata):
-    metadata.documents[notice.REBALANCE] = json.dumps({"noticeTime": "2030-01-01T00:00:00Z"})
-    assert "rebalance recommendation of 2030" in notice.reason(notice.Metadata(metadata.url))
+    metadata.documents[spot_notice.REBALANCE] = json.dumps({"noticeTime": "2030-01-01T00:00:00Z"})
+    assert "rebalance recommendation of 2030" in spot_notice.reason(spot_notice.Metadata(metadata.url))
 
 
 def test_no_notice_is_no_reason(metadata):
-    assert notice.reason(notice.Metadata(metadata.url)) is None
+    assert spot_notice.reason(spot_notice.Metadata(metadata.url)) is None
 
 
 def test_an_expired_token_is_renewed(metadata):
-    service = notice.Metadata(metadata.url)
-    assert service.read(notice.ACTION) is None
+    service = spot_notice.Metadata(metadata.url)
+    assert service.read(spot_notice.ACTION) is None
     metadata.tokens.append("another")
-    metadata.documents[notice.ACTION] = "{}"
-    assert service.read(notice.ACTION) == "{}"
+    metadata.documents[spot_notice.ACTION] = "{}"
+    assert service.read(spot_notice.ACTION) == "{}"
 
 
 def test_a_service_that_does_not_answer_is_no_reason(metadata):
-    dead = notice.Metadata("http://127.0.0.1:9")
-    assert notice.reason(dead) is None
+    dead = spot_notice.Metadata("http://127.0.0.1:9")
+    assert spot_notice.reason(dead) is None
 
 
 def test_a_watch_tells_about_a_notice_that_comes_later(metadata):
@@ -167,9 +169,9 @@ def test_a_watch_tells_about_a_notice_that_comes_later(metadata):
         reasons.append(reason)
         told.set()
 
-    close = notice.watch(metadata.url, tell, interval=0.02)
+    close = spot_notice.watch(metadata.url, tell, interval=0.02)
     assert not told.wait(0.1)
-    metadata.documents[notice.ACTION] = "not even JSON"
+    metadata.documents[spot_notice.ACTION] = "not even JSON"
     assert told.wait(PATIENCE_S)
     close()
     assert reasons == ["spot interruption notice: reclaim at any moment"]

@@ -11,10 +11,10 @@ import pytest
 
 from gpu_offload.infra.store.errors import StoreUnreachableError
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.remote_job import mirror as module
-from gpu_offload.remote_job import regular_file
-from gpu_offload.remote_job.checkpoint import CheckpointMismatchError, Checkpoints
-from gpu_offload.remote_job.mirror import Mirror, MirrorError, SupersededError
+from gpu_offload.remote_job.files import regular_file
+from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints
+from gpu_offload.remote_job.mirror import mirror as module
+from gpu_offload.remote_job.mirror.mirror import Mirror, MirrorError, SupersededError
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest, Timings, TrainingResult
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 

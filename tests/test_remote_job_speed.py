@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.remote_job import allocator, capacity, speed
-from gpu_offload.remote_job.capacity import Capacity
+from gpu_offload.remote_job.speed import allocator, capacity, plan
+from gpu_offload.remote_job.speed.capacity import Capacity
 
 RUNNER = Capacity(
     cores=4,
@@ -65,19 +65,19 @@ def test_instruction_sets_are_read_from_the_processors_flags(tmp_path):
 
 
 def test_a_usual_runner_gets_everything():
-    made = speed.plan(RUNNER)
+    made = plan.plan(RUNNER)
     assert all(switch.on and switch.reason for switch in made.switches.values())
     assert made.threads == 4
 
 
-@given(st.dictionaries(st.sampled_from(sorted(speed.CHOICES)), st.booleans()))
+@given(st.dictionaries(st.sampled_from(sorted(plan.CHOICES)), st.booleans()))
 def test_what_is_turned_off_by_hand_is_off_and_says_so(wishes):
-    made = speed.plan(RUNNER, wishes)
+    made = plan.plan(RUNNER, wishes)
     for name, wish in wishes.items():
         if not wish:
             assert not made.on(name)
             assert made.switches[name].reason == "turned off by hand"
-    assert made.document().keys() == speed.CHOICES.keys()
+    assert made.document().keys() == plan.CHOICES.keys()
 
 
 @given(
@@ -91,7 +91,7 @@ def test_what_is_turned_off_by_hand_is_off_and_says_so(wishes):
     )
 )
 def test_what_the_machine_cannot_do_stays_off_whatever_is_wished(machine):
-    made = speed.plan(machine, dict.fromkeys(speed.CHOICES, True))
+    made = plan.plan(machine, dict.fromkeys(plan.CHOICES, True))
     assert made.on("allocator") == (machine.glibc is not None)
     assert not (made.on("fused_norm") and machine.compiler is None)
     assert not (made.on("fused_norm") and not made.on("channels_last"))
@@ -101,42 +101,42 @@ def test_what_the_machine_cannot_do_stays_off_whatever_is_wished(machine):
 
 def test_a_training_that_goes_on_keeps_the_precision_it_began_with_where_the_machine_can():
     """What an older release did not know was off then."""
-    off = speed.plan(RUNNER, begun={**dict.fromkeys(speed.CHOICES, True), "mixed_precision": False})
+    off = plan.plan(RUNNER, begun={**dict.fromkeys(plan.CHOICES, True), "mixed_precision": False})
     assert off.switches["mixed_precision"].reason == "as it was when the training began"
     assert off.on("fused_norm")
-    before = {name: True for name in speed.CHOICES if name != "mixed_precision"}
-    assert not speed.plan(RUNNER, begun=before).on("mixed_precision")
-    kept = speed.plan(RUNNER, begun=dict.fromkeys(speed.CHOICES, True))
+    before = {name: True for name in plan.CHOICES if name != "mixed_precision"}
+    assert not plan.plan(RUNNER, begun=before).on("mixed_precision")
+    kept = plan.plan(RUNNER, begun=dict.fromkeys(plan.CHOICES, True))
     assert kept.on("mixed_precision")
     assert not kept.on("trial")
-    other = speed.plan(replace(RUNNER, instruction_sets=frozenset({"avx2"})), begun=before)
+    other = plan.plan(replace(RUNNER, instruction_sets=frozenset({"avx2"})), begun=before)
     assert not other.on("mixed_precision")
 
 
 @pytest.mark.parametrize("amp", [False, "fp32", "bf16"])
 def test_the_hyperparameter_amp_decides_where_somebody_sets_it(amp):
-    made = speed.heeding(speed.plan(RUNNER), amp=amp)
+    made = plan.heeding(plan.plan(RUNNER), amp=amp)
     assert made.switches["mixed_precision"].document() == {
         "on": False,
         "reason": f"the hyperparameter amp ({amp}) decides",
     }
-    assert speed.heeding(speed.plan(RUNNER), amp=True).on("mixed_precision")
+    assert plan.heeding(plan.plan(RUNNER), amp=True).on("mixed_precision")
 
 
 def test_without_the_switch_threads_are_as_many_as_ultralytics_takes():
-    assert speed.plan(RUNNER, {"threads": False}).threads == 3
+    assert plan.plan(RUNNER, {"threads": False}).threads == 3
 
 
 def test_a_switch_that_does_not_exist_is_refused_with_those_that_do():
     with pytest.raises(
         ValueError, match=r"speed\.warp: there is no such switch; there are threads, allocator"
     ):
-        speed.plan(RUNNER, {"warp": True})
+        plan.plan(RUNNER, {"warp": True})
 
 
 def test_nothing_of_ours_is_on_where_it_was_not_measured():
-    made = speed.elsewhere(speed.plan(RUNNER), "cuda")
-    assert [name for name in speed.CHOICES if made.on(name)] == ["allocator"]
+    made = plan.elsewhere(plan.plan(RUNNER), "cuda")
+    assert [name for name in plan.CHOICES if made.on(name)] == ["allocator"]
     assert "cuda" in made.switches["channels_last"].reason
 
 

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from gpu_offload.remote_job import capacity
+from gpu_offload.remote_job.speed import capacity
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("ultralytics", reason="needs the train extra")
@@ -18,7 +18,7 @@ from ultralytics.nn.modules.conv import Conv  # noqa: E402
 from ultralytics.nn.tasks import ClassificationModel, RTDETRDetectionModel  # noqa: E402
 
 from gpu_offload.dataset import synthetic  # noqa: E402
-from gpu_offload.remote_job import fused_norm, image_cache, kernel, mixed_precision, trial  # noqa: E402
+from gpu_offload.remote_job.speed import fused_norm, image_cache, kernel, mixed_precision, trial  # noqa: E402
 
 CHANNELS_LAST = torch.channels_last
 

@@ -16,9 +16,9 @@ from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
-from gpu_offload.remote_job import capacity, speed
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.remote_job.speed import capacity, plan
 
 ROOT = Path(__file__).parent.parent
 
@@ -31,7 +31,7 @@ def runs(tmp_path_factory):
     snapshot = read_snapshot(folder / "flat", task=Task.DETECT)
     tree = materialise(snapshot, folder / "tree")
     seen = {}
-    for way, wishes in {"on": {}, "off": dict.fromkeys(speed.CHOICES, False)}.items():
+    for way, wishes in {"on": {}, "off": dict.fromkeys(plan.CHOICES, False)}.items():
         spec = TrainingSpec(
             run=way,
             attempt=1,
@@ -81,7 +81,7 @@ def test_the_losses_are_the_same_but_for_rounding(runs):
 @pytest.mark.training
 def test_the_result_says_which_switches_were_on_and_why(runs):
     on, off = runs["on"][0].speed, runs["off"][0].speed
-    assert on.keys() == off.keys() == speed.CHOICES.keys()
+    assert on.keys() == off.keys() == plan.CHOICES.keys()
     assert all(on[name]["on"] for name in ("threads", "channels_last", "fused_optimizer", "image_cache")), on
     multiplies = {"avx512_bf16", "amx_bf16"} & capacity.capacity().instruction_sets
     assert on["mixed_precision"]["on"] is bool(multiplies)

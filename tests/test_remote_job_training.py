@@ -24,8 +24,8 @@ from remote_job_case import (
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import read_tree
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.remote_job import durable
-from gpu_offload.remote_job.checkpoint import CheckpointMismatchError
+from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, ProgressEvent, TrainingResult
@@ -411,7 +411,7 @@ def test_the_device_check_runs_an_operation(tmp_path):
 
 
 def test_interrupted_in_a_validation_it_repeats_only_the_validation(whole, tree, tmp_path, monkeypatch):
-    from gpu_offload.remote_job.trainer import SteadyTrainer
+    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
     spec = make_spec(tree, tmp_path)
     interruption = Interruption()
@@ -435,7 +435,7 @@ def spoil(monkeypatch, times):
     """Make the loss NaN at the end of epoch 2, so many times."""
     import torch
 
-    from gpu_offload.remote_job.trainer import SteadyTrainer
+    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
     left = [times]
     end = SteadyTrainer._on_train_epoch_end
@@ -457,7 +457,7 @@ def test_a_nan_goes_back_to_the_last_checkpoint(tree, tmp_path, monkeypatch):
 
 
 def test_a_nan_that_returns_again_and_again_ends_the_training_with_advice(tree, tmp_path, monkeypatch):
-    from gpu_offload.remote_job.trainer import DivergedError
+    from gpu_offload.remote_job.yolo.trainer import DivergedError
 
     spoil(monkeypatch, 9)
     with pytest.raises(DivergedError, match="lower the learning rate"):

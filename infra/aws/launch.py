@@ -6,11 +6,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from gpu_offload.infra.aws.security_group import Subnet
-from gpu_offload.infra.aws.tags import (
-    ATTEMPT_TAG,
-    RUN_TAG,
-    tags,
-)
+from gpu_offload.infra.aws.tags import ATTEMPT_TAG, RUN_TAG, tags
 
 Market = Literal["spot", "on-demand"]
 

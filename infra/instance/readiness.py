@@ -7,7 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from gpu_offload.infra.instance.stage import ADVICE, LIMITS_S, STAGES, Broken, Passed, Pending, Seen, Stage
+from gpu_offload.infra.instance.stage import (
+    ADVICE,
+    LIMITS_S,
+    STAGES,
+    Broken,
+    Passed,
+    Pending,
+    Seen,
+    Stage,
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from typing import Any
 from gpu_offload.remote_job import machine
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.result import Artifact, Timings, TrainingResult
-from gpu_offload.remote_job.trainer import SteadyTrainer
+from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
 ALIASES = {
     "metrics/precision(B)": "precision",

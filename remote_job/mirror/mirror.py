@@ -10,16 +10,20 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import ValidationError
 
-from gpu_offload.remote_job import regular_file
-from gpu_offload.remote_job.checkpoint import MANIFEST, CheckpointMismatchError, Checkpoints, position
+from gpu_offload.remote_job.files import regular_file
+from gpu_offload.remote_job.files.checkpoint import (
+    MANIFEST,
+    CheckpointMismatchError,
+    Checkpoints,
+    position,
+)
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest, TrainingResult
 from gpu_offload.remote_job.spec import TrainingSpec
+from gpu_offload.remote_job.store import Store
 
 INTERVAL = 15.0
 """Seconds between two uploads of heartbeat, progress and log."""
@@ -36,50 +40,6 @@ DOCUMENT_BYTES = 16 << 20
 
 LAST_WORDS = {"finished", "failed", "interrupted"}
 """States of a heartbeat after which nothing more comes."""
-
-
-class ObjectInfo(Protocol):
-    """What a store knows of an object."""
-
-    @property
-    def key(self) -> str: ...  # noqa: D102
-    @property
-    def size(self) -> int: ...  # noqa: D102
-    @property
-    def etag(self) -> str: ...  # noqa: D102
-    @property
-    def modified(self) -> datetime: ...  # noqa: D102
-
-
-class Store(Protocol):
-    """The part of `infra.object_store.ObjectStore` that a training uses."""
-
-    def read(self, key: str) -> tuple[bytes, str]:
-        """Return content and etag."""
-
-    def stat(self, key: str) -> ObjectInfo | None:
-        """Return what is known of an object, None where there is none."""
-
-    def put(self, key: str, body: bytes) -> str:
-        """Write, whatever was there."""
-
-    def create(self, key: str, body: bytes) -> str:
-        """Write once."""
-
-    def replace(self, key: str, body: bytes, etag: str) -> str:
-        """Write if the object still has this etag."""
-
-    def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
-        """Write a file."""
-
-    def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
-        """Read into a file, verified."""
-
-    def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield the objects whose key starts with `prefix`."""
-
-    def delete(self, key: str) -> None:
-        """Remove an object."""
 
 
 class SupersededError(Exception):

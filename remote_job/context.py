@@ -5,11 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gpu_offload.remote_job.checkpoint import Checkpoints
+from gpu_offload.remote_job.data import TrainingData
+from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.spec import TrainingSpec
-from gpu_offload.remote_job.training_data import TrainingData
 
 
 @dataclass(slots=True)

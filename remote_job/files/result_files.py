@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gpu_offload.remote_job import durable
+from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.result import Artifact, TrainingResult
 
 RESULT = "result.json"

@@ -9,11 +9,11 @@ import ultralytics
 from ultralytics.utils import DEFAULT_CFG_DICT
 from ultralytics.utils.torch_utils import unwrap_model
 
-from gpu_offload.remote_job import state as states
 from gpu_offload.remote_job.progress import finite
+from gpu_offload.remote_job.yolo import tensors as states
 
 if TYPE_CHECKING:
-    from gpu_offload.remote_job.trainer import SteadyTrainer
+    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
 
 def capture(trainer: "SteadyTrainer") -> dict[str, Any]:

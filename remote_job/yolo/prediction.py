@@ -1,6 +1,6 @@
 """See what a model sees: predictions drawn on pictures, side by side in one PNG.
 
-python -m gpu_offload.remote_job.prediction MODEL.pt OUT.png IMAGE...
+python -m gpu_offload.remote_job.yolo.prediction MODEL.pt OUT.png IMAGE...
 """
 
 import sys
@@ -20,7 +20,7 @@ def draw(model: Path, target: Path, images: list[Path], *, confidence: float = C
         images: Pictures to look at, in the order of the tiles.
         confidence: Objects below it are not drawn.
     """
-    from gpu_offload.remote_job.isolation import isolate
+    from gpu_offload.remote_job.yolo.isolation import isolate
 
     isolate(target.parent / ".ultralytics")
     from PIL import Image

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gpu_offload.remote_job.capacity import capacity
+from gpu_offload.remote_job.machine import cores
 
 AMP_UNSAFE = re.compile(r"\b(GTX 16[0-9]{2}|T[4568]00|T1000|T1200|T2000|K40m?)\b", re.IGNORECASE)
 """GPUs whose half precision yields NaN; the families that Ultralytics refuses by name too (`check_amp`, 8.4)."""
@@ -37,11 +37,6 @@ def variables(config: Path) -> dict[str, str]:
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY") or "PASSIVE",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(cores()),
     }
-
-
-def cores() -> int:
-    """Return how many processors this process may use (a container's or taskset's share, not the machine's)."""
-    return capacity().cores
 
 
 def isolate(config: Path) -> None:

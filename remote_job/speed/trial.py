@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from gpu_offload.remote_job import mixed_precision
+from gpu_offload.remote_job.speed import mixed_precision
 
 ROUNDS = 2
 PIXELS = 4 * 320 * 320

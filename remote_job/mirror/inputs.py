@@ -17,8 +17,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gpu_offload.remote_job import durable
-from gpu_offload.remote_job.checkpoint import MANIFEST, Checkpoints
+from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.files.checkpoint import MANIFEST, Checkpoints
 from gpu_offload.remote_job.result import CheckpointManifest
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 

@@ -9,11 +9,11 @@ import torch
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
-from gpu_offload.remote_job import allocator, kernel, mixed_precision, trial
-from gpu_offload.remote_job import speed as speeds
-from gpu_offload.remote_job.capacity import Capacity
-from gpu_offload.remote_job.fused_norm import fused
-from gpu_offload.remote_job.image_cache import ImageCache
+from gpu_offload.remote_job.speed import allocator, kernel, mixed_precision, trial
+from gpu_offload.remote_job.speed import plan as speeds
+from gpu_offload.remote_job.speed.capacity import Capacity
+from gpu_offload.remote_job.speed.fused_norm import fused
+from gpu_offload.remote_job.speed.image_cache import ImageCache
 
 FUSED_OPTIMIZERS = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 """Optimizers with a fused kernel on a CPU, as far as Ultralytics uses them."""

@@ -2,11 +2,9 @@
 
 import contextlib
 import itertools
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,15 +19,14 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.remote_job import best_model, snapshot
-from gpu_offload.remote_job import state as states
-from gpu_offload.remote_job.bench import Bench
-from gpu_offload.remote_job.capacity import Capacity
-from gpu_offload.remote_job.fast_trainer import FastTrainer
+from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.progress import finite
-from gpu_offload.remote_job.sampler import EpochSampler
-from gpu_offload.remote_job.spec import TrainingSpec
-from gpu_offload.remote_job.speed import SpeedPlan
+from gpu_offload.remote_job.speed.capacity import Capacity
+from gpu_offload.remote_job.speed.plan import SpeedPlan
+from gpu_offload.remote_job.speed.trainer import FastTrainer
+from gpu_offload.remote_job.yolo import best_model, trainer_state
+from gpu_offload.remote_job.yolo import tensors as states
+from gpu_offload.remote_job.yolo.sampler import EpochSampler
 
 TRAINERS = {
     Task.DETECT: DetectionTrainer,
@@ -74,7 +71,7 @@ def resumption(bench: Bench) -> Resumption | None:
     if checkpoint is None:
         return None
     state = states.load(checkpoint.last)
-    snapshot.check_position(state, checkpoint.position)
+    trainer_state.check_position(state, checkpoint.position)
     bench.seconds_before = checkpoint.manifest.seconds
     bench.progress.update(epochs_completed=checkpoint.manifest.epochs_completed)
     return Resumption(state, states.load(checkpoint.best) if checkpoint.best else None)
@@ -315,7 +312,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
 
     def _save(self, *, epochs_completed: int, batches_completed: int, best: memoryview | None) -> None:
         manifest = self.bench.checkpoints.save(
-            states.dumps(snapshot.capture(self, epochs_completed, batches_completed)),
+            states.dumps(trainer_state.capture(self, epochs_completed, batches_completed)),
             epochs_completed=epochs_completed,
             batches_completed=batches_completed,
             seconds=self.bench.seconds,
@@ -337,8 +334,8 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         restored = self.restored
         if restored is None:
             return
-        snapshot.load_weights(self, restored)
-        snapshot.load_course(self, restored)
+        trainer_state.load_weights(self, restored)
+        trainer_state.load_course(self, restored)
         self.clock.carried = restored["epoch_seconds"]
         self._resume_pending = not self.done
         LOGGER.info(
@@ -379,7 +376,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         LOGGER.warning(f"The loss is NaN; going back to the checkpoint ({self.nan_recovery_attempts}).")
         self._model_train()
         restored = states.load(checkpoint.last)
-        snapshot.load_weights(self, restored)
+        trainer_state.load_weights(self, restored)
         self.best_fitness = restored["best_fitness"]
         self.stopper.__dict__.update(restored["stopper"])
         self.scheduler.last_epoch = epoch - 1
@@ -423,40 +420,3 @@ def trainer_class(task: Task, *inner: type) -> type[SteadyTrainer]:
     """Return Ultralytics' trainer for a task, made steady and fast; `inner` are mixed in right before it."""
     base = TRAINERS[task]
     return type(f"Steady{base.__name__}", (SteadyTrainer, FastTrainer, *inner, base), {})
-
-
-def overrides(
-    spec: TrainingSpec,
-    *,
-    data: Path,
-    model: str,
-    weights: Path | None,
-    folder: Path,
-    batch: int | None = None,
-) -> dict[str, Any]:
-    """Return Ultralytics' settings for a spec; ours win over hyperparameters.
-
-    Args:
-        spec: The training.
-        data: data.yaml, or the tree for classification.
-        model: A model definition, or the name of weights that bring their own.
-        weights: A local file of starting weights.
-        folder: Where Ultralytics may write; emptied.
-        batch: In place of the spec's, where memory did not suffice for it before.
-    """
-    shutil.rmtree(folder, ignore_errors=True)
-    is_definition = model.endswith((".yaml", ".yml"))
-    return {
-        **spec.hyperparameters,
-        "task": spec.task.value,
-        "mode": "train",
-        "model": model if is_definition or weights is None else str(weights),
-        "pretrained": str(weights) if is_definition and weights else True,
-        "data": str(data),
-        "epochs": spec.epochs,
-        "batch": batch or spec.batch,
-        "imgsz": spec.image_size,
-        "seed": spec.seed,
-        "save_dir": str(folder),
-        "exist_ok": True,
-    }

@@ -10,15 +10,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from gpu_offload.remote_job import hyperparameters, isolation, log, machine, training_data, weights
-from gpu_offload.remote_job.bench import Bench
-from gpu_offload.remote_job.checkpoint import Checkpoints
+from gpu_offload.remote_job import data, log, machine, weights
+from gpu_offload.remote_job.context import Bench
+from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.interruption import Interruption
-from gpu_offload.remote_job.mirror import Store
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job.store import Store
 from gpu_offload.remote_job.train import spec_faults
+from gpu_offload.remote_job.yolo import hyperparameters, isolation
 
 BOOKKEEPING = 0.1
 """Seconds an epoch between its parts: tables, progress, garbage."""
@@ -61,12 +62,12 @@ def _calibrate(spec: TrainingSpec, progress: Progress, folder: Path, store: Stor
     begun = time.perf_counter()
     # The interpreter's start belongs to a training; what a long-lived caller did before does not.
     before = age if (age := process_age()) < YOUNG else 0.0
-    tree = training_data.tree(spec.dataset, store=store, output=folder)
-    data = training_data.prepare(tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=folder)
+    tree = data.tree(spec.dataset, store=store, output=folder)
+    prepared = data.prepare(tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=folder)
     start = weights.local(spec.weights, store=store, folder=folder / "work") if spec.weights else None
     isolation.isolate(folder / "work" / "config")
-    from gpu_offload.remote_job import yolo
-    from gpu_offload.remote_job.measurement import Measured
+    from gpu_offload.remote_job.calibration.measurement import Measured
+    from gpu_offload.remote_job.yolo import run
 
     if wrong := hyperparameters.value_faults(spec.hyperparameters):
         raise SpecError(wrong)
@@ -81,11 +82,11 @@ def _calibrate(spec: TrainingSpec, progress: Progress, folder: Path, store: Stor
             training_key=spec.training_key,
             epochs=spec.epochs,
         ),
-        data=data,
+        data=prepared,
         weights=start,
     )
     with isolation.offline():
-        trainer = yolo.build(bench, None, inner=(Measured,))
+        trainer = run.build(bench, None, inner=(Measured,))
         trainer.train()
     found = trainer.measurement
     device = str(trainer.device)

@@ -6,10 +6,10 @@ import torch
 import ultralytics
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
-from gpu_offload.remote_job import state as states
+from gpu_offload.remote_job.yolo import tensors as states
 
 if TYPE_CHECKING:
-    from gpu_offload.remote_job.trainer import SteadyTrainer
+    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
 
 def capture(trainer: "SteadyTrainer", epochs_completed: int, batches_completed: int) -> dict[str, Any]:

@@ -3,14 +3,16 @@
 import time
 from typing import TYPE_CHECKING
 
-from gpu_offload.remote_job import hyperparameters, isolation, speed, staging
-from gpu_offload.remote_job.bench import Bench
-from gpu_offload.remote_job.capacity import capacity
+from gpu_offload.remote_job.context import Bench
+from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError
+from gpu_offload.remote_job.speed import plan
+from gpu_offload.remote_job.speed.capacity import capacity
+from gpu_offload.remote_job.yolo import hyperparameters, isolation
 
 if TYPE_CHECKING:
-    from gpu_offload.remote_job.trainer import Resumption, SteadyTrainer
+    from gpu_offload.remote_job.yolo.trainer import Resumption, SteadyTrainer
 
 
 def run(bench: Bench) -> TrainingResult:
@@ -24,7 +26,7 @@ def run(bench: Bench) -> TrainingResult:
     begun = time.perf_counter()
     with bench.interruption.at_once():
         isolation.isolate(bench.work / "config")
-        from gpu_offload.remote_job import outcome, trainer
+        from gpu_offload.remote_job.yolo import metrics, trainer
 
         imported = time.perf_counter() - begun
         bench.progress.stage("import", imported)
@@ -37,19 +39,19 @@ def run(bench: Bench) -> TrainingResult:
         work.train()
         bench.progress.stage("scan", work.clock.scan)
         bench.progress.stage("final", work.clock.final_validation)
-        files = {"model.pt": work.best, **{path.name: path for path in outcome.extras(work.save_dir)}}
-        artifacts = staging.stage(files, bench.output / "result")
-        return outcome.result(
+        files = {"model.pt": work.best, **{path.name: path for path in metrics.extras(work.save_dir)}}
+        artifacts = result_files.stage(files, bench.output / "result")
+        return metrics.result(
             work, artifacts, imported=imported, total=bench.seconds_before + time.perf_counter() - begun
         )
 
 
 def build(bench: Bench, resumption: "Resumption | None", *, inner: tuple[type, ...] = ()) -> "SteadyTrainer":
     """Build the trainer for a spec; `inner` are mixed in right before Ultralytics' own."""
-    from gpu_offload.remote_job import trainer
+    from gpu_offload.remote_job.yolo import overrides, trainer
 
     spec = bench.spec
-    settings = trainer.overrides(
+    settings = overrides.overrides(
         spec,
         data=bench.data.argument,
         model=spec.model,
@@ -61,7 +63,7 @@ def build(bench: Bench, resumption: "Resumption | None", *, inner: tuple[type, .
     return trainer.trainer_class(spec.task, *inner)(
         bench,
         settings,
-        speed=speed.plan(here, spec.speed, begun=resumption.state["speed"] if resumption else None),
+        speed=plan.plan(here, spec.speed, begun=resumption.state["speed"] if resumption else None),
         capacity=here,
         resumption=resumption,
     )

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from gpu_offload.remote_job.allocator import HUGE_PAGES_SINCE
-from gpu_offload.remote_job.capacity import Capacity
+from gpu_offload.remote_job.speed.allocator import HUGE_PAGES_SINCE
+from gpu_offload.remote_job.speed.capacity import Capacity
 
 TRIAL_MIN_STEPS = 200
 """Optimizer iterations below which a trial costs more than a wrong guess."""

@@ -1,0 +1,1 @@
+"""Measures a few training steps for the estimate."""

@@ -1,0 +1,1 @@
+"""Trains with Ultralytics; the only package that imports it."""

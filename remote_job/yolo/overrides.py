@@ -1,0 +1,44 @@
+"""The arguments that a training passes to Ultralytics."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from gpu_offload.remote_job.spec import TrainingSpec
+
+
+def overrides(
+    spec: TrainingSpec,
+    *,
+    data: Path,
+    model: str,
+    weights: Path | None,
+    folder: Path,
+    batch: int | None = None,
+) -> dict[str, Any]:
+    """Return Ultralytics' settings for a spec; ours win over hyperparameters.
+
+    Args:
+        spec: The training.
+        data: data.yaml, or the tree for classification.
+        model: A model definition, or the name of weights that bring their own.
+        weights: A local file of starting weights.
+        folder: Where Ultralytics may write; emptied.
+        batch: In place of the spec's, where memory did not suffice for it before.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    is_definition = model.endswith((".yaml", ".yml"))
+    return {
+        **spec.hyperparameters,
+        "task": spec.task.value,
+        "mode": "train",
+        "model": model if is_definition or weights is None else str(weights),
+        "pretrained": str(weights) if is_definition and weights else True,
+        "data": str(data),
+        "epochs": spec.epochs,
+        "batch": batch or spec.batch,
+        "imgsz": spec.image_size,
+        "seed": spec.seed,
+        "save_dir": str(folder),
+        "exist_ok": True,
+    }
