@@ -51,7 +51,7 @@ lock: ## Lock the dependencies anew, with hashes
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/uv.txt
 
 schema: $(STAMP) ## Write the JSON schema of the configuration
-	$(BIN)/python -m gpu_offload.orchestrator.settings_schema > docs/offload.schema.json
+	$(BIN)/python -m gpu_offload.orchestrator.settings.json_schema > docs/offload.schema.json
 
 clean: ## Remove what was made here
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo *.egg-info build dist

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from gpu_offload.orchestrator.market_choice import Position, choose_market
+from gpu_offload.orchestrator.run.spot_policy import Position, choose_market
 
 Choice = Literal["spot", "on_demand", "none"]
 HOUR = 3600.0

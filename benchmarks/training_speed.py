@@ -32,8 +32,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-
 from gpu_offload.dataset import synthetic
 from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.snapshot import read_snapshot
@@ -44,6 +42,7 @@ from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 from gpu_offload.remote_job.speed import capacity
 
+ROOT = Path(__file__).resolve().parent.parent
 ARMS = ("plain", "plain, all threads", "ours")
 SUFFIX = {"detect": "", "segment": "-seg", "classify": "-cls"}
 

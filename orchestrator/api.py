@@ -19,17 +19,18 @@ from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator import registry
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.quantity import human_bytes
-from gpu_offload.orchestrator.settings import Settings, load_settings
-from gpu_offload.orchestrator.snapshots import snapshot_of
-from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.registry import download, publish
+from gpu_offload.orchestrator.registry.manifest import STABLE, IndexEntry
+from gpu_offload.orchestrator.registry.stores import store_of
+from gpu_offload.orchestrator.settings.load import Settings, load_settings
+from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
 if TYPE_CHECKING:
-    from gpu_offload.orchestrator.offers import Offer
-    from gpu_offload.orchestrator.plan import PlanReport
-    from gpu_offload.orchestrator.training import TrainReport
+    from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
+    from gpu_offload.orchestrator.offers.offer import Offer
+    from gpu_offload.orchestrator.plan.option import PlanReport
 
 __all__ = [
     "Checked",
@@ -49,13 +50,6 @@ __all__ = [
 ]
 
 Where = Literal["auto", "cpu", "ec2"]
-
-
-def store_of(settings: Settings) -> ObjectStore:
-    """Open the configured store."""
-    return open_store(
-        settings.store_url, endpoint_url=settings.store.endpoint_url, region=settings.store.region
-    )
 
 
 def snapshot(settings: Settings) -> Snapshot:
@@ -124,7 +118,7 @@ def plan(
     Raises:
         DatasetError, StoreError, PlanningError
     """
-    from gpu_offload.orchestrator.planning import Planning
+    from gpu_offload.orchestrator.plan.planner import Planning
 
     store = store_of(settings)
     console = console or Console()
@@ -135,7 +129,7 @@ def plan(
 
 
 def _offers(settings: Settings, console: Console) -> "tuple[Offer, ...] | None":
-    from gpu_offload.orchestrator.market import ec2_offers
+    from gpu_offload.orchestrator.offers.ec2 import ec2_offers
 
     return ec2_offers(settings.ec2, console)
 
@@ -162,9 +156,9 @@ def train(
     Raises:
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
-    from gpu_offload.orchestrator.planning import Planning
-    from gpu_offload.orchestrator.receipt import receipt_text
-    from gpu_offload.orchestrator.training import Training
+    from gpu_offload.orchestrator.lifecycle.train import Training
+    from gpu_offload.orchestrator.plan.planner import Planning
+    from gpu_offload.orchestrator.plan.receipt import receipt_text
 
     console = console or Console()
     store, workspace = store_of(settings), Workspace.beside(settings.root)
@@ -180,7 +174,7 @@ def train(
 class Listing:
     """The published versions, newest first, and which of them `stable` is."""
 
-    versions: tuple[registry.IndexEntry, ...]
+    versions: tuple[IndexEntry, ...]
     stable: str | None
 
     def json(self) -> dict[str, Any]:
@@ -209,8 +203,8 @@ _SHOWN = ("map50", "map50_95", "top1")
 def models(settings: Settings) -> Listing:
     """List the published versions. Raises StoreError, RegistryError."""
     store = store_of(settings)
-    alias = registry.alias_of(store, registry.STABLE)
-    return Listing(tuple(reversed(registry.versions(store))), alias.version if alias else None)
+    alias = publish.alias_of(store, STABLE)
+    return Listing(tuple(reversed(publish.versions(store))), alias.version if alias else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,16 +226,16 @@ class Pulled:
         return f"{self.path}: version {self.version} {how}"
 
 
-def pull(settings: Settings, destination: Path, *, version: str = registry.STABLE) -> Pulled:
+def pull(settings: Settings, destination: Path, *, version: str = STABLE) -> Pulled:
     """Download a model from the configured store. Raises StoreError, RegistryError."""
     return _pull(store_of(settings), destination, version)
 
 
-def pull_from(url: str, destination: Path, *, version: str = registry.STABLE) -> Pulled:
+def pull_from(url: str, destination: Path, *, version: str = STABLE) -> Pulled:
     """Download a model from any store, such as the public address of somebody's. Raises StoreError, RegistryError."""
     return _pull(open_store(url), destination, version)
 
 
 def _pull(store: ObjectStore, destination: Path, version: str) -> Pulled:
-    manifest, path, downloaded = registry.pull(store, version, destination)
+    manifest, path, downloaded = download.pull(store, version, destination)
     return Pulled(manifest.version, path, manifest.model.sha256, downloaded)

@@ -8,6 +8,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_offload.dataset.snapshot import Snapshot, read_snapshot
+from gpu_offload.dataset.split import SplitRule
+from gpu_offload.orchestrator.settings.load import Settings
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
@@ -64,3 +68,15 @@ class Workspace:
         path = self.root / name
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:
+    """Read and check the dataset that the settings name. Raises DatasetError with every fault."""
+    split = settings.dataset.split
+    return read_snapshot(
+        settings.dataset_path,
+        classes=settings.dataset.classes,
+        task=settings.dataset.task,
+        split=SplitRule(seed=split.seed, val=split.val, test=split.test),
+        cache=workspace.stat_cache,
+    )

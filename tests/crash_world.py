@@ -27,24 +27,26 @@ from gpu_offload.infra.store.errors import (
     StoreUnreachableError,
 )
 from gpu_offload.infra.store.protocol import ObjectInfo
-from gpu_offload.orchestrator import registry
-from gpu_offload.orchestrator.accounting import use_of
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.cost import spent
-from gpu_offload.orchestrator.drive import (
+from gpu_offload.orchestrator.cost.bill import spent
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.lifecycle.train import is_rented
+from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.manifest import STABLE, model_key
+from gpu_offload.orchestrator.run.accounting import use_of
+from gpu_offload.orchestrator.run.backend import (
     CloudUnreachableError,
-    Drive,
     InterruptedRunError,
     RefusedError,
 )
-from gpu_offload.orchestrator.driver import Driver
-from gpu_offload.orchestrator.ending_signals import EndingSignal
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.next_step import InstanceSeen
-from gpu_offload.orchestrator.offers import Offer, cpu_offer
-from gpu_offload.orchestrator.run import Candidate, HostRecord, RunRecord, StopRequest
-from gpu_offload.orchestrator.training import is_rented
+from gpu_offload.orchestrator.run.controller import Drive
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.lease import Driver
+from gpu_offload.orchestrator.run.next_step import InstanceSeen
+from gpu_offload.orchestrator.run.record import HostRecord, RunRecord, StopRequest
+from gpu_offload.orchestrator.run.signals import EndingSignal
 from gpu_offload.remote_job.result import (
     Artifact,
     CheckpointManifest,
@@ -58,7 +60,7 @@ T0 = 1_800_000_000.0
 KEY = "k" * 64
 RUN = KEY[:12] + "-1"
 VERSION = KEY[:16]
-MANIFEST_KEY = registry.model_key(VERSION, "manifest.json")
+MANIFEST_KEY = model_key(VERSION, "manifest.json")
 
 BOOT_S = 5.0
 SHUTDOWN_S = 8.0
@@ -1006,9 +1008,9 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         broken.append("cost: nobody settled the run")
 
     status = status or (look.outcome.status if look.outcome else None)
-    manifest = registry.manifest_of(store, VERSION)
-    times = store.written[registry.model_key(VERSION, "manifest.json")]
-    listed = [e.version for e in registry.versions(store)]
+    manifest = publish.manifest_of(store, VERSION)
+    times = store.written[model_key(VERSION, "manifest.json")]
+    listed = [e.version for e in publish.versions(store)]
     if status == "published":
         if times != 1 or listed != [VERSION]:
             broken.append(f"publish: the manifest was written {times} times, and the index lists {listed}")
@@ -1016,13 +1018,13 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
             broken.append("publish: what was published was never verified")
         if world.rented_while_publishing and not world.stalls:
             broken.append("cost: an instance was kept while the model was published")
-        alias = registry.alias_of(store, registry.STABLE)
+        alias = publish.alias_of(store, STABLE)
         if alias is None or alias.version != VERSION:
             broken.append("publish: stable does not mean the version")
     elif times:
         broken.append("publish: a run that was not to publish did")
     if manifest is not None:
-        body = store.objects.get(registry.model_key(VERSION), (b"", "", 0))[0]
+        body = store.objects.get(model_key(VERSION), (b"", "", 0))[0]
         if _sha(body) != manifest.model.sha256:
             broken.append("publish: the published model is not the one its manifest names")
         if not any(_sha(model_of(n)) == manifest.model.sha256 for n in range(1, 20)):

@@ -13,12 +13,13 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.image import find_image
 from gpu_offload.infra.aws.launch import LaunchRequest
+from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.instance.user_data import user_data
 from gpu_offload.infra.ssh.key import ClientKey, HostKey
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.offers import GPUS, Offer
-from gpu_offload.orchestrator.run import Candidate, RunRecord
-from gpu_offload.orchestrator.stray import store_mark
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import GPUS, Offer
+from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 STORE = "s3://gpu-offload/project"

@@ -7,13 +7,13 @@ import pytest
 from test_run_on_ec2 import attempt_of, gpu_offer, run_of
 
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator import accounting
-from gpu_offload.orchestrator.accounting import Accounting, read_bill, store_prices, use_of
-from gpu_offload.orchestrator.cost import FOLDER, R2, S3
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.next_step import AttemptSeen, Seen
-from gpu_offload.orchestrator.run import AttemptEnd, HostRecord
-from gpu_offload.orchestrator.settings import StoreSettings
+from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3
+from gpu_offload.orchestrator.run import accounting
+from gpu_offload.orchestrator.run.accounting import Accounting, read_bill, store_prices, use_of
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.next_step import AttemptSeen, Seen
+from gpu_offload.orchestrator.run.record import AttemptEnd, HostRecord
+from gpu_offload.orchestrator.settings.load import StoreSettings
 
 T0 = 1_700_000_000.0
 

@@ -16,11 +16,12 @@ import pytest
 from gpu_offload.infra.account.site import ACCOUNT
 from gpu_offload.infra.account.stack import Stacks
 from gpu_offload.infra.aws.errors import InvalidRequestError
-from gpu_offload.orchestrator.bootstrap import Bootstrap, bucket_name, deploy, site_of
+from gpu_offload.infra.github.repository import from_remote, numbers_of, repository_of
+from gpu_offload.orchestrator.account.bootstrap import Bootstrap, deploy
+from gpu_offload.orchestrator.account.site_settings import bucket_name, site_of
 from gpu_offload.orchestrator.cli import main
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.github_repository import from_remote, numbers_of, repository_of
-from gpu_offload.orchestrator.settings import load_settings
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.settings.load import load_settings
 
 pytestmark = pytest.mark.filterwarnings("ignore:Tried to parse:UserWarning")
 """moto's word for what its CloudFormation drops."""

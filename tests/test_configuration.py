@@ -9,15 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.configuration import (
+from gpu_offload.orchestrator.settings.discovery import Candidate, find_candidates
+from gpu_offload.orchestrator.settings.load import (
+    DatasetSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+)
+from gpu_offload.orchestrator.settings.overrides import SETTINGS
+from gpu_offload.orchestrator.settings.scaffold import (
     configuration_for,
     render_configuration,
     write_configuration,
 )
-from gpu_offload.orchestrator.dataset_search import Candidate, find_candidates
-from gpu_offload.orchestrator.settings import DatasetSettings, Settings, SettingsError, load_settings
-from gpu_offload.orchestrator.settings_overrides import SETTINGS
-from gpu_offload.orchestrator.settings_sections import Sections
+from gpu_offload.orchestrator.settings.sections import Sections
 
 KEYBOARDS = Path(__file__).parent.parent.parent / "shared" / "datasets" / "keyboards" / "raw_dataset"
 

@@ -5,7 +5,7 @@ import io
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.console import Console, TimeLeft, plain
+from gpu_offload.orchestrator.output.console import Console, TimeLeft, plain
 from gpu_offload.remote_job.result import ProgressEvent
 
 

@@ -6,21 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.cost import (
-    R2,
-    S3,
-    AttemptUse,
-    PriceStep,
-    StoreUse,
-    attempt_lines,
-    bill,
-    cpu_line,
-    expected_cost,
-    spent,
-    store_lines,
-)
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.offers import GPUS, Offer, cpu_offer
+from gpu_offload.orchestrator.cost.bill import attempt_lines, bill, cpu_line, spent, store_lines
+from gpu_offload.orchestrator.cost.prices import R2, S3, expected_cost
+from gpu_offload.orchestrator.cost.usage import AttemptUse, PriceStep, StoreUse
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import GPUS, Offer, cpu_offer
 
 T0 = 1_795_000_000.0
 

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gpu_offload.orchestrator import next_step as decision
-from gpu_offload.orchestrator.drive import InstanceLeftError
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.next_step import CloseAttempt, Finish, Publish, Wait
-from gpu_offload.orchestrator.run import StopRequest
+from gpu_offload.orchestrator.run import next_step as decision
+from gpu_offload.orchestrator.run import step
+from gpu_offload.orchestrator.run.backend import InstanceLeftError
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import StopRequest
+from gpu_offload.orchestrator.run.step import CloseAttempt, Finish, Publish, Wait
 
 KILLS = [Fault("die-before"), Fault("die-after")]
 FAULTS = [
@@ -258,12 +259,12 @@ def _never(*_args, **_more):
 
 
 def _publish_at_once(seen):
-    return decision.Collect() if seen.collected is None else Publish()
+    return step.Collect() if seen.collected is None else Publish()
 
 
 def _publish_unverified(seen):
     live = seen.live
-    return decision.Terminate(tuple(i.id for i in live), "") if live else Publish()
+    return step.Terminate(tuple(i.id for i in live), "") if live else Publish()
 
 
 def _finish_at_once(seen, finish, reason, message):
@@ -301,7 +302,7 @@ def _first_candidate(run, seen):
 
 def _forgets_checkpointed_result(run, seen):
     step = NEXT_STEP(run, seen)
-    return Finish("failed", "") if isinstance(step, decision.Collect) else step
+    return Finish("failed", "") if isinstance(step, step.Collect) else step
 
 
 def _moves_at_once(_run, _seen, current):
@@ -310,7 +311,7 @@ def _moves_at_once(_run, _seen, current):
 
 def _waits_for_ever(run, seen):
     step = NEXT_STEP(run, seen)
-    return Wait(60.0, "") if isinstance(step, decision.OpenAttempt) and seen.attempts else step
+    return Wait(60.0, "") if isinstance(step, step.OpenAttempt) and seen.attempts else step
 
 
 ENDING, NEXT_STEP = decision._ending, decision.next_step
@@ -358,9 +359,9 @@ def test_the_sweep_finds_a_decision_that(name, monkeypatch):
     trace = play(scene, status)
     assert not trace[1] or scene.lag > 1000, trace[1]
     if attribute == "next_step":
-        monkeypatch.setattr("gpu_offload.orchestrator.drive.next_step", mutant)
+        monkeypatch.setattr("gpu_offload.orchestrator.run.controller.next_step", mutant)
     elif attribute == "_judge":
-        monkeypatch.setattr("gpu_offload.orchestrator.drive.Drive._judge", mutant)
+        monkeypatch.setattr("gpu_offload.orchestrator.run.controller.Drive._judge", mutant)
     else:
         monkeypatch.setattr(decision, attribute, mutant)
     caught = play(scene, status)[1]

@@ -13,10 +13,10 @@ from leak_case import STORE, offload, start, train_project
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.endpoint import Verdict
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator import registry
-from gpu_offload.orchestrator.accounting import COST
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.run import run_key
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.run.accounting import COST
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import run_key
 
 
 class Killing(SimulatedCloud):
@@ -68,7 +68,7 @@ def test_a_killed_command_is_carried_on_by_the_next(cloud, tmp_path, operation, 
     report = json.loads(offload(tmp_path, "train", "--on", "ec2", "--json"))
     assert report["status"] in {"trained", "already_trained"}
     store = open_store(STORE)
-    assert [e.version for e in registry.versions(store)] == [report["version"]]
+    assert [e.version for e in publish.versions(store)] == [report["version"]]
     if report["status"] == "already_trained":
         # It was published before the kill: nobody needs this run any more but to close it.
         offload(tmp_path, "tend")

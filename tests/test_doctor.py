@@ -16,9 +16,9 @@ from gpu_offload.infra.aws.dry_run import skew
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.probe import probe_store
-from gpu_offload.orchestrator.doctor import examine
-from gpu_offload.orchestrator.examination import Check, Examination
-from gpu_offload.orchestrator.settings import load_settings
+from gpu_offload.orchestrator.account.checklist import Check, Examination
+from gpu_offload.orchestrator.account.doctor import examine
+from gpu_offload.orchestrator.settings.load import load_settings
 
 REPOSITORY = "octo-org/octo-repo"
 OFFLINE = {

@@ -10,12 +10,13 @@ from leak_case import STORE, offload, train_project
 
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator import drill_account
 from gpu_offload.orchestrator.api import load_settings
-from gpu_offload.orchestrator.drill import DrillReport, Survived, drill
-from gpu_offload.orchestrator.drill_faults import FAULTS
-from gpu_offload.orchestrator.drill_stage import DrillError, Pace
-from gpu_offload.orchestrator.journal import Journal
+from gpu_offload.orchestrator.drill import real_account
+from gpu_offload.orchestrator.drill.command import DrillError
+from gpu_offload.orchestrator.drill.faults import FAULTS
+from gpu_offload.orchestrator.drill.project import Pace
+from gpu_offload.orchestrator.drill.suite import DrillReport, Survived, drill
+from gpu_offload.orchestrator.run.journal import Journal
 
 PROMISED = {
     "cancel-while-launching",
@@ -90,7 +91,7 @@ def test_a_drill_on_an_account_needs_a_limit_and_a_store_of_its_own(tmp_path):
     )
     offload(tmp_path, "drill", "--max-cost-usd", "1", code=2)
     offload(tmp_path, "drill", "--on-my-account", "--max-cost-usd", "1", "--store", STORE, code=2)
-    assert drill_account.smallest(("g6e.xlarge", "g4dn.xlarge", "p9.huge")) == "g4dn.xlarge"
+    assert real_account.smallest(("g6e.xlarge", "g4dn.xlarge", "p9.huge")) == "g4dn.xlarge"
 
 
 @pytest.fixture
@@ -106,9 +107,9 @@ def cloud(monkeypatch):
 def test_a_drill_on_an_account_rents_within_its_limit_and_leaves_nothing(cloud, tmp_path, monkeypatch):
     """The account is a simulated one here; the drill knows no more of it than EC2 tells."""
     train_project(tmp_path)
-    monkeypatch.setattr(drill_account, "PACE", Pace(epochs=2, seconds=0.2))
+    monkeypatch.setattr(real_account, "PACE", Pace(epochs=2, seconds=0.2))
     settings = load_settings(tmp_path, environment={})
-    report = drill_account.drill_on_account(settings, "s3://drill", 0.4, wanted=["cancel-while-starting"])
+    report = real_account.drill_on_account(settings, "s3://drill", 0.4, wanted=["cancel-while-starting"])
     assert report.green, report.text()
     assert report.faults[0].outcome == "all terminated; the same command carried on and published"
     assert not cloud.leftovers()

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.driver import LEASE_S, Driver
-from gpu_offload.orchestrator.run import DriverLease, run_key
+from gpu_offload.orchestrator.run.lease import LEASE_S, Driver
+from gpu_offload.orchestrator.run.record import DriverLease, run_key
 
 RUN = "abc-1"
 

@@ -10,25 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.estimate import (
+from gpu_offload.orchestrator.estimate.architecture import facts
+from gpu_offload.orchestrator.estimate.correction import (
     HistoryKey,
     Interval,
-    Overheads,
     Ratio,
     Workload,
     correct,
     correct_running,
-    estimate_cpu,
-    estimate_cpu_prior,
-    estimate_gpu_prior,
-    gpu_seconds_per_image,
     matching,
     remaining_note,
     workload,
 )
-from gpu_offload.orchestrator.model_facts import facts
-from gpu_offload.orchestrator.offers import GPUS, Gpu
-from gpu_offload.orchestrator.posterior import predict, student_t_quantile
+from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
+from gpu_offload.orchestrator.estimate.gpu import Overheads, estimate_gpu_prior, gpu_seconds_per_image
+from gpu_offload.orchestrator.estimate.posterior import predict, student_t_quantile
+from gpu_offload.orchestrator.offers.offer import GPUS, Gpu
 from gpu_offload.remote_job.result import Calibration
 
 ANCHORS = Path(__file__).parents[2] / "shared" / "estimator" / "gpu_anchors.csv"

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.action import main
-from gpu_offload.orchestrator.action_inputs import COMMANDS, Inputs, InputsError
-from gpu_offload.orchestrator.github import SUMMARY_LIMIT, Event, Runner, command
-from gpu_offload.orchestrator.github_console import MOST_ANNOTATIONS, GitHubConsole
+from gpu_offload.orchestrator.github.action import main
+from gpu_offload.orchestrator.github.console import MOST_ANNOTATIONS, GitHubConsole
+from gpu_offload.orchestrator.github.event import Event
+from gpu_offload.orchestrator.github.inputs import COMMANDS, Inputs, InputsError
+from gpu_offload.orchestrator.github.runner import SUMMARY_LIMIT, Runner, command
 
 
 def obeyed(log):

@@ -33,6 +33,7 @@ from gpu_offload.infra.instance.software import (
     SetUpError,
     Software,
     look,
+    own_software,
     read_instance,
     set_up,
 )
@@ -40,7 +41,6 @@ from gpu_offload.infra.instance.wheel import Wheel, pack_wheel
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.host import CommandFailedError, HostUnreachableError
 from gpu_offload.infra.ssh.local_host import LocalHost
-from gpu_offload.orchestrator.own_software import own_software
 
 TRAINING = """
 import json, os, pathlib, signal, socket, sys, time

@@ -10,12 +10,13 @@ import pytest
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.offers import Offer
-from gpu_offload.orchestrator.run import Candidate, RunRecord
-from gpu_offload.orchestrator.training import Training
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.lifecycle.train import Training
+from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 KEY = "a" * 64

@@ -14,7 +14,6 @@ from test_registry import manifest_for
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.github.release import GitHubRelease
-from gpu_offload.infra.kept_folder import KeptFolder, unfinished_key, unpack
 from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     StoreDeniedError,
@@ -22,10 +21,13 @@ from gpu_offload.infra.store.errors import (
     StoreUnreachableError,
 )
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator import registry
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.keeping import TAG, keep, kept_at, pack_for_keeping
-from gpu_offload.orchestrator.settings import DatasetSettings, Settings, StoreSettings
+from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key, unpack
+from gpu_offload.orchestrator.github.release import keep, pack_for_keeping
+from gpu_offload.orchestrator.github.store import TAG, kept_at
+from gpu_offload.orchestrator.registry import download, publish
+from gpu_offload.orchestrator.registry.manifest import model_key
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.settings.load import DatasetSettings, Settings, StoreSettings
 from gpu_offload.remote_job.spec import EXIT_RESUMABLE
 
 
@@ -56,7 +58,7 @@ class Runner:
 
     def publish(self, model, version, at=100.0):
         manifest = manifest_for(model, version, created_at=at)
-        return registry.publish(self.store, manifest, model, note=lambda _: None)
+        return publish.publish(self.store, manifest, model, note=lambda _: None)
 
     def pack(self, version):
         return pack_for_keeping(self.store, version * 4, self.folder / "packed")
@@ -74,12 +76,12 @@ def test_what_one_runner_published_the_next_one_finds_and_anybody_can_download(g
     assert first.pack(A).version == A
     assert first.keep().version == A
     second = Runner(github, tmp_path / "2")
-    assert registry.manifest_of(second.store, A).metrics == {"map50": 0.5}
-    assert [v.version for v in registry.versions(second.store)] == [A]
+    assert publish.manifest_of(second.store, A).metrics == {"map50": 0.5}
+    assert [v.version for v in publish.versions(second.store)] == [A]
     assert second.pack(A).is_empty
     assert not (tmp_path / "2/store/models" / A / "model.pt").exists()
-    assert second.store.public_url(registry.model_key(A)) == f"{github.address}/models-{A}-model.pt"
-    _, path, _ = registry.pull(open_store(github.address), "stable", tmp_path / "pulled.pt")
+    assert second.store.public_url(model_key(A)) == f"{github.address}/models-{A}-model.pt"
+    _, path, _ = download.pull(open_store(github.address), "stable", tmp_path / "pulled.pt")
     assert path.read_bytes() == model.read_bytes()
 
 
@@ -89,13 +91,13 @@ def test_going_back_to_an_older_version_moves_stable_and_uploads_no_model_again(
         runner.publish(model, version, at)
         runner.pack(version)
         runner.keep()
-    assert registry.alias_of(open_store(github.address), "stable").version == B
+    assert publish.alias_of(open_store(github.address), "stable").version == B
     third = Runner(github, tmp_path / "3")
-    registry.complete(third.store, registry.manifest_of(third.store, A), again=True)
+    publish.complete(third.store, publish.manifest_of(third.store, A), again=True)
     assert third.pack(A).moved
     assert not list((tmp_path / "3/packed").glob("*model.pt"))
     third.keep()
-    assert registry.alias_of(open_store(github.address), "stable").version == A
+    assert publish.alias_of(open_store(github.address), "stable").version == A
 
 
 def test_two_jobs_at_once_lose_neither_version(github, tmp_path, model):
@@ -105,8 +107,8 @@ def test_two_jobs_at_once_lose_neither_version(github, tmp_path, model):
         runner.pack(version)
     for runner in reversed(runners):
         runner.keep()
-    assert [v.version for v in registry.versions(open_store(github.address))] == [A, B]
-    assert registry.alias_of(open_store(github.address), "stable").version == B
+    assert [v.version for v in publish.versions(open_store(github.address))] == [A, B]
+    assert publish.alias_of(open_store(github.address), "stable").version == B
 
 
 BREAKS = [("GET", "tags"), ("POST", "releases"), ("POST", "uploads"), ("GET", "assets"), ("PATCH", "assets")]
@@ -139,7 +141,7 @@ def test_a_replacement_that_broke_off_after_its_deletion_is_finished(github, tmp
                 runner.keep()
             assert "index.json" not in github.files()
         runner.keep()
-    assert [v.version for v in registry.versions(open_store(github.address))] == [A, B]
+    assert [v.version for v in publish.versions(open_store(github.address))] == [A, B]
 
 
 def test_an_unfinished_run_goes_on_on_the_next_runner_and_is_forgotten_when_it_is_published(
@@ -152,7 +154,7 @@ def test_an_unfinished_run_goes_on_on_the_next_runner_and_is_forgotten_when_it_i
     packed = first.folder / "packed"
     packed.mkdir()
     # As `pack_for_keeping` does with a run that the journal knows.
-    from gpu_offload.infra.kept_folder import pack
+    from gpu_offload.orchestrator.github.cached_store import pack
 
     pack(first.store, f"runs/{A[:12]}-", packed / f"unfinished-{A[:12]}.tar")
     assert first.keep() is None
@@ -188,7 +190,7 @@ def test_a_step_that_is_cancelled_says_so_and_the_next_runner_carries_on(github,
         "GPU_OFFLOAD_INPUT_CALIBRATE": "false",
         "GPU_OFFLOAD_INPUT_COMMAND": "train",
     }
-    command = [sys.executable, "-P", "-m", "gpu_offload.orchestrator.action"]
+    command = [sys.executable, "-P", "-m", "gpu_offload.orchestrator.github.action"]
     told = []
     with subprocess.Popen(command, cwd=folder, env=runner, stdout=subprocess.PIPE, text=True) as step:
         for line in step.stdout:
@@ -215,7 +217,7 @@ def test_a_release_that_does_not_answer_is_no_release_without_models(tmp_path):
     with GitHub() as gone:
         runner = Runner(gone, tmp_path)
     with pytest.raises(StoreUnreachableError):
-        registry.manifest_of(runner.store, A)
+        publish.manifest_of(runner.store, A)
 
 
 def test_a_model_that_is_not_what_its_manifest_promises_is_not_kept(github, tmp_path, model):

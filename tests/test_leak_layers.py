@@ -18,15 +18,15 @@ from leak_case import STORE, launch, offload, run_of, start, train_project, wait
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.reaper import Reaper, lives
-from gpu_offload.orchestrator.run import Outcome
-from gpu_offload.orchestrator.stray import store_mark
+from gpu_offload.orchestrator.cleanup.reaper import Reaper, lives
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import Outcome
 
 ROLE = "arn:aws:iam::123456789012:role/gpu-offload-scheduler"
 

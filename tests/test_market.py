@@ -12,9 +12,9 @@ from gpu_offload.infra.aws.price_list import OnDemandPrices
 from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotPrice
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.market import Region, ec2_offers, offers_of
-from gpu_offload.orchestrator.settings import Ec2Settings
+from gpu_offload.orchestrator.offers.ec2 import Region, ec2_offers, offers_of
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.settings.load import Ec2Settings
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 T4 = InstanceType("g4dn.xlarge", 4, 16384, "T4", 1, 16384, ("x86_64",), spot=True)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.market_choice import Position, choose_market
+from gpu_offload.orchestrator.run.spot_policy import Position, choose_market
 
 HOUR, TICK = 3600.0, 600.0
 

@@ -7,35 +7,32 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.next_step import (
-    AttemptSeen,
-    CleanUp,
-    CloseAttempt,
-    Collect,
-    Done,
-    Finish,
-    InstanceSeen,
-    Launch,
-    OpenAttempt,
-    Publish,
-    RecordHost,
-    Seen,
-    Terminate,
-    Train,
-    Wait,
-    next_step,
-)
-from gpu_offload.orchestrator.offers import Offer, cpu_offer
-from gpu_offload.orchestrator.run import (
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
+from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.run.next_step import AttemptSeen, InstanceSeen, Seen, next_step
+from gpu_offload.orchestrator.run.record import (
     AttemptEnd,
     AttemptRecord,
-    Candidate,
     Collected,
     HostRecord,
     Outcome,
     RunRecord,
     StopRequest,
+)
+from gpu_offload.orchestrator.run.step import (
+    CleanUp,
+    CloseAttempt,
+    Collect,
+    Done,
+    Finish,
+    Launch,
+    OpenAttempt,
+    Publish,
+    RecordHost,
+    Terminate,
+    Train,
+    Wait,
 )
 from gpu_offload.remote_job.result import Artifact, Heartbeat, Timings, TrainingResult
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec

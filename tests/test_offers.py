@@ -2,7 +2,7 @@
 
 from pydantic import TypeAdapter
 
-from gpu_offload.orchestrator.offers import GPUS, TABLE, Offer, cpu_offer, in_region
+from gpu_offload.orchestrator.offers.offer import GPUS, TABLE, Offer, cpu_offer, in_region
 
 
 def spot(kind="g4dn.xlarge", zone="us-east-2a", usd=0.2, market="spot"):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.offers import GPUS, Offer, cpu_offer
-from gpu_offload.orchestrator.plan import CI_LIMIT_S, Limits, PlanReport, decide, forced, judge
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import GPUS, Offer, cpu_offer
+from gpu_offload.orchestrator.plan.decision import CI_LIMIT_S, decide, forced, judge
+from gpu_offload.orchestrator.plan.option import Limits, PlanReport
 
 HOUR = 3600.0
 

@@ -19,16 +19,17 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 from leak_case import OTHER_STORE, STORE, launch, offload, run_of, start, train_project, wait_until
 
 from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.reaper import Reaper, lives
-from gpu_offload.orchestrator.run import Outcome
-from gpu_offload.orchestrator.settings import DatasetSettings, Ec2Settings, Settings, StoreSettings
-from gpu_offload.orchestrator.stray import Possession, RunLife, doomed, store_mark
-from gpu_offload.orchestrator.tending import Tend
+from gpu_offload.orchestrator.cleanup.orphans import Possession, RunLife, doomed
+from gpu_offload.orchestrator.cleanup.reaper import Reaper, lives
+from gpu_offload.orchestrator.cleanup.tend import Tend
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import Outcome
+from gpu_offload.orchestrator.settings.load import DatasetSettings, Ec2Settings, Settings, StoreSettings
 
 NOW = 1_000_000.0
 OURS = "0123456789abcdef"
@@ -267,7 +268,7 @@ def test_two_sweeps_at_once_do_no_harm(cloud, tmp_path):
 
 
 def test_an_instance_that_does_not_end_is_red_and_said_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpu_offload.orchestrator.reaper.TERMINATION_S", 60.0)
+    monkeypatch.setattr("gpu_offload.orchestrator.cleanup.reaper.TERMINATION_S", 60.0)
     with SimulatedCloud(Behaviour(lag_seconds=0.0, shutdown_seconds=3600.0)) as cloud:
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.offers import TABLE, cpu_offer
-from gpu_offload.orchestrator.plan import Limits, PlanReport, decide, judge
-from gpu_offload.orchestrator.quantity import human_bytes, human_duration, human_money
-from gpu_offload.orchestrator.receipt import escape_markdown, receipt_markdown, receipt_text
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import TABLE, cpu_offer
+from gpu_offload.orchestrator.output.markdown import escape_markdown
+from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.plan.decision import decide, judge
+from gpu_offload.orchestrator.plan.option import Limits, PlanReport
+from gpu_offload.orchestrator.plan.receipt import receipt_markdown, receipt_text
 
 
 def report(**changes):

@@ -9,14 +9,16 @@ from crash_world import Scenario, result_of, run_record
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator import registry
-from gpu_offload.orchestrator.interval import Interval
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.registry import download, publish
+from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimate, RegistryError, model_key
+from gpu_offload.orchestrator.run import collect
 from gpu_offload.remote_job.result import Artifact
 
 
 def manifest_for(model, version="aaaa", created_at=100.0, run="aaaa-1"):
     body = model.read_bytes()
-    return registry.Manifest(
+    return Manifest(
         version=version,
         training_key=version * 16,
         fingerprint="f" * 64,
@@ -28,7 +30,7 @@ def manifest_for(model, version="aaaa", created_at=100.0, run="aaaa-1"):
         epochs=3,
         epochs_completed=3,
         metrics={"map50": 0.5},
-        seconds=registry.ManifestEstimate(estimated=Interval(1, 2, 3), actual=2.5),
+        seconds=ManifestEstimate(estimated=Interval(1, 2, 3), actual=2.5),
         where="cpu",
         cost_usd=0.0,
     )
@@ -47,8 +49,8 @@ def store(tmp_path):
     return open_store(f"file:{tmp_path / 'store'}")
 
 
-def publish(store, manifest, model):
-    return registry.publish(store, manifest, model, note=lambda _text: None)
+def publish_now(store, manifest, model):
+    return publish.publish(store, manifest, model, note=lambda _text: None)
 
 
 class DyingStore:
@@ -81,104 +83,104 @@ def test_a_publish_killed_at_any_write_shows_no_incomplete_version_and_can_be_re
 ):
     manifest = manifest_for(model)
     with pytest.raises(KeyboardInterrupt):
-        publish(DyingStore(store, effects, after=after), manifest, model)
-    for entry in registry.versions(store):
-        found = registry.manifest_of(store, entry.version)
-        body, _ = store.read(registry.model_key(entry.version))
+        publish_now(DyingStore(store, effects, after=after), manifest, model)
+    for entry in publish.versions(store):
+        found = publish.manifest_of(store, entry.version)
+        body, _ = store.read(model_key(entry.version))
         assert hashlib.sha256(body).hexdigest() == found.model.sha256
-    alias = registry.alias_of(store, "stable")
-    assert alias is None or registry.manifest_of(store, alias.version) is not None
+    alias = publish.alias_of(store, "stable")
+    assert alias is None or publish.manifest_of(store, alias.version) is not None
 
-    publish(store, manifest, model)
+    publish_now(store, manifest, model)
 
-    assert [e.version for e in registry.versions(store)] == ["aaaa"]
-    assert registry.alias_of(store, "stable").version == "aaaa"
+    assert [e.version for e in publish.versions(store)] == ["aaaa"]
+    assert publish.alias_of(store, "stable").version == "aaaa"
 
 
 def test_the_second_publisher_gets_what_the_first_published(store, model, tmp_path):
-    first = publish(store, manifest_for(model), model)
+    first = publish_now(store, manifest_for(model), model)
     other = tmp_path / "other.pt"
     other.write_bytes(b"different weights")
-    second = publish(store, manifest_for(other, run="aaaa-2"), other)
+    second = publish_now(store, manifest_for(other, run="aaaa-2"), other)
     assert second == first
-    assert store.read(registry.model_key("aaaa"))[0] == model.read_bytes()
+    assert store.read(model_key("aaaa"))[0] == model.read_bytes()
 
 
 def test_a_model_without_a_manifest_is_replaced_because_nobody_sees_it(store, model):
-    store.put(registry.model_key("aaaa"), b"left by a publish whose result got lost")
+    store.put(model_key("aaaa"), b"left by a publish whose result got lost")
     notes = []
-    registry.publish(store, manifest_for(model), model, note=notes.append)
-    assert store.read(registry.model_key("aaaa"))[0] == model.read_bytes()
+    publish.publish(store, manifest_for(model), model, note=notes.append)
+    assert store.read(model_key("aaaa"))[0] == model.read_bytes()
     assert "replacing models/aaaa/model.pt" in notes[0]
 
 
 def test_stable_moves_to_the_newest_publish_and_not_back_by_an_old_one_that_is_completed_late(store, model):
     old, new = manifest_for(model, "aaaa", 100.0), manifest_for(model, "bbbb", 200.0)
-    publish(store, old, model)
-    publish(store, new, model)
-    assert registry.complete(store, old) is False
-    assert registry.alias_of(store, "stable").version == "bbbb"
+    publish_now(store, old, model)
+    publish_now(store, new, model)
+    assert publish.complete(store, old) is False
+    assert publish.alias_of(store, "stable").version == "bbbb"
 
 
 def test_stable_moves_back_when_an_old_version_is_wanted_again(store, model):
     old, new = manifest_for(model, "aaaa", 100.0), manifest_for(model, "bbbb", 200.0)
-    publish(store, old, model)
-    publish(store, new, model)
-    assert registry.complete(store, old, again=True) is True
-    assert registry.alias_of(store, "stable").version == "aaaa"
+    publish_now(store, old, model)
+    publish_now(store, new, model)
+    assert publish.complete(store, old, again=True) is True
+    assert publish.alias_of(store, "stable").version == "aaaa"
 
 
 def test_a_version_is_found_by_alias_name_or_unambiguous_beginning(store, model):
-    publish(store, manifest_for(model, "abcd1234"), model)
-    publish(store, manifest_for(model, "abff5678"), model)
-    assert registry.resolve(store, "stable").version == "abff5678"
-    assert registry.resolve(store, "abcd").version == "abcd1234"
-    with pytest.raises(registry.RegistryError, match="ambiguous: abcd1234, abff5678"):
-        registry.resolve(store, "ab")
-    with pytest.raises(registry.RegistryError, match=r"no version or alias 'zz'.*abff5678"):
-        registry.resolve(store, "zz")
-    with pytest.raises(registry.RegistryError, match=r"no version or alias '\.\./x'"):
-        registry.resolve(store, "../x")
+    publish_now(store, manifest_for(model, "abcd1234"), model)
+    publish_now(store, manifest_for(model, "abff5678"), model)
+    assert download.resolve(store, "stable").version == "abff5678"
+    assert download.resolve(store, "abcd").version == "abcd1234"
+    with pytest.raises(RegistryError, match="ambiguous: abcd1234, abff5678"):
+        download.resolve(store, "ab")
+    with pytest.raises(RegistryError, match=r"no version or alias 'zz'.*abff5678"):
+        download.resolve(store, "zz")
+    with pytest.raises(RegistryError, match=r"no version or alias '\.\./x'"):
+        download.resolve(store, "../x")
 
 
 def test_pull_downloads_once_verified_and_again_only_when_the_file_is_not_the_version(store, model, tmp_path):
-    publish(store, manifest_for(model), model)
+    publish_now(store, manifest_for(model), model)
     folder = tmp_path / "app"
-    _, path, downloaded = registry.pull(store, "stable", folder)
+    _, path, downloaded = download.pull(store, "stable", folder)
     assert (path, downloaded) == (folder / "model.pt", True)
     assert path.read_bytes() == model.read_bytes()
-    assert registry.pull(store, "stable", folder)[2] is False
+    assert download.pull(store, "stable", folder)[2] is False
     path.write_bytes(b"half a download")
-    assert registry.pull(store, "stable", folder)[2] is True
+    assert download.pull(store, "stable", folder)[2] is True
     assert path.read_bytes() == model.read_bytes()
 
 
 def test_pull_of_a_corrupt_model_leaves_the_old_file_alone(store, model, tmp_path):
-    publish(store, manifest_for(model), model)
+    publish_now(store, manifest_for(model), model)
     target = tmp_path / "model.pt"
     target.write_bytes(b"the model of before")
-    store.put(registry.model_key("aaaa"), b"x" * len(model.read_bytes()))
+    store.put(model_key("aaaa"), b"x" * len(model.read_bytes()))
     with pytest.raises(Exception, match="sha256"):
-        registry.pull(store, "stable", target)
+        download.pull(store, "stable", target)
     assert target.read_bytes() == b"the model of before"
     assert [p.name for p in tmp_path.glob("*model*")] == ["model.pt"]
 
 
 def test_a_document_of_another_version_is_an_error_that_names_it(store):
     store.put("index.json", json.dumps({"format": 2, "versions": []}).encode())
-    with pytest.raises(registry.RegistryError, match=r"index\.json is not a Index"):
-        registry.versions(store)
+    with pytest.raises(RegistryError, match=r"index\.json is not a Index"):
+        publish.versions(store)
 
 
 def test_an_unfinished_publish_can_be_told(store, model):
-    publish(store, manifest_for(model, "aaaa"), model)
-    store.put(registry.model_key("bbbb"), b"no manifest")
-    assert list(registry.unpublished_models(store)) == ["bbbb"]
+    publish_now(store, manifest_for(model, "aaaa"), model)
+    store.put(model_key("bbbb"), b"no manifest")
+    assert list(publish.unpublished_models(store)) == ["bbbb"]
 
 
 def test_a_stray_model_that_the_store_protects_is_an_error_that_says_what_to_do(store, model):
     """The bucket's policy of `offload bootstrap` denies every overwrite below models/."""
-    store.put(registry.model_key("aaaa"), b"no manifest")
+    store.put(model_key("aaaa"), b"no manifest")
 
     class Protected:
         def __getattr__(self, name):
@@ -189,13 +191,13 @@ def test_a_stray_model_that_the_store_protects_is_an_error_that_says_what_to_do(
                 return store.upload(key, path, create=True)
             raise StoreDeniedError("AccessDenied")
 
-    with pytest.raises(registry.RegistryError, match="delete it as the bucket's owner"):
-        publish(Protected(), manifest_for(model), model)
+    with pytest.raises(RegistryError, match="delete it as the bucket's owner"):
+        publish_now(Protected(), manifest_for(model), model)
 
 
 def test_a_result_that_did_not_complete_its_epochs_does_not_count(store, tmp_path):
     """Whatever it says of itself: it is not published, and the training goes on from its checkpoint."""
     scenario = Scenario(epochs=500)
     result = result_of(scenario, 1).model_copy(update={"epochs_completed": 470})
-    with pytest.raises(registry.RegistryError, match="completed 470 of 500 epochs"):
-        registry.verify_staged(store, run_record(scenario), result, tmp_path)
+    with pytest.raises(RegistryError, match="completed 470 of 500 epochs"):
+        collect.verify_staged(store, run_record(scenario), result, tmp_path)

@@ -14,15 +14,15 @@ from test_run_on_ec2 import run_of
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.accounting import Accounting
-from gpu_offload.orchestrator.chart import curves_svg, timeline_svg
-from gpu_offload.orchestrator.cost import Bill
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.report import Report
-from gpu_offload.orchestrator.report_html import report_html
-from gpu_offload.orchestrator.report_markdown import CHART_STYLE, report_markdown
-from gpu_offload.orchestrator.run import AttemptEnd, Outcome
-from gpu_offload.orchestrator.settings import StoreSettings
+from gpu_offload.orchestrator.cost.bill import Bill
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.markdown import CHART_STYLE, report_markdown
+from gpu_offload.orchestrator.report.page import report_html
+from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
+from gpu_offload.orchestrator.run.accounting import Accounting
+from gpu_offload.orchestrator.run.record import AttemptEnd, Outcome
+from gpu_offload.orchestrator.settings.load import StoreSettings
 from gpu_offload.remote_job.result import Artifact, Heartbeat, ProgressEvent, Timings, TrainingResult
 
 EVIL = "<script>alert(1)</script><img src=x onerror=y>|`${{ secrets.X }}`](javascript:z)\x1b[2J\u202e"

@@ -16,21 +16,24 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
+from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.ssh.key import HostKey
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.drive import Drive, RefusedError
-from gpu_offload.orchestrator.driver import Driver
-from gpu_offload.orchestrator.interval import Interval
-from gpu_offload.orchestrator.journal import Journal
-from gpu_offload.orchestrator.next_step import AttemptSeen, InstanceSeen
-from gpu_offload.orchestrator.offers import GPUS, Offer
-from gpu_offload.orchestrator.renting import RentingError, check_renting, rented_training
-from gpu_offload.orchestrator.run import AttemptRecord, Candidate, HostRecord, RunRecord
-from gpu_offload.orchestrator.settings import DatasetSettings, Ec2Settings, Settings, StoreSettings
-from gpu_offload.orchestrator.stray import store_mark
+from gpu_offload.orchestrator.backends.ec2_access import rented_training
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import GPUS, Offer
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.plan.prerequisites import RentingError, check_renting
+from gpu_offload.orchestrator.run.backend import RefusedError
+from gpu_offload.orchestrator.run.controller import Drive
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.lease import Driver
+from gpu_offload.orchestrator.run.next_step import AttemptSeen, InstanceSeen
+from gpu_offload.orchestrator.run.record import AttemptRecord, HostRecord, RunRecord
+from gpu_offload.orchestrator.settings.load import DatasetSettings, Ec2Settings, Settings, StoreSettings
 from gpu_offload.remote_job.result import Heartbeat
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 

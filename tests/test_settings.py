@@ -10,11 +10,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.duration import format_duration, parse_duration
-from gpu_offload.orchestrator.settings import DatasetSettings, Settings, SettingsError, load_settings
-from gpu_offload.orchestrator.settings_overrides import SETTINGS, parse_value
-from gpu_offload.orchestrator.settings_sections import Sections
-from gpu_offload.orchestrator.settings_toml import settings_toml, toml_value
+from gpu_offload.orchestrator.settings.duration import format_duration, parse_duration
+from gpu_offload.orchestrator.settings.load import (
+    DatasetSettings,
+    Settings,
+    SettingsError,
+    load_settings,
+)
+from gpu_offload.orchestrator.settings.overrides import SETTINGS, parse_value
+from gpu_offload.orchestrator.settings.sections import Sections
+from gpu_offload.orchestrator.settings.toml import settings_toml, toml_value
 
 DEFAULTS = {
     "dataset": {"path": "raw", "classes": (), "task": None, "split": {"val": 0.2, "test": 0.0, "seed": 0}},

@@ -7,10 +7,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from gpu_offload.orchestrator.settings_overrides import SETTINGS
-from gpu_offload.orchestrator.settings_schema import schema, schema_text
-from gpu_offload.orchestrator.settings_sections import Sections
-from gpu_offload.orchestrator.settings_toml import settings_toml
+from gpu_offload.orchestrator.settings.json_schema import schema, schema_text
+from gpu_offload.orchestrator.settings.overrides import SETTINGS
+from gpu_offload.orchestrator.settings.sections import Sections
+from gpu_offload.orchestrator.settings.toml import settings_toml
 
 COMMITTED = Path(__file__).parent.parent / "docs" / "offload.schema.json"
 
@@ -22,7 +22,7 @@ def validator():
 
 
 def test_the_committed_schema_is_current():
-    hint = "run: python -m gpu_offload.orchestrator.settings_schema > docs/offload.schema.json"
+    hint = "run: python -m gpu_offload.orchestrator.settings.json_schema > docs/offload.schema.json"
     assert COMMITTED.read_text("utf-8") == schema_text(), hint
 
 

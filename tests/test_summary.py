@@ -14,23 +14,17 @@ from hypothesis import strategies as st
 from test_receipt import report as plan_report
 from test_report import EVIL, evil, report, result  # noqa: F401 - report is a fixture
 
-from gpu_offload.orchestrator.summary import (
-    FEW_ROWS,
-    LIMIT,
-    Around,
-    Before,
-    Section,
+from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
+from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, Section, fitted
+from gpu_offload.orchestrator.github.small_summaries import (
     clean_up_summary,
     done_summary,
-    fitted,
     kept_summary,
-    metric_changes,
-    plan_sentence,
-    plan_summary,
-    run_summary,
     tend_summary,
     trouble_summary,
 )
+from gpu_offload.orchestrator.github.summary import metric_changes, run_summary
+from gpu_offload.orchestrator.github.summary_context import Around, Before
 
 PARTS = ("### Trained: version", "| where | time | cost |", "**Next:**", "**Where and why.**", "#### Metrics", "xychart-beta",
          "#### Estimate and actual", "#### Cost", "#### It could have cost", "#### Attempts", "gantt", "Facts")  # fmt: skip

@@ -14,12 +14,12 @@ import pytest
 from leak_case import train_project
 
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.orchestrator import registry
-from gpu_offload.orchestrator.api import load_settings, store_of
-from gpu_offload.orchestrator.console import Console
-from gpu_offload.orchestrator.picturing import is_public, publish_pictures
-from gpu_offload.orchestrator.planning import Planning
-from gpu_offload.orchestrator.public_reading import public_address
+from gpu_offload.orchestrator.api import load_settings
+from gpu_offload.orchestrator.github.predictions import is_public, publish_pictures
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.planner import Planning
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.stores import public_address, store_of
 from gpu_offload.orchestrator.workspace import Workspace
 
 pytestmark = pytest.mark.training
@@ -283,4 +283,4 @@ def _store(project):
 
 
 def _manifest(project, report):
-    return registry.manifest_of(_store(project), report["version"]).model_dump()
+    return publish.manifest_of(_store(project), report["version"]).model_dump()

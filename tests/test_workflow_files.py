@@ -5,10 +5,9 @@ import subprocess
 import pytest
 import yaml
 
-from gpu_offload.orchestrator.workflow_files import (
+from gpu_offload.orchestrator.github.pin import Pin, PinError
+from gpu_offload.orchestrator.github.workflows import (
     FOLDER,
-    Pin,
-    PinError,
     badge,
     with_badge,
     workflow_texts,

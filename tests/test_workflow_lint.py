@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpu_offload.orchestrator.workflow_files import Pin, write_workflows
+from gpu_offload.orchestrator.github.pin import Pin
+from gpu_offload.orchestrator.github.workflows import write_workflows
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

@@ -23,8 +23,9 @@ from leak_case import OWN_TRAINING
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator import registry
-from gpu_offload.orchestrator.workflow_files import Pin, write_workflows
+from gpu_offload.orchestrator.github.pin import Pin
+from gpu_offload.orchestrator.github.workflows import write_workflows
+from gpu_offload.orchestrator.registry import download
 
 pytestmark = pytest.mark.training
 
@@ -393,7 +394,7 @@ def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_r
         assert again.jobs == {"plan": "success", "train": "success"}
         assert again.outputs("train")["already-trained"] == "true"
         assert "Already trained" in again.summary("train")
-        pulled = registry.pull(open_store(github.address), "stable", tmp_path / "model.pt")
+        pulled = download.pull(open_store(github.address), "stable", tmp_path / "model.pt")
         assert pulled[0].version == version
 
 

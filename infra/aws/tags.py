@@ -1,5 +1,6 @@
 """Tags of what we create in an account."""
 
+import hashlib
 import random
 import re
 import time
@@ -66,3 +67,8 @@ def parse_time(text: str | None) -> datetime | None:
 def pause(attempt: int) -> None:
     """Wait before another try: half a second and doubling, by chance between half and all of it."""
     time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - spreads callers, keeps no secret
+
+
+def store_mark(url: str, endpoint_url: str | None = None) -> str:
+    """Return the tag by which a store's own are told from another project's: 16 hex digits, safe in any tag."""
+    return hashlib.sha256(f"{endpoint_url or ''} {url.rstrip('/')}".encode()).hexdigest()[:16]

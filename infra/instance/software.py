@@ -1,13 +1,18 @@
 """How an instance comes to the software that trains: baked into the image, or set up with uv from the lock."""
 
 import hashlib
+import os
 import platform
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
+from gpu_offload.infra import instance
 from gpu_offload.infra.instance import script
-from gpu_offload.infra.instance.wheel import Wheel
+from gpu_offload.infra.instance.wheel import Wheel, pack_wheel
 from gpu_offload.infra.ssh.host import Host, HostError
 
 LOOK = r"""
@@ -122,3 +127,25 @@ def _send_uv(host: Host, instance: Instance, uv: Path | None) -> None:
             "with uv, or one that has the software baked in (docs/instance.md)."
         )
     host.put(uv, f"{instance.inbox}/uv", 0o755)
+
+
+LOCK = Path(instance.__file__).parent / "requirements.txt"
+
+
+class LockMissingError(Exception):
+    """There are no locked dependencies to set an instance up with."""
+
+
+def own_software() -> Software:
+    """Return our code, packed from where it was imported, the lock beside it and a uv to send.
+
+    Raises:
+        LockMissingError: this copy of ours came without its lock.
+    """
+    ours = version("gpu-offload")
+    if not LOCK.is_file():
+        raise LockMissingError(
+            f"there is no {LOCK}: an instance is set up from locked dependencies only; install gpu-offload anew"
+        )
+    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    return Software(version=ours, lock=LOCK.read_bytes(), wheel=pack_wheel(ours), uv=Path(uv) if uv else None)

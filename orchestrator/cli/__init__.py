@@ -8,6 +8,11 @@ from typing import NoReturn
 
 import click
 
+from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.instance.software import LockMissingError
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.cli import (
     account_commands,
     dataset_commands,
@@ -17,6 +22,19 @@ from gpu_offload.orchestrator.cli import (
     simulate_commands,
     tend_commands,
 )
+from gpu_offload.orchestrator.demo import DemoError
+from gpu_offload.orchestrator.lifecycle.train import NothingFeasibleError, TrainingFailedError
+from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.plan.prerequisites import RentingError
+from gpu_offload.orchestrator.plan.project import PlanningError
+from gpu_offload.orchestrator.registry.manifest import RegistryError
+from gpu_offload.orchestrator.run.backend import (
+    CloudUnreachableError,
+    InstanceLeftError,
+    InterruptedRunError,
+)
+from gpu_offload.orchestrator.run.journal import JournalError
+from gpu_offload.orchestrator.settings.load import SettingsError
 
 EXIT_FAILED, EXIT_USAGE, EXIT_RESUMABLE = 1, 2, 75
 
@@ -57,9 +75,38 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         error.show()
         sys.exit(error.exit_code)
     except Exception as error:
-        from gpu_offload.orchestrator.cli.failure import explain
-
         code = explain(error)
         if code is None:
             raise
     sys.exit(code or 0)
+
+
+CODES: dict[type[Exception], int] = {
+    SettingsError: 2,
+    DatasetError: 1,
+    # `offload changed` says "not changed" with 1, so what keeps it from knowing must be something else.
+    UnknownRevisionError: 2,
+    NotARepositoryError: 2,
+    DemoError: 1,
+    StoreError: 1,
+    CloudError: 1,
+    CloudUnreachableError: 1,
+    InstanceLeftError: 1,
+    RentingError: 1,
+    LockMissingError: 1,
+    RegistryError: 1,
+    JournalError: 1,
+    PlanningError: 1,
+    NothingFeasibleError: 1,
+    TrainingFailedError: 1,
+    InterruptedRunError: EXIT_RESUMABLE,
+}
+
+
+def explain(error: Exception) -> int | None:
+    """Print one of our errors and return its exit code; None for an error that is not ours."""
+    for kind, code in CODES.items():
+        if isinstance(error, kind):
+            sys.stderr.write(f"error: {plain(str(error))}\n")
+            return code
+    return None

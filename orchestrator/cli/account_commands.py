@@ -18,9 +18,9 @@ from gpu_offload.orchestrator.cli.options import (
 
 if TYPE_CHECKING:
     from gpu_offload.infra.account.stack import ChangeSet
-    from gpu_offload.orchestrator.bootstrap import Bootstrap
-    from gpu_offload.orchestrator.console import Console
-    from gpu_offload.orchestrator.settings import Settings
+    from gpu_offload.orchestrator.account.bootstrap import Bootstrap
+    from gpu_offload.orchestrator.output.console import Console
+    from gpu_offload.orchestrator.settings.load import Settings
 
 
 @click.command()
@@ -84,8 +84,9 @@ def bootstrap(
     Without --deploy nothing is asked of AWS and nothing is made.
     """
     from gpu_offload.infra.account.site import SiteError
-    from gpu_offload.orchestrator.bootstrap import Bootstrap, site_of
-    from gpu_offload.orchestrator.github_repository import repository_of
+    from gpu_offload.infra.github.repository import repository_of
+    from gpu_offload.orchestrator.account.bootstrap import Bootstrap
+    from gpu_offload.orchestrator.account.site_settings import site_of
 
     if sum((only_print, show_policies, do_deploy)) > 1:
         raise click.UsageError("choose one of --print, --show-policies and --deploy")
@@ -148,7 +149,7 @@ def doctor(
 
     What is written for a test (an object, a security group) is removed at once, and costs nothing.
     """
-    from gpu_offload.orchestrator.doctor import examine
+    from gpu_offload.orchestrator.account.doctor import examine
 
     report = examine(
         directory.resolve(),
@@ -169,7 +170,7 @@ def _numbers(
     repository: str, owner_id: int | None, repository_id: int | None, *, classic: bool, needed: bool
 ) -> tuple[int, int] | None:
     """Return GitHub's numbers of owner and repository: as given, or as GitHub tells; None for the classic subject."""
-    from gpu_offload.orchestrator.github_repository import numbers_of
+    from gpu_offload.infra.github.repository import numbers_of
 
     if (owner_id is None) != (repository_id is None):
         raise click.UsageError("--owner-id and --repository-id belong together")
@@ -189,7 +190,7 @@ def _numbers(
 
 
 def _deploy(found: "Bootstrap", console: "Console", *, yes: bool, as_json: bool) -> None:
-    from gpu_offload.orchestrator.bootstrap import deploy
+    from gpu_offload.orchestrator.account.bootstrap import deploy
 
     def ask(change: "ChangeSet") -> bool:
         for each in change.changes:
@@ -209,7 +210,7 @@ def _deploy(found: "Bootstrap", console: "Console", *, yes: bool, as_json: bool)
 
 def _settings_if_any(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "Settings | None":
     """Load the settings; None where there is no configuration yet."""
-    from gpu_offload.orchestrator.settings import SettingsError
+    from gpu_offload.orchestrator.settings.load import SettingsError
 
     try:
         return settings_of(directory, config, sets)

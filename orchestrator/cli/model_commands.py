@@ -43,7 +43,7 @@ def plan(
 ) -> None:
     """Say how long the training takes and what it costs, wherever it could run. Spends nothing."""
     from gpu_offload.orchestrator import api
-    from gpu_offload.orchestrator.receipt import receipt_text
+    from gpu_offload.orchestrator.plan.receipt import receipt_text
 
     report = api.plan(
         settings_of(directory, config, sets),
@@ -84,7 +84,7 @@ def train(
     Interrupted or killed, the same command carries on from the last completed epoch.
     """
     from gpu_offload.orchestrator import api
-    from gpu_offload.orchestrator.training import trained_text
+    from gpu_offload.orchestrator.lifecycle.train_report import trained_text
 
     report = api.train(
         settings_of(directory, config, sets),
@@ -156,7 +156,7 @@ def demo(into: Path, *, gpu: bool, verbose: bool) -> None:
     """Go the whole way on a generated dataset: plan, train on this CPU, publish, predict, skip."""
     if gpu:
         try:
-            from gpu_offload.orchestrator.demo_gpu import run_gpu_demo
+            from gpu_offload.orchestrator.demo import run_gpu_demo
         except ImportError as error:
             raise click.UsageError(
                 f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from gpu_offload.orchestrator.console import Console
-    from gpu_offload.orchestrator.settings import Settings
+    from gpu_offload.orchestrator.output.console import Console
+    from gpu_offload.orchestrator.settings.load import Settings
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -50,20 +50,20 @@ verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show detail
 
 def settings_of(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "Settings":
     """Load the settings. Raises SettingsError."""
-    from gpu_offload.orchestrator.settings import load_settings
+    from gpu_offload.orchestrator.settings.load import load_settings
 
     return load_settings(directory.resolve(), file=config, overrides=sets, environment=os.environ)
 
 
 def console_of(*, verbose: bool) -> "Console":
     """Return the console for standard error: live on a terminal, commands in a workflow, lines in a log."""
-    from gpu_offload.orchestrator.console import Console, TerminalConsole
-    from gpu_offload.orchestrator.github import on_runner
+    from gpu_offload.orchestrator.github.runner import on_runner
+    from gpu_offload.orchestrator.output.console import Console, TerminalConsole
 
     if on_runner():
         import atexit
 
-        from gpu_offload.orchestrator.github_console import GitHubConsole
+        from gpu_offload.orchestrator.github.console import GitHubConsole
 
         console = GitHubConsole(sys.stderr, verbose=verbose)
         # Whatever the command prints last, the runner shall obey the commands of a script that goes on after it.

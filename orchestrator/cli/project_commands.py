@@ -25,8 +25,9 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
 
     An offload.toml that is there stays. Running it again updates the workflows and shows the difference.
     """
-    from gpu_offload.orchestrator.configuration import configuration_for, write_configuration
-    from gpu_offload.orchestrator.workflow_files import Pin, PinError, is_github, own_pin, write_workflows
+    from gpu_offload.orchestrator.github.pin import Pin, PinError, own_pin
+    from gpu_offload.orchestrator.github.workflows import is_github, write_workflows
+    from gpu_offload.orchestrator.settings.scaffold import configuration_for, write_configuration
 
     root = directory.resolve()
     if only_print:
@@ -49,7 +50,7 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
 
 def _has_folder_store(root: Path) -> bool:
     """Whether the models of a project go into a folder, as they do by default."""
-    from gpu_offload.orchestrator.settings import SettingsError, load_settings
+    from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
 
     try:
         return load_settings(root, environment={}).store.url.startswith("file:")
@@ -62,7 +63,7 @@ def _has_folder_store(root: Path) -> bool:
 def schema(*, as_json: bool) -> None:
     """Print the JSON schema of offload.toml, by which editors check and complete it."""
     del as_json  # it is JSON either way
-    from gpu_offload.orchestrator.settings_schema import schema_text
+    from gpu_offload.orchestrator.settings.json_schema import schema_text
 
     click.echo(schema_text(), nl=False)
 

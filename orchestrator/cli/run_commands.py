@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from gpu_offload.orchestrator.reporting import Format
+    from gpu_offload.orchestrator.report.load import Format
 
 
 @click.command()
@@ -27,8 +27,8 @@ def status(
     directory: Path, config: Path | None, sets: tuple[str, ...], run: str | None, *, as_json: bool
 ) -> None:
     """Show how RUN stands, or the latest runs: where each trains, how far it is, what it has cost."""
-    from gpu_offload.orchestrator.api import store_of
-    from gpu_offload.orchestrator.standing import standings, standings_text
+    from gpu_offload.orchestrator.lifecycle.status import standings, standings_text
+    from gpu_offload.orchestrator.registry.stores import store_of
 
     settings = settings_of(directory, config, sets)
     found = standings(store_of(settings), settings, run)
@@ -59,9 +59,9 @@ def stop(
     Without RUN: the one that is open. Harmless where nothing is left to stop; its checkpoint stays, so the same
     training carries on from there.
     """
-    from gpu_offload.orchestrator.api import store_of
-    from gpu_offload.orchestrator.journal import Journal
-    from gpu_offload.orchestrator.stopping import stop_run
+    from gpu_offload.orchestrator.lifecycle.stop import stop_run
+    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.run.journal import Journal
 
     settings, console = settings_of(directory, config, sets), console_of(verbose=verbose)
     store = store_of(settings)
@@ -93,8 +93,8 @@ def logs(
     follow: bool,
 ) -> None:
     """Print what RUN's training has printed; the store has it at most 15 s later."""
-    from gpu_offload.orchestrator.api import store_of
-    from gpu_offload.orchestrator.log_reading import read_log
+    from gpu_offload.orchestrator.lifecycle.logs import read_log
+    from gpu_offload.orchestrator.registry.stores import store_of
 
     settings = settings_of(directory, config, sets)
     for text in read_log(store_of(settings), run, attempt=attempt, follow=follow):
@@ -117,8 +117,8 @@ def report(
     output: Path | None,
 ) -> None:
     """Tell what RUN (the latest, where none is named) did, took and cost, against what was estimated."""
-    from gpu_offload.orchestrator.api import store_of
-    from gpu_offload.orchestrator.reporting import gather, latest_run, render
+    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.report.load import gather, latest_run, render
 
     settings = settings_of(directory, config, sets)
     store = store_of(settings)
@@ -136,10 +136,10 @@ def report(
 @click.argument("run")
 def attach(directory: Path, config: Path | None, sets: tuple[str, ...], run: str, *, verbose: bool) -> None:
     """Carry on with RUN from the store alone: watch it, collect, publish and account for it."""
-    from gpu_offload.orchestrator.api import store_of
-    from gpu_offload.orchestrator.carrying import drive_of
-    from gpu_offload.orchestrator.journal import Journal
-    from gpu_offload.orchestrator.training import TrainingFailedError
+    from gpu_offload.orchestrator.lifecycle.attach import drive_of
+    from gpu_offload.orchestrator.lifecycle.train import TrainingFailedError
+    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.run.journal import Journal
 
     settings = settings_of(directory, config, sets)
     store = store_of(settings)

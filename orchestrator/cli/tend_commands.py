@@ -36,8 +36,8 @@ def tend(
     or not in the store, is removed and seen to be gone; nobody else's is touched. Exit code 1 where anything that may
     cost money could not be removed. Made for a schedule: see docs/leaks.md.
     """
-    from gpu_offload.orchestrator.api import store_of
-    from gpu_offload.orchestrator.tending import Tend
+    from gpu_offload.orchestrator.cleanup.tend import Tend
+    from gpu_offload.orchestrator.registry.stores import store_of
 
     settings = settings_of(directory, config, sets)
     tended = Tend(settings, store_of(settings), console_of(verbose=verbose), dry_run=dry_run).tend()
@@ -85,8 +85,8 @@ def drill(
             "--max-cost-usd and --store belong to --on-my-account; a simulated drill costs nothing"
         )
     try:
-        from gpu_offload.orchestrator import drill as drilling
-        from gpu_offload.orchestrator.drill_stage import DrillError
+        from gpu_offload.orchestrator.drill import suite as drilling
+        from gpu_offload.orchestrator.drill.command import DrillError
     except ImportError as error:
         raise click.UsageError(
             f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
@@ -97,7 +97,7 @@ def drill(
 
     try:
         if on_my_account and max_cost_usd is not None and store is not None:
-            from gpu_offload.orchestrator.drill_account import drill_on_account
+            from gpu_offload.orchestrator.drill.real_account import drill_on_account
 
             settings = settings_of(Path(), None, ())
             report = drill_on_account(settings, store, max_cost_usd, wanted=only, tell=tell)

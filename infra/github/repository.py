@@ -1,0 +1,100 @@
+"""Which repository on GitHub this is: its name by the git remote, its numbers by GitHub."""
+
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+API = "https://api.github.com"
+TIMEOUT_S = 10
+
+REMOTE = re.compile(
+    r"(?:https://(?:[^@/]+@)?github\.com/|git@github\.com:|ssh://git@github\.com(?::\d+)?/)"
+    r"(?P<owner>[A-Za-z0-9-]+)/(?P<name>[A-Za-z0-9._-]+?)(?:\.git)?/?"
+)
+
+
+def repository_of(folder: Path, environment: Mapping[str, str]) -> str | None:
+    """Return ORG/REPO: as the workflow's runner says, or as the remote `origin` does; None where neither does."""
+    told = environment.get("GITHUB_REPOSITORY")
+    if told:
+        return told
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(folder), "remote", "get-url", "origin"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return from_remote(found.stdout.strip()) if found.returncode == 0 else None
+
+
+def from_remote(url: str) -> str | None:
+    """Return ORG/REPO of a remote's address at GitHub; None for another host's."""
+    found = REMOTE.fullmatch(url)
+    return f"{found['owner']}/{found['name']}" if found else None
+
+
+def numbers_of(repository: str, environment: Mapping[str, str]) -> tuple[int, int] | None:
+    """Return the owner's and the repository's number: of the workflow's runner, or of GitHub's public API.
+
+    None where GitHub does not answer, or says nothing of this repository (it is private, or misspelt).
+    """
+    owner, number = environment.get("GITHUB_REPOSITORY_OWNER_ID"), environment.get("GITHUB_REPOSITORY_ID")
+    if (
+        environment.get("GITHUB_REPOSITORY") == repository
+        and (owner or "").isdecimal()
+        and (number or "").isdecimal()
+    ):
+        return int(owner or 0), int(number or 0)
+    base = environment.get("GITHUB_API_URL") or API
+    parts = urlsplit(base)
+    if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
+        return None
+    request = urllib.request.Request(  # noqa: S310 - https, see above
+        f"{base}/repos/{repository}", headers={"Accept": "application/vnd.github+json"}
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - as above
+            found = json.load(reply)
+        return int(found["owner"]["id"]), int(found["id"])
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def commit_of(folder: Path) -> str | None:
+    """Return the commit that is checked out, None outside a git repository."""
+    command = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
+
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
+
+
+def _github_name(url: str) -> str:
+    """Return OWNER/REPO of an address at GitHub, else nothing."""
+    match = re.fullmatch(r"(?:git\+)?(?:https://|ssh://git@|git@)github\.com[/:](.+?)(?:\.git)?/?", url)
+    return match[1] if match and REPOSITORY.fullmatch(match[1]) else ""
+
+
+def _git(root: Path, *words: str) -> str:
+    command = ["git", "-C", str(root), *words]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""

@@ -1,0 +1,191 @@
+"""`offload bootstrap`: everything that an account needs, as one stack; shown first, made when asked."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gpu_offload.infra.account.policies import explained, policies
+from gpu_offload.infra.account.site import ACCOUNT, PARTITION, Site
+from gpu_offload.infra.account.stack import ChangeSet, Stacks
+from gpu_offload.infra.account.template import template
+from gpu_offload.orchestrator.output.console import Console
+
+VARIABLES = {
+    "OFFLOAD_LAUNCHER_ROLE": "LauncherRoleArn",
+    "OFFLOAD_JANITOR_ROLE": "JanitorRoleArn",
+    "OFFLOAD_PUBLISHER_ROLE": "PublisherRoleArn",
+}
+"""A variable of the repository -> the output of the stack that goes there."""
+
+
+ABOUT = {
+    "AWS::IAM::OIDCProvider": "lets GitHub's tokens in, where the account does not yet",
+    "AWS::S3::Bucket": "encrypted, versioned, kept when the stack goes; old runs and versions expire",
+    "AWS::S3::BucketPolicy": "what the public reads; models are written once",
+    "AWS::IAM::InstanceProfile": "hands an instance its role",
+    "AWS::Budgets::Budget": "an e-mail when the month's costs near the budget; only with --alert-email",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Bootstrap:
+    """A stack, ready to be shown or made."""
+
+    site: Site
+    region: str
+    plain_public: bool = False
+    alert_email: str = ""
+    monthly_budget_usd: int = 10
+
+    @property
+    def template(self) -> dict[str, Any]:
+        """The CloudFormation template."""
+        return template(self.site, plain_public=self.plain_public)
+
+    def policies_text(self) -> str:
+        """Return every statement of every policy after its reason and link."""
+        return explained(policies(self.site, plain_public=self.plain_public))
+
+    def parameters(self, *, has_provider: bool) -> dict[str, str]:
+        """Return the template's parameters."""
+        return {
+            "CreateProvider": "false" if has_provider else "true",
+            "AlertEmail": self.alert_email,
+            "MonthlyBudgetUsd": str(self.monthly_budget_usd),
+        }
+
+    def outputs(self) -> dict[str, str]:
+        """Return what the stack's outputs will be, with ACCOUNT where only AWS knows the number."""
+        site = self.site
+
+        def known(arn: str) -> str:
+            return arn.replace(ACCOUNT, "ACCOUNT").replace(PARTITION, "aws")
+
+        return {
+            "LauncherRoleArn": known(site.role("launcher")),
+            "JanitorRoleArn": known(site.role("janitor")),
+            "PublisherRoleArn": known(site.role("publisher")),
+            "ScheduleRoleArn": known(site.role("scheduler")),
+            "InstanceProfile": f"{site.name}-trainer",
+            "StoreUrl": f"s3://{site.bucket}/{site.prefix}".rstrip("/"),
+        }
+
+    def text(self) -> str:
+        """Return what would be made, for a person."""
+        site = self.site
+        lines = [
+            f"would create the stack {site.name} in {self.region} for {site.repository}; nothing was asked or made.",
+            "",
+        ]
+        for name, resource in self.template["Resources"].items():
+            kind = resource["Type"]
+            about = ABOUT.get(kind) or resource["Properties"].get("Description", "")
+            lines.append(f"  {kind.removeprefix('AWS::'):22} {name:16} {about}")
+        lines += ["", f"limits: {', '.join(site.instance_types)}; {' and '.join(site.markets)}"]
+        lines.append(f"        in {', '.join(site.regions)}; disks to {site.max_volume_gib} GiB")
+        lines.append(
+            f"        images of {' and '.join(o.replace(ACCOUNT, 'this account') for o in site.image_owners)}"
+        )
+        lines += ["", "trusts:"]
+        lines += [f"  launcher             {subject}" for subject in site.environment_subjects]
+        lines += [f"  janitor, publisher   {subject}" for subject in site.branch_subjects]
+        if site.owner_id is None:
+            lines += [
+                "",
+                "warning: without GitHub's ids a repository that was created, renamed or transferred since",
+                "15 July 2026 gets in by no role: give --owner-id and --repository-id, as told by",
+                f"  gh api repos/{site.repository} --jq '.owner.id, .id'",
+            ]
+        if self.plain_public:
+            lines += ["", "warning: --plain-public makes datasets, logs and checkpoints public, too."]
+        lines += ["", "then:", *(f"  {line}" for line in self.afterwards())]
+        lines += [
+            "",
+            "`--show-policies` shows each statement and why, `--print` the template, `--deploy` makes it.",
+        ]
+        return "\n".join(lines)
+
+    def afterwards(self, outputs: Mapping[str, str] | None = None) -> list[str]:
+        """Return what to write where once the stack stands, line by line."""
+        found = {**self.outputs(), **(outputs or {})}
+        site = self.site
+        return [
+            f"# in the repository's settings: an environment {site.environment!r} with required reviewers,",
+            f"# limited to the branch {site.branch!r}; and the variables",
+            *(
+                f"gh variable set {name} --repo {site.repository} --body {found[key]}"
+                for name, key in VARIABLES.items()
+            ),
+            f"gh variable set OFFLOAD_ENVIRONMENT --repo {site.repository} --body {site.environment}",
+            "",
+            "# in offload.toml",
+            *self.toml(found).splitlines(),
+            "",
+            "# and then",
+            "offload doctor",
+        ]
+
+    def toml(self, outputs: Mapping[str, str] | None = None) -> str:
+        """Return the lines of `offload.toml` that use the stack."""
+        found = {**self.outputs(), **(outputs or {})}
+        return "\n".join(
+            [
+                "[store]",
+                f"url = {json.dumps(found['StoreUrl'])}",
+                f"region = {json.dumps(self.region)}",
+                "[ec2]",
+                f"instance-profile = {json.dumps(found['InstanceProfile'])}",
+                f"schedule-role = {json.dumps(found['ScheduleRoleArn'])}",
+            ]
+        )
+
+    def json(self, outputs: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        site = asdict(self.site)
+        return {
+            "stack": self.site.name,
+            "region": self.region,
+            "deployed": outputs is not None,
+            "site": {
+                key: value for key, value in site.items() if key not in {"account", "partition", "name"}
+            },
+            "subjects": {
+                "launcher": list(self.site.environment_subjects),
+                "janitor": list(self.site.branch_subjects),
+                "publisher": list(self.site.branch_subjects),
+            },
+            "template": self.template,
+            "parameters": self.parameters(has_provider=False),
+            "outputs": {**self.outputs(), **(outputs or {})},
+            "variables": {
+                name: {**self.outputs(), **(outputs or {})}[key] for name, key in VARIABLES.items()
+            },
+            "toml": self.toml(outputs),
+        }
+
+
+def deploy(
+    bootstrap: Bootstrap,
+    console: Console,
+    ask: Callable[[ChangeSet], bool],
+    *,
+    stacks: Stacks | None = None,
+) -> dict[str, str] | None:
+    """Make or update the stack, after `ask` saw what would change; return its outputs, None where it said no.
+
+    Raises:
+        CloudError: AWS refused, or the stack failed.
+    """
+    stacks = stacks or Stacks(bootstrap.region)
+    parameters = bootstrap.parameters(has_provider=stacks.has_provider())
+    console.stage(f"preparing the stack {bootstrap.site.name} in {bootstrap.region}")
+    change = stacks.prepare(bootstrap.site.name, bootstrap.template, parameters)
+    if change is None:
+        console.note("the stack is as it should be")
+        return stacks.outputs(bootstrap.site.name)
+    if not ask(change):
+        stacks.drop(change)
+        return None
+    console.stage("making it; this takes a minute or two")
+    return stacks.make(change, console.note)

@@ -1,0 +1,172 @@
+"""`offload doctor`: what would go wrong, before the first dollar: a line each, green or red, with the remedy."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.infra.github.repository import repository_of
+from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.account.checklist import Check, Examination
+from gpu_offload.orchestrator.account.checks import account_checks, not_needed
+from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.settings.load import Settings, SettingsError
+from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
+
+
+def examine(
+    directory: Path,
+    load: Callable[[], Settings],
+    *,
+    environment: Mapping[str, str],
+    repository: str | None = None,
+    roles: Sequence[str] = (),
+    probe: bool = True,
+) -> Examination:
+    """Look at everything that a run needs.
+
+    Args:
+        directory: Where the command runs.
+        load: Loads the configuration; may raise SettingsError.
+        environment: The process's.
+        repository: ORG/REPO; None for the remote's.
+        roles: ARNs or names of roles whose trust is looked at, beside the role that we are.
+        probe: Whether a test object may be written, and a security group made for dry runs.
+    """
+    checks = [_ultralytics()]
+    try:
+        settings = load()
+    except SettingsError as error:
+        lines = [str(fault) for fault in error.faults]
+        checks.append(
+            Check(
+                "configuration",
+                "red",
+                "; ".join(lines),
+                "correct it; `offload init` writes one to start from",
+            )
+        )
+        return Examination(tuple(checks))
+    checks.append(
+        Check("configuration", "green", f"{settings.source or 'no file: defaults and the environment'}")
+    )
+    checks.append(_dataset(settings))
+    repository = repository or repository_of(directory, environment)
+    checks.append(_repository(repository))
+    in_bucket = settings.store.url.startswith("s3://")
+    # The janitor may add to the journal and take nothing away; neither it nor the publisher rents.
+    who = environment.get("AWS_ROLE_ARN", "")
+    checks += _store(settings, probe=probe and not who.endswith("-janitor"), in_bucket=in_bucket)
+    rents = probe and not who.endswith(("-janitor", "-publisher"))
+    found = list(account_checks(settings, repository, environment, roles, probe=rents))
+    if not in_bucket:
+        checks += [not_needed(check) for check in found]
+        checks.append(
+            Check(
+                "instances",
+                "grey",
+                "trainings run on this CPU: an instance cannot reach a store that is a folder",
+                "for GPUs set store.url to s3://BUCKET; `offload bootstrap` makes one with all it needs",
+            )
+        )
+    else:
+        checks += found
+    return Examination(tuple(checks))
+
+
+def _ultralytics() -> Check:
+    if find_spec("ultralytics") is None:
+        return Check(
+            "training here",
+            "yellow",
+            "Ultralytics is not installed: this machine can plan and rent, not train",
+            "to train here: pip install 'gpu-offload[train]'",
+        )
+    from importlib.metadata import version
+
+    return Check("training here", "green", f"Ultralytics {version('ultralytics')} is installed")
+
+
+def _dataset(settings: Settings) -> Check:
+    try:
+        found = snapshot_of(settings, Workspace.beside(settings.root))
+    except DatasetError as error:
+        first, _, rest = str(error).partition("\n")
+        more = f" (and {len(rest.splitlines())} lines more)" if rest else ""
+        return Check(
+            "dataset", "red", f"{first}{more}", "`offload check` lists every fault with its file and line"
+        )
+    counts = ", ".join(f"{n} {split}" for split, n in found.images.items())
+    return Check("dataset", "green", f"{found.task}: {counts}; {human_bytes(found.bytes)}")
+
+
+def _repository(repository: str | None) -> Check:
+    if repository is None:
+        return Check(
+            "repository",
+            "yellow",
+            "there is no remote origin at GitHub: roles cannot be compared with it",
+            "give --repository ORG/REPO",
+        )
+    return Check("repository", "green", repository)
+
+
+def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Check]:
+    from gpu_offload.infra.store.probe import anonymous, first_published, probe_store
+
+    url = settings.store_url
+    try:
+        store = open_store(url, endpoint_url=settings.store.endpoint_url, region=settings.store.region)
+        if not probe:
+            sum(1 for _, _ in zip(store.list("index.json"), range(1), strict=False))
+            yield Check("store", "green", f"{url}: can be read; writing was not tried")
+        else:
+            done = probe_store(store, public=in_bucket)
+            if done.faults:
+                yield Check(
+                    "store",
+                    "red",
+                    f"{url}: {'; '.join(done.faults)}",
+                    "use a server that honours conditional writes: AWS, R2, MinIO, Ceph, or a folder",
+                )
+            else:
+                yield Check("store", "green", f"{url}: written, read, write-once and compare-and-swap kept")
+            if done.public == 200 or done.public == 206:  # noqa: PLR1714 - two statuses, one meaning
+                yield Check(
+                    "store is private",
+                    "red",
+                    "anybody can read runs/: logs, checkpoints and datasets are public",
+                    "narrow the bucket's policy to models/*, aliases/* and index.json: `offload bootstrap "
+                    "--show-policies`",
+                )
+            elif done.public is not None:
+                yield Check(
+                    "store is private", "green", f"runs/ is closed to strangers (status {done.public})"
+                )
+        if not in_bucket:
+            return
+        key = first_published(store)
+        address = key and (
+            f"{settings.store.public_url.rstrip('/')}/{key}"
+            if settings.store.public_url
+            else store.public_url(key)
+        )
+        if not address:
+            yield Check("models are public", "grey", "nothing is published yet, so nothing can be tried")
+            return
+        status = anonymous(address)
+        if status in {200, 206}:
+            yield Check("models are public", "green", f"{address} can be read by anybody")
+        else:
+            yield Check(
+                "models are public",
+                "yellow",
+                f"{address} answers {status or 'nothing'} to strangers: only who has credentials can pull",
+                "if others shall pull: the bucket policy of `offload bootstrap`, or store.public-url; and see that "
+                "the account's own Block Public Access allows it",
+            )
+    except StoreReadOnlyError as error:
+        yield Check("store", "red", str(error), "set store.url to s3://BUCKET or file:FOLDER")
+    except StoreError as error:
+        yield Check("store", "red", str(error), "" if in_bucket else "choose a folder that can be written to")

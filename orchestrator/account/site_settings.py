@@ -1,0 +1,74 @@
+"""The stack's parameters, derived from the settings."""
+
+import re
+from typing import Any
+
+from gpu_offload.infra.account.site import ACCOUNT, Site
+from gpu_offload.orchestrator.settings.load import Settings
+
+MARKETS = {"spot": ("spot",), "on-demand": ("on-demand",), "spot-then-on-demand": ("spot", "on-demand")}
+
+VOLUME_GIB = 100
+
+
+def site_of(
+    settings: Settings | None,
+    repository: str,
+    *,
+    numbers: tuple[int, int] | None,
+    bucket: str | None = None,
+    branch: str = "main",
+    environment: str = "gpu",
+    name: str = "gpu-offload",
+    drivers_publish: bool = True,
+) -> Site:
+    """Return what a stack is for: limits by the settings, so that the roles allow what a run may ask for.
+
+    Args:
+        settings: The configuration; None where there is none yet, for the defaults.
+        repository: ORG/REPO.
+        numbers: GitHub's ids of owner and repository.
+        bucket: The bucket's name; None for the one in `store.url`, or one named after the repository.
+        branch: The default branch.
+        environment: The environment that the launcher stands behind.
+        name: The stack's.
+        drivers_publish: See `Site`.
+
+    Raises:
+        SiteError: Something of it cannot stand in a policy.
+    """
+    limits: dict[str, Any] = {}
+    prefix = ""
+    if settings is not None:
+        if settings.store.url.startswith("s3://"):
+            told, _, folder = settings.store.url.removeprefix("s3://").partition("/")
+            if bucket in {None, told}:
+                bucket, prefix = told, f"{folder.strip('/')}/".lstrip("/")
+        image = settings.ec2.image
+        limits = {
+            "regions": tuple(settings.ec2.regions),
+            "instance_types": tuple(settings.ec2.instance_types),
+            "markets": MARKETS[settings.ec2.market],
+            "max_volume_gib": max(VOLUME_GIB, settings.ec2.volume_gib),
+            "image_owners": ("amazon",)
+            if not image or image.startswith("/aws/service/")
+            else ("amazon", ACCOUNT),
+        }
+    return Site(
+        repository,
+        bucket or bucket_name(repository),
+        owner_id=numbers[0] if numbers else None,
+        repository_id=numbers[1] if numbers else None,
+        branch=branch,
+        environment=environment,
+        prefix=prefix,
+        name=name,
+        drivers_publish=drivers_publish,
+        **limits,
+    )
+
+
+def bucket_name(repository: str) -> str:
+    """Return a name for the bucket: buckets of all the world share one space of names, repositories do not collide."""
+    text = re.sub(r"[^a-z0-9]+", "-", f"{repository}-models".lower()).strip("-")
+    return text[-63:].strip("-")

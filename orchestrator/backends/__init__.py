@@ -1,0 +1,1 @@
+"""Where a training runs: this CPU, or an instance on EC2."""

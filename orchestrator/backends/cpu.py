@@ -1,0 +1,232 @@
+"""Train on this machine: the training module as a process of its own, watched to its end."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from pydantic import ValidationError
+
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.orchestrator.output.console import Console, plain
+from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
+from gpu_offload.orchestrator.run.lease import RENEW_S
+from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
+from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE, StoreRef, TrainingSpec
+
+LOG_TAIL_LINES = 15
+LOOK_S = 1.0
+"""Between two looks at a training's last word; it is a file on this machine."""
+KEEP_S = 120.0
+"""How long a training that is stopped may take to reach the end of its batch and to upload its checkpoint."""
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@dataclass
+class LocalTraining:
+    """Runs the training module here. `renew` keeps the driver's lease alive while the training lasts."""
+
+    tree: Callable[[], Path]
+    """Makes the training tree, if it is not there yet, and returns it."""
+    work: Path
+    store: StoreRef
+    console: Console
+    renew: Callable[[], object] = field(default=lambda: None)
+    weights: Callable[[], Path | None] = field(default=lambda: None)
+    model_file: Path | None = None
+    """The model definition where it is a file of the user's."""
+
+    def output(self, run: RunRecord) -> Path:
+        """Return where the training of a run writes on this machine."""
+        return self.work / run.id
+
+    def train(
+        self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
+    ) -> Ending | None:
+        """Train to the end; see `orchestrator.drive.Cpu`."""
+        output = self.output(run)
+        output.mkdir(parents=True, exist_ok=True)
+        spec = self._spec(run, attempt, output)
+        path = output / "spec.json"
+        path.write_text(spec.model_dump_json(indent=1))
+        tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
+        likely = run.estimate.likely
+        with (
+            self._process(path) as process,
+            self.console.training(likely) as show,
+            _renewing(self.renew),
+            _judging(process, lambda: judge(_last_word(output, attempt.number))),
+        ):
+            reader = threading.Thread(target=_drain, args=(process, tail), daemon=True)
+            reader.start()
+            message = ""
+            for event in _events(process):
+                show(event)
+                if event.event in {"failed", "interrupted"}:
+                    message = event.message or ""
+            code = process.wait()
+            reader.join(timeout=5)
+        if code != 0 and process.verdict is not None and not process.told:
+            return process.verdict
+        return self._ending(code, message, tail, output, told=process.told)
+
+    def _spec(self, run: RunRecord, attempt: AttemptRecord, output: Path) -> TrainingSpec:
+        tree = self.tree()
+        weights = self.weights()
+        return run.spec.model_copy(
+            update={
+                "run": run.id,
+                "attempt": attempt.number,
+                "output": str(output),
+                "store": self.store,
+                "model": str(self.model_file) if self.model_file else run.spec.model,
+                "dataset": run.spec.dataset.model_copy(update={"tree": str(tree), "archive": None}),
+                "weights": run.spec.weights
+                and run.spec.weights.model_copy(update={"path": str(weights), "key": None}),
+            }
+        )
+
+    @contextmanager
+    def _process(self, spec: Path) -> Iterator["_Process"]:
+        """Run the training module; pass an ending signal on to it, and never leave it behind."""
+        command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(spec), "--parent-stdin"]
+        # A session of its own: a terminal's Ctrl-C would otherwise reach it twice, by the group and by us.
+        with (
+            _Process(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            ) as process,
+            _passing_signals_on(process),
+        ):
+            yield process
+            # Leaving closes its standard input, by which it knows that we are gone, and waits for it.
+
+    def _ending(
+        self, code: int, message: str, tail: deque[str], output: Path, *, told: bool
+    ) -> Ending | None:
+        if code == 0:
+            return None
+        if told:
+            raise InterruptedRunError("this process was told to end; run the same command to carry on")
+        if code == EXIT_RESUMABLE:
+            return "died", message or "the training was interrupted"
+        for line in tail:
+            self.console.detail(line)
+        if code < 0:
+            name = signal.Signals(-code).name
+            hint = (
+                "; is there enough memory? a smaller training.batch needs less" if name == "SIGKILL" else ""
+            )
+            return "died", f"the training process ended by {name}{hint}"
+        if not message:
+            message = next((line for line in reversed(tail) if line.strip()), f"exit code {code}")
+        return "failed", f"{message} (the whole log: {output / 'log.txt'})"
+
+
+class _Process(subprocess.Popen[str]):
+    told = False
+    """Whether we passed an ending signal on."""
+    verdict: Ending | None = None
+    """Why we stopped it."""
+
+
+@contextmanager
+def _passing_signals_on(process: _Process) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to the training, which then leaves a resumable state."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # a library's caller keeps its own signals; the training ends when its standard input does
+        return
+
+    def pass_on(_number: int, _frame: FrameType | None) -> None:
+        process.told = True
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
+
+    before = {number: signal.signal(number, pass_on) for number in ENDING_SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _renewing(renew: Callable[[], object]) -> Iterator[None]:
+    """Renew the lease in the background; a store that is away does not hurt the training."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(RENEW_S):
+            try:
+                renew()
+            except StoreError:
+                continue
+
+    with _beside(work, over, "lease"):
+        yield
+
+
+@contextmanager
+def _judging(process: _Process, judge: Callable[[], Ending | None]) -> Iterator[None]:
+    """Ask all the while whether the training may go on; stop it, gently at first, where it may not."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(LOOK_S):
+            process.verdict = judge()
+            if process.verdict is None:
+                continue
+            process.terminate()  # it keeps a checkpoint at the end of its batch
+            if not over.wait(KEEP_S):
+                os.killpg(process.pid, signal.SIGKILL)  # the last epoch's checkpoint is kept
+            return
+
+    with _beside(work, over, "limits"):
+        yield
+
+
+@contextmanager
+def _beside(work: Callable[[], None], over: threading.Event, name: str) -> Iterator[None]:
+    """Let a thread work until `over`, which the end of the block sets."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def _last_word(output: Path, attempt: int) -> Heartbeat | None:
+    """Return what an attempt's training said last on this machine."""
+    try:
+        beat = Heartbeat.model_validate_json((output / "heartbeat.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return beat if beat.attempt == attempt else None  # an earlier one's word may still lie there
+
+
+def _events(process: "_Process") -> Iterator[ProgressEvent]:
+    """Yield the progress that the training prints; a line that is none is somebody's print()."""
+    for line in process.stdout or ():
+        try:
+            yield ProgressEvent.model_validate_json(line)
+        except ValidationError:
+            continue
+
+
+def _drain(process: "_Process", tail: deque[str]) -> None:
+    for line in process.stderr or ():
+        tail.append(plain(line.rstrip("\n")))

@@ -1,0 +1,264 @@
+"""One attempt's training on its instance, over SSH: made ready, started once, followed while the line holds."""
+
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pydantic import ValidationError
+
+from gpu_offload.infra.instance.job import SPOT_NOTICE, InstanceJob, JobOptions, JobState, Look
+from gpu_offload.infra.instance.readiness import await_ready
+from gpu_offload.infra.instance.readiness_checks import (
+    check_boot,
+    check_cloud_init,
+    check_cuda,
+    check_driver,
+    check_ssh,
+)
+from gpu_offload.infra.instance.software import Instance, Software, look, set_up
+from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Seen, Stage
+from gpu_offload.infra.ssh.client import SshHost
+from gpu_offload.infra.ssh.host import (
+    CommandTimeoutError,
+    ConnectionLostError,
+    HostError,
+    HostUnreachableError,
+)
+from gpu_offload.orchestrator.backends.staging import weights_key
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, RunRecord
+from gpu_offload.remote_job.result import ProgressEvent
+from gpu_offload.remote_job.spec import DatasetRef, StoreRef, TrainingSpec
+
+LOST = (HostUnreachableError, ConnectionLostError, CommandTimeoutError)
+"""The line is cut or the machine hangs: the training may well go on."""
+
+LOOK_S = 2.0
+"""Seconds between two looks over SSH: 1.5 kB each."""
+
+RECONNECT_S: Final = (2.0, 60.0)
+"""Seconds until the first try to reconnect, and at most between two: what was lost is read from the store meanwhile."""
+
+FAULTY = {2, 77}
+"""Exit codes that another instance would give too: a spec that cannot be trained, an instance that is not safe."""
+
+PROBE = r'printf "%s\n%s\n%s\n" "${GPU_OFFLOAD_ROOT+simulated}" "$AWS_EC2_METADATA_SERVICE_ENDPOINT" "$PYTHONPATH"'
+
+UNPACK = r"""
+set -e
+become=; [ "$(id -u)" = 0 ] || [ -n "${GPU_OFFLOAD_ROOT+set}" ] || become="sudo -n"
+echo "$1  $2" | sha256sum --check --quiet --status || { echo "the archive did not arrive whole" >&2; exit 1; }
+$become mkdir -p "$3"
+$become tar -xf "$2" -C "$3" --no-same-owner --no-same-permissions
+$become chmod -R a+rX "$3"
+"""
+"""SHA256, ARCHIVE, FOLDER: unpacks the user's own files where the training, as its own user, can read them."""
+
+
+@dataclass(slots=True)
+class Session:
+    """A driver's hold on one instance; it has the keys, so there is at most one in the world."""
+
+    run: RunRecord
+    attempt: AttemptRecord
+    host: SshHost
+    console: Console
+    store: StoreRef
+    store_keys: Mapping[str, str]
+    """Variables with the store's own keys, for those who talk to it; empty where the instance's role does."""
+    region: str
+    """Where the store is, for the job's own calls."""
+    software: Callable[[], Software]
+    project: Callable[[], bytes]
+    state: Callable[[], str]
+    """Asks the cloud for the instance's state."""
+    serial_console: Callable[[], str]
+    pause: Callable[[float], None]
+    clock: Callable[[], float] = time.monotonic
+    started: bool = False
+    _job: InstanceJob | None = None
+    _offsets: tuple[int, int] = (0, 0)
+    _lines: bytes = b""
+    _log: bytes = b""
+    _lost_since: float | None = None
+    _next_try: float = 0.0
+    _delay: float = RECONNECT_S[0]
+    _asked: float = field(default=-1e9)
+
+    def start(self) -> None:
+        """Make the instance ready and start the training; again is harmless.
+
+        Raises:
+            NotReadyError: a stage failed or took too long.
+            HostKeyMismatchError: somebody else answers at the address.
+            HostError: what is wrong on the way; `LOST` says which of them are worth another try.
+        """
+        self._ready(
+            Stage.CAPACITY,
+            {
+                Stage.CAPACITY: self._check_capacity,
+                Stage.BOOT: lambda: self._unless_gone(check_boot(self.host.address)),
+                Stage.SSH: self._check_ssh,
+                Stage.CLOUD_INIT: self._check_cloud_init,
+            },
+        )
+        instance = look(self.host)
+        simulated, metadata, path = self.host.run(PROBE, timeout=30).text.split("\n")[:3]
+        gpus = 0 if simulated else self.attempt.offer.gpu.count if self.attempt.offer.gpu else 0
+        self._ready(Stage.DRIVER, {Stage.DRIVER: lambda: check_driver(self.host, gpus=gpus)})
+        software = self.software()
+        if instance.ready_python(software) is None:
+            self.console.note("setting up the software; an image that has it baked in saves this")
+        python = set_up(self.host, instance, software)
+        self._ready(Stage.CUDA, {Stage.CUDA: lambda: check_cuda(self.host, python, gpus=gpus)})
+        job = InstanceJob(self.host, instance, self.run.id, self.attempt.number)
+        folder = self._send_project(instance)
+        # The user's own code runs where the training runs, and nowhere else.
+        trainer = {"PYTHONPATH": f"{folder}:{path}" if path else folder} if folder else {}
+        uploader = {"AWS_DEFAULT_REGION": self.region, **self.store_keys}
+        options = JobOptions(spot_notice=self._notice(metadata))
+        spec = self._spec(job, folder)
+        job.start(
+            spec.model_dump_json(indent=1).encode(), python, options, trainer=trainer, uploader=uploader
+        )
+        self._job, self.started = job, True
+        self.console.note(f"training on {self.host.name}, {self.attempt.offer.name}; it needs us no more")
+
+    def follow(self, seconds: float) -> tuple[EndReason, str] | None:
+        """Show what the training says for so long; return early when it ended or the line was lost.
+
+        Returns:
+            Why the attempt is over, where the store will never say it: the job ended, or is gone, without a word.
+        """
+        end = self.clock() + seconds
+        with self.console.training(self.run.estimate.likely) as show:
+            while self.clock() < end:
+                if not self.reachable:
+                    return None
+                try:
+                    found = self._look(show)
+                except LOST as error:
+                    self._lose(error)
+                    return None
+                if found.state is not JobState.RUNNING and not found.more:
+                    return self._verdict(found)
+                if not found.more:
+                    self.pause(min(LOOK_S, max(0.0, end - self.clock())))
+        return None
+
+    @property
+    def reachable(self) -> bool:
+        """Whether it is worth asking over SSH now; after a loss the pauses between two tries grow."""
+        return self._job is not None and (self._lost_since is None or self.clock() >= self._next_try)
+
+    @property
+    def bytes_over_ssh(self) -> int:
+        """What went over the line, both ways."""
+        return self.host.traffic.sent + self.host.traffic.received
+
+    def _ready(self, first: Stage, checks: dict[Stage, Callable[[], Seen]]) -> None:
+        passed: set[Stage] = set()
+
+        def tell(stage: Stage, seen: Seen, seconds: float) -> None:
+            if stage in checks and isinstance(seen, Passed) and stage not in passed:
+                passed.add(stage)
+                self.console.detail(f"{stage}: {seen.detail or 'ready'} ({seconds:.1f} s)")
+
+        await_ready(checks, console=self.serial_console, first=first, every=0.5, tell=tell, sleep=self.pause)
+
+    def _check_capacity(self) -> Seen:
+        match self.state():
+            case "pending":
+                return Pending("the instance is pending")
+            case "running":
+                return Passed("the instance is running")
+            case state:
+                return Broken(f"the instance is {state}")
+
+    def _check_ssh(self) -> Seen:
+        return self._unless_gone(check_ssh(self.host))
+
+    def _check_cloud_init(self) -> Seen:
+        return self._unless_gone(check_cloud_init(self.host))
+
+    def _unless_gone(self, seen: Seen) -> Seen:
+        """Do not wait for SSH on an instance that the cloud has ended; ask it every ten seconds."""
+        if isinstance(seen, Pending) and self.clock() - self._asked >= 10:
+            self._asked = self.clock()
+            if (state := self.state()) not in {"pending", "running"}:
+                return Broken(f"the instance is {state}")
+        return seen
+
+    def _notice(self, metadata: str) -> str | None:
+        """Where the interruption notice is; an on-demand instance gets a notice of retirement there, too."""
+        return metadata.rstrip("/") or SPOT_NOTICE
+
+    def _send_project(self, instance: Instance) -> str | None:
+        """Send the user's own files and return the folder they are in."""
+        project = self.run.project
+        if project is None:
+            return None
+        archive = f"{instance.inbox}/{project.sha256}.tar"
+        folder = f"{instance.root}/var/lib/gpu-offload/projects/{project.sha256[:16]}"
+        self.host.put(self.project(), archive)
+        self.host.run(["sh", "-c", UNPACK, "unpack", project.sha256, archive, folder], timeout=120)
+        return folder
+
+    def _spec(self, job: InstanceJob, project: str | None) -> TrainingSpec:
+        run = self.run
+        own_model = run.project.model if run.project else None
+        return run.spec.model_copy(
+            update={
+                "run": run.id,
+                "attempt": self.attempt.number,
+                "output": job.output,
+                "store": self.store,
+                "model": f"{project}/{own_model}" if own_model else run.spec.model,
+                "dataset": DatasetRef(
+                    fingerprint=run.fingerprint,
+                    archive=run.spec.dataset.archive or f"datasets/{run.fingerprint}.tar",
+                ),
+                "weights": run.spec.weights
+                and run.spec.weights.model_copy(
+                    update={"path": None, "key": weights_key(run.id, run.spec.weights.sha256)}
+                ),
+            }
+        )
+
+    def _look(self, show: Callable[[ProgressEvent], None]) -> Look:
+        if self._job is None:  # `reachable` says so before
+            raise AssertionError("no job")
+        found = self._job.look(*self._offsets, hold=True)
+        if self._lost_since is not None:
+            self.console.note(f"connected again after {self.clock() - self._lost_since:.0f} s")
+            self._lost_since, self._delay = None, RECONNECT_S[0]
+        self._offsets = found.progress_offset, found.log_offset
+        *lines, self._lines = (self._lines + found.progress).split(b"\n")
+        for line in lines:
+            with contextlib.suppress(ValidationError):
+                show(ProgressEvent.model_validate_json(line))
+        *lines, self._log = (self._log + found.log).split(b"\n")
+        for line in lines:
+            self.console.detail(line.decode(errors="replace"))
+        return found
+
+    def _lose(self, error: HostError) -> None:
+        now = self.clock()
+        if self._lost_since is None:
+            self._lost_since = now
+            self.console.note(f"the connection is lost, the training goes on without it: {error}")
+        self._next_try = now + self._delay
+        self._delay = min(self._delay * 2, RECONNECT_S[1])
+
+    def _verdict(self, found: Look) -> tuple[EndReason, str] | None:
+        if found.state is JobState.ENDED and found.exit_code == 0:
+            return None
+        said = ""
+        with contextlib.suppress(HostError):
+            said = self._job.console().strip()[-500:] if self._job else ""
+        if found.state is JobState.ENDED:
+            reason: EndReason = "failed" if found.exit_code in FAULTY else "died"
+            return reason, f"the job ended with exit code {found.exit_code}: {said or 'it printed nothing'}"
+        return "died", f"the job is {found.state}, without an exit code: {said or 'it printed nothing'}"

@@ -1,0 +1,102 @@
+"""What of ours in the account may not exist any more: a pure function of what was found there and of the store.
+
+It errs on the side of a training: where the store is silent, only what is past its own absolute end is doomed.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Kind = Literal["instance", "volume", "security group", "schedule"]
+
+ENDED = frozenset({"shutting-down", "terminated"})
+"""States of an instance that costs nothing any more and cannot come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Possession:
+    """Something in the account. Times are Unix seconds."""
+
+    kind: Kind
+    id: str
+    region: str
+    run: str
+    """The run that its tag names; empty for what is not ours."""
+    expires: float | None = None
+    """When it must not exist any more, by its own tag; for a schedule, when it acts."""
+    store: str | None = None
+    """Which store its run is in, by its tag; None where it says nothing of it."""
+    state: str = ""
+    instance: str | None = None
+    """The instance that holds it (volume, group), or that it will end (schedule)."""
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it costs nothing any more."""
+        return self.kind == "instance" and self.state in ENDED
+
+
+@dataclass(frozen=True, slots=True)
+class RunLife:
+    """How long a run that the store knows may own anything. `legible` is False for another version's record."""
+
+    deadline_at: float
+    over: bool = False
+    legible: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Something that must go, and why."""
+
+    what: Possession
+    reason: str
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        thing = asdict(self.what)
+        return {name: thing[name] for name in ("kind", "id", "region", "run", "state")} | {
+            "reason": self.reason
+        }
+
+
+def doomed(
+    found: Iterable[Possession], runs: Mapping[str, RunLife] | None, now: float, store: str
+) -> tuple[Stray, ...]:
+    """Say what must go.
+
+    An instance holds its volume, its group and its schedule: these are doomed only once it is gone, so ask
+    again after the instances were terminated.
+
+    Args:
+        found: What bears our tag, in every region. It must have been looked for *before* the runs were read:
+            a run is journalled before its launch, so what belongs to a run of a moment ago is never unknown.
+        runs: The runs of those that were found and are in the store; None where it could not be read.
+        now: Unix seconds.
+        store: The mark of our store; what bears another one belongs to another project in the same account.
+    """
+    things = tuple(found)
+    live = {thing.id for thing in things if thing.kind == "instance" and not thing.is_gone}
+    strays = ((thing, _reason(thing, runs, now, store)) for thing in things if _can_go(thing, live))
+    return tuple(Stray(thing, reason) for thing, reason in strays if reason is not None)
+
+
+def _can_go(thing: Possession, live: set[str]) -> bool:
+    if not thing.run or thing.is_gone:
+        return False
+    return thing.kind == "instance" or thing.instance is None or thing.instance not in live
+
+
+def _reason(thing: Possession, runs: Mapping[str, RunLife] | None, now: float, store: str) -> str | None:
+    if thing.expires is not None and now >= thing.expires:
+        return "its time is up"
+    if runs is None or thing.store not in {None, store}:
+        return None
+    life = runs.get(thing.run)
+    if life is None:
+        return "its run is not in the store"
+    if not life.legible:
+        return None
+    if life.over:
+        return "its run is over"
+    return "its run's deadline has passed" if now >= life.deadline_at else None

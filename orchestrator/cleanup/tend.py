@@ -1,0 +1,209 @@
+"""`offload tend`: every open run taken as far as it goes without waiting, then the sweep. Needs no memory of its own."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep, readable_lives
+from gpu_offload.orchestrator.lifecycle.attach import drive_of
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.registry.manifest import RegistryError
+from gpu_offload.orchestrator.run.backend import (
+    CloudUnreachableError,
+    InstanceLeftError,
+    InterruptedRunError,
+)
+from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.lease import Driver
+from gpu_offload.orchestrator.run.next_step import next_step
+from gpu_offload.orchestrator.run.record import DriverLease, RunRecord, run_key
+from gpu_offload.orchestrator.run.step import Done, OpenAttempt, Step, Terminate, Wait
+from gpu_offload.orchestrator.settings.load import Settings
+
+PATIENCE_S = 30.0
+"""What takes longer than this is left to the next `tend`: a training, and offers that were all refused."""
+
+OURS = (
+    StoreError,
+    CloudError,
+    RegistryError,
+    JournalError,
+    InstanceLeftError,
+    CloudUnreachableError,
+    InterruptedRunError,
+)
+"""What may keep one run from going on, and must not keep the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunTended:
+    """What became of an open run: `open`, or how it ended; `message` says what it waits for, or what was done."""
+
+    run: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tended:
+    """What one `tend` did. Anything in `failures` is red, and each says what to do."""
+
+    runs: tuple[RunTended, ...]
+    sweep: Sweep
+    failures: tuple[str, ...]
+    store_readable: bool
+    dry_run: bool
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "dry_run": self.dry_run,
+            "store_readable": self.store_readable,
+            "runs": [{"run": r.run, "status": r.status, "message": r.message} for r in self.runs],
+            "removed": [stray.json() for stray in self.sweep.removed],
+            "kept": [
+                {"id": thing.id, "region": thing.region, "run": thing.run, "state": thing.state}
+                for thing in self.sweep.kept
+            ],
+            "failures": list(self.failures),
+        }
+
+    def text(self) -> str:
+        """Return it for a person."""
+        lines = [
+            f"run {one.run}: {one.status}{f', {one.message}' if one.message else ''}" for one in self.runs
+        ]
+        verb = "would remove" if self.dry_run else "removed"
+        removed = [s.what for s in self.sweep.removed]
+        counts = [
+            f"{n} {kind}{'' if n == 1 else 's'}"
+            for kind in ("instance", "volume", "security group", "schedule")
+            if (n := sum(thing.kind == kind for thing in removed))
+        ]
+        lines.append(f"{verb} {', '.join(counts)}" if counts else "nothing to remove")
+        lines += [f"{thing.id} in {thing.region} goes on, for run {thing.run}" for thing in self.sweep.kept]
+        lines += [f"note: {note}" for note in self.sweep.notes]
+        return "\n".join(lines)
+
+
+@dataclass
+class Tend:
+    """One pass over the store's open runs and the account."""
+
+    settings: Settings
+    store: ObjectStore
+    console: Console
+    dry_run: bool = False
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.time
+    _failures: list[str] = field(default_factory=list)
+    _regions: set[str] = field(default_factory=set)
+    _readable: bool = True
+
+    def tend(self) -> Tended:
+        """Take every open run on, then sweep."""
+        self._regions = set(self.settings.ec2.regions)
+        runs = self._runs()
+        reaper = Reaper(
+            regions=sorted(self._regions),
+            mark=store_mark(self.settings.store_url, self.settings.store.endpoint_url),
+            runs=readable_lives(self.store, self._unreadable),
+            console=self.console,
+            dry_run=self.dry_run,
+            schedules_wanted=self.settings.ec2.schedule_role is not None,
+            sleep=self.sleep,
+            clock=self.clock,
+        )
+        sweep = reaper.sweep()
+        return Tended(tuple(runs), sweep, (*self._failures, *sweep.failures), self._readable, self.dry_run)
+
+    def _runs(self) -> Sequence[RunTended]:
+        journal = Journal(self.store)
+        try:
+            names = list(journal.run_ids())
+        except StoreError as error:
+            self._unreadable(str(error))
+            return []
+        tended = []
+        for name in names:
+            try:
+                if journal.outcome(name) is None:
+                    record = journal.run(name)
+                    self._regions |= {c.offer.region for c in record.candidates if c.offer.region}
+                    tended.append(self._imagined(record) if self.dry_run else self._taken_on(record))
+            except OURS as error:
+                tended.append(self._failed(name, error))
+        return tended
+
+    def _taken_on(self, run: RunRecord) -> RunTended:
+        self.console.stage(f"run {run.id}")
+        drive = drive_of(self.settings, self.store, run, self.console)
+        drive.detach, drive.patience, drive.sleep, drive.clock = True, PATIENCE_S, self.sleep, self.clock
+        outcome = drive.to_end()
+        if outcome is not None:
+            return RunTended(run.id, outcome.status, outcome.message or outcome.version or "")
+        return RunTended(run.id, "open", drive.left or "its instance trains")
+
+    def _imagined(self, run: RunRecord) -> RunTended:
+        """Say what would be done, without so much as a lease."""
+        drive = drive_of(self.settings, self.store, run, self.console, Onlooker(clock=self.clock))
+        try:
+            step = next_step(run, drive.observe())
+        finally:
+            if drive.cloud is not None:
+                drive.cloud.close()
+        message = would(step)
+        self.console.note(f"run {run.id}: {message}")
+        return RunTended(run.id, "open", message)
+
+    def _failed(self, run: str, error: Exception) -> RunTended:
+        text = f"run {run} could not be taken on: {error}"
+        self.console.error(text)
+        self._failures.append(text)
+        return RunTended(run, "open", str(error))
+
+    def _unreadable(self, why: str) -> None:
+        if not self._readable:
+            return
+        self._readable = False
+        text = (
+            f"the store cannot be read, so only what is past its own time was removed, and no run taken on: {why}; "
+            "run `offload tend` again once it can"
+        )
+        self.console.error(text)
+        self._failures.append(text)
+
+
+class Onlooker(Driver):
+    """A driver that takes no lease."""
+
+    def claim(self, store: ObjectStore, run: str) -> str | None:
+        """Return the live driver's name, if there is one."""
+        try:
+            body, _ = store.read(run_key(run, "driver.json"))
+        except ObjectMissingError:
+            return None
+        held = DriverLease.model_validate_json(body)
+        return held.holder if self.is_live(held) else None
+
+
+def would(step: Step) -> str:
+    """Say what performing a step would do."""
+    match step:
+        case Terminate(instances, reason):
+            return f"would terminate {', '.join(instances)}: {reason}"
+        case OpenAttempt(number, offer):
+            return f"would open attempt {number}: {offer.name}"
+        case Wait(_, reason):
+            return f"would leave it: {reason}"
+        case Done():
+            return "nothing to do"
+        case _:
+            # The step's name is a verb in the imperative: CloseAttempt, Collect, Publish ...
+            words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(step).__name__)
+            return f"would{words}"

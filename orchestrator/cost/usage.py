@@ -1,0 +1,99 @@
+"""What an attempt and a store used, in billable units."""
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, Decimal
+from typing import Literal
+
+from gpu_offload.orchestrator.cost.prices import FIRST_HOUR_S, FOLDER, LEAST_BILLED_S, VOLUME_GIB, StorePrices
+
+
+@dataclass(frozen=True, slots=True)
+class PriceStep:
+    """From `since` (Unix seconds) on, an hour costs this."""
+
+    since: float
+    usd_per_hour: Decimal
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptUse:
+    """What an attempt used.
+
+    Attributes:
+        launched_at: Unix seconds at which it began to run; `ended_at` at which it began to stop.
+        prices: The zone's price over that time: one step on demand, the price history on spot. The earliest counts
+            before it begins, too.
+        reclaimed: Whether EC2 itself ended it.
+
+    Raises:
+        ValueError: it ended before it began, or has no price.
+    """
+
+    number: int
+    name: str
+    market: Literal["spot", "on-demand"]
+    launched_at: float
+    ended_at: float
+    prices: tuple[PriceStep, ...]
+    reclaimed: bool = False
+    on_demand_usd_per_hour: Decimal | None = None
+    volume_gib: int = VOLUME_GIB
+    public_ipv4: bool = True
+
+    def __post_init__(self) -> None:
+        if self.ended_at < self.launched_at:
+            raise ValueError(
+                f"attempt {self.number} ended {self.launched_at - self.ended_at} s before it began"
+            )
+        if not self.prices:
+            raise ValueError(f"attempt {self.number} has no price")
+
+    @property
+    def billed_seconds(self) -> Decimal:
+        """Seconds that are charged: a minute at least."""
+        return max(_seconds(self.ended_at - self.launched_at), Decimal(LEAST_BILLED_S))
+
+    @property
+    def free(self) -> bool:
+        """Whether EC2 charges nothing for the instance itself."""
+        return self.market == "spot" and self.reclaimed and self.ended_at - self.launched_at < FIRST_HOUR_S
+
+
+@dataclass(frozen=True, slots=True)
+class StoreUse:
+    """What a run asked of the object store; bytes out of its region or provider are `egress_bytes`."""
+
+    prices: StorePrices = FOLDER
+    puts: int = 0
+    gets: int = 0
+    stored_bytes: int = 0
+    stored_seconds: float = 0.0
+    egress_bytes: int = 0
+
+
+def _segments(use: AttemptUse) -> list[tuple[Decimal, Decimal]]:
+    """Split the billed time at the price's steps: (seconds, USD an hour), without empty ones."""
+    steps = sorted(use.prices, key=lambda step: step.since)
+    start, end = use.launched_at, use.launched_at + float(use.billed_seconds)
+    marks = [start, *(step.since for step in steps[1:] if start < step.since < end), end]
+    left = use.billed_seconds
+    parts: list[tuple[Decimal, Decimal]] = []
+    for i in range(len(marks) - 1):
+        price = next((s.usd_per_hour for s in reversed(steps) if s.since <= marks[i]), steps[0].usd_per_hour)
+        last = i == len(marks) - 2
+        seconds = left if last else min(left, _seconds(marks[i + 1] - marks[i]))
+        left -= seconds
+        if parts and parts[-1][1] == price:
+            parts[-1] = (parts[-1][0] + seconds, price)
+        elif seconds:
+            parts.append((seconds, price))
+    return parts
+
+
+def _seconds(seconds: float) -> Decimal:
+    """Take a time from a clock into decimal, to the millisecond."""
+    return Decimal(repr(round(seconds, 3)))
+
+
+def _begun_minutes(seconds: float) -> Decimal:
+    return (_seconds(seconds) / 60).to_integral_value(ROUND_CEILING)

@@ -1,0 +1,1 @@
+"""The drill: injects faults into real runs and checks that nothing leaks or is lost."""

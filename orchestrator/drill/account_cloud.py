@@ -1,0 +1,100 @@
+"""A real AWS account, as the drill sees it."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from gpu_offload.infra.aws.ec2 import Ec2, Instance
+from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.simulator.behaviour import Event, Leftovers
+from gpu_offload.orchestrator.settings.load import Settings
+
+LOOK_S = 1.0
+"""Between two questions to EC2, which does not like to be asked more often."""
+
+SETTLE_S = 300.0
+
+
+@dataclass
+class AccountCloud:
+    """An account as a drill sees it: only what bears the mark of the drill's store."""
+
+    settings: Settings
+    _states: dict[str, str] = field(default_factory=dict)
+    _events: list[Event] = field(default_factory=list)
+    _found: tuple[Instance, ...] = ()
+    _looked_at: float = 0.0
+
+    @cached_property
+    def regions(self) -> Mapping[str, Ec2]:
+        """A client a region."""
+        return {region: Ec2(region) for region in self.settings.ec2.regions}
+
+    @cached_property
+    def mark(self) -> str:
+        """The mark of the drill's store."""
+        return store_mark(self.settings.store_url, self.settings.store.endpoint_url)
+
+    @property
+    def calls(self) -> Mapping[str, int]:
+        """How many launches there were, as far as instances tell."""
+        self._look()
+        return Counter({"ec2.RunInstances": len(self._states)})
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """Each change of an instance's state, to the second."""
+        self._look()
+        return tuple(self._events)
+
+    def leftovers(self) -> Leftovers:
+        """What is there of the drill's."""
+        self._look()
+        clients, mark = self.regions, self.mark
+        wanted = self.settings.ec2.schedule_role is not None
+        return Leftovers(
+            instances=tuple(i.id for i in self._found if not i.ended),
+            volumes=tuple(
+                v.id
+                for ec2 in clients.values()
+                for v in ec2.volumes()
+                if v.store == mark and v.state in {"available", "error"}
+            ),
+            security_groups=tuple(
+                g.id for ec2 in clients.values() for g in ec2.find_security_groups() if g.store == mark
+            ),
+            schedules=tuple(
+                s.name for region in clients if wanted for s in Schedules(region).find() if s.store == mark
+            ),
+        )
+
+    def settle(self) -> None:
+        """Wait until no instance is on its way down."""
+        end = time.monotonic() + SETTLE_S
+        while time.monotonic() < end:
+            self._look()
+            if all(i.state != "shutting-down" for i in self._found):
+                return
+            time.sleep(LOOK_S)
+
+    def terminate(self) -> None:
+        """Terminate every instance of the drill's."""
+        for ec2 in self.regions.values():
+            ec2.terminate(i.id for i in ec2.find() if i.store == self.mark and not i.ended)
+
+    def environment(self) -> Mapping[str, str]:
+        """Nothing: commands use the user's own access."""
+        return {}
+
+    def _look(self) -> None:
+        if time.monotonic() - self._looked_at < LOOK_S:
+            return
+        found = [i for ec2 in self.regions.values() for i in ec2.find() if i.store == self.mark]
+        self._found, self._looked_at = tuple(found), time.monotonic()
+        for instance in found:
+            if self._states.get(instance.id) != instance.state:
+                self._states[instance.id] = instance.state
+                self._events.append(Event(time.time(), "state", instance.id, instance.state))

@@ -1,0 +1,190 @@
+"""The drill on the user's own account: fewer faults, real instances, and a limit that every run of it is held to."""
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self, cast
+
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.drill.account_cloud import AccountCloud
+from gpu_offload.orchestrator.drill.command import DrillError
+from gpu_offload.orchestrator.drill.faults import FAULTS, Fault, Recovery
+from gpu_offload.orchestrator.drill.project import TRAINING, Pace
+from gpu_offload.orchestrator.drill.stage import Stage
+from gpu_offload.orchestrator.drill.suite import DrillReport, Survived, outcome_of
+from gpu_offload.orchestrator.offers.offer import TABLE
+from gpu_offload.orchestrator.plan.prerequisites import check_renting
+from gpu_offload.orchestrator.report.load import events_of
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.settings.load import Settings
+
+if TYPE_CHECKING:
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
+
+
+PACE = Pace(epochs=4, seconds=15.0)
+
+CONFIGURATION = """\
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+[training]
+entrypoint = "drill_training:main"
+epochs = {epochs}
+image-size = 64
+batch = 8
+hyperparameters = {{drill = {token}}}
+[limits]
+deadline = "1h"
+max-cost-usd = {usd}
+[store]
+{store}
+[ec2]
+{ec2}
+"""
+
+
+def drill_on_account(
+    settings: Settings,
+    store_url: str,
+    max_cost_usd: float,
+    *,
+    wanted: Sequence[str] = (),
+    tell: Callable[[Survived], object] = lambda _: None,
+) -> DrillReport:
+    """Hold a drill on the account that the configuration names, one fault after the other.
+
+    Args:
+        settings: The configuration: where and as what instances are rented.
+        store_url: A store for the drill alone: what it publishes must not become `stable` in the project's.
+        max_cost_usd: What all of it may cost; each fault's run is held to its share by the product's own limit.
+        wanted: Names of faults; () for all.
+        tell: Called with each fault as it is done.
+
+    Raises:
+        DrillError: it cannot be held so; nothing was started.
+        RentingError: the configuration does not allow training on EC2.
+    """
+    known = {fault.name: fault for fault in ON_AN_ACCOUNT}
+    if unknown := [name for name in wanted if name not in known]:
+        raise DrillError(f"not on an account: {', '.join(unknown)} (there are {', '.join(known)})")
+    if store_url.rstrip("/") == settings.store_url.rstrip("/"):
+        raise DrillError(
+            "the drill publishes a model, which must not become your `stable`: give it a store of its own"
+        )
+    there = settings.model_copy(update={"store": settings.store.model_copy(update={"url": store_url})})
+    check_renting(there)
+    chosen = [fault for fault in ON_AN_ACCOUNT if not wanted or fault.name in wanted]
+    began, results = time.monotonic(), []
+    for fault in chosen:
+        with AccountStage.of(there, fault, max_cost_usd / len(chosen)) as stage:
+            results.append(outcome_of(fault, stage))
+        tell(results[-1])
+    return DrillReport(tuple(results), time.monotonic() - began)
+
+
+@dataclass
+class AccountStage(Stage):
+    """A stage on the user's account. Whatever happens on it, it leaves no instance."""
+
+    account: AccountCloud | None = None
+    max_cost_usd: float = 0.0
+    patience: float = 1500.0
+    hidden: tuple[str, ...] = ()
+    _began: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings, fault: Fault, max_cost_usd: float) -> Self:
+        """Return the stage for one fault."""
+        cloud = AccountCloud(settings)
+        # A stage asks its cloud for no more than an account can tell.
+        return cls(fault.name, cast("SimulatedCloud", cloud), PACE, account=cloud, max_cost_usd=max_cost_usd)
+
+    def _furnish(self) -> None:
+        """Write the project for the user's account, and open the store."""
+        account = self.rented
+        settings, self._began = account.settings, time.time()
+        (self.project / "drill_training.py").write_text(
+            TRAINING.format(trace="/dev/null", pace=self.pace.seconds)
+        )
+        store = settings.store.model_dump(by_alias=True, mode="json", exclude_none=True)
+        ec2 = settings.ec2.model_dump(by_alias=True, mode="json", exclude_none=True)
+        ec2["instance-types"] = [smallest(settings.ec2.instance_types)]
+        (self.project / "offload.toml").write_text(
+            CONFIGURATION.format(
+                epochs=self.pace.epochs,
+                token=secrets.randbelow(10**9),  # a training of its own: it must not be trained already
+                usd=round(self.max_cost_usd, 4),
+                store=_toml(store),
+                ec2=_toml(ec2),
+            )
+        )
+        self.store = open_store(
+            settings.store_url, endpoint_url=settings.store.endpoint_url, region=settings.store.region
+        )
+        self.journal = Journal(self.store)
+
+    def __exit__(self, *error: object) -> None:
+        """End every command, and every instance that is left."""
+        super().__exit__(*error)  # type: ignore[arg-type]  # as it came
+        self.rented.terminate()
+
+    @property
+    def rented(self) -> AccountCloud:
+        """The account."""
+        if self.account is None:
+            raise AssertionError("a stage is made by `of`")
+        return self.account
+
+    def epochs(self) -> list[int]:
+        """Return every epoch that was trained, as the store tells."""
+        run = self.run()
+        if run is None:
+            return []
+        numbers = [attempt.record.number for attempt in self.journal.attempts(run.id)]
+        events = [event for number in numbers for event in events_of(self.store, run.id, number)]
+        return [event.epoch for event in events if event.event == "epoch" and event.epoch]
+
+    def run(self) -> RunRecord | None:
+        """Return this fault's run: the store has those of others, too."""
+        runs = [self.journal.run(name) for name in self.journal.run_ids()]
+        return next((run for run in runs if run.created_at >= self._began - 1), None)
+
+
+def smallest(instance_types: Sequence[str]) -> str:
+    """Return the cheapest of these types by the table; the first where it knows none."""
+    price = {o.instance_type: o.usd_per_hour for o in TABLE if o.market == "on-demand"}
+    return min(instance_types, key=lambda name: price.get(name, float("inf")))
+
+
+def _instance_lost(stage: Stage) -> Recovery:
+    """Take the instance away without a word; the driver must rent another and carry on."""
+    if not isinstance(stage, AccountStage):
+        raise DrillError("a simulated cloud has its own reclaims")
+    command = stage.train()
+    stage.until("an epoch is trained", stage.has_trained(1), command)
+    struck = time.time()
+    stage.rented.terminate()
+    stage.run_to_end(command)
+    run = stage.run()
+    attempts = len(stage.journal.attempts(run.id)) if run else 0
+    if attempts < 2:
+        return Recovery("too late to lose it: it had finished", 0.0)
+    return Recovery(f"attempt {attempts} carried on and finished it", stage.trained_at(attempts) - struck)
+
+
+def _toml(section: Mapping[str, object]) -> str:
+    """Write one section's settings; strings, numbers and lists are in TOML as they are in JSON."""
+    return "\n".join(f"{name} = {json.dumps(value)}" for name, value in section.items())
+
+
+_SIGNALS = {"cancel-while-starting", "cancel-while-training", "cancel-while-publishing", "runner-killed"}
+
+ON_AN_ACCOUNT: tuple[Fault, ...] = (
+    *(fault for fault in FAULTS if fault.name in _SIGNALS),
+    Fault("instance-lost", _instance_lost),
+)
+"""What needs no simulator: signals to our own processes, and the end of an instance of ours."""

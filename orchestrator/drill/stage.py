@@ -1,0 +1,185 @@
+"""Where one fault of a drill happens: a simulated cloud, a project and a store of its own, and real processes."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.drill.command import Command, DrillError
+from gpu_offload.orchestrator.drill.project import CONFIGURATION, OWN, TRAINING, YOLO, Pace
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.report.load import events_of
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import RunRecord
+
+if TYPE_CHECKING:
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
+    from gpu_offload.infra.store.protocol import ObjectStore
+
+T = TypeVar("T")
+
+HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "GITHUB_REPOSITORY")
+"""Variables that would lead a process of the drill somewhere else."""
+
+POLL_S = 0.1
+
+
+@dataclass
+class Stage:
+    """A context manager."""
+
+    name: str
+    cloud: "SimulatedCloud"
+    pace: Pace = field(default_factory=Pace)
+    patience: float = 240.0
+    """Seconds for anything that should happen."""
+    hidden: tuple[str, ...] = HIDDEN
+    """Variables that its commands do not get."""
+    _commands: list[Command] = field(default_factory=list)
+
+    def __enter__(self) -> Self:
+        """Draw the dataset, write the project, make the bucket."""
+        self.folder = Path(tempfile.mkdtemp(prefix="offload-drill-"))
+        self.project = self.folder / "project"
+        self.project.mkdir()
+        generate(self.project / "shapes", images=12, size=64)
+        self._trace = self.folder / "trace"
+        self._furnish()
+        return self
+
+    def _furnish(self) -> None:
+        """Write the project, make the bucket."""
+        (self.project / "drill_training.py").write_text(
+            TRAINING.format(trace=str(self._trace), pace=self.pace.seconds)
+        )
+        training = (YOLO if self.pace.real else OWN).format(epochs=self.pace.epochs)
+        bucket = f"drill-{self.name}"
+        self.cloud.client("s3").create_bucket(Bucket=bucket)
+        (self.project / "offload.toml").write_text(
+            CONFIGURATION.format(training=training, store=f"s3://{bucket}")
+        )
+        self.store: ObjectStore = open_store(f"s3://{bucket}", endpoint_url=self.cloud.url)
+        self.journal = Journal(self.store)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End every command and remove the project."""
+        for command in self._commands:
+            command.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    # ------------------------------------------------------------------------------------- commands
+
+    def start(self, *arguments: str, elsewhere: bool = False) -> Command:
+        """Start a command in the project; `elsewhere`, on a machine that has nothing but the configuration."""
+        folder = self.project
+        if elsewhere:
+            folder = Path(tempfile.mkdtemp(prefix="elsewhere-", dir=self.folder))
+            shutil.copy(self.project / "offload.toml", folder)
+        kept = {name: value for name, value in os.environ.items() if name not in self.hidden}
+        command = Command(arguments, folder, kept | self.cloud.environment() | {"CI": "true"})
+        self._commands.append(command)
+        return command
+
+    def train(self) -> Command:
+        """Start the training on an instance."""
+        return self.start("train", "--on", "ec2", "--no-calibrate")
+
+    def run_to_end(self, command: Command) -> None:
+        """Wait for a command that should succeed. Raises DrillError where it does not."""
+        code = command.wait(self.patience)
+        if code != 0:
+            raise DrillError(f"exit code {code}: {command.last_words()}")
+
+    # ------------------------------------------------------------------------------------- watching
+
+    def until(self, what: str, condition: Callable[[], T | None], command: Command | None = None) -> T:
+        """Poll until something is there. Raises DrillError where it does not come, or the command ends first."""
+        end = time.monotonic() + self.patience
+        while True:
+            try:
+                found = condition()
+            except StoreError:  # a fault may hit the one who watches, too
+                found = None
+            if found is not None and found is not False:
+                return found
+            if command is not None and command.process.poll() is not None:
+                raise DrillError(f"the command ended before {what}: {command.last_words()}")
+            if time.monotonic() > end:
+                raise DrillError(f"{what}: not within {self.patience:.0f} s")
+            time.sleep(POLL_S)
+
+    def epochs(self) -> list[int]:
+        """Return every epoch that was trained, in order, over all attempts."""
+        if not self.pace.real:
+            return [int(line) for line in self._trace.read_text().split()] if self._trace.exists() else []
+        run = self.run()
+        if run is None:
+            return []
+        numbers = [attempt.record.number for attempt in self.journal.attempts(run.id)]
+        events = [event for number in numbers for event in events_of(self.store, run.id, number)]
+        return [event.epoch for event in events if event.event == "epoch" and event.epoch]
+
+    def trained_at(self, attempt: int) -> float:
+        """Return when an attempt's first epoch was complete, or the run published where it trained none."""
+        run = self.run()
+        events = events_of(self.store, run.id, attempt) if run else ()
+        first = next((event.time for event in events if event.event == "epoch"), None)
+        return first or self.published_at() or time.time()
+
+    def has_trained(self, epochs: int) -> Callable[[], bool]:
+        """Return a condition: so many epochs have been trained."""
+        return lambda: len(self.epochs()) >= epochs
+
+    def run(self) -> RunRecord | None:
+        """Return the one run, None while there is none."""
+        name = next(self.journal.run_ids(), None)
+        return self.journal.run(name) if name else None
+
+    def result_is_there(self) -> bool:
+        """Whether the training has put its result into the store."""
+        run = self.run()
+        return run is not None and self.journal.result(run.id) is not None
+
+    def published_at(self) -> float | None:
+        """Return when the run was published whole, None where it is not."""
+        run = self.run()
+        if run is None:
+            return None
+        outcome, manifest = self.journal.outcome(run.id), publish.manifest_of(self.store, run.version)
+        if outcome is None or outcome.status != "published" or manifest is None:
+            return None
+        return outcome.at if manifest.epochs_completed == self.pace.epochs else None
+
+    def repeated(self) -> int:
+        """Return how many epochs were trained more than once."""
+        return sum(count - 1 for count in Counter(self.epochs()).values())
+
+    def struck_at(self) -> float | None:
+        """Return when the first fault struck, Unix seconds."""
+        return next((e.time for e in self.cloud.events if e.kind == "fault" and e.subject != "armed"), None)
+
+    def quiet_at(self, since: float) -> float:
+        """Return when the last instance began to go down after `since`."""
+        ends = [
+            e.time
+            for e in self.cloud.events
+            if e.kind == "state" and e.text.startswith("shutting-down") and e.time >= since
+        ]
+        return max(ends, default=since)
+
+    def left(self) -> int:
+        """Return how many things are left in the cloud, when nothing is on its way any more."""
+        self.cloud.settle()
+        left = self.cloud.leftovers()
+        return len(left.instances) + len(left.volumes) + len(left.security_groups) + len(left.schedules)

@@ -1,0 +1,222 @@
+"""`offload drill`: every fault that this tool promises to survive, really made to happen, one after the other."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.orchestrator.drill.command import DrillError
+from gpu_offload.orchestrator.drill.faults import FAULTS, Fault
+from gpu_offload.orchestrator.drill.stage import HIDDEN, Stage
+from gpu_offload.orchestrator.run.journal import JournalError
+
+MOST_REPEATED = 1
+"""An interrupted training loses at most the epoch it was in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survived:
+    """One fault and what became of it. `seconds` from the fault to the recovery;"""
+
+    name: str
+    outcome: str
+    recovered: bool
+    seconds: float
+    epochs_repeated: int
+    leaked: int = 0
+    lost: int = 0
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "name": self.name,
+            "outcome": self.outcome,
+            "recovered": self.recovered,
+            "seconds": round(self.seconds, 2),
+            "epochs_repeated": self.epochs_repeated,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DrillReport:
+    """A whole drill."""
+
+    faults: tuple[Survived, ...]
+    seconds: float
+
+    @property
+    def leaked(self) -> int:
+        """How many instances, volumes, groups and schedules were left."""
+        return sum(fault.leaked for fault in self.faults)
+
+    @property
+    def lost(self) -> int:
+        """How many trainings came to no model, or repeated more than they may."""
+        return sum(fault.lost for fault in self.faults)
+
+    @property
+    def green(self) -> bool:
+        """Whether everything was survived."""
+        return all(fault.recovered for fault in self.faults) and not self.leaked and not self.lost
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {"faults": [f.json() for f in self.faults], "leaked": self.leaked, "lost": self.lost}
+
+    def text(self) -> str:
+        """Return the table and its last line."""
+        width = max(len(fault.name) for fault in self.faults)
+        lines = [f"{'fault':{width}}         recovery  epochs repeated  what happened"]
+        lines += [
+            f"{f.name:{width}}  {'ok ' if f.recovered else 'RED'}  {f.seconds:8.2f} s  {f.epochs_repeated:15d}  {f.outcome}"
+            for f in self.faults
+        ]
+        verdict = f"{self.leaked} leaked, {self.lost} lost"
+        red = [fault.name for fault in self.faults if not fault.recovered]
+        lines += ["", verdict if self.green else f"RED: {verdict}; not survived: {', '.join(red) or 'none'}"]
+        return "\n".join(lines)
+
+
+def drill(
+    wanted: Sequence[str] = (),
+    *,
+    jobs: int = 2,
+    tell: Callable[[Survived], object] = lambda _: None,
+    faults: Sequence[Fault] = FAULTS,
+) -> DrillReport:
+    """Hold a drill on the simulated cloud.
+
+    Args:
+        wanted: Names of faults; () for all.
+        jobs: How many faults at a time, each in a cloud of its own.
+        tell: Called with each fault as it is done.
+        faults: What can be wanted.
+
+    Raises:
+        DrillError: a fault is wanted that nobody knows.
+    """
+    known = {fault.name: fault for fault in faults}
+    if unknown := [name for name in wanted if name not in known]:
+        raise DrillError(f"no such fault: {', '.join(unknown)} (there are {', '.join(known)})")
+    chosen = [known[name] for name in known if not wanted or name in wanted]
+    began, children = time.monotonic(), Children()
+
+    def one(fault: Fault) -> Survived:
+        done = _survive(fault) if len(chosen) == 1 else children.survive(fault)
+        tell(done)
+        return done
+
+    with ThreadPoolExecutor(jobs) as pool:
+        try:
+            results = list(pool.map(one, chosen))
+        except BaseException:
+            children.end()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return DrillReport(tuple(results), time.monotonic() - began)
+
+
+@dataclass
+class Children:
+    """Processes of our own, one a fault: moto's books are global, so that a process can hold but one cloud."""
+
+    _running: list["subprocess.Popen[str]"] = field(default_factory=list)
+    _ended: bool = False
+
+    def survive(self, fault: Fault) -> Survived:
+        """Run one fault in a process of its own. Raises DrillError where that does not report."""
+        if self._ended:
+            raise DrillError("ended by hand")
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "gpu_offload.orchestrator.cli",
+            "drill",
+            "--only",
+            fault.name,
+            "--json",
+        ]
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            self._running.append(process)
+            out, err = process.communicate()
+            self._running.remove(process)
+        try:
+            document = json.loads(out)
+        except ValueError:
+            text = err.strip().splitlines()[-1:] or ["nothing"]
+            raise DrillError(f"{fault.name}: exit code {process.returncode}; it said {text[0]}") from None
+        return Survived(**document["faults"][0], leaked=document["leaked"], lost=document["lost"])
+
+    def end(self) -> None:
+        """Tell all of them to end; each takes its cloud, its instances and its commands with it."""
+        self._ended = True
+        for process in list(self._running):
+            process.send_signal(signal.SIGINT)
+
+
+def _survive(fault: Fault) -> Survived:
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
+
+    with _own_environment(), SimulatedCloud() as cloud, Stage(fault.name, cloud, fault.pace) as stage:
+        return outcome_of(fault, stage)
+
+
+def outcome_of(fault: Fault, stage: Stage) -> Survived:
+    """Let a fault happen on its stage; return what became of it."""
+    why, seconds, published = "", 0.0, False
+    try:
+        recovery = fault.happens(stage)
+        why, seconds = recovery.outcome, recovery.seconds
+        published = stage.published_at() is not None
+        why = why if published else f"{why}; but no whole model is published"
+    except (DrillError, StoreError, CloudError, JournalError) as error:
+        why = str(error)
+    leaked, repeated = stage.left(), stage.repeated()
+    lost = 0 if published and repeated <= MOST_REPEATED else 1
+    return Survived(
+        name=fault.name,
+        outcome=why + (f"; left: {stage.cloud.leftovers()}" if leaked else ""),
+        recovered=published and not leaked and not lost,
+        seconds=seconds,
+        epochs_repeated=repeated,
+        leaked=leaked,
+        lost=lost,
+    )
+
+
+@contextmanager
+def _own_environment() -> Iterator[None]:
+    """Let this process, which watches, use the simulated cloud's key, and no settings of the user's."""
+    from gpu_offload.infra.simulator.cloud import ACCESS_KEY, SECRET_KEY
+
+    wanted = {
+        "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+        "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_CONFIG_FILE": os.devnull,
+        "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+    }
+    before = {name: os.environ.get(name) for name in (*wanted, *HIDDEN)}
+    for name in HIDDEN:
+        os.environ.pop(name, None)
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

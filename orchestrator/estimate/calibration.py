@@ -1,0 +1,77 @@
+"""A calibration of this machine: a few real optimiser steps, kept for the next time."""
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from gpu_offload.orchestrator.output.console import Console, plain
+from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.remote_job.machine import cores, processor
+from gpu_offload.remote_job.result import Calibration
+from gpu_offload.remote_job.spec import TrainingSpec
+
+TIME_LIMIT_S = 600
+
+
+def can_calibrate() -> bool:
+    """Whether Ultralytics is installed here, told without importing it."""
+    return importlib.util.find_spec("ultralytics") is not None
+
+
+def calibration_key(spec: TrainingSpec, images: int) -> str:
+    """Return what a kept calibration is filed under: the machine and all of the training that its steps feel."""
+    parts = {
+        "machine": [processor(), cores()],
+        "model": spec.model,
+        "task": spec.task,
+        "image_size": spec.image_size,
+        "batch": spec.batch,
+        # The schedule decides the optimiser; a handful of images more or less does not matter.
+        "epochs": spec.epochs,
+        "images": images // 50,
+        "hyperparameters": spec.hyperparameters,
+        "speed": spec.speed,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def kept_calibration(workspace: Workspace, key: str) -> Calibration | None:
+    """Return an earlier measurement, None where there is none that can be read."""
+    try:
+        return Calibration.model_validate_json((workspace.calibrations / f"{key}.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Console) -> Calibration | None:
+    """Measure, and keep what was measured; None, with a warning, where that fails: a prior has to do then."""
+    console.stage("measuring a few training steps on this machine (about 15 s; kept for the next time)")
+    folder = workspace.work / f"calibration-{key}"
+    folder.mkdir(exist_ok=True)
+    path = folder / "spec.json"
+    path.write_text(spec.model_copy(update={"output": str(folder)}).model_dump_json())
+    command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", "--calibrate", str(path)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        console.warning(f"the calibration took longer than {TIME_LIMIT_S} s and was ended")
+        return None
+    try:
+        measured = Calibration.model_validate_json(done.stdout)
+    except ValidationError:
+        last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no output")
+        console.warning(f"the calibration failed (exit code {done.returncode}): {plain(last)}")
+        return None
+    _keep(workspace.calibrations / f"{key}.json", measured)
+    return measured
+
+
+def _keep(path: Path, measured: Calibration) -> None:
+    partial = path.with_suffix(".partial")
+    partial.write_text(measured.model_dump_json(indent=1, by_alias=True))
+    partial.replace(path)

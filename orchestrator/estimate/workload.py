@@ -1,0 +1,159 @@
+"""How much work a training is: what the estimate counts, and nothing of the machine."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.estimate.architecture import UNKNOWN, facts
+
+MUON_ITERATIONS = 10_000
+"""Above so many iterations `optimizer=auto` takes MuSGD in AdamW's place (Ultralytics 8.4, `build_optimizer`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A training as its length sees it.
+
+    Attributes:
+        gflops_640: One forward pass of one 640 x 640 image, in 10^9 operations.
+        megapixels: Of a source image, on average; None where nobody looked.
+        mosaic: Probability of mosaic augmentation; classification has none.
+        close_mosaic: Mosaic is off for the last so many epochs; 0 never turns it off.
+        nbs: Images that Ultralytics accumulates before an optimiser step.
+        patience: Epochs without progress after which it stops; 0 never stops.
+        validate: Whether every epoch is validated, or the last alone.
+        dataset_bytes: What an instance downloads.
+
+    Raises:
+        ValueError: a count is below what a training needs.
+    """
+
+    task: Task
+    model: str
+    gflops_640: float
+    parameters: int
+    dual_head: bool
+    image_size: int
+    batch: int
+    epochs: int
+    train_images: int
+    val_images: int
+    megapixels: float | None = None
+    dataset_bytes: int = 0
+    optimizer: str = "auto"
+    mosaic: float = 1.0
+    close_mosaic: int = 10
+    nbs: int = 64
+    warmup_epochs: float = 3.0
+    patience: int = 100
+    validate: bool = True
+    plots: bool = True
+
+    def __post_init__(self) -> None:
+        least = {"image_size": 1, "batch": 1, "epochs": 1, "train_images": 1, "val_images": 0, "nbs": 1}
+        wrong = [
+            f"{name} is {getattr(self, name)}, not at least {n}"
+            for name, n in least.items()
+            if getattr(self, name) < n
+        ]
+        if not (math.isfinite(self.gflops_640) and self.gflops_640 > 0):
+            wrong.append(f"gflops_640 is {self.gflops_640}, not above 0")
+        if wrong:
+            raise ValueError("a training cannot be estimated: " + "; ".join(wrong))
+
+    @property
+    def gflops(self) -> float:
+        """One forward pass of one image at this training's size; arithmetic grows with the area."""
+        return self.gflops_640 * (self.image_size / 640) ** 2
+
+    @property
+    def batches(self) -> int:
+        """Batches an epoch."""
+        return math.ceil(self.train_images / self.batch)
+
+    @property
+    def mosaic_epochs(self) -> int:
+        """Epochs with mosaic on: none of the last `close_mosaic`, so none at all in a short training."""
+        if self.task is Task.CLASSIFY or self.mosaic <= 0:
+            return 0
+        return max(0, self.epochs - self.close_mosaic)
+
+    @property
+    def earliest_epochs(self) -> int:
+        """Epochs after which early stopping can end it at the soonest: the first was the best."""
+        return min(self.epochs, self.patience + 1) if self.patience > 0 else self.epochs
+
+    @property
+    def heavy_optimizer(self) -> bool:
+        """Whether each step orthogonalises matrices (MuSGD), chosen by name or by `auto`."""
+        iterations = math.ceil(self.train_images / max(self.batch, self.nbs)) * self.epochs
+        return self.optimizer.lower() == "musgd" or (
+            self.optimizer.lower() == "auto" and iterations > MUON_ITERATIONS
+        )
+
+    def optimizer_steps(self) -> int:
+        """Count the optimiser's steps over all epochs, replaying the accumulation's ramp.
+
+        Ultralytics accumulates 1 batch at first and nbs/batch after the warm-up, in between linearly
+        (`engine/trainer.py`, 8.4).
+        """
+        total = self.batches * self.epochs
+        full = min(max(round(self.nbs / self.batch), 1), total)
+        warm = round(max(0.0, min(self.warmup_epochs, self.epochs - 1)) * self.batches)
+        steps, last = 0, -1
+        for i in range(min(warm + 1, total) if warm else 0):
+            accumulate = max(1, round(1 + (full - 1) * i / warm))
+            if i - last >= accumulate:
+                steps, last = steps + 1, i
+        return steps + (total - 1 - last) // full
+
+
+def workload(
+    *,
+    task: Task,
+    model: str,
+    image_size: int,
+    batch: int,
+    epochs: int,
+    train_images: int,
+    val_images: int,
+    hyperparameters: Mapping[str, Any] | None = None,
+    megapixels: float | None = None,
+    dataset_bytes: int = 0,
+) -> Workload:
+    """Describe a training by its settings; what `hyperparameters` leave out has Ultralytics' default.
+
+    A model that is not in `model_facts` counts as yolov8s until a calibration says better.
+
+    Raises:
+        ValueError: a count is below what a training needs.
+    """
+    given = hyperparameters or {}
+    known = facts(model) or UNKNOWN
+    fraction = given.get("fraction", 1.0)
+    if isinstance(fraction, float) and 0 < fraction < 1:
+        train_images = max(1, round(train_images * fraction))
+    return Workload(
+        task=task,
+        model=model,
+        gflops_640=known.gflops_640,
+        parameters=known.parameters,
+        dual_head=known.dual_head,
+        image_size=image_size,
+        batch=batch,
+        epochs=epochs,
+        train_images=train_images,
+        val_images=val_images,
+        megapixels=megapixels,
+        dataset_bytes=dataset_bytes,
+        optimizer=str(given.get("optimizer", "auto")),
+        mosaic=float(given.get("mosaic", 1.0)),
+        close_mosaic=int(given.get("close_mosaic", 10)),
+        nbs=int(given.get("nbs", 64)),
+        warmup_epochs=float(given.get("warmup_epochs", 3.0)),
+        patience=int(given.get("patience", 100)),
+        validate=bool(given.get("val", True)),
+        plots=bool(given.get("plots", True)),
+    )

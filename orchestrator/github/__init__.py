@@ -1,0 +1,1 @@
+"""The GitHub Action: inputs, events, summaries, workflow files, the release store."""

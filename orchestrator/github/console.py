@@ -1,0 +1,107 @@
+"""The console of a workflow's log: a group a stage, annotations where a person must look, everything else inert."""
+
+import contextlib
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from typing import TextIO
+
+from gpu_offload.orchestrator.github.runner import command
+from gpu_offload.orchestrator.output.console import Console, Kind, plain
+from gpu_offload.remote_job.result import ProgressEvent
+
+MOST_ANNOTATIONS = 8
+"""A step shows ten annotations of a kind; the rest of the warnings are plain lines."""
+
+TITLE = "gpu-offload"
+
+
+class GitHubConsole(Console):
+    """Renders messages for a workflow's log.
+
+    Whatever is printed between two messages of ours, by us or by anybody who shares our streams, is switched off
+    as a command: the runner obeys only what follows a token that nobody else knows. The runner takes a command
+    wherever spaces are all that stands before it, so that indenting it would help nothing.
+    """
+
+    def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
+        super().__init__(stream, verbose=verbose)
+        self._token = secrets.token_hex(16)
+        self._stopped = False
+        self._in_group = False
+        self._annotations = 0
+
+    def say(self, kind: Kind, text: str) -> None:
+        """Render one message."""
+        if kind == "detail" and not self.verbose:
+            return
+        text = plain(text)
+        if kind == "stage":
+            self._group(text)
+        elif kind in {"warning", "error"} and (self._annotations < MOST_ANNOTATIONS or kind == "error"):
+            self._annotations += 1
+            self._command(command(kind, text, title=TITLE))
+        else:
+            self._stop()
+            prefix = "" if kind in {"note", "detail"} else f"{kind}: "
+            for line in text.splitlines():
+                self.stream.write(f"    {prefix}{inert(line)}\n")
+        self.stream.flush()
+
+    def text(self, text: str) -> None:
+        """Write a text that stands for itself, such as a receipt, outside any group."""
+        self.end_group()
+        self._stop()
+        for line in plain(text).splitlines():
+            self.stream.write(f"{inert(line)}\n")
+        self.stream.flush()
+
+    def notice(self, text: str) -> None:
+        """Annotate the run with what everybody wants to know."""
+        self.end_group()
+        self._command(command("notice", plain(text), title=TITLE))
+        self.stream.flush()
+
+    def end_group(self) -> None:
+        """End the stage that is open."""
+        if self._in_group:
+            self._command(command("endgroup"))
+            self._in_group = False
+
+    def close(self) -> None:
+        """End the group, and let the runner obey again."""
+        self.end_group()
+        self._resume()
+        self.stream.flush()
+
+    @contextlib.contextmanager
+    def training(self, likely_seconds: float | None) -> Iterator[Callable[[ProgressEvent], None]]:
+        """Show a line an epoch; a training that starts here speaks only while commands are off."""
+        self._stop()
+        with super().training(likely_seconds) as show:
+            yield show
+
+    def _group(self, title: str) -> None:
+        self._command(*([command("endgroup")] if self._in_group else []), command("group", title))
+        self._in_group = True
+
+    def _command(self, *lines: str) -> None:
+        self._resume()
+        for line in lines:
+            self.stream.write(line + "\n")
+        self._stop()
+
+    def _stop(self) -> None:
+        if not self._stopped:
+            self.stream.write(command("stop-commands", self._token) + "\n")
+            self._stopped = True
+
+    def _resume(self) -> None:
+        if self._stopped:
+            self.stream.write(f"::{self._token}::\n")
+            self._stopped = False
+
+
+def inert(line: str) -> str:
+    """Return a line that is no command in either of the two forms that runners know, `::name::` and `##[name]`."""
+    return re.sub(r"^(\s*):(?=:)", r"\1: ", line).replace("##[", "## [")

@@ -1,0 +1,63 @@
+"""The event that started a workflow, and whether it may be trusted."""
+
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PULL_REQUEST = "pull_request"
+
+UNTRUSTED_EVENTS = frozenset({PULL_REQUEST, "pull_request_target", "issue_comment", "workflow_run"})
+"""Events that a stranger can cause, or whose code a stranger can have written: nothing of ours spends on them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What started the workflow. `payload` was written by others."""
+
+    name: str
+    repository: str = ""
+    ref: str = ""
+    payload: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, environment: Mapping[str, str]) -> "Event":
+        """Return the event that the runner's variables tell of."""
+        payload: Any = {}
+        if path := environment.get("GITHUB_EVENT_PATH"):
+            with contextlib.suppress(OSError, ValueError):
+                payload = json.loads(Path(path).read_text("utf-8"))
+        return cls(
+            name=environment.get("GITHUB_EVENT_NAME", ""),
+            repository=environment.get("GITHUB_REPOSITORY", ""),
+            ref=environment.get("GITHUB_REF", ""),
+            payload=payload if isinstance(payload, dict) else {},
+        )
+
+    @property
+    def is_pull_request(self) -> bool:
+        """Whether it asks about code that is not merged."""
+        return self.name in {PULL_REQUEST, "pull_request_target"}
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether only somebody with the right to write to the repository can have caused it."""
+        return self.name not in UNTRUSTED_EVENTS
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the repository shows nothing to strangers, its releases included."""
+        told = self.payload.get("repository")
+        return isinstance(told, dict) and told.get("private") is True
+
+    @property
+    def is_fork(self) -> bool:
+        """Whether a pull request comes from another repository; one that was deleted counts as another."""
+        request = self.payload.get("pull_request")
+        if not isinstance(request, dict):
+            return False
+        head = request.get("head")
+        source = head.get("repo") if isinstance(head, dict) else None
+        return not isinstance(source, dict) or source.get("full_name") != self.repository

@@ -1,0 +1,88 @@
+"""The repository and commit of this program, for `uses:` lines."""
+
+import json
+import re
+from dataclasses import dataclass
+from importlib.metadata import Distribution, PackageNotFoundError, distribution
+from pathlib import Path
+
+from gpu_offload.infra.github.repository import REPOSITORY, _git, _github_name
+
+SHA = re.compile(r"[0-9a-f]{40}")
+
+VERSION = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+
+class PinError(Exception):
+    """It is not known which commit of the action a repository shall use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The action at one commit. A tag could be moved to other code; a commit cannot.
+
+    Raises:
+        PinError: it is no repository and commit.
+    """
+
+    repository: str
+    commit: str
+    version: str = ""
+
+    def __post_init__(self) -> None:
+        if not REPOSITORY.fullmatch(self.repository) or not SHA.fullmatch(self.commit):
+            raise PinError(
+                f"{self.repository}@{self.commit} is no pin: write OWNER/REPO@COMMIT, the commit with all 40 digits"
+            )
+        if self.version and not VERSION.fullmatch(self.version):
+            raise PinError(f"{self.version!r} is no version")
+
+    @classmethod
+    def of(cls, text: str) -> "Pin":
+        """Read `OWNER/REPO@COMMIT` or `OWNER/REPO@COMMIT#VERSION`. Raises PinError."""
+        where, _, version = text.partition("#")
+        repository, _, commit = where.partition("@")
+        return cls(repository, commit, version)
+
+    def uses(self, workflow: str) -> str:
+        """Return what calls one of our workflows, the version in a comment."""
+        comment = f" # {self.version}" if self.version else ""
+        return f"{self.repository}/.github/workflows/{workflow}.yml@{self.commit}{comment}"
+
+
+def own_pin() -> Pin:
+    """Return the commit that this copy of ours was installed from.
+
+    Raises:
+        PinError: it was not installed from GitHub, and is no clone of it either.
+    """
+    try:
+        ours = distribution("gpu-offload")
+    except PackageNotFoundError:
+        ours = None
+    pin = (ours and _installed_from(ours)) or _clone_of(Path(__file__).resolve().parents[2])
+    if pin is None:
+        raise PinError(
+            "it is not known which commit of the action to pin, because this copy was not installed from GitHub: "
+            "say it with --action OWNER/REPO@COMMIT"
+        )
+    return pin
+
+
+def _installed_from(ours: Distribution) -> Pin | None:
+    """Read what the installer wrote of a `git+https:` address (PEP 610)."""
+    try:
+        found = json.loads(ours.read_text("direct_url.json") or "{}")
+    except ValueError:
+        return None
+    commit = found.get("vcs_info", {}).get("commit_id", "")
+    repository = _github_name(found.get("url", ""))
+    return Pin(repository, commit, f"v{ours.version}") if repository and SHA.fullmatch(commit) else None
+
+
+def _clone_of(root: Path) -> Pin | None:
+    if not (root / "action.yml").is_file():
+        return None
+    repository = _github_name(_git(root, "remote", "get-url", "origin"))
+    commit = _git(root, "rev-parse", "HEAD")
+    return Pin(repository, commit) if repository and SHA.fullmatch(commit) else None

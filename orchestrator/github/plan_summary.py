@@ -1,0 +1,41 @@
+"""The job summary of a plan."""
+
+from gpu_offload.orchestrator.github.section import LIMIT, Section, _bounded, fitted
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.plan.option import Decision, PlanReport
+from gpu_offload.orchestrator.plan.receipt import receipt_markdown
+
+
+def plan_summary(plan: PlanReport, *, proposed: bool = False, limit: int = LIMIT) -> str:
+    """Render a plan: one sentence for who reads nothing else as the heading, then the receipt.
+
+    Args:
+        plan: What was decided.
+        proposed: Whether it is about code that is not merged yet.
+        limit: Bytes.
+    """
+    sentence = plan_sentence(plan, proposed=proposed)
+    short = (
+        f"### {_bounded(sentence)}\n\n**Why.** {_bounded(plan.decision.why)}\n\n"
+        "(the receipt is too long for this page: `offload plan` shows it)"
+    )
+    return fitted([Section((receipt_markdown(plan, title=sentence), short), 5)], limit)
+
+
+def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
+    """Say in one sentence what comes of a plan."""
+    subject = "Merging this" if proposed else "This"
+    if plan.already_trained is not None:
+        return f"{subject} trains nothing: version {plan.already_trained} is this very training"
+    return f"{subject} {_will(plan.decision)}"
+
+
+def _will(decision: Decision) -> str:
+    option = decision.option
+    if option is None:
+        return "will train nowhere: no place fits the limits"
+    time = f"{human_duration(option.interval.likely)} (at most {human_duration(option.interval.high)})"
+    if option.where == "cpu":
+        return f"will train {time} on the free runner"
+    money = f"{human_money(option.cost_likely)} (at most {human_money(option.cost_high)})"
+    return f"will train {time} on {option.offer.name} for {money}"

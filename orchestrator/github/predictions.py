@@ -1,0 +1,65 @@
+"""Predictions as a picture beside a published model, where anybody may see it."""
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.registry import download
+from gpu_offload.orchestrator.registry.manifest import RegistryError, model_key
+from gpu_offload.orchestrator.registry.stores import public_address
+from gpu_offload.orchestrator.settings.load import Settings
+
+NAME = "predictions.png"
+PICTURES = 8
+TIMEOUT_S = 300
+
+
+def publish_pictures(planned: Planned, store: ObjectStore, version: str, console: Console) -> str | None:
+    """Draw what a model sees on validation images and publish it; return its address.
+
+    None where the store is not public, where this machine has no Ultralytics (then the instance had it), or where
+    it did not work: a picture is no reason for a published model to look failed.
+    """
+    if importlib.util.find_spec("ultralytics") is None or not is_public(planned.settings, store, version):
+        return None
+    images = [s.image for s in planned.snapshot.samples if s.split == "val"][:PICTURES]
+    with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+        model, picture = Path(scratch) / "model.pt", Path(scratch) / NAME
+        try:
+            download.pull(store, version, model)
+            command = [
+                sys.executable,
+                "-P",
+                "-m",
+                "gpu_offload.remote_job.yolo.prediction",
+                str(model),
+                str(picture),
+            ]
+            command += [str(planned.settings.dataset_path / image) for image in images]
+            subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
+            key = model_key(version, NAME)
+            store.upload(key, picture, create=True)
+            return public_address(planned.settings, store, key)
+        except (subprocess.SubprocessError, OSError, StoreError, RegistryError) as error:
+            console.note(f"no picture of predictions: {error}")
+            return None
+
+
+def is_public(settings: Settings, store: ObjectStore, version: str) -> bool:
+    """Whether anybody may read a published version, tried without credentials."""
+    address = public_address(settings, store, model_key(version, "manifest.json"))
+    if address is None:
+        return False
+    folder, _, name = address.rpartition("/")
+    try:
+        open_store(folder).read(name)
+    except StoreError:
+        return False
+    return True

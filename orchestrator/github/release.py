@@ -1,0 +1,176 @@
+"""Keep what a folder store holds where the folder is thrown away: in a release of the repository.
+
+A hosted runner's disk is gone with its job. So a training reads what was published before from the release, packs
+what is new, and hands it to a job that may write to the repository and runs no training.
+"""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from gpu_offload.infra.github.release import GitHubRelease
+from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError
+from gpu_offload.infra.store.files import sha256_of
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.infra.store.web import asset_name
+from gpu_offload.orchestrator.github.cached_store import KeptFolder, pack, unfinished_key
+from gpu_offload.orchestrator.plan.training_key import version_of
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.manifest import (
+    INDEX_KEY,
+    STABLE,
+    Alias,
+    Index,
+    Manifest,
+    RegistryError,
+    alias_key,
+    model_key,
+)
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH, RUN_PREFIX
+from gpu_offload.remote_job.wire import Wire
+
+T = TypeVar("T", bound=Wire)
+
+TRIES = 5
+"""Of writing the list of versions, where another job writes it at the same time."""
+
+ALIAS = alias_key(STABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """What a training leaves to be kept: the version it published, or the unfinished runs that have a checkpoint."""
+
+    version: str | None = None
+    unfinished: int = 0
+    moved: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing that is not kept already."""
+        return not (self.version or self.unfinished or self.moved)
+
+
+def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Packed:
+    """Write what is new in a store into `folder`, each object under the name that it has in the release.
+
+    Raises:
+        StoreError: the store, or the place where it is kept, did not answer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    version = version_of(training_key)
+    manifest, model = model_key(version, "manifest.json"), model_key(version)
+    kept = _text(store.kept, manifest)
+    if publish.manifest_of(store, version) is None:
+        prefix = f"{RUN_PREFIX}{training_key[:RUN_KEY_LENGTH]}-"
+        journal = Journal(store)
+        count = sum(journal.checkpoint(run.id) is not None for run in journal.runs_of(training_key))
+        if count:
+            pack(store, prefix, folder / asset_name(unfinished_key(training_key)))
+        return Packed(unfinished=count)
+    keys = [INDEX_KEY, ALIAS, manifest]
+    if kept is None:
+        keys.append(model)
+    for key in keys:
+        store.download(key, folder / asset_name(key))
+    return Packed(version if kept is None else None, moved=_text(store.kept, ALIAS) != _text(store, ALIAS))
+
+
+def _text(store: ObjectStore, key: str) -> bytes | None:
+    try:
+        return store.read(key)[0]
+    except ObjectMissingError:
+        return None
+
+
+def keep(release: GitHubRelease, folder: Path, note: Callable[[str], None]) -> Manifest | None:
+    """Bring what was packed into the release; harmless to repeat. Returns the version, None for unfinished runs.
+
+    A version is never written twice; its manifest comes after its model, the list after the manifest, and what
+    `stable` means last.
+
+    Raises:
+        StoreError: GitHub refused or did not answer.
+        CorruptObjectError: the model is not what its manifest promises.
+    """
+    if not folder.is_dir() or not any(folder.iterdir()):
+        note("nothing was packed: the training left nothing that has to be kept")
+        return None
+    release.mend()
+    manifests = sorted(folder.glob("models-*-manifest.json"))
+    if not manifests:
+        for path in sorted(folder.glob("unfinished-*.tar")):
+            release.replace(path.name, path)
+            note(
+                f"kept the unfinished runs in {path.name}: the next training of the same carries on from them"
+            )
+        return None
+    manifest = _parsed(Manifest, manifests[0])
+    names = {name: asset_name(model_key(manifest.version, name)) for name in ("model.pt", "manifest.json")}
+    there = release.assets()
+    if names["manifest.json"] not in there:
+        model = folder / names["model.pt"]
+        if not model.is_file() or sha256_of(model) != manifest.model.sha256:
+            raise CorruptObjectError(f"{model.name} is not the model that {manifests[0].name} names")
+        if names["model.pt"] in there:
+            release.delete(there[names["model.pt"]])
+        release.upload(names["model.pt"], model)
+        release.upload(names["manifest.json"], manifests[0])
+        note(f"kept version {manifest.version}")
+    _list(release, _parsed(Index, folder / INDEX_KEY))
+    _move(release, _parsed(Alias, folder / asset_name(ALIAS)))
+    unfinished = asset_name(unfinished_key(manifest.training_key))
+    if unfinished in (there := release.assets()):
+        release.delete(there[unfinished])
+    return manifest
+
+
+def _list(release: GitHubRelease, ours: Index) -> None:
+    """Add versions to the release's list, and look whether a job beside ours has overwritten them."""
+    for _ in range(TRIES):
+        theirs = _kept(Index, release, INDEX_KEY) or Index()
+        known = {entry.version for entry in theirs.versions}
+        missing = [entry for entry in ours.versions if entry.version not in known]
+        if not missing:
+            return
+        entries = sorted((*theirs.versions, *missing), key=lambda entry: entry.created_at)
+        _replaced(release, INDEX_KEY, Index(versions=tuple(entries)))
+
+
+def _move(release: GitHubRelease, ours: Alias) -> None:
+    """Let `stable` mean what it means here, unless a job beside ours has moved it later."""
+    theirs = _kept(Alias, release, ALIAS)
+    if theirs is None or (theirs.moved_at < ours.moved_at and theirs.version != ours.version):
+        _replaced(release, ALIAS, ours)
+
+
+def _kept(kind: type[T], release: GitHubRelease, key: str) -> T | None:
+    asset = release.assets().get(asset_name(key))
+    if asset is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+        path = Path(scratch) / asset.name
+        path.write_bytes(release.read(asset))
+        return _parsed(kind, path)
+
+
+def _replaced(release: GitHubRelease, key: str, document: Wire) -> None:
+    with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+        path = Path(scratch) / asset_name(key)
+        path.write_text(json.dumps(document.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+        release.replace(path.name, path)
+
+
+def _parsed(kind: type[T], path: Path) -> T:
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise RegistryError(
+            f"{path.name} is no {kind.__name__} that this version understands: {error}"
+        ) from error

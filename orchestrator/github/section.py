@@ -1,0 +1,96 @@
+"""Sections of a job summary, shortened to fit GitHub's limit."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_offload.orchestrator.github.summary_context import Around
+from gpu_offload.orchestrator.output.markdown import escape_markdown, table
+from gpu_offload.orchestrator.report.content import Rows
+
+LIMIT = 1_000_000
+"""Bytes: GitHub keeps 1 MiB (1 048 576) of a step, and drops all of a longer summary without a word."""
+
+LONGEST = 2000
+"""Characters of a text from elsewhere."""
+
+FEW_ROWS = 20
+LAST_ATTEMPTS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of a summary: its texts from the longest to the shortest; the last one is a line or nothing."""
+
+    lengths: tuple[str, ...]
+    weight: int
+    """What weighs less gives way first."""
+
+
+def fitted(sections: Sequence[Section], limit: int = LIMIT) -> str:
+    """Join sections in their order so that the whole has at most `limit` bytes.
+
+    Raises:
+        ValueError: they do not fit even at their shortest, which bounded last lengths rule out.
+    """
+    chosen = [0] * len(sections)
+
+    def joined() -> str:
+        texts = (s.lengths[i] for s, i in zip(sections, chosen, strict=True))
+        return "\n\n".join(text.strip("\n") for text in texts if text) + "\n"
+
+    text = joined()
+    for index in sorted(range(len(sections)), key=lambda i: sections[i].weight):
+        while len(text.encode()) > limit and chosen[index] < len(sections[index].lengths) - 1:
+            chosen[index] += 1
+            text = joined()
+    if len(text.encode()) > limit:
+        raise ValueError(f"the shortest summary has {len(text.encode()):,} bytes, more than {limit:,}")
+    return text
+
+
+def _of_rows(
+    title: str, rows: Rows, weight: int, more: str = "and {n} more rows", *, after: str = ""
+) -> Section:
+    """Return a table in three lengths: all, the first rows, and how many there are."""
+    whole = table(rows)
+    if not whole:
+        return Section(("",), weight)
+    head = f"#### {title}\n\n"
+    left = len(rows) - 1 - FEW_ROWS
+    few = table([_shorter(row) for row in rows[: FEW_ROWS + 1]])
+    return Section(
+        (
+            head + whole + after,
+            head + few + (f"\n\n({more.format(n=left)})" if left > 0 else "") + after,
+            f"({title}: {len(rows) - 1} rows, too long for this page)",
+        ),
+        weight,
+    )
+
+
+def _model(around: Around) -> str:
+    if around.model_url is None:
+        return ""
+    when = " (once the job `keep` is done)" if around.kept else ""
+    return f"**Model:** <{_url(around.model_url)}>{when}"
+
+
+def _url(url: str) -> str:
+    """Return an address of our own store so that it cannot end the Markdown around it."""
+    return "".join(c if c.isalnum() or c in "-._~:/?=&%@" else f"%{ord(c):02X}" for c in url[:LONGEST])
+
+
+def _bounded(text: str) -> str:
+    """Escape a text from elsewhere, and shorten one that is very long."""
+    short = text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
+    return escape_markdown(short)
+
+
+def _without_path(text: str) -> str:
+    """Leave out where a runner that is gone had its log."""
+    return re.sub(r" \(the whole log: [^()]*\)", "", text)
+
+
+def _shorter(row: Sequence[str]) -> tuple[str, ...]:
+    return tuple(cell if len(cell) <= 200 else f"{cell[:200]} ..." for cell in row)

@@ -1,0 +1,75 @@
+"""Short job summaries: skipped, kept, cleaned up, failed."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gpu_offload.orchestrator.github.section import FEW_ROWS, Section, _bounded, _model, _url, fitted
+from gpu_offload.orchestrator.github.summary_context import Around
+from gpu_offload.orchestrator.output.markdown import table
+from gpu_offload.orchestrator.output.units import human_bytes
+
+if TYPE_CHECKING:
+    from gpu_offload.orchestrator.report.content import Rows
+
+
+def done_summary(version: str, around: Around, *, moved: bool) -> str:
+    """Render that a training was done before."""
+    again = " `stable` points at it again." if moved else ""
+    title = f"### Already trained: version {_bounded(version)}"
+    text = f"This very dataset with these very settings yielded it before; nothing was trained again.{again}"
+    return fitted([Section((title,), 9), Section((text,), 8), Section((_model(around),), 7)])
+
+
+def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
+    """Render where a model is kept that a hosted runner trained; without a version, that an unfinished run is."""
+    if version is None:
+        text = (
+            "The run is not finished. What it has so far is kept: run the workflow again, and it carries on."
+        )
+        return f"### Kept for the next run\n\n{text}\n"
+    rows = table([("file", "size", "version"), ("model.pt", human_bytes(size), version)])
+    row = rows.replace(" model.pt ", f" [model.pt]({_url(url)}) ", 1)
+    return (
+        f"### Kept: version {_bounded(version)}\n\n{row}\n\n"
+        "It stays in this repository's release until somebody deletes it. In an application or on any machine:\n\n"
+        f"```sh\noffload pull model.pt --from {_url(address)}\n```\n"
+    )
+
+
+def clean_up_summary(runs: int, ended: Sequence[str]) -> str:
+    """Render what a clean-up found by tag; `ended` are the instances that it terminated."""
+    if not ended:
+        return f"### Clean-up: nothing was left\n\nLooked by tag for what {_counted(runs)} had rented.\n"
+    rows: Rows = [("terminated",), *((instance,) for instance in ended[:FEW_ROWS])]
+    more = f"\n\nand {len(ended) - FEW_ROWS} more" if len(ended) > FEW_ROWS else ""
+    return (
+        f"### Clean-up: {len(ended)} terminated\n\n{table(rows)}{more}\n\n"
+        f"Found by tag, rented by {_counted(runs)}: the job was cancelled, or ended before it could do this itself. "
+        "**Next:** run the workflow again; it carries on from the last checkpoint.\n"
+    )
+
+
+def _counted(runs: int) -> str:
+    return "one run" if runs == 1 else f"{runs} runs"
+
+
+def trouble_summary(trouble: str, *, next_step: str = "") -> str:
+    """Render a failure that left no run to tell of."""
+    sections = [Section(("### gpu-offload could not do it",), 9), Section((f"> {_bounded(trouble)}",), 8)]
+    return fitted([*sections, Section((f"**Next:** {next_step}" if next_step else "",), 7)])
+
+
+def tend_summary(text: str, failures: Sequence[str]) -> str:
+    """Render what a `tend` did, a line each; failures first."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    rows = "\n".join(f"- {_bounded(line)}" for line in lines)
+    few = "\n".join(f"- {_bounded(line)}" for line in lines[:FEW_ROWS])
+    wrong = "\n".join(f"> {_bounded(line)}" for line in failures[:FEW_ROWS])
+    title = "### Tend: " + ("not everything could be done" if failures else "everything is in order")
+    return fitted(
+        [
+            Section((title,), 9),
+            Section((f"> [!CAUTION]\n{wrong}" if wrong else "",), 8),
+            Section((rows, f"{few}\n- and {len(lines) - FEW_ROWS} more: see the log"), 5),
+        ]
+    )

@@ -1,0 +1,53 @@
+"""The store that a workflow reads and writes."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.infra.store.public import PublicReading
+from gpu_offload.infra.store.web import release_address
+from gpu_offload.orchestrator.github.cached_store import KeptFolder
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.settings.load import Settings
+
+TAG = "offload-models"
+
+
+def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
+    """Return the web address where a folder store is kept; None where its folder outlives the job by itself.
+
+    A folder below the checkout goes with the next checkout, any folder of a hosted runner with the runner.
+    """
+    workspace, repository = environment.get("GITHUB_WORKSPACE"), environment.get("GITHUB_REPOSITORY")
+    if not settings.store_url.startswith("file:") or not workspace or not repository:
+        return None
+    folder = Path(settings.store_url.removeprefix("file:")).resolve()
+    hosted = environment.get("RUNNER_ENVIRONMENT") == "github-hosted"
+    if not hosted and not folder.is_relative_to(Path(workspace).resolve()):
+        return None
+    server = environment.get("GITHUB_SERVER_URL") or "https://github.com"
+    return settings.store.public_url or release_address(server, repository, TAG)
+
+
+def store_on_runner(settings: Settings, environment: Mapping[str, str]) -> ObjectStore:
+    """Return the configured store; a folder that will be thrown away reads from where it is kept."""
+    from gpu_offload.orchestrator.registry.stores import store_of
+
+    address = kept_at(settings, environment)
+    if address is None:
+        return store_of(settings)
+    return KeptFolder(Path(settings.store_url.removeprefix("file:")), open_store(address))
+
+
+def readable_store(settings: Settings, console: Console) -> ObjectStore:
+    """Return the store for a plan: a folder as it is, or as it is kept; anything else as the public sees it."""
+    from gpu_offload.orchestrator.registry.stores import store_of
+
+    if settings.store_url.startswith("file:"):
+        return store_on_runner(settings, os.environ)
+    console.note("reading of the store what is public: timings of earlier runs do not count in this plan")
+    if settings.store.public_url:
+        return PublicReading(open_store(settings.store.public_url))
+    return PublicReading(store_of(settings))

@@ -1,0 +1,206 @@
+"""What a reader sees on a workflow's page: the plan before, the account of the run after, and what to do next.
+
+A summary is a list of sections, each in several lengths. What does not fit is shortened by a rule, never cut: the
+least important section gives way first, a length at a time, and says what it leaves out.
+"""
+
+from collections.abc import Mapping
+
+from gpu_offload.orchestrator.github.section import (
+    FEW_ROWS,
+    LAST_ATTEMPTS,
+    LIMIT,
+    LONGEST,
+    Section,
+    _bounded,
+    _model,
+    _of_rows,
+    _shorter,
+    _url,
+    _without_path,
+    fitted,
+)
+from gpu_offload.orchestrator.github.summary_context import Around, Before
+from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.report.content import Report, Rows
+from gpu_offload.orchestrator.report.markdown import charts, gantt
+from gpu_offload.orchestrator.report.metrics import named
+
+LOG_LINES = 40
+
+LEARNT_NOTHING = 0.01
+"""Of a share such as mAP50: below it, a model finds as good as nothing."""
+
+LOWER_IS_BETTER = ("loss",)
+
+
+def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
+    """Render what a run did: the outcome at a glance and what to do next, the model, then time, money and attempts."""
+    # What can go on is no fault.
+    alert = "WARNING" if around.can_resume else "CAUTION"
+    trouble = f"> [!{alert}]\n> {_bounded(_without_path(around.trouble))}" if around.trouble else ""
+    sections = [
+        Section((f"### {_heading(report, around)}",), 99),
+        Section((table(_glance(report, around)), ""), 94),
+        Section((trouble,), 98),
+        Section((f"**Next:** {next_step(report, around)}",), 97),
+        Section((f"**Where and why.** {_bounded(around.because or report.run.why)}",), 96),
+        Section((f"**Asked for by hand:** {_bounded(around.reason)}" if around.reason else "",), 96),
+        Section((_model(around),), 95),
+        _log(around.log),
+        *_metrics(report, around.before),
+        Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
+        _pictures(around),
+        _of_rows("Estimate and actual", report.estimate_rows(), 90),
+        _of_rows("Cost", report.cost_rows(), 80, "and {n} more lines: `offload report` has them"),
+        _of_rows("It could have cost", report.alternative_rows(), 40),
+        _attempts(report),
+        Section((gantt(report), "(the timeline is too long for this page)"), 20),
+        Section((details("What was offered", table(report.where_rows())), ""), 10),
+        Section((details("Facts", table(report.fact_rows())), ""), 5),
+    ]
+    return fitted(sections, limit)
+
+
+def _heading(report: Report, around: Around) -> str:
+    """Say how it went, for who reads nothing else."""
+    if report.status == "published":
+        return f"Trained: version {_bounded(report.run.version)}"
+    if around.detached:
+        return f"Run {_bounded(report.run.id)} trains by itself"
+    if around.can_resume or report.status == "open":
+        return f"Interrupted: run {_bounded(report.run.id)} can go on"
+    return f"Not trained: run {_bounded(report.run.id)} {'was stopped' if report.status == 'stopped' else 'failed'}"
+
+
+def _glance(report: Report, around: Around) -> Rows:
+    """Where, how long, how much and how good, in a row; below it, what each is to be held against."""
+    estimate, record = report.run.estimate, report.run
+    expected = f"{human_duration(estimate.likely)} (at most {human_duration(estimate.high)})"
+    columns = [
+        ("", "actual", "expected"),
+        ("where", report.attempts[-1].record.offer.name if report.attempts else "nowhere", ""),
+        ("time", human_duration(report.seconds), expected),
+        ("cost", human_money(report.bill.total), f"limit {human_money(record.max_cost_usd)}"),
+    ]
+    if report.attempts and (beat := report.attempts[-1].heartbeat) is not None:
+        columns.append(("epochs", str(beat.epochs_completed), str(beat.epochs)))
+    if (best := next(iter(report.metrics.items()), None)) is not None:
+        name, value = best
+        old = named(around.before.metrics).get(name) if around.before else None
+        columns.append((name, f"{value:.3f}", f"before: {old:.3f}" if old is not None else "first version"))
+    return list(zip(*columns, strict=True))
+
+
+def next_step(report: Report, around: Around) -> str:
+    """Say what the reader does now, in Markdown."""
+    run = escape_markdown(report.run.id)
+    if around.detached:
+        return (
+            f"nothing. The instance trains by itself; the scheduled `tend` collects and publishes run {run}, "
+            f"and `offload stop {run}` ends it."
+        )
+    if around.can_resume:
+        return "run this workflow again: it carries on from the last completed epoch."
+    if report.status == "published":
+        first = next(iter(report.metrics.items()), None)
+        if first is not None and first[1] < LEARNT_NOTHING:
+            return (
+                f"train longer, or look at the labels. The model is published, but its {first[0]} is "
+                f"{first[1]:.4f}: it has learnt next to nothing in {report.run.spec.epochs} epochs."
+            )
+        if around.kept:
+            return "nothing. The job `keep` puts the model into this repository's releases in a minute."
+        if around.model_url:
+            return "nothing. Applications get this model with the next `offload pull`."
+        return "nothing. `offload pull model.pt` downloads the model with credentials for the store."
+    if report.status == "open":
+        return (
+            "run this workflow again, or wait for the scheduled `tend`: the run is open and nothing is lost."
+        )
+    where = "the log's last lines below" if around.log else f"`offload logs {run}`"
+    return (
+        f"see the reason above and {where}, change what it names and push. Where the training stays the same, it "
+        "carries on from its last checkpoint."
+    )
+
+
+def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
+    """Compare metrics with those of the version before: metric, before, now, change, verdict."""
+    if before is None:
+        return [
+            ("metric", "value"),
+            *((name, f"{value:.4f}") for name, value in now.items()),
+        ]
+    rows: Rows = [("metric", f"before ({before.version})", "now", "change", "")]
+    for name, value in now.items():
+        old = before.metrics.get(name)
+        if old is None:
+            rows.append((name, "", f"{value:.4f}", "", "new"))
+            continue
+        change = value - old
+        lower = any(word in name for word in LOWER_IS_BETTER)
+        verdict = "the same" if abs(change) < 5e-5 else "better" if (change < 0) == lower else "worse"
+        share = f" ({change / old:+.1%})" if old else ""
+        rows.append((name, f"{old:.4f}", f"{value:.4f}", f"{change:+.4f}{share}", verdict))
+    return rows
+
+
+def _metrics(report: Report, before: Before | None) -> list[Section]:
+    if report.result is None:
+        return []
+    told = Before(before.version, named(before.metrics)) if before else None
+    changes = metric_changes(report.metrics, told)
+    note = "" if before else "\n\nThere is no earlier version to compare with."
+    per_class = report.class_rows()
+    more = f"(and {len(per_class) - 1 - FEW_ROWS} more classes: `offload report` has them)"
+    whole = table(per_class)
+    few = f"{table(per_class[: FEW_ROWS + 1])}\n\n{more}" if len(per_class) > FEW_ROWS + 1 else whole
+    return [
+        _of_rows("Metrics", changes, 85, "and {n} more: `offload report` has them", after=note),
+        Section(
+            (
+                details("By class", whole),
+                details("By class", few),
+                f"({len(per_class) - 1} classes: `offload report` has their metrics)" if whole else "",
+            ),
+            15,
+        ),
+    ]
+
+
+def _log(text: str) -> Section:
+    """Fold the end of a log away, in a block that no Markdown rule reads."""
+    lines = [escape_markdown(line[:LONGEST]) for line in text.splitlines()]
+    if not lines:
+        return Section(("",), 50)
+
+    def shown(count: int) -> str:
+        return details("The log's last lines", "<pre>\n" + "\n".join(lines[-count:]) + "\n</pre>")
+
+    return Section((shown(LOG_LINES), shown(5), ""), 50)
+
+
+def _attempts(report: Report) -> Section:
+    rows = [tuple(map(_without_path, row)) for row in report.attempt_rows()]
+    head, body = rows[0], rows[1:]
+    if not body:
+        return Section(("",), 60)
+    last: Rows = [head, *(_shorter(row) for row in body[-LAST_ATTEMPTS:])]
+    title = "#### Attempts\n\n"
+    return Section(
+        (
+            title + table(rows),
+            f"{title}The last {len(last) - 1} of {len(body)}:\n\n{table(last)}",
+            f"({len(body)} attempts: `offload report` has them)",
+        ),
+        60,
+    )
+
+
+def _pictures(around: Around) -> Section:
+    if around.pictures_url is None:
+        return Section(("",), 35)
+    title = "#### What it sees\n\nPredictions on pictures that it was not trained on."
+    return Section((f"{title}\n\n![predictions]({_url(around.pictures_url)})", ""), 35)

@@ -1,0 +1,1 @@
+"""Commands on runs: train, attach, stop, status, logs."""

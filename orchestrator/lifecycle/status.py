@@ -1,0 +1,91 @@
+"""How runs stand, for `offload status`."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.settings.load import Settings
+
+SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A run, in a line. `cost_usd` is so far for an open one."""
+
+    run: str
+    status: str
+    where: str
+    attempt: int
+    epochs_completed: int
+    epochs: int
+    seconds: float
+    silent_seconds: float | None
+    cost_usd: float
+    instance: str | None
+    version: str
+    message: str
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return asdict(self)
+
+
+def standings(store: ObjectStore, settings: Settings, run: str | None = None) -> list[Standing]:
+    """Return one run, or the latest ones, the newest first. Raises JournalError where there is no such run."""
+    journal, now = Journal(store), time.time()
+    if run is not None:
+        return [_standing(store, settings, journal, journal.run(run), now)]
+    records = sorted((journal.run(r) for r in journal.run_ids()), key=lambda r: -r.created_at)[:SHOWN]
+    return [_standing(store, settings, journal, record, now) for record in records]
+
+
+def _standing(
+    store: ObjectStore, settings: Settings, journal: Journal, run: RunRecord, now: float
+) -> Standing:
+    look = journal.look(run.id)
+    last = look.attempts[-1] if look.attempts else None
+    beat = last.heartbeat if last else None
+    kept = read_bill(store, run.id)
+    # An open run is reckoned by the prices at launch: a status must not depend on EC2's answering.
+    cost = float(kept.total) if kept else Accounting(store, settings.store).so_far(look.attempts, now)
+    return Standing(
+        run=run.id,
+        status=look.outcome.status if look.outcome else "open",
+        where=last.record.offer.name if last else "not yet",
+        attempt=last.record.number if last else 0,
+        epochs_completed=max(
+            look.checkpoint.epochs_completed if look.checkpoint else 0, beat.epochs_completed if beat else 0
+        ),
+        epochs=run.spec.epochs,
+        seconds=round((look.outcome.at if look.outcome else now) - run.created_at, 1),
+        silent_seconds=round(now - beat.time, 1) if beat and not look.outcome else None,
+        cost_usd=round(cost, 6),
+        instance=last.host.instance_id if last and last.host else None,
+        version=run.version,
+        message=(look.outcome.message if look.outcome else "")
+        or (last.end.message if last and last.end else ""),
+    )
+
+
+def standings_text(found: Sequence[Standing]) -> str:
+    """Return a line a run, for a person."""
+    if not found:
+        return "no run yet; `offload train` begins one"
+    lines = []
+    for one in found:
+        silent = f", heard {human_duration(one.silent_seconds)} ago" if one.silent_seconds is not None else ""
+        lines.append(
+            f"{one.run}  {one.status}  attempt {one.attempt} on {one.where}"
+            f"{f' ({one.instance})' if one.instance else ''}  epoch {one.epochs_completed}/{one.epochs}{silent}  "
+            f"{human_duration(one.seconds)}  {human_money(one.cost_usd)}"
+            f"{f'  {plain(one.message)}' if one.message else ''}"
+        )
+    return "\n".join(lines)

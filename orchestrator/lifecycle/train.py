@@ -1,0 +1,210 @@
+"""`offload train`: from the settings to the published model, whoever began and wherever it trains."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from gpu_offload.dataset.tree import materialise
+from gpu_offload.infra.github.repository import commit_of
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.backends.cpu import LocalTraining
+from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
+from gpu_offload.orchestrator.registry.stores import public_address
+from gpu_offload.orchestrator.run.accounting import Accounting
+from gpu_offload.orchestrator.run.controller import Drive
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.lease import Driver
+from gpu_offload.orchestrator.run.record import Outcome, RunRecord
+from gpu_offload.orchestrator.workspace import Workspace
+
+MANY_RUNS = 50
+"""More runs than this for one command would be a fault of ours, not of the world."""
+
+
+class TrainingFailedError(Exception):
+    """The run ended without a model; the text says why and what to do."""
+
+
+class NothingFeasibleError(Exception):
+    """No option fits the limits; nothing was started."""
+
+
+@dataclass
+class Training:
+    """One `train` command. With `detach` it leaves the run once an instance trains by itself."""
+
+    planned: Planned
+    store: ObjectStore
+    workspace: Workspace
+    console: Console
+    detach: bool = False
+    driver: Driver | None = None
+    clock: Callable[[], float] = time.time
+
+    def run(self) -> TrainReport:
+        """Train and publish, or say that it was done.
+
+        Raises:
+            NothingFeasibleError: the plan found nothing that fits; nothing was started.
+            TrainingFailedError: the run ended without a model.
+            InterruptedRunError: this process was told to end; the run stays open.
+        """
+        began = self.clock()
+        done = publish.manifest_of(self.store, self.planned.version)
+        if done is not None:
+            return self._already_trained(done, began)
+        journal = Journal(self.store)
+        driver = self.driver or Driver()
+        outcome, run = Outcome(status="failed", at=began), None
+        for _ in range(MANY_RUNS):
+            record, is_new = self._open_run(journal)
+            if record.id == (run.id if run else None):
+                break
+            run = record
+            ended = self._drive(run, journal, driver)
+            if ended is None:
+                return self._detached(run, began)
+            outcome = ended
+            # An open run of an earlier command may have been past its deadline before we came: its
+            # checkpoint is good, and a new run carries on from there.
+            if outcome.status == "published" or is_new:
+                break
+        if run is None or outcome.status != "published":
+            raise TrainingFailedError(f"run {run.id if run else '?'} {outcome.status}: {outcome.message}")
+        return self._published(run, began)
+
+    def _open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
+        """Return the open run of this training, or begin one; and whether we began it."""
+        # Looked up before the runs are: one that another driver begins meanwhile is found, or has this very id.
+        fresh = journal.next_id(self.planned.training_key)
+        earlier = journal.runs_of(self.planned.training_key)
+        if earlier and journal.outcome(earlier[-1].id) is None:
+            run = earlier[-1]
+            self.console.stage(f"carrying on with run {run.id}")
+            return run, False
+        if not self.planned.candidates:
+            raise NothingFeasibleError(self.planned.report.decision.why)
+        if is_rented(self.planned.candidates):
+            from gpu_offload.orchestrator.plan.prerequisites import check_renting
+
+            check_renting(self.planned.settings)
+        previous = next((r.id for r in reversed(earlier) if journal.checkpoint(r.id) is not None), None)
+        record = self.planned.run_record(
+            fresh,
+            now=self.clock(),
+            commit=commit_of(self.planned.settings.root),
+            repository=os.environ.get("GITHUB_REPOSITORY"),
+            resumes=previous,
+        )
+        if previous is not None:
+            journal.copy_checkpoint(previous, record.id)
+        self.console.stage(f"beginning run {record.id}")
+        return journal.begin(record), True
+
+    def _drive(self, run: RunRecord, journal: Journal, driver: Driver) -> Outcome | None:
+        planned = self.planned
+
+        def renew() -> object:
+            return driver.claim(self.store, run.id)
+
+        def tree() -> Path:
+            return materialise(planned.snapshot, self.workspace.tree(planned.fingerprint))
+
+        cpu = LocalTraining(
+            tree=tree,
+            work=self.workspace.work,
+            store=planned.settings.store_ref(),
+            console=self.console,
+            renew=renew,
+            weights=lambda: planned.weights_path,
+            model_file=planned.model_file,
+        )
+        cloud = None
+        if is_rented(run.candidates):
+            from gpu_offload.orchestrator.backends.ec2_access import rented_training
+
+            cloud = rented_training(
+                planned.settings,
+                journal,
+                self.console,
+                renew=renew,
+                tree=tree,
+                weights=planned.weights_path,
+                project=planned.project,
+            )
+        accounting = Accounting(self.store, planned.settings.store)
+        drive = Drive(
+            run,
+            journal,
+            driver,
+            cpu,
+            self.console,
+            cloud=cloud,
+            clock=self.clock,
+            detach=self.detach,
+            cost=accounting.spent,
+            settle=accounting.settle,
+        )
+        return drive.to_end()
+
+    def _detached(self, run: RunRecord, began: float) -> TrainReport:
+        return TrainReport(
+            status="detached",
+            version=run.version,
+            run=run.id,
+            training_key=run.training_key,
+            sha256="",
+            metrics={},
+            seconds=round(self.clock() - began, 3),
+            estimate=run.estimate,
+            cost_usd=0.0,
+            where="ec2",
+        )
+
+    def _already_trained(self, manifest: Manifest, began: float) -> TrainReport:
+        moved = publish.complete(self.store, manifest, again=True)
+        return self._report("already_trained", manifest, began, stable_moved=moved)
+
+    def _published(self, run: RunRecord, began: float) -> TrainReport:
+        manifest = publish.manifest_of(self.store, run.version)
+        if manifest is None:
+            raise TrainingFailedError(f"run {run.id} says that {run.version} is published, and it is not")
+        self.workspace.forget_run(run.id)
+        self.workspace.forget_trees(but=run.fingerprint)
+        return self._report("trained", manifest, began, stable_moved=True)
+
+    def _report(
+        self,
+        status: Literal["trained", "already_trained"],
+        manifest: Manifest,
+        began: float,
+        *,
+        stable_moved: bool,
+    ) -> TrainReport:
+        return TrainReport(
+            status=status,
+            version=manifest.version,
+            run=manifest.run,
+            training_key=manifest.training_key,
+            sha256=manifest.model.sha256,
+            metrics=manifest.metrics,
+            seconds=round(self.clock() - began, 3),
+            estimate=manifest.seconds.estimated,
+            cost_usd=manifest.cost_usd,
+            where=manifest.where,
+            model_url=public_address(self.planned.settings, self.store, model_key(manifest.version)),
+            stable_moved=stable_moved,
+        )
+
+
+def is_rented(candidates: Sequence[Candidate]) -> bool:
+    """Whether any of a run's offers is an instance."""
+    return any(candidate.offer.where == "ec2" for candidate in candidates)

@@ -1,0 +1,53 @@
+"""What `offload train` reports at the end."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What `offload train` did. `seconds` is wall time of this command, `cost_usd` what the run cost."""
+
+    status: Literal["trained", "already_trained", "detached"]
+    version: str
+    run: str
+    training_key: str
+    sha256: str
+    metrics: Mapping[str, float]
+    seconds: float
+    estimate: Interval | None
+    cost_usd: float
+    where: str = "cpu"
+    model_url: str | None = None
+    stable_moved: bool = False
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return asdict(self) | {"estimate": asdict(self.estimate) if self.estimate else None}
+
+
+def trained_text(report: TrainReport) -> str:
+    """Return what `offload train` did, for a person."""
+    if report.status == "detached":
+        return (
+            f"run {report.run} trains by itself; `offload attach {report.run}`, the same command again, or the next "
+            "`offload tend` collects and publishes it"
+        )
+    score = "  ".join(f"{k} {v:.3f}" for k, v in sorted(report.metrics.items()) if k in _SHOWN)
+    if report.status == "already_trained":
+        moved = "; stable points at it again" if report.stable_moved else ""
+        return f"already trained: version {report.version}{moved} (key {report.training_key[:16]})  {score}".rstrip()
+    estimate = f", {human_duration(report.estimate.likely)} were likely" if report.estimate else ""
+    where = "this CPU" if report.where == "cpu" else report.where
+    return (
+        f"published version {report.version}  {score}\n"
+        f"trained on {where} in {human_duration(report.seconds)}{estimate}; cost {human_money(report.cost_usd)}; "
+        f"sha256 {report.sha256[:16]}"
+    )
+
+
+_SHOWN = ("map50", "map50_95", "top1")

@@ -1,0 +1,1 @@
+"""What could be rented, where, at which price."""

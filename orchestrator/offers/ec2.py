@@ -1,0 +1,146 @@
+"""What EC2 offers now: types, zones, prices and quotas by the API, as offers for a plan."""
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from gpu_offload.infra.aws.credentials import check_credentials, open_session
+from gpu_offload.infra.aws.errors import CloudError, NoCredentialsError
+from gpu_offload.infra.aws.price_list import OnDemandPrices, on_demand_prices
+from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice
+from gpu_offload.orchestrator.offers.offer import GPUS, Gpu, Market, Offer
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.settings.load import Ec2Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """What was learnt of one region."""
+
+    name: str
+    types: tuple[InstanceType, ...]
+    zones: Mapping[str, tuple[str, ...]]
+    """By type."""
+    spot: tuple[SpotPrice, ...]
+    on_demand: OnDemandPrices
+    quotas: Quotas
+
+
+def ec2_offers(settings: Ec2Settings, console: Console) -> tuple[Offer, ...] | None:
+    """Ask EC2 what it offers; None, after a note, where nobody may or can ask.
+
+    Args:
+        settings: Regions, types and market to ask for.
+        console: Where what is missing is told.
+    """
+    try:
+        check_credentials(open_session(settings.regions[0]))
+    except NoCredentialsError:
+        console.note("prices are from our table: no AWS credentials to ask for today's")
+        return None
+    except CloudError as error:
+        console.note(f"prices are from our table: {error}")
+        return None
+    with ThreadPoolExecutor(len(settings.regions)) as pool:
+        asked = list(pool.map(lambda name: _ask(name, settings), settings.regions))
+    regions = [found for found in asked if isinstance(found, Region)]
+    for fault in (found for found in asked if isinstance(found, str)):
+        console.note(f"a region was left out: {fault}")
+    if not regions:
+        console.note("prices are from our table: no region could be asked")
+        return None
+    now = datetime.now(UTC)
+    offers: list[Offer] = []
+    for region in regions:
+        found, notes = offers_of(region, settings.market, now)
+        offers += found
+        for note in notes:
+            console.note(note)
+    return tuple(offers)
+
+
+def _ask(name: str, settings: Ec2Settings) -> Region | str:
+    """Ask one region; what went wrong, in words, where it did not answer."""
+    # A session each: boto3's may not make clients in two threads at once.
+    session = open_session(name)
+    market = SpotMarket(name, session=session)
+    try:
+        families = sorted({kind.partition(".")[0] for kind in settings.instance_types})
+        types = tuple(t for t in market.instance_types(families) if t.name in settings.instance_types)
+        names = [t.name for t in types]
+        if not names:
+            return f"{name} has none of {', '.join(settings.instance_types)}"
+        return Region(
+            name=name,
+            types=types,
+            zones=market.offerings(names),
+            spot=tuple(market.spot_prices(names)),
+            on_demand=on_demand_prices(names, name, session=session),
+            quotas=market.quotas(),
+        )
+    except CloudError as error:
+        return str(error)
+
+
+def offers_of(region: Region, market: str, now: datetime) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
+    """Turn what was learnt of a region into offers, one a type, zone and market, and say what was left out and why.
+
+    Args:
+        region: What it answered.
+        market: As the setting `ec2.market` has it.
+        now: For the prices' basis.
+    """
+    offers: list[Offer] = []
+    notes: list[str] = []
+    basis = f"API, {now:%Y-%m-%dT%H:%MZ}"
+    prices = region.on_demand.usd_per_hour
+    spot = {(price.type, price.zone): price.usd_per_hour for price in region.spot}
+    for kind in region.types:
+        gpu = _gpu(kind)
+        if gpu is None:
+            notes.append(f"{kind.name} was left out: we know no speed of the GPU {kind.gpu}")
+            continue
+        if "x86_64" not in kind.architectures:
+            notes.append(f"{kind.name} was left out: our image is for x86_64")
+            continue
+        for zone in region.zones.get(kind.name, ()):
+            common = Offer(
+                "ec2", kind.name, region.name, zone, "on-demand", prices.get(kind.name, 0.0),
+                region.on_demand.source, gpu, kind.vcpus, round(kind.memory / 1024, 1), prices.get(kind.name),
+            )  # fmt: skip
+            if market != "on-demand" and kind.spot and (kind.name, zone) in spot:
+                offers.append(
+                    replace(common, market="spot", usd_per_hour=spot[kind.name, zone], price_basis=basis)
+                )
+            if market != "spot" and kind.name in prices:
+                offers.append(common)
+    kept, refused = _within_quotas(offers, region.quotas)
+    notes += [f"{region.name}: {text}" for text in refused]
+    return kept, tuple(notes)
+
+
+def _within_quotas(offers: Sequence[Offer], quotas: Quotas) -> tuple[tuple[Offer, ...], list[str]]:
+    limits: dict[Market, float | None] = {"spot": quotas.spot_vcpus, "on-demand": quotas.on_demand_vcpus}
+    kept: list[Offer] = []
+    refused: dict[str, None] = {}
+    for offer in offers:
+        limit = limits[offer.market] if offer.market else None
+        if limit is not None and offer.vcpus > limit:
+            refused[
+                f"{offer.instance_type} {offer.market} needs {offer.vcpus} vCPUs, the account's quota is {limit:.0f}; "
+                "ask for more under Service Quotas, EC2, "
+                + (
+                    "'All G and VT Spot Instance Requests'"
+                    if offer.market == "spot"
+                    else "'Running On-Demand G and VT instances'"
+                )
+            ] = None
+        else:
+            kept.append(offer)
+    return tuple(kept), list(refused)
+
+
+def _gpu(kind: InstanceType) -> Gpu | None:
+    known = GPUS.get(kind.gpu)
+    return known and replace(known, count=kind.gpus)

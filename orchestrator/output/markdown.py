@@ -1,0 +1,63 @@
+"""Escaped Markdown: tables and folded details."""
+
+import html
+import re
+from collections.abc import Sequence
+
+
+def escape_markdown(text: str) -> str:
+    """Make text from elsewhere harmless in GitHub's Markdown, in a table's cell too: it shows as it is written.
+
+    HTML, links, images, mentions, emphasis, code and line breaks lose their meaning; control characters and
+    direction marks become spaces.
+    """
+    flat = html.escape(_plain(text), quote=False)
+    return re.sub(r"([\\`*_{}\[\]()#+!|~@$]|(?<=\w):(?=//))", _character, flat)
+
+
+def _character(match: re.Match[str]) -> str:
+    """Write a character as a number: no Markdown rule sees it, and it shows as itself."""
+    return f"&#{ord(match.group())};"
+
+
+def _plain(text: str) -> str:
+    """Replace what moves a terminal's cursor or a reader's eye: controls, line ends, direction marks."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", " ", text)
+
+
+NUMBER = re.compile(r"[-+<]*\$?\d[\d.,:/%]*(?: (?:s|min|h|d|\d+))*(?: \(at most .+\))?")
+"""A number, an amount, a time or a length of time: what is read down a column."""
+
+
+def titled(title: str, text: str) -> str:
+    """Put a heading over a text; empty where the text is."""
+    return f"#### {title}\n\n{text}" if text else ""
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Render rows, the headings first; numbers stand to the right and are not broken. Empty for headings alone."""
+    if len(rows) < 2:
+        return ""
+    head, *body = rows
+    numeric = [_is_numeric([row[i] for row in body if i < len(row)]) for i in range(len(head))]
+    rule = "|" + "|".join(" --: " if number else " --- " for number in numeric) + "|"
+    return "\n".join([_row(head), rule, *(_row(row, numeric) for row in body)])
+
+
+def _is_numeric(cells: Sequence[str]) -> bool:
+    return any(cells) and all(NUMBER.fullmatch(cell) for cell in cells if cell)
+
+
+def _row(cells: Sequence[str], numeric: Sequence[bool] = ()) -> str:
+    shown = [
+        escape_markdown(cell).replace(" ", "\u00a0")
+        if i < len(numeric) and numeric[i]
+        else escape_markdown(cell)
+        for i, cell in enumerate(cells)
+    ]
+    return "|" + "|".join(f" {cell} " for cell in shown) + "|"
+
+
+def details(title: str, text: str) -> str:
+    """Fold a text away under a title of our own words; empty where the text is."""
+    return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>" if text else ""

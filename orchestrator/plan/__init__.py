@@ -1,0 +1,1 @@
+"""Decides where to train, and explains the decision."""

@@ -1,0 +1,68 @@
+"""The offers that a run may try, in order."""
+
+from pydantic import Field
+
+from gpu_offload.orchestrator.estimate.history import ultralytics_minor
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.plan.option import Decision, Option
+from gpu_offload.remote_job.wire import Wire
+
+
+class Prediction(Wire):
+    """What the outcome is compared with one day, and which other trainings that says something about."""
+
+    seconds: float
+    """The estimate before history corrected it: of the training's process here, from launch to end on EC2."""
+    machine: str
+    ultralytics: str
+
+
+class Candidate(Wire):
+    """An offer and how long the whole training would take on it, set-up included."""
+
+    offer: Offer
+    seconds: Interval
+    predicted: Prediction | None = None
+
+
+class Project(Wire):
+    """Model definition and training code of the user's, as one tar below the run's inputs."""
+
+    size: int = Field(ge=0)
+    sha256: str
+    model: str | None = None
+    """The model definition's path in it, where it is a file of the user's."""
+
+
+def _candidates(
+    decision: Decision, options: tuple[Option, ...], on: str, here: str, *, escalates: bool
+) -> tuple[Candidate, ...]:
+    """Return what a run may try: the chosen option first, then the feasible ones by their likely cost.
+
+    A run on the CPU stays there unless it `escalates`. One on EC2 may fall back to the CPU where that was feasible too.
+
+    Args:
+        decision: What was decided.
+        options: All that were judged.
+        on: Where the command said.
+        here: What this machine is filed under among past trainings.
+        escalates: Whether a run on the CPU goes to EC2 where it will not make its limits.
+    """
+
+    def candidate(option: Option) -> Candidate:
+        machine = here if option.where == "cpu" else option.instance_type or ""
+        predicted = option.point and Prediction(
+            seconds=option.point, machine=machine, ultralytics=ultralytics_minor()
+        )
+        return Candidate(offer=option.offer, seconds=option.interval, predicted=predicted or None)
+
+    chosen = decision.option
+    if chosen is None:
+        return ()
+    if chosen.where == "cpu" and not escalates:
+        return (candidate(chosen),)
+    rented = [o for o in options if o.where == "ec2" and o.feasible and o is not chosen]
+    rented.sort(key=lambda o: (o.market != "spot", o.cost_likely))
+    fallback = [o for o in options if o.where == "cpu" and o.feasible and on == "auto" and o is not chosen]
+    return tuple(candidate(option) for option in (chosen, *rented, *fallback))

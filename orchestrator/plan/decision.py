@@ -1,0 +1,117 @@
+"""Where a training should run, and why: the rule, as a function of what each place costs in time and money.
+
+The free CPU is the default arm. A GPU must be needed (the CPU's upper estimate is past its limit) or worth it (it
+saves more of your hours than it costs, at the value that you put on them). Nothing whose upper cost exceeds
+`max-cost-usd` is ever chosen.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from gpu_offload.orchestrator.cost.prices import expected_cost
+from gpu_offload.orchestrator.estimate.correction import Estimate
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
+from gpu_offload.orchestrator.plan.reasons import (
+    _changes_cpu,
+    _changes_worth,
+    _nothing,
+    _takes,
+    _to_fit_cpu,
+    _why_cpu,
+    _why_worth,
+)
+
+CI_LIMIT_S = 6 * 3600.0
+"""A job on a runner that GitHub hosts ends after so long."""
+
+
+def judge(offer: Offer, estimate: Estimate | Interval, limits: Limits) -> Option:
+    """Hold a place against the limits: its upper time and its upper cost must both be within them."""
+    interval = estimate.interval if isinstance(estimate, Estimate) else estimate
+    likely, high = expected_cost(offer, interval)
+    limit, name = limits.time_limit(offer.where)
+    longest = human_duration(interval.high)
+    faults = []
+    if interval.high > limit:
+        needs = f"just over {longest}" if longest == human_duration(limit) else f"{longest} at most"
+        faults.append(f"needs {needs}, past {name}")
+    if high > limits.max_cost_usd:
+        faults.append(
+            f"may cost {human_money(high)}, more than max-cost-usd {human_money(limits.max_cost_usd)}"
+        )
+    return Option(
+        offer=offer,
+        interval=interval,
+        cost_likely=likely,
+        cost_high=high,
+        feasible=not faults,
+        reason="; ".join(faults) or f"needs {longest} at most, within {name}",
+        basis=estimate.basis if isinstance(estimate, Estimate) else "given",
+        point=estimate.point if isinstance(estimate, Estimate) else None,
+    )
+
+
+def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = None) -> Decision:
+    """Choose a place by the rule.
+
+    Args:
+        options: Judged by these limits; at most one is a CPU.
+        limits: They hold the value of time.
+        epochs: Of the training, so that advice can be given in epochs.
+
+    Returns:
+        The decision; its option is one of the feasible ones, or there is none and `changes` says what to do.
+    """
+    value = limits.value_of_time_usd_per_hour
+    cpu = next((option for option in options if option.where == "cpu"), None)
+    gpus = [option for option in options if option.where == "ec2" and option.feasible]
+    best = min(gpus, key=lambda option: _preference(option, value), default=None)
+    if cpu is not None and cpu.feasible:
+        if best is not None and best.total(value) < cpu.total(value):
+            return Decision("ec2", best, _why_worth(cpu, best, value), _changes_worth(cpu, gpus))
+        return Decision("cpu", cpu, _why_cpu(cpu, best, limits), _changes_cpu(cpu, options, limits, epochs))
+    if best is not None:
+        because = f"this CPU {cpu.reason}" if cpu is not None else "there is no CPU to train on"
+        why = f"A GPU is needed: {because}. {_takes(best)}."
+        return Decision("ec2", best, why, _to_fit_cpu(cpu, limits, epochs))
+    return _nothing(options, limits, epochs)
+
+
+def forced(
+    where: Literal["cpu", "ec2"], options: Sequence[Option], limits: Limits, *, epochs: int | None = None
+) -> Decision:
+    """Obey `--on cpu` or `--on ec2`.
+
+    The CPU may go past its time limit, because it leaves a state to resume from; nothing may cost more than
+    `max-cost-usd`.
+    """
+    those = [option for option in options if option.where == where]
+    feasible = [option for option in those if option.feasible]
+    best = min(
+        feasible, key=lambda option: _preference(option, limits.value_of_time_usd_per_hour), default=None
+    )
+    if best is not None:
+        said = f"`--on {where}` says so"
+        return Decision(
+            where, best, f"{said}. {_takes(best)}.", (f"Without `--on {where}` the rule decides.",)
+        )
+    late = next((o for o in those if where == "cpu" and o.cost_high <= limits.max_cost_usd), None)
+    if late is not None:
+        why = f"`--on cpu` says so, although it {late.reason}: it would stop there and can be resumed."
+        return Decision("cpu", late, why, _to_fit_cpu(late, limits, epochs))
+    if not those:
+        return Decision("none", None, f"`--on {where}` says so, but there is no such offer.", ())
+    return _nothing(those, limits, epochs)
+
+
+def _preference(option: Option, value: float) -> tuple[Any, ...]:
+    return (
+        option.total(value),
+        option.cost_high,
+        option.interval.likely,
+        option.market != "spot",
+        option.offer.name,
+    )

@@ -1,0 +1,158 @@
+"""Options of a plan, their limits, and the decision."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import Market, Offer
+from gpu_offload.orchestrator.output.units import human_duration
+
+Where = Literal["cpu", "ec2", "none"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a training may take.
+
+    Attributes:
+        deadline_s: Seconds from now, for whatever place.
+        max_cost_usd: No upper estimate may exceed it.
+        value_of_time_usd_per_hour: What an hour less of waiting is worth; 0 rents only what is needed.
+        ci_limit_s: Seconds that are left to this machine; None on a machine of one's own.
+
+    Raises:
+        ValueError: a limit is negative or no number.
+    """
+
+    deadline_s: float
+    max_cost_usd: float
+    value_of_time_usd_per_hour: float = 0.0
+    ci_limit_s: float | None = None
+
+    def __post_init__(self) -> None:
+        values = (self.deadline_s, self.max_cost_usd, self.value_of_time_usd_per_hour, self.ci_limit_s or 0.0)
+        if not all(value >= 0 for value in values):
+            raise ValueError(f"limits are not below zero: {values}")
+
+    @property
+    def cpu_limit(self) -> tuple[float, str]:
+        """How long this CPU has, in seconds, and what sets that."""
+        if self.ci_limit_s is not None and self.ci_limit_s < self.deadline_s:
+            return self.ci_limit_s, f"the {human_duration(self.ci_limit_s)} limit of a CI job"
+        return self.deadline_s, f"the {human_duration(self.deadline_s)} deadline"
+
+    def time_limit(self, where: Literal["cpu", "ec2"]) -> tuple[float, str]:
+        """How long a place has: an instance outlives the job that launched it, but not the deadline."""
+        return (
+            self.cpu_limit
+            if where == "cpu"
+            else (self.deadline_s, f"the {human_duration(self.deadline_s)} deadline")
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One place to train in, judged.
+
+    Attributes:
+        interval: From the command to the end, in seconds.
+        reason: Why it is feasible or not, in words with numbers.
+        basis: Where the estimate comes from.
+        point: The estimate before history corrected it, in seconds; None where there was none to correct.
+    """
+
+    offer: Offer
+    interval: Interval
+    cost_likely: float
+    cost_high: float
+    feasible: bool
+    reason: str
+    basis: str
+    point: float | None = None
+
+    @property
+    def where(self) -> Literal["cpu", "ec2"]:
+        """On this CPU, or on EC2."""
+        return self.offer.where
+
+    @property
+    def instance_type(self) -> str | None:
+        """EC2's name of the machine."""
+        return self.offer.instance_type
+
+    @property
+    def zone(self) -> str | None:
+        """The availability zone, where the offer names one."""
+        return self.offer.zone
+
+    @property
+    def region(self) -> str | None:
+        """The region, on EC2."""
+        return self.offer.region
+
+    @property
+    def market(self) -> Market | None:
+        """Spot or on demand, on EC2."""
+        return self.offer.market
+
+    def total(self, value_of_time: float) -> float:
+        """Its likely cost with your waiting priced in, in US dollars."""
+        return self.cost_likely + value_of_time * self.interval.likely / 3600
+
+    def json(self) -> dict[str, Any]:
+        """Return the object that `offload plan --json` lists."""
+        return {
+            "where": self.where,
+            "instance_type": self.instance_type,
+            "zone": self.zone,
+            "market": self.market,
+            "seconds": self.interval.json(),
+            "cost_usd": {"likely": round(self.cost_likely, 4), "high": round(self.cost_high, 4)},
+            "feasible": self.feasible,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """Where to train. `option` is None exactly where `where` is `none`; `changes` says what would change it."""
+
+    where: Where
+    option: Option | None
+    why: str
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanReport:
+    """Everything that `offload plan` shows.
+
+    Attributes:
+        already_trained: The version that this very training yielded before.
+        images: How many, by split (`train`, `val`, `test`).
+        notes: On what the estimates rest, a sentence each.
+    """
+
+    fingerprint: str
+    training_key: str
+    already_trained: str | None
+    images: Mapping[str, int]
+    dataset_bytes: int
+    options: tuple[Option, ...]
+    decision: Decision
+    notes: tuple[str, ...] = field(default=())
+
+    def json(self) -> dict[str, Any]:
+        """Return the object of `offload plan --json`; docs/plan.md describes it."""
+        return {
+            "fingerprint": self.fingerprint,
+            "training_key": self.training_key,
+            "already_trained": self.already_trained,
+            "dataset": {
+                "images": {split: self.images.get(split, 0) for split in ("train", "val", "test")},
+                "bytes": self.dataset_bytes,
+            },
+            "options": [option.json() for option in self.options],
+            "decision": {"where": self.decision.where, "why": self.decision.why},
+        }

@@ -1,0 +1,161 @@
+"""Why an option was chosen, and what would change the decision."""
+
+import math
+from collections.abc import Sequence
+
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
+
+
+def _takes(option: Option) -> str:
+    time = f"{human_duration(option.interval.likely)}, at most {human_duration(option.interval.high)}"
+    cost = (
+        f"costs {human_money(option.cost_likely)}, at most {human_money(option.cost_high)}"
+        if option.cost_high
+        else "is free"
+    )
+    subject = "This CPU" if option.where == "cpu" else option.offer.name
+    return f"{subject} takes {time}; it {cost}"
+
+
+def _saved(cpu: Option, gpu: Option) -> float:
+    return cpu.interval.likely - gpu.interval.likely
+
+
+def _why_cpu(cpu: Option, best: Option | None, limits: Limits) -> str:
+    free = "the free CPU" if cpu.cost_high == 0 else "this CPU"
+    why = (
+        f"{free[0].upper()}{free[1:]} does it: {human_duration(cpu.interval.likely)} likely, "
+        f"{human_duration(cpu.interval.high)} at most, within {limits.cpu_limit[1]}."
+    )
+    if best is None:
+        return why
+    saved = _saved(cpu, best)
+    if saved <= 0:
+        return f"{why} {best.offer.name} would be no faster, its start-up included."
+    value = limits.value_of_time_usd_per_hour
+    extra = human_money(best.cost_likely - cpu.cost_likely)
+    offer = f"{best.offer.name} would save {human_duration(saved)} for {extra}"
+    if value == 0:
+        return f"{why} {offer}, but value-of-time-usd-per-hour is 0."
+    return (
+        f"{why} {offer}, but that is worth only {human_money(value * saved / 3600)} "
+        f"at {human_money(value)} an hour of your time."
+    )
+
+
+def _why_worth(cpu: Option, best: Option, value: float) -> str:
+    extra = best.cost_likely - cpu.cost_likely
+    saved = _saved(cpu, best)
+    if saved <= 0:
+        return f"A GPU is cheaper than this CPU by {human_money(-extra)}. {_takes(best)}."
+    return (
+        f"A GPU is worth it: it saves {human_duration(saved)}, worth {human_money(value * saved / 3600)} at "
+        f"{human_money(value)} an hour, for {human_money(extra)}. {_takes(best)}."
+    )
+
+
+def _break_even(cpu: Option, gpus: Sequence[Option]) -> tuple[float, Option] | None:
+    """Return the least value of an hour at which a GPU beats the CPU, and which one; None where none is faster."""
+    pairs = [
+        (max(0.0, gpu.cost_likely - cpu.cost_likely) / _saved(cpu, gpu) * 3600, gpu)
+        for gpu in gpus
+        if gpu.feasible and gpu.where == "ec2" and _saved(cpu, gpu) > 0
+    ]
+    return min(pairs, key=lambda pair: (pair[0], pair[1].offer.name), default=None)
+
+
+def _changes_worth(cpu: Option, gpus: Sequence[Option]) -> tuple[str, ...]:
+    even = _break_even(cpu, gpus)
+    if even is None or even[0] < 0.01 or any(gpu.cost_likely < cpu.cost_likely for gpu in gpus):
+        return ()
+    return (f"Up to value-of-time-usd-per-hour = {_dollars_down(even[0])} the free CPU would do it.",)
+
+
+def _changes_cpu(
+    cpu: Option, options: Sequence[Option], limits: Limits, epochs: int | None
+) -> tuple[str, ...]:
+    changes = []
+    even = _break_even(cpu, options)
+    if even is not None:
+        option = even[1]
+        changes.append(
+            f"Above value-of-time-usd-per-hour = {_dollars_up(even[0])} {option.offer.name} would do it "
+            f"in {human_duration(option.interval.likely)} for {human_money(option.cost_likely)}."
+        )
+    limit, name = limits.cpu_limit
+    if cpu.interval.high > 0:
+        times = limit / cpu.interval.high
+        size = (
+            f"about {math.floor(epochs * times)} epochs" if epochs else f"{_times(times)} times as much work"
+        )
+        changes.append(f"With more than {size} it would no longer fit {name}, and a GPU would be needed.")
+    return tuple(changes)
+
+
+def _to_fit_cpu(cpu: Option | None, limits: Limits, epochs: int | None) -> tuple[str, ...]:
+    """Say what would let the CPU do it; empty where nothing sensible would."""
+    if cpu is None or cpu.cost_high > limits.max_cost_usd:
+        return ()
+    changes = []
+    limit, name = limits.cpu_limit
+    longest = cpu.interval.high
+    if longest > limits.deadline_s and (limits.ci_limit_s is None or longest <= limits.ci_limit_s):
+        changes.append(f"With a deadline of {_minutes_up(longest)} this CPU could do it.")
+    share = limit / longest if longest else 0.0
+    if epochs and math.floor(epochs * share) >= 1:
+        changes.append(
+            f"With about {math.floor(epochs * share)} epochs instead of {epochs} this CPU would do it."
+        )
+    elif share >= 0.05:
+        changes.append(f"With {share:.0%} of the work this CPU would do it, within {name}.")
+    return tuple(changes)
+
+
+def _nothing(options: Sequence[Option], limits: Limits, epochs: int | None) -> Decision:
+    if not options:
+        return Decision("none", None, "There is no place to train in: no CPU, and no offer from EC2.", ())
+    cpu = next((option for option in options if option.where == "cpu"), None)
+    gpus = [option for option in options if option.where == "ec2"]
+    changes = list(_to_fit_cpu(cpu, limits, epochs))
+    reasons = [f"this CPU {cpu.reason}"] if cpu is not None else []
+    if gpus:
+        in_time = [o for o in gpus if o.interval.high <= limits.deadline_s]
+        if in_time:
+            nearest = min(in_time, key=lambda o: (o.cost_high, o.offer.name))
+            changes.append(
+                f"With max-cost-usd = {_dollars_up(nearest.cost_high)} {nearest.offer.name} could do it."
+            )
+        else:
+            nearest = min(gpus, key=lambda o: (o.interval.high, o.cost_high, o.offer.name))
+            money = (
+                f" and max-cost-usd = {_dollars_up(nearest.cost_high)}"
+                if nearest.cost_high > limits.max_cost_usd
+                else ""
+            )
+            changes.append(
+                f"With a deadline of {_minutes_up(nearest.interval.high)}{money} "
+                f"{nearest.offer.name} could do it."
+            )
+        reasons.append(f"{nearest.offer.name} {nearest.reason}")
+    changes.append("Fewer epochs, a smaller image-size or a smaller model make any place fit sooner.")
+    return Decision("none", None, f"Nothing fits: {'; '.join(reasons)}.", tuple(changes))
+
+
+def _times(factor: float) -> str:
+    return f"{factor:.1f}" if factor < 10 else f"{factor:.0f}"
+
+
+def _dollars_up(usd: float) -> str:
+    """Write a limit that is surely enough: whole cents, rounded up."""
+    return f"{math.ceil(round(usd * 100, 6)) / 100:.2f}"
+
+
+def _dollars_down(usd: float) -> str:
+    return f"{math.floor(round(usd * 100, 6)) / 100:.2f}"
+
+
+def _minutes_up(seconds: float) -> str:
+    """Write a limit as a setting takes it, `7h20m`, rounded up so that it is surely enough."""
+    hours, minutes = divmod(math.ceil(round(seconds / 60, 6)), 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if minutes or not hours else "")

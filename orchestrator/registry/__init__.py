@@ -1,0 +1,1 @@
+"""Published models: manifests, aliases, downloads."""

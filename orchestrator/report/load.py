@@ -1,0 +1,69 @@
+"""Gather what a run's report shows from the store, and render it."""
+
+import json
+import time
+from typing import Literal
+
+from pydantic import ValidationError
+
+from gpu_offload.infra.store.errors import ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.markdown import report_markdown
+from gpu_offload.orchestrator.report.page import report_html
+from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.record import run_key
+from gpu_offload.orchestrator.settings.load import StoreSettings
+from gpu_offload.remote_job.result import ProgressEvent
+
+Format = Literal["markdown", "json", "html"]
+
+
+def gather(store: ObjectStore, settings: StoreSettings, run: str, *, now: float | None = None) -> Report:
+    """Read a run, finished or not. Raises JournalError where there is none, StoreError."""
+    journal = Journal(store)
+    record = journal.run(run)
+    look = journal.look(run)
+    now = time.time() if now is None else now
+    kept = read_bill(store, run)
+    return Report(
+        run=record,
+        now=now,
+        bill=kept or Accounting(store, settings).bill(record, look.attempts, now=now),
+        attempts=look.attempts,
+        outcome=look.outcome,
+        result=look.result,
+        events={a.record.number: events_of(store, run, a.record.number) for a in look.attempts},
+    )
+
+
+def latest_run(store: ObjectStore) -> str:
+    """Return the id of the run that began last. Raises JournalError where there is none."""
+    journal = Journal(store)
+    records = [journal.run(run) for run in journal.run_ids()]
+    if not records:
+        raise JournalError(f"there is no run in {store.url} yet; `offload train` begins one")
+    return max(records, key=lambda record: record.created_at).id
+
+
+def events_of(store: ObjectStore, run: str, attempt: int) -> tuple[ProgressEvent, ...]:
+    """Return what an attempt's training said; a line that is no event is left out."""
+    try:
+        body, _ = store.read(run_key(run, f"attempts/{attempt}/progress.jsonl"))
+    except ObjectMissingError:
+        return ()
+    events = []
+    for line in body.splitlines():
+        try:
+            events.append(ProgressEvent.model_validate_json(line))
+        except ValidationError:
+            continue
+    return tuple(events)
+
+
+def render(report: Report, form: Format) -> str:
+    """Return a report as text in a form."""
+    if form == "json":
+        return json.dumps(report.json(), indent=1, allow_nan=False) + "\n"
+    return report_html(report) if form == "html" else report_markdown(report)

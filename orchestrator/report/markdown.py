@@ -1,0 +1,145 @@
+"""A run's report as Markdown for a job summary or an issue: diagrams that GitHub draws, each beside its table."""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table, titled
+from gpu_offload.orchestrator.report.content import Report, Rows
+from gpu_offload.orchestrator.report.metrics import curve_name
+
+LIMIT = 900_000
+"""Characters: a job's summary holds 1 MiB a step, and what is over it is lost without a word."""
+
+MOST_POINTS = 60
+
+
+TICKS = (
+    (30, "5second", "%H:%M:%S"),
+    (90, "15second", "%H:%M:%S"),
+    (360, "1minute", "%H:%M"),
+    (1800, "5minute", "%H:%M"),
+    (7200, "20minute", "%H:%M"),
+    (8 * 3600, "1hour", "%H:%M"),
+    (float("inf"), "6hour", "%a %H:%M"),
+)
+"""For a timeline of at most so many seconds: the distance of the axis' marks, and how they are written."""
+
+
+CHART_STYLE = (
+    '%%{init: {"xyChart": {"height": 260}, "themeVariables": {"xyChart": {"plotColorPalette": "#0969da"}}}}%%'
+)
+"""Mermaid's own first colour is hardly to be seen on white."""
+
+
+def report_markdown(report: Report) -> str:
+    """Render a report, in the order of a job summary; whatever comes from elsewhere is escaped."""
+    parts = [
+        f"### {escape_markdown(report.title)}",
+        f"**Where and why.** {escape_markdown(report.run.why)}",
+        titled("Metrics", table(report.metric_rows())),
+        details("By class", table(report.class_rows())),
+        *charts(report),
+        titled("Estimate and actual", table(report.estimate_rows())),
+        titled("Cost", table(report.cost_rows())),
+        titled("It could have cost", table(report.alternative_rows())),
+        titled("Attempts", table(report.attempt_rows())),
+        gantt(report),
+        details("What was offered", table(report.where_rows())),
+        details("Facts", table(report.fact_rows())),
+    ]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    if len(text) > LIMIT:
+        text = text[:LIMIT].rpartition("\n")[0] + "\n\n(cut here: `offload report` has all of it)\n"
+    return text
+
+
+def gantt(report: Report) -> str:
+    """The timeline; it says nothing but our own words, because Mermaid has no escape for others'."""
+    spans = [span for span in report.spans if span.end > span.start]
+    if not spans:
+        return ""
+    lasted = max(span.end for span in spans) - min(span.start for span in spans)
+    tick, written = next((t, f) for longest, t, f in TICKS if lasted <= longest)
+    lines = ["```mermaid", "gantt", "  title Timeline (UTC)", "  dateFormat x"]
+    lines += [f"  axisFormat {written}", f"  tickInterval {tick}"]
+    for number in dict.fromkeys(span.attempt for span in spans):
+        lines.append(f"  section Attempt {number}")
+        lines += [
+            f"  {span.phase} :{round(span.start * 1000)}, {round(span.end * 1000)}"
+            for span in spans
+            if span.attempt == number
+        ]
+    rows = table(
+        [
+            ("attempt", "phase", "from", "to", "seconds"),
+            *(
+                (str(s.attempt), s.phase, _time(s.start), _time(s.end), f"{s.end - s.start:.1f}")
+                for s in spans
+            ),
+        ]
+    )
+    return "\n".join([*lines, "```"]) + "\n\n" + details("Timeline as a table", rows)
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
+
+
+def charts(report: Report) -> list[str]:
+    """Return the curves as diagrams, what the model is worth and whether it still learns, and as a table."""
+    curves = {
+        curve_name(name): values
+        for name, values in report.curves.items()
+        if len(values) > 1 and not name.startswith("lr/")
+    }
+    if not curves:
+        return []
+    drawn = []
+    chosen = next((n for n in curves if n in {"mAP50", "top-1 accuracy", "top1"}), None)
+    if chosen is not None:
+        drawn.append(_chart(f"{chosen} by epoch", curves[chosen], zero=True))
+    losses = [
+        values for name, values in curves.items() if name.startswith("train ") and name.endswith("loss")
+    ]
+    if losses:
+        drawn.append(_chart("Training loss by epoch", [sum(step) for step in zip(*losses, strict=False)]))
+    if not drawn:
+        name, values = next(iter(curves.items()))
+        drawn.append(_chart(f"{name} by epoch", values))
+    rows: Rows = [("epoch", *curves)]
+    longest = max(len(v) for v in curves.values())
+    rows += [
+        (str(i + 1), *(f"{v[i]:.4f}" if i < len(v) else "" for v in curves.values()))
+        for i in range(0, longest, max(1, -(-longest // MOST_POINTS)))
+    ]
+    return ["#### Curves", *drawn, details("Every curve as a table", table(rows))]
+
+
+def _chart(title: str, values: Sequence[float], *, zero: bool = False) -> str:
+    """Draw one curve over the epochs; with `zero` from nothing up, as a share of one is looked at."""
+    step = max(1, -(-len(values) // MOST_POINTS))
+    shown = values[::step]
+    epochs = ", ".join(str(1 + i * step) for i in range(len(shown)))
+    name = re.sub(r"[^A-Za-z0-9 ._()/-]", " ", title)
+    # A share of a thousandth must not look like a steep success.
+    low, high = (0.0, max(*shown, 0.1)) if zero else (min(shown), max(shown))
+    if not high > low:
+        high = low + 1
+    return "\n".join(
+        [
+            "```mermaid",
+            CHART_STYLE,
+            "xychart-beta",
+            f'  title "{name}"',
+            f'  x-axis "epoch" [{epochs}]',
+            f"  y-axis {low:.4g} --> {_above(high):.4g}",
+            f"  line [{', '.join(f'{v:.5g}' for v in shown)}]",
+            "```",
+        ]
+    )
+
+
+def _above(value: float) -> float:
+    """Leave some air above the highest point."""
+    return value + abs(value) * 0.05

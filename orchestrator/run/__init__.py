@@ -1,0 +1,1 @@
+"""The run: journal, observation, next step, controller."""

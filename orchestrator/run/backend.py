@@ -1,0 +1,92 @@
+"""The protocols that backends implement, and their errors."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gpu_offload.orchestrator.run.next_step import (
+    AttemptSeen,
+    InstanceSeen,
+)
+from gpu_offload.orchestrator.run.record import (
+    AttemptRecord,
+    EndReason,
+    HostRecord,
+    RunRecord,
+)
+from gpu_offload.remote_job.result import Heartbeat
+
+
+class RefusedError(Exception):
+    """No instance came of an offer. `quota` says that no other zone or hour will help."""
+
+    def __init__(self, message: str, *, quota: bool = False) -> None:
+        super().__init__(message)
+        self.quota = quota
+
+
+class CloudUnreachableError(Exception):
+    """EC2 could not answer just now; asking again later may help."""
+
+
+class InterruptedRunError(Exception):
+    """Somebody ended this process; the run stays open and carries on where it was."""
+
+
+class InstanceLeftError(Exception):
+    """A run is over, and an instance of it would not terminate."""
+
+
+Ending = tuple[EndReason, str]
+"""How an attempt ended, and why, in a sentence."""
+
+
+class Cpu(Protocol):
+    """Trains on this machine."""
+
+    def train(
+        self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
+    ) -> Ending | None:
+        """Train to the end and return None, or why the attempt ended without a result.
+
+        `judge` is asked all the while, with the training's last word, and from any thread; once it gives a reason
+        the training is stopped, with a checkpoint, and that reason returned.
+        Raises InterruptedRunError when this process was told to end.
+        """
+
+
+class Cloud(Protocol):
+    """Trains on rented instances. Every call is harmless to repeat.
+
+    `attempts` are the run's: an instance is only ever where one of them was journalled before.
+    """
+
+    def instances(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[InstanceSeen, ...]:
+        """Return the run's instances, found by tag."""
+
+    def leftovers(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[str, ...]:
+        """Name what the run has beside instances."""
+
+    def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
+        """Ask for the instance; None where the answer was lost and must be asked for again. Raises RefusedError."""
+
+    def train(self, run: RunRecord, attempt: AttemptSeen) -> Ending | None:
+        """Start the training on the instance; return why that cannot be, if it cannot."""
+
+    def terminate(self, run: RunRecord, instances: tuple[str, ...]) -> None:
+        """Send the terminate call."""
+
+    def clean_up(self, run: RunRecord, leftovers: tuple[str, ...]) -> None:
+        """Remove what `leftovers` named."""
+
+    def follow(self, run: RunRecord, attempt: AttemptSeen, seconds: float) -> Ending | None:
+        """Pass `seconds`, or less when something has happened, showing what the instance says meanwhile.
+
+        Returns:
+            Why the attempt is over, where neither store nor cloud will ever say it.
+        """
+
+    def abandon(self, run: RunRecord, attempt: AttemptSeen) -> tuple[str, ...]:
+        """Send the terminate call for whatever the attempt has, within seconds; return the instances' ids."""
+
+    def close(self) -> None:
+        """Let go of connections; what runs on instances runs on."""

@@ -1,0 +1,232 @@
+"""The journal of runs in the store: what next_step reads, and the only place that writes it."""
+
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import ValidationError
+
+from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.run.next_step import AttemptSeen
+from gpu_offload.orchestrator.run.record import (
+    RUN_KEY_LENGTH,
+    RUN_PREFIX,
+    AttemptEnd,
+    AttemptRecord,
+    Collected,
+    HostRecord,
+    Outcome,
+    RunRecord,
+    StopRequest,
+    run_id,
+    run_key,
+)
+from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, TrainingResult
+from gpu_offload.remote_job.wire import Wire
+
+T = TypeVar("T", bound=Wire)
+
+
+class JournalError(Exception):
+    """The journal holds what this version does not understand, or not what was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A run as the store holds it at one moment."""
+
+    attempts: tuple[AttemptSeen, ...] = ()
+    outcome: Outcome | None = None
+    result: TrainingResult | None = None
+    collected: Collected | None = None
+    checkpoint: CheckpointManifest | None = None
+    stop: StopRequest | None = None
+
+
+class Journal:
+    """The runs below one store."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+        self._known: dict[str, tuple[str, Wire]] = {}
+
+    def run(self, run: str) -> RunRecord:
+        """Return a run. Raises JournalError where there is none."""
+        record = self._read(RunRecord, run_key(run, "run.json"))
+        if record is None:
+            known = ", ".join(list(self.run_ids())[-5:]) or "none yet"
+            raise JournalError(f"there is no run {run!r} in {self.store.url} (the last ones: {known})")
+        return record
+
+    def run_ids(self, prefix: str = "") -> Iterator[str]:
+        """Yield the ids of all runs, or of those that begin with `prefix`."""
+        for info in self.store.list(RUN_PREFIX + prefix):
+            if match := re.fullmatch(r"runs/([^/]+)/run\.json", info.key):
+                yield match[1]
+
+    def open_runs(self) -> Iterator[RunRecord]:
+        """Yield the runs that have no outcome."""
+        for run in list(self.run_ids()):
+            if self.outcome(run) is None:
+                yield self.run(run)
+
+    def runs_of(self, training_key: str) -> list[RunRecord]:
+        """Return the runs of one training, in the order of their beginning."""
+        ids = list(self.run_ids(training_key[:RUN_KEY_LENGTH] + "-"))
+        records = [self.run(r) for r in sorted(ids, key=lambda r: int(r.rsplit("-", 1)[1]))]
+        return [r for r in records if r.training_key == training_key]
+
+    def next_id(self, training_key: str) -> str:
+        """Return the id that the next run of a training gets; whoever writes it first begins that run."""
+        taken = [int(r.rsplit("-", 1)[1]) for r in self.run_ids(training_key[:RUN_KEY_LENGTH] + "-")]
+        return run_id(training_key, max(taken, default=0) + 1)
+
+    def begin(self, record: RunRecord) -> RunRecord:
+        """Journal a run; return it, or the one that another driver began under the same id a moment before."""
+        try:
+            self.store.create(run_key(record.id, "run.json"), _json(record))
+        except ObjectExistsError:
+            return self.run(record.id)
+        return record
+
+    def look(self, run: str) -> "Look":
+        """Return everything that is known of a run: one listing, and a read for what is new or has changed."""
+        etags = {info.key: info.etag for info in self.store.list(run_key(run, ""))}
+
+        def part(kind: type[T], name: str) -> T | None:
+            key = run_key(run, name)
+            return self._read_changed(kind, key, etags[key]) if key in etags else None
+
+        def told(kind: type[T], name: str) -> T | None:
+            # The training's own word: one that makes no sense is no word, and must not stop its driver.
+            try:
+                return part(kind, name)
+            except JournalError:
+                return None
+
+        attempts: list[AttemptSeen] = []
+        while (record := part(AttemptRecord, f"attempts/{len(attempts) + 1}.json")) is not None:
+            name = f"attempts/{record.number}"
+            attempts.append(
+                AttemptSeen(
+                    record,
+                    host=part(HostRecord, f"{name}.host.json"),
+                    heartbeat=told(Heartbeat, f"{name}/heartbeat.json"),
+                    end=part(AttemptEnd, f"{name}.end.json"),
+                )
+            )
+        return Look(
+            attempts=tuple(attempts),
+            outcome=part(Outcome, "outcome.json"),
+            result=told(TrainingResult, "result/result.json"),
+            collected=part(Collected, "collected.json"),
+            checkpoint=told(CheckpointManifest, "checkpoint/manifest.json"),
+            stop=part(StopRequest, "stop.json"),
+        )
+
+    def attempts(self, run: str) -> tuple[AttemptSeen, ...]:
+        """Return the attempts of a run, in order, each with its host, heartbeat and end."""
+        return self.look(run).attempts
+
+    def open_attempt(self, run: str, record: AttemptRecord) -> bool:
+        """Journal an attempt; False when another driver opened this number first."""
+        return self._create(run_key(run, f"attempts/{record.number}.json"), record)
+
+    def record_host(self, run: str, number: int, host: HostRecord) -> None:
+        """Journal the instance that an attempt got."""
+        self._create(run_key(run, f"attempts/{number}.host.json"), host)
+
+    def close_attempt(self, run: str, end: AttemptEnd) -> bool:
+        """Journal how an attempt ended; False when somebody already did."""
+        return self._create(run_key(run, f"attempts/{end.number}.end.json"), end)
+
+    def request_stop(self, run: str, request: StopRequest) -> None:
+        """Ask whoever drives the run to end it."""
+        self._create(run_key(run, "stop.json"), request)
+
+    def stop_requested(self, run: str) -> StopRequest | None:
+        """Return the request to end the run, if there is one."""
+        return self._read(StopRequest, run_key(run, "stop.json"))
+
+    def result(self, run: str) -> TrainingResult | None:
+        """Return the staged result, None where there is none."""
+        return self._read(TrainingResult, run_key(run, "result/result.json"))
+
+    def discard_result(self, run: str) -> None:
+        """Forget a staged result that did not count; the training then finishes again from its checkpoint."""
+        self.store.delete(run_key(run, "result/result.json"))
+
+    def collected(self, run: str) -> Collected | None:
+        """Return the note that the staged result was verified, if it was."""
+        return self._read(Collected, run_key(run, "collected.json"))
+
+    def record_collected(self, run: str, note: Collected) -> None:
+        """Journal that the staged result was verified."""
+        self._create(run_key(run, "collected.json"), note)
+
+    def checkpoint(self, run: str) -> CheckpointManifest | None:
+        """Return the newest complete checkpoint, None where there is none."""
+        return self._read(CheckpointManifest, run_key(run, "checkpoint/manifest.json"))
+
+    def copy_checkpoint(self, source: str, target: str) -> None:
+        """Let a run start from the checkpoint of an earlier one of the same training; the manifest goes last."""
+        manifest = self.checkpoint(source)
+        if manifest is None:
+            return
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            for artifact in (manifest.last, *([manifest.best] if manifest.best else [])):
+                path = Path(scratch) / artifact.name
+                key = f"checkpoint/{artifact.name}"
+                self.store.download(run_key(source, key), path, size=artifact.size, sha256=artifact.sha256)
+                self.store.upload(run_key(target, key), path)
+        copied = manifest.model_copy(update={"run": target, "attempt": 0})
+        self.store.put(run_key(target, "checkpoint/manifest.json"), _json(copied))
+
+    def outcome(self, run: str) -> Outcome | None:
+        """Return how a run ended, None while it is open."""
+        return self._read(Outcome, run_key(run, "outcome.json"))
+
+    def finish(self, run: str, outcome: Outcome) -> Outcome:
+        """Journal how a run ended; return what the journal says, which may be another driver's word."""
+        if self._create(run_key(run, "outcome.json"), outcome):
+            return outcome
+        return self.outcome(run) or outcome
+
+    def _create(self, key: str, document: Wire) -> bool:
+        try:
+            self.store.create(key, _json(document))
+        except ObjectExistsError:
+            return False
+        return True
+
+    def _read_changed(self, kind: type[T], key: str, etag: str) -> T | None:
+        """Read a document, unless this etag of it was read before."""
+        known = self._known.get(key)
+        if known is not None and known[0] == etag and isinstance(known[1], kind):
+            return known[1]
+        document = self._read(kind, key)
+        if document is not None:
+            # What was read may be newer than the listing; it is then read once more, which does no harm.
+            self._known[key] = etag, document
+        return document
+
+    def _read(self, kind: type[T], key: str) -> T | None:
+        try:
+            body, _ = self.store.read(key)
+        except ObjectMissingError:
+            return None
+        try:
+            return kind.model_validate_json(body)
+        except ValidationError as error:
+            raise JournalError(
+                f"{self.store.url}: {key} is not a {kind.__name__} that this version understands; "
+                f"was it written by another version of gpu-offload? {error}"
+            ) from error
+
+
+def _json(document: Wire) -> bytes:
+    return document.model_dump_json(indent=1, by_alias=True).encode() + b"\n"

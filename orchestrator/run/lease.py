@@ -1,0 +1,120 @@
+"""Who drives: this process, as other drivers can recognise it, and its lease on a run."""
+
+import os
+import socket
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.run.record import DriverLease, run_key
+
+LEASE_S = 150.0
+"""A driver that has not renewed for this long is taken for dead, unless its process can be looked at."""
+
+RENEW_S = 60.0
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _started(pid: int) -> str | None:
+    """Return the kernel's start time of a process, None where there is no such process, "" where unknown."""
+    try:
+        # The command's name, in parentheses, may hold spaces; the start time is the 20th field after it.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return None if fields[0] in "ZX" else fields[19]  # dead, and nobody has buried it yet
+    except OSError:
+        pass
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:
+        return ""
+    return ""
+
+
+@dataclass
+class Driver:
+    """This process as a driver of runs. `clock` gives Unix seconds."""
+
+    clock: Callable[[], float] = time.time
+    host: str = field(default_factory=socket.gethostname)
+    boot_id: str = field(default_factory=_boot_id)
+    pid: int = field(default_factory=os.getpid)
+    token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
+    _held: dict[str, tuple[float, str]] = field(default_factory=dict, repr=False)
+    """By run: when our lease was renewed last, and its etag; it saves reading what we wrote ourselves."""
+
+    @property
+    def name(self) -> str:
+        """How journal and messages call this driver."""
+        return f"{self.host}:{self.pid}:{self.token}"
+
+    def lease(self, *, released: bool = False) -> DriverLease:
+        """Return a lease of now."""
+        return DriverLease(
+            holder=self.name,
+            host=self.host,
+            boot_id=self.boot_id,
+            pid=self.pid,
+            started=_started(self.pid) or "",
+            renewed_at=self.clock(),
+            released=released,
+        )
+
+    def is_live(self, lease: DriverLease) -> bool:
+        """Whether the holder of a lease may still be at work."""
+        if lease.released:
+            return False
+        if lease.host == self.host and lease.boot_id == self.boot_id:
+            started = _started(lease.pid)
+            if started is None or (started and lease.started and started != lease.started):
+                return False
+        return self.clock() - lease.renewed_at < LEASE_S
+
+    def claim(self, store: ObjectStore, run: str) -> str | None:
+        """Take or renew the lease on a run; return the name of the live driver that has it instead."""
+        renewed_at, mine = self._held.get(run, (0.0, ""))
+        if mine and self.clock() - renewed_at < RENEW_S:
+            return None
+        if mine and self._write(store, run, mine) is None:
+            return None
+        try:
+            body, etag = store.read(run_key(run, "driver.json"))
+        except ObjectMissingError:
+            return self._write(store, run, None)
+        held = DriverLease.model_validate_json(body)
+        if held.holder != self.name and self.is_live(held):
+            return held.holder
+        return self._write(store, run, etag)
+
+    def _write(self, store: ObjectStore, run: str, etag: str | None) -> str | None:
+        lease, key = self.lease(), run_key(run, "driver.json")
+        body = lease.model_dump_json().encode()
+        self._held.pop(run, None)
+        try:
+            etag = store.create(key, body) if etag is None else store.replace(key, body, etag)
+        except (ObjectExistsError, ObjectChangedError):
+            return "another driver"
+        self._held[run] = lease.renewed_at, etag
+        return None
+
+    def release(self, store: ObjectStore, run: str) -> None:
+        """Let go of a run, so that the next driver need not wait for the lease to end."""
+        key = run_key(run, "driver.json")
+        self._held.pop(run, None)
+        try:
+            body, etag = store.read(key)
+            if DriverLease.model_validate_json(body).holder == self.name:
+                store.replace(key, self.lease(released=True).model_dump_json().encode(), etag)
+        except (ObjectMissingError, ObjectChangedError):
+            return

@@ -1,0 +1,272 @@
+"""What to do next for a run: a pure function of the journal and of what was seen just now.
+
+There is no recovery code. The first start, a re-run, a run that another machine carries on and the sweep all
+ask this one question, over and over, until the answer is Done.
+"""
+
+from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.run.liveness import (
+    LAUNCH_LIMIT_S,
+    _absence,
+    _ended_at,
+    _fruitless_attempts,
+    _is_gone,
+    _may_appear,
+    _stillborn_attempts,
+    _unbooked,
+    _verdict,
+)
+from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen, InstanceState, Seen
+from gpu_offload.orchestrator.run.outlook import (
+    fitting,
+    fresh_refusals,
+    moving_to_spot,
+    waiting_for_spot,
+)
+from gpu_offload.orchestrator.run.pace import fits, goes_to_its_limit, overrun
+from gpu_offload.orchestrator.run.record import (
+    EndReason,
+    RunRecord,
+)
+from gpu_offload.orchestrator.run.step import (
+    CleanUp,
+    CloseAttempt,
+    Collect,
+    Done,
+    Finish,
+    Launch,
+    OpenAttempt,
+    Publish,
+    RecordHost,
+    Step,
+    Terminate,
+    Train,
+    Wait,
+)
+
+__all__ = [
+    "MOST_PATIENT_S",
+    "AttemptSeen",
+    "CleanUp",
+    "CloseAttempt",
+    "Collect",
+    "Done",
+    "Finish",
+    "InstanceSeen",
+    "InstanceState",
+    "Launch",
+    "OpenAttempt",
+    "Publish",
+    "RecordHost",
+    "Seen",
+    "Step",
+    "Terminate",
+    "Train",
+    "Wait",
+    "next_step",
+]
+
+
+START_TRIES = 2
+"""So many instances in a row may fail to become ready or to start the training: a broken one is replaced once."""
+
+WATCH_S = 240.0
+"""Between two looks at a training on an instance. Whoever follows it comes back at once when it ends or falls
+silent, so this only bounds what asking costs: 15 times an hour."""
+
+TRAINING = "the instance is training"
+STARTING_POLL_S = 1.0
+ENDING_POLL_S = 3.0
+MOST_PATIENT_S = 60.0
+
+
+def next_step(run: RunRecord, seen: Seen) -> Step:
+    """Decide the next step of a run. Total: every state of the journal and of the cloud has an answer."""
+    if seen.outcome is not None:
+        return _clear(seen, "the run is over") or Done(seen.outcome)
+    if seen.driver is not None:
+        return Wait(_patience(seen.now - run.created_at), f"{seen.driver} drives this run")
+    unbooked = _unbooked(seen)
+    if unbooked is not None:
+        return unbooked
+    if seen.published:
+        return _close_down(seen, Finish("published", ""), "finished", "the model is published")
+    if seen.result is not None:
+        return _bring_home(seen)
+    ending = _ending(run, seen)
+    if ending is not None:
+        return ending
+    current = seen.current
+    if current is None:
+        return _clear(seen, "its attempt has ended") or _open_next(run, seen)
+    stray = tuple(i.id for i in seen.live if i.attempt != current.record.number)
+    if stray:
+        return Terminate(stray, "it belongs to no open attempt")
+    if current.record.offer.where == "cpu":
+        return _train_here(seen, current)
+    return _train_there(run, seen, current)
+
+
+def _bring_home(seen: Seen) -> Step:
+    """A result is staged: verify it, let go of what costs money, publish."""
+    if seen.collected is None:
+        return Collect()
+    live = seen.live
+    if live:
+        return Terminate(tuple(i.id for i in live), "the result is in the store")
+    return Publish()
+
+
+def _ending(run: RunRecord, seen: Seen) -> Step | None:
+    """Why the run must end without a model, if it must."""
+    if seen.stop is not None:
+        return _close_down(seen, Finish("stopped", seen.stop.reason), "stopped", seen.stop.reason)
+    if seen.now >= run.deadline_at:
+        message = "the deadline passed; raise limits.deadline and train again: it carries on where this ended"
+        return _close_down(seen, Finish("failed", message), "expired", "the deadline passed")
+    failed = next((a.end for a in reversed(seen.attempts) if a.end and a.end.reason == "failed"), None)
+    if failed is not None:
+        return _close_down(seen, Finish("failed", failed.message), "failed", failed.message)
+    current = seen.current
+    if current is not None and current.heartbeat is not None and current.heartbeat.state == "failed":
+        message = current.heartbeat.message or "the training failed; its log says why"
+        return _close_down(seen, Finish("failed", message), "failed", message)
+    if seen.spent_usd >= run.max_cost_usd > 0 and not _is_gone(seen):
+        message = f"max-cost-usd is used up (${seen.spent_usd:.2f} of ${run.max_cost_usd:.2f})"
+        return _close_down(seen, Finish("failed", message), "expired", message)
+    return _overrunning(run, seen)
+
+
+def _overrunning(run: RunRecord, seen: Seen) -> Step | None:
+    """Say early that money or time will not do, and do what the configuration says."""
+    last = seen.attempts[-1] if seen.attempts else None
+    if last is None or goes_to_its_limit(run, last.record.offer):
+        return None
+    if last.end is not None:
+        if last.end.reason != "overrun":
+            return None
+        if run.on_overrun == "escalate" and next(fitting(run, seen), None) is not None:
+            return None
+        return _close_down(seen, Finish("failed", last.end.message), "overrun", last.end.message)
+    why = overrun(run, seen, last)
+    if why is None or last.heartbeat is None:
+        return None
+    better = next(fitting(run, seen), None) if run.on_overrun == "escalate" else None
+    if better is not None:
+        message = f"{why}; {better.offer.name} would make it"
+        return _clear_attempt(seen, last, "overrun", message)
+    kept = (
+        f"{max(seen.epochs_completed, last.heartbeat.epochs_completed)} of {run.spec.epochs} epochs are kept"
+    )
+    advice = f"{why}. {kept}: raise the limit and train again, it carries on from there"
+    finish = Finish("failed", advice)
+    return _close_down(seen, finish, "overrun", advice)
+
+
+def _train_here(seen: Seen, current: AttemptSeen) -> Step:
+    if current.record.driver == seen.me:
+        return Train(current.record.number)
+    return CloseAttempt(current.record.number, "died", "the process that trained is gone")
+
+
+def _train_there(run: RunRecord, seen: Seen, current: AttemptSeen) -> Step:
+    """The one attempt that may have an instance: launch it, start it, watch it, or give it up."""
+    number = current.record.number
+    mine = seen.instances_of(number)
+    live = tuple(i for i in mine if i.state in {"pending", "running"})
+    verdict = _verdict(seen, current, mine)
+    if verdict is None and (why := moving_to_spot(run, seen, current)) is not None:
+        verdict = "moved", why
+    verdict = verdict or _absence(seen, current, mine)
+    if verdict is not None:
+        return _clear_attempt(seen, current, *verdict)
+    if current.host is None:
+        if current.record.driver != seen.me and current.heartbeat is None:
+            return Wait(ENDING_POLL_S, "what its driver may have launched is not visible yet")
+        adopted = next((i.host for i in live if i.host is not None), None)
+        if adopted is not None and seen.now - current.record.created_at > LAUNCH_LIMIT_S:
+            return RecordHost(number, adopted)  # the answers keep getting lost, and the token does not last
+        # Seen or not: under its token the launch answers with the same instance, and accounting needs the answer.
+        return Launch(number)
+    if not live:
+        return Wait(STARTING_POLL_S, "the instance is not visible yet")
+    if current.heartbeat is not None:
+        seconds = max(ENDING_POLL_S, min(WATCH_S, current.record.expires_at - seen.now))
+        doubt = overrun(run, seen, current, likely=True)
+        return Wait(seconds, f"it may not make it: {doubt}" if doubt else TRAINING)
+    if all(i.state == "pending" for i in live):
+        return Wait(STARTING_POLL_S, "the instance is starting")
+    return Train(number)
+
+
+def _clear_attempt(seen: Seen, current: AttemptSeen, reason: EndReason, message: str) -> Step:
+    """Let go of an attempt: its instance first, then the journal."""
+    number = current.record.number
+    live = tuple(i.id for i in seen.instances_of(number) if i.state in {"pending", "running"})
+    if live:
+        return Terminate(live, message)
+    return CloseAttempt(number, reason, message, _ended_at(seen, current))
+
+
+def _patience(age: float) -> float:
+    """How long to wait for another driver, in seconds: the longer it has worked, the longer it will."""
+    return min(MOST_PATIENT_S, max(ENDING_POLL_S, age / 10))
+
+
+def _close_down(seen: Seen, finish: Finish, reason: EndReason, message: str) -> Step:
+    """End the run: nothing that costs money first, then the journal."""
+    clear = _clear(seen, message)
+    if clear is not None:
+        return clear
+    current = seen.current
+    if current is not None:
+        return CloseAttempt(current.record.number, reason, message, _ended_at(seen, current))
+    return finish
+
+
+def _clear(seen: Seen, reason: str) -> Step | None:
+    """Whatever of the run still costs money or lies about; None when there is nothing."""
+    live = seen.live
+    if live:
+        return Terminate(tuple(i.id for i in live), reason)
+    if any(i.state == "shutting-down" for i in seen.instances):
+        return Wait(ENDING_POLL_S, "an instance is shutting down")
+    if any(_may_appear(seen, attempt) for attempt in seen.attempts):
+        return Wait(ENDING_POLL_S, "an instance may have been launched that EC2 does not show yet")
+    if seen.leftovers:
+        return CleanUp(seen.leftovers)
+    return None
+
+
+def _open_next(run: RunRecord, seen: Seen) -> Step:
+    fruitless = _fruitless_attempts(seen)
+    if fruitless >= run.max_attempts:
+        return Finish("failed", f"{fruitless} attempts in a row completed no epoch")
+    stillborn = _stillborn_attempts(seen)
+    if len(stillborn) >= START_TRIES:
+        return Finish("failed", f"{len(stillborn)} instances in a row never trained: {stillborn[-1].message}")
+    chosen = next(fitting(run, seen), None)
+    number = len(seen.attempts) + 1
+    if chosen is not None:
+        return OpenAttempt(number, chosen.offer, _expiry(run, seen, chosen.offer))
+    waiting = waiting_for_spot(run, seen)
+    if waiting is not None:
+        return Wait(60.0, waiting)
+    if any(not a.quota for a in fresh_refusals(seen)) and not _all_unfit(run, seen):
+        return Wait(60.0, "every offer was refused a moment ago")
+    refusals = [a.end for a in seen.attempts if a.end is not None and a.end.reason == "refused"]
+    last = f"; the last refusal: {refusals[-1].message}" if refusals else ""
+    kept = f"; {seen.epochs_completed} of {run.spec.epochs} epochs are kept" if seen.epochs_completed else ""
+    return Finish("failed", f"no offer is left that fits the deadline and max-cost-usd{last}{kept}")
+
+
+def _all_unfit(run: RunRecord, seen: Seen) -> bool:
+    return not any(fits(run, seen, candidate) for candidate in run.candidates)
+
+
+def _expiry(run: RunRecord, seen: Seen, offer: Offer) -> float:
+    """When money or time ends an attempt: the absolute time that the instance itself enforces."""
+    if offer.usd_per_hour <= 0:
+        return run.deadline_at
+    affordable = (run.max_cost_usd - seen.spent_usd) / offer.usd_per_hour * 3600
+    return min(run.deadline_at, seen.now + affordable)

@@ -1,0 +1,112 @@
+"""Whether an attempt will finish within its limits."""
+
+from gpu_offload.orchestrator.estimate.correction import Estimate, correct_running
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.output.units import human_duration
+from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.run.observation import AttemptSeen, Seen
+from gpu_offload.orchestrator.run.record import RunRecord
+
+START_S = 300.0
+"""What another instance costs in time before it trains: boot, set-up, download (`Overheads`)."""
+
+
+def fits(run: RunRecord, seen: Seen, candidate: Candidate) -> bool:
+    """Whether what is left of the training fits what is left of time and money, even if it goes badly."""
+    if run.forced and candidate.offer.where == "cpu":
+        return True
+    seconds = seconds_left(run, seen, candidate).high
+    cost = seconds / 3600 * candidate.offer.usd_per_hour
+    in_time = run.forced or seen.now + seconds <= run.deadline_at
+    return in_time and seen.spent_usd + cost <= run.max_cost_usd
+
+
+def seconds_left(run: RunRecord, seen: Seen, candidate: Candidate) -> Interval:
+    """Return how long what is left of the training takes on a fresh start of an offer, in seconds."""
+    measured = [a for a in seen.attempts if _machine(a.record.offer) == _machine(candidate.offer)]
+    for attempt in reversed(measured):
+        rest = _corrected(run, seen, attempt, candidate)
+        if rest is not None:
+            return rest + START_S if candidate.offer.where == "ec2" else rest
+    return candidate.seconds.scaled(_share_left(run, seen.epochs_completed))
+
+
+def running_left(run: RunRecord, seen: Seen, current: AttemptSeen) -> Interval | None:
+    """Return how much longer an attempt that trains will take, None before its first epoch is measured."""
+    offer = current.record.offer
+    for candidate in run.candidates:
+        if _machine(candidate.offer) == _machine(offer):
+            return _corrected(run, seen, current, candidate)
+    return None
+
+
+def goes_to_its_limit(run: RunRecord, offer: Offer) -> bool:
+    """Whether a training that will not make it goes on all the same, and keeps what it has when its time is up.
+
+    So does one on a CPU that somebody chose: it was known to be long, and every epoch that it completes is kept.
+    """
+    return run.on_overrun == "continue" or (run.forced and offer.where == "cpu")
+
+
+def overrun(run: RunRecord, seen: Seen, current: AttemptSeen, *, likely: bool = False) -> str | None:
+    """Say why an attempt that trains will not make it, None while it may.
+
+    Nine in ten certain: even the interval's lower end is past its limit. With `likely`: more probable than not.
+    """
+    left, beat = running_left(run, seen, current), current.heartbeat
+    if left is None or beat is None or beat.state != "training":
+        return None
+    available = current.record.expires_at - seen.now
+    # From its last word on: while it is not heard (a store that is away), it trains on.
+    if beat.time + (left.likely if likely else left.low) <= current.record.expires_at:
+        return None
+    by_money = current.record.expires_at < run.deadline_at - 1
+    limit = f"max-cost-usd (${run.max_cost_usd:.2f})" if by_money else "limits.deadline"
+    epochs = run.spec.epochs - beat.epochs_completed
+    return (
+        f"the {epochs} epochs that are left take {human_duration(left.likely)} more "
+        f"({human_duration(left.low)} to {human_duration(left.high)}, measured), "
+        f"and {limit} ends it in {human_duration(max(0.0, available))}"
+    )
+
+
+def _corrected(run: RunRecord, seen: Seen, attempt: AttemptSeen, candidate: Candidate) -> Interval | None:
+    """Return the seconds of the epochs that are left, as an attempt's own epochs tell."""
+    beat = attempt.heartbeat
+    if beat is None or not beat.seconds_per_epoch:
+        return None
+    before = max(
+        (a.heartbeat.epochs_completed for a in seen.attempts if a.heartbeat and a is not attempt
+         and a.record.number < attempt.record.number), default=0,
+    )  # fmt: skip
+    epochs, trained = run.spec.epochs, beat.epochs_completed - before
+    if trained < 1 or epochs <= trained:
+        return None
+    likely = max(candidate.seconds.likely, 1e-3)
+    estimate = Estimate(
+        interval=candidate.seconds,
+        breakdown={"training": likely},
+        basis="prior, not measured",
+        # Not "cpu", however well this one was calibrated: what the epochs take now counts more than what was expected.
+        kind="gpu" if candidate.offer.where == "ec2" else "cpu-prior",
+        epoch_seconds=((epochs, likely / epochs),),
+        before=0.0,
+        earliest_epochs=epochs,
+    )
+    so_far = trained * beat.seconds_per_epoch
+    whole = correct_running(estimate, trained, so_far)
+    completed = max(seen.epochs_completed, beat.epochs_completed if attempt is seen.current else 0)
+    factor = max(0, epochs - completed) / (epochs - trained)
+    return Interval(*(max(0.0, bound - so_far) for bound in (whole.low, whole.likely, whole.high))).scaled(
+        factor
+    )
+
+
+def _share_left(run: RunRecord, epochs_completed: int) -> float:
+    return 1.0 - min(1.0, epochs_completed / run.spec.epochs)
+
+
+def _machine(offer: Offer) -> tuple[str | None, ...]:
+    """What trains equally fast."""
+    return offer.where, offer.instance_type

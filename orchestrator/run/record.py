@@ -1,0 +1,156 @@
+"""A run: one training from the decision to the published model, over as many attempts as it takes.
+
+The journal, below `runs/<id>/` in the store; every document but the lease is written once and never changed:
+
+    run.json                what to train, until when, for how much, and the offers to try
+    stop.json               somebody asked for the end
+    driver.json             the lease of the driver: the one document that is rewritten
+    attempts/<n>.json       an attempt, written before the launch it describes
+    attempts/<n>.host.json  the instance that came of it; what accounting needs once the instance has vanished
+    attempts/<n>.end.json   how the attempt ended
+    collected.json          the staged result was read back and found complete
+    outcome.json            how the run ended; a run without it is open
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.plan.candidate import Candidate, Project
+from gpu_offload.remote_job.spec import TrainingSpec
+from gpu_offload.remote_job.wire import Wire
+
+RUN_PREFIX = "runs/"
+RUN_KEY_LENGTH = 12
+
+
+class RunRecord(Wire):
+    """What a run is. Times are Unix seconds, so that every machine reads them alike."""
+
+    format: Literal[1] = 1
+    id: str
+    training_key: str
+    fingerprint: str
+    version: str
+    created_at: float
+    deadline_at: float
+    max_cost_usd: float
+    value_of_time_usd_per_hour: float = 0.0
+    """What an hour sooner is worth: whether it waits for spot."""
+    on_overrun: Literal["stop", "escalate", "continue"] = "stop"
+    max_attempts: int = Field(default=6, ge=1)
+    why: str
+    """The decision's reason, as the receipt told it."""
+    candidates: tuple[Candidate, ...]
+    """In order of preference; an attempt takes the first that was not refused and still fits."""
+    forced: bool = False
+    """True when somebody said where to train: estimates then no longer refuse, limits still end it."""
+    estimate: Interval
+    dataset_name: str = ""
+    """The dataset's path in the repository: it survives the dataset's growth."""
+    cpu_estimate: Interval | None = None
+    """What the free runner would have taken; for the report."""
+    resumes: str | None = None
+    """The earlier run of the same training whose checkpoint this one starts from."""
+    spec: TrainingSpec
+    """The training; `attempt`, `output` and `dataset.tree` are filled in by the machine that trains."""
+    project: Project | None = None
+    """What the training needs of the user's repository beside the dataset; None for Ultralytics' own models."""
+    commit: str | None = None
+    repository: str | None = None
+
+
+class AttemptRecord(Wire):
+    """An attempt, journalled before its first effect."""
+
+    format: Literal[1] = 1
+    number: int = Field(ge=1)
+    offer: Offer
+    created_at: float
+    expires_at: float
+    """When the instance powers itself off whatever happens: deadline or budget, whichever is first."""
+    driver: str
+    """Who opened it, and so who holds the SSH keys in memory."""
+
+
+class HostRecord(Wire):
+    """The instance of an attempt, as the launch answered."""
+
+    instance_id: str
+    address: str | None
+    launched_at: float
+    market: Literal["spot", "on-demand"]
+    zone: str
+    region: str
+    volume_gib: int
+
+
+EndReason = Literal[
+    "finished", "refused", "reclaimed", "died", "failed", "stopped", "expired", "orphaned", "overrun", "moved"
+]
+"""`refused`: no instance came; `died`: the heartbeat stopped; `orphaned`: its driver died with the keys before the
+training began; `failed`: the training itself said no, and would again; `overrun`: too slow for the limits, and another
+offer would make it; `moved`: on-demand was left for spot, which is cheaper and may be there again."""
+
+
+class AttemptEnd(Wire):
+    """How an attempt ended, and what accounting needs."""
+
+    number: int
+    reason: EndReason
+    at: float
+    message: str = ""
+    quota: bool = False
+    """True when the account's quota refused: no other zone or hour will help."""
+
+
+class StopRequest(Wire):
+    """Somebody asked for the end of a run."""
+
+    at: float
+    reason: str
+
+
+class DriverLease(Wire):
+    """Who drives a run. Safety never rests on it: it only keeps two drivers from doing the same work twice."""
+
+    holder: str
+    host: str
+    boot_id: str
+    pid: int
+    started: str
+    """When the process started, as its kernel counts: a process number alone comes back."""
+    renewed_at: float
+    released: bool = False
+
+
+class Collected(Wire):
+    """The staged result was read back whole: sizes, sha256 and epochs are right."""
+
+    at: float
+    attempt: int
+    model_sha256: str
+
+
+OutcomeStatus = Literal["published", "stopped", "failed"]
+
+
+class Outcome(Wire):
+    """How a run ended."""
+
+    status: OutcomeStatus
+    at: float
+    message: str = ""
+    version: str | None = None
+
+
+def run_id(training_key: str, sequence: int) -> str:
+    """Return the id of the `sequence`-th run of a training; the same for every driver that starts it."""
+    return f"{training_key[:RUN_KEY_LENGTH]}-{sequence}"
+
+
+def run_key(run: str, name: str) -> str:
+    """Return the store key of a run's document."""
+    return f"{RUN_PREFIX}{run}/{name}"

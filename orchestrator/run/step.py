@@ -1,0 +1,116 @@
+"""The steps that `next_step` can return."""
+
+from dataclasses import dataclass
+
+from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.run.record import (
+    EndReason,
+    HostRecord,
+    Outcome,
+    OutcomeStatus,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAttempt:
+    """Journal an attempt."""
+
+    number: int
+    offer: Offer
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """Ask for the instance of an attempt; harmless to repeat."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class RecordHost:
+    """Journal the instance of an attempt whose launch nobody could journal: it has to be paid, too."""
+
+    number: int
+    host: HostRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """See that the attempt's training runs: to its end here, started and left running on an instance."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseAttempt:
+    """Journal how an attempt ended; `at` is when its instance did, where that is known, in Unix seconds."""
+
+    number: int
+    reason: EndReason
+    message: str
+    at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Collect:
+    """Read the staged result back and verify it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Make the collected model a version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """Terminate these instances."""
+
+    instances: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class CleanUp:
+    """Remove what the run leaves beside instances."""
+
+    leftovers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do for now."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Journal how the run ended."""
+
+    status: OutcomeStatus
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The run is over and nothing of it is left."""
+
+    outcome: Outcome
+
+
+Step = (
+    OpenAttempt
+    | Launch
+    | RecordHost
+    | Train
+    | CloseAttempt
+    | Collect
+    | Publish
+    | Terminate
+    | CleanUp
+    | Wait
+    | Finish
+    | Done
+)

@@ -1,0 +1,1 @@
+"""Settings from offload.toml, overrides and defaults."""

@@ -1,0 +1,61 @@
+"""Addresses and paths in settings."""
+
+import ipaddress
+import re
+from urllib.parse import urlsplit
+
+from gpu_offload.orchestrator.settings.refusal import wrong
+
+
+def _path(value: str) -> str:
+    if value.startswith("~"):
+        raise wrong(f"{value!r}: `~` is not expanded", "write the folder relative to the configuration file")
+    if "\\" in value:
+        raise wrong(f"{value!r} contains a backslash", "separate folders by `/`")
+    return value
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        good = False
+    if not good:
+        raise wrong(f"{value!r} is not a web address", "write https://HOST or https://HOST:PORT/PATH")
+    if parts.username is not None or parts.password is not None:
+        raise wrong("the address contains a user name or password", "give credentials in the environment")
+    if parts.query or parts.fragment:
+        raise wrong("the address contains `?` or `#`", "write it up to there")
+    return value.rstrip("/")
+
+
+STORE_PATTERN = r"file:.+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/.*)?"
+
+
+def _store_url(value: str) -> str:
+    if value.startswith("file:"):
+        path = value.removeprefix("file:")
+        if not path or (path.startswith("//") and not path.startswith("///")):
+            raise wrong(f"{value!r} names no folder", "write file:FOLDER or file:/ABSOLUTE/FOLDER")
+        return "file:" + _path("/" + path.lstrip("/") if path.startswith("/") else path)
+    if re.fullmatch(STORE_PATTERN, value, re.ASCII) is None:
+        raise wrong(f"{value!r} is no store", "write file:FOLDER or s3://BUCKET/PREFIX")
+    prefix = value.removeprefix("s3://").partition("/")[2].rstrip("/")
+    if prefix and not all(part not in {"", ".", ".."} for part in prefix.split("/")):
+        raise wrong(f"the prefix {prefix!r} has an empty, `.` or `..` part", "write s3://BUCKET/PREFIX")
+    if re.search(r"[\s?#\\]", prefix):
+        raise wrong(
+            f"the prefix {prefix!r} has a character that breaks addresses", "use letters, digits, - _ . /"
+        )
+    return value.rstrip("/")
+
+
+def _cidr(value: str) -> str:
+    try:
+        network = ipaddress.ip_network(value, strict=True)
+    except ValueError as error:
+        raise wrong(f"{value!r} is no address range: {error}", "write for example 203.0.113.7/32") from None
+    if network.prefixlen == 0:
+        raise wrong("the whole internet could reach the instance", "write your own address with /32")
+    return value

@@ -1,0 +1,140 @@
+"""What settings must be to each other: the faults that no single value shows. Pure."""
+
+import posixpath
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.settings.model_name import is_weights
+from gpu_offload.orchestrator.settings.sections import Sections
+
+RESERVED_HYPERPARAMETERS = {
+    "epochs": "training.epochs",
+    "imgsz": "training.image-size",
+    "batch": "training.batch",
+    "seed": "training.seed",
+    "device": "training.device",
+    "model": "training.model",
+    "pretrained": "training.init-from",
+    "data": "dataset.path",
+    "task": "dataset.task",
+    "mode": None,
+    "resume": None,
+    "project": None,
+    "name": None,
+    "exist_ok": None,
+    "save_dir": None,
+    "save": None,
+}
+"""Arguments of Ultralytics that we give ourselves, and the setting of ours that decides each."""
+
+_TASK_OF_SUFFIX = {"seg": Task.SEGMENT, "pose": Task.POSE, "cls": Task.CLASSIFY}
+_FOREIGN = re.compile(r"(?:yolo\w*?(?:-\w+)*-(obb|depth|sem|world|worldv2)|(yoloe)-[\w-]+)\.(?:ya?ml|pt)")
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """Settings that do not fit together. The first of `about` is where the remedy is written."""
+
+    about: tuple[tuple[str, ...], ...]
+    message: str
+    remedy: str
+
+
+def disagreements(settings: Sections, root: str = "/") -> Iterator[Disagreement]:
+    """Yield everything that does not fit together; `root` is the folder that paths are relative to."""
+    yield from _dataset(settings, root)
+    yield from _training(settings)
+    yield from _money(settings)
+
+
+def _dataset(settings: Sections, root: str) -> Iterator[Disagreement]:
+    split = settings.dataset.split
+    if split.val + split.test >= 1:
+        yield Disagreement(
+            (("dataset", "split", "test"), ("dataset", "split", "val")),
+            f"dataset.split leaves nothing to train on: val {split.val:g} and test {split.test:g}",
+            "let them sum to less than 1",
+        )
+    store = settings.store
+    if not store.url.startswith("file:"):
+        return
+    for name, value in (("endpoint-url", store.endpoint_url), ("region", store.region)):
+        if value is not None:
+            yield Disagreement(
+                (("store", name), ("store", "url")),
+                f"store.{name} is for S3, but store.url is {store.url!r}",
+                f'write url = "s3://BUCKET/PREFIX", or remove {name}',
+            )
+    data = posixpath.normpath(posixpath.join(root, settings.dataset.path))
+    kept = posixpath.normpath(posixpath.join(root, store.url.removeprefix("file:")))
+    way = posixpath.relpath(kept, data)
+    # What is hidden is no part of a dataset, so a `.offload` in it is none either.
+    inside = not way.startswith("..") and not any(p.startswith(".") for p in way.split("/") if way != ".")
+    if inside or data.startswith(kept.rstrip("/") + "/"):
+        yield Disagreement(
+            (("store", "url"), ("dataset", "path")),
+            f"the store {store.url!r} and the dataset {settings.dataset.path!r} lie in each other",
+            "keep the store in a folder of its own, such as file:.offload",
+        )
+
+
+def _training(settings: Sections) -> Iterator[Disagreement]:
+    training = settings.training
+    if is_weights(training.model) and training.init_from != "scratch":
+        yield Disagreement(
+            (("training", "init-from"), ("training", "model")),
+            f"training.model ({training.model}) is weights already, and init-from names others",
+            "remove init-from, or let model be a definition (.yaml)",
+        )
+    if training.entrypoint is not None:
+        return  # what follows is Ultralytics' business, not that of the user's own code
+    if training.image_size % 32:
+        low = training.image_size // 32 * 32
+        yield Disagreement(
+            (("training", "image-size"), ("training", "entrypoint")),
+            f"training.image-size is {training.image_size}, not a multiple of 32",
+            f"write {low} or {low + 32}",
+        )
+    for name, ours in RESERVED_HYPERPARAMETERS.items():
+        if name in training.hyperparameters:
+            yield Disagreement(
+                (("training", "hyperparameters", name), ("training", "entrypoint")),
+                f"training.hyperparameters.{name} is not Ultralytics' to be told: we set it ourselves",
+                f"write {ours} instead" if ours else "remove it",
+            )
+    stem = posixpath.basename(training.model.split("#")[0])
+    if match := _FOREIGN.fullmatch(stem):
+        yield Disagreement(
+            (("training", "model"), ("training", "entrypoint")),
+            f"training.model {training.model!r}: {match[1] or match[2]} is not among what we train",
+            "take a model for " + ", ".join(Task),
+        )
+    elif (task := settings.dataset.task) is not None and stem.startswith("yolo"):
+        suffixes = re.findall(r"-(seg|pose|cls)(?=[-.])", stem)
+        built = _TASK_OF_SUFFIX[suffixes[0]] if suffixes else Task.DETECT
+        if built is not task:
+            yield Disagreement(
+                (("training", "model"), ("dataset", "task"), ("training", "entrypoint")),
+                f"training.model {training.model!r} is for {built}, but dataset.task is {task}",
+                f"take a model for {task}, or remove dataset.task",
+            )
+
+
+def _money(settings: Sections) -> Iterator[Disagreement]:
+    ec2 = settings.ec2
+    if settings.limits.on_overrun == "escalate" and ec2.market == "spot":
+        yield Disagreement(
+            (("limits", "on-overrun"), ("ec2", "market")),
+            'limits.on-overrun = "escalate" goes to on-demand, but ec2.market = "spot" forbids it',
+            'write market = "spot-then-on-demand", or another on-overrun',
+        )
+    only = {"image": ec2.image is not None and ec2.image.startswith("ami-"), "subnet": ec2.subnet is not None}
+    for name, given in only.items():
+        if given and len(ec2.regions) > 1:
+            yield Disagreement(
+                (("ec2", name), ("ec2", "regions")),
+                f"ec2.{name} exists in one region only, and ec2.regions names {len(ec2.regions)}",
+                "name its region alone in ec2.regions",
+            )

@@ -1,0 +1,126 @@
+"""The file that holds the configuration: which one it is, what it says, and on which line it says it."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpu_offload.orchestrator.settings.toml_lines import KeyPath, key_lines
+
+FILE_NAME = "offload.toml"
+PYPROJECT = "pyproject.toml"
+TABLE = ("tool", "offload")
+"""Where the configuration stands in pyproject.toml."""
+
+
+class ConfigurationFileError(Exception):
+    """A configuration file cannot be used: where, what is wrong, and what to do."""
+
+    def __init__(self, where: str, message: str, remedy: str) -> None:
+        super().__init__(f"{where}: {message}; {remedy}")
+        self.where, self.message, self.remedy = where, message, remedy
+
+
+@dataclass(frozen=True)
+class ConfigurationFile:
+    """What a file says, not yet checked, and the line of every key and array element in it."""
+
+    path: Path
+    label: str
+    """How messages name the file."""
+    data: dict[str, Any]
+    lines: Mapping[KeyPath, int] = field(repr=False)
+
+    def where(self, path: KeyPath) -> str:
+        """Return `file:line` of the value, or of the nearest table around it that the file has."""
+        for length in range(len(path), 0, -1):
+            if (line := self.lines.get(path[:length])) is not None:
+                return f"{self.label}:{line}"
+        return f"{self.label}:{self.lines.get((), 1)}"
+
+
+def find_file(start: Path) -> Path | None:
+    """Return the nearest `offload.toml`, or `pyproject.toml` with `[tool.offload]`, at or above `start`.
+
+    The search ends at the root of the git repository; outside of a repository it looks only into `start`,
+    so that no stranger's file in a shared parent folder is ever obeyed.
+
+    Raises:
+        ConfigurationFileError: a folder has both, or a pyproject.toml that could hold it is broken.
+    """
+    start = start.resolve()
+    folders = [start, *start.parents]
+    roots = [number for number, folder in enumerate(folders) if (folder / ".git").exists()]
+    for folder in folders[: roots[0] + 1] if roots else folders[:1]:
+        own, shared = folder / FILE_NAME, folder / PYPROJECT
+        if own.is_file():
+            if shared.is_file() and _has_table(shared):
+                raise ConfigurationFileError(
+                    FILE_NAME,
+                    f"{folder} has {FILE_NAME} and [tool.offload] in {PYPROJECT}",
+                    f"keep {FILE_NAME} and remove the table from {PYPROJECT}",
+                )
+            return own
+        if shared.is_file() and _has_table(shared):
+            return shared
+    return None
+
+
+def _has_table(path: Path) -> bool:
+    try:
+        data = tomllib.loads(path.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        # Somebody else's broken file is our business only if our table is in it.
+        return (
+            re.search(rb"^\s*\[\s*tool\s*\.\s*offload\s*[.\]]", path.read_bytes(), re.MULTILINE) is not None
+        )
+    tool = data.get("tool", {})
+    return isinstance(tool, dict) and "offload" in tool
+
+
+def read_file(path: Path, label: str) -> ConfigurationFile:
+    """Read a configuration file; of a `pyproject.toml`, its `[tool.offload]`.
+
+    Raises:
+        ConfigurationFileError: it cannot be read, is not UTF-8 or not TOML; with the line.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise ConfigurationFileError(
+            label, f"it cannot be read: {error.strerror}", "write one with `offload init`"
+        ) from None
+    try:
+        text = raw.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        raise ConfigurationFileError(f"{label}:{line}", "it is not UTF-8", "save it as UTF-8") from None
+    try:
+        data: Any = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, line = _syntax(str(error), text)
+        raise ConfigurationFileError(
+            f"{label}:{line}", f"it is not TOML: {message}", "mend the line (texts stand in quotes)"
+        ) from None
+    lines: dict[KeyPath, int] = key_lines(text)
+    if path.name == PYPROJECT:
+        tool = data.get("tool")
+        data = tool.get("offload") if isinstance(tool, dict) else None
+        if data is None:
+            raise ConfigurationFileError(label, "it has no [tool.offload]", "write one, or name another file")
+        cut = len(TABLE)
+        lines = {key[cut:]: line for key, line in lines.items() if key[:cut] == TABLE}
+    if not isinstance(data, dict):
+        raise ConfigurationFileError(
+            f"{label}:{lines.get((), 1)}", "tool.offload is not a table", "write [tool.offload.dataset]"
+        )
+    return ConfigurationFile(path, label, data, lines)
+
+
+def _syntax(message: str, text: str) -> tuple[str, int]:
+    """Split the parser's message into text and line."""
+    if match := re.search(r" \(at line (\d+), column \d+\)$", message):
+        return message[: match.start()], int(match[1])
+    return message.removesuffix(" (at end of document)"), len(text.rstrip("\n").split("\n"))

@@ -1,0 +1,235 @@
+"""The configuration: `offload.toml`, the environment and the command line, checked as a whole.
+
+    settings = load_settings(Path.cwd(), overrides=["training.epochs=2"], environment=os.environ)
+    settings.training.epochs, settings.dataset_path, settings.store_ref()
+
+Later sources win: defaults, file, environment (`OFFLOAD_TRAINING_EPOCHS=2`), `--set training.epochs=2`.
+"""
+
+import os.path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import ValidationError, model_validator
+
+from gpu_offload.orchestrator.settings.consistency import disagreements
+from gpu_offload.orchestrator.settings.file import (
+    FILE_NAME,
+    PYPROJECT,
+    TABLE,
+    ConfigurationFile,
+    ConfigurationFileError,
+    find_file,
+    read_file,
+)
+from gpu_offload.orchestrator.settings.messages import explain
+from gpu_offload.orchestrator.settings.model_name import is_weights
+from gpu_offload.orchestrator.settings.overrides import Override, merge, parse_environment, parse_sets
+from gpu_offload.orchestrator.settings.sections import (
+    DatasetSettings,
+    Ec2Settings,
+    LimitSettings,
+    Sections,
+    SplitSettings,
+    StoreSettings,
+    TrainingSettings,
+)
+from gpu_offload.orchestrator.settings.toml_lines import KeyPath
+from gpu_offload.remote_job.spec import StoreRef
+
+__all__ = [
+    "DatasetSettings",
+    "Ec2Settings",
+    "Fault",
+    "LimitSettings",
+    "Settings",
+    "SettingsError",
+    "SplitSettings",
+    "StoreSettings",
+    "TrainingSettings",
+    "is_weights",
+    "load_settings",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong with the configuration."""
+
+    where: str
+    """`offload.toml:7`, `--set training.epochs` or `OFFLOAD_TRAINING_EPOCHS`."""
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.message}; {self.remedy}"
+
+
+class SettingsError(Exception):
+    """The configuration cannot be used; `faults` are all that is wrong with it, in reading order."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = len(self.faults)
+        head = f"the configuration has {count} fault{'s' if count > 1 else ''}:"
+        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+
+
+class Settings(Sections):
+    """The checked configuration. In Python: `Settings(dataset=DatasetSettings(path="raw_dataset"))`."""
+
+    root: Path = Path()
+    """The folder that relative paths are relative to: that of the file; by default the current one."""
+    source: Path | None = None
+    """The file that was read, None where there was none."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        found = list(disagreements(self, self.root.absolute().as_posix()))
+        if found:
+            raise ValueError("; ".join(f"{one.message} ({one.remedy})" for one in found))
+        return self
+
+    @property
+    def dataset_path(self) -> Path:
+        """The dataset's folder or data.yaml, absolute."""
+        return _absolute(self.root, self.dataset.path)
+
+    @property
+    def store_url(self) -> str:
+        """The store's URL; that of a folder is absolute."""
+        if self.store.url.startswith("file:"):
+            return f"file:{_absolute(self.root, self.store.url.removeprefix('file:'))}"
+        return self.store.url
+
+    def store_ref(self) -> StoreRef:
+        """Return the store as a training specification names it."""
+        return StoreRef(url=self.store_url, endpoint_url=self.store.endpoint_url, region=self.store.region)
+
+
+def _absolute(root: Path, path: str) -> Path:
+    return Path(os.path.normpath(root.absolute() / path))
+
+
+def load_settings(
+    start: Path,
+    *,
+    file: Path | None = None,
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str],
+) -> Settings:
+    """Find, read and check the configuration.
+
+    Args:
+        start: Where to look from: here and above, up to the root of the git repository.
+        file: A file to read instead, relative to `start`.
+        overrides: `SECTION.KEY=VALUE` words, as `--set` takes them.
+        environment: Whose `OFFLOAD_SECTION_KEY` variables count; usually `os.environ`.
+
+    Raises:
+        SettingsError: with every fault of every source.
+    """
+    faults: list[Fault] = []
+    found: ConfigurationFile | None = None
+    try:
+        path = find_file(start) if file is None else (start / file).absolute()
+        if path is not None:
+            found = read_file(path, _label(path, start))
+    except ConfigurationFileError as error:
+        faults.append(Fault(error.where, error.message, error.remedy))
+    from_environment, bad_variables = parse_environment(environment)
+    from_words, bad_words = parse_sets(overrides)
+    faults += (Fault(bad.where, bad.message, bad.remedy) for bad in (*bad_variables, *bad_words))
+    given = [*from_environment, *from_words]
+    root = start.absolute() if found is None else found.path.parent
+    sections: Sections | None = None
+    if found is not None or not faults:
+        data = merge(found.data if found else {}, given)
+        data.pop("$schema", None)
+        sections, wrong = check(data, _Sources(found, given), root)
+        faults = [*wrong, *faults]
+    if faults or sections is None:
+        raise SettingsError(sorted(faults, key=_reading_order))
+    return Settings(**dict(sections), root=root, source=found.path if found else None)
+
+
+def _label(path: Path, start: Path) -> str:
+    return Path(os.path.relpath(path, start.resolve())).as_posix()
+
+
+def _reading_order(fault: Fault) -> tuple[bool, str, int]:
+    name, colon, line = fault.where.rpartition(":")
+    return (
+        (fault.where.startswith("--"), name, int(line))
+        if colon and line.isdigit()
+        else (True, fault.where, 0)
+    )
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """Who said what: the last override of a value or of a part of it, else the file."""
+
+    file: ConfigurationFile | None
+    overrides: Sequence[Override]
+
+    @property
+    def table(self) -> tuple[str, ...]:
+        """The table of the file that holds our sections."""
+        return TABLE if self.file and self.file.path.name == PYPROJECT else ()
+
+    def where(self, path: KeyPath) -> str:
+        for override in reversed(self.overrides):
+            length = min(len(override.path), len(path))
+            if override.path == path[: len(override.path)] or (
+                length == len(path) and override.path[:length] == path and len(path) > 1
+            ):
+                return override.where
+        return self.file.where(path) if self.file else FILE_NAME
+
+
+def check(data: dict[str, Any], sources: _Sources, root: Path) -> tuple[Sections | None, list[Fault]]:
+    """Validate the merged data; what is wrong in one place does not hide what is wrong in another."""
+    try:
+        sections = Sections.model_validate(data, by_alias=True, by_name=False)
+        broken: set[KeyPath] = set()
+        faults = []
+    except ValidationError as error:
+        problems = explain(error.errors(include_url=False), sources.table)
+        faults = [Fault(sources.where(p.path), p.message, p.remedy) for p in problems]
+        broken = {p.path for p in problems}
+        sections = Sections.model_validate(_without(data, error), by_alias=True, by_name=False)
+    for one in disagreements(sections, root.absolute().as_posix()):
+        if not any(
+            about[: len(path)] == path or path[: len(about)] == about
+            for about in one.about
+            for path in broken
+        ):
+            path = next((about for about in one.about if _has(data, about)), one.about[0])
+            faults.append(Fault(sources.where(path), one.message, one.remedy))
+    return (None if faults else sections), faults
+
+
+def _has(data: Any, path: tuple[str, ...]) -> bool:
+    for part in path:
+        if not isinstance(data, dict) or part not in data:
+            return False
+        data = data[part]
+    return True
+
+
+def _without(data: dict[str, Any], error: ValidationError) -> dict[str, Any]:
+    """Return the data without the settings that are wrong, so that the rest can be checked together."""
+    rest = merge(data, ())
+    for problem in error.errors(include_url=False):
+        table: Any = rest
+        *parents, last = [part for part in problem["loc"] if isinstance(part, str)] or [""]
+        for part in parents:
+            table = table.get(part) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            table.pop(last, None)
+    dataset = rest.setdefault("dataset", {})
+    dataset.setdefault("path", "/nowhere")
+    return rest

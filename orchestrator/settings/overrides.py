@@ -1,0 +1,180 @@
+"""Settings from outside the file: `--set training.epochs=2` and `OFFLOAD_TRAINING_EPOCHS=2`."""
+
+import copy
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from gpu_offload.orchestrator.settings.sections import Section, Sections
+
+PREFIX = "OFFLOAD_"
+
+Kind = Literal["section", "table", "text", "list", "flag", "number"]
+
+
+def _kind(annotation: Any) -> Kind | type[Section]:
+    """Return what a value of this type looks like in a file."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        return _kind(get_args(annotation)[0])
+    if origin in {Union, UnionType}:
+        return _kind(next(arg for arg in get_args(annotation) if arg is not NoneType))
+    if origin is dict:
+        return "table"
+    if origin is tuple:
+        return "list"
+    if isinstance(annotation, type):
+        if issubclass(annotation, Section):
+            return annotation
+        if issubclass(annotation, bool):
+            return "flag"
+        if issubclass(annotation, int | float) and not issubclass(annotation, Enum):
+            return "number"
+    return "text"
+
+
+def _settings(section: type[Section], base: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Kind]]:
+    for name, info in section.model_fields.items():
+        path = (*base, info.alias or name)
+        kind = _kind(info.annotation)
+        if isinstance(kind, type):
+            yield path, "section"
+            yield from _settings(kind, path)
+        else:
+            yield path, kind
+
+
+SETTINGS: Mapping[tuple[str, ...], Kind] = dict(_settings(Sections))
+"""Every setting and section by its path, as in `("training", "image-size")`."""
+
+_VARIABLES = {PREFIX + "_".join(path).upper().replace("-", "_"): path for path in SETTINGS if len(path) > 1}
+
+
+@dataclass(frozen=True)
+class Override:
+    """A value from outside the file, and how a message names its source."""
+
+    path: tuple[str, ...]
+    value: Any
+    where: str
+
+
+@dataclass(frozen=True)
+class BadOverride:
+    """An override that names no setting."""
+
+    where: str
+    message: str
+    remedy: str
+
+
+def parse_sets(sets: Sequence[str]) -> tuple[list[Override], list[BadOverride]]:
+    """Read `SECTION.KEY=VALUE` words, in their order; names may be written with `-` or `_`."""
+    good, bad = [], []
+    for word in sets:
+        key, equals, text = word.partition("=")
+        parts = tuple(part.strip().strip("\"'") for part in key.strip().split("."))
+        where = f"--set {key.strip()}"
+        if not equals:
+            bad.append(
+                BadOverride(where, "it has no value", f"write --set {key.strip() or 'SECTION.KEY'}=VALUE")
+            )
+            continue
+        path = resolve(parts)
+        if path is None:
+            known = [".".join(path) for path in SETTINGS if len(path) > 1]
+            near = get_close_matches(key.strip().replace("_", "-"), known, 1, 0.6)
+            bad.append(BadOverride(where, "there is no such setting", _remedy(near)))
+        else:
+            good.append(Override(path, parse_value(text, path), where))
+    return good, bad
+
+
+def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], list[BadOverride]]:
+    """Read `OFFLOAD_SECTION_KEY` variables; an empty one counts as not set, as CI systems cannot unset.
+
+    Variables that begin with OFFLOAD_ but name no section are somebody else's.
+    """
+    good, bad = [], []
+    sections = tuple(f"{PREFIX}{path[0].upper()}_" for path in SETTINGS if len(path) == 1)
+    for name in sorted(environment, key=lambda name: (len(name), name)):  # a table before its entries
+        text = environment[name]
+        if not name.startswith(sections) or not text.strip():
+            continue
+        path = _VARIABLES.get(name)
+        for table in (variable for variable, path in _VARIABLES.items() if SETTINGS[path] == "table"):
+            if path is None and name.startswith(f"{table}_"):
+                path = (*_VARIABLES[table], name.removeprefix(f"{table}_").lower())
+        if path is None:
+            near = get_close_matches(name, _VARIABLES, 1, 0.6)
+            bad.append(BadOverride(name, "there is no such setting", _remedy(near)))
+        else:
+            good.append(Override(path, parse_value(text, path), name))
+    return good, bad
+
+
+def _remedy(near: list[str]) -> str:
+    return f"did you mean {near[0]}?" if near else "docs/configuration.md lists them all"
+
+
+def resolve(parts: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the path that a dotted name means, or None; names below a free table stay as they are."""
+    path: tuple[str, ...] = ()
+    for number, part in enumerate(parts):
+        path = (*path, part.replace("_", "-"))
+        kind = SETTINGS.get(path)
+        if kind is None or not part:
+            return None
+        if kind == "table":
+            rest = parts[number + 1 :]
+            return (*path, *rest) if all(rest) else None
+    return path if len(path) > 1 else None
+
+
+def kind_of(path: tuple[str, ...]) -> Kind | None:
+    """Return what kind of value stands at a path; None below a free table, where anything may."""
+    return SETTINGS.get(path)
+
+
+def parse_value(text: str, path: tuple[str, ...]) -> Any:
+    """Read a value as TOML where that fits the setting, else as the plain text it is.
+
+    A text need no quotes (`limits.deadline=90m`), a list may be separated by commas
+    (`ec2.regions=us-east-1,us-east-2`).
+    """
+    kind = kind_of(path)
+    text = text.strip()
+    try:
+        parsed = tomllib.loads(f"value = {text}")
+        value: Any = parsed["value"] if len(parsed) == 1 else text
+    except tomllib.TOMLDecodeError:
+        value = text
+    if kind == "text" and not isinstance(value, str):
+        return text
+    if kind == "list" and not isinstance(value, list):
+        return [
+            part.strip() for part in (value if isinstance(value, str) else text).split(",") if part.strip()
+        ]
+    if kind in {"flag", None} and text.lower() in {"true", "false"}:
+        return text.lower() == "true"
+    return value
+
+
+def merge(data: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
+    """Return the data with the overrides written over it, the later over the earlier.
+
+    Where the data has no table in which an override belongs, the data is wrong and stays as it is: the check
+    that follows says so.
+    """
+    merged: dict[str, Any] = copy.deepcopy(dict(data))
+    for override in overrides:
+        table: Any = merged
+        for part in override.path[:-1]:
+            table = table.setdefault(part, {}) if isinstance(table, dict) else None
+        if isinstance(table, dict):
+            table[override.path[-1]] = override.value
+    return merged

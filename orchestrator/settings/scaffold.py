@@ -1,0 +1,193 @@
+"""Writes a commented `offload.toml` from what stands in the repository: `offload init`."""
+
+import difflib
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.settings.discovery import Candidate, find_candidates
+from gpu_offload.orchestrator.settings.file import FILE_NAME, find_file
+from gpu_offload.orchestrator.settings.load import Fault, SettingsError
+from gpu_offload.orchestrator.settings.sections import Section, Sections
+from gpu_offload.orchestrator.settings.toml import toml_value
+
+WIDTH = 100
+
+_MODELS = {
+    Task.DETECT: "yolov8n.yaml",
+    Task.SEGMENT: "yolov8n-seg.yaml",
+    Task.POSE: "yolov8n-pose.yaml",
+    Task.CLASSIFY: "yolov8n-cls.yaml",
+}
+_ALWAYS = {
+    "dataset.path",
+    "training.model",
+    "training.epochs",
+    "training.image-size",
+    "training.batch",
+    "limits.deadline",
+    "limits.max-cost-usd",
+    "store.url",
+}
+"""What is written out even at its default, because it is changed first."""
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What `write_configuration` did, or would have done."""
+
+    path: Path
+    """The file written; where `written` is false, the file that was there already and was not touched."""
+    text: str
+    """The whole file as proposed."""
+    candidates: tuple[Candidate, ...]
+    """The datasets found, the one chosen first."""
+    written: bool
+    difference: str
+    """Unified diff from the file that is there to the one proposed; empty where there was none or nothing differs."""
+
+    def __str__(self) -> str:
+        if self.written:
+            return f"Wrote {self.path}: " + _summary(self.candidates)
+        if not self.difference:
+            return f"{self.path} is there already, and is what would be written."
+        return f"{self.path} is there already and stays as it is. What would be written differs:\n{self.difference}"
+
+
+def write_configuration(root: Path, *, schema: str | None = None) -> Configuration:
+    """Look for datasets below `root` and write a commented `offload.toml` there; never over another one.
+
+    Args:
+        root: The repository.
+        schema: Address or relative path of the JSON schema, for editors.
+
+    Raises:
+        SettingsError: another file than `root/offload.toml` configures this folder already.
+        OSError: the file cannot be written.
+    """
+    candidates = find_candidates(root)
+    text = render_configuration(candidates, schema=schema)
+    path = root / FILE_NAME
+    if not path.exists() and (other := find_file(root)) is not None:
+        fault = Fault(
+            other.name,
+            f"{other} configures this folder already",
+            f"edit it, or remove its settings to write {FILE_NAME}",
+        )
+        raise SettingsError([fault])
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        old = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
+        names = (FILE_NAME, f"{FILE_NAME} (proposed)")
+        difference = "".join(difflib.unified_diff(old, text.splitlines(keepends=True), *names))
+        return Configuration(path, text, candidates, written=False, difference=difference)
+    return Configuration(path, text, candidates, written=True, difference="")
+
+
+def configuration_for(root: Path, *, schema: str | None = None) -> str:
+    """Return the text that `write_configuration` would write for this folder; write nothing."""
+    return render_configuration(find_candidates(root), schema=schema)
+
+
+def render_configuration(candidates: Sequence[Candidate], *, schema: str | None = None) -> str:
+    """Return the text of a commented `offload.toml` for the first candidate. Pure.
+
+    Every setting is there: what is worth a thought as a line, the rest as a comment with its default.
+    """
+    lines = [f"#:schema {schema}", ""] if schema else []
+    lines += [
+        "# Configuration of gpu-offload. Only dataset.path is mandatory; a line in comments shows the default, or an",
+        "# example where there is none. For one run: --set training.epochs=2, or OFFLOAD_TRAINING_EPOCHS=2.",
+    ]
+    if not schema:
+        lines.append(
+            "# Completion in editors: `offload schema > offload.schema.json`, then put on the first line:"
+        )
+        lines.append("#     #:schema ./offload.schema.json")
+    chosen = candidates[0] if candidates else None
+    values, notes = _choices(chosen, candidates[1:])
+    for name, info in Sections.model_fields.items():
+        section = info.annotation
+        if not (isinstance(section, type) and issubclass(section, Section)):  # pragma: no cover - all are
+            raise TypeError(name)
+        lines += ["", "", f"[{name}]  # {_line(info.description)}"]
+        lines += _section(section, (name,), values, notes)
+    return "\n".join(lines) + "\n"
+
+
+def _summary(candidates: Sequence[Candidate]) -> str:
+    if not candidates:
+        return "no dataset was found, so write dataset.path yourself. Next: offload plan"
+    names = " Then put the names of the classes in it." if candidates[0].placeholders else ""
+    return f"the dataset is {candidates[0].path} ({candidates[0]}).{names} Next: offload plan"
+
+
+def _choices(
+    chosen: Candidate | None, others: Sequence[Candidate]
+) -> tuple[dict[str, Any], dict[str, list[str]]]:
+    """Return the values that differ from the defaults, and notes to settings."""
+    if chosen is None:
+        return {"dataset.path": "raw_dataset"}, {
+            "dataset.path": ["No dataset was found here: write where yours is."]
+        }
+    values: dict[str, Any] = {"dataset.path": chosen.path}
+    notes = {
+        "dataset.path": [f"Found: {chosen}.", *(f"Also found: {toml_value(o.path)}, {o}." for o in others)]
+    }
+    if chosen.classes:
+        values["dataset.classes"] = list(chosen.classes)
+        if chosen.placeholders:
+            notes["dataset.classes"] = [
+                f"The labels use the numbers 0 to {len(chosen.classes) - 1}: put your names in their places."
+            ]
+    if chosen.task is not None:
+        values["training.model"] = _MODELS[chosen.task]
+        if chosen.task is Task.CLASSIFY:
+            values["training.image-size"] = 224
+    return values, notes
+
+
+def _section(
+    section: type[Section], path: tuple[str, ...], values: dict[str, Any], notes: dict[str, list[str]]
+) -> list[str]:
+    lines: list[str] = []
+    for name, info in section.model_fields.items():
+        alias = info.alias or name
+        dotted = ".".join((*path, alias))
+        if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+            lines += ["#", *_comment(_line(info.description)), "#"]
+            lines += _section(info.annotation, (*path, alias), values, notes)
+            continue
+        for text in (_line(info.description), *notes.get(dotted, ())):
+            lines += _comment(text)
+        default = info.get_default(call_default_factory=True)
+        if dotted in values:
+            shown = toml_value(values[dotted])
+        elif default is not None and not info.is_required():
+            shown = toml_value(section.model_construct(**{name: default}).model_dump(mode="json")[name])
+        else:
+            shown = toml_value((info.examples or [""])[0])
+        key = ".".join((*path[1:], alias))
+        lines.append(f"{'' if dotted in values or dotted in _ALWAYS else '# '}{key} = {shown}")
+    return lines
+
+
+def _line(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def _comment(text: str) -> list[str]:
+    """Break a text into lines of comment; what cannot be printed in a comment is escaped by the caller."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -1,0 +1,188 @@
+"""The sections of `offload.toml`: every setting's name, type, default and meaning.
+
+The names in the file are kebab-case, the attributes snake_case. What each value must be on its own is held
+by its type (`orchestrator.setting_types`), what two must be to each other by `orchestrator.settings_checks`.
+"""
+
+from datetime import timedelta
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.settings.types import (
+    Cidr,
+    Count,
+    Device,
+    Distinct,
+    Duration,
+    Entrypoint,
+    Flag,
+    HttpUrl,
+    Hyperparameter,
+    Image,
+    InitFrom,
+    InstanceType,
+    Model,
+    NotEmpty,
+    Number,
+    Path,
+    ProfileName,
+    Region,
+    RoleArn,
+    StoreUrl,
+    Subnet,
+    Text,
+)
+
+
+def _kebab(name: str) -> str:
+    return name.replace("_", "-")
+
+
+class Section(BaseModel):
+    """A table of the configuration: immutable, and without unknown names."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        alias_generator=_kebab,
+        validate_by_name=True,
+        validate_by_alias=True,
+        use_attribute_docstrings=True,
+    )
+
+
+class SplitSettings(Section):
+    """How images that come without a split are divided; what is left of 1 is for training."""
+
+    val: Number = Field(default=0.2, ge=0, lt=1)
+    """Fraction of the images that validates each epoch."""
+    test: Number = Field(default=0.0, ge=0, lt=1)
+    """Fraction of the images that is kept out of the training altogether."""
+    seed: Count = Field(default=0, ge=0)
+    """Another seed divides differently; the same one never moves an image when others are added."""
+
+
+class DatasetSettings(Section):
+    """What is trained on."""
+
+    path: Path = Field(examples=["raw_dataset"])
+    """A flat folder of images and YOLO labels, a data.yaml, or a folder with one folder a class; relative to
+    this file."""
+    classes: Annotated[tuple[Text, ...], Distinct] = ()
+    """Names of the classes in the order of their numbers in the labels; empty: as data.yaml or the folders
+    name them."""
+    task: Task | None = Field(default=None, examples=["detect"])
+    """What is learnt; left out, the labels tell."""
+    split: SplitSettings = SplitSettings()
+    """How a flat folder is divided into training, validation and test images."""
+
+
+class TrainingSettings(Section):
+    """What is trained, and how."""
+
+    model: Model = "yolov8n.yaml"
+    """A definition (a built-in name or a path to a .yaml), published weights (yolo11n.pt),
+    https://HOST/FILE.pt#sha256=..., or store:KEY."""
+    epochs: Count = Field(default=20, ge=1, le=100_000)
+    """Passes over the training images."""
+    image_size: Count = Field(default=640, ge=32, le=8192)
+    """Side of the square that images are scaled to, in pixels; a multiple of 32."""
+    batch: Count = Field(default=16, ge=1, le=65_536)
+    """Images a step."""
+    seed: Count = Field(default=0, ge=0, le=2**31 - 1)
+    """Seed of every random choice."""
+    init_from: InitFrom = "scratch"
+    """Weights that the model starts from, named as in model; "scratch": random weights, or those that model
+    itself names."""
+    hyperparameters: dict[str, Hyperparameter] = Field(default_factory=dict)
+    """Handed to Ultralytics as they are: lr0, optimizer, mosaic, patience, ..."""
+    entrypoint: Entrypoint | None = Field(default=None, examples=["mine.train:main"])
+    """package.module:function of your own that trains in Ultralytics' place."""
+    device: Device = "auto"
+    """Where the training computes; "auto": on a GPU where there is one."""
+    speed: dict[str, Flag] = Field(default_factory=dict)
+    """Speed switches turned on or off by hand; the machine chooses the others."""
+
+
+class LimitSettings(Section):
+    """What a run may take."""
+
+    deadline: Duration = timedelta(hours=6)
+    """Time from the start of a run to its end, over all its attempts; no instance outlives it."""
+    max_cost_usd: Number = Field(default=1.0, ge=0)
+    """Dollars a run may cost, over all its attempts; nothing is launched whose upper estimate is higher."""
+    value_of_time_usd_per_hour: Number = Field(default=0.0, ge=0)
+    """What an hour sooner is worth in dollars; 0: a GPU only where the CPU does not finish in time."""
+    ci_limit: Duration = timedelta(hours=6)
+    """When the CI job is ended from outside; 6h on a runner of GitHub's."""
+    on_overrun: Literal["stop", "escalate", "continue"] = "stop"
+    """What becomes of a run that will not keep its limits: stop with a checkpoint, escalate (from this CPU to an
+    instance, from an instance to a faster one or to on-demand), or continue up to the limit."""
+
+
+class StoreSettings(Section):
+    """Where datasets, checkpoints and models are kept."""
+
+    url: StoreUrl = "file:.offload"
+    """file:FOLDER (relative to this file), or s3://BUCKET/PREFIX."""
+    endpoint_url: HttpUrl | None = Field(default=None, examples=["https://ACCOUNT.r2.cloudflarestorage.com"])
+    """Another server that speaks the S3 API: R2, MinIO, Ceph."""
+    region: Text | None = Field(default=None, examples=["us-east-1"])
+    """The bucket's region; left out, the environment tells. R2 wants "auto"."""
+    public_url: HttpUrl | None = Field(default=None, examples=["https://models.example.org"])
+    """Web address under which anybody may read models/, aliases/ and index.json, where it is not the bucket's
+    own."""
+
+
+class Ec2Settings(Section):
+    """Which instances may be rented."""
+
+    regions: Annotated[tuple[Region, ...], Distinct, NotEmpty] = ("us-east-1", "us-east-2", "us-west-2")
+    """Regions to look for offers in."""
+    instance_types: Annotated[tuple[InstanceType, ...], Distinct, NotEmpty] = (
+        "g4dn.xlarge",
+        "g5.xlarge",
+        "g6.xlarge",
+        "g6e.xlarge",
+    )
+    """Instance types that may be rented."""
+    market: Literal["spot", "on-demand", "spot-then-on-demand"] = "spot-then-on-demand"
+    """Cheap and reclaimable, dear and safe, or the first until the deadline asks for the second."""
+    image: Image | None = Field(default=None, examples=["ami-0123456789abcdef0"])
+    """An AMI, or an SSM parameter that names one; left out, Amazon's deep-learning image. An AMI belongs to
+    one region."""
+    subnet: Subnet | None = Field(default=None, examples=["subnet-0123456789abcdef0"])
+    """A subnet that instances start in; left out, the default one of the zone. A subnet belongs to one zone."""
+    instance_profile: ProfileName | None = Field(default=None, examples=["gpu-offload-trainer"])
+    """Name of the instance profile by which an instance writes below its own run; `offload bootstrap` makes
+    it."""
+    schedule_role: RoleArn | None = Field(
+        default=None, examples=["arn:aws:iam::123456789012:role/gpu-offload-scheduler"]
+    )
+    """ARN of the role by which EventBridge Scheduler terminates an instance at its deadline; `offload
+    bootstrap` makes it."""
+    volume_gib: Count = Field(default=60, ge=8, le=16_384)
+    """Size of the root volume, GiB."""
+    ssh_port: Count = Field(default=22, ge=1, le=65_535)
+    """Port that SSH listens on."""
+    ssh_cidr: Cidr | None = Field(default=None, examples=["203.0.113.7/32"])
+    """Addresses that may reach SSH; left out, that of the machine which drives the run, /32."""
+    max_attempts: Count = Field(default=6, ge=1, le=50)
+    """Instances a run may start, one after the other."""
+
+
+class Sections(Section):
+    """The whole of the configuration."""
+
+    dataset: DatasetSettings
+    """What is trained on."""
+    training: TrainingSettings = TrainingSettings()
+    """What is trained, and how."""
+    limits: LimitSettings = LimitSettings()
+    """What a run may take."""
+    store: StoreSettings = StoreSettings()
+    """Where datasets, checkpoints and models are kept."""
+    ec2: Ec2Settings = Ec2Settings()
+    """Which instances may be rented."""

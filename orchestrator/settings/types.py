@@ -1,0 +1,204 @@
+"""The types of settings: what a value must be on its own, and what to write where it is not.
+
+Every refusal is a PydanticCustomError whose context holds the text and the remedy.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    Strict,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
+
+from gpu_offload.orchestrator.settings.address import STORE_PATTERN, _cidr, _http_url, _path, _store_url
+from gpu_offload.orchestrator.settings.duration import DURATION_PATTERN, format_duration, parse_duration
+from gpu_offload.orchestrator.settings.model_name import INIT_PATTERN, MODEL_PATTERN, _init_from, _model
+from gpu_offload.orchestrator.settings.refusal import wrong
+
+LONGEST = timedelta(days=30)
+"""Nothing we start is meant to live longer; past it a length of time is rather a slip of the keyboard."""
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, str):
+        try:
+            value = parse_duration(value.strip())
+        except ValueError as error:
+            raise (
+                wrong(*str(error).split("; ", 1)) if "; " in str(error) else wrong(str(error), "write 6h")
+            ) from None
+    if not isinstance(value, timedelta):
+        raise wrong(
+            f"{value!r} has no unit", 'write it in quotes and with a unit: "90m", "6h", "1h30m", "2d"'
+        )
+    if value <= timedelta():
+        raise wrong("a length of time of zero leaves no time to train", 'write for example "6h"')
+    if value > LONGEST:
+        raise wrong(
+            f"{format_duration(value)} is longer than {format_duration(LONGEST)}", "write a shorter time"
+        )
+    return value
+
+
+def _text(value: str) -> str:
+    if not value.strip():
+        raise wrong("it is empty", "write a value, or leave the setting out")
+    if any(ord(c) < 32 or ord(c) == 127 for c in value):
+        raise wrong("it contains a control character", "remove it")
+    if value != value.strip():
+        raise wrong(f"{value!r} begins or ends with a space", "remove the space")
+    return value
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Metadata of a text type: the pattern that the whole text matches, for us and for editors alike."""
+
+    pattern: str
+    what: str
+    """The noun for a message: `a region`."""
+    remedy: str
+
+    def check(self, value: str) -> str:
+        """Return the value. Raises PydanticCustomError where it does not match."""
+        if re.fullmatch(self.pattern, value, re.ASCII) is None:
+            raise wrong(f"{value!r} is not {self.what}", self.remedy)
+        return value
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {"pattern": f"^(?:{self.pattern})$"}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """Metadata of a list type: a check, and the keyword by which a JSON schema says the same."""
+
+    check: Callable[[tuple[str, ...]], tuple[str, ...]]
+    keyword: str
+    value: object
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | {self.keyword: self.value}
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    seen: set[str] = set()
+    for value in values:
+        if value in seen:
+            raise wrong(f"{value!r} is there twice", "remove one")
+        seen.add(value)
+    return values
+
+
+def _not_empty(values: tuple[str, ...]) -> tuple[str, ...]:
+    if not values:
+        raise wrong("the list is empty", "name at least one, or leave the setting out")
+    return values
+
+
+def _plain(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, list | tuple):
+        return all(_plain(item) for item in value)
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _plain(item) for key, item in value.items())
+    return isinstance(value, bool | int | str)
+
+
+def _hyperparameter(value: object) -> object:
+    if not _plain(value):
+        raise wrong(
+            f"{value} is neither text, number, true or false, nor a list or table of them",
+            "write one of these; what you leave out keeps its default",
+        )
+    return value
+
+
+def _pattern(pattern: str) -> Any:
+    """Tell editors of a pattern that a validator of ours holds."""
+    return Field(json_schema_extra={"pattern": f"^(?:{pattern})$"})
+
+
+Count = Annotated[int, Strict()]
+Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
+Flag = Annotated[bool, Strict()]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
+]
+Hyperparameter = Annotated[
+    Any,
+    AfterValidator(_hyperparameter),
+    Field(json_schema_extra={"type": ["string", "number", "boolean", "array", "object"]}),
+]
+
+Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
+Path = Annotated[Text, AfterValidator(_path)]
+Model = Annotated[Text, AfterValidator(_model), _pattern(MODEL_PATTERN)]
+InitFrom = Annotated[Text, AfterValidator(_init_from), _pattern(INIT_PATTERN)]
+Entrypoint = Annotated[
+    Text,
+    Matching(
+        r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", "package.module:function", "write mine.train:main"
+    ),
+]
+Device = Annotated[
+    Text, Matching(r"auto|cpu|mps|cuda(?::\d+)?", "a device", "write auto, cpu, cuda, cuda:0 or mps")
+]
+StoreUrl = Annotated[Text, AfterValidator(_store_url), _pattern(STORE_PATTERN)]
+HttpUrl = Annotated[Text, AfterValidator(_http_url), _pattern(r"https?://\S+")]
+Region = Annotated[Text, Matching(r"[a-z]{2,}(?:-[a-z]+)+-\d+", "a region", "write for example us-east-1")]
+InstanceType = Annotated[
+    Text, Matching(r"[a-z0-9-]+\.[a-z0-9-]+", "an instance type", "write for example g4dn.xlarge")
+]
+Image = Annotated[
+    Text,
+    Matching(
+        r"ami-[0-9a-f]{8}(?:[0-9a-f]{9})?|/[A-Za-z0-9_./-]+",
+        "an image",
+        "write ami-0123456789abcdef0, or the path of a public SSM parameter: /aws/service/...",
+    ),
+]
+Subnet = Annotated[Text, Matching(r"subnet-[0-9a-f]{8,17}", "a subnet", "write subnet-0123456789abcdef0")]
+ProfileName = Annotated[
+    Text, Matching(r"[\w+=,.@-]{1,128}", "the name of an instance profile", "write its name, not its ARN")
+]
+RoleArn = Annotated[
+    Text,
+    Matching(
+        r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+",
+        "the ARN of a role",
+        "write arn:aws:iam::123456789012:role/NAME",
+    ),
+]
+Cidr = Annotated[Text, AfterValidator(_cidr)]
+
+Distinct = Listed(_distinct, "uniqueItems", True)
+"""Metadata of a list: nothing is there twice."""
+NotEmpty = Listed(_not_empty, "minItems", 1)
+"""Metadata of a list: something is there."""
