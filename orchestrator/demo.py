@@ -15,10 +15,10 @@ from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import stores
 from gpu_offload.orchestrator.report.load import gather, render
-from gpu_offload.orchestrator.settings.load import (
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.sections import (
     DatasetSettings,
     Ec2Settings,
-    Settings,
     StoreSettings,
     TrainingSettings,
 )

@@ -8,7 +8,7 @@ from typing import Any
 from gpu_offload.dataset.archive import unpack
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.task import Task
-from gpu_offload.dataset.tree import read_tree
+from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.remote_job.spec import DatasetRef
 from gpu_offload.remote_job.store import Store
 

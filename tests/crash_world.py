@@ -44,7 +44,7 @@ from gpu_offload.orchestrator.run.backend import (
 from gpu_offload.orchestrator.run.controller import Drive
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Driver
-from gpu_offload.orchestrator.run.next_step import InstanceSeen
+from gpu_offload.orchestrator.run.observation import InstanceSeen
 from gpu_offload.orchestrator.run.record import HostRecord, RunRecord, StopRequest
 from gpu_offload.orchestrator.run.signals import EndingSignal
 from gpu_offload.remote_job.result import (

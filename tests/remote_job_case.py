@@ -9,7 +9,8 @@ from pathlib import Path
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
-from gpu_offload.dataset.tree import materialise, read_tree
+from gpu_offload.dataset.tree import materialise
+from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.spec import DatasetRef, StoreRef, TrainingSpec

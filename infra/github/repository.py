@@ -85,13 +85,14 @@ def commit_of(folder: Path) -> str | None:
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
 
 
-def _github_name(url: str) -> str:
+def github_name(url: str) -> str:
     """Return OWNER/REPO of an address at GitHub, else nothing."""
     match = re.fullmatch(r"(?:git\+)?(?:https://|ssh://git@|git@)github\.com[/:](.+?)(?:\.git)?/?", url)
     return match[1] if match and REPOSITORY.fullmatch(match[1]) else ""
 
 
-def _git(root: Path, *words: str) -> str:
+def git_output(root: Path, *words: str) -> str:
+    """Return what a git command prints, None where it fails."""
     command = ["git", "-C", str(root), *words]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)

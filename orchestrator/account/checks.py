@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_offload.infra.github.repository import numbers_of
 from gpu_offload.orchestrator.account.checklist import Check
-from gpu_offload.orchestrator.account.region_checks import _region
+from gpu_offload.orchestrator.account.region_checks import check_region
 from gpu_offload.orchestrator.settings.load import Settings
 
 
@@ -55,7 +55,7 @@ def account_checks(
     yield from _limits(settings)
     with ThreadPoolExecutor(len(settings.ec2.regions)) as pool:
         regions = list(
-            pool.map(lambda name: list(_region(name, settings, probe=probe)), settings.ec2.regions)
+            pool.map(lambda name: list(check_region(name, settings, probe=probe)), settings.ec2.regions)
         )
     usable = any(all(check.state != "red" for check in checks) for checks in regions)
     for checks in regions:

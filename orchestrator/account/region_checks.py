@@ -8,7 +8,8 @@ from gpu_offload.orchestrator.account.checklist import Check
 from gpu_offload.orchestrator.settings.load import Settings
 
 
-def _region(name: str, settings: Settings, *, probe: bool) -> Iterator[Check]:
+def check_region(name: str, settings: Settings, *, probe: bool) -> Iterator[Check]:
+    """Yield the checks of one region."""
     from gpu_offload.infra.aws.credentials import open_session
     from gpu_offload.infra.aws.ec2 import Ec2
     from gpu_offload.infra.aws.errors import CloudError

@@ -37,9 +37,9 @@ from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import CloudUnreachableError, RefusedError
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.next_step import AttemptSeen, InstanceSeen
+from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, HostRecord, RunRecord
-from gpu_offload.orchestrator.settings.load import Ec2Settings
+from gpu_offload.orchestrator.settings.sections import Ec2Settings
 from gpu_offload.remote_job.spec import StoreRef
 
 ELSEWHERE_S = 300.0

@@ -9,7 +9,13 @@ from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
 from gpu_offload.orchestrator.cost.prices import MONTH_S, EbsPrices
-from gpu_offload.orchestrator.cost.usage import AttemptUse, StoreUse, _begun_minutes, _seconds, _segments
+from gpu_offload.orchestrator.cost.usage import (
+    AttemptUse,
+    StoreUse,
+    begun_minutes,
+    decimal_seconds,
+    price_segments,
+)
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 
@@ -82,7 +88,7 @@ def attempt_lines(use: AttemptUse, prices: EbsPrices | None = None) -> tuple[Cos
     """Account for one attempt: the instance price by price, its volume, its address."""
     prices = prices or EbsPrices()
     title = f"attempt {use.number}: {use.name}"
-    lines = [_line(title, seconds, "s", price, 3600) for seconds, price in _segments(use)]
+    lines = [_line(title, seconds, "s", price, 3600) for seconds, price in price_segments(use)]
     if use.free:
         otherwise = sum((line.usd for line in lines), Decimal(0))
         note = f"reclaimed in its first hour: not charged ({human_money(otherwise)} otherwise)"
@@ -99,7 +105,7 @@ def attempt_lines(use: AttemptUse, prices: EbsPrices | None = None) -> tuple[Cos
 def store_lines(use: StoreUse) -> tuple[CostLine, ...]:
     """Account for the object store; what was not used has no line."""
     p = use.prices
-    gb_seconds = Decimal(use.stored_bytes) / 10**9 * _seconds(use.stored_seconds)
+    gb_seconds = Decimal(use.stored_bytes) / 10**9 * decimal_seconds(use.stored_seconds)
     lines = (
         _line(f"{p.name}: writes", Decimal(use.puts), "requests", p.puts_1000, 1000, p.note),
         _line(f"{p.name}: reads", Decimal(use.gets), "requests", p.gets_1000, 1000, p.note),
@@ -111,7 +117,7 @@ def store_lines(use: StoreUse) -> tuple[CostLine, ...]:
 
 def cpu_line(seconds: float, usd_per_minute: Decimal = Decimal(0)) -> CostLine:
     """Account for a training on the runner; GitHub bills begun minutes, where it bills at all."""
-    minutes = _begun_minutes(seconds)
+    minutes = begun_minutes(seconds)
     return _line("CPU runner", minutes, "min", usd_per_minute, 1, "" if usd_per_minute else PRIVATE_NOTE)
 
 
@@ -160,7 +166,7 @@ def _alternatives(
             usd += _line("", use.billed_seconds, "s", assumed, 3600).usd + kept
         found.append(Alternative("the same instances on demand", usd, "volumes and addresses included"))
     if training_seconds is not None:
-        minutes = _begun_minutes(training_seconds)
+        minutes = begun_minutes(training_seconds)
         found.append(
             Alternative(
                 "GitHub's GPU runner",
@@ -176,7 +182,7 @@ def _alternatives(
 
 
 def _instance_lines(use: AttemptUse) -> int:
-    return 1 if use.free else len(_segments(use))
+    return 1 if use.free else len(price_segments(use))
 
 
 def _line(label: str, quantity: Decimal, unit: str, price: Decimal, per: int, note: str = "") -> CostLine:

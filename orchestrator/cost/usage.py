@@ -51,7 +51,7 @@ class AttemptUse:
     @property
     def billed_seconds(self) -> Decimal:
         """Seconds that are charged: a minute at least."""
-        return max(_seconds(self.ended_at - self.launched_at), Decimal(LEAST_BILLED_S))
+        return max(decimal_seconds(self.ended_at - self.launched_at), Decimal(LEAST_BILLED_S))
 
     @property
     def free(self) -> bool:
@@ -71,7 +71,7 @@ class StoreUse:
     egress_bytes: int = 0
 
 
-def _segments(use: AttemptUse) -> list[tuple[Decimal, Decimal]]:
+def price_segments(use: AttemptUse) -> list[tuple[Decimal, Decimal]]:
     """Split the billed time at the price's steps: (seconds, USD an hour), without empty ones."""
     steps = sorted(use.prices, key=lambda step: step.since)
     start, end = use.launched_at, use.launched_at + float(use.billed_seconds)
@@ -81,7 +81,7 @@ def _segments(use: AttemptUse) -> list[tuple[Decimal, Decimal]]:
     for i in range(len(marks) - 1):
         price = next((s.usd_per_hour for s in reversed(steps) if s.since <= marks[i]), steps[0].usd_per_hour)
         last = i == len(marks) - 2
-        seconds = left if last else min(left, _seconds(marks[i + 1] - marks[i]))
+        seconds = left if last else min(left, decimal_seconds(marks[i + 1] - marks[i]))
         left -= seconds
         if parts and parts[-1][1] == price:
             parts[-1] = (parts[-1][0] + seconds, price)
@@ -90,10 +90,11 @@ def _segments(use: AttemptUse) -> list[tuple[Decimal, Decimal]]:
     return parts
 
 
-def _seconds(seconds: float) -> Decimal:
-    """Take a time from a clock into decimal, to the millisecond."""
+def decimal_seconds(seconds: float) -> Decimal:
+    """Return seconds as a decimal, rounded to milliseconds."""
     return Decimal(repr(round(seconds, 3)))
 
 
-def _begun_minutes(seconds: float) -> Decimal:
-    return (_seconds(seconds) / 60).to_integral_value(ROUND_CEILING)
+def begun_minutes(seconds: float) -> Decimal:
+    """Return the minutes begun in a number of seconds."""
+    return (decimal_seconds(seconds) / 60).to_integral_value(ROUND_CEILING)

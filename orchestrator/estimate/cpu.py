@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.estimate.workload import Workload
 if TYPE_CHECKING:  # it loads pydantic, and planning alone has no use for that
     from gpu_offload.remote_job.result import Calibration
 from gpu_offload.orchestrator.estimate.correction import CONTENTION_LIMIT, Estimate
-from gpu_offload.orchestrator.estimate.formula import _assemble, _load_seconds, _Rates, _unknowns
+from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
 
 
 def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[Ratio] = ()) -> Estimate:
@@ -42,7 +42,7 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
         either = 0.0
     if wrong:
         raise ValueError("this calibration is of another training, calibrate again: " + "; ".join(wrong))
-    rates = _Rates(
+    rates = Rates(
         start=calibration.start,
         first=calibration.first_step_extra,
         batch_mosaic=mosaic if mosaic is not None else either,
@@ -58,7 +58,7 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
             f"the machine was shared while it was measured (wall time {calibration.contention:.1f} times the "
             "processor's), so the interval is wider"
         )
-    return _assemble(
+    return assemble(
         work, rates, kind="cpu", history=history, notes=notes, contention=max(1.0, calibration.contention)
     )
 
@@ -86,15 +86,15 @@ def estimate_cpu_prior(
     speed_up = threads if threads <= 2 else 2 * (threads / 2) ** 0.85
     compute = arithmetic / speed_up * (1.0 if full_speed else 1.16)
     batch = compute * work.batch + 0.04
-    rates = _Rates(
+    rates = Rates(
         start=5.4 + (work.train_images + work.val_images) / 2000,
         first=0.5 * batch,
-        batch_mosaic=batch + work.batch * _load_seconds(work, mosaic=True),
-        batch_plain=batch + work.batch * _load_seconds(work, mosaic=False),
+        batch_mosaic=batch + work.batch * load_seconds(work, mosaic=True),
+        batch_plain=batch + work.batch * load_seconds(work, mosaic=False),
         optimizer_step=(0.67 if work.heavy_optimizer else 0.034) * work.parameters / 3.16e6 * 2 / threads,
-        validation_image=0.3 * compute + _load_seconds(work, mosaic=False) + 0.002,
+        validation_image=0.3 * compute + load_seconds(work, mosaic=False) + 0.002,
         save=0.2 + work.parameters * 1e-8,
         final=2.0 + (2.6 if work.plots else 0.0),
     )
     notes = [f"a prior for {cores} cores, not measured; a calibration takes 15 s and is within 10 %"]
-    return _assemble(work, rates, kind="cpu-prior", history=history, notes=notes + _unknowns(work))
+    return assemble(work, rates, kind="cpu-prior", history=history, notes=notes + unknowns(work))

@@ -21,7 +21,7 @@ EVERYDAY_MEGAPIXELS = 0.41
 
 
 @dataclass(frozen=True, slots=True)
-class _Rates:
+class Rates:
     """Seconds of each piece of a training on one machine; the formula is the same for all."""
 
     start: float
@@ -34,9 +34,9 @@ class _Rates:
     final: float
 
 
-def _assemble(
+def assemble(
     work: Workload,
-    rates: _Rates,
+    rates: Rates,
     *,
     kind: Kind,
     history: Sequence[Ratio],
@@ -81,7 +81,7 @@ def _assemble(
     return correct(raw, history)
 
 
-def _load_seconds(work: Workload, *, mosaic: bool) -> float:
+def load_seconds(work: Workload, *, mosaic: bool) -> float:
     """CPU-seconds to read, decode and augment one image.
 
     Fits what one core needed: 13.7 ms at 640 px with mosaic from 640 px JPEGs, 20.5 from 1080p, 56 from 12 MP;
@@ -94,7 +94,7 @@ def _load_seconds(work: Workload, *, mosaic: bool) -> float:
     return 0.0036 * megapixels + augment
 
 
-def _unknowns(work: Workload) -> list[str]:
+def unknowns(work: Workload) -> list[str]:
     """Name what had to be assumed."""
     notes = []
     if work.megapixels is None:

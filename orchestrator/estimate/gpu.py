@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gpu_offload.orchestrator.estimate.correction import Estimate
-from gpu_offload.orchestrator.estimate.formula import _assemble, _load_seconds, _Rates, _unknowns
+from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
 from gpu_offload.orchestrator.estimate.posterior import (
     Ratio,
 )
@@ -60,13 +60,13 @@ def estimate_gpu_prior(
     iteration = _iteration_seconds(work)
     compute = _compute_seconds(work, gpu)
     per_image = {
-        mosaic: _overlap(iteration / work.batch + compute, _load_seconds(work, mosaic=mosaic) / workers)
+        mosaic: _overlap(iteration / work.batch + compute, load_seconds(work, mosaic=mosaic) / workers)
         for mosaic in (True, False)
     }
     validation = _overlap(
-        iteration / (2 * work.batch) + 0.35 * compute + 0.003, _load_seconds(work, mosaic=False) / workers
+        iteration / (2 * work.batch) + 0.35 * compute + 0.003, load_seconds(work, mosaic=False) / workers
     )
-    rates = _Rates(
+    rates = Rates(
         start=20.0 + (work.train_images + work.val_images) / (500 * workers),
         first=5.0,
         batch_mosaic=per_image[True] * work.batch,
@@ -80,7 +80,7 @@ def estimate_gpu_prior(
         rates = replace(rates, optimizer_step=0.05 * (work.parameters / 3.16e6) ** 0.5)
     extra = (overheads or Overheads()).seconds(work)
     notes = [f"a prior for {gpu.name}, fitted on 18 public training logs, not measured"]
-    return _assemble(work, rates, kind="gpu", history=history, notes=notes + _unknowns(work), extra=extra)
+    return assemble(work, rates, kind="gpu", history=history, notes=notes + unknowns(work), extra=extra)
 
 
 def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int) -> float:
@@ -92,7 +92,7 @@ def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int) -> float:
     logs; 17 and 76 % where the GPU in question was left out.
     """
     compute = _iteration_seconds(work) / work.batch + _compute_seconds(work, gpu)
-    return _overlap(compute, _load_seconds(work, mosaic=True) / _workers(vcpus))
+    return _overlap(compute, load_seconds(work, mosaic=True) / _workers(vcpus))
 
 
 def _workers(vcpus: int) -> float:

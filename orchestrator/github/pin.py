@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from gpu_offload.infra.github.repository import REPOSITORY, _git, _github_name
+from gpu_offload.infra.github.repository import REPOSITORY, git_output, github_name
 
 SHA = re.compile(r"[0-9a-f]{40}")
 
@@ -76,13 +76,13 @@ def _installed_from(ours: Distribution) -> Pin | None:
     except ValueError:
         return None
     commit = found.get("vcs_info", {}).get("commit_id", "")
-    repository = _github_name(found.get("url", ""))
+    repository = github_name(found.get("url", ""))
     return Pin(repository, commit, f"v{ours.version}") if repository and SHA.fullmatch(commit) else None
 
 
 def _clone_of(root: Path) -> Pin | None:
     if not (root / "action.yml").is_file():
         return None
-    repository = _github_name(_git(root, "remote", "get-url", "origin"))
-    commit = _git(root, "rev-parse", "HEAD")
+    repository = github_name(git_output(root, "remote", "get-url", "origin"))
+    commit = git_output(root, "rev-parse", "HEAD")
     return Pin(repository, commit) if repository and SHA.fullmatch(commit) else None

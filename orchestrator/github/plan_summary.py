@@ -1,6 +1,6 @@
 """The job summary of a plan."""
 
-from gpu_offload.orchestrator.github.section import LIMIT, Section, _bounded, fitted
+from gpu_offload.orchestrator.github.section import LIMIT, Section, bounded, fitted
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Decision, PlanReport
 from gpu_offload.orchestrator.plan.receipt import receipt_markdown
@@ -16,7 +16,7 @@ def plan_summary(plan: PlanReport, *, proposed: bool = False, limit: int = LIMIT
     """
     sentence = plan_sentence(plan, proposed=proposed)
     short = (
-        f"### {_bounded(sentence)}\n\n**Why.** {_bounded(plan.decision.why)}\n\n"
+        f"### {bounded(sentence)}\n\n**Why.** {bounded(plan.decision.why)}\n\n"
         "(the receipt is too long for this page: `offload plan` shows it)"
     )
     return fitted([Section((receipt_markdown(plan, title=sentence), short), 5)], limit)

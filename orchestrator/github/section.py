@@ -49,7 +49,7 @@ def fitted(sections: Sequence[Section], limit: int = LIMIT) -> str:
     return text
 
 
-def _of_rows(
+def rows_section(
     title: str, rows: Rows, weight: int, more: str = "and {n} more rows", *, after: str = ""
 ) -> Section:
     """Return a table in three lengths: all, the first rows, and how many there are."""
@@ -58,7 +58,7 @@ def _of_rows(
         return Section(("",), weight)
     head = f"#### {title}\n\n"
     left = len(rows) - 1 - FEW_ROWS
-    few = table([_shorter(row) for row in rows[: FEW_ROWS + 1]])
+    few = table([shorter_row(row) for row in rows[: FEW_ROWS + 1]])
     return Section(
         (
             head + whole + after,
@@ -69,28 +69,30 @@ def _of_rows(
     )
 
 
-def _model(around: Around) -> str:
+def model_line(around: Around) -> str:
+    """Return the line that links to the model."""
     if around.model_url is None:
         return ""
     when = " (once the job `keep` is done)" if around.kept else ""
-    return f"**Model:** <{_url(around.model_url)}>{when}"
+    return f"**Model:** <{safe_url(around.model_url)}>{when}"
 
 
-def _url(url: str) -> str:
+def safe_url(url: str) -> str:
     """Return an address of our own store so that it cannot end the Markdown around it."""
     return "".join(c if c.isalnum() or c in "-._~:/?=&%@" else f"%{ord(c):02X}" for c in url[:LONGEST])
 
 
-def _bounded(text: str) -> str:
+def bounded(text: str) -> str:
     """Escape a text from elsewhere, and shorten one that is very long."""
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
     return escape_markdown(short)
 
 
-def _without_path(text: str) -> str:
+def without_path(text: str) -> str:
     """Leave out where a runner that is gone had its log."""
     return re.sub(r" \(the whole log: [^()]*\)", "", text)
 
 
-def _shorter(row: Sequence[str]) -> tuple[str, ...]:
+def shorter_row(row: Sequence[str]) -> tuple[str, ...]:
+    """Return a row with its long cells cut."""
     return tuple(cell if len(cell) <= 200 else f"{cell[:200]} ..." for cell in row)

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpu_offload.orchestrator.github.section import FEW_ROWS, Section, _bounded, _model, _url, fitted
+from gpu_offload.orchestrator.github.section import FEW_ROWS, Section, bounded, fitted, model_line, safe_url
 from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import table
 from gpu_offload.orchestrator.output.units import human_bytes
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 def done_summary(version: str, around: Around, *, moved: bool) -> str:
     """Render that a training was done before."""
     again = " `stable` points at it again." if moved else ""
-    title = f"### Already trained: version {_bounded(version)}"
+    title = f"### Already trained: version {bounded(version)}"
     text = f"This very dataset with these very settings yielded it before; nothing was trained again.{again}"
-    return fitted([Section((title,), 9), Section((text,), 8), Section((_model(around),), 7)])
+    return fitted([Section((title,), 9), Section((text,), 8), Section((model_line(around),), 7)])
 
 
 def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
@@ -28,11 +28,11 @@ def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
         )
         return f"### Kept for the next run\n\n{text}\n"
     rows = table([("file", "size", "version"), ("model.pt", human_bytes(size), version)])
-    row = rows.replace(" model.pt ", f" [model.pt]({_url(url)}) ", 1)
+    row = rows.replace(" model.pt ", f" [model.pt]({safe_url(url)}) ", 1)
     return (
-        f"### Kept: version {_bounded(version)}\n\n{row}\n\n"
+        f"### Kept: version {bounded(version)}\n\n{row}\n\n"
         "It stays in this repository's release until somebody deletes it. In an application or on any machine:\n\n"
-        f"```sh\noffload pull model.pt --from {_url(address)}\n```\n"
+        f"```sh\noffload pull model.pt --from {safe_url(address)}\n```\n"
     )
 
 
@@ -55,16 +55,16 @@ def _counted(runs: int) -> str:
 
 def trouble_summary(trouble: str, *, next_step: str = "") -> str:
     """Render a failure that left no run to tell of."""
-    sections = [Section(("### gpu-offload could not do it",), 9), Section((f"> {_bounded(trouble)}",), 8)]
+    sections = [Section(("### gpu-offload could not do it",), 9), Section((f"> {bounded(trouble)}",), 8)]
     return fitted([*sections, Section((f"**Next:** {next_step}" if next_step else "",), 7)])
 
 
 def tend_summary(text: str, failures: Sequence[str]) -> str:
     """Render what a `tend` did, a line each; failures first."""
     lines = [line for line in text.splitlines() if line.strip()]
-    rows = "\n".join(f"- {_bounded(line)}" for line in lines)
-    few = "\n".join(f"- {_bounded(line)}" for line in lines[:FEW_ROWS])
-    wrong = "\n".join(f"> {_bounded(line)}" for line in failures[:FEW_ROWS])
+    rows = "\n".join(f"- {bounded(line)}" for line in lines)
+    few = "\n".join(f"- {bounded(line)}" for line in lines[:FEW_ROWS])
+    wrong = "\n".join(f"> {bounded(line)}" for line in failures[:FEW_ROWS])
     title = "### Tend: " + ("not everything could be done" if failures else "everything is in order")
     return fitted(
         [

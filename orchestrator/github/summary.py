@@ -12,13 +12,13 @@ from gpu_offload.orchestrator.github.section import (
     LIMIT,
     LONGEST,
     Section,
-    _bounded,
-    _model,
-    _of_rows,
-    _shorter,
-    _url,
-    _without_path,
+    bounded,
     fitted,
+    model_line,
+    rows_section,
+    safe_url,
+    shorter_row,
+    without_path,
 )
 from gpu_offload.orchestrator.github.summary_context import Around, Before
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
@@ -39,22 +39,22 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
     """Render what a run did: the outcome at a glance and what to do next, the model, then time, money and attempts."""
     # What can go on is no fault.
     alert = "WARNING" if around.can_resume else "CAUTION"
-    trouble = f"> [!{alert}]\n> {_bounded(_without_path(around.trouble))}" if around.trouble else ""
+    trouble = f"> [!{alert}]\n> {bounded(without_path(around.trouble))}" if around.trouble else ""
     sections = [
         Section((f"### {_heading(report, around)}",), 99),
         Section((table(_glance(report, around)), ""), 94),
         Section((trouble,), 98),
         Section((f"**Next:** {next_step(report, around)}",), 97),
-        Section((f"**Where and why.** {_bounded(around.because or report.run.why)}",), 96),
-        Section((f"**Asked for by hand:** {_bounded(around.reason)}" if around.reason else "",), 96),
-        Section((_model(around),), 95),
+        Section((f"**Where and why.** {bounded(around.because or report.run.why)}",), 96),
+        Section((f"**Asked for by hand:** {bounded(around.reason)}" if around.reason else "",), 96),
+        Section((model_line(around),), 95),
         _log(around.log),
         *_metrics(report, around.before),
         Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
         _pictures(around),
-        _of_rows("Estimate and actual", report.estimate_rows(), 90),
-        _of_rows("Cost", report.cost_rows(), 80, "and {n} more lines: `offload report` has them"),
-        _of_rows("It could have cost", report.alternative_rows(), 40),
+        rows_section("Estimate and actual", report.estimate_rows(), 90),
+        rows_section("Cost", report.cost_rows(), 80, "and {n} more lines: `offload report` has them"),
+        rows_section("It could have cost", report.alternative_rows(), 40),
         _attempts(report),
         Section((gantt(report), "(the timeline is too long for this page)"), 20),
         Section((details("What was offered", table(report.where_rows())), ""), 10),
@@ -66,12 +66,12 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
 def _heading(report: Report, around: Around) -> str:
     """Say how it went, for who reads nothing else."""
     if report.status == "published":
-        return f"Trained: version {_bounded(report.run.version)}"
+        return f"Trained: version {bounded(report.run.version)}"
     if around.detached:
-        return f"Run {_bounded(report.run.id)} trains by itself"
+        return f"Run {bounded(report.run.id)} trains by itself"
     if around.can_resume or report.status == "open":
-        return f"Interrupted: run {_bounded(report.run.id)} can go on"
-    return f"Not trained: run {_bounded(report.run.id)} {'was stopped' if report.status == 'stopped' else 'failed'}"
+        return f"Interrupted: run {bounded(report.run.id)} can go on"
+    return f"Not trained: run {bounded(report.run.id)} {'was stopped' if report.status == 'stopped' else 'failed'}"
 
 
 def _glance(report: Report, around: Around) -> Rows:
@@ -158,7 +158,7 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
     whole = table(per_class)
     few = f"{table(per_class[: FEW_ROWS + 1])}\n\n{more}" if len(per_class) > FEW_ROWS + 1 else whole
     return [
-        _of_rows("Metrics", changes, 85, "and {n} more: `offload report` has them", after=note),
+        rows_section("Metrics", changes, 85, "and {n} more: `offload report` has them", after=note),
         Section(
             (
                 details("By class", whole),
@@ -183,11 +183,11 @@ def _log(text: str) -> Section:
 
 
 def _attempts(report: Report) -> Section:
-    rows = [tuple(map(_without_path, row)) for row in report.attempt_rows()]
+    rows = [tuple(map(without_path, row)) for row in report.attempt_rows()]
     head, body = rows[0], rows[1:]
     if not body:
         return Section(("",), 60)
-    last: Rows = [head, *(_shorter(row) for row in body[-LAST_ATTEMPTS:])]
+    last: Rows = [head, *(shorter_row(row) for row in body[-LAST_ATTEMPTS:])]
     title = "#### Attempts\n\n"
     return Section(
         (
@@ -203,4 +203,4 @@ def _pictures(around: Around) -> Section:
     if around.pictures_url is None:
         return Section(("",), 35)
     title = "#### What it sees\n\nPredictions on pictures that it was not trained on."
-    return Section((f"{title}\n\n![predictions]({_url(around.pictures_url)})", ""), 35)
+    return Section((f"{title}\n\n![predictions]({safe_url(around.pictures_url)})", ""), 35)

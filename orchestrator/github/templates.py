@@ -1,6 +1,6 @@
 """Texts of the workflow files that `offload init` writes."""
 
-_TRAIN = """
+TRAIN = """
 <<mark>>; running it again updates it. Trains where it is cheapest what a push changed.
 name: train
 
@@ -24,7 +24,7 @@ jobs:
       janitor-role: ${{ vars.OFFLOAD_JANITOR_ROLE }}
 <<keep>>"""
 
-_KEEP = """
+KEEP = """
   keep: # the store is a folder, which goes with the runner: the models stay in this repository's releases
     needs: train
     if: always() && (needs.train.outputs.artifact != '' || needs.train.result != 'success')
@@ -33,7 +33,7 @@ _KEEP = """
     uses: <<uses>>
 """
 
-_PLAN = """
+PLAN = """
 <<mark>>; running it again updates it. Says on a pull request what merging it would train, and where.
 name: plan
 
@@ -51,7 +51,7 @@ jobs:
       directory: <<directory>>
 """
 
-_OFFLOAD = """
+OFFLOAD = """
 <<mark>>; running it again updates it. Trains on a rented GPU because you say so.
 name: offload
 
@@ -106,7 +106,7 @@ jobs:
       janitor-role: ${{ vars.OFFLOAD_JANITOR_ROLE }}
 """
 
-_TEND = """
+TEND = """
 <<mark>>; running it again updates it. Ends whatever should not run any more.
 name: tend
 

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_offload.infra.github.repository import _git, _github_name
+from gpu_offload.infra.github.repository import git_output, github_name
 from gpu_offload.orchestrator.github.pin import Pin
-from gpu_offload.orchestrator.github.templates import _KEEP, _OFFLOAD, _PLAN, _TEND, _TRAIN
+from gpu_offload.orchestrator.github.templates import KEEP, OFFLOAD, PLAN, TEND, TRAIN
 
 FOLDER = Path(".github/workflows")
 MARK = "# Written by `offload init`"
@@ -41,7 +41,7 @@ class Written:
 
 def is_github(root: Path) -> bool:
     """Whether a folder is the root of a repository whose origin is at GitHub."""
-    return (root / ".git").exists() and bool(_github_name(_git(root, "remote", "get-url", "origin")))
+    return (root / ".git").exists() and bool(github_name(git_output(root, "remote", "get-url", "origin")))
 
 
 def workflow_texts(
@@ -62,15 +62,15 @@ def workflow_texts(
         "plan": pin.uses("plan"),
         "train": pin.uses("train"),
         "tend": pin.uses("tend"),
-        "keep": "\n" + _filled(_KEEP, {"uses": pin.uses("keep")}) if keep else "",
+        "keep": "\n" + _filled(KEEP, {"uses": pin.uses("keep")}) if keep else "",
     }
     return {
         FOLDER / name: _filled(text, values)
         for name, text in (
-            ("offload-plan.yml", _PLAN),
-            ("offload-train.yml", _TRAIN),
-            ("offload.yml", _OFFLOAD),
-            ("offload-tend.yml", _TEND),
+            ("offload-plan.yml", PLAN),
+            ("offload-train.yml", TRAIN),
+            ("offload.yml", OFFLOAD),
+            ("offload-tend.yml", TEND),
         )
     }
 
@@ -98,13 +98,13 @@ def write_workflows(
     Raises:
         OSError: a file cannot be written.
     """
-    branch = _git(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD").removeprefix("origin/")
-    branch = branch or _git(root, "symbolic-ref", "--short", "HEAD") or "main"
+    branch = git_output(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD").removeprefix("origin/")
+    branch = branch or git_output(root, "symbolic-ref", "--short", "HEAD") or "main"
     done = [
         _written(root, path, text, only_show=only_show)
         for path, text in workflow_texts(pin, branch=branch, directory=directory, keep=keep).items()
     ]
-    repository = _github_name(_git(root, "remote", "get-url", "origin"))
+    repository = github_name(git_output(root, "remote", "get-url", "origin"))
     readme = root / "README.md"
     if repository and readme.is_file():
         old = readme.read_text("utf-8")

@@ -11,7 +11,7 @@ def escape_markdown(text: str) -> str:
     HTML, links, images, mentions, emphasis, code and line breaks lose their meaning; control characters and
     direction marks become spaces.
     """
-    flat = html.escape(_plain(text), quote=False)
+    flat = html.escape(plain_markdown(text), quote=False)
     return re.sub(r"([\\`*_{}\[\]()#+!|~@$]|(?<=\w):(?=//))", _character, flat)
 
 
@@ -20,7 +20,7 @@ def _character(match: re.Match[str]) -> str:
     return f"&#{ord(match.group())};"
 
 
-def _plain(text: str) -> str:
+def plain_markdown(text: str) -> str:
     """Replace what moves a terminal's cursor or a reader's eye: controls, line ends, direction marks."""
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", " ", text)
 

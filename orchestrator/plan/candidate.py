@@ -35,7 +35,7 @@ class Project(Wire):
     """The model definition's path in it, where it is a file of the user's."""
 
 
-def _candidates(
+def list_candidates(
     decision: Decision, options: tuple[Option, ...], on: str, here: str, *, escalates: bool
 ) -> tuple[Candidate, ...]:
     """Return what a run may try: the chosen option first, then the feasible ones by their likely cost.

@@ -15,13 +15,13 @@ from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
 from gpu_offload.orchestrator.plan.reasons import (
-    _changes_cpu,
-    _changes_worth,
-    _nothing,
-    _takes,
-    _to_fit_cpu,
-    _why_cpu,
-    _why_worth,
+    changes_for_cpu,
+    changes_for_worth,
+    changes_to_fit_cpu,
+    nothing_feasible,
+    takes,
+    why_cpu,
+    why_worth,
 )
 
 CI_LIMIT_S = 6 * 3600.0
@@ -71,13 +71,13 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
     best = min(gpus, key=lambda option: _preference(option, value), default=None)
     if cpu is not None and cpu.feasible:
         if best is not None and best.total(value) < cpu.total(value):
-            return Decision("ec2", best, _why_worth(cpu, best, value), _changes_worth(cpu, gpus))
-        return Decision("cpu", cpu, _why_cpu(cpu, best, limits), _changes_cpu(cpu, options, limits, epochs))
+            return Decision("ec2", best, why_worth(cpu, best, value), changes_for_worth(cpu, gpus))
+        return Decision("cpu", cpu, why_cpu(cpu, best, limits), changes_for_cpu(cpu, options, limits, epochs))
     if best is not None:
         because = f"this CPU {cpu.reason}" if cpu is not None else "there is no CPU to train on"
-        why = f"A GPU is needed: {because}. {_takes(best)}."
-        return Decision("ec2", best, why, _to_fit_cpu(cpu, limits, epochs))
-    return _nothing(options, limits, epochs)
+        why = f"A GPU is needed: {because}. {takes(best)}."
+        return Decision("ec2", best, why, changes_to_fit_cpu(cpu, limits, epochs))
+    return nothing_feasible(options, limits, epochs)
 
 
 def forced(
@@ -96,15 +96,15 @@ def forced(
     if best is not None:
         said = f"`--on {where}` says so"
         return Decision(
-            where, best, f"{said}. {_takes(best)}.", (f"Without `--on {where}` the rule decides.",)
+            where, best, f"{said}. {takes(best)}.", (f"Without `--on {where}` the rule decides.",)
         )
     late = next((o for o in those if where == "cpu" and o.cost_high <= limits.max_cost_usd), None)
     if late is not None:
         why = f"`--on cpu` says so, although it {late.reason}: it would stop there and can be resumed."
-        return Decision("cpu", late, why, _to_fit_cpu(late, limits, epochs))
+        return Decision("cpu", late, why, changes_to_fit_cpu(late, limits, epochs))
     if not those:
         return Decision("none", None, f"`--on {where}` says so, but there is no such offer.", ())
-    return _nothing(those, limits, epochs)
+    return nothing_feasible(those, limits, epochs)
 
 
 def _preference(option: Option, value: float) -> tuple[Any, ...]:

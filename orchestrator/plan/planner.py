@@ -25,21 +25,22 @@ from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, match
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import TABLE, Offer, cpu_offer
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.plan.candidate import _candidates
+from gpu_offload.orchestrator.plan.candidate import list_candidates
 from gpu_offload.orchestrator.plan.decision import decide, forced, judge
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option, PlanReport
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.project import (
     PlanningError,
-    _code_files,
-    _code_sha256,
-    _sha256,
+    code_files,
+    code_sha256,
+    file_sha256,
     own_model,
     pack_project,
 )
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key, version_of
 from gpu_offload.orchestrator.registry import publish
-from gpu_offload.orchestrator.settings.load import Settings, is_weights
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.model_name import is_weights
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 from gpu_offload.remote_job.machine import cores, memory
 from gpu_offload.remote_job.result import Calibration
@@ -118,7 +119,7 @@ class Planning:
             version=version,
             spec=spec,
             report=report,
-            candidates=_candidates(
+            candidates=list_candidates(
                 decision,
                 options,
                 on,
@@ -173,7 +174,7 @@ class Planning:
         root, entry = self.settings.root, self.settings.training.entrypoint
         files = {own_model(model_file): model_file} if model_file else {}
         if entry:
-            files |= {file.relative_to(root).as_posix(): file for file in _code_files(root, entry)}
+            files |= {file.relative_to(root).as_posix(): file for file in code_files(root, entry)}
         return pack_project(files) if files else None
 
     def _inputs(
@@ -185,7 +186,7 @@ class Planning:
             fingerprint=fingerprint,
             task=str(snapshot.task),
             model=training.model,
-            model_definition=_sha256(model_file) if model_file else None,
+            model_definition=file_sha256(model_file) if model_file else None,
             weights_sha256=weights.sha256 if weights else None,
             epochs=training.epochs,
             image_size=training.image_size,
@@ -193,7 +194,7 @@ class Planning:
             seed=training.seed,
             hyperparameters=training.hyperparameters,
             entrypoint=entry,
-            entrypoint_sha256=_code_sha256(self.settings.root, entry) if entry else None,
+            entrypoint_sha256=code_sha256(self.settings.root, entry) if entry else None,
         )
 
     def _spec(self, inputs: TrainingInputs, key: str, weights: Weights | None) -> TrainingSpec:

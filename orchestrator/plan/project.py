@@ -18,11 +18,12 @@ def own_model(path: Path) -> str:
     return f"definition/{path.name}"
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """Return a file's digest in hexadecimal."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _code_files(root: Path, entrypoint: str) -> list[Path]:
+def code_files(root: Path, entrypoint: str) -> list[Path]:
     """Return a user's training code: its module, or every module of its package. Raises PlanningError."""
     first = entrypoint.partition(":")[0].split(".")[0]
     package = root / first
@@ -33,11 +34,11 @@ def _code_files(root: Path, entrypoint: str) -> list[Path]:
     return files
 
 
-def _code_sha256(root: Path, entrypoint: str) -> str:
+def code_sha256(root: Path, entrypoint: str) -> str:
     """Return one digest of a user's training code."""
     digest = hashlib.sha256()
-    for file in _code_files(root, entrypoint):
-        digest.update(f"{file.relative_to(root).as_posix()}\0{_sha256(file)}\n".encode())
+    for file in code_files(root, entrypoint):
+        digest.update(f"{file.relative_to(root).as_posix()}\0{file_sha256(file)}\n".encode())
     return digest.hexdigest()
 
 

@@ -7,7 +7,8 @@ from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
 
 
-def _takes(option: Option) -> str:
+def takes(option: Option) -> str:
+    """Return how long an option takes, in words."""
     time = f"{human_duration(option.interval.likely)}, at most {human_duration(option.interval.high)}"
     cost = (
         f"costs {human_money(option.cost_likely)}, at most {human_money(option.cost_high)}"
@@ -22,7 +23,8 @@ def _saved(cpu: Option, gpu: Option) -> float:
     return cpu.interval.likely - gpu.interval.likely
 
 
-def _why_cpu(cpu: Option, best: Option | None, limits: Limits) -> str:
+def why_cpu(cpu: Option, best: Option | None, limits: Limits) -> str:
+    """Return why the CPU was chosen."""
     free = "the free CPU" if cpu.cost_high == 0 else "this CPU"
     why = (
         f"{free[0].upper()}{free[1:]} does it: {human_duration(cpu.interval.likely)} likely, "
@@ -44,14 +46,15 @@ def _why_cpu(cpu: Option, best: Option | None, limits: Limits) -> str:
     )
 
 
-def _why_worth(cpu: Option, best: Option, value: float) -> str:
+def why_worth(cpu: Option, best: Option, value: float) -> str:
+    """Return why a GPU is worth its price."""
     extra = best.cost_likely - cpu.cost_likely
     saved = _saved(cpu, best)
     if saved <= 0:
-        return f"A GPU is cheaper than this CPU by {human_money(-extra)}. {_takes(best)}."
+        return f"A GPU is cheaper than this CPU by {human_money(-extra)}. {takes(best)}."
     return (
         f"A GPU is worth it: it saves {human_duration(saved)}, worth {human_money(value * saved / 3600)} at "
-        f"{human_money(value)} an hour, for {human_money(extra)}. {_takes(best)}."
+        f"{human_money(value)} an hour, for {human_money(extra)}. {takes(best)}."
     )
 
 
@@ -65,16 +68,18 @@ def _break_even(cpu: Option, gpus: Sequence[Option]) -> tuple[float, Option] | N
     return min(pairs, key=lambda pair: (pair[0], pair[1].offer.name), default=None)
 
 
-def _changes_worth(cpu: Option, gpus: Sequence[Option]) -> tuple[str, ...]:
+def changes_for_worth(cpu: Option, gpus: Sequence[Option]) -> tuple[str, ...]:
+    """Return what would make the CPU the better choice."""
     even = _break_even(cpu, gpus)
     if even is None or even[0] < 0.01 or any(gpu.cost_likely < cpu.cost_likely for gpu in gpus):
         return ()
     return (f"Up to value-of-time-usd-per-hour = {_dollars_down(even[0])} the free CPU would do it.",)
 
 
-def _changes_cpu(
+def changes_for_cpu(
     cpu: Option, options: Sequence[Option], limits: Limits, epochs: int | None
 ) -> tuple[str, ...]:
+    """Return what would make a GPU the better choice."""
     changes = []
     even = _break_even(cpu, options)
     if even is not None:
@@ -93,7 +98,7 @@ def _changes_cpu(
     return tuple(changes)
 
 
-def _to_fit_cpu(cpu: Option | None, limits: Limits, epochs: int | None) -> tuple[str, ...]:
+def changes_to_fit_cpu(cpu: Option | None, limits: Limits, epochs: int | None) -> tuple[str, ...]:
     """Say what would let the CPU do it; empty where nothing sensible would."""
     if cpu is None or cpu.cost_high > limits.max_cost_usd:
         return ()
@@ -112,12 +117,13 @@ def _to_fit_cpu(cpu: Option | None, limits: Limits, epochs: int | None) -> tuple
     return tuple(changes)
 
 
-def _nothing(options: Sequence[Option], limits: Limits, epochs: int | None) -> Decision:
+def nothing_feasible(options: Sequence[Option], limits: Limits, epochs: int | None) -> Decision:
+    """Return why no option is feasible."""
     if not options:
         return Decision("none", None, "There is no place to train in: no CPU, and no offer from EC2.", ())
     cpu = next((option for option in options if option.where == "cpu"), None)
     gpus = [option for option in options if option.where == "ec2"]
-    changes = list(_to_fit_cpu(cpu, limits, epochs))
+    changes = list(changes_to_fit_cpu(cpu, limits, epochs))
     reasons = [f"this CPU {cpu.reason}"] if cpu is not None else []
     if gpus:
         in_time = [o for o in gpus if o.interval.high <= limits.deadline_s]

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gpu_offload.orchestrator.output.markdown import _plain, escape_markdown
+from gpu_offload.orchestrator.output.markdown import escape_markdown, plain_markdown
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Option, PlanReport
 
@@ -44,7 +44,7 @@ def receipt_text(plan: PlanReport) -> str:
         parts.append(["What would change that:", *(f"  - {change}" for change in plan.decision.changes)])
     if plan.notes:
         parts.append(["On what it rests:", *(f"  - {note}" for note in plan.notes)])
-    return "\n\n".join("\n".join(_plain(line) for line in part) for part in parts) + "\n"
+    return "\n\n".join("\n".join(plain_markdown(line) for line in part) for part in parts) + "\n"
 
 
 def receipt_markdown(plan: PlanReport, *, title: str = "") -> str:

@@ -89,11 +89,13 @@ def alias_key(name: str) -> str:
     return f"aliases/{name}.json"
 
 
-def _json(document: Wire) -> bytes:
+def to_json(document: Wire) -> bytes:
+    """Return a document as the registry stores it."""
     return (json.dumps(document.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
 
 
-def _parsed(kind: type[T], key: str, body: bytes) -> T:
+def parse(kind: type[T], key: str, body: bytes) -> T:
+    """Read a document of the registry."""
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -26,10 +26,10 @@ from gpu_offload.orchestrator.registry.manifest import (
     IndexEntry,
     Manifest,
     RegistryError,
-    _json,
-    _parsed,
     alias_key,
     model_key,
+    parse,
+    to_json,
 )
 
 CAS_TRIES = 20
@@ -42,7 +42,7 @@ def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
         body, _ = store.read(key)
     except ObjectMissingError:
         return None
-    return _parsed(Manifest, key, body)
+    return parse(Manifest, key, body)
 
 
 def alias_of(store: ObjectStore, name: str) -> Alias | None:
@@ -52,7 +52,7 @@ def alias_of(store: ObjectStore, name: str) -> Alias | None:
         body, _ = store.read(key)
     except ObjectMissingError:
         return None
-    return _parsed(Alias, key, body)
+    return parse(Alias, key, body)
 
 
 def versions(store: ObjectStore) -> tuple[IndexEntry, ...]:
@@ -61,7 +61,7 @@ def versions(store: ObjectStore) -> tuple[IndexEntry, ...]:
         body, _ = store.read(INDEX_KEY)
     except ObjectMissingError:
         return ()
-    return _parsed(Index, INDEX_KEY, body).versions
+    return parse(Index, INDEX_KEY, body).versions
 
 
 def publish(store: ObjectStore, manifest: Manifest, model: Path, *, note: Callable[[str], None]) -> Manifest:
@@ -76,7 +76,7 @@ def publish(store: ObjectStore, manifest: Manifest, model: Path, *, note: Callab
     if there is None:
         _write_model(store, manifest, model, note)
         try:
-            store.create(model_key(manifest.version, "manifest.json"), _json(manifest))
+            store.create(model_key(manifest.version, "manifest.json"), to_json(manifest))
             there = manifest
         except ObjectExistsError:
             there = manifest_of(store, manifest.version)
@@ -134,10 +134,10 @@ def _list_version(store: ObjectStore, manifest: Manifest) -> None:
     )
 
     def add(body: bytes | None) -> bytes | None:
-        index = Index() if body is None else _parsed(Index, INDEX_KEY, body)
+        index = Index() if body is None else parse(Index, INDEX_KEY, body)
         if any(e.version == entry.version for e in index.versions):
             return None
-        return _json(Index(versions=(*index.versions, entry)))
+        return to_json(Index(versions=(*index.versions, entry)))
 
     _swap(store, INDEX_KEY, add)
 
@@ -147,10 +147,10 @@ def move_alias(store: ObjectStore, name: str, manifest: Manifest, *, now: float)
     key = alias_key(name)
 
     def move(body: bytes | None) -> bytes | None:
-        if body is not None and _parsed(Alias, key, body).version == manifest.version:
+        if body is not None and parse(Alias, key, body).version == manifest.version:
             return None
         alias = Alias(name=name, version=manifest.version, sha256=manifest.model.sha256, moved_at=now)
-        return _json(alias)
+        return to_json(alias)
 
     _swap(store, key, move)
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL, Bill
 from gpu_offload.orchestrator.output.units import human_duration, human_money
-from gpu_offload.orchestrator.report.metrics import NAMES, _order, named
-from gpu_offload.orchestrator.run.next_step import AttemptSeen
+from gpu_offload.orchestrator.report.metrics import NAMES, display_order, named
+from gpu_offload.orchestrator.run.observation import AttemptSeen
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.remote_job.result import ProgressEvent, TrainingResult
 
@@ -218,7 +218,7 @@ class Report:
     def class_rows(self) -> Rows:
         """A row for each class, a column for each of its metrics."""
         per_class = self.result.per_class if self.result else {}
-        names = sorted({name for values in per_class.values() for name in values}, key=_order)
+        names = sorted({name for values in per_class.values() for name in values}, key=display_order)
         return [
             ("class", *(NAMES.get(name, name) for name in names)),
             *(

@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.report.page import report_html
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
 from gpu_offload.orchestrator.run.record import run_key
-from gpu_offload.orchestrator.settings.load import StoreSettings
+from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import ProgressEvent
 
 Format = Literal["markdown", "json", "html"]

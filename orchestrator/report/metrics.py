@@ -13,10 +13,11 @@ def named(metrics: Mapping[str, float]) -> dict[str, float]:
     The trainer's own names (`metrics/mAP50(B)`, `fitness`) are left out where the same numbers stand under ours.
     """
     ours = {n: v for n, v in metrics.items() if "/" not in n and n != "fitness"} or metrics
-    return {NAMES.get(name, name): ours[name] for name in sorted(ours, key=_order)}
+    return {NAMES.get(name, name): ours[name] for name in sorted(ours, key=display_order)}
 
 
-def _order(name: str) -> tuple[int, str]:
+def display_order(name: str) -> tuple[int, str]:
+    """Return the sort key that puts the main metrics first."""
     order = list(NAMES)
     return (order.index(name) if name in order else len(order), name)
 

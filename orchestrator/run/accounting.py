@@ -13,9 +13,9 @@ from gpu_offload.orchestrator.cost.bill import Alternative, Bill, CostLine, bill
 from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3, StorePrices
 from gpu_offload.orchestrator.cost.usage import AttemptUse, PriceStep, StoreUse
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.next_step import AttemptSeen, Seen
+from gpu_offload.orchestrator.run.observation import AttemptSeen, Seen
 from gpu_offload.orchestrator.run.record import RunRecord, run_key
-from gpu_offload.orchestrator.settings.load import StoreSettings
+from gpu_offload.orchestrator.settings.sections import StoreSettings
 
 COST = "cost.json"
 PUTS_A_MINUTE = 12

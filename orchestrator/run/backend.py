@@ -3,10 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from gpu_offload.orchestrator.run.next_step import (
-    AttemptSeen,
-    InstanceSeen,
-)
+from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen
 from gpu_offload.orchestrator.run.record import (
     AttemptRecord,
     EndReason,

@@ -32,12 +32,8 @@ from gpu_offload.orchestrator.run.backend import (
 )
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
 from gpu_offload.orchestrator.run.lease import Driver
-from gpu_offload.orchestrator.run.next_step import (
-    MOST_PATIENT_S,
-    AttemptSeen,
-    Seen,
-    next_step,
-)
+from gpu_offload.orchestrator.run.next_step import MOST_PATIENT_S, next_step
+from gpu_offload.orchestrator.run.observation import AttemptSeen, Seen
 from gpu_offload.orchestrator.run.pace import goes_to_its_limit, overrun
 from gpu_offload.orchestrator.run.record import (
     AttemptEnd,

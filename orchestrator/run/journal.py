@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.run.next_step import AttemptSeen
+from gpu_offload.orchestrator.run.observation import AttemptSeen
 from gpu_offload.orchestrator.run.record import (
     RUN_KEY_LENGTH,
     RUN_PREFIX,

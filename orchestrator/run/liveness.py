@@ -24,7 +24,7 @@ POWER_OFF_S = 600.0
 """An instance whose job has ended powers itself off after this (`infra.instance_job.JobOptions`)."""
 
 
-def _unbooked(seen: Seen) -> RecordHost | None:
+def unbooked(seen: Seen) -> RecordHost | None:
     """Find an instance that is over and that the journal does not know: a driver died before it could write."""
     for attempt in seen.attempts:
         if attempt.host is None:
@@ -34,7 +34,7 @@ def _unbooked(seen: Seen) -> RecordHost | None:
     return None
 
 
-def _is_gone(seen: Seen) -> bool:
+def is_gone(seen: Seen) -> bool:
     """Whether the open attempt's instance has ended by itself: until that is journalled, its cost runs on."""
     current = seen.current
     if current is None or current.host is None or current.record.offer.where != "ec2":
@@ -45,22 +45,20 @@ def _is_gone(seen: Seen) -> bool:
     return all(i.is_ended for i in mine)
 
 
-def _ended_at(seen: Seen, current: AttemptSeen) -> float | None:
+def ended_at(seen: Seen, current: AttemptSeen) -> float | None:
     """When an attempt's instance ended, as far as that can be told; None for now."""
     mine = seen.instances_of(current.record.number)
     ends = [i.ended_at for i in mine]
     if mine and all(i.is_ended for i in mine) and None not in ends:
         return max(end for end in ends if end is not None)
-    if not mine and _is_gone(seen):
+    if not mine and is_gone(seen):
         # EC2 has forgotten it. It powers itself off when its time is up, and when its job has ended.
         spoke = current.heartbeat.time if current.heartbeat is not None else seen.now
         return min(seen.now, current.record.expires_at, spoke + HEARTBEAT_LOST_S + POWER_OFF_S)
     return None
 
 
-def _verdict(
-    seen: Seen, current: AttemptSeen, mine: tuple[InstanceSeen, ...]
-) -> tuple[EndReason, str] | None:
+def verdict(seen: Seen, current: AttemptSeen, mine: tuple[InstanceSeen, ...]) -> tuple[EndReason, str] | None:
     """Why an attempt on an instance is over, None while it is not."""
     beat, age = current.heartbeat, seen.now - current.record.created_at
     if seen.now >= current.record.expires_at:
@@ -80,9 +78,7 @@ def _verdict(
     return None
 
 
-def _absence(
-    seen: Seen, current: AttemptSeen, mine: tuple[InstanceSeen, ...]
-) -> tuple[EndReason, str] | None:
+def absence(seen: Seen, current: AttemptSeen, mine: tuple[InstanceSeen, ...]) -> tuple[EndReason, str] | None:
     """Why an attempt is over whose instance is not there, or not any more."""
     age = seen.now - current.record.created_at
     if mine and all(i.state not in {"pending", "running"} for i in mine):
@@ -96,7 +92,7 @@ def _absence(
     return None
 
 
-def _may_appear(seen: Seen, attempt: AttemptSeen) -> bool:
+def may_appear(seen: Seen, attempt: AttemptSeen) -> bool:
     """Whether an attempt may have an instance that is not described yet: EC2's answers lag behind its deeds."""
     if attempt.record.offer.where != "ec2" or seen.instances_of(attempt.record.number):
         return False
@@ -106,7 +102,7 @@ def _may_appear(seen: Seen, attempt: AttemptSeen) -> bool:
     return not refused and seen.now - attempt.record.created_at < VISIBLE_S
 
 
-def _fruitless_attempts(seen: Seen) -> int:
+def fruitless_attempts(seen: Seen) -> int:
     """How many attempts in a row, up to now, ended without completing an epoch; refusals do not count."""
     best, fruitless = 0, 0
     for attempt in seen.attempts:
@@ -118,7 +114,7 @@ def _fruitless_attempts(seen: Seen) -> int:
     return fruitless
 
 
-def _stillborn_attempts(seen: Seen) -> list[AttemptEnd]:
+def stillborn_attempts(seen: Seen) -> list[AttemptEnd]:
     """Return how the latest attempts on instances ended, as long as none of them gave a sign of life."""
     ends: list[AttemptEnd] = []
     for attempt in reversed(seen.attempts):

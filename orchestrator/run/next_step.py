@@ -7,14 +7,14 @@ ask this one question, over and over, until the answer is Done.
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.run.liveness import (
     LAUNCH_LIMIT_S,
-    _absence,
-    _ended_at,
-    _fruitless_attempts,
-    _is_gone,
-    _may_appear,
-    _stillborn_attempts,
-    _unbooked,
-    _verdict,
+    absence,
+    ended_at,
+    fruitless_attempts,
+    is_gone,
+    may_appear,
+    stillborn_attempts,
+    unbooked,
+    verdict,
 )
 from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen, InstanceState, Seen
 from gpu_offload.orchestrator.run.outlook import (
@@ -86,9 +86,9 @@ def next_step(run: RunRecord, seen: Seen) -> Step:
         return _clear(seen, "the run is over") or Done(seen.outcome)
     if seen.driver is not None:
         return Wait(_patience(seen.now - run.created_at), f"{seen.driver} drives this run")
-    unbooked = _unbooked(seen)
-    if unbooked is not None:
-        return unbooked
+    booking = unbooked(seen)
+    if booking is not None:
+        return booking
     if seen.published:
         return _close_down(seen, Finish("published", ""), "finished", "the model is published")
     if seen.result is not None:
@@ -131,7 +131,7 @@ def _ending(run: RunRecord, seen: Seen) -> Step | None:
     if current is not None and current.heartbeat is not None and current.heartbeat.state == "failed":
         message = current.heartbeat.message or "the training failed; its log says why"
         return _close_down(seen, Finish("failed", message), "failed", message)
-    if seen.spent_usd >= run.max_cost_usd > 0 and not _is_gone(seen):
+    if seen.spent_usd >= run.max_cost_usd > 0 and not is_gone(seen):
         message = f"max-cost-usd is used up (${seen.spent_usd:.2f} of ${run.max_cost_usd:.2f})"
         return _close_down(seen, Finish("failed", message), "expired", message)
     return _overrunning(run, seen)
@@ -174,12 +174,12 @@ def _train_there(run: RunRecord, seen: Seen, current: AttemptSeen) -> Step:
     number = current.record.number
     mine = seen.instances_of(number)
     live = tuple(i for i in mine if i.state in {"pending", "running"})
-    verdict = _verdict(seen, current, mine)
-    if verdict is None and (why := moving_to_spot(run, seen, current)) is not None:
-        verdict = "moved", why
-    verdict = verdict or _absence(seen, current, mine)
-    if verdict is not None:
-        return _clear_attempt(seen, current, *verdict)
+    judged = verdict(seen, current, mine)
+    if judged is None and (why := moving_to_spot(run, seen, current)) is not None:
+        judged = "moved", why
+    judged = judged or absence(seen, current, mine)
+    if judged is not None:
+        return _clear_attempt(seen, current, *judged)
     if current.host is None:
         if current.record.driver != seen.me and current.heartbeat is None:
             return Wait(ENDING_POLL_S, "what its driver may have launched is not visible yet")
@@ -205,7 +205,7 @@ def _clear_attempt(seen: Seen, current: AttemptSeen, reason: EndReason, message:
     live = tuple(i.id for i in seen.instances_of(number) if i.state in {"pending", "running"})
     if live:
         return Terminate(live, message)
-    return CloseAttempt(number, reason, message, _ended_at(seen, current))
+    return CloseAttempt(number, reason, message, ended_at(seen, current))
 
 
 def _patience(age: float) -> float:
@@ -220,7 +220,7 @@ def _close_down(seen: Seen, finish: Finish, reason: EndReason, message: str) -> 
         return clear
     current = seen.current
     if current is not None:
-        return CloseAttempt(current.record.number, reason, message, _ended_at(seen, current))
+        return CloseAttempt(current.record.number, reason, message, ended_at(seen, current))
     return finish
 
 
@@ -231,7 +231,7 @@ def _clear(seen: Seen, reason: str) -> Step | None:
         return Terminate(tuple(i.id for i in live), reason)
     if any(i.state == "shutting-down" for i in seen.instances):
         return Wait(ENDING_POLL_S, "an instance is shutting down")
-    if any(_may_appear(seen, attempt) for attempt in seen.attempts):
+    if any(may_appear(seen, attempt) for attempt in seen.attempts):
         return Wait(ENDING_POLL_S, "an instance may have been launched that EC2 does not show yet")
     if seen.leftovers:
         return CleanUp(seen.leftovers)
@@ -239,10 +239,10 @@ def _clear(seen: Seen, reason: str) -> Step | None:
 
 
 def _open_next(run: RunRecord, seen: Seen) -> Step:
-    fruitless = _fruitless_attempts(seen)
+    fruitless = fruitless_attempts(seen)
     if fruitless >= run.max_attempts:
         return Finish("failed", f"{fruitless} attempts in a row completed no epoch")
-    stillborn = _stillborn_attempts(seen)
+    stillborn = stillborn_attempts(seen)
     if len(stillborn) >= START_TRIES:
         return Finish("failed", f"{len(stillborn)} instances in a row never trained: {stillborn[-1].message}")
     chosen = next(fitting(run, seen), None)

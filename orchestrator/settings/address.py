@@ -7,7 +7,8 @@ from urllib.parse import urlsplit
 from gpu_offload.orchestrator.settings.refusal import wrong
 
 
-def _path(value: str) -> str:
+def check_path(value: str) -> str:
+    """Validate a path in the repository."""
     if value.startswith("~"):
         raise wrong(f"{value!r}: `~` is not expanded", "write the folder relative to the configuration file")
     if "\\" in value:
@@ -15,7 +16,8 @@ def _path(value: str) -> str:
     return value
 
 
-def _http_url(value: str) -> str:
+def check_http_url(value: str) -> str:
+    """Validate a web address."""
     try:
         parts = urlsplit(value)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -33,12 +35,13 @@ def _http_url(value: str) -> str:
 STORE_PATTERN = r"file:.+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/.*)?"
 
 
-def _store_url(value: str) -> str:
+def check_store_url(value: str) -> str:
+    """Validate the URL of a store."""
     if value.startswith("file:"):
         path = value.removeprefix("file:")
         if not path or (path.startswith("//") and not path.startswith("///")):
             raise wrong(f"{value!r} names no folder", "write file:FOLDER or file:/ABSOLUTE/FOLDER")
-        return "file:" + _path("/" + path.lstrip("/") if path.startswith("/") else path)
+        return "file:" + check_path("/" + path.lstrip("/") if path.startswith("/") else path)
     if re.fullmatch(STORE_PATTERN, value, re.ASCII) is None:
         raise wrong(f"{value!r} is no store", "write file:FOLDER or s3://BUCKET/PREFIX")
     prefix = value.removeprefix("s3://").partition("/")[2].rstrip("/")
@@ -51,7 +54,8 @@ def _store_url(value: str) -> str:
     return value.rstrip("/")
 
 
-def _cidr(value: str) -> str:
+def check_cidr(value: str) -> str:
+    """Validate a range of IP addresses."""
     try:
         network = ipaddress.ip_network(value, strict=True)
     except ValueError as error:

@@ -31,7 +31,8 @@ def is_weights(model: str) -> bool:
     return re.fullmatch(WEIGHTS_PATTERN, model, re.ASCII) is not None
 
 
-def _model(value: str) -> str:
+def check_model(value: str) -> str:
+    """Validate a model's name."""
     if re.fullmatch(MODEL_PATTERN, value, re.ASCII):
         return value
     if value.startswith("http:") or (value.startswith("https:") and "#sha256=" not in value):
@@ -48,7 +49,8 @@ def _model(value: str) -> str:
     )
 
 
-def _init_from(value: str) -> str:
+def check_init_from(value: str) -> str:
+    """Validate where a training starts from."""
     if re.fullmatch(INIT_PATTERN, value, re.ASCII):
         return value
     raise wrong(f"{value!r} is nothing to start from", f"write scratch; {_WEIGHTS_REMEDY}")

@@ -22,9 +22,20 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, core_schema
 
-from gpu_offload.orchestrator.settings.address import STORE_PATTERN, _cidr, _http_url, _path, _store_url
+from gpu_offload.orchestrator.settings.address import (
+    STORE_PATTERN,
+    check_cidr,
+    check_http_url,
+    check_path,
+    check_store_url,
+)
 from gpu_offload.orchestrator.settings.duration import DURATION_PATTERN, format_duration, parse_duration
-from gpu_offload.orchestrator.settings.model_name import INIT_PATTERN, MODEL_PATTERN, _init_from, _model
+from gpu_offload.orchestrator.settings.model_name import (
+    INIT_PATTERN,
+    MODEL_PATTERN,
+    check_init_from,
+    check_model,
+)
 from gpu_offload.orchestrator.settings.refusal import wrong
 
 LONGEST = timedelta(days=30)
@@ -158,9 +169,9 @@ Hyperparameter = Annotated[
 ]
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
-Path = Annotated[Text, AfterValidator(_path)]
-Model = Annotated[Text, AfterValidator(_model), _pattern(MODEL_PATTERN)]
-InitFrom = Annotated[Text, AfterValidator(_init_from), _pattern(INIT_PATTERN)]
+Path = Annotated[Text, AfterValidator(check_path)]
+Model = Annotated[Text, AfterValidator(check_model), _pattern(MODEL_PATTERN)]
+InitFrom = Annotated[Text, AfterValidator(check_init_from), _pattern(INIT_PATTERN)]
 Entrypoint = Annotated[
     Text,
     Matching(
@@ -170,8 +181,8 @@ Entrypoint = Annotated[
 Device = Annotated[
     Text, Matching(r"auto|cpu|mps|cuda(?::\d+)?", "a device", "write auto, cpu, cuda, cuda:0 or mps")
 ]
-StoreUrl = Annotated[Text, AfterValidator(_store_url), _pattern(STORE_PATTERN)]
-HttpUrl = Annotated[Text, AfterValidator(_http_url), _pattern(r"https?://\S+")]
+StoreUrl = Annotated[Text, AfterValidator(check_store_url), _pattern(STORE_PATTERN)]
+HttpUrl = Annotated[Text, AfterValidator(check_http_url), _pattern(r"https?://\S+")]
 Region = Annotated[Text, Matching(r"[a-z]{2,}(?:-[a-z]+)+-\d+", "a region", "write for example us-east-1")]
 InstanceType = Annotated[
     Text, Matching(r"[a-z0-9-]+\.[a-z0-9-]+", "an instance type", "write for example g4dn.xlarge")
@@ -196,7 +207,7 @@ RoleArn = Annotated[
         "write arn:aws:iam::123456789012:role/NAME",
     ),
 ]
-Cidr = Annotated[Text, AfterValidator(_cidr)]
+Cidr = Annotated[Text, AfterValidator(check_cidr)]
 
 Distinct = Listed(_distinct, "uniqueItems", True)
 """Metadata of a list: nothing is there twice."""

@@ -1,0 +1,87 @@
+"""What a run has cost, from its journal and the prices of the time."""
+
+import json
+from decimal import Decimal
+
+import pytest
+from run_case import T0, run_of, seen_attempt
+
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3
+from gpu_offload.orchestrator.run import accounting
+from gpu_offload.orchestrator.run.accounting import Accounting, read_bill, store_prices, use_of
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.observation import Seen
+from gpu_offload.orchestrator.settings.sections import StoreSettings
+
+
+@pytest.fixture
+def accounts(tmp_path):
+    return Accounting(open_store(f"file:{tmp_path}"), StoreSettings())
+
+
+def test_a_bill_is_what_one_reckons_by_hand(accounts, monkeypatch):
+    """Two attempts: 1,800 s reclaimed in its first hour, then 5,400 s while the price rose from 0.20 to 0.30."""
+    from datetime import UTC, datetime
+
+    from gpu_offload.infra.aws.spot_market import SpotMarket
+
+    def history(_self, _kind, _zone, start, end):
+        changed = datetime.fromtimestamp(T0 + 3600, UTC)
+        return [(start, 0.20), *([(changed, 0.30)] if start < changed < end else [])]
+
+    monkeypatch.setattr(SpotMarket, "spot_price_history", history)
+    attempts = (
+        seen_attempt(1, T0, T0 + 1800, "reclaimed"),
+        seen_attempt(2, T0 + 1800, T0 + 7200),
+    )
+    bill = accounts.bill(run_of(now=T0), attempts, now=T0 + 9000)
+    by_hand = {
+        "reclaimed in the first hour": Decimal(0),
+        "its volume: 60 GiB x 1800 s / 2592000 s x 0.08": Decimal("0.003333"),
+        "its address: 0.5 h x 0.005": Decimal("0.0025"),
+        "1800 s at 0.20": Decimal("0.1"),
+        "3600 s at 0.30": Decimal("0.3"),
+        "volume: 60 GiB x 5400 s / 2592000 s x 0.08": Decimal("0.01"),
+        "address: 1.5 h x 0.005": Decimal("0.0075"),
+    }
+    assert sorted(line.usd for line in bill.lines) == sorted(by_hand.values())
+    assert bill.total == sum(by_hand.values()) == Decimal("0.423333")
+
+
+def test_what_is_running_is_reckoned_until_now_at_the_price_of_its_offer(accounts):
+    running = seen_attempt(1, T0, None)
+    spent = accounts.spent(run_of(now=T0), Seen(now=T0 + 3600, me="me", attempts=(running,)))
+    assert spent == pytest.approx(0.2 + 0.005 + 60 * 0.08 / 720, abs=1e-6)
+
+
+def test_an_attempt_that_was_refused_costs_nothing(accounts):
+    refused = seen_attempt(1, T0, T0 + 5, "refused", with_host=False)
+    assert accounts.bill(run_of(now=T0), (refused,), now=T0 + 10).total == 0
+
+
+def test_prices_that_nobody_may_ask_for_are_those_of_the_offer(accounts):
+    """The environment leads nowhere: EC2 does not answer."""
+    bill = accounts.bill(run_of(now=T0), (seen_attempt(1, T0, T0 + 3600),), now=T0 + 3600)
+    assert bill.lines[0].usd == Decimal("0.200000")
+
+
+def test_a_bill_is_written_once_and_read_back_to_the_last_digit(accounts):
+    run, attempts = run_of(now=T0), (seen_attempt(1, T0, T0 + 3600, market="on-demand"),)
+    Journal(accounts.store).begin(run)
+    accounts.settle(run, Seen(now=T0 + 3600, me="me", attempts=attempts))
+    written = read_bill(accounts.store, run.id)
+    accounts.settle(run, Seen(now=T0 + 9999, me="me", attempts=()))
+    assert read_bill(accounts.store, run.id) == written
+    assert written.json() == json.loads(accounts.store.read(f"runs/{run.id}/{accounting.COST}")[0])
+    assert written.total == sum(line.usd for line in written.lines)
+
+
+def test_a_bucket_of_r2_has_the_prices_of_r2_and_a_folder_none():
+    assert store_prices("s3://b", "https://x.r2.cloudflarestorage.com") is R2
+    assert store_prices("s3://b", None) is S3
+    assert store_prices("file:///x", None) is FOLDER
+
+
+def test_an_attempt_on_a_clock_that_lags_behind_is_billed_for_its_first_minute():
+    assert use_of(seen_attempt(1, T0, T0 - 3), now=T0).billed_seconds == 60

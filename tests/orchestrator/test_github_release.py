@@ -1,0 +1,281 @@
+"""A folder store on a runner that is thrown away: what was published stays, and what was begun goes on."""
+
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+
+import pytest
+from github_case import TOKEN, GitHub
+from registry_case import manifest_for
+
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.infra.github.release import GitHubRelease
+from gpu_offload.infra.store.errors import (
+    CorruptObjectError,
+    StoreDeniedError,
+    StoreError,
+    StoreUnreachableError,
+)
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key, unpack
+from gpu_offload.orchestrator.github.release import keep, pack_for_keeping
+from gpu_offload.orchestrator.github.store import TAG, kept_at
+from gpu_offload.orchestrator.registry import download, publish
+from gpu_offload.orchestrator.registry.manifest import model_key
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE
+
+
+@pytest.fixture
+def github():
+    with GitHub() as github:
+        yield github
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "local/model.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"weights" * 1000)
+    return path
+
+
+def release(github, token=TOKEN):
+    return GitHubRelease(github.url, github.repository, token, TAG)
+
+
+class Runner:
+    """A machine that is new each time: an empty folder over the release."""
+
+    def __init__(self, github, folder):
+        self.github, self.folder = github, folder
+        self.store = KeptFolder(folder / "store", open_store(github.address))
+
+    def publish(self, model, version, at=100.0):
+        manifest = manifest_for(model, version, created_at=at)
+        return publish.publish(self.store, manifest, model, note=lambda _: None)
+
+    def pack(self, version):
+        return pack_for_keeping(self.store, version * 4, self.folder / "packed")
+
+    def keep(self):
+        return keep(release(self.github), self.folder / "packed", lambda _: None)
+
+
+A, B = "a" * 16, "b" * 16
+
+
+def test_what_one_runner_published_the_next_one_finds_and_anybody_can_download(github, tmp_path, model):
+    first = Runner(github, tmp_path / "1")
+    first.publish(model, A)
+    assert first.pack(A).version == A
+    assert first.keep().version == A
+    second = Runner(github, tmp_path / "2")
+    assert publish.manifest_of(second.store, A).metrics == {"map50": 0.5}
+    assert [v.version for v in publish.versions(second.store)] == [A]
+    assert second.pack(A).is_empty
+    assert not (tmp_path / "2/store/models" / A / "model.pt").exists()
+    assert second.store.public_url(model_key(A)) == f"{github.address}/models-{A}-model.pt"
+    _, path, _ = download.pull(open_store(github.address), "stable", tmp_path / "pulled.pt")
+    assert path.read_bytes() == model.read_bytes()
+
+
+def test_going_back_to_an_older_version_moves_stable_and_uploads_no_model_again(github, tmp_path, model):
+    for number, version, at in (("1", A, 100.0), ("2", B, 200.0)):
+        runner = Runner(github, tmp_path / number)
+        runner.publish(model, version, at)
+        runner.pack(version)
+        runner.keep()
+    assert publish.alias_of(open_store(github.address), "stable").version == B
+    third = Runner(github, tmp_path / "3")
+    publish.complete(third.store, publish.manifest_of(third.store, A), again=True)
+    assert third.pack(A).moved
+    assert not list((tmp_path / "3/packed").glob("*model.pt"))
+    third.keep()
+    assert publish.alias_of(open_store(github.address), "stable").version == A
+
+
+def test_two_jobs_at_once_lose_neither_version(github, tmp_path, model):
+    runners = [Runner(github, tmp_path / version) for version in (A, B)]
+    for runner, version, at in zip(runners, (A, B), (100.0, 200.0), strict=True):
+        runner.publish(model, version, at)
+        runner.pack(version)
+    for runner in reversed(runners):
+        runner.keep()
+    assert [v.version for v in publish.versions(open_store(github.address))] == [A, B]
+    assert publish.alias_of(open_store(github.address), "stable").version == B
+
+
+BREAKS = [("GET", "tags"), ("POST", "releases"), ("POST", "uploads"), ("GET", "assets"), ("PATCH", "assets")]
+
+
+@pytest.mark.parametrize("broken", BREAKS, ids="-".join)
+def test_a_keep_that_breaks_off_shows_no_half_version_and_can_be_repeated(github, tmp_path, model, broken):
+    runner = Runner(github, tmp_path / "1")
+    runner.publish(model, A)
+    runner.pack(A)
+    github.broken = broken
+    with pytest.raises(StoreUnreachableError):
+        runner.keep()
+    names = set(github.files())
+    assert f"models-{A}-manifest.json" not in names or f"models-{A}-model.pt" in names
+    runner.keep()
+    assert {f"models-{A}-model.pt", f"models-{A}-manifest.json", "index.json", "aliases-stable.json"} == set(
+        github.files()
+    )
+
+
+def test_a_replacement_that_broke_off_after_its_deletion_is_finished(github, tmp_path, model):
+    for number, version in (("1", A), ("2", B)):
+        runner = Runner(github, tmp_path / number)
+        runner.publish(model, version, 100.0 + int(number))
+        runner.pack(version)
+        if number == "2":
+            github.broken = ("PATCH", "assets")
+            with pytest.raises(StoreUnreachableError):
+                runner.keep()
+            assert "index.json" not in github.files()
+        runner.keep()
+    assert [v.version for v in publish.versions(open_store(github.address))] == [A, B]
+
+
+def test_an_unfinished_run_goes_on_on_the_next_runner_and_is_forgotten_when_it_is_published(
+    github, tmp_path, model
+):
+    first = Runner(github, tmp_path / "1")
+    run = f"{A[:12]}-1"
+    first.store.put(f"runs/{run}/checkpoint/last.pt", b"epoch 3")
+    first.store.put(f"runs/{'c' * 12}-1/run.json", b"another training's")
+    packed = first.folder / "packed"
+    packed.mkdir()
+    # As `pack_for_keeping` does with a run that the journal knows.
+    from gpu_offload.orchestrator.github.cached_store import pack
+
+    pack(first.store, f"runs/{A[:12]}-", packed / f"unfinished-{A[:12]}.tar")
+    assert first.keep() is None
+    second = Runner(github, tmp_path / "2")
+    assert [info.key for info in second.store.list(f"runs/{A[:12]}-")] == [f"runs/{run}/checkpoint/last.pt"]
+    assert second.store.read(f"runs/{run}/checkpoint/last.pt")[0] == b"epoch 3"
+    second.publish(model, A)
+    second.pack(A)
+    second.keep()
+    assert not [name for name in github.files() if name.startswith("unfinished")]
+
+
+@pytest.mark.training
+def test_a_step_that_is_cancelled_says_so_and_the_next_runner_carries_on(github, tmp_path):
+    """As GitHub cancels: SIGINT to the step's entry process, and to nobody else."""
+    folder, files = tmp_path / "boards", tmp_path / "runner"
+    generate(folder / "shapes", images=8, size=32)
+    files.mkdir()
+    (folder / "offload.toml").write_text(
+        '[dataset]\npath = "shapes"\nclasses = ["circle", "square", "triangle"]\n'
+        "[training]\nepochs = 60\nimage-size = 32\nhyperparameters = {plots = false, workers = 0}\n"
+    )
+    runner = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("AWS_")},
+        "GITHUB_EVENT_NAME": "push",
+        "GITHUB_REPOSITORY": github.repository,
+        "GITHUB_SERVER_URL": github.url,
+        "GITHUB_WORKSPACE": str(folder),
+        "GITHUB_STEP_SUMMARY": str(files / "summary.md"),
+        "GITHUB_OUTPUT": str(files / "outputs"),
+        "RUNNER_TEMP": str(files),
+        "GPU_OFFLOAD_INPUT_ON": "cpu",
+        "GPU_OFFLOAD_INPUT_CALIBRATE": "false",
+        "GPU_OFFLOAD_INPUT_COMMAND": "train",
+    }
+    command = [sys.executable, "-P", "-m", "gpu_offload.orchestrator.github.action"]
+    told = []
+    with subprocess.Popen(command, cwd=folder, env=runner, stdout=subprocess.PIPE, text=True) as step:
+        for line in step.stdout:
+            told.append(line)
+            if re.search(r"epoch +1/60", line):
+                step.send_signal(signal.SIGINT)
+    assert step.returncode == EXIT_RESUMABLE, "".join(told)
+    summary = (files / "summary.md").read_text()
+    assert summary.startswith("### Interrupted: run ")
+    assert "carries on from the last completed epoch" in summary
+    key = re.search(r"training-key<<\S+\n([0-9a-f]{64})\n", (files / "outputs").read_text())[1]
+
+    pack_step = runner | {"GPU_OFFLOAD_INPUT_COMMAND": "pack", "GPU_OFFLOAD_INPUT_TRAINING_KEY": key}
+    subprocess.run(command, cwd=folder, env=pack_step, check=True, stdout=subprocess.DEVNULL)
+    assert f"gpu-offload-{key[:16]}" in (files / "outputs").read_text()
+    keep(release(github), files / "gpu-offload-packed", lambda _: None)
+    elsewhere = Journal(Runner(github, tmp_path / "elsewhere").store)
+    (run,) = elsewhere.runs_of(key)
+    assert elsewhere.outcome(run.id) is None
+    assert elsewhere.checkpoint(run.id).epochs_completed >= 1
+
+
+def test_a_release_that_does_not_answer_is_no_release_without_models(tmp_path):
+    with GitHub() as gone:
+        runner = Runner(gone, tmp_path)
+    with pytest.raises(StoreUnreachableError):
+        publish.manifest_of(runner.store, A)
+
+
+def test_a_model_that_is_not_what_its_manifest_promises_is_not_kept(github, tmp_path, model):
+    runner = Runner(github, tmp_path)
+    runner.publish(model, A)
+    runner.pack(A)
+    (tmp_path / "packed" / f"models-{A}-model.pt").write_bytes(b"another")
+    with pytest.raises(CorruptObjectError):
+        runner.keep()
+    assert github.files() == {}
+
+
+def test_where_nothing_was_packed_nothing_is_asked(tmp_path):
+    with GitHub() as gone:
+        runner = Runner(gone, tmp_path)
+    assert runner.keep() is None
+
+
+def test_a_job_that_may_not_write_hears_which_permission_it_needs(github, tmp_path, model):
+    runner = Runner(github, tmp_path)
+    runner.publish(model, A)
+    runner.pack(A)
+    with pytest.raises(StoreDeniedError, match="contents: write"):
+        keep(release(github, "another"), tmp_path / "packed", lambda _: None)
+
+
+def test_the_token_goes_nowhere_unsafe():
+    with pytest.raises(StoreError, match="token is not sent"):
+        GitHubRelease("http://api.example.org", "us/boards", TOKEN, TAG)
+
+
+@pytest.mark.parametrize("name", ["runs/x-1/../../../etc/passwd", "/etc/passwd", "other/file"])
+def test_an_archive_that_reaches_elsewhere_is_refused(tmp_path, name):
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as tar:
+        member = tarfile.TarInfo(name)
+        member.size = 1
+        tar.addfile(member, io.BytesIO(b"x"))
+    with pytest.raises(CorruptObjectError):
+        unpack(path, tmp_path / "out", only="runs/x-")
+    assert unfinished_key("x" * 64) == f"unfinished/{'x' * 12}.tar"
+
+
+@pytest.mark.parametrize(
+    ("url", "hosted", "kept"),
+    [
+        ("file:.offload", True, True),
+        ("file:.offload", False, True),
+        ("file:/srv/store", False, False),
+        ("file:/srv/store", True, True),
+        ("s3://bucket/x", True, False),
+    ],
+)
+def test_a_folder_is_kept_elsewhere_where_it_would_be_thrown_away(tmp_path, url, hosted, kept):
+    settings = Settings(dataset=DatasetSettings(path="x"), store=StoreSettings(url=url), root=tmp_path)
+    runner = {"GITHUB_WORKSPACE": str(tmp_path), "GITHUB_REPOSITORY": "us/boards"}
+    runner |= {"RUNNER_ENVIRONMENT": "github-hosted"} if hosted else {}
+    address = kept_at(settings, runner)
+    assert address == ("https://github.com/us/boards/releases/download/offload-models" if kept else None)
+    assert kept_at(settings, {}) is None

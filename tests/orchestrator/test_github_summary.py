@@ -1,0 +1,226 @@
+"""The job summary: what a reader needs, in the order of need, and never more than GitHub keeps."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from plan_case import report as plan_report
+from report_case import EVIL, evil, result
+
+from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
+from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, Section, fitted
+from gpu_offload.orchestrator.github.small_summaries import (
+    clean_up_summary,
+    done_summary,
+    kept_summary,
+    tend_summary,
+    trouble_summary,
+)
+from gpu_offload.orchestrator.github.summary import metric_changes, run_summary
+from gpu_offload.orchestrator.github.summary_context import Around, Before
+
+PARTS = ("### Trained: version", "| where | time | cost |", "**Next:**", "**Where and why.**", "#### Metrics", "xychart-beta",
+         "#### Estimate and actual", "#### Cost", "#### It could have cost", "#### Attempts", "gantt", "Facts")  # fmt: skip
+
+
+def test_a_pull_request_reads_in_one_sentence_what_merging_it_would_train():
+    text = plan_sentence(plan_report(), proposed=True)
+    assert re.match(r"Merging this will train .+ \(at most .+\) on ", text)
+    assert plan_summary(plan_report(), proposed=True).startswith("### Merging this will train")
+
+
+def test_what_is_trained_already_is_said_first():
+    text = plan_sentence(plan_report(already_trained="abc"), proposed=False)
+    assert text == "This trains nothing: version abc is this very training"
+
+
+def test_a_run_is_told_whole_and_in_the_order_of_need(report):
+    text = run_summary(report, Around(because="the plan said so"))
+    places = [text.index(part) for part in PARTS]
+    assert places == sorted(places)
+    assert "the plan said so" in text
+
+
+def test_metrics_are_held_against_the_version_before():
+    rows = metric_changes(
+        {"map50": 0.6, "loss": 0.5, "recall": 0.3, "new": 1.0},
+        Before("abc", {"map50": 0.5, "loss": 0.4, "recall": 0.3}),
+    )
+    assert rows[0][1] == "before (abc)"
+    assert ("map50", "0.5000", "0.6000", "+0.1000 (+20.0%)", "better") in rows
+    assert ("loss", "0.4000", "0.5000", "+0.1000 (+25.0%)", "worse") in rows
+    assert ("recall", "0.3000", "0.3000", "+0.0000 (+0.0%)", "the same") in rows
+    assert ("new", "", "1.0000", "", "new") in rows
+
+
+def test_the_first_version_says_that_there_is_none_to_compare_with(report):
+    assert "no earlier version" in run_summary(report, Around())
+
+
+@pytest.mark.parametrize(
+    ("around", "words"),
+    [
+        (Around(can_resume=True, trouble="it was told to end"), "run this workflow again: it carries on"),
+        (Around(detached=True), "the scheduled `tend` collects"),
+        (Around(model_url="https://m.example.org/m.pt"), "with the next `offload pull`"),
+    ],
+)
+def test_the_reader_is_told_what_to_do_next(report, around, words):
+    assert words in run_summary(report, around)
+
+
+def test_the_first_row_holds_time_cost_and_quality_against_what_was_expected(report):
+    text = run_summary(report, Around(before=Before("abc", {"map50": 0.4})))
+    actual, expected = text.split("\n")[4:6]
+    assert "| 0.500 |" in actual
+    assert "at\xa0most" in expected
+    assert "limit &#36;1.00" in expected
+    assert "before: 0.400" in expected
+
+
+def test_a_model_that_has_learnt_nothing_is_told_from_a_good_one(report):
+    poor = replace(report, result=result(metrics={"map50": 0.001}))
+    assert "learnt next to nothing" in run_summary(poor, Around(model_url="https://x/m.pt"))
+
+
+def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
+    text = run_summary(report, Around(model_url="https://x/m.pt", kept=True))
+    assert "**Model:** <https://x/m.pt> (once the job `keep` is done)" in text
+    told = kept_summary("https://x", "abc", "https://x/m.pt", 6_200_000)
+    assert "[model.pt](https://x/m.pt)" in told
+    assert "offload pull model.pt --from https://x" in told
+
+
+def test_a_failed_run_points_at_its_log(report):
+    failed = replace(report, outcome=report.outcome.model_copy(update={"status": "failed"}), result=None)
+    text = run_summary(failed, Around(trouble="no memory"))
+    assert text.startswith("### Not trained: run abc-1 failed")
+    assert "[!CAUTION]" in text
+    assert "no memory" in text
+    assert "offload logs abc-1" in text
+    told = run_summary(
+        failed, Around(trouble="no memory (the whole log: /runner/log.txt)", log="epoch 1\n</pre><script>x\n")
+    )
+    assert "<pre>\nepoch 1\n&lt;/pre&gt;&lt;script&gt;x\n</pre>" in told
+    assert "offload logs" not in told
+    assert "/runner" not in told
+
+
+def test_a_clean_up_says_what_it_had_to_do():
+    assert clean_up_summary(1, []).startswith("### Clean-up: nothing was left")
+    text = clean_up_summary(1, [f"i-{n}" for n in range(FEW_ROWS + 3)])
+    assert "terminated" in text
+    assert "and 3 more" in text
+
+
+def test_pictures_are_shown_where_they_are_public(report):
+    text = run_summary(report, Around(pictures_url="https://m.example.org/a b)](x).png"))
+    assert "![predictions](https://m.example.org/a%20b%29%5D%28x%29.png)" in text
+
+
+def outside_code(text):
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+
+
+def test_what_others_wrote_is_inert_wherever_it_stands(report):
+    around = Around(
+        because=EVIL,
+        reason=EVIL,
+        trouble=EVIL,
+        log=EVIL,
+        before=Before(EVIL, {"map50": 0.1}),
+        model_url="https://x/" + EVIL,
+    )
+    for text in (
+        run_summary(evil(report), around),
+        trouble_summary(EVIL),
+        done_summary(EVIL, around, moved=True),
+        tend_summary(EVIL, [EVIL]),
+    ):
+        assert "<script" not in text
+        assert "<img" not in text
+        assert "](javascript" not in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
+        assert "${{" not in outside_code(text)
+
+
+def huge(report, *, classes, attempts, words, epochs):
+    many = {f"class {i} {'ü' * words}": {"map50": 0.5, "precision": 0.25} for i in range(classes)}
+    curves = {f"metrics/m{i}(B)": tuple(0.001 * j for j in range(epochs)) for i in range(30)}
+    record = report.run.model_copy(update={"why": "why " * words * 100, "commit": "é" * words * 1000})
+    long = tuple(
+        replace(a, end=a.end and a.end.model_copy(update={"message": "no capacity " * words}))
+        for a in report.attempts
+    )
+    return replace(
+        report,
+        run=record,
+        attempts=long * attempts,
+        result=result(per_class=many, curves=curves),
+    )
+
+
+def test_a_summary_of_anything_fits_and_is_shortened_not_cut(report):
+    whole = huge(report, classes=20_000, attempts=200, words=200, epochs=5000)
+    text = run_summary(whole, Around(trouble="x" * 3_000_000))
+    assert len(text.encode()) <= LIMIT
+    assert text.count("```") % 2 == 0
+    assert text.count("<details>") == text.count("</details>")
+    for part in ("### Trained", "**Next:**", "**Where and why.**"):
+        assert part in text
+    assert "`offload report` has" in text
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(limit=st.integers(20_000, 200_000), classes=st.integers(0, 1500), words=st.integers(0, 40))
+def test_the_least_important_gives_way_first(report, limit, classes, words):
+    text = run_summary(
+        huge(report, classes=classes, attempts=3, words=words, epochs=300), Around(), limit=limit
+    )
+    assert len(text.encode()) <= limit
+    for part in ("### Trained", "**Next:**", "**Where and why.**"):
+        assert part in text
+    assert text.count("```") % 2 == 0
+    assert text.count("<details>") == text.count("</details>")
+
+
+def test_what_weighs_more_stays_longer():
+    sections = [Section(("important" * 10, "i"), 2), Section(("trifle" * 10, "t"), 1)]
+    assert fitted(sections, 100) == "important" * 10 + "\n\nt\n"
+    assert fitted(sections, 5) == "i\n\nt\n"
+    with pytest.raises(ValueError, match="the shortest summary"):
+        fitted(sections, 3)
+
+
+def test_a_plan_for_no_place_says_so():
+    plan = plan_report()
+    nothing = replace(plan, decision=replace(plan.decision, option=None, where="none", why="too dear"))
+    assert "will train nowhere" in plan_sentence(nothing, proposed=True)
+
+
+def test_mermaid_itself_reads_the_diagrams(report):
+    modules = os.environ.get("GPU_OFFLOAD_NODE_MODULES")
+    if not modules or shutil.which("node") is None:
+        pytest.skip("GPU_OFFLOAD_NODE_MODULES names no folder where npm installed mermaid and jsdom")
+    found = []
+    for told in (report, evil(report), huge(report, classes=3, attempts=2, words=3, epochs=500)):
+        found += re.findall(r"```mermaid\n(.*?)```", run_summary(told, Around()), flags=re.DOTALL)
+    script = Path(__file__).parent / "mermaid_parse.mjs"
+    done = subprocess.run(
+        ["node", str(script), modules],
+        input=json.dumps(found),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(done.stdout.split()) == {"gantt", "xychart"}

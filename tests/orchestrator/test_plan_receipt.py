@@ -1,0 +1,158 @@
+"""The receipt: what a person reads before anything is spent."""
+
+import html
+import re
+from dataclasses import replace
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from plan_case import report
+
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import TABLE, cpu_offer
+from gpu_offload.orchestrator.output.markdown import escape_markdown
+from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.plan.decision import decide, judge
+from gpu_offload.orchestrator.plan.option import Limits
+from gpu_offload.orchestrator.plan.receipt import receipt_markdown, receipt_text
+
+
+def test_a_receipt_is_a_table_then_why_then_what_would_change_it():
+    text = receipt_text(report())
+    lines = text.splitlines()
+    assert lines[0] == "Dataset 0123456789ab: 301 train, 76 val images, 29.5 MB; training fedcba987654"
+    assert re.match(r"\s+where\s+low\s+likely\s+high\s+cost\s+at most\s+fits\s+basis\s+reason", lines[2])
+    assert re.match(r">\s+this CPU\s+2 h 13\s+3 h 10\s+3 h 53\s+\$0.00\s+\$0.00\s+yes", lines[4])
+    table, why, changes, rests = (
+        text.index(x) for x in ("this CPU", "The free CPU does it", "What would", "On what")
+    )
+    assert table < why < changes < rests
+
+
+def test_the_columns_stand_under_their_headings():
+    lines = receipt_text(report()).splitlines()
+    heading = lines[2]
+    for line in lines[4:12]:
+        for column in ("where", "fits", "reason"):
+            assert line[heading.index(column) - 1] == " "
+            assert line[heading.index(column)] != " "
+
+
+def test_many_offers_are_summed_up_and_the_chosen_one_is_always_shown():
+    """Sixteen offers and the CPU: the cheapest place of each type and market stays."""
+    text = receipt_text(report())
+    assert "and 8 more, no better" in text
+    assert text.count("g4dn.xlarge spot") == text.count("g4dn.xlarge spot us-east-2") >= 1
+    limits = Limits(3600, 1.0)
+    options = tuple(judge(offer, Interval(1500, 1800, 3000), limits) for offer in TABLE)
+    dearest = options[-1]
+    plan = report(options=options, decision=replace(decide(options, limits), option=dearest))
+    row = next(line for line in receipt_text(plan).splitlines() if line.startswith(">"))
+    assert dearest.offer.name in row
+
+
+def test_a_training_that_is_there_already_is_said_first():
+    text = receipt_text(report(already_trained="v7"))
+    assert text.index("Already trained: version v7") < text.index("this CPU")
+    assert "Already trained: version v7" in receipt_markdown(report(already_trained="v7"))
+
+
+def test_nothing_that_fits_says_what_to_do():
+    limits = Limits(60, 0.0)
+    options = (judge(cpu_offer(4), Interval(8000, 11_400, 14_000), limits),)
+    plan = report(options=options, decision=decide(options, limits, epochs=20))
+    assert "Nothing fits" in receipt_text(plan)
+    assert "Fewer epochs" in receipt_text(plan)
+    assert receipt_markdown(plan).startswith("### Plan: nothing fits\n")
+
+
+def test_control_characters_from_elsewhere_never_reach_a_log():
+    text = receipt_text(report(notes=("evil \x1b[31m::error::\r\n::set-output name=x::y\u202e",)))
+    assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
+    assert not any(line.startswith("::") for line in text.splitlines())
+
+
+def test_markdown_from_elsewhere_is_inert():
+    hostile = "<img src=x onerror=alert(1)> [a](javascript:b) | ![c](d) `e` @team #1 https://evil **f**\n# g"
+    page = receipt_markdown(report(notes=(hostile,), already_trained=hostile))
+    assert "<img" not in page
+    assert "](" not in page
+    assert "@team" not in page
+    assert "https://" not in page
+    assert "\n# g" not in page
+
+
+def test_markdown_has_a_table_with_as_many_cells_in_every_row():
+    page = receipt_markdown(report())
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert len({len(re.findall(r"\|", row)) for row in rows}) == 1
+    assert len(rows) == 2 * 2 + 9
+    at_once = page[: page.index("<details>")]
+    assert len([line for line in at_once.splitlines() if line.startswith("|")]) == 2 + 4
+    assert at_once.count("→") == 1
+
+
+@given(st.text())
+def test_escaped_text_holds_no_markdown_and_shows_as_it_was(text):
+    escaped = escape_markdown(text)
+    assert not re.search(r"[\\`*_{}\[\]()+!|~@$<>\n\r]", escaped)
+    assert "://" not in escaped or not re.search(r"\w://", escaped)
+    shown = html.unescape(escaped)
+    assert len(shown) == len(text)
+    assert all(b in {a, " "} for a, b in zip(text, shown, strict=False))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0 s"),
+        (4.23, "4.2 s"),
+        (9.96, "10 s"),
+        (42, "42 s"),
+        (59.7, "1 min"),
+        (200, "3 min 20 s"),
+        (720, "12 min"),
+        (3599, "1 h"),
+        (11_400, "3 h 10"),
+        (21_600, "6 h"),
+        (26_424, "7 h 20"),
+        (187_200, "2 d 4 h"),
+        (172_800, "2 d"),
+        (float("inf"), "without end"),
+        (-42, "-42 s"),
+    ],
+)
+def test_durations_are_written_as_people_say_them(seconds, text):
+    assert human_duration(seconds) == text
+
+
+@given(st.floats(0, 1e8))
+def test_durations_never_round_to_an_impossible_sixty(seconds):
+    assert not re.search(r"\b60 (s|min)|h 60|d 24 h", human_duration(seconds))
+
+
+@pytest.mark.parametrize(
+    ("usd", "text"),
+    [
+        (0.21, "$0.21"),
+        (0, "$0.00"),
+        (0.004, "$0.004"),
+        (0.0001, "<$0.001"),
+        (Decimal("12.345"), "$12.35"),
+        (-0.5, "-$0.50"),
+        (0.0099, "$0.01"),
+        (float("nan"), "no price"),
+    ],
+)
+def test_money_is_written_to_the_cent_and_small_amounts_are_not_hidden(usd, text):
+    assert human_money(usd) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (812, "812 B"), (999_600, "1.0 MB"), (1_400_000_000, "1.4 GB"), (2 * 10**12, "2.0 TB")],
+)
+def test_sizes_are_written_in_decimal_units(count, text):
+    assert human_bytes(count) == text

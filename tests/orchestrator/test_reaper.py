@@ -1,0 +1,362 @@
+"""The sweep removes what must not exist any more, and nothing else: the decision alone, then on the simulated cloud."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+pytest.importorskip("moto", reason="the extra [simulator] is not installed")
+
+from leak_case import OTHER_STORE, STORE, launch, offload, run_of, start, train_project, wait_until
+
+from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.cleanup.orphans import Possession, RunLife, doomed
+from gpu_offload.orchestrator.cleanup.reaper import Reaper, lives
+from gpu_offload.orchestrator.cleanup.tend import Tend
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import Outcome
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.sections import DatasetSettings, Ec2Settings, StoreSettings
+
+NOW = 1_000_000.0
+OURS = "0123456789abcdef"
+
+# --------------------------------------------------------------------------------- the decision, alone
+
+times = st.floats(NOW - 1e5, NOW + 1e5)
+run_names = st.sampled_from(["a-1", "b-1", "c-2", "d-1"])
+states = st.sampled_from(["pending", "running", "stopping", "stopped", "shutting-down", "terminated"])
+
+
+@st.composite
+def possessions(draw):
+    kind = draw(st.sampled_from(["instance", "volume", "security group", "schedule"]))
+    return Possession(
+        kind=kind,
+        id=draw(st.sampled_from([f"{kind}-{n}" for n in range(6)])),
+        region=draw(st.sampled_from(["us-east-1", "us-west-2"])),
+        run=draw(st.one_of(run_names, st.just(""))),
+        expires=draw(st.one_of(times, st.none())),
+        store=draw(st.sampled_from([OURS, "another", None])),
+        state=draw(states) if kind == "instance" else "",
+        instance=draw(st.one_of(st.sampled_from([f"instance-{n}" for n in range(6)]), st.none()))
+        if kind != "instance"
+        else None,
+    )
+
+
+lives_of_runs = st.dictionaries(run_names, st.builds(RunLife, times, st.booleans(), st.booleans()))
+
+
+@given(st.lists(possessions()), st.one_of(lives_of_runs, st.none()))
+def test_what_is_not_ours_is_never_doomed(found, runs):
+    assert all(stray.what.run for stray in doomed(found, runs, NOW, OURS))
+
+
+@given(st.lists(possessions()), st.one_of(lives_of_runs, st.none()))
+def test_what_is_gone_is_not_doomed_again_and_nothing_is_doomed_twice(found, runs):
+    strays = doomed(found, runs, NOW, OURS)
+    assert not [
+        s for s in strays if s.what.kind == "instance" and s.what.state in {"shutting-down", "terminated"}
+    ]
+    assert len(strays) <= len(found)
+
+
+@given(st.lists(possessions()), lives_of_runs)
+def test_a_live_run_within_its_limits_loses_nothing(found, runs):
+    safe = {name for name, life in runs.items() if not life.over and life.deadline_at > NOW}
+    for stray in doomed(found, runs, NOW, OURS):
+        assert stray.what.run not in safe or (stray.what.expires is not None and stray.what.expires <= NOW)
+
+
+@given(st.lists(possessions()), st.one_of(lives_of_runs, st.none()))
+def test_an_instance_of_ours_that_is_past_its_own_time_is_always_doomed(found, runs):
+    condemned = {id(stray.what) for stray in doomed(found, runs, NOW, OURS)}
+    for thing in found:
+        late = thing.expires is not None and thing.expires <= NOW
+        if thing.kind == "instance" and thing.run and late and not thing.is_gone:
+            assert id(thing) in condemned
+
+
+@given(st.lists(possessions()), lives_of_runs)
+def test_an_instance_whose_run_is_over_unknown_or_past_its_deadline_is_always_doomed(found, runs):
+    condemned = {id(stray.what) for stray in doomed(found, runs, NOW, OURS)}
+    for thing in found:
+        if thing.kind != "instance" or not thing.run or thing.is_gone or thing.store == "another":
+            continue
+        life = runs.get(thing.run)
+        if life is None or (life.legible and (life.over or life.deadline_at <= NOW)):
+            assert id(thing) in condemned
+
+
+@given(st.lists(possessions()))
+def test_a_store_that_is_silent_condemns_only_what_is_past_its_own_time(found):
+    for stray in doomed(found, None, NOW, OURS):
+        assert stray.what.expires <= NOW
+
+
+@given(st.lists(possessions()), lives_of_runs)
+def test_another_project_in_the_same_account_loses_only_what_is_past_its_own_time(found, runs):
+    for stray in doomed(found, runs, NOW, OURS):
+        assert stray.what.store in {OURS, None} or stray.what.expires <= NOW
+
+
+@given(st.lists(possessions()), lives_of_runs)
+def test_what_a_live_instance_holds_stays_until_the_instance_is_gone(found, runs):
+    live = {t.id for t in found if t.kind == "instance" and not t.is_gone}
+    assert not [
+        s for s in doomed(found, runs, NOW, OURS) if s.what.kind != "instance" and s.what.instance in live
+    ]
+
+
+def test_a_record_of_another_version_protects_its_run():
+    thing = Possession("instance", "i-1", "us-east-1", "a-1", NOW + 60, OURS, "running")
+    assert doomed([thing], {"a-1": RunLife(0.0, legible=False)}, NOW, OURS) == ()
+    assert doomed([thing], {}, NOW, OURS)
+
+
+def test_the_mark_of_a_store_is_its_address_and_its_server():
+    assert store_mark("s3://b/p") == store_mark("s3://b/p/")
+    assert len({store_mark("s3://b/p"), store_mark("s3://b/q"), store_mark("s3://b/p", "https://r2")}) == 3
+
+
+def test_a_run_whose_name_no_store_could_hold_is_unknown(tmp_path):
+    store = open_store(f"file:{tmp_path}")
+    Journal(store).begin(run_of("known-1"))
+    assert set(lives(store, ["known-1", "../../etc", "", "missing-1"])) == {"known-1"}
+
+
+# ------------------------------------------------------------------------------ on the simulated cloud
+
+
+@pytest.fixture
+def cloud(monkeypatch):
+    with SimulatedCloud(Behaviour(lag_seconds=0.05)) as simulated:
+        for name, value in simulated.environment().items():
+            monkeypatch.setenv(name, value)
+        yield simulated
+
+
+def settings(tmp_path, *, url=STORE, regions=("us-east-1",)):
+    return Settings(
+        root=tmp_path,
+        dataset=DatasetSettings(path="shapes"),
+        store=StoreSettings(url=url),
+        ec2=Ec2Settings(regions=regions),
+    )
+
+
+def tend(tmp_path, *, text=None, **options):
+    where = options.pop("url", STORE)
+    regions = options.pop("regions", ("us-east-1",))
+    console = Console(text or io.StringIO())
+    chosen = settings(tmp_path, url=where, regions=regions)
+    return Tend(chosen, open_store(where), console, sleep=lambda s: time.sleep(min(s, 0.2)), **options).tend()
+
+
+def sweep(*, dry_run=False, text=None):
+    """Sweep the account, without taking any run on."""
+    store = open_store(STORE)
+    return Reaper(
+        ["us-east-1", "us-west-2"],
+        store_mark(STORE),
+        lambda runs: lives(store, runs),
+        Console(text or io.StringIO()),
+        dry_run=dry_run,
+        sleep=lambda s: time.sleep(min(s, 0.2)),
+    ).sweep()
+
+
+def test_whatever_of_ours_is_expired_over_or_unknown_goes_and_nobody_elses_is_touched(cloud):
+    journal = Journal(open_store(STORE))
+    for name, deadline in (("live-1", 3600), ("over-1", 3600), ("late-1", -5)):
+        journal.begin(run_of(name, deadline_in=deadline))
+    journal.finish("over-1", Outcome(status="stopped", at=time.time()))
+    journal.finish("late-1", Outcome(status="stopped", at=time.time()))
+    live = launch("live-1")
+    condemned = [
+        launch("over-1"),
+        launch("late-1"),
+        launch("unknown-1"),
+        launch("live-1", attempt=2, expires_in=-1, region="us-west-2"),
+    ]
+    other = launch("theirs-1", store=OTHER_STORE)
+    client = cloud.client("ec2")
+    stranger = client.run_instances(
+        ImageId=cloud.image_id, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1
+    )
+    stranger = stranger["Instances"][0]["InstanceId"]
+    loose = client.create_volume(
+        AvailabilityZone="us-east-1a",
+        Size=8,
+        TagSpecifications=[
+            {"ResourceType": "volume", "Tags": [{"Key": "gpu-offload:run", "Value": "unknown-1"}]}
+        ],
+    )["VolumeId"]
+    theirs = client.create_volume(AvailabilityZone="us-east-1a", Size=8)["VolumeId"]
+    Schedules("us-east-1").create(
+        "unknown-1", 1, condemned[2], datetime.now(UTC) + timedelta(hours=1), "arn:aws:iam::1:role/scheduler"
+    )
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    Schedules("us-east-1").create(
+        "unknown-1",
+        1,
+        "i-of-theirs",
+        in_an_hour,
+        "arn:aws:iam::1:role/scheduler",
+        store=store_mark(OTHER_STORE),
+    )
+    wait_until(lambda: len(cloud.leftovers().instances) == 7)
+
+    seen = io.StringIO()
+    planned = sweep(dry_run=True, text=seen)
+    assert f"would terminate {condemned[0]}" in seen.getvalue()
+    assert len(cloud.leftovers().instances) == 7, "a dry run does nothing"
+    done = sweep()
+
+    removed = {stray.what.id for stray in done.removed}
+    assert set(condemned) <= removed
+    assert {s.what.id for s in planned.removed if s.what.kind == "instance"} == set(condemned)
+    assert not {live, other, stranger} & removed
+    assert set(cloud.leftovers().instances) == {live, other, stranger}
+    assert loose not in cloud.leftovers().volumes
+    assert theirs in cloud.leftovers().volumes
+    assert cloud.leftovers().schedules == (f"gpu-offload-unknown-1-{store_mark(OTHER_STORE)}-a1",)
+    assert {thing.id for thing in done.kept} == {live, other}
+    names = {g["GroupName"] for g in client.describe_security_groups()["SecurityGroups"]} - {"default"}
+    assert names == {"gpu-offload-live-1", "gpu-offload-theirs-1"}
+    assert done.failures == ()
+    assert sweep().removed == (), "again is harmless"
+
+
+def test_a_store_that_cannot_be_read_costs_no_healthy_run_its_instance(cloud, tmp_path):
+    healthy, late = launch("a-1"), launch("b-1", expires_in=-1)
+    wait_until(lambda: len(cloud.leftovers().instances) == 2)
+    done = tend(tmp_path, url="s3://no-such-bucket/x")
+    assert {s.what.id for s in done.sweep.removed if s.what.kind == "instance"} == {late}
+    assert cloud.leftovers().instances == (healthy,)
+    assert not done.store_readable
+    assert "run `offload tend` again" in done.failures[0]
+
+
+def test_two_sweeps_at_once_do_no_harm(cloud, tmp_path):
+    for n in range(3):
+        launch(f"unknown-{n}")
+    results = []
+    threads = [threading.Thread(target=lambda: results.append(tend(tmp_path))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert len(results) == 2
+    assert [r.failures for r in results] == [(), ()]
+    cloud.settle()
+    assert not cloud.leftovers()
+
+
+def test_an_instance_that_does_not_end_is_red_and_said_so(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpu_offload.orchestrator.cleanup.reaper.TERMINATION_S", 60.0)
+    with SimulatedCloud(Behaviour(lag_seconds=0.0, shutdown_seconds=3600.0)) as cloud:
+        for name, value in cloud.environment().items():
+            monkeypatch.setenv(name, value)
+        stuck = launch("unknown-1")
+        passed = [time.time()]
+
+        def sleep(seconds):
+            passed[0] += seconds
+
+        reaper = Reaper(
+            ["us-east-1"],
+            store_mark(STORE),
+            lambda _: {},
+            Console(io.StringIO()),
+            sleep=sleep,
+            clock=lambda: passed[0],
+        )
+        sweep = reaper.sweep()
+        assert sweep.removed == ()
+        assert stuck in sweep.failures[0]
+        assert "EC2 console" in sweep.failures[0]
+
+
+def test_a_region_that_does_not_answer_is_red_and_the_others_are_swept(cloud, tmp_path):
+    launch("unknown-1", region="us-west-2")
+    cloud.inject("api:Describe*:error=UnauthorizedOperation:region=us-east-1")
+    done = tend(tmp_path, regions=("us-east-1", "us-west-2"))
+    assert any("us-east-1 could not be swept" in failure for failure in done.failures)
+    cloud.settle()
+    assert cloud.leftovers().instances == ()
+
+
+# ------------------------------------------------------------------------------------ whole commands
+
+
+def test_tend_on_another_machine_publishes_what_finished_while_nobody_drove(cloud, tmp_path):
+    train_project(tmp_path, pace=0.5)
+    process = start(tmp_path, "train", "--on", "ec2", "--json")
+    journal = Journal(open_store(STORE))
+    wait_until(
+        lambda: any(a.heartbeat for run in journal.run_ids() for a in journal.attempts(run)), process=process
+    )
+    [run] = journal.run_ids()
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until(lambda: journal.result(run) is not None, seconds=90)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "offload.toml").write_text((tmp_path / "offload.toml").read_text())
+    document = json.loads(offload(elsewhere, "tend", "--json"))
+    assert document["runs"] == [{"run": run, "status": "published", "message": journal.run(run).version}]
+    assert document["failures"] == []
+    assert not cloud.leftovers()
+    assert len(journal.attempts(run)) == 1, "nothing was trained twice"
+    assert float(json.loads(journal.store.read(f"runs/{run}/cost.json")[0])["total_usd"]) > 0
+    assert json.loads(offload(elsewhere, "tend", "--json"))["runs"] == []
+
+
+def test_tend_leaves_a_healthy_training_alone_and_gives_a_reclaimed_one_its_next_instance(cloud, tmp_path):
+    train_project(tmp_path, epochs=4, held_after=2)
+    report = json.loads(offload(tmp_path, "train", "--on", "ec2", "--detach", "--json"))
+    [first] = cloud.leftovers().instances
+    document = json.loads(offload(tmp_path, "tend", "--json"))
+    assert [(r["run"], r["status"]) for r in document["runs"]] == [(report["run"], "open")]
+    assert [thing["id"] for thing in document["kept"]] == [first]
+    journal = Journal(open_store(STORE))
+    wait_until(lambda: (c := journal.checkpoint(report["run"])) is not None and c.epochs_completed >= 2)
+    cloud.reclaim(first, 0)
+    offload(tmp_path, "tend")
+    assert len(cloud.leftovers().instances) == 1
+    assert first not in cloud.leftovers().instances
+    (tmp_path / "gate").touch()
+    wait_until(lambda: journal.result(report["run"]) is not None, seconds=90)
+    offload(tmp_path, "tend")
+    assert journal.outcome(report["run"]).status == "published"
+    assert not cloud.leftovers()
+
+
+def test_a_dry_run_takes_no_lease_and_says_what_it_would_do(cloud, tmp_path):
+    train_project(tmp_path, pace=0.1)
+    (run,) = [Journal(open_store(STORE)).begin(run_of("a-1"))]
+    process = subprocess.run(
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "tend", "--dry-run", "--json"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert process.returncode == 0, process.stderr
+    [tended] = json.loads(process.stdout)["runs"]
+    assert tended["message"].startswith("would open attempt 1")
+    assert Journal(open_store(STORE)).attempts(run.id) == ()
+    assert open_store(STORE).stat("runs/a-1/driver.json") is None

@@ -1,0 +1,182 @@
+"""The registry: what is visible is complete, whoever is killed whenever."""
+
+import hashlib
+import json
+
+import pytest
+from crash_world import Scenario, result_of, run_record
+from registry_case import manifest_for
+
+from gpu_offload.infra.store.errors import StoreDeniedError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.registry import download, publish
+from gpu_offload.orchestrator.registry.manifest import RegistryError, model_key
+from gpu_offload.orchestrator.run import collect
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "local" / "model.pt"
+    path.parent.mkdir()
+    path.write_bytes(b"weights" * 1000)
+    return path
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(f"file:{tmp_path / 'store'}")
+
+
+def publish_now(store, manifest, model):
+    return publish.publish(store, manifest, model, note=lambda _text: None)
+
+
+class DyingStore:
+    """A store whose `effects`-th write is the last thing that the process does, before or after it happens."""
+
+    def __init__(self, store: ObjectStore, effects: int, *, after: bool):
+        self.store, self.left, self.after = store, effects, after
+
+    def __getattr__(self, name):
+        method = getattr(self.store, name)
+        if name not in {"put", "create", "replace", "upload", "delete"}:
+            return method
+
+        def dying(*args, **kwargs):
+            self.left -= 1
+            if self.left == 0 and not self.after:
+                raise KeyboardInterrupt
+            answer = method(*args, **kwargs)
+            if self.left == 0:
+                raise KeyboardInterrupt
+            return answer
+
+        return dying
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("effects", range(1, 5))
+def test_a_publish_killed_at_any_write_shows_no_incomplete_version_and_can_be_repeated(
+    store, model, effects, after
+):
+    manifest = manifest_for(model)
+    with pytest.raises(KeyboardInterrupt):
+        publish_now(DyingStore(store, effects, after=after), manifest, model)
+    for entry in publish.versions(store):
+        found = publish.manifest_of(store, entry.version)
+        body, _ = store.read(model_key(entry.version))
+        assert hashlib.sha256(body).hexdigest() == found.model.sha256
+    alias = publish.alias_of(store, "stable")
+    assert alias is None or publish.manifest_of(store, alias.version) is not None
+
+    publish_now(store, manifest, model)
+
+    assert [e.version for e in publish.versions(store)] == ["aaaa"]
+    assert publish.alias_of(store, "stable").version == "aaaa"
+
+
+def test_the_second_publisher_gets_what_the_first_published(store, model, tmp_path):
+    first = publish_now(store, manifest_for(model), model)
+    other = tmp_path / "other.pt"
+    other.write_bytes(b"different weights")
+    second = publish_now(store, manifest_for(other, run="aaaa-2"), other)
+    assert second == first
+    assert store.read(model_key("aaaa"))[0] == model.read_bytes()
+
+
+def test_a_model_without_a_manifest_is_replaced_because_nobody_sees_it(store, model):
+    store.put(model_key("aaaa"), b"left by a publish whose result got lost")
+    notes = []
+    publish.publish(store, manifest_for(model), model, note=notes.append)
+    assert store.read(model_key("aaaa"))[0] == model.read_bytes()
+    assert "replacing models/aaaa/model.pt" in notes[0]
+
+
+def test_stable_moves_to_the_newest_publish_and_not_back_by_an_old_one_that_is_completed_late(store, model):
+    old, new = manifest_for(model, "aaaa", 100.0), manifest_for(model, "bbbb", 200.0)
+    publish_now(store, old, model)
+    publish_now(store, new, model)
+    assert publish.complete(store, old) is False
+    assert publish.alias_of(store, "stable").version == "bbbb"
+
+
+def test_stable_moves_back_when_an_old_version_is_wanted_again(store, model):
+    old, new = manifest_for(model, "aaaa", 100.0), manifest_for(model, "bbbb", 200.0)
+    publish_now(store, old, model)
+    publish_now(store, new, model)
+    assert publish.complete(store, old, again=True) is True
+    assert publish.alias_of(store, "stable").version == "aaaa"
+
+
+def test_a_version_is_found_by_alias_name_or_unambiguous_beginning(store, model):
+    publish_now(store, manifest_for(model, "abcd1234"), model)
+    publish_now(store, manifest_for(model, "abff5678"), model)
+    assert download.resolve(store, "stable").version == "abff5678"
+    assert download.resolve(store, "abcd").version == "abcd1234"
+    with pytest.raises(RegistryError, match="ambiguous: abcd1234, abff5678"):
+        download.resolve(store, "ab")
+    with pytest.raises(RegistryError, match=r"no version or alias 'zz'.*abff5678"):
+        download.resolve(store, "zz")
+    with pytest.raises(RegistryError, match=r"no version or alias '\.\./x'"):
+        download.resolve(store, "../x")
+
+
+def test_pull_downloads_once_verified_and_again_only_when_the_file_is_not_the_version(store, model, tmp_path):
+    publish_now(store, manifest_for(model), model)
+    folder = tmp_path / "app"
+    _, path, downloaded = download.pull(store, "stable", folder)
+    assert (path, downloaded) == (folder / "model.pt", True)
+    assert path.read_bytes() == model.read_bytes()
+    assert download.pull(store, "stable", folder)[2] is False
+    path.write_bytes(b"half a download")
+    assert download.pull(store, "stable", folder)[2] is True
+    assert path.read_bytes() == model.read_bytes()
+
+
+def test_pull_of_a_corrupt_model_leaves_the_old_file_alone(store, model, tmp_path):
+    publish_now(store, manifest_for(model), model)
+    target = tmp_path / "model.pt"
+    target.write_bytes(b"the model of before")
+    store.put(model_key("aaaa"), b"x" * len(model.read_bytes()))
+    with pytest.raises(Exception, match="sha256"):
+        download.pull(store, "stable", target)
+    assert target.read_bytes() == b"the model of before"
+    assert [p.name for p in tmp_path.glob("*model*")] == ["model.pt"]
+
+
+def test_a_document_of_another_version_is_an_error_that_names_it(store):
+    store.put("index.json", json.dumps({"format": 2, "versions": []}).encode())
+    with pytest.raises(RegistryError, match=r"index\.json is not a Index"):
+        publish.versions(store)
+
+
+def test_an_unfinished_publish_can_be_told(store, model):
+    publish_now(store, manifest_for(model, "aaaa"), model)
+    store.put(model_key("bbbb"), b"no manifest")
+    assert list(publish.unpublished_models(store)) == ["bbbb"]
+
+
+def test_a_stray_model_that_the_store_protects_is_an_error_that_says_what_to_do(store, model):
+    """The bucket's policy of `offload bootstrap` denies every overwrite below models/."""
+    store.put(model_key("aaaa"), b"no manifest")
+
+    class Protected:
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def upload(self, key, path, *, create=False):
+            if create:
+                return store.upload(key, path, create=True)
+            raise StoreDeniedError("AccessDenied")
+
+    with pytest.raises(RegistryError, match="delete it as the bucket's owner"):
+        publish_now(Protected(), manifest_for(model), model)
+
+
+def test_a_result_that_did_not_complete_its_epochs_does_not_count(store, tmp_path):
+    """Whatever it says of itself: it is not published, and the training goes on from its checkpoint."""
+    scenario = Scenario(epochs=500)
+    result = result_of(scenario, 1).model_copy(update={"epochs_completed": 470})
+    with pytest.raises(RegistryError, match="completed 470 of 500 epochs"):
+        collect.verify_staged(store, run_record(scenario), result, tmp_path)

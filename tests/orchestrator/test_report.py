@@ -1,0 +1,146 @@
+"""A run's report: complete, exact, and harmless whatever is written in it."""
+
+import itertools
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+
+from hypothesis import given
+from hypothesis import strategies as st
+from report_case import evil
+from run_case import T0, run_of
+
+from gpu_offload.orchestrator.cost.bill import Bill
+from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.markdown import CHART_STYLE, report_markdown
+from gpu_offload.orchestrator.report.page import report_html
+from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
+
+
+class Page(HTMLParser):
+    def __init__(self):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [name for name, _ in attrs]
+        self.attributes += [value for _, value in attrs if value]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def page_of(text):
+    page = Page()
+    page.feed(text)
+    return page
+
+
+def test_the_lines_of_the_bill_add_up_to_its_total_in_every_form(report):
+    *lines, total = report.cost_rows()[1:]
+    assert sum(round(float(row[4]) * 1e6) for row in lines) == round(float(total[4]) * 1e6)
+    as_json = report.json()["cost"]
+    assert sum(round(float(line["usd"]) * 1e6) for line in as_json["lines"]) == round(
+        float(as_json["total_usd"]) * 1e6
+    )
+    assert f"| {total[4]} |" in report_markdown(report)
+    assert total[4] in "".join(page_of(report_html(report)).text)
+
+
+def test_every_attempt_is_shown_with_its_refusal_and_its_reason(report):
+    rows = report.attempt_rows()
+    assert [(row[0], row[2], row[6]) for row in rows[1:]] == [
+        ("1", "none", "refused"),
+        ("2", "i-1", "finished"),
+    ]
+
+
+def test_it_compares_with_on_demand_with_githubs_gpu_runner_and_with_the_cpu(report):
+    assert [row[0] for row in report.alternative_rows()[1:]] == [
+        "the same instances on demand",
+        "GitHub's GPU runner",
+        "the free CPU runner",
+    ]
+    assert report.alternative_rows()[2][1] == "0.104000", "2 minutes at $0.052"
+
+
+def test_the_timeline_has_no_gap_from_the_first_request_to_the_end(report):
+    spans = [span for span in report.spans if span.attempt == 2]
+    assert [span.phase for span in spans] == ["request", "set-up", "training", "ending"]
+    assert all(a.end == b.start for a, b in itertools.pairwise(spans))
+    assert (spans[1].end, spans[2].end, spans[3].end) == (T0 + 120, T0 + 300, T0 + 610)
+
+
+def test_an_open_run_has_a_report_too_with_the_curves_so_far(report):
+    still = Report(report.run, T0 + 700, report.bill, report.attempts, events=report.events)
+    assert still.status == "open"
+    assert still.curves == {"m": (0.2, 0.30000000000000004, 0.4)}
+    assert report_html(still)
+    assert "not over yet" in report_markdown(still)
+
+
+def test_the_page_loads_nothing_and_draws_timeline_and_curves(report):
+    text = report_html(report)
+    page = page_of(text)
+    assert page.tags.count("svg") == 3
+    assert not {"script", "link", "img", "iframe", "object", "form", "base"} & set(page.tags)
+    assert not re.search(r"(?:src|href)=", text)
+    assert "default-src 'none'" in text
+
+
+def test_what_is_written_into_a_run_stays_text(report):
+    page = page_of(report_html(evil(report)))
+    assert not {"script", "img"} & set(page.tags)
+    assert not [a for a in page.attributes if a.startswith("on")]
+    markdown = report_markdown(evil(report))
+    assert "<script" not in markdown
+    assert "<img" not in markdown
+    assert "](javascript" not in markdown
+    assert "\x1b" not in markdown
+    assert "\u202e" not in markdown
+    fenced = [b.replace(CHART_STYLE, "") for b in re.findall(r"```mermaid\n(.*?)```", markdown, re.DOTALL)]
+    assert fenced
+    assert not any("<" in block or ("secrets" in block and "{" in block) for block in fenced)
+
+
+@given(st.text(max_size=60))
+def test_no_text_ends_a_row_of_a_table(text):
+    lines = report_markdown(Report(run_of(now=T0, why=text), T0, Bill(()))).split("\n")
+    assert lines[2].startswith("**Where and why.**")
+    assert lines[3] == ""
+
+
+def test_the_json_is_json_and_says_everything(report):
+    document = json.loads(json.dumps(report.json(), allow_nan=False))
+    assert {"run", "status", "why", "estimate", "cost", "attempts", "timeline", "metrics", "curves"} <= set(
+        document
+    )
+    assert document["attempts"][0]["reason"] == "refused"
+
+
+def test_a_summary_stays_below_what_github_shows(report):
+    long = Report(
+        report.run,
+        report.now,
+        report.bill,
+        report.attempts * 20_000,
+        report.outcome,
+        report.result,
+        report.events,
+    )
+    assert len(report_markdown(long)) < 1_000_000
+
+
+@given(
+    st.dictionaries(st.text(max_size=20), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), max_size=4)
+)
+def test_any_curves_make_a_picture(curves):
+    text = curves_svg("t", curves)
+    if text:
+        ET.fromstring(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "", text))
+
+
+def test_no_span_makes_no_picture():
+    assert timeline_svg(()) == ""

@@ -1,0 +1,169 @@
+"""`offload init`: what it finds in a repository, and the file it writes."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.settings.discovery import Candidate, find_candidates
+from gpu_offload.orchestrator.settings.load import Settings, SettingsError, load_settings
+from gpu_offload.orchestrator.settings.overrides import SETTINGS
+from gpu_offload.orchestrator.settings.scaffold import (
+    configuration_for,
+    render_configuration,
+    write_configuration,
+)
+from gpu_offload.orchestrator.settings.sections import DatasetSettings, Sections
+
+KEYBOARDS = Path(__file__).parents[3] / "shared" / "datasets" / "keyboards" / "raw_dataset"
+
+
+def put(root, *names, text=""):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+
+
+def test_a_flat_folder_is_found_and_its_numbers_get_names_to_fill_in(tmp_path):
+    put(tmp_path, "data/raw/a.JPG", "data/raw/b.png", "docs/logo.png", "node_modules/x.png", ".cache/y.jpg")
+    put(tmp_path, "data/raw/a.txt", text="0 .5 .5 .1 .1\n2 .5 .5 .1 .1\n")
+    put(tmp_path, "data/raw/b.txt")
+    written = write_configuration(tmp_path)
+    assert written.written
+    assert [c.path for c in written.candidates] == ["data/raw"]
+    assert "The labels use the numbers 0 to 2" in written.text
+    loaded = load_settings(tmp_path, environment={})
+    assert loaded.dataset == DatasetSettings(path="data/raw", classes=("class-0", "class-1", "class-2"))
+    assert loaded.training == Settings(dataset=loaded.dataset).training
+    assert "data/raw (a flat folder of images and labels, 2 images)" in str(written)
+
+
+@pytest.mark.parametrize("place", ["raw/classes.txt", "obj.names"])
+def test_names_that_a_labelling_tool_left_are_taken(tmp_path, place):
+    put(tmp_path, "raw/a.jpg")
+    put(tmp_path, "raw/a.txt", text="1 0 0 .1 0 .1 .1\n")
+    put(tmp_path, place, text='finger\nthe "thumb"\n\n')
+    write_configuration(tmp_path)
+    loaded = load_settings(tmp_path, environment={})
+    assert loaded.dataset.classes == ("finger", 'the "thumb"')
+    assert loaded.training.model == "yolov8n-seg.yaml"
+
+
+def test_names_fewer_than_the_numbers_in_the_labels_are_not_believed(tmp_path):
+    put(tmp_path, "raw/a.jpg")
+    put(tmp_path, "raw/a.txt", text="3 .5 .5 .1 .1\n")
+    put(tmp_path, "raw/classes.txt", text="a\nb\n")
+    (candidate,) = find_candidates(tmp_path)
+    assert (candidate.placeholders, len(candidate.classes)) == (True, 4)
+
+
+def test_a_data_yaml_comes_first_and_names_its_own_classes(tmp_path):
+    put(
+        tmp_path,
+        "set/data.yaml",
+        text="train: images/train\nval: images/val\nnames: [a]\nkpt_shape: [3, 2]\n",
+    )
+    put(tmp_path, "set/images/train/a.jpg", "set/images/val/b.jpg")
+    put(tmp_path, "flat/a.jpg", "flat/a.txt")
+    put(tmp_path, "config.yaml", text="train: 3\n")
+    first, second = find_candidates(tmp_path)
+    assert (first.path, first.layout, first.images, first.task) == (
+        "set/data.yaml",
+        "data.yaml",
+        2,
+        Task.POSE,
+    )
+    assert second.path == "flat"
+    text = configuration_for(tmp_path)
+    assert '# Also found: "flat", a flat folder of images and labels, 1 images.' in text
+    data = tomllib.loads(text)
+    assert data["dataset"] == {"path": "set/data.yaml"}
+    assert data["training"]["model"] == "yolov8n-pose.yaml"
+
+
+@pytest.mark.parametrize("split", ["", "train/", "test/"])
+def test_class_folders_are_found_with_and_without_splits(tmp_path, split):
+    put(tmp_path, *(f"pets/{split}{name}/{n}.jpg" for name in ("cat", "dog") for n in range(3)))
+    (candidate,) = find_candidates(tmp_path)
+    assert (candidate.path, candidate.layout, candidate.images) == ("pets", "classes", 6)
+    write_configuration(tmp_path)
+    loaded = load_settings(tmp_path, environment={})
+    assert (loaded.training.model, loaded.training.image_size) == ("yolov8n-cls.yaml", 224)
+
+
+def test_pictures_of_the_documentation_are_no_dataset(tmp_path):
+    put(tmp_path, "docs/a/1.png", "docs/b/1.png", "images/train/1.png", "images/val/1.png", "logo.png")
+    put(tmp_path, "images/train/2.png", "images/val/2.png")
+    assert find_candidates(tmp_path) == ()
+    text = configuration_for(tmp_path)
+    assert "# No dataset was found here: write where yours is." in text
+    assert tomllib.loads(text)["dataset"] == {"path": "raw_dataset"}
+
+
+def test_links_are_not_followed(tmp_path):
+    put(tmp_path, "elsewhere/raw/a.jpg", "elsewhere/raw/a.txt")
+    (tmp_path / "repository").mkdir()
+    (tmp_path / "repository" / "data").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "repository" / "loop").symlink_to(tmp_path, target_is_directory=True)
+    assert find_candidates(tmp_path / "repository") == ()
+
+
+def test_a_file_that_is_there_is_never_overwritten_and_the_difference_is_shown(tmp_path):
+    first = write_configuration(tmp_path)
+    again = write_configuration(tmp_path)
+    assert (again.written, again.difference) == (False, "")
+    mine = first.text.replace("epochs = 20", "epochs = 99")
+    first.path.write_text(mine)
+    third = write_configuration(tmp_path)
+    assert first.path.read_text() == mine
+    assert "-epochs = 99\n+epochs = 20\n" in third.difference
+    assert third.difference in str(third)
+
+
+def test_a_configuration_in_pyproject_is_left_in_charge(tmp_path):
+    (tmp_path / "pyproject.toml").write_text("[tool.offload.dataset]\npath = 'x'\n")
+    with pytest.raises(SettingsError, match=r"pyproject\.toml configures this folder already"):
+        write_configuration(tmp_path)
+    assert not (tmp_path / "offload.toml").exists()
+
+
+def test_what_is_commented_out_is_every_other_setting_at_its_default():
+    text = render_configuration(())
+    active = tomllib.loads(text)
+    Sections.model_validate(active, by_name=False)
+    everything = tomllib.loads(re.sub(r"(?m)^# (?=[a-z-]+(\.[a-z]+)? = )", "", text))
+    for path, kind in SETTINGS.items():
+        value = everything
+        for part in path:
+            assert part in value, path
+            value = value[part]
+        assert value is not None or kind
+    loaded = Sections.model_validate(everything, by_name=False)
+    defaults = Sections.model_validate({"dataset": {"path": "raw_dataset"}}).model_dump()
+    given = loaded.model_dump()
+    for section, values in defaults.items():
+        for name, value in values.items():
+            assert value is None or given[section][name] == value, (section, name)
+
+
+def test_the_schema_stands_on_the_first_line_where_it_is_given():
+    assert render_configuration((), schema="./x.json").startswith("#:schema ./x.json\n")
+    assert max(map(len, render_configuration(()).splitlines())) <= 110
+
+
+@given(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20))
+def test_no_name_of_a_folder_breaks_the_file(name):
+    one = Candidate(name, "flat", 3, classes=(name,))
+    text = render_configuration([one, one])
+    assert tomllib.loads(text)["dataset"] == {"path": name, "classes": [name]}
+
+
+@pytest.mark.skipif(not KEYBOARDS.exists(), reason="the keyboards dataset is not beside the repository")
+def test_the_keyboards_are_understood():
+    (candidate,) = find_candidates(KEYBOARDS.parent)
+    assert (candidate.path, candidate.images, candidate.task) == ("raw_dataset", 377, Task.DETECT)
+    assert len(candidate.classes) == 3

@@ -1,0 +1,286 @@
+"""The main job, from the command line: plan, train, publish, skip, resume; on both kinds of store."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from leak_case import train_project
+
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.orchestrator.github.predictions import is_public, publish_pictures
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.planner import Planning
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.stores import public_address, store_of
+from gpu_offload.orchestrator.settings.load import load_settings
+from gpu_offload.orchestrator.workspace import Workspace
+
+pytestmark = pytest.mark.training
+
+EPOCHS = 4
+CONFIGURATION = """
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+[training]
+epochs = 4
+image-size = 64
+batch = 8
+hyperparameters = {plots = false, workers = 0}
+speed = {threads = false}
+"""
+
+
+BOTH = pytest.mark.parametrize("project", ["folder", "s3"], indirect=True)
+"""For what the kind of store could break; the rest is tried on a folder."""
+
+
+@pytest.fixture
+def project(request, tmp_path):
+    """Return a project with a small dataset, and a store that is a folder or a bucket over HTTP."""
+    generate(tmp_path / "shapes", images=24, size=64)
+    store = ""
+    if getattr(request, "param", "folder") == "s3":
+        bucket = request.getfixturevalue("bucket")
+        store = f'[store]\nurl = "s3://{bucket}/project"\n'
+    (tmp_path / "offload.toml").write_text(CONFIGURATION + store)
+    return tmp_path
+
+
+def offload(project, *arguments, check=True):
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def train(project, *arguments):
+    return json.loads(offload(project, "train", "--on", "cpu", "--json", *arguments).stdout)
+
+
+def start_training(project):
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "cpu"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def wait_until_trained(project, epoch, process):
+    """Wait until an epoch is complete, so that the next one is under way."""
+    give_up = time.monotonic() + 240
+    while time.monotonic() < give_up:
+        if epoch in trained_epochs(project):
+            return
+        assert process.poll() is None, "the training ended before the epoch"
+        time.sleep(0.02)
+    pytest.fail(f"epoch {epoch} was never completed")
+
+
+def kill(process, project, *, training):
+    """SIGKILL the driver, and the training that it started too if asked."""
+    if process.poll() is None:
+        if training:
+            (beat,) = project.glob(".offload/*/*/heartbeat.json")
+            os.kill(json.loads(beat.read_text())["pid"], signal.SIGKILL)
+        os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def trained_epochs(project):
+    """Return the epochs that trainings completed on this machine, in order."""
+    events = [
+        json.loads(line)
+        for path in project.glob(".offload/*/*/progress.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    return [event["epoch"] for event in events if event["event"] == "epoch"]
+
+
+@BOTH
+def test_it_plans_trains_publishes_skips_and_pulls(project):
+    plan = json.loads(offload(project, "plan", "--no-calibrate", "--json").stdout)
+    assert plan["decision"]["where"] == "cpu"
+    assert plan["already_trained"] is None
+
+    first = train(project)
+    assert first["status"] == "trained"
+    assert first["training_key"] == plan["training_key"]
+    assert first["version"] == plan["training_key"][:16]
+
+    again = train(project)
+    assert (again["status"], again["version"], again["sha256"]) == (
+        "already_trained",
+        first["version"],
+        first["sha256"],
+    )
+
+    listing = json.loads(offload(project, "models", "--json").stdout)
+    assert listing["stable"] == first["version"]
+    assert [v["sha256"] for v in listing["versions"]] == [first["sha256"]]
+
+    pulled = json.loads(offload(project, "pull", "app", "--json").stdout)
+    assert pulled["sha256"] == first["sha256"]
+    assert Path(project, pulled["path"]).stat().st_size > 1_000_000
+    assert json.loads(offload(project, "plan", "--no-calibrate", "--json").stdout)["already_trained"]
+    look_at_the_pictures(project, first["version"])
+
+
+def open_to_everybody(bucket, keys):
+    import boto3
+
+    statement = {
+        "Effect": "Allow",
+        "Principal": "*",
+        "Action": ["s3:GetObject"],
+        "Resource": [f"arn:aws:s3:::{bucket}/{keys}"],
+    }
+    client = boto3.client("s3")
+    client.put_bucket_policy(
+        Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    )
+    client.close()
+
+
+def look_at_the_pictures(project, version):
+    """Where anybody may read the store, predictions are drawn beside the model; a folder nobody else reads."""
+    settings = load_settings(project, environment={})
+    store, console = store_of(settings), Console()
+    planned = Planning(settings, store, Workspace.beside(project), console).plan(on="cpu", calibrate=False)
+    assert publish_pictures(planned, store, version, console) is None
+    if settings.store_url.startswith("file:"):
+        return
+    open_to_everybody("offload-test", "project/models/*")
+    address = publish_pictures(planned, store, version, console)
+    assert address is not None
+    with urllib.request.urlopen(address) as reply:  # no credentials go with it
+        assert reply.read(8) == b"\x89PNG\r\n\x1a\n"
+    # A store that has another address for the public is asked, and shown, there.
+    base = address.removesuffix(f"/models/{version}/predictions.png")
+    elsewhere = settings.model_copy(
+        update={"store": settings.store.model_copy(update={"public_url": f"{base}/"})}
+    )
+    assert public_address(elsewhere, store, "index.json") == f"{base}/index.json"
+    closed = settings.model_copy(
+        update={"store": settings.store.model_copy(update={"public_url": f"{base}/closed"})}
+    )
+    assert not is_public(closed, store, version)
+
+
+def test_a_changed_dataset_is_trained_anew_and_reverting_it_moves_stable_back(project):
+    settings = ("--set", "training.epochs=1")
+    first = train(project, *settings)
+    extra = project / "shapes" / "zzz.png"
+    image = min((project / "shapes").glob("*.png"))
+    extra.write_bytes(image.read_bytes() + b"\0")
+    label = image.with_suffix(".txt")
+    extra.with_suffix(".txt").write_text(label.read_text())
+    second = train(project, *settings)
+    assert second["version"] != first["version"]
+    extra.unlink()
+    extra.with_suffix(".txt").unlink()
+    back = train(project, *settings)
+    assert (back["status"], back["version"], back["stable_moved"]) == (
+        "already_trained",
+        first["version"],
+        True,
+    )
+    assert json.loads(offload(project, "models", "--json").stdout)["stable"] == first["version"]
+
+
+@BOTH
+@pytest.mark.parametrize("training", [True, False], ids=["everything", "the-driver-alone"])
+def test_a_killed_training_is_resumed_and_repeats_at_most_the_epoch_it_was_in(project, training):
+    """Where the driver alone is killed, its training must not go on by itself either."""
+    process = start_training(project)
+    try:
+        wait_until_trained(project, 2, process)
+    finally:
+        kill(process, project, training=training)
+    report = train(project)
+    assert report["status"] == "trained"
+    progress = _store(project).read(f"runs/{report['run']}/attempts/2/progress.jsonl")[0]
+    events = [json.loads(line) for line in progress.splitlines()]
+    epochs = [event["epoch"] for event in events if event["event"] == "epoch"]
+    assert sorted(set(epochs)) == list(range(1, EPOCHS + 1))
+    assert len(epochs) <= EPOCHS + 1, "an epoch that was complete was trained again"
+    assert _manifest(project, report)["epochs_completed"] == EPOCHS
+
+
+def test_an_interrupted_training_exits_75_and_carries_on(project):
+    process = start_training(project)
+    try:
+        wait_until_trained(project, 1, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 75
+    finally:
+        kill(process, project, training=True)
+    assert len(trained_epochs(project)) < EPOCHS
+    report = train(project)
+    assert _manifest(project, report)["epochs_completed"] == EPOCHS
+
+
+@pytest.fixture
+def own_project(tmp_path):
+    """Return a project whose training needs no torch and takes a minute."""
+    train_project(tmp_path, pace=0.3, epochs=200)
+    configuration = tmp_path / "offload.toml"
+    configuration.write_text(re.sub("url = .*", 'url = "file:.offload"', configuration.read_text()))
+    return tmp_path
+
+
+def test_a_deadline_ends_a_training_while_it_runs_and_a_later_one_carries_on(own_project):
+    """It stops within seconds, with its checkpoint, exit code 1 and what to do; nothing complete is trained again."""
+    began = time.monotonic()
+    done = offload(own_project, "train", "--on", "cpu", "--set", "limits.deadline=5s", check=False)
+    assert done.returncode == 1
+    assert "the deadline passed; raise limits.deadline and train again" in done.stderr
+    assert time.monotonic() - began < 30, "it was stopped while it ran"
+    kept = len(trained_epochs(own_project))
+    assert kept > 1
+    again = offload(own_project, "train", "--on", "cpu", "--set", "limits.deadline=5s", check=False)
+    assert again.returncode == 1
+    epochs = trained_epochs(own_project)
+    assert len(epochs) > kept
+    assert len(epochs) - len(set(epochs)) <= 1, "an epoch that was complete was trained again"
+
+
+def test_two_drivers_at_once_train_once(project):
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "cpu", "--json"],
+            cwd=project,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    reports = [json.loads(p.communicate(timeout=300)[0]) for p in others]
+    assert reports[0]["version"] == reports[1]["version"]
+    assert reports[0]["run"] == reports[1]["run"]
+    assert len(json.loads(offload(project, "models", "--json").stdout)["versions"]) == 1
+
+
+def _store(project):
+    return store_of(load_settings(project, environment={}))
+
+
+def _manifest(project, report):
+    return publish.manifest_of(_store(project), report["version"]).model_dump()

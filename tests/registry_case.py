@@ -1,0 +1,27 @@
+"""Manifests of published models."""
+
+import hashlib
+
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimate
+from gpu_offload.remote_job.result import Artifact
+
+
+def manifest_for(model, version="aaaa", created_at=100.0, run="aaaa-1"):
+    body = model.read_bytes()
+    return Manifest(
+        version=version,
+        training_key=version * 16,
+        fingerprint="f" * 64,
+        run=run,
+        created_at=created_at,
+        model=Artifact(name="model.pt", size=len(body), sha256=hashlib.sha256(body).hexdigest()),
+        task="detect",
+        base_model="yolov8n.yaml",
+        epochs=3,
+        epochs_completed=3,
+        metrics={"map50": 0.5},
+        seconds=ManifestEstimate(estimated=Interval(1, 2, 3), actual=2.5),
+        where="cpu",
+        cost_usd=0.0,
+    )

@@ -1,0 +1,464 @@
+"""Real, small trainings: to the end, interrupted, killed, poisoned, and with no network."""
+
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import signal
+import sys
+import textwrap
+
+import pytest
+from remote_job_case import (
+    PATIENCE_S,
+    make_spec,
+    make_tree,
+    module,
+    run_module,
+    stderr,
+    stopping_at,
+    wait_for,
+)
+
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
+from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
+from gpu_offload.remote_job.progress import read_events
+from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, ProgressEvent, TrainingResult
+from gpu_offload.remote_job.spec import EXIT_RESUMABLE, SpecError, Weights
+from gpu_offload.remote_job.train import train
+
+pytestmark = [
+    pytest.mark.training,
+    # Ultralytics and torch warn as they like; what is ours is held to by the other tests.
+    pytest.mark.filterwarnings("default"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _same_environment(monkeypatch):
+    """Isolation sets variables for the process; a test leaves none behind."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    return make_tree(tmp_path_factory.mktemp("detect"))
+
+
+@pytest.fixture(scope="module")
+def whole(tree, tmp_path_factory):
+    """An uninterrupted training, and its output folder."""
+    output = tmp_path_factory.mktemp("whole")
+    return train(make_spec(tree, output)), output
+
+
+def epochs(output):
+    return [event.epoch for event in read_events(output / "progress.jsonl") if event.event == "epoch"]
+
+
+def manifest(output):
+    return CheckpointManifest.model_validate_json((output / "checkpoint" / "manifest.json").read_bytes())
+
+
+def heartbeat(output):
+    return Heartbeat.model_validate_json((output / "heartbeat.json").read_bytes())
+
+
+def interrupt(monkeypatch, spec, epoch, batch):
+    with stopping_at(monkeypatch, epoch, batch) as interruption, pytest.raises(InterruptedTrainingError):
+        train(spec, interruption=interruption)
+
+
+def poison(marker):
+    """Return a pickle that creates a file when it is loaded."""
+
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    return pickle.dumps(Payload())
+
+
+def test_a_result_says_what_came_out_and_how_long_it_took(whole):
+    result, output = whole
+    assert TrainingResult.model_validate_json((output / "result" / "result.json").read_bytes()) == result
+    assert (result.epochs, result.epochs_completed, result.stopped_early) == (3, 3, False)
+    assert result.metrics["map50"] == result.metrics["metrics/mAP50(B)"]
+    assert len(result.curves["train/box_loss"]) == len(result.curves["val/box_loss"]) == 3
+    assert len(result.timings.epoch_train) == len(result.timings.epoch_validation) == 3
+    assert all(seconds > 0 for seconds in (*result.timings.epoch_train, *result.timings.epoch_validation))
+    assert result.timings.build > 0
+    assert {
+        "python",
+        "torch",
+        "ultralytics",
+        "processor",
+        "cores",
+        "memory_bytes",
+    } <= result.environment.keys()
+    assert set(result.per_class) <= {"circle", "square", "triangle"}
+    model = output / "result" / "model.pt"
+    assert (model.stat().st_size, durable.sha256_of(model)) == (result.model.size, result.model.sha256)
+    assert "results.csv" in {extra.name for extra in result.extras}
+
+
+def test_the_model_is_an_ordinary_ultralytics_model_without_our_paths(whole, tree):
+    from ultralytics import YOLO
+
+    _, output = whole
+    path = output / "result" / "model.pt"
+    model = YOLO(path)
+    assert list(model.names.values()) == ["circle", "square", "triangle"]
+    image = next((tree / "images" / "val").iterdir())
+    assert len(model.predict(image, imgsz=64, verbose=False, save=False)) == 1
+    assert str(output).encode() not in path.read_bytes()
+
+
+def test_a_training_that_is_found_finished_is_not_trained_again(whole, tree):
+    result, output = whole
+    before = len(epochs(output))
+    assert train(make_spec(tree, output)) == result
+    assert len(epochs(output)) == before
+
+
+def test_interrupted_twice_in_the_middle_of_epochs_it_ends_with_the_same_bytes(
+    whole, tree, tmp_path, monkeypatch
+):
+    spec = make_spec(tree, tmp_path)
+    interrupt(monkeypatch, spec, 2, 2)
+    assert (manifest(tmp_path).epochs_completed, manifest(tmp_path).batches_completed) == (1, 2)
+    batches = manifest(tmp_path)
+    interrupt(monkeypatch, spec, 3, read_last_batch(tmp_path))
+    assert manifest(tmp_path).epochs_completed == 2
+    assert batches.seconds < manifest(tmp_path).seconds
+    result = train(spec)
+    assert result.model.sha256 == whole[0].model.sha256
+    assert result.metrics == whole[0].metrics
+    assert result.curves == whole[0].curves
+    assert epochs(tmp_path) == [1, 2, 3]
+
+
+def read_last_batch(output):
+    """Return how many batches an epoch has."""
+    return next(e.batches for e in read_events(output / "progress.jsonl") if e.event == "batch")
+
+
+def test_killed_in_the_middle_of_epoch_2_it_repeats_that_epoch_and_ends_with_the_same_bytes(
+    whole, tree, tmp_path
+):
+    output = tmp_path / "output"
+    spec = make_spec(tree, output)
+    with module(spec, tmp_path) as process:
+        wait_for(process, lambda event: event["event"] == "batch" and event["epoch"] == 2)
+        process.send_signal(signal.SIGKILL)
+        assert process.wait(PATIENCE_S) == -signal.SIGKILL
+    assert not (output / "result" / "result.json").exists()
+    assert manifest(output).epochs_completed >= 1
+    code, events = run_module(spec, tmp_path)
+    assert code == 0, stderr(tmp_path)
+    for event in events:
+        ProgressEvent.model_validate(event)
+    assert [event["event"] for event in events][-1] == "finished"
+    assert sorted(set(epochs(output))) == [1, 2, 3]
+    assert len(epochs(output)) <= 4
+    result = TrainingResult.model_validate_json((output / "result" / "result.json").read_bytes())
+    assert result.epochs_completed == 3
+    assert result.model.sha256 == whole[0].model.sha256
+
+
+def test_a_signal_leaves_a_resumable_state_in_the_middle_of_an_epoch(tree, tmp_path):
+    """SIGTERM here; a driver's SIGINT is tried with the whole command, and both alone with the interruption."""
+    output = tmp_path / "output"
+    spec = make_spec(tree, output, epochs=100)
+    with module(spec, tmp_path) as process:
+        wait_for(process, lambda event: event["event"] == "batch" and event["epoch"] == 2)
+        process.send_signal(signal.SIGTERM)
+        process.stdout.read()
+        assert process.wait(PATIENCE_S) == EXIT_RESUMABLE
+    beat = heartbeat(output)
+    assert (beat.state, beat.message) == ("interrupted", "received SIGTERM")
+    assert manifest(output).epochs_completed >= 1
+    assert "start it again to resume" in stderr(tmp_path)
+
+
+def test_a_parent_that_is_killed_leaves_no_training_behind(tree, tmp_path):
+    output = tmp_path / "output"
+    with module(make_spec(tree, output, epochs=100), tmp_path, "--parent-stdin") as process:
+        wait_for(process, lambda event: event["event"] == "batch")
+        process.stdin.close()
+        process.stdout.read()
+        assert process.wait(PATIENCE_S) == EXIT_RESUMABLE
+    assert heartbeat(output).message == "the process that started the training is gone"
+
+
+def test_a_training_that_died_after_its_last_epoch_is_only_finished(whole, tree, tmp_path):
+    result, output = whole
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    shutil.rmtree(copy / "result")
+    before = len(epochs(copy))
+    again = train(make_spec(tree, copy))
+    assert len(epochs(copy)) == before
+    assert again.model.sha256 == result.model.sha256
+    assert again.metrics == result.metrics
+    assert again.epochs_completed == 3
+
+
+def test_a_damaged_newest_checkpoint_costs_one_epoch(whole, tree, tmp_path):
+    result, output = whole
+    copy = tmp_path / "copy"
+    shutil.copytree(output, copy)
+    shutil.rmtree(copy / "result")
+    next((copy / "checkpoint").glob("epoch-0003-*.pt")).write_bytes(b"damaged")
+    again = train(make_spec(tree, copy))
+    assert epochs(copy)[-1] == 3
+    assert again.model.sha256 == result.model.sha256
+    assert "is damaged and was skipped" in (copy / "log.txt").read_text()
+
+
+def test_another_training_is_refused_in_the_same_folder(whole, tree):
+    _, output = whole
+    with pytest.raises(CheckpointMismatchError):
+        train(make_spec(tree, output, training_key="another"))
+
+
+def test_a_poisoned_checkpoint_is_refused_and_not_executed(whole, tree, tmp_path):
+    copy, marker = tmp_path / "copy", tmp_path / "executed"
+    shutil.copytree(whole[1], copy)
+    shutil.rmtree(copy / "result")
+    payload = poison(marker)
+    found = manifest(copy)
+    (copy / "checkpoint" / found.last.name).write_bytes(payload)
+    last = found.last.model_copy(update={"size": len(payload), "sha256": hashlib.sha256(payload).hexdigest()})
+    for path in (copy / "checkpoint").glob("*.json"):
+        path.write_text(found.model_copy(update={"last": last}).model_dump_json())
+    with pytest.raises(Exception, match="not a training state that can be read safely"):
+        train(make_spec(tree, copy))
+    assert not marker.exists()
+    assert heartbeat(copy).state == "failed"
+
+
+def test_poisoned_weights_are_refused_and_not_executed(tree, tmp_path):
+    import torch
+
+    marker, path = tmp_path / "executed", tmp_path / "start.pt"
+
+    class Payload:
+        def __reduce__(self):
+            return os.system, (f"touch {marker}",)
+
+    torch.save({"model": Payload(), "ema": None}, path)
+    start = Weights(sha256=durable.sha256_of(path), path=str(path))
+    for model in ("start.pt", "yolov8n.yaml"):
+        with pytest.raises(Exception, match="outside the supported Ultralytics checkpoint format"):
+            train(make_spec(tree, tmp_path / f"from-{model}", model=model, weights=start))
+    assert not marker.exists()
+
+
+def test_a_poisoned_label_cache_is_removed_and_not_executed(tree, tmp_path):
+    marker, copy = tmp_path / "executed", tmp_path / "tree"
+    shutil.copytree(tree, copy)
+    (copy / "labels" / "train.cache").write_bytes(poison(marker))
+    (copy / "labels" / "val.cache").write_bytes(poison(marker))
+    train(make_spec(copy, tmp_path / "output", epochs=1))
+    assert not marker.exists()
+
+
+def test_a_training_starts_from_the_weights_of_another(whole, tree, tmp_path):
+    result, output = whole
+    model = output / "result" / "model.pt"
+    start = Weights(sha256=result.model.sha256, path=str(model))
+    for name in ("yolov8n.yaml", "model.pt"):
+        train(make_spec(tree, tmp_path / name, epochs=1, model=name, weights=start))
+        assert "Transferred" in (tmp_path / name / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("task", [Task.SEGMENT, Task.POSE, Task.CLASSIFY])
+def test_every_task_is_trained_and_resumed(tmp_path, monkeypatch, task):
+    tree = make_tree(tmp_path, task, images=18)
+    spec = make_spec(tree, tmp_path / "output", epochs=2)
+    interrupt(monkeypatch, spec, 2, 1)
+    result = train(spec)
+    assert result.epochs_completed == 2
+    plain = {"segment": "mask_map50", "pose": "pose_map50", "classify": "accuracy"}[task]
+    assert plain in result.metrics
+    if task is Task.CLASSIFY:
+        assert set(result.per_class) == {"circle", "square", "triangle"}
+
+
+def test_a_training_needs_no_network(tmp_path):
+    """Plots with names that no bundled font of Ultralytics has, in a process whose sockets are forbidden."""
+    tree = make_tree(tmp_path, images=12, classes=("круг", "四角", "triángulo"))
+    tried = tmp_path / "tried.txt"
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        textwrap.dedent(f"""
+            import sys
+
+            def forbid(event, details):
+                if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+                    with open({str(tried)!r}, "a") as file:
+                        print(event, details, file=file)
+                    raise PermissionError("there is no network")
+
+            sys.addaudithook(forbid)
+        """)
+    )
+    output = tmp_path / "output"
+    spec = make_spec(tree, output, epochs=1, hyperparameters={"plots": True})
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "HOME": str(tmp_path)}
+    code, _ = run_module(spec, tmp_path, env=env)
+    assert code == 0, stderr(tmp_path)
+    assert not tried.exists(), tried.read_text()
+    assert "train_batch0.jpg" in {path.name for path in (output / "result").iterdir()}
+    assert not (tmp_path / ".config" / "Ultralytics").exists()
+
+
+def test_every_fault_of_a_spec_is_told_at_once(tree, tmp_path):
+    spec = make_spec(
+        tree, tmp_path, image_size=65, hyperparameters={"lr": 1, "epochs": 2}, model="yolo11n.pt"
+    )
+    with pytest.raises(SpecError) as caught:
+        train(spec)
+    assert len(caught.value.faults) == 4
+    with pytest.raises(SpecError, match="lr0"):
+        train(make_spec(tree, tmp_path, hyperparameters={"lr0": "fast"}))
+
+
+def test_a_faulty_document_ends_with_2_and_names_every_field(tmp_path):
+    (tmp_path / "spec.json").write_text(json.dumps({"run": "x", "epochs": 0, "surprise": 1}))
+    with module_of(tmp_path) as process:
+        output, errors = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 2
+    assert output == ""
+    assert "surprise" in errors
+    assert "epochs: " in errors
+    assert "model: Field required" in errors
+
+
+def module_of(folder):
+    import subprocess
+
+    from remote_job_case import ROOT
+
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(folder / "spec.json")],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+
+
+def test_another_machine_carries_on_from_the_store(whole, tree, tmp_path, monkeypatch):
+    url = tmp_path / "store"
+    store = open_store(f"file:{url}")
+    first = make_spec(tree, tmp_path / "first", store=url)
+    with stopping_at(monkeypatch, 2, 3) as interruption, pytest.raises(InterruptedTrainingError):
+        train(first, store=store, interruption=interruption)
+    left = CheckpointManifest.model_validate_json(store.read("runs/run-1/checkpoint/manifest.json")[0])
+    assert (left.epochs_completed, left.batches_completed) == (1, 3)
+    beat = Heartbeat.model_validate_json(store.read("runs/run-1/attempts/1/heartbeat.json")[0])
+    assert beat.state == "interrupted"
+    second = make_spec(tree, tmp_path / "second", store=url, attempt=2)
+    result = train(second, store=store)
+    assert epochs(tmp_path / "second") == [2, 3]
+    assert result.model.sha256 == whole[0].model.sha256
+    assert store.stat("runs/run-1/result/model.pt").size == result.model.size
+    assert json.loads(store.read("runs/run-1/result/result.json")[0])["attempt"] == 2
+    third = make_spec(tree, tmp_path / "third", store=url, attempt=3)
+    assert train(third, store=store).model == result.model
+    assert epochs(tmp_path / "third") == []
+
+
+def test_a_dataset_comes_from_the_store_as_an_archive(tree, tmp_path):
+    from gpu_offload.dataset.archive import pack
+
+    store = open_store(f"file:{tmp_path / 'store'}")
+    pack(tree, tmp_path / "dataset.tar")
+    store.upload("datasets/d.tar", tmp_path / "dataset.tar")
+    spec = make_spec(tree, tmp_path / "output", epochs=1)
+    reference = spec.dataset.model_copy(update={"tree": None, "archive": "datasets/d.tar"})
+    train(spec.model_copy(update={"dataset": reference}), store=store)
+    assert read_tree(tmp_path / "output" / "dataset").fingerprint == spec.dataset.fingerprint
+
+
+def test_the_device_check_runs_an_operation(tmp_path):
+    import subprocess
+
+    from remote_job_case import ROOT
+
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "gpu_offload.remote_job", "--device-check"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=PATIENCE_S,
+        check=True,
+    )
+    facts = json.loads(done.stdout)
+    assert facts["ok"] is True
+    assert facts["device"] in {"cpu", "cuda"}
+
+
+def test_interrupted_in_a_validation_it_repeats_only_the_validation(whole, tree, tmp_path, monkeypatch):
+    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
+
+    spec = make_spec(tree, tmp_path)
+    interruption = Interruption()
+    validate = SteadyTrainer.validate
+
+    def ask(trainer):
+        if trainer.epoch == 1:
+            interruption.request("in the validation")
+        return validate(trainer)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(SteadyTrainer, "validate", ask)
+        with pytest.raises(InterruptedTrainingError):
+            train(spec, interruption=interruption)
+    assert manifest(tmp_path).epochs_completed == 1
+    assert manifest(tmp_path).batches_completed == read_last_batch(tmp_path)
+    assert train(spec).model.sha256 == whole[0].model.sha256
+
+
+def spoil(monkeypatch, times):
+    """Make the loss NaN at the end of epoch 2, so many times."""
+    import torch
+
+    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
+
+    left = [times]
+    end = SteadyTrainer._on_train_epoch_end
+
+    def spoiled(trainer):
+        end(trainer)
+        if trainer.epoch == 1 and left[0]:
+            left[0] -= 1
+            trainer.loss = torch.tensor(float("nan"))
+
+    monkeypatch.setattr(SteadyTrainer, "_on_train_epoch_end", spoiled)
+
+
+def test_a_nan_goes_back_to_the_last_checkpoint(tree, tmp_path, monkeypatch):
+    spoil(monkeypatch, 1)
+    result = train(make_spec(tree, tmp_path))
+    assert result.epochs_completed == 3
+    assert "going back to the checkpoint (1)" in (tmp_path / "log.txt").read_text()
+
+
+def test_a_nan_that_returns_again_and_again_ends_the_training_with_advice(tree, tmp_path, monkeypatch):
+    from gpu_offload.remote_job.yolo.trainer import DivergedError
+
+    spoil(monkeypatch, 9)
+    with pytest.raises(DivergedError, match="lower the learning rate"):
+        train(make_spec(tree, tmp_path))

@@ -1,0 +1,584 @@
+"""The real workflows, run by act: a real git repository calls them, as a user's would, and trains for real.
+
+Ours are two stand-ins for what only GitHub has: the checkout of the action's own repository, and the token endpoint.
+"""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from github_case import TOKEN, GitHub
+from leak_case import OWN_TRAINING
+
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.github.pin import Pin
+from gpu_offload.orchestrator.github.workflows import write_workflows
+from gpu_offload.orchestrator.registry import download
+
+pytestmark = pytest.mark.training
+
+ROOT = Path(__file__).parents[2]
+ACT = shutil.which("act", path=str(Path(sys.executable).parent)) or shutil.which("act")
+PIN = Pin("acme/gpu-offload", "0123456789" * 4)
+OURS = (
+    "action.yml",
+    "pyproject.toml",
+    ".github",
+    "requirements",
+    "dataset",
+    "infra",
+    "orchestrator",
+    "remote_job",
+)
+LIMIT_S = 600
+"""Of seconds for a workflow on a machine that has much else to do; alone it takes ten to forty."""
+
+if ACT is None:
+    pytest.skip("act is not installed", allow_module_level=True)
+
+CONFIGURATION = """
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+[training]
+epochs = 2
+image-size = 64
+batch = 8
+hyperparameters = {{plots = false, workers = 0}}
+[limits]
+{limits}
+[store]
+url = "{store}"
+"""
+
+KEYBOARDS = ROOT.parent / "shared/datasets/keyboards/raw_dataset"
+
+ARTIFACT = """
+name: artifact
+description: Stands in for GitHub's store of artifacts.
+inputs:
+  name: {description: of the artifact, default: ""}
+  pattern: {description: of names, default: ""}
+  merge-multiple: {description: not needed, default: ""}
+  path: {description: the folder, required: true}
+  compression-level: {description: not needed, default: ""}
+  overwrite: {description: not needed, default: ""}
+  if-no-files-found: {description: not needed, default: ""}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      env: {NAME: "${{ inputs.name }}", PATTERN: "${{ inputs.pattern }}", FOLDER: "${{ inputs.path }}"}
+      run: exec cp -rT <<copy>>
+"""
+
+PACE = "hyperparameters = {pace = 0.5}"
+FAILING = """
+def main(context):
+    model = context.output / "model.bin"
+    model.write_text("1")
+    context.progress(epoch=1, batch=1, batches=1)
+    context.epoch(1, metrics={"score": 0.5}, losses={"loss": 1.0})
+    context.checkpoint(model, epochs_completed=1)
+    raise RuntimeError("this camera is none of them")
+"""
+
+CHECKOUT = """
+name: checkout
+description: Stands in for the checkout of the action's own repository.
+inputs:
+  repository: {description: not needed, default: ""}
+  ref: {description: not needed, default: ""}
+  path: {description: where to, default: ""}
+  persist-credentials: {description: not needed, default: ""}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      env: {INTO: "${{ inputs.path }}"}
+      run: exec cp -r "$OURS_UNDER_TEST" "$GITHUB_WORKSPACE/$INTO"
+"""
+
+
+def git(folder, *words):
+    who = ["-c", "user.email=somebody@example.org", "-c", "user.name=Somebody"]
+    subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
+
+
+def commit(folder, message):
+    if not (folder / ".git").exists():
+        git(folder, "init", "-q", "-b", "main")
+    git(folder, "add", "-A")
+    git(folder, "commit", "-qm", message)
+
+
+@dataclass
+class Log:
+    """What act told of a workflow's run."""
+
+    code: int
+    lines: list = field(default_factory=list)
+
+    def of(self, job):
+        return [line for line in self.lines if line.get("jobID") == job]
+
+    def text(self, job):
+        return "\n".join(line.get("msg", "").rstrip() for line in self.of(job))
+
+    @property
+    def jobs(self):
+        """The jobs that ran, and how they ended."""
+        ends = (line for line in self.lines if "jobResult" in line)
+        return {line["jobID"]: line["jobResult"] for line in ends}
+
+    def summary(self, job):
+        """A job's summary, each step's once: act tells a composite's twice."""
+        found = [line.get("content", "") for line in self.of(job) if line.get("command") == "summary"]
+        return "\n".join(dict.fromkeys(found))
+
+    def outputs(self, job):
+        # The action runs once more in the same job, to clean up, and has nothing to say then.
+        found = [line for line in self.of(job) if line.get("command") == "set-output" and line["arg"]]
+        return {line["name"]: line["arg"] for line in found}
+
+    def annotations(self, job, kind):
+        return [line.get("arg", line["msg"]) for line in self.of(job) if line.get("command") == kind]
+
+
+class TokenEndpoint:
+    """Hands out identity tokens, as a runner does to a job that may have them, and counts who asks."""
+
+    def __enter__(self):
+        asked = self.asked = []
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                asked.append(self.path)
+                body = b'{"value": "header.payload.signature"}'
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *args):
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+        self.environment = {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{self.server.server_port}/token?api-version=1",
+            "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "the-runners-own-secret",
+        }
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture(scope="module")
+def stands(tmp_path_factory):
+    """The action's repository as a commit would hold it, and the stand-in for its checkout."""
+    folder = tmp_path_factory.mktemp("stands")
+    for name in OURS:
+        source, target = ROOT / name, folder / "ours" / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(source, target)
+    commit(folder / "ours", "as it is")
+    (folder / "checkout").mkdir()
+    (folder / "checkout/action.yml").write_text(CHECKOUT)
+    commit(folder / "checkout", "stand in")
+    for name, copy in (
+        ("upload", '"$FOLDER" "$ARTIFACTS/$NAME"'),
+        ("download", '"$ARTIFACTS"/$PATTERN "$FOLDER"'),
+    ):
+        (folder / name).mkdir()
+        (folder / name / "action.yml").write_text(ARTIFACT.replace("<<copy>>", copy))
+        commit(folder / name, "stand in")
+    return folder
+
+
+@dataclass
+class Repository:
+    """A user's repository, and act to run its workflows."""
+
+    folder: Path
+    stands: Path
+    environment: dict = field(default_factory=dict)
+    gate: Path | None = None
+
+    def command(self, event, *words):
+        texts = "".join((ROOT / f".github/workflows/{name}.yml").read_text() for name in ("train", "keep"))
+        pins = dict(
+            re.findall(r"uses: actions/(checkout|upload-artifact|download-artifact)@([0-9a-f]{40})", texts)
+        )
+        ours = [
+            word
+            for name, commit in pins.items()
+            for word in (
+                "--local-repository",
+                f"actions/{name}@{commit}={self.stands / name.removesuffix('-artifact')}",
+            )
+        ]
+        return [
+            ACT, event, "--json", "-P", "ubuntu-latest=-self-hosted", "--no-cache-server",
+            "--action-cache-path", str(self.folder.parent / "act"),
+            "--local-repository", f"{PIN.repository}@{PIN.commit}={self.stands / 'ours'}",
+            *ours, *words,
+        ]  # fmt: skip
+
+    def start(self, event, *words):
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GITHUB_"))}
+        artifacts = self.folder.parent / "artifacts"
+        artifacts.mkdir(exist_ok=True)
+        own = {
+            "OURS_UNDER_TEST": str(self.stands / "ours"),
+            "ARTIFACTS": str(artifacts),
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+        return subprocess.Popen(
+            self.command(event, *words),
+            cwd=self.folder,
+            env=kept | own | self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+    def run(self, event, workflow, *words):
+        return self.finish(self.start(event, "-W", f".github/workflows/{workflow}.yml", *words))
+
+    def finish(self, process, already=()):
+        try:
+            out, _ = process.communicate(timeout=LIMIT_S)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        log = Log(process.returncode)
+        for line in [*already, *out.splitlines()]:
+            with contextlib.suppress(ValueError):
+                log.lines.append(json.loads(line))
+        return log
+
+    def until(self, process, pattern):
+        """Read the log until a line matches; return what was read."""
+        read = []
+        for line in process.stdout:
+            read.append(line)
+            if re.search(pattern, line):
+                return read
+        raise AssertionError("act ended before:\n" + "".join(read)[-3000:])
+
+
+def say_what_act_cannot(folder):
+    """Say in the workflows where the packages are, and where the action comes from: act tells no called workflow."""
+    for file in (folder / ".github/workflows").glob("*.yml"):
+        given = f"    with:\n      python: {sys.prefix}\n      action-repository: {PIN.repository}\n"
+        text = file.read_text().replace("    with:\n", given)
+        file.write_text(re.sub(r"(?m)(keep\.yml@.*\n)(?!    with)", rf"\1{given}", text))
+
+
+@pytest.fixture
+def make(tmp_path, stands):
+    def made(store, limits="", own="", **changes):
+        """Make a repository; `own` is training code in Ultralytics' place, where another is proved than that one's."""
+        folder = tmp_path / "boards"
+        generate(folder / "shapes", images=24, size=64)
+        text = CONFIGURATION.format(store=store, limits=limits)
+        for old, new in changes.items():
+            text = re.sub(rf"^{old} = .*", f"{old} = {new}", text, flags=re.MULTILINE)
+        if own:
+            (folder / "mine.py").write_text(own)
+            text = re.sub(
+                r"^hyperparameters = .*", f'entrypoint = "mine:main"\n{PACE}', text, flags=re.MULTILINE
+            )
+        (folder / "offload.toml").write_text(text)
+        git(folder.parent, "init", "-q", "-b", "main", str(folder))
+        git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
+        write_workflows(folder, PIN, keep=store.startswith("file:."))
+        say_what_act_cannot(folder)
+        commit(folder, "begin")
+        return Repository(folder, stands)
+
+    return made
+
+
+@pytest.fixture
+def fresh(tmp_path, stands):
+    """A repository in which nothing was done but `offload init`: the keyboards where they are, else shapes."""
+    folder = tmp_path / "boards"
+    folder.mkdir()
+    if KEYBOARDS.is_dir():
+        shutil.copytree(KEYBOARDS, folder / "raw_dataset")
+    else:
+        generate(folder / "shapes", images=24, size=64)
+    (folder / "README.md").write_text("# Boards\n")
+    git(folder.parent, "init", "-q", "-b", "main", str(folder))
+    git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "gpu_offload.orchestrator.cli",
+        "init",
+        "--action",
+        f"{PIN.repository}@{PIN.commit}",
+    ]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    changes = {"epochs": "1", "image-size": "32", "hyperparameters": "{plots = false, workers = 0}"}
+    text = (folder / "offload.toml").read_text()
+    for name, value in changes.items():
+        text = re.sub(rf"^(# )?{name} = .*", f"{name} = {value}", text, flags=re.MULTILINE)
+    (folder / "offload.toml").write_text(text)
+    say_what_act_cannot(folder)
+    commit(folder, "begin")
+    return Repository(folder, stands)
+
+
+def github_words(github):
+    """Lead a workflow to a GitHub of our own."""
+    words = ["--env", f"GITHUB_API_URL={github.url}", "--env", f"GITHUB_SERVER_URL={github.url}"]
+    return [*words, "-s", f"GITHUB_TOKEN={TOKEN}"]
+
+
+def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_release(fresh, tmp_path):
+    """Each workflow checks out anew, as on a hosted runner: what is not in the release is gone."""
+    with GitHub() as github:
+        log = fresh.run("push", "offload-train", *github_words(github))
+        assert log.code == 0, log.text("train")[-3000:] + log.text("keep")
+        assert log.jobs == {"plan": "success", "train": "success", "keep": "success"}
+        outputs = log.outputs("train")
+        assert outputs["where"] == "cpu"
+        assert outputs["already-trained"] == "false"
+        assert outputs["cost-usd"] == "0.0000"
+        version = outputs["version"]
+        assert outputs["model-url"] == f"{github.address}/models-{version}-model.pt"
+        assert "### This will train" in log.summary("plan")
+        summary = log.summary("train")
+        assert summary.startswith(f"### Trained: version {version}")
+        for part in (
+            "Next:**",
+            "Where and why.**",
+            "# Estimate and actual",
+            "# Cost",
+            "# Attempts",
+            "# Metrics",
+        ):
+            assert part in summary
+        assert "gantt" in summary
+        assert f"### Kept: version {version}" in log.summary("keep")
+        assert TOKEN not in "".join(line.get("msg", "") for line in log.lines)
+
+        again = fresh.run("push", "offload-train", *github_words(github))
+        assert again.code == 0, again.text("train")[-3000:]
+        assert again.jobs == {"plan": "success", "train": "success"}
+        assert again.outputs("train")["already-trained"] == "true"
+        assert "Already trained" in again.summary("train")
+        pulled = download.pull(open_store(github.address), "stable", tmp_path / "model.pt")
+        assert pulled[0].version == version
+
+
+def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_path):
+    repository = make(f"file:{tmp_path}/store")
+    event = tmp_path / "event.json"
+    event.write_text(
+        json.dumps(
+            {
+                "pull_request": {
+                    "number": 1,
+                    "head": {"ref": "x", "repo": {"full_name": "them/boards", "fork": True}},
+                },
+                "repository": {"full_name": "us/boards", "default_branch": "main"},
+            }
+        )
+    )
+    with TokenEndpoint() as endpoint:
+        # Worse than on GitHub: the endpoint is there for the taking, and still nobody asks it.
+        repository.environment |= endpoint.environment
+        log = repository.run("pull_request", "offload-plan", "-e", str(event))
+        assert log.code == 0, log.text("plan")
+        assert log.jobs == {"plan": "success"}
+        assert "Merging this will train" in log.summary("plan")
+        assert endpoint.asked == []
+        assert not (tmp_path / "store").exists()
+        # Even where somebody lets the whole workflow start on it, what spends does not.
+        train = repository.folder / ".github/workflows/offload-train.yml"
+        train.write_text(train.read_text().replace('  push:\n    branches: ["main"]\n', "  pull_request:\n"))
+        log = repository.run("pull_request", "offload-train", "-e", str(event))
+        assert set(log.jobs) == {"plan"}, log.jobs
+        assert endpoint.asked == []
+
+
+def test_a_failing_training_is_red_says_why_and_what_to_do_and_hands_over_what_it_has(make):
+    """act ends with a called workflow that failed, so that `keep` does not run here, as `always()` says on GitHub."""
+    repository = make("file:.offload", own=FAILING)
+    with GitHub() as github:
+        log = repository.run("push", "offload-train", *github_words(github))
+    assert log.code != 0
+    assert log.jobs == {"plan": "success", "train": "failure"}
+    says_why_it_failed(log, "train")
+    (artifact,) = (repository.folder.parent / "artifacts").iterdir()
+    assert artifact.name == f"gpu-offload-{log.outputs('train')['version']}"
+    assert [file.name[:11] for file in artifact.iterdir()] == ["unfinished-"]
+
+
+def says_why_it_failed(log, job):
+    summary = log.summary(job)
+    assert summary.startswith("### Not trained: run ")
+    assert "[!CAUTION]" in summary
+    assert "this camera is none of them" in summary
+    assert "The log's last lines" in summary
+    assert log.annotations(job, "error")
+
+
+def test_a_training_that_fails_on_an_instance_leaves_none(make, cloud):
+    repository = make("s3://gpu-offload", own=FAILING)
+    repository.environment |= cloud.to_act
+    log = repository.run("workflow_dispatch", "offload", *ROLES)
+    assert log.code != 0
+    assert log.jobs == {"plan": "success", "offload": "failure", "clean-up": "success"}
+    says_why_it_failed(log, "offload")
+    assert "nothing was left" in log.summary("clean-up")
+    cloud.settle()
+    assert not cloud.leftovers().costs_money
+
+
+@pytest.fixture
+def cloud():
+    """A simulated cloud and a token endpoint: an account without a key in sight."""
+    pytest.importorskip("moto.server", reason="the extra [simulator] is not installed")
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
+
+    with SimulatedCloud() as cloud, TokenEndpoint() as endpoint:
+        environment = cloud.environment() | endpoint.environment
+        cloud.to_act = {
+            k: v for k, v in environment.items() if k not in {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+        }
+        cloud.endpoint = endpoint
+        yield cloud
+
+
+ROLES = [
+    word
+    for name in ("PUBLISHER", "LAUNCHER", "JANITOR")
+    for word in ("--var", f"OFFLOAD_{name}_ROLE=arn:aws:iam::123456789012:role/gpu-offload-{name.lower()}")
+]
+
+
+@pytest.fixture
+def rented(make, cloud, tmp_path):
+    """A repository with training code of its own, which needs no PyTorch and waits after an epoch for its gate."""
+    gate = tmp_path / "gate"
+    repository = make("s3://gpu-offload", own=f"HELD_AFTER = 1\nGATE = {str(gate)!r}\n{OWN_TRAINING}")
+    repository.environment |= cloud.to_act
+    repository.gate = gate
+    return repository
+
+
+@pytest.fixture
+def large(make, cloud):
+    """A repository whose dataset is too large for the time that its runner has."""
+    repository = make("s3://gpu-offload", limits='ci-limit = "1s"')
+    repository.environment |= cloud.to_act
+    return repository
+
+
+def test_what_takes_the_runner_too_long_is_trained_on_ec2_and_nothing_is_left(large, cloud):
+    log = large.run("push", "offload-train", *ROLES, "--env", "X=1")
+    assert log.code == 0, log.text("offload")[-3000:]
+    assert log.jobs == {"plan": "success", "offload": "success", "clean-up": "success"}
+    outputs = log.outputs("offload")
+    assert outputs["where"].startswith("g")
+    assert float(outputs["cost-usd"]) > 0
+    assert log.outputs("plan")["where"] == "ec2"
+    summary = log.summary("offload")
+    assert "A GPU is needed" in summary
+    assert "spot" in summary
+    assert cloud.endpoint.asked
+    assert "nothing was left" in log.summary("clean-up")
+    cloud.settle()
+    assert not cloud.leftovers().costs_money
+
+
+BY_HAND = [
+    word
+    for pair in (
+        "instance-type=g5.xlarge",
+        "market=spot",
+        "max-cost-usd=0.50",
+        "deadline=1h",
+        "reason=I want it *now*",
+    )
+    for word in ("--input", pair)
+]
+
+
+def test_a_workflow_that_is_cancelled_terminates_what_it_rented_and_started_again_carries_on(rented, cloud):
+    """By hand, with everything that a person may say."""
+    start = ("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES, *BY_HAND)
+    process = rented.start(*start)
+    read = rented.until(process, r"it needs us no more|epoch 1/")
+    process.send_signal(signal.SIGINT)
+    log = rented.finish(process, read)
+    assert log.code != 0
+    cloud.settle()
+    assert not cloud.leftovers().instances, log.text("offload")[-4000:] + log.text("clean-up")
+
+    rented.gate.touch()
+    log = rented.finish(rented.start(*start))
+    assert log.code == 0, log.text("offload")[-3000:]
+    outputs = log.outputs("offload")
+    assert outputs["where"].startswith("g5.xlarge"), outputs
+    assert outputs["version"] == log.outputs("plan")["version"]
+    summary = log.summary("offload")
+    assert summary.startswith("### Trained: version")
+    assert "**Asked for by hand:** I want it &#42;now&#42;" in summary
+    assert "limit &#36;0.50" in summary
+    cloud.settle()
+    assert not cloud.leftovers().costs_money
+
+
+def test_what_a_dead_runner_left_is_ended_by_tend(rented, cloud):
+    rented.gate.touch()
+    process = rented.start("workflow_dispatch", "-W", ".github/workflows/offload.yml", *ROLES)
+    read = rented.until(process, r"i-[0-9a-f]{8,} in us-")
+    os.killpg(process.pid, signal.SIGKILL)
+    kill_step(rented)
+    rented.finish(process, read)
+    assert cloud.leftovers().instances
+    deadline = time.monotonic() + LIMIT_S
+    while cloud.leftovers().instances:
+        assert time.monotonic() < deadline
+        log = rented.run("workflow_dispatch", "offload-tend", *ROLES)
+        assert log.jobs == {"tend": "success"}, log.text("tend")
+    assert "### Tend" in log.summary("tend")
+
+
+def kill_step(repository):
+    """Kill what the runner's death would take with it: processes that run in act's copy of the repository."""
+    mine = str(repository.folder.parent / "act")
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(folder.name)
+            if mine in (folder / "cmdline").read_text() or mine in str((folder / "cwd").readlink()):
+                os.kill(pid, signal.SIGKILL)
