@@ -17,6 +17,7 @@ from typing import IO, Final
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.tree import make_folders, replace_tree
 from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, decode, read_tree
+from gpu_offload.errors import OffloadError
 
 MAX_DESCRIPTION: Final = 1 << 30
 MAX_BYTES: Final = 1 << 40
@@ -25,7 +26,7 @@ _BUFFER: Final = 1 << 20
 _FAULTS = (tarfile.TarError, ValueError, TypeError, KeyError, AttributeError, RecursionError, EOFError)
 
 
-class CorruptArchiveError(Exception):
+class CorruptArchiveError(OffloadError):
     """The archive is not what it must be; nothing of it was kept."""
 
 

@@ -4,14 +4,19 @@ import subprocess
 from pathlib import Path
 
 from gpu_offload.dataset.paths import hidden
+from gpu_offload.errors import EXIT_USAGE, OffloadError
 
 
-class UnknownRevisionError(Exception):
+class UnknownRevisionError(OffloadError):
     """The commit to compare with is not there; the text says how to get it."""
 
+    exit_code = EXIT_USAGE
 
-class NotARepositoryError(Exception):
+
+class NotARepositoryError(OffloadError):
     """The dataset is not in a git repository, or git is not installed."""
+
+    exit_code = EXIT_USAGE
 
 
 def changed_since(repository_path: Path, revision: str) -> bool:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from gpu_offload.errors import OffloadError
+
 Severity = Literal["error", "warning"]
 
 
@@ -25,7 +27,7 @@ class Finding:
         return f"{printable(where)}: {printable(self.message)}" if where else printable(self.message)
 
 
-class DatasetError(Exception):
+class DatasetError(OffloadError):
     """The dataset cannot be trained on. `findings` holds every fault found, the errors first."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:

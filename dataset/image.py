@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from gpu_offload.errors import OffloadError
+
 SUFFIXES: Final = frozenset(
     {"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"}
 )
@@ -47,7 +49,7 @@ class ImageFacts:
     height: int
 
 
-class ImageError(Exception):
+class ImageError(OffloadError):
     """The file is no image that can be trained on. `code` is a finding's code."""
 
     def __init__(self, code: str, message: str) -> None:

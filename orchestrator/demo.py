@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from gpu_offload.dataset.synthetic import generate
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.simulator.cloud import BUCKET, SimulatedCloud
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
@@ -32,7 +33,7 @@ WORTH_SHOWING = 0.5
 """mAP50 below which the demo says that something is wrong: it reaches more on every machine we tried."""
 
 
-class DemoError(Exception):
+class DemoError(OffloadError):
     """The demo did not show what it promises."""
 
 

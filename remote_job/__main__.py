@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import uploader
@@ -23,11 +24,10 @@ from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.mirror import spot_notice
 from gpu_offload.remote_job.mirror.inputs import Inputs
-from gpu_offload.remote_job.spec import EXIT_RESUMABLE, SpecError, TrainingSpec
+from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.speed import allocator
 from gpu_offload.remote_job.train import train
 
-EXIT_FAILED = 1
 EXIT_FAULTY_SPEC = 2
 
 

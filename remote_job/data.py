@@ -9,11 +9,12 @@ from gpu_offload.dataset.archive import unpack
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.spec import DatasetRef
 from gpu_offload.remote_job.store import Store
 
 
-class TreeError(Exception):
+class TreeError(OffloadError):
     """The training tree is not the one that the spec means."""
 
 

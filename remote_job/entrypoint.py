@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job import machine
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
@@ -18,7 +19,7 @@ from gpu_offload.remote_job.spec import TrainingSpec  # noqa: TC001 - users read
 PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
-class EntrypointError(Exception):
+class EntrypointError(OffloadError):
     """The user's function cannot be found, or does not keep the contract."""
 
 

@@ -8,11 +8,15 @@ import threading
 from collections.abc import Callable, Iterator
 from types import FrameType
 
+from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-class InterruptedTrainingError(Exception):
+class InterruptedTrainingError(OffloadError):
     """The training was told to stop and left a state that a later run resumes."""
+
+    exit_code = EXIT_RESUMABLE
 
 
 class Interruption:

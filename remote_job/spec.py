@@ -5,16 +5,14 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gpu_offload.dataset.task import Task
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.wire import Wire
 
 TRAINING_VERSION = "1"
 """Part of every training key. Raise it when a change to this package changes what a training yields."""
 
-EXIT_RESUMABLE = 75
-"""Exit code of a training that was interrupted and left a resumable state (EX_TEMPFAIL of sysexits.h)."""
 
-
-class SpecError(Exception):
+class SpecError(OffloadError):
     """The spec cannot be trained; `faults` says everything that is wrong with it."""
 
     def __init__(self, faults: list[str]) -> None:

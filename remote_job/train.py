@@ -7,6 +7,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job import data, entrypoint, log, weights
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
@@ -24,7 +25,7 @@ from gpu_offload.remote_job.yolo import hyperparameters
 __all__ = ["BusyError", "SpecError", "spec_faults", "telling", "train"]
 
 
-class BusyError(Exception):
+class BusyError(OffloadError):
     """Another training writes to the same output folder."""
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import Weights
 from gpu_offload.remote_job.store import Store
@@ -32,11 +33,11 @@ TIMEOUT = 30.0
 CHUNK = 1 << 20
 
 
-class WeightsUnavailableError(Exception):
+class WeightsUnavailableError(OffloadError):
     """The weights cannot be had; the text says what to do."""
 
 
-class WeightsMismatchError(Exception):
+class WeightsMismatchError(OffloadError):
     """A file is not the one that its sha256 promises."""
 
 

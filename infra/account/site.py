@@ -3,6 +3,8 @@
 import re
 from dataclasses import dataclass
 
+from gpu_offload.errors import OffloadError
+
 ACCOUNT = "${AWS::AccountId}"
 PARTITION = "${AWS::Partition}"
 """CloudFormation fills these in; whoever knows the account puts its number there."""
@@ -24,7 +26,7 @@ REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
 OWNER = re.compile(r"amazon|\d{12}|\$\{AWS::AccountId\}")
 
 
-class SiteError(ValueError):
+class SiteError(OffloadError, ValueError):
     """What was asked for cannot stand in a policy. `faults` has a sentence for each."""
 
     def __init__(self, faults: list[str]) -> None:

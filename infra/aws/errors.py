@@ -2,11 +2,13 @@
 
 from typing import ClassVar, Literal
 
+from gpu_offload.errors import OffloadError
+
 Retry = Literal["same", "elsewhere", "never"]
 """Whether a failed call is worth repeating as it is, worth another offer (zone, type, market), or neither."""
 
 
-class CloudError(Exception):
+class CloudError(OffloadError):
     """AWS could not or would not do what was asked.
 
     Attributes:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.instance.stage import (
     ADVICE,
     LIMITS_S,
@@ -85,7 +86,7 @@ def decide(
             return Progress(following, now, details), Check(following, now)
 
 
-class NotReadyError(Exception):
+class NotReadyError(OffloadError):
     """The instance did not become ready; `console` is the end of its console output, where there is any."""
 
     def __init__(self, failed: Failed, console: str) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra import instance
 from gpu_offload.infra.instance import script
 from gpu_offload.infra.instance.wheel import Wheel, pack_wheel
@@ -132,7 +133,7 @@ def _send_uv(host: Host, instance: Instance, uv: Path | None) -> None:
 LOCK = Path(instance.__file__).parent / "requirements.txt"
 
 
-class LockMissingError(Exception):
+class LockMissingError(OffloadError):
     """There are no locked dependencies to set an instance up with."""
 
 

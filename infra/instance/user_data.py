@@ -10,6 +10,7 @@ Modules: https://docs.cloud-init.io/en/latest/reference/modules.html
 import json
 from typing import Any
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.instance import script
 from gpu_offload.infra.ssh.key import HostKey, PublicKey
 
@@ -29,7 +30,7 @@ READY = "/var/lib/gpu-offload/ready"
 """Exists once everything in the user data was done, in this boot or an earlier one."""
 
 
-class UserDataTooLargeError(ValueError):
+class UserDataTooLargeError(OffloadError, ValueError):
     """EC2 would refuse it."""
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("dataset", "infra", "orchestrator", "remote_job")
+PACKAGES = ("errors", "dataset", "infra", "orchestrator", "remote_job")
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time a zip can hold: equal code gives equal bytes."""
 

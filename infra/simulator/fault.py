@@ -19,6 +19,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from gpu_offload.errors import OffloadError
+
 Target = Literal["api", "instance", "network", "store", "token"]
 
 EFFECTS: dict[str, tuple[str, ...]] = {
@@ -48,7 +50,7 @@ _RATE = re.compile(r"(\d+(?:\.\d+)?)(k|m|g)?bit")
 _RATE_UNIT = {None: 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 
 
-class FaultSyntaxError(ValueError):
+class FaultSyntaxError(OffloadError, ValueError):
     """One or more lines are not faults; the text says what is wrong with each."""
 
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.simulator.host import Machine
 
 METADATA = ("169.254.169.254", 80)
@@ -24,7 +25,7 @@ SSH_PORT = 22
 COMMANDS = ("unshare", "nsenter", "ip", "tc", "mount")
 
 
-class NamespaceError(RuntimeError):
+class NamespaceError(OffloadError, RuntimeError):
     """This machine or user cannot have such hosts; the text says why."""
 
 

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.simulator.guest_paths import PathMap
 from gpu_offload.infra.simulator.guest_root import add_user
 
@@ -51,7 +52,7 @@ HANDLED = {
 Say = Callable[[str], None]
 
 
-class BootError(Exception):
+class BootError(OffloadError):
     """The boot ends here."""
 
 

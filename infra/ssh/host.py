@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from gpu_offload.errors import OffloadError
+
 Stream = Callable[[str], None]
 """Called with each piece of decoded standard output as it arrives; pieces are not lines."""
 
@@ -13,7 +15,7 @@ TAIL = 2_000
 """Characters of standard error that an error's text quotes."""
 
 
-class HostError(Exception):
+class HostError(OffloadError):
     """The host could not do what was asked; the text says where and what to do."""
 
 

@@ -1,7 +1,9 @@
 """Errors of object stores."""
 
+from gpu_offload.errors import OffloadError
 
-class StoreError(Exception):
+
+class StoreError(OffloadError):
     """The store could not do what was asked; the text says where and what to do."""
 
 

@@ -14,13 +14,14 @@ from types import FrameType
 
 from pydantic import ValidationError
 
+from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console, plain
 from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
 from gpu_offload.orchestrator.run.lease import RENEW_S
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
 from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
-from gpu_offload.remote_job.spec import EXIT_RESUMABLE, StoreRef, TrainingSpec
+from gpu_offload.remote_job.spec import StoreRef, TrainingSpec
 
 LOG_TAIL_LINES = 15
 LOOK_S = 1.0

@@ -3,16 +3,13 @@
 Whatever is slow to import is imported by the command that needs it: `offload --help` takes no longer than click.
 """
 
+import json
 import sys
 from typing import NoReturn
 
 import click
 
-from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError
-from gpu_offload.dataset.finding import DatasetError
-from gpu_offload.infra.aws.errors import CloudError
-from gpu_offload.infra.instance.software import LockMissingError
-from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
 from gpu_offload.orchestrator.cli import (
     account_commands,
     dataset_commands,
@@ -22,21 +19,6 @@ from gpu_offload.orchestrator.cli import (
     simulate_commands,
     tend_commands,
 )
-from gpu_offload.orchestrator.demo import DemoError
-from gpu_offload.orchestrator.lifecycle.train import NothingFeasibleError, TrainingFailedError
-from gpu_offload.orchestrator.output.console import plain
-from gpu_offload.orchestrator.plan.prerequisites import RentingError
-from gpu_offload.orchestrator.plan.project import PlanningError
-from gpu_offload.orchestrator.registry.manifest import RegistryError
-from gpu_offload.orchestrator.run.backend import (
-    CloudUnreachableError,
-    InstanceLeftError,
-    InterruptedRunError,
-)
-from gpu_offload.orchestrator.run.journal import JournalError
-from gpu_offload.orchestrator.settings.load import SettingsError
-
-EXIT_FAILED, EXIT_USAGE, EXIT_RESUMABLE = 1, 2, 75
 
 
 @click.group(
@@ -74,39 +56,17 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except Exception as error:
-        code = explain(error)
-        if code is None:
-            raise
+    except OffloadError as error:
+        fail(error, as_json="--json" in (sys.argv if arguments is None else arguments))
     sys.exit(code or 0)
 
 
-CODES: dict[type[Exception], int] = {
-    SettingsError: 2,
-    DatasetError: 1,
-    # `offload changed` says "not changed" with 1, so what keeps it from knowing must be something else.
-    UnknownRevisionError: 2,
-    NotARepositoryError: 2,
-    DemoError: 1,
-    StoreError: 1,
-    CloudError: 1,
-    CloudUnreachableError: 1,
-    InstanceLeftError: 1,
-    RentingError: 1,
-    LockMissingError: 1,
-    RegistryError: 1,
-    JournalError: 1,
-    PlanningError: 1,
-    NothingFeasibleError: 1,
-    TrainingFailedError: 1,
-    InterruptedRunError: EXIT_RESUMABLE,
-}
+def fail(error: OffloadError, *, as_json: bool) -> NoReturn:
+    """Print an error, on standard output as JSON too if that was asked for, and exit with its code."""
+    from gpu_offload.orchestrator.output.console import plain
 
-
-def explain(error: Exception) -> int | None:
-    """Print one of our errors and return its exit code; None for an error that is not ours."""
-    for kind, code in CODES.items():
-        if isinstance(error, kind):
-            sys.stderr.write(f"error: {plain(str(error))}\n")
-            return code
-    return None
+    sys.stderr.write(f"error: {plain(str(error))}\n")
+    if as_json:
+        facts = {"type": type(error).__name__, "message": str(error), "remedy": error.remedy}
+        sys.stdout.write(json.dumps({"error": facts}, ensure_ascii=False) + "\n")
+    sys.exit(error.exit_code)

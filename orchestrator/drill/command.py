@@ -10,10 +10,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from gpu_offload.errors import OffloadError
+
 EPOCH = re.compile(r"^\s*epoch \d+/\d+ ")
 
 
-class DrillError(Exception):
+class DrillError(OffloadError):
     """A drill could not be held, or what should have happened by now has not."""
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
 from gpu_offload.orchestrator.github.console import GitHubConsole
@@ -32,7 +33,6 @@ from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import STABLE, model_key
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
-from gpu_offload.remote_job.spec import EXIT_RESUMABLE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,14 +41,15 @@ if TYPE_CHECKING:
     from gpu_offload.orchestrator.plan.planned import Planned
     from gpu_offload.orchestrator.run.record import RunRecord
 
-EXIT_FAILED, EXIT_USAGE = 1, 2
 CLEAN_UP = "the workflow's clean-up"
 CLOCK_SLACK_S = 2.0
 """Seconds between our clock and the journal's when looking for a run that has just ended."""
 
 
-class UntrustedEventError(Exception):
+class UntrustedEventError(OffloadError):
     """What was asked for may not be done on this event."""
+
+    exit_code = EXIT_USAGE
 
 
 @dataclass
@@ -123,7 +124,6 @@ class Step:
 
     def train(self) -> int:
         """Train and publish, or carry on with what was begun; then tell of it, however it went."""
-        from gpu_offload.orchestrator.cli import CODES
         from gpu_offload.orchestrator.github.store import store_on_runner
         from gpu_offload.orchestrator.lifecycle.train import Training
         from gpu_offload.orchestrator.lifecycle.train_report import trained_text
@@ -146,9 +146,9 @@ class Step:
             self.console.text(receipt_text(planned.report))
         try:
             done = Training(planned, store, workspace, self.console, detach=self.inputs.detach).run()
-        except tuple(CODES) as error:
-            code = next(code for kind, code in CODES.items() if isinstance(error, kind))
-            self._tell_of_failure(planned, store, began, str(error), can_resume=code == EXIT_RESUMABLE)
+        except OffloadError as error:
+            resumable = error.exit_code == EXIT_RESUMABLE
+            self._tell_of_failure(planned, store, began, str(error), can_resume=resumable)
             raise
         self.console.text(trained_text(done))
         self._tell(planned, store, done, before)
@@ -344,8 +344,6 @@ def _flag(value: bool) -> Literal["true", "false"]:
 
 def main() -> int:
     """Run the step that the environment describes; return its exit code. Every failure becomes an annotation."""
-    from gpu_offload.orchestrator.cli import CODES
-
     console = GitHubConsole(sys.stdout)
     runner = Runner(os.environ)
     for mask in runner.masks():
@@ -367,13 +365,13 @@ def main() -> int:
     except (InputsError, UntrustedEventError) as error:
         console.error(str(error))
         runner.summary(trouble_summary(str(error)))
-        return EXIT_USAGE
+        return error.exit_code
     except KeyboardInterrupt:
         console.error("told to end before anything was begun")
         return EXIT_RESUMABLE
-    except tuple(CODES) as error:
+    except OffloadError as error:
         console.error(str(error))
-        return next(code for kind, code in CODES.items() if isinstance(error, kind))
+        return error.exit_code
     finally:
         console.close()
 

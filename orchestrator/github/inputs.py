@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
+from gpu_offload.errors import EXIT_USAGE, OffloadError
+
 PREFIX = "GPU_OFFLOAD_INPUT_"
 
 Command = Literal["plan", "train", "pack", "keep", "stop", "tend"]
@@ -22,8 +24,10 @@ SHORTHANDS = {
 _FLAGS = {"": None, "auto": None, "true": True, "false": False}
 
 
-class InputsError(Exception):
+class InputsError(OffloadError):
     """An input means nothing to us; the text names every one that does not."""
+
+    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.github.repository import REPOSITORY, git_output, github_name
 
 SHA = re.compile(r"[0-9a-f]{40}")
@@ -13,7 +14,7 @@ SHA = re.compile(r"[0-9a-f]{40}")
 VERSION = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
-class PinError(Exception):
+class PinError(OffloadError):
     """It is not known which commit of the action a repository shall use."""
 
 

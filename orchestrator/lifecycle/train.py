@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gpu_offload.dataset.tree import materialise
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.github.repository import commit_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.backends.cpu import LocalTraining
@@ -29,11 +30,11 @@ MANY_RUNS = 50
 """More runs than this for one command would be a fault of ours, not of the world."""
 
 
-class TrainingFailedError(Exception):
+class TrainingFailedError(OffloadError):
     """The run ended without a model; the text says why and what to do."""
 
 
-class NothingFeasibleError(Exception):
+class NothingFeasibleError(OffloadError):
     """No option fits the limits; nothing was started."""
 
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, store_keys
 from gpu_offload.orchestrator.settings.load import Settings
 
@@ -10,7 +11,7 @@ SIMULATOR = "GPU_OFFLOAD_SIMULATOR"
 """Set by the simulated cloud for what runs inside it, with the next two."""
 
 
-class RentingError(Exception):
+class RentingError(OffloadError):
     """The configuration does not allow training on EC2; the text says what to set."""
 
 

@@ -6,10 +6,11 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.plan.candidate import Project
 
 
-class PlanningError(Exception):
+class PlanningError(OffloadError):
     """There is nothing to plan with; the text says what to do."""
 
 

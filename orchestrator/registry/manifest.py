@@ -5,6 +5,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.remote_job.result import Artifact
 from gpu_offload.remote_job.wire import Wire
@@ -75,7 +76,7 @@ class Alias(Wire):
     moved_at: float
 
 
-class RegistryError(Exception):
+class RegistryError(OffloadError):
     """The registry does not hold what was asked for, or holds something that it should not."""
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
 from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen
 from gpu_offload.orchestrator.run.record import (
     AttemptRecord,
@@ -13,7 +14,7 @@ from gpu_offload.orchestrator.run.record import (
 from gpu_offload.remote_job.result import Heartbeat
 
 
-class RefusedError(Exception):
+class RefusedError(OffloadError):
     """No instance came of an offer. `quota` says that no other zone or hour will help."""
 
     def __init__(self, message: str, *, quota: bool = False) -> None:
@@ -21,15 +22,17 @@ class RefusedError(Exception):
         self.quota = quota
 
 
-class CloudUnreachableError(Exception):
+class CloudUnreachableError(OffloadError):
     """EC2 could not answer just now; asking again later may help."""
 
 
-class InterruptedRunError(Exception):
+class InterruptedRunError(OffloadError):
     """Somebody ended this process; the run stays open and carries on where it was."""
 
+    exit_code = EXIT_RESUMABLE
 
-class InstanceLeftError(Exception):
+
+class InstanceLeftError(OffloadError):
     """A run is over, and an instance of it would not terminate."""
 
 

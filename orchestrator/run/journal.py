@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run.observation import AttemptSeen
@@ -31,7 +32,7 @@ from gpu_offload.remote_job.wire import Wire
 T = TypeVar("T", bound=Wire)
 
 
-class JournalError(Exception):
+class JournalError(OffloadError):
     """The journal holds what this version does not understand, or not what was asked for."""
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.settings.toml_lines import KeyPath, key_lines
 
 FILE_NAME = "offload.toml"
@@ -15,8 +16,10 @@ TABLE = ("tool", "offload")
 """Where the configuration stands in pyproject.toml."""
 
 
-class ConfigurationFileError(Exception):
+class ConfigurationFileError(OffloadError):
     """A configuration file cannot be used: where, what is wrong, and what to do."""
+
+    exit_code = EXIT_USAGE
 
     def __init__(self, where: str, message: str, remedy: str) -> None:
         super().__init__(f"{where}: {message}; {remedy}")

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
+from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.settings.consistency import disagreements
 from gpu_offload.orchestrator.settings.file import (
     FILE_NAME,
@@ -67,8 +68,10 @@ class Fault:
         return f"{self.where}: {self.message}; {self.remedy}"
 
 
-class SettingsError(Exception):
+class SettingsError(OffloadError):
     """The configuration cannot be used; `faults` are all that is wrong with it, in reading order."""
+
+    exit_code = EXIT_USAGE
 
     def __init__(self, faults: Sequence[Fault]) -> None:
         self.faults = tuple(faults)

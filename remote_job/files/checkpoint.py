@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest
 
@@ -19,7 +20,7 @@ MANIFEST = "manifest.json"
 KEEP = 2
 
 
-class CheckpointMismatchError(Exception):
+class CheckpointMismatchError(OffloadError):
     """The folder holds the checkpoint of another training."""
 
 

@@ -10,8 +10,10 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from gpu_offload.errors import OffloadError
 
-class UnexpectedFileError(OSError):
+
+class UnexpectedFileError(OffloadError, OSError):
     """There is something under the name, but not a plain file of the folder's owner."""
 
 

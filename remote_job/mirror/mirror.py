@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.checkpoint import (
     MANIFEST,
@@ -42,11 +43,11 @@ LAST_WORDS = {"finished", "failed", "interrupted"}
 """States of a heartbeat after which nothing more comes."""
 
 
-class SupersededError(Exception):
+class SupersededError(OffloadError):
     """A later attempt of this run exists: this one was given up for dead and must not write any more."""
 
 
-class MirrorError(Exception):
+class MirrorError(OffloadError):
     """What had to be in the store at the end is not there; the local files are intact."""
 
 

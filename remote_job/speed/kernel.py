@@ -15,6 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.speed.kernel_source import SOURCE, TYPES
 
 FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
@@ -23,7 +24,7 @@ FLAGS = ("-O3", "-fno-math-errno", "-fno-trapping-math", "-fopenmp", "-fPIC")
 COMPILE_SECONDS = 60.0
 
 
-class KernelError(Exception):
+class KernelError(OffloadError):
     """The kernel could not be built; the training goes on without it."""
 
 

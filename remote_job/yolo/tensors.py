@@ -13,10 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from gpu_offload.errors import OffloadError
+
 FORMAT = 1
 
 
-class UnreadableStateError(Exception):
+class UnreadableStateError(OffloadError):
     """The file is not a training state of ours."""
 
 

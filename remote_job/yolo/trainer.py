@@ -19,6 +19,7 @@ from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
 from gpu_offload.dataset.task import Task
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.speed.capacity import Capacity
@@ -37,7 +38,7 @@ TRAINERS = {
 MAX_NAN_RECOVERIES = 3
 
 
-class DivergedError(Exception):
+class DivergedError(OffloadError):
     """The loss became NaN again and again."""
 
 

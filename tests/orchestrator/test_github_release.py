@@ -13,6 +13,7 @@ from github_case import TOKEN, GitHub
 from registry_case import manifest_for
 
 from gpu_offload.dataset.synthetic import generate
+from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.store.errors import (
     CorruptObjectError,
@@ -29,7 +30,6 @@ from gpu_offload.orchestrator.registry.manifest import model_key
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
-from gpu_offload.remote_job.spec import EXIT_RESUMABLE
 
 
 @pytest.fixture

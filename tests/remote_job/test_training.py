@@ -23,13 +23,14 @@ from remote_job_case import (
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, ProgressEvent, TrainingResult
-from gpu_offload.remote_job.spec import EXIT_RESUMABLE, SpecError, Weights
+from gpu_offload.remote_job.spec import SpecError, Weights
 from gpu_offload.remote_job.train import train
 
 pytestmark = [

@@ -37,6 +37,7 @@ OURS = (
     "pyproject.toml",
     ".github",
     "requirements",
+    "errors",
     "dataset",
     "infra",
     "orchestrator",

@@ -1,0 +1,18 @@
+"""The root of every error of ours, with its exit code."""
+
+from typing import ClassVar
+
+EXIT_FAILED, EXIT_USAGE, EXIT_RESUMABLE = 1, 2, 75
+"""Exit codes beside 0: failed, wrong usage or settings, interrupted and resumable (`EX_TEMPFAIL` of sysexits.h)."""
+
+
+class OffloadError(Exception):
+    """An error whose message is written for people: a command prints it without a traceback.
+
+    Attributes:
+        exit_code: What the process exits with.
+        remedy: What to do about it; empty where the message says so itself.
+    """
+
+    exit_code: ClassVar[int] = EXIT_FAILED
+    remedy: str = ""
