@@ -1,6 +1,6 @@
 """A cloud, a store and a clock that exist in memory only: what the crash sweep drives real drivers through.
 
-Everything between a run's journal and its outcome is the product's own: `Drive`, `Journal`, `Driver`, the registry,
+Everything between a run's journal and its outcome is the product's own: `Controller`, `Journal`, `Lease`, the registry,
 `next_step`. Modelled is what lies outside: time, EC2 (tokens, lag, vanishing, refusals, reclaims), an instance that
 trains and writes to the store as `remote_job` does, and SSH. Every effect of a driver passes `World.effect`, where
 it can be killed before or after it, lose the reply, or stand still while another driver works.
@@ -41,10 +41,10 @@ from gpu_offload.orchestrator.run.backend import (
     InterruptedRunError,
     RefusedError,
 )
-from gpu_offload.orchestrator.run.controller import Drive
+from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.lease import Driver
-from gpu_offload.orchestrator.run.observation import InstanceSeen
+from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.observation import ObservedInstance
 from gpu_offload.orchestrator.run.record import HostRecord, RunRecord, StopRequest
 from gpu_offload.orchestrator.run.signals import EndingSignal
 from gpu_offload.remote_job.result import (
@@ -548,7 +548,7 @@ class World:
 
 
 class Actor:
-    """One driver: a real `Drive`, at work in the model world."""
+    """One driver: a real `Controller`, at work in the model world."""
 
     def __init__(self, world: World, number: int) -> None:
         self.world, self.number = world, number
@@ -558,12 +558,12 @@ class Actor:
         store = DriverStore(self)
         self.cloud = ModelCloud(self) if is_rented(world.run.candidates) else None
         machine = 0 if world.scenario.same_machine else number
-        driver = Driver(
+        driver = Lease(
             clock=lambda: world.now, host=f"host{machine}", boot_id=f"boot{machine}", token=f"t{number}",
             pid=DEAD_PID,
         )  # fmt: skip
         journal = Journal(store)
-        self.drive = Drive(
+        self.drive = Controller(
             world.run,
             journal,
             driver,
@@ -749,10 +749,10 @@ class ModelCloud:
     def _state(self, machine: Machine) -> str:
         return machine.state(max(machine.launched_at, self.world.now - self.world.scenario.lag))
 
-    def instances(self, run: RunRecord, attempts: object) -> tuple[InstanceSeen, ...]:
+    def instances(self, run: RunRecord, attempts: object) -> tuple[ObservedInstance, ...]:
         self.actor.check()
         return tuple(
-            InstanceSeen(
+            ObservedInstance(
                 m.id,
                 m.attempt,
                 self._state(m),

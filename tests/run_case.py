@@ -6,7 +6,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import GPUS, Offer
 from gpu_offload.orchestrator.plan.candidate import Candidate
-from gpu_offload.orchestrator.run.observation import AttemptSeen
+from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, HostRecord, RunRecord
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -60,7 +60,7 @@ def host(launched, *, market="spot", zone="us-east-1a"):
 
 def seen_attempt(number, launched, ended, reason="finished", *, market="spot", with_host=True):
     run = run_of(now=T0)
-    return AttemptSeen(
+    return ObservedAttempt(
         attempt_of(run, number, gpu_offer(market=market)),
         host=host(launched, market=market) if with_host else None,
         end=AttemptEnd(number=number, reason=reason, at=ended) if ended else None,

@@ -15,8 +15,8 @@ from gpu_offload.infra.instance.stage import (
     Broken,
     Passed,
     Pending,
-    Seen,
     Stage,
+    StageResult,
 )
 
 
@@ -58,7 +58,7 @@ def begin(now: float, first: Stage = Stage.CAPACITY) -> Progress:
 
 
 def decide(
-    progress: Progress, seen: Seen, now: float, limits: Mapping[Stage, float] = LIMITS_S
+    progress: Progress, seen: StageResult, now: float, limits: Mapping[Stage, float] = LIMITS_S
 ) -> tuple[Progress, Check | Ready | Failed]:
     """Decide what follows from one observation of the current stage.
 
@@ -98,13 +98,13 @@ class NotReadyError(OffloadError):
 
 
 def await_ready(
-    checks: Mapping[Stage, Callable[[], Seen]],
+    checks: Mapping[Stage, Callable[[], StageResult]],
     *,
     console: Callable[[], str],
     first: Stage = Stage.CAPACITY,
     limits: Mapping[Stage, float] = LIMITS_S,
     every: float = 2.0,
-    tell: Callable[[Stage, Seen, float], None] = lambda _stage, _seen, _seconds: None,
+    tell: Callable[[Stage, StageResult, float], None] = lambda _stage, _seen, _seconds: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Ready:

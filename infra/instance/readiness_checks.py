@@ -4,13 +4,13 @@ import json
 import socket
 from collections.abc import Callable
 
-from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Seen
+from gpu_offload.infra.instance.stage import Broken, Passed, Pending, StageResult
 from gpu_offload.infra.instance.user_data import READY
 from gpu_offload.infra.ssh.client import Address
 from gpu_offload.infra.ssh.host import Host, HostError, HostKeyMismatchError
 
 
-def _unless_silent(look: Callable[[], Seen]) -> Seen:
+def _unless_silent(look: Callable[[], StageResult]) -> StageResult:
     """Take silence for "not yet". An impostor is not a stage that fails: it is raised."""
     try:
         return look()
@@ -20,7 +20,7 @@ def _unless_silent(look: Callable[[], Seen]) -> Seen:
         return Pending(str(error))
 
 
-def check_boot(address: Address) -> Seen:
+def check_boot(address: Address) -> StageResult:
     """Look whether anything at the address answers at the port, if only with a refusal: then its kernel is up."""
     try:
         socket.create_connection((address.host, address.port), timeout=5).close()
@@ -31,21 +31,21 @@ def check_boot(address: Address) -> Seen:
     return Passed("the port is open")
 
 
-def check_ssh(host: Host) -> Seen:
+def check_ssh(host: Host) -> StageResult:
     """Look whether we can log in. A refused key is "not yet" too: cloud-init may be about to write it."""
 
-    def look() -> Seen:
+    def look() -> StageResult:
         host.run("true", timeout=15)
         return Passed(host.name)
 
     return _unless_silent(look)
 
 
-def check_cloud_init(host: Host) -> Seen:
+def check_cloud_init(host: Host) -> StageResult:
     """Look whether everything in the user data was done."""
     ready = f'test -e "${{GPU_OFFLOAD_ROOT%/}}{READY}"'
 
-    def look() -> Seen:
+    def look() -> StageResult:
         if host.run(ready, timeout=15, check=False).exit_code == 0:
             return Passed()
         return read_cloud_init(host.run("cloud-init status --format=json", timeout=30, check=False).text)
@@ -53,7 +53,7 @@ def check_cloud_init(host: Host) -> Seen:
     return _unless_silent(look)
 
 
-def read_cloud_init(text: str) -> Seen:
+def read_cloud_init(text: str) -> StageResult:
     """Read `cloud-init status --format=json`; the last word of the user data has not been done yet.
 
     https://docs.cloud-init.io/en/latest/reference/cli.html#status
@@ -73,10 +73,10 @@ def read_cloud_init(text: str) -> Seen:
 NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 
 
-def check_driver(host: Host, *, gpus: int) -> Seen:
+def check_driver(host: Host, *, gpus: int) -> StageResult:
     """Look whether the driver sees the GPUs that the offer has; with none promised, say what there is."""
 
-    def look() -> Seen:
+    def look() -> StageResult:
         done = host.run(NVIDIA_SMI, timeout=60, check=False)
         found = (
             [line.strip() for line in done.text.splitlines() if line.strip()] if done.exit_code == 0 else []
@@ -99,7 +99,7 @@ print(torch.cuda.get_device_name(), "CUDA", torch.version.cuda)
 """
 
 
-def check_cuda(host: Host, python: str, *, gpus: int) -> Seen:
+def check_cuda(host: Host, python: str, *, gpus: int) -> StageResult:
     """Compute something on the GPU with the very PyTorch that will train; nothing where no GPU was promised.
 
     A failure is "not yet": a GPU that has just been found may need another moment, and the stage's time decides.

@@ -59,4 +59,4 @@ class Broken:
     reason: str
 
 
-Seen = Passed | Pending | Broken
+StageResult = Passed | Pending | Broken

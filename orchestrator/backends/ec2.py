@@ -37,7 +37,7 @@ from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import CloudUnreachableError, RefusedError
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen
+from gpu_offload.orchestrator.run.observation import ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, HostRecord, RunRecord
 from gpu_offload.orchestrator.settings.sections import Ec2Settings
 from gpu_offload.remote_job.spec import StoreRef
@@ -98,7 +98,7 @@ class RentedTraining:
     _watch: StoreWatch | None = None
     _tries: dict[str, int] = field(default_factory=dict)
 
-    def instances(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[InstanceSeen, ...]:
+    def instances(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[ObservedInstance, ...]:
         """See `Cloud`. Other regions than the open attempt's are asked once in a while: strays end there, too."""
         current = attempts[-1].record.offer.region if attempts and attempts[-1].end is None else None
         for region in _regions(attempts):
@@ -114,7 +114,7 @@ class RentedTraining:
             else:
                 self._empty_since.pop(region, None)
         return tuple(
-            InstanceSeen(
+            ObservedInstance(
                 id=i.id,
                 attempt=i.attempt or None,
                 state=i.state,  # type: ignore[arg-type]  # EC2's own words
@@ -125,7 +125,7 @@ class RentedTraining:
             for region, i in self._found.values()
         )
 
-    def leftovers(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[str, ...]:
+    def leftovers(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[str, ...]:
         """See `Cloud`. A leftover is called `REGION/KIND/ID`."""
         names: list[str] = []
         for region in _regions(attempts):
@@ -171,7 +171,7 @@ class RentedTraining:
         self._schedule(run, attempt, instance.id, region)
         return self._host(instance, region)
 
-    def train(self, run: RunRecord, attempt: AttemptSeen) -> tuple[EndReason, str] | None:
+    def train(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[EndReason, str] | None:
         """See `Cloud`."""
         number = attempt.record.number
         session = self._sessions.get(number)
@@ -200,7 +200,9 @@ class RentedTraining:
             return "died", str(error)
         return None
 
-    def follow(self, run: RunRecord, attempt: AttemptSeen, seconds: float) -> tuple[EndReason, str] | None:
+    def follow(
+        self, run: RunRecord, attempt: ObservedAttempt, seconds: float
+    ) -> tuple[EndReason, str] | None:
         """See `Cloud`: over SSH while the line holds, from the store otherwise."""
         session = self._sessions.get(attempt.record.number)
         if session is not None and session.started and session.reachable:
@@ -221,7 +223,7 @@ class RentedTraining:
                 self._ec2(region).terminate(i for i in instances if self._found.get(i, ("",))[0] == region)
         self._pause(0.5)
 
-    def abandon(self, run: RunRecord, attempt: AttemptSeen) -> tuple[str, ...]:
+    def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """See `Cloud`. An instance whose launch was not answered is looked for by its tag for a moment."""
         region = _region(attempt.record.offer)
         ec2, end = self._ec2(region), self.clock() + ABANDON_S
@@ -369,7 +371,7 @@ class RentedTraining:
 
     # ---------------------------------------------------------------------------------------- watching
 
-    def _session(self, run: RunRecord, attempt: AttemptSeen, keys: Keys) -> Session | None:
+    def _session(self, run: RunRecord, attempt: ObservedAttempt, keys: Keys) -> Session | None:
         found = next((i for _, i in self._found.values() if i.attempt == attempt.record.number), None)
         if found is None or found.public_ip is None:
             return None
@@ -395,7 +397,7 @@ class RentedTraining:
             return b""
         return self.journal.store.read(project_key(run.id, run.project))[0]
 
-    def _state(self, attempt: AttemptSeen) -> str:
+    def _state(self, attempt: ObservedAttempt) -> str:
         if attempt.host is None:
             return "pending"
         try:
@@ -447,7 +449,7 @@ def _asking() -> Iterator[None]:
         raise
 
 
-def _regions(attempts: Sequence[AttemptSeen]) -> list[str]:
+def _regions(attempts: Sequence[ObservedAttempt]) -> list[str]:
     return sorted({a.record.offer.region for a in attempts if a.record.offer.region})
 
 

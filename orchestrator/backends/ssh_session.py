@@ -18,7 +18,7 @@ from gpu_offload.infra.instance.readiness_checks import (
     check_ssh,
 )
 from gpu_offload.infra.instance.software import Instance, Software, look, set_up
-from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Seen, Stage
+from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Stage, StageResult
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.host import (
     CommandTimeoutError,
@@ -158,17 +158,17 @@ class Session:
         """What went over the line, both ways."""
         return self.host.traffic.sent + self.host.traffic.received
 
-    def _ready(self, first: Stage, checks: dict[Stage, Callable[[], Seen]]) -> None:
+    def _ready(self, first: Stage, checks: dict[Stage, Callable[[], StageResult]]) -> None:
         passed: set[Stage] = set()
 
-        def tell(stage: Stage, seen: Seen, seconds: float) -> None:
+        def tell(stage: Stage, seen: StageResult, seconds: float) -> None:
             if stage in checks and isinstance(seen, Passed) and stage not in passed:
                 passed.add(stage)
                 self.console.detail(f"{stage}: {seen.detail or 'ready'} ({seconds:.1f} s)")
 
         await_ready(checks, console=self.serial_console, first=first, every=0.5, tell=tell, sleep=self.pause)
 
-    def _check_capacity(self) -> Seen:
+    def _check_capacity(self) -> StageResult:
         match self.state():
             case "pending":
                 return Pending("the instance is pending")
@@ -177,13 +177,13 @@ class Session:
             case state:
                 return Broken(f"the instance is {state}")
 
-    def _check_ssh(self) -> Seen:
+    def _check_ssh(self) -> StageResult:
         return self._unless_gone(check_ssh(self.host))
 
-    def _check_cloud_init(self) -> Seen:
+    def _check_cloud_init(self) -> StageResult:
         return self._unless_gone(check_cloud_init(self.host))
 
-    def _unless_gone(self, seen: Seen) -> Seen:
+    def _unless_gone(self, seen: StageResult) -> StageResult:
         """Do not wait for SSH on an instance that the cloud has ended; ask it every ten seconds."""
         if isinstance(seen, Pending) and self.clock() - self._asked >= 10:
             self._asked = self.clock()

@@ -14,7 +14,7 @@ ENDED = frozenset({"shutting-down", "terminated"})
 
 
 @dataclass(frozen=True, slots=True)
-class Possession:
+class Resource:
     """Something in the account. Times are Unix seconds."""
 
     kind: Kind
@@ -37,7 +37,7 @@ class Possession:
 
 
 @dataclass(frozen=True, slots=True)
-class RunLife:
+class RunLimits:
     """How long a run that the store knows may own anything. `legible` is False for another version's record."""
 
     deadline_at: float
@@ -46,10 +46,10 @@ class RunLife:
 
 
 @dataclass(frozen=True, slots=True)
-class Stray:
+class Orphan:
     """Something that must go, and why."""
 
-    what: Possession
+    what: Resource
     reason: str
 
     def json(self) -> dict[str, Any]:
@@ -60,9 +60,9 @@ class Stray:
         }
 
 
-def doomed(
-    found: Iterable[Possession], runs: Mapping[str, RunLife] | None, now: float, store: str
-) -> tuple[Stray, ...]:
+def find_orphans(
+    found: Iterable[Resource], runs: Mapping[str, RunLimits] | None, now: float, store: str
+) -> tuple[Orphan, ...]:
     """Say what must go.
 
     An instance holds its volume, its group and its schedule: these are doomed only once it is gone, so ask
@@ -78,16 +78,16 @@ def doomed(
     things = tuple(found)
     live = {thing.id for thing in things if thing.kind == "instance" and not thing.is_gone}
     strays = ((thing, _reason(thing, runs, now, store)) for thing in things if _can_go(thing, live))
-    return tuple(Stray(thing, reason) for thing, reason in strays if reason is not None)
+    return tuple(Orphan(thing, reason) for thing, reason in strays if reason is not None)
 
 
-def _can_go(thing: Possession, live: set[str]) -> bool:
+def _can_go(thing: Resource, live: set[str]) -> bool:
     if not thing.run or thing.is_gone:
         return False
     return thing.kind == "instance" or thing.instance is None or thing.instance not in live
 
 
-def _reason(thing: Possession, runs: Mapping[str, RunLife] | None, now: float, store: str) -> str | None:
+def _reason(thing: Resource, runs: Mapping[str, RunLimits] | None, now: float, store: str) -> str | None:
     if thing.expires is not None and now >= thing.expires:
         return "its time is up"
     if runs is None or thing.store not in {None, store}:

@@ -11,7 +11,7 @@ from gpu_offload.infra.aws.errors import CloudError, DeniedError, InUseError
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.store.errors import ObjectKeyError, StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.cleanup.orphans import Possession, RunLife, Stray, doomed
+from gpu_offload.orchestrator.cleanup.orphans import Orphan, Resource, RunLimits, find_orphans
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
 from gpu_offload.orchestrator.run.record import run_key
@@ -29,8 +29,8 @@ POLL_S = 2.0
 class Sweep:
     """What a sweep found and did. `failures` are red: each says what to do."""
 
-    removed: tuple[Stray, ...]
-    kept: tuple[Possession, ...]
+    removed: tuple[Orphan, ...]
+    kept: tuple[Resource, ...]
     """Live instances of runs within their limits, and of other projects."""
     failures: tuple[str, ...]
     notes: tuple[str, ...]
@@ -45,7 +45,7 @@ class Reaper:
 
     regions: Sequence[str]
     mark: str
-    runs: Callable[[Iterable[str]], Mapping[str, RunLife] | None]
+    runs: Callable[[Iterable[str]], Mapping[str, RunLimits] | None]
     console: Console
     dry_run: bool = False
     schedules_wanted: bool = False
@@ -62,7 +62,7 @@ class Reaper:
         """Remove what must go: instances first, then what they held."""
         found = self._look()
         runs = self.runs({thing.run for thing in found})
-        strays = doomed(found, runs, self.clock(), self.mark)
+        strays = find_orphans(found, runs, self.clock(), self.mark)
         instances = [stray for stray in strays if stray.what.kind == "instance"]
         if self.dry_run:
             would = self._imagine(found, instances, runs)
@@ -72,25 +72,25 @@ class Reaper:
         terminated = self._terminate(instances)
         if terminated:
             found = self._look()
-        rest = [s for s in doomed(found, runs, self.clock(), self.mark) if s.what.kind != "instance"]
+        rest = [s for s in find_orphans(found, runs, self.clock(), self.mark) if s.what.kind != "instance"]
         return self._report([*terminated, *self._delete(rest)], found)
 
     # -------------------------------------------------------------------------------------- looking
 
-    def _look(self) -> list[Possession]:
+    def _look(self) -> list[Resource]:
         """Find everything that bears our tag. Schedules first: what they end is then known as well."""
         return [thing for region in self.regions for thing in self._look_at(region)]
 
-    def _look_at(self, region: str) -> list[Possession]:
+    def _look_at(self, region: str) -> list[Resource]:
         if region in self._deaf:
             return []
-        found: list[Possession] = []
+        found: list[Resource] = []
         try:
             found += self._schedules(region)
             ec2 = self._ec2(region)
             groups = ec2.find_security_groups()
             found += [
-                Possession("volume", v.id, region, v.run, _unix(v.expires), v.store, v.state, v.attached_to)
+                Resource("volume", v.id, region, v.run, _unix(v.expires), v.store, v.state, v.attached_to)
                 for v in ec2.volumes()
             ]
             instances = ec2.find()
@@ -100,16 +100,14 @@ class Reaper:
             return []
         holders = {group: i.id for i in instances if not i.ended for group in i.security_groups}
         found += [
-            Possession(
-                "security group", g.id, region, g.run, _unix(g.expires), g.store, "", holders.get(g.id)
-            )
+            Resource("security group", g.id, region, g.run, _unix(g.expires), g.store, "", holders.get(g.id))
             for g in groups
         ]
         return found + [
-            Possession("instance", i.id, region, i.run, _unix(i.expires), i.store, i.state) for i in instances
+            Resource("instance", i.id, region, i.run, _unix(i.expires), i.store, i.state) for i in instances
         ]
 
-    def _schedules(self, region: str) -> list[Possession]:
+    def _schedules(self, region: str) -> list[Resource]:
         try:
             schedules = Schedules(region).find()
         except DeniedError as error:
@@ -118,15 +116,15 @@ class Reaper:
             self._notes.append(f"schedules in {region} were not looked at: {error}")
             return []
         return [
-            Possession("schedule", s.name, region, s.run, _unix(s.at), s.store, "", s.instance_id or None)
+            Resource("schedule", s.name, region, s.run, _unix(s.at), s.store, "", s.instance_id or None)
             for s in schedules
         ]
 
     # ------------------------------------------------------------------------------------- removing
 
-    def _terminate(self, strays: Sequence[Stray]) -> list[Stray]:
+    def _terminate(self, strays: Sequence[Orphan]) -> list[Orphan]:
         """Terminate and wait until it is so; what will not end is red."""
-        asked: list[Stray] = []
+        asked: list[Orphan] = []
         for stray in strays:
             self._say("removing", "terminating", stray)
             with self._failing(f"{stray.what.id} in {stray.what.region} was not terminated"):
@@ -152,10 +150,10 @@ class Reaper:
             )
         return [stray for stray in asked if stray.what.id not in left]
 
-    def _delete(self, strays: Sequence[Stray]) -> list[Stray]:
+    def _delete(self, strays: Sequence[Orphan]) -> list[Orphan]:
         done, left, end = [], list(strays), self.clock() + RELEASE_S
         while left:
-            again: list[Stray] = []
+            again: list[Orphan] = []
             for stray in left:
                 try:
                     self._delete_one(stray.what)
@@ -177,7 +175,7 @@ class Reaper:
                 self.sleep(POLL_S)
         return done
 
-    def _delete_one(self, thing: Possession) -> None:
+    def _delete_one(self, thing: Resource) -> None:
         if thing.kind == "schedule":
             Schedules(thing.region).delete(thing.id)
         elif thing.kind == "volume":
@@ -186,8 +184,8 @@ class Reaper:
             self._ec2(thing.region).delete_security_group(thing.id)
 
     def _imagine(
-        self, found: Sequence[Possession], instances: Sequence[Stray], runs: Mapping[str, RunLife] | None
-    ) -> list[Stray]:
+        self, found: Sequence[Resource], instances: Sequence[Orphan], runs: Mapping[str, RunLimits] | None
+    ) -> list[Orphan]:
         """Return what would go, as if the doomed instances were gone; their volumes go with them."""
         gone = {stray.what.id for stray in instances}
         left = [
@@ -195,17 +193,17 @@ class Reaper:
             for thing in found
             if thing.id not in gone and not (thing.kind == "volume" and thing.instance in gone)
         ]
-        rest = doomed(left, runs, self.clock(), self.mark)
+        rest = find_orphans(left, runs, self.clock(), self.mark)
         return [*instances, *(stray for stray in rest if stray.what.kind != "instance")]
 
     # -------------------------------------------------------------------------------------- telling
 
-    def _report(self, removed: Sequence[Stray], found: Sequence[Possession]) -> Sweep:
+    def _report(self, removed: Sequence[Orphan], found: Sequence[Resource]) -> Sweep:
         gone = {stray.what.id for stray in removed}
         kept = tuple(t for t in found if t.kind == "instance" and not t.is_gone and t.id not in gone)
         return Sweep(tuple(removed), kept, tuple(self._failures), tuple(self._notes))
 
-    def _say(self, verb: str, for_instances: str, stray: Stray) -> None:
+    def _say(self, verb: str, for_instances: str, stray: Orphan) -> None:
         thing = stray.what
         name = thing.id if thing.kind == "instance" else f"{thing.kind} {thing.id}"
         verb = for_instances if thing.kind == "instance" else verb
@@ -236,27 +234,27 @@ class Reaper:
         return self._clients[region]
 
 
-def lives(store: ObjectStore, runs: Iterable[str]) -> Mapping[str, RunLife]:
+def lives(store: ObjectStore, runs: Iterable[str]) -> Mapping[str, RunLimits]:
     """Return what the store says of these runs; those it does not have are left out. Raises StoreError."""
     journal, found = Journal(store), {}
     for run in runs:
         try:
             if store.stat(run_key(run, "run.json")) is None:
                 continue
-            found[run] = RunLife(journal.run(run).deadline_at, over=journal.outcome(run) is not None)
+            found[run] = RunLimits(journal.run(run).deadline_at, over=journal.outcome(run) is not None)
         except ObjectKeyError:
             continue  # no run of any store could be called that
         except JournalError:
-            found[run] = RunLife(0.0, legible=False)
+            found[run] = RunLimits(0.0, legible=False)
     return found
 
 
 def readable_lives(
     store: ObjectStore, complain: Callable[[str], None]
-) -> Callable[[Iterable[str]], Mapping[str, RunLife] | None]:
+) -> Callable[[Iterable[str]], Mapping[str, RunLimits] | None]:
     """Return `lives` for a reaper; where the store cannot be read, it complains and returns None."""
 
-    def read(runs: Iterable[str]) -> Mapping[str, RunLife] | None:
+    def read(runs: Iterable[str]) -> Mapping[str, RunLimits] | None:
         try:
             return lives(store, runs)
         except StoreError as error:

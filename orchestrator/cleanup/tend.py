@@ -19,9 +19,9 @@ from gpu_offload.orchestrator.run.backend import (
     InterruptedRunError,
 )
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
-from gpu_offload.orchestrator.run.lease import Driver
+from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.next_step import next_step
-from gpu_offload.orchestrator.run.record import DriverLease, RunRecord, run_key
+from gpu_offload.orchestrator.run.record import LeaseRecord, RunRecord, run_key
 from gpu_offload.orchestrator.run.step import Done, OpenAttempt, Step, Terminate, Wait
 from gpu_offload.orchestrator.settings.load import Settings
 
@@ -179,7 +179,7 @@ class Tend:
         self._failures.append(text)
 
 
-class Onlooker(Driver):
+class Onlooker(Lease):
     """A driver that takes no lease."""
 
     def claim(self, store: ObjectStore, run: str) -> str | None:
@@ -188,7 +188,7 @@ class Onlooker(Driver):
             body, _ = store.read(run_key(run, "driver.json"))
         except ObjectMissingError:
             return None
-        held = DriverLease.model_validate_json(body)
+        held = LeaseRecord.model_validate_json(body)
         return held.holder if self.is_live(held) else None
 
 

@@ -20,9 +20,9 @@ from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
 from gpu_offload.orchestrator.registry.stores import public_address
 from gpu_offload.orchestrator.run.accounting import Accounting
-from gpu_offload.orchestrator.run.controller import Drive
+from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.lease import Driver
+from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.orchestrator.workspace import Workspace
 
@@ -47,7 +47,7 @@ class Training:
     workspace: Workspace
     console: Console
     detach: bool = False
-    driver: Driver | None = None
+    driver: Lease | None = None
     clock: Callable[[], float] = time.time
 
     def run(self) -> TrainReport:
@@ -63,7 +63,7 @@ class Training:
         if done is not None:
             return self._already_trained(done, began)
         journal = Journal(self.store)
-        driver = self.driver or Driver()
+        driver = self.driver or Lease()
         outcome, run = Outcome(status="failed", at=began), None
         for _ in range(MANY_RUNS):
             record, is_new = self._open_run(journal)
@@ -110,7 +110,7 @@ class Training:
         self.console.stage(f"beginning run {record.id}")
         return journal.begin(record), True
 
-    def _drive(self, run: RunRecord, journal: Journal, driver: Driver) -> Outcome | None:
+    def _drive(self, run: RunRecord, journal: Journal, driver: Lease) -> Outcome | None:
         planned = self.planned
 
         def renew() -> object:
@@ -142,7 +142,7 @@ class Training:
                 project=planned.project,
             )
         accounting = Accounting(self.store, planned.settings.store)
-        drive = Drive(
+        drive = Controller(
             run,
             journal,
             driver,

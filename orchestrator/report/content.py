@@ -11,7 +11,7 @@ from typing import Any, Literal
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL, Bill
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.metrics import NAMES, display_order, named
-from gpu_offload.orchestrator.run.observation import AttemptSeen
+from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.remote_job.result import ProgressEvent, TrainingResult
 
@@ -40,7 +40,7 @@ class Report:
     run: RunRecord
     now: float
     bill: Bill
-    attempts: tuple[AttemptSeen, ...] = ()
+    attempts: tuple[ObservedAttempt, ...] = ()
     outcome: Outcome | None = None
     result: TrainingResult | None = None
     events: Mapping[int, tuple[ProgressEvent, ...]] = field(default_factory=dict)

@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.cost.bill import Alternative, Bill, CostLine, bill
 from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3, StorePrices
 from gpu_offload.orchestrator.cost.usage import AttemptUse, PriceStep, StoreUse
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.observation import AttemptSeen, Seen
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord, run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 
@@ -35,27 +35,27 @@ class Accounting:
     store: ObjectStore
     settings: StoreSettings
 
-    def spent(self, run: RunRecord, seen: Seen) -> float:
+    def spent(self, run: RunRecord, observation: Observation) -> float:
         """Return what a run has cost so far, in US dollars, by the prices at launch: asks nobody."""
         del run
-        return self.so_far(seen.attempts, seen.now)
+        return self.so_far(observation.attempts, observation.now)
 
-    def so_far(self, attempts: Sequence[AttemptSeen], now: float) -> float:
+    def so_far(self, attempts: Sequence[ObservedAttempt], now: float) -> float:
         """Return what attempts have cost until now, in US dollars, by the prices at launch."""
         return spent([use_of(a, now=now) for a in attempts if _is_billed(a)])
 
-    def settle(self, run: RunRecord, seen: Seen) -> None:
+    def settle(self, run: RunRecord, observation: Observation) -> None:
         """Write a finished run's bill beside its journal, once, with the prices that really were."""
         key = run_key(run.id, COST)
         if self.store.stat(key) is not None:
             return
-        text = json.dumps(self.bill(run, seen.attempts, now=seen.now).json(), indent=1) + "\n"
+        text = json.dumps(self.bill(run, observation.attempts, now=observation.now).json(), indent=1) + "\n"
         try:
             self.store.create(key, text.encode())
         except ObjectExistsError:
             return
 
-    def bill(self, run: RunRecord, attempts: Sequence[AttemptSeen], *, now: float) -> Bill:
+    def bill(self, run: RunRecord, attempts: Sequence[ObservedAttempt], *, now: float) -> Bill:
         """Account for a run, open or finished; asks EC2 for the spot prices of the time."""
         uses = [use_of(a, now=now, prices=_price_history(a, now)) for a in attempts if _is_billed(a)]
         here = [a for a in attempts if a.record.offer.where == "cpu"]
@@ -69,7 +69,7 @@ class Accounting:
             cpu_estimate=run.cpu_estimate,
         )
 
-    def _store_use(self, run: RunRecord, attempts: Sequence[AttemptSeen], now: float) -> StoreUse:
+    def _store_use(self, run: RunRecord, attempts: Sequence[ObservedAttempt], now: float) -> StoreUse:
         """Reckon what the run asked of the store; requests are counted by what the parts are known to do."""
         prices = store_prices(self.store.url, self.settings.endpoint_url)
         if prices is FOLDER:
@@ -97,7 +97,7 @@ def store_prices(url: str, endpoint_url: str | None) -> StorePrices:
     return R2 if host.endswith(".r2.cloudflarestorage.com") else S3
 
 
-def use_of(attempt: AttemptSeen, *, now: float, prices: tuple[PriceStep, ...] = ()) -> AttemptUse:
+def use_of(attempt: ObservedAttempt, *, now: float, prices: tuple[PriceStep, ...] = ()) -> AttemptUse:
     """Return what an attempt with an instance used, until it ended or until now.
 
     Args:
@@ -149,11 +149,11 @@ def read_bill(store: ObjectStore, run: str) -> Bill | None:
     )
 
 
-def _is_billed(attempt: AttemptSeen) -> bool:
+def _is_billed(attempt: ObservedAttempt) -> bool:
     return attempt.host is not None
 
 
-def _price_history(attempt: AttemptSeen, now: float) -> tuple[PriceStep, ...]:
+def _price_history(attempt: ObservedAttempt, now: float) -> tuple[PriceStep, ...]:
     """Ask for the spot prices of an attempt's zone and time; () where nobody may or can ask: the offer's then count."""
     host, kind = attempt.host, attempt.record.offer.instance_type
     if host is None or kind is None or host.market != "spot":

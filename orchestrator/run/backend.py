@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
-from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen
+from gpu_offload.orchestrator.run.observation import ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.record import (
     AttemptRecord,
     EndReason,
@@ -60,16 +60,16 @@ class Cloud(Protocol):
     `attempts` are the run's: an instance is only ever where one of them was journalled before.
     """
 
-    def instances(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[InstanceSeen, ...]:
+    def instances(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[ObservedInstance, ...]:
         """Return the run's instances, found by tag."""
 
-    def leftovers(self, run: RunRecord, attempts: Sequence[AttemptSeen]) -> tuple[str, ...]:
+    def leftovers(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[str, ...]:
         """Name what the run has beside instances."""
 
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
         """Ask for the instance; None where the answer was lost and must be asked for again. Raises RefusedError."""
 
-    def train(self, run: RunRecord, attempt: AttemptSeen) -> Ending | None:
+    def train(self, run: RunRecord, attempt: ObservedAttempt) -> Ending | None:
         """Start the training on the instance; return why that cannot be, if it cannot."""
 
     def terminate(self, run: RunRecord, instances: tuple[str, ...]) -> None:
@@ -78,14 +78,14 @@ class Cloud(Protocol):
     def clean_up(self, run: RunRecord, leftovers: tuple[str, ...]) -> None:
         """Remove what `leftovers` named."""
 
-    def follow(self, run: RunRecord, attempt: AttemptSeen, seconds: float) -> Ending | None:
+    def follow(self, run: RunRecord, attempt: ObservedAttempt, seconds: float) -> Ending | None:
         """Pass `seconds`, or less when something has happened, showing what the instance says meanwhile.
 
         Returns:
             Why the attempt is over, where neither store nor cloud will ever say it.
         """
 
-    def abandon(self, run: RunRecord, attempt: AttemptSeen) -> tuple[str, ...]:
+    def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """Send the terminate call for whatever the attempt has, within seconds; return the instances' ids."""
 
     def close(self) -> None:

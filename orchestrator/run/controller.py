@@ -31,9 +31,9 @@ from gpu_offload.orchestrator.run.backend import (
     RefusedError,
 )
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
-from gpu_offload.orchestrator.run.lease import Driver
+from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.next_step import MOST_PATIENT_S, next_step
-from gpu_offload.orchestrator.run.observation import AttemptSeen, Seen
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.pace import goes_to_its_limit, overrun
 from gpu_offload.orchestrator.run.record import (
     AttemptEnd,
@@ -77,12 +77,12 @@ TERMINATION_LIMIT_S = 900.0
 
 
 @dataclass
-class Drive:
+class Controller:
     """One driver at work on one run."""
 
     run: RunRecord
     journal: Journal
-    driver: Driver
+    driver: Lease
     cpu: Cpu
     console: Console
     cloud: Cloud | None = None
@@ -94,10 +94,10 @@ class Drive:
     """The longest wait, in seconds, that this driver is here for; what takes longer it leaves to who comes next."""
     left: str | None = None
     """Why the run was left before its end, None while it is not."""
-    settle: Callable[[RunRecord, Seen], None] = field(default=lambda _run, _seen: None)
+    settle: Callable[[RunRecord, Observation], None] = field(default=lambda _run, _seen: None)
     """Called when the run is done, perhaps more than once: accounts for it."""
-    cost: Callable[[RunRecord, Seen], float] = field(default=lambda _run, _seen: 0.0)
-    _seen: Seen | None = None
+    cost: Callable[[RunRecord, Observation], float] = field(default=lambda _run, _seen: 0.0)
+    _observation: Observation | None = None
     _doubted: int = 0
     """The last attempt of which it was said that it may not make it."""
 
@@ -131,26 +131,26 @@ class Drive:
 
     def once(self) -> Outcome | None:
         """Take the run one step on; return its outcome when there is nothing left to do."""
-        seen = self._seen = self._patiently(self.observe)
-        self._tell_doubt(seen)
-        step = next_step(self.run, seen)
+        observation = self._observation = self._patiently(self.observe)
+        self._tell_doubt(observation)
+        step = next_step(self.run, observation)
         if isinstance(step, Done):
-            self._patiently(lambda: self.settle(self.run, seen))
+            self._patiently(lambda: self.settle(self.run, observation))
             return step.outcome
-        self.left = self._beyond_us(step, seen)
+        self.left = self._beyond_us(step, observation)
         if self.left is None:
-            self._patiently(lambda: self._perform(step, seen))
+            self._patiently(lambda: self._perform(step, observation))
         return None
 
-    def _beyond_us(self, step: Step, seen: Seen) -> str | None:
+    def _beyond_us(self, step: Step, observation: Observation) -> str | None:
         """Why this driver leaves the run here, None where it goes on."""
-        current = seen.attempts[-1] if seen.attempts else None
+        current = observation.attempts[-1] if observation.attempts else None
         rented = current is not None and current.end is None and current.record.offer.where == "ec2"
         if self.detach and isinstance(step, Wait) and rented and current and current.heartbeat is not None:
             return "its instance trains"
         if math.isinf(self.patience):
             return None
-        if isinstance(step, Wait) and (seen.driver is not None or step.seconds > self.patience):
+        if isinstance(step, Wait) and (observation.driver is not None or step.seconds > self.patience):
             return step.reason
         if isinstance(step, OpenAttempt) and step.offer.where == "cpu":
             return "its next attempt trains on a CPU: run `offload train` where its dataset is"
@@ -158,9 +158,14 @@ class Drive:
 
     def _abandon(self, signal: "EndingSignal") -> None:
         """Let go of the run at once: terminate what costs money, unless it was to be left training."""
-        if self.cloud is None or self._seen is None or self._seen.driver is not None or self._seen.outcome:
+        if (
+            self.cloud is None
+            or self._observation is None
+            or self._observation.driver is not None
+            or self._observation.outcome
+        ):
             return
-        current = self._seen.attempts[-1] if self._seen.attempts else None
+        current = self._observation.attempts[-1] if self._observation.attempts else None
         if current is None or current.end is not None or current.record.offer.where != "ec2":
             return
         if self.detach and current.heartbeat is not None:
@@ -173,7 +178,7 @@ class Drive:
             # Without an instance the attempt stays open: a launch may be on its way, and has to be accounted for.
             self._close(number, "stopped", f"the driver received {signal.name}")
 
-    def observe(self) -> Seen:
+    def observe(self) -> Observation:
         """Look at the store and at the cloud."""
         run = self.run
         other = self.driver.claim(self.store, run.id)
@@ -181,7 +186,7 @@ class Drive:
             # Its driver looks at the rest; we only want to know when it is over.
             outcome = self.journal.outcome(run.id)
             if outcome is None:
-                return Seen(now=self.clock(), me=self.driver.name, driver=other)
+                return Observation(now=self.clock(), me=self.driver.name, driver=other)
         look = self.journal.look(run.id)
         rented = any(a.record.offer.where == "ec2" for a in look.attempts)
         cloud = self.cloud if rented else None
@@ -189,7 +194,7 @@ class Drive:
         # What an instance holds cannot be removed before it is gone, so nobody needs to know of it before.
         ended = not look.attempts or look.attempts[-1].end is not None
         gone = ended and all(i.state == "terminated" for i in instances)
-        seen = Seen(
+        observation = Observation(
             now=self.clock(),
             me=self.driver.name,
             driver=other,
@@ -203,33 +208,33 @@ class Drive:
             epochs_completed=look.checkpoint.epochs_completed if look.checkpoint else 0,
             stop=look.stop,
         )
-        return replace(seen, spent_usd=self.cost(run, seen))
+        return replace(observation, spent_usd=self.cost(run, observation))
 
-    def _perform(self, step: Step, seen: Seen) -> None:  # noqa: C901, PLR0912 - one case a step
+    def _perform(self, step: Step, observation: Observation) -> None:  # noqa: C901, PLR0912 - one case a step
         match step:
             case OpenAttempt():
                 self._open(step)
             case Launch(number):
-                self._launch(seen.attempts[number - 1].record)
+                self._launch(observation.attempts[number - 1].record)
             case Train(number):
-                self._train(seen.attempts[number - 1], seen)
+                self._train(observation.attempts[number - 1], observation)
             case RecordHost(number, host):
                 self.journal.record_host(self.run.id, number, host)
             case CloseAttempt(number, reason, message, at):
                 self._close(number, reason, message, at=at)
             case Collect():
-                self._collect(seen)
+                self._collect(observation)
             case Publish():
-                self._publish(seen)
+                self._publish(observation)
             case Terminate(instances, reason):
                 self.console.note(f"terminating {', '.join(instances)}: {reason}")
                 self._cloud().terminate(self.run, instances)
             case CleanUp(leftovers):
                 self._cloud().clean_up(self.run, leftovers)
             case Wait(seconds, reason):
-                self._wait(seconds, reason, seen)
+                self._wait(seconds, reason, observation)
             case Finish(status, message):
-                self._finish(status, message, seen)
+                self._finish(status, message, observation)
             case Done():
                 pass
             case _:
@@ -268,11 +273,11 @@ class Drive:
         message, quota = refused
         self._patiently(lambda: self._close(attempt.number, "refused", message, quota=quota))
 
-    def _train(self, attempt: AttemptSeen, seen: Seen) -> None:
+    def _train(self, attempt: ObservedAttempt, observation: Observation) -> None:
         number = attempt.record.number
         if attempt.record.offer.where == "cpu":
             try:
-                ended = self.cpu.train(self.run, attempt.record, self._judge(seen, attempt))
+                ended = self.cpu.train(self.run, attempt.record, self._judge(observation, attempt))
             except InterruptedRunError as error:
                 with contextlib.suppress(StoreError):  # then whoever comes next closes it
                     self._close(number, "stopped", str(error))
@@ -285,9 +290,11 @@ class Drive:
         if ended is not None:
             self._patiently(lambda: self._close(number, *ended))
 
-    def _judge(self, seen: Seen, attempt: AttemptSeen) -> Callable[[Heartbeat | None], Ending | None]:
+    def _judge(
+        self, observation: Observation, attempt: ObservedAttempt
+    ) -> Callable[[Heartbeat | None], Ending | None]:
         """Return what decides whether a training here goes on: it does for as long as the next step is to train."""
-        stop, looked_at = seen.stop, seen.now
+        stop, looked_at = observation.stop, observation.now
 
         def judge(beat: Heartbeat | None) -> Ending | None:
             nonlocal stop, looked_at
@@ -299,9 +306,13 @@ class Drive:
                 with contextlib.suppress(StoreError, JournalError):
                     stop = self.journal.stop_requested(self.run.id)
             current = replace(attempt, heartbeat=beat)
-            kept = max(seen.epochs_completed, beat.epochs_completed if beat else 0)
+            kept = max(observation.epochs_completed, beat.epochs_completed if beat else 0)
             view = replace(
-                seen, now=now, stop=stop, attempts=(*seen.attempts[:-1], current), epochs_completed=kept
+                observation,
+                now=now,
+                stop=stop,
+                attempts=(*observation.attempts[:-1], current),
+                epochs_completed=kept,
             )
             self._tell_doubt(view)
             step = next_step(self.run, view)
@@ -309,12 +320,12 @@ class Drive:
 
         return judge
 
-    def _tell_doubt(self, seen: Seen) -> None:
+    def _tell_doubt(self, observation: Observation) -> None:
         """Say once, and early, that an attempt will more likely than not break a limit, and what follows."""
-        current = seen.current
-        if current is None or current.record.number == self._doubted or seen.driver is not None:
+        current = observation.current
+        if current is None or current.record.number == self._doubted or observation.driver is not None:
             return
-        why = overrun(self.run, seen, current, likely=True)
+        why = overrun(self.run, observation, current, likely=True)
         if why is None:
             return
         self._doubted = current.record.number
@@ -334,8 +345,8 @@ class Drive:
             AttemptEnd(number=number, reason=reason, at=at, message=message, quota=quota),
         )
 
-    def _collect(self, seen: Seen) -> None:
-        result = _result(seen)
+    def _collect(self, observation: Observation) -> None:
+        result = _result(observation)
         self.console.stage("verifying the result")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
             if self._verified(result, Path(scratch)) is None:
@@ -356,17 +367,19 @@ class Drive:
             self.journal.discard_result(self.run.id)
             return None
 
-    def _publish(self, seen: Seen) -> None:
-        result = _result(seen)
+    def _publish(self, observation: Observation) -> None:
+        result = _result(observation)
         self.console.stage(f"publishing version {self.run.version}")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
             # It was verified before, and may have been damaged or replaced since.
             model = self._verified(result, Path(scratch))
             if model is not None:
-                publish.publish(self.store, self._manifest(result, seen), model, note=self.console.note)
+                publish.publish(
+                    self.store, self._manifest(result, observation), model, note=self.console.note
+                )
 
-    def _manifest(self, result: TrainingResult, seen: Seen) -> Manifest:
-        attempt = next((a for a in seen.attempts if a.record.number == result.attempt), None)
+    def _manifest(self, result: TrainingResult, observation: Observation) -> Manifest:
+        attempt = next((a for a in observation.attempts if a.record.number == result.attempt), None)
         offer = attempt.record.offer if attempt else None
         return Manifest(
             version=self.run.version,
@@ -384,36 +397,38 @@ class Drive:
             metrics=result.metrics,
             per_class=result.per_class,
             seconds=ManifestEstimate(
-                estimated=self.run.estimate, actual=round(seen.now - self.run.created_at, 1)
+                estimated=self.run.estimate, actual=round(observation.now - self.run.created_at, 1)
             ),
             where=(offer.instance_type or "ec2") if offer and offer.where == "ec2" else "cpu",
-            cost_usd=round(seen.spent_usd, 4),
+            cost_usd=round(observation.spent_usd, 4),
             environment=result.environment,
         )
 
-    def _finish(self, status: OutcomeStatus, message: str, seen: Seen) -> None:
+    def _finish(self, status: OutcomeStatus, message: str, observation: Observation) -> None:
         version = None
         if status == "published":
             version = self.run.version
             manifest = publish.manifest_of(self.store, version)
             if manifest is not None:
                 publish.complete(self.store, manifest)
-            if seen.result is not None:
+            if observation.result is not None:
                 # Whoever may publish may not be allowed this, and an estimate that learns nothing is no fault.
                 with contextlib.suppress(StoreDeniedError):
-                    record_timing(self.store, self.run, seen.result, seen.attempts)
+                    record_timing(self.store, self.run, observation.result, observation.attempts)
         self.journal.finish(
             self.run.id, Outcome(status=status, at=self.clock(), message=message, version=version)
         )
 
-    def _wait(self, seconds: float, reason: str, seen: Seen) -> None:
-        if seen.outcome is not None and seen.now - seen.outcome.at > TERMINATION_LIMIT_S:
-            states = ", ".join(f"{i.id} is {i.state}" for i in seen.instances if i.state != "terminated")
+    def _wait(self, seconds: float, reason: str, observation: Observation) -> None:
+        if observation.outcome is not None and observation.now - observation.outcome.at > TERMINATION_LIMIT_S:
+            states = ", ".join(
+                f"{i.id} is {i.state}" for i in observation.instances if i.state != "terminated"
+            )
             raise InstanceLeftError(
                 f"run {self.run.id} is over, and after {TERMINATION_LIMIT_S / 60:.0f} min {states}: "
                 "look at it in the EC2 console; it may still cost money"
             )
-        current = seen.attempts[-1] if seen.attempts else None
+        current = observation.attempts[-1] if observation.attempts else None
         if (
             self.cloud is not None
             and current is not None
@@ -460,7 +475,7 @@ _FOLLOWS = {
 """By `limits.on-overrun`."""
 
 
-def _result(seen: Seen) -> TrainingResult:
-    if seen.result is None:  # next_step asks for this only when there is one
+def _result(observation: Observation) -> TrainingResult:
+    if observation.result is None:  # next_step asks for this only when there is one
         raise AssertionError("no staged result")
-    return seen.result
+    return observation.result

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.run.observation import AttemptSeen
+from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import (
     RUN_KEY_LENGTH,
     RUN_PREFIX,
@@ -40,7 +40,7 @@ class JournalError(OffloadError):
 class Look:
     """A run as the store holds it at one moment."""
 
-    attempts: tuple[AttemptSeen, ...] = ()
+    attempts: tuple[ObservedAttempt, ...] = ()
     outcome: Outcome | None = None
     result: TrainingResult | None = None
     collected: Collected | None = None
@@ -109,11 +109,11 @@ class Journal:
             except JournalError:
                 return None
 
-        attempts: list[AttemptSeen] = []
+        attempts: list[ObservedAttempt] = []
         while (record := part(AttemptRecord, f"attempts/{len(attempts) + 1}.json")) is not None:
             name = f"attempts/{record.number}"
             attempts.append(
-                AttemptSeen(
+                ObservedAttempt(
                     record,
                     host=part(HostRecord, f"{name}.host.json"),
                     heartbeat=told(Heartbeat, f"{name}/heartbeat.json"),
@@ -129,7 +129,7 @@ class Journal:
             stop=part(StopRequest, "stop.json"),
         )
 
-    def attempts(self, run: str) -> tuple[AttemptSeen, ...]:
+    def attempts(self, run: str) -> tuple[ObservedAttempt, ...]:
         """Return the attempts of a run, in order, each with its host, heartbeat and end."""
         return self.look(run).attempts
 

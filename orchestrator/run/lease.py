@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.run.record import DriverLease, run_key
+from gpu_offload.orchestrator.run.record import LeaseRecord, run_key
 
 LEASE_S = 150.0
 """A driver that has not renewed for this long is taken for dead, unless its process can be looked at."""
@@ -43,7 +43,7 @@ def _started(pid: int) -> str | None:
 
 
 @dataclass
-class Driver:
+class Lease:
     """This process as a driver of runs. `clock` gives Unix seconds."""
 
     clock: Callable[[], float] = time.time
@@ -59,9 +59,9 @@ class Driver:
         """How journal and messages call this driver."""
         return f"{self.host}:{self.pid}:{self.token}"
 
-    def lease(self, *, released: bool = False) -> DriverLease:
+    def lease(self, *, released: bool = False) -> LeaseRecord:
         """Return a lease of now."""
-        return DriverLease(
+        return LeaseRecord(
             holder=self.name,
             host=self.host,
             boot_id=self.boot_id,
@@ -71,7 +71,7 @@ class Driver:
             released=released,
         )
 
-    def is_live(self, lease: DriverLease) -> bool:
+    def is_live(self, lease: LeaseRecord) -> bool:
         """Whether the holder of a lease may still be at work."""
         if lease.released:
             return False
@@ -92,7 +92,7 @@ class Driver:
             body, etag = store.read(run_key(run, "driver.json"))
         except ObjectMissingError:
             return self._write(store, run, None)
-        held = DriverLease.model_validate_json(body)
+        held = LeaseRecord.model_validate_json(body)
         if held.holder != self.name and self.is_live(held):
             return held.holder
         return self._write(store, run, etag)
@@ -114,7 +114,7 @@ class Driver:
         self._held.pop(run, None)
         try:
             body, etag = store.read(key)
-            if DriverLease.model_validate_json(body).holder == self.name:
+            if LeaseRecord.model_validate_json(body).holder == self.name:
                 store.replace(key, self.lease(released=True).model_dump_json().encode(), etag)
         except (ObjectMissingError, ObjectChangedError):
             return

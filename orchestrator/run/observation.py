@@ -17,7 +17,7 @@ InstanceState = Literal["pending", "running", "stopping", "stopped", "shutting-d
 
 
 @dataclass(frozen=True, slots=True)
-class InstanceSeen:
+class ObservedInstance:
     """An instance that bears the run's tag.
 
     Attributes:
@@ -40,7 +40,7 @@ class InstanceSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptSeen:
+class ObservedAttempt:
     """What the journal and the instance say of an attempt."""
 
     record: AttemptRecord
@@ -50,7 +50,7 @@ class AttemptSeen:
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observation:
     """Everything that the decision rests on, observed at `now` (Unix seconds).
 
     `me` is this driver; `driver` another one whose lease is live. `attempts` are in order of their numbers.
@@ -64,24 +64,24 @@ class Seen:
     published: bool = False
     result: TrainingResult | None = None
     collected: Collected | None = None
-    attempts: tuple[AttemptSeen, ...] = ()
-    instances: tuple[InstanceSeen, ...] = ()
+    attempts: tuple[ObservedAttempt, ...] = ()
+    instances: tuple[ObservedInstance, ...] = ()
     leftovers: tuple[str, ...] = ()
     epochs_completed: int = 0
     stop: StopRequest | None = None
     spent_usd: float = 0.0
 
     @property
-    def current(self) -> AttemptSeen | None:
+    def current(self) -> ObservedAttempt | None:
         """The attempt that is open, if one is."""
         last = self.attempts[-1] if self.attempts else None
         return last if last is not None and last.end is None else None
 
     @property
-    def live(self) -> tuple[InstanceSeen, ...]:
+    def live(self) -> tuple[ObservedInstance, ...]:
         """The instances that cost money."""
         return tuple(i for i in self.instances if not i.is_ended)
 
-    def instances_of(self, number: int) -> tuple[InstanceSeen, ...]:
+    def instances_of(self, number: int) -> tuple[ObservedInstance, ...]:
         """Return the instances that bear an attempt's tag."""
         return tuple(i for i in self.instances if i.attempt == number)

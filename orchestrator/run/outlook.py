@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from gpu_offload.orchestrator.offers.offer import Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
-from gpu_offload.orchestrator.run.observation import AttemptSeen, Seen
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.pace import START_S, fits, seconds_left
 from gpu_offload.orchestrator.run.record import AttemptEnd, RunRecord
 from gpu_offload.orchestrator.run.spot_policy import Position, choose_market
@@ -35,10 +35,12 @@ SETBACK_S = START_S + 120.0
 """What a reclaim costs beside the epoch in progress: the next launch, and the notice's two minutes."""
 
 
-def fitting(run: RunRecord, seen: Seen) -> Iterator[Candidate]:
+def fitting(run: RunRecord, observation: Observation) -> Iterator[Candidate]:
     """Yield the candidates worth an attempt now, the best first."""
-    troubled = {_place(a.record.offer) for a in seen.attempts if _went_wrong_lately(a, seen.now)}
-    market = _market(run, seen)
+    troubled = {
+        _place(a.record.offer) for a in observation.attempts if _went_wrong_lately(a, observation.now)
+    }
+    market = _market(run, observation)
     if market is None:
         return
     steady_first = market == "on-demand"
@@ -52,20 +54,20 @@ def fitting(run: RunRecord, seen: Seen) -> Iterator[Candidate]:
         ),
     )
     for candidate in candidates:
-        if _could_be_had(seen, candidate.offer) and fits(run, seen, candidate):
+        if _could_be_had(observation, candidate.offer) and fits(run, observation, candidate):
             yield candidate
 
 
-def waiting_for_spot(run: RunRecord, seen: Seen) -> str | None:
+def waiting_for_spot(run: RunRecord, observation: Observation) -> str | None:
     """Say that a run waits for spot, and for how long it can, None where it does not."""
-    steady = _steady(run, seen)
-    if steady is None or _market(run, seen) is not None:
+    steady = _steady(run, observation)
+    if steady is None or _market(run, observation) is not None:
         return None
-    at = _position(run, seen, steady)
+    at = _position(run, observation, steady)
     return f"no spot capacity; on-demand can wait {human_duration(at.slack - at.reserve)} for it"
 
 
-def moving_to_spot(run: RunRecord, seen: Seen, current: AttemptSeen) -> str | None:
+def moving_to_spot(run: RunRecord, observation: Observation, current: ObservedAttempt) -> str | None:
     """Say why an on-demand instance that trains is left for spot, None where it is not.
 
     Whether there is spot capacity only a launch tells. So it must pay even if every other try is in vain, and an
@@ -76,17 +78,17 @@ def moving_to_spot(run: RunRecord, seen: Seen, current: AttemptSeen) -> str | No
         return None
     if beat.epochs_completed < 1 or beat.batch * 10 > beat.batches:
         return None
-    ends = [a.end.at for a in seen.attempts if a.end is not None and a.record.offer.market == "spot"]
+    ends = [a.end.at for a in observation.attempts if a.end is not None and a.record.offer.market == "spot"]
     since = max([current.record.created_at, *ends])
     cheap = [
         c
         for c in run.candidates
-        if c.offer.market == "spot" and _could_be_had(seen, c.offer) and fits(run, seen, c)
+        if c.offer.market == "spot" and _could_be_had(observation, c.offer) and fits(run, observation, c)
     ]
     steady = next((c for c in run.candidates if c.offer == offer), None)
-    if not cheap or steady is None or seen.now - since < MOVE_AFTER_S:
+    if not cheap or steady is None or observation.now - since < MOVE_AFTER_S:
         return None
-    at = _position(run, seen, steady, running="on-demand", spot_open=True)
+    at = _position(run, observation, steady, running="on-demand", spot_open=True)
     saved = at.left / 3600 * (offer.usd_per_hour - min(c.offer.usd_per_hour for c in cheap))
     price = 2 * at.overhead / 3600 * offer.usd_per_hour
     if saved < 2 * price or choose_market(at) != "spot":
@@ -94,82 +96,88 @@ def moving_to_spot(run: RunRecord, seen: Seen, current: AttemptSeen) -> str | No
     return f"spot may be there again, and would save up to ${saved:.2f}"
 
 
-def fresh_refusals(seen: Seen) -> list[AttemptEnd]:
+def fresh_refusals(observation: Observation) -> list[AttemptEnd]:
     """Return the refusals that still count."""
-    ends = [a.end for a in seen.attempts if a.end is not None and a.end.reason == "refused"]
-    return [e for e in ends if seen.now - e.at < REFUSAL_LASTS_S]
+    ends = [a.end for a in observation.attempts if a.end is not None and a.end.reason == "refused"]
+    return [e for e in ends if observation.now - e.at < REFUSAL_LASTS_S]
 
 
-def _market(run: RunRecord, seen: Seen) -> Market | None:
+def _market(run: RunRecord, observation: Observation) -> Market | None:
     """Return which market comes first now; None is to wait for spot."""
-    ends = [a.end for a in seen.attempts if a.end is not None and seen.now - a.end.at < RECLAIMS_COUNT_S]
+    ends = [
+        a.end
+        for a in observation.attempts
+        if a.end is not None and observation.now - a.end.at < RECLAIMS_COUNT_S
+    ]
     if sum(end.reason == "reclaimed" for end in ends) >= RECLAIMS_BEFORE_ON_DEMAND:
         return "on-demand"
-    steady = _steady(run, seen)
+    steady = _steady(run, observation)
     if steady is None or run.forced:
         return "spot"
-    spot = [c for c in run.candidates if c.offer.market == "spot" and fits(run, seen, c)]
-    is_open = any(_could_be_had(seen, c.offer) for c in spot)
-    market = choose_market(_position(run, seen, steady, spot_open=is_open))
+    spot = [c for c in run.candidates if c.offer.market == "spot" and fits(run, observation, c)]
+    is_open = any(_could_be_had(observation, c.offer) for c in spot)
+    market = choose_market(_position(run, observation, steady, spot_open=is_open))
     if market is not None:
         return market
     # Waiting is for what comes back, and for whom an hour is worth less than what it saves.
-    quota = {_quota_of(a.record.offer) for a in seen.attempts if a.end is not None and a.end.quota}
+    quota = {_quota_of(a.record.offer) for a in observation.attempts if a.end is not None and a.end.quota}
     comes_back = [c for c in spot if _quota_of(c.offer) not in quota]
     if not comes_back:
         return "on-demand"
-    hours = seconds_left(run, seen, steady).likely / 3600
+    hours = seconds_left(run, observation, steady).likely / 3600
     saved = hours * (steady.offer.usd_per_hour - min(c.offer.usd_per_hour for c in comes_back))
     return None if SPOT_GONE_S / 3600 * run.value_of_time_usd_per_hour < saved else "on-demand"
 
 
-def _steady(run: RunRecord, seen: Seen) -> Candidate | None:
+def _steady(run: RunRecord, observation: Observation) -> Candidate | None:
     """Return the offer that is done soonest of those that are never reclaimed and could be launched."""
     steady = [
         c
         for c in run.candidates
-        if c.offer.market == "on-demand" and _could_be_had(seen, c.offer) and fits(run, seen, c)
+        if c.offer.market == "on-demand" and _could_be_had(observation, c.offer) and fits(run, observation, c)
     ]
-    return min(steady, key=lambda c: seconds_left(run, seen, c).high, default=None)
+    return min(steady, key=lambda c: seconds_left(run, observation, c).high, default=None)
 
 
 def _position(
     run: RunRecord,
-    seen: Seen,
+    observation: Observation,
     steady: Candidate,
     *,
     running: Market | None = None,
     spot_open: bool = False,
 ) -> Position:
     """Return where a run stands if everything takes as long as it may."""
-    left = max(0.0, seconds_left(run, seen, steady).high - START_S)
+    left = max(0.0, seconds_left(run, observation, steady).high - START_S)
     return Position(
         left=left,
-        until_deadline=run.deadline_at - seen.now,
+        until_deadline=run.deadline_at - observation.now,
         whole=run.deadline_at - run.created_at,
         work=steady.seconds.high,
-        overhead=SETBACK_S + left / max(1, run.spec.epochs - seen.epochs_completed),
+        overhead=SETBACK_S + left / max(1, run.spec.epochs - observation.epochs_completed),
         pause=PAUSE_S,
         running=running,
         spot_open=spot_open,
     )
 
 
-def _could_be_had(seen: Seen, offer: Offer) -> bool:
+def _could_be_had(observation: Observation, offer: Offer) -> bool:
     """Whether an offer was not refused lately, and its market not for good."""
     if offer.where == "cpu":
         return True
     refusals = [
-        (a.record.offer, a.end) for a in seen.attempts if a.end is not None and a.end.reason == "refused"
+        (a.record.offer, a.end)
+        for a in observation.attempts
+        if a.end is not None and a.end.reason == "refused"
     ]
     return not any(
         (end.quota and _quota_of(refused) == _quota_of(offer))
-        or (_place(refused) == _place(offer) and seen.now - end.at < REFUSAL_LASTS_S)
+        or (_place(refused) == _place(offer) and observation.now - end.at < REFUSAL_LASTS_S)
         for refused, end in refusals
     )
 
 
-def _went_wrong_lately(attempt: AttemptSeen, now: float) -> bool:
+def _went_wrong_lately(attempt: ObservedAttempt, now: float) -> bool:
     end = attempt.end
     return end is not None and end.reason == "reclaimed" and now - end.at < REFUSAL_LASTS_S
 

@@ -5,39 +5,39 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
-from gpu_offload.orchestrator.run.observation import AttemptSeen, Seen
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
 
 START_S = 300.0
 """What another instance costs in time before it trains: boot, set-up, download (`Overheads`)."""
 
 
-def fits(run: RunRecord, seen: Seen, candidate: Candidate) -> bool:
+def fits(run: RunRecord, observation: Observation, candidate: Candidate) -> bool:
     """Whether what is left of the training fits what is left of time and money, even if it goes badly."""
     if run.forced and candidate.offer.where == "cpu":
         return True
-    seconds = seconds_left(run, seen, candidate).high
+    seconds = seconds_left(run, observation, candidate).high
     cost = seconds / 3600 * candidate.offer.usd_per_hour
-    in_time = run.forced or seen.now + seconds <= run.deadline_at
-    return in_time and seen.spent_usd + cost <= run.max_cost_usd
+    in_time = run.forced or observation.now + seconds <= run.deadline_at
+    return in_time and observation.spent_usd + cost <= run.max_cost_usd
 
 
-def seconds_left(run: RunRecord, seen: Seen, candidate: Candidate) -> Interval:
+def seconds_left(run: RunRecord, observation: Observation, candidate: Candidate) -> Interval:
     """Return how long what is left of the training takes on a fresh start of an offer, in seconds."""
-    measured = [a for a in seen.attempts if _machine(a.record.offer) == _machine(candidate.offer)]
+    measured = [a for a in observation.attempts if _machine(a.record.offer) == _machine(candidate.offer)]
     for attempt in reversed(measured):
-        rest = _corrected(run, seen, attempt, candidate)
+        rest = _corrected(run, observation, attempt, candidate)
         if rest is not None:
             return rest + START_S if candidate.offer.where == "ec2" else rest
-    return candidate.seconds.scaled(_share_left(run, seen.epochs_completed))
+    return candidate.seconds.scaled(_share_left(run, observation.epochs_completed))
 
 
-def running_left(run: RunRecord, seen: Seen, current: AttemptSeen) -> Interval | None:
+def running_left(run: RunRecord, observation: Observation, current: ObservedAttempt) -> Interval | None:
     """Return how much longer an attempt that trains will take, None before its first epoch is measured."""
     offer = current.record.offer
     for candidate in run.candidates:
         if _machine(candidate.offer) == _machine(offer):
-            return _corrected(run, seen, current, candidate)
+            return _corrected(run, observation, current, candidate)
     return None
 
 
@@ -49,15 +49,17 @@ def goes_to_its_limit(run: RunRecord, offer: Offer) -> bool:
     return run.on_overrun == "continue" or (run.forced and offer.where == "cpu")
 
 
-def overrun(run: RunRecord, seen: Seen, current: AttemptSeen, *, likely: bool = False) -> str | None:
+def overrun(
+    run: RunRecord, observation: Observation, current: ObservedAttempt, *, likely: bool = False
+) -> str | None:
     """Say why an attempt that trains will not make it, None while it may.
 
     Nine in ten certain: even the interval's lower end is past its limit. With `likely`: more probable than not.
     """
-    left, beat = running_left(run, seen, current), current.heartbeat
+    left, beat = running_left(run, observation, current), current.heartbeat
     if left is None or beat is None or beat.state != "training":
         return None
-    available = current.record.expires_at - seen.now
+    available = current.record.expires_at - observation.now
     # From its last word on: while it is not heard (a store that is away), it trains on.
     if beat.time + (left.likely if likely else left.low) <= current.record.expires_at:
         return None
@@ -71,13 +73,15 @@ def overrun(run: RunRecord, seen: Seen, current: AttemptSeen, *, likely: bool = 
     )
 
 
-def _corrected(run: RunRecord, seen: Seen, attempt: AttemptSeen, candidate: Candidate) -> Interval | None:
+def _corrected(
+    run: RunRecord, observation: Observation, attempt: ObservedAttempt, candidate: Candidate
+) -> Interval | None:
     """Return the seconds of the epochs that are left, as an attempt's own epochs tell."""
     beat = attempt.heartbeat
     if beat is None or not beat.seconds_per_epoch:
         return None
     before = max(
-        (a.heartbeat.epochs_completed for a in seen.attempts if a.heartbeat and a is not attempt
+        (a.heartbeat.epochs_completed for a in observation.attempts if a.heartbeat and a is not attempt
          and a.record.number < attempt.record.number), default=0,
     )  # fmt: skip
     epochs, trained = run.spec.epochs, beat.epochs_completed - before
@@ -96,7 +100,9 @@ def _corrected(run: RunRecord, seen: Seen, attempt: AttemptSeen, candidate: Cand
     )
     so_far = trained * beat.seconds_per_epoch
     whole = correct_running(estimate, trained, so_far)
-    completed = max(seen.epochs_completed, beat.epochs_completed if attempt is seen.current else 0)
+    completed = max(
+        observation.epochs_completed, beat.epochs_completed if attempt is observation.current else 0
+    )
     factor = max(0, epochs - completed) / (epochs - trained)
     return Interval(*(max(0.0, bound - so_far) for bound in (whole.low, whole.likely, whole.high))).scaled(
         factor

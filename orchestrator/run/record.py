@@ -113,7 +113,7 @@ class StopRequest(Wire):
     reason: str
 
 
-class DriverLease(Wire):
+class LeaseRecord(Wire):
     """Who drives a run. Safety never rests on it: it only keeps two drivers from doing the same work twice."""
 
     holder: str

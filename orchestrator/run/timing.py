@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.history import Timing, family_of
-from gpu_offload.orchestrator.run.observation import AttemptSeen
+from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.remote_job.result import TrainingResult
 
 
 def record_timing(
-    store: ObjectStore, run: RunRecord, result: TrainingResult, attempts: Sequence[AttemptSeen]
+    store: ObjectStore, run: RunRecord, result: TrainingResult, attempts: Sequence[ObservedAttempt]
 ) -> None:
     """Keep what a run took, if it was trained in one go from its first epoch and its time was predicted.
 

@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3
 from gpu_offload.orchestrator.run import accounting
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill, store_prices, use_of
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.observation import Seen
+from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 
 
@@ -51,7 +51,7 @@ def test_a_bill_is_what_one_reckons_by_hand(accounts, monkeypatch):
 
 def test_what_is_running_is_reckoned_until_now_at_the_price_of_its_offer(accounts):
     running = seen_attempt(1, T0, None)
-    spent = accounts.spent(run_of(now=T0), Seen(now=T0 + 3600, me="me", attempts=(running,)))
+    spent = accounts.spent(run_of(now=T0), Observation(now=T0 + 3600, me="me", attempts=(running,)))
     assert spent == pytest.approx(0.2 + 0.005 + 60 * 0.08 / 720, abs=1e-6)
 
 
@@ -69,9 +69,9 @@ def test_prices_that_nobody_may_ask_for_are_those_of_the_offer(accounts):
 def test_a_bill_is_written_once_and_read_back_to_the_last_digit(accounts):
     run, attempts = run_of(now=T0), (seen_attempt(1, T0, T0 + 3600, market="on-demand"),)
     Journal(accounts.store).begin(run)
-    accounts.settle(run, Seen(now=T0 + 3600, me="me", attempts=attempts))
+    accounts.settle(run, Observation(now=T0 + 3600, me="me", attempts=attempts))
     written = read_bill(accounts.store, run.id)
-    accounts.settle(run, Seen(now=T0 + 9999, me="me", attempts=()))
+    accounts.settle(run, Observation(now=T0 + 9999, me="me", attempts=()))
     assert read_bill(accounts.store, run.id) == written
     assert written.json() == json.loads(accounts.store.read(f"runs/{run.id}/{accounting.COST}")[0])
     assert written.total == sum(line.usd for line in written.lines)

@@ -369,7 +369,7 @@ def test_the_sweep_finds_a_decision_that(name, monkeypatch):
     if attribute == "next_step":
         monkeypatch.setattr("gpu_offload.orchestrator.run.controller.next_step", mutant)
     elif attribute == "_judge":
-        monkeypatch.setattr("gpu_offload.orchestrator.run.controller.Drive._judge", mutant)
+        monkeypatch.setattr("gpu_offload.orchestrator.run.controller.Controller._judge", mutant)
     else:
         monkeypatch.setattr(liveness if attribute.isupper() else decision, attribute, mutant)
     caught = play(scene, status)[1]

@@ -25,10 +25,10 @@ from gpu_offload.orchestrator.backends.ec2_access import rented_training
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.prerequisites import RentingError, check_renting
 from gpu_offload.orchestrator.run.backend import RefusedError
-from gpu_offload.orchestrator.run.controller import Drive
+from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.lease import Driver
-from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen
+from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.observation import ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.record import HostRecord
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, Ec2Settings, StoreSettings
@@ -130,7 +130,7 @@ def launched(rented, run):
     """Launch as the drive does, and wait until EC2 shows the instance running."""
     record = attempt_of(run)
     host = rented.launch(run, record)
-    seen = AttemptSeen(record, host=host)
+    seen = ObservedAttempt(record, host=host)
     give_up = time.monotonic() + 30
     while not any(i.state == "running" for i in rented.instances(run, (seen,))):
         assert time.monotonic() < give_up
@@ -469,7 +469,7 @@ class Distant:
 
     def instances(self, run, attempts):
         self.calls += 1
-        return (InstanceSeen("i-1", 1, "running"),)
+        return (ObservedInstance("i-1", 1, "running"),)
 
     def leftovers(self, run, attempts):
         self.calls += 3
@@ -494,7 +494,7 @@ def test_an_hour_of_waiting_takes_fewer_than_200_calls(tmp_path):
     run = run_of(now=clock.now, deadline_at=clock.now + 86_400)
     journal = Journal(store)
     journal.begin(run)
-    driver = Driver(clock=clock)
+    driver = Lease(clock=clock)
     journal.open_attempt(
         run.id, attempt_of(run).model_copy(update={"driver": driver.name, "expires_at": clock.now + 80_000})
     )
@@ -504,7 +504,7 @@ def test_an_hour_of_waiting_takes_fewer_than_200_calls(tmp_path):
     far = Distant(clock, store, run)
     far.renew = lambda: driver.claim(store, run.id)
     far.follow(run, None, 15)
-    drive = Drive(
+    drive = Controller(
         run, journal, driver, None, Console(io.StringIO()), cloud=far, clock=clock, sleep=clock.sleep
     )
     drive.once()

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.run.lease import LEASE_S, Driver
-from gpu_offload.orchestrator.run.record import DriverLease, run_key
+from gpu_offload.orchestrator.run.lease import LEASE_S, Lease
+from gpu_offload.orchestrator.run.record import LeaseRecord, run_key
 
 RUN = "abc-1"
 
@@ -31,21 +31,21 @@ def store(tmp_path):
 
 
 def elsewhere(clock, host="there"):
-    return Driver(clock=clock, host=host, boot_id="other", pid=1)
+    return Lease(clock=clock, host=host, boot_id="other", pid=1)
 
 
 def lease(store):
-    return DriverLease.model_validate_json(store.read(run_key(RUN, "driver.json"))[0])
+    return LeaseRecord.model_validate_json(store.read(run_key(RUN, "driver.json"))[0])
 
 
 def test_the_first_driver_has_the_run_and_the_second_is_told_who(store, clock):
-    first, second = elsewhere(clock), Driver(clock=clock)
+    first, second = elsewhere(clock), Lease(clock=clock)
     assert first.claim(store, RUN) is None
     assert second.claim(store, RUN) == first.name
 
 
 def test_a_driver_that_renews_keeps_the_run(store, clock):
-    first, second = elsewhere(clock), Driver(clock=clock)
+    first, second = elsewhere(clock), Lease(clock=clock)
     for _ in range(20):
         assert first.claim(store, RUN) is None
         clock.now += LEASE_S / 2
@@ -53,7 +53,7 @@ def test_a_driver_that_renews_keeps_the_run(store, clock):
 
 
 def test_a_driver_elsewhere_that_stops_renewing_loses_the_run_after_a_while(store, clock):
-    first, second = elsewhere(clock), Driver(clock=clock)
+    first, second = elsewhere(clock), Lease(clock=clock)
     first.claim(store, RUN)
     clock.now += LEASE_S + 1
     assert second.claim(store, RUN) is None
@@ -63,9 +63,9 @@ def test_a_driver_elsewhere_that_stops_renewing_loses_the_run_after_a_while(stor
 def test_a_process_that_died_on_this_machine_loses_the_run_at_once(store, clock):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        first = Driver(clock=clock, pid=process.pid)
+        first = Lease(clock=clock, pid=process.pid)
         assert first.claim(store, RUN) is None
-        second = Driver(clock=clock)
+        second = Lease(clock=clock)
         assert second.claim(store, RUN) == first.name
     finally:
         process.communicate()
@@ -73,16 +73,16 @@ def test_a_process_that_died_on_this_machine_loses_the_run_at_once(store, clock)
 
 
 def test_another_process_with_the_number_of_the_dead_one_does_not_pass_for_it(store, clock):
-    holder = Driver(clock=clock)
+    holder = Lease(clock=clock)
     holder.claim(store, RUN)
     body, etag = store.read(run_key(RUN, "driver.json"))
-    earlier = DriverLease.model_validate_json(body).model_copy(update={"started": "1", "holder": "dead"})
+    earlier = LeaseRecord.model_validate_json(body).model_copy(update={"started": "1", "holder": "dead"})
     store.replace(run_key(RUN, "driver.json"), earlier.model_dump_json().encode(), etag)
-    assert Driver(clock=clock).claim(store, RUN) is None
+    assert Lease(clock=clock).claim(store, RUN) is None
 
 
 def test_a_released_run_is_free_at_once_and_only_the_holder_releases_it(store, clock):
-    first, second = elsewhere(clock), Driver(clock=clock)
+    first, second = elsewhere(clock), Lease(clock=clock)
     first.claim(store, RUN)
     second.release(store, RUN)
     assert second.claim(store, RUN) == first.name
@@ -91,7 +91,7 @@ def test_a_released_run_is_free_at_once_and_only_the_holder_releases_it(store, c
 
 
 def test_renewing_does_not_write_at_every_look(store, clock):
-    driver = Driver(clock=clock)
+    driver = Lease(clock=clock)
     driver.claim(store, RUN)
     before = lease(store)
     clock.now += 1

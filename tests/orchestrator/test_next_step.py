@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.next_step import next_step
-from gpu_offload.orchestrator.run.observation import AttemptSeen, InstanceSeen, Seen
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.record import (
     AttemptEnd,
     AttemptRecord,
@@ -95,7 +95,7 @@ def attempt(
         driver=driver,
     )
     there = host and candidate.offer.where == "ec2"
-    return AttemptSeen(
+    return ObservedAttempt(
         record,
         host=HostRecord(
             instance_id=f"i-{number}",
@@ -138,171 +138,171 @@ RESULT = TrainingResult(
     environment={},
 )
 COLLECTED = Collected(at=T0, attempt=1, model_sha256="0" * 64)
-RUNNING = InstanceSeen("i-1", 1, "running")
-PENDING = InstanceSeen("i-1", 1, "pending")
-ENDING = InstanceSeen("i-1", 1, "shutting-down")
-GONE = InstanceSeen("i-1", 1, "terminated")
+RUNNING = ObservedInstance("i-1", 1, "running")
+PENDING = ObservedInstance("i-1", 1, "pending")
+ENDING = ObservedInstance("i-1", 1, "shutting-down")
+GONE = ObservedInstance("i-1", 1, "terminated")
 NOW = T0 + 100
 LATE = T0 + 100_000
 
 CASES = {
     "a new run opens its first attempt on the best offer": (
-        run_of(), Seen(NOW, ME), OpenAttempt(1, SPOT_A.offer, T0 + 100 + 18000)),
+        run_of(), Observation(NOW, ME), OpenAttempt(1, SPOT_A.offer, T0 + 100 + 18000)),
     "a run on the CPU opens an attempt here": (
-        run_of(CPU), Seen(NOW, ME), OpenAttempt(1, CPU.offer, T0 + 21600)),
+        run_of(CPU), Observation(NOW, ME), OpenAttempt(1, CPU.offer, T0 + 21600)),
     "an open attempt without an instance is launched": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(host=False),)), Launch(1)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(host=False),)), Launch(1)),
     "an instance whose launch was not confirmed is asked for again": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(host=False),), instances=(RUNNING,)), Launch(1)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(host=False),), instances=(RUNNING,)), Launch(1)),
     "a training is looked at when its time is up": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW - 20), expires=NOW + 30),), instances=(RUNNING,)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 20), expires=NOW + 30),), instances=(RUNNING,)),
         Wait(30.0, "the instance is training")),
     "an instance that never became ready is replaced once": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(end=ended(1, "died")),)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "died")),)),
         OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
     "two instances in a row that never became ready end the run": (
-        run_of(), Seen(NOW, ME, attempts=tuple(attempt(n, end=ended(n, "died")) for n in (1, 2))),
+        run_of(), Observation(NOW, ME, attempts=tuple(attempt(n, end=ended(n, "died")) for n in (1, 2))),
         Finish("failed", "2 instances in a row never trained: died")),
     "a quota that is used up in one region leaves the other": (
         run_of(SPOT_A, SPOT_WEST),
-        Seen(NOW, ME, attempts=(attempt(end=ended(1, "refused", NOW, quota=True)),)),
+        Observation(NOW, ME, attempts=(attempt(end=ended(1, "refused", NOW, quota=True)),)),
         OpenAttempt(2, SPOT_WEST.offer, T0 + 100 + 18000)),
     "an instance that is not visible yet is waited for": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(),)), Wait(1.0, "the instance is not visible yet")),
+        run_of(), Observation(NOW, ME, attempts=(attempt(),)), Wait(1.0, "the instance is not visible yet")),
     "a pending instance is waited for": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(),), instances=(PENDING,)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(),), instances=(PENDING,)),
         Wait(1.0, "the instance is starting")),
     "a running instance without a heartbeat gets its training": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(),), instances=(RUNNING,)), Train(1)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(),), instances=(RUNNING,)), Train(1)),
     "a training instance is left alone": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW - 20)),), instances=(RUNNING,)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 20)),), instances=(RUNNING,)),
         Wait(240.0, "the instance is training")),
     "another driver carries on with an instance that trains": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(driver=OTHER, beat=beat(NOW - 20)),), instances=(RUNNING,)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(driver=OTHER, beat=beat(NOW - 20)),), instances=(RUNNING,)),
         Wait(240.0, "the instance is training")),
     "an instance whose driver died with its keys is replaced": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(driver=OTHER),), instances=(RUNNING,)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(driver=OTHER),), instances=(RUNNING,)),
         Terminate(("i-1",), "its driver died with the SSH keys before the training began")),
     "and its attempt is closed once it is going": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(driver=OTHER),), instances=(ENDING,)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(driver=OTHER),), instances=(ENDING,)),
         CloseAttempt(1, "orphaned", "its driver died with the SSH keys before the training began")),
     "a run that another driver drives is left to it": (
-        run_of(), Seen(NOW, ME, driver=OTHER), Wait(10.0, f"{OTHER} drives this run")),
+        run_of(), Observation(NOW, ME, driver=OTHER), Wait(10.0, f"{OTHER} drives this run")),
     "a silent instance is given up": (
-        run_of(), Seen(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4000)),), instances=(RUNNING,)),
+        run_of(), Observation(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4000)),), instances=(RUNNING,)),
         Terminate(("i-1",), "silent for 17 min")),
     "a store away for five minutes costs no training": (
-        run_of(), Seen(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4690)),), instances=(RUNNING,)),
+        run_of(), Observation(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4690)),), instances=(RUNNING,)),
         Wait(240.0, "the instance is training")),
     "an instance that never spoke is given up": (
-        run_of(), Seen(T0 + 1300, ME, attempts=(attempt(),), instances=(RUNNING,)),
+        run_of(), Observation(T0 + 1300, ME, attempts=(attempt(),), instances=(RUNNING,)),
         Terminate(("i-1",), "no sign of life 22 min after it was opened")),
     "a launch that nobody confirmed is not repeated forever": (
-        run_of(), Seen(T0 + 400, ME, attempts=(attempt(host=False),)),
+        run_of(), Observation(T0 + 400, ME, attempts=(attempt(host=False),)),
         CloseAttempt(1, "died", "its launch was never confirmed")),
     "a reclaimed attempt is closed as such": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW - 20)),),
-                       instances=(InstanceSeen("i-1", 1, "terminated", reclaimed=True),)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 20)),),
+                       instances=(ObservedInstance("i-1", 1, "terminated", reclaimed=True),)),
         CloseAttempt(1, "reclaimed", "the cloud took the instance back")),
     "a noticed reclaim ends the attempt before the cloud does": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW - 5, "interrupted", message="spot notice")),),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 5, "interrupted", message="spot notice")),),
                        instances=(RUNNING,)),
         Terminate(("i-1",), "spot notice")),
     "no new attempt before the old instance is gone": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(end=ended(1, "reclaimed")),), instances=(ENDING,)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "reclaimed")),), instances=(ENDING,)),
         Wait(3.0, "an instance is shutting down")),
     "after a reclaim the next attempt goes on, elsewhere": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(T0, epochs=3), end=ended(1, "reclaimed")),),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(T0, epochs=3), end=ended(1, "reclaimed")),),
                        epochs_completed=3, instances=(GONE,)),
         OpenAttempt(2, SPOT_B.offer, T0 + 100 + 18000)),
     "a refused zone is passed over": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
         OpenAttempt(2, SPOT_B.offer, T0 + 100 + 18000)),
     "a refused quota passes over the whole market": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True)),)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True)),)),
         OpenAttempt(2, ON_DEMAND.offer, pytest.approx(NOW + 1.0 / 0.526 * 3600))),
     "a quota that refuses every market ends the run": (
-        run_of(SPOT_A), Seen(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True)),)),
+        run_of(SPOT_A), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True)),)),
         Finish("failed", "no offer is left that fits the deadline and max-cost-usd; the last refusal: refused")),
     "where every zone is full it asks again later": (
-        run_of(SPOT_A), Seen(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
+        run_of(SPOT_A), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
         Wait(60.0, "every offer was refused a moment ago")),
     "two reclaims bring on-demand to the front": (
         run_of(),
-        Seen(NOW, ME, attempts=(
+        Observation(NOW, ME, attempts=(
             attempt(1, beat=beat(T0, epochs=1), end=ended(1, "reclaimed")),
             attempt(2, SPOT_B, beat=beat(T0, epochs=2), end=ended(2, "reclaimed"))), epochs_completed=2),
         OpenAttempt(3, ON_DEMAND.offer, pytest.approx(NOW + 1.0 / 0.526 * 3600))),
     "an attempt that would exceed the money is not opened": (
-        run_of(max_cost_usd=0.05), Seen(NOW, ME), Finish("failed", "no offer is left that fits the deadline and max-cost-usd")),
+        run_of(max_cost_usd=0.05), Observation(NOW, ME), Finish("failed", "no offer is left that fits the deadline and max-cost-usd")),
     "used-up money ends what runs": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW)),), instances=(RUNNING,), spent_usd=1.01),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW)),), instances=(RUNNING,), spent_usd=1.01),
         Terminate(("i-1",), "max-cost-usd is used up ($1.01 of $1.00)")),
     "the deadline ends what runs": (
-        run_of(), Seen(LATE, ME, attempts=(attempt(beat=beat(LATE)),), instances=(RUNNING,)),
+        run_of(), Observation(LATE, ME, attempts=(attempt(beat=beat(LATE)),), instances=(RUNNING,)),
         Terminate(("i-1",), "the deadline passed")),
     "an attempt past its own end is terminated": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(expires=NOW - 1, beat=beat(NOW)),), instances=(RUNNING,)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(expires=NOW - 1, beat=beat(NOW)),), instances=(RUNNING,)),
         Terminate(("i-1",), "its time or money was used up")),
     "a stop terminates first": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW)),), instances=(RUNNING,),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW)),), instances=(RUNNING,),
                        stop=StopRequest(at=NOW, reason="by hand")),
         Terminate(("i-1",), "by hand")),
     "then closes the attempt": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW)),), instances=(GONE,),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW)),), instances=(GONE,),
                        stop=StopRequest(at=NOW, reason="by hand")),
         CloseAttempt(1, "stopped", "by hand")),
     "then the run": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(end=ended(1, "stopped")),), instances=(GONE,),
+        run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "stopped")),), instances=(GONE,),
                        stop=StopRequest(at=NOW, reason="by hand")),
         Finish("stopped", "by hand")),
     "a training that says no is not tried again": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW, "failed", message="no GPU memory")),),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW, "failed", message="no GPU memory")),),
                        instances=(GONE,)),
         CloseAttempt(1, "failed", "no GPU memory")),
     "a staged result is verified first": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW, "finished", 10)),), instances=(RUNNING,),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW, "finished", 10)),), instances=(RUNNING,),
                        result=RESULT), Collect()),
     "then its instance goes, before the publish": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW, "finished", 10)),), instances=(RUNNING,),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW, "finished", 10)),), instances=(RUNNING,),
                        result=RESULT, collected=COLLECTED),
         Terminate(("i-1",), "the result is in the store")),
     "then it is published": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(beat=beat(NOW, "finished", 10)),), instances=(ENDING,),
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW, "finished", 10)),), instances=(ENDING,),
                        result=RESULT, collected=COLLECTED), Publish()),
     "a result is brought home even past the deadline": (
-        run_of(), Seen(LATE, ME, attempts=(attempt(),), result=RESULT, collected=COLLECTED), Publish()),
+        run_of(), Observation(LATE, ME, attempts=(attempt(),), result=RESULT, collected=COLLECTED), Publish()),
     "a published run waits for its instance to be gone": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(),), instances=(ENDING,), published=True),
+        run_of(), Observation(NOW, ME, attempts=(attempt(),), instances=(ENDING,), published=True),
         Wait(3.0, "an instance is shutting down")),
     "then removes its security group": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(),), instances=(GONE,), published=True, leftovers=("sg-1",)),
+        run_of(), Observation(NOW, ME, attempts=(attempt(),), instances=(GONE,), published=True, leftovers=("sg-1",)),
         CleanUp(("sg-1",))),
     "then closes the attempt as finished": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(),), instances=(GONE,), published=True),
+        run_of(), Observation(NOW, ME, attempts=(attempt(),), instances=(GONE,), published=True),
         CloseAttempt(1, "finished", "the model is published")),
     "and is over": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(end=ended(1, "finished")),), published=True),
+        run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "finished")),), published=True),
         Finish("published", "")),
     "an instance of a run that is over is terminated": (
-        run_of(), Seen(NOW, ME, outcome=Outcome(status="published", at=T0), instances=(RUNNING,)),
+        run_of(), Observation(NOW, ME, outcome=Outcome(status="published", at=T0), instances=(RUNNING,)),
         Terminate(("i-1",), "the run is over")),
     "an instance of a closed attempt is a stray": (
-        run_of(), Seen(NOW, ME, attempts=(attempt(end=ended(1, "died")), attempt(2, SPOT_B)),
-                       instances=(RUNNING, InstanceSeen("i-2", 2, "running"))),
+        run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "died")), attempt(2, SPOT_B)),
+                       instances=(RUNNING, ObservedInstance("i-2", 2, "running"))),
         Terminate(("i-1",), "it belongs to no open attempt")),
     "a training whose process is gone is carried on by a new attempt": (
-        run_of(CPU), Seen(NOW, ME, attempts=(attempt(candidate=CPU, driver=OTHER),)),
+        run_of(CPU), Observation(NOW, ME, attempts=(attempt(candidate=CPU, driver=OTHER),)),
         CloseAttempt(1, "died", "the process that trained is gone")),
     "an attempt of mine trains here": (
-        run_of(CPU), Seen(NOW, ME, attempts=(attempt(candidate=CPU),)), Train(1)),
+        run_of(CPU), Observation(NOW, ME, attempts=(attempt(candidate=CPU),)), Train(1)),
     "attempts that complete no epoch come to an end": (
         run_of(CPU, max_attempts=2),
-        Seen(NOW, ME, attempts=tuple(attempt(n, CPU, end=ended(n, "died")) for n in (1, 2))),
+        Observation(NOW, ME, attempts=tuple(attempt(n, CPU, end=ended(n, "died")) for n in (1, 2))),
         Finish("failed", "2 attempts in a row completed no epoch")),
     "attempts that complete epochs do not": (
         run_of(CPU, max_attempts=2),
-        Seen(NOW, ME, epochs_completed=2, attempts=tuple(
+        Observation(NOW, ME, epochs_completed=2, attempts=tuple(
             attempt(n, CPU, beat=beat(T0, epochs=n), end=ended(n, "died")) for n in (1, 2))),
         OpenAttempt(3, CPU.offer, T0 + 21600)),
 }  # fmt: skip
@@ -315,7 +315,7 @@ def test_each_situation_has_its_step(case):
 
 
 instances = st.builds(
-    InstanceSeen,
+    ObservedInstance,
     st.sampled_from(["i-1", "i-2", "i-3"]),
     st.sampled_from([None, 1, 2]),
     st.sampled_from(["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]),
@@ -348,7 +348,7 @@ def seens(draw):
                 end=end if number < count or draw(st.booleans()) else None,
             )
         )
-    return Seen(
+    return Observation(
         now=draw(st.floats(T0, LATE)),
         me=ME,
         driver=draw(st.none() | st.just(OTHER)),
@@ -418,7 +418,7 @@ def slow_run(on_overrun, *candidates, **changes):
     """A run whose epochs, the first two measured, take 2000 s where 60 were estimated; 8 are left."""
     run = run_of(*candidates, on_overrun=on_overrun, deadline_at=T0 + 7800, **changes)
     trains = attempt(beat=beat(T0 + 4200, epochs=2, pace=2000.0), expires=T0 + 7800)
-    return run, Seen(T0 + 4200, ME, attempts=(trains,), instances=(RUNNING,), epochs_completed=2)
+    return run, Observation(T0 + 4200, ME, attempts=(trains,), instances=(RUNNING,), epochs_completed=2)
 
 
 def test_a_run_that_will_not_make_it_says_so_early_and_stops_with_its_checkpoint():
@@ -485,32 +485,34 @@ def test_slow_epochs_that_still_fit_are_left_alone():
 def test_what_was_measured_on_a_type_decides_whether_it_is_tried_again():
     run = run_of(SPOT_A, SPOT_B, FASTER, deadline_at=T0 + 10_000)
     died = attempt(beat=beat(T0 + 4200, epochs=2, pace=2000.0), end=ended(1, "died", T0 + 4200))
-    step = next_step(run, Seen(T0 + 4300, ME, attempts=(died,), instances=(GONE,), epochs_completed=2))
+    step = next_step(run, Observation(T0 + 4300, ME, attempts=(died,), instances=(GONE,), epochs_completed=2))
     assert isinstance(step, OpenAttempt)
     assert step.offer == FASTER.offer
 
 
 def test_where_a_reclaim_could_not_be_made_good_on_demand_comes_first():
     run = run_of(SPOT_A, ON_DEMAND, deadline_at=T0 + 1500)
-    assert next_step(run, Seen(T0 + 10, ME)) == OpenAttempt(1, ON_DEMAND.offer, T0 + 1500)
-    assert next_step(run_of(SPOT_A, ON_DEMAND, deadline_at=T0 + 3000), Seen(T0 + 10, ME)) == OpenAttempt(
-        1, SPOT_A.offer, T0 + 3000
-    )
+    assert next_step(run, Observation(T0 + 10, ME)) == OpenAttempt(1, ON_DEMAND.offer, T0 + 1500)
+    assert next_step(
+        run_of(SPOT_A, ON_DEMAND, deadline_at=T0 + 3000), Observation(T0 + 10, ME)
+    ) == OpenAttempt(1, SPOT_A.offer, T0 + 3000)
 
 
 def test_the_cpu_is_the_last_rung_where_it_still_fits():
     refused = [attempt(n, c, host=False, end=ended(n, "refused", NOW, quota=True))
                for n, c in ((1, SPOT_A), (2, ON_DEMAND))]  # fmt: skip
     run = run_of(SPOT_A, SPOT_B, ON_DEMAND, CPU)
-    assert next_step(run, Seen(NOW, ME, attempts=tuple(refused))) == OpenAttempt(3, CPU.offer, T0 + 21600)
+    assert next_step(run, Observation(NOW, ME, attempts=tuple(refused))) == OpenAttempt(
+        3, CPU.offer, T0 + 21600
+    )
     late = run_of(SPOT_A, SPOT_B, ON_DEMAND, CPU, deadline_at=NOW + 1000)
-    assert isinstance(next_step(late, Seen(NOW, ME, attempts=tuple(refused))), Finish)
+    assert isinstance(next_step(late, Observation(NOW, ME, attempts=tuple(refused))), Finish)
 
 
 def test_an_instance_whose_driver_died_before_it_could_write_is_accounted_for():
-    seen = Seen(
+    seen = Observation(
         NOW, ME, attempts=(attempt(driver=OTHER, host=False),),
-        instances=(InstanceSeen("i-1", 1, "shutting-down", host=HOST, ended_at=NOW - 3),),
+        instances=(ObservedInstance("i-1", 1, "shutting-down", host=HOST, ended_at=NOW - 3),),
     )  # fmt: skip
     assert next_step(run_of(), seen) == RecordHost(1, HOST)
     booked = replace(seen, attempts=(attempt(driver=OTHER),))
@@ -520,12 +522,14 @@ def test_an_instance_whose_driver_died_before_it_could_write_is_accounted_for():
 
 
 def test_a_launch_whose_answers_keep_getting_lost_is_adopted_and_not_repeated():
-    seen = Seen(T0 + 400, ME, attempts=(attempt(host=False),), instances=(replace(RUNNING, host=HOST),))
+    seen = Observation(
+        T0 + 400, ME, attempts=(attempt(host=False),), instances=(replace(RUNNING, host=HOST),)
+    )
     assert next_step(run_of(), seen) == RecordHost(1, HOST)
 
 
 def test_a_run_is_not_over_while_an_instance_may_still_appear():
-    seen = Seen(
+    seen = Observation(
         T0 + 20, ME, attempts=(attempt(driver=OTHER, host=False),), stop=StopRequest(at=T0, reason="by hand")
     )
     assert isinstance(next_step(run_of(), seen), Wait)
@@ -534,8 +538,10 @@ def test_a_run_is_not_over_while_an_instance_may_still_appear():
 
 def test_an_instance_that_went_long_ago_does_not_use_up_the_money():
     """Nobody looked for five hours: what it cost is what it cost until it was reclaimed."""
-    gone = InstanceSeen("i-1", 1, "terminated", reclaimed=True, ended_at=T0 + 600)
-    seen = Seen(T0 + 17_000, ME, attempts=(attempt(beat=beat(T0 + 590)),), instances=(gone,), spent_usd=1.2)
+    gone = ObservedInstance("i-1", 1, "terminated", reclaimed=True, ended_at=T0 + 600)
+    seen = Observation(
+        T0 + 17_000, ME, attempts=(attempt(beat=beat(T0 + 590)),), instances=(gone,), spent_usd=1.2
+    )
     step = next_step(run_of(), seen)
     assert isinstance(step, CloseAttempt)
     assert (step.reason, step.at) == ("reclaimed", T0 + 600)
@@ -545,7 +551,7 @@ def closed_spot(at, **changes):
     """A run with a day of time whose spot offers were all refused at a moment."""
     run = run_of(SPOT_A, SPOT_B, ON_DEMAND, deadline_at=T0 + 86_400, **changes)
     refused = [attempt(n, c, host=False, end=ended(n, "refused", at)) for n, c in ((1, SPOT_A), (2, SPOT_B))]
-    return run, Seen(at, ME, attempts=tuple(refused))
+    return run, Observation(at, ME, attempts=tuple(refused))
 
 
 def test_spot_is_waited_for_while_there_is_slack_and_on_demand_comes_in_time():
@@ -579,12 +585,12 @@ def test_on_demand_is_left_for_spot_after_an_hour_at_the_end_of_an_epoch(hours, 
     word = beat(now - 5, epochs=1, pace=2000.0).model_copy(update={"batch": batch, "batches": 100})
     trains = attempt(2, dear, beat=word, expires=T0 + 86_400)
     refused = attempt(1, cheap, host=False, end=ended(1, "refused", T0))
-    running = InstanceSeen("i-2", 2, "running")
-    seen = Seen(now, ME, attempts=(refused, trains), instances=(running,), epochs_completed=1)
+    running = ObservedInstance("i-2", 2, "running")
+    seen = Observation(now, ME, attempts=(refused, trains), instances=(running,), epochs_completed=1)
     step = next_step(run, seen)
     assert isinstance(step, Terminate) == moves, step
     if moves:
         assert step.reason.startswith("spot may be there again, and would save up to $")
-        step = next_step(run, replace(seen, instances=(InstanceSeen("i-2", 2, "shutting-down"),)))
+        step = next_step(run, replace(seen, instances=(ObservedInstance("i-2", 2, "shutting-down"),)))
         assert isinstance(step, CloseAttempt)
         assert step.reason == "moved"

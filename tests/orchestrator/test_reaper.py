@@ -23,7 +23,7 @@ from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.cleanup.orphans import Possession, RunLife, doomed
+from gpu_offload.orchestrator.cleanup.orphans import Resource, RunLimits, find_orphans
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, lives
 from gpu_offload.orchestrator.cleanup.tend import Tend
 from gpu_offload.orchestrator.output.console import Console
@@ -45,7 +45,7 @@ states = st.sampled_from(["pending", "running", "stopping", "stopped", "shutting
 @st.composite
 def possessions(draw):
     kind = draw(st.sampled_from(["instance", "volume", "security group", "schedule"]))
-    return Possession(
+    return Resource(
         kind=kind,
         id=draw(st.sampled_from([f"{kind}-{n}" for n in range(6)])),
         region=draw(st.sampled_from(["us-east-1", "us-west-2"])),
@@ -59,17 +59,17 @@ def possessions(draw):
     )
 
 
-lives_of_runs = st.dictionaries(run_names, st.builds(RunLife, times, st.booleans(), st.booleans()))
+lives_of_runs = st.dictionaries(run_names, st.builds(RunLimits, times, st.booleans(), st.booleans()))
 
 
 @given(st.lists(possessions()), st.one_of(lives_of_runs, st.none()))
 def test_what_is_not_ours_is_never_doomed(found, runs):
-    assert all(stray.what.run for stray in doomed(found, runs, NOW, OURS))
+    assert all(stray.what.run for stray in find_orphans(found, runs, NOW, OURS))
 
 
 @given(st.lists(possessions()), st.one_of(lives_of_runs, st.none()))
 def test_what_is_gone_is_not_doomed_again_and_nothing_is_doomed_twice(found, runs):
-    strays = doomed(found, runs, NOW, OURS)
+    strays = find_orphans(found, runs, NOW, OURS)
     assert not [
         s for s in strays if s.what.kind == "instance" and s.what.state in {"shutting-down", "terminated"}
     ]
@@ -79,13 +79,13 @@ def test_what_is_gone_is_not_doomed_again_and_nothing_is_doomed_twice(found, run
 @given(st.lists(possessions()), lives_of_runs)
 def test_a_live_run_within_its_limits_loses_nothing(found, runs):
     safe = {name for name, life in runs.items() if not life.over and life.deadline_at > NOW}
-    for stray in doomed(found, runs, NOW, OURS):
+    for stray in find_orphans(found, runs, NOW, OURS):
         assert stray.what.run not in safe or (stray.what.expires is not None and stray.what.expires <= NOW)
 
 
 @given(st.lists(possessions()), st.one_of(lives_of_runs, st.none()))
 def test_an_instance_of_ours_that_is_past_its_own_time_is_always_doomed(found, runs):
-    condemned = {id(stray.what) for stray in doomed(found, runs, NOW, OURS)}
+    condemned = {id(stray.what) for stray in find_orphans(found, runs, NOW, OURS)}
     for thing in found:
         late = thing.expires is not None and thing.expires <= NOW
         if thing.kind == "instance" and thing.run and late and not thing.is_gone:
@@ -94,7 +94,7 @@ def test_an_instance_of_ours_that_is_past_its_own_time_is_always_doomed(found, r
 
 @given(st.lists(possessions()), lives_of_runs)
 def test_an_instance_whose_run_is_over_unknown_or_past_its_deadline_is_always_doomed(found, runs):
-    condemned = {id(stray.what) for stray in doomed(found, runs, NOW, OURS)}
+    condemned = {id(stray.what) for stray in find_orphans(found, runs, NOW, OURS)}
     for thing in found:
         if thing.kind != "instance" or not thing.run or thing.is_gone or thing.store == "another":
             continue
@@ -105,13 +105,13 @@ def test_an_instance_whose_run_is_over_unknown_or_past_its_deadline_is_always_do
 
 @given(st.lists(possessions()))
 def test_a_store_that_is_silent_condemns_only_what_is_past_its_own_time(found):
-    for stray in doomed(found, None, NOW, OURS):
+    for stray in find_orphans(found, None, NOW, OURS):
         assert stray.what.expires <= NOW
 
 
 @given(st.lists(possessions()), lives_of_runs)
 def test_another_project_in_the_same_account_loses_only_what_is_past_its_own_time(found, runs):
-    for stray in doomed(found, runs, NOW, OURS):
+    for stray in find_orphans(found, runs, NOW, OURS):
         assert stray.what.store in {OURS, None} or stray.what.expires <= NOW
 
 
@@ -119,14 +119,16 @@ def test_another_project_in_the_same_account_loses_only_what_is_past_its_own_tim
 def test_what_a_live_instance_holds_stays_until_the_instance_is_gone(found, runs):
     live = {t.id for t in found if t.kind == "instance" and not t.is_gone}
     assert not [
-        s for s in doomed(found, runs, NOW, OURS) if s.what.kind != "instance" and s.what.instance in live
+        s
+        for s in find_orphans(found, runs, NOW, OURS)
+        if s.what.kind != "instance" and s.what.instance in live
     ]
 
 
 def test_a_record_of_another_version_protects_its_run():
-    thing = Possession("instance", "i-1", "us-east-1", "a-1", NOW + 60, OURS, "running")
-    assert doomed([thing], {"a-1": RunLife(0.0, legible=False)}, NOW, OURS) == ()
-    assert doomed([thing], {}, NOW, OURS)
+    thing = Resource("instance", "i-1", "us-east-1", "a-1", NOW + 60, OURS, "running")
+    assert find_orphans([thing], {"a-1": RunLimits(0.0, legible=False)}, NOW, OURS) == ()
+    assert find_orphans([thing], {}, NOW, OURS)
 
 
 def test_the_mark_of_a_store_is_its_address_and_its_server():
