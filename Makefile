@@ -29,11 +29,12 @@ demo-gpu: $(STAMP) ## The whole GPU path on a simulated cloud; no account and no
 test: $(STAMP) ## Run the tests
 	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
 
-check: $(STAMP) ## Everything that a commit must pass: format, lint, types, tests
+check: $(STAMP) ## Everything that a commit must pass: format, lint, types, imports, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	@mkdir -p .lint && ln -sfn .. .lint/gpu_offload
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(MAKE) test
 
 format: $(STAMP) ## Format and mend what ruff can mend

@@ -12,10 +12,12 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra.github.repository import commit_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.backends.cpu import LocalTraining
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
 from gpu_offload.orchestrator.registry.stores import public_address
@@ -98,7 +100,8 @@ class Training:
 
             check_renting(self.planned.settings)
         previous = next((r.id for r in reversed(earlier) if journal.checkpoint(r.id) is not None), None)
-        record = self.planned.run_record(
+        record = run_record(
+            self.planned,
             fresh,
             now=self.clock(),
             commit=commit_of(self.planned.settings.root),
@@ -209,3 +212,37 @@ class Training:
 def is_rented(candidates: Sequence[Candidate]) -> bool:
     """Whether any of a run's offers is an instance."""
     return any(candidate.offer.where == "ec2" for candidate in candidates)
+
+
+def run_record(
+    planned: Planned, run: str, *, now: float, commit: str | None, repository: str | None, resumes: str | None
+) -> RunRecord:
+    """Return the run that carries a plan out, beginning now."""
+    settings = planned.settings
+    limits = settings.limits
+    cpu = next((o for o in planned.report.options if o.where == "cpu"), None)
+    chosen = planned.report.decision.option
+    model = own_model(planned.model_file) if planned.model_file else None
+    return RunRecord(
+        id=run,
+        training_key=planned.training_key,
+        fingerprint=planned.fingerprint,
+        version=planned.version,
+        created_at=now,
+        deadline_at=now + limits.deadline.total_seconds(),
+        max_cost_usd=limits.max_cost_usd,
+        value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
+        on_overrun=limits.on_overrun,
+        max_attempts=settings.ec2.max_attempts,
+        why=planned.report.decision.why,
+        candidates=planned.candidates,
+        forced=planned.is_forced,
+        estimate=chosen.interval if chosen else Interval(0, 0, 0),
+        dataset_name=settings.dataset.path,
+        cpu_estimate=cpu.interval if cpu else None,
+        resumes=resumes,
+        project=describe_project(planned.project, model) if planned.project is not None else None,
+        spec=planned.spec.model_copy(update={"run": run}),
+        commit=commit,
+        repository=repository,
+    )

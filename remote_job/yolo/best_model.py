@@ -2,7 +2,7 @@
 
 from copy import deepcopy
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import ultralytics
@@ -11,12 +11,10 @@ from ultralytics.utils.torch_utils import unwrap_model
 
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.yolo import tensors as states
-
-if TYPE_CHECKING:
-    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
+from gpu_offload.remote_job.yolo.protocol import Trainer
 
 
-def capture(trainer: "SteadyTrainer") -> dict[str, Any]:
+def capture(trainer: Trainer) -> dict[str, Any]:
     """Return the averaged weights in half precision, as Ultralytics publishes them, and how good they are."""
     weights = {}
     for name, value in trainer.ema.ema.state_dict().items():
@@ -31,7 +29,7 @@ def capture(trainer: "SteadyTrainer") -> dict[str, Any]:
     }
 
 
-def heal_average(trainer: "SteadyTrainer") -> None:
+def heal_average(trainer: Trainer) -> None:
     """Replace NaN in the average by the model's own finite weights; an average never forgets a NaN."""
     own = unwrap_model(trainer.model).state_dict()
     for name, value in trainer.ema.ema.state_dict().items():
@@ -39,7 +37,7 @@ def heal_average(trainer: "SteadyTrainer") -> None:
             value.copy_(own[name])
 
 
-def write(trainer: "SteadyTrainer", best: dict[str, Any], path: Path) -> None:
+def write(trainer: Trainer, best: dict[str, Any], path: Path) -> None:
     """Write a file that `YOLO(path)` loads: what Ultralytics' `strip_optimizer` leaves of a checkpoint.
 
     This machine's paths and clock are left out, so that the same training yields the same bytes, interrupted

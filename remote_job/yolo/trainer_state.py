@@ -1,18 +1,16 @@
 """The snapshot of a trainer: what its state consists of, and how another trainer takes it over."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import ultralytics
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
 from gpu_offload.remote_job.yolo import tensors as states
-
-if TYPE_CHECKING:
-    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
+from gpu_offload.remote_job.yolo.protocol import Trainer
 
 
-def capture(trainer: "SteadyTrainer", epochs_completed: int, batches_completed: int) -> dict[str, Any]:
+def capture(trainer: Trainer, epochs_completed: int, batches_completed: int) -> dict[str, Any]:
     """Return everything from which the training goes on to the same end, as `remote_job.state` can store it.
 
     Args:
@@ -72,7 +70,7 @@ def check_position(restored: dict[str, Any], position: tuple[int, int]) -> None:
         )
 
 
-def load_weights(trainer: "SteadyTrainer", restored: dict[str, Any]) -> None:
+def load_weights(trainer: Trainer, restored: dict[str, Any]) -> None:
     """Load model, average, optimizer and scaler."""
     unwrap_model(trainer.model).load_state_dict(restored["model"])
     # A fresh average: after a validation its tensors are inference tensors, which cannot be written.
@@ -91,7 +89,7 @@ def load_weights(trainer: "SteadyTrainer", restored: dict[str, Any]) -> None:
     trainer.stopper.__dict__.update(restored["stopper"])
 
 
-def load_course(trainer: "SteadyTrainer", restored: dict[str, Any]) -> None:
+def load_course(trainer: Trainer, restored: dict[str, Any]) -> None:
     """Load how far the training is and what it measured on the way."""
     trainer.fitness = restored["fitness"]
     trainer.metrics.update(restored["metrics"])

@@ -1,0 +1,44 @@
+"""What the state and the best model need of a trainer; Ultralytics has no types."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from gpu_offload.remote_job.context import Bench
+from gpu_offload.remote_job.speed.plan import SpeedPlan
+
+
+class Trainer(Protocol):
+    """An Ultralytics trainer with the attributes that ours adds."""
+
+    bench: Bench
+    speed: SpeedPlan
+    model: Any
+    ema: Any
+    optimizer: Any
+    scaler: Any
+    stopper: Any
+    train_loader: Any
+    args: Any
+    csv: Path
+    epoch: int
+    start_epoch: int
+    batch_size: int
+    fitness: Any
+    best_fitness: Any
+    metrics: Any
+    loss: Any
+    loss_items: Any
+    loss_names: Any
+    tloss: Any
+    done: bool
+    history: list[dict[str, Any]]
+    last_optimizer_step: int
+    random_before_validation: dict[str, Any] | None
+
+    def epoch_seconds(self) -> float:
+        """Return the seconds that the epoch in progress has taken."""
+        ...
+
+    def read_results_csv(self) -> dict[str, Any]:
+        """Return the columns of results.csv."""
+        ...
