@@ -97,8 +97,9 @@ class Machine:
                     [
                         *self._wrapper(),
                         sys.executable,
+                        "-P",
                         "-m",
-                        "infra.simulator.guest",
+                        "gpu_offload.infra.simulator.guest",
                         str(self.folder),
                         str(reading),
                     ],
@@ -218,7 +219,7 @@ class Machine:
         """End the SSH server, whichever it is, and its sessions."""
         marks = (
             str(self.folder / "ssh" / "sshd_config").encode(),
-            b"infra.simulator.ssh_server",
+            b"gpu_offload.infra.simulator.ssh_server",
             b"sshd:",
             b"sshd-session:",
         )

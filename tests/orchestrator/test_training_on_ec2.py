@@ -58,7 +58,7 @@ def project(tmp_path):
 
 def run(project, *command):
     done = subprocess.run(
-        [sys.executable, "-m", *command],
+        [sys.executable, "-P", "-m", *command],
         cwd=project, capture_output=True, text=True, timeout=900, check=False,
         env={k: v for k, v in os.environ.items() if k != "AWS_ENDPOINT_URL"},
     )  # fmt: skip
