@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from gpu_offload.infra.signals import handled
 
 
 class InterruptedTrainingError(OffloadError):
@@ -98,10 +97,10 @@ class Interruption:
 
     @contextlib.contextmanager
     def signals(self) -> Iterator[None]:
-        """Take SIGINT, SIGTERM and SIGHUP as a wish to stop. Does nothing outside the main thread."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
+        """Take SIGINT, SIGTERM and SIGHUP as a request to stop, except those that are ignored.
+
+        Does nothing outside the main thread.
+        """
 
         def handle(number: int, _frame: FrameType | None) -> None:
             self.request(f"received {signal.Signals(number).name}")
@@ -109,14 +108,12 @@ class Interruption:
                 self._at_once = False
                 self.check()
 
-        before = {number: signal.signal(number, handle) for number in SIGNALS}
-        self._handles_signals = True
-        try:
-            yield
-        finally:
-            self._handles_signals = False
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        with handled(handle):
+            self._handles_signals = signal.getsignal(signal.SIGTERM) is handle
+            try:
+                yield
+            finally:
+                self._handles_signals = False
 
     def watch_parent(self) -> threading.Thread:
         """Take the end of standard input as the death of the parent process, and start watching for it.

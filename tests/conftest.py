@@ -2,12 +2,15 @@
 
 import ipaddress
 import os
+import signal
 import socket
 import threading
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
+from gpu_offload.infra.signals import ENDING_SIGNALS
 
 # Threads that wait by spinning starve one another where several small trainings run at once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -64,6 +67,25 @@ def _no_way_out():
         patch.setattr(socket, "getaddrinfo", resolve)
         patch.setattr(socket.socket, "connect", guarded)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _foreground():
+    """Take SIGINT, and let the commands that tests start take it, also where the suite runs in the background.
+
+    A shell without job control starts `make test &` with SIGINT ignored, and what is ignored is inherited.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture
+def foreground():
+    """Take every ending signal, also where the suite was started with `nohup`, which ignores SIGHUP."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING_SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TextIO
 
+from gpu_offload.infra.signals import handled
 from gpu_offload.infra.simulator.behaviour import Behaviour, Leftovers
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.fault import Fault, parse_all
@@ -29,7 +30,6 @@ except OSError as error:
     sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
 """
 """Becomes the command, after asking for SIGTERM should the cloud's own process die."""
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def simulate(
@@ -84,7 +84,7 @@ def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
         for process in child:
             process.send_signal(number)
 
-    with _Handlers(pass_on):
+    with handled(pass_on):
         try:
             # A session of its own: a terminal's Ctrl-C reaches it once, through us.
             process = subprocess.Popen(
@@ -113,7 +113,7 @@ def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
 def _stay(cloud: SimulatedCloud) -> int:
     """Print what a shell needs, and wait to be told to go."""
     done = threading.Event()
-    with _Handlers(lambda *_: done.set()):
+    with handled(lambda *_: done.set()):
         for name, value in cloud.environment().items():
             print(f"export {name}={shlex.quote(value)}")  # noqa: T201  to be evaluated by a shell
         sys.stdout.flush()
@@ -134,19 +134,3 @@ def _tell(cloud: SimulatedCloud, left: Leftovers, report: TextIO) -> None:
         if event.kind in {"fault", "error"}:
             print(f"simulated cloud: {event.kind}: {event.subject}: {event.text}", file=report)
     report.flush()
-
-
-class _Handlers:
-    """Signal handlers for a while; only the main thread can have any."""
-
-    def __init__(self, handler: "signal._HANDLER") -> None:
-        self._handler = handler
-        self._before: dict[int, signal._HANDLER] = {}
-
-    def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handler) for number in SIGNALS}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)

@@ -15,6 +15,7 @@ from types import FrameType
 from pydantic import ValidationError
 
 from gpu_offload.errors import EXIT_RESUMABLE
+from gpu_offload.infra.signals import handled
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console, plain
 from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
@@ -28,7 +29,6 @@ LOOK_S = 1.0
 """Between two looks at a training's last word; it is a file on this machine."""
 KEEP_S = 120.0
 """How long a training that is stopped may take to reach the end of its batch and to upload its checkpoint."""
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 @dataclass
@@ -145,22 +145,18 @@ class _Process(subprocess.Popen[str]):
 
 @contextmanager
 def _passing_signals_on(process: _Process) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to the training, which then leaves a resumable state."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # a library's caller keeps its own signals; the training ends when its standard input does
-        return
+    """Pass ending signals on to the training as SIGTERM: it then leaves a resumable state.
+
+    Outside the main thread the caller's own handlers stay; the training ends when its standard input closes.
+    """
 
     def pass_on(_number: int, _frame: FrameType | None) -> None:
         process.told = True
         if process.poll() is None:
             os.kill(process.pid, signal.SIGTERM)
 
-    before = {number: signal.signal(number, pass_on) for number in ENDING_SIGNALS}
-    try:
+    with handled(pass_on):
         yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

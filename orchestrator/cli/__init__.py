@@ -63,9 +63,9 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def fail(error: OffloadError, *, as_json: bool) -> NoReturn:
     """Print an error, on standard output as JSON too if that was asked for, and exit with its code."""
-    from gpu_offload.orchestrator.output.console import plain
+    from gpu_offload.orchestrator.output.console import Console, plain
 
-    sys.stderr.write(f"error: {plain(str(error))}\n")
+    Console().stream.write(f"error: {plain(str(error))}\n")
     if as_json:
         facts = {"type": type(error).__name__, "message": str(error), "remedy": error.remedy}
         sys.stdout.write(json.dumps({"error": facts}, ensure_ascii=False) + "\n")

@@ -12,6 +12,14 @@ from pathlib import Path
 
 from gpu_offload.errors import OffloadError
 
+_OFFLOAD = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from gpu_offload.orchestrator.cli import main
+main()
+"""
+FOREGROUND = (sys.executable, "-P", "-c", _OFFLOAD)
+"""Starts `offload` as a foreground command: it takes SIGINT even where the drill, as a background job, ignores it."""
 EPOCH = re.compile(r"^\s*epoch \d+/\d+ ")
 
 
@@ -25,7 +33,7 @@ class Command:
     def __init__(self, arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> None:
         self.lines: list[tuple[float, str]] = []
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
+            [*FOREGROUND, *arguments],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,7 @@ from typing import Any
 
 from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.store.errors import StoreError
-from gpu_offload.orchestrator.drill.command import DrillError
+from gpu_offload.orchestrator.drill.command import FOREGROUND, DrillError
 from gpu_offload.orchestrator.drill.faults import FAULTS, Fault
 from gpu_offload.orchestrator.drill.stage import HIDDEN, Stage
 from gpu_offload.orchestrator.run.journal import JournalError
@@ -136,16 +135,7 @@ class Children:
         """Run one fault in a process of its own. Raises DrillError where that does not report."""
         if self._ended:
             raise DrillError("ended by hand")
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "gpu_offload.orchestrator.cli",
-            "drill",
-            "--only",
-            fault.name,
-            "--json",
-        ]
+        command = [*FOREGROUND, "drill", "--only", fault.name, "--json"]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         ) as process:

@@ -6,7 +6,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Callable, Iterator
-from typing import Literal, TextIO
+from typing import Any, Literal, TextIO, cast
 
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -20,11 +20,30 @@ def plain(text: str) -> str:
     return _UNSAFE.sub("", text)
 
 
+class _Lasting:
+    """A stream that drops what cannot be written: a closed terminal, or a full disk under a log, ends no run."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        with contextlib.suppress(OSError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 class Console:
     """Renders messages as lines. Safe for any terminal and any log; `verbose` shows details too."""
 
     def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
-        self.stream = stream or sys.stderr
+        self.stream = cast("TextIO", _Lasting(stream or sys.stderr))
         self.verbose = verbose
 
     def stage(self, text: str) -> None:

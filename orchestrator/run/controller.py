@@ -116,16 +116,17 @@ class Controller:
         """
         try:
             with ending_signals(wanted=self.cloud is not None):
-                while self.left is None:
-                    outcome = self.once()
-                    if outcome is not None:
-                        return outcome
-                return None
-        except EndingSignal as signal:
-            self._abandon(signal)
-            raise InterruptedRunError(
-                f"received {signal.name}: run {self.run.id} stays open; run the same command to carry on"
-            ) from None
+                try:
+                    while self.left is None:
+                        outcome = self.once()
+                        if outcome is not None:
+                            return outcome
+                except EndingSignal as signal:
+                    self._abandon(signal)
+                    raise InterruptedRunError(
+                        f"received {signal.name}: run {self.run.id} stays open; run the same command to carry on"
+                    ) from None
+            return None
         finally:
             self._release()
 

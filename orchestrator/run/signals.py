@@ -1,20 +1,19 @@
-"""SIGINT and SIGTERM while something is rented: whatever this process does is left at once.
+"""Turn the first ending signal into an exception while a run may hold a rented instance.
 
-GitHub sends a cancelled step SIGINT, SIGTERM 7.5 s later and SIGKILL after another 2.5 s. A flag would be seen
-when the call that happens to run returns; an exception leaves that call.
+GitHub sends SIGINT to a cancelled step, SIGTERM 7.5 s later and SIGKILL after another 2.5 s. A flag would be seen
+only when the current call returns; an exception interrupts that call.
 """
 
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from gpu_offload.infra.signals import ENDING_SIGNALS, handled
 
 
 class EndingSignal(BaseException):
-    """This process was told to end. No Exception, so that no library takes it for a fault of its own."""
+    """This process received an ending signal. Not an Exception, so that no library handles it as its own fault."""
 
     def __init__(self, number: int) -> None:
         self.name = signal.Signals(number).name
@@ -23,11 +22,12 @@ class EndingSignal(BaseException):
 
 @contextmanager
 def ending_signals(*, wanted: bool = True) -> Iterator[None]:
-    """Raise EndingSignal in the main thread at the first signal; later ones are ignored, so that the end is orderly.
+    """Raise EndingSignal in the main thread at the first ending signal, and ignore further ones in this context.
 
-    Does nothing outside the main thread, where Python has no signals.
+    Handle the exception inside the context: a second Ctrl-C then cannot interrupt the cleanup. Signals that were
+    ignored stay ignored; see `infra.signals.handled`.
     """
-    if not wanted or threading.current_thread() is not threading.main_thread():
+    if not wanted:
         yield
         return
 
@@ -36,11 +36,5 @@ def ending_signals(*, wanted: bool = True) -> Iterator[None]:
             signal.signal(each, signal.SIG_IGN)
         raise EndingSignal(number)
 
-    before = {number: signal.signal(number, end) for number in ENDING_SIGNALS}
-    try:
+    with handled(end):
         yield
-    finally:
-        # A process that is ending stays deaf to the signals that follow the first.
-        if signal.getsignal(signal.SIGINT) is end:
-            for number, handler in before.items():
-                signal.signal(number, handler)

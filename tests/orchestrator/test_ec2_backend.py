@@ -1,11 +1,16 @@
 """The GPU path on the simulated cloud: one launch that says everything, real SSH, one version, nothing left."""
 
 import base64
+import contextlib
 import io
 import json
+import os
+import pty
+import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +39,7 @@ from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, Ec2Settings, StoreSettings
 from gpu_offload.remote_job.result import Heartbeat
 
+OFFLOAD = (sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli")
 ROLE = "arn:aws:iam::123456789012:role/gpu-offload-scheduler"
 
 OWN_TRAINING = '''
@@ -398,6 +404,57 @@ def test_an_interrupted_command_sends_the_terminate_call_within_five_seconds_and
     assert report["run"] == run
     assert report["status"] == "trained"
     assert not cloud.leftovers()
+
+
+IN_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+"""Takes standard input as controlling terminal, then becomes the command."""
+
+
+class Terminal:
+    """A terminal in which a command runs, until it is closed."""
+
+    def __init__(self, folder, *command):
+        self._master, inside = pty.openpty()
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", IN_TERMINAL, *command],
+            cwd=folder, stdin=inside, stdout=inside, stderr=inside, start_new_session=True,
+        )  # fmt: skip
+        os.close(inside)
+        self._closing = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def _read(self):
+        while not self._closing.is_set():
+            if select.select([self._master], [], [], 0.05)[0]:
+                with contextlib.suppress(OSError):  # the command has ended
+                    os.read(self._master, 4096)
+
+    def close(self):
+        """Close it: the kernel sends SIGHUP to the command."""
+        self._closing.set()
+        self._reader.join()
+        os.close(self._master)
+
+
+def test_a_terminal_that_closes_ends_what_is_rented(cloud, project, foreground):
+    """The command gets SIGHUP and can print no more; it still terminates its instance."""
+    pace = ("--set", "training.hyperparameters.pace=20")
+    terminal = Terminal(project, *OFFLOAD, "train", "--on", "ec2", *pace)
+    try:
+        run = wait_for_heartbeat(journal_of(project), terminal.process)
+    finally:
+        terminal.close()
+        code = terminal.process.wait(timeout=60)
+    assert code == 75
+    assert journal_of(project).outcome(run) is None, "the run stays open"
+    assert cloud.of("TerminateInstances")
+    cloud.settle()
+    assert not cloud.leftovers().instances
 
 
 def test_a_detached_run_goes_on_by_itself_and_attach_publishes_it(cloud, project):

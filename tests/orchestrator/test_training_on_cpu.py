@@ -261,6 +261,26 @@ def test_a_deadline_ends_a_training_while_it_runs_and_a_later_one_carries_on(own
     assert len(epochs) - len(set(epochs)) <= 1, "an epoch that was complete was trained again"
 
 
+def test_a_background_job_ignores_ctrl_c_and_obeys_a_plain_kill(own_project):
+    """Started with SIGINT ignored, as a script's `offload train &` is; SIGTERM still leaves a resumable state."""
+    process = subprocess.Popen(
+        ["sh", "-c", f"trap '' INT; exec {sys.executable} -P -m gpu_offload.orchestrator.cli train --on cpu"],
+        cwd=own_project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_until_trained(own_project, 1, process)
+        os.killpg(process.pid, signal.SIGINT)
+        epoch = max(trained_epochs(own_project))
+        wait_until_trained(own_project, epoch + 2, process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=60) == 75
+    finally:
+        kill(process, own_project, training=True)
+
+
 def test_two_drivers_at_once_train_once(project):
     others = [
         subprocess.Popen(

@@ -77,7 +77,7 @@ def test_listeners_hear_of_it_once():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_is_a_wish_that_is_kept_until_the_next_boundary(number):
+def test_a_signal_is_a_wish_that_is_kept_until_the_next_boundary(number, foreground):
     interruption = Interruption()
     before = signal.getsignal(number)
     with interruption.signals():

@@ -1,0 +1,37 @@
+"""Signal handlers that last for a while and respect what was ignored before."""
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C or a cancelled workflow; a plain `kill`, a shutdown; a terminal or SSH session that closed."""
+
+
+@contextmanager
+def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+    """Call `handler` for each of ENDING_SIGNALS until the context ends.
+
+    A signal that is ignored stays ignored. A shell without job control starts background jobs with SIGINT ignored,
+    so that Ctrl-C ends only the foreground job; `nohup` ignores SIGHUP, so that the command survives its terminal.
+    A handler that was not installed from Python stays, because Python could not restore it.
+
+    Does nothing outside the main thread, where Python allows no handlers.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {
+        number: previous
+        for number in ENDING_SIGNALS
+        if (previous := signal.getsignal(number)) not in {signal.SIG_IGN, None}
+    }
+    for number in before:
+        signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
