@@ -10,8 +10,8 @@ from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job.spec import DatasetRef
-from gpu_offload.remote_job.store import Store
 
 
 class TreeError(OffloadError):
@@ -29,7 +29,7 @@ class TrainingData:
     """Number of images by split."""
 
 
-def tree(reference: DatasetRef, *, store: Store | None, output: Path) -> Path:
+def tree(reference: DatasetRef, *, store: ObjectStore | None, output: Path) -> Path:
     """Return the training tree, downloaded and unpacked first where the spec names an archive.
 
     Raises:

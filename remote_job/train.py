@@ -8,18 +8,18 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import data, entrypoint, log, weights
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.mirror.inputs import Inputs
-from gpu_offload.remote_job.mirror.mirror import Mirror, SupersededError
+from gpu_offload.remote_job.mirror.session import Mirror, SupersededError
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.speed import plan
-from gpu_offload.remote_job.store import Store
 from gpu_offload.remote_job.yolo import hyperparameters
 
 __all__ = ["BusyError", "SpecError", "spec_faults", "telling", "train"]
@@ -32,7 +32,7 @@ class BusyError(OffloadError):
 def train(
     spec: TrainingSpec,
     *,
-    store: Store | None = None,
+    store: ObjectStore | None = None,
     inputs: Inputs | None = None,
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
@@ -150,7 +150,7 @@ def locked(output: Path, *, patience: float = 20.0) -> Iterator[None]:
 
 def _train(
     spec: TrainingSpec,
-    store: Store | None,
+    store: ObjectStore | None,
     mirror: Mirror | None,
     inputs: Inputs | None,
     progress: Progress,

@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import data, log, weights
 from gpu_offload.remote_job.files.checkpoint import MANIFEST
 from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.mirror.inputs import Inputs
-from gpu_offload.remote_job.mirror.mirror import Mirror, MirrorError
+from gpu_offload.remote_job.mirror.session import Mirror, MirrorError
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
-from gpu_offload.remote_job.store import Store
 from gpu_offload.remote_job.train import spec_faults, telling
 
 LOOK_INTERVAL = 0.1
@@ -26,7 +26,7 @@ LOOK_INTERVAL = 0.1
 def fetch(
     spec: TrainingSpec,
     *,
-    store: Store,
+    store: ObjectStore,
     inputs: Inputs,
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
@@ -74,7 +74,7 @@ def fetch(
 def mirror(
     spec: TrainingSpec,
     *,
-    store: Store,
+    store: ObjectStore,
     inputs: Inputs,
     until: Path,
     warn: Callable[[str], None] | None = None,

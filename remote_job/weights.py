@@ -20,9 +20,9 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import Weights
-from gpu_offload.remote_job.store import Store
 
 ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 """Where Ultralytics 8.4 publishes the weights that it knows by name."""
@@ -41,7 +41,9 @@ class WeightsMismatchError(OffloadError):
     """A file is not the one that its sha256 promises."""
 
 
-def resolve(reference: str, *, store: Store | None, cache: Path, assets: str = ASSETS) -> Weights | None:
+def resolve(
+    reference: str, *, store: ObjectStore | None, cache: Path, assets: str = ASSETS
+) -> Weights | None:
     """Return weights by their name, fetched and verified; None where the name is a model definition.
 
     Args:
@@ -89,7 +91,7 @@ def faults(weights: Weights, *, has_store: bool) -> list[str]:
     return result
 
 
-def local(weights: Weights, *, store: Store | None, folder: Path) -> Path:
+def local(weights: Weights, *, store: ObjectStore | None, folder: Path) -> Path:
     """Return the local file of a spec's weights, downloaded if need be, and verified in any case.
 
     Raises:
@@ -108,7 +110,7 @@ def local(weights: Weights, *, store: Store | None, folder: Path) -> Path:
     return path
 
 
-def _from_store(key: str, store: Store | None, cache: Path) -> Weights:
+def _from_store(key: str, store: ObjectStore | None, cache: Path) -> Weights:
     if store is None:
         raise WeightsUnavailableError(f"store:{key}: there is no store to look in")
     if store.stat(key) is None:
@@ -122,7 +124,7 @@ def _from_store(key: str, store: Store | None, cache: Path) -> Weights:
     return Weights(sha256=durable.sha256_of(path), path=str(path), key=key)
 
 
-def _from_url(reference: str, store: Store | None, cache: Path) -> Weights:
+def _from_url(reference: str, store: ObjectStore | None, cache: Path) -> Weights:
     url, _, fragment = reference.partition("#")
     sha256 = fragment.removeprefix("sha256=").lower()
     name = Path(unquote(urlsplit(url).path)).name
@@ -142,7 +144,7 @@ def _from_url(reference: str, store: Store | None, cache: Path) -> Weights:
     return _keep(path, store, source=url, key=key)
 
 
-def _official(name: str, store: Store | None, cache: Path, assets: str) -> Weights:
+def _official(name: str, store: ObjectStore | None, cache: Path, assets: str) -> Weights:
     key, path = f"weights/{name}", cache / name
     known = _read_json(store, f"{key}.json") if store is not None else None
     if store is not None and known is not None:
@@ -155,7 +157,7 @@ def _official(name: str, store: Store | None, cache: Path, assets: str) -> Weigh
     return _keep(path, store, source=f"{assets}/{name}", key=key)
 
 
-def _keep(path: Path, store: Store | None, *, source: str, key: str | None = None) -> Weights:
+def _keep(path: Path, store: ObjectStore | None, *, source: str, key: str | None = None) -> Weights:
     """Put a local file into the store, once."""
     sha256 = durable.sha256_of(path)
     if store is None:
@@ -168,7 +170,7 @@ def _keep(path: Path, store: Store | None, *, source: str, key: str | None = Non
     return Weights(sha256=sha256, path=str(path), key=key)
 
 
-def _read_json(store: Store, key: str) -> dict[str, Any] | None:
+def _read_json(store: ObjectStore, key: str) -> dict[str, Any] | None:
     if store.stat(key) is None:
         return None
     body, _ = store.read(key)

@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import data, log, machine, weights
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files.checkpoint import Checkpoints
@@ -17,7 +18,6 @@ from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
-from gpu_offload.remote_job.store import Store
 from gpu_offload.remote_job.train import spec_faults
 from gpu_offload.remote_job.yolo import hyperparameters, isolation
 
@@ -31,7 +31,7 @@ YOUNG = 10.0
 """Seconds up to which a process's age counts as its start."""
 
 
-def calibrate(spec: TrainingSpec, *, store: Store | None = None) -> Calibration:
+def calibrate(spec: TrainingSpec, *, store: ObjectStore | None = None) -> Calibration:
     """Measure on this machine what `orchestrator.estimate` needs to know; leaves nothing behind.
 
     Args:
@@ -58,7 +58,9 @@ def calibrate(spec: TrainingSpec, *, store: Store | None = None) -> Calibration:
             progress.close()
 
 
-def _calibrate(spec: TrainingSpec, progress: Progress, folder: Path, store: Store | None) -> Calibration:
+def _calibrate(
+    spec: TrainingSpec, progress: Progress, folder: Path, store: ObjectStore | None
+) -> Calibration:
     begun = time.perf_counter()
     # The interpreter's start belongs to a training; what a long-lived caller did before does not.
     before = age if (age := process_age()) < YOUNG else 0.0

@@ -13,8 +13,9 @@ from gpu_offload.infra.store.errors import StoreUnreachableError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints
-from gpu_offload.remote_job.mirror import mirror as module
-from gpu_offload.remote_job.mirror.mirror import Mirror, MirrorError, SupersededError
+from gpu_offload.remote_job.mirror import session as module
+from gpu_offload.remote_job.mirror import traces
+from gpu_offload.remote_job.mirror.session import Mirror, MirrorError, SupersededError
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest, Timings, TrainingResult
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -137,7 +138,7 @@ def test_a_checkpoints_files_are_there_before_its_manifest(store, tmp_path):
 
 
 def test_heartbeat_progress_and_log_follow(store, tmp_path):
-    for name in module.TRACES:
+    for name in traces.TRACES:
         (tmp_path / name).write_text(name)
     mirror = start(store, tmp_path)
     until(lambda: len(store.written) >= 3)
