@@ -1,4 +1,4 @@
-"""What the state and the best model need of a trainer; Ultralytics has no types."""
+"""The attributes of a trainer that its collaborators use; Ultralytics has no types."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,13 @@ class Trainer(Protocol):
     train_loader: Any
     args: Any
     csv: Path
+    device: Any
+    lr: Any
+    scheduler: Any
+    stop: Any
+    nan_recovery_attempts: int
+    best_state: dict[str, Any] | None
+    epochs: int
     epoch: int
     start_epoch: int
     batch_size: int
@@ -37,6 +44,14 @@ class Trainer(Protocol):
 
     def epoch_seconds(self) -> float:
         """Return the seconds that the epoch in progress has taken."""
+        ...
+
+    def place_order(self) -> None:
+        """Let the sampler begin at the epoch and batch in progress."""
+        ...
+
+    def _model_train(self) -> None:
+        """Switch the model to training mode."""
         ...
 
     def read_results_csv(self) -> dict[str, Any]:

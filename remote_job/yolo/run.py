@@ -12,7 +12,8 @@ from gpu_offload.remote_job.speed.capacity import capacity
 from gpu_offload.remote_job.yolo import hyperparameters, isolation
 
 if TYPE_CHECKING:
-    from gpu_offload.remote_job.yolo.trainer import Resumption, SteadyTrainer
+    from gpu_offload.remote_job.yolo.resume import Resumption
+    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
 
 def run(bench: Bench) -> TrainingResult:
@@ -26,7 +27,7 @@ def run(bench: Bench) -> TrainingResult:
     begun = time.perf_counter()
     with bench.interruption.at_once():
         isolation.isolate(bench.work / "config")
-        from gpu_offload.remote_job.yolo import metrics, trainer
+        from gpu_offload.remote_job.yolo import metrics, resume
 
         imported = time.perf_counter() - begun
         bench.progress.stage("import", imported)
@@ -34,7 +35,7 @@ def run(bench: Bench) -> TrainingResult:
             raise SpecError(faults)
     with isolation.offline():
         with bench.interruption.at_once():
-            work = build(bench, trainer.resumption(bench))
+            work = build(bench, resume.resumption(bench))
             bench.progress.stage("build", work.clock.build)
         work.train()
         bench.progress.stage("scan", work.clock.scan)

@@ -436,18 +436,18 @@ def spoil(monkeypatch, times):
     """Make the loss NaN at the end of epoch 2, so many times."""
     import torch
 
-    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
+    from gpu_offload.remote_job.yolo.callbacks import Callbacks
 
     left = [times]
-    end = SteadyTrainer._on_train_epoch_end
+    end = Callbacks.on_train_epoch_end
 
-    def spoiled(trainer):
-        end(trainer)
+    def spoiled(callbacks, trainer):
+        end(callbacks, trainer)
         if trainer.epoch == 1 and left[0]:
             left[0] -= 1
             trainer.loss = torch.tensor(float("nan"))
 
-    monkeypatch.setattr(SteadyTrainer, "_on_train_epoch_end", spoiled)
+    monkeypatch.setattr(Callbacks, "on_train_epoch_end", spoiled)
 
 
 def test_a_nan_goes_back_to_the_last_checkpoint(tree, tmp_path, monkeypatch):
@@ -458,7 +458,7 @@ def test_a_nan_goes_back_to_the_last_checkpoint(tree, tmp_path, monkeypatch):
 
 
 def test_a_nan_that_returns_again_and_again_ends_the_training_with_advice(tree, tmp_path, monkeypatch):
-    from gpu_offload.remote_job.yolo.trainer import DivergedError
+    from gpu_offload.remote_job.yolo.resume import DivergedError
 
     spoil(monkeypatch, 9)
     with pytest.raises(DivergedError, match="lower the learning rate"):
