@@ -28,6 +28,7 @@ from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
 if TYPE_CHECKING:
+    from gpu_offload.client.model_client import Progress
     from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
     from gpu_offload.orchestrator.offers.offer import Offer
     from gpu_offload.orchestrator.plan.option import PlanReport
@@ -226,16 +227,23 @@ class Pulled:
         return f"{self.path}: version {self.version} {how}"
 
 
-def pull(settings: Settings, destination: Path, *, version: str = STABLE) -> Pulled:
+def pull(
+    settings: Settings, destination: Path, *, version: str = STABLE, progress: "Progress | None" = None
+) -> Pulled:
     """Download a model from the configured store. Raises StoreError, RegistryError."""
-    return _pull(store_of(settings), destination, version)
+    return _pull(store_of(settings), destination, version, progress)
 
 
-def pull_from(url: str, destination: Path, *, version: str = STABLE) -> Pulled:
-    """Download a model from any store, such as the public address of somebody's. Raises StoreError, RegistryError."""
-    return _pull(open_store(url), destination, version)
+def pull_from(
+    url: str, destination: Path, *, version: str = STABLE, progress: "Progress | None" = None
+) -> Pulled:
+    """Download a model from any store, such as a public address. Raises StoreError, RegistryError.
+
+    `progress` is called with the bytes that are there and the bytes of the whole, from a web address.
+    """
+    return _pull(open_store(url), destination, version, progress)
 
 
-def _pull(store: ObjectStore, destination: Path, version: str) -> Pulled:
-    manifest, path, downloaded = download.pull(store, version, destination)
+def _pull(store: ObjectStore, destination: Path, version: str, progress: "Progress | None") -> Pulled:
+    manifest, path, downloaded = download.pull(store, version, destination, progress=progress)
     return Pulled(manifest.version, path, manifest.model.sha256, downloaded)

@@ -77,7 +77,7 @@ class WebStore:
             chunks = iter(lambda: reply.read(CHUNK), b"")
             write_verified(self._address(key), chunks, path, size=size, sha256=sha256)
 
-    def public_url(self, key: str) -> str | None:
+    def public_url(self, key: str) -> str:
         """Return the object's own address."""
         return self._address(key)
 

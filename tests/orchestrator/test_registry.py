@@ -2,12 +2,14 @@
 
 import hashlib
 import json
+import os
 
 import pytest
 from crash_world import Scenario, result_of, run_record
+from model_server import ModelServer
 from registry_case import manifest_for
 
-from gpu_offload.infra.store.errors import StoreDeniedError
+from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry import download, publish
@@ -132,6 +134,27 @@ def test_pull_downloads_once_verified_and_again_only_when_the_file_is_not_the_ve
     path.write_bytes(b"half a download")
     assert download.pull(store, "stable", folder)[2] is True
     assert path.read_bytes() == model.read_bytes()
+
+
+def test_pull_from_a_web_address_resumes_what_an_earlier_command_left(store, model, tmp_path):
+    model.write_bytes(os.urandom(200_000))
+    publish_now(store, manifest_for(model), model)
+    with ModelServer() as server:
+        server.files = {f"/{info.key}": store.read(info.key)[0] for info in store.list("")}
+        target, web, told = tmp_path / "app" / "m.pt", open_store(server.url), []
+        server.cut("model.pt", 50_000)
+        server.status("model.pt", 404, times=1)
+        with pytest.raises(ObjectMissingError):
+            download.pull(web, "stable", target)
+        assert not target.exists()
+        server.requests.clear()
+        download.pull(web, "stable", target, progress=lambda done, _total: told.append(done))
+        assert server.requests[-1].headers["Range"] == "bytes=50000-"
+        assert target.read_bytes() == model.read_bytes()
+        assert told[-1] == 200_000
+        server.files["/models/aaaa/model.pt"] = os.urandom(200_000)
+        with pytest.raises(CorruptObjectError, match="sha256"):
+            download.pull(web, "stable", tmp_path / "other.pt")
 
 
 def test_pull_of_a_corrupt_model_leaves_the_old_file_alone(store, model, tmp_path):

@@ -1,0 +1,916 @@
+"""Keeps an application's copy of a published model up to date. Import this file, or copy it: it needs only Python.
+
+    from model_client import ModelClient
+
+    model = ModelClient("https://models.example.org", "models").get()
+    network = load(model.path)
+
+`get` returns the newest good model. It asks the server at most once every `interval`, with a conditional request that
+costs no transfer while nothing changed. A download resumes where it broke off, counts only once its size and sha256 are
+right, and is renamed into place, so that a path that `get` returned is always a whole model. Offline, and whatever the
+server answers, the model of before stays in use. Several processes may share the folder.
+
+The server needs no listing and no account: static files under https, laid out as gpu-offload publishes them, or a
+release of GitHub's. `listing=True` reads any public bucket instead, and takes the object that was modified last.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import http.client
+    from collections.abc import Callable, Iterator
+    from typing import IO, Any, NoReturn
+
+    Progress = Callable[[int, int | None], object]
+    """Called with the bytes that are there and the bytes that there will be, None where that is not known."""
+
+AGENT = "gpu-offload-client/1"
+CHUNK = 1 << 18
+LARGEST_DOCUMENT = 4 << 20
+FACTS = ".pt.json"
+"""Ends the name of what is known of a model in the folder, written after the model."""
+
+MOST_PAGES = 100
+"""Of a listing, 1,000 objects each."""
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
+
+
+class NoModelError(Exception):
+    """There is no model that may be used, and none could be downloaded; the text says why."""
+
+
+class TransferError(Exception):
+    """The server did not give what was asked for. `passing` says whether another try may help."""
+
+    def __init__(self, message: str, *, passing: bool = True, status: int | None = None) -> None:
+        super().__init__(message)
+        self.passing = passing
+        self.status = status
+
+
+class DamagedError(TransferError):
+    """What came is not what was promised."""
+
+
+class Release:
+    """A version as the server's documents name it; `share` is the share of installations that it is meant for."""
+
+    __slots__ = ("etag", "key", "semver", "sha256", "share", "size", "version")
+
+    def __init__(
+        self,
+        version: str,
+        *,
+        sha256: str | None = None,
+        size: int | None = None,
+        semver: str | None = None,
+        share: float = 1.0,
+        key: str | None = None,
+        etag: str | None = None,
+    ) -> None:
+        self.version = version
+        self.sha256 = sha256
+        self.size = size
+        self.semver = semver
+        self.share = share
+        self.key = key
+        self.etag = etag
+
+
+class Model:
+    """A whole, verified model on this machine.
+
+    Attributes:
+        path: The file. It stays until `keep` newer versions have come.
+        version: The registry's name of the version; `semver` is its number, None for versions without one.
+        sha256: Of the file, 64 hex digits; `size` in bytes.
+        updated: Whether this call downloaded it.
+        problem: What kept this call from looking for, or from downloading, a newer one; None if nothing did.
+    """
+
+    __slots__ = ("path", "problem", "semver", "sha256", "size", "updated", "version")
+
+    def __init__(self, path: Path, version: str, semver: str | None, sha256: str, size: int) -> None:
+        self.path = path
+        self.version = version
+        self.semver = semver
+        self.sha256 = sha256
+        self.size = size
+        self.updated = False
+        self.problem: str | None = None
+
+
+class ModelClient:
+    """An application's view of one published model.
+
+    Args:
+        url: Where the store is published: https://HOST/PATH; plain http only to this machine.
+        folder: Where models are kept; only for this purpose, one folder for each `url` and `alias`.
+        alias: What to follow: `stable`, or `candidate` for those who test.
+        pin: Stay on a version ("1.4.0", or its digits), or within a line ("1", "1.4").
+        minimum: The lowest version that the application works with, such as "1.2.0".
+        interval: Seconds between two looks at the server, also after one that failed.
+        keep: How many good models are kept, the one in use included.
+        timeout: Seconds that the server may be silent.
+        patience: Seconds that one `get` may spend on the network while there is a usable model; None: no limit. What
+            was downloaded until then is kept for the next time.
+        largest: Bytes that a model may have.
+        installation: What tells this installation from others in a phased rollout; None: a random name kept in the folder.
+        progress: Called while a model is downloaded; an exception that it raises ends the download and `get`.
+        listing: Take the newest object of a public bucket's listing; no aliases, versions, yanks, or sha256 then.
+        prefix: Of the objects that count in a listing, and `suffix`.
+        tries: Attempts in a row without progress, `pause` seconds after the first, twice as long after each other.
+
+    Raises:
+        ValueError: An argument is not what it must be.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        folder: str | os.PathLike[str],
+        *,
+        alias: str = "stable",
+        pin: str | None = None,
+        minimum: str | None = None,
+        interval: float = 3600,
+        keep: int = 2,
+        timeout: float = 20,
+        patience: float | None = None,
+        largest: int = 4 << 30,
+        installation: str | None = None,
+        progress: Progress | None = None,
+        listing: bool = False,
+        prefix: str = "",
+        suffix: str = ".pt",
+        tries: int = 4,
+        pause: float = 0.5,
+    ) -> None:
+        check_url(url)
+        if not _NAME.fullmatch(alias):
+            raise ValueError(f"alias {alias!r}: letters, digits, '.', '_' and '-' only")
+        if minimum is not None and len(_numbers(minimum)) != 3:
+            raise ValueError(f"minimum {minimum!r}: write a version such as 1.2.0")
+        if keep < 1 or tries < 1:
+            raise ValueError("keep and tries: at least 1")
+        self.url = url.rstrip("/")
+        self.folder = Path(folder)
+        self.alias = alias
+        self.pin = pin.removeprefix("v") if pin else None
+        self.minimum = minimum
+        self.interval = interval
+        self.keep = keep
+        self.timeout = timeout
+        self.patience = patience
+        self.largest = largest
+        self.progress = progress
+        self.listing = listing
+        self.prefix = prefix
+        self.suffix = suffix
+        self.tries = tries
+        self.pause = pause
+        self._installation = installation
+
+    def get(self) -> Model:
+        """Return the newest good model, downloading it where there is a newer one.
+
+        Raises:
+            NoModelError: There is none that may be used.
+        """
+        state = self._state()
+        model = self._good(state)
+        if model is not None and not self._is_due(state):
+            return model
+        try:
+            with self._locked(wait=model is None) as locked:
+                if not locked:  # another process is looking, and tells us the next time
+                    return model or self._none("another process holds the folder")
+                state = self._state()
+                model = self._good(state)
+                if model is not None and not self._is_due(state):
+                    return model
+                return self._refresh(state, model)
+        except OSError as error:  # a full disk, a folder that cannot be written to
+            problem = f"{error.filename or self.folder}: {error.strerror or error}"
+            # A download that was cut may have left what was in use before.
+            return self._kept(self._good(self._state()), problem)
+
+    # ------------------------------------------------------------------------------------- decisions
+
+    def _refresh(self, state: dict[str, Any], model: Model | None) -> Model:
+        """Look at the server, and download what it names. The folder is locked."""
+        until = None if self.patience is None or model is None else time.monotonic() + self.patience
+        web = Web(self.timeout, until, 1 if model is not None else self.tries, self.pause)
+        state["checked_at"] = time.time()
+        try:
+            wanted = self._look(web, state)
+        except TransferError as error:
+            self._save(state)
+            return self._kept(model, str(error))
+        self._save(state)
+        web.tries = self.tries
+        if wanted is None:
+            return self._kept(self._good(state), f"{self.url}: no version that may be used ({self._rules()})")
+        there = self._installed(wanted.version)
+        if there is None or wanted.sha256 not in {None, there.sha256}:
+            try:
+                there = self._download(web, wanted)
+                there.updated = True
+            except TransferError as error:
+                return self._kept(self._good(state), str(error))
+        if state.get("current") != there.version:
+            state["current"] = there.version
+            self._save(state)
+        self._prune(there.version, state.get("document") or {})
+        return there
+
+    def _good(self, state: dict[str, Any]) -> Model | None:
+        """Return the model that the last look named, else the one in use, else the newest that may be used."""
+        document = state.get("document") or {}
+        wanted = None if self.listing else choose(document, self.pin, self.minimum, self._share_of)
+        names = [wanted.version] if wanted is not None else []
+        names += [str(state.get("current") or ""), *self._versions()]
+        for name in names:
+            if name and (model := self._installed(name)) is not None:
+                release = Release(model.version, sha256=model.sha256, semver=model.semver)
+                if self.listing or is_usable(release, document, self.pin, self.minimum):
+                    return model
+        return None
+
+    def _is_due(self, state: dict[str, Any]) -> bool:
+        checked = state.get("checked_at")
+        # A clock that was set back must not stop the looking for years.
+        return not isinstance(checked, (int, float)) or not 0 <= time.time() - checked < self.interval
+
+    def _kept(self, model: Model | None, problem: str) -> Model:
+        if model is None:
+            self._none(problem)
+        model.problem = problem
+        return model
+
+    def _none(self, problem: str) -> NoReturn:
+        raise NoModelError(f"no model in {self.folder}, and none to be had: {problem}")
+
+    def _rules(self) -> str:
+        rules = [f"alias {self.alias}"]
+        rules += [f"pinned to {self.pin}"] if self.pin else []
+        rules += [f"at least {self.minimum}"] if self.minimum else []
+        return ", ".join(rules)
+
+    def _share_of(self, version: str) -> float:
+        """Return where in 0..1 this installation stands in the rollout of a version; the same at every call."""
+        import hashlib
+
+        if self._installation is None:
+            import uuid
+
+            path = self.folder / "installation"
+            try:
+                self._installation = path.read_text().strip() or None
+            except OSError:
+                self._installation = None
+            if self._installation is None:
+                self._installation = uuid.uuid4().hex
+                with contextlib.suppress(OSError):
+                    self.folder.mkdir(parents=True, exist_ok=True)
+                    _replace(path, self._installation.encode())
+        digest = hashlib.sha256(f"{self._installation}:{version}".encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    # ---------------------------------------------------------------------------------- the server
+
+    def _look(self, web: Web, state: dict[str, Any]) -> Release | None:
+        """Return the release to use, and renew what the state holds of the server's document."""
+        if self.listing:
+            return newest(web, self.url, self.prefix, self.suffix)
+        key = f"aliases/{self.alias}.json"
+        etag = state.get("etag") if state.get("document") else None
+        try:
+            answer = web.document(self._address(key), etag)
+        except TransferError as error:
+            if error.status not in {404, 410} or not self.pin:
+                raise
+            answer = {}, ""  # no alias; the pinned version may be published all the same
+        if answer is not None:
+            if not is_alias(answer[0]) and not (self.pin and not answer[0]):
+                raise TransferError(f"{self._address(key)}: not an alias of a registry", passing=False)
+            state["document"], state["etag"] = answer
+        document = state["document"]
+        found = choose(document, self.pin, self.minimum, self._share_of)
+        if found is None and self.pin:
+            found = self._in_index(web, self.pin)
+        if found is not None and (found.size is None or found.sha256 is None):
+            found = self._in_manifest(web, found)
+        return found
+
+    def _in_index(self, web: Web, pin: str) -> Release | None:
+        """Return exactly the pinned version, which the alias has never meant."""
+        for name in self._versions():
+            model = self._installed(name)
+            if model is not None and pin in {model.version, model.semver}:
+                return Release(model.version, sha256=model.sha256, size=model.size, semver=model.semver)
+        index, _ = web.document(self._address("index.json"), None) or ({}, "")
+        releases = map(_release, index.get("versions") or [])
+        return next((r for r in releases if r is not None and pin in {r.version, r.semver}), None)
+
+    def _in_manifest(self, web: Web, release: Release) -> Release:
+        """Return a release with what an older alias does not say. Raises TransferError where nobody says it."""
+        address = self._address(f"models/{release.version}/manifest.json")
+        facts, _ = web.document(address, None) or ({}, "")
+        found = _release({"version": release.version, "semver": release.semver, **(facts.get("model") or {})})
+        if found is None or found.sha256 is None or release.sha256 not in {None, found.sha256}:
+            raise TransferError(f"{address}: not the manifest of {release.version}", passing=False)
+        return found
+
+    def _address(self, key: str) -> str:
+        # A release of GitHub's knows no folders.
+        return f"{self.url}/{re.sub(r'[^A-Za-z0-9._-]', '-', key) if _RELEASE.search(self.url) else key}"
+
+    def _download(self, web: Web, release: Release) -> Model:
+        key = release.key or f"models/{release.version}/model.pt"
+        path = self.folder / f"{release.version}.pt"
+        sha256 = web.download(
+            self._address(key) if release.key is None else f"{self.url}/{key}",
+            path,
+            size=release.size,
+            sha256=release.sha256,
+            etag=release.etag,
+            largest=self.largest,
+            progress=self.progress,
+        )
+        status = path.stat()
+        facts = {
+            "version": release.version,
+            "semver": release.semver,
+            "sha256": sha256,
+            "size": status.st_size,
+            "mtime_ns": status.st_mtime_ns,
+            "downloaded_at": time.time(),
+        }
+        _replace(self.folder / f"{release.version}{FACTS}", json.dumps(facts).encode())
+        return Model(path, release.version, release.semver, sha256, status.st_size)
+
+    # ------------------------------------------------------------------------------------ the folder
+
+    def _state(self) -> dict[str, Any]:
+        """Return what the last look left; empty where there is none, or it was another place's."""
+        state = _read(self.folder / "state.json")
+        return state if state.get("of") == [self.url, self.alias, self.listing] else {}
+
+    def _save(self, state: dict[str, Any]) -> None:
+        state["of"] = [self.url, self.alias, self.listing]
+        _replace(self.folder / "state.json", json.dumps(state).encode())
+
+    def _versions(self) -> list[str]:
+        """Return the versions in the folder, the newest download first."""
+        facts = [(_read(path), path.name.removesuffix(FACTS)) for path in self.folder.glob(f"*{FACTS}")]
+        return [
+            name for _, name in sorted(((f.get("downloaded_at") or 0, n) for f, n in facts), reverse=True)
+        ]
+
+    def _installed(self, version: str) -> Model | None:
+        """Return a version that is here, whole; hashed again where the file was touched since its download."""
+        if not _NAME.fullmatch(version):
+            return None
+        path, facts_path = self.folder / f"{version}.pt", self.folder / f"{version}{FACTS}"
+        facts = _read(facts_path)
+        try:
+            status = path.stat()
+        except OSError:
+            return None
+        sha256, size = facts.get("sha256"), facts.get("size")
+        if not isinstance(sha256, str) or status.st_size != size:
+            return None
+        if status.st_mtime_ns != facts.get("mtime_ns"):
+            if sha256_of(path) != sha256:
+                return None
+            with contextlib.suppress(OSError):
+                _replace(facts_path, json.dumps({**facts, "mtime_ns": status.st_mtime_ns}).encode())
+        return Model(path, version, facts.get("semver"), sha256, size)
+
+    def _prune(self, current: str, document: dict[str, Any]) -> None:
+        """Remove what is older than the `keep` newest, what is yanked, and what earlier downloads left unfinished."""
+        yanked = document.get("yanked") or {}
+        others = [name for name in self._versions() if name != current]
+        good = [name for name in others if name not in yanked][: self.keep - 1]
+        for name in set(others) - set(good):
+            for path in (self.folder / f"{name}{FACTS}", self.folder / f"{name}.pt"):
+                with contextlib.suppress(OSError):  # Windows: a process has it open; the next time
+                    path.unlink()
+        for path in self.folder.glob(".*.part"):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    @contextlib.contextmanager
+    def _locked(self, *, wait: bool) -> Iterator[bool]:
+        """Hold the folder among all processes; yield False where another holds it and we need not `wait`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("a+b") as file:
+            while not (locked := _lock(file)) and wait:
+                time.sleep(0.05)
+            yield locked
+
+
+def choose(
+    document: dict[str, Any],
+    pin: str | None = None,
+    minimum: str | None = None,
+    share_of: Callable[[str], float] = lambda _: 0.0,
+) -> Release | None:
+    """Return the release that an alias means for one installation, None where it means none.
+
+    The newest in the alias's history that is not yanked, not below the lowest version allowed, within the pin, and
+    rolled out to this installation. An alias without a history is a history of one.
+    """
+    seen = set()
+    for entry in [document, *reversed(document.get("history") or [])]:
+        release = _release(entry)
+        if release is None or release.version in seen:
+            continue
+        seen.add(release.version)
+        if not is_usable(release, document, pin, minimum):
+            continue
+        if pin is None and release.share < 1.0 and share_of(release.version) >= release.share:
+            continue
+        return release
+    return None
+
+
+def is_alias(document: dict[str, Any]) -> bool:
+    """Whether a document has the form of an alias; a sign-in page that says 200 has not."""
+    minimum = document.get("minimum")
+    return (
+        _release(document) is not None
+        and isinstance(document.get("history", []), list)
+        and isinstance(document.get("yanked", {}), dict)
+        and (minimum is None or (isinstance(minimum, str) and len(_numbers(minimum)) == 3))
+    )
+
+
+def is_usable(release: Release, document: dict[str, Any], pin: str | None, minimum: str | None) -> bool:
+    """Whether a release may be used: within the pin, not too old, and not yanked unless it is exactly what is pinned."""
+    number = _numbers(release.semver or "")
+    if pin is not None and pin in {release.version, release.semver}:
+        return True
+    if pin is not None:
+        line = _numbers(pin)
+        if not line or number[: len(line)] != line:
+            return False
+    lowest = [_numbers(text) for text in (minimum, document.get("minimum")) if text]
+    if any(number < low for low in lowest):
+        return False
+    return release.version not in (document.get("yanked") or {})
+
+
+def _release(entry: Any) -> Release | None:
+    """Read a release from a document; None where it is not one that could be fetched safely."""
+    if not isinstance(entry, dict):
+        return None
+    version, sha256, size = entry.get("version"), entry.get("sha256"), entry.get("size")
+    if not isinstance(version, str) or not _NAME.fullmatch(version):
+        return None
+    if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
+        return None
+    semver, share = entry.get("semver"), entry.get("rollout")
+    return Release(
+        version,
+        sha256=sha256,
+        size=size if isinstance(size, int) and size >= 0 else None,
+        semver=semver if isinstance(semver, str) else None,
+        share=float(share) if isinstance(share, (int, float)) else 1.0,
+    )
+
+
+def newest(web: Web, url: str, prefix: str, suffix: str) -> Release:
+    """Return the object of a public bucket that was modified last, all pages of the listing seen.
+
+    S3's ListObjectsV2: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
+    """
+    from urllib.parse import quote, urlencode
+    from xml.etree import ElementTree as ET
+
+    found: list[tuple[str, str, str, str]] = []
+    query = {"list-type": "2", "prefix": prefix}
+    for _ in range(MOST_PAGES):
+        body, _ = web.read(f"{url}/?{urlencode(query)}", None) or (b"", "")
+        text = body.decode("utf-8", "replace")
+        if "<!DOCTYPE" in text or "<!ENTITY" in text:
+            raise TransferError(f"{url}: the listing declares entities, as no bucket's does", passing=False)
+        try:
+            page = ET.fromstring(text)  # noqa: S314 - without declarations there is nothing to expand
+        except ET.ParseError as error:
+            raise TransferError(f"{url}: not a bucket's listing ({error})", passing=False) from None
+        for item in page.iterfind("{*}Contents"):
+            key, size = item.findtext("{*}Key") or "", item.findtext("{*}Size") or ""
+            if key.endswith(suffix) and size.isdigit():
+                etag = (item.findtext("{*}ETag") or "").strip('"')
+                found.append((item.findtext("{*}LastModified") or "", key, etag, size))
+        token = page.findtext("{*}NextContinuationToken")
+        if page.findtext("{*}IsTruncated") != "true" or not token:
+            break
+        query["continuation-token"] = token
+    if not found:
+        raise TransferError(f"{url}: the bucket lists no object named {prefix}*{suffix}", passing=False)
+    _, key, etag, size = max(found)
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{key.removesuffix(suffix)}-{etag[:12]}").lstrip(".-_")[-120:]
+    return Release(name.lstrip(".-_") or "model", size=int(size), key=quote(key), etag=etag)
+
+
+class Web:
+    """Requests without credentials, over https; redirects lead to no other scheme and to no private address.
+
+    Args:
+        timeout: Seconds that the server may be silent.
+        until: `time.monotonic` at which to give up; None: never.
+        tries: Attempts in a row without progress; `pause` seconds after the first, twice as long after each other.
+        pause: See `tries`.
+    """
+
+    def __init__(
+        self, timeout: float = 20, until: float | None = None, tries: int = 4, pause: float = 0.5
+    ) -> None:
+        self.timeout = timeout
+        self.until = until
+        self.tries = tries
+        self.pause = pause
+
+    def document(self, url: str, etag: str | None) -> tuple[dict[str, Any], str] | None:
+        """Return a JSON object, and its etag or date; None where it is unchanged since. Raises TransferError."""
+        answer = self.read(url, etag)
+        if answer is None:
+            return None
+        try:
+            found = json.loads(answer[0])
+        except (ValueError, RecursionError):
+            found = None
+        if not isinstance(found, dict):
+            raise TransferError(f"{url}: not a document of a registry", passing=False)
+        return found, answer[1]
+
+    def read(self, url: str, etag: str | None) -> tuple[bytes, str] | None:
+        """Return a small file, and its etag or date; None where it is unchanged since. Raises TransferError."""
+        condition = "If-None-Match" if etag and '"' in etag else "If-Modified-Since"
+        failures = 0
+        while True:
+            try:
+                with self._opened(url, {condition: etag} if etag else {}) as reply:
+                    body = self._whole(url, reply)
+                    return body, reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
+            except TransferError as error:
+                if error.status == 304 and etag:
+                    return None
+                failures += 1
+                self._retry(error, failures)
+
+    def download(
+        self,
+        url: str,
+        path: Path,
+        *,
+        size: int | None = None,
+        sha256: str | None = None,
+        etag: str | None = None,
+        largest: int | None = None,
+        progress: Progress | None = None,
+    ) -> str:
+        """Download a file, verify it and rename it to `path`; return its sha256.
+
+        What an earlier call left beside it (`.NAME.part`) is completed. Not for two callers at the same time.
+
+        Args:
+            url: Where the file is.
+            path: Where it goes; as it was, unless the whole new file is there.
+            size: Bytes that it must have.
+            sha256: What it must hash to.
+            etag: What S3 calls it: a part is only completed from the same object, and an MD5 is verified.
+            largest: Bytes that it may have, where `size` is not known.
+            progress: Called with the bytes that are there, and `size`.
+
+        Raises:
+            DamagedError: It is not what was promised.
+            TransferError: It could not be had.
+        """
+        if largest is not None and size is not None and size > largest:
+            raise TransferError(f"{url}: {size:,} bytes are more than the {largest:,} allowed", passing=False)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        resumed, failures = False, 0
+        while True:
+            have = part.stat().st_size if part.exists() else 0
+            if size is not None and have > size:
+                part.unlink()
+                have = 0
+            resumed = resumed or have > 0
+            if size is None or have < size or have == 0:
+                try:
+                    self._receive(url, part, have, size, etag, size or largest, progress)
+                except TransferError as error:
+                    now = part.stat().st_size if part.exists() else 0
+                    failures = 1 if now > have else failures + 1
+                    self._retry(error, failures)
+                    continue
+            found = sha256_of(part)
+            fault = _fault(part, found, size, sha256, etag)
+            if fault is None:
+                part.replace(path)
+                _sync_folder(path.parent)
+                return found
+            part.unlink()
+            if not resumed:
+                raise DamagedError(f"{url}: {fault}: damaged, or replaced", passing=False)
+            resumed = False  # the part was another object's; once more, from the first byte
+
+    def _receive(
+        self,
+        url: str,
+        part: Path,
+        have: int,
+        size: int | None,
+        etag: str | None,
+        limit: int | None,
+        progress: Progress | None,
+    ) -> None:
+        """Add to a part what is missing of it. Raises TransferError, what has come being kept."""
+        headers = {"Range": f"bytes={have}-"} if have else {}
+        if etag:
+            headers["If-Match"] = f'"{etag}"'
+        try:
+            with self._opened(url, headers) as reply, part.open("ab") as file:
+                if have and reply.status != 206:  # it knows no ranges
+                    file.truncate(0)
+                    have = 0
+                elif have != _begins(reply):
+                    raise TransferError(f"{url}: another range came than was asked for")  # noqa: TRY301
+                have = self._append(url, reply, file, have, size, limit, progress)
+        except TransferError as error:
+            if error.status in {412, 416}:  # it is another object now, or shorter than the part
+                part.unlink(missing_ok=True)
+                raise TransferError(f"{url}: it changed while it was downloaded") from None
+            raise
+        if size is not None and have < size:
+            raise TransferError(f"{url}: {have:,} of {size:,} bytes came")
+
+    def _append(
+        self,
+        url: str,
+        reply: http.client.HTTPResponse,
+        file: IO[bytes],
+        have: int,
+        size: int | None,
+        limit: int | None,
+        progress: Progress | None,
+    ) -> int:
+        """Write a reply to a part, and to the disk even if the server breaks off; return the part's new size."""
+        try:
+            while size is None or have < size:
+                chunk = self._chunk(url, reply, CHUNK if size is None else min(CHUNK, size - have))
+                if not chunk:
+                    break
+                file.write(chunk)
+                have += len(chunk)
+                if limit is not None and have > limit:
+                    raise TransferError(f"{url}: more than the {limit:,} bytes allowed", passing=False)
+                if progress is not None:
+                    progress(have, size)
+        finally:
+            file.flush()
+            os.fsync(file.fileno())
+        return have
+
+    def _retry(self, error: TransferError, failures: int) -> None:
+        """Wait before another try, or raise the error where none would help."""
+        if not error.passing or failures >= self.tries:
+            raise error
+        wait = self.pause * 2 ** (failures - 1)
+        if self.until is not None and time.monotonic() + wait >= self.until:
+            raise error
+        time.sleep(wait)
+
+    def _whole(self, url: str, reply: http.client.HTTPResponse) -> bytes:
+        """Return the body of a document. Raises TransferError if it is cut off, or no document's size."""
+        body = b""
+        while chunk := self._chunk(url, reply, CHUNK):
+            body += chunk
+            if len(body) > LARGEST_DOCUMENT:
+                raise TransferError(f"{url}: larger than any document of a registry", passing=False)
+        length = reply.headers.get("Content-Length") or ""
+        if length.isdigit() and len(body) < int(length):
+            raise TransferError(f"{url}: {len(body):,} of {length} bytes came")
+        return body
+
+    def _chunk(self, url: str, reply: http.client.HTTPResponse, most: int) -> bytes:
+        import http.client
+
+        if self.until is not None and time.monotonic() >= self.until:
+            raise TransferError(f"{url}: out of time; what has come is kept for the next time", passing=False)
+        try:
+            return reply.read1(most)
+        except (http.client.HTTPException, OSError, ValueError) as error:
+            raise TransferError(f"{url}: it broke off ({error or type(error).__name__})") from None
+
+    @contextlib.contextmanager
+    def _opened(self, url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+        import http.client
+        import urllib.error
+        import urllib.request
+
+        check_url(url)
+        timeout = self.timeout
+        if self.until is not None:
+            timeout = max(0.1, min(timeout, self.until - time.monotonic()))
+        given = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
+        request = urllib.request.Request(url, headers=given)  # noqa: S310 - see check_url
+        try:
+            reply = _opener().open(request, timeout=timeout)
+        except urllib.error.HTTPError as error:
+            error.close()
+            passing = error.code in {408, 429} or error.code >= 500
+            raise TransferError(
+                f"{url}: the server answers {error.code}", passing=passing, status=error.code
+            ) from None
+        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+            reason = getattr(error, "reason", None) or error
+            raise TransferError(f"{url}: no answer ({reason or type(reason).__name__})") from None
+        with reply:
+            yield reply
+
+
+def _begins(reply: http.client.HTTPResponse) -> int:
+    """Return at which byte of the file a reply begins."""
+    found = re.match(r"bytes (\d+)-", reply.headers.get("Content-Range") or "")
+    return int(found[1]) if found and reply.status == 206 else 0
+
+
+def check_url(url: str) -> None:
+    """Refuse an address that is not https, but for this machine's own. Raises ValueError."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(url)
+    if not parts.hostname or parts.username or parts.password or parts.fragment:
+        raise ValueError(f"{url!r}: write https://HOST/PATH")
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+        raise ValueError(f"{url!r}: write https://, so that nobody on the way can change what you read")
+
+
+def check_redirect(origin: str, target: str) -> None:
+    """Refuse a redirect away from https, or to an address that is not public. Raises TransferError."""
+    import ipaddress
+    import socket
+    from urllib.parse import urlsplit
+
+    old, new = urlsplit(origin), urlsplit(target)
+    here = _is_loopback(old.hostname or "") and _is_loopback(new.hostname or "")
+    if new.scheme != "https" and not (here and old.scheme == new.scheme == "http"):
+        raise TransferError(f"{origin}: it redirects to {target}, which is not https", passing=False)
+    if new.username or new.password:
+        raise TransferError(f"{origin}: it redirects to an address with credentials", passing=False)
+    if here or old.hostname == new.hostname:
+        return
+    try:
+        known = socket.getaddrinfo(new.hostname, new.port or 443, type=socket.SOCK_STREAM)
+    except OSError:
+        return  # a proxy may know it; without one there is no connection either
+    for *_, address in known:
+        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
+        if not (getattr(ip, "ipv4_mapped", None) or ip).is_global:
+            raise TransferError(f"{origin}: it redirects to {target}, a private address", passing=False)
+
+
+def _opener() -> Any:
+    import urllib.request
+
+    class Redirects(urllib.request.HTTPRedirectHandler):
+        max_redirections = 5
+
+        def redirect_request(
+            self, req: Any, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+        ) -> Any:
+            try:
+                check_redirect(req.full_url, newurl)
+            except TransferError:
+                fp.close()
+                raise
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    return urllib.request.build_opener(Redirects())
+
+
+def _is_loopback(host: str) -> bool:
+    import ipaddress
+
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file, 64 hex digits."""
+    import hashlib
+
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _fault(part: Path, found: str, size: int | None, sha256: str | None, etag: str | None) -> str | None:
+    """Return what of a downloaded file is not as promised."""
+    length = part.stat().st_size
+    if size is not None and length != size:
+        return f"{length:,} bytes instead of {size:,}"
+    if sha256 is not None and found != sha256:
+        return f"sha256 is {found} instead of {sha256}"
+    # An object that was uploaded in one piece has its MD5 for an etag; one in parts has a dash in it.
+    if sha256 is None and etag and re.fullmatch(r"[0-9a-f]{32}", etag):
+        import hashlib
+
+        if hashlib.md5(part.read_bytes(), usedforsecurity=False).hexdigest() != etag:
+            return f"its MD5 is not {etag}"
+    return None
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """Return the numbers of a version or of a line of versions; none where it is neither."""
+    parts = version.removeprefix("v").split(".")
+    fits = len(parts) <= 3 and all(part.isascii() and part.isdigit() and len(part) < 8 for part in parts)
+    return tuple(map(int, parts)) if fits else ()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _replace(path: Path, body: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.new")
+    try:
+        with temporary.open("wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    if sys.platform != "win32":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Take the lock of a file if no process holds it; closing the file, or dying, gives it back."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def main() -> None:
+    """Print the path of the newest good model: `python model_client.py URL FOLDER [PIN]`."""
+    if len(sys.argv) not in {3, 4}:
+        sys.exit("usage: model_client.py URL FOLDER [PIN]")
+    pin = sys.argv[3] if len(sys.argv) > 3 else None
+    try:
+        model = ModelClient(sys.argv[1], sys.argv[2], pin=pin, interval=0).get()
+    except (NoModelError, ValueError) as error:
+        sys.exit(str(error))
+    if model.problem:
+        sys.stderr.write(f"{model.problem}\n")
+    sys.stdout.write(f"{model.path}\n")
+
+
+if __name__ == "__main__":
+    main()
