@@ -6,16 +6,21 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 API = "https://api.github.com"
 TIMEOUT_S = 10
 
 REMOTE = re.compile(
-    r"(?:https://(?:[^@/]+@)?github\.com/|git@github\.com:|ssh://git@github\.com(?::\d+)?/)"
-    r"(?P<owner>[A-Za-z0-9-]+)/(?P<name>[A-Za-z0-9._-]+?)(?:\.git)?/?"
+    r"(?:(?:git\+)?(?:https?|ssh|git)://(?:[^@/]*@)?(?:www\.|ssh\.)?github\.com(?::\d+)?/|"
+    r"(?:[^@/:]+@)?(?:ssh\.)?github\.com:/?)"
+    r"(?P<owner>[A-Za-z0-9][A-Za-z0-9-]{0,38})/(?P<name>[A-Za-z0-9._-]{1,100}?)(?:\.git)?/?",
+    re.IGNORECASE,
 )
+"""Addresses of a repository at GitHub that git and pip accept: https with or without a token, ssh by either port."""
 
 
 def repository_of(folder: Path, environment: Mapping[str, str]) -> str | None:
@@ -54,6 +59,21 @@ def numbers_of(repository: str, environment: Mapping[str, str]) -> tuple[int, in
         and (number or "").isdecimal()
     ):
         return int(owner or 0), int(number or 0)
+    try:
+        found = _described(repository, environment)
+        return (int(found["owner"]["id"]), int(found["id"])) if found else None
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def is_public(repository: str, environment: Mapping[str, str]) -> bool | None:
+    """Return whether anybody can see a repository, by GitHub's public API; None where GitHub does not answer."""
+    found = _described(repository, environment)
+    return None if found is None else found.get("private") is False
+
+
+def _described(repository: str, environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what GitHub's API tells strangers of a repository: nothing where it shows none, None without an answer."""
     base = environment.get("GITHUB_API_URL") or API
     parts = urlsplit(base)
     if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
@@ -64,11 +84,11 @@ def numbers_of(repository: str, environment: Mapping[str, str]) -> tuple[int, in
     try:
         with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - as above
             found = json.load(reply)
-        return int(found["owner"]["id"]), int(found["id"])
+            return found if isinstance(found, dict) else None
     except urllib.error.HTTPError as error:
         error.close()
-        return None
-    except (OSError, ValueError, KeyError, TypeError):
+        return {} if error.code == HTTPStatus.NOT_FOUND else None
+    except (OSError, ValueError):
         return None
 
 
@@ -83,12 +103,6 @@ def commit_of(folder: Path) -> str | None:
 
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
-
-
-def github_name(url: str) -> str:
-    """Return OWNER/REPO of an address at GitHub, else nothing."""
-    match = re.fullmatch(r"(?:git\+)?(?:https://|ssh://git@|git@)github\.com[/:](.+?)(?:\.git)?/?", url)
-    return match[1] if match and REPOSITORY.fullmatch(match[1]) else ""
 
 
 def git_output(root: Path, *words: str) -> str:

@@ -1,51 +1,146 @@
 """Commands about a project: init, schema."""
 
+import os
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from gpu_offload.orchestrator.cli.options import json_option
 
+if TYPE_CHECKING:
+    from gpu_offload.infra.github.checkout import Checkout
+    from gpu_offload.orchestrator.github.workflows import Target
+
+WIDTH = 8
+
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path())
-@click.option("--print", "only_print", is_flag=True, help="Print what would be written; write nothing.")
+@click.option("--print", "only_print", is_flag=True, help="Print the files instead of writing them.")
 @click.option(
     "--workflows/--no-workflows",
     default=None,
-    help="Write GitHub workflows, too; by default in a repository of GitHub's.",
+    help="Write GitHub workflows; by default if a remote is at GitHub.",
 )
 @click.option(
     "--action",
     metavar="OWNER/REPO@COMMIT[#VERSION]",
-    help="The action to pin; by default the commit that this copy of offload comes from.",
+    help="The action to pin, such as your fork's; by default this release's.",
 )
 def init(directory: Path, *, only_print: bool, workflows: bool | None, action: str | None) -> None:
-    """Write a commented offload.toml from what is found in the repository, and the workflows that train it.
+    """Write a commented offload.toml for the dataset in DIRECTORY, and the workflows that train it.
 
-    An offload.toml that is there stays. Running it again updates the workflows and shows the difference.
+    Run it again after an upgrade: pins move, and what you edited stays as you wrote it.
     """
-    from gpu_offload.orchestrator.github.pin import Pin, PinError, own_pin
-    from gpu_offload.orchestrator.github.workflows import is_github, write_workflows
+    from gpu_offload.infra.github.checkout import checkout_of
+    from gpu_offload.orchestrator.github.workflows import workflow_texts
     from gpu_offload.orchestrator.settings.scaffold import configuration_for, write_configuration
 
     root = directory.resolve()
+    checkout = checkout_of(root)
+    target, problem = _target(root, checkout, workflows=workflows, action=action)
     if only_print:
-        click.echo(configuration_for(root), nl=False)
-    else:
-        click.echo(write_configuration(root))
-    wanted = action is not None or (is_github(root) if workflows is None else workflows)
-    if not wanted:
+        files = {Path("offload.toml"): configuration_for(root)} | (workflow_texts(target) if target else {})
+        click.echo("\n".join(f"# ==> {path}\n{text}" for path, text in files.items()), nl=False)
         return
+    configuration = write_configuration(root)
+    name = configuration.path.name
+    done, kept = ([name], []) if configuration.written else ([], [f"{name} as it is"])
+    then = ""
+    if target is not None and checkout is not None:
+        # A configuration that was there says where the models go.
+        target = replace(target, keep=_has_folder_store(root))
+        _write_workflows(root, checkout, target, done, kept)
+        then = _explained(target)
+    _line("Found", configuration.found)
+    _line("Wrote", ", ".join(done))
+    _line("Kept", ", ".join(kept))
+    _line("Missing", problem)
+    first = "" if configuration.candidates or kept else f"edit {name}, then "
+    _line("Next", f"{first}offload check{then}")
+    if target is not None and target.keep and checkout is not None:
+        _warn_if_private(checkout)
+
+
+def _target(
+    root: Path, checkout: "Checkout | None", *, workflows: bool | None, action: str | None
+) -> "tuple[Target | None, str]":
+    """Return what workflows are for, None where none are wanted; and why wanted ones are not possible."""
+    from gpu_offload.orchestrator.github.pin import Pin, PinError, own_pin
+    from gpu_offload.orchestrator.github.workflows import Target
+
+    asked = workflows or action is not None
+    if checkout is None:
+        if asked:
+            raise click.UsageError(f"workflows need a git repository, and {root} is in none: run `git init`")
+        return None, ""
+    if workflows is False or not (asked or checkout.repository):
+        return None, ""
     try:
         pin = Pin.of(action) if action else own_pin()
     except PinError as error:
-        raise click.UsageError(f"no workflows: {error}") from error
-    keep = _has_folder_store(root)
-    for written in write_workflows(root, pin, keep=keep, only_show=only_print):
-        click.echo(written)
-    if keep:
-        click.echo("The store is a folder: on GitHub, the models are kept in this repository's releases.")
+        if asked:
+            raise click.UsageError(str(error)) from error
+        return None, f"the workflows: {error}"
+    target = Target(
+        pin,
+        checkout.branch,
+        root.relative_to(checkout.root).as_posix(),
+        keep=_has_folder_store(root),
+        lfs=checkout.lfs,
+        submodules=checkout.submodules,
+    )
+    return target, ""
+
+
+def _write_workflows(
+    root: Path, checkout: "Checkout", target: "Target", done: list[str], kept: list[str]
+) -> None:
+    """Write the workflows, and the badge with the first of them; sort what happened into `done` and `kept`."""
+    from gpu_offload.orchestrator.github.workflows import FOLDER, badge, with_badge, write_workflows
+
+    by_state: dict[str, list[str]] = {}
+    for one in write_workflows(checkout.root, target):
+        by_state.setdefault(one.state, []).append(one.path.name)
+    for state, names in by_state.items():
+        listed = names[0] if len(names) == 1 else f"{len(names)} workflows"
+        into = done if state in {"written", "updated"} else kept
+        into.append(f"{listed} in {FOLDER}{STATES[state]}")
+    readme = root / "README.md"
+    if "written" in by_state and checkout.repository and readme.is_file():
+        old = readme.read_text("utf-8")
+        new = with_badge(old, badge(checkout.repository, target))
+        if new != old:
+            readme.write_text(new, encoding="utf-8")
+            done.append("a badge in README.md")
+
+
+STATES = {
+    "written": "",
+    "updated": " (updated)",
+    "unchanged": " as they are",
+    "edited": " (edited by you)",
+    "foreign": " (not written by offload init)",
+}
+
+
+def _explained(target: "Target") -> str:
+    """Say when the workflows train and where the models go."""
+    where = "this repository's releases (the store is a folder)" if target.keep else "the store"
+    return f"; then a push to {target.branch} trains, and the model goes to {where}"
+
+
+def _warn_if_private(checkout: "Checkout") -> None:
+    from gpu_offload.infra.github.repository import is_public
+
+    if checkout.repository and is_public(checkout.repository, os.environ) is False:
+        _line(
+            "Warning",
+            f"{checkout.repository} is private or does not exist yet. A private repository's releases cannot be read "
+            "without credentials, so every push would train again: set store.url to a bucket, then offload init",
+        )
 
 
 def _has_folder_store(root: Path) -> bool:
@@ -58,10 +153,15 @@ def _has_folder_store(root: Path) -> bool:
         return True
 
 
+def _line(name: str, text: str) -> None:
+    if text:
+        click.echo(f"{name:{WIDTH}} {text}")
+
+
 @click.command()
 @json_option
 def schema(*, as_json: bool) -> None:
-    """Print the JSON schema of offload.toml, by which editors check and complete it."""
+    """Print the JSON schema of offload.toml, for editors."""
     del as_json  # it is JSON either way
     from gpu_offload.orchestrator.settings.json_schema import schema_text
 

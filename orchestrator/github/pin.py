@@ -7,15 +7,19 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from gpu_offload.errors import OffloadError
-from gpu_offload.infra.github.repository import REPOSITORY, git_output, github_name
+from gpu_offload.infra.github.repository import REPOSITORY, from_remote, git_output
 
 SHA = re.compile(r"[0-9a-f]{40}")
 
 VERSION = re.compile(r"[A-Za-z0-9._-]{1,100}")
 
 
+ORIGIN = Path(__file__).with_name("origin.json")
+"""Repository and commit, in an installed wheel."""
+
+
 class PinError(OffloadError):
-    """It is not known which commit of the action a repository shall use."""
+    """The commit of the action to pin is unknown or malformed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +56,35 @@ class Pin:
 
 
 def own_pin() -> Pin:
-    """Return the commit that this copy of ours was installed from.
+    """Return the commit that this copy of gpu-offload comes from.
 
     Raises:
-        PinError: it was not installed from GitHub, and is no clone of it either.
+        PinError: it is unknown: a local build of changed code, or of a checkout without a remote at GitHub.
     """
     try:
         ours = distribution("gpu-offload")
     except PackageNotFoundError:
         ours = None
-    pin = (ours and _installed_from(ours)) or _clone_of(Path(__file__).resolve().parents[2])
+    pin = (
+        (ours and _installed_from(ours))
+        or _built_from(ORIGIN, f"v{ours.version}" if ours else "")
+        or _clone_of(Path(__file__).resolve().parents[2])
+    )
     if pin is None:
         raise PinError(
-            "it is not known which commit of the action to pin, because this copy was not installed from GitHub: "
-            "say it with --action OWNER/REPO@COMMIT"
+            "the commit of the action to pin is unknown, because this copy of gpu-offload was built from a local "
+            "checkout: name it with --action OWNER/REPO@COMMIT"
         )
     return pin
+
+
+def _built_from(origin: Path, version: str) -> Pin | None:
+    """Read what the build wrote into the wheel, see setup.py."""
+    try:
+        found = json.loads(origin.read_text("utf-8"))
+        return Pin(found["repository"], found["commit"], version)
+    except (OSError, ValueError, KeyError, TypeError, PinError):
+        return None
 
 
 def _installed_from(ours: Distribution) -> Pin | None:
@@ -77,13 +94,13 @@ def _installed_from(ours: Distribution) -> Pin | None:
     except ValueError:
         return None
     commit = found.get("vcs_info", {}).get("commit_id", "")
-    repository = github_name(found.get("url", ""))
+    repository = from_remote(found.get("url", ""))
     return Pin(repository, commit, f"v{ours.version}") if repository and SHA.fullmatch(commit) else None
 
 
 def _clone_of(root: Path) -> Pin | None:
     if not (root / "action.yml").is_file():
         return None
-    repository = github_name(git_output(root, "remote", "get-url", "origin"))
+    repository = from_remote(git_output(root, "remote", "get-url", "origin"))
     commit = git_output(root, "rev-parse", "HEAD")
     return Pin(repository, commit) if repository and SHA.fullmatch(commit) else None

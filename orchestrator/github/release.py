@@ -14,7 +14,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from gpu_offload.infra.github.release import GitHubRelease
-from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError
+from gpu_offload.infra.store.errors import CorruptObjectError, ObjectChangedError, ObjectMissingError
 from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import asset_name
@@ -38,7 +38,7 @@ from gpu_offload.remote_job.wire import Wire
 T = TypeVar("T", bound=Wire)
 
 TRIES = 5
-"""Of writing the list of versions, where another job writes it at the same time."""
+"""Attempts to write the index or an alias while another job writes it at the same time."""
 
 ALIAS = alias_key(STABLE)
 
@@ -132,22 +132,50 @@ def keep(release: GitHubRelease, folder: Path, note: Callable[[str], None]) -> M
 
 
 def _list(release: GitHubRelease, ours: Index) -> None:
-    """Add versions to the release's list, and look whether a job beside ours has overwritten them."""
-    for _ in range(TRIES):
+    """Add our versions to the release's index."""
+
+    def missing() -> Index | None:
         theirs = _kept(Index, release, INDEX_KEY) or Index()
         known = {entry.version for entry in theirs.versions}
-        missing = [entry for entry in ours.versions if entry.version not in known]
-        if not missing:
-            return
-        entries = sorted((*theirs.versions, *missing), key=lambda entry: entry.created_at)
-        _replaced(release, INDEX_KEY, Index(versions=tuple(entries)))
+        new = [entry for entry in ours.versions if entry.version not in known]
+        entries = sorted((*theirs.versions, *new), key=lambda entry: entry.created_at)
+        return Index(versions=tuple(entries)) if new else None
+
+    _settle(release, INDEX_KEY, missing)
 
 
 def _move(release: GitHubRelease, ours: Alias) -> None:
-    """Let `stable` mean what it means here, unless a job beside ours has moved it later."""
-    theirs = _kept(Alias, release, ALIAS)
-    if theirs is None or (theirs.moved_at < ours.moved_at and theirs.version != ours.version):
-        _replaced(release, ALIAS, ours)
+    """Point `stable` at our version, unless another job has moved it later."""
+
+    def wanted() -> Alias | None:
+        theirs = _kept(Alias, release, ALIAS)
+        older = theirs is None or (theirs.moved_at < ours.moved_at and theirs.version != ours.version)
+        return ours if older else None
+
+    _settle(release, ALIAS, wanted)
+
+
+def _settle(release: GitHubRelease, key: str, wanted: Callable[[], Wire | None]) -> None:
+    """Write a document until a read shows that another job has not overwritten it: a release has no conditional write.
+
+    Args:
+        release: Where the document is.
+        key: The document's.
+        wanted: Reads the release; returns what has to be written, None once nothing has.
+
+    Raises:
+        ObjectChangedError: another job won every time.
+    """
+    for _ in range(TRIES):
+        document = wanted()
+        if document is None:
+            return
+        _replaced(release, key, document)
+    if wanted() is not None:
+        raise ObjectChangedError(
+            f"another job overwrote {asset_name(key)} {TRIES} times in a row: run the job `keep` again; "
+            "what it has uploaded so far stays"
+        )
 
 
 def _kept(kind: type[T], release: GitHubRelease, key: str) -> T | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table
-from gpu_offload.orchestrator.report.content import Rows
+from gpu_offload.orchestrator.report.rows import Rows
 
 LIMIT = 1_000_000
 """Bytes: GitHub keeps 1 MiB (1 048 576) of a step, and drops all of a longer summary without a word."""

@@ -9,7 +9,7 @@ from gpu_offload.orchestrator.output.markdown import table
 from gpu_offload.orchestrator.output.units import human_bytes
 
 if TYPE_CHECKING:
-    from gpu_offload.orchestrator.report.content import Rows
+    from gpu_offload.orchestrator.report.rows import Rows
 
 
 def done_summary(version: str, around: Around, *, moved: bool) -> str:

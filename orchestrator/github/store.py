@@ -9,10 +9,21 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.public import PublicReading
 from gpu_offload.infra.store.web import release_address
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
+from gpu_offload.orchestrator.github.inputs import PREFIX
+from gpu_offload.orchestrator.github.workflows import slug
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.load import Settings
 
 TAG = "offload-models"
+
+
+def release_tag(directory: Path, workspace: Path) -> str:
+    """Return the tag of the release that keeps a project's models; projects in one repository do not share one."""
+    try:
+        path = directory.resolve().relative_to(workspace.resolve()).as_posix()
+    except ValueError:
+        return TAG
+    return TAG if path == "." else f"{TAG}-{slug(path)}"
 
 
 def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
@@ -28,7 +39,9 @@ def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
     if not hosted and not folder.is_relative_to(Path(workspace).resolve()):
         return None
     server = environment.get("GITHUB_SERVER_URL") or "https://github.com"
-    return settings.store.public_url or release_address(server, repository, TAG)
+    directory = Path(environment.get(f"{PREFIX}DIRECTORY") or settings.root)
+    tag = release_tag(directory, Path(workspace))
+    return settings.store.public_url or release_address(server, repository, tag)
 
 
 def store_on_runner(settings: Settings, environment: Mapping[str, str]) -> ObjectStore:

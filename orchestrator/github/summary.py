@@ -23,9 +23,19 @@ from gpu_offload.orchestrator.github.section import (
 from gpu_offload.orchestrator.github.summary_context import Around, Before
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
 from gpu_offload.orchestrator.output.units import human_duration, human_money
-from gpu_offload.orchestrator.report.content import Report, Rows
+from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
 from gpu_offload.orchestrator.report.metrics import named
+from gpu_offload.orchestrator.report.rows import (
+    Rows,
+    alternative_rows,
+    attempt_rows,
+    class_rows,
+    cost_rows,
+    estimate_rows,
+    fact_rows,
+    where_rows,
+)
 
 LOG_LINES = 40
 
@@ -52,13 +62,13 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
         *_metrics(report, around.before),
         Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
         _pictures(around),
-        rows_section("Estimate and actual", report.estimate_rows(), 90),
-        rows_section("Cost", report.cost_rows(), 80, "and {n} more lines: `offload report` has them"),
-        rows_section("It could have cost", report.alternative_rows(), 40),
+        rows_section("Estimate and actual", estimate_rows(report), 90),
+        rows_section("Cost", cost_rows(report), 80, "and {n} more lines: `offload report` has them"),
+        rows_section("It could have cost", alternative_rows(report), 40),
         _attempts(report),
         Section((gantt(report), "(the timeline is too long for this page)"), 20),
-        Section((details("What was offered", table(report.where_rows())), ""), 10),
-        Section((details("Facts", table(report.fact_rows())), ""), 5),
+        Section((details("What was offered", table(where_rows(report))), ""), 10),
+        Section((details("Facts", table(fact_rows(report))), ""), 5),
     ]
     return fitted(sections, limit)
 
@@ -153,7 +163,7 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
     told = Before(before.version, named(before.metrics)) if before else None
     changes = metric_changes(report.metrics, told)
     note = "" if before else "\n\nThere is no earlier version to compare with."
-    per_class = report.class_rows()
+    per_class = class_rows(report)
     more = f"(and {len(per_class) - 1 - FEW_ROWS} more classes: `offload report` has them)"
     whole = table(per_class)
     few = f"{table(per_class[: FEW_ROWS + 1])}\n\n{more}" if len(per_class) > FEW_ROWS + 1 else whole
@@ -183,7 +193,7 @@ def _log(text: str) -> Section:
 
 
 def _attempts(report: Report) -> Section:
-    rows = [tuple(map(without_path, row)) for row in report.attempt_rows()]
+    rows = [tuple(map(without_path, row)) for row in attempt_rows(report)]
     head, body = rows[0], rows[1:]
     if not body:
         return Section(("",), 60)

@@ -1,120 +1,107 @@
-"""What `offload init` writes into a repository beside its configuration: workflows that call ours, and a badge."""
+"""Workflow files and README badge that `offload init` writes into a repository."""
 
-import difflib
+import hashlib
 import json
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
-from gpu_offload.infra.github.repository import git_output, github_name
 from gpu_offload.orchestrator.github.pin import Pin
-from gpu_offload.orchestrator.github.templates import KEEP, OFFLOAD, PLAN, TEND, TRAIN
 
 FOLDER = Path(".github/workflows")
+TEMPLATES = Path(__file__).with_name("templates")
+NAMES = ("offload-plan", "offload-train", "offload", "offload-tend")
+
 MARK = "# Written by `offload init`"
-"""The first line of a file that is ours to update."""
+"""The first line of a file that `offload init` may update."""
+
+UNEDITED = "# unedited "
+"""The last line of a file begins so. Its digest holds until somebody edits the file; from then on the text is theirs,
+and only the pins move."""
+
+USES = re.compile(r"\S+/\.github/workflows/(plan|train|keep|tend)\.yml@[0-9a-f]{40}( # \S+)?")
+"""A call of one of our reusable workflows."""
 
 BADGE = re.compile(
-    r"^\[!\[train\]\(\S+/actions/workflows/offload-train\.yml/badge\.svg\S*\)\]\(\S+\)$", re.MULTILINE
+    r"^\[!\[[^\]\n]*\]\(\S+/actions/workflows/(offload-train[^/\s]*\.yml)/badge\.svg\S*\)\]\(\S+\)$",
+    re.MULTILINE,
 )
+
+State = Literal["written", "updated", "unchanged", "edited", "foreign"]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The project that workflows are for.
+
+    Attributes:
+        pin: The action.
+        branch: The default branch: a push to it trains.
+        directory: The folder of the configuration, relative to the repository's root.
+        keep: Whether models are kept in a release, because the store is a folder.
+        lfs: Whether checkouts fetch files from Git LFS.
+        submodules: Whether checkouts fetch submodules.
+    """
+
+    pin: Pin
+    branch: str = "main"
+    directory: str = "."
+    keep: bool = False
+    lfs: bool = False
+    submodules: bool = False
+
+    def path(self, name: str) -> Path:
+        """Return the path of a workflow; projects in one repository do not share one."""
+        return FOLDER / f"{name}{self._suffix('-', slug(self.directory))}.yml"
+
+    def title(self, name: str) -> str:
+        """Return the name that GitHub shows."""
+        return f"{name}{self._suffix(' ', self.directory)}"
+
+    def _suffix(self, separator: str, text: str) -> str:
+        return "" if self.directory == "." else separator + text
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What became of one file: `written`, `updated`, `unchanged`, or `kept` because it is not ours any more."""
+    """The outcome for one file: `edited` keeps the user's text and moves pins at most, `foreign` is left alone."""
 
     path: Path
-    state: str
-    difference: str = ""
-
-    def __str__(self) -> str:
-        told = {
-            "written": f"Wrote {self.path}.",
-            "updated": f"Updated {self.path}:\n{self.difference}",
-            "unchanged": f"{self.path} is as it would be written.",
-            "kept": f"{self.path} is not ours (its first line is another) and stays. What would be written "
-            f"differs:\n{self.difference}",
-        }
-        return told[self.state].rstrip("\n")
+    state: State
 
 
-def is_github(root: Path) -> bool:
-    """Whether a folder is the root of a repository whose origin is at GitHub."""
-    return (root / ".git").exists() and bool(github_name(git_output(root, "remote", "get-url", "origin")))
+def slug(directory: str) -> str:
+    """Return a folder's path as one word for file names and tags; two paths never share one."""
+    escapes = {"/": "-", "-": "_", "_": "__"}
+    return "".join(
+        c if re.fullmatch(r"[A-Za-z0-9.]", c) else escapes.get(c) or "".join(f"={b:02x}" for b in c.encode())
+        for c in directory
+    )
 
 
-def workflow_texts(
-    pin: Pin, *, branch: str = "main", directory: str = ".", keep: bool = False
-) -> dict[Path, str]:
-    """Return the workflows for a repository, by their path in it. Pure.
-
-    Args:
-        pin: The action.
-        branch: The default branch: what is pushed there is trained.
-        directory: The folder that holds the configuration, relative to the repository.
-        keep: Whether the models are kept in a release, because the store is a folder.
-    """
-    values = {
-        "mark": MARK,
-        "branch": json.dumps(branch),
-        "directory": json.dumps(directory),
-        "plan": pin.uses("plan"),
-        "train": pin.uses("train"),
-        "tend": pin.uses("tend"),
-        "keep": "\n" + _filled(KEEP, {"uses": pin.uses("keep")}) if keep else "",
-    }
-    return {
-        FOLDER / name: _filled(text, values)
-        for name, text in (
-            ("offload-plan.yml", PLAN),
-            ("offload-train.yml", TRAIN),
-            ("offload.yml", OFFLOAD),
-            ("offload-tend.yml", TEND),
-        )
-    }
+def workflow_texts(target: Target) -> dict[Path, str]:
+    """Return the workflows of a project by their path in the repository."""
+    return {target.path(name): _text(name, target) for name in NAMES}
 
 
-def badge(repository: str) -> str:
-    """Return the README's badge: whether the newest training went well."""
-    page = f"https://github.com/{repository}/actions/workflows/offload-train.yml"
-    return f"[![train]({page}/badge.svg)]({page})"
-
-
-def write_workflows(
-    root: Path, pin: Pin, *, directory: str = ".", keep: bool = False, only_show: bool = False
-) -> tuple[Written, ...]:
-    """Write or update the workflows of a repository, and put the badge into its README.
-
-    A file whose first line is not ours any more is somebody's own: it stays, and the difference is shown.
-
-    Args:
-        root: The repository.
-        pin: The action.
-        directory: The configuration's folder in it.
-        keep: Whether the models are kept in a release, because the store is a folder.
-        only_show: Write nothing.
+def write_workflows(root: Path, target: Target) -> tuple[Written, ...]:
+    """Write or update the workflows of a project below the repository's root.
 
     Raises:
         OSError: a file cannot be written.
     """
-    branch = git_output(root, "symbolic-ref", "--short", "refs/remotes/origin/HEAD").removeprefix("origin/")
-    branch = branch or git_output(root, "symbolic-ref", "--short", "HEAD") or "main"
-    done = [
-        _written(root, path, text, only_show=only_show)
-        for path, text in workflow_texts(pin, branch=branch, directory=directory, keep=keep).items()
-    ]
-    repository = github_name(git_output(root, "remote", "get-url", "origin"))
-    readme = root / "README.md"
-    if repository and readme.is_file():
-        old = readme.read_text("utf-8")
-        new = with_badge(old, badge(repository))
-        done.append(_replaced(root, Path("README.md"), old, new, only_show=only_show))
-    return tuple(done)
+    return tuple(_write(root, path, text) for path, text in workflow_texts(target).items())
+
+
+def badge(repository: str, target: Target) -> str:
+    """Return the README's badge: whether the newest training succeeded."""
+    page = f"https://github.com/{repository}/actions/workflows/{target.path('offload-train').name}"
+    return f"[![{target.title('train')}]({page}/badge.svg)]({page})"
 
 
 def with_badge(readme: str, line: str) -> str:
-    """Return a README with the badge below its title; an older badge of ours is replaced. Pure."""
+    """Return a README with the badge below its title, in place of an older badge of the same workflow."""
     if BADGE.search(readme):
         return BADGE.sub(lambda _: line, readme, count=1)
     title, newline, rest = readme.partition("\n")
@@ -123,34 +110,56 @@ def with_badge(readme: str, line: str) -> str:
     return f"{line}\n\n{readme}"
 
 
-def _written(root: Path, path: Path, text: str, *, only_show: bool) -> Written:
-    target = root / path
-    if not target.exists():
-        if not only_show:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_text(text, encoding="utf-8")
+def _text(name: str, target: Target) -> str:
+    """Fill a template in: each is a workflow that a linter can read, with example values in these places."""
+    text = (TEMPLATES / f"{name}.yml").read_text("utf-8")
+    text = re.sub(r"(?m)^name: (\w+)$", lambda m: f"name: {json.dumps(target.title(m[1]))}", text, count=1)
+    text = text.replace("branches: [main]", f"branches: [{json.dumps(target.branch)}]")
+    directory = f"      directory: {json.dumps(target.directory)}"
+    fetched = [name for name, used in (("lfs", target.lfs), ("submodules", target.submodules)) if used]
+    inputs = [directory, *(f"      {each}: true" for each in fetched if name != "offload-tend")]
+    jobs, keep, kept = text.partition("\n  keep:")
+    jobs = jobs.replace("      directory: .", "\n".join(inputs))
+    text = jobs + (keep + kept.replace("      directory: .", directory) if target.keep else "")
+    return _sealed(_pinned(text, target.pin))
+
+
+def _pinned(text: str, pin: Pin) -> str:
+    return USES.sub(lambda match: pin.uses(match[1]), text)
+
+
+def _sealed(text: str) -> str:
+    body = text.rstrip("\n") + "\n"
+    return f"{body}{UNEDITED}{_digest(body)}: edit freely, then `offload init` moves only the pins\n"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _is_unedited(text: str) -> bool:
+    body, found, line = text.rpartition(UNEDITED)
+    return bool(found) and line.partition(":")[0] == _digest(body)
+
+
+def _pin_of(text: str) -> Pin:
+    match = USES.search(text)
+    if match is None:
+        raise ValueError("a workflow of ours calls one of ours")
+    return Pin.of(match[0].replace(f"/.github/workflows/{match[1]}.yml", "").replace(" # ", "#"))
+
+
+def _write(root: Path, path: Path, text: str) -> Written:
+    file = root / path
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
         return Written(path, "written")
-    old = target.read_text("utf-8", errors="replace")
-    if old != text and not old.startswith(MARK):
-        return Written(path, "kept", _difference(path, old, text))
-    return _replaced(root, path, old, text, only_show=only_show)
-
-
-def _replaced(root: Path, path: Path, old: str, new: str, *, only_show: bool) -> Written:
-    if old == new:
-        return Written(path, "unchanged")
-    if not only_show:
-        (root / path).write_text(new, encoding="utf-8")
-    return Written(path, "updated", _difference(path, old, new))
-
-
-def _difference(path: Path, old: str, new: str) -> str:
-    lines = difflib.unified_diff(
-        old.splitlines(keepends=True), new.splitlines(keepends=True), str(path), f"{path} (new)"
-    )
-    return "".join(lines)
-
-
-def _filled(text: str, values: Mapping[str, str]) -> str:
-    """Fill in `<<name>>`: a workflow's own `${{ }}` stays."""
-    return re.sub(r"<<(\w+)>>", lambda match: values[match[1]], text).removeprefix("\n")
+    old = file.read_bytes().decode("utf-8", errors="surrogateescape")
+    if not old.startswith(MARK):
+        return Written(path, "foreign")
+    new = text if _is_unedited(old) else _pinned(old, _pin_of(text))
+    if new == old:
+        return Written(path, "unchanged" if _is_unedited(old) else "edited")
+    file.write_bytes(new.encode("utf-8", errors="surrogateescape"))
+    return Written(path, "updated")

@@ -5,8 +5,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table, titled
-from gpu_offload.orchestrator.report.content import Report, Rows
+from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.metrics import curve_name
+from gpu_offload.orchestrator.report.rows import (
+    Rows,
+    alternative_rows,
+    attempt_rows,
+    class_rows,
+    cost_rows,
+    estimate_rows,
+    fact_rows,
+    metric_rows,
+    where_rows,
+)
 
 LIMIT = 900_000
 """Characters: a job's summary holds 1 MiB a step, and what is over it is lost without a word."""
@@ -37,16 +48,16 @@ def report_markdown(report: Report) -> str:
     parts = [
         f"### {escape_markdown(report.title)}",
         f"**Where and why.** {escape_markdown(report.run.why)}",
-        titled("Metrics", table(report.metric_rows())),
-        details("By class", table(report.class_rows())),
+        titled("Metrics", table(metric_rows(report))),
+        details("By class", table(class_rows(report))),
         *charts(report),
-        titled("Estimate and actual", table(report.estimate_rows())),
-        titled("Cost", table(report.cost_rows())),
-        titled("It could have cost", table(report.alternative_rows())),
-        titled("Attempts", table(report.attempt_rows())),
+        titled("Estimate and actual", table(estimate_rows(report))),
+        titled("Cost", table(cost_rows(report))),
+        titled("It could have cost", table(alternative_rows(report))),
+        titled("Attempts", table(attempt_rows(report))),
         gantt(report),
-        details("What was offered", table(report.where_rows())),
-        details("Facts", table(report.fact_rows())),
+        details("What was offered", table(where_rows(report))),
+        details("Facts", table(fact_rows(report))),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     if len(text) > LIMIT:

@@ -5,6 +5,16 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.rows import (
+    alternative_rows,
+    attempt_rows,
+    class_rows,
+    cost_rows,
+    estimate_rows,
+    fact_rows,
+    metric_rows,
+    where_rows,
+)
 from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
 
 STYLE = """
@@ -32,14 +42,14 @@ def report_html(report: Report) -> str:
     """Render a report; whatever comes from elsewhere is escaped."""
     losses, metrics = _split(report.curves)
     sections = [
-        ("Where and why", f"<p>{_prose(report.run.why)}</p>" + _table(report.where_rows())),
-        ("Estimate and actual", _table(report.estimate_rows())),
-        ("Cost", _table(report.cost_rows(), total=True) + _table(report.alternative_rows())),
+        ("Where and why", f"<p>{_prose(report.run.why)}</p>" + _table(where_rows(report))),
+        ("Estimate and actual", _table(estimate_rows(report))),
+        ("Cost", _table(cost_rows(report), total=True) + _table(alternative_rows(report))),
         ("Timeline", timeline_svg(report.spans)),
-        ("Attempts", _table(report.attempt_rows())),
-        ("Metrics", _table(report.metric_rows()) + _table(report.class_rows())),
+        ("Attempts", _table(attempt_rows(report))),
+        ("Metrics", _table(metric_rows(report)) + _table(class_rows(report))),
         ("Curves", curves_svg("Metrics by epoch", metrics) + curves_svg("Losses by epoch", losses)),
-        ("Facts", _table(report.fact_rows())),
+        ("Facts", _table(fact_rows(report))),
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
     return (

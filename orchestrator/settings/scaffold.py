@@ -1,6 +1,5 @@
-"""Writes a commented `offload.toml` from what stands in the repository: `offload init`."""
+"""Writes a commented `offload.toml` from what a repository contains: `offload init`."""
 
-import difflib
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +9,6 @@ from typing import Any
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.settings.discovery import Candidate, find_candidates
 from gpu_offload.orchestrator.settings.file import FILE_NAME, find_file
-from gpu_offload.orchestrator.settings.load import Fault, SettingsError
 from gpu_offload.orchestrator.settings.sections import Section, Sections
 from gpu_offload.orchestrator.settings.toml import toml_value
 
@@ -37,56 +35,49 @@ _ALWAYS = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """What `write_configuration` did, or would have done."""
+    """What `write_configuration` found and did.
+
+    Attributes:
+        path: The configuration: written, or there before and left as it is.
+        candidates: The datasets found, the chosen one first.
+        written: Whether the file is new.
+    """
 
     path: Path
-    """The file written; where `written` is false, the file that was there already and was not touched."""
-    text: str
-    """The whole file as proposed."""
     candidates: tuple[Candidate, ...]
-    """The datasets found, the one chosen first."""
     written: bool
-    difference: str
-    """Unified diff from the file that is there to the one proposed; empty where there was none or nothing differs."""
 
-    def __str__(self) -> str:
-        if self.written:
-            return f"Wrote {self.path}: " + _summary(self.candidates)
-        if not self.difference:
-            return f"{self.path} is there already, and is what would be written."
-        return f"{self.path} is there already and stays as it is. What would be written differs:\n{self.difference}"
+    @property
+    def found(self) -> str:
+        """What the choices rest on, one line."""
+        if not self.candidates:
+            return "no dataset: write dataset.path into the file"
+        chosen, *others = self.candidates
+        model = _MODELS[chosen.task] if chosen.task else None
+        more = f"; {len(others)} more in comments" if others else ""
+        names = "; the class names are numbers: write yours" if chosen.placeholders else ""
+        return f"{chosen.path}, {chosen}{f'; model {model}' if model else ''}{names}{more}"
 
 
 def write_configuration(root: Path, *, schema: str | None = None) -> Configuration:
-    """Look for datasets below `root` and write a commented `offload.toml` there; never over another one.
+    """Find datasets below `root` and write a commented `offload.toml` there; a configuration that is there stays.
 
     Args:
-        root: The repository.
+        root: The project's folder.
         schema: Address or relative path of the JSON schema, for editors.
 
     Raises:
-        SettingsError: another file than `root/offload.toml` configures this folder already.
+        ConfigurationFileError: a configuration there cannot be read, or there are two.
         OSError: the file cannot be written.
     """
     candidates = find_candidates(root)
-    text = render_configuration(candidates, schema=schema)
+    present = find_file(root)
+    if present is not None and present.parent == root.resolve():
+        return Configuration(present, candidates, written=False)
     path = root / FILE_NAME
-    if not path.exists() and (other := find_file(root)) is not None:
-        fault = Fault(
-            other.name,
-            f"{other} configures this folder already",
-            f"edit it, or remove its settings to write {FILE_NAME}",
-        )
-        raise SettingsError([fault])
-    try:
-        with path.open("x", encoding="utf-8") as file:
-            file.write(text)
-    except FileExistsError:
-        old = path.read_text("utf-8", errors="replace").splitlines(keepends=True)
-        names = (FILE_NAME, f"{FILE_NAME} (proposed)")
-        difference = "".join(difflib.unified_diff(old, text.splitlines(keepends=True), *names))
-        return Configuration(path, text, candidates, written=False, difference=difference)
-    return Configuration(path, text, candidates, written=True, difference="")
+    with path.open("x", encoding="utf-8") as file:
+        file.write(render_configuration(candidates, schema=schema))
+    return Configuration(path, candidates, written=True)
 
 
 def configuration_for(root: Path, *, schema: str | None = None) -> str:
@@ -118,13 +109,6 @@ def render_configuration(candidates: Sequence[Candidate], *, schema: str | None 
         lines += ["", "", f"[{name}]  # {_line(info.description)}"]
         lines += _section(section, (name,), values, notes)
     return "\n".join(lines) + "\n"
-
-
-def _summary(candidates: Sequence[Candidate]) -> str:
-    if not candidates:
-        return "no dataset was found, so write dataset.path yourself. Next: offload plan"
-    names = " Then put the names of the classes in it." if candidates[0].placeholders else ""
-    return f"the dataset is {candidates[0].path} ({candidates[0]}).{names} Next: offload plan"
 
 
 def _choices(

@@ -17,6 +17,7 @@ from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.store.errors import (
     CorruptObjectError,
+    ObjectChangedError,
     StoreDeniedError,
     StoreError,
     StoreUnreachableError,
@@ -26,7 +27,7 @@ from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_
 from gpu_offload.orchestrator.github.release import keep, pack_for_keeping
 from gpu_offload.orchestrator.github.store import TAG, kept_at
 from gpu_offload.orchestrator.registry import download, publish
-from gpu_offload.orchestrator.registry.manifest import model_key
+from gpu_offload.orchestrator.registry.manifest import Alias, model_key
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
@@ -110,6 +111,49 @@ def test_two_jobs_at_once_lose_neither_version(github, tmp_path, model):
         runner.keep()
     assert [v.version for v in publish.versions(open_store(github.address))] == [A, B]
     assert publish.alias_of(open_store(github.address), "stable").version == B
+
+
+class Overwritten(GitHubRelease):
+    """A release in which another job writes its own document after each of our writes, `times` times."""
+
+    def __init__(self, *arguments, name, body, times):
+        super().__init__(*arguments)
+        self.name, self.body, self.times = name, body, times
+
+    def replace(self, name, path):
+        super().replace(name, path)
+        if name == self.name and self.times:
+            self.times -= 1
+            path.write_bytes(self.body)
+            super().replace(name, path)
+
+
+OLDER = Alias(name="stable", version="c" * 16, sha256="0" * 64, moved_at=1.0).model_dump_json().encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [("index.json", b'{"versions": []}'), ("aliases-stable.json", OLDER)],
+    ids=["index", "alias"],
+)
+def test_a_job_that_is_overwritten_tries_again_and_fails_where_it_never_wins(
+    github, tmp_path, model, name, body
+):
+    """A version that the index does not list is lost to everybody, so giving up is an error."""
+    runner = Runner(github, tmp_path / "1")
+    runner.publish(model, A)
+    runner.pack(A)
+
+    def keep_against(times):
+        arguments = (github.url, github.repository, TOKEN, TAG)
+        release = Overwritten(*arguments, name=name, body=body, times=times)
+        return keep(release, runner.folder / "packed", lambda _: None)
+
+    with pytest.raises(ObjectChangedError, match="run the job `keep` again"):
+        keep_against(times=100)
+    keep_against(times=2)
+    assert [v.version for v in publish.versions(open_store(github.address))] == [A]
+    assert publish.alias_of(open_store(github.address), "stable").version == A
 
 
 BREAKS = [("GET", "tags"), ("POST", "releases"), ("POST", "uploads"), ("GET", "assets"), ("PATCH", "assets")]

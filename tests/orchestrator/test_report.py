@@ -15,6 +15,7 @@ from gpu_offload.orchestrator.cost.bill import Bill
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.markdown import CHART_STYLE, report_markdown
 from gpu_offload.orchestrator.report.page import report_html
+from gpu_offload.orchestrator.report.rows import alternative_rows, attempt_rows, cost_rows
 from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
 
 
@@ -39,7 +40,7 @@ def page_of(text):
 
 
 def test_the_lines_of_the_bill_add_up_to_its_total_in_every_form(report):
-    *lines, total = report.cost_rows()[1:]
+    *lines, total = cost_rows(report)[1:]
     assert sum(round(float(row[4]) * 1e6) for row in lines) == round(float(total[4]) * 1e6)
     as_json = report.json()["cost"]
     assert sum(round(float(line["usd"]) * 1e6) for line in as_json["lines"]) == round(
@@ -50,7 +51,7 @@ def test_the_lines_of_the_bill_add_up_to_its_total_in_every_form(report):
 
 
 def test_every_attempt_is_shown_with_its_refusal_and_its_reason(report):
-    rows = report.attempt_rows()
+    rows = attempt_rows(report)
     assert [(row[0], row[2], row[6]) for row in rows[1:]] == [
         ("1", "none", "refused"),
         ("2", "i-1", "finished"),
@@ -58,12 +59,12 @@ def test_every_attempt_is_shown_with_its_refusal_and_its_reason(report):
 
 
 def test_it_compares_with_on_demand_with_githubs_gpu_runner_and_with_the_cpu(report):
-    assert [row[0] for row in report.alternative_rows()[1:]] == [
+    assert [row[0] for row in alternative_rows(report)[1:]] == [
         "the same instances on demand",
         "GitHub's GPU runner",
         "the free CPU runner",
     ]
-    assert report.alternative_rows()[2][1] == "0.104000", "2 minutes at $0.052"
+    assert alternative_rows(report)[2][1] == "0.104000", "2 minutes at $0.052"
 
 
 def test_the_timeline_has_no_gap_from_the_first_request_to_the_end(report):

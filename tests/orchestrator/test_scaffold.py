@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.settings.discovery import Candidate, find_candidates
-from gpu_offload.orchestrator.settings.load import Settings, SettingsError, load_settings
+from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.settings.overrides import SETTINGS
 from gpu_offload.orchestrator.settings.scaffold import (
     configuration_for,
@@ -35,11 +35,11 @@ def test_a_flat_folder_is_found_and_its_numbers_get_names_to_fill_in(tmp_path):
     written = write_configuration(tmp_path)
     assert written.written
     assert [c.path for c in written.candidates] == ["data/raw"]
-    assert "The labels use the numbers 0 to 2" in written.text
+    assert "The labels use the numbers 0 to 2" in written.path.read_text()
     loaded = load_settings(tmp_path, environment={})
     assert loaded.dataset == DatasetSettings(path="data/raw", classes=("class-0", "class-1", "class-2"))
     assert loaded.training == Settings(dataset=loaded.dataset).training
-    assert "data/raw (a flat folder of images and labels, 2 images)" in str(written)
+    assert "data/raw, a flat folder of images and labels, 2 images" in written.found
 
 
 @pytest.mark.parametrize("place", ["raw/classes.txt", "obj.names"])
@@ -112,23 +112,27 @@ def test_links_are_not_followed(tmp_path):
     assert find_candidates(tmp_path / "repository") == ()
 
 
-def test_a_file_that_is_there_is_never_overwritten_and_the_difference_is_shown(tmp_path):
+def test_a_file_that_is_there_is_never_overwritten(tmp_path):
     first = write_configuration(tmp_path)
-    again = write_configuration(tmp_path)
-    assert (again.written, again.difference) == (False, "")
-    mine = first.text.replace("epochs = 20", "epochs = 99")
+    mine = first.path.read_text().replace("epochs = 20", "epochs = 99")
     first.path.write_text(mine)
-    third = write_configuration(tmp_path)
+    assert write_configuration(tmp_path).written is False
     assert first.path.read_text() == mine
-    assert "-epochs = 99\n+epochs = 20\n" in third.difference
-    assert third.difference in str(third)
 
 
-def test_a_configuration_in_pyproject_is_left_in_charge(tmp_path):
+def test_a_configuration_in_pyproject_stays_in_charge(tmp_path):
     (tmp_path / "pyproject.toml").write_text("[tool.offload.dataset]\npath = 'x'\n")
-    with pytest.raises(SettingsError, match=r"pyproject\.toml configures this folder already"):
-        write_configuration(tmp_path)
+    found = write_configuration(tmp_path)
+    assert (found.path.name, found.written) == ("pyproject.toml", False)
     assert not (tmp_path / "offload.toml").exists()
+
+
+def test_a_project_below_another_gets_a_configuration_of_its_own(tmp_path):
+    (tmp_path / ".git").mkdir()
+    write_configuration(tmp_path)
+    (tmp_path / "apps/a").mkdir(parents=True)
+    found = write_configuration(tmp_path / "apps/a")
+    assert (found.path, found.written) == (tmp_path / "apps/a/offload.toml", True)
 
 
 def test_what_is_commented_out_is_every_other_setting_at_its_default():

@@ -1,14 +1,20 @@
 """What `offload init` writes into a repository."""
 
-import subprocess
+import re
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpu_offload.orchestrator.github.pin import Pin, PinError
 from gpu_offload.orchestrator.github.workflows import (
     FOLDER,
+    NAMES,
+    TEMPLATES,
+    Target,
     badge,
+    slug,
     with_badge,
     workflow_texts,
     write_workflows,
@@ -18,59 +24,78 @@ PIN = Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0")
 NEWER = Pin("acme/gpu-offload", "abcdef0123" * 4, "v0.2.0")
 
 
-@pytest.fixture
-def repository(tmp_path):
-    def git(*words):
-        subprocess.run(["git", "-C", str(tmp_path), *words], check=True, capture_output=True)
-
-    git("init", "-q", "-b", "trunk")
-    git("remote", "add", "origin", "git@github.com:acme/boards.git")
-    (tmp_path / "README.md").write_text("# Boards\n\nText.\n")
-    return tmp_path
+TARGET, MOVED = Target(PIN), Target(NEWER)
 
 
-def test_a_repository_gets_its_workflows_and_a_badge(repository):
-    done = write_workflows(repository, PIN)
-    assert {w.state for w in done} == {"written", "updated"}
-    train = (repository / ".github/workflows/offload-train.yml").read_text()
+def test_a_project_gets_its_workflows(tmp_path):
+    done = write_workflows(tmp_path, Target(PIN, "trunk"))
+    assert {w.state for w in done} == {"written"}
+    train = (tmp_path / ".github/workflows/offload-train.yml").read_text()
     assert f"acme/gpu-offload/.github/workflows/train.yml@{PIN.commit} # v0.1.0" in train
     assert yaml.safe_load(train)[True]["push"]["branches"] == ["trunk"]
-    readme = (repository / "README.md").read_text()
-    assert readme.startswith("# Boards\n\n[![train](https://github.com/acme/boards/actions/")
-    assert readme.endswith("Text.\n")
 
 
-def test_running_it_again_changes_nothing(repository):
-    write_workflows(repository, PIN)
-    assert {w.state for w in write_workflows(repository, PIN)} == {"unchanged"}
+def test_running_it_again_changes_nothing(tmp_path):
+    write_workflows(tmp_path, TARGET)
+    assert {w.state for w in write_workflows(tmp_path, TARGET)} == {"unchanged"}
 
 
-def test_running_a_newer_one_updates_the_pins_and_shows_the_difference(repository):
-    write_workflows(repository, PIN)
-    done = {w.path.name: w for w in write_workflows(repository, NEWER)}
-    train = done["offload-train.yml"]
-    assert train.state == "updated"
-    assert f"-    uses: acme/gpu-offload/.github/workflows/train.yml@{PIN.commit}" in train.difference
-    assert f"+    uses: acme/gpu-offload/.github/workflows/train.yml@{NEWER.commit}" in str(train)
-    assert NEWER.commit in (repository / ".github/workflows/offload-train.yml").read_text()
-    assert done["README.md"].state == "unchanged"
+def test_running_a_newer_one_writes_the_whole_file_anew_if_it_was_not_edited(tmp_path):
+    write_workflows(tmp_path, TARGET)
+    assert {w.state for w in write_workflows(tmp_path, Target(NEWER, keep=True))} == {"updated"}
+    train = (tmp_path / ".github/workflows/offload-train.yml").read_text()
+    assert train == workflow_texts(Target(NEWER, keep=True))[FOLDER / "offload-train.yml"]
 
 
-def test_a_workflow_that_somebody_made_their_own_stays(repository):
-    write_workflows(repository, PIN)
-    file = repository / ".github/workflows/offload.yml"
+def test_of_an_edited_workflow_only_the_pins_move(tmp_path):
+    """The user's own settings in it, such as another runner, are never undone."""
+    write_workflows(tmp_path, TARGET)
+    file = tmp_path / ".github/workflows/offload-train.yml"
+    mine = file.read_text().replace("with:\n", "with:\n      runner: my-own\n")
+    file.write_text(mine)
+    assert {w.path.name: w.state for w in write_workflows(tmp_path, TARGET)}["offload-train.yml"] == "edited"
+    assert file.read_text() == mine
+    write_workflows(tmp_path, Target(NEWER, "other", keep=True))
+    assert file.read_text() == mine.replace(PIN.commit, NEWER.commit).replace("# v0.1.0", "# v0.2.0")
+
+
+def test_a_workflow_that_bears_no_mark_of_ours_stays(tmp_path):
+    write_workflows(tmp_path, TARGET)
+    file = tmp_path / ".github/workflows/offload.yml"
     file.write_text("# Mine now\n" + file.read_text())
-    done = {w.path.name: w for w in write_workflows(repository, NEWER)}
-    assert done["offload.yml"].state == "kept"
-    assert "stays" in str(done["offload.yml"])
-    assert file.read_text().startswith("# Mine now\n")
+    done = {w.path.name: w.state for w in write_workflows(tmp_path, MOVED)}
+    assert done["offload.yml"] == "foreign"
     assert PIN.commit in file.read_text()
 
 
-def test_showing_writes_nothing(repository):
-    write_workflows(repository, PIN, only_show=True)
-    assert not (repository / ".github").exists()
-    assert "train" not in (repository / "README.md").read_text()
+def test_projects_in_one_repository_get_workflows_of_their_own():
+    one, two = (workflow_texts(Target(PIN, directory=where, keep=True)) for where in ("apps/a", "apps/b"))
+    assert not set(one) & set(two)
+    train = yaml.safe_load(one[FOLDER / "offload-train-apps-a.yml"])
+    assert train["name"] == "train apps/a"
+    assert [job["with"]["directory"] for job in train["jobs"].values()] == ["apps/a", "apps/a"]
+    assert "offload-train-apps-a.yml" in badge("acme/boards", Target(PIN, directory="apps/a"))
+
+
+@given(st.text(min_size=1), st.text(min_size=1))
+def test_two_folders_never_share_a_word(one, two):
+    assert re.fullmatch(r"[A-Za-z0-9.=_-]+", slug(one))
+    assert (slug(one) == slug(two)) == (one == two)
+
+
+def test_what_the_checkout_needs_is_fetched_where_the_dataset_is_read():
+    texts = workflow_texts(Target(PIN, keep=True, lfs=True, submodules=True))
+    for path, text in texts.items():
+        for name, job in yaml.safe_load(text)["jobs"].items():
+            wanted = None if name in {"keep", "tend"} else True
+            assert [job["with"].get(key) for key in ("lfs", "submodules")] == [wanted] * 2, (path, name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_template_is_a_workflow_of_its_own(name):
+    document = yaml.safe_load((TEMPLATES / f"{name}.yml").read_text())
+    assert all(job["uses"].startswith("OWNER/gpu-offload/") for job in document["jobs"].values())
+    assert "OWNER" not in "".join(workflow_texts(Target(PIN, keep=True)).values())
 
 
 @pytest.mark.parametrize(
@@ -89,9 +114,9 @@ def test_what_is_no_commit_is_no_pin(text):
 
 
 def test_an_older_badge_is_replaced():
-    old = with_badge("# A\n", badge("acme/old"))
-    assert with_badge(old, badge("acme/new")).count("[![train]") == 1
-    assert with_badge("no title\n", badge("a/b")).startswith("[![train]")
+    old = with_badge("# A\n", badge("acme/old", TARGET))
+    assert with_badge(old, badge("acme/new", TARGET)).count("[![train]") == 1
+    assert with_badge("no title\n", badge("a/b", TARGET)).startswith("[![train]")
 
 
 def jobs_of(document):
@@ -99,7 +124,7 @@ def jobs_of(document):
 
 
 def test_a_pull_request_reaches_a_workflow_that_may_only_read():
-    for path, text in workflow_texts(PIN).items():
+    for path, text in workflow_texts(TARGET).items():
         document = yaml.safe_load(text)
         events = set(document[True])
         assert document["permissions"] == {}, path
@@ -110,15 +135,15 @@ def test_a_pull_request_reaches_a_workflow_that_may_only_read():
 
 
 def test_a_folder_store_gets_a_job_that_keeps_whatever_became_of_the_training():
-    texts = {path.name: yaml.safe_load(text) for path, text in workflow_texts(PIN, keep=True).items()}
+    texts = {path.name: yaml.safe_load(text) for path, text in workflow_texts(Target(PIN, keep=True)).items()}
     keep = texts["offload-train.yml"]["jobs"]["keep"]
     assert keep["if"].startswith("always()")
     assert keep["needs"] == "train"
     assert keep["permissions"] == {"contents": "write"}
-    assert "keep" not in yaml.safe_load(workflow_texts(PIN)[FOLDER / "offload-train.yml"])["jobs"]
+    assert "keep" not in yaml.safe_load(workflow_texts(TARGET)[FOLDER / "offload-train.yml"])["jobs"]
 
 
 def test_a_branch_name_stays_a_value():
-    text = workflow_texts(PIN, branch='x"]\n  pull_request_target:\n#')
+    text = workflow_texts(Target(PIN, 'x"]\n  pull_request_target:\n#'))
     document = yaml.safe_load(next(t for p, t in text.items() if p.name == "offload-train.yml"))
     assert set(document[True]) == {"push", "workflow_dispatch"}

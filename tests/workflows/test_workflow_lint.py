@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gpu_offload.orchestrator.github.pin import Pin
-from gpu_offload.orchestrator.github.workflows import write_workflows
+from gpu_offload.orchestrator.github.workflows import TEMPLATES, Target, write_workflows
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -49,7 +49,9 @@ def written(tmp_path_factory):
     """A repository with the workflows that `offload init` writes."""
     root = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q", "-b", "main", str(root)], check=True)
-    write_workflows(root, Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0"), keep=True)
+    pin = Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0")
+    write_workflows(root, Target(pin, keep=True, lfs=True, submodules=True))
+    write_workflows(root, Target(pin, directory="apps/a", keep=True))
     return root
 
 
@@ -59,7 +61,7 @@ def test_zizmor_finds_nothing_in_the_action_and_the_workflows():
 
 
 def test_zizmor_finds_nothing_in_what_init_writes(written):
-    done = zizmor(*sorted((written / ".github/workflows").glob("*.yml")))
+    done = zizmor(*sorted((written / ".github/workflows").glob("*.yml")), *sorted(TEMPLATES.glob("*.yml")))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -71,7 +73,8 @@ def test_zizmor_would_find_it():
 
 
 def test_actionlint_finds_nothing(written):
-    done = actionlint(*WORKFLOWS, *sorted((written / ".github/workflows").glob("*.yml")))
+    templates = sorted(TEMPLATES.glob("*.yml"))
+    done = actionlint(*WORKFLOWS, *templates, *sorted((written / ".github/workflows").glob("*.yml")))
     assert done.returncode == 0, done.stdout
 
 

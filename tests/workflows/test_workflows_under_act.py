@@ -24,7 +24,7 @@ from leak_case import OWN_TRAINING
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.github.pin import Pin
-from gpu_offload.orchestrator.github.workflows import write_workflows
+from gpu_offload.orchestrator.github.workflows import Target, write_workflows
 from gpu_offload.orchestrator.registry import download
 
 pytestmark = pytest.mark.training
@@ -316,7 +316,7 @@ def make(tmp_path, stands):
         (folder / "offload.toml").write_text(text)
         git(folder.parent, "init", "-q", "-b", "main", str(folder))
         git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
-        write_workflows(folder, PIN, keep=store.startswith("file:."))
+        write_workflows(folder, Target(PIN, keep=store.startswith("file:.")))
         say_what_act_cannot(folder)
         commit(folder, "begin")
         return Repository(folder, stands)

@@ -1,0 +1,52 @@
+"""`command: stop` and `tend`: end what must not run any more."""
+
+from gpu_offload.errors import EXIT_FAILED
+from gpu_offload.orchestrator.github.inputs import InputsError
+from gpu_offload.orchestrator.github.small_summaries import clean_up_summary, tend_summary
+from gpu_offload.orchestrator.github.step import Step
+from gpu_offload.orchestrator.run.journal import Journal
+
+CLEAN_UP = "the workflow's clean-up"
+"""The reason in the journal where the step gives none."""
+
+
+def stop(step: Step) -> int:
+    """End what a training has rented, found by its key and by tag: whoever began it may be gone."""
+    from gpu_offload.orchestrator.lifecycle.stop import stop_run
+    from gpu_offload.orchestrator.lifecycle.train import is_rented
+    from gpu_offload.orchestrator.registry import stores
+
+    store = stores.store_of(step.settings)
+    journal = Journal(store)
+    if step.inputs.run:
+        runs = [step.inputs.run]
+    elif step.inputs.training_key:
+        runs = [r.id for r in journal.runs_of(step.inputs.training_key) if is_rented(r.candidates)]
+    else:
+        raise InputsError("'stop' needs the input run or training-key")
+    ended: list[str] = []
+    for run in runs:
+        step.console.stage(f"looking for what run {run} has left")
+        ended += stop_run(step.settings, store, run, step.console, reason=step.inputs.reason or CLEAN_UP)
+    found = f"terminated {', '.join(ended)}" if ended else "nothing was left to terminate"
+    step.runner.summary(clean_up_summary(len(runs), ended))
+    if ended:
+        step.console.warning(
+            f"the clean-up terminated {', '.join(ended)}: the job was cancelled, or ended before it could"
+        )
+    else:
+        step.console.text(found)
+    return 0
+
+
+def tend(step: Step) -> int:
+    """Bring every open run as far as it goes, and end what belongs to none."""
+    from gpu_offload.orchestrator.cleanup.tend import Tend
+    from gpu_offload.orchestrator.registry import stores
+
+    tended = Tend(step.settings, stores.store_of(step.settings), step.console).tend()
+    step.console.text(tended.text())
+    for failure in tended.failures:
+        step.console.error(failure)
+    step.runner.summary(tend_summary(tended.text(), tended.failures))
+    return EXIT_FAILED if tended.failures else 0

@@ -1,0 +1,45 @@
+"""`command: plan`: what a training would take and cost, with no credentials."""
+
+from gpu_offload.orchestrator.github.cached_store import KeptFolder
+from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
+from gpu_offload.orchestrator.github.step import Step, flag
+from gpu_offload.orchestrator.output.console import plain
+
+
+def plan(step: Step) -> int:
+    """Show what would be done. Needs no credentials, and uses none."""
+    from gpu_offload.orchestrator.github.store import readable_store
+    from gpu_offload.orchestrator.plan.planner import Planning
+    from gpu_offload.orchestrator.plan.receipt import receipt_text
+    from gpu_offload.orchestrator.workspace import Workspace
+
+    store = readable_store(step.settings, step.console)
+    if isinstance(store, KeptFolder) and step.event.is_private:
+        step.console.warning(
+            "this repository is private, so its release cannot be read without credentials: every push would train "
+            "again. Set store.url to a bucket and run `offload init` again"
+        )
+    planning = Planning(step.settings, store, Workspace.beside(step.settings.root), step.console)
+    planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
+    report = planned.report
+    option = report.decision.option
+    step.runner.outputs(
+        {
+            "where": report.decision.where,
+            "version": planned.version,
+            "training-key": planned.training_key,
+            "already-trained": flag(report.already_trained is not None),
+            "why": plain(report.decision.why),
+            "estimate-seconds": f"{option.interval.likely:.0f}" if option else "",
+            "estimate-usd": f"{option.cost_likely:.4f}" if option else "",
+        }
+    )
+    step.console.text(receipt_text(report))
+    if step.inputs.measured_later and report.decision.where != "cpu" and report.already_trained is None:
+        step.console.text("measuring this runner before anything is rented")
+        return 0
+    step.runner.summary(plan_summary(report, proposed=step.event.is_pull_request))
+    step.console.notice(plan_sentence(report, proposed=step.event.is_pull_request))
+    if report.decision.where == "none" and report.already_trained is None:
+        step.console.warning(f"{report.decision.why} Nothing will be trained until that changes.")
+    return 0

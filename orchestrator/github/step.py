@@ -1,0 +1,33 @@
+"""One step of a workflow: its inputs, event, runner, console and settings."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.orchestrator.github.console import GitHubConsole
+from gpu_offload.orchestrator.github.event import Event
+from gpu_offload.orchestrator.github.inputs import Inputs
+from gpu_offload.orchestrator.github.runner import Runner
+from gpu_offload.orchestrator.settings.load import Settings
+
+
+class UntrustedEventError(OffloadError):
+    """The command is not allowed on this event."""
+
+    exit_code = EXIT_USAGE
+
+
+@dataclass
+class Step:
+    """What every command of the action works with."""
+
+    inputs: Inputs
+    event: Event
+    runner: Runner
+    console: GitHubConsole
+    settings: Settings
+
+
+def flag(value: bool) -> Literal["true", "false"]:
+    """Write a truth value as GitHub's expressions compare it."""
+    return "true" if value else "false"

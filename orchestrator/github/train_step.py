@@ -1,0 +1,152 @@
+"""`command: train`: train and publish, and report the run, also when it failed."""
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.github.cached_store import KeptFolder
+from gpu_offload.orchestrator.github.plan_summary import plan_summary
+from gpu_offload.orchestrator.github.small_summaries import done_summary, trouble_summary
+from gpu_offload.orchestrator.github.step import Step, flag
+from gpu_offload.orchestrator.github.summary import run_summary
+from gpu_offload.orchestrator.github.summary_context import Around, Before
+from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.manifest import STABLE
+from gpu_offload.orchestrator.run.journal import Journal
+
+if TYPE_CHECKING:
+    from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
+    from gpu_offload.orchestrator.plan.planned import Planned
+    from gpu_offload.orchestrator.run.record import RunRecord
+
+CLOCK_SLACK_S = 2.0
+"""Seconds between our clock and the journal's when looking for a run that has just ended."""
+
+
+def train(step: Step) -> int:
+    """Train and publish, or carry on with what was begun; then tell of it, however it went."""
+    from gpu_offload.orchestrator.github.store import store_on_runner
+    from gpu_offload.orchestrator.lifecycle.train import Training
+    from gpu_offload.orchestrator.lifecycle.train_report import trained_text
+    from gpu_offload.orchestrator.offers.ec2 import ec2_offers
+    from gpu_offload.orchestrator.plan.planner import Planning
+    from gpu_offload.orchestrator.plan.receipt import receipt_text
+    from gpu_offload.orchestrator.workspace import Workspace
+
+    began = time.time()
+    store, workspace = store_on_runner(step.settings, os.environ), Workspace.beside(step.settings.root)
+    before = _newest(store)
+    planned = Planning(
+        step.settings,
+        store,
+        workspace,
+        step.console,
+        offers=lambda: ec2_offers(step.settings.ec2, step.console),
+    ).plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
+    if planned.report.already_trained is None and not step.inputs.because:
+        step.console.text(receipt_text(planned.report))
+    try:
+        done = Training(planned, store, workspace, step.console, detach=step.inputs.detach).run()
+    except OffloadError as error:
+        resumable = error.exit_code == EXIT_RESUMABLE
+        _report_failure(step, planned, store, began, str(error), can_resume=resumable)
+        raise
+    step.console.text(trained_text(done))
+    _report(step, planned, store, done, before)
+    return 0
+
+
+def _report(
+    step: Step, planned: "Planned", store: ObjectStore, done: "TrainReport", before: Before | None
+) -> None:
+    from gpu_offload.orchestrator.github.predictions import publish_pictures
+    from gpu_offload.orchestrator.report.load import gather
+
+    # A run that was over long ago may have left the journal: a skip does not need it.
+    skipped = done.status == "already_trained"
+    report = None if skipped else gather(store, step.settings.store, done.run)
+    step.runner.outputs(
+        {
+            "where": done.where,
+            "version": done.version,
+            "run": done.run,
+            # What is accounted for, store and disks included; nothing where nothing was done.
+            "cost-usd": f"{report.bill.total if report else 0:.4f}",
+            "seconds": f"{done.seconds:.0f}",
+            "model-url": done.model_url or "",
+            "already-trained": flag(skipped),
+            "training-key": done.training_key,
+            "why": step.inputs.because or plain(planned.report.decision.why),
+        }
+    )
+    around = Around(
+        because=step.inputs.because,
+        reason=step.inputs.reason,
+        before=before if before and before.version != done.version else None,
+        model_url=done.model_url,
+        detached=done.status == "detached",
+        kept=done.status == "trained" and isinstance(store, KeptFolder),
+    )
+    if report is None:
+        step.runner.summary(done_summary(done.version, around, moved=done.stable_moved))
+        step.console.notice(f"already trained: version {done.version}")
+        return
+    if done.status == "trained":
+        pictures = publish_pictures(planned, store, done.version, step.console)
+        around = replace(around, pictures_url=pictures)
+    step.runner.summary(run_summary(report, around))
+    step.console.notice(plain(report.title))
+
+
+def _report_failure(
+    step: Step, planned: "Planned", store: ObjectStore, began: float, trouble: str, *, can_resume: bool
+) -> None:
+    """Tell of a run that ended without a model, or of there being none."""
+    from gpu_offload.orchestrator.lifecycle.logs import read_log
+    from gpu_offload.orchestrator.report.load import gather
+
+    run = _latest(store, planned.training_key, began)
+    step.runner.outputs(
+        {
+            "where": planned.report.decision.where,
+            "version": planned.version,
+            "run": run.id if run else "",
+            "seconds": f"{time.time() - began:.0f}",
+            "already-trained": flag(False),
+            "training-key": planned.training_key,
+        }
+    )
+    if run is None:
+        step.runner.summary(trouble_summary(trouble))
+        step.runner.summary(plan_summary(planned.report))
+        return
+    report = gather(store, step.settings.store, run.id)
+    around = Around(
+        because=step.inputs.because,
+        reason=step.inputs.reason,
+        trouble=trouble,
+        log="".join(read_log(store, run.id)),
+        can_resume=can_resume,
+    )
+    step.runner.summary(run_summary(report, around))
+
+
+def _newest(store: ObjectStore) -> Before | None:
+    """Return the version that `stable` means, to compare a new one with."""
+    alias = publish.alias_of(store, STABLE)
+    manifest = publish.manifest_of(store, alias.version) if alias else None
+    return Before(manifest.version, manifest.metrics) if manifest else None
+
+
+def _latest(store: ObjectStore, training_key: str, began: float) -> "RunRecord | None":
+    """Return the run that a failed command was about: one that is open, or ended meanwhile."""
+    journal = Journal(store)
+    runs = journal.runs_of(training_key)
+    if not runs:
+        return None
+    outcome = journal.outcome(runs[-1].id)
+    return runs[-1] if outcome is None or outcome.at >= began - CLOCK_SLACK_S else None

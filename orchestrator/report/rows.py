@@ -1,0 +1,163 @@
+"""Tables of a report, as rows of cells that every rendering shows; the headings first."""
+
+from datetime import UTC, datetime
+
+from gpu_offload.orchestrator.cost.bill import CPU_LABEL
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.metrics import NAMES, display_order
+
+SHOWN_CANDIDATES = 8
+Rows = list[tuple[str, ...]]
+"""A table: the headings first."""
+
+
+def where_rows(report: Report) -> Rows:
+    """What was offered, the best first: offer, likely, at most, USD/h, basis."""
+    rows: Rows = [("offer", "likely", "at most", "USD/h", "price from")]
+    rows += [
+        (
+            c.offer.name,
+            human_duration(c.seconds.likely),
+            human_duration(c.seconds.high),
+            f"{c.offer.usd_per_hour:.4f}",
+            c.offer.price_basis,
+        )
+        for c in report.run.candidates[:SHOWN_CANDIDATES]
+    ]
+    return rows
+
+
+def estimate_rows(report: Report) -> Rows:
+    """Estimate against what it was."""
+    estimate = report.run.estimate
+    rows: Rows = [("", "low", "likely", "high", "actual", "")]
+    verdict = "not over yet"
+    if report.outcome is not None:
+        inside = estimate.low <= report.seconds <= estimate.high
+        ratio = f"{report.seconds / estimate.likely:.2f} of the likely time" if estimate.likely else ""
+        verdict = ", ".join(x for x in (ratio, "inside" if inside else "outside the interval") if x)
+    rows.append(
+        (
+            "the whole run",
+            human_duration(estimate.low),
+            human_duration(estimate.likely),
+            human_duration(estimate.high),
+            human_duration(report.seconds),
+            verdict,
+        )
+    )
+    if report.result is not None:
+        took = human_duration(report.result.timings.total)
+        rows.append(("the training alone", "", "", "", took, "the last attempt's process"))
+    cpu = report.run.cpu_estimate
+    if cpu is not None and report.run.candidates and report.run.candidates[0].offer.where != "cpu":
+        rows.append(
+            (
+                "the free CPU instead",
+                human_duration(cpu.low),
+                human_duration(cpu.likely),
+                human_duration(cpu.high),
+                "",
+                "not tried",
+            )
+        )
+    return rows
+
+
+def cost_rows(report: Report) -> Rows:
+    """The bill, line by line; the last row is the sum of those above it, exactly."""
+    rows: Rows = [("item", "quantity", "unit", "USD a unit", "USD", "")]
+    rows += [
+        (
+            line.label,
+            f"{line.quantity:.6g}",
+            line.unit,
+            f"{line.unit_price}",
+            f"{line.usd:.6f}",
+            line.note,
+        )
+        for line in report.bill.lines
+    ]
+    rows.append(("total", "", "", "", f"{report.bill.total:.6f}", ""))
+    return rows
+
+
+def alternative_rows(report: Report) -> Rows:
+    """What else it could have cost."""
+    total = report.bill.total
+    rows: Rows = [("instead", "USD", "difference", "")]
+    rows += [
+        (
+            a.label,
+            f"{a.usd:.6f}",
+            f"{'+' if a.usd >= total else '-'}{human_money(abs(a.usd - total))}",
+            a.note,
+        )
+        for a in report.bill.alternatives
+        # Where it ran is no alternative to where it ran.
+        if not (a.label == CPU_LABEL and report.is_on_cpu)
+    ]
+    return rows
+
+
+def attempt_rows(report: Report) -> Rows:
+    """Every attempt, refusals included, with its reason."""
+    rows: Rows = [("no.", "offer", "instance", "opened (UTC)", "lasted", "epochs", "end", "why")]
+    for a in report.attempts:
+        end = a.end
+        lasted = (end.at if end else report.now) - a.record.created_at
+        rows.append(
+            (
+                str(a.record.number),
+                a.record.offer.name,
+                a.host.instance_id if a.host else "none",
+                datetime.fromtimestamp(a.record.created_at, UTC).strftime("%H:%M:%S"),
+                human_duration(max(0.0, lasted)),
+                f"{a.heartbeat.epochs_completed}/{a.heartbeat.epochs}" if a.heartbeat else "0",
+                end.reason if end else "open",
+                (end.message if end else "") or (a.heartbeat.message or "" if a.heartbeat else ""),
+            )
+        )
+    return rows
+
+
+def metric_rows(report: Report) -> Rows:
+    """The model's final metrics."""
+    return [("metric", "value"), *((name, f"{value:.4f}") for name, value in report.metrics.items())]
+
+
+def class_rows(report: Report) -> Rows:
+    """A row for each class, a column for each of its metrics."""
+    per_class = report.result.per_class if report.result else {}
+    names = sorted({name for values in per_class.values() for name in values}, key=display_order)
+    return [
+        ("class", *(NAMES.get(name, name) for name in names)),
+        *(
+            (label, *(f"{values[name]:.4f}" if name in values else "" for name in names))
+            for label, values in sorted(per_class.items())
+        ),
+    ]
+
+
+def fact_rows(report: Report) -> Rows:
+    """What it was."""
+    device = next((a.heartbeat.device for a in reversed(report.attempts) if a.heartbeat), None)
+    facts = {
+        "status": report.status
+        + (f": {report.outcome.message}" if report.outcome and report.outcome.message else ""),
+        "version": report.run.version,
+        "training key": report.run.training_key,
+        "dataset": report.run.fingerprint,
+        "model": f"{report.run.spec.model}, {report.run.spec.epochs} epochs, {report.run.spec.image_size} px",
+        "device": device or "unknown",
+        "begun": clock(report.run.created_at),
+        "commit": report.run.commit or "",
+        "repository": report.run.repository or "",
+    }
+    return [("", ""), *((name, value) for name, value in facts.items() if value)]
+
+
+def clock(at: float) -> str:
+    """Write a time of day, UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
