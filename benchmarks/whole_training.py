@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from gpu_offload.orchestrator.state import state_folder
+
 BIN = Path(sys.executable).parent
 
 
@@ -47,12 +49,12 @@ def plain(tree, folder, options):
 
 def ours(folder):
     """Train through `offload train`. Returns whole and epoch seconds, and the metrics."""
-    shutil.rmtree(folder / ".offload", ignore_errors=True)
+    shutil.rmtree(state_folder(folder), ignore_errors=True)
     seconds, answer = timed(
         [str(BIN / "offload"), "train", "--on", "cpu", "--json"], folder, dict(os.environ)
     )
     report = json.loads(answer)
-    (result,) = (folder / ".offload" / "runs").glob("*/result/result.json")
+    (result,) = (state_folder(folder) / "store" / "runs").glob("*/result/result.json")
     timings = json.loads(result.read_text())["timings"]
     epochs = sum(sum(timings[k]) for k in ("epoch_train", "epoch_validation", "epoch_save"))
     return seconds, epochs, report["metrics"]

@@ -37,20 +37,20 @@ def materialise(snapshot: Snapshot, directory: Path) -> Path:
     """Lay out the training tree of a snapshot as `directory`, and return it.
 
     Files are hard links where the file system allows, else copies; never symlinks, through which a training tool
-    would write its caches beside the user's files. A tree of the same fingerprint that is complete is left as it
-    is, but for the caches a training left in it; any other tree there is replaced in one rename.
+    would write its caches beside the user's files. A tree of the same fingerprint that holds just its files, each
+    with its content, is left as it is, but for the caches a training left in it; any other is replaced in one rename.
 
     Raises:
         DatasetError: If a file is not what the snapshot says any more, or something else is at `directory`.
     """
     directory = Path(directory)
     wanted = fingerprint(snapshot)
-    if directory.exists():
-        if not (directory / DESCRIPTION).is_file() and any(directory.iterdir()):
+    if os.path.lexists(directory):
+        if directory.is_symlink() or (not (directory / DESCRIPTION).is_file() and any(directory.iterdir())):
             message = f"{directory} is no training tree; remove it or choose another folder"
             raise DatasetError([error("", "not-a-tree", message)])
-        if _intact(directory, wanted):
-            drop_caches(directory)
+        drop_caches(directory)
+        if _intact(snapshot.root, directory, wanted):
             return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
@@ -138,17 +138,43 @@ def make_folders(directory: Path, info: TreeInfo) -> None:
         (directory / folder).mkdir(parents=True, exist_ok=True)
 
 
-def _intact(directory: Path, wanted: str) -> bool:
-    """Whether the tree there is of this fingerprint and each file has its size; a cut-short copy has not."""
+def _intact(root: Path, directory: Path, wanted: str) -> bool:
+    """Whether a tree is of this fingerprint, and each file in it is what the fingerprint says; nothing else is there.
+
+    A file that is the very file of the dataset, which the snapshot has just read, is not read again.
+    """
     try:
         info = read_tree(directory)
-    except DatasetError:
+        if info.fingerprint != wanted:
+            return False
+        files = {file.path: file for file in info.files()}
+        if set(_plain_files(directory)) != {DESCRIPTION, *files}:
+            return False
+        return all(_is_file(root, directory, file) for file in files.values())
+    except (DatasetError, OSError):
         return False
-    if info.fingerprint != wanted:
-        return False
+
+
+def _plain_files(directory: Path, prefix: str = "") -> Iterator[str]:
+    """Yield every file below a folder by its path in it. Raises OSError for what is neither file nor folder."""
+    with os.scandir(directory / prefix) as entries:
+        for entry in entries:
+            path = f"{prefix}{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _plain_files(directory, f"{path}/")
+            elif entry.is_file(follow_symlinks=False):
+                yield path
+            else:
+                raise OSError(f"{path} is neither a file nor a folder")
+
+
+def _is_file(root: Path, directory: Path, file: TreeFile) -> bool:
+    path = directory / file.path
+    found = path.lstat()
     with suppress(OSError):
-        return all((directory / file.path).lstat().st_size == file.size for file in info.files())
-    return False
+        if os.path.samestat(found, (root / file.origin).lstat()):
+            return True
+    return found.st_size == file.size and _digest(path)[0].hex() == file.sha256
 
 
 def _check_paths(info: TreeInfo) -> None:

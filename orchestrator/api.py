@@ -55,7 +55,7 @@ Where = Literal["auto", "cpu", "ec2"]
 
 def snapshot(settings: Settings) -> Snapshot:
     """Read and check the dataset. Raises DatasetError with every fault."""
-    return snapshot_of(settings, Workspace.beside(settings.root))
+    return snapshot_of(settings, Workspace.of(settings.root))
 
 
 def fingerprint(settings: Settings) -> str:
@@ -124,7 +124,7 @@ def plan(
     store = store_of(settings)
     console = console or Console()
     planning = Planning(
-        settings, store, Workspace.beside(settings.root), console, offers=lambda: _offers(settings, console)
+        settings, store, Workspace.of(settings.root), console, offers=lambda: _offers(settings, console)
     )
     return planning.plan(on=on, calibrate=calibrate).report
 
@@ -162,7 +162,7 @@ def train(
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
     console = console or Console()
-    store, workspace = store_of(settings), Workspace.beside(settings.root)
+    store, workspace = store_of(settings), Workspace.of(settings.root)
     planned = Planning(settings, store, workspace, console, offers=lambda: _offers(settings, console)).plan(
         on=on, calibrate=calibrate, only_if_it_matters=True
     )

@@ -23,6 +23,7 @@ from gpu_offload.orchestrator.settings.sections import (
     StoreSettings,
     TrainingSettings,
 )
+from gpu_offload.orchestrator.state import state_folder
 
 CLASSES = ("circle", "square", "triangle")
 QUICK = {"plots": False, "mosaic": 0.0, "optimizer": "AdamW", "lr0": 0.002, "warmup_epochs": 1.0}
@@ -50,8 +51,7 @@ def demo_settings(folder: Path) -> Settings:
 def run_demo(folder: Path, console: Console, say: Callable[[str], object]) -> TrainReport:
     """Go the whole way twice. Raises DemoError where the model does not work or is trained again."""
     folder.mkdir(parents=True, exist_ok=True)
-    for old in ("shapes", "store", ".offload"):
-        shutil.rmtree(folder / old, ignore_errors=True)
+    _clear(folder, "shapes", "store")
     console.stage("drawing a dataset of shapes")
     generate(folder / "shapes")
     settings = demo_settings(folder)
@@ -72,6 +72,12 @@ def run_demo(folder: Path, console: Console, say: Callable[[str], object]) -> Tr
     if quality < WORTH_SHOWING:
         raise DemoError(f"the model reached a mAP50 of {quality:.2f}, not the {WORTH_SHOWING} it should")
     return report
+
+
+def _clear(folder: Path, *names: str) -> None:
+    """Remove what an earlier demo left."""
+    for old in (*(folder / name for name in names), state_folder(folder)):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def _predict(settings: Settings, model: Path, picture: Path) -> str:
@@ -110,8 +116,7 @@ def run_gpu_demo(folder: Path, console: Console, say: Callable[[str], object]) -
         DemoError: something was left that would cost money, or the second run trained again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for old in ("shapes", ".offload"):
-        shutil.rmtree(folder / old, ignore_errors=True)
+    _clear(folder, "shapes")
     console.stage("drawing a dataset of shapes")
     generate(folder / "shapes", images=160, size=96)
     settings = gpu_demo_settings(folder)

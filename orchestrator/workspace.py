@@ -1,7 +1,4 @@
-"""Where we keep things on this machine: `.offload` beside the configuration.
-
-A folder store has its place there by default too; the names do not clash.
-"""
+"""What is kept on this machine for a project beside its store: caches, training trees, and trainings at work."""
 
 import contextlib
 import shutil
@@ -10,64 +7,56 @@ from pathlib import Path
 
 from gpu_offload.dataset.snapshot import Snapshot, read_snapshot
 from gpu_offload.dataset.split import SplitRule
+from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.state import made, prepare_state
 
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The folders below `.offload`; everything in them can be deleted and is made again."""
+    """Folders in the state of a project; everything in them can be deleted and is made again."""
 
     root: Path
 
     @classmethod
-    def beside(cls, project: Path) -> "Workspace":
-        """Return the workspace of a project, made and hidden from its git."""
-        root = project / ".offload"
-        root.mkdir(exist_ok=True)
-        ignore = root / ".gitignore"
-        if not ignore.exists():
-            ignore.write_text("*\n")
-        return cls(root)
+    def of(cls, project: Path) -> "Workspace":
+        """Return the workspace of a project, and make it. Raises StateError where state may have been planted."""
+        return cls(prepare_state(project, note=Console().note))
 
     @property
     def stat_cache(self) -> Path:
         """What is known of unchanged dataset files."""
-        return self._made("cache") / "stat"
+        return made(self.root, "cache") / "stat"
 
     @property
     def calibrations(self) -> Path:
         """What was measured on this machine."""
-        return self._made("cache/calibration")
+        return made(self.root, "cache", "calibration")
 
     @property
     def weights(self) -> Path:
         """Starting weights that were fetched."""
-        return self._made("cache/weights")
+        return made(self.root, "cache", "weights")
 
     @property
     def work(self) -> Path:
         """One folder for each run that trains or trained here."""
-        return self._made("work")
+        return made(self.root, "work")
 
     def tree(self, fingerprint: str) -> Path:
         """Where the training tree of a dataset is or will be."""
-        return self._made("trees") / fingerprint[:16]
+        return made(self.root, "trees") / fingerprint[:16]
 
     def forget_run(self, run: str) -> None:
         """Remove what a published run left here."""
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.root / "work" / run)
+            shutil.rmtree(self.work / run)
 
     def forget_trees(self, but: str) -> None:
         """Remove the training trees of other datasets; they are links, or copies that would add up."""
-        for folder in self._made("trees").iterdir():
+        for folder in made(self.root, "trees").iterdir():
             if folder.name != but[:16]:
                 shutil.rmtree(folder, ignore_errors=True)
-
-    def _made(self, name: str) -> Path:
-        path = self.root / name
-        path.mkdir(parents=True, exist_ok=True)
-        return path
 
 
 def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:

@@ -31,11 +31,12 @@ FAKE_AWS = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _no_way_out():
-    """No credentials of the developer's, and no connection but to this machine."""
+def _no_way_out(tmp_path_factory):
+    """No credentials or state of the developer's, and no connection but to this machine."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         for name in list(os.environ):
-            if name.startswith(("AWS_", "ACTIONS_ID_TOKEN_", "OFFLOAD_")):
+            if name.startswith(("AWS_", "ACTIONS_ID_TOKEN_", "OFFLOAD_", "GITHUB_", "RUNNER_")):
                 patch.delenv(name)
         for name, value in FAKE_AWS.items():
             patch.setenv(name, value)

@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpu_offload.infra.github.repository import from_remote, git_output
+from gpu_offload.infra.git import git_output
+from gpu_offload.infra.github.repository import from_remote
 
 USUAL_BRANCHES = ("main", "master", "trunk", "develop")
 

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -10,6 +9,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+
+from gpu_offload.infra.git import git_output
 
 API = "https://api.github.com"
 TIMEOUT_S = 10
@@ -28,17 +29,8 @@ def repository_of(folder: Path, environment: Mapping[str, str]) -> str | None:
     told = environment.get("GITHUB_REPOSITORY")
     if told:
         return told
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(folder), "remote", "get-url", "origin"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return from_remote(found.stdout.strip()) if found.returncode == 0 else None
+    url = git_output(folder, "remote", "get-url", "origin")
+    return from_remote(url) if url else None
 
 
 def from_remote(url: str) -> str | None:
@@ -94,22 +86,7 @@ def _described(repository: str, environment: Mapping[str, str]) -> dict[str, Any
 
 def commit_of(folder: Path) -> str | None:
     """Return the commit that is checked out, None outside a git repository."""
-    command = ["git", "-C", str(folder), "rev-parse", "--verify", "--quiet", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None
+    return git_output(folder, "rev-parse", "--verify", "--quiet", "HEAD") or None
 
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
-
-
-def git_output(root: Path, *words: str) -> str:
-    """Return what a git command prints, None where it fails."""
-    command = ["git", "-C", str(root), *words]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""

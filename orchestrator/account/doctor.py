@@ -7,10 +7,10 @@ from pathlib import Path
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.infra.github.repository import repository_of
 from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
-from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.checks import account_checks, not_needed
 from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.registry.stores import store_of
 from gpu_offload.orchestrator.settings.load import Settings, SettingsError
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
@@ -90,7 +90,7 @@ def _ultralytics() -> Check:
 
 def _dataset(settings: Settings) -> Check:
     try:
-        found = snapshot_of(settings, Workspace.beside(settings.root))
+        found = snapshot_of(settings, Workspace.of(settings.root))
     except DatasetError as error:
         first, _, rest = str(error).partition("\n")
         more = f" (and {len(rest.splitlines())} lines more)" if rest else ""
@@ -117,7 +117,7 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
 
     url = settings.store_url
     try:
-        store = open_store(url, endpoint_url=settings.store.endpoint_url, region=settings.store.region)
+        store = store_of(settings)
         if not probe:
             sum(1 for _, _ in zip(store.list("index.json"), range(1), strict=False))
             yield Check("store", "green", f"{url}: can be read; writing was not tried")

@@ -27,7 +27,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "GITHUB_REPOSITORY")
+HIDDEN = (
+    "AWS_PROFILE",
+    "AWS_DEFAULT_PROFILE",
+    "AWS_SESSION_TOKEN",
+    "AWS_ROLE_ARN",
+    "GITHUB_REPOSITORY",
+    "RUNNER_TEMP",
+)
 """Variables that would lead a process of the drill somewhere else."""
 
 POLL_S = 0.1
@@ -87,7 +94,8 @@ class Stage:
             folder = Path(tempfile.mkdtemp(prefix="elsewhere-", dir=self.folder))
             shutil.copy(self.project / "offload.toml", folder)
         kept = {name: value for name, value in os.environ.items() if name not in self.hidden}
-        command = Command(arguments, folder, kept | self.cloud.environment() | {"CI": "true"})
+        own = {"CI": "true", "XDG_STATE_HOME": str(self.folder / "state")}
+        command = Command(arguments, folder, kept | self.cloud.environment() | own)
         self._commands.append(command)
         return command
 

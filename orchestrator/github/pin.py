@@ -7,7 +7,8 @@ from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
 from gpu_offload.errors import OffloadError
-from gpu_offload.infra.github.repository import REPOSITORY, from_remote, git_output
+from gpu_offload.infra.git import git_output
+from gpu_offload.infra.github.repository import REPOSITORY, from_remote
 
 SHA = re.compile(r"[0-9a-f]{40}")
 

@@ -19,7 +19,7 @@ def plan(step: Step) -> int:
             "this repository is private, so its release cannot be read without credentials: every push would train "
             "again. Set store.url to a bucket and run `offload init` again"
         )
-    planning = Planning(step.settings, store, Workspace.beside(step.settings.root), step.console)
+    planning = Planning(step.settings, store, Workspace.of(step.settings.root), step.console)
     planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
     report = planned.report
     option = report.decision.option

@@ -32,9 +32,10 @@ def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
     A folder below the checkout goes with the next checkout, any folder of a hosted runner with the runner.
     """
     workspace, repository = environment.get("GITHUB_WORKSPACE"), environment.get("GITHUB_REPOSITORY")
-    if not settings.store_url.startswith("file:") or not workspace or not repository:
+    folder = settings.configured_store_folder
+    if folder is None or not workspace or not repository:
         return None
-    folder = Path(settings.store_url.removeprefix("file:")).resolve()
+    folder = folder.resolve()
     hosted = environment.get("RUNNER_ENVIRONMENT") == "github-hosted"
     if not hosted and not folder.is_relative_to(Path(workspace).resolve()):
         return None
@@ -46,11 +47,12 @@ def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
 
 def store_on_runner(settings: Settings, environment: Mapping[str, str]) -> ObjectStore:
     """Return the configured store; a folder that will be thrown away reads from where it is kept."""
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import check_store_folder, store_of
 
     address = kept_at(settings, environment)
     if address is None:
         return store_of(settings)
+    check_store_folder(settings)
     return KeptFolder(Path(settings.store_url.removeprefix("file:")), open_store(address))
 
 

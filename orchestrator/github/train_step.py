@@ -38,7 +38,7 @@ def train(step: Step) -> int:
     from gpu_offload.orchestrator.workspace import Workspace
 
     began = time.time()
-    store, workspace = store_on_runner(step.settings, os.environ), Workspace.beside(step.settings.root)
+    store, workspace = store_on_runner(step.settings, os.environ), Workspace.of(step.settings.root)
     before = _newest(store)
     planned = Planning(
         step.settings,

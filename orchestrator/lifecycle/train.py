@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.backends.cpu import LocalTraining
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.plan.candidate import Candidate, Project
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.registry import publish
@@ -25,8 +25,9 @@ from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
-from gpu_offload.orchestrator.run.record import Outcome, RunRecord
+from gpu_offload.orchestrator.run.record import Outcome, RunRecord, StopRequest
 from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.remote_job.spec import TrainingSpec
 
 MANY_RUNS = 50
 """More runs than this for one command would be a fault of ours, not of the world."""
@@ -91,7 +92,15 @@ class Training:
         earlier = journal.runs_of(self.planned.training_key)
         if earlier and journal.outcome(earlier[-1].id) is None:
             run = earlier[-1]
-            self.console.stage(f"carrying on with run {run.id}")
+            if differences := spec_differences(self.planned, run):
+                names = ", ".join(differences)
+                self.console.warning(
+                    f"ending run {run.id}: it would train something else than planned ({names})"
+                )
+                journal.request_stop(run.id, StopRequest(at=self.clock(), reason=f"not as planned: {names}"))
+                journal.discard_result(run.id)
+            else:
+                self.console.stage(f"carrying on with run {run.id}")
             return run, False
         if not self.planned.candidates:
             raise NothingFeasibleError(self.planned.report.decision.why)
@@ -99,7 +108,8 @@ class Training:
             from gpu_offload.orchestrator.plan.prerequisites import check_renting
 
             check_renting(self.planned.settings)
-        previous = next((r.id for r in reversed(earlier) if journal.checkpoint(r.id) is not None), None)
+        same = [r.id for r in reversed(earlier) if not spec_differences(self.planned, r)]
+        previous = next((run for run in same if journal.checkpoint(run) is not None), None)
         record = run_record(
             self.planned,
             fresh,
@@ -214,6 +224,36 @@ def is_rented(candidates: Sequence[Candidate]) -> bool:
     return any(candidate.offer.where == "ec2" for candidate in candidates)
 
 
+def spec_differences(planned: Planned, run: RunRecord) -> list[str]:
+    """Return what a run would train otherwise than planned, by name: whoever wrote its record may have meant harm.
+
+    What only says where a training runs does not count: it differs from machine to machine.
+    """
+    ours, theirs = _what(planned.spec), _what(run.spec)
+    found = [name for name in ours if ours[name] != theirs[name]]
+    project = _project_of(planned)
+    if (project and (project.sha256, project.model)) != (
+        run.project and (run.project.sha256, run.project.model)
+    ):
+        found.append("project")
+    if (planned.fingerprint, planned.version) != (run.fingerprint, run.version):
+        found.append("version")
+    return found
+
+
+def _what(spec: TrainingSpec) -> dict[str, object]:
+    places = {"run", "attempt", "output", "store", "dataset", "weights"}
+    return spec.model_dump(mode="json", exclude=places) | {
+        "dataset": spec.dataset.fingerprint,
+        "weights": spec.weights and spec.weights.sha256,
+    }
+
+
+def _project_of(planned: Planned) -> Project | None:
+    model = own_model(planned.model_file) if planned.model_file else None
+    return describe_project(planned.project, model) if planned.project is not None else None
+
+
 def run_record(
     planned: Planned, run: str, *, now: float, commit: str | None, repository: str | None, resumes: str | None
 ) -> RunRecord:
@@ -222,7 +262,6 @@ def run_record(
     limits = settings.limits
     cpu = next((o for o in planned.report.options if o.where == "cpu"), None)
     chosen = planned.report.decision.option
-    model = own_model(planned.model_file) if planned.model_file else None
     return RunRecord(
         id=run,
         training_key=planned.training_key,
@@ -241,7 +280,7 @@ def run_record(
         dataset_name=settings.dataset.path,
         cpu_estimate=cpu.interval if cpu else None,
         resumes=resumes,
-        project=describe_project(planned.project, model) if planned.project is not None else None,
+        project=_project_of(planned),
         spec=planned.spec.model_copy(update={"run": run}),
         commit=commit,
         repository=repository,

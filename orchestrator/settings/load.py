@@ -38,6 +38,7 @@ from gpu_offload.orchestrator.settings.sections import (
     TrainingSettings,
 )
 from gpu_offload.orchestrator.settings.toml_lines import KeyPath
+from gpu_offload.orchestrator.state import store_folder
 from gpu_offload.remote_job.spec import StoreRef
 
 __all__ = [
@@ -102,10 +103,15 @@ class Settings(Sections):
 
     @property
     def store_url(self) -> str:
-        """The store's URL; that of a folder is absolute."""
-        if self.store.url.startswith("file:"):
-            return f"file:{_absolute(self.root, self.store.url.removeprefix('file:'))}"
-        return self.store.url
+        """The store's URL; that of a folder is absolute, and leads out of the checkout where its state is kept."""
+        folder = self.configured_store_folder
+        return self.store.url if folder is None else f"file:{store_folder(self.root, folder)}"
+
+    @property
+    def configured_store_folder(self) -> Path | None:
+        """The folder that `store.url` names, absolute; None for a bucket."""
+        url = self.store.url
+        return _absolute(self.root, url.removeprefix("file:")) if url.startswith("file:") else None
 
     def store_ref(self) -> StoreRef:
         """Return the store as a training specification names it."""

@@ -19,6 +19,7 @@ from gpu_offload.infra.store.probe import probe_store
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.doctor import examine
 from gpu_offload.orchestrator.settings.load import load_settings
+from gpu_offload.orchestrator.state import state_folder
 
 REPOSITORY = "octo-org/octo-repo"
 OFFLINE = {
@@ -78,7 +79,7 @@ def test_without_an_account_all_is_well_and_what_is_not_needed_is_said(project):
     )
     assert state(report, "store") == state(report, "dataset") == state(report, "repository") == "green"
     assert "store.url" in line(report, "instances").remedy
-    assert not (project / ".offload" / "runs").exists() or not any((project / ".offload" / "runs").iterdir())
+    assert not list(state_folder(project).glob("store/runs/*"))
 
 
 @pytest.mark.usefixtures("no_account")
@@ -225,7 +226,7 @@ def test_a_bucket_that_shows_its_runs_to_everybody_is_red(project, simulated):
         ),
     )
     s3.put_bucket_acl(Bucket="octo-models", ACL="public-read")
-    from gpu_offload.infra.aws import dry_run as probes
+    from gpu_offload.infra.store import probe as probes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(probes, "anonymous", lambda url: 206)  # moto's own answer depends on objects' ACLs

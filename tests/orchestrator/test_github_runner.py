@@ -13,6 +13,7 @@ from gpu_offload.orchestrator.github.console import MOST_ANNOTATIONS, GitHubCons
 from gpu_offload.orchestrator.github.event import Event
 from gpu_offload.orchestrator.github.inputs import COMMANDS, Inputs, InputsError
 from gpu_offload.orchestrator.github.runner import SUMMARY_LIMIT, Runner, command
+from gpu_offload.orchestrator.state import state_folder
 
 
 def obeyed(log):
@@ -213,4 +214,4 @@ def test_a_step_that_a_stranger_can_cause_does_nothing_but_plan(monkeypatch, tmp
     assert "::add-mask::secret-of-the-job" in told
     assert f"::error title=gpu-offload::'{command}' does not run on workflow_run" in told
     assert "does not run on workflow" in (tmp_path / "summary.md").read_text()
-    assert not (tmp_path / ".offload").exists()
+    assert not state_folder(tmp_path).exists()

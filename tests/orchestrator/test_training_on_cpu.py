@@ -20,6 +20,7 @@ from gpu_offload.orchestrator.plan.planner import Planning
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.stores import public_address, store_of
 from gpu_offload.orchestrator.settings.load import load_settings
+from gpu_offload.orchestrator.state import state_folder
 from gpu_offload.orchestrator.workspace import Workspace
 
 pytestmark = pytest.mark.training
@@ -97,7 +98,7 @@ def kill(process, project, *, training):
     """SIGKILL the driver, and the training that it started too if asked."""
     if process.poll() is None:
         if training:
-            (beat,) = project.glob(".offload/*/*/heartbeat.json")
+            (beat,) = state_folder(project).glob("work/*/heartbeat.json")
             os.kill(json.loads(beat.read_text())["pid"], signal.SIGKILL)
         os.kill(process.pid, signal.SIGKILL)
     process.wait()
@@ -107,7 +108,7 @@ def trained_epochs(project):
     """Return the epochs that trainings completed on this machine, in order."""
     events = [
         json.loads(line)
-        for path in project.glob(".offload/*/*/progress.jsonl")
+        for path in state_folder(project).glob("work/*/progress.jsonl")
         for line in path.read_text().splitlines()
     ]
     return [event["epoch"] for event in events if event["event"] == "epoch"]
@@ -162,7 +163,7 @@ def look_at_the_pictures(project, version):
     """Where anybody may read the store, predictions are drawn beside the model; a folder nobody else reads."""
     settings = load_settings(project, environment={})
     store, console = store_of(settings), Console()
-    planned = Planning(settings, store, Workspace.beside(project), console).plan(on="cpu", calibrate=False)
+    planned = Planning(settings, store, Workspace.of(project), console).plan(on="cpu", calibrate=False)
     assert publish_pictures(planned, store, version, console) is None
     if settings.store_url.startswith("file:"):
         return

@@ -1,0 +1,232 @@
+"""Where the state of a project is kept: outside of its checkout, so that nothing a repository contains is taken for it.
+
+On a runner of GitHub's below RUNNER_TEMP; elsewhere below the user's state folder ($XDG_STATE_HOME, by default
+~/.local/state), in a folder for each project path. The store `file:.offload` stands for the folder `store` there.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import shlex
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.infra.git import tracked_below
+
+OLD = ".offload"
+"""Where earlier versions kept state, and what `store.url` still calls the place where it is kept now."""
+
+DISPOSABLE = frozenset({"cache", "trees", "work", ".tmp", ".lock", ".gitignore"})
+"""What an old state folder holds that can be made again."""
+
+
+class StateError(OffloadError):
+    """State cannot be kept, or somebody may have planted it; the text says where and what to do."""
+
+    exit_code = EXIT_USAGE
+
+
+def state_folder(project: Path, environment: Mapping[str, str] | None = None) -> Path:
+    """Return the absolute path of a project's state folder; nothing is made or read."""
+    variables = os.environ if environment is None else environment
+    real = os.path.realpath(project)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(real).name)[:40].strip("-") or "project"
+    digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
+    return _base(variables) / "gpu-offload" / f"{name}-{digest}"
+
+
+def _base(variables: Mapping[str, str]) -> Path:
+    if on_runner(variables):
+        return Path(os.path.realpath(variables["RUNNER_TEMP"]))
+    given = variables.get("XDG_STATE_HOME", "")
+    # The specification of the variable: a relative path is to be ignored.
+    base = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
+    return Path(os.path.realpath(base))
+
+
+def on_runner(variables: Mapping[str, str]) -> bool:
+    """Whether this is a job of a GitHub workflow, whose folders go with it."""
+    return bool(variables.get("GITHUB_ACTIONS") and variables.get("RUNNER_TEMP"))
+
+
+def store_folder(project: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Path:
+    """Return where a folder store is: `folder` as configured, or its place in the state of the project.
+
+    Args:
+        project: The folder of the configuration.
+        folder: The configured folder, absolute.
+        environment: Variables; None for those of this process.
+    """
+    variables = os.environ if environment is None else environment
+    old = Path(os.path.normpath(project.absolute() / OLD))
+    if folder.is_relative_to(old):
+        return state_folder(project, variables) / "store" / folder.relative_to(old)
+    if on_runner(variables):
+        for top in (variables.get("GITHUB_WORKSPACE") or project, project):
+            if folder.is_relative_to(Path(top).absolute()):
+                # A checkout is fresh in every job: what a folder in it holds came with the repository.
+                name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+                return state_folder(project, variables) / f"store-{name}"
+    return folder
+
+
+def made(base: Path, *parts: str) -> Path:
+    """Make a folder below `base`, which is trusted, and return it; no link on the way is followed.
+
+    Raises:
+        StateError: Something else is there, or the folder belongs to another user, or cannot be made.
+    """
+    path = base
+    for part in parts:
+        path /= part
+        try:
+            path.mkdir(mode=0o755)
+        except FileExistsError:
+            found = path.lstat()
+            if not stat.S_ISDIR(found.st_mode):
+                raise StateError(f"{path}: is no folder, or a link; remove it and run again") from None
+            if found.st_uid != os.geteuid():
+                raise StateError(
+                    f"{path}: belongs to another user (number {found.st_uid}); set XDG_STATE_HOME to a folder of yours"
+                ) from None
+        except OSError as error:
+            raise StateError(
+                f"{path}: cannot be made ({error.strerror}); set XDG_STATE_HOME to a folder that can be written to"
+            ) from error
+    return path
+
+
+def prepare_state(
+    project: Path,
+    environment: Mapping[str, str] | None = None,
+    note: Callable[[str], object] = lambda _text: None,
+) -> Path:
+    """Make a project's state folder and return it; take over what an earlier version kept in the checkout.
+
+    Raises:
+        StateError: The checkout's `.offload` is tracked by git or a link, or may have come with the project.
+    """
+    variables = os.environ if environment is None else environment
+    state = state_folder(project, variables)
+    base = _base(variables)
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(
+            f"{base}: cannot be made ({error.strerror}); set XDG_STATE_HOME to a folder that can be written to"
+        ) from error
+    made(base, *state.relative_to(base).parts)
+    old = project.absolute() / OLD
+    if os.path.lexists(old):
+        check_untracked(old, project)
+        if not on_runner(variables):
+            _take_over(old, state, note)
+    return state
+
+
+def check_untracked(folder: Path, project: Path) -> None:
+    """Refuse a folder of state below a checkout that git may have brought.
+
+    Args:
+        folder: The folder, absolute; it need not be there.
+        project: The folder of the configuration.
+
+    Raises:
+        StateError: Git tracks files in it, or it is reached over a link in the checkout.
+    """
+    top = _top(folder, project)
+    if top is None:
+        return
+    at = top
+    for part in folder.relative_to(top).parts:
+        at /= part
+        if at.is_symlink():
+            raise StateError(
+                f"{at}: is a symbolic link in the checkout, so what it leads to may not be ours; remove it "
+                f"(git rm --cached {shlex.quote(str(at))} if git tracks it)"
+            )
+    if not folder.exists():
+        return
+    try:
+        found = tracked_below(folder)
+    except OSError as error:
+        raise StateError(f"{folder}: git cannot say whether it came with the repository: {error}") from error
+    if found:
+        raise StateError(
+            f"{folder}: {len(found)} file(s) in it are tracked by git, {found[0]!r} for one. What a repository contains "
+            f"is never taken for state of ours: look who committed it, then git rm -r {shlex.quote(str(folder))}"
+        )
+
+
+def _top(folder: Path, project: Path) -> Path | None:
+    """Return the outermost checkout or project that a folder is in, None where it is in neither."""
+    inside = [parent for parent in folder.parents if (parent / ".git").exists()]
+    root = project.absolute()
+    if folder.is_relative_to(root):
+        inside.append(root)
+    return min(inside, key=lambda path: len(path.parts), default=None)
+
+
+def _take_over(old: Path, state: Path, note: Callable[[str], object]) -> None:
+    """Move what an earlier version kept in the checkout; what can be made again is removed there."""
+    with _locked(state):
+        try:
+            names = sorted(entry.name for entry in os.scandir(old))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        kept = [name for name in names if name not in DISPOSABLE]
+        if not any((parent / ".git").exists() for parent in old.parents):
+            if kept:
+                raise StateError(
+                    f"{old}: this is no git checkout, so the folder may have come with the project. If it is yours: "
+                    f"mkdir -p {shlex.quote(str(state / 'store'))} && mv {shlex.quote(str(old))}/* "
+                    f"{shlex.quote(str(state / 'store'))}; else remove it"
+                )
+            return
+        strange = next(_no_plain_files(old), None)
+        if strange is not None:
+            raise StateError(f"{strange}: is neither a file nor a folder; remove it and run again")
+        store = made(state, "store")
+        for name in kept:
+            if os.path.lexists(store / name):
+                raise StateError(
+                    f"{old / name} and {store / name} are both there; remove the one that is not wanted"
+                )
+            partial = store / f".{name}.moving"
+            _remove(partial)
+            shutil.move(old / name, partial)
+            partial.rename(store / name)
+        shutil.rmtree(old)
+    if kept:
+        note(f"moved {old} to {store}: state is kept outside of the checkout now")
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _no_plain_files(folder: Path) -> Iterator[Path]:
+    for entry in os.scandir(folder):
+        if entry.is_dir(follow_symlinks=False):
+            yield from _no_plain_files(Path(entry.path))
+        elif not entry.is_file(follow_symlinks=False):
+            yield Path(entry.path)
+
+
+@contextmanager
+def _locked(state: Path) -> Iterator[None]:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    lock = os.open(state / ".lock", flags, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)

@@ -1,0 +1,80 @@
+"""A project in git, its clones, and the `offload` command in one of them: what tests of planted state share."""
+
+import json
+import os
+import subprocess
+import sys
+
+from gpu_offload.dataset.synthetic import generate
+
+TRAINING = '''
+from gpu_offload.remote_job.entrypoint import Trained
+
+
+def main(context):
+    """Write which file trained."""
+    for epoch in range(context.epochs_completed + 1, context.spec.epochs + 1):
+        context.epoch(epoch, metrics={"score": 1.0}, losses={"loss": 0.0})
+    model = context.output / "model.bin"
+    model.write_text(f"trained by {__file__}")
+    return Trained(model, {"score": 1.0})
+'''
+
+CONFIGURATION = """
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+[training]
+entrypoint = "mine:main"
+epochs = 1
+"""
+
+IDENTITY = ("-c", "user.name=Mallory", "-c", "user.email=mallory@example.org")
+
+
+def git(folder, *words):
+    done = subprocess.run(
+        ["git", "-C", str(folder), *IDENTITY, *words], capture_output=True, text=True, check=True
+    )
+    return done.stdout
+
+
+def commit(folder, message, *, force=()):
+    git(folder, "add", "--all")
+    for path in force:
+        git(folder, "add", "--force", path)
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", message)
+
+
+def clone(source, target):
+    git(source, "clone", "--quiet", str(source), str(target))
+    return target
+
+
+def honest_repository(folder, *, configuration=CONFIGURATION):
+    """Make a repository with a dataset and a training that needs no torch."""
+    folder.mkdir()
+    generate(folder / "shapes", images=8, size=64)
+    (folder / "mine.py").write_text(TRAINING)
+    (folder / "offload.toml").write_text(configuration)
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    commit(folder, "A dataset and its training")
+    return folder
+
+
+def offload(folder, *arguments, **environment):
+    """Run `offload` as a user does, with the folder's modules in reach of a careless Python."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def answer(done):
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
