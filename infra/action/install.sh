@@ -5,6 +5,15 @@
 set -euo pipefail
 
 action=$GPU_OFFLOAD_ACTION
+# The working folder is the caller's checkout: a module or a uv.toml there must not take part in an installation that
+# later holds the roles' tokens. So nothing runs there, Python looks for modules in no working folder and in no variable
+# (-I), and uv reads no configuration.
+case ${GPU_OFFLOAD_PYTHON:-} in
+"" | /*) ;;
+*) GPU_OFFLOAD_PYTHON=$PWD/$GPU_OFFLOAD_PYTHON ;;
+esac
+cd "$RUNNER_TEMP"
+export UV_NO_CONFIG=1
 case $GPU_OFFLOAD_INSTALL in
 plan) lock=$action/requirements/plan.txt ;;
 train) lock=$action/infra/instance/requirements.txt ;;
@@ -25,15 +34,15 @@ if [[ -n ${GPU_OFFLOAD_PYTHON:-} ]]; then
     fi
     # What a caller vouches for is used as it is; only our own code comes from the action.
     if [[ ! -x $python ]]; then
-        "$base" -m venv --without-pip "$environment"
-        "$base" -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
-            >"$("$python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/given.pth"
+        "$base" -I -m venv --without-pip "$environment"
+        "$base" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+            >"$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/given.pth"
     fi
 elif [[ ! -x $python ]]; then
     echo "::group::installing what $(basename "$lock") locks"
     tool=$RUNNER_TEMP/gpu-offload-uv
-    python3 -m venv "$tool"
-    "$tool/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary :all: \
+    python3 -I -m venv "$tool"
+    "$tool/bin/python" -I -m pip install --quiet --disable-pip-version-check --only-binary :all: \
         --require-hashes -r "$action/requirements/uv.txt"
     "$tool/bin/uv" venv --quiet --python python3 "$environment"
     "$tool/bin/uv" pip install --quiet --python "$python" --require-hashes --only-binary :all: -r "$lock"
@@ -43,7 +52,7 @@ elif [[ ! -x $python ]]; then
 fi
 
 # Our own code is the action's checkout, unpacked as the wheel that an instance gets, too: nothing is built.
-"$python" -P - "$action" <<'PYTHON'
+"$python" -I - "$action" <<'PYTHON'
 import io, runpy, sys, sysconfig, tomllib, zipfile
 from pathlib import Path
 
