@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_offload.infra.ssh.client import Address
+from gpu_offload.infra.ssh.connection import Address
 from gpu_offload.infra.ssh.key import ClientKey, HostKey
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from gpu_offload.infra.instance.stage import Broken, Passed, Pending, StageResult
 from gpu_offload.infra.instance.user_data import READY
-from gpu_offload.infra.ssh.client import Address
-from gpu_offload.infra.ssh.host import Host, HostError, HostKeyMismatchError
+from gpu_offload.infra.ssh.client import SshHost
+from gpu_offload.infra.ssh.connection import Address
+from gpu_offload.infra.ssh.errors import HostError, HostKeyMismatchError
 
 
 def _unless_silent(look: Callable[[], StageResult]) -> StageResult:
@@ -31,7 +32,7 @@ def check_boot(address: Address) -> StageResult:
     return Passed("the port is open")
 
 
-def check_ssh(host: Host) -> StageResult:
+def check_ssh(host: SshHost) -> StageResult:
     """Look whether we can log in. A refused key is "not yet" too: cloud-init may be about to write it."""
 
     def look() -> StageResult:
@@ -41,7 +42,7 @@ def check_ssh(host: Host) -> StageResult:
     return _unless_silent(look)
 
 
-def check_cloud_init(host: Host) -> StageResult:
+def check_cloud_init(host: SshHost) -> StageResult:
     """Look whether everything in the user data was done."""
     ready = f'test -e "${{GPU_OFFLOAD_ROOT%/}}{READY}"'
 
@@ -73,7 +74,7 @@ def read_cloud_init(text: str) -> StageResult:
 NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]
 
 
-def check_driver(host: Host, *, gpus: int) -> StageResult:
+def check_driver(host: SshHost, *, gpus: int) -> StageResult:
     """Look whether the driver sees the GPUs that the offer has; with none promised, say what there is."""
 
     def look() -> StageResult:
@@ -99,7 +100,7 @@ print(torch.cuda.get_device_name(), "CUDA", torch.version.cuda)
 """
 
 
-def check_cuda(host: Host, python: str, *, gpus: int) -> StageResult:
+def check_cuda(host: SshHost, python: str, *, gpus: int) -> StageResult:
     """Compute something on the GPU with the very PyTorch that will train; nothing where no GPU was promised.
 
     A failure is "not yet": a GPU that has just been found may need another moment, and the stage's time decides.

@@ -14,7 +14,8 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra import instance
 from gpu_offload.infra.instance import script
 from gpu_offload.infra.instance.wheel import Wheel, pack_wheel
-from gpu_offload.infra.ssh.host import Host, HostError
+from gpu_offload.infra.ssh.client import SshHost
+from gpu_offload.infra.ssh.errors import HostError
 
 LOOK = r"""
 root=${GPU_OFFLOAD_ROOT:-}; root=${root%/}
@@ -91,14 +92,14 @@ def read_instance(text: str) -> Instance:
     return Instance(values.pop("root", ""), values.pop("processor", ""), bool(values.pop("uv", "")), values)
 
 
-def look(host: Host, timeout: float = 60.0) -> Instance:
+def look(host: SshHost, timeout: float = 60.0) -> Instance:
     """Look around on a host, make the inbox and send the script that does everything else there."""
     instance = read_instance(host.run(LOOK, timeout=timeout).text)
     host.put(script("job.sh").encode(), f"{instance.inbox}/job.sh")
     return instance
 
 
-def set_up(host: Host, instance: Instance, software: Software) -> str:
+def set_up(host: SshHost, instance: Instance, software: Software) -> str:
     """Make sure that the software is on the instance and return its Python interpreter.
 
     Raises:
@@ -116,7 +117,7 @@ def set_up(host: Host, instance: Instance, software: Software) -> str:
     return f"{instance.root}/opt/gpu-offload/venv/bin/python"
 
 
-def _send_uv(host: Host, instance: Instance, uv: Path | None) -> None:
+def _send_uv(host: SshHost, instance: Instance, uv: Path | None) -> None:
     if uv is None:
         raise SetUpError(
             f"{host.name}: no uv on this image, and none here to send. Install uv where the launcher runs, or use an "

@@ -10,7 +10,6 @@ import io
 import zipfile
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("errors", "dataset", "infra", "orchestrator", "remote_job")
@@ -30,14 +29,6 @@ class Wheel:
     def sha256(self) -> str:
         """Its digest in hexadecimal."""
         return hashlib.sha256(self.body).hexdigest()
-
-
-def own_version() -> str:
-    """Return the version of the code that runs; "0" for a checkout that is not installed."""
-    try:
-        return version("gpu-offload")
-    except PackageNotFoundError:
-        return "0"
 
 
 def pack_wheel(release: str, root: Path | None = None) -> Wheel:

@@ -1,4 +1,4 @@
-"""The TCP connection below SSH: it notices a silent cut, and it counts."""
+"""The TCP connection below SSH: notices a silent cut within 10 s, and counts bytes."""
 
 import socket
 from dataclasses import dataclass
@@ -13,20 +13,30 @@ UNACKNOWLEDGED_MS = 5_000
 IDLE_S, PROBE_EVERY_S, PROBES = 3, 1, 3
 """SO_KEEPALIVE: an idle connection that is cut is noticed after IDLE_S + PROBE_EVERY_S * PROBES seconds.
 
-paramiko's own keep-alive only sends and does not wait for an answer, so it notices nothing.
+paramiko's own keep-alive sends and waits for no answer, so it cannot notice a cut.
 """
 
 
 @dataclass(slots=True)
 class Traffic:
-    """Bytes on the wire, over all connections to a host."""
+    """Bytes sent and received, over all connections to a host."""
 
     sent: int = 0
     received: int = 0
 
 
-def notice_silent_cuts(connection: socket.socket) -> None:
-    """Let the kernel end the connection within 10 s when packets vanish without a word."""
+def connect(host: str, port: int, timeout: float, traffic: Traffic) -> "CountedSocket":
+    """Connect within `timeout` seconds. Raises OSError."""
+    connection = CountedSocket(socket.create_connection((host, port), timeout=timeout), traffic)
+    _notice_silent_cuts(connection)
+    return connection
+
+
+def _notice_silent_cuts(connection: socket.socket) -> None:
+    """Let the kernel end the connection when packets are dropped silently, also while it is idle.
+
+    test_a_silent_cut_is_noticed_within_ten_seconds_waiting_or_sending
+    """
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     options = {
@@ -42,7 +52,7 @@ def notice_silent_cuts(connection: socket.socket) -> None:
 
 
 class CountedSocket(socket.socket):
-    """A connection that counts. Takes over an open one, which is unusable afterwards."""
+    """A connection that counts bytes. Takes over an open one, which is unusable afterwards."""
 
     def __init__(self, plain: socket.socket, traffic: Traffic) -> None:
         timeout = plain.gettimeout()

@@ -27,8 +27,9 @@ from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.instance.readiness import NotReadyError
 from gpu_offload.infra.instance.software import Software, own_software
 from gpu_offload.infra.instance.user_data import SSH_USER, user_data
-from gpu_offload.infra.ssh.client import Address, SshHost
-from gpu_offload.infra.ssh.host import HostError, HostKeyMismatchError
+from gpu_offload.infra.ssh.client import SshHost
+from gpu_offload.infra.ssh.connection import Address
+from gpu_offload.infra.ssh.errors import HostError, HostKeyMismatchError
 from gpu_offload.infra.ssh.key import ClientKey, HostKey
 from gpu_offload.orchestrator.backends.progress import StoreWatch
 from gpu_offload.orchestrator.backends.ssh_session import LOST, Session
@@ -380,7 +381,7 @@ class RentedTraining:
         return Session(
             run=run,
             attempt=attempt.record,
-            host=SshHost(address, keys.client, keys.host.public, patience=5.0, sleep=self._pause),
+            host=SshHost(address, keys.client, keys.host.public, patience=5.0),
             console=self.console,
             store=self.store,
             store_keys=self.store_keys,

@@ -20,7 +20,7 @@ from gpu_offload.infra.instance.readiness_checks import (
 from gpu_offload.infra.instance.software import Instance, Software, look, set_up
 from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Stage, StageResult
 from gpu_offload.infra.ssh.client import SshHost
-from gpu_offload.infra.ssh.host import (
+from gpu_offload.infra.ssh.errors import (
     CommandTimeoutError,
     ConnectionLostError,
     HostError,

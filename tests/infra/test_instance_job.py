@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from local_host import LocalHost
 from real_sshd import end_processes, sshd
 
 from gpu_offload.infra.instance import script
@@ -39,8 +40,7 @@ from gpu_offload.infra.instance.software import (
 )
 from gpu_offload.infra.instance.wheel import Wheel, pack_wheel
 from gpu_offload.infra.ssh.client import SshHost
-from gpu_offload.infra.ssh.host import CommandFailedError, HostUnreachableError
-from gpu_offload.infra.ssh.local_host import LocalHost
+from gpu_offload.infra.ssh.errors import CommandFailedError, HostUnreachableError
 
 TRAINING = """
 import json, os, pathlib, signal, socket, sys, time
@@ -112,8 +112,10 @@ class Bench:
 def simulated_host(tmp_path, **more):
     root = tmp_path / "a root"
     root.mkdir()
-    (tmp_path / "lib/remote_job").mkdir(parents=True)
-    (tmp_path / "lib/remote_job/__main__.py").write_text(TRAINING)
+    stand_in = tmp_path / "lib/gpu_offload/remote_job"
+    stand_in.mkdir(parents=True)
+    (stand_in / "__init__.py").touch()
+    (stand_in / "__main__.py").write_text(TRAINING)
     shutdown = tmp_path / "shutdown"
     shutdown.write_text(f"#!/bin/sh\necho >>{tmp_path}/shutdown-called\n")
     shutdown.chmod(0o755)
@@ -332,10 +334,10 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
     assert " ".join(asked).endswith(f"sh /var/lib/gpu-offload/jobs/unit-1/job.sh {supervise}")
 
 
-def test_a_run_id_that_a_shell_or_a_path_could_misread_is_refused():
+def test_a_run_id_that_a_shell_or_a_path_could_misread_is_refused(tmp_path):
     for run in ("", "a b", "../x/y", "x;y", "$x"):
         with pytest.raises(ValueError, match="run's id"):
-            InstanceJob(LocalHost(), Instance("", "", True, {}), run, 1)
+            InstanceJob(LocalHost({}, tmp_path), Instance("", "", True, {}), run, 1)
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60), st.integers(0, 99), st.integers(0, 99))

@@ -5,6 +5,7 @@ import socket
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from local_host import LocalHost
 
 from gpu_offload.infra.instance.readiness import (
     Check,
@@ -24,9 +25,8 @@ from gpu_offload.infra.instance.readiness_checks import (
     read_cloud_init,
 )
 from gpu_offload.infra.instance.stage import LIMITS_S, STAGES, Broken, Passed, Pending, Stage
-from gpu_offload.infra.ssh.client import Address
-from gpu_offload.infra.ssh.host import HostKeyMismatchError, HostUnreachableError
-from gpu_offload.infra.ssh.local_host import LocalHost
+from gpu_offload.infra.ssh.connection import Address
+from gpu_offload.infra.ssh.errors import HostKeyMismatchError, HostUnreachableError
 
 
 class Clock:

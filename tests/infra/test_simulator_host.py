@@ -20,8 +20,9 @@ from gpu_offload.infra.simulator.guest_paths import PathMap
 from gpu_offload.infra.simulator.isolation import Isolation, isolation
 from gpu_offload.infra.simulator.namespace import why_not
 from gpu_offload.infra.simulator.user_data import read_user_data
-from gpu_offload.infra.ssh.client import Address, SshHost
-from gpu_offload.infra.ssh.host import (
+from gpu_offload.infra.ssh.client import SshHost
+from gpu_offload.infra.ssh.connection import Address
+from gpu_offload.infra.ssh.errors import (
     ConnectionLostError,
     HostError,
     HostKeyMismatchError,
@@ -69,9 +70,9 @@ class Lab:
         }
         return self.cloud.client("ec2").run_instances(**(wanted | options))["Instances"][0]
 
-    def ssh(self, instance, host_key=None, key=None):
+    def ssh(self, instance, host_key=None, key=None, patience=20):
         address = Address(instance["PublicIpAddress"], self.cloud.ssh_port, self.cloud.ssh_user)
-        return SshHost(address, key or self.key, (host_key or self.host_key).public, patience=20)
+        return SshHost(address, key or self.key, (host_key or self.host_key).public, patience=patience)
 
     def state(self, instance):
         found = self.cloud.client("ec2").describe_instances(InstanceIds=[instance["InstanceId"]])
@@ -144,7 +145,7 @@ def test_a_machine_whose_time_is_up_before_it_boots_never_opens_its_door(lab):
     instance = lab.launch(lifetime=-1)
     wait_for(lambda: lab.state(instance)["State"]["Name"] == "terminated")
     with pytest.raises(HostUnreachableError):
-        lab.ssh(instance).connect(within=0)
+        lab.ssh(instance, patience=0).connect()
 
 
 def test_what_runs_is_told_before_the_power_goes(lab):

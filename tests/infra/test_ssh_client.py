@@ -3,18 +3,19 @@
 import logging
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
 import time
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+import stamina
 from real_sshd import Sshd, free_port, sshd
 
-from gpu_offload.infra.ssh.client import Address, SshHost, delays
-from gpu_offload.infra.ssh.host import (
+from gpu_offload.infra.ssh.client import SshHost
+from gpu_offload.infra.ssh.connection import Address
+from gpu_offload.infra.ssh.errors import (
     CommandFailedError,
     CommandTimeoutError,
     ConnectionLostError,
@@ -136,56 +137,81 @@ def test_an_impostor_without_an_ed25519_key_is_rejected(tmp_path):
     subprocess.run(["ssh-keygen", "-q", "-t", "ecdsa", "-N", "", "-f", str(key)], check=True)
     try:
         server.start()
-        with connect(server) as host, pytest.raises(HostKeyMismatchError, match="no ssh-ed25519 host key"):
+        with connect(server) as host, pytest.raises(HostKeyMismatchError, match="got ecdsa"):
             host.run("echo secret", timeout=20)
     finally:
         server.stop()
 
 
 def test_a_key_that_the_host_does_not_know_is_an_auth_error_at_once(server):
-    host = SshHost(server.address, ClientKey.generate(), server.host_key.public)
+    host = SshHost(server.address, ClientKey.generate(), server.host_key.public, patience=60)
     with host, pytest.raises(HostAuthError, match="our key was refused"):
-        host.connect(within=60)
+        host.connect()
 
 
-def test_nobody_there_is_tried_again_with_growing_pauses_until_the_time_is_up():
-    now, pauses = [0.0], []
+@pytest.fixture
+def waits():
+    """Seconds that were to be waited before each retry; nothing waits, and there are five attempts."""
+    found = []
+    stamina.instrumentation.set_on_retry_hooks([lambda details: found.append(details.wait_for)])
+    try:
+        with stamina.set_testing(True, attempts=5):
+            yield found
+    finally:
+        stamina.instrumentation.set_on_retry_hooks(None)
 
-    def sleep(seconds):
-        pauses.append(seconds)
-        now[0] += seconds
 
+def test_silence_at_the_address_is_tried_again(waits):
     address = Address("127.0.0.1", free_port())
-    host = SshHost(address, ClientKey.generate(), HostKey.generate().public,
-                   clock=lambda: now[0], sleep=sleep, jitter=lambda: 0.0)  # fmt: skip
+    host = SshHost(address, ClientKey.generate(), HostKey.generate().public)
     with pytest.raises(HostUnreachableError, match=f"offload@127.0.0.1:{address.port}"):
-        host.connect(within=20)
-    assert pauses == [0.5, 1, 2, 4, 8]
+        host.connect()
+    assert len(waits) == 4
 
 
-def test_a_host_that_comes_up_late_is_reached(tmp_path):
+def test_a_host_that_comes_up_late_is_reached(tmp_path, waits):
     server = Sshd(tmp_path / "sshd")
-    waits = []
 
-    def start_instead_of_sleeping(seconds):
-        waits.append(seconds)
-        if len(waits) == 2:
+    def start_before_the_third_attempt(details):
+        if details.retry_num == 2:
             server.start()
 
+    stamina.instrumentation.set_on_retry_hooks([start_before_the_third_attempt])
     try:
-        with connect(server, sleep=start_instead_of_sleeping) as host:
+        with connect(server) as host:
             assert host.run("echo up", timeout=20).text == "up\n"
     finally:
         server.stop()
-    assert len(waits) == 2
+
+
+def test_an_interrupt_while_a_command_runs_is_raised_at_once(server):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with connect(server) as host:
+            host.connect()
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            with pytest.raises(KeyboardInterrupt):
+                host.run("exec sleep 60", timeout=30)
+            assert host.run("echo on", timeout=20).text == "on\n"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_command_may_end_without_reading_its_input(server):
+    with connect(server) as host:
+        assert host.run("echo done", timeout=60, stdin=bytes(50_000_000)).text == "done\n"
 
 
 def test_a_port_that_answers_without_ssh_is_unreachable():
     with socket.create_server(("127.0.0.1", 0)) as mute:
         host = SshHost(Address("127.0.0.1", mute.getsockname()[1]), ClientKey.generate(),
-                       HostKey.generate().public, connect_timeout=0.5)  # fmt: skip
+                       HostKey.generate().public, connect_timeout=0.5, patience=0)  # fmt: skip
         with pytest.raises(HostUnreachableError):
-            host.connect(within=0)
+            host.connect()
 
 
 def test_a_lost_connection_is_told_from_a_failed_command_and_made_again(server):
@@ -202,10 +228,17 @@ def test_a_command_ended_by_a_signal_is_a_failed_command(server):
         host.run("exec sh -c 'kill -9 $$'", timeout=20)
 
 
-def test_the_developers_own_ssh_set_up_is_not_read(server, tmp_path, monkeypatch):
+def test_the_users_own_ssh_and_fabric_settings_are_not_read(server, tmp_path, monkeypatch):
     home = tmp_path / "home"
     (home / ".ssh").mkdir(parents=True)
-    (home / ".ssh" / "config").write_text("Host *\n  HostName 192.0.2.1\n  User nobody\n")
+    (home / ".ssh" / "config").write_text(
+        "Host *\n  HostName 192.0.2.1\n  User nobody\n  ProxyCommand exit 1\n  ForwardAgent yes\n"
+    )
+    for name in (".fabric", ".invoke"):
+        (home / f"{name}.yaml").write_text("run: {dry: true, echo: true}\nuser: nobody\ngateway: 192.0.2.1\n")
+        (home / f"{name}.py").write_text("raise SystemExit('read')\n")
+    monkeypatch.setenv("FABRIC_RUN_DRY", "1")
+    monkeypatch.setenv("INVOKE_RUN_DRY", "1")
     (home / ".ssh" / "known_hosts").write_text(f"[127.0.0.1]:{server.port} {HostKey.generate().public}\n")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "no-agent"))
@@ -258,14 +291,6 @@ def test_a_silent_cut_is_noticed_within_ten_seconds_waiting_or_sending(tmp_path)
     finally:
         server.stop()
         subprocess.run(["ip", "netns", "del", name], check=False)
-
-
-@given(st.floats(0, 1, exclude_max=True), st.floats(0.1, 5), st.floats(5, 60))
-def test_pauses_stay_between_half_of_their_step_and_the_longest(jitter, first, longest):
-    step = first
-    for _, delay in zip(range(12), delays(lambda: jitter, first=first, longest=longest), strict=False):
-        assert step / 2 <= delay <= step <= longest
-        step = min(longest, step * 2)
 
 
 def test_a_private_key_is_not_in_the_repr_and_a_public_line_reads_back():

@@ -1,0 +1,45 @@
+"""Retries with exponential backoff and jitter, by stamina."""
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import stamina
+
+# stamina logs a warning for each retry, which Python prints where an application has set up no logging.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
+
+
+def attempts(
+    on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool],
+    *,
+    first: float,
+    longest: float = 60.0,
+    tries: int | None = None,
+    within: float | None = None,
+) -> "Iterator[stamina.Attempt]":
+    """Yield attempts; write `with attempt:` around the call. The last error is raised as it is.
+
+    The waits double and are spread by chance, up to half of the first one, so that callers do not collide again.
+
+    Args:
+        on: errors, or a test for errors, that are worth another attempt.
+        first: seconds before the second attempt.
+        longest: seconds that no wait exceeds.
+        tries: attempts at most.
+        within: seconds after which no further attempt begins; 0 for one attempt.
+    """
+    import stamina
+
+    tries = 1 if within == 0 else tries
+    return iter(
+        stamina.retry_context(
+            on,
+            attempts=tries,
+            timeout=within or None,
+            wait_initial=first,
+            wait_max=longest,
+            wait_jitter=first / 2,
+        )
+    )

@@ -1,0 +1,128 @@
+"""Opens a fabric connection: pinned host key, our socket, none of the user's settings."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpu_offload.infra.ssh.errors import HostAuthError, HostKeyMismatchError, HostUnreachableError
+from gpu_offload.infra.ssh.key import ClientKey, PublicKey
+from gpu_offload.infra.ssh.socket import Traffic, connect
+
+if TYPE_CHECKING:
+    import fabric
+    import paramiko
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where the host listens and the user to log in as."""
+
+    host: str
+    port: int = 22
+    user: str = "offload"
+
+    def __str__(self) -> str:
+        """Return `user@host`, with the port where it is not 22."""
+        return f"{self.user}@{self.host}" + (f":{self.port}" if self.port != 22 else "")
+
+
+def open_connection(
+    address: Address, key: ClientKey, host_key: PublicKey, timeout: float, traffic: Traffic
+) -> "fabric.Connection":
+    """Connect once: socket, key exchange, the host's identity, then ours; in this order.
+
+    Args:
+        address: where and as which user.
+        key: our identity.
+        host_key: the only key that the host may present.
+        timeout: seconds for each step.
+        traffic: counts the bytes.
+
+    Raises:
+        HostUnreachableError: nothing answers there, or not SSH.
+        HostKeyMismatchError: another server answers.
+        HostAuthError: our key was refused.
+    """
+    import fabric
+
+    # paramiko logs tracebacks, which Python prints where no logging is set up; we raise typed errors instead.
+    logging.getLogger("paramiko").addHandler(logging.NullHandler())
+    try:
+        sock = connect(address.host, address.port, timeout, traffic)
+    except OSError as error:
+        raise HostUnreachableError(f"{address}: no connection: {error}") from error
+    connection = fabric.Connection(
+        address.host,
+        user=address.user,
+        port=address.port,
+        config=_own_config(),
+        connect_kwargs={
+            "sock": sock,
+            "pkey": key.paramiko(),
+            "allow_agent": False,
+            "look_for_keys": False,
+            "timeout": timeout,
+            "banner_timeout": timeout,
+            "auth_timeout": timeout,
+            "channel_timeout": timeout,
+        },
+    )
+    _pin(connection.client, host_key)
+    try:
+        with _as_host_errors(address):
+            connection.open()
+    except BaseException:
+        connection.client.close()  # fabric closes only what it has opened
+        sock.close()
+        raise
+    return connection
+
+
+def _own_config() -> "fabric.Config":
+    """Return fabric's defaults with our runner. `lazy` reads no file of invoke's and fabric's, `ssh_config` none of
+    SSH's: test_the_users_own_ssh_and_fabric_settings_are_not_read.
+    """
+    import fabric
+    import paramiko
+
+    from gpu_offload.infra.ssh.runner import BinaryRunner
+
+    return fabric.Config(
+        lazy=True, ssh_config=paramiko.SSHConfig(), overrides={"runners": {"remote": BinaryRunner}}
+    )
+
+
+def _pin(client: "paramiko.SSHClient", expected: PublicKey) -> None:
+    """Accept one host key only. fabric's own policy accepts and remembers any."""
+    import paramiko
+
+    class Pinned(paramiko.MissingHostKeyPolicy):
+        def missing_host_key(self, client: object, hostname: str, key: paramiko.PKey) -> None:  # noqa: ARG002 - paramiko's
+            if key.asbytes() != expected.blob:
+                raise HostKeyMismatchError(
+                    f"{hostname}: the server is not our instance: expected {expected}, got {key.get_name()} "
+                    f"{key.get_base64()}. Nothing was sent; terminate the instance and start again."
+                )
+
+    client.set_missing_host_key_policy(Pinned())
+
+
+@contextmanager
+def _as_host_errors(address: Address) -> Iterator[None]:
+    """Translate what paramiko raises while connecting."""
+    import paramiko
+
+    try:
+        yield
+    except paramiko.ssh_exception.IncompatiblePeer as error:
+        raise HostKeyMismatchError(
+            f"{address}: the server is not our instance, which has all that we ask for: {error}"
+        ) from error
+    except paramiko.AuthenticationException as error:
+        raise HostAuthError(
+            f"{address}: our key was refused: {error}. Did cloud-init create the user? See its console output."
+        ) from error
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise HostUnreachableError(f"{address}: no SSH there: {error or type(error).__name__}") from error
