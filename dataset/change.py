@@ -1,10 +1,17 @@
 """Whether a dataset differs from what it was at a commit, by git alone: quick, and no file is hashed."""
 
+import os
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from gpu_offload.dataset.paths import hidden
+from gpu_offload.dataset.finding import some
+from gpu_offload.dataset.layout import is_image
+from gpu_offload.dataset.walk import hidden
 from gpu_offload.errors import EXIT_USAGE, OffloadError
+
+_MAX_LINKS: Final = 40
 
 
 class UnknownRevisionError(OffloadError):
@@ -14,7 +21,13 @@ class UnknownRevisionError(OffloadError):
 
 
 class NotARepositoryError(OffloadError):
-    """The dataset is not in a git repository, or git is not installed."""
+    """The dataset is not in a git repository, or git cannot read it."""
+
+    exit_code = EXIT_USAGE
+
+
+class UndecidableError(OffloadError):
+    """Git does not hold the dataset, so it cannot say whether it changed."""
 
     exit_code = EXIT_USAGE
 
@@ -22,8 +35,10 @@ class NotARepositoryError(OffloadError):
 def changed_since(repository_path: Path, revision: str) -> bool:
     """Return whether anything of the dataset at `repository_path` was changed since `revision`.
 
-    Committed, staged, unstaged and untracked changes count alike; hidden files, `*.cache` and files that git ignores
-    do not. Where `revision` is ahead of or beside HEAD, it is still its content that is compared, not its history.
+    Committed, staged, unstaged and untracked changes count alike; hidden files and `*.cache` do not. Links on the way
+    to the dataset are resolved: where one leads, and what is there, both count. A dataset in a submodule is compared
+    with the commit of it that the repository around it recorded. Where `revision` is ahead of or beside HEAD, its
+    content is compared, not its history.
 
     Args:
         repository_path: The dataset, a folder or a `data.yaml`, inside a git checkout. It may be gone.
@@ -32,45 +47,141 @@ def changed_since(repository_path: Path, revision: str) -> bool:
     Raises:
         NotARepositoryError: If there is no git repository around it.
         UnknownRevisionError: If there is no such commit, as in a shallow clone.
+        UndecidableError: If git ignores most pictures of the dataset (DVC, a download), and nothing that it does see
+            changed; or if a link leads to another repository.
     """
-    path = repository_path.absolute()
-    if path.is_file():
-        path = path.parent  # what belongs to a data.yaml lies beside it
-    folder = next(parent for parent in (path, *path.parents) if parent.is_dir())
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is None:
-        raise NotARepositoryError(f"{folder} is in no git repository; run this inside a checkout")
-    commit = _git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    if commit is None:
-        raise UnknownRevisionError(_remedy(folder, revision))
-    # --no-ext-diff, --no-textconv: what a repository's configuration says must not run here.
-    difference = _git(
-        folder,
-        "diff",
-        "--name-only",
-        "-z",
-        "--no-renames",
-        "--no-ext-diff",
-        "--no-textconv",
-        commit.strip(),
-        "--",
-        str(path),
-    )
-    untracked = _git(
-        folder, "ls-files", "-z", "--others", "--exclude-standard", "--full-name", "--", str(path)
-    )
-    if difference is None or untracked is None:
-        raise NotARepositoryError(f"git cannot compare {path}; run `git status` there and see what it says")
-    inside = path.relative_to(Path(top.strip()).resolve()) if path.is_relative_to(Path(top.strip())) else None
-    skip = len(inside.parts) if inside is not None else 0
-    names = [name for name in (difference + untracked).split("\0") if name]
-    return any(not any(map(hidden, name.split("/")[skip:])) for name in names)
+    steps = _steps(repository_path.absolute())
+    first = _Checkout.around(steps[0])
+    commit = first.commit(revision)
+    checkouts = [(first, commit)]
+    for path in steps:
+        checkout = _Checkout.around(path)
+        at = next((known for other, known in checkouts if other == checkout), None)
+        if at is None:
+            at = checkout.recorded_in(first, commit) or ""
+            checkouts.append((checkout, at))
+        if not at or checkout.differs(path, at):
+            return True
+    checkout.check_tracked(steps[-1])
+    return False
+
+
+def _steps(path: Path) -> list[Path]:
+    """Return the dataset's folder and every link that leads to it, each by the path at which git knows it."""
+    steps, current = [], path
+    for _ in range(_MAX_LINKS):
+        folder = current.parent if current.is_file() and not current.is_symlink() else current
+        link = _first_link(current)
+        if link is None:
+            steps.append(folder)
+            return steps
+        steps.append(link)
+        rest = current.relative_to(link)
+        current = Path(os.path.normpath(link.parent / link.readlink() / rest))
+    raise NotARepositoryError(f"{path} leads through a circle of links; put the real folder there")
+
+
+def _first_link(path: Path) -> Path | None:
+    """Return the first component of a path that is a link and inside a checkout."""
+    for part in (*reversed(path.parents), path):
+        if part.is_symlink() and _git(part.parent, "rev-parse", "--show-toplevel").returncode == 0:
+            return part
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Checkout:
+    """A work tree of git's."""
+
+    top: Path
+
+    @classmethod
+    def around(cls, path: Path) -> "_Checkout":
+        folder = next(parent for parent in path.parents if parent.is_dir())
+        if path.is_dir() and not path.is_symlink():
+            folder = path
+        done = _git(folder, "rev-parse", "--show-toplevel")
+        if done.returncode == 0:
+            return cls(Path(done.stdout.rstrip("\n")))
+        if "not a git repository" in done.stderr:
+            raise NotARepositoryError(f"{folder} is in no git repository; run this inside a checkout")
+        raise NotARepositoryError(f"git cannot read {folder}: {done.stderr.strip()}")
+
+    def commit(self, revision: str) -> str:
+        done = _git(
+            self.top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
+        )
+        if done.returncode:
+            raise UnknownRevisionError(_remedy(self.top, revision))
+        return done.stdout.strip()
+
+    def recorded_in(self, outer: "_Checkout", commit: str) -> str | None:
+        """Return the commit of this submodule that the checkout around it had recorded; None where it differs at all."""
+        done = _git(self.top, "rev-parse", "--show-superproject-working-tree")
+        if Path(done.stdout.rstrip("\n") or "/") != outer.top:
+            message = f"the dataset is in {self.top}, which is no part of the repository {outer.top}; compare it there"
+            raise UndecidableError(message)
+        place = self.top.relative_to(outer.top).as_posix()
+        words = _git(outer.top, "ls-tree", commit, "--", place).stdout.split()
+        if len(words) < 3 or words[1] != "commit":
+            return None
+        known = _git(self.top, "rev-parse", "--verify", "--quiet", f"{words[2]}^{{commit}}")
+        return words[2] if known.returncode == 0 else None
+
+    def differs(self, path: Path, commit: str) -> bool:
+        """Whether a folder or link differs from the commit, or holds files that are not tracked."""
+        inside = self._inside(path)
+        # --no-ext-diff, --no-textconv: what a repository's configuration says must not run here.
+        difference = _git(
+            self.top,
+            *("diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"),
+            *("--ignore-submodules=none", commit, "--", inside),
+        )
+        untracked = _git(self.top, "ls-files", "-z", "--others", "--exclude-standard", "--", inside)
+        for done in (difference, untracked):
+            if done.returncode:
+                raise NotARepositoryError(f"git cannot compare {path}: {done.stderr.strip()}")
+        return any(self._counts(name, inside) for name in _names(difference.stdout + untracked.stdout))
+
+    def check_tracked(self, path: Path) -> None:
+        """Raise UndecidableError where git ignores more pictures below a folder than it tracks."""
+        inside = self._inside(path)
+        words = ("--others", "--ignored", "--exclude-standard", "--", inside)
+        ignored = [name for name in _names(_git(self.top, "ls-files", "-z", *words).stdout) if is_image(name)]
+        ignored = [name for name in ignored if self._counts(name, inside)]
+        if not ignored:
+            return
+        tracked = sum(map(is_image, _names(_git(self.top, "ls-files", "-z", "--", inside).stdout)))
+        if len(ignored) > tracked:
+            message = (
+                f"git ignores {len(ignored)} pictures of the dataset and tracks {tracked} ({some(ignored)}), so it "
+                "cannot say whether they changed; compare `offload fingerprint`, or ask git about the file that "
+                "describes them (such as a .dvc file)"
+            )
+            raise UndecidableError(message)
+
+    def _inside(self, path: Path) -> str:
+        """Return a path relative to the top; the top may be named through links, as on macOS."""
+        if path.is_relative_to(self.top):
+            inside = path.relative_to(self.top)
+        else:
+            inside = (path.parent.resolve() / path.name).relative_to(self.top.resolve())
+        return inside.as_posix()
+
+    @staticmethod
+    def _counts(name: str, inside: str) -> bool:
+        skip = 0 if inside == "." else inside.count("/") + 1
+        return not any(map(hidden, name.split("/")[skip:]))
+
+
+def _names(output: str) -> list[str]:
+    return [name for name in output.split("\0") if name]
 
 
 def _remedy(folder: Path, revision: str) -> str:
     if revision.strip("0") == "":
         return "the revision is all zeros, as in the first push of a branch: there is nothing to compare with"
-    if (_git(folder, "rev-parse", "--is-shallow-repository") or "").strip() == "true":
+    if _git(folder, "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
         return (
             f"revision {revision!r} is not in this shallow clone; check out with `fetch-depth: 0`, "
             f"or run `git fetch origin {revision}` first"
@@ -78,14 +189,16 @@ def _remedy(folder: Path, revision: str) -> str:
     return f"revision {revision!r} is unknown here; correct it, or run `git fetch` first"
 
 
-def _git(folder: Path, *words: str) -> str | None:
-    """Run git; return what it says, None where it fails."""
+def _git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run git in a folder and return what it says."""
     try:
-        done = subprocess.run(
+        return subprocess.run(
             ["git", "-C", str(folder), "-c", "core.quotepath=off", "-c", "core.fsmonitor=false", *words],
             capture_output=True,
             check=False,
+            encoding="utf-8",
+            errors="surrogateescape",
+            env={**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
         )
     except FileNotFoundError:
         raise NotARepositoryError("git is not installed; install it") from None
-    return done.stdout.decode("utf-8", "surrogateescape") if done.returncode == 0 else None

@@ -7,12 +7,14 @@ from collections import Counter
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from gpu_offload.dataset.finding import Finding, error, warning
+from gpu_offload.dataset.census import Reason
+from gpu_offload.dataset.finding import Findings, error, some, warning
 from gpu_offload.dataset.label import unknown_classes
-from gpu_offload.dataset.layout import Layout, Listing
+from gpu_offload.dataset.label_places import where_labels_are
 from gpu_offload.dataset.task import Task
 
 if TYPE_CHECKING:
+    from gpu_offload.dataset.layout import Listing
     from gpu_offload.dataset.samples import Samples
     from gpu_offload.dataset.split import Split, SplitRule
 
@@ -21,56 +23,81 @@ class Check:
     """Goes over the samples of one dataset and appends what it finds to `findings`."""
 
     def __init__(
-        self, listing: Listing, samples: Samples, shape: tuple[int, int] | None, findings: list[Finding]
+        self, listing: Listing, samples: Samples, shape: tuple[int, int] | None, findings: Findings
     ) -> None:
         self._listing = listing
         self._samples = samples
         self._shape = shape
         self._findings = findings
 
-    def names_and_splits(self, rule: SplitRule, orphans: list[str]) -> None:
-        """See that there are images, in train and in val, and that labels and images match."""
+    def names_and_splits(self, rule: SplitRule, orphans: tuple[str, ...], *, complete: bool) -> None:
+        """See that there are images, in train and in val, and that labels and images match.
+
+        Args:
+            rule: How images were divided that came without a split.
+            orphans: Labels without an image.
+            complete: Whether everything that the dataset names was found; else what is missing follows from that.
+        """
         samples, findings = self._samples, self._findings
         if not len(samples):
-            message = "no image was found; expected " + (
-                "class folders" if self._by_folders else "images and labels"
-            )
-            findings.append(error("", "no-images", message))
+            if complete:
+                expected = "class folders" if self._by_folders else "images and labels"
+                findings.append(error("", "no-images", f"no image was found; expected {expected}"))
             return
         count = Counter(split for _, _, split in samples.columns())
+        if complete:
+            self._check_splits(count, rule)
+        if not self._by_folders:
+            self._check_labels(orphans)
+
+    def _check_splits(self, count: Counter[Split], rule: SplitRule) -> None:
+        findings, given = self._findings, self._listing.given_split
         if not count["train"]:
-            findings.append(
-                error("", "empty-split", "no image is left to train on; add images or lower val and test")
-            )
-        if not count["val"]:
+            remedy = "add images to it" if given else "add images or lower val and test"
+            findings.append(error("", "empty-split", f"no image is left to train on; {remedy}"))
+        if not count["val"] and given and not self._listing.makes_val:
+            message = "the validation split is empty; add images to it, or remove it to have a part of train held back"
+            findings.append(error("", "empty-split", message))
+        elif not count["val"]:
             message = (
-                f"the validation split is empty: none of {len(samples)} images fell into it with val = {rule.val:g}, "
-                f"seed = {rule.seed}; add images, raise val or try another seed"
+                f"the validation split is empty: none of {len(self._samples)} images fell into it with "
+                f"val = {rule.val:g}, seed = {rule.seed}; add images, raise val or try another seed"
             )
             findings.append(error("", "empty-split", message))
-        if rule.test and not count["test"] and self._listing.layout is not Layout.YAML:
+        if rule.test and not count["test"] and not given:
             findings.append(warning("", "empty-split", "the test split is empty; add images or raise test"))
-        for name in orphans:
-            findings.append(
-                warning(name, "no-image", "is a label without an image; remove it or restore the image")
-            )
-        if not self._by_folders:
-            self._backgrounds()
 
-    def _backgrounds(self) -> None:
+    def _check_labels(self, orphans: tuple[str, ...]) -> None:
+        """Compare images without a label to labels without an image."""
         names = self._samples.inventory.names
         bare = array("I", (image for image, label, _ in self._samples.columns() if label < 0))
+        notes = [name for name in orphans if self._listing.is_note(name)]
+        for name in notes:
+            self._listing.census.count(Reason.NOTE, name)
+        left = [name for name in orphans if name not in set(notes)] if notes else list(orphans)
+        seen = (
+            where_labels_are((names[image] for image in bare), left, self._listing.odd_texts)
+            if bare
+            else None
+        )
         if len(bare) == len(self._samples):
-            message = (
-                "not one image has a label; put image.txt beside image.jpg, or in labels/ beside images/"
+            message = "not one image has a label; " + (
+                seen or "put image.txt beside image.jpg, or in labels/ beside images/"
             )
             self._findings.append(error("", "no-labels", message))
             return
+        if seen is not None:
+            message = f"{len(bare)} of {len(self._samples)} images have no label, but {seen}"
+            self._findings.append(error("", "label-elsewhere", message))
+            return
+        for name in left:
+            self._listing.census.count(Reason.ORPHAN, name)
+            message = "is a label without an image; remove it or restore the image"
+            self._findings.append(warning(name, "no-image", message))
         if bare:
-            some = ", ".join(names[image] for image in bare[:5]) + (", ..." if len(bare) > 5 else "")
             message = (
-                f"{len(bare)} of {len(self._samples)} images have no label and count as background ({some}); "
-                "an empty label file says so on purpose"
+                f"{len(bare)} of {len(self._samples)} images have no label and count as background "
+                f"({some(names[image] for image in bare)}); an empty label file says so on purpose"
             )
             self._findings.append(warning("", "no-label", message))
 

@@ -1,12 +1,20 @@
-"""What is wrong, or doubtful, in a dataset: where it is, what it is, and what to do."""
+"""Findings: what is wrong or doubtful in a dataset, where, and what to do about it."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal, Self
 
 from gpu_offload.errors import OffloadError
 
 Severity = Literal["error", "warning"]
+
+MAX_OF_A_KIND: Final = 500
+"""Findings of one severity and code that are kept; the rest are counted, so that bad input cannot fill the memory."""
+MAX_SHOWN: Final = 200
+"""Findings that an error's text lists."""
+SHOWN_NAMES: Final = 5
+"""File names that a message about many files gives as examples."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -27,14 +35,61 @@ class Finding:
         return f"{printable(where)}: {printable(self.message)}" if where else printable(self.message)
 
 
+class Findings(list[Finding]):
+    """A list that keeps the first MAX_OF_A_KIND findings of each kind and counts the others."""
+
+    def __init__(self, findings: Iterable[Finding] = ()) -> None:
+        super().__init__()
+        self._kept: Counter[tuple[Severity, str]] = Counter()
+        self.dropped: Counter[tuple[Severity, str]] = Counter()
+        self.extend(findings)
+
+    def append(self, finding: Finding, /) -> None:
+        """Keep the finding, or count it where enough of its kind are kept."""
+        kind = finding.severity, finding.code
+        if self._kept[kind] < MAX_OF_A_KIND:
+            self._kept[kind] += 1
+            super().append(finding)
+        else:
+            self.dropped[kind] += 1
+
+    def extend(self, findings: Iterable[Finding], /) -> None:
+        """Append each finding."""
+        for finding in findings:
+            self.append(finding)
+
+    def __iadd__(self, findings: Iterable[Finding], /) -> Self:  # type: ignore[misc,override]
+        self.extend(findings)
+        return self
+
+    @property
+    def failed(self) -> bool:
+        """Whether one of them is an error."""
+        return any(severity == "error" for severity, _ in self._kept)
+
+    def closed(self) -> tuple[Finding, ...]:
+        """Return the findings in order, and one for each kind of which some were only counted."""
+        more = [
+            Finding(severity, "", None, code, f"and {count} more findings of the kind {code!r}")
+            for (severity, code), count in self.dropped.items()
+        ]
+        return ordered([*self, *more])
+
+
 class DatasetError(OffloadError):
     """The dataset cannot be trained on. `findings` holds every fault found, the errors first."""
 
     def __init__(self, findings: Iterable[Finding]) -> None:
-        self.findings = ordered(findings)
+        dropped = findings.dropped if isinstance(findings, Findings) else Counter[tuple[Severity, str]]()
+        self.findings = findings.closed() if isinstance(findings, Findings) else ordered(findings)
         errors = [finding for finding in self.findings if finding.severity == "error"]
-        count = f"{len(errors)} fault" + ("s" if len(errors) != 1 else "")
-        super().__init__("\n".join([f"the dataset has {count}:", *(f"  {finding}" for finding in errors)]))
+        more = sum(count for (severity, _), count in dropped.items() if severity == "error")
+        total = len(errors) + more - sum(severity == "error" for severity, _ in dropped)
+        lines = [f"  {finding}" for finding in errors[:MAX_SHOWN]]
+        if len(errors) > MAX_SHOWN:
+            lines.append(f"  and {total - MAX_SHOWN} more")
+        count = f"{total} fault" + ("s" if total != 1 else "")
+        super().__init__("\n".join([f"the dataset has {count}:", *lines]))
 
 
 def error(path: str, code: str, message: str, line: int | None = None) -> Finding:
@@ -47,8 +102,18 @@ def warning(path: str, code: str, message: str, line: int | None = None) -> Find
     return Finding("warning", path, line, code, message)
 
 
+def some(names: Iterable[str], limit: int = SHOWN_NAMES) -> str:
+    """Return the first names, with `...` where there are more."""
+    shown: list[str] = []
+    for name in names:
+        if len(shown) == limit:
+            return ", ".join([*shown, "..."])
+        shown.append(name)
+    return ", ".join(shown)
+
+
 def printable(text: str) -> str:
-    """Return text from a stranger's file so that it can neither break a line nor drive a terminal."""
+    """Return text from an untrusted file so that it can neither break a line nor control a terminal."""
     if text.isascii() and text.isprintable():
         return text
     return "".join(

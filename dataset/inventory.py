@@ -6,16 +6,17 @@ import stat
 import time
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Protocol
 
-from gpu_offload.dataset.finding import Finding, error
+from gpu_offload.dataset.finding import Finding, Findings, error
 from gpu_offload.dataset.paths import Names
-from gpu_offload.dataset.stat_cache import CacheWriter, Entry, believable, read_cache, stat_of
+from gpu_offload.dataset.stat_cache import NEVER, CacheWriter, Entry, believable, read_cache, stat_of
 
 _CHUNK: Final = 1024
 _WHOLE: Final = 4 << 20
@@ -65,11 +66,14 @@ def take_inventory(
     inspector: Inspector,
     context: int,
     cache: Path | None,
-    findings: list[Finding],
+    findings: Findings,
+    given: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Inventory:
     """Hash the files `names` below `root`, and look into those that `inspector` wants.
 
-    A file that the cache vouches for is not opened if it was found clean under the same `context`. What is wrong with a file is appended to `findings`. The cache is rewritten if anything changed.
+    A file that the cache vouches for is not opened if it was found clean under the same `context`. What is wrong
+    with a file is appended to `findings`. The cache is rewritten if anything changed. Contents in `given` are used
+    in place of a file's.
     """
     count = len(names)
     result = Inventory(
@@ -82,7 +86,7 @@ def take_inventory(
     known = _Known(cache)
     position, changed = 0, False
     with ExitStack() as stack:
-        reader = _Reader(root, inspector, context, findings, stack)
+        reader = _Reader(root, inspector, context, findings, stack, given)
         writer = stack.enter_context(CacheWriter(cache)) if cache is not None else None
         for chunk in _chunks(names):
             olds = [known.entry(name) for name in chunk]
@@ -134,13 +138,20 @@ class _Reader:
     """Stats files, and reads those that the cache cannot vouch for."""
 
     def __init__(
-        self, root: Path, inspector: Inspector, context: int, findings: list[Finding], stack: ExitStack
+        self,
+        root: Path,
+        inspector: Inspector,
+        context: int,
+        findings: Findings,
+        stack: ExitStack,
+        given: Mapping[str, bytes],
     ) -> None:
         self._prefix = f"{root}/"
         self._inspector = inspector
         self._context = context
         self._findings = findings
         self._stack = stack
+        self._given = given
         self._pool: ThreadPoolExecutor | None = None
         self._started = time.time_ns()
 
@@ -149,6 +160,9 @@ class _Reader:
         taken: list[_Taken | None] = []
         misses: list[tuple[str, Entry | None, os.stat_result]] = []
         for name, old in zip(names, olds, strict=True):
+            if name in self._given:
+                taken.append(self._take_given(name))
+                continue
             try:
                 info = lstat(prefix + name)
             except OSError as fault:
@@ -168,6 +182,14 @@ class _Reader:
                 taken.append((0, None, None))
         fresh = iter(self._read_all(misses))
         return (one if one is not None else next(fresh) for one in taken)
+
+    def _take_given(self, name: str) -> _Taken:
+        data = self._given[name]
+        facts, findings, _ = self._inspector.inspect(
+            name, lambda offset, length: data[offset : offset + length], len(data)
+        )
+        self._findings += findings
+        return len(data), facts, Entry(NEVER, hashlib.sha256(data).digest())
 
     def _settled(self, name: str, old: Entry) -> bool:
         """Whether nothing more is to be learnt about content that is as it was."""

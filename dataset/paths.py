@@ -1,18 +1,10 @@
 """Sorted relative paths, packed: a million of them must fit beside everything else in 200 MB."""
 
-import os
-import re
 import unicodedata
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import overload
-
-from gpu_offload.dataset.finding import Finding, error
-from gpu_offload.dataset.image import SUFFIXES, suffix
-
-_UNSAFE = re.compile(r"[\x00-\x1f\x7f\\]|[\ud800-\udfff]")
 
 
 class Names(Sequence[str]):
@@ -56,89 +48,14 @@ class Names(Sequence[str]):
         """Whether every path is plain ASCII."""
         return self._blob.isascii()
 
+    def after(self, name: str) -> int:
+        """Return the position of the first path that does not sort before `name`."""
+        return bisect_left(self, name)
+
     def find(self, name: str) -> int:
         """Return the position of a name, -1 where it is not."""
         position = bisect_left(self, name)
         return position if position < len(self) and self[position] == name else -1
-
-
-def relevant(name: str) -> bool:
-    """Whether a file of this name can be an image or a label."""
-    return suffix(name) in SUFFIXES or name.endswith(".txt")
-
-
-def hidden(name: str) -> bool:
-    """Whether a file or folder is no part of any dataset: a hidden one, or what a training tool caches."""
-    return name.startswith(".") or name.endswith(".cache")
-
-
-def walk(root: Path, folder: str, findings: list[Finding]) -> Iterator[str]:
-    """Yield the images and texts below `root/folder` as sorted paths relative to `root`.
-
-    Hidden files and folders and `*.cache` are passed over. What could mislead is reported and passed over: a
-    symlink, a name that is not UTF-8 or holds control characters or a backslash, and two names that some file
-    system would not tell apart.
-    """
-    base = root / folder if folder else root
-    prefix = f"{folder}/" if folder else ""
-    names: list[str] = []
-    with os.scandir(base) as entries:
-        for entry in entries:
-            name = entry.name
-            if hidden(name):
-                continue
-            if entry.is_dir(follow_symlinks=False):
-                names.append(
-                    name + "/"
-                )  # as git sorts a tree: the walk comes out in the order of whole paths
-            elif entry.is_symlink():
-                if relevant(name) or entry.is_dir():
-                    message = "is a symlink; put the real file or folder there"
-                    findings.append(error(prefix + name, "symlink", message))
-            elif relevant(name):
-                names.append(name)
-    names.sort()
-    findings += _unsafe(prefix, names)
-    findings += _clashes(prefix, names)
-    if not "".join(names).isascii():  # surrogates stand for bytes that are not UTF-8
-        names = [name for name in names if not _UNSAFE.search(name)]
-    packed = Names(names)
-    del names
-    for name in packed:
-        if name.endswith("/"):
-            yield from walk(root, prefix + name[:-1], findings)
-        else:
-            yield prefix + name
-
-
-def _unsafe(prefix: str, names: list[str]) -> Iterator[Finding]:
-    for name in names:
-        if name.isascii() and name.isprintable() and "\\" not in name:
-            continue
-        if _UNSAFE.search(name):
-            message = "the name is not UTF-8, or holds a control character or a backslash; rename it"
-            shown = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-            yield error(prefix + shown, "unsafe-name", message)
-
-
-def _clashes(prefix: str, names: list[str]) -> Iterator[Finding]:
-    """Two names that are equal without regard to case or Unicode form.
-
-    Only a name that folding changes can clash, so the common all-lower-case folder costs no memory.
-    """
-    changed: dict[str, str] = {}
-    for name in names:
-        folded = fold(name)
-        if folded == name:
-            continue
-        position = bisect_left(names, folded)
-        other = (
-            names[position] if position < len(names) and names[position] == folded else changed.get(folded)
-        )
-        if other is not None:
-            message = f"differs from {other!r} only in case or Unicode form; rename one"
-            yield error(prefix + name.rstrip("/"), "name-clash", message)
-        changed[folded] = name
 
 
 def fold(name: str) -> str:

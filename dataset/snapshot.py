@@ -1,19 +1,20 @@
-"""A dataset as it is now: every image with its label, split and sha256, checked; the first step of the way."""
+"""A dataset as it is now: every image with its label, split and sha256, checked."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from gpu_offload.dataset import consistency
-from gpu_offload.dataset.data_yaml import class_name_problems
-from gpu_offload.dataset.finding import DatasetError, Finding, error, ordered, warning
+from gpu_offload.dataset.class_names import class_name_problems
+from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, warning
 from gpu_offload.dataset.image import ImageError, check_image, natural
-from gpu_offload.dataset.inventory import Facts, Inventory, Read, context_of, take_inventory
+from gpu_offload.dataset.inventory import Facts, Read, context_of, take_inventory
 from gpu_offload.dataset.label import MAX_BYTES, check_label
-from gpu_offload.dataset.layout import Layout, Listing, is_image, label_name, list_dataset
-from gpu_offload.dataset.paths import Names
+from gpu_offload.dataset.layout import Layout, Listing, is_image
+from gpu_offload.dataset.pairing import pair
+from gpu_offload.dataset.recognition import list_dataset
 from gpu_offload.dataset.samples import Sample, Samples
 from gpu_offload.dataset.split import SPLITS, SplitRule
 from gpu_offload.dataset.task import Task
@@ -35,6 +36,10 @@ class Snapshot:
     samples: Sequence[Sample]
     split_rule: SplitRule
     warnings: tuple[Finding, ...] = ()
+    left_out: tuple[str, ...] = ()
+    """A line for each reason why files below the dataset are not trained on, with their number."""
+    labels: Mapping[str, bytes] = field(default_factory=dict)
+    """Labels that were converted from another format, by `Sample.label`; other labels are files."""
     cache: Path | None = field(default=None, compare=False)
     """The stat cache that this was read with."""
 
@@ -80,30 +85,33 @@ def read_snapshot(
     Raises:
         DatasetError: With every fault found.
     """
-    findings: list[Finding] = []
-    listing = list_dataset(Path(path), task, split, findings)
+    findings = Findings()
+    listing = list_dataset(Path(path), task, tuple(classes), split, findings)
     shape = listing.keypoint_shape or keypoint_shape
     named = _classes(listing, tuple(classes), findings)
+    pairs = pair(listing, findings)
+    complete = not findings.failed
     look = check or (listing.layout is not Layout.FOLDERS and (task is None or not named))
-    inspector = _Inspector(shape, images=check, labels=look, report=check)
-    context = context_of(CHECK_VERSION, shape)
     inventory = take_inventory(
-        listing.root, listing.names, inspector=inspector, context=context, cache=cache, findings=findings
+        listing.root,
+        pairs.names,
+        inspector=_Inspector(shape, images=check, labels=look, report=check),
+        context=context_of(CHECK_VERSION, shape),
+        cache=cache,
+        findings=findings,
+        given=listing.labels,
     )
-    samples, orphans = _pair(listing, inventory, named, findings)
-    if orphans:  # a text that is nobody's label need not look like one
-        stray = set(orphans)
-        findings[:] = [finding for finding in findings if finding.path not in stray]
+    samples = pairs.samples(inventory, listing, named)
     found = consistency.Check(listing, samples, shape, findings)
-    found.names_and_splits(split, orphans)
+    found.names_and_splits(split, pairs.orphans, complete=complete)
     if check:
         found.duplicates()
-    settled = found.task(task)
+    settled = found.task(task or listing.task)
     if look:
         named = found.classes(named, settled)
     elif not named:
         findings.append(error("", "no-classes", "the classes have no names; give them"))
-    if any(finding.severity == "error" for finding in findings):
+    if findings.failed:
         raise DatasetError(findings)
     return Snapshot(
         root=listing.root,
@@ -114,12 +122,14 @@ def read_snapshot(
         flip_idx=listing.flip_idx if settled is Task.POSE else None,
         samples=samples,
         split_rule=split,
-        warnings=ordered(findings),
+        warnings=findings.closed(),
+        left_out=tuple(listing.census.lines()),
+        labels=listing.labels,
         cache=cache,
     )
 
 
-def _classes(listing: Listing, given: tuple[str, ...], findings: list[Finding]) -> tuple[str, ...]:
+def _classes(listing: Listing, given: tuple[str, ...], findings: Findings) -> tuple[str, ...]:
     """Settle the class names. What the dataset says must agree with what the caller says."""
     named = listing.classes or given
     if given and listing.classes and given != listing.classes:
@@ -171,54 +181,3 @@ class _Inspector:
         facts, findings = check_label(name, read(0, size), keypoint_shape=self._shape)
         columns = min(facts.min_columns, 0xFFFF) | min(facts.max_columns, 0xFFFF) << 16
         return (facts.rows, columns, facts.max_class + 1), findings
-
-
-class _Labels:
-    """Finds labels by name, quickest when asked in order: images and labels are sorted alike, as a rule."""
-
-    def __init__(self, names: Names) -> None:
-        self._names = names
-        self._ahead = ((at, name) for at, name in enumerate(names) if name.endswith(".txt"))
-        self._at: int
-        self._name: str | None
-        self._at, self._name = next(self._ahead, (-1, None))
-        self._last = ""
-
-    def find(self, wanted: str) -> int:
-        """Return the position of a label, -1 where it is not."""
-        if wanted < self._last:
-            return self._names.find(wanted)
-        self._last = wanted
-        while self._name is not None and self._name < wanted:
-            self._at, self._name = next(self._ahead, (-1, None))
-        return self._at if self._name == wanted else -1
-
-
-def _pair(
-    listing: Listing, inventory: Inventory, classes: tuple[str, ...], findings: list[Finding]
-) -> tuple[Samples, list[str]]:
-    """Join each image to its label; also return the labels that belong to no image."""
-    names, samples, labels = listing.names, Samples(inventory), _Labels(listing.names)
-    indices = {name: index for index, name in enumerate(classes)}
-    class_of, splits_of = listing.class_of, listing.splits_of
-    used = bytearray(len(names))
-    for position, name in enumerate(names):
-        if not is_image(name):
-            continue
-        label, class_index = -1, -1
-        if class_of is not None:
-            class_index = indices.get(class_of(name), -1)
-        else:
-            label = labels.find(label_name(name))
-            if label >= 0:
-                if used[label]:
-                    message = f"shares {names[label]} with another image; rename one of the images"
-                    findings.append(warning(name, "shared-label", message))
-                used[label] = 1
-        splits = splits_of(name)
-        for split in splits if len(splits) < 2 else sorted(splits, key=SPLITS.index):
-            samples.add(position, label, split, class_index)
-    if class_of is not None:
-        return samples, []
-    orphans = [name for at, name in enumerate(names) if not used[at] and not is_image(name)]
-    return samples, orphans

@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.fingerprint import fingerprint, portable
-from gpu_offload.dataset.layout import SPLIT_FOLDERS, label_name
+from gpu_offload.dataset.layout import label_name, split_named
 from gpu_offload.dataset.samples import Sample
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.stat_cache import Stat, believable, refresh, stat_of
@@ -105,7 +105,7 @@ def image_path(sample: Sample, classes: tuple[str, ...]) -> str:
     parts = portable(sample.image).split("/")
     if sample.class_index is not None:
         folder = portable(classes[sample.class_index])
-        below_split = len(parts) > 2 and parts[0] in SPLIT_FOLDERS and parts[1] == folder
+        below_split = len(parts) > 2 and split_named(parts[0]) is not None and parts[1] == folder
         return "/".join([sample.split, folder, *parts[2 if below_split else 1 :]])
     escaped = ["images_" if part == "images" else part for part in parts[:-1]]
     return "/".join(["images", sample.split, *escaped, parts[-1]])

@@ -78,6 +78,7 @@ class Checked:
             "images": dict(self.snapshot.images),
             "bytes": self.snapshot.bytes,
             "warnings": [asdict(w) for w in self.warnings],
+            "left_out": list(self.snapshot.left_out),
         }
 
     def text(self) -> str:
@@ -90,6 +91,7 @@ class Checked:
             )
         ]
         lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"left out: {line}" for line in self.snapshot.left_out]
         lines.append(f"no faults, {len(self.warnings)} warnings")
         return "\n".join(lines)
 

@@ -1,10 +1,16 @@
 """Whether git sees a change in the dataset."""
 
+import os
 import subprocess
 
 import pytest
 
-from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError, changed_since
+from gpu_offload.dataset.change import (
+    NotARepositoryError,
+    UndecidableError,
+    UnknownRevisionError,
+    changed_since,
+)
 
 
 def git(folder, *words):
@@ -20,6 +26,7 @@ def repository(tmp_path):
     root = tmp_path / "repository"
     (root / "data").mkdir(parents=True)
     (root / "data/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (root / "data/a.png").write_bytes(b"picture")
     (root / "code.py").write_text("pass\n")
     (root / ".gitignore").write_text("ignored*\n")
     git(root, "init", "-q")
@@ -59,6 +66,7 @@ def test_changes_count_and_bystanders_do_not(repository, change, how):
 def test_a_dataset_that_is_the_repository_itself_or_gone_is_compared(repository):
     assert changed_since(repository, "HEAD") is False
     (repository / "data/a.txt").unlink()
+    (repository / "data/a.png").unlink()
     (repository / "data").rmdir()
     assert changed_since(repository / "data", "HEAD") is True
 
@@ -104,3 +112,77 @@ def test_a_revision_is_never_taken_for_an_option(repository):
 def test_outside_of_a_repository_is_an_error(tmp_path):
     with pytest.raises(NotARepositoryError, match="checkout"):
         changed_since(tmp_path, "HEAD")
+
+
+def test_a_dataset_behind_links_is_compared_where_they_lead(repository):
+    (repository / "store").mkdir()
+    (repository / "data").rename(repository / "store/one")
+    (repository / "sets").mkdir()
+    (repository / "sets/now").symlink_to("../store")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "links")
+    dataset = repository / "sets/now/one"
+    assert changed_since(dataset, "HEAD") is False
+    (repository / "store/one/a.txt").write_text("1 0.5 0.5 0.1 0.1\n")
+    assert changed_since(dataset, "HEAD") is True
+    git(repository, "commit", "-qam", "edited")
+    (repository / "other/one").mkdir(parents=True)
+    (repository / "sets/now").unlink()
+    (repository / "sets/now").symlink_to("../other")
+    assert changed_since(dataset, "HEAD") is True
+
+
+def test_a_circle_of_links_is_an_error(repository):
+    (repository / "a").symlink_to("b")
+    (repository / "b").symlink_to("a")
+    with pytest.raises(NotARepositoryError, match="circle"):
+        changed_since(repository / "a", "HEAD")
+
+
+@pytest.fixture
+def superproject(repository, tmp_path):
+    root = tmp_path / "super"
+    root.mkdir()
+    git(root, "init", "-q")
+    git(root, "-c", "protocol.file.allow=always", "submodule", "add", "-q", str(repository), "sub")
+    git(root, "commit", "-qm", "submodule")
+    return root
+
+
+def test_a_dataset_in_a_submodule_is_compared_by_the_commit_recorded_around_it(superproject):
+    assert changed_since(superproject / "sub/data", "HEAD") is False
+    (superproject / "sub/code.py").write_text("changed")
+    git(superproject / "sub", "commit", "-qam", "code")
+    git(superproject, "commit", "-qam", "moved")
+    assert changed_since(superproject / "sub/data", "HEAD~1") is False
+    (superproject / "sub/data/a.txt").write_text("changed")
+    assert changed_since(superproject / "sub/data", "HEAD~1") is True
+    assert changed_since(superproject / "sub", "HEAD") is True
+
+
+def test_a_dataset_that_holds_a_submodule_changes_with_it(superproject):
+    assert changed_since(superproject, "HEAD") is False
+    (superproject / "sub/data/a.txt").write_text("changed")
+    assert changed_since(superproject, "HEAD") is True
+
+
+def test_what_git_ignores_cannot_be_decided(repository):
+    (repository / "pictures").mkdir()
+    (repository / "pictures/a.png").write_bytes(b"1")
+    (repository / "pictures.dvc").write_text("outs:\n- path: pictures\n")
+    (repository / ".gitignore").write_text("/pictures\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "dvc")
+    with pytest.raises(UndecidableError, match=r"a\.png"):
+        changed_since(repository / "pictures", "HEAD")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_repository_of_another_user_is_refused_in_the_words_of_git(repository, monkeypatch):
+    for path in (repository, repository / ".git"):
+        os.chown(path, 12345, 12345)
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", os.devnull)
+    monkeypatch.delenv("SUDO_UID", raising=False)
+    with pytest.raises(NotARepositoryError, match="dubious ownership"):
+        changed_since(repository / "data", "HEAD")

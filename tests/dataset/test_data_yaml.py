@@ -1,5 +1,7 @@
 """A `data.yaml` from a stranger."""
 
+import contextlib
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,7 +14,7 @@ GOOD = "train: images/train\nval: images/val\nnames: [a, b]\n"
 
 @pytest.fixture
 def root(tmp_path):
-    for folder in ("images/train", "images/val", "sub/images/train"):
+    for folder in ("images/train", "images/val", "sub/images/train", "sub/images/val"):
         (tmp_path / "data" / folder).mkdir(parents=True)
     (tmp_path / "outside").mkdir()
     (tmp_path / "data/link").symlink_to(tmp_path / "outside")
@@ -43,6 +45,11 @@ def test_the_usual_file_is_read(root):
         ("names: {1: b, 0: a}", ("a", "b")),
         ("names:\n  - 'yes'\n  - 7", ("yes", "7")),
         ("nc: 2", ("0", "1")),
+        ("nc: '2'\nnames: {'0': a, \"1\": b}", ("a", "b")),
+        (
+            "names: [no, Yes, 1:30, 2020-01-01, 1e3, 1_000]",
+            ("no", "Yes", "1:30", "2020-01-01", "1e3", "1_000"),
+        ),
     ],
 )
 def test_names_come_in_several_forms(root, names, classes):
@@ -60,6 +67,62 @@ def test_the_parent_path_of_roboflow_is_read_where_it_stays_inside(root):
     assert [finding.code for finding in data.warnings] == ["parent-path", "parent-path"]
 
 
+@pytest.mark.parametrize(
+    ("path", "base"),
+    [
+        ("{here}", ""),
+        ("{here}/sub", "sub"),
+        ("/content/other/sub", "sub"),
+        ("/home/me/project", ""),
+        ("C:\\Users\\me\\sub", "sub"),
+        ("datasets/{name}", ""),
+        ("../{name}", ""),
+    ],
+)
+def test_a_path_of_another_machine_is_found_below_the_file(root, path, base):
+    written = path.format(here=root, name=root.name)
+    data = read(root, f"path: {written}\ntrain: images/train\nval: images/val\nnames: [a]\n")
+    assert (data.base, data.sources["val"]) == (base, ("images/val",))
+
+
+def test_an_absolute_folder_of_images_is_found_below_the_file(root):
+    data = read(root, "train: /content/data/images/train\nval: 'D:\\data\\images\\val'\nnames: [a]\n")
+    assert (data.sources["train"], data.sources["val"]) == (("images/train",), ("images/val",))
+    assert [finding.code for finding in data.warnings] == ["moved-path", "moved-path"]
+
+
+def test_a_test_folder_that_is_not_there_is_a_warning(root):
+    data = read(root, GOOD + "test: ../test/images\n")
+    assert data.sources["test"] == ()
+    assert [finding.code for finding in data.warnings] == ["missing-test"]
+
+
+def test_a_path_that_is_not_there_is_one_fault(root):
+    with pytest.raises(DatasetError) as caught:
+        read(root, "path: ../datasets/ds\ntrain: images/x\nval: images/y\ntest: images/z\nnames: [a]\n")
+    assert [(finding.path, finding.line) for finding in caught.value.findings] == [("data.yaml", 1)]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x: &a {b: 1}\ntrain: images/train\nnames: [a]\n",
+        "x: " + ":".join(["59"] * 500_000) + "\ntrain: images/train\nnames: [a]\n",
+        "x: " + "[" * 100_000,
+        "x: " + "- " * 500_000,
+        "x: " + "9" * 1_000_000,
+        "- a\n" * 800_000,
+    ],
+)
+def test_a_small_file_costs_little_whatever_is_in_it(root, text):
+    import time
+
+    before = time.process_time()
+    with contextlib.suppress(DatasetError):
+        read(root, text)
+    assert time.process_time() - before < 10
+
+
 def test_download_is_never_honoured(root):
     data = read(root, GOOD + "download: |\n  import os\n  os.system('touch pwned')\n")
     assert [(finding.code, finding.line) for finding in data.warnings] == [("download", 4)]
@@ -74,11 +137,16 @@ def test_download_is_never_honoured(root):
         ("train: ~/x\nnames: [a]", "outside-path", 1),
         ("train: https://example.com/x.zip\nnames: [a]", "outside-path", 1),
         ("train: 'C:\\x'\nnames: [a]", "outside-path", 1),
-        ("path: /data\ntrain: images/train\nnames: [a]", "outside-path", 1),
+        ("path: /nowhere\ntrain: images/nowhere\nnames: [a]", "missing-path", 1),
+        ("train: /content/ds/test/images\nnames: [a]", "outside-path", 1),
         ("path: ..\ntrain: images/train\nnames: [a]", "outside-path", 1),
         ("train: link\nnames: [a]", "symlink", 1),
         ("train: nowhere\nnames: [a]", "missing-path", 1),
-        ("train: 3\nnames: [a]", "malformed-yaml", 1),
+        ("train: 3\nnames: [a]", "missing-path", 1),
+        ("train: []\nnames: [a]", "malformed-yaml", 1),
+        ("train: images/train\nval: images/val\ntrain: images/val\nnames: [a]", "malformed-yaml", 3),
+        ("train: images/train\nnames: {1: a, 2: b}", "malformed-yaml", 2),
+        ("<<: {train: images/train}\nnames: [a]", "malformed-yaml", 1),
         ("train: [images/train, {a: b}]\nnames: [a]", "malformed-yaml", 1),
         ("val: images/val\nnames: [a]", "missing-key", None),
         ("train: images/train", "missing-key", None),
@@ -92,7 +160,7 @@ def test_download_is_never_honoured(root):
         ("train: images/train\nnames: [a]\nkpt_shape: [17, 4]", "malformed-yaml", 3),
         ("train: images/train\nnames: [a]\nkpt_shape: [2, 3]\nflip_idx: [0, 0]", "malformed-yaml", 4),
         ("- a list", "malformed-yaml", None),
-        ("train: [images", "malformed-yaml", 1),
+        ("train: [images", "malformed-yaml", 2),
         ("train: !!python/object/apply:os.system ['touch pwned']\nnames: [a]", "malformed-yaml", 1),
         ("", "malformed-yaml", None),
     ],

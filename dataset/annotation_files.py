@@ -1,0 +1,94 @@
+"""Tells annotation files of other formats from files that merely have the same extension."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+_HEAD: Final = 1 << 16
+_LARGEST_JSON: Final = 1 << 30
+
+
+class Format(StrEnum):
+    """Formats of annotations, by the names that people know them under."""
+
+    COCO = "COCO JSON"
+    VOC = "Pascal VOC XML"
+    NDJSON = "Ultralytics NDJSON"
+    LABELME = "LabelMe JSON"
+    CREATE_ML = "CreateML JSON"
+    CVAT = "CVAT XML"
+    VIA = "VGG Image Annotator JSON"
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotationFile:
+    """A file that holds annotations; its path is relative to the dataset's root."""
+
+    name: str
+    format: Format
+
+
+def annotation_files(root: Path, names: Iterable[str]) -> tuple[list[AnnotationFile], list[str]]:
+    """Sort JSON, NDJSON and XML files into annotations and others, by what they hold."""
+    found, others = [], []
+    for name in names:
+        kind = _format(root / name, name.rpartition(".")[2].lower())
+        if kind is None:
+            others.append(name)
+        else:
+            found.append(AnnotationFile(name, kind))
+    return found, others
+
+
+def _format(file: Path, suffix: str) -> Format | None:
+    try:
+        if suffix in {"ndjson", "jsonl"}:
+            return _ndjson(_start(file))
+        if suffix == "xml":
+            return _xml(_start(file))
+        return _json(file)
+    except OSError:
+        return None
+
+
+def _start(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(_HEAD)
+
+
+def _ndjson(head: bytes) -> Format | None:
+    first = head.partition(b"\n")[0]
+    return Format.NDJSON if b'"type"' in first and b'"dataset"' in first else None
+
+
+def _xml(head: bytes) -> Format | None:
+    if b"<annotations" in head and b"<image" in head:
+        return Format.CVAT
+    return Format.VOC if b"<annotation" in head else None
+
+
+def _json(file: Path) -> Format | None:
+    marks = dict.fromkeys(
+        (b'"images"', b'"annotations"', b'"categories"', b'"shapes"', b'"imagePath"'), False
+    )
+    via = create_ml = False
+    if file.stat().st_size > _LARGEST_JSON:
+        return None
+    with file.open("rb") as stream:
+        overlap = b""
+        while piece := stream.read(1 << 20):
+            block = overlap + piece
+            for mark, seen in marks.items():
+                marks[mark] = seen or mark in block
+            via = via or b'"shape_attributes"' in block
+            create_ml = create_ml or (b'"coordinates"' in block and b'"label"' in block)
+            if marks[b'"images"'] and marks[b'"annotations"'] and marks[b'"categories"']:
+                return Format.COCO
+            overlap = piece[-32:]
+    if marks[b'"shapes"'] and marks[b'"imagePath"']:
+        return Format.LABELME
+    if via:
+        return Format.VIA
+    return Format.CREATE_ML if create_ml and marks[b'"annotations"'] else None

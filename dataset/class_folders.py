@@ -1,0 +1,194 @@
+"""Classification datasets: one folder a class, perhaps below a folder for each split."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from gpu_offload.dataset.census import Reason
+from gpu_offload.dataset.finding import DatasetError, Finding, Findings, Severity, error, some, warning
+from gpu_offload.dataset.layout import Layout, Listing, is_image, split_named
+from gpu_offload.dataset.paths import Names, fold
+from gpu_offload.dataset.split import Split, SplitRule, assign
+from gpu_offload.dataset.walk import Found, hidden
+
+_NO_CLASS: Final = re.compile(
+    r"(fold|split|part|cv|k)[-_ ]?\d+|(ground[-_ ]?truth|gt|segmentation)?[-_ ]?masks?|images?|imgs?|labels?"
+    r"|annotations?|jpegimages|imagesets|segmentation(class|object)|runs|wandb|weights|checkpoints|predictions"
+    r"|outputs?|venv|__macosx|unlabell?ed|data|dataset"
+)
+"""What no class is called: folders of splits, of labels, and of what tools write."""
+
+
+def list_class_folders(
+    root: Path, names: Names, named: tuple[str, ...], rule: SplitRule, found: Found
+) -> Listing:
+    """List a classification tree. Folders called train, val or test at the top, in any usual spelling, are splits.
+
+    Args:
+        root: The dataset's folder.
+        names: Images and texts below it.
+        named: Classes that the settings name: what is named there is a class, however it is called.
+        rule: How images are divided that come without a split.
+        found: What else is there; faults are added.
+
+    Raises:
+        DatasetError: If it is doubtful which folders are classes.
+    """
+    findings = found.findings
+    pictures = [name for name in names if is_image(name)]
+    tops = {name.partition("/")[0] for name in (*pictures, *found.unread) if "/" in name}
+    splits = _splits(root, tops, set(named), findings)
+    depth = 1 if splits else 0
+    kept, classes = [], set()
+    for name in pictures:
+        if name.count("/") <= depth:
+            message = "is in no class folder; move it into the folder of its class"
+            findings.append(error(name, "no-class", message))
+            continue
+        classes.add(name.split("/", depth + 1)[depth])
+        kept.append(name)
+    _check_classes(classes | _unread_classes(found.unread, depth), set(named), findings)
+    _check_order(kept, depth, findings)
+    report_unread(found.unread, found)
+    for name in names:
+        if not is_image(name):
+            found.census.count(Reason.OTHER, name)
+    makes_val = bool(splits) and "val" not in splits.values()
+    if makes_val:
+        message = "there is no folder for validation; a part of train is held back for it, by the hash of the file names"
+        findings.append(warning("", "split-made", message))
+
+    def splits_of(name: str) -> tuple[Split, ...]:
+        if not splits:
+            return (assign(name, rule),)
+        split = splits[name.partition("/")[0]]
+        if makes_val and split == "train":
+            return (assign(name, SplitRule(rule.seed, rule.val)),)
+        return (split,)
+
+    return Listing(
+        root,
+        Layout.FOLDERS,
+        Names(kept),
+        splits_of,
+        tuple(sorted(classes)),
+        class_of=lambda name: name.split("/", depth + 1)[depth],
+        census=found.census,
+        given_split=bool(splits),
+        makes_val=makes_val,
+    )
+
+
+def looks_like_class_folders(names: Names) -> bool:
+    """Whether images are in two folders or more and none is at the top or below `images/`."""
+    folders = set()
+    for name in names:
+        if is_image(name):
+            top, slash, _ = name.partition("/")
+            if not slash or top == "images":
+                return False
+            folders.add(top)
+    return bool(folders)
+
+
+def _splits(root: Path, tops: set[str], named: set[str], findings: Findings) -> dict[str, Split]:
+    """Return the split of each folder at the top; none where these are the classes."""
+    splits = {top: split for top in sorted(tops) if (split := split_named(top)) is not None}
+    if not splits or (named and tops <= named):
+        _check_single(root, tops)
+        return {}
+    others = sorted(tops - set(splits))
+    if others or "train" not in splits.values():
+        message = f"{some(sorted(splits))} {_by_name(splits)}"
+        if others:
+            message += f", but {some(others)} beside {_them(splits)} {_is(others)} none"
+        else:
+            message += ", but none is for training"
+        message += (
+            "; keep only folders of splits (train, val, test) at the top, or only folders of classes, "
+            "and name all of them in dataset.classes if they are classes indeed"
+        )
+        raise DatasetError([*findings, error("", "doubtful-classes", message)])
+    for folder in sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not hidden(entry.name)):
+        if folder not in tops and split_named(folder) is not None:
+            message = "is named like a split and holds no picture; restore the pictures or remove the folder"
+            # Training needs no test images, so their folder may wait for them.
+            severity: Severity = "warning" if split_named(folder) == "test" else "error"
+            findings.append(Finding(severity, f"{folder}/", None, "empty-split", message))
+    return splits
+
+
+def _by_name(splits: dict[str, Split]) -> str:
+    return "is named like a split" if len(splits) == 1 else "are named like splits"
+
+
+def _them(splits: dict[str, Split]) -> str:
+    return "it" if len(splits) == 1 else "them"
+
+
+def _is(names: list[str]) -> str:
+    return "is" if len(names) == 1 else "are"
+
+
+def _check_single(root: Path, tops: set[str]) -> None:
+    """Refuse the folder above a dataset: one folder, in which the splits are."""
+    if len(tops) != 1:
+        return
+    (top,) = tops
+    below = [entry.name for entry in (root / top).iterdir() if entry.is_dir()]
+    if any(split_named(name) == "train" for name in below):
+        message = f"the splits ({some(sorted(below))}) are in {top}/; set dataset.path to that folder"
+        raise DatasetError([error("", "doubtful-classes", message)])
+
+
+def _unread_classes(unread: Iterable[str], depth: int) -> set[str]:
+    return {name.split("/")[depth] for name in unread if name.count("/") > depth}
+
+
+def _check_classes(classes: set[str], named: set[str], findings: Findings) -> None:
+    """Doubt a class that is called like something else, and two that differ in case."""
+    doubtful = [
+        name
+        for name in sorted(classes - named)
+        if _NO_CLASS.fullmatch(name.lower()) or split_named(name) is not None
+    ]
+    if doubtful:
+        message = (
+            f"{some(doubtful)} would be a class by this layout, and no class is usually called so; "
+            "move the folder out, rename it, or name every class in dataset.classes"
+        )
+        findings.append(error("", "doubtful-classes", message))
+    folded: dict[str, str] = {}
+    for name in sorted(classes):
+        other = folded.setdefault(fold(name), name)
+        if other != name:
+            message = (
+                f"the classes {other!r} and {name!r} differ only in case or Unicode form; give them one name"
+            )
+            findings.append(error("", "name-clash", message))
+
+
+def _check_order(names: list[str], depth: int, findings: Findings) -> None:
+    """Doubt a tree in which the splits are below the classes."""
+    if depth or not names:
+        return
+    below: defaultdict[str, set[str]] = defaultdict(set)
+    for name in names:
+        parts = name.split("/")
+        below[parts[0]].add(parts[1] if len(parts) > 2 else "")
+    if all("" not in inner and all(map(split_named, inner)) for inner in below.values()):
+        message = "the splits are below the classes; move them to the top: train/CLASS/, val/CLASS/"
+        findings.append(error("", "doubtful-classes", message))
+
+
+def report_unread(unread: Iterable[str], found: Found) -> None:
+    """Report pictures that would be trained on if their format were read: one finding for each format."""
+    by_suffix: defaultdict[str, list[str]] = defaultdict(list)
+    for name in unread:
+        by_suffix[name.rpartition(".")[2].lower()].append(name)
+    for ending, names in sorted(by_suffix.items()):
+        remedy = "rename to .jpg" if ending in {"jfif", "jpe", "jif"} else "convert to JPEG or PNG"
+        message = f"{len(names)} pictures are .{ending}, which Ultralytics does not read ({some(names)}); {remedy}, or remove them"
+        found.findings.append(error("", "unread-format", message))

@@ -1,0 +1,36 @@
+"""Files that name the classes, one a line: `classes.txt`, `obj.names`."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from gpu_offload.dataset.finding import Findings, error
+
+MAX_BYTES: Final = 4 << 20
+
+
+def read_classes(root: Path, name: str, findings: Findings) -> tuple[str, ...]:
+    """Return the names that a text gives, one a line; nothing and a fault where it is no small text in UTF-8."""
+    file = root / name
+    if file.is_symlink() or not file.is_file() or file.stat().st_size > MAX_BYTES:
+        message = "is no plain small text file; list one name a line"
+        findings.append(error(name, "malformed-classes", message))
+        return ()
+    try:
+        return tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip())
+    except UnicodeDecodeError:
+        findings.append(error(name, "malformed-classes", "is not UTF-8 text; save it as UTF-8"))
+        return ()
+    except OSError as fault:
+        findings.append(error(name, "unreadable-file", f"cannot be read ({fault.strerror})"))
+        return ()
+
+
+def class_name_problems(classes: Iterable[str]) -> list[str]:
+    """Return what is wrong with class names: empty, not printable, or twice the same."""
+    problems, seen, twice = [], set[str](), set[str]()
+    for name in classes:
+        if not name.strip() or not name.isprintable():
+            problems.append(f"class name {name[:60]!r} is empty or not printable; rename it")
+        (twice if name in seen else seen).add(name)
+    return problems + [f"class name {name[:60]!r} is given twice; rename one" for name in sorted(twice)]

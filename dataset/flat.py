@@ -1,0 +1,106 @@
+"""Datasets without a description: images with their labels beside them, or in `images/` and `labels/`."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from gpu_offload.dataset.census import Reason
+from gpu_offload.dataset.class_folders import report_unread
+from gpu_offload.dataset.class_names import read_classes
+from gpu_offload.dataset.finding import error, some, warning
+from gpu_offload.dataset.layout import Layout, Listing, is_image, label_name, split_named
+from gpu_offload.dataset.notes import CLASSES_FILE, is_note
+from gpu_offload.dataset.paths import Names
+from gpu_offload.dataset.split import SplitRule, assign
+from gpu_offload.dataset.walk import Found, is_text
+
+_CLASS_FILES: Final = (CLASSES_FILE, "obj.names")
+_REPOSITORY: Final = (".git", "offload.toml", "pyproject.toml", "setup.py")
+
+
+def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> Listing:
+    """List images and labels; the split follows from the images' names."""
+    class_files = [name for name in names if PurePosixPath(name).name == CLASSES_FILE]
+    notes = {*class_files, *(name for name in names if is_note(name))}
+    if any(split_named(folder) == "train" for folder in _split_folders(names)):
+        message = (
+            "folders called train and val are a split only with a data.yaml; images are split by their names"
+        )
+        found.findings.append(warning("", "split-ignored", message))
+    classes = _classes(root, class_files, found)
+    if any((root / mark).exists() for mark in _REPOSITORY) and _has_images_folder(names):
+        names = Names(_of_the_repository(names, found))
+    _report_unread(names, found)
+    return Listing(
+        root,
+        Layout.FLAT,
+        Names(name for name in names if name not in notes) if notes else names,
+        lambda name: (assign(name, rule),),
+        classes,
+        census=found.census,
+        odd_texts=found.odd_texts,
+    )
+
+
+def _split_folders(names: Names) -> set[str]:
+    """Return the folders at the top, or just below `images/`, that hold images."""
+    folders = set()
+    for name in names:
+        parts = name.split("/", 2)
+        if len(parts) > 1 and is_image(name):
+            folders.add(parts[1] if parts[0] == "images" and len(parts) > 2 else parts[0])
+    return folders
+
+
+def _classes(root: Path, class_files: list[str], found: Found) -> tuple[str, ...]:
+    """Return the class names that a labelling tool left at the top or beside the labels."""
+    at_the_top = [name for name in _CLASS_FILES if (root / name).is_file()]
+    read: dict[tuple[str, ...], str] = {}
+    for name in at_the_top[:1] or class_files:
+        read.setdefault(read_classes(root, name, found.findings), name)
+    if len(read) > 1:
+        message = f"{some(sorted(read.values()))} name different classes; keep one list, at the top"
+        found.findings.append(error("", "class-mismatch", message))
+    return next(iter(read), ())
+
+
+def _has_images_folder(names: Names) -> bool:
+    position = names.after("images/")
+    return position < len(names) and names[position].startswith("images/")
+
+
+def _of_the_repository(names: Names, found: Found) -> Iterator[str]:
+    """Leave out what a repository holds beside its dataset: pictures outside `images/` that have no label."""
+    for name in names:
+        inside = name.startswith(("images/", "labels/")) or "/images/" in name or "/labels/" in name
+        if inside or is_note(name):
+            yield name
+        elif is_image(name):
+            if names.find(label_name(name)) >= 0:
+                yield name
+            else:
+                found.census.count(Reason.OUTSIDE, name)
+        elif any(names.find(f"{name[:-4]}.{ending}") >= 0 for ending in ("jpg", "jpeg", "png", "bmp")):
+            yield name
+        else:
+            found.census.count(Reason.OTHER, name)
+
+
+def _report_unread(names: Names, found: Found) -> None:
+    """Report pictures in other formats that have a label or are among those that are read; count the others."""
+    folders = {str(PurePosixPath(name).parent) for name in names if is_image(name)}
+    matter = []
+    for name in found.unread:
+        drawing = name.lower().endswith(".svg")
+        among = str(PurePosixPath(name).parent) in folders and not drawing
+        if among or names.find(label_name(name)) >= 0:
+            matter.append(name)
+        else:
+            found.census.count(Reason.FORMAT, name)
+    report_unread(matter, found)
+
+
+def has_labels(names: Names) -> bool:
+    """Whether one of the images has a label where Ultralytics looks for it."""
+    texts = any(is_text(name) for name in names)
+    return texts and any(is_image(name) and names.find(label_name(name)) >= 0 for name in names)
