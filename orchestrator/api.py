@@ -30,7 +30,6 @@ from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 if TYPE_CHECKING:
     from gpu_offload.client.model_client import Progress
     from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
-    from gpu_offload.orchestrator.offers.offer import Offer
     from gpu_offload.orchestrator.plan.option import PlanReport
 
 __all__ = [
@@ -121,20 +120,10 @@ def plan(
     Raises:
         DatasetError, StoreError, PlanningError
     """
-    from gpu_offload.orchestrator.plan.planner import Planning
+    from gpu_offload.orchestrator.plan.planner import planning_of
 
-    store = store_of(settings)
-    console = console or Console()
-    planning = Planning(
-        settings, store, Workspace.of(settings.root), console, offers=lambda: _offers(settings, console)
-    )
+    planning = planning_of(settings, store_of(settings), console or Console())
     return planning.plan(on=on, calibrate=calibrate).report
-
-
-def _offers(settings: Settings, console: Console) -> "tuple[Offer, ...] | None":
-    from gpu_offload.orchestrator.offers.ec2 import ec2_offers
-
-    return ec2_offers(settings.ec2, console)
 
 
 def train(
@@ -160,14 +149,12 @@ def train(
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
     from gpu_offload.orchestrator.lifecycle.train import Training
-    from gpu_offload.orchestrator.plan.planner import Planning
+    from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
     console = console or Console()
     store, workspace = store_of(settings), Workspace.of(settings.root)
-    planned = Planning(settings, store, workspace, console, offers=lambda: _offers(settings, console)).plan(
-        on=on, calibrate=calibrate, only_if_it_matters=True
-    )
+    planned = planning_of(settings, store, console).plan(on=on, calibrate=calibrate, only_if_it_matters=True)
     if show_plan is not None and planned.report.already_trained is None:
         show_plan(receipt_text(planned.report))
     return Training(planned, store, workspace, console, detach=detach).run()

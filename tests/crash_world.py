@@ -19,6 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from gpu_offload.dataset.task import Task
+from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     ObjectChangedError,
@@ -29,7 +30,6 @@ from gpu_offload.infra.store.errors import (
 from gpu_offload.infra.store.protocol import ObjectInfo
 from gpu_offload.orchestrator.cost.bill import spent
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.lifecycle.train import is_rented
 from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Candidate
@@ -556,7 +556,7 @@ class Actor:
         self.trace: list[str] = []
         self.steps = 0
         store = DriverStore(self)
-        self.cloud = ModelCloud(self) if is_rented(world.run.candidates) else None
+        self.cloud = ModelCloud(self) if world.run.is_rented else None
         machine = 0 if world.scenario.same_machine else number
         driver = Lease(
             clock=lambda: world.now, host=f"host{machine}", boot_id=f"boot{machine}", token=f"t{number}",
@@ -573,7 +573,7 @@ class Actor:
             clock=lambda: world.now,
             sleep=self.sleep,
             detach=world.scenario.detach and number == 1,
-            settle=self.settle,
+            on_done=self.settle,
             cost=lambda _run, seen: cost_of(seen.attempts, seen.now),
         )
 
@@ -713,7 +713,7 @@ class ModelCpu:
 
     def _renew(self, run: RunRecord) -> None:
         with contextlib.suppress(StoreUnreachableError):
-            self.actor.drive.driver.claim(self.actor.drive.store, run.id)
+            self.actor.drive.lease.claim(self.actor.drive.store, run.id)
 
     def _checkpoint(self, attempt: int, epochs: int) -> None:
         found = self.actor.world.manifest()
@@ -773,7 +773,7 @@ class ModelCloud:
         if not self.staged:
             self.actor.drive.store.put("datasets/f.tar", b"dataset")
             self.staged = True
-            if self.actor.drive.driver.claim(self.actor.drive.store, RUN) is not None:
+            if self.actor.drive.lease.claim(self.actor.drive.store, RUN) is not None:
                 return None
         try:
             self._call("CreateSecurityGroup", lambda: world.groups.add("us-east-1/group/sg-1"), 0.3)
@@ -793,7 +793,7 @@ class ModelCloud:
             if world.refused[place] > 0:
                 world.refused[place] -= 1
                 raise RefusedError(f"no capacity in {place}")
-        return world.launch(offer, attempt.number, attempt.expires_at, self.actor.drive.driver.name)
+        return world.launch(offer, attempt.number, attempt.expires_at, self.actor.drive.lease.name)
 
     def train(self, run: RunRecord, attempt: object) -> tuple[str, str] | None:
         number = attempt.record.number
@@ -818,7 +818,7 @@ class ModelCloud:
             self.world.start_job(machine)
 
     def _machine(self, number: int) -> Machine | None:
-        name = self.actor.drive.driver.name
+        name = self.actor.drive.lease.name
         mine = [m for m in self._seen() if m.attempt == number and m.keys == name]
         return mine[0] if mine else None
 
@@ -852,7 +852,7 @@ class ModelCloud:
             self.actor.check()
             self.world.pass_time(min(60.0, end - self.world.now), until=over)
             try:
-                self.actor.drive.driver.claim(self.actor.drive.store, RUN)
+                self.actor.drive.lease.claim(self.actor.drive.store, RUN)
             except StoreUnreachableError:
                 continue
 
@@ -872,9 +872,6 @@ class ModelCloud:
 
     def _call(self, name: str, act: Callable[[], object], seconds: float) -> object:
         return self.actor.effect(name, act, lost=CloudUnreachableError, seconds=seconds)
-
-
-ENDED = {"shutting-down", "terminated"}
 
 
 def _host(machine: Machine) -> HostRecord:

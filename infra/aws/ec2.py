@@ -1,4 +1,4 @@
-"""EC2 as we wish it were: everything about an instance said in one launch, and found again by its run."""
+"""Thin EC2 client: tagged launches, idempotent by client token."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,6 +12,7 @@ import botocore.exceptions as aws
 
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, NotYetVisibleError, ServerFaultError
+from gpu_offload.infra.aws.instance_state import ENDED, InstanceState
 from gpu_offload.infra.aws.launch import LaunchRequest, Market, launch_parameters
 from gpu_offload.infra.aws.network import Network
 from gpu_offload.infra.aws.tags import (
@@ -33,9 +34,6 @@ if TYPE_CHECKING:
 SPOT_RECLAIMS = {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"}
 """State reasons of an instance that AWS took back."""
 
-ENDED = {"shutting-down", "terminated"}
-"""States in which an instance costs nothing any more and cannot come back."""
-
 
 @dataclass(frozen=True, slots=True)
 class Instance:
@@ -45,7 +43,7 @@ class Instance:
     run: str
     attempt: int
     expires: datetime | None
-    state: str
+    state: InstanceState
     state_reason: str
     type: str
     zone: str

@@ -9,10 +9,11 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
 
+from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.market import family, spot_price
-from gpu_offload.infra.simulator.rented import ENDED, Rented
+from gpu_offload.infra.simulator.rented import Rented
 
 USER_DATA_LIMIT = 16_384
 

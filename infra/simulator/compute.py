@@ -13,6 +13,7 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 
+from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.simulator.admission import Admission, decoded_user_data
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.call import Call
@@ -21,7 +22,6 @@ from gpu_offload.infra.simulator.identity import Identities
 from gpu_offload.infra.simulator.images import add_image
 from gpu_offload.infra.simulator.metadata import metadata_document
 from gpu_offload.infra.simulator.rented import (
-    ENDED,
     ITSELF,
     RECLAIMED,
     RUN_TAG,

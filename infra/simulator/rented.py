@@ -12,7 +12,6 @@ from gpu_offload.infra.simulator.host import Machine
 from gpu_offload.infra.simulator.metadata import Facts
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
-ENDED = {"shutting-down", "terminated"}
 RUN_TAG, ATTEMPT_TAG = "gpu-offload:run", "gpu-offload:attempt"
 
 USER = "Client.UserInitiatedShutdown", "User initiated shutdown"

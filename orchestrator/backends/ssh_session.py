@@ -1,4 +1,4 @@
-"""One attempt's training on its instance, over SSH: made ready, started once, followed while the line holds."""
+"""One attempt's training over SSH: the instance is made ready, the training started once and followed."""
 
 import contextlib
 import time
@@ -17,7 +17,7 @@ from gpu_offload.infra.instance.readiness_checks import (
     check_driver,
     check_ssh,
 )
-from gpu_offload.infra.instance.software import Instance, Software, look, set_up
+from gpu_offload.infra.instance.software import Software, look, set_up
 from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Stage, StageResult
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.errors import (
@@ -26,40 +26,30 @@ from gpu_offload.infra.ssh.errors import (
     HostError,
     HostUnreachableError,
 )
-from gpu_offload.orchestrator.backends.staging import weights_key
+from gpu_offload.orchestrator.backends.remote_spec import remote_spec, send_project
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, RunRecord
 from gpu_offload.remote_job.result import ProgressEvent
-from gpu_offload.remote_job.spec import DatasetRef, StoreRef, TrainingSpec
+from gpu_offload.remote_job.spec import StoreRef
 
 LOST = (HostUnreachableError, ConnectionLostError, CommandTimeoutError)
-"""The line is cut or the machine hangs: the training may well go on."""
+"""The connection is cut or the machine hangs: the training may go on."""
 
 LOOK_S = 2.0
 """Seconds between two looks over SSH: 1.5 kB each."""
 
 RECONNECT_S: Final = (2.0, 60.0)
-"""Seconds until the first try to reconnect, and at most between two: what was lost is read from the store meanwhile."""
+"""Seconds until the first try to reconnect, and at most between two; meanwhile progress is read from the store."""
 
 FAULTY = {2, 77}
 """Exit codes that another instance would give too: a spec that cannot be trained, an instance that is not safe."""
 
 PROBE = r'printf "%s\n%s\n%s\n" "${GPU_OFFLOAD_ROOT+simulated}" "$AWS_EC2_METADATA_SERVICE_ENDPOINT" "$PYTHONPATH"'
 
-UNPACK = r"""
-set -e
-become=; [ "$(id -u)" = 0 ] || [ -n "${GPU_OFFLOAD_ROOT+set}" ] || become="sudo -n"
-echo "$1  $2" | sha256sum --check --quiet --status || { echo "the archive did not arrive whole" >&2; exit 1; }
-$become mkdir -p "$3"
-$become tar -xf "$2" -C "$3" --no-same-owner --no-same-permissions
-$become chmod -R a+rX "$3"
-"""
-"""SHA256, ARCHIVE, FOLDER: unpacks the user's own files where the training, as its own user, can read them."""
-
 
 @dataclass(slots=True)
 class Session:
-    """A driver's hold on one instance; it has the keys, so there is at most one in the world."""
+    """A driver's SSH session with one instance. Only the process that launched it has the keys."""
 
     run: RunRecord
     attempt: AttemptRecord
@@ -67,7 +57,7 @@ class Session:
     console: Console
     store: StoreRef
     store_keys: Mapping[str, str]
-    """Variables with the store's own keys, for those who talk to it; empty where the instance's role does."""
+    """Environment variables with the store's own keys; empty where the instance's role has access."""
     region: str
     """Where the store is, for the job's own calls."""
     software: Callable[[], Software]
@@ -114,23 +104,26 @@ class Session:
         python = set_up(self.host, instance, software)
         self._ready(Stage.CUDA, {Stage.CUDA: lambda: check_cuda(self.host, python, gpus=gpus)})
         job = InstanceJob(self.host, instance, self.run.id, self.attempt.number)
-        folder = self._send_project(instance)
+        project = self.run.project
+        folder = send_project(self.host, instance, project, self.project()) if project else None
         # The user's own code runs where the training runs, and nowhere else.
         trainer = {"PYTHONPATH": f"{folder}:{path}" if path else folder} if folder else {}
         uploader = {"AWS_DEFAULT_REGION": self.region, **self.store_keys}
         options = JobOptions(spot_notice=self._notice(metadata))
-        spec = self._spec(job, folder)
+        spec = remote_spec(self.run, self.attempt.number, self.store, output=job.output, project=folder)
         job.start(
             spec.model_dump_json(indent=1).encode(), python, options, trainer=trainer, uploader=uploader
         )
         self._job, self.started = job, True
-        self.console.note(f"training on {self.host.name}, {self.attempt.offer.name}; it needs us no more")
+        self.console.note(
+            f"training on {self.host.name}, {self.attempt.offer.name}; it goes on without this driver"
+        )
 
     def follow(self, seconds: float) -> tuple[EndReason, str] | None:
-        """Show what the training says for so long; return early when it ended or the line was lost.
+        """Show the training's progress for `seconds`; return early when it ended or the connection was lost.
 
         Returns:
-            Why the attempt is over, where the store will never say it: the job ended, or is gone, without a word.
+            Why the attempt is over, where the store never will: the job ended, or is gone, without a last heartbeat.
         """
         end = self.clock() + seconds
         with self.console.training(self.run.estimate.likely) as show:
@@ -155,7 +148,7 @@ class Session:
 
     @property
     def bytes_over_ssh(self) -> int:
-        """What went over the line, both ways."""
+        """Bytes sent and received."""
         return self.host.traffic.sent + self.host.traffic.received
 
     def _ready(self, first: Stage, checks: dict[Stage, Callable[[], StageResult]]) -> None:
@@ -194,38 +187,6 @@ class Session:
     def _notice(self, metadata: str) -> str | None:
         """Where the interruption notice is; an on-demand instance gets a notice of retirement there, too."""
         return metadata.rstrip("/") or SPOT_NOTICE
-
-    def _send_project(self, instance: Instance) -> str | None:
-        """Send the user's own files and return the folder they are in."""
-        project = self.run.project
-        if project is None:
-            return None
-        archive = f"{instance.inbox}/{project.sha256}.tar"
-        folder = f"{instance.root}/var/lib/gpu-offload/projects/{project.sha256[:16]}"
-        self.host.put(self.project(), archive)
-        self.host.run(["sh", "-c", UNPACK, "unpack", project.sha256, archive, folder], timeout=120)
-        return folder
-
-    def _spec(self, job: InstanceJob, project: str | None) -> TrainingSpec:
-        run = self.run
-        own_model = run.project.model if run.project else None
-        return run.spec.model_copy(
-            update={
-                "run": run.id,
-                "attempt": self.attempt.number,
-                "output": job.output,
-                "store": self.store,
-                "model": f"{project}/{own_model}" if own_model else run.spec.model,
-                "dataset": DatasetRef(
-                    fingerprint=run.fingerprint,
-                    archive=run.spec.dataset.archive or f"datasets/{run.fingerprint}.tar",
-                ),
-                "weights": run.spec.weights
-                and run.spec.weights.model_copy(
-                    update={"path": None, "key": weights_key(run.id, run.spec.weights.sha256)}
-                ),
-            }
-        )
 
     def _look(self, show: Callable[[ProgressEvent], None]) -> Look:
         if self._job is None:  # `reachable` says so before

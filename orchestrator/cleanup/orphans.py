@@ -7,10 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Kind = Literal["instance", "volume", "security group", "schedule"]
+from gpu_offload.infra.aws.instance_state import ENDED
 
-ENDED = frozenset({"shutting-down", "terminated"})
-"""States of an instance that costs nothing any more and cannot come back."""
+Kind = Literal["instance", "volume", "security group", "schedule"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,9 @@ from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep, readable_lives
-from gpu_offload.orchestrator.lifecycle.attach import drive_of
+from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep
+from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
+from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry.manifest import RegistryError
 from gpu_offload.orchestrator.run.backend import (
@@ -25,7 +26,7 @@ from gpu_offload.orchestrator.run.record import LeaseRecord, RunRecord, run_key
 from gpu_offload.orchestrator.run.step import Done, OpenAttempt, Step, Terminate, Wait
 from gpu_offload.orchestrator.settings.load import Settings
 
-PATIENCE_S = 30.0
+LONGEST_WAIT_S = 30.0
 """What takes longer than this is left to the next `tend`: a training, and offers that were all refused."""
 
 OURS = (
@@ -112,7 +113,7 @@ class Tend:
         reaper = Reaper(
             regions=sorted(self._regions),
             mark=store_mark(self.settings.store_url, self.settings.store.endpoint_url),
-            runs=readable_lives(self.store, self._unreadable),
+            runs=readable_limits(self.store, self._unreadable),
             console=self.console,
             dry_run=self.dry_run,
             schedules_wanted=self.settings.ec2.schedule_role is not None,
@@ -142,21 +143,32 @@ class Tend:
 
     def _taken_on(self, run: RunRecord) -> RunTended:
         self.console.stage(f"run {run.id}")
-        drive = drive_of(self.settings, self.store, run, self.console)
-        drive.detach, drive.patience, drive.sleep, drive.clock = True, PATIENCE_S, self.sleep, self.clock
-        outcome = drive.to_end()
+        controller = controller_of(
+            self.settings,
+            self.store,
+            run,
+            self.console,
+            detach=True,
+            max_wait=LONGEST_WAIT_S,
+            sleep=self.sleep,
+            clock=self.clock,
+        )
+        outcome = controller.to_end()
         if outcome is not None:
             return RunTended(run.id, outcome.status, outcome.message or outcome.version or "")
-        return RunTended(run.id, "open", drive.left or "its instance trains")
+        return RunTended(run.id, "open", controller.detached_reason or "its instance trains")
 
     def _imagined(self, run: RunRecord) -> RunTended:
         """Say what would be done, without so much as a lease."""
-        drive = drive_of(self.settings, self.store, run, self.console, Onlooker(clock=self.clock))
+        lease = Onlooker(clock=self.clock)
+        controller = controller_of(
+            self.settings, self.store, run, self.console, lease=lease, clock=self.clock
+        )
         try:
-            step = next_step(run, drive.observe())
+            step = next_step(run, controller.observer.observe())
         finally:
-            if drive.cloud is not None:
-                drive.cloud.close()
+            if controller.cloud is not None:
+                controller.cloud.close()
         message = would(step)
         self.console.note(f"run {run.id}: {message}")
         return RunTended(run.id, "open", message)

@@ -136,14 +136,14 @@ def report(
 @click.argument("run")
 def attach(directory: Path, config: Path | None, sets: tuple[str, ...], run: str, *, verbose: bool) -> None:
     """Carry on with RUN from the store alone: watch it, collect, publish and account for it."""
-    from gpu_offload.orchestrator.lifecycle.attach import drive_of
+    from gpu_offload.orchestrator.lifecycle.controllers import controller_of
     from gpu_offload.orchestrator.lifecycle.train import TrainingFailedError
     from gpu_offload.orchestrator.registry.stores import store_of
     from gpu_offload.orchestrator.run.journal import Journal
 
     settings = settings_of(directory, config, sets)
     store = store_of(settings)
-    outcome = drive_of(settings, store, Journal(store).run(run), console_of(verbose=verbose)).to_end()
+    outcome = controller_of(settings, store, Journal(store).run(run), console_of(verbose=verbose)).to_end()
     if outcome is None or outcome.status != "published":
         raise TrainingFailedError(
             f"run {run}: {f'{outcome.status}: {outcome.message}' if outcome else 'open'}"

@@ -9,6 +9,7 @@ from functools import cached_property
 from gpu_offload.infra.aws.ec2 import Ec2, Instance
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.aws.termination import terminate_and_wait
 from gpu_offload.infra.simulator.behaviour import Event, Leftovers
 from gpu_offload.orchestrator.settings.load import Settings
 
@@ -81,9 +82,8 @@ class AccountCloud:
             time.sleep(LOOK_S)
 
     def terminate(self) -> None:
-        """Terminate every instance of the drill's."""
-        for ec2 in self.regions.values():
-            ec2.terminate(i.id for i in ec2.find() if i.store == self.mark and not i.ended)
+        """Terminate every instance of the drill, and wait."""
+        terminate_and_wait(self.regions, lambda instance: instance.store == self.mark)
 
     def environment(self) -> Mapping[str, str]:
         """Nothing: commands use the user's own access."""

@@ -13,7 +13,6 @@ CLEAN_UP = "the workflow's clean-up"
 def stop(step: Step) -> int:
     """End what a training has rented, found by its key and by tag: whoever began it may be gone."""
     from gpu_offload.orchestrator.lifecycle.stop import stop_run
-    from gpu_offload.orchestrator.lifecycle.train import is_rented
     from gpu_offload.orchestrator.registry import stores
 
     store = stores.store_of(step.settings)
@@ -21,7 +20,7 @@ def stop(step: Step) -> int:
     if step.inputs.run:
         runs = [step.inputs.run]
     elif step.inputs.training_key:
-        runs = [r.id for r in journal.runs_of(step.inputs.training_key) if is_rented(r.candidates)]
+        runs = [r.id for r in journal.runs_of(step.inputs.training_key) if r.is_rented]
     else:
         raise InputsError("'stop' needs the input run or training-key")
     ended: list[str] = []

@@ -9,9 +9,8 @@ from gpu_offload.orchestrator.output.console import plain
 def plan(step: Step) -> int:
     """Show what would be done. Needs no credentials, and uses none."""
     from gpu_offload.orchestrator.github.store import readable_store
-    from gpu_offload.orchestrator.plan.planner import Planning
+    from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
-    from gpu_offload.orchestrator.workspace import Workspace
 
     store = readable_store(step.settings, step.console)
     if isinstance(store, KeptFolder) and step.event.is_private:
@@ -19,7 +18,7 @@ def plan(step: Step) -> int:
             "this repository is private, so its release cannot be read without credentials: every push would train "
             "again. Set store.url to a bucket and run `offload init` again"
         )
-    planning = Planning(step.settings, store, Workspace.of(step.settings.root), step.console)
+    planning = planning_of(step.settings, store, step.console, asks_ec2=False)
     planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
     report = planned.report
     option = report.decision.option

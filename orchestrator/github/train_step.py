@@ -32,21 +32,16 @@ def train(step: Step) -> int:
     from gpu_offload.orchestrator.github.store import store_on_runner
     from gpu_offload.orchestrator.lifecycle.train import Training
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
-    from gpu_offload.orchestrator.offers.ec2 import ec2_offers
-    from gpu_offload.orchestrator.plan.planner import Planning
+    from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
     from gpu_offload.orchestrator.workspace import Workspace
 
     began = time.time()
     store, workspace = store_on_runner(step.settings, os.environ), Workspace.of(step.settings.root)
     before = _newest(store)
-    planned = Planning(
-        step.settings,
-        store,
-        workspace,
-        step.console,
-        offers=lambda: ec2_offers(step.settings.ec2, step.console),
-    ).plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
+    planned = planning_of(step.settings, store, step.console).plan(
+        on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True
+    )
     if planned.report.already_trained is None and not step.inputs.because:
         step.console.text(receipt_text(planned.report))
     try:

@@ -1,23 +1,20 @@
-"""End a run now: everything that costs money first, found by tag, whoever drives it."""
+"""`offload stop`: end a run now; its instances first, found by tag."""
 
 import time
 from collections.abc import Callable
 
 from gpu_offload.infra.aws.ec2 import Ec2
-from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.aws.termination import LIMIT_S, terminate_and_wait
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.lifecycle.attach import drive_of
+from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import InstanceLeftError, InterruptedRunError
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
 from gpu_offload.orchestrator.run.record import RunRecord, StopRequest
 from gpu_offload.orchestrator.settings.load import Settings
 
-TERMINATION_S = 900.0
-"""How long an instance may take to terminate before that is an error: it takes a minute or two."""
-
-POLL_S = 2.0
+POLL_S = 1.0
 OTHER_DRIVER_S = 60.0
 """How long a live driver is given to end its run by itself, once its instances are gone."""
 
@@ -55,7 +52,7 @@ def stop_run(
         record = None
     if record is not None and journal.outcome(run) is None:
         journal.request_stop(run, StopRequest(at=clock(), reason=reason))
-    rented = record is None or any(c.offer.where == "ec2" for c in record.candidates)
+    rented = record is None or record.is_rented
     ended = _terminate(settings, record, run, console, sleep, clock) if rented else ()
     if record is not None and journal.outcome(run) is None:
         _finish(settings, store, record, console, sleep, clock)
@@ -76,32 +73,21 @@ def _terminate(
     clock: Callable[[], float],
 ) -> tuple[str, ...]:
     """Terminate by tag, in every region that the run may have been in, and wait until it is so."""
-    begun, terminated = clock(), dict[str, str]()
     mark = store_mark(settings.store_url, settings.store.endpoint_url)
-    clients = {name: Ec2(name) for name in _regions(settings, record)}
-    while True:
-        left: dict[str, str] = {}
-        for name, ec2 in clients.items():
-            try:
-                found = [i for i in ec2.find(run) if i.store in {None, mark}]
-                for instance in found:
-                    if not instance.ended and instance.id not in terminated:
-                        console.note(f"terminating {instance.id} in {instance.zone}")
-                        ec2.terminate([instance.id])
-                        terminated[instance.id] = name
-                left |= {i.id: i.state for i in found if i.state != "terminated"}
-            except CloudError as error:
-                if error.retry != "same" or clock() - begun > TERMINATION_S:
-                    raise
-                left[name] = "not answering"
-        if not left:
-            return tuple(terminated)
-        if clock() - begun > TERMINATION_S:
-            states = ", ".join(f"{what} is {state}" for what, state in left.items())
-            raise InstanceLeftError(
-                f"run {run}: after {TERMINATION_S / 60:.0f} min {states}; see the EC2 console"
-            )
-        sleep(POLL_S if terminated else POLL_S / 4)
+    done = terminate_and_wait(
+        {name: Ec2(name) for name in _regions(settings, record)},
+        lambda instance: instance.store in {None, mark},
+        run=run,
+        announce=lambda instance: console.note(f"terminating {instance.id} in {instance.zone}"),
+        sleep=sleep,
+        clock=clock,
+    )
+    for error in done.refused.values():
+        raise error
+    if done.left:
+        states = ", ".join(f"{what} is {state}" for what, state in done.left.items())
+        raise InstanceLeftError(f"run {run}: after {LIMIT_S / 60:.0f} min {states}; see the EC2 console")
+    return done.ended
 
 
 def _finish(
@@ -113,17 +99,17 @@ def _finish(
     clock: Callable[[], float],
 ) -> None:
     """Close the journal, or let the driver do it that is at work."""
-    drive = drive_of(settings, store, record, console)
+    controller = controller_of(settings, store, record, console)
     until = clock() + OTHER_DRIVER_S
     try:
         while clock() < until:
-            other = drive.driver.claim(store, record.id)
+            other = controller.lease.claim(store, record.id)
             if other is None:
-                drive.to_end()
+                controller.to_end()
                 return
-            if drive.journal.outcome(record.id) is not None:
+            if controller.journal.outcome(record.id) is not None:
                 return
-            sleep(POLL_S / 2)
+            sleep(POLL_S)
         console.note(f"{other} still drives run {record.id} and will close it")
     except InterruptedRunError as error:
         console.note(str(error))

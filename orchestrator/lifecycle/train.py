@@ -1,28 +1,24 @@
-"""`offload train`: from the settings to the published model, whoever began and wherever it trains."""
+"""`offload train`: from a plan to the published model; begins a run, or resumes the open one."""
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
-from gpu_offload.dataset.tree import materialise
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.github.repository import commit_of
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.backends.cpu import LocalTraining
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.plan.candidate import Candidate, Project
+from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
 from gpu_offload.orchestrator.registry.stores import public_address
-from gpu_offload.orchestrator.run.accounting import Accounting
-from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord, StopRequest
@@ -30,7 +26,7 @@ from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.spec import TrainingSpec
 
 MANY_RUNS = 50
-"""More runs than this for one command would be a fault of ours, not of the world."""
+"""One command never needs more runs than this."""
 
 
 class TrainingFailedError(OffloadError):
@@ -50,7 +46,7 @@ class Training:
     workspace: Workspace
     console: Console
     detach: bool = False
-    driver: Lease | None = None
+    lease: Lease | None = None
     clock: Callable[[], float] = time.time
 
     def run(self) -> TrainReport:
@@ -66,19 +62,19 @@ class Training:
         if done is not None:
             return self._already_trained(done, began)
         journal = Journal(self.store)
-        driver = self.driver or Lease()
+        lease = self.lease or Lease()
         outcome, run = Outcome(status="failed", at=began), None
         for _ in range(MANY_RUNS):
             record, is_new = self._open_run(journal)
             if record.id == (run.id if run else None):
                 break
             run = record
-            ended = self._drive(run, journal, driver)
+            ended = self._drive(run, lease)
             if ended is None:
                 return self._detached(run, began)
             outcome = ended
-            # An open run of an earlier command may have been past its deadline before we came: its
-            # checkpoint is good, and a new run carries on from there.
+            # The open run of an earlier command may have passed its deadline before this command: its
+            # checkpoint is good, and a new run resumes from it.
             if outcome.status == "published" or is_new:
                 break
         if run is None or outcome.status != "published":
@@ -104,7 +100,7 @@ class Training:
             return run, False
         if not self.planned.candidates:
             raise NothingFeasibleError(self.planned.report.decision.why)
-        if is_rented(self.planned.candidates):
+        if any(candidate.offer.where == "ec2" for candidate in self.planned.candidates):
             from gpu_offload.orchestrator.plan.prerequisites import check_renting
 
             check_renting(self.planned.settings)
@@ -123,51 +119,18 @@ class Training:
         self.console.stage(f"beginning run {record.id}")
         return journal.begin(record), True
 
-    def _drive(self, run: RunRecord, journal: Journal, driver: Lease) -> Outcome | None:
-        planned = self.planned
-
-        def renew() -> object:
-            return driver.claim(self.store, run.id)
-
-        def tree() -> Path:
-            return materialise(planned.snapshot, self.workspace.tree(planned.fingerprint))
-
-        cpu = LocalTraining(
-            tree=tree,
-            work=self.workspace.work,
-            store=planned.settings.store_ref(),
-            console=self.console,
-            renew=renew,
-            weights=lambda: planned.weights_path,
-            model_file=planned.model_file,
-        )
-        cloud = None
-        if is_rented(run.candidates):
-            from gpu_offload.orchestrator.backends.ec2_access import rented_training
-
-            cloud = rented_training(
-                planned.settings,
-                journal,
-                self.console,
-                renew=renew,
-                tree=tree,
-                weights=planned.weights_path,
-                project=planned.project,
-            )
-        accounting = Accounting(self.store, planned.settings.store)
-        drive = Controller(
+    def _drive(self, run: RunRecord, lease: Lease) -> Outcome | None:
+        return controller_of(
+            self.planned.settings,
+            self.store,
             run,
-            journal,
-            driver,
-            cpu,
             self.console,
-            cloud=cloud,
-            clock=self.clock,
+            lease=lease,
+            planned=self.planned,
+            workspace=self.workspace,
             detach=self.detach,
-            cost=accounting.spent,
-            settle=accounting.settle,
-        )
-        return drive.to_end()
+            clock=self.clock,
+        ).to_end()
 
     def _detached(self, run: RunRecord, began: float) -> TrainReport:
         return TrainReport(
@@ -219,15 +182,10 @@ class Training:
         )
 
 
-def is_rented(candidates: Sequence[Candidate]) -> bool:
-    """Whether any of a run's offers is an instance."""
-    return any(candidate.offer.where == "ec2" for candidate in candidates)
-
-
 def spec_differences(planned: Planned, run: RunRecord) -> list[str]:
-    """Return what a run would train otherwise than planned, by name: whoever wrote its record may have meant harm.
+    """Return what a run would train otherwise than planned, by name: its record may have been tampered with.
 
-    What only says where a training runs does not count: it differs from machine to machine.
+    Fields that only say where a training runs do not count: they differ from machine to machine.
     """
     ours, theirs = _what(planned.spec), _what(run.spec)
     found = [name for name in ours if ours[name] != theirs[name]]

@@ -305,3 +305,16 @@ class Planning:
         if on == "ec2":
             return forced("ec2", options, limits, epochs=epochs)
         return decide(options, limits, epochs=epochs)
+
+
+def planning_of(
+    settings: Settings, store: ObjectStore, console: Console, *, asks_ec2: bool = True
+) -> Planning:
+    """Return the planning of a project, beside its files. `asks_ec2` is False where there are no credentials."""
+
+    def offers() -> Sequence[Offer] | None:
+        from gpu_offload.orchestrator.offers.ec2 import ec2_offers
+
+        return ec2_offers(settings.ec2, console) if asks_ec2 else None
+
+    return Planning(settings, store, Workspace.of(settings.root), console, offers)

@@ -1,15 +1,105 @@
-"""Verifies a staged result."""
+"""Collects a staged result: verifies it, publishes it, and keeps what the estimator learns from it."""
 
+import contextlib
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.registry.manifest import RegistryError
-from gpu_offload.orchestrator.run.record import RunRecord, run_key
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimate, RegistryError
+from gpu_offload.orchestrator.run.backend import Ending
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.record import Collected, RunRecord, run_key
+from gpu_offload.orchestrator.run.timing import record_timing
 from gpu_offload.remote_job.result import TrainingResult
 
 
+@dataclass(frozen=True, slots=True)
+class Collector:
+    """Brings the result of one run from its staging area into the registry."""
+
+    run: RunRecord
+    journal: Journal
+    console: Console
+    clock: Callable[[], float]
+
+    def collect(self, result: TrainingResult) -> Ending | None:
+        """Verify a staged result and journal that; or discard it and return how its attempt ended."""
+        self.console.stage("verifying the result")
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            verified = self._verified(result, Path(scratch))
+        if not isinstance(verified, Path):
+            return verified
+        note = Collected(at=self.clock(), attempt=result.attempt, model_sha256=result.model.sha256)
+        self.journal.record_collected(self.run.id, note)
+        return None
+
+    def publish(self, result: TrainingResult, observation: Observation) -> Ending | None:
+        """Publish a collected result; or discard it, where it was damaged since, and return how its attempt ended."""
+        self.console.stage(f"publishing version {self.run.version}")
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            model = self._verified(result, Path(scratch))
+            if not isinstance(model, Path):
+                return model
+            manifest = self._manifest(result, observation)
+            publish.publish(self.journal.store, manifest, model, note=self.console.note)
+        return None
+
+    def complete(self, observation: Observation) -> None:
+        """Finish a publication that may have been cut off, and keep what the training took."""
+        store = self.journal.store
+        manifest = publish.manifest_of(store, self.run.version)
+        if manifest is not None:
+            publish.complete(store, manifest)
+        if observation.result is not None:
+            # A role that may publish may not be allowed this, and an estimate that learns nothing is no failure.
+            with contextlib.suppress(StoreDeniedError):
+                record_timing(store, self.run, observation.result, observation.attempts)
+
+    def _verified(self, result: TrainingResult, scratch: Path) -> Path | Ending:
+        """Read the staged model back; discard a result that does not count, and return how its attempt ended."""
+        try:
+            return verify_staged(self.journal.store, self.run, result, scratch)
+        except (RegistryError, CorruptObjectError, ObjectMissingError) as error:
+            # Not the end: without the result the training is resumed, and finishes from its checkpoint.
+            self.console.warning(f"the staged result does not count and is discarded: {error}")
+            return "died", f"its result did not count: {error}"
+
+    def _manifest(self, result: TrainingResult, observation: Observation) -> Manifest:
+        run = self.run
+        attempt = next((a for a in observation.attempts if a.record.number == result.attempt), None)
+        offer = attempt.record.offer if attempt else None
+        return Manifest(
+            version=run.version,
+            training_key=run.training_key,
+            fingerprint=run.fingerprint,
+            run=run.id,
+            commit=run.commit,
+            repository=run.repository,
+            created_at=self.clock(),
+            model=result.model.model_copy(update={"name": "model.pt"}),
+            task=result.task,
+            base_model=run.spec.model,
+            epochs=result.epochs,
+            epochs_completed=result.epochs_completed,
+            metrics=result.metrics,
+            per_class=result.per_class,
+            seconds=ManifestEstimate(
+                estimated=run.estimate, actual=round(observation.now - run.created_at, 1)
+            ),
+            where=(offer.instance_type or "ec2") if offer and offer.where == "ec2" else "cpu",
+            cost_usd=round(observation.spent_usd, 4),
+            environment=result.environment,
+        )
+
+
 def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, scratch: Path) -> Path:
-    """Read a staged model back whole and return where it lies in `scratch`.
+    """Read a staged model back whole and return its path in `scratch`.
 
     Raises:
         RegistryError: the result is not of this training, or did not complete its epochs.

@@ -1,36 +1,21 @@
-"""What to do next for a run: a pure function of the journal and of what was seen just now.
+"""What to do next for a run: a pure function of the journal and of what was observed just now.
 
-There is no recovery code. The first start, a re-run, a run that another machine carries on and the sweep all
-ask this one question, over and over, until the answer is Done.
+There is no recovery code. The first start, a re-run, a run resumed by another machine and the sweep all ask this one
+question until the answer is Done.
 """
 
-from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.run.liveness import (
     LAUNCH_LIMIT_S,
-    absence,
     ended_at,
-    fruitless_attempts,
     is_gone,
     may_appear,
-    stillborn_attempts,
     unbooked,
-    verdict,
 )
-from gpu_offload.orchestrator.run.observation import (
-    Observation,
-    ObservedAttempt,
-)
-from gpu_offload.orchestrator.run.outlook import (
-    fitting,
-    fresh_refusals,
-    moving_to_spot,
-    waiting_for_spot,
-)
-from gpu_offload.orchestrator.run.pace import fits, goes_to_its_limit, overrun
-from gpu_offload.orchestrator.run.record import (
-    EndReason,
-    RunRecord,
-)
+from gpu_offload.orchestrator.run.next_attempt import open_next
+from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.outlook import Outlook
+from gpu_offload.orchestrator.run.pace import goes_to_its_limit
+from gpu_offload.orchestrator.run.record import EndReason, RunRecord
 from gpu_offload.orchestrator.run.step import (
     CleanUp,
     CloseAttempt,
@@ -38,7 +23,6 @@ from gpu_offload.orchestrator.run.step import (
     Done,
     Finish,
     Launch,
-    OpenAttempt,
     Publish,
     RecordHost,
     Step,
@@ -47,156 +31,198 @@ from gpu_offload.orchestrator.run.step import (
     Wait,
 )
 
-START_TRIES = 2
-"""So many instances in a row may fail to become ready or to start the training: a broken one is replaced once."""
-
 WATCH_S = 240.0
-"""Between two looks at a training on an instance. Whoever follows it comes back at once when it ends or falls
+"""Seconds between two looks at a training on an instance. A driver that follows it looks at once when it ends or falls
 silent, so this only bounds what asking costs: 15 times an hour."""
 
 TRAINING = "the instance is training"
 STARTING_POLL_S = 1.0
 ENDING_POLL_S = 3.0
-MOST_PATIENT_S = 60.0
+LONGEST_WAIT_S = 60.0
 
 
 def next_step(run: RunRecord, observation: Observation) -> Step:
     """Decide the next step of a run. Total: every state of the journal and of the cloud has an answer."""
-    if observation.outcome is not None:
-        return _clear(observation, "the run is over") or Done(observation.outcome)
-    if observation.driver is not None:
-        return Wait(_patience(observation.now - run.created_at), f"{observation.driver} drives this run")
-    booking = unbooked(observation)
-    if booking is not None:
-        return booking
-    if observation.published:
-        return _close_down(observation, Finish("published", ""), "finished", "the model is published")
-    if observation.result is not None:
-        return _bring_home(observation)
-    ending = _ending(run, observation)
-    if ending is not None:
-        return ending
-    current = observation.current
-    if current is None:
-        return _clear(observation, "its attempt has ended") or _open_next(run, observation)
-    stray = tuple(i.id for i in observation.live if i.attempt != current.record.number)
-    if stray:
-        return Terminate(stray, "it belongs to no open attempt")
-    if current.record.offer.where == "cpu":
-        return _train_here(observation, current)
-    return _train_there(run, observation, current)
+    at = Outlook.of(run, observation)
+    return (
+        _over(at)
+        or _driven_elsewhere(at)
+        or unbooked(at.seen)
+        or _published(at)
+        or _result_staged(at)
+        or _stopped(at)
+        or _past_deadline(at)
+        or _failed(at)
+        or _out_of_money(at)
+        or _overrunning(at)
+        or _between_attempts(at)
+        or _stray(at)
+        or _on_this_machine(at)
+        or _attempt_over(at)
+        or _unconfirmed(at)
+        or _on_instance(at)
+    )
 
 
-def _bring_home(observation: Observation) -> Step:
-    """A result is staged: verify it, let go of what costs money, publish."""
-    if observation.collected is None:
+def _over(at: Outlook) -> Step | None:
+    if at.seen.outcome is None:
+        return None
+    return _clear(at.seen, "the run is over") or Done(at.seen.outcome)
+
+
+def _driven_elsewhere(at: Outlook) -> Step | None:
+    if at.seen.driver is None:
+        return None
+    # The longer the other driver has worked, the longer it will.
+    seconds = min(LONGEST_WAIT_S, max(ENDING_POLL_S, (at.seen.now - at.run.created_at) / 10))
+    return Wait(seconds, f"{at.seen.driver} drives this run")
+
+
+def _published(at: Outlook) -> Step | None:
+    if not at.seen.published:
+        return None
+    return _close_down(at.seen, Finish("published", ""), "finished", "the model is published")
+
+
+def _result_staged(at: Outlook) -> Step | None:
+    """A result is staged: verify it, terminate what costs money, publish."""
+    if at.seen.result is None:
+        return None
+    if at.seen.collected is None:
         return Collect()
-    live = observation.live
-    if live:
-        return Terminate(tuple(i.id for i in live), "the result is in the store")
-    return Publish()
+    live = at.seen.live
+    return Terminate(tuple(i.id for i in live), "the result is in the store") if live else Publish()
 
 
-def _ending(run: RunRecord, observation: Observation) -> Step | None:
-    """Why the run must end without a model, if it must."""
-    if observation.stop is not None:
-        return _close_down(
-            observation, Finish("stopped", observation.stop.reason), "stopped", observation.stop.reason
-        )
-    if observation.now >= run.deadline_at:
-        message = "the deadline passed; raise limits.deadline and train again: it carries on where this ended"
-        return _close_down(observation, Finish("failed", message), "expired", "the deadline passed")
-    failed = next((a.end for a in reversed(observation.attempts) if a.end and a.end.reason == "failed"), None)
+def _stopped(at: Outlook) -> Step | None:
+    if at.seen.stop is None:
+        return None
+    reason = at.seen.stop.reason
+    return _close_down(at.seen, Finish("stopped", reason), "stopped", reason)
+
+
+def _past_deadline(at: Outlook) -> Step | None:
+    if at.seen.now < at.run.deadline_at:
+        return None
+    message = (
+        "the deadline passed; raise limits.deadline and train again: it resumes from the last checkpoint"
+    )
+    return _close_down(at.seen, Finish("failed", message), "expired", "the deadline passed")
+
+
+def _failed(at: Outlook) -> Step | None:
+    """The training itself failed, and would fail again."""
+    ends = (a.end for a in reversed(at.seen.attempts) if a.end is not None and a.end.reason == "failed")
+    failed = next(ends, None)
     if failed is not None:
-        return _close_down(observation, Finish("failed", failed.message), "failed", failed.message)
-    current = observation.current
-    if current is not None and current.heartbeat is not None and current.heartbeat.state == "failed":
-        message = current.heartbeat.message or "the training failed; its log says why"
-        return _close_down(observation, Finish("failed", message), "failed", message)
-    if observation.spent_usd >= run.max_cost_usd > 0 and not is_gone(observation):
-        message = f"max-cost-usd is used up (${observation.spent_usd:.2f} of ${run.max_cost_usd:.2f})"
-        return _close_down(observation, Finish("failed", message), "expired", message)
-    return _overrunning(run, observation)
-
-
-def _overrunning(run: RunRecord, observation: Observation) -> Step | None:
-    """Say early that money or time will not do, and do what the configuration says."""
-    last = observation.attempts[-1] if observation.attempts else None
-    if last is None or goes_to_its_limit(run, last.record.offer):
+        message = failed.message
+    elif (
+        at.current is not None and at.current.heartbeat is not None and at.current.heartbeat.state == "failed"
+    ):
+        message = at.current.heartbeat.message or "the training failed; see its log"
+    else:
         return None
+    return _close_down(at.seen, Finish("failed", message), "failed", message)
+
+
+def _out_of_money(at: Outlook) -> Step | None:
+    spent, limit = at.seen.spent_usd, at.run.max_cost_usd
+    if not spent >= limit > 0 or is_gone(at.seen):
+        return None
+    message = f"max-cost-usd is used up (${spent:.2f} of ${limit:.2f})"
+    return _close_down(at.seen, Finish("failed", message), "expired", message)
+
+
+def _overrunning(at: Outlook) -> Step | None:
+    """An attempt will not finish within its limits: stop early, or escalate, as `on_overrun` says."""
+    last = at.seen.attempts[-1] if at.seen.attempts else None
+    if last is None or goes_to_its_limit(at.run, last.record.offer):
+        return None
+    better = at.candidate if at.run.on_overrun == "escalate" else None
     if last.end is not None:
-        if last.end.reason != "overrun":
+        if last.end.reason != "overrun" or better is not None:
             return None
-        if run.on_overrun == "escalate" and next(fitting(run, observation), None) is not None:
-            return None
-        return _close_down(observation, Finish("failed", last.end.message), "overrun", last.end.message)
-    why = overrun(run, observation, last)
-    if why is None or last.heartbeat is None:
+        return _close_down(at.seen, Finish("failed", last.end.message), "overrun", last.end.message)
+    if at.overrun is None or last.heartbeat is None:
         return None
-    better = next(fitting(run, observation), None) if run.on_overrun == "escalate" else None
     if better is not None:
-        message = f"{why}; {better.offer.name} would make it"
-        return _clear_attempt(observation, last, "overrun", message)
-    kept = f"{max(observation.epochs_completed, last.heartbeat.epochs_completed)} of {run.spec.epochs} epochs are kept"
-    advice = f"{why}. {kept}: raise the limit and train again, it carries on from there"
-    finish = Finish("failed", advice)
-    return _close_down(observation, finish, "overrun", advice)
+        return _clear_attempt(at, "overrun", f"{at.overrun}; {better.offer.name} would make it")
+    kept = max(at.seen.epochs_completed, last.heartbeat.epochs_completed)
+    advice = (
+        f"{at.overrun}. {kept} of {at.run.spec.epochs} epochs are kept: raise the limit and train again, "
+        "it resumes from there"
+    )
+    return _close_down(at.seen, Finish("failed", advice), "overrun", advice)
 
 
-def _train_here(observation: Observation, current: ObservedAttempt) -> Step:
-    if current.record.driver == observation.me:
-        return Train(current.record.number)
-    return CloseAttempt(current.record.number, "died", "the process that trained is gone")
+def _between_attempts(at: Outlook) -> Step | None:
+    if at.current is not None:
+        return None
+    return _clear(at.seen, "its attempt has ended") or open_next(at)
 
 
-def _train_there(run: RunRecord, observation: Observation, current: ObservedAttempt) -> Step:
-    """The one attempt that may have an instance: launch it, start it, watch it, or give it up."""
-    number = current.record.number
-    mine = observation.instances_of(number)
-    live = tuple(i for i in mine if i.state in {"pending", "running"})
-    judged = verdict(observation, current, mine)
-    if judged is None and (why := moving_to_spot(run, observation, current)) is not None:
-        judged = "moved", why
-    judged = judged or absence(observation, current, mine)
-    if judged is not None:
-        return _clear_attempt(observation, current, *judged)
-    if current.host is None:
-        if current.record.driver != observation.me and current.heartbeat is None:
-            return Wait(ENDING_POLL_S, "what its driver may have launched is not visible yet")
-        adopted = next((i.host for i in live if i.host is not None), None)
-        if adopted is not None and observation.now - current.record.created_at > LAUNCH_LIMIT_S:
-            return RecordHost(number, adopted)  # the answers keep getting lost, and the token does not last
-        # Seen or not: under its token the launch answers with the same instance, and accounting needs the answer.
-        return Launch(number)
-    if not live:
+def _stray(at: Outlook) -> Step | None:
+    number = at.current.record.number if at.current is not None else None
+    stray = tuple(i.id for i in at.seen.live if i.attempt != number)
+    return Terminate(stray, "it belongs to no open attempt") if stray else None
+
+
+def _on_this_machine(at: Outlook) -> Step | None:
+    if at.current is None or at.current.record.offer.where != "cpu":
+        return None
+    if at.current.record.driver == at.seen.me:
+        return Train(at.current.record.number)
+    return CloseAttempt(at.current.record.number, "died", "the process that trained is gone")
+
+
+def _attempt_over(at: Outlook) -> Step | None:
+    return _clear_attempt(at, *at.ended) if at.ended is not None else None
+
+
+def _unconfirmed(at: Outlook) -> Step | None:
+    """The launch's answer is not in the journal."""
+    if at.current is None or at.current.host is not None:
+        return None
+    number = at.current.record.number
+    if at.current.record.driver != at.seen.me and at.current.heartbeat is None:
+        return Wait(ENDING_POLL_S, "what its driver may have launched is not visible yet")
+    adopted = next((i.host for i in at.mine if i.is_up and i.host is not None), None)
+    if adopted is not None and at.seen.now - at.current.record.created_at > LAUNCH_LIMIT_S:
+        return RecordHost(number, adopted)  # the answers keep getting lost, and the token does not last
+    # Visible or not: under its token the launch answers with the same instance, and accounting needs the answer.
+    return Launch(number)
+
+
+def _on_instance(at: Outlook) -> Step:
+    """The open attempt has an instance: start its training, or watch it."""
+    if at.current is None:  # `_between_attempts` answers then
+        raise AssertionError("no open attempt")
+    up = tuple(i for i in at.mine if i.is_up)
+    if not up:
         return Wait(STARTING_POLL_S, "the instance is not visible yet")
-    if current.heartbeat is not None:
-        seconds = max(ENDING_POLL_S, min(WATCH_S, current.record.expires_at - observation.now))
-        doubt = overrun(run, observation, current, likely=True)
-        return Wait(seconds, f"it may not make it: {doubt}" if doubt else TRAINING)
-    if all(i.state == "pending" for i in live):
+    if at.current.heartbeat is not None:
+        seconds = max(ENDING_POLL_S, min(WATCH_S, at.current.record.expires_at - at.seen.now))
+        return Wait(seconds, f"it may not make it: {at.doubt}" if at.doubt else TRAINING)
+    if all(i.state == "pending" for i in up):
         return Wait(STARTING_POLL_S, "the instance is starting")
-    return Train(number)
+    return Train(at.current.record.number)
 
 
-def _clear_attempt(
-    observation: Observation, current: ObservedAttempt, reason: EndReason, message: str
-) -> Step:
-    """Let go of an attempt: its instance first, then the journal."""
-    number = current.record.number
-    live = tuple(i.id for i in observation.instances_of(number) if i.state in {"pending", "running"})
-    if live:
-        return Terminate(live, message)
-    return CloseAttempt(number, reason, message, ended_at(observation, current))
+# ------------------------------------------------------------------------------------------- what they share
 
 
-def _patience(age: float) -> float:
-    """How long to wait for another driver, in seconds: the longer it has worked, the longer it will."""
-    return min(MOST_PATIENT_S, max(ENDING_POLL_S, age / 10))
+def _clear_attempt(at: Outlook, reason: EndReason, message: str) -> Step:
+    """End the open attempt: its instance first, then the journal."""
+    if at.current is None:
+        raise AssertionError("no open attempt")
+    up = tuple(i.id for i in at.mine if i.is_up)
+    if up:
+        return Terminate(up, message)
+    return CloseAttempt(at.current.record.number, reason, message, ended_at(at.seen, at.current))
 
 
 def _close_down(observation: Observation, finish: Finish, reason: EndReason, message: str) -> Step:
-    """End the run: nothing that costs money first, then the journal."""
+    """End the run: what costs money first, then the journal."""
     clear = _clear(observation, message)
     if clear is not None:
         return clear
@@ -207,7 +233,7 @@ def _close_down(observation: Observation, finish: Finish, reason: EndReason, mes
 
 
 def _clear(observation: Observation, reason: str) -> Step | None:
-    """Whatever of the run still costs money or lies about; None when there is nothing."""
+    """Remove what the run still has in the account; None when there is nothing."""
     live = observation.live
     if live:
         return Terminate(tuple(i.id for i in live), reason)
@@ -218,41 +244,3 @@ def _clear(observation: Observation, reason: str) -> Step | None:
     if observation.leftovers:
         return CleanUp(observation.leftovers)
     return None
-
-
-def _open_next(run: RunRecord, observation: Observation) -> Step:
-    fruitless = fruitless_attempts(observation)
-    if fruitless >= run.max_attempts:
-        return Finish("failed", f"{fruitless} attempts in a row completed no epoch")
-    stillborn = stillborn_attempts(observation)
-    if len(stillborn) >= START_TRIES:
-        return Finish("failed", f"{len(stillborn)} instances in a row never trained: {stillborn[-1].message}")
-    chosen = next(fitting(run, observation), None)
-    number = len(observation.attempts) + 1
-    if chosen is not None:
-        return OpenAttempt(number, chosen.offer, _expiry(run, observation, chosen.offer))
-    waiting = waiting_for_spot(run, observation)
-    if waiting is not None:
-        return Wait(60.0, waiting)
-    if any(not a.quota for a in fresh_refusals(observation)) and not _all_unfit(run, observation):
-        return Wait(60.0, "every offer was refused a moment ago")
-    refusals = [a.end for a in observation.attempts if a.end is not None and a.end.reason == "refused"]
-    last = f"; the last refusal: {refusals[-1].message}" if refusals else ""
-    kept = (
-        f"; {observation.epochs_completed} of {run.spec.epochs} epochs are kept"
-        if observation.epochs_completed
-        else ""
-    )
-    return Finish("failed", f"no offer is left that fits the deadline and max-cost-usd{last}{kept}")
-
-
-def _all_unfit(run: RunRecord, observation: Observation) -> bool:
-    return not any(fits(run, observation, candidate) for candidate in run.candidates)
-
-
-def _expiry(run: RunRecord, observation: Observation, offer: Offer) -> float:
-    """When money or time ends an attempt: the absolute time that the instance itself enforces."""
-    if offer.usd_per_hour <= 0:
-        return run.deadline_at
-    affordable = (run.max_cost_usd - observation.spent_usd) / offer.usd_per_hour * 3600
-    return min(run.deadline_at, observation.now + affordable)

@@ -1,8 +1,8 @@
-"""What is known of a run at one moment: the journal's word, the instance's own, and the cloud's."""
+"""What is known of a run at one moment: from the journal, from the instance and from the cloud."""
 
 from dataclasses import dataclass
-from typing import Literal
 
+from gpu_offload.infra.aws.instance_state import ENDED, UP, InstanceState
 from gpu_offload.orchestrator.run.record import (
     AttemptEnd,
     AttemptRecord,
@@ -13,17 +13,15 @@ from gpu_offload.orchestrator.run.record import (
 )
 from gpu_offload.remote_job.result import Heartbeat, TrainingResult
 
-InstanceState = Literal["pending", "running", "stopping", "stopped", "shutting-down", "terminated"]
-
 
 @dataclass(frozen=True, slots=True)
 class ObservedInstance:
     """An instance that bears the run's tag.
 
     Attributes:
-        reclaimed: The cloud's own word for why it went.
-        host: What a launch would have answered, for an attempt whose launch's answer was lost.
-        ended_at: When it began to shut down, Unix seconds, as far as the cloud says.
+        reclaimed: Whether EC2's own state reason says that it took the instance back.
+        host: The host record of an attempt whose launch's answer was lost.
+        ended_at: When it began to shut down, Unix seconds; None where EC2 does not say.
     """
 
     id: str
@@ -36,12 +34,17 @@ class ObservedInstance:
     @property
     def is_ended(self) -> bool:
         """Whether it costs nothing any more and cannot come back."""
-        return self.state in {"shutting-down", "terminated"}
+        return self.state in ENDED
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it runs or starts."""
+        return self.state in UP
 
 
 @dataclass(frozen=True, slots=True)
 class ObservedAttempt:
-    """What the journal and the instance say of an attempt."""
+    """An attempt: its journal and its training's heartbeat."""
 
     record: AttemptRecord
     host: HostRecord | None = None
@@ -51,10 +54,10 @@ class ObservedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """Everything that the decision rests on, observed at `now` (Unix seconds).
+    """Everything that the decision depends on, observed at `now` (Unix seconds).
 
-    `me` is this driver; `driver` another one whose lease is live. `attempts` are in order of their numbers.
-    `leftovers` names what the run still has beside instances: security groups, schedules, loose volumes.
+    `me` is this driver; `driver` is another one whose lease is live. `attempts` are in order of their numbers.
+    `leftovers` names what the run still has beside instances: security groups, schedules, detached volumes.
     """
 
     now: float

@@ -1,191 +1,76 @@
-"""Which offer a run takes next, and whether the one it has will do: spot first, on-demand when time asks for it.
+"""What follows from one observation of a run, computed once for one decision."""
 
-When it does is `orchestrator.market_choice`'s rule. What went wrong is learnt from: a refused place is passed over for a while, a market without quota for good, a
-place that took an instance back comes after those that did not, and an instance type whose epochs were measured
-is judged by them instead of by its estimate.
-"""
+from dataclasses import dataclass
 
-from collections.abc import Iterator
-
-from gpu_offload.orchestrator.offers.offer import Market, Offer
-from gpu_offload.orchestrator.output.units import human_duration
+from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.plan.candidate import Candidate
-from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
-from gpu_offload.orchestrator.run.pace import START_S, fits, seconds_left
-from gpu_offload.orchestrator.run.record import AttemptEnd, RunRecord
-from gpu_offload.orchestrator.run.spot_policy import Position, choose_market
-
-REFUSAL_LASTS_S = 1200.0
-"""Capacity comes back; a refused offer is asked again after this."""
-
-RECLAIMS_BEFORE_ON_DEMAND, RECLAIMS_COUNT_S = 2, 7200.0
-"""So often may a run be reclaimed in so many seconds before on-demand offers come first."""
-
-PAUSE_S = 1800.0
-"""How long a wait for spot may last at least: a scheduled `tend` comes no more often."""
-
-SPOT_GONE_S = 7200.0
-"""How long spot capacity that is gone stays away, in the mean (docs/deadline.md)."""
-
-MOVE_AFTER_S = 3600.0
-"""So long after spot was last refused or taken back it is tried again instead of an on-demand instance that trains."""
+from gpu_offload.orchestrator.run.candidates import (
+    first_market,
+    fitting,
+    moving_to_spot,
+    steadiest,
+    waiting_for_spot,
+)
+from gpu_offload.orchestrator.run.liveness import absence, verdict
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
+from gpu_offload.orchestrator.run.pace import overrun
+from gpu_offload.orchestrator.run.record import EndReason, RunRecord
 
 
-SETBACK_S = START_S + 120.0
-"""What a reclaim costs beside the epoch in progress: the next launch, and the notice's two minutes."""
+@dataclass(frozen=True, slots=True)
+class Outlook:
+    """A run, an observation of it, and what follows from the two.
 
-
-def fitting(run: RunRecord, observation: Observation) -> Iterator[Candidate]:
-    """Yield the candidates worth an attempt now, the best first."""
-    troubled = {
-        _place(a.record.offer) for a in observation.attempts if _went_wrong_lately(a, observation.now)
-    }
-    market = _market(run, observation)
-    if market is None:
-        return
-    steady_first = market == "on-demand"
-    candidates = sorted(
-        run.candidates,
-        key=lambda c: (
-            steady_first and c.offer.market == "spot",
-            # A place that failed lately goes behind its like, and never makes on-demand overtake spot.
-            c.offer.market != "spot" if troubled else False,
-            _place(c.offer) in troubled,
-        ),
-    )
-    for candidate in candidates:
-        if _could_be_had(observation, candidate.offer) and fits(run, observation, candidate):
-            yield candidate
-
-
-def waiting_for_spot(run: RunRecord, observation: Observation) -> str | None:
-    """Say that a run waits for spot, and for how long it can, None where it does not."""
-    steady = _steady(run, observation)
-    if steady is None or _market(run, observation) is not None:
-        return None
-    at = _position(run, observation, steady)
-    return f"no spot capacity; on-demand can wait {human_duration(at.slack - at.reserve)} for it"
-
-
-def moving_to_spot(run: RunRecord, observation: Observation, current: ObservedAttempt) -> str | None:
-    """Say why an on-demand instance that trains is left for spot, None where it is not.
-
-    Whether there is spot capacity only a launch tells. So it must pay even if every other try is in vain, and an
-    epoch must have just been completed, since what is trained of the next one is lost.
+    Attributes:
+        current: The open attempt.
+        mine: Its instances.
+        market: The market whose candidates come first; None while the run waits for spot.
+        candidate: The best candidate for another attempt.
+        wait: Why the run waits for spot instead.
+        ended: Why the open attempt is over: a reason and a sentence.
+        overrun: Why the open attempt will not finish within its limits, nine in ten certain.
+        doubt: The same, more likely than not.
     """
-    offer, beat = current.record.offer, current.heartbeat
-    if offer.market != "on-demand" or run.forced or beat is None or beat.state != "training":
-        return None
-    if beat.epochs_completed < 1 or beat.batch * 10 > beat.batches:
-        return None
-    ends = [a.end.at for a in observation.attempts if a.end is not None and a.record.offer.market == "spot"]
-    since = max([current.record.created_at, *ends])
-    cheap = [
-        c
-        for c in run.candidates
-        if c.offer.market == "spot" and _could_be_had(observation, c.offer) and fits(run, observation, c)
-    ]
-    steady = next((c for c in run.candidates if c.offer == offer), None)
-    if not cheap or steady is None or observation.now - since < MOVE_AFTER_S:
-        return None
-    at = _position(run, observation, steady, running="on-demand", spot_open=True)
-    saved = at.left / 3600 * (offer.usd_per_hour - min(c.offer.usd_per_hour for c in cheap))
-    price = 2 * at.overhead / 3600 * offer.usd_per_hour
-    if saved < 2 * price or choose_market(at) != "spot":
-        return None
-    return f"spot may be there again, and would save up to ${saved:.2f}"
+
+    run: RunRecord
+    seen: Observation
+    current: ObservedAttempt | None
+    mine: tuple[ObservedInstance, ...]
+    market: Market | None
+    candidate: Candidate | None
+    wait: str | None
+    ended: tuple[EndReason, str] | None
+    overrun: str | None
+    doubt: str | None
+
+    @classmethod
+    def of(cls, run: RunRecord, observation: Observation) -> "Outlook":
+        """Return what follows from an observation of a run."""
+        current = observation.current
+        rented = current if current is not None and current.record.offer.where == "ec2" else None
+        mine = observation.instances_of(current.record.number) if current is not None else ()
+        steady = steadiest(run, observation)
+        market = first_market(run, observation, steady)
+        return cls(
+            run=run,
+            seen=observation,
+            current=current,
+            mine=mine,
+            market=market,
+            candidate=next(fitting(run, observation, market), None),
+            wait=waiting_for_spot(run, observation, steady)
+            if market is None and steady is not None
+            else None,
+            ended=_ended(run, observation, rented, mine) if rented is not None else None,
+            overrun=overrun(run, observation, current) if current is not None else None,
+            doubt=overrun(run, observation, current, likely=True) if current is not None else None,
+        )
 
 
-def fresh_refusals(observation: Observation) -> list[AttemptEnd]:
-    """Return the refusals that still count."""
-    ends = [a.end for a in observation.attempts if a.end is not None and a.end.reason == "refused"]
-    return [e for e in ends if observation.now - e.at < REFUSAL_LASTS_S]
-
-
-def _market(run: RunRecord, observation: Observation) -> Market | None:
-    """Return which market comes first now; None is to wait for spot."""
-    ends = [
-        a.end
-        for a in observation.attempts
-        if a.end is not None and observation.now - a.end.at < RECLAIMS_COUNT_S
-    ]
-    if sum(end.reason == "reclaimed" for end in ends) >= RECLAIMS_BEFORE_ON_DEMAND:
-        return "on-demand"
-    steady = _steady(run, observation)
-    if steady is None or run.forced:
-        return "spot"
-    spot = [c for c in run.candidates if c.offer.market == "spot" and fits(run, observation, c)]
-    is_open = any(_could_be_had(observation, c.offer) for c in spot)
-    market = choose_market(_position(run, observation, steady, spot_open=is_open))
-    if market is not None:
-        return market
-    # Waiting is for what comes back, and for whom an hour is worth less than what it saves.
-    quota = {_quota_of(a.record.offer) for a in observation.attempts if a.end is not None and a.end.quota}
-    comes_back = [c for c in spot if _quota_of(c.offer) not in quota]
-    if not comes_back:
-        return "on-demand"
-    hours = seconds_left(run, observation, steady).likely / 3600
-    saved = hours * (steady.offer.usd_per_hour - min(c.offer.usd_per_hour for c in comes_back))
-    return None if SPOT_GONE_S / 3600 * run.value_of_time_usd_per_hour < saved else "on-demand"
-
-
-def _steady(run: RunRecord, observation: Observation) -> Candidate | None:
-    """Return the offer that is done soonest of those that are never reclaimed and could be launched."""
-    steady = [
-        c
-        for c in run.candidates
-        if c.offer.market == "on-demand" and _could_be_had(observation, c.offer) and fits(run, observation, c)
-    ]
-    return min(steady, key=lambda c: seconds_left(run, observation, c).high, default=None)
-
-
-def _position(
-    run: RunRecord,
-    observation: Observation,
-    steady: Candidate,
-    *,
-    running: Market | None = None,
-    spot_open: bool = False,
-) -> Position:
-    """Return where a run stands if everything takes as long as it may."""
-    left = max(0.0, seconds_left(run, observation, steady).high - START_S)
-    return Position(
-        left=left,
-        until_deadline=run.deadline_at - observation.now,
-        whole=run.deadline_at - run.created_at,
-        work=steady.seconds.high,
-        overhead=SETBACK_S + left / max(1, run.spec.epochs - observation.epochs_completed),
-        pause=PAUSE_S,
-        running=running,
-        spot_open=spot_open,
-    )
-
-
-def _could_be_had(observation: Observation, offer: Offer) -> bool:
-    """Whether an offer was not refused lately, and its market not for good."""
-    if offer.where == "cpu":
-        return True
-    refusals = [
-        (a.record.offer, a.end)
-        for a in observation.attempts
-        if a.end is not None and a.end.reason == "refused"
-    ]
-    return not any(
-        (end.quota and _quota_of(refused) == _quota_of(offer))
-        or (_place(refused) == _place(offer) and observation.now - end.at < REFUSAL_LASTS_S)
-        for refused, end in refusals
-    )
-
-
-def _went_wrong_lately(attempt: ObservedAttempt, now: float) -> bool:
-    end = attempt.end
-    return end is not None and end.reason == "reclaimed" and now - end.at < REFUSAL_LASTS_S
-
-
-def _place(offer: Offer) -> tuple[str | None, ...]:
-    return offer.where, offer.instance_type, offer.region, offer.zone, offer.market
-
-
-def _quota_of(offer: Offer) -> tuple[str | None, ...]:
-    """What shares one quota: each region has its own for each market."""
-    return offer.region, offer.market
+def _ended(
+    run: RunRecord, observation: Observation, current: ObservedAttempt, mine: tuple[ObservedInstance, ...]
+) -> tuple[EndReason, str] | None:
+    over = verdict(observation, current, mine)
+    if over is None and (why := moving_to_spot(run, observation, current)) is not None:
+        return "moved", why
+    return over or absence(observation, current, mine)

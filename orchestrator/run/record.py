@@ -61,6 +61,11 @@ class RunRecord(Wire):
     commit: str | None = None
     repository: str | None = None
 
+    @property
+    def is_rented(self) -> bool:
+        """Whether any of its offers is an instance."""
+        return any(candidate.offer.where == "ec2" for candidate in self.candidates)
+
 
 class AttemptRecord(Wire):
     """An attempt, journalled before its first effect."""

@@ -15,10 +15,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gpu_offload.orchestrator.run import liveness
+from gpu_offload.orchestrator.run import liveness, outlook
 from gpu_offload.orchestrator.run import next_step as decision
 from gpu_offload.orchestrator.run.backend import InstanceLeftError
 from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.limits import LimitWatch
 from gpu_offload.orchestrator.run.record import StopRequest
 from gpu_offload.orchestrator.run.step import (
     CloseAttempt,
@@ -266,12 +267,16 @@ def _never(*_args, **_more):
     return None
 
 
-def _publish_at_once(seen):
-    return Collect() if seen.collected is None else Publish()
+def _publish_at_once(at):
+    if at.seen.result is None:
+        return None
+    return Collect() if at.seen.collected is None else Publish()
 
 
-def _publish_unverified(seen):
-    live = seen.live
+def _publish_unverified(at):
+    if at.seen.result is None:
+        return None
+    live = at.seen.live
     return Terminate(tuple(i.id for i in live), "") if live else Publish()
 
 
@@ -281,7 +286,7 @@ def _finish_at_once(seen, finish, reason, message):
 
 
 def _verdict_without(*reasons, words="", of="verdict"):
-    original = getattr(decision, of)
+    original = getattr(outlook, of)
 
     def verdict(seen, current, mine):
         found = original(seen, current, mine)
@@ -291,20 +296,7 @@ def _verdict_without(*reasons, words="", of="verdict"):
     return verdict
 
 
-def _ending_without_stop(run, seen):
-    return ENDING(run, replace(seen, stop=None))
-
-
-def _ending_without_failures(run, seen):
-    calm = [
-        replace(a, heartbeat=a.heartbeat and a.heartbeat.model_copy(update={"state": "training"}))
-        for a in seen.attempts
-        if a.end is None or a.end.reason != "failed"
-    ]
-    return ENDING(run, replace(seen, attempts=tuple(calm)))
-
-
-def _first_candidate(run, seen):
+def _first_candidate(run, _seen, _market):
     yield run.candidates[0]
 
 
@@ -322,12 +314,12 @@ def _waits_for_ever(run, seen):
     return Wait(60.0, "") if isinstance(step, OpenAttempt) and seen.attempts else step
 
 
-ENDING, NEXT_STEP = decision._ending, decision.next_step
+NEXT_STEP = decision.next_step
 
 SLOW = LONG["far slower than estimated, to the limit"][0]
 MUTANTS = {
-    "publishes before it terminates": ("_bring_home", _publish_at_once, "cost", SCENES["rented"]),
-    "publishes what it has not verified": ("_bring_home", _publish_unverified, "publish", SCENES["rented"]),
+    "publishes before it terminates": ("_result_staged", _publish_at_once, "cost", SCENES["rented"]),
+    "publishes what it has not verified": ("_result_staged", _publish_unverified, "publish", SCENES["rented"]),
     "ends the run without terminating": ("_close_down", _finish_at_once, "", SCENES["stopped by hand"]),
     "opens the next attempt while the last one lives": ("_clear", _never, "", SCENES["reclaimed with notice"]),
     "does not look at an attempt's end": (
@@ -338,8 +330,8 @@ MUTANTS = {
         "HEARTBEAT_LOST_S", 100.0, "surplus", Scenario(deaf={1: (100.0, 400.0)})),
     "launches again under the same number for ever": (
         "absence", _verdict_without("died", words="never confirmed", of="absence"), "", Scenario(mute_s=2000.0, lag=1e6)),
-    "ignores a stop": ("_ending", _ending_without_stop, "outcome", SCENES["stopped by hand"]),
-    "tries again what says no": ("_ending", _ending_without_failures, "", SCENES["a training that says no"]),
+    "ignores a stop": ("_stopped", _never, "outcome", SCENES["stopped by hand"]),
+    "tries again what says no": ("_failed", _never, "", SCENES["a training that says no"]),
     "ignores refusals and quotas": ("fitting", _first_candidate, "", LONG["no quota for spot"][0]),
     "does not account for what it did not launch": ("unbooked", _never, "cost", SCENES["rented"]),
     "gives money no end": (
@@ -349,7 +341,7 @@ MUTANTS = {
         run, replace(seen, leftovers=())), "leftovers", SCENES["rented"]),
     "does not resume after a death": ("next_step", _waits_for_ever, "", SCENES["rented"]),
     "lets a training on the CPU run past its limits": (
-        "_judge", lambda _self, _seen, _attempt: lambda _beat: None, "outcome",
+        "judge", lambda _self, _seen, _attempt: lambda _beat: None, "outcome",
         LONG["far slower on the CPU than estimated, to the limit"][0]),
     "leaves on-demand for spot at every look": (
         "moving_to_spot", _moves_at_once, "", LONG["spot does not come back, though it was hoped for"][0]),
@@ -368,10 +360,11 @@ def test_the_sweep_finds_a_decision_that(name, monkeypatch):
     assert not trace[1] or scene.lag > 1000, trace[1]
     if attribute == "next_step":
         monkeypatch.setattr("gpu_offload.orchestrator.run.controller.next_step", mutant)
-    elif attribute == "_judge":
-        monkeypatch.setattr("gpu_offload.orchestrator.run.controller.Controller._judge", mutant)
+    elif attribute == "judge":
+        monkeypatch.setattr(LimitWatch, "judge", mutant)
     else:
-        monkeypatch.setattr(liveness if attribute.isupper() else decision, attribute, mutant)
+        places = (outlook, decision, liveness)
+        monkeypatch.setattr(next(p for p in places if hasattr(p, attribute)), attribute, mutant)
     caught = play(scene, status)[1]
     for effect in points(trace[0].actors[0].trace):
         if caught:

@@ -217,8 +217,8 @@ def test_everything_that_keeps_an_instance_from_leaking_is_said_in_its_one_launc
     assert str(int(seen.record.expires_at)) in first, (
         "the dead-man switch comes first, with the attempt's end"
     )
-    assert document["ssh_keys"]["ed25519_private"] == rented._keys[1].host.private
-    assert document["users"][0]["ssh_authorized_keys"] == [str(rented._keys[1].client.public)]
+    assert document["ssh_keys"]["ed25519_private"] == rented.launcher.keys[1].host.private
+    assert document["users"][0]["ssh_authorized_keys"] == [str(rented.launcher.keys[1].client.public)]
     [rule] = cloud.of("AuthorizeSecurityGroupIngress")
     assert rule.parameters["GroupId"] == group
     assert rule.parameters["IpPermissions.1.IpRanges.1.CidrIp"] == "127.0.0.1/32"
@@ -245,7 +245,7 @@ def test_a_launch_whose_reply_is_lost_is_asked_for_again_and_gives_one_instance(
 def test_whoever_answers_with_another_host_key_gets_nothing(cloud, rented):
     run = run_of()
     seen = launched(rented, run)
-    rented._keys[1] = replace(rented._keys[1], host=HostKey.generate())
+    rented.launcher.keys[1] = replace(rented.launcher.keys[1], host=HostKey.generate())
     reason, message = rented.train(run, seen)
     assert reason == "died"
     assert "not our instance" in message

@@ -23,7 +23,8 @@ from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.cleanup.reaper import Reaper, lives
+from gpu_offload.orchestrator.cleanup.reaper import Reaper
+from gpu_offload.orchestrator.cleanup.run_limits import limits_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import Outcome
@@ -81,7 +82,9 @@ def test_the_sweep_alone_ends_what_is_past_its_time_without_journal_or_driver(cl
     store = open_store(STORE)
     Journal(store).begin(run_of("a-1"))
     launch("a-1", expires_in=-1)
-    reaper = Reaper(["us-east-1"], store_mark(STORE), lambda runs: lives(store, runs), Console(io.StringIO()))
+    reaper = Reaper(
+        ["us-east-1"], store_mark(STORE), lambda runs: limits_of(store, runs), Console(io.StringIO())
+    )
     assert reaper.sweep().failures == ()
     cloud.settle()
     assert not cloud.leftovers().costs_money

@@ -24,7 +24,8 @@ from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.orphans import Resource, RunLimits, find_orphans
-from gpu_offload.orchestrator.cleanup.reaper import Reaper, lives
+from gpu_offload.orchestrator.cleanup.reaper import Reaper
+from gpu_offload.orchestrator.cleanup.run_limits import limits_of
 from gpu_offload.orchestrator.cleanup.tend import Tend
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.journal import Journal
@@ -139,7 +140,7 @@ def test_the_mark_of_a_store_is_its_address_and_its_server():
 def test_a_run_whose_name_no_store_could_hold_is_unknown(tmp_path):
     store = open_store(f"file:{tmp_path}")
     Journal(store).begin(run_of("known-1"))
-    assert set(lives(store, ["known-1", "../../etc", "", "missing-1"])) == {"known-1"}
+    assert set(limits_of(store, ["known-1", "../../etc", "", "missing-1"])) == {"known-1"}
 
 
 # ------------------------------------------------------------------------------ on the simulated cloud
@@ -176,7 +177,7 @@ def sweep(*, dry_run=False, text=None):
     return Reaper(
         ["us-east-1", "us-west-2"],
         store_mark(STORE),
-        lambda runs: lives(store, runs),
+        lambda runs: limits_of(store, runs),
         Console(text or io.StringIO()),
         dry_run=dry_run,
         sleep=lambda s: time.sleep(min(s, 0.2)),
@@ -271,7 +272,7 @@ def test_two_sweeps_at_once_do_no_harm(cloud, tmp_path):
 
 
 def test_an_instance_that_does_not_end_is_red_and_said_so(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpu_offload.orchestrator.cleanup.reaper.TERMINATION_S", 60.0)
+    monkeypatch.setattr("gpu_offload.infra.aws.termination.LIMIT_S", 60.0)
     with SimulatedCloud(Behaviour(lag_seconds=0.0, shutdown_seconds=3600.0)) as cloud:
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)

@@ -1,0 +1,101 @@
+"""Terminate instances, and wait until EC2 says that they are terminated."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from gpu_offload.infra.aws.ec2 import Ec2, Instance
+from gpu_offload.infra.aws.errors import CloudError
+
+LIMIT_S = 900.0
+"""How long an instance may take to terminate before that is an error: it takes a minute or two."""
+
+POLL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Terminated:
+    """What became of the instances.
+
+    Attributes:
+        ended: The ids of those that were terminated here.
+        left: Those that did not end within `LIMIT_S`, with their states.
+        refused: By instance id or region: why EC2 did not do or answer what was asked.
+    """
+
+    ended: tuple[str, ...]
+    left: Mapping[str, str]
+    refused: Mapping[str, CloudError]
+
+
+def terminate_and_wait(
+    clients: Mapping[str, Ec2],
+    select: Callable[[Instance], bool],
+    *,
+    run: str | None = None,
+    announce: Callable[[Instance], object] = lambda _instance: None,
+    until: Callable[[], bool] = lambda: True,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+) -> Terminated:
+    """Terminate every selected instance, those that appear meanwhile too, and wait until all are terminated.
+
+    EC2 forgets a terminated instance within the hour: one that is not shown any more counts as terminated. An error
+    with one instance or region does not keep the others alive.
+
+    Args:
+        clients: By region.
+        select: Which instances of ours to terminate.
+        run: Look only for instances of this run.
+        announce: Called before an instance is terminated.
+        until: False as long as another instance may appear.
+        sleep: Waits that many seconds.
+        clock: Unix seconds.
+    """
+    begun = clock()
+    work = _Termination(clients, select, run, announce)
+    while True:
+        late = clock() - begun > LIMIT_S
+        left, silent = work.look()
+        if late or (not left and not silent and until()):
+            return Terminated(tuple(sorted(work.asked - left.keys())), left, work.refused | silent)
+        sleep(POLL_S if work.asked else POLL_S / 4)
+
+
+@dataclass
+class _Termination:
+    clients: Mapping[str, Ec2]
+    select: Callable[[Instance], bool]
+    run: str | None
+    announce: Callable[[Instance], object]
+    asked: set[str] = field(default_factory=set)
+    refused: dict[str, CloudError] = field(default_factory=dict)
+
+    def look(self) -> tuple[dict[str, str], dict[str, CloudError]]:
+        """Terminate what is found; return what is not terminated yet, and the regions that did not answer."""
+        left: dict[str, str] = {}
+        silent: dict[str, CloudError] = {}
+        for region, ec2 in self.clients.items():
+            if region in self.refused:
+                continue
+            try:
+                found = [i for i in ec2.find(self.run) if self.select(i) and i.id not in self.refused]
+            except CloudError as error:
+                (silent if error.retry == "same" else self.refused)[region] = error
+                continue
+            for instance in found:
+                self._terminate(ec2, instance)
+            left |= {i.id: i.state for i in found if i.state != "terminated" and i.id not in self.refused}
+        return left, silent
+
+    def _terminate(self, ec2: Ec2, instance: Instance) -> None:
+        if instance.ended or instance.id in self.asked:
+            return
+        self.announce(instance)
+        try:
+            ec2.terminate([instance.id])
+        except CloudError as error:
+            if error.retry == "never":
+                self.refused[instance.id] = error
+        else:
+            self.asked.add(instance.id)

@@ -1,0 +1,76 @@
+"""What of ours is in an account: instances, volumes, security groups and schedules with our tag, in every region."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from gpu_offload.infra.aws.ec2 import Ec2
+from gpu_offload.infra.aws.errors import CloudError, DeniedError
+from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.orchestrator.cleanup.orphans import Resource
+
+
+@dataclass
+class Inventory:
+    """Lists an account. A region that cannot be read is reported once, and then left out."""
+
+    regions: Sequence[str]
+    complain: Callable[[str], object]
+    schedules_wanted: bool = False
+    """Whether the configuration has schedules: then a role that may not list them is an error."""
+    notes: list[str] = field(default_factory=list)
+    _clients: dict[str, Ec2] = field(default_factory=dict)
+    _deaf: set[str] = field(default_factory=set)
+
+    def client(self, region: str) -> Ec2:
+        """Return the client of a region."""
+        if region not in self._clients:
+            self._clients[region] = Ec2(region)
+        return self._clients[region]
+
+    def look(self) -> list[Resource]:
+        """Return everything with our tag. Schedules are read first: then the instances that they end are known, too."""
+        return [thing for region in self.regions for thing in self._look_at(region)]
+
+    def _look_at(self, region: str) -> list[Resource]:
+        if region in self._deaf:
+            return []
+        found: list[Resource] = []
+        try:
+            found += self._schedules(region)
+            ec2 = self.client(region)
+            groups = ec2.find_security_groups()
+            found += [
+                Resource("volume", v.id, region, v.run, _unix(v.expires), v.store, v.state, v.attached_to)
+                for v in ec2.volumes()
+            ]
+            instances = ec2.find()
+        except CloudError as error:
+            self._deaf.add(region)
+            self.complain(f"{region} could not be swept: {error}")
+            return []
+        holders = {group: i.id for i in instances if not i.ended for group in i.security_groups}
+        found += [
+            Resource("security group", g.id, region, g.run, _unix(g.expires), g.store, "", holders.get(g.id))
+            for g in groups
+        ]
+        return found + [
+            Resource("instance", i.id, region, i.run, _unix(i.expires), i.store, i.state) for i in instances
+        ]
+
+    def _schedules(self, region: str) -> list[Resource]:
+        try:
+            schedules = Schedules(region).find()
+        except DeniedError as error:
+            if self.schedules_wanted:
+                raise
+            self.notes.append(f"schedules in {region} were not looked at: {error}")
+            return []
+        return [
+            Resource("schedule", s.name, region, s.run, _unix(s.at), s.store, "", s.instance_id or None)
+            for s in schedules
+        ]
+
+
+def _unix(at: datetime | None) -> float | None:
+    return None if at is None else at.timestamp()

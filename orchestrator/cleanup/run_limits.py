@@ -1,0 +1,39 @@
+"""What the store knows of the runs that own something in the account."""
+
+from collections.abc import Callable, Iterable, Mapping
+
+from gpu_offload.infra.store.errors import ObjectKeyError, StoreError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.cleanup.orphans import RunLimits
+from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.record import run_key
+
+
+def limits_of(store: ObjectStore, runs: Iterable[str]) -> Mapping[str, RunLimits]:
+    """Return what the store says of these runs; those it does not have are left out. Raises StoreError."""
+    journal, found = Journal(store), {}
+    for run in runs:
+        try:
+            if store.stat(run_key(run, "run.json")) is None:
+                continue
+            found[run] = RunLimits(journal.run(run).deadline_at, over=journal.outcome(run) is not None)
+        except ObjectKeyError:
+            continue  # no run of any store could be called that
+        except JournalError:
+            found[run] = RunLimits(0.0, legible=False)
+    return found
+
+
+def readable_limits(
+    store: ObjectStore, complain: Callable[[str], None]
+) -> Callable[[Iterable[str]], Mapping[str, RunLimits] | None]:
+    """Return `limits_of` for a reaper; where the store cannot be read, it complains and returns None."""
+
+    def read(runs: Iterable[str]) -> Mapping[str, RunLimits] | None:
+        try:
+            return limits_of(store, runs)
+        except StoreError as error:
+            complain(str(error))
+            return None
+
+    return read

@@ -1,0 +1,117 @@
+"""The one place that assembles the controller of a run: for train, attach, stop and tend."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from gpu_offload.dataset.tree import materialise
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.backends.cpu import LocalTraining
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.run.accounting import Accounting
+from gpu_offload.orchestrator.run.backend import Cpu, Ending, InterruptedRunError
+from gpu_offload.orchestrator.run.controller import Controller
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.remote_job.result import Heartbeat
+
+
+class NoCpu:
+    """The CPU backend of a driver that does not train on this machine; see `orchestrator.run.backend.Cpu`."""
+
+    def train(
+        self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
+    ) -> Ending | None:
+        """Refuse: the dataset is where `offload train` runs."""
+        del judge
+        raise InterruptedRunError(
+            f"attempt {attempt.number} of run {run.id} trains on a CPU: run `offload train` where its dataset is"
+        )
+
+
+def controller_of(
+    settings: Settings,
+    store: ObjectStore,
+    run: RunRecord,
+    console: Console,
+    *,
+    lease: Lease | None = None,
+    planned: Planned | None = None,
+    workspace: Workspace | None = None,
+    detach: bool = False,
+    max_wait: float = math.inf,
+    sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
+) -> Controller:
+    """Return the controller of a run, begun here or elsewhere.
+
+    Args:
+        settings: The configuration.
+        store: It holds the run.
+        run: What to drive.
+        console: For what happens.
+        lease: This driver's; None for a new one.
+        planned: The plan that the run carries out, with the dataset at hand; None for a driver without it, which can
+            only use what is in the store, and cannot train on this machine.
+        workspace: With `planned`: where to keep the training tree and the output.
+        detach: Leave the run as soon as its instance trains by itself.
+        max_wait: The longest wait, in seconds, that this driver makes.
+        sleep: Waits that many seconds.
+        clock: Unix seconds.
+    """
+    journal, driver = Journal(store), lease or Lease()
+
+    def renew() -> object:
+        return driver.claim(store, run.id)
+
+    cpu: Cpu = NoCpu()
+    tree = None
+    if planned is not None and workspace is not None:
+        tree = _tree(planned, workspace)
+        cpu = LocalTraining(
+            tree=tree,
+            work=workspace.work,
+            store=settings.store_ref(),
+            console=console,
+            renew=renew,
+            weights=lambda: planned.weights_path,
+            model_file=planned.model_file,
+        )
+    cloud = None
+    if run.is_rented:
+        from gpu_offload.orchestrator.backends.ec2_access import rented_training
+
+        cloud = rented_training(
+            settings,
+            journal,
+            console,
+            renew=renew,
+            tree=tree,
+            weights=planned.weights_path if planned else None,
+            project=planned.project if planned else None,
+        )
+    accounting = Accounting(store, settings.store)
+    return Controller(
+        run,
+        journal,
+        driver,
+        cpu,
+        console,
+        cloud=cloud,
+        clock=clock,
+        sleep=sleep,
+        detach=detach,
+        max_wait=max_wait,
+        cost=accounting.spent,
+        on_done=accounting.settle,
+    )
+
+
+def _tree(planned: Planned, workspace: Workspace) -> Callable[[], Path]:
+    """Return what makes the training tree, once it is needed."""
+    return lambda: materialise(planned.snapshot, workspace.tree(planned.fingerprint))

@@ -1,0 +1,55 @@
+"""Observes a run: its documents in the store, its instances in the cloud."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.run.backend import Cloud
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.record import RunRecord
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """Observes one run for one driver. `cost` reckons what the run has spent so far, in US dollars."""
+
+    run: RunRecord
+    journal: Journal
+    lease: Lease
+    cloud: Cloud | None
+    clock: Callable[[], float]
+    cost: Callable[[RunRecord, Observation], float]
+
+    def observe(self) -> Observation:
+        """Renew the lease and look at the store and at the cloud."""
+        run = self.run
+        other = self.lease.claim(self.journal.store, run.id)
+        if other is not None:
+            # That driver looks at the rest; we only want to know when the run is over.
+            outcome = self.journal.outcome(run.id)
+            if outcome is None:
+                return Observation(now=self.clock(), me=self.lease.name, driver=other)
+        look = self.journal.look(run.id)
+        rented = any(a.record.offer.where == "ec2" for a in look.attempts)
+        cloud = self.cloud if rented else None
+        instances = cloud.instances(run, look.attempts) if cloud else ()
+        # What an instance holds cannot be removed before the instance is gone, so it is not asked for earlier.
+        ended = not look.attempts or look.attempts[-1].end is not None
+        gone = ended and all(i.state == "terminated" for i in instances)
+        observation = Observation(
+            now=self.clock(),
+            me=self.lease.name,
+            driver=other,
+            outcome=look.outcome,
+            published=publish.manifest_of(self.journal.store, run.version) is not None,
+            result=look.result,
+            collected=look.collected,
+            attempts=look.attempts,
+            instances=instances,
+            leftovers=cloud.leftovers(run, look.attempts) if cloud and gone else (),
+            epochs_completed=look.checkpoint.epochs_completed if look.checkpoint else 0,
+            stop=look.stop,
+        )
+        return replace(observation, spent_usd=self.cost(run, observation))
