@@ -730,7 +730,7 @@ class ModelCpu:
 
 
 class ModelCloud:
-    """`orchestrator.drive.Cloud` over the model world: what `RentedTraining` does, without AWS and SSH."""
+    """`orchestrator.run.backend.Cloud` over the model world: what `RentedTraining` does, without AWS and SSH."""
 
     def __init__(self, actor: Actor) -> None:
         self.actor, self.world = actor, actor.world

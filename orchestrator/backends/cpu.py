@@ -52,7 +52,7 @@ class LocalTraining:
     def train(
         self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
     ) -> Ending | None:
-        """Train to the end; see `orchestrator.drive.Cpu`."""
+        """Train to the end; see `orchestrator.run.backend.Cpu`."""
         output = self.output(run)
         output.mkdir(parents=True, exist_ok=True)
         spec = self._spec(run, attempt, output)
