@@ -8,18 +8,16 @@ torch nor Ultralytics.
 """
 
 import hashlib
-import ipaddress
 import json
 import os
 import re
 import tempfile
-import urllib.error
-import urllib.request
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra import http
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import Weights
@@ -28,9 +26,6 @@ ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 """Where Ultralytics 8.4 publishes the weights that it knows by name."""
 FILE = re.compile(r"[A-Za-z0-9][\w.-]*\.pth?", re.ASCII)
 MAX_BYTES = 4 * 2**30
-TIMEOUT = 30.0
-"""Seconds without a byte after which a server counts as silent."""
-CHUNK = 1 << 20
 
 
 class WeightsUnavailableError(OffloadError):
@@ -188,38 +183,21 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, limit: int = MAX_B
         WeightsUnavailableError: The server cannot be reached, says no, or sends too much or too little.
         WeightsMismatchError: The content has another sha256.
     """
-    _check_scheme(url)
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
     temporary = Path(name)
     try:
-        digest, length = hashlib.sha256(), 0
-        with (
-            os.fdopen(handle, "wb") as file,
-            urllib.request.urlopen(url, timeout=TIMEOUT) as answer,  # noqa: S310 - the scheme was checked
-        ):
-            _check_scheme(answer.url)
-            announced = answer.headers.get("Content-Length")
-            while chunk := answer.read(CHUNK):
-                length += len(chunk)
-                if length > limit:
-                    raise WeightsUnavailableError(f"{url}: is larger than {limit:,} bytes")
+        digest = hashlib.sha256()
+        with os.fdopen(handle, "wb") as file, http.ask(url) as answer:
+            for chunk in http.chunks(answer, limit):
                 digest.update(chunk)
                 file.write(chunk)
             file.flush()
             os.fsync(file.fileno())
-        if announced is not None and length != int(announced):
-            raise WeightsUnavailableError(f"{url}: ended after {length:,} of {announced} bytes; try again")
         if sha256 is not None and digest.hexdigest() != sha256:
             raise WeightsMismatchError(f"{url}: has sha256 {digest.hexdigest()}, promised was {sha256}")
         temporary.replace(path)
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise WeightsUnavailableError(
-            f"{url}: the server says {error.code} {error.reason}; {_ADVICE}"
-        ) from error
-    except OSError as error:
-        reason = getattr(error, "reason", error)
-        raise WeightsUnavailableError(f"{url}: cannot be fetched from here ({reason}); {_ADVICE}") from error
+    except (http.HttpError, OSError) as error:
+        raise WeightsUnavailableError(f"weights cannot be fetched: {error}; {_ADVICE}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -228,17 +206,3 @@ _ADVICE = (
     "train from scratch (training.model = a .yaml), or put the file into the store where the network allows it "
     "and name it store:KEY"
 )
-
-
-def _check_scheme(url: str) -> None:
-    parts = urlsplit(url)
-    if parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
-        return
-    raise WeightsUnavailableError(f"{url}: weights are fetched over https only")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -2,8 +2,6 @@
 
 import json
 import os
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
@@ -14,6 +12,7 @@ import botocore.session
 from botocore.config import Config
 from botocore.credentials import CredentialProvider, DeferredRefreshableCredentials
 
+from gpu_offload.infra import http
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CredentialsError, NoCredentialsError
 
@@ -132,20 +131,14 @@ class _RunnerProvider(CredentialProvider):
         }
 
     def _identity_token(self) -> str:
-        parts = urlsplit(self._url)
-        operation = "asking the runner for an identity token"
-        if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
-            raise CredentialsError(f"{operation}: {parts.scheme}://{parts.hostname} is not a safe address")
-        request = urllib.request.Request(  # noqa: S310 - https, see above
-            f"{self._url}{'&' if parts.query else '?'}{urlencode({'audience': AUDIENCE})}",
-            headers={"Authorization": f"bearer {self._token}", "Accept": "application/json"},
-        )
-        remedy = "give the job `permissions: id-token: write`"
+        url = f"{self._url}{'&' if urlsplit(self._url).query else '?'}{urlencode({'audience': AUDIENCE})}"
+        secret = {"Authorization": f"bearer {self._token}"}
+        accept = {"Accept": "application/json"}
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - as above
-                return str(json.load(reply)["value"])
-        except urllib.error.HTTPError as error:
-            error.close()
-            raise CredentialsError(f"{operation}: status {error.code}", remedy=remedy) from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CredentialsError(f"{operation}: {error}", remedy=remedy) from error
+            with http.ask(url, headers=accept, secret=secret, timeout=TIMEOUT_S, redirects=False) as reply:
+                return str(json.loads(http.read(reply))["value"])
+        except (http.HttpError, ValueError, KeyError, TypeError) as error:
+            raise CredentialsError(
+                f"asking the runner for an identity token: {error}",
+                remedy="give the job `permissions: id-token: write`",
+            ) from error

@@ -1,9 +1,8 @@
 """This machine's address as the instance will see it: the only one its security group lets in."""
 
 import ipaddress
-import urllib.request
-from urllib.parse import urlsplit
 
+from gpu_offload.infra import http
 from gpu_offload.infra.aws.errors import EndpointError, InvalidRequestError
 
 CHECK_URL = "https://checkip.amazonaws.com"
@@ -34,13 +33,13 @@ def public_cidr(override: str | None = None, *, url: str = CHECK_URL) -> str:
                 remedy="write the runner's own address, A.B.C.D/32",
             )
         return str(network)
-    if urlsplit(url).scheme != "https" and urlsplit(url).hostname != "127.0.0.1":
-        raise InvalidRequestError(f"{url}: not https", remedy="take an https address")
     remedy = "check the network, or set the address to let in (ec2.ssh-cidr)"
     try:
-        with urllib.request.urlopen(url, timeout=TIMEOUT_S) as reply:  # noqa: S310 - https, see above
-            text = reply.read(100).decode("ascii", "replace").strip()
-    except OSError as error:
+        with http.ask(url, timeout=TIMEOUT_S, redirects=False) as reply:
+            text = http.read(reply, limit=100).decode("ascii", "replace").strip()
+    except http.UnsafeAddressError as error:
+        raise InvalidRequestError(str(error), remedy="use an https address") from error
+    except http.HttpError as error:
         raise EndpointError(f"asking {url} for this machine's address: {error}", remedy=remedy) from error
     try:
         return f"{ipaddress.IPv4Address(text)}/32"

@@ -3,17 +3,17 @@
 Its files are public where the repository is, have an address of their own, and stay until somebody deletes them.
 """
 
-import http.client
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
+from gpu_offload.infra import http
 from gpu_offload.infra.store.errors import (
     StoreDeniedError,
     StoreError,
@@ -67,7 +67,7 @@ class GitHubRelease:
         """Return a small file's content, past every cache. Raises StoreError."""
         headers = {"Accept": "application/octet-stream"}
         with self._asked("GET", f"{self.base}/assets/{asset.id}", headers=headers) as reply:
-            return reply.read()
+            return http.read(reply)
 
     def upload(self, name: str, path: Path) -> Asset:
         """Add a file. Raises StoreError, also where one of this name is there."""
@@ -80,7 +80,7 @@ class GitHubRelease:
             path.open("rb") as body,
             self._asked("POST", f"{uploads}?name={quote(name)}", body=body, headers=headers) as reply,
         ):
-            one = json.load(reply)
+            one = json.loads(http.read(reply))
         return Asset(one["id"], one["name"], one["size"], one["state"] == "uploaded")
 
     def replace(self, name: str, path: Path) -> None:
@@ -124,42 +124,40 @@ class GitHubRelease:
     def _json(self, method: str, url: str, document: Mapping[str, Any] | None = None) -> Any:
         body = None if document is None else json.dumps(document).encode()
         with self._asked(method, url, body=body) as reply:
-            return json.load(reply)
+            return json.loads(http.read(reply))
 
     @contextmanager
     def _asked(
         self, method: str, url: str, *, body: Any = None, headers: Mapping[str, str] | None = None
-    ) -> Iterator[http.client.HTTPResponse]:
-        given = {"Accept": "application/vnd.github+json", **(headers or {})}
-        request = urllib.request.Request(url, data=body, headers=given, method=method)  # noqa: S310 - see _safe
-        # Not for whoever the API redirects a download to.
-        request.add_unredirected_header("Authorization", f"Bearer {self._token}")
+    ) -> Iterator[HTTPResponse]:
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - see _safe
+            with http.ask(
+                url,
+                method=method,
+                headers={"Accept": "application/vnd.github+json", **(headers or {})},
+                secret={"Authorization": f"Bearer {self._token}"},
+                body=body,
+                timeout=TIMEOUT_S,
+            ) as reply:
                 yield reply
-        except urllib.error.HTTPError as error:
-            said = error.read(500).decode("utf-8", "replace")
-            error.close()
-            if error.code == http.HTTPStatus.NOT_FOUND and method == "GET":
+        except http.StatusError as error:
+            if error.status == HTTPStatus.NOT_FOUND and method == "GET":
                 raise FileNotFoundError(url) from None
-            if error.code in {401, 403, 404}:
+            said = f"GitHub answers {error.status} to {method} {url}"
+            if error.status in {401, 403, 404}:
                 raise StoreDeniedError(
-                    f"GitHub answers {error.code} to {method} {url}: the job needs `permissions: contents: write` "
-                    f"({said})"
+                    f"{said}: the job needs `permissions: contents: write` ({error.said})"
                 ) from None
-            if error.code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
-                raise StoreError(f"GitHub answers {error.code} to {method} {url}: {said}") from None
-            raise StoreUnreachableError(
-                f"GitHub answers {error.code} to {method} {url}; run the job again"
-            ) from None
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise StoreUnreachableError(f"no answer from {url} ({reason}); run the job again") from error
+            if error.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise StoreError(f"{said}: {error.said}") from None
+            raise StoreUnreachableError(f"{said}; run the job again") from None
+        except http.HttpError as error:
+            raise StoreUnreachableError(f"{error}; run the job again") from error
 
 
 def _safe(url: str) -> str:
     """Return an address that a token may be sent to. Raises StoreUrlError."""
-    parts = urlsplit(url)
-    if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
-        raise StoreUrlError(f"{url!r} is no https address: GitHub's token is not sent there")
-    return url
+    try:
+        return http.check_address(url)
+    except http.UnsafeAddressError as error:
+        raise StoreUrlError(f"{error}: GitHub's token is not sent there") from error

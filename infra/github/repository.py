@@ -2,14 +2,12 @@
 
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+from gpu_offload.infra import http
 from gpu_offload.infra.git import git_output
 
 API = "https://api.github.com"
@@ -67,20 +65,14 @@ def is_public(repository: str, environment: Mapping[str, str]) -> bool | None:
 def _described(repository: str, environment: Mapping[str, str]) -> dict[str, Any] | None:
     """Return what GitHub's API tells strangers of a repository: nothing where it shows none, None without an answer."""
     base = environment.get("GITHUB_API_URL") or API
-    parts = urlsplit(base)
-    if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "localhost"}:
-        return None
-    request = urllib.request.Request(  # noqa: S310 - https, see above
-        f"{base}/repos/{repository}", headers={"Accept": "application/vnd.github+json"}
-    )
+    accept = {"Accept": "application/vnd.github+json"}
     try:
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as reply:  # noqa: S310 - as above
-            found = json.load(reply)
+        with http.ask(f"{base}/repos/{repository}", headers=accept, timeout=TIMEOUT_S) as reply:
+            found = json.loads(http.read(reply))
             return found if isinstance(found, dict) else None
-    except urllib.error.HTTPError as error:
-        error.close()
-        return {} if error.code == HTTPStatus.NOT_FOUND else None
-    except (OSError, ValueError):
+    except http.StatusError as error:
+        return {} if error.status == HTTPStatus.NOT_FOUND else None
+    except (http.HttpError, ValueError):
         return None
 
 

@@ -1,10 +1,9 @@
 """Probes what a store supports: conditional writes, public reads."""
 
 import secrets
-import urllib.error
-import urllib.request
 from dataclasses import dataclass
 
+from gpu_offload.infra import http
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 
@@ -56,14 +55,12 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
 
 def anonymous(url: str) -> int:
     """Return the HTTP status that somebody without credentials gets; 0 where nobody answers."""
-    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})  # noqa: S310 - https, or our own server
     try:
-        with urllib.request.urlopen(request, timeout=15) as reply:  # noqa: S310 - as above
+        with http.ask(url, headers={"Range": "bytes=0-0"}, timeout=15) as reply:
             return int(reply.status)
-    except urllib.error.HTTPError as error:
-        error.close()
-        return error.code
-    except (OSError, ValueError):
+    except http.StatusError as error:
+        return error.status
+    except http.HttpError:
         return 0
 
 

@@ -1,17 +1,16 @@
 """What a store has made public, read from its web address: no account, no credentials, no SDK."""
 
-import http.client
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http.client import HTTPResponse
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import NoReturn
 from urllib.parse import quote, urlsplit
 
+from gpu_offload.infra import http
 from gpu_offload.infra.store.errors import (
     ObjectMissingError,
     StoreDeniedError,
@@ -22,26 +21,7 @@ from gpu_offload.infra.store.errors import (
 from gpu_offload.infra.store.files import write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key
 
-TIMEOUT_S = 30
-CHUNK = 1 << 20
 RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
-
-
-class _Redirect(urllib.request.HTTPRedirectHandler):
-    """Follows a redirect, but not from a safe connection to one that anybody on the way can change."""
-
-    def redirect_request(
-        self,
-        req: urllib.request.Request,
-        fp: IO[bytes],
-        code: int,
-        msg: str,
-        headers: http.client.HTTPMessage,
-        newurl: str,
-    ) -> urllib.request.Request | None:
-        if req.type == "https" and urlsplit(newurl).scheme != "https":
-            raise urllib.error.URLError(f"it redirects to {newurl}, which is not https")
-        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 class WebStore:
@@ -51,17 +31,18 @@ class WebStore:
         parts = urlsplit(url)
         if not parts.hostname or parts.query or parts.fragment or parts.username:
             raise StoreUrlError(f"store {url!r}: write https://HOST/PATH")
-        if parts.scheme != "https" and parts.hostname not in {"127.0.0.1", "::1", "localhost"}:
+        try:
+            http.check_address(url)
+        except http.UnsafeAddressError as error:
             raise StoreUrlError(
                 f"store {url!r}: write https://, so that nobody on the way can change what you read"
-            )
+            ) from error
         self.url = url.rstrip("/")
-        self._opener = urllib.request.build_opener(_Redirect())
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
         with self._asked("GET", key) as reply:
-            return reply.read(), _info(key, reply).etag
+            return http.read(reply), _info(key, reply).etag
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return what is known of an object, None where there is none."""
@@ -74,8 +55,7 @@ class WebStore:
     def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
         """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
         with self._asked("GET", key) as reply:
-            chunks = iter(lambda: reply.read(CHUNK), b"")
-            write_verified(self._address(key), chunks, path, size=size, sha256=sha256)
+            write_verified(self._address(key), http.chunks(reply), path, size=size, sha256=sha256)
 
     def public_url(self, key: str) -> str:
         """Return the object's own address."""
@@ -117,29 +97,24 @@ class WebStore:
         return f"{self.url}/{name}"
 
     @contextmanager
-    def _asked(self, method: str, key: str) -> Iterator[http.client.HTTPResponse]:
+    def _asked(self, method: str, key: str) -> Iterator[HTTPResponse]:
         address = self._address(key)
-        request = urllib.request.Request(address, method=method)  # noqa: S310 - http(s) only: see __init__
         try:
-            with self._opener.open(request, timeout=TIMEOUT_S) as reply:
+            with http.ask(address, method=method) as reply:
                 yield reply
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code in {404, 410}:
+        except http.StatusError as error:
+            if error.status in {404, 410}:
                 raise ObjectMissingError(f"{address}: there is no such object in the store") from None
-            if error.code in {401, 403}:
+            if error.status in {401, 403}:
                 raise StoreDeniedError(
-                    f"{address}: {error.code}: it is not public, or not there; check the store's public address"
+                    f"{address}: {error.status}: it is not public, or not there; check the store's public address"
                 ) from None
-            raise StoreUnreachableError(f"{address}: {error}; run again in a minute") from error
-        except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
-            reason = getattr(error, "reason", None) or error
-            raise StoreUnreachableError(
-                f"{address}: no answer ({reason}); check the address and the network"
-            ) from error
+            raise StoreUnreachableError(f"{error}; run again in a minute") from None
+        except http.HttpError as error:
+            raise StoreUnreachableError(f"{error}; check the address and the network") from error
 
 
-def _info(key: str, reply: http.client.HTTPResponse) -> ObjectInfo:
+def _info(key: str, reply: HTTPResponse) -> ObjectInfo:
     modified = reply.headers.get("Last-Modified")
     return ObjectInfo(
         key,

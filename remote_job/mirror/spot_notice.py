@@ -6,9 +6,9 @@ recommendations"): both appear in the instance metadata, 404 until then, behind 
 
 import json
 import threading
-import urllib.error
-import urllib.request
 from collections.abc import Callable
+
+from gpu_offload.infra import http
 
 ENDPOINT = "http://169.254.169.254"
 INTERVAL = 5.0
@@ -26,8 +26,6 @@ class Metadata:
     def __init__(self, endpoint: str = ENDPOINT) -> None:
         self._endpoint = endpoint.rstrip("/")
         self._token: str | None = None
-        # A proxy from the environment would be asked for a link-local address.
-        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def read(self, path: str) -> str | None:
         """Return what is at a path, None where nothing is (404) or the service does not answer."""
@@ -38,22 +36,20 @@ class Metadata:
                         "/latest/api/token", "PUT", "X-aws-ec2-metadata-token-ttl-seconds"
                     )
                 return self._request(path, "GET", "X-aws-ec2-metadata-token")
-            except urllib.error.HTTPError as error:
-                error.close()
-                if error.code != 401:
+            except http.StatusError as error:
+                if error.status != 401:
                     return None
                 self._token = None  # it expired
-            except OSError:
+            except http.HttpError:
                 return None
         return None
 
     def _request(self, path: str, method: str, header: str) -> str:
         value = str(TOKEN_SECONDS) if method == "PUT" else str(self._token)
-        request = urllib.request.Request(  # noqa: S310 - the endpoint is http by definition
-            self._endpoint + path, method=method, headers={header: value}
-        )
-        with self._opener.open(request, timeout=TIMEOUT) as answer:
-            return str(answer.read(65536).decode())
+        with http.ask(
+            self._endpoint + path, method=method, headers={header: value}, timeout=TIMEOUT, metadata=True
+        ) as answer:
+            return http.read(answer, limit=65536).decode()
 
 
 def reason(metadata: Metadata) -> str | None:

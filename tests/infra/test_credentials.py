@@ -107,7 +107,7 @@ def test_a_runner_that_gives_no_token_is_told_what_permission_is_missing(cloud, 
 
 def test_a_token_endpoint_that_is_not_safe_is_not_asked(cloud, environ):
     environ["ACTIONS_ID_TOKEN_REQUEST_URL"] = "http://example.org/token"
-    with pytest.raises(CredentialsError, match="not a safe address"):
+    with pytest.raises(CredentialsError, match="not an https address"):
         open_session("us-east-1", environ=environ).get_credentials().get_frozen_credentials()
 
 

@@ -1,0 +1,156 @@
+"""Requests of our own: named, only over https, with no unsafe redirect and no unbounded reply."""
+
+import threading
+import urllib.request
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
+
+import pytest
+
+from gpu_offload.infra import http
+from gpu_offload.infra.store.errors import StoreUnreachableError
+from gpu_offload.infra.store.web import WebStore
+
+
+@contextmanager
+def server(answer):
+    """An HTTP server on this machine; `answer(handler)` writes each reply."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answer(self)
+
+        def do_HEAD(self):
+            answer(self)
+
+        def do_POST(self):
+            answer(self)
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{running.server_port}"
+        finally:
+            running.shutdown()
+            thread.join()
+
+
+def reply(handler, status, body=b"", **headers):
+    handler.send_response(status)
+    headers = {"Content_Length": str(len(body))} | headers
+    for name, value in headers.items():
+        handler.send_header(name.replace("_", "-"), value)
+    handler.end_headers()
+    if handler.command != "HEAD":
+        handler.wfile.write(body)
+
+
+def test_a_server_that_refuses_urllibs_own_name_answers_us(tmp_path):
+    def answer(handler):
+        refused = handler.headers["User-Agent"].startswith("Python-urllib")
+        reply(handler, 403 if refused else 200, b"" if refused else b"weights", ETag='"1"')
+
+    with server(answer) as address:
+        store = WebStore(address)
+        assert store.read("index.json") == (b"weights", '"1"')
+        assert store.stat("index.json").size == 7
+        store.download("models/a/model.pt", tmp_path / "model.pt")
+    assert (tmp_path / "model.pt").read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://example.org/",
+        "ftp://example.org/",
+        "file:///etc/passwd",
+        "https:///x",
+        "http://127.0.0.1.example.org/",
+    ],
+)
+def test_only_https_and_this_machine_are_asked(url):
+    with pytest.raises(http.UnsafeAddressError, match="not an https address"), http.ask(url):
+        pass
+
+
+def test_a_redirect_to_an_unsafe_address_is_not_followed():
+    with (
+        server(lambda handler: reply(handler, 302, Location="http://example.org/x")) as address,
+        pytest.raises(http.UnsafeAddressError, match=r"example\.org"),
+        http.ask(address),
+    ):
+        pass
+
+
+def test_https_is_not_redirected_to_http_not_even_of_this_machine():
+    request = urllib.request.Request("https://example.org/x")
+    with pytest.raises(http.UnsafeAddressError, match="redirects to"):
+        http.Redirects(follow=True).redirect_request(request, BytesIO(), 302, "", {}, "http://127.0.0.1/x")
+
+
+def test_where_redirects_are_not_allowed_one_is_an_error():
+    def answer(handler):
+        reply(handler, 302, Location="/elsewhere") if handler.path == "/" else reply(
+            handler, 200, b"followed"
+        )
+
+    with server(answer) as address:
+        with http.ask(f"{address}/") as got:
+            assert http.read(got) == b"followed"
+        with pytest.raises(http.StatusError) as found, http.ask(f"{address}/", redirects=False):
+            pass
+    assert found.value.status == 302
+
+
+def test_a_secret_goes_to_the_first_address_only():
+    seen = []
+
+    def answer(handler):
+        seen.append((handler.path, handler.headers["Authorization"], handler.headers["Accept"]))
+        reply(handler, 302, Location="/elsewhere") if handler.path == "/" else reply(handler, 200)
+
+    secret = {"Authorization": "Bearer token"}
+    with server(answer) as address, http.ask(f"{address}/", headers={"Accept": "x"}, secret=secret):
+        pass
+    assert seen == [("/", "Bearer token", "x"), ("/elsewhere", None, "x")]
+
+
+def test_an_error_status_brings_the_servers_words():
+    with (
+        server(lambda handler: reply(handler, 418, b"short and stout")) as address,
+        pytest.raises(http.StatusError) as found,
+        http.ask(address, method="POST", body=b"{}"),
+    ):
+        pass
+    assert (found.value.status, found.value.said) == (418, "short and stout")
+
+
+def test_a_reply_that_is_too_large_or_cut_short_is_an_error(tmp_path):
+    with (
+        server(lambda handler: reply(handler, 200, b"12345")) as address,
+        http.ask(address) as got,
+        pytest.raises(http.TooLargeError),
+    ):
+        http.read(got, limit=4)
+    with server(lambda handler: reply(handler, 200, b"12345", Content_Length="9")) as address:
+        with http.ask(address) as got, pytest.raises(http.NoAnswerError, match="5 of 9 bytes"):
+            http.read(got)
+        with pytest.raises(StoreUnreachableError):
+            WebStore(address).download("model.pt", tmp_path / "model.pt")
+    assert not (tmp_path / "model.pt").exists()
+
+
+def test_silence_is_an_error_of_its_own():
+    with (
+        server(lambda handler: handler.close_connection) as address,
+        pytest.raises(http.NoAnswerError, match="no answer"),
+        http.ask(address),
+    ):
+        pass
+    with pytest.raises(http.NoAnswerError), http.ask("http://127.0.0.1:1/"):
+        pass
