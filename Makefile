@@ -55,4 +55,4 @@ schema: $(STAMP) ## Write the JSON schema of the configuration
 	$(BIN)/python -m gpu_offload.orchestrator.settings.json_schema > docs/offload.schema.json
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo *.egg-info build dist
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo demo-gpu *.egg-info build dist

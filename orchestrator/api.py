@@ -149,6 +149,7 @@ def train(
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
     from gpu_offload.orchestrator.lifecycle.train import Training
+    from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
@@ -156,7 +157,7 @@ def train(
     store, workspace = store_of(settings), Workspace.of(settings.root)
     planned = planning_of(settings, store, console).plan(on=on, calibrate=calibrate, only_if_it_matters=True)
     if show_plan is not None and planned.report.already_trained is None:
-        show_plan(receipt_text(planned.report))
+        show_plan(receipt_text(planned.report, width=terminal_width()))
     return Training(planned, store, workspace, console, detach=detach).run()
 
 

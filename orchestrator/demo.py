@@ -1,4 +1,4 @@
-"""`offload demo`: the main job on a generated dataset, with no account: plan, train, publish, predict, skip."""
+"""`offload demo`: plan, train, publish, predict and skip on a generated dataset, with no account."""
 
 import os
 import shutil
@@ -16,7 +16,8 @@ from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import stores
 from gpu_offload.orchestrator.report.load import gather, render
-from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.file import FILE_NAME
+from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.settings.sections import (
     DatasetSettings,
     Ec2Settings,
@@ -38,32 +39,45 @@ class DemoError(OffloadError):
     """The demo did not show what it promises."""
 
 
-def demo_settings(folder: Path) -> Settings:
-    """Return the demo's settings: small enough for two cores and two minutes."""
-    return Settings(
-        root=folder,
-        dataset=DatasetSettings(path="shapes", classes=CLASSES),
-        training=TrainingSettings(epochs=15, image_size=160, batch=16, hyperparameters=QUICK),
-        store=StoreSettings(url="file:store"),
-    )
+CONFIGURATION = """\
+# The demo's project: small enough for two cores and two minutes.
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+
+[training]
+epochs = 15
+image-size = 160
+batch = 16
+# Large shapes on plain ground need no mosaic, and so few steps a quicker start.
+hyperparameters = { plots = false, mosaic = 0.0, optimizer = "AdamW", lr0 = 0.002, warmup_epochs = 1.0 }
+
+[store]
+url = "file:store"
+"""
 
 
 def run_demo(folder: Path, console: Console, say: Callable[[str], object]) -> TrainReport:
-    """Go the whole way twice. Raises DemoError where the model does not work or is trained again."""
+    """Train, publish, predict, and skip the second time; leave a project in `folder`.
+
+    Raises:
+        DemoError: the model does not work, or was trained again.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _clear(folder, "shapes", "store")
     console.stage("drawing a dataset of shapes")
     generate(folder / "shapes")
-    settings = demo_settings(folder)
+    (folder / FILE_NAME).write_text(CONFIGURATION, encoding="utf-8")
+    settings = load_settings(folder, environment={})
     report = api.train(settings, console=console, show_plan=say)
     say(trained_text(report))
     model = api.pull(settings, folder / "model.pt").path
-    say(f"the model lies in {model}")
+    say(f"model: {_relative(model)}")
     picture = folder / "predictions.png"
     console.stage("drawing predictions on pictures that it was not trained on")
     found = _predict(settings, model, picture)
-    say(f"{found} shapes found on {PICTURES} pictures: {picture}")
-    console.stage("once more: nothing has changed, so nothing is trained")
+    say(f"{found} shapes found on {PICTURES} pictures: {_relative(picture)}")
+    console.stage("training again: nothing has changed, so it is skipped")
     again = api.train(settings, console=console, show_plan=say)
     say(trained_text(again))
     quality = report.metrics.get("map50", 0.0)
@@ -71,6 +85,14 @@ def run_demo(folder: Path, console: Console, say: Callable[[str], object]) -> Tr
         raise DemoError("the second run trained again, and nothing had changed")
     if quality < WORTH_SHOWING:
         raise DemoError(f"the model reached a mAP50 of {quality:.2f}, not the {WORTH_SHOWING} it should")
+    say(
+        f"\n{_relative(folder)} is a project now. Look around:\n\n"
+        f"    cd {_relative(folder)}\n"
+        "    offload report    # the run: time, cost and quality\n"
+        "    offload models    # the published versions\n"
+        "    offload plan      # a training that is done is not done again\n"
+        f"    open {picture.name}\n"
+    )
     return report
 
 
@@ -78,6 +100,11 @@ def _clear(folder: Path, *names: str) -> None:
     """Remove what an earlier demo left."""
     for old in (*(folder / name for name in names), state_folder(folder)):
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _relative(path: Path) -> Path:
+    """Return a path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _predict(settings: Settings, model: Path, picture: Path) -> str:
@@ -129,8 +156,8 @@ def run_gpu_demo(folder: Path, console: Console, say: Callable[[str], object]) -
         model = api.pull(settings, folder / "model.pt").path
         page = folder / "report.html"
         page.write_text(render(gather(stores.store_of(settings), settings.store, report.run), "html"))
-        say(f"the model lies in {model}, what it took and cost in {page}")
-        console.stage("once more: nothing has changed, so nothing is launched")
+        say(f"model: {_relative(model)}; report: {_relative(page)}")
+        console.stage("training again: nothing has changed, so nothing is launched")
         again = api.train(settings, on="ec2", console=console, show_plan=say)
         say(trained_text(again))
         cloud.settle()
@@ -145,7 +172,7 @@ def run_gpu_demo(folder: Path, console: Console, say: Callable[[str], object]) -
 
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Lead everything in this process, and what it starts, into the simulated cloud for a while."""
+    """Point this process and its children at the simulated cloud."""
     hidden = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN")
     before = {name: os.environ.get(name) for name in (*variables, *hidden)}
     for name in hidden:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
@@ -111,7 +112,7 @@ class Tend:
         self._regions = set(self.settings.ec2.regions)
         runs = self._runs()
         reaper = Reaper(
-            regions=sorted(self._regions),
+            regions=sorted(self._regions) if self._may_have_rented() else [],
             mark=store_mark(self.settings.store_url, self.settings.store.endpoint_url),
             runs=readable_limits(self.store, self._unreadable),
             console=self.console,
@@ -122,6 +123,19 @@ class Tend:
         )
         sweep = reaper.sweep()
         return Tended(tuple(runs), sweep, (*self._failures, *sweep.failures), self._readable, self.dry_run)
+
+    def _may_have_rented(self) -> bool:
+        """Whether EC2 has to be searched: an instance needs a store that it reaches, and somebody's credentials."""
+        if not self.settings.store_url.startswith("file:"):
+            return True
+        try:
+            session = open_session(self.settings.ec2.regions[0])
+            if session.get_credentials() is not None:
+                return True
+        except CloudError:
+            return True
+        self.console.note("no AWS credentials, and the store is a folder: EC2 was not searched")
+        return False
 
     def _runs(self) -> Sequence[RunTended]:
         journal = Journal(self.store)

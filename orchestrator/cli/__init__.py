@@ -19,9 +19,11 @@ from gpu_offload.orchestrator.cli import (
     simulate_commands,
     tend_commands,
 )
+from gpu_offload.orchestrator.cli.grouped import GroupedCommands
 
 
 @click.group(
+    cls=GroupedCommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 75 interrupted and resumable.",
 )
@@ -29,8 +31,7 @@ from gpu_offload.orchestrator.cli import (
 def offload() -> None:
     """Train a model where it is cheapest: on this CPU, or on a spot GPU that is never left running.
 
-    `offload plan` tells what a training takes and costs, and spends nothing. `offload train` does it,
-    and skips what is already trained.
+    Start with `offload init`, then `offload check`, `offload plan` and `offload train`.
     """
 
 
@@ -49,15 +50,18 @@ for module in (
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit: every error of ours is a message and an exit code, never a traceback."""
+    as_json = "--json" in (sys.argv if arguments is None else arguments)
     try:
         code = offload.main(args=arguments, prog_name="offload", standalone_mode=False)
     except click.exceptions.Abort:
         sys.exit(EXIT_RESUMABLE)
     except click.ClickException as error:
         error.show()
+        if as_json:
+            print_error(type(error).__name__, error.format_message(), "")
         sys.exit(error.exit_code)
     except OffloadError as error:
-        fail(error, as_json="--json" in (sys.argv if arguments is None else arguments))
+        fail(error, as_json=as_json)
     sys.exit(code or 0)
 
 
@@ -67,6 +71,11 @@ def fail(error: OffloadError, *, as_json: bool) -> NoReturn:
 
     Console().stream.write(f"error: {plain(str(error))}\n")
     if as_json:
-        facts = {"type": type(error).__name__, "message": str(error), "remedy": error.remedy}
-        sys.stdout.write(json.dumps({"error": facts}, ensure_ascii=False) + "\n")
+        print_error(type(error).__name__, str(error), error.remedy)
     sys.exit(error.exit_code)
+
+
+def print_error(kind: str, message: str, remedy: str) -> None:
+    """Print an error as the JSON object of a command that failed."""
+    facts = {"type": kind, "message": message, "remedy": remedy}
+    sys.stdout.write(json.dumps({"error": facts}, ensure_ascii=False) + "\n")

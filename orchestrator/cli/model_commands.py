@@ -31,6 +31,7 @@ WHERE = click.Choice(["auto", "cpu", "ec2"])
     help="Measure a few training steps on this machine first, or never. By default only if Ultralytics is "
     "installed; a measurement is kept for the next time.",
 )
+@click.option("--all", "everything", is_flag=True, help="Show every place, with its reason.")
 def plan(
     directory: Path,
     config: Path | None,
@@ -40,9 +41,11 @@ def plan(
     as_json: bool,
     verbose: bool,
     calibrate: bool | None,
+    everything: bool,
 ) -> None:
-    """Say how long the training takes and what it costs, wherever it could run. Spends nothing."""
+    """Estimate time and cost of the training wherever it could run. Spends nothing."""
     from gpu_offload.orchestrator import api
+    from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
     report = api.plan(
@@ -54,7 +57,7 @@ def plan(
     if as_json:
         print_json(report.json())
     else:
-        click.echo(receipt_text(report))
+        click.echo(receipt_text(report, width=terminal_width(), everything=everything))
 
 
 @click.command()
@@ -147,13 +150,13 @@ def pull(
 @click.option(
     "--into",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("demo"),
-    help="Folder for dataset, store and pictures.",
+    help="Folder of the project; by default demo, or demo-gpu.",
 )
 @click.option("--gpu", is_flag=True, help="The GPU path, on a simulated cloud: no account, no root, no GPU.")
 @verbose_option
-def demo(into: Path, *, gpu: bool, verbose: bool) -> None:
-    """Go the whole way on a generated dataset: plan, train on this CPU, publish, predict, skip."""
+def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
+    """Plan, train on this CPU, publish, predict and skip, on a generated dataset; leaves a project to look around in."""
+    folder = (into or Path("demo-gpu" if gpu else "demo")).resolve()
     if gpu:
         try:
             from gpu_offload.orchestrator.demo import run_gpu_demo
@@ -161,11 +164,11 @@ def demo(into: Path, *, gpu: bool, verbose: bool) -> None:
             raise click.UsageError(
                 f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
             ) from error
-        run_gpu_demo(into.resolve(), console_of(verbose=verbose), click.echo)
+        run_gpu_demo(folder, console_of(verbose=verbose), click.echo)
         return
     from gpu_offload.orchestrator.demo import run_demo
 
-    run_demo(into.resolve(), console_of(verbose=verbose), click.echo)
+    run_demo(folder, console_of(verbose=verbose), click.echo)
 
 
 COMMANDS = (plan, train, models, pull, demo)

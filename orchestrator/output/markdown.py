@@ -39,12 +39,13 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     if len(rows) < 2:
         return ""
     head, *body = rows
-    numeric = [_is_numeric([row[i] for row in body if i < len(row)]) for i in range(len(head))]
+    numeric = [is_numeric([row[i] for row in body if i < len(row)]) for i in range(len(head))]
     rule = "|" + "|".join(" --: " if number else " --- " for number in numeric) + "|"
     return "\n".join([_row(head), rule, *(_row(row, numeric) for row in body)])
 
 
-def _is_numeric(cells: Sequence[str]) -> bool:
+def is_numeric(cells: Sequence[str]) -> bool:
+    """Whether a column holds numbers, amounts or times only."""
     return any(cells) and all(NUMBER.fullmatch(cell) for cell in cells if cell)
 
 

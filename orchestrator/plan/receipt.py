@@ -1,8 +1,9 @@
-"""The receipt of a decision: a table, one sentence why, then what would change it. As text and as Markdown."""
+"""The receipt of a plan as text and as Markdown: a table, the reason, and what would change the decision."""
 
 from collections.abc import Sequence
 
-from gpu_offload.orchestrator.output.markdown import escape_markdown, plain_markdown
+from gpu_offload.orchestrator.output.markdown import escape_markdown
+from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Option, PlanReport
 
@@ -13,38 +14,79 @@ FEW = 4
 """Rows of a summary before the rest is folded away."""
 
 BASES = {
-    "prior, not measured": "Times are a first estimate: nothing was measured yet.",
-    "calibrated": "Times rest on a measurement of this machine.",
-    "history": "Times rest on earlier trainings.",
+    "prior, not measured": "times: a first estimate, nothing was measured yet",
+    "calibrated": "times: a measurement of this machine",
+    "history": "times: earlier trainings",
 }
 
-_HEADINGS = ("", "where", "low", "likely", "high", "cost", "at most", "fits", "basis", "reason")
-_LEFT = {1, 7, 8, 9}
 
+def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False) -> str:
+    """Render a plan for a terminal or a log, without control characters whatever the names hold.
 
-def receipt_text(plan: PlanReport) -> str:
-    """Render a plan for a terminal or a log: fixed width, no control characters whatever the names hold."""
-    rows = [_HEADINGS, *(_row(plan, option) for option in _shown(plan))]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEADINGS))]
-    table = [
-        "  ".join(
-            cell.ljust(w) if i in _LEFT else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    table.insert(1, "-" * min(110, max(len(line) for line in table)))
-    hidden = len(plan.options) - len(_shown(plan))
-    if hidden:
-        table.append(f"   and {hidden} more, no better")
-    parts = [[_dataset_line(plan)], table, [plan.decision.why]]
+    Args:
+        plan: What was decided.
+        width: Columns.
+        everything: Every place with its range and reason, not only the CPU, the best GPU and the chosen place.
+    """
+    shown = list(plan.options) if everything else _first(plan)
+    rows: list[tuple[str, ...]] = [_HEADINGS, *(_row(plan, option) for option in shown)]
+    parts = [[wrapped(_dataset_line(plan), width=width)]]
     if plan.already_trained is not None:
-        parts.insert(1, [f"Already trained: version {plan.already_trained}. Nothing would be trained again."])
-    if plan.decision.changes:
-        parts.append(["What would change that:", *(f"  - {change}" for change in plan.decision.changes)])
-    if plan.notes:
-        parts.append(["On what it rests:", *(f"  - {note}" for note in plan.notes)])
-    return "\n\n".join("\n".join(plain_markdown(line) for line in part) for part in parts) + "\n"
+        parts.append([f"Already trained: version {plan.already_trained}. Nothing would be trained again."])
+    table = [text_table(rows, width=width)]
+    if hidden := len(plan.options) - len(shown):
+        table.append(f"   and {hidden} more places: offload plan --all")
+    parts += [table, [wrapped(plan.decision.why, width=width)]]
+    for title, texts in (
+        ("Does not fit:", _unfit(shown, plan.decision.why)),
+        ("What would change that:", plan.decision.changes),
+        ("Based on:", (*_bases(shown), *plan.notes)),
+    ):
+        if texts:
+            listed = [wrapped(text, width=width, indent="  - ", hanging="    ") for text in texts]
+            parts.append([title, *listed])
+    return "\n\n".join("\n".join(part) for part in parts if any(part)) + "\n"
+
+
+_HEADINGS = ("", "where", "time", "at most", "cost", "at most", "fits")
+
+
+def _row(plan: PlanReport, option: Option) -> tuple[str, ...]:
+    return (
+        ">" if option == plan.decision.option else "",
+        option.offer.name,
+        human_duration(option.interval.likely),
+        human_duration(option.interval.high),
+        human_money(option.cost_likely) if option.cost_high else "free",
+        human_money(option.cost_high) if option.cost_high else "",
+        "yes" if option.feasible else "no",
+    )
+
+
+def _unfit(options: Sequence[Option], told: str) -> list[str]:
+    """Say why places do not fit, once for all that share a reason, and not again what was told."""
+    by_reason: dict[str, list[str]] = {}
+    for option in options:
+        if not option.feasible and option.reason.removeprefix("needs ") not in told:
+            by_reason.setdefault(option.reason, []).append(option.offer.name)
+    return [
+        f"{names[0]}{f' and {len(names) - 1} more' if len(names) > 1 else ''}: {reason}"
+        for reason, names in by_reason.items()
+    ]
+
+
+def _first(plan: PlanReport) -> list[Option]:
+    """Pick what a decision is between: the CPU, the best GPU, and what was chosen."""
+    gpus = [option for option in plan.options if option.where == "ec2"]
+    best = min(gpus, key=lambda o: (not o.feasible, o.cost_likely, o.offer.name), default=None)
+    return [o for o in plan.options if o.where == "cpu" or o in (best, plan.decision.option)]
+
+
+def _bases(options: Sequence[Option]) -> list[str]:
+    """Explain times and prices once for all places."""
+    times = [BASES.get(basis, f"times: {basis}") for basis in dict.fromkeys(o.basis for o in options)]
+    prices = dict.fromkeys(o.offer.price_basis for o in options if o.where == "ec2")
+    return [*times, *([f"prices: {', '.join(prices)}"] if prices else [])]
 
 
 def receipt_markdown(plan: PlanReport, *, title: str = "") -> str:
@@ -64,7 +106,9 @@ def receipt_markdown(plan: PlanReport, *, title: str = "") -> str:
     else:
         chosen = plan.decision.option
         first = [option for option in shown if option == chosen or option.where == "cpu"]
-        others = sorted((o for o in shown if o not in first), key=lambda o: (not o.feasible, o.cost_likely))
+        # Where something fits, a place that cannot be had is no alternative to look at.
+        fitting = [o for o in shown if o not in first and (o.feasible or chosen is None)]
+        others = sorted(fitting, key=lambda o: o.cost_likely)
         first += others[: max(0, FEW - len(first))]
         lines += [f"**Why.** {escape_markdown(plan.decision.why)}", ""]
         lines += _places(plan, [option for option in shown if option in first])
@@ -117,7 +161,7 @@ def _places(plan: PlanReport, options: Sequence[Option]) -> list[str]:
         *(f"|{'|'.join(f' {cell} ' for cell in row)}|" for row in rows),
     ]
     if len(bases) == 1 and (told := BASES.get(bases.pop())):
-        lines += ["", told]
+        lines += ["", f"{told[0].upper()}{told[1:]}."]
     return lines
 
 
@@ -145,19 +189,3 @@ def _shown(plan: PlanReport) -> list[Option]:
         best.setdefault((option.instance_type, option.market), option)
     kept = list(best.values())[:SHOWN]
     return [option for option in plan.options if option in kept]
-
-
-def _row(plan: PlanReport, option: Option) -> tuple[str, ...]:
-    time = option.interval
-    return (
-        ">" if option == plan.decision.option else "",
-        option.offer.name,
-        human_duration(time.low),
-        human_duration(time.likely),
-        human_duration(time.high),
-        human_money(option.cost_likely),
-        human_money(option.cost_high),
-        "yes" if option.feasible else "no",
-        option.basis,
-        option.reason,
-    )

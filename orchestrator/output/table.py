@@ -1,0 +1,61 @@
+"""Tables for a terminal: they fit its width, and text from elsewhere cannot move its cursor."""
+
+import io
+import shutil
+from collections.abc import Sequence
+
+from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.output.markdown import is_numeric
+
+NARROWEST = 40
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal, `COLUMNS` if set, 80 where there is none."""
+    return max(NARROWEST, shutil.get_terminal_size((80, 24)).columns)
+
+
+def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 0) -> str:
+    """Render rows, the headings first, in at most `width` columns: numbers to the right, long cells wrapped.
+
+    Columns that are empty in every row are left out, and so are headings that are all empty.
+    """
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.table import Table
+    from rich.text import Text
+
+    head, *body = rows
+    kept = [i for i in range(len(head)) if any(i < len(row) and row[i] for row in body)]
+    if not body or not kept:
+        return ""
+    table = Table(box=None, show_header=any(head), pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for i in kept:
+        cells = [row[i] for row in body if i < len(row)]
+        right = is_numeric(cells)
+        table.add_column(
+            Text(head[i]),
+            justify="right" if right else "left",
+            no_wrap=right or max(map(len, cells), default=0) <= width // 2,
+            overflow="fold",
+        )
+    for row in body:
+        table.add_row(*(Text(plain(row[i]) if i < len(row) else "") for i in kept))
+    stream = io.StringIO()
+    console = Console(file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    console.print(Padding(table, (0, 0, 0, indent), expand=False), soft_wrap=False)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def wrapped(text: str, *, width: int, indent: str = "", hanging: str | None = None) -> str:
+    """Break a text into lines of at most `width` columns; a word that is longer stays whole."""
+    import textwrap
+
+    return textwrap.fill(
+        plain(text).replace("\n", " "),
+        width,
+        initial_indent=indent,
+        subsequent_indent=indent if hanging is None else hanging,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
