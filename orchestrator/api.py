@@ -20,10 +20,12 @@ from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.registry import download, publish
 from gpu_offload.orchestrator.registry.manifest import STABLE, IndexEntry
 from gpu_offload.orchestrator.registry.stores import store_of
+from gpu_offload.orchestrator.report.metrics import named
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
@@ -176,19 +178,25 @@ class Listing:
         """Return a table."""
         if not self.versions:
             return "no model is published yet; `offload train` makes one"
-        lines = []
-        for entry in self.versions:
-            when = datetime.fromtimestamp(entry.created_at, UTC).strftime("%Y-%m-%d %H:%M")
-            name = "stable" if entry.version == self.stable else ""
-            score = "  ".join(f"{k} {v:.3f}" for k, v in sorted(entry.metrics.items()) if k in _SHOWN)
-            commit = (entry.commit or "")[:9]
-            lines.append(
-                f"{entry.version}  {when}  {human_bytes(entry.size):>9}  {commit:9}  {name:6}  {score}"
+        quality = [named(entry.metrics) for entry in self.versions]
+        names = list(dict.fromkeys(name for one in quality for name in list(one)[:MAIN_METRICS]))
+        rows = [("version", "", "trained (UTC)", "size", *names, "commit")]
+        rows += [
+            (
+                entry.version,
+                STABLE if entry.version == self.stable else "",
+                datetime.fromtimestamp(entry.created_at, UTC).strftime("%Y-%m-%d %H:%M"),
+                human_bytes(entry.size),
+                *(f"{one[name]:.3f}" if name in one else "" for name in names),
+                (entry.commit or "")[:9],
             )
-        return "\n".join(line.rstrip() for line in lines)
+            for entry, one in zip(self.versions, quality, strict=True)
+        ]
+        return text_table(rows, width=terminal_width())
 
 
-_SHOWN = ("map50", "map50_95", "top1")
+MAIN_METRICS = 2
+"""Metrics of a version that a list shows."""
 
 
 def models(settings: Settings) -> Listing:

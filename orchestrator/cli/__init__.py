@@ -58,7 +58,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.ClickException as error:
         error.show()
         if as_json:
-            print_error(type(error).__name__, error.format_message(), "")
+            command = (
+                error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "offload"
+            )
+            print_error(type(error).__name__, error.format_message(), f"see `{command} --help`")
         sys.exit(error.exit_code)
     except OffloadError as error:
         fail(error, as_json=as_json)

@@ -79,7 +79,7 @@ def bootstrap(
     do_deploy: bool,
     yes: bool,
 ) -> None:
-    """Show, or make, what an AWS account needs: roles, bucket, budget alarm, as one CloudFormation stack.
+    """Show or create what an AWS account needs: roles, bucket and budget alarm.
 
     Without --deploy nothing is asked of AWS and nothing is made.
     """
@@ -145,7 +145,7 @@ def doctor(
     as_json: bool,
     no_probe: bool,
 ) -> None:
-    """Look at everything before the first dollar is spent: a line each, with the remedy. Exit 1 if one is red.
+    """Check everything that a run needs, each with its remedy. Exit code 1 if something is missing.
 
     What is written for a test (an object, a security group) is removed at once, and costs nothing.
     """

@@ -26,7 +26,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
 @settings_options
 @json_option
 def fingerprint(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
-    """Print the dataset's fingerprint: the same on every machine, changed by every byte that matters."""
+    """Print the dataset's fingerprint, which is the same on every machine."""
     from gpu_offload.orchestrator import api
 
     digest = api.fingerprint(settings_of(directory, config, sets))
@@ -43,7 +43,7 @@ def fingerprint(directory: Path, config: Path | None, sets: tuple[str, ...], *, 
 def changed(
     directory: Path, config: Path | None, sets: tuple[str, ...], since: str, *, as_json: bool
 ) -> None:
-    """Say by git alone whether the dataset changed since REV: exit 0 if so, 1 if not.
+    """Ask git whether the dataset changed since REV: exit code 0 if so, 1 if not.
 
     Cheap, for skipping a job early. `offload train` knows better: it also sees changed settings.
     """

@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.cli.options import (
 
 if TYPE_CHECKING:
     from gpu_offload.orchestrator.api import Where
+    from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 
 WHERE = click.Choice(["auto", "cpu", "ec2"])
 
@@ -101,13 +102,26 @@ def train(
         print_json(report.json())
     else:
         click.echo(trained_text(report))
+        click.echo(next_commands(report))
+
+
+def next_commands(report: "TrainReport") -> str:
+    """Return what one does after a training."""
+    if report.status == "detached":
+        return f"\nNext:\n  offload status {report.run}\n  offload logs -f {report.run}"
+    rows = (
+        ("offload pull model.pt", "download the model, verified"),
+        ("offload report", "time, cost and quality of the run"),
+        ("offload models", "the published versions"),
+    )
+    return "\nNext:\n" + "\n".join(f"  {command:22} {text}" for command, text in rows)
 
 
 @click.command()
 @settings_options
 @json_option
 def models(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
-    """List the published versions, newest first, and what the aliases mean."""
+    """List the published versions, the newest first, and which is stable."""
     from gpu_offload.orchestrator import api
 
     listing = api.models(settings_of(directory, config, sets))
@@ -133,7 +147,7 @@ def pull(
     *,
     as_json: bool,
 ) -> None:
-    """Download a model, verified, into DESTINATION (a file, or a folder that receives model.pt)."""
+    """Download a model, verified, to DESTINATION: a file or a folder."""
     from gpu_offload.orchestrator import api
 
     if source is None:

@@ -17,6 +17,7 @@ from gpu_offload.orchestrator.cli.options import (
 
 if TYPE_CHECKING:
     from gpu_offload.orchestrator.report.load import Format
+    from gpu_offload.orchestrator.run.journal import Journal
 
 
 @click.command()
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 def status(
     directory: Path, config: Path | None, sets: tuple[str, ...], run: str | None, *, as_json: bool
 ) -> None:
-    """Show how RUN stands, or the latest runs: where each trains, how far it is, what it has cost."""
+    """Show RUN or the latest runs: place, progress and cost so far."""
     from gpu_offload.orchestrator.lifecycle.status import standings, standings_text
+    from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.registry.stores import store_of
 
     settings = settings_of(directory, config, sets)
@@ -35,15 +37,15 @@ def status(
     if as_json:
         print_json({"runs": [standing.json() for standing in found]})
     else:
-        click.echo(standings_text(found))
+        click.echo(standings_text(found, width=terminal_width()))
 
 
 @click.command()
 @settings_options
 @verbose_option
 @click.argument("run", required=False)
-@click.option("--run", "by_option", metavar="RUN", help="The same, for scripts.")
-@click.option("--reason", default="stopped by hand", help="What the journal shall say.")
+@click.option("--run", "by_option", metavar="RUN", help="The same as the argument RUN.")
+@click.option("--reason", default="stopped by hand", help="Recorded with the run.")
 def stop(
     directory: Path,
     config: Path | None,
@@ -54,10 +56,10 @@ def stop(
     *,
     verbose: bool,
 ) -> None:
-    """End RUN: terminate its instances, found by tag, wait until they are, and close its journal.
+    """Stop RUN, or the open run: terminate its instances and wait until they are gone.
 
-    Without RUN: the one that is open. Harmless where nothing is left to stop; its checkpoint stays, so the same
-    training carries on from there.
+    Instances are found by tag. The checkpoint stays, so the same training continues from there. Repeating it is
+    harmless.
     """
     from gpu_offload.orchestrator.lifecycle.stop import stop_run
     from gpu_offload.orchestrator.registry.stores import store_of
@@ -75,54 +77,81 @@ def stop(
             return
         wanted = still_open[0]
     ended = stop_run(settings, store, wanted, console, reason=reason)
-    click.echo(f"run {wanted}: {f'terminated {chr(44).join(ended)}' if ended else 'no instance was left'}")
+    what = f"terminated {', '.join(ended)}" if ended else "no instance was running"
+    click.echo(f"run {wanted} stopped; {what}; {_kept(Journal(store), wanted)}")
+
+
+def _kept(journal: "Journal", run: str) -> str:
+    """Say what a stopped run leaves."""
+    from gpu_offload.orchestrator.run.journal import JournalError
+
+    try:
+        look = journal.look(run)
+    except JournalError:
+        return "the store has no record of it"
+    if look.outcome is not None and look.outcome.status == "published":
+        return f"it had published version {look.outcome.version}"
+    if look.checkpoint is None:
+        return "no epoch was completed, so nothing is kept"
+    done, of = look.checkpoint.epochs_completed, journal.run(run).spec.epochs
+    return f"kept the checkpoint after epoch {done} of {of}: `offload train` continues from it"
 
 
 @click.command()
 @settings_options
-@click.argument("run")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run is over.")
-@click.option("--attempt", type=int, help="Which attempt; by default the latest.")
+@click.argument("run", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Print new lines until the run ends.")
+@click.option("--attempt", type=int, help="The number of the attempt; by default the latest.")
 def logs(
     directory: Path,
     config: Path | None,
     sets: tuple[str, ...],
-    run: str,
+    run: str | None,
     attempt: int | None,
     *,
     follow: bool,
 ) -> None:
-    """Print what RUN's training has printed; the store has it at most 15 s later."""
+    """Print the log of RUN or of the latest run; a line arrives within 15 s."""
     from gpu_offload.orchestrator.lifecycle.logs import read_log
     from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.report.load import latest_run
 
-    settings = settings_of(directory, config, sets)
-    for text in read_log(store_of(settings), run, attempt=attempt, follow=follow):
+    store = store_of(settings_of(directory, config, sets))
+    for text in read_log(store, run or latest_run(store), attempt=attempt, follow=follow):
         click.echo(text, nl=False)
 
 
 @click.command()
 @settings_options
 @click.argument("run", required=False)
-@click.option("--format", "form", type=click.Choice(["markdown", "json", "html"]), default="markdown")
 @click.option(
-    "-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="Write to a file instead."
+    "--format",
+    "form",
+    type=click.Choice(["text", "markdown", "json", "html"]),
+    help="By default text in a terminal and Markdown elsewhere; of -o, by the file's ending.",
 )
+@json_option
+@click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 def report(
     directory: Path,
     config: Path | None,
     sets: tuple[str, ...],
     run: str | None,
-    form: str,
+    form: str | None,
     output: Path | None,
+    *,
+    as_json: bool,
 ) -> None:
-    """Tell what RUN (the latest, where none is named) did, took and cost, against what was estimated."""
+    """Report the outcome, time, cost and quality of RUN or of the latest run."""
+    from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.registry.stores import store_of
     from gpu_offload.orchestrator.report.load import gather, latest_run, render
 
     settings = settings_of(directory, config, sets)
     store = store_of(settings)
-    text = render(gather(store, settings.store, run or latest_run(store)), cast("Format", form))
+    chosen = "json" if as_json else form or _form_for(output)
+    found = gather(store, settings.store, run or latest_run(store))
+    text = render(found, cast("Format", chosen), width=terminal_width())
     if output is None:
         sys.stdout.write(text)
     else:
@@ -130,12 +159,18 @@ def report(
         click.echo(f"{output}: {len(text.encode()):,} bytes", err=True)
 
 
+def _form_for(output: Path | None) -> str:
+    if output is not None:
+        return {".html": "html", ".json": "json", ".txt": "text"}.get(output.suffix, "markdown")
+    return "text" if sys.stdout.isatty() else "markdown"
+
+
 @click.command()
 @settings_options
 @verbose_option
 @click.argument("run")
 def attach(directory: Path, config: Path | None, sets: tuple[str, ...], run: str, *, verbose: bool) -> None:
-    """Carry on with RUN from the store alone: watch it, collect, publish and account for it."""
+    """Watch RUN from here until its model is published; also a run that another machine started."""
     from gpu_offload.orchestrator.lifecycle.controllers import controller_of
     from gpu_offload.orchestrator.lifecycle.train import TrainingFailedError
     from gpu_offload.orchestrator.registry.stores import store_of

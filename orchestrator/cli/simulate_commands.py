@@ -17,7 +17,7 @@ import click
 @click.option("--no-sshd", is_flag=True, help="Our own SSH server even where there is an sshd.")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 def simulate(faults: tuple[str, ...], command: tuple[str, ...], *, namespaces: bool, no_sshd: bool) -> None:
-    """Run COMMAND inside a simulated cloud: no account, no cost, real SSH hosts on this machine.
+    """Run COMMAND in a simulated cloud, with real SSH hosts on this machine.
 
     Its exit code is passed on, or 3 where it left something that would cost money. Without COMMAND the cloud
     stays up and its environment is printed. Write `offload simulate -- COMMAND`. See docs/simulated-cloud.md.

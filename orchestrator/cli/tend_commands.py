@@ -29,7 +29,7 @@ def tend(
     verbose: bool,
     dry_run: bool,
 ) -> None:
-    """Take every open run on, and remove what must not exist any more.
+    """Continue every open run, and terminate what must not run any more.
 
     Trainings that have finished are published and accounted for, interrupted ones get their next instance. Then
     every instance, volume, security group and schedule that bears our tag and whose time is up, or whose run is over
@@ -67,7 +67,7 @@ def drill(
     on_my_account: bool,
     as_json: bool,
 ) -> None:
-    """Make everything go wrong that this tool promises to survive, and show that it does.
+    """Inject every fault that gpu-offload promises to survive, and show the outcome.
 
     Each fault gets a simulated cloud, a store and a small training of its own: nothing is spent, and your own
     configuration is not touched. Exit code 1 where anything was leaked or lost. See docs/drill.md.

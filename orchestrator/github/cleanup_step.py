@@ -28,8 +28,8 @@ def stop(step: Step) -> int:
         step.console.stage(f"looking for what run {run} has left")
         ended += stop_run(step.settings, store, run, step.console, reason=step.inputs.reason or CLEAN_UP)
     found = f"terminated {', '.join(ended)}" if ended else "nothing was left to terminate"
-    step.runner.summary(clean_up_summary(len(runs), ended))
     if ended:
+        step.runner.summary(clean_up_summary(len(runs), ended))
         step.console.warning(
             f"the clean-up terminated {', '.join(ended)}: the job was cancelled, or ended before it could"
         )

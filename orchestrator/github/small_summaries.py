@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 
 def done_summary(version: str, around: Around, *, moved: bool) -> str:
-    """Render that a training was done before."""
-    again = " `stable` points at it again." if moved else ""
-    title = f"### Already trained: version {bounded(version)}"
-    text = f"This very dataset with these very settings yielded it before; nothing was trained again.{again}"
-    return fitted([Section((title,), 9), Section((text,), 8), Section((model_line(around),), 7)])
+    """Render a skipped training; one that moved `stable` back is a rollback, which is a heading of its own."""
+    was = f", it was {around.before.version}" if around.before else ""
+    title = f"Rolled back: stable is {version} again{was}" if moved else f"Already trained: version {version}"
+    text = (
+        "The same dataset and settings were trained before; nothing was trained again and nothing was spent."
+    )
+    return fitted(
+        [Section((f"### {bounded(title)}",), 9), Section((text,), 8), Section((model_line(around),), 7)]
+    )
 
 
 def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
@@ -37,14 +41,14 @@ def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
 
 
 def clean_up_summary(runs: int, ended: Sequence[str]) -> str:
-    """Render what a clean-up found by tag; `ended` are the instances that it terminated."""
+    """Render the instances that a clean-up terminated; empty if there were none, as nearly always."""
     if not ended:
-        return f"### Clean-up: nothing was left\n\nLooked by tag for what {_counted(runs)} had rented.\n"
+        return ""
     rows: Rows = [("terminated",), *((instance,) for instance in ended[:FEW_ROWS])]
     more = f"\n\nand {len(ended) - FEW_ROWS} more" if len(ended) > FEW_ROWS else ""
     return (
         f"### Clean-up: {len(ended)} terminated\n\n{table(rows)}{more}\n\n"
-        f"Found by tag, rented by {_counted(runs)}: the job was cancelled, or ended before it could do this itself. "
+        f"Found by tag, rented by {_counted(runs)}: the job was cancelled, or ended before it could terminate them. "
         "**Next:** run the workflow again; it carries on from the last checkpoint.\n"
     )
 

@@ -1,7 +1,7 @@
-"""What a reader sees on a workflow's page: the plan before, the account of the run after, and what to do next.
+"""The job summary of a run: the outcome at a glance, what to do next, then the details.
 
-A summary is a list of sections, each in several lengths. What does not fit is shortened by a rule, never cut: the
-least important section gives way first, a length at a time, and says what it leaves out.
+A summary is a list of sections, each in several lengths. If it is too long, the least important section is
+shortened first, a length at a time, and says what it leaves out.
 """
 
 from collections.abc import Mapping
@@ -20,12 +20,12 @@ from gpu_offload.orchestrator.github.section import (
     shorter_row,
     without_path,
 )
-from gpu_offload.orchestrator.github.summary_context import Around, Before
+from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
-from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
-from gpu_offload.orchestrator.report.metrics import named
+from gpu_offload.orchestrator.report.metrics import NAMES, named
+from gpu_offload.orchestrator.report.outcome import Before, glance_rows, headline, missed, place
 from gpu_offload.orchestrator.report.rows import (
     Rows,
     alternative_rows,
@@ -39,6 +39,9 @@ from gpu_offload.orchestrator.report.rows import (
 
 LOG_LINES = 40
 
+SHARES = frozenset(NAMES.values())
+"""Metrics that are a share of one, where more is better."""
+
 LEARNT_NOTHING = 0.01
 """Of a share such as mAP50: below it, a model finds as good as nothing."""
 
@@ -46,18 +49,19 @@ LOWER_IS_BETTER = ("loss",)
 
 
 def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
-    """Render what a run did: the outcome at a glance and what to do next, the model, then time, money and attempts."""
-    # What can go on is no fault.
+    """Render a run: the outcome at a glance, what to do next, the model, then time, money and attempts."""
     alert = "WARNING" if around.can_resume else "CAUTION"
     trouble = f"> [!{alert}]\n> {bounded(without_path(around.trouble))}" if around.trouble else ""
+    following = next_step(report, around)
     sections = [
         Section((f"### {_heading(report, around)}",), 99),
-        Section((table(_glance(report, around)), ""), 94),
         Section((trouble,), 98),
-        Section((f"**Next:** {next_step(report, around)}",), 97),
+        Section((table(glance_rows(report, around.before)), ""), 94),
+        Section((escape_markdown(missed(report)),), 93),
+        Section((f"**Next:** {following}" if following else "",), 97),
+        Section((model_line(around),), 95),
         Section((f"**Where and why.** {bounded(around.because or report.run.why)}",), 96),
         Section((f"**Asked for by hand:** {bounded(around.reason)}" if around.reason else "",), 96),
-        Section((model_line(around),), 95),
         _log(around.log),
         *_metrics(report, around.before),
         Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
@@ -74,57 +78,27 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
 
 
 def _heading(report: Report, around: Around) -> str:
-    """Say how it went, for who reads nothing else."""
-    if report.status == "published":
-        return f"Trained: version {bounded(report.run.version)}"
     if around.detached:
-        return f"Run {bounded(report.run.id)} trains by itself"
-    if around.can_resume or report.status == "open":
-        return f"Interrupted: run {bounded(report.run.id)} can go on"
-    return f"Not trained: run {bounded(report.run.id)} {'was stopped' if report.status == 'stopped' else 'failed'}"
-
-
-def _glance(report: Report, around: Around) -> Rows:
-    """Where, how long, how much and how good, in a row; below it, what each is to be held against."""
-    estimate, record = report.run.estimate, report.run
-    expected = f"{human_duration(estimate.likely)} (at most {human_duration(estimate.high)})"
-    columns = [
-        ("", "actual", "expected"),
-        ("where", report.attempts[-1].record.offer.name if report.attempts else "nowhere", ""),
-        ("time", human_duration(report.seconds), expected),
-        ("cost", human_money(report.bill.total), f"limit {human_money(record.max_cost_usd)}"),
-    ]
-    if report.attempts and (beat := report.attempts[-1].heartbeat) is not None:
-        columns.append(("epochs", str(beat.epochs_completed), str(beat.epochs)))
-    if (best := next(iter(report.metrics.items()), None)) is not None:
-        name, value = best
-        old = named(around.before.metrics).get(name) if around.before else None
-        columns.append((name, f"{value:.3f}", f"before: {old:.3f}" if old is not None else "first version"))
-    return list(zip(*columns, strict=True))
+        return bounded(f"Training by itself on {place(report)}: run {report.run.id}")
+    interrupted = around.can_resume and report.status != "published"
+    return bounded(headline(report, around.before, moved=around.moved, interrupted=interrupted))
 
 
 def next_step(report: Report, around: Around) -> str:
-    """Say what the reader does now, in Markdown."""
+    """Say what the reader has to do now, in Markdown; empty if that is nothing."""
     run = escape_markdown(report.run.id)
     if around.detached:
-        return (
-            f"nothing. The instance trains by itself; the scheduled `tend` collects and publishes run {run}, "
-            f"and `offload stop {run}` ends it."
-        )
+        return f"the scheduled `tend` collects and publishes the model; `offload stop {run}` ends the run before that."
     if around.can_resume:
         return "run this workflow again: it carries on from the last completed epoch."
     if report.status == "published":
         first = next(iter(report.metrics.items()), None)
-        if first is not None and first[1] < LEARNT_NOTHING:
+        if first is not None and first[1] < LEARNT_NOTHING and first[0] in SHARES:
             return (
                 f"train longer, or look at the labels. The model is published, but its {first[0]} is "
                 f"{first[1]:.4f}: it has learnt next to nothing in {report.run.spec.epochs} epochs."
             )
-        if around.kept:
-            return "nothing. The job `keep` puts the model into this repository's releases in a minute."
-        if around.model_url:
-            return "nothing. Applications get this model with the next `offload pull`."
-        return "nothing. `offload pull model.pt` downloads the model with credentials for the store."
+        return ""
     if report.status == "open":
         return (
             "run this workflow again, or wait for the scheduled `tend`: the run is open and nothing is lost."
@@ -162,7 +136,7 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
         return []
     told = Before(before.version, named(before.metrics)) if before else None
     changes = metric_changes(report.metrics, told)
-    note = "" if before else "\n\nThere is no earlier version to compare with."
+    note = "" if before else "\n\nThis is the first version: there is none to compare with."
     per_class = class_rows(report)
     more = f"(and {len(per_class) - 1 - FEW_ROWS} more classes: `offload report` has them)"
     whole = table(per_class)

@@ -1,32 +1,26 @@
 """What surrounds a run in its summary: the previous model, links."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """The version that was published before this one, to compare with."""
-
-    version: str
-    metrics: Mapping[str, float]
+from gpu_offload.orchestrator.report.outcome import Before
 
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What a run's summary tells beside the run itself.
+    """What a summary shows beside the run itself.
 
     Attributes:
         because: The plan's reason; the run's own where it is empty.
         reason: Why a person asked for it, in their words.
         before: The version before.
-        model_url: Where anybody may download the model.
-        pictures_url: A picture of predictions that anybody may see.
+        model_url: Where everybody may download the model.
+        pictures_url: A picture of predictions that everybody may see.
         trouble: What ended the command, if something did.
         log: The end of the training's log.
         can_resume: Whether the same command would carry on.
         detached: Whether the instance trains on by itself.
         kept: Whether the job `keep` puts the model where `model_url` says, after this one.
+        moved: Whether `stable` means another version now.
     """
 
     because: str = ""
@@ -39,3 +33,4 @@ class Around:
     can_resume: bool = False
     detached: bool = False
     kept: bool = False
+    moved: bool = False

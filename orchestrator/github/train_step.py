@@ -12,10 +12,11 @@ from gpu_offload.orchestrator.github.plan_summary import plan_summary
 from gpu_offload.orchestrator.github.small_summaries import done_summary, trouble_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.github.summary import run_summary
-from gpu_offload.orchestrator.github.summary_context import Around, Before
+from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import STABLE
+from gpu_offload.orchestrator.report.outcome import Before, headline
 from gpu_offload.orchestrator.run.journal import Journal
 
 if TYPE_CHECKING:
@@ -85,6 +86,7 @@ def _report(
         model_url=done.model_url,
         detached=done.status == "detached",
         kept=done.status == "trained" and isinstance(store, KeptFolder),
+        moved=done.stable_moved,
     )
     if report is None:
         step.runner.summary(done_summary(done.version, around, moved=done.stable_moved))
@@ -94,7 +96,7 @@ def _report(
         pictures = publish_pictures(planned, store, done.version, step.console)
         around = replace(around, pictures_url=pictures)
     step.runner.summary(run_summary(report, around))
-    step.console.notice(plain(report.title))
+    step.console.notice(plain(headline(report, around.before, moved=around.moved)))
 
 
 def _report_failure(

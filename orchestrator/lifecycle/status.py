@@ -1,4 +1,4 @@
-"""How runs stand, for `offload status`."""
+"""Run status for `offload status`."""
 
 import time
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.journal import Journal
@@ -75,17 +75,27 @@ def _standing(
     )
 
 
-def standings_text(found: Sequence[Standing]) -> str:
-    """Return a line a run, for a person."""
+def standings_text(found: Sequence[Standing], *, width: int = 80) -> str:
+    """Return a row for each run, with what it ended with or waits for below the table."""
     if not found:
-        return "no run yet; `offload train` begins one"
-    lines = []
-    for one in found:
-        silent = f", heard {human_duration(one.silent_seconds)} ago" if one.silent_seconds is not None else ""
-        lines.append(
-            f"{one.run}  {one.status}  attempt {one.attempt} on {one.where}"
-            f"{f' ({one.instance})' if one.instance else ''}  epoch {one.epochs_completed}/{one.epochs}{silent}  "
-            f"{human_duration(one.seconds)}  {human_money(one.cost_usd)}"
-            f"{f'  {plain(one.message)}' if one.message else ''}"
+        return "no run yet; `offload train` starts one"
+    rows = [("run", "status", "where", "epoch", "time", "cost", "heard from")]
+    rows += [
+        (
+            one.run,
+            one.status,
+            one.where,
+            f"{one.epochs_completed} of {one.epochs}",
+            human_duration(one.seconds),
+            human_money(one.cost_usd),
+            f"{human_duration(one.silent_seconds)} ago" if one.silent_seconds is not None else "",
         )
-    return "\n".join(lines)
+        for one in found
+    ]
+    texts = [
+        f"{one.run}: attempt {one.attempt}{f' on {one.instance}' if one.instance else ''}"
+        f"{f': {one.message}' if one.message else ''}"
+        for one in found
+        if one.message or one.status == "open"
+    ]
+    return "\n".join([text_table(rows, width=width), *(wrapped(t, width=width, hanging="  ") for t in texts)])

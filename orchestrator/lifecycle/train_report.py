@@ -1,4 +1,4 @@
-"""What `offload train` reports at the end."""
+"""The result of `offload train`."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.report.metrics import named
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,23 +32,28 @@ class TrainReport:
 
 
 def trained_text(report: TrainReport) -> str:
-    """Return what `offload train` did, for a person."""
+    """Return the result of `offload train` for a terminal or a log."""
     if report.status == "detached":
         return (
             f"run {report.run} trains by itself; `offload attach {report.run}`, the same command again, or the next "
             "`offload tend` collects and publishes it"
         )
-    score = "  ".join(f"{k} {v:.3f}" for k, v in sorted(report.metrics.items()) if k in _SHOWN)
+    score = metrics_text(report.metrics)
     if report.status == "already_trained":
         moved = "; stable points at it again" if report.stable_moved else ""
         return f"already trained: version {report.version}{moved} (key {report.training_key[:16]})  {score}".rstrip()
-    estimate = f", {human_duration(report.estimate.likely)} were likely" if report.estimate else ""
+    estimate = f" (estimated {human_duration(report.estimate.likely)})" if report.estimate else ""
     where = "this CPU" if report.where == "cpu" else report.where
+    cost = f"cost {human_money(report.cost_usd)}" if report.cost_usd else "free"
     return (
         f"published version {report.version}  {score}\n"
-        f"trained on {where} in {human_duration(report.seconds)}{estimate}; cost {human_money(report.cost_usd)}; "
-        f"sha256 {report.sha256[:16]}"
+        f"trained on {where} in {human_duration(report.seconds)}{estimate}; {cost}; sha256 {report.sha256[:16]}"
     )
 
 
-_SHOWN = ("map50", "map50_95", "top1")
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Return the main metrics on a line, whatever a training names them."""
+    return "  ".join(f"{name} {value:.3f}" for name, value in list(named(metrics).items())[:SHOWN])
+
+
+SHOWN = 3

@@ -1,6 +1,4 @@
-"""What a person sees while we work: every message has a kind, and one renderer turns it into a terminal's form
-or a CI log's.
-"""
+"""Console output: every message has a kind, rendered for a terminal or for a log."""
 
 import contextlib
 import re
@@ -96,16 +94,33 @@ class Console:
             self.warning(event.message)
 
 
-def epoch_line(event: ProgressEvent) -> str:
-    """Return an epoch's losses and metrics on one line."""
-    numbers = {**(event.losses or {}), **(event.metrics or {})}
-    hidden = ("lr/", "val/", "fitness")
-    shown = "  ".join(f"{_short(k)} {v:.3f}" for k, v in numbers.items() if not k.startswith(hidden))
-    return f"epoch {event.epoch}/{event.epochs}  {event.seconds or 0:.1f} s  {shown}"
+def epoch_line(event: ProgressEvent, *, width: int = 76) -> str:
+    """Return an epoch's loss and as many metrics as fit on a line, the main ones first."""
+    line = f"epoch {event.epoch}/{event.epochs}  {event.seconds or 0:.1f} s"
+    losses = [value for name, value in (event.losses or {}).items() if not name.startswith("val/")]
+    parts = [f"loss {sum(losses):.3f}"] if losses else []
+    shown = {k: v for k, v in (event.metrics or {}).items() if not k.startswith(HIDDEN)}
+    several = len({name[-3:] for name in shown if PART.search(name)}) > 1
+    names = sorted(shown, key=lambda name: "mAP" not in name)
+    parts += [f"{metric_label(name, part=several)} {shown[name]:.3f}" for name in names]
+    for part in parts:
+        if len(line) + 2 + len(part) > width:
+            break
+        line += f"  {part}"
+    return line
 
 
-def _short(name: str) -> str:
-    return name.rsplit("/", 1)[-1].removesuffix("(B)").removesuffix("(M)").removesuffix("(P)")
+HIDDEN = ("lr/", "val/", "fitness")
+PART = re.compile(r"\((B|M|P)\)$")
+PARTS = {"B": "box", "M": "mask", "P": "pose"}
+"""What a metric of Ultralytics is about, by the letter at the end of its name."""
+
+
+def metric_label(name: str, *, part: bool) -> str:
+    """Return a metric's short name: `metrics/mAP50(M)` is `mask mAP50` if `part`, else `mAP50`."""
+    short = PART.sub("", name.rsplit("/", 1)[-1])
+    letter = PART.search(name)
+    return f"{PARTS[letter[1]]} {short}" if part and letter else short
 
 
 class TerminalConsole(Console):

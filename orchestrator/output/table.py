@@ -8,6 +8,8 @@ from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.output.markdown import is_numeric
 
 NARROWEST = 40
+WORD = 12
+"""Columns that a cell of words needs at least."""
 
 
 def terminal_width() -> int:
@@ -29,15 +31,17 @@ def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 
     kept = [i for i in range(len(head)) if any(i < len(row) and row[i] for row in body)]
     if not body or not kept:
         return ""
+    columns = [[row[i] for row in body if i < len(row)] for i in kept]
+    widths = [max(map(len, (head[i], *cells))) + 2 for i, cells in zip(kept, columns, strict=True)]
+    numbers = [is_numeric(cells) for cells in columns]
+    # Numbers stay whole as long as that leaves room for words.
+    needed = sum(w if number else min(w, WORD) for w, number in zip(widths, numbers, strict=True))
+    whole = sum(widths) + indent <= width
     table = Table(box=None, show_header=any(head), pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for i in kept:
-        cells = [row[i] for row in body if i < len(row)]
-        right = is_numeric(cells)
+    for i, number in zip(kept, numbers, strict=True):
+        no_wrap = whole or (number and needed + indent <= width)
         table.add_column(
-            Text(head[i]),
-            justify="right" if right else "left",
-            no_wrap=right or max(map(len, cells), default=0) <= width // 2,
-            overflow="fold",
+            Text(head[i]), justify="right" if number else "left", no_wrap=no_wrap, overflow="fold"
         )
     for row in body:
         table.add_row(*(Text(plain(row[i]) if i < len(row) else "") for i in kept))

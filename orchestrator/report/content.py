@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from gpu_offload.orchestrator.cost.bill import Bill
-from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.metrics import named
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord
@@ -48,12 +47,6 @@ class Report:
     def seconds(self) -> float:
         """From the beginning to the end, or until now."""
         return max(0.0, (self.outcome.at if self.outcome else self.now) - self.run.created_at)
-
-    @property
-    def title(self) -> str:
-        """One line that says it all."""
-        what = f"version {self.run.version}" if self.status == "published" else self.status
-        return f"Run {self.run.id}: {what}, {human_duration(self.seconds)}, {human_money(self.bill.total)}"
 
     @property
     def curves(self) -> dict[str, tuple[float, ...]]:

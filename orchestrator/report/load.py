@@ -11,13 +11,14 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.markdown import report_markdown
 from gpu_offload.orchestrator.report.page import report_html
+from gpu_offload.orchestrator.report.text import report_text
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
 from gpu_offload.orchestrator.run.record import run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import ProgressEvent
 
-Format = Literal["markdown", "json", "html"]
+Format = Literal["text", "markdown", "json", "html"]
 
 
 def gather(store: ObjectStore, settings: StoreSettings, run: str, *, now: float | None = None) -> Report:
@@ -62,8 +63,10 @@ def events_of(store: ObjectStore, run: str, attempt: int) -> tuple[ProgressEvent
     return tuple(events)
 
 
-def render(report: Report, form: Format) -> str:
-    """Return a report as text in a form."""
+def render(report: Report, form: Format, *, width: int = 80) -> str:
+    """Return a report in a form; `width` is the terminal's, for `text`."""
+    if form == "text":
+        return report_text(report, width=width)
     if form == "json":
         return json.dumps(report.json(), indent=1, allow_nan=False) + "\n"
     return report_html(report) if form == "html" else report_markdown(report)

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table, titled
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.metrics import curve_name
+from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed
 from gpu_offload.orchestrator.report.rows import (
     Rows,
     alternative_rows,
@@ -46,7 +47,9 @@ CHART_STYLE = (
 def report_markdown(report: Report) -> str:
     """Render a report, in the order of a job summary; whatever comes from elsewhere is escaped."""
     parts = [
-        f"### {escape_markdown(report.title)}",
+        f"### {escape_markdown(headline(report))}",
+        table(glance_rows(report)),
+        escape_markdown(missed(report)),
         f"**Where and why.** {escape_markdown(report.run.why)}",
         titled("Metrics", table(metric_rows(report))),
         details("By class", table(class_rows(report))),

@@ -4,7 +4,10 @@ import html
 import re
 from collections.abc import Mapping, Sequence
 
+from gpu_offload.orchestrator.output.markdown import is_numeric
 from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.metrics import curve_name
+from gpu_offload.orchestrator.report.outcome import headline, missed, tiles
 from gpu_offload.orchestrator.report.rows import (
     alternative_rows,
     attempt_rows,
@@ -18,15 +21,22 @@ from gpu_offload.orchestrator.report.rows import (
 from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
 
 STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#111827;background:#fff;max-width:60rem;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.4rem}h2{font-size:1.1rem;margin:2rem 0 .5rem;border-bottom:1px solid #e5e7eb}
-table{border-collapse:collapse;width:100%;font-size:.85rem;margin:.5rem 0}
-th,td{text-align:left;padding:.25rem .5rem;border-bottom:1px solid #e5e7eb;vertical-align:top}
-th{white-space:nowrap}td.long{overflow-wrap:anywhere}code{font-size:.9em}
-tr.total td{font-weight:600}svg{width:100%;height:auto}svg text{font:11px system-ui,sans-serif;fill:#374151}
-.grid{stroke:#e5e7eb;stroke-width:1}
-@media(prefers-color-scheme:dark){body{color:#e5e7eb;background:#111827}svg text{fill:#d1d5db}
-.grid,th,td,h2{stroke:#374151;border-color:#374151}}
+:root{--ink:#111827;--soft:#4b5563;--line:#e5e7eb;--paper:#fff;--tile:#f3f4f6}
+@media(prefers-color-scheme:dark){:root{--ink:#e5e7eb;--soft:#9ca3af;--line:#374151;--paper:#111827;--tile:#1f2937}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:1rem auto;
+padding:0 1rem}
+h1{font-size:1.25rem;line-height:1.3;overflow-wrap:anywhere}h2{font-size:1.05rem;margin:1.75rem 0 .5rem}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.75rem;margin:1rem 0}
+.tile{background:var(--tile);border-radius:.5rem;padding:.6rem .8rem}
+.tile span{display:block;color:var(--soft);font-size:.8rem;overflow-wrap:anywhere}
+.tile b{font-size:1.3rem;overflow-wrap:anywhere}
+.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;margin:.5rem 0;min-width:min(100%,24rem)}
+th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
+th{white-space:nowrap;color:var(--soft);font-weight:500}td.n,th.n{text-align:right;white-space:nowrap}
+td.long{overflow-wrap:anywhere}code{font-size:.9em}tr.total td{font-weight:600}
+figure{margin:.5rem 0 1rem}figcaption{font-size:.85rem;color:var(--soft)}
+svg{width:100%;max-width:36rem;height:auto}svg text{font:13px system-ui,sans-serif;fill:var(--soft)}
+.grid{stroke:var(--line);stroke-width:1}summary{cursor:pointer;margin:1.75rem 0 .5rem;font-weight:600}
 """
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
@@ -41,23 +51,38 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 def report_html(report: Report) -> str:
     """Render a report; whatever comes from elsewhere is escaped."""
     losses, metrics = _split(report.curves)
+    title = headline(report)
+    boxes = "".join(
+        f'<div class="tile"><span>{_safe(name)}</span><b>{_safe(value)}</b><span>{_safe(note)}</span></div>'
+        for name, value, note in tiles(report)
+    )
+    cost = _table(cost_rows(report), total=True) + _table(alternative_rows(report))
+    quality = _table(metric_rows(report)) + _table(class_rows(report))
+    curves = curves_svg("Metrics by epoch", metrics) + curves_svg("Losses by epoch", losses)
     sections = [
-        ("Where and why", f"<p>{_prose(report.run.why)}</p>" + _table(where_rows(report))),
-        ("Estimate and actual", _table(estimate_rows(report))),
-        ("Cost", _table(cost_rows(report), total=True) + _table(alternative_rows(report))),
-        ("Timeline", timeline_svg(report.spans)),
+        ("Where and why", f"<p>{_prose(report.run.why)}</p>"),
+        ("Quality", quality + curves),
+        ("Cost", cost),
+        ("Time", _table(estimate_rows(report)) + timeline_svg(report.spans)),
         ("Attempts", _table(attempt_rows(report))),
-        ("Metrics", _table(metric_rows(report)) + _table(class_rows(report))),
-        ("Curves", curves_svg("Metrics by epoch", metrics) + curves_svg("Losses by epoch", losses)),
-        ("Facts", _table(fact_rows(report))),
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
+    folded = "".join(
+        f"<details><summary>{name}</summary>{content}</details>"
+        for name, content in (
+            ("What was offered", _table(where_rows(report))),
+            ("Facts", _table(fact_rows(report))),
+        )
+        if content
+    )
+    late = f"<p>{_safe(text)}</p>" if (text := missed(report)) else ""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{_safe(report.title)}</title><style>{STYLE}</style></head>"
-        f"<body><h1>{_safe(report.title)}</h1>{body}</body></html>\n"
+        f"<title>{_safe(title)}</title><style>{STYLE}</style></head>"
+        f'<body><h1>{_safe(title)}</h1><div class="tiles">{boxes}</div>'
+        f"{late}{body}{folded}</body></html>\n"
     )
 
 
@@ -66,8 +91,8 @@ def _split(
 ) -> tuple[dict[str, Sequence[float]], dict[str, Sequence[float]]]:
     """Tell losses from metrics: they need scales of their own. Learning rates fit neither."""
     kept = {_CONTROL.sub(" ", n): v for n, v in curves.items() if not n.startswith("lr/")}
-    losses = {n: v for n, v in kept.items() if "loss" in n}
-    return losses, {n: v for n, v in kept.items() if n not in losses}
+    losses = {curve_name(n): v for n, v in kept.items() if "loss" in n}
+    return losses, {curve_name(n): v for n, v in kept.items() if "loss" not in n}
 
 
 def _safe(text: str) -> str:
@@ -79,18 +104,26 @@ def _prose(text: str) -> str:
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", _safe(text))
 
 
-def _cell(text: str) -> str:
-    """Return a cell of a table; only a word that would widen all of it may be broken."""
-    kind = ' class="long"' if max(map(len, text.split()), default=0) > LONG_WORD else ""
-    return f"<td{kind}>{_safe(text)}</td>"
-
-
 def _table(rows: Sequence[Sequence[str]], *, total: bool = False) -> str:
+    """Render a table that scrolls by itself where the screen is narrow; columns that are empty are left out."""
     if len(rows) < 2:
         return ""
     head, *body = rows
-    lines = ["<tr>" + "".join(f"<th>{_safe(cell)}</th>" for cell in head) + "</tr>"] if any(head) else []
-    for i, row in enumerate(body):
-        kind = ' class="total"' if total and i == len(body) - 1 else ""
-        lines.append(f"<tr{kind}>" + "".join(map(_cell, row)) + "</tr>")
-    return f"<table>{''.join(lines)}</table>"
+    kept = [i for i in range(len(head)) if any(row[i] for row in body)]
+    numeric = {i for i in kept if is_numeric([row[i] for row in body])}
+    lines = []
+    if any(head):
+        right = ' class="n"'
+        cells = (f"<th{right if i in numeric else ''}>{_safe(head[i])}</th>" for i in kept)
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    for number, row in enumerate(body):
+        kind = ' class="total"' if total and number == len(body) - 1 else ""
+        lines.append(f"<tr{kind}>" + "".join(_cell(row[i], numeric=i in numeric) for i in kept) + "</tr>")
+    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+
+
+def _cell(text: str, *, numeric: bool) -> str:
+    """Return a cell; only a word that would widen the whole table may be broken."""
+    long = max(map(len, text.split()), default=0) > LONG_WORD
+    kind = ' class="n"' if numeric else ' class="long"' if long else ""
+    return f"<td{kind}>{_safe(text)}</td>"

@@ -1,6 +1,7 @@
 """Tables of a report, as rows of cells that every rendering shows; the headings first."""
 
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL
 from gpu_offload.orchestrator.output.units import human_duration, human_money
@@ -8,6 +9,9 @@ from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.metrics import NAMES, display_order
 
 SHOWN_CANDIDATES = 8
+SMALL_USD = Decimal("0.001")
+"""Lines of a bill below it are shown as one."""
+
 Rows = list[tuple[str, ...]]
 """A table: the headings first."""
 
@@ -66,20 +70,26 @@ def estimate_rows(report: Report) -> Rows:
 
 
 def cost_rows(report: Report) -> Rows:
-    """The bill, line by line; the last row is the sum of those above it, exactly."""
-    rows: Rows = [("item", "quantity", "unit", "USD a unit", "USD", "")]
+    """The bill; lines under a tenth of a cent are one row, and the last row is the exact sum of those above it."""
+    rows: Rows = [("item", "USD", "quantity", "unit", "USD a unit", "")]
+    small = [line for line in report.bill.lines if line.usd < SMALL_USD]
+    folded = small if len(small) > 1 else []
     rows += [
         (
             line.label,
+            f"{line.usd:.6f}",
             f"{line.quantity:.6g}",
             line.unit,
             f"{line.unit_price}",
-            f"{line.usd:.6f}",
             line.note,
         )
         for line in report.bill.lines
+        if line not in folded
     ]
-    rows.append(("total", "", "", "", f"{report.bill.total:.6f}", ""))
+    if folded:
+        total = sum((line.usd for line in folded), Decimal(0))
+        rows.append((f"{len(folded)} items under a tenth of a cent", f"{total:.6f}", "", "", "", ""))
+    rows.append(("total", f"{report.bill.total:.6f}", "", "", "", ""))
     return rows
 
 

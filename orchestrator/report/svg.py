@@ -4,22 +4,23 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 
+from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.report.content import Span
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 PHASES = {"request": "#9ca3af", "set-up": "#d97706", "training": "#059669", "ending": "#2563eb"}
-WIDTH, LEFT, RIGHT = 860, 110, 20
+WIDTH, LEFT, RIGHT = 520, 72, 16
 ROW, BAR = 28, 18
 
 
 def timeline_svg(spans: Sequence[Span]) -> str:
-    """Draw a row for each attempt; time goes to the right, in seconds since the first began."""
+    """Draw a row for each attempt; time goes to the right, from the start of the first."""
     drawn = [span for span in spans if span.end > span.start]
     if not drawn:
         return ""
     first, last = min(s.start for s in drawn), max(s.end for s in drawn)
     numbers = list(dict.fromkeys(s.attempt for s in drawn))
-    height = ROW * len(numbers) + 50
+    height = ROW * len(numbers) + 60
     scale = (WIDTH - LEFT - RIGHT) / (last - first)
     parts = []
     for row, number in enumerate(numbers):
@@ -33,14 +34,14 @@ def timeline_svg(spans: Sequence[Span]) -> str:
                 f"<title>{html.escape(label)}</title></rect>"
             )
     base = 10 + ROW * len(numbers)
-    for tick in _ticks(0.0, last - first):
+    for tick in _ticks(0.0, last - first, count=4):
         x = LEFT + tick * scale
         parts.append(f'<line x1="{x:.1f}" y1="6" x2="{x:.1f}" y2="{base}" class="grid"/>')
-        parts.append(_text(x, base + 14, f"{tick:g} s", "middle"))
+        parts.append(_text(x, base + 16, human_duration(tick), "middle"))
     for i, (phase, colour) in enumerate(PHASES.items()):
-        x = LEFT + i * 120
-        parts.append(f'<rect x="{x}" y="{base + 22}" width="12" height="12" fill="{colour}"/>')
-        parts.append(_text(x + 18, base + 32, phase, "start"))
+        x = LEFT + i * 105
+        parts.append(f'<rect x="{x}" y="{base + 26}" width="12" height="12" fill="{colour}"/>')
+        parts.append(_text(x + 18, base + 37, phase, "start"))
     return _svg(height, parts, "Timeline")
 
 
@@ -54,7 +55,7 @@ def curves_svg(title: str, curves: Mapping[str, Sequence[float]]) -> str:
     high = high if high > low else low + 1.0
     count = max(len(values) for values in drawn.values())
     plot = 220
-    height = plot + 50 + 18 * len(drawn)
+    height = plot + 66 + 18 * len(drawn)
     x_scale, y_scale = (WIDTH - LEFT - RIGHT) / max(1, count - 1), plot / (high - low)
     parts = []
     for tick in _ticks(low, high):
@@ -63,6 +64,7 @@ def curves_svg(title: str, curves: Mapping[str, Sequence[float]]) -> str:
         parts.append(_text(LEFT - 8, y + 4, f"{tick:g}", "end"))
     epochs = sorted({max(1, round(t)) for t in _ticks(1.0, float(max(count, 2))) if t <= count})
     parts += [_text(LEFT + (epoch - 1) * x_scale, plot + 26, str(epoch), "middle") for epoch in epochs]
+    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, plot + 44, "epoch", "middle"))
     for i, (name, values) in enumerate(drawn.items()):
         colour = COLOURS[i % len(COLOURS)]
         points = [(LEFT + j * x_scale, 10 + plot - (v - low) * y_scale) for j, v in enumerate(values)]
@@ -70,17 +72,17 @@ def curves_svg(title: str, curves: Mapping[str, Sequence[float]]) -> str:
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
         if len(points) == 1:
             parts.append(f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3" fill="{colour}"/>')
-        y = plot + 46 + 18 * i
+        y = plot + 66 + 18 * i
         parts.append(f'<rect x="{LEFT}" y="{y - 10}" width="12" height="12" fill="{colour}"/>')
         parts.append(_text(LEFT + 18, y, f"{name}: {values[-1]:.4g}", "start"))
     return _svg(height, parts, title)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Return about six round values from `low` to `high`."""
+def _ticks(low: float, high: float, *, count: int = 6) -> list[float]:
+    """Return about `count` round values from `low` to `high`."""
     if high <= low:
         return [low]
-    rough = (high - low) / 6
+    rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     start = math.ceil(low / step - 1e-9)
@@ -93,6 +95,7 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
 
 def _svg(height: float, parts: Sequence[str], title: str) -> str:
     return (
+        f"<figure><figcaption>{html.escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(title, quote=True)}" '
-        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg>'
+        f'xmlns="http://www.w3.org/2000/svg">{"".join(parts)}</svg></figure>'
     )

@@ -1,11 +1,13 @@
 """What a person sees: safe for any terminal, and the time that is left."""
 
 import io
+import re
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.output.console import Console, TimeLeft, plain
+from gpu_offload.orchestrator.output.console import Console, TerminalConsole, TimeLeft, epoch_line, plain
 from gpu_offload.remote_job.result import ProgressEvent
 
 
@@ -55,4 +57,37 @@ def test_a_line_of_an_epoch_shows_losses_and_metrics_by_their_short_names():
                 losses={"train/box_loss": 1.5}, metrics={"metrics/mAP50(B)": 0.25, "lr/pg0": 0.1},
             )
         )  # fmt: skip
-    assert stream.getvalue() == "    epoch 1/3  2.5 s  box_loss 1.500  mAP50 0.250\n"
+    assert stream.getvalue() == "    epoch 1/3  2.5 s  loss 1.500  mAP50 0.250\n"
+
+
+def epoch(**changes):
+    return ProgressEvent(**({"event": "epoch", "time": 0, "epoch": 1, "epochs": 3, "seconds": 2.5} | changes))
+
+
+def test_metrics_of_boxes_and_masks_are_told_apart():
+    metrics = {"metrics/precision(B)": 0.1, "metrics/mAP50(B)": 0.25, "metrics/mAP50(M)": 0.125}
+    line = epoch_line(epoch(metrics=metrics))
+    assert line == "epoch 1/3  2.5 s  box mAP50 0.250  mask mAP50 0.125  box precision 0.100"
+
+
+@given(st.dictionaries(st.text(min_size=1, max_size=30), st.floats(-1e6, 1e6), max_size=20))
+def test_a_line_of_an_epoch_fits_whatever_a_training_measures(metrics):
+    assert len(epoch_line(epoch(metrics=metrics, losses=metrics))) <= 76
+
+
+@pytest.mark.parametrize("no_colour", [True, False])
+def test_no_color_is_obeyed_where_a_terminal_would_have_colours(monkeypatch, no_colour):
+    """https://no-color.org"""
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if no_colour:
+        monkeypatch.setenv("NO_COLOR", "1")
+    stream = Terminal()
+    with TerminalConsole(stream).training(10.0) as show:
+        show(batch(1, 1, time=1.0))
+    assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", stream.getvalue())) != no_colour

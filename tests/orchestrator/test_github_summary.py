@@ -1,11 +1,13 @@
 """The job summary: what a reader needs, in the order of need, and never more than GitHub keeps."""
 
+import html
 import json
 import os
 import re
 import shutil
 import subprocess
 from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from plan_case import report as plan_report
 from report_case import EVIL, evil, result
 
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
 from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, Section, fitted
 from gpu_offload.orchestrator.github.small_summaries import (
@@ -25,8 +28,9 @@ from gpu_offload.orchestrator.github.small_summaries import (
 )
 from gpu_offload.orchestrator.github.summary import metric_changes, run_summary
 from gpu_offload.orchestrator.github.summary_context import Around, Before
+from gpu_offload.orchestrator.report.rows import SMALL_USD, cost_rows
 
-PARTS = ("### Trained: version", "| where | time | cost |", "**Next:**", "**Where and why.**", "#### Metrics", "xychart-beta",
+PARTS = ("### Trained in", "|  | expected | actual |", "longer than estimated", "**Where and why.**", "#### Metrics", "xychart-beta",
          "#### Estimate and actual", "#### Cost", "#### It could have cost", "#### Attempts", "gantt", "Facts")  # fmt: skip
 
 
@@ -61,7 +65,9 @@ def test_metrics_are_held_against_the_version_before():
 
 
 def test_the_first_version_says_that_there_is_none_to_compare_with(report):
-    assert "no earlier version" in run_summary(report, Around())
+    text = run_summary(report, Around())
+    assert "| mAP50 | first version |" in text
+    assert "This is the first version" in text
 
 
 @pytest.mark.parametrize(
@@ -69,20 +75,56 @@ def test_the_first_version_says_that_there_is_none_to_compare_with(report):
     [
         (Around(can_resume=True, trouble="it was told to end"), "run this workflow again: it carries on"),
         (Around(detached=True), "the scheduled `tend` collects"),
-        (Around(model_url="https://m.example.org/m.pt"), "with the next `offload pull`"),
     ],
 )
 def test_the_reader_is_told_what_to_do_next(report, around, words):
     assert words in run_summary(report, around)
 
 
-def test_the_first_row_holds_time_cost_and_quality_against_what_was_expected(report):
-    text = run_summary(report, Around(before=Before("abc", {"map50": 0.4})))
-    actual, expected = text.split("\n")[4:6]
-    assert "| 0.500 |" in actual
-    assert "at\xa0most" in expected
-    assert "limit &#36;1.00" in expected
-    assert "before: 0.400" in expected
+def test_where_nothing_is_to_be_done_no_next_step_is_named(report):
+    assert "**Next:**" not in run_summary(report, Around(model_url="https://m.example.org/m.pt"))
+
+
+def test_the_heading_says_outcome_time_place_money_quality_and_version(report):
+    around = Around(before=Before("abc", {"map50": 0.4}), moved=True)
+    heading = html.unescape(run_summary(report, around).split("\n")[0])
+    assert re.fullmatch(
+        r"### Trained in 10 min on g4dn.xlarge spot, \$0\.04\. mAP50 0\.500 \(was 0\.400\)\. Stable is now a{16}",
+        heading,
+    )
+
+
+def test_time_cost_and_quality_are_held_against_what_was_expected_not_against_the_limit(report):
+    """The estimate is 2 s at $0.20 an hour; the limit of $1.00 is no expectation."""
+    text = html.unescape(run_summary(report, Around(before=Before("abc", {"map50": 0.4}))))
+    rows = {line.split("|")[1].strip(): line for line in reversed(text.splitlines()) if line.startswith("|")}
+    assert "| 2.0 s (1.0 s to 3.0 s) | 10 min |" in rows["time"].replace("\xa0", " ")
+    assert "<$0.001" in rows["cost"]
+    assert "$1.00" not in rows["cost"]
+    assert "| 0.400 before | 0.500 |" in rows["mAP50"]
+
+
+def test_a_missed_estimate_says_what_took_the_time(report):
+    text = run_summary(report, Around())
+    assert "longer than estimated: 1 earlier attempt took" in text
+    fitting = replace(report, run=report.run.model_copy(update={"estimate": Interval(60, 500, 900)}))
+    assert "than estimated:" not in run_summary(fitting, Around())
+
+
+def test_a_rollback_is_a_heading_of_its_own():
+    text = done_summary("v1", Around(before=Before("v2", {})), moved=True)
+    assert text.startswith("### Rolled back: stable is v1 again, it was v2")
+    assert done_summary("v1", Around(), moved=False).startswith("### Already trained: version v1")
+
+
+def test_costs_under_a_tenth_of_a_cent_are_one_line(report):
+    lines = tuple(replace(report.bill.lines[0], label=f"item {n}", usd=Decimal("0.0004")) for n in range(3))
+    bill = replace(report.bill, lines=(*lines, *report.bill.lines))
+    small = [line for line in bill.lines if line.usd < SMALL_USD]
+    rows = cost_rows(replace(report, bill=bill))
+    assert len(rows) == 3 + len(bill.lines) - len(small)
+    assert rows[-2][0] == f"{len(small)} items under a tenth of a cent"
+    assert Decimal(rows[-2][1]) == sum(line.usd for line in small)
 
 
 def test_a_model_that_has_learnt_nothing_is_told_from_a_good_one(report):
@@ -101,7 +143,7 @@ def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
 def test_a_failed_run_points_at_its_log(report):
     failed = replace(report, outcome=report.outcome.model_copy(update={"status": "failed"}), result=None)
     text = run_summary(failed, Around(trouble="no memory"))
-    assert text.startswith("### Not trained: run abc-1 failed")
+    assert text.startswith("### Not trained: failed after")
     assert "[!CAUTION]" in text
     assert "no memory" in text
     assert "offload logs abc-1" in text
@@ -114,7 +156,7 @@ def test_a_failed_run_points_at_its_log(report):
 
 
 def test_a_clean_up_says_what_it_had_to_do():
-    assert clean_up_summary(1, []).startswith("### Clean-up: nothing was left")
+    assert not clean_up_summary(1, [])
     text = clean_up_summary(1, [f"i-{n}" for n in range(FEW_ROWS + 3)])
     assert "terminated" in text
     assert "and 3 more" in text
@@ -174,7 +216,7 @@ def test_a_summary_of_anything_fits_and_is_shortened_not_cut(report):
     assert len(text.encode()) <= LIMIT
     assert text.count("```") % 2 == 0
     assert text.count("<details>") == text.count("</details>")
-    for part in ("### Trained", "**Next:**", "**Where and why.**"):
+    for part in ("### Trained", "**Where and why.**"):
         assert part in text
     assert "`offload report` has" in text
 
@@ -186,7 +228,7 @@ def test_the_least_important_gives_way_first(report, limit, classes, words):
         huge(report, classes=classes, attempts=3, words=words, epochs=300), Around(), limit=limit
     )
     assert len(text.encode()) <= limit
-    for part in ("### Trained", "**Next:**", "**Where and why.**"):
+    for part in ("### Trained", "**Where and why.**"):
         assert part in text
     assert text.count("```") % 2 == 0
     assert text.count("<details>") == text.count("</details>")

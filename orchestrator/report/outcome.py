@@ -1,0 +1,148 @@
+"""The outcome of a run in one sentence and three rows, the same in every rendering."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.metrics import named
+from gpu_offload.orchestrator.report.rows import Rows
+
+NEGLIGIBLE = Decimal("0.0005")
+"""US dollars: below it, a run on a CPU is called free."""
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """The version that was published before this one, to compare with."""
+
+    version: str
+    metrics: Mapping[str, float]
+
+
+def headline(
+    report: Report, before: Before | None = None, *, moved: bool = False, interrupted: bool = False
+) -> str:
+    """Say in one line how a run went: outcome, time, place, money, quality, version.
+
+    Args:
+        report: The run.
+        before: The version before, to compare the quality with.
+        moved: Whether this run has just made its version `stable`.
+        interrupted: Whether the same command would continue it.
+    """
+    time, where = human_duration(report.seconds), place(report)
+    spent = f"{time} on {where}, {money(report)}"
+    if report.status == "published":
+        quality = quality_text(report, before)
+        version = f"stable is now {report.run.version}" if moved else f"version {report.run.version}"
+        return f"Trained in {spent}. {f'{quality}. ' if quality else ''}{version[0].upper()}{version[1:]}"
+    done, of = epochs(report)
+    reached = f"after epoch {done} of {of}, " if done else ""
+    if interrupted:
+        return f"Interrupted {reached}{spent}"
+    if report.status == "open":
+        return f"Training: epoch {done} of {of}, {spent} so far"
+    return (
+        f"{'Stopped' if report.status == 'stopped' else 'Not trained: failed'} {reached or 'after '}{spent}"
+    )
+
+
+def glance_rows(report: Report, before: Before | None = None) -> Rows:
+    """Time, cost and quality: what was expected and what it was."""
+    run, likely = report.run, report.run.estimate.likely
+    usual = f"{human_duration(likely)} ({human_duration(run.estimate.low)} to {human_duration(run.estimate.high)})"
+    rows: Rows = [
+        ("", "expected", "actual"),
+        ("time", usual, human_duration(report.seconds)),
+        ("cost", expected_money(report), money(report)),
+    ]
+    done, of = epochs(report)
+    if report.status != "published":
+        rows.append(("epochs", f"of {of}", str(done)))
+    if (best := next(iter(report.metrics.items()), None)) is not None:
+        old = named(before.metrics).get(best[0]) if before else None
+        rows.append((best[0], f"{old:.3f} before" if old is not None else "first version", f"{best[1]:.3f}"))
+    return rows
+
+
+def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, str]]:
+    """Return the four facts that a reader looks for first: name, value, what to hold it against."""
+    words = {"published": "Trained", "open": "Training", "stopped": "Stopped", "failed": "Not trained"}
+    rows = glance_rows(report, before)[1:]
+    facts = [(name, actual, expected) for name, expected, actual in rows]
+    shown = [
+        (name, value, f"expected {note}" if note and name in {"time", "cost"} else note)
+        for name, value, note in facts
+    ]
+    outcome = ("outcome", words.get(report.status, report.status), f"on {place(report)}")
+    return [outcome, *shown[:2], shown[-1]] if len(shown) > 2 else [outcome, *shown]
+
+
+def quality_text(report: Report, before: Before | None) -> str:
+    """Return the main metric, and what it was before: `mAP50 0.371 (was 0.310)`."""
+    best = next(iter(report.metrics.items()), None)
+    if best is None:
+        return ""
+    old = named(before.metrics).get(best[0]) if before else None
+    return f"{best[0]} {best[1]:.3f}{f' (was {old:.3f})' if old is not None else ''}"
+
+
+def place(report: Report) -> str:
+    """Return where the last attempt trained."""
+    if not report.attempts:
+        return "no machine"
+    offer = report.attempts[-1].record.offer
+    if offer.where == "cpu":
+        return "the GitHub runner" if report.run.repository else "this CPU"
+    return " ".join(word for word in (offer.instance_type, offer.market) if word)
+
+
+def money(report: Report) -> str:
+    """Return what the run cost; a CPU whose store cost next to nothing is free."""
+    if report.is_on_cpu and report.bill.total < NEGLIGIBLE:
+        return "free"
+    return human_money(report.bill.total)
+
+
+def expected_money(report: Report) -> str:
+    """Return the estimate of the cost, as the plan made it: the chosen offer's price for the likely time."""
+    chosen = next(iter(report.run.candidates), None)
+    if chosen is None:
+        return ""
+    price = chosen.offer.usd_per_hour / 3600
+    if not price:
+        return "free"
+    estimate = report.run.estimate
+    return f"{human_money(price * estimate.likely)} (at most {human_money(price * estimate.high)})"
+
+
+def epochs(report: Report) -> tuple[int, int]:
+    """Return the epochs done and wanted."""
+    done = max((a.heartbeat.epochs_completed for a in report.attempts if a.heartbeat), default=0)
+    return (report.result.epochs_completed if report.result else done), report.run.spec.epochs
+
+
+def missed(report: Report) -> str:
+    """Say why a run took longer or shorter than its estimate; empty if it was inside, or is not published."""
+    estimate = report.run.estimate
+    if report.status != "published" or estimate.low <= report.seconds <= estimate.high or not report.spans:
+        return ""
+    bound, word = (estimate.high, "longer") if report.seconds > estimate.high else (estimate.low, "shorter")
+    parts = []
+    last = max(span.attempt for span in report.spans)
+    earlier = [span for span in report.spans if span.attempt < last]
+    if earlier:
+        lost = max(s.end for s in earlier) - min(s.start for s in earlier)
+        count = len({s.attempt for s in earlier})
+        parts.append(f"{count} earlier attempt{'s' if count > 1 else ''} took {human_duration(lost)}")
+    for phase, text in (
+        ("request", "waiting for an instance"),
+        ("set-up", "set-up"),
+        ("training", "the epochs"),
+    ):
+        took = sum(s.end - s.start for s in report.spans if s.attempt == last and s.phase == phase)
+        if took >= 1:
+            parts.append(f"{text} took {human_duration(took)}")
+    return f"{human_duration(abs(report.seconds - bound))} {word} than estimated: {', '.join(parts)}."

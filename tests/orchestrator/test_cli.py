@@ -1,0 +1,139 @@
+"""The command line: help that is whole, errors that scripts can read, output that fits."""
+
+import json
+import sys
+
+import pytest
+from click.testing import CliRunner
+from report_case import T0, report_in
+
+from gpu_offload.orchestrator import cli
+from gpu_offload.orchestrator.api import Listing
+from gpu_offload.orchestrator.cli.grouped import GROUPS
+from gpu_offload.orchestrator.cli.model_commands import next_commands
+from gpu_offload.orchestrator.cli.run_commands import _form_for, logs, stop
+from gpu_offload.orchestrator.lifecycle.status import Standing, standings_text
+from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
+from gpu_offload.orchestrator.output.table import text_table
+from gpu_offload.orchestrator.registry.manifest import IndexEntry
+from gpu_offload.orchestrator.report.text import report_text
+
+
+def main(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    done = capsys.readouterr()
+    return ended.value.code, done.out, done.err
+
+
+def test_help_lists_every_command_in_a_group_and_cuts_no_sentence(capsys):
+    code, out, _ = main(capsys, "--help")
+    assert code == 0
+    assert "..." not in out.partition("\n")[2]
+    assert {name for names in GROUPS.values() for name in names} == set(cli.offload.commands)
+    places = [out.index(f"{title}:") for title in GROUPS]
+    assert places == sorted(places)
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("words", [["models", "--nope"], ["pull"], ["nothing"]], ids="-".join)
+def test_a_usage_error_is_json_too_where_json_was_asked_for(capsys, words):
+    code, out, err = main(capsys, *words, "--json")
+    assert code == 2
+    error = json.loads(out)["error"]
+    assert set(error) == {"type", "message", "remedy"}
+    assert "--help" in error["remedy"]
+    assert "Error:" in err
+    assert not main(capsys, *words)[1]
+
+
+def test_a_table_loses_no_character_of_a_cell():
+    rows = [("a heading", "n", "words"), ("Q" * 50, "1.234567", "several words of a text that is long " * 3)]
+    for width in (40, 60, 80):
+        text = text_table(rows, width=width)
+        assert max(map(len, text.splitlines())) <= width
+        letters = "".join(text.split())
+        assert (letters.count("Q"), letters.count("v")) == (50, 3)
+
+
+def test_models_show_whatever_metrics_a_training_has():
+    entries = tuple(
+        IndexEntry(version=name, created_at=T0, sha256="0" * 64, size=10, metrics=metrics)
+        for name, metrics in (("a" * 16, {"r2": 0.75}), ("b" * 16, {"map50": 0.5, "map50_95": 0.25}))
+    )
+    text = Listing(entries, "b" * 16).text()
+    assert "0.750" in text
+    assert "mAP50" in text
+    assert "stable" in next(line for line in text.splitlines() if "b" * 16 in line)
+
+
+def test_a_status_is_a_table_that_fits():
+    one = Standing(
+        "abcdef123456-1",
+        "open",
+        "g4dn.xlarge on-demand us-east-1a",
+        2,
+        3,
+        20,
+        200.0,
+        4.0,
+        0.02,
+        "i-1",
+        "v",
+        "waits",
+    )
+    text = standings_text([one])
+    assert max(map(len, text.splitlines())) <= 80
+    assert "3 of 20" in text
+    assert "attempt 2 on i-1: waits" in text
+
+
+def test_a_report_in_a_terminal_is_text_that_fits_and_elsewhere_markdown(tmp_path, monkeypatch):
+    text = report_text(report_in(tmp_path))
+    assert max(map(len, text.splitlines())) <= 80
+    assert text.startswith("Trained in 10 min on g4dn.xlarge spot, $0.04. mAP50 0.500.")
+    assert "|" not in text
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert _form_for(None) == "text"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
+    assert _form_for(None) == "markdown"
+    assert _form_for(tmp_path / "a.html") == "html"
+
+
+def trained(**changes):
+    values = {
+        "status": "trained", "version": "v", "run": "r-1", "training_key": "k" * 64, "sha256": "0" * 64,
+        "metrics": {"r2": 0.5}, "seconds": 3.0, "estimate": None, "cost_usd": 0.0,
+    }  # fmt: skip
+    return TrainReport(**(values | changes))
+
+
+def test_after_a_training_the_next_commands_are_named():
+    assert "r2 0.500" in trained_text(trained())
+    assert "offload pull model.pt" in next_commands(trained())
+    assert "offload logs -f r-1" in next_commands(trained(status="detached"))
+
+
+@pytest.fixture
+def project(tmp_path):
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "offload.toml").write_text("[dataset]\npath = 'raw'\n")
+    return tmp_path
+
+
+def test_logs_without_a_run_are_those_of_the_latest(project):
+    done = CliRunner().invoke(logs, ["-C", str(project)])
+    assert "there is no run" in str(done.exception)
+
+
+def test_stopping_nothing_says_so(project):
+    done = CliRunner().invoke(stop, ["-C", str(project)])
+    assert (done.exit_code, done.output) == (0, "no run is open\n")
+
+
+def test_tend_without_aws_is_quiet_where_nothing_can_have_been_rented(project, monkeypatch, capsys):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    code, out, err = main(capsys, "tend", "-C", str(project))
+    assert (code, out) == (0, "nothing to remove\n")
+    assert "error" not in err
