@@ -244,7 +244,7 @@ def test_a_step_that_is_cancelled_says_so_and_the_next_runner_carries_on(github,
                 step.send_signal(signal.SIGINT)
     assert step.returncode == EXIT_RESUMABLE, "".join(told)
     summary = (files / "summary.md").read_text()
-    assert summary.startswith("### Interrupted: run ")
+    assert summary.startswith("### Interrupted ")
     assert "carries on from the last completed epoch" in summary
     key = re.search(r"training-key<<\S+\n([0-9a-f]{64})\n", (files / "outputs").read_text())[1]
 
