@@ -1,7 +1,8 @@
 """A plan's report."""
 
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import TABLE, cpu_offer
+from gpu_offload.orchestrator.offers.offer import cpu_offer
+from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.plan.decision import decide, judge
 from gpu_offload.orchestrator.plan.option import Limits, PlanReport
 

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra.aws.gpu_types import GPU_TYPES
 
 ACCOUNT = "${AWS::AccountId}"
 PARTITION = "${AWS::Partition}"
@@ -12,7 +13,6 @@ PARTITION = "${AWS::Partition}"
 ISSUER = "token.actions.githubusercontent.com"
 AUDIENCE = "sts.amazonaws.com"
 
-TYPES = ("g4dn.xlarge", "g5.xlarge", "g6.xlarge", "g6e.xlarge")
 REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
@@ -59,7 +59,7 @@ class Site:
     name: str = "gpu-offload"
     """Of the stack; the roles' names begin with it."""
     regions: tuple[str, ...] = REGIONS
-    instance_types: tuple[str, ...] = TYPES
+    instance_types: tuple[str, ...] = tuple(GPU_TYPES)
     markets: tuple[str, ...] = ("spot", "on-demand")
     max_volume_gib: int = 100
     image_owners: tuple[str, ...] = ("amazon",)

@@ -1,7 +1,7 @@
 """On-demand prices by AWS's Pricing API, or, where it cannot be asked, a dated table that says so."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +11,10 @@ from botocore.config import Config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, MissingError
+from gpu_offload.infra.aws.gpu_types import GPU_TYPES, NOTED, NOTED_REGION
 
 PRICING_REGION = "us-east-1"
 """The Pricing API has endpoints in few regions; this one knows the prices of all."""
-
-NOTED = "November 2026"
-NOTED_REGION = "us-east-1"
-NOTED_USD_PER_HOUR: Mapping[str, float] = {
-    "g4dn.xlarge": 0.526,
-    "g5.xlarge": 1.006,
-    "g6.xlarge": 0.805,
-    "g6e.xlarge": 1.861,
-}
-"""Linux, shared tenancy: a snapshot from AWS's public price pages for when the API cannot be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +76,7 @@ def noted_prices(types: Iterable[str], region: str, *, why: str = "not asked") -
     """Return the table's prices, and say that they are from it."""
     place = "" if region == NOTED_REGION else f" for {NOTED_REGION}, {region} may differ"
     return OnDemandPrices(
-        {name: NOTED_USD_PER_HOUR[name] for name in types if name in NOTED_USD_PER_HOUR},
+        {name: GPU_TYPES[name].on_demand for name in types if name in GPU_TYPES},
         f"noted in {NOTED}{place} (Pricing API: {why})",
     )
 

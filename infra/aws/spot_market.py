@@ -12,13 +12,11 @@ from botocore.config import Config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, DeniedError, MissingError
+from gpu_offload.infra.aws.gpu_types import FAMILIES
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
     from mypy_boto3_ec2.type_defs import FilterTypeDef
-
-FAMILIES = ("g4dn", "g5", "g6", "g6e")
-"""Families with NVIDIA GPUs that PyTorch's wheels support and that have small sizes; all count against one quota."""
 
 PRODUCT = "Linux/UNIX"
 SPOT_QUOTA = "L-3819A6DF"

@@ -5,24 +5,23 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from gpu_offload.infra.aws.gpu_types import GPU_TYPES
+
 ON_DEMAND = {
+    **{name: kind.on_demand for name, kind in GPU_TYPES.items()},
     "c5.xlarge": 0.17,
     "c7i.large": 0.08925,
     "c7i.xlarge": 0.1785,
     "c7i.2xlarge": 0.357,
     "c7i.4xlarge": 0.714,
-    "g4dn.xlarge": 0.526,
     "g4dn.2xlarge": 0.752,
     "g4dn.4xlarge": 1.204,
     "g4dn.8xlarge": 2.176,
     "g4dn.12xlarge": 3.912,
-    "g5.xlarge": 1.006,
     "g5.2xlarge": 1.212,
     "g5.4xlarge": 1.624,
-    "g6.xlarge": 0.8048,
     "g6.2xlarge": 0.9776,
     "g6.4xlarge": 1.3232,
-    "g6e.xlarge": 1.861,
     "g6e.2xlarge": 2.24208,
     "m5.large": 0.096,
     "m7i.large": 0.1008,
@@ -32,16 +31,7 @@ ON_DEMAND = {
 }
 """USD/h, Linux, us-east-1; a snapshot. The base levels of the simulation, not an offer of anybody's."""
 
-SPOT = {
-    ("g4dn.xlarge", "us-east-1"): 0.213,
-    ("g4dn.xlarge", "us-east-2"): 0.145,
-    ("g5.xlarge", "us-east-1"): 0.44,
-    ("g5.xlarge", "us-east-2"): 0.38,
-    ("g6.xlarge", "us-east-1"): 0.45,
-    ("g6.xlarge", "us-east-2"): 0.22,
-    ("g6e.xlarge", "us-east-1"): 1.05,
-    ("g6e.xlarge", "us-east-2"): 0.57,
-}
+SPOT = {(name, region): usd for name, kind in GPU_TYPES.items() for region, usd in kind.spot.items()}
 """USD/h around which the spot price of a region moves; elsewhere it is `SPOT_SHARE` of the on-demand price."""
 
 SPOT_SHARE = 0.4

@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.drill.faults import FAULTS, Fault, Recovery
 from gpu_offload.orchestrator.drill.project import TRAINING, Pace
 from gpu_offload.orchestrator.drill.stage import Stage
 from gpu_offload.orchestrator.drill.suite import DrillReport, Survived, outcome_of
-from gpu_offload.orchestrator.offers.offer import TABLE
+from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.plan.prerequisites import check_renting
 from gpu_offload.orchestrator.report.load import events_of
 from gpu_offload.orchestrator.run.journal import Journal

@@ -6,8 +6,6 @@ from typing import Literal
 
 Market = Literal["spot", "on-demand"]
 
-TABLE_DATE = "2026-07"
-
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
@@ -62,35 +60,11 @@ GPUS: dict[str, Gpu] = {
 }
 """As their makers publish them: tensor cores without sparsity."""
 
-# type: (GPU, vCPUs, memory in GiB, on demand, spot in us-east-1, spot in us-east-2), USD an hour
-_TYPES: dict[str, tuple[str, int, float, float, float, float]] = {
-    "g4dn.xlarge": ("T4", 4, 16, 0.526, 0.213, 0.145),
-    "g5.xlarge": ("A10G", 4, 16, 1.006, 0.44, 0.38),
-    "g6.xlarge": ("L4", 4, 16, 0.805, 0.45, 0.22),
-    "g6e.xlarge": ("L40S", 4, 32, 1.861, 1.10, 0.575),
-}
-
 
 def cpu_offer(cores: int, memory_gib: float = 16.0, usd_per_hour: float = 0.0) -> Offer:
     """Return this machine as an offer; a public repository's runner is free."""
     basis = "free for public repositories" if usd_per_hour == 0 else "as configured"
     return Offer("cpu", None, None, None, None, usd_per_hour, basis, None, cores, memory_gib)
-
-
-def table() -> tuple[Offer, ...]:
-    """Return what is offered where no API was asked: four GPU types in two regions and both markets, no zone."""
-    basis = f"table of {TABLE_DATE}, not measured"
-    spot_market: Market = "spot"
-    on_demand_market: Market = "on-demand"
-    return tuple(
-        Offer("ec2", kind, region, None, market, price, basis, GPUS[gpu], vcpus, memory, on_demand)
-        for kind, (gpu, vcpus, memory, on_demand, east_1, east_2) in _TYPES.items()
-        for region, spot in (("us-east-1", east_1), ("us-east-2", east_2))
-        for market, price in ((spot_market, spot), (on_demand_market, on_demand))
-    )
-
-
-TABLE: tuple[Offer, ...] = table()
 
 
 def in_region(offers: Sequence[Offer], region: str) -> tuple[Offer, ...]:

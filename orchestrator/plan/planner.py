@@ -23,7 +23,8 @@ from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
 from gpu_offload.orchestrator.estimate.history import family_of, history, ultralytics_minor
 from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
-from gpu_offload.orchestrator.offers.offer import TABLE, Offer, cpu_offer
+from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
+from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import list_candidates
 from gpu_offload.orchestrator.plan.decision import decide, forced, judge

@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gpu_offload.dataset.task import Task
+from gpu_offload.infra.aws.gpu_types import GPU_TYPES
 from gpu_offload.orchestrator.settings.types import (
     Cidr,
     Count,
@@ -141,12 +142,7 @@ class Ec2Settings(Section):
 
     regions: Annotated[tuple[Region, ...], Distinct, NotEmpty] = ("us-east-1", "us-east-2", "us-west-2")
     """Regions to look for offers in."""
-    instance_types: Annotated[tuple[InstanceType, ...], Distinct, NotEmpty] = (
-        "g4dn.xlarge",
-        "g5.xlarge",
-        "g6.xlarge",
-        "g6e.xlarge",
-    )
+    instance_types: Annotated[tuple[InstanceType, ...], Distinct, NotEmpty] = tuple(GPU_TYPES)
     """Instance types that may be rented."""
     market: Literal["spot", "on-demand", "spot-then-on-demand"] = "spot-then-on-demand"
     """Cheap and reclaimable, dear and safe, or the first until the deadline asks for the second."""

@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from gpu_offload.infra.aws.credentials import open_session
-from gpu_offload.infra.aws.price_list import NOTED_USD_PER_HOUR, on_demand_prices, price_of
+from gpu_offload.infra.aws.gpu_types import GPU_TYPES
+from gpu_offload.infra.aws.price_list import on_demand_prices, price_of
 from gpu_offload.infra.aws.spot_market import SpotMarket
 
 T0 = datetime(2026, 11, 22, 12, tzinfo=UTC)
@@ -147,7 +148,7 @@ def test_an_on_demand_price_is_read_from_the_price_list(cloud, session):
 def test_where_the_price_list_cannot_be_asked_a_noted_price_says_that_it_is_one(cloud, session):
     cloud.fail_once(lambda call: call.action == "GetProducts", 400, '{"__type": "AccessDeniedException"}')
     found = on_demand_prices(["g5.xlarge", "p5.48xlarge"], "us-east-2", session=session)
-    assert found.usd_per_hour == {"g5.xlarge": NOTED_USD_PER_HOUR["g5.xlarge"]}
+    assert found.usd_per_hour == {"g5.xlarge": GPU_TYPES["g5.xlarge"].on_demand}
     assert "noted in" in found.source
     assert "us-east-2 may differ" in found.source
     assert "AccessDenied" in found.source

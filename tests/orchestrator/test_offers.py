@@ -1,8 +1,12 @@
 """Offers: the built-in table, and how they are told."""
 
+from importlib.resources import files
+
 from pydantic import TypeAdapter
 
-from gpu_offload.orchestrator.offers.offer import GPUS, TABLE, Offer, cpu_offer, in_region
+from gpu_offload.infra.aws.gpu_types import GPU_TYPES
+from gpu_offload.orchestrator.offers.offer import GPUS, Offer, cpu_offer, in_region
+from gpu_offload.orchestrator.offers.table import TABLE
 
 
 def spot(kind="g4dn.xlarge", zone="us-east-2a", usd=0.2, market="spot"):
@@ -30,3 +34,8 @@ def test_an_offer_s_name_is_short_and_unmistakable():
     assert spot().name == "g4dn.xlarge spot us-east-2a"
     assert spot(zone=None).name == "g4dn.xlarge spot us-east-2"
     assert cpu_offer(4).name == "this CPU"
+
+
+def test_the_workflows_menu_lists_the_types_that_may_be_rented():
+    template = files("gpu_offload.orchestrator.github") / "templates" / "offload.yml"
+    assert f"options: [auto, {', '.join(GPU_TYPES)}]" in template.read_text()

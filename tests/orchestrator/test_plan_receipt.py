@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from plan_case import report
 
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import TABLE, cpu_offer
+from gpu_offload.orchestrator.offers.offer import cpu_offer
+from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.markdown import escape_markdown
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.plan.decision import decide, judge
