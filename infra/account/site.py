@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
+from gpu_offload.infra.github.repository import REPOSITORY
 
 ACCOUNT = "${AWS::AccountId}"
 PARTITION = "${AWS::Partition}"
@@ -15,7 +16,6 @@ AUDIENCE = "sts.amazonaws.com"
 
 REGIONS = ("us-east-1", "us-east-2", "us-west-2")
 
-REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9-]{1,61}[a-z0-9]")
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,39}")
 ENVIRONMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")

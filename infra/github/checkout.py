@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_offload.infra.git import git_output
-from gpu_offload.infra.github.repository import from_remote
+from gpu_offload.infra.github.repository import remote_of
 
 USUAL_BRANCHES = ("main", "master", "trunk", "develop")
 
@@ -35,7 +35,7 @@ def checkout_of(folder: Path) -> Checkout | None:
     if not top:
         return None
     root = Path(top)
-    remote, repository = _remote(root)
+    remote, repository = remote_of(root)
     attributes = git_output(
         root, "ls-files", "-co", "--exclude-standard", "--", ".gitattributes", "*/.gitattributes"
     )
@@ -77,15 +77,6 @@ def default_branch(
     # A repository that was never pushed has no other; one that was fetched in part may.
     only = local if not remote and len(local) == 1 else ()
     return next(iter((*usual, *only)), "main")
-
-
-def _remote(root: Path) -> tuple[str, str]:
-    """Return the remote's name and its OWNER/REPO: `origin`, else `upstream`, else the first at GitHub."""
-    names = git_output(root, "remote").splitlines()
-    names.sort(key=lambda name: (name != "origin", name != "upstream"))
-    found = [(name, from_remote(git_output(root, "remote", "get-url", name)) or "") for name in names]
-    at_github = [pair for pair in found if pair[1]]
-    return next(iter(at_github or found), ("", ""))
 
 
 def _names(root: Path, prefix: str, *, strip: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Which repository on GitHub this is: its name by the git remote, its numbers by GitHub."""
+"""The repository at GitHub behind a checkout: its name by the git remote, its numeric ids by GitHub's API."""
 
 import json
 import re
@@ -13,6 +13,9 @@ from gpu_offload.infra.git import git_output
 API = "https://api.github.com"
 TIMEOUT_S = 10
 
+REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")
+"""ORG/REPO."""
+
 REMOTE = re.compile(
     r"(?:(?:git\+)?(?:https?|ssh|git)://(?:[^@/]*@)?(?:www\.|ssh\.)?github\.com(?::\d+)?/|"
     r"(?:[^@/:]+@)?(?:ssh\.)?github\.com:/?)"
@@ -23,16 +26,25 @@ REMOTE = re.compile(
 
 
 def repository_of(folder: Path, environment: Mapping[str, str]) -> str | None:
-    """Return ORG/REPO: as the workflow's runner says, or as the remote `origin` does; None where neither does."""
-    told = environment.get("GITHUB_REPOSITORY")
-    if told:
-        return told
-    url = git_output(folder, "remote", "get-url", "origin")
-    return from_remote(url) if url else None
+    """Return ORG/REPO from the workflow's environment, else from a remote; None where neither names one."""
+    return environment.get("GITHUB_REPOSITORY") or remote_of(folder)[1] or None
+
+
+def remote_of(folder: Path) -> tuple[str, str]:
+    """Return a remote's name and its ORG/REPO: of `origin`, else `upstream`, else the first at GitHub."""
+    names = git_output(folder, "remote").splitlines()
+    names.sort(key=lambda name: (name != "origin", name != "upstream"))
+    found = [(name, from_remote(git_output(folder, "remote", "get-url", name)) or "") for name in names]
+    at_github = [pair for pair in found if pair[1]]
+    return next(iter(at_github or found), ("", ""))
 
 
 def from_remote(url: str) -> str | None:
-    """Return ORG/REPO of a remote's address at GitHub; None for another host's."""
+    """Return ORG/REPO of a remote's address at github.com; None for any other host.
+
+    A GitHub Enterprise server counts as another host: the roles trust github.com's tokens, where a repository of the
+    same name may belong to somebody else.
+    """
     found = REMOTE.fullmatch(url)
     return f"{found['owner']}/{found['name']}" if found else None
 
@@ -79,6 +91,3 @@ def _described(repository: str, environment: Mapping[str, str]) -> dict[str, Any
 def commit_of(folder: Path) -> str | None:
     """Return the commit that is checked out, None outside a git repository."""
     return git_output(folder, "rev-parse", "--verify", "--quiet", "HEAD") or None
-
-
-REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}")

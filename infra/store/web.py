@@ -1,4 +1,4 @@
-"""What a store has made public, read from its web address: no account, no credentials, no SDK."""
+"""A store's public objects, read from its web address: no account, no credentials, no SDK."""
 
 import re
 from collections.abc import Iterator
@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPResponse
 from pathlib import Path
-from typing import NoReturn
 from urllib.parse import quote, urlsplit
 
 from gpu_offload.infra import http
@@ -20,12 +19,15 @@ from gpu_offload.infra.store.errors import (
 )
 from gpu_offload.infra.store.files import write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key
+from gpu_offload.infra.store.read_only import ReadOnlyStore
 
 RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
 
 
-class WebStore:
-    """The readable half of a store. Plain `http:` is for this machine's own addresses only."""
+class WebStore(ReadOnlyStore):
+    """A store's public objects by their web addresses. Plain `http:` is for this machine's own addresses only."""
+
+    remedy = "set store.url to s3://BUCKET/PREFIX to write"
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -61,34 +63,9 @@ class WebStore:
         """Return the object's own address."""
         return self._address(key)
 
-    def put(self, key: str, body: bytes) -> str:
-        """Refuse. Raises StoreReadOnlyError."""
-        self._refuse(key, body)
-
-    def create(self, key: str, body: bytes) -> str:
-        """Refuse. Raises StoreReadOnlyError."""
-        self._refuse(key, body)
-
-    def replace(self, key: str, body: bytes, etag: str) -> str:
-        """Refuse. Raises StoreReadOnlyError."""
-        self._refuse(key, body, etag)
-
-    def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
-        """Refuse. Raises StoreReadOnlyError."""
-        self._refuse(key, path, create)
-
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Refuse: a web address has no listing. Raises StoreReadOnlyError."""
-        self._refuse(prefix)
-
-    def delete(self, key: str) -> None:
         """Refuse. Raises StoreReadOnlyError."""
-        self._refuse(key)
-
-    def _refuse(self, key: str, *_ignored: object) -> NoReturn:
-        raise StoreReadOnlyError(
-            f"{self.url}/{key}: a web address can only be read from; set store.url to s3://BUCKET/PREFIX"
-        )
+        raise StoreReadOnlyError(f"{self.url}/{prefix}: a web address cannot be listed; {self.remedy}")
 
     def _address(self, key: str) -> str:
         check_key(key)

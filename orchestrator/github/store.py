@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.infra.store.public import PublicReading
+from gpu_offload.infra.store.read_only import PublicStore
 from gpu_offload.infra.store.web import release_address
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
 from gpu_offload.orchestrator.github.inputs import PREFIX
@@ -64,5 +64,5 @@ def readable_store(settings: Settings, console: Console) -> ObjectStore:
         return store_on_runner(settings, os.environ)
     console.note("reading of the store what is public: timings of earlier runs do not count in this plan")
     if settings.store.public_url:
-        return PublicReading(open_store(settings.store.public_url))
-    return PublicReading(store_of(settings))
+        return PublicStore(open_store(settings.store.public_url))
+    return PublicStore(store_of(settings))

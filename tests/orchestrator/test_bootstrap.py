@@ -102,6 +102,8 @@ def test_the_remote_tells_the_repository(url, name, tmp_path):
     subprocess.run(["git", "-C", tmp_path, "remote", "add", "origin", url], check=True)
     assert repository_of(tmp_path, {}) == name
     assert repository_of(tmp_path, {"GITHUB_REPOSITORY": "a/b"}) == "a/b"
+    subprocess.run(["git", "-C", tmp_path, "remote", "rename", "origin", "upstream"], check=True)
+    assert repository_of(tmp_path, {}) == name
 
 
 @pytest.fixture

@@ -1,14 +1,47 @@
-"""A store that is only read, by its public web address."""
+"""Stores that are only read: what the public sees of a store, from its web address or by its own protocol."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError, StoreReadOnlyError
 from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
 
 
-class PublicReading:
-    """Reads what is public; what is not counts as absent. Writes nothing."""
+class ReadOnlyStore:
+    """Refuses every write with StoreReadOnlyError. `remedy` says how one could write after all."""
+
+    url: str
+    remedy: str
+
+    def put(self, key: str, body: bytes) -> str:
+        """Refuse."""
+        self._refuse(key, body)
+
+    def create(self, key: str, body: bytes) -> str:
+        """Refuse."""
+        self._refuse(key, body)
+
+    def replace(self, key: str, body: bytes, etag: str) -> str:
+        """Refuse."""
+        self._refuse(key, body, etag)
+
+    def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
+        """Refuse."""
+        self._refuse(key, path, create)
+
+    def delete(self, key: str) -> None:
+        """Refuse."""
+        self._refuse(key)
+
+    def _refuse(self, key: str, *_ignored: object) -> NoReturn:
+        raise StoreReadOnlyError(f"{self.url}/{key}: this store can only be read; {self.remedy}")
+
+
+class PublicStore(ReadOnlyStore):
+    """Another store as the public sees it: what is not public counts as absent."""
+
+    remedy = "a plan writes nothing"
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
@@ -19,11 +52,11 @@ class PublicReading:
         try:
             return self.store.read(key)
         except StoreDeniedError as error:
-            # S3 says "denied" for an object that is not there to whom it does not show listings.
+            # S3 answers "denied" for a missing object where listings are not public.
             raise ObjectMissingError(str(error)) from error
 
     def stat(self, key: str) -> ObjectInfo | None:
-        """Return what is known of an object, None where there is none that is public."""
+        """Return an object's size and etag, None where there is none that is public."""
         try:
             return self.store.stat(key)
         except StoreDeniedError:
@@ -46,26 +79,3 @@ class PublicReading:
     def public_url(self, key: str) -> str | None:
         """Return the object's own address."""
         return self.store.public_url(key)
-
-    def put(self, key: str, body: bytes) -> str:
-        """Refuse. Raises StoreReadOnlyError."""
-        raise self._refusal(key, len(body))
-
-    def create(self, key: str, body: bytes) -> str:
-        """Refuse. Raises StoreReadOnlyError."""
-        raise self._refusal(key, len(body))
-
-    def replace(self, key: str, body: bytes, etag: str) -> str:
-        """Refuse. Raises StoreReadOnlyError."""
-        raise self._refusal(key, len(body), etag)
-
-    def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
-        """Refuse. Raises StoreReadOnlyError."""
-        raise self._refusal(key, path, create)
-
-    def delete(self, key: str) -> None:
-        """Refuse. Raises StoreReadOnlyError."""
-        raise self._refusal(key)
-
-    def _refusal(self, key: str, *_ignored: object) -> StoreReadOnlyError:
-        return StoreReadOnlyError(f"{self.url}/{key}: a plan writes nothing")
