@@ -96,7 +96,14 @@ def listed(value):
 
 
 def launch_requests(
-    parameters, *, region="us-east-1", account="111122223333", image_owner="amazon", group_tags=None
+    parameters,
+    *,
+    region="us-east-1",
+    account="111122223333",
+    image_owner="amazon",
+    group_tags=None,
+    vpc="vpc-0123456789abcdef0",
+    subnet="x-1",
 ):
     """What IAM is asked about one RunInstances: every resource that it touches, the tags, and the role's passing."""
     group_tags = {"gpu-offload:run": "r-1"} if group_tags is None else group_tags
@@ -120,6 +127,7 @@ def launch_requests(
     facts = {
         "ec2:InstanceType": parameters["InstanceType"],
         "ec2:InstanceMarketType": market,
+        "ec2:Tenancy": parameters.get("Placement", {}).get("Tenancy", "default"),
         "ec2:MetadataHttpTokens": metadata.get("HttpTokens", "optional"),
         "ec2:MetadataHttpPutResponseHopLimit": metadata.get("HttpPutResponseHopLimit", 2),
     }
@@ -129,7 +137,11 @@ def launch_requests(
     requests = [
         Request(run, arn("instance"), {**tagged("instance"), **facts}),
         Request(run, arn("image", ""), {**common, "ec2:Owner": image_owner}),
-        Request(run, arn("subnet"), common),
+        Request(
+            run,
+            f"arn:aws:ec2:{region}:{account}:subnet/{subnet}",
+            {**common, "ec2:Vpc": f"arn:aws:ec2:{region}:{account}:vpc/{vpc}"},
+        ),
         Request(run, arn("network-interface"), tagged("network-interface")),
         Request(
             run,
@@ -146,6 +158,8 @@ def launch_requests(
             "ec2:VolumeType": disk.get("VolumeType", "gp2"),
             "ec2:Encrypted": str(disk.get("Encrypted", False)).lower(),
         }
+        faster = {"Iops": "ec2:VolumeIops", "Throughput": "ec2:VolumeThroughput"}
+        facts |= {key: disk[name] for name, key in faster.items() if name in disk}
         requests.append(Request(run, arn("volume"), {**tagged("volume"), **facts}))
     if "spot-instances-request" in tags:
         requests.append(Request(run, arn("spot-instances-request"), tagged("spot-instances-request")))
@@ -174,9 +188,9 @@ def list_request(bucket, prefix=None):
     return Request("s3:ListBucket", f"arn:aws:s3:::{bucket}", context)
 
 
-def token_request(subject, audience="sts.amazonaws.com"):
-    """What IAM is asked when a workflow's token is to become a role."""
+def token_request(subject, audience="sts.amazonaws.com", **claims):
+    """What IAM is asked when a workflow's token is to become a role: the repository's own, on its branch, by default."""
     issuer = "token.actions.githubusercontent.com"
-    return Request(
-        "sts:AssumeRoleWithWebIdentity", "*", {f"{issuer}:sub": subject, f"{issuer}:aud": audience}
-    )
+    told = {"sub": subject, "aud": audience, "ref": "refs/heads/main", "repository_id": "456789", **claims}
+    context = {f"{issuer}:{name}": value for name, value in told.items() if value is not None}
+    return Request("sts:AssumeRoleWithWebIdentity", "*", context)

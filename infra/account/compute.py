@@ -6,6 +6,9 @@ from gpu_offload.infra.account.statement import Conditions, Statement
 OURS: Conditions = {"Null": {"aws:ResourceTag/gpu-offload:run": "false"}}
 """It bears our tag. Nobody can put the tag on something that exists: see `TagAtBirth`."""
 
+INCLUDED_IOPS, INCLUDED_THROUGHPUT = "3000", "125"
+"""What gp3's price includes, the second in MiB/s. https://aws.amazon.com/ebs/pricing/"""
+
 SPOT_ROLE = "AWSServiceRoleForEC2Spot"
 
 TAG_KEYS = ("gpu-offload:run", "gpu-offload:attempt", "gpu-offload:expires", "gpu-offload:store", "Name")
@@ -19,6 +22,7 @@ LOOK = (
     "ec2:DescribeInstanceStatus",
     "ec2:DescribeVolumes",
     "ec2:DescribeSecurityGroups",
+    "ec2:DescribeSpotInstanceRequests",
     "scheduler:ListSchedules",
 )
 """What both the launcher and the janitor look at. None of it can be limited to resources of ours."""
@@ -69,6 +73,8 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
                     "ec2:InstanceMarketType": site.markets,
                     "ec2:MetadataHttpTokens": "required",
                 },
+                # A dedicated host or instance costs a multiple, and no price of ours knows of it.
+                "StringEqualsIfExists": {"ec2:Tenancy": "default"},
                 "NumericEquals": {"ec2:MetadataHttpPutResponseHopLimit": "1"},
                 "ArnEquals": {"ec2:InstanceProfile": site.profile},
                 "Null": {
@@ -80,7 +86,8 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchVolume",
-            "A disk costs, and keeps what was on it: encrypted, of the cheap kind, not larger than agreed, tagged.",
+            "A disk costs, and keeps what was on it: encrypted, of the cheap kind, not larger than agreed and no faster "
+            "than its price includes, tagged.",
             KEYS,
             ("ec2:RunInstances",),
             (site.ec2("volume"),),
@@ -88,6 +95,10 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
                 "StringEquals": {"aws:RequestedRegion": site.regions, "ec2:VolumeType": "gp3"},
                 "Bool": {"ec2:Encrypted": "true"},
                 "NumericLessThanEquals": {"ec2:VolumeSize": str(site.max_volume_gib)},
+                "NumericLessThanEqualsIfExists": {
+                    "ec2:VolumeIops": INCLUDED_IOPS,
+                    "ec2:VolumeThroughput": INCLUDED_THROUGHPUT,
+                },
                 "Null": {"aws:RequestTag/gpu-offload:run": "false"},
             },
         ),
@@ -120,11 +131,15 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchInSubnet",
-            "Default subnets are not ours and bear no tag; where a launch may happen is limited by the region.",
+            "Default subnets are not ours and bear no tag: the region limits where a launch may happen, and the network "
+            "or the subnets where the stack names them.",
             KEYS,
             ("ec2:RunInstances",),
-            (site.ec2("subnet"),),
-            {"StringEquals": {"aws:RequestedRegion": site.regions}},
+            site.subnet_arns,
+            {
+                "StringEquals": {"aws:RequestedRegion": site.regions},
+                **({"ArnLike": {"ec2:Vpc": site.vpc_arn}} if site.vpc else {}),
+            },
         ),
         Statement(
             "TagAtBirth",
@@ -164,7 +179,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
             "The network that the group is made in is not ours and bears no tag; the group itself must.",
             EXAMPLES,
             ("ec2:CreateSecurityGroup",),
-            (site.ec2("vpc"),),
+            (site.vpc_arn,),
             {"StringEquals": {"aws:RequestedRegion": site.regions}},
         ),
         Statement(
@@ -243,6 +258,15 @@ def _end(site: Site) -> tuple[Statement, ...]:
     return (
         _terminate(site),
         Statement(
+            "CancelOurSpotRequests",
+            "A persistent request launches again after every end. We make one-time ones only; one with our tag that is "
+            "open all the same would cost for ever.",
+            KEYS,
+            ("ec2:CancelSpotInstanceRequests",),
+            (site.ec2("spot-instances-request"),),
+            OURS,
+        ),
+        Statement(
             "DeleteOurVolumes",
             "The disk that an instance left, where it bears our tag.",
             KEYS,
@@ -260,7 +284,8 @@ def _end(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "DeleteOurSchedules",
-            "A schedule whose instance has ended. Schedules bear no tags of their own, so the name decides.",
+            "A schedule whose instance has ended. Schedules bear no tags of their own, so the name decides, which has "
+            "the mark of the store: another stack of the account has another one.",
             "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridgescheduler.html",
             ("scheduler:DeleteSchedule", "scheduler:GetSchedule"),
             (site.schedules,),

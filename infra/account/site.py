@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
 from gpu_offload.infra.github.repository import REPOSITORY
+from gpu_offload.infra.aws.schedule_name import schedule_pattern
+from gpu_offload.infra.aws.tags import store_mark
 
 ACCOUNT = "${AWS::AccountId}"
 PARTITION = "${AWS::Partition}"
@@ -23,6 +25,11 @@ BRANCH = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,199}")
 PREFIX = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*/)*")
 TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+")
 REGION = re.compile(r"[a-z]{2}(-[a-z]+)+-\d")
+VPC = re.compile(r"vpc-[0-9a-f]{8,17}")
+SUBNET = re.compile(r"subnet-[0-9a-f]{8,17}")
+WORKFLOW = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9-]{0,38}/[A-Za-z0-9._-]{1,100}/\.github/workflows/[A-Za-z0-9._-]+\.ya?ml@[A-Za-z0-9._/-]{1,200}"
+)
 OWNER = re.compile(r"amazon|\d{12}|\$\{AWS::AccountId\}")
 
 
@@ -63,6 +70,12 @@ class Site:
     markets: tuple[str, ...] = ("spot", "on-demand")
     max_volume_gib: int = 100
     image_owners: tuple[str, ...] = ("amazon",)
+    vpc: str | None = None
+    """The network that launches are bound to; None for any of the account's in these regions."""
+    subnets: tuple[str, ...] = ()
+    """The subnets that launches are bound to; empty for any."""
+    job_workflow_ref: str | None = None
+    """The only workflow file whose jobs get a role, `ORG/REPO/.github/workflows/FILE@REF`; None for any."""
     drivers_publish: bool = True
     """Whether launcher and janitor may publish, too: the loop that drives an instance, or collects it, does."""
     account: str = ACCOUNT
@@ -79,6 +92,13 @@ class Site:
             "regions": (REGION, self.regions, "such as us-east-1"),
             "instance types": (TYPE, self.instance_types, "such as g4dn.xlarge"),
             "image owners": (OWNER, self.image_owners, "'amazon' or an account's number"),
+            "vpc": (VPC, (self.vpc,) if self.vpc else (), "such as vpc-0123456789abcdef0"),
+            "subnets": (SUBNET, self.subnets, "such as subnet-0123456789abcdef0"),
+            "job workflow": (
+                WORKFLOW,
+                (self.job_workflow_ref,) if self.job_workflow_ref else (),
+                "ORG/REPO/.github/workflows/FILE.yml@REF",
+            ),
         }
         faults = [
             f"{what} {value!r} is not {wanted}"
@@ -127,9 +147,32 @@ class Site:
         return f"arn:{self.partition}:ec2:*:{self.account}:{kind}/*"
 
     @property
+    def vpc_arn(self) -> str:
+        """The network that launches are bound to, or every network of the account."""
+        return f"arn:{self.partition}:ec2:*:{self.account}:vpc/{self.vpc or '*'}"
+
+    @property
+    def subnet_arns(self) -> tuple[str, ...]:
+        """The subnets that launches are bound to, or every subnet of the account."""
+        names = self.subnets or ("*",)
+        return tuple(f"arn:{self.partition}:ec2:*:{self.account}:subnet/{name}" for name in names)
+
+    @property
+    def mark(self) -> str:
+        """The mark of the store, which is on everything that its runs make; see `store_mark`."""
+        return store_mark(f"s3://{self.bucket}/{self.prefix}")
+
+    @property
     def schedules(self) -> str:
-        """The ARN of our schedules: EventBridge's default group, our prefix (see `infra.schedule`)."""
-        return f"arn:{self.partition}:scheduler:*:{self.account}:schedule/default/gpu-offload-*"
+        """The ARN of the store's schedules: EventBridge's default group, our prefix, and the mark of the store."""
+        return (
+            f"arn:{self.partition}:scheduler:*:{self.account}:schedule/default/{schedule_pattern(self.mark)}"
+        )
+
+    @property
+    def ref(self) -> str:
+        """The default branch as a token names it."""
+        return f"refs/heads/{self.branch}"
 
     @property
     def bucket_arn(self) -> str:

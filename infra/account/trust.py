@@ -3,7 +3,8 @@
 from gpu_offload.infra.account.site import AUDIENCE, ISSUER, Site
 from gpu_offload.infra.account.statement import Statement
 
-OIDC = "https://docs.github.com/en/actions/how-tos/secure-your-work/security-harden-deployments/oidc-in-aws"
+CLAIMS = "https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_iam-condition-keys.html#condition-keys-wif"
+"""STS evaluates these claims of GitHub's tokens since February 2026."""
 SUBJECTS = "https://github.blog/changelog/2026-04-23-immutable-subject-claims-for-github-actions-oidc-tokens"
 
 
@@ -13,9 +14,9 @@ def trust_environment(site: Site) -> tuple[Statement, ...]:
         _github(
             site,
             site.environment_subjects,
-            f"Only a job of {site.repository} in the environment {site.environment!r} may spend money. Both forms of "
-            "the subject are named whole, without a wildcard: a fork has another repository's name, a pull "
-            "request another ending.",
+            f"Only a job of {site.repository} in the environment {site.environment!r}, on the branch {site.branch!r}, may "
+            "spend money. Both forms of the subject are named whole, without a wildcard: a fork has another "
+            "repository's name and number, a pull request another ending.",
         ),
     )
 
@@ -82,11 +83,22 @@ def own_role(site: Site, kind: str) -> Statement:
 
 
 def _github(site: Site, subjects: tuple[str, ...], reason: str) -> Statement:
+    claims: dict[str, str | tuple[str, ...]] = {
+        f"{ISSUER}:aud": AUDIENCE,
+        f"{ISSUER}:sub": subjects,
+        # An environment's subject names no branch; whoever may push one could open the environment's job there.
+        f"{ISSUER}:ref": site.ref,
+    }
+    if site.repository_id is not None:
+        # A number that is never given again: a repository that takes over a name has another one.
+        claims[f"{ISSUER}:repository_id"] = str(site.repository_id)
+    if site.job_workflow_ref is not None:
+        claims[f"{ISSUER}:job_workflow_ref"] = site.job_workflow_ref
     return Statement(
         "ThisRepository",
         reason,
-        OIDC if site.owner_id is None else SUBJECTS,
+        CLAIMS if site.owner_id is None else SUBJECTS,
         ("sts:AssumeRoleWithWebIdentity",),
-        conditions={"StringEquals": {f"{ISSUER}:aud": AUDIENCE, f"{ISSUER}:sub": subjects}},
+        conditions={"StringEquals": claims},
         principal={"Federated": site.provider},
     )

@@ -1,6 +1,5 @@
 """The layer against leaks that needs neither GitHub nor the instance: AWS terminates at an absolute time."""
 
-import hashlib
 import json
 import re
 from dataclasses import dataclass
@@ -14,14 +13,11 @@ from botocore.config import Config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import ExistsError, MissingError
+from gpu_offload.infra.aws.schedule_name import NAME, PREFIX, schedule_name
 from gpu_offload.infra.aws.tags import parse_time
 
 if TYPE_CHECKING:
     from mypy_boto3_scheduler import EventBridgeSchedulerClient
-
-PREFIX = "gpu-offload-"
-NAME = re.compile(r"gpu-offload-(?P<run>.+)-a(?P<attempt>\d+)")
-MAX_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +32,6 @@ class Schedule:
     at: datetime | None
 
 
-def schedule_name(run: str, attempt: int, store: str = "") -> str:
-    """Return the name of an attempt's schedule: two stores may have runs of the same name in one account.
-
-    What does not fit is named by its hash.
-    """
-    owner = f"{run}-{store}" if store else run
-    name = f"{PREFIX}{owner}-a{attempt}"
-    if len(name) <= MAX_NAME and re.fullmatch(r"[0-9A-Za-z._-]+", owner):
-        return name
-    return f"{PREFIX}{hashlib.sha256(owner.encode()).hexdigest()[:32]}-a{attempt}"
-
-
 def schedule_parameters(
     run: str,
     attempt: int,
@@ -60,7 +44,7 @@ def schedule_parameters(
 ) -> dict[str, Any]:
     """Return the parameters of CreateSchedule: once, at this time, terminate this instance, and go.
 
-    A schedule cannot be tagged; whose it is stands in its description.
+    A schedule cannot be tagged; its name has its store's mark, and its description says whose it is.
     https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-targets-universal.html
     """
     return {

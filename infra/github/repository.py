@@ -62,7 +62,7 @@ def numbers_of(repository: str, environment: Mapping[str, str]) -> tuple[int, in
     ):
         return int(owner or 0), int(number or 0)
     try:
-        found = _described(repository, environment)
+        found = described(f"repos/{repository}", environment)
         return (int(found["owner"]["id"]), int(found["id"])) if found else None
     except (KeyError, TypeError, ValueError):
         return None
@@ -70,16 +70,16 @@ def numbers_of(repository: str, environment: Mapping[str, str]) -> tuple[int, in
 
 def is_public(repository: str, environment: Mapping[str, str]) -> bool | None:
     """Return whether anybody can see a repository, by GitHub's public API; None where GitHub does not answer."""
-    found = _described(repository, environment)
+    found = described(f"repos/{repository}", environment)
     return None if found is None else found.get("private") is False
 
 
-def _described(repository: str, environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what GitHub's API tells strangers of a repository: nothing where it shows none, None without an answer."""
+def described(path: str, environment: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what GitHub's API shows everybody at a path: nothing where there is nothing, None without an answer."""
     base = environment.get("GITHUB_API_URL") or API
     accept = {"Accept": "application/vnd.github+json"}
     try:
-        with http.ask(f"{base}/repos/{repository}", headers=accept, timeout=TIMEOUT_S) as reply:
+        with http.ask(f"{base}/{path}", headers=accept, timeout=TIMEOUT_S) as reply:
             found = json.loads(http.read(reply))
             return found if isinstance(found, dict) else None
     except http.StatusError as error:

@@ -5,6 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.infra.github.protection import protection_of
 from gpu_offload.infra.github.repository import repository_of
 from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
 from gpu_offload.orchestrator.account.checklist import Check, Examination
@@ -22,6 +23,7 @@ def examine(
     environment: Mapping[str, str],
     repository: str | None = None,
     roles: Sequence[str] = (),
+    deployment: str = "gpu",
     probe: bool = True,
 ) -> Examination:
     """Look at everything that a run needs.
@@ -32,6 +34,7 @@ def examine(
         environment: The process's.
         repository: ORG/REPO; None for the remote's.
         roles: ARNs or names of roles whose trust is looked at, beside the role that we are.
+        deployment: The environment at GitHub that spending money is behind.
         probe: Whether a test object may be written, and a security group made for dry runs.
     """
     checks = [_ultralytics()]
@@ -72,6 +75,8 @@ def examine(
         )
     else:
         checks += found
+        if repository is not None:
+            checks.append(_deployment(repository, deployment, environment))
     return Examination(tuple(checks))
 
 
@@ -110,6 +115,25 @@ def _repository(repository: str | None) -> Check:
             "give --repository ORG/REPO",
         )
     return Check("repository", "green", repository)
+
+
+def _deployment(repository: str, name: str, environment: Mapping[str, str]) -> Check:
+    """Look whether the environment that spending money is behind asks anybody, and on which branches."""
+    title, where = f"environment {name}", f"https://github.com/{repository}/settings/environments"
+    found = protection_of(repository, name, environment)
+    if found is None:
+        return Check(
+            title, "grey", "GitHub does not show its protection to everybody; look at it yourself", where
+        )
+    if not found.exists:
+        return Check(
+            title, "yellow", f"{repository} has no environment {name!r}: GitHub makes it unprotected", where
+        )
+    missing = [] if found.reviewers else ["it has no required reviewers: whoever may push can spend money"]
+    missing += [] if found.limits_branches else ["every branch may use it: limit it to the default branch"]
+    if missing:
+        return Check(title, "yellow", "; ".join(missing), where)
+    return Check(title, "green", f"{found.reviewers} reviewer(s), and not every branch")
 
 
 def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Check]:

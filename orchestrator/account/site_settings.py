@@ -20,6 +20,8 @@ def site_of(
     branch: str = "main",
     environment: str = "gpu",
     name: str = "gpu-offload",
+    vpc: str | None = None,
+    job_workflow_ref: str | None = None,
     drivers_publish: bool = True,
 ) -> Site:
     """Return what a stack is for: limits by the settings, so that the roles allow what a run may ask for.
@@ -32,6 +34,8 @@ def site_of(
         branch: The default branch.
         environment: The environment that the launcher stands behind.
         name: The stack's.
+        vpc: The network that launches are bound to.
+        job_workflow_ref: The only workflow file whose jobs get a role.
         drivers_publish: See `Site`.
 
     Raises:
@@ -49,6 +53,7 @@ def site_of(
             "regions": tuple(settings.ec2.regions),
             "instance_types": tuple(settings.ec2.instance_types),
             "markets": MARKETS[settings.ec2.market],
+            "subnets": (settings.ec2.subnet,) if settings.ec2.subnet else (),
             "max_volume_gib": max(VOLUME_GIB, settings.ec2.volume_gib),
             "image_owners": ("amazon",)
             if not image or image.startswith("/aws/service/")
@@ -63,6 +68,8 @@ def site_of(
         environment=environment,
         prefix=prefix,
         name=name,
+        vpc=vpc,
+        job_workflow_ref=job_workflow_ref,
         drivers_publish=drivers_publish,
         **limits,
     )

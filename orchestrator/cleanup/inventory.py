@@ -28,6 +28,11 @@ class Inventory:
             self._clients[region] = Ec2(region)
         return self._clients[region]
 
+    @property
+    def reachable(self) -> list[str]:
+        """The regions that could be read so far."""
+        return [region for region in self.regions if region not in self._deaf]
+
     def look(self) -> list[Resource]:
         """Return everything with our tag. Schedules are read first: then the instances that they end are known, too."""
         return [thing for region in self.regions for thing in self._look_at(region)]

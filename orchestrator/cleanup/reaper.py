@@ -9,6 +9,7 @@ from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.termination import LIMIT_S, terminate_and_wait
 from gpu_offload.orchestrator.cleanup.inventory import Inventory
 from gpu_offload.orchestrator.cleanup.orphans import Orphan, Resource, RunLimits, find_orphans
+from gpu_offload.orchestrator.cleanup.spot_requests import cancel_persistent_requests
 from gpu_offload.orchestrator.output.console import Console
 
 RELEASE_S = 120.0
@@ -53,6 +54,13 @@ class Reaper:
     def sweep(self) -> Sweep:
         """Remove what must go: instances first, then what they held."""
         found = self.inventory.look()
+        cancel_persistent_requests(
+            self.inventory.reachable,
+            self.mark,
+            dry_run=self.dry_run,
+            note=self.console.note,
+            fail=self._fail,
+        )
         runs = self.runs({thing.run for thing in found})
         strays = find_orphans(found, runs, self.clock(), self.mark)
         instances = [stray for stray in strays if stray.what.kind == "instance"]

@@ -39,6 +39,12 @@ if TYPE_CHECKING:
 )
 @click.option("--branch", default="main", show_default=True, help="The default branch.")
 @click.option("--environment", default="gpu", show_default=True, help="What spending money stands behind.")
+@click.option("--vpc", help="The only network that launches may be in, such as vpc-0123456789abcdef0.")
+@click.option(
+    "--job-workflow-ref",
+    metavar="ORG/REPO/.github/workflows/FILE@REF",
+    help="The only workflow file whose jobs get a role; by default any of the repository's.",
+)
 @click.option("--bucket", help="By default the one of store.url, or one named after the repository.")
 @click.option(
     "--name", default="gpu-offload", show_default=True, help="Of the stack; role names begin with it."
@@ -63,6 +69,8 @@ def bootstrap(
     repository_id: int | None,
     branch: str,
     environment: str,
+    vpc: str | None,
+    job_workflow_ref: str | None,
     bucket: str | None,
     name: str,
     region: str | None,
@@ -106,6 +114,8 @@ def bootstrap(
             branch=branch,
             environment=environment,
             name=name,
+            vpc=vpc,
+            job_workflow_ref=job_workflow_ref,
             drivers_publish=not separate_publisher,
         )
     except SiteError as error:
@@ -133,6 +143,9 @@ def bootstrap(
 @click.option("--repository", metavar="ORG/REPO", help="By default the remote origin's.")
 @click.option("--role", "roles", multiple=True, metavar="ARN", help="Roles whose trust is looked at.")
 @click.option(
+    "--environment", default="gpu", show_default=True, help="GitHub's, that spending money is behind."
+)
+@click.option(
     "--no-probe", is_flag=True, help="Write nothing: no test object, no security group for dry runs."
 )
 def doctor(
@@ -141,6 +154,7 @@ def doctor(
     sets: tuple[str, ...],
     repository: str | None,
     roles: tuple[str, ...],
+    environment: str,
     *,
     as_json: bool,
     no_probe: bool,
@@ -157,6 +171,7 @@ def doctor(
         environment=os.environ,
         repository=repository,
         roles=roles,
+        deployment=environment,
         probe=not no_probe,
     )
     if as_json:

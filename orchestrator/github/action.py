@@ -41,7 +41,7 @@ def run(step: Step) -> int:
     command = step.inputs.command
     if command != "plan" and not step.event.is_trusted:
         raise UntrustedEventError(
-            f"'{command}' does not run on {step.event.name}: it would give credentials or a place in the registry "
+            f"'{command}' does not run on {step.event.name or 'an unknown event'}: it would give credentials or a place in the registry "
             "to code that is not merged. Start it by a push to the default branch, a schedule or by hand; "
             "'plan' runs on every event"
         )

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from gpu_offload.infra.account.template import in_cloudformation, template
 from gpu_offload.infra.aws.launch import LaunchRequest, launch_parameters
 from gpu_offload.infra.aws.schedule import schedule_parameters
 from gpu_offload.infra.aws.security_group import Subnet
+from gpu_offload.infra.aws.tags import store_mark
 
 ACCOUNT = "111122223333"
 BUCKET = "octo-models"
@@ -117,6 +119,10 @@ REFUSED_LAUNCHES = {
     "an unencrypted volume": (disk(Encrypted=False), {}),
     "a huge volume": (disk(VolumeSize=101), {}),
     "a dear volume": (disk(VolumeType="io2"), {}),
+    "IOPS that cost": (disk(Iops=16_000), {}),
+    "throughput that costs": (disk(Throughput=1_000), {}),
+    "a dedicated instance": (changed(Placement={"Tenancy": "dedicated"}), {}),
+    "a dedicated host": (changed(Placement={"Tenancy": "host"}), {}),
     "another profile": (changed(IamInstanceProfile={"Name": "admin"}), {}),
     "no profile": (changed(IamInstanceProfile=None), {}),
     "a key pair": (changed(KeyName="mine"), {}),
@@ -179,10 +185,14 @@ def test_what_an_instance_leaves_is_deleted_by_tag_and_schedules_by_name(role):
     for action, kind in (("ec2:DeleteVolume", "volume"), ("ec2:DeleteSecurityGroup", "security-group")):
         assert may(role, on(action, kind))
         assert not may(role, on(action, kind, {}))
-    name = schedule_parameters("abc-1", 1, "i-1", datetime(2026, 11, 22, tzinfo=UTC), SITE.role("scheduler"))[
-        "Name"
-    ]
+    at = datetime(2026, 11, 22, tzinfo=UTC)
+    mine, another = (
+        schedule_parameters("abc-1", 1, "i-1", at, SITE.role("scheduler"), store=store_mark(url))["Name"]
+        for url in (f"s3://{BUCKET}", "s3://another-bucket")
+    )
+    name = mine
     arn = f"arn:aws:scheduler:us-east-1:{ACCOUNT}:schedule"
+    assert not may(role, Request("scheduler:DeleteSchedule", f"{arn}/default/{another}")), "another stack's"
     assert may(role, Request("scheduler:DeleteSchedule", f"{arn}/default/{name}"))
     assert not may(role, Request("scheduler:DeleteSchedule", f"{arn}/default/backup"))
     assert not may(role, Request("scheduler:DeleteSchedule", f"{arn}/other/{name}"))
@@ -448,6 +458,50 @@ def test_a_token_for_somebody_else_is_refused(audience):
 def test_no_other_subject_ever_gets_in(subject, role):
     if role not in SUBJECTS.get(subject, set()):
         assert not allowed([policy(SITE, f"{role}-trust")], token_request(subject))
+
+
+@pytest.mark.parametrize("role", ["launcher", "janitor", "publisher"])
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"ref": "refs/heads/feature"},
+        {"ref": "refs/tags/main"},
+        {"ref": "refs/pull/1/merge"},
+        {"ref": None},
+        {"repository_id": "1"},
+        {"repository_id": None},
+    ],
+)
+def test_a_token_of_another_branch_or_repository_is_refused_whatever_its_subject(role, claims):
+    """An environment's subject names no branch, and a repository that takes over a name has another number."""
+    subject = ENVIRONMENT if role == "launcher" else BRANCH
+    assert allowed([policy(SITE, f"{role}-trust")], token_request(subject))
+    assert not allowed([policy(SITE, f"{role}-trust")], token_request(subject, **claims))
+
+
+def test_a_stack_can_trust_one_workflow_file_alone():
+    workflow = "octo-org/octo-repo/.github/workflows/offload.yml@refs/heads/main"
+    trust = policy(replace(SITE, job_workflow_ref=workflow), "janitor-trust")
+    assert allowed([trust], token_request(BRANCH, job_workflow_ref=workflow))
+    for other in (None, workflow.replace("offload", "evil"), workflow.replace("heads/main", "heads/x")):
+        assert not allowed([trust], token_request(BRANCH, job_workflow_ref=other))
+
+
+def test_a_stack_can_bind_launches_to_a_network():
+    bound = replace(SITE, vpc="vpc-0123456789abcdef0", subnets=("subnet-0123456789abcdef0",))
+    good = {"vpc": "vpc-0123456789abcdef0", "subnet": "subnet-0123456789abcdef0"}
+    assert may("launcher", *launch_requests(launch(), **good), site=bound)
+    for changed in ({"vpc": "vpc-0fedcba9876543210"}, {"subnet": "subnet-0fedcba9876543210"}):
+        assert not may("launcher", *launch_requests(launch(), **{**good, **changed}), site=bound)
+    group = on("ec2:CreateSecurityGroup", "vpc", {})
+    assert may("launcher", group)
+    assert not may("launcher", group, site=bound)
+
+
+def test_the_janitor_cancels_persistent_spot_requests_of_ours_only():
+    assert may("janitor", Request("ec2:DescribeSpotInstanceRequests"))
+    assert may("janitor", on("ec2:CancelSpotInstanceRequests", "spot-instances-request"))
+    assert not may("janitor", on("ec2:CancelSpotInstanceRequests", "spot-instances-request", {}))
 
 
 def test_the_scheduler_is_trusted_for_this_account_only():

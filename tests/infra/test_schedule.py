@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_offload.infra.aws.credentials import open_session
-from gpu_offload.infra.aws.schedule import MAX_NAME, Schedules, schedule_name
+from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.aws.schedule_name import MAX_NAME, schedule_name
 
 AT = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 ROLE = "arn:aws:iam::123456789012:role/gpu-offload-scheduler"

@@ -152,10 +152,14 @@ def test_a_pull_request_from_elsewhere_is_known(tmp_path, payload, fork):
     assert not event.is_trusted
 
 
-@pytest.mark.parametrize("name", ["pull_request", "pull_request_target", "issue_comment", "workflow_run"])
-def test_what_a_stranger_can_cause_is_not_trusted(name):
+@pytest.mark.parametrize(
+    "name",
+    ["pull_request", "pull_request_target", "issue_comment", "workflow_run", "issues", "fork", "discussion_comment",
+     "merge_group", "an_event_of_next_year", ""],
+)  # fmt: skip
+def test_what_is_not_on_the_list_is_not_trusted(name):
     assert not Event(name).is_trusted
-    assert Event("push").is_trusted
+    assert all(Event(known).is_trusted for known in ("push", "workflow_dispatch", "schedule"))
 
 
 def test_a_private_repository_is_known():
