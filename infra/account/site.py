@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
-from gpu_offload.infra.github.repository import REPOSITORY
 from gpu_offload.infra.aws.schedule_name import schedule_pattern
 from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.github.repository import REPOSITORY
 
 ACCOUNT = "${AWS::AccountId}"
 PARTITION = "${AWS::Partition}"
