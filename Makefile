@@ -7,8 +7,13 @@ STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
 # Half of the suite waits, for hosts and processes: it takes twice as long in one process.
 WORKERS ?= auto
+PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
+# The marks are defined in tests/resources.py.
+IN_PROCESS := not (process or training or root or workflow)
+QUICK := $(IN_PROCESS) and not simulator
+WHEEL_VENV := .venv-wheel
 
-.PHONY: help demo demo-gpu test check format lock schema clean
+.PHONY: help demo demo-gpu lint quick test check coverage wheel format lock schema clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -26,18 +31,35 @@ demo: $(STAMP) ## Generate a dataset, plan, train on the CPU, publish, draw pred
 demo-gpu: $(STAMP) ## The whole GPU path on a simulated cloud; no account and no root needed
 	@$(BIN)/offload demo --gpu
 
-test: $(STAMP) ## Run the tests
-	$(BIN)/pytest -n $(WORKERS) --dist worksteal $(PYTEST_ARGS)
-
-check: $(STAMP) ## Everything that a commit must pass: format, lint, types, imports, tests
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
+lint: $(STAMP) ## Format, lint, types and the import contract
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
 	@mkdir -p .lint && ln -sfn .. .lint/gpu_offload
 	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(MAKE) test
+	$(BIN)/lint-imports --no-logo
 
-format: $(STAMP) ## Format and mend what ruff can mend
+quick: lint ## Lint, and the tests that need no process, no training and no simulated cloud
+	$(PYTEST) -m '$(QUICK)' $(PYTEST_ARGS)
+
+test: $(STAMP) ## Run the tests
+	$(PYTEST) $(PYTEST_ARGS)
+
+check: lint test ## Everything that a commit must pass
+
+coverage: $(STAMP) ## Branch coverage of what decides and spends, with a floor for each part
+	$(PYTEST) -m '$(IN_PROCESS)' --cov --cov-report= $(PYTEST_ARGS)
+	$(BIN)/coverage report --include='orchestrator/run/*' --fail-under=90
+	$(BIN)/coverage report --include='infra/*' --fail-under=80
+
+wheel: $(STAMP) ## Build the wheel, and run the quick tests against it, installed
+	rm -rf dist $(WHEEL_VENV)
+	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(WHEEL_VENV)
+	$(BIN)/uv pip install --quiet --python $(WHEEL_VENV)/bin/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(WHEEL_VENV)/bin/python --no-deps dist/*.whl
+	$(WHEEL_VENV)/bin/pytest -n $(WORKERS) --dist worksteal -m '$(QUICK)' $(PYTEST_ARGS)
+
+format: $(STAMP) ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
@@ -55,4 +77,4 @@ schema: $(STAMP) ## Write the JSON schema of the configuration
 	$(BIN)/python -m gpu_offload.orchestrator.settings.json_schema > docs/offload.schema.json
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis demo demo-gpu *.egg-info build dist
+	rm -rf $(VENV) $(WHEEL_VENV) .coverage .lint .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis demo demo-gpu *.egg-info build dist

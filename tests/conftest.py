@@ -4,14 +4,24 @@ import ipaddress
 import os
 import signal
 import socket
+import sys
 import threading
 from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from gpu_offload.infra.signals import ENDING_SIGNALS
 
+pytest_plugins = ["resources"]
+
+# No test depends on speed.
+settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
+# Each of the many processes that tests start would compile every import again.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Threads that wait by spinning starve one another where several small trainings run at once.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 

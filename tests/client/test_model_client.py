@@ -125,6 +125,7 @@ def test_the_file_works_as_a_copy_with_nothing_but_python(server, tmp_path):
     assert Path(done.stdout.strip()).read_bytes() == server.files["/models/aaaa/model.pt"]
 
 
+@pytest.mark.process
 def test_importing_it_imports_nothing_slow():
     slow = ["urllib.request", "http.client", "ssl", "hashlib", "socket", "xml", "typing", "dataclasses"]
     program = f"import sys; import model_client; print([m for m in {slow} if m in sys.modules])"
@@ -382,6 +383,7 @@ def test_a_public_address_does_not_redirect_into_a_private_network(monkeypatch):
             check_redirect("https://models.example.org/a", target)
 
 
+@pytest.mark.simulator
 def test_https_is_verified_and_never_left(tmp_path, folder, monkeypatch):
     context, authority = certificate(tmp_path)
     with ModelServer(context) as secure, ModelServer() as plain:

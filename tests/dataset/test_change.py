@@ -78,6 +78,7 @@ def test_a_dataset_behind_a_symlinked_checkout_is_compared(repository, tmp_path)
     assert changed_since(tmp_path / "link/data", "HEAD") is False
 
 
+@pytest.mark.process
 def test_a_repository_below_a_hidden_folder_is_compared(tmp_path):
     root = tmp_path / ".work" / "data"
     root.mkdir(parents=True)
@@ -109,6 +110,7 @@ def test_a_revision_is_never_taken_for_an_option(repository):
         changed_since(repository / "data", "--output=/dev/null")
 
 
+@pytest.mark.process
 def test_outside_of_a_repository_is_an_error(tmp_path):
     with pytest.raises(NotARepositoryError, match="checkout"):
         changed_since(tmp_path, "HEAD")

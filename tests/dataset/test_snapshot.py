@@ -364,6 +364,7 @@ def test_a_place_without_a_dataset_is_an_error(tmp_path):
     assert codes(faults(tmp_path).findings) == {"no-images"}
 
 
+@pytest.mark.process
 def test_importing_the_package_loads_neither_pillow_nor_yaml():
     import subprocess
     import sys

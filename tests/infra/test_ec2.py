@@ -252,6 +252,7 @@ def test_a_dry_run_launches_nothing_and_tells_a_refusal(cloud, ec2, request_):
         ec2.check_launch(request_)
 
 
+@pytest.mark.simulator
 def test_no_answer_at_all_is_told(monkeypatch):
     monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
     ec2 = Ec2("us-east-1", endpoint_url="http://127.0.0.1:9")

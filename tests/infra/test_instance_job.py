@@ -460,6 +460,7 @@ def test_uv_sets_up_the_locked_requirements_and_our_own_wheel_once(bench, tmp_pa
     assert bench.host.traffic.sent == sent
 
 
+@pytest.mark.process
 def test_a_requirement_whose_hash_is_wrong_stops_the_set_up(tmp_path):
     uv = find_uv()
     lock = b"six==1.17.0 --hash=sha256:" + b"0" * 64 + b"\n"
@@ -471,6 +472,7 @@ def test_a_requirement_whose_hash_is_wrong_stops_the_set_up(tmp_path):
         set_up(bench.host, look(bench.host), wanted)
 
 
+@pytest.mark.process
 def test_the_real_lock_sets_up_an_environment_that_trains(tmp_path):
     """Torch, Ultralytics and our own wheel, as an image without them gets them; here from uv's cache, without a network."""
     uv = find_uv()

@@ -139,6 +139,7 @@ def test_a_machine_asks_a_service_for_its_own_address_and_believes_an_address_on
             public_cidr(url=cloud.url)
 
 
+@pytest.mark.simulator
 def test_a_service_that_does_not_tell_the_address_is_told_with_the_setting_to_use():
     with pytest.raises(EndpointError, match="ssh-cidr"):
         public_cidr(url="http://127.0.0.1:9")

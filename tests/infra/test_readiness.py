@@ -139,6 +139,7 @@ def test_silence_is_pending_and_an_impostor_is_raised(check):
         check(Answers(HostKeyMismatchError("somebody else")))
 
 
+@pytest.mark.simulator
 def test_a_kernel_that_answers_at_all_has_booted_and_silence_has_not():
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = Address("127.0.0.1", server.getsockname()[1])
@@ -156,6 +157,7 @@ def machine(tmp_path, **programs):
     return LocalHost({"PATH": str(tmp_path), "GPU_OFFLOAD_ROOT": str(tmp_path)}, tmp_path)
 
 
+@pytest.mark.process
 def test_cloud_init_is_done_when_our_last_command_was(tmp_path):
     host = machine(tmp_path, cloud_init='echo \'{"status": "running"}\'')
     assert check_cloud_init(host) == Pending("cloud-init is running")
@@ -180,6 +182,7 @@ def test_cloud_inits_word_is_read(text, kind, part):
     assert part in (seen.detail if kind is Pending else seen.reason)
 
 
+@pytest.mark.process
 def test_a_promised_gpu_must_be_seen_and_a_missing_one_is_only_right_where_none_was_promised(tmp_path):
     none = machine(tmp_path)
     assert check_driver(none, gpus=0) == Passed("no GPU, as the offer says")
@@ -193,6 +196,7 @@ def test_a_promised_gpu_must_be_seen_and_a_missing_one_is_only_right_where_none_
     assert "1 of 2" in check_driver(good, gpus=2).detail
 
 
+@pytest.mark.process
 def test_a_cuda_operation_runs_in_the_python_that_will_train(tmp_path):
     good = machine(tmp_path, python="echo 'Tesla T4 CUDA 12.8'")
     assert check_cuda(good, "python", gpus=1) == Passed("Tesla T4 CUDA 12.8")

@@ -47,6 +47,7 @@ def wait_for(condition, seconds=20.0):
     return found
 
 
+@pytest.mark.simulator
 def test_a_command_that_leaves_an_instance_exits_with_3_and_is_told_which():
     code, report = run(LAUNCH)
     assert code == EXIT_LEFTOVERS
@@ -55,6 +56,7 @@ def test_a_command_that_leaves_an_instance_exits_with_3_and_is_told_which():
     assert "would go on costing money" in report
 
 
+@pytest.mark.simulator
 def test_a_command_that_cleans_up_exits_with_0_and_the_calls_are_counted():
     code, report = run(LAUNCH + TERMINATE)
     assert code == 0
@@ -62,6 +64,7 @@ def test_a_command_that_cleans_up_exits_with_0_and_the_calls_are_counted():
     assert "3 API calls, and 0 by instances" in report
 
 
+@pytest.mark.simulator
 def test_the_commands_own_exit_code_and_output_come_through(capfd):
     assert run("import sys; print('out'); print('err', file=sys.stderr); sys.exit(7)")[0] == 7
     captured = capfd.readouterr()
@@ -70,10 +73,12 @@ def test_the_commands_own_exit_code_and_output_come_through(capfd):
     assert simulate(["no-such-command-here"], report=io.StringIO()) == 127
 
 
+@pytest.mark.simulator
 def test_a_failed_command_keeps_its_code_even_if_something_is_left():
     assert run(LAUNCH + "sys.exit(5)")[0] == 5
 
 
+@pytest.mark.simulator
 def test_the_command_sees_the_cloud_and_not_the_users_account(monkeypatch):
     monkeypatch.setenv("AWS_PROFILE", "mine")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "AKIAMINE")
@@ -84,6 +89,7 @@ def test_the_command_sees_the_cloud_and_not_the_users_account(monkeypatch):
     assert run(check)[0] == 0
 
 
+@pytest.mark.simulator
 def test_faults_are_injected_and_reported():
     code, report = run(LAUNCH, "api:RunInstances:error=InsufficientInstanceCapacity")
     assert code == 1
@@ -128,6 +134,7 @@ def traces(mark):
     return left
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("kind", "end"),
     [
@@ -174,6 +181,7 @@ def test_nothing_is_left_whatever_ends_the_simulator(kind, end, tmp_path, monkey
         process.communicate()
 
 
+@pytest.mark.process
 def test_a_signal_goes_on_to_the_command_which_may_clean_up():
     script = LAUNCH + (
         "import signal, time\n"
@@ -195,6 +203,7 @@ def test_a_signal_goes_on_to_the_command_which_may_clean_up():
     assert "left: 0 instances, 0 volumes" in err
 
 
+@pytest.mark.process
 def test_another_process_can_look_and_inject():
     process = start("--fault", "api:DescribeVpcs:error=Unavailable")
     try:
@@ -220,12 +229,14 @@ def test_another_process_can_look_and_inject():
     assert process.returncode == 0
 
 
+@pytest.mark.process
 def test_usage_errors_exit_with_2():
     process = start("--fault", "what")
     assert "starts with none of" in process.communicate(timeout=30)[1]
     assert process.returncode == 2
 
 
+@pytest.mark.process
 def test_what_this_machine_offers_is_found_out_by_trying():
     own = isolation()
     assert own.user

@@ -119,6 +119,7 @@ def test_a_type_is_launched_only_where_it_is_offered(cloud):
         launch(cloud, InstanceType="g99.nano")
 
 
+@pytest.mark.simulator
 def test_the_spot_quota_counts_vcpu_of_what_runs():
     with SimulatedCloud(Behaviour(quota_spot_gpu=4)) as cloud:
         launch(cloud)
@@ -128,6 +129,7 @@ def test_the_spot_quota_counts_vcpu_of_what_runs():
         assert quota["Quota"]["Value"] == 4
 
 
+@pytest.mark.simulator
 def test_the_on_demand_quota_has_its_own_error():
     with SimulatedCloud(Behaviour(quota_on_demand_gpu=0)) as cloud:
         with refused("VcpuLimitExceeded"):
@@ -179,6 +181,7 @@ def test_an_address_leads_to_this_machine_and_nowhere_else(cloud):
 # ------------------------------------------------------------------ states
 
 
+@pytest.mark.simulator
 def test_an_instance_is_pending_then_running_then_shutting_down_then_terminated():
     with SimulatedCloud(Behaviour(boot_seconds=1.5, shutdown_seconds=1.0, lag_seconds=0)) as cloud:
         cloud.client("ec2").describe_instances()  # moto loads its tables
@@ -197,6 +200,7 @@ def test_an_instance_is_pending_then_running_then_shutting_down_then_terminated(
         assert "PublicIpAddress" not in gone
 
 
+@pytest.mark.simulator
 def test_a_new_instance_is_unknown_for_a_while():
     with SimulatedCloud(Behaviour(lag_seconds=0.5)) as cloud:
         ec2 = cloud.client("ec2")
@@ -213,6 +217,7 @@ def test_a_new_instance_is_unknown_for_a_while():
         assert see(cloud, name)["InstanceId"] == name
 
 
+@pytest.mark.simulator
 def test_a_new_instance_is_missed_by_so_many_calls():
     with SimulatedCloud(Behaviour(lag_seconds=0, lag_calls=2)) as cloud:
         name = launch(cloud)["InstanceId"]
@@ -222,6 +227,7 @@ def test_a_new_instance_is_missed_by_so_many_calls():
         assert see(cloud, name)["InstanceId"] == name
 
 
+@pytest.mark.simulator
 def test_a_terminated_instance_vanishes():
     with SimulatedCloud(Behaviour(lag_seconds=0, shutdown_seconds=0.05, vanish_seconds=1.5)) as cloud:
         name = launch(cloud)["InstanceId"]

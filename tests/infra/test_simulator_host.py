@@ -263,6 +263,7 @@ def test_a_slow_network_is_slow(lab):
         lab.cloud.heal(instance["InstanceId"])
 
 
+@pytest.mark.simulator
 def test_a_slow_disk_slows_what_runs_but_lets_it_go_on(plain):
     instance = plain.launch()
     with plain.ssh(instance) as ssh:
@@ -273,6 +274,7 @@ def test_a_slow_disk_slows_what_runs_but_lets_it_go_on(plain):
         assert time.monotonic() - began > 0.8
 
 
+@pytest.mark.simulator
 def test_an_instances_role_reaches_its_own_run_and_nothing_else(plain):
     instance = plain.launch()
     s3 = plain.cloud.client("s3")
@@ -306,6 +308,7 @@ print(json.dumps([
     assert answers == [True] * 4 + ["AccessDenied"] * 5 + ["UnauthorizedOperation"]
 
 
+@pytest.mark.simulator
 def test_eight_hosts_at_once(plain):
     instances = [plain.launch() for _ in range(8)]
     for instance in instances:
@@ -313,6 +316,7 @@ def test_eight_hosts_at_once(plain):
             assert metadata(ssh, "/latest/meta-data/instance-id")[1] == instance["InstanceId"]
 
 
+@pytest.mark.simulator
 def test_a_reboot_arms_the_dead_man_again_and_keeps_the_files(plain):
     instance = plain.launch(lifetime=600)
     with plain.ssh(instance) as ssh:
@@ -327,6 +331,7 @@ def test_a_reboot_arms_the_dead_man_again_and_keeps_the_files(plain):
     assert plain.state(instance)["State"]["Name"] == "running"
 
 
+@pytest.mark.simulator
 def test_an_instance_that_stops_itself_stays_as_a_stopped_one_that_costs(plain):
     instance = plain.launch(InstanceInitiatedShutdownBehavior="stop", InstanceMarketOptions={})
     with plain.ssh(instance) as ssh, suppress(ConnectionLostError):
@@ -335,6 +340,7 @@ def test_an_instance_that_stops_itself_stays_as_a_stopped_one_that_costs(plain):
     assert plain.cloud.leftovers().costs_money
 
 
+@pytest.mark.simulator
 def test_an_image_without_our_software_has_no_marker():
     with SimulatedCloud(Behaviour(lag_seconds=0, baked=False)) as cloud:
         lab = Lab(cloud)
@@ -342,6 +348,7 @@ def test_an_image_without_our_software_has_no_marker():
             assert ssh.run("ls /opt/gpu-offload/baked", timeout=10, check=False).exit_code != 0
 
 
+@pytest.mark.simulator
 def test_user_data_with_files_keys_and_scripts_is_carried_out_in_a_folder_of_its_own(plain):
     config = {
         "write_files": [
@@ -414,6 +421,7 @@ def test_private_paths_are_mapped_and_the_machines_own_stay(tmp_path):
     assert PathMap(None).text("/opt/gpu-offload") == "/opt/gpu-offload"
 
 
+@pytest.mark.simulator
 def test_metadata_is_only_on_the_instances_own_address(plain):
     instance = plain.launch()
     with plain.ssh(instance) as ssh:

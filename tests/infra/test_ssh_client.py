@@ -116,6 +116,7 @@ def wait_for(condition, seconds=20):
         time.sleep(0.02)
 
 
+@pytest.mark.simulator
 def test_an_impostor_at_the_same_address_is_rejected_and_learns_nothing(tmp_path):
     with sshd(tmp_path / "ours") as ours:
         pass
@@ -130,6 +131,7 @@ def test_an_impostor_at_the_same_address_is_rejected_and_learns_nothing(tmp_path
     assert "user" not in log
 
 
+@pytest.mark.simulator
 def test_an_impostor_without_an_ed25519_key_is_rejected(tmp_path):
     server = Sshd(tmp_path / "sshd")
     key = tmp_path / "sshd" / "host_key"
@@ -161,6 +163,7 @@ def waits():
         stamina.instrumentation.set_on_retry_hooks(None)
 
 
+@pytest.mark.simulator
 def test_silence_at_the_address_is_tried_again(waits):
     address = Address("127.0.0.1", free_port())
     host = SshHost(address, ClientKey.generate(), HostKey.generate().public)
@@ -169,6 +172,7 @@ def test_silence_at_the_address_is_tried_again(waits):
     assert len(waits) == 4
 
 
+@pytest.mark.simulator
 def test_a_host_that_comes_up_late_is_reached(tmp_path, waits):
     server = Sshd(tmp_path / "sshd")
 
@@ -206,6 +210,7 @@ def test_a_command_may_end_without_reading_its_input(server):
         assert host.run("echo done", timeout=60, stdin=bytes(50_000_000)).text == "done\n"
 
 
+@pytest.mark.simulator
 def test_a_port_that_answers_without_ssh_is_unreachable():
     with socket.create_server(("127.0.0.1", 0)) as mute:
         host = SshHost(Address("127.0.0.1", mute.getsockname()[1]), ClientKey.generate(),

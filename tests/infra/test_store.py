@@ -17,7 +17,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
 
 
-@pytest.fixture(params=["folder", "bucket"])
+@pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.simulator)])
 def store(request, tmp_path):
     if request.param == "folder":
         yield open_store("file:store", base=tmp_path)

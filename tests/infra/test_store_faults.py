@@ -213,6 +213,7 @@ def test_without_credentials_what_is_public_is_read_and_nothing_is_written(
     stranger._client.close()
 
 
+@pytest.mark.simulator
 def test_a_server_that_does_not_answer_is_told(monkeypatch):
     store = open_store("s3://bucket", endpoint_url="http://127.0.0.1:9")
     with pytest.raises(StoreUnreachableError, match="endpoint-url"):
@@ -335,6 +336,7 @@ print(deaths)
 """
 
 
+@pytest.mark.process
 def test_a_folder_survives_death_at_any_line(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(DEATHS), str(tmp_path / "stores"), str(tmp_path / "source")],
@@ -440,6 +442,7 @@ def site(tmp_path):
     server.server_close()
 
 
+@pytest.mark.simulator
 def test_what_a_store_has_made_public_is_read_without_an_account(site, tmp_path):
     written, public = site
     written.put("models/v 1/model.pt", b"weights")
@@ -456,6 +459,7 @@ def test_what_a_store_has_made_public_is_read_without_an_account(site, tmp_path)
     assert public.public_url("a b") == f"{public.url}/a%20b"
 
 
+@pytest.mark.simulator
 def test_a_web_address_is_never_written_to_or_listed(site, tmp_path):
     public = site[1]
     for act in (
@@ -470,6 +474,7 @@ def test_a_web_address_is_never_written_to_or_listed(site, tmp_path):
             act()
 
 
+@pytest.mark.simulator
 def test_a_web_address_that_does_not_answer_is_told():
     with pytest.raises(StoreUnreachableError, match="no answer"):
         open_store("https://127.0.0.1:9/x").read("k")

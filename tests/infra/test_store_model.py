@@ -74,6 +74,7 @@ class Against(RuleBasedStateMachine):
             assert self.store.stat(key).size == len(self.model[key])
 
 
+@pytest.mark.simulator
 @pytest.mark.parametrize("kind", ["folder", "bucket"])
 def test_any_sequence_of_calls_leaves_a_store_as_it_leaves_a_dictionary(kind, tmp_path, request):
     numbers = itertools.count()

@@ -101,6 +101,7 @@ def test_more_than_ec2_takes_is_an_error():
         make(ssh_user="x" * LIMIT)
 
 
+@pytest.mark.process
 def test_the_power_off_is_armed_first_and_comes_at_the_deadline(simulated):
     root, environment = simulated
     document = make(deadline=time.time() + 2)[1]
@@ -112,6 +113,7 @@ def test_the_power_off_is_armed_first_and_comes_at_the_deadline(simulated):
     assert set(calls(root)) == {"-h now"}
 
 
+@pytest.mark.process
 def test_a_deadline_that_has_passed_ends_the_boot_at_once(simulated):
     root, environment = simulated
     assert boot(make(deadline=time.time() - 1)[1], environment) != 0
@@ -119,6 +121,7 @@ def test_a_deadline_that_has_passed_ends_the_boot_at_once(simulated):
     assert list(processes_with(f"GPU_OFFLOAD_ROOT={root}")) == []
 
 
+@pytest.mark.process
 def test_a_reboot_does_not_move_the_deadline(simulated):
     root, environment = simulated
     document = make(deadline=time.time() + 2)[1]
@@ -131,6 +134,7 @@ def test_a_reboot_does_not_move_the_deadline(simulated):
     assert boot(document, environment) != 0
 
 
+@pytest.mark.process
 def test_a_clock_that_is_wrong_does_not_keep_the_machine_up(simulated):
     root, environment = simulated
     now = time.time()
@@ -139,12 +143,14 @@ def test_a_clock_that_is_wrong_does_not_keep_the_machine_up(simulated):
     wait_for(lambda: calls(root))
 
 
+@pytest.mark.process
 def test_a_machine_that_nobody_gives_a_job_goes_down(simulated):
     root, environment = simulated
     assert boot(make(start_within=1)[1], environment) == 0
     wait_for(lambda: calls(root))
 
 
+@pytest.mark.process
 def test_a_machine_with_a_job_stays_up(simulated):
     root, environment = simulated
     (root / "run/gpu-offload").mkdir(parents=True)
@@ -157,6 +163,7 @@ def test_a_machine_with_a_job_stays_up(simulated):
     assert time.time() >= deadline
 
 
+@pytest.mark.process
 def test_cloud_inits_own_quoting_carries_the_commands_out(simulated, tmp_path):
     root, environment = simulated
     document = make(deadline=time.time() - 1)[1]
@@ -174,6 +181,7 @@ def test_cloud_inits_own_quoting_carries_the_commands_out(simulated, tmp_path):
     assert calls(root) == ["-h now"]
 
 
+@pytest.mark.process
 def test_the_last_command_says_that_all_is_done(simulated):
     root, environment = simulated
     subprocess.run(make()[1]["runcmd"][0], env=environment, check=True, timeout=20)

@@ -60,6 +60,7 @@ def test_an_attempt_that_was_refused_costs_nothing(accounts):
     assert accounts.bill(run_of(now=T0), (refused,), now=T0 + 10).total == 0
 
 
+@pytest.mark.simulator
 def test_prices_that_nobody_may_ask_for_are_those_of_the_offer(accounts):
     """The environment leads nowhere: EC2 does not answer."""
     bill = accounts.bill(run_of(now=T0), (seen_attempt(1, T0, T0 + 3600),), now=T0 + 3600)

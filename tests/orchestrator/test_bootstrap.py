@@ -82,6 +82,7 @@ def test_a_bucket_is_named_after_the_repository_where_none_is_set(tmp_path):
     assert len(bucket_name(f"{'a' * 39}/{'b.C_' * 25}")) <= 63
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("url", "name"),
     [
@@ -343,6 +344,7 @@ def offload(folder, *words, answer="", **environment):
 WHO = ("bootstrap", "--repository", REPOSITORY, "--owner-id", "12", "--repository-id", "34")
 
 
+@pytest.mark.process
 def test_the_command_shows_without_asking_anybody(tmp_path):
     """AWS_ENDPOINT_URL leads nowhere here: whoever asked AWS would fail."""
     shown = offload(tmp_path, *WHO)
@@ -360,6 +362,7 @@ def test_the_command_shows_without_asking_anybody(tmp_path):
     }
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -129,6 +129,7 @@ def simulated(monkeypatch):
 IN_BUCKET = "store.url=s3://octo-models"
 
 
+@pytest.mark.simulator
 def test_in_a_good_account_nothing_is_red_nothing_is_launched_and_nothing_is_left(project, simulated):
     report = look(project, IN_BUCKET)
     assert report.ok, report.text()
@@ -149,6 +150,7 @@ def test_in_a_good_account_nothing_is_red_nothing_is_launched_and_nothing_is_lef
     assert "Contents" not in simulated.client("s3").list_objects_v2(Bucket="octo-models")
 
 
+@pytest.mark.simulator
 def test_without_probing_nothing_is_written_or_tried(project, simulated):
     report = look(project, IN_BUCKET, probe=False)
     assert report.ok
@@ -158,6 +160,7 @@ def test_without_probing_nothing_is_written_or_tried(project, simulated):
     ]
 
 
+@pytest.mark.simulator
 def test_a_role_that_rents_nothing_is_not_blamed_for_it(project, simulated):
     arn = "arn:aws:iam::111111111111:role/gpu-offload-publisher"
     report = look(project, IN_BUCKET, AWS_ROLE_ARN=arn)
@@ -166,6 +169,7 @@ def test_a_role_that_rents_nothing_is_not_blamed_for_it(project, simulated):
     assert simulated.calls["ec2.RunInstances"] == 0
 
 
+@pytest.mark.simulator
 def test_a_new_accounts_quota_of_nothing_is_red_and_says_how_to_ask_for_more(project, simulated):
     simulated.behaviour = simulated.behaviour.__class__(quota_spot_gpu=0)
     with pytest.MonkeyPatch.context() as patch:
@@ -179,6 +183,7 @@ def test_a_new_accounts_quota_of_nothing_is_red_and_says_how_to_ask_for_more(pro
     assert "servicequotas" in found.remedy
 
 
+@pytest.mark.simulator
 def test_one_region_that_works_is_enough(project, simulated):
     """The others are left out of a run's offers."""
     ec2 = simulated.client("ec2", "us-west-2")
@@ -192,6 +197,7 @@ def test_one_region_that_works_is_enough(project, simulated):
     assert state(alone, "us-west-2: network") == "red"
 
 
+@pytest.mark.simulator
 def test_an_instance_of_ours_that_lives_is_used_to_ask_whether_we_may_terminate(project, simulated):
     simulated.client("ec2").run_instances(
         InstanceType="g4dn.xlarge",
@@ -207,6 +213,7 @@ def test_an_instance_of_ours_that_lives_is_used_to_ask_whether_we_may_terminate(
     assert simulated.leftovers().instances
 
 
+@pytest.mark.simulator
 def test_a_bucket_that_shows_its_runs_to_everybody_is_red(project, simulated):
     s3 = simulated.client("s3")
     s3.put_bucket_policy(
@@ -236,6 +243,7 @@ def test_a_bucket_that_shows_its_runs_to_everybody_is_red(project, simulated):
     assert "datasets are public" in found.text
 
 
+@pytest.mark.simulator
 def test_a_published_model_that_strangers_cannot_read_is_yellow(project, simulated):
     simulated.client("s3").put_object(Bucket="octo-models", Key="models/1/model.pt", Body=b"x")
     report = look(project, IN_BUCKET)
@@ -437,6 +445,7 @@ def test_the_report_counts_and_colours_and_keeps_to_its_line():
     assert report.json()["checks"][1]["remedy"] == "mend it"
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("no_account")
 def test_the_command_exits_by_what_it_found(project):
     def doctor(*words):

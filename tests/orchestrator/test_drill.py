@@ -65,12 +65,14 @@ def test_a_report_as_json_is_what_is_documented():
     }  # fmt: skip
 
 
+@pytest.mark.process
 def test_a_fault_that_nobody_knows_is_refused_with_those_that_there_are(tmp_path):
     with pytest.raises(DrillError, match=r"no such fault: fire \(there are cancel-while-launching"):
         drill(["fire"])
     offload(tmp_path, "drill", "--only", "fire", code=2)
 
 
+@pytest.mark.process
 def test_a_drill_of_two_faults_is_green_and_its_json_is_alone_on_standard_output(tmp_path):
     out = offload(tmp_path, "drill", "--json", "--only", "runner-killed", "--only", "reclaim-without-notice")
     document = json.loads(out)
@@ -81,6 +83,7 @@ def test_a_drill_of_two_faults_is_green_and_its_json_is_alone_on_standard_output
     assert list(tmp_path.iterdir()) == [], "a drill leaves nothing where it was started"
 
 
+@pytest.mark.process
 def test_a_drill_on_an_account_needs_a_limit_and_a_store_of_its_own(tmp_path):
     """Without them nothing is asked of the account, let alone rented."""
     train_project(tmp_path)

@@ -478,6 +478,7 @@ def test_stop_terminates_by_tag_even_what_no_journal_knows(cloud, project):
     assert journal_of(project).outcome(run).status == "stopped"
 
 
+@pytest.mark.simulator
 def test_a_quota_of_nothing_is_told_in_the_plan_and_the_cpu_does_it(project, monkeypatch):
     with Recording(Behaviour(quota_spot_gpu=0, quota_on_demand_gpu=0)) as cloud:
         for name, value in cloud.environment().items():

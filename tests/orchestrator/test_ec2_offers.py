@@ -74,6 +74,7 @@ def test_a_type_without_a_spot_price_in_a_zone_is_offered_on_demand_there():
     assert [o.market for o in offers if o.zone == "us-east-1b"] == ["on-demand"]
 
 
+@pytest.mark.simulator
 def test_the_api_is_asked_where_there_are_credentials(monkeypatch):
     said = io.StringIO()
     settings = Ec2Settings(regions=("us-east-1",), instance_types=("g4dn.xlarge", "g5.xlarge"))

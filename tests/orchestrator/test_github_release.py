@@ -258,6 +258,7 @@ def test_a_step_that_is_cancelled_says_so_and_the_next_runner_carries_on(github,
     assert elsewhere.checkpoint(run.id).epochs_completed >= 1
 
 
+@pytest.mark.simulator
 def test_a_release_that_does_not_answer_is_no_release_without_models(tmp_path):
     with GitHub() as gone:
         runner = Runner(gone, tmp_path)
@@ -275,6 +276,7 @@ def test_a_model_that_is_not_what_its_manifest_promises_is_not_kept(github, tmp_
     assert github.files() == {}
 
 
+@pytest.mark.simulator
 def test_where_nothing_was_packed_nothing_is_asked(tmp_path):
     with GitHub() as gone:
         runner = Runner(gone, tmp_path)

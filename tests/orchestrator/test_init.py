@@ -128,6 +128,7 @@ def test_printing_writes_nothing_and_prints_only_files(repository):
     assert len(parts) == 5
 
 
+@pytest.mark.process
 def test_a_folder_outside_git_gets_no_workflows(tmp_path, offline):
     done = run(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["offload.toml"]
@@ -159,6 +160,7 @@ def test_a_private_repository_with_a_folder_store_is_warned(repository, monkeypa
         thread.join()
 
 
+@pytest.mark.process
 def test_the_default_branch_is_the_remotes_even_on_a_feature_branch(tmp_path, offline):
     theirs, ours = tmp_path / "theirs", tmp_path / "ours"
     theirs.mkdir()

@@ -62,6 +62,7 @@ def opened(store):
     return training._open_run(Journal(store))[0].id
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("when", range(1, 4))
 def test_two_drivers_that_begin_at_once_drive_one_run_at_whatever_moment_the_other_comes(when, tmp_path):
     store = Raced(tmp_path)

@@ -60,6 +60,7 @@ def test_a_driver_elsewhere_that_stops_renewing_loses_the_run_after_a_while(stor
     assert first.claim(store, RUN) == second.name
 
 
+@pytest.mark.process
 def test_a_process_that_died_on_this_machine_loses_the_run_at_once(store, clock):
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:

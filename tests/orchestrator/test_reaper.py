@@ -271,6 +271,7 @@ def test_two_sweeps_at_once_do_no_harm(cloud, tmp_path):
     assert not cloud.leftovers()
 
 
+@pytest.mark.simulator
 def test_an_instance_that_does_not_end_is_red_and_said_so(tmp_path, monkeypatch):
     monkeypatch.setattr("gpu_offload.infra.aws.termination.LIMIT_S", 60.0)
     with SimulatedCloud(Behaviour(lag_seconds=0.0, shutdown_seconds=3600.0)) as cloud:

@@ -76,6 +76,7 @@ def test_interrupted_and_resumed_it_yields_the_same_model(tree, tmp_path, exampl
     assert epochs == [1, 2, 3, 4]
 
 
+@pytest.mark.process
 def test_no_torch_is_imported_for_it(tree, tmp_path):
     (tmp_path / "torch.py").write_text("raise SystemExit('torch was imported')")
     env = {**os.environ, "PYTHONPATH": f"{tmp_path}:{EXAMPLE}"}

@@ -115,6 +115,7 @@ def test_a_wish_before_a_stage_keeps_it_from_beginning():
         pytest.fail("the stage began")
 
 
+@pytest.mark.process
 def test_the_end_of_standard_input_means_that_the_parent_is_gone():
     program = (
         "from gpu_offload.remote_job.interruption import Interruption\n"

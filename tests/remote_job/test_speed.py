@@ -153,6 +153,7 @@ def test_our_own_settings_are_recognised_and_not_made_twice():
     assert allocator.environment(wanted) == wanted
 
 
+@pytest.mark.process
 def test_a_program_restarts_once_under_the_settings_with_its_arguments():
     program = (
         "import os, sys; from gpu_offload.remote_job import allocator; allocator.restart();"
@@ -176,6 +177,7 @@ def test_a_spec_can_turn_the_restart_off(tmp_path):
     assert not allocator.unwanted([str(tmp_path / "missing")])
 
 
+@pytest.mark.process
 def test_choosing_needs_neither_torch_nor_ultralytics():
     program = (
         "import sys; from gpu_offload.remote_job import speed, capacity; speed.plan(capacity.capacity());"

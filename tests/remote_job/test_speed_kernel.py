@@ -11,6 +11,7 @@ from gpu_offload.remote_job.speed import capacity
 
 torch = pytest.importorskip("torch", reason="needs the train extra")
 pytest.importorskip("ultralytics", reason="needs the train extra")
+pytestmark = pytest.mark.training
 
 from ultralytics.cfg import get_cfg  # noqa: E402 - after the skip
 from ultralytics.data.build import build_dataloader, build_yolo_dataset  # noqa: E402

@@ -115,6 +115,7 @@ def test_a_missing_object_is_a_clear_error(tmp_path, store):
         resolve("store:own/start.pt", store=store, cache=tmp_path / "cache")
 
 
+@pytest.mark.simulator
 def test_no_network_is_a_clear_error_with_a_remedy(tmp_path, store):
     with pytest.raises(WeightsUnavailableError, match=r"cannot be fetched.*train from scratch"):
         resolve("yolo11n.pt", store=store, cache=tmp_path / "cache", assets="http://127.0.0.1:9")

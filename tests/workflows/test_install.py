@@ -36,6 +36,7 @@ def checkout(tmp_path):
     return folder
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("relative", [False, True])
 def test_modules_of_the_checkout_take_no_part(checkout, tmp_path, relative):
     temp = tmp_path / "temp"

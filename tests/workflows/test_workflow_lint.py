@@ -55,16 +55,19 @@ def written(tmp_path_factory):
     return root
 
 
+@pytest.mark.process
 def test_zizmor_finds_nothing_in_the_action_and_the_workflows():
     done = zizmor("--config", ROOT / ".github/zizmor.yml", ACTION, *WORKFLOWS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.process
 def test_zizmor_finds_nothing_in_what_init_writes(written):
     done = zizmor(*sorted((written / ".github/workflows").glob("*.yml")), *sorted(TEMPLATES.glob("*.yml")))
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.process
 def test_zizmor_would_find_it():
     done = zizmor(BAD)
     assert done.returncode != 0
@@ -72,12 +75,14 @@ def test_zizmor_would_find_it():
         assert audit in done.stdout
 
 
+@pytest.mark.process
 def test_actionlint_finds_nothing(written):
     templates = sorted(TEMPLATES.glob("*.yml"))
     done = actionlint(*WORKFLOWS, *templates, *sorted((written / ".github/workflows").glob("*.yml")))
     assert done.returncode == 0, done.stdout
 
 
+@pytest.mark.process
 def test_actionlint_would_find_it(tmp_path):
     bad = tmp_path / "bad.yml"
     bad.write_text(BAD.read_text().replace("runs-on: ubuntu-latest", "runs_on: ubuntu-latest"))

@@ -1,0 +1,105 @@
+"""Marks each test by the resources that it uses, and fails a test that uses one without its mark.
+
+`make quick` runs the tests without marks. Most marks follow from fixtures; a test that starts processes through a
+helper function carries `pytest.mark.process` itself.
+"""
+
+import re
+import sys
+
+import pytest
+
+MARKS = {
+    "simulator": "talks to a server on this machine: the simulated cloud, moto, a stand-in for GitHub",
+    "process": "starts processes",
+    "training": "uses torch; most run a real, small training (seconds to a minute)",
+    "root": "needs root and namespaces",
+    "workflow": "runs workflows under act",
+}
+OF_FIXTURE = {
+    **dict.fromkeys(("cloud", "moto_server", "github", "server", "metadata", "token_endpoint"), "simulator"),
+    **dict.fromkeys(("bench", "lab", "repository"), "process"),
+}
+"""Names of fixtures that use a resource, in whichever file they are defined."""
+
+_START = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.spawn", "os.system"})
+_TALK = frozenset({"socket.bind", "socket.connect"})
+_HEAVY = frozenset({"torch", "ultralytics"})
+
+EXPECTED_SKIPS = re.compile(r"root reads everything|file system does not tell|the \w+ dataset is not beside")
+"""Reasons of skips that say nothing about what is installed; see `--no-skips`."""
+
+
+class Guard:
+    """Knows the running test's marks. One for the process, because audit hooks stay."""
+
+    test = ""
+    marks: frozenset[str] = frozenset()
+
+    def check(self, event, arguments):
+        """Fail the running test if it does what its marks do not say."""
+        if not self.test:
+            return
+        if event in _START and not self.marks and arguments[:1] != ("uname",):  # `platform` runs it
+            pytest.fail(f"{self.test} starts {arguments[0] if arguments else 'a process'}: mark it `process`")
+        if event in _TALK and not self.marks and _is_remote(arguments[1]):
+            pytest.fail(f"{self.test} uses the socket {arguments[1]}: mark it `simulator`")
+        if event == "import" and arguments[0] in _HEAVY and "training" not in self.marks:
+            pytest.fail(f"{self.test} imports {arguments[0]}: mark it `training`")
+
+
+def _is_remote(address):
+    """Whether a socket's address is of IP, and not that of urllib3, which tries IPv6 when it is imported."""
+    return isinstance(address, tuple) and address[:2] != ("::1", 0)
+
+
+GUARD = Guard()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--no-skips", action="store_true",
+        help="fail where a test skips for want of something that a complete machine has",
+    )  # fmt: skip
+
+
+def pytest_configure(config):
+    for name, what in MARKS.items():
+        config.addinivalue_line("markers", f"{name}: {what}")
+    sys.addaudithook(GUARD.check)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for mark in {OF_FIXTURE[name] for name in item.fixturenames if name in OF_FIXTURE}:
+            item.add_marker(mark)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    GUARD.marks = frozenset(mark.name for mark in item.iter_markers()) & MARKS.keys()
+    GUARD.test = item.nodeid
+    try:
+        return (yield)
+    finally:
+        GUARD.test = ""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """With --no-skips, turn the session red for unexpected skips."""
+    if not session.config.option.no_skips:
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is None:  # a worker's session; its controller sees every report
+        return
+    found = {}
+    for report in reporter.stats.get("skipped", []):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not EXPECTED_SKIPS.search(reason):
+            found.setdefault(reason, []).append(report.nodeid)
+    if found:
+        reporter.section("unexpected skips (--no-skips)", red=True)
+        for reason, tests in found.items():
+            reporter.line(f"{reason}: {', '.join(tests)}")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
