@@ -20,7 +20,6 @@ class Reason(StrEnum):
     OUTSIDE = "outside images/ in a repository"
     NOTE = "text about the dataset"
     REPEATED = "repeated line of an image list"
-    DUPLICATE = "same image again (trained on each time)"
     CROWD = "region marked as a crowd"
 
 

@@ -1,27 +1,23 @@
 """Whether a dataset differs from what it was at a commit, by git alone: quick, and no file is hashed."""
 
 import os
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from gpu_offload.dataset.finding import some
+from gpu_offload.dataset.git import NotARepositoryError, git
 from gpu_offload.dataset.layout import is_image
 from gpu_offload.dataset.walk import hidden
 from gpu_offload.errors import EXIT_USAGE, OffloadError
+
+__all__ = ["NotARepositoryError", "UndecidableError", "UnknownRevisionError", "changed_since"]
 
 _MAX_LINKS: Final = 40
 
 
 class UnknownRevisionError(OffloadError):
     """The commit to compare with is not there; the text says how to get it."""
-
-    exit_code = EXIT_USAGE
-
-
-class NotARepositoryError(OffloadError):
-    """The dataset is not in a git repository, or git cannot read it."""
 
     exit_code = EXIT_USAGE
 
@@ -84,7 +80,7 @@ def _steps(path: Path) -> list[Path]:
 def _first_link(path: Path) -> Path | None:
     """Return the first component of a path that is a link and inside a checkout."""
     for part in (*reversed(path.parents), path):
-        if part.is_symlink() and _git(part.parent, "rev-parse", "--show-toplevel").returncode == 0:
+        if part.is_symlink() and git(part.parent, "rev-parse", "--show-toplevel").returncode == 0:
             return part
     return None
 
@@ -100,7 +96,7 @@ class _Checkout:
         folder = next(parent for parent in path.parents if parent.is_dir())
         if path.is_dir() and not path.is_symlink():
             folder = path
-        done = _git(folder, "rev-parse", "--show-toplevel")
+        done = git(folder, "rev-parse", "--show-toplevel")
         if done.returncode == 0:
             return cls(Path(done.stdout.rstrip("\n")))
         if "not a git repository" in done.stderr:
@@ -108,36 +104,34 @@ class _Checkout:
         raise NotARepositoryError(f"git cannot read {folder}: {done.stderr.strip()}")
 
     def commit(self, revision: str) -> str:
-        done = _git(
-            self.top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"
-        )
+        done = git(self.top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         if done.returncode:
             raise UnknownRevisionError(_remedy(self.top, revision))
         return done.stdout.strip()
 
     def recorded_in(self, outer: "_Checkout", commit: str) -> str | None:
         """Return the commit of this submodule that the checkout around it had recorded; None where it differs at all."""
-        done = _git(self.top, "rev-parse", "--show-superproject-working-tree")
+        done = git(self.top, "rev-parse", "--show-superproject-working-tree")
         if Path(done.stdout.rstrip("\n") or "/") != outer.top:
             message = f"the dataset is in {self.top}, which is no part of the repository {outer.top}; compare it there"
             raise UndecidableError(message)
         place = self.top.relative_to(outer.top).as_posix()
-        words = _git(outer.top, "ls-tree", commit, "--", place).stdout.split()
+        words = git(outer.top, "ls-tree", commit, "--", place).stdout.split()
         if len(words) < 3 or words[1] != "commit":
             return None
-        known = _git(self.top, "rev-parse", "--verify", "--quiet", f"{words[2]}^{{commit}}")
+        known = git(self.top, "rev-parse", "--verify", "--quiet", f"{words[2]}^{{commit}}")
         return words[2] if known.returncode == 0 else None
 
     def differs(self, path: Path, commit: str) -> bool:
         """Whether a folder or link differs from the commit, or holds files that are not tracked."""
         inside = self._inside(path)
         # --no-ext-diff, --no-textconv: what a repository's configuration says must not run here.
-        difference = _git(
+        difference = git(
             self.top,
             *("diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"),
             *("--ignore-submodules=none", commit, "--", inside),
         )
-        untracked = _git(self.top, "ls-files", "-z", "--others", "--exclude-standard", "--", inside)
+        untracked = git(self.top, "ls-files", "-z", "--others", "--exclude-standard", "--", inside)
         for done in (difference, untracked):
             if done.returncode:
                 raise NotARepositoryError(f"git cannot compare {path}: {done.stderr.strip()}")
@@ -147,11 +141,11 @@ class _Checkout:
         """Raise UndecidableError where git ignores more pictures below a folder than it tracks."""
         inside = self._inside(path)
         words = ("--others", "--ignored", "--exclude-standard", "--", inside)
-        ignored = [name for name in _names(_git(self.top, "ls-files", "-z", *words).stdout) if is_image(name)]
+        ignored = [name for name in _names(git(self.top, "ls-files", "-z", *words).stdout) if is_image(name)]
         ignored = [name for name in ignored if self._counts(name, inside)]
         if not ignored:
             return
-        tracked = sum(map(is_image, _names(_git(self.top, "ls-files", "-z", "--", inside).stdout)))
+        tracked = sum(map(is_image, _names(git(self.top, "ls-files", "-z", "--", inside).stdout)))
         if len(ignored) > tracked:
             message = (
                 f"git ignores {len(ignored)} pictures of the dataset and tracks {tracked} ({some(ignored)}), so it "
@@ -181,24 +175,9 @@ def _names(output: str) -> list[str]:
 def _remedy(folder: Path, revision: str) -> str:
     if revision.strip("0") == "":
         return "the revision is all zeros, as in the first push of a branch: there is nothing to compare with"
-    if _git(folder, "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
+    if git(folder, "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
         return (
             f"revision {revision!r} is not in this shallow clone; check out with `fetch-depth: 0`, "
             f"or run `git fetch origin {revision}` first"
         )
     return f"revision {revision!r} is unknown here; correct it, or run `git fetch` first"
-
-
-def _git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """Run git in a folder and return what it says."""
-    try:
-        return subprocess.run(
-            ["git", "-C", str(folder), "-c", "core.quotepath=off", "-c", "core.fsmonitor=false", *words],
-            capture_output=True,
-            check=False,
-            encoding="utf-8",
-            errors="surrogateescape",
-            env={**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
-        )
-    except FileNotFoundError:
-        raise NotARepositoryError("git is not installed; install it") from None

@@ -82,15 +82,15 @@ def list_class_folders(
 
 
 def looks_like_class_folders(names: Names) -> bool:
-    """Whether images are in two folders or more and none is at the top or below `images/`."""
+    """Whether there are images, none at the top, and not all below one folder called `images`."""
     folders = set()
     for name in names:
         if is_image(name):
             top, slash, _ = name.partition("/")
-            if not slash or top == "images":
+            if not slash:
                 return False
             folders.add(top)
-    return bool(folders)
+    return bool(folders - {"images"})
 
 
 def _splits(root: Path, tops: set[str], named: set[str], findings: Findings) -> dict[str, Split]:

@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.finding import Findings, error, some, warning
-from gpu_offload.dataset.label import unknown_classes
 from gpu_offload.dataset.label_places import where_labels_are
-from gpu_offload.dataset.task import Task
 
 if TYPE_CHECKING:
     from gpu_offload.dataset.layout import Listing
@@ -133,90 +131,3 @@ class Check:
 
     def _head(self, image: int) -> int:
         return int.from_bytes(self._samples.inventory.sha256[32 * image : 32 * image + 8], "little")
-
-    def task(self, given: Task | None) -> Task:
-        """Settle what is to be learnt, and see that the labels are of that kind."""
-        if self._by_folders:
-            if given not in (None, Task.CLASSIFY):
-                message = f"class folders are for classification, not {given}; add labels or change the task"
-                self._findings.append(error("", "wrong-task", message))
-            self._class_sizes()
-            return Task.CLASSIFY
-        if given is Task.CLASSIFY:
-            message = "classification needs one folder a class; make them or change the task"
-            self._findings.append(error("", "wrong-task", message))
-            return given
-        if given is Task.POSE and self._shape is None:
-            message = "pose needs the number of keypoints; write a data.yaml with kpt_shape: [number, 2 or 3]"
-            self._findings.append(error("", "no-keypoints", message))
-        boxes, polygons = self._kinds()
-        if self._shape is not None and given in (None, Task.POSE):
-            return Task.POSE
-        if given is Task.SEGMENT or (given is None and polygons and not boxes):
-            for label in boxes:
-                name = self._samples.inventory.names[label]
-                message = (
-                    "holds boxes, but segmentation learns from polygons; draw polygons or change the task"
-                )
-                self._findings.append(error(name, "wrong-task", message))
-            return Task.SEGMENT
-        if boxes and polygons and given is None:
-            message = (
-                f"{len(polygons)} labels hold polygons and {len(boxes)} boxes; detection is learnt, "
-                "with each polygon's box; set the task to silence this"
-            )
-            self._findings.append(warning("", "mixed-labels", message))
-        return given or Task.DETECT
-
-    def _kinds(self) -> tuple[array[int], array[int]]:
-        """Return the positions of the labels that hold boxes and of those that hold polygons."""
-        inventory, boxes, polygons = self._samples.inventory, array("I"), array("I")
-        if self._shape is not None:
-            return boxes, polygons
-        for _, label, _ in self._samples.columns():
-            if label >= 0 and inventory.checked[label] and inventory.facts[3 * label]:
-                widest = inventory.facts[3 * label + 1] >> 16
-                (polygons if widest > 6 else boxes).append(label)
-        return boxes, polygons
-
-    def _class_sizes(self) -> None:
-        """Warn of classes that training or validation never sees."""
-        samples, classes = self._samples, self._listing.classes
-        class_of = self._listing.class_of
-        if class_of is None:
-            return
-        seen = {(class_of(samples.inventory.names[image]), split) for image, _, split in samples.columns()}
-        for part in ("train", "val"):
-            missing = [name for name in classes if (name, part) not in seen]
-            if missing and len(missing) < len(classes):
-                message = f"{part} has no image of class {', '.join(missing[:10])}; add images"
-                self._findings.append(warning("", "class-without-image", message))
-
-    def classes(self, named: tuple[str, ...], task: Task) -> tuple[str, ...]:
-        """See that every class index has a name; number the classes where nobody named them."""
-        if task is Task.CLASSIFY:
-            if len(named) < 2:
-                self._findings.append(
-                    error("", "no-classes", "classification needs at least two class folders")
-                )
-            return named
-        inventory = self._samples.inventory
-        highest = array("I", bytes(4 * len(inventory.names)))
-        for _, label, _ in self._samples.columns():
-            if label >= 0 and inventory.checked[label]:
-                highest[label] = inventory.facts[3 * label + 2]
-        count = max(highest, default=0)
-        if not named and len(self._samples):
-            if count > 10_000:
-                message = f"class {count - 1} is used and no class is named; name the classes"
-                self._findings.append(error("", "no-classes", message))
-                return ()
-            message = f"the {count} classes have no names and are called by their numbers; name them"
-            self._findings.append(warning("", "no-classes", message))
-            return tuple(str(number) for number in range(max(count, 1)))
-        if count > len(named):
-            for label in (at for at, number in enumerate(highest) if number > len(named)):
-                name = inventory.names[label]
-                data = (self._listing.root / name).read_bytes()
-                self._findings += unknown_classes(name, data, len(named))
-        return named

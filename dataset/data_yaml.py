@@ -8,6 +8,7 @@ from typing import Final
 from gpu_offload.dataset.class_names import class_name_problems
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
 from gpu_offload.dataset.layout import split_named
+from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 from gpu_offload.dataset.written_path import is_broken_link, is_linked, last_parts, leads_out, resolve
 from gpu_offload.dataset.yaml_values import Document, Value, YamlError, read_document
 
@@ -61,7 +62,12 @@ def read_data_yaml(file: Path) -> DataYaml:
             raise DatasetError(
                 [error(name, "huge-file", f"is larger than {MAX_BYTES >> 20} MiB; a data.yaml is small")]
             )
-        document = read_document(file.read_text(encoding="utf-8-sig"))
+        text = file.read_text(encoding="utf-8-sig")
+        if text.startswith(LFS_POINTER.decode()):
+            raise DatasetError(
+                [error(name, "lfs-pointer", f"is a pointer of Git LFS, not the file; {LFS_REMEDY}")]
+            )
+        document = read_document(text)
     except UnicodeDecodeError:
         raise DatasetError([error(name, "malformed-yaml", "is not UTF-8 text; save it as UTF-8")]) from None
     except OSError as fault:
@@ -69,6 +75,17 @@ def read_data_yaml(file: Path) -> DataYaml:
     except YamlError as fault:
         raise DatasetError([error(name, "malformed-yaml", str(fault), fault.line)]) from None
     return _Reading(file, document).result()
+
+
+def read_names(file: Path) -> tuple[str, ...]:
+    """Return the class names that a description gives, whatever else is wrong with it; nothing where it gives none."""
+    try:
+        if file.is_symlink() or file.stat().st_size > MAX_BYTES:
+            return ()
+        document = read_document(file.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError, YamlError):
+        return ()
+    return _Reading(file, document).names()
 
 
 class _Reading:
@@ -99,6 +116,12 @@ class _Reading:
         if self._findings.failed:
             raise DatasetError(self._findings)
         return DataYaml(base or "", sources, classes, shape, flip, tuple(self._findings))
+
+    def names(self) -> tuple[str, ...]:
+        if self._values.get("names") is None:
+            return ()
+        names = self._classes()
+        return () if self._findings.failed else names
 
     def _fail(self, key: str, code: str, message: str) -> None:
         self._findings.append(error(self._file.name, code, message, self._lines.get(key)))

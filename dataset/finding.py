@@ -62,10 +62,27 @@ class Findings(list[Finding]):
         self.extend(findings)
         return self
 
+    def is_full(self, severity: Severity, code: str) -> bool:
+        """Whether further findings of this kind are only counted."""
+        return self._kept[severity, code] >= MAX_OF_A_KIND
+
+    def merge(self, code: str, message: str) -> None:
+        """Put one error for the whole dataset in the place of the errors of a kind; `{}` becomes files and number."""
+        files = [finding for finding in self if finding.code == code and finding.path]
+        if not files:
+            return
+        names = list(dict.fromkeys(finding.path for finding in files))
+        number = len(names) + self.dropped.pop(("error", code), 0)
+        self[:] = [finding for finding in self if finding.code != code or not finding.path]
+        self._kept[("error", code)] = 0
+        self.append(
+            error("", code, message.format(f"{number} files ({some(names)})" if number > 1 else names[0]))
+        )
+
     @property
     def failed(self) -> bool:
         """Whether one of them is an error."""
-        return any(severity == "error" for severity, _ in self._kept)
+        return any(count and severity == "error" for (severity, _), count in self._kept.items())
 
     def closed(self) -> tuple[Finding, ...]:
         """Return the findings in order, and one for each kind of which some were only counted."""

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 from gpu_offload.errors import OffloadError
 
 SUFFIXES: Final = frozenset(
@@ -83,7 +84,9 @@ def check_image(read: Read, size: int) -> ImageFacts:
     if size > MAX_BYTES:
         message = f"{size / 2**20:.0f} MiB is too large for a training image (limit {MAX_BYTES >> 20} MiB); shrink it"
         raise ImageError("huge-file", message)
-    head = read(0, 32)
+    head = read(0, 64)
+    if head.startswith(LFS_POINTER):
+        raise ImageError("lfs-pointer", f"is a pointer of Git LFS, not the image; {LFS_REMEDY}")
     if head.startswith(b"\xff\xd8\xff"):
         facts = _jpeg(read, size)
     elif head.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -9,12 +9,20 @@ from dataclasses import dataclass
 from typing import Final
 
 from gpu_offload.dataset.finding import Finding, error, warning
+from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 
 TOLERANCE: Final = 0.01
 """How far a normalised coordinate may lie outside 0..1."""
 
 MAX_BYTES: Final = 16 << 20
 """A label file larger than this is refused unread."""
+
+
+MAX_FAULTS: Final = 100
+"""Faults of one label that are reported one by one."""
+
+_KEYPOINTS: Final = 1 << 31
+_CRLF: Final = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +33,21 @@ class LabelFacts:
     min_columns: int = 0
     max_columns: int = 0
     max_class: int = -1
+    like_keypoints: bool = False
+    """Whether every row could be a box and keypoints with a visibility, by its length and values."""
+    crlf: bool = False
+    """Whether lines end as on Windows."""
+
+    def packed(self) -> tuple[int, int, int]:
+        """Return three numbers below 2^32 that hold all of it, but for numbers of columns beyond 65535."""
+        rows = min(self.rows, _CRLF - 1) | _KEYPOINTS * self.like_keypoints | _CRLF * self.crlf
+        return rows, min(self.min_columns, 0xFFFF) | min(self.max_columns, 0xFFFF) << 16, self.max_class + 1
+
+    @classmethod
+    def unpacked(cls, rows: int, columns: int, classes: int) -> "LabelFacts":
+        """Return what `packed` packed."""
+        number, flags = rows & (_CRLF - 1), rows >> 30
+        return cls(number, columns & 0xFFFF, columns >> 16, classes - 1, bool(flags & 2), bool(flags & 1))
 
 
 def check_label(
@@ -39,51 +62,104 @@ def check_label(
     Returns:
         What the file holds, and every fault with its line. Whether a class exists is for the caller to judge.
     """
+    if data.startswith(LFS_POINTER):
+        return LabelFacts(), [
+            error(path, "lfs-pointer", f"is a pointer of Git LFS, not the label; {LFS_REMEDY}")
+        ]
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
         line = data.count(b"\n", 0, fault.start) + 1
         message = "is not UTF-8 text; save the label as plain text"
         return LabelFacts(), [error(path, "malformed-label", message, line)]
-    findings: list[Finding] = []
-    seen: dict[tuple[float, ...], int] = {}
-    columns: dict[int, int] = {}
-    max_class = -1
+    reading = _Reading(path, keypoint_shape)
     for number, row in enumerate(text.splitlines(), 1):
+        reading.add(number, row)
+    return reading.facts(crlf=b"\r\n" in data), reading.findings()
+
+
+class _Reading:
+    """Goes through the rows of one label."""
+
+    def __init__(self, path: str, keypoint_shape: tuple[int, int] | None) -> None:
+        self._path = path
+        self._shape = keypoint_shape
+        self._findings: list[Finding] = []
+        self._dropped = 0
+        self._seen: dict[int, int] = {}
+        self._columns: dict[int, int] = {}
+        self._rows = 0
+        self._max_class = -1
+        self._like_keypoints = keypoint_shape is None
+        self._visible = 0
+
+    def add(self, number: int, row: str) -> None:
         words = row.split()
         if not words:
-            continue
-        columns.setdefault(len(words), number)
+            return
+        self._rows += 1
+        self._columns.setdefault(len(words), number)
         try:
             values = tuple(map(float, words))
         except ValueError:
             word = next(word for word in words if not _is_number(word))
-            message = f"{word[:40]!r} is not a number; a row is a class index and coordinates"
-            findings.append(error(path, "malformed-label", message, number))
-            continue
+            self._fail(number, f"{word[:40]!r} is not a number; a row is a class index and coordinates")
+            return
         if "_" in row:  # Python's float takes 1_000, other readers do not
-            findings.append(error(path, "malformed-label", "'_' in a number; write plain digits", number))
-            continue
-        findings += _judge(path, number, values, keypoint_shape)
-        first = seen.setdefault(values, number)
+            self._fail(number, "'_' in a number; write plain digits")
+            return
+        self._like_keypoints = self._like_keypoints and _could_be_keypoints(values)
+        if self._like_keypoints:
+            self._visible = self._visible or number * (2 in values[7::3])
+        self._keep(_judge(self._path, number, values, self._shape))
+        first = self._seen.setdefault(hash(values), number)
         if first != number:
             message = f"repeats line {first}; the training drops repeated rows"
-            findings.append(warning(path, "duplicate-row", message, number))
+            self._keep([warning(self._path, "duplicate-row", message, number)])
         if values[0] >= 0 and values[0].is_integer():
-            max_class = max(max_class, int(values[0]))
-    if keypoint_shape is None and 5 in columns and max(columns) > 6:
-        line_number = max(columns[5], min(n for c, n in columns.items() if c > 6))
-        message = "boxes and polygons are mixed in one file; Ultralytics drops such an image, use one kind"
-        findings.append(error(path, "mixed-rows", message, line_number))
-    if not columns:
-        return LabelFacts(), findings
-    rows = sum(1 for line in text.splitlines() if line.strip())
-    return LabelFacts(rows, min(columns), max(columns), min(max_class, 2**31 - 1)), findings
+            self._max_class = max(self._max_class, int(min(values[0], 2**31 - 2)))
+
+    def _fail(self, number: int, message: str) -> None:
+        self._keep([error(self._path, "malformed-label", message, number)])
+
+    def _keep(self, findings: list[Finding]) -> None:
+        room = max(MAX_FAULTS - len(self._findings), 0)
+        self._findings += findings[:room]
+        self._dropped += len(findings[room:])
+
+    def facts(self, *, crlf: bool) -> LabelFacts:
+        if not self._columns:
+            return LabelFacts(crlf=crlf)
+        return LabelFacts(
+            self._rows, min(self._columns), max(self._columns), self._max_class, self._like_keypoints, crlf
+        )
+
+    def findings(self) -> list[Finding]:
+        columns = self._columns
+        if self._like_keypoints and self._visible:
+            # As a polygon, a visibility of 2 is out of range; what is missing is another thing.
+            message = "the rows look like keypoints; write a data.yaml with kpt_shape: [number, 2 or 3]"
+            return [error(self._path, "no-keypoints", message, self._visible)]
+        found = list(self._findings)
+        if self._shape is None and 5 in columns and max(columns) > 6:
+            line = max(columns[5], min(n for c, n in columns.items() if c > 6))
+            message = (
+                "boxes and polygons are mixed in one file; Ultralytics drops such an image, use one kind"
+            )
+            found.append(error(self._path, "mixed-rows", message, line))
+        if self._dropped:
+            found.append(error(self._path, "faulty-rows", f"and {self._dropped} more faults in this label"))
+        return found
+
+
+def _could_be_keypoints(values: tuple[float, ...]) -> bool:
+    """Whether a row has the form `class box (x y visibility)...` with two keypoints or more."""
+    return len(values) >= 11 and (len(values) - 5) % 3 == 0 and all(v in (0, 1, 2) for v in values[7::3])
 
 
 def unknown_classes(path: str, data: bytes, class_count: int) -> list[Finding]:
-    """Return an error for each row whose class index has no name."""
-    findings = []
+    """Return an error for each of the first MAX_FAULTS rows whose class index has no name."""
+    findings: list[Finding] = []
     for number, line in enumerate(data.decode("utf-8-sig", "replace").splitlines(), 1):
         word = (line.split() or [""])[0]
         if _is_number(word) and float(word) >= class_count:
@@ -92,6 +168,9 @@ def unknown_classes(path: str, data: bytes, class_count: int) -> list[Finding]:
                 "correct the row or name the class"
             )
             findings.append(error(path, "unknown-class", message, number))
+            if len(findings) == MAX_FAULTS:
+                findings.append(error(path, "faulty-rows", "and perhaps more rows with such a class", number))
+                break
     return findings
 
 

@@ -8,6 +8,7 @@ from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_folders import list_class_folders, looks_like_class_folders
 from gpu_offload.dataset.finding import DatasetError, Findings, error, some
 from gpu_offload.dataset.flat import has_labels, list_flat
+from gpu_offload.dataset.git import empty_submodule
 from gpu_offload.dataset.label_places import where_labels_are
 from gpu_offload.dataset.layout import Listing, is_image
 from gpu_offload.dataset.notes import is_note
@@ -39,6 +40,12 @@ def list_dataset(
     found = Found(findings)
     if path.is_file():
         return _list_description(path, rule, found)
+    if _is_empty(path) and (submodule := empty_submodule(path.absolute())) is not None:
+        message = (
+            f"{path} is in the submodule {submodule}, which is not checked out; run `git submodule update --init "
+            f"{submodule}`; in a workflow, give actions/checkout the input `submodules: true`"
+        )
+        raise DatasetError([error("", "empty-submodule", message)])
     if not path.is_dir():
         what = "is a symlink that leads nowhere" if path.is_symlink() else "does not exist"
         raise DatasetError([error("", "missing-path", f"the dataset {path} {what}; correct dataset.path")])
@@ -57,6 +64,10 @@ def list_dataset(
     if task is Task.CLASSIFY or (task is None and not labelled and _has_class_folders(names, found)):
         return list_class_folders(path, names, classes, rule, found)
     return list_flat(path, names, rule, found)
+
+
+def _is_empty(path: Path) -> bool:
+    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def _list_description(file: Path, rule: SplitRule, found: Found) -> Listing:

@@ -12,14 +12,22 @@ from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, 
 from gpu_offload.dataset.image import ImageError, check_image, natural
 from gpu_offload.dataset.inventory import Facts, Read, context_of, take_inventory
 from gpu_offload.dataset.label import MAX_BYTES, check_label
+from gpu_offload.dataset.label_kinds import LabelKinds
 from gpu_offload.dataset.layout import Layout, Listing, is_image
+from gpu_offload.dataset.lfs import LFS_REMEDY
 from gpu_offload.dataset.pairing import pair
 from gpu_offload.dataset.recognition import list_dataset
 from gpu_offload.dataset.samples import Sample, Samples
 from gpu_offload.dataset.split import SPLITS, SplitRule
 from gpu_offload.dataset.task import Task
 
-CHECK_VERSION = 1
+_MERGED = {
+    "lfs-pointer": "{} in place of the content: pointers of Git LFS; " + LFS_REMEDY,
+    "no-keypoints": "the rows of {} look like keypoints; write a data.yaml with kpt_shape: [number, 2 or 3]",
+}
+"""Faults that are one fault of the dataset, in however many files they show."""
+
+CHECK_VERSION = 2
 """Raise it when a check of a file's content changes: what was found clean before is then looked at again."""
 
 
@@ -106,11 +114,15 @@ def read_snapshot(
     found.names_and_splits(split, pairs.orphans, complete=complete)
     if check:
         found.duplicates()
-    settled = found.task(task or listing.task)
+    kinds = LabelKinds(listing, samples, shape, findings)
+    settled = kinds.task(task or listing.task)
     if look:
-        named = found.classes(named, settled)
+        named = kinds.classes(named, settled, complete=complete)
+        kinds.line_ends()
     elif not named:
         findings.append(error("", "no-classes", "the classes have no names; give them"))
+    for code, message in _MERGED.items():
+        findings.merge(code, message)
     if findings.failed:
         raise DatasetError(findings)
     return Snapshot(
@@ -148,7 +160,7 @@ def _short(names: tuple[str, ...]) -> str:
 
 
 class _Inspector:
-    """Looks into a file while it is open for hashing; facts are (width, height, 0) or (rows, columns, class + 1)."""
+    """Looks into a file while it is open for hashing; facts are (width, height, 0), or those of a label, packed."""
 
     def __init__(self, shape: tuple[int, int] | None, *, images: bool, labels: bool, report: bool) -> None:
         self._shape = shape
@@ -179,5 +191,4 @@ class _Inspector:
             message = f"{size / 2**20:.0f} MiB is too large for a label (limit {MAX_BYTES >> 20} MiB)"
             return (0, 0, 0), [error(name, "huge-file", message)]
         facts, findings = check_label(name, read(0, size), keypoint_shape=self._shape)
-        columns = min(facts.min_columns, 0xFFFF) | min(facts.max_columns, 0xFFFF) << 16
-        return (facts.rows, columns, facts.max_class + 1), findings
+        return facts.packed(), findings

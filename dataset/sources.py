@@ -151,7 +151,7 @@ def _count_the_rest(root: Path, names: set[str], walked: set[str], ignored: set[
     for name in walk(root, "", aside, frozenset(walked)):
         if name not in names and name not in ignored:
             found.census.count(Reason.NOTE if is_note(name) else Reason.UNNAMED, name)
-    for name in (*aside.unread, *aside.odd_texts):
+    for name in (*aside.unread, *aside.annotations, *aside.odd_texts):
         found.census.count(Reason.UNNAMED, name)
     for reason, number in aside.census.counts.items():
         for name in aside.census.examples[reason]:

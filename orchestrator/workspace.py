@@ -9,6 +9,7 @@ from gpu_offload.dataset.snapshot import Snapshot, read_snapshot
 from gpu_offload.dataset.split import SplitRule
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.model_task import check_task
 from gpu_offload.orchestrator.state import made, prepare_state
 
 
@@ -60,12 +61,18 @@ class Workspace:
 
 
 def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:
-    """Read and check the dataset that the settings name. Raises DatasetError with every fault."""
+    """Read and check the dataset that the settings name, and that its labels are for the task of the model.
+
+    Raises:
+        DatasetError: With every fault.
+    """
     split = settings.dataset.split
-    return read_snapshot(
+    snapshot = read_snapshot(
         settings.dataset_path,
         classes=settings.dataset.classes,
         task=settings.dataset.task,
         split=SplitRule(seed=split.seed, val=split.val, test=split.test),
         cache=workspace.stat_cache,
     )
+    check_task(settings, snapshot)
+    return snapshot

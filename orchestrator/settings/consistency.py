@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.settings.model_name import is_weights
+from gpu_offload.orchestrator.settings.model_name import built_in_task, is_weights
 from gpu_offload.orchestrator.settings.sections import Sections
 
 RESERVED_HYPERPARAMETERS = {
@@ -29,7 +29,6 @@ RESERVED_HYPERPARAMETERS = {
 }
 """Arguments of Ultralytics that we give ourselves, and the setting of ours that decides each."""
 
-_TASK_OF_SUFFIX = {"seg": Task.SEGMENT, "pose": Task.POSE, "cls": Task.CLASSIFY}
 _FOREIGN = re.compile(r"(?:yolo\w*?(?:-\w+)*-(obb|depth|sem|world|worldv2)|(yoloe)-[\w-]+)\.(?:ya?ml|pt)")
 
 
@@ -112,8 +111,7 @@ def _training(settings: Sections) -> Iterator[Disagreement]:
             "take a model for " + ", ".join(Task),
         )
     elif (task := settings.dataset.task) is not None and stem.startswith("yolo"):
-        suffixes = re.findall(r"-(seg|pose|cls)(?=[-.])", stem)
-        built = _TASK_OF_SUFFIX[suffixes[0]] if suffixes else Task.DETECT
+        built = built_in_task(stem)
         if built is not task:
             yield Disagreement(
                 (("training", "model"), ("dataset", "task"), ("training", "entrypoint")),

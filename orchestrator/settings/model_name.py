@@ -1,7 +1,9 @@
 """Model names and starting weights in settings."""
 
 import re
+from typing import Final
 
+from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.settings.refusal import wrong
 
 BUILT_IN_MODEL = (
@@ -24,6 +26,17 @@ _WEIGHTS_REMEDY = (
     "weights are a published name (yolo11n.pt), https://HOST/FILE.pt#sha256=64 hex digits, or store:KEY "
     "for an object in the store"
 )
+
+
+TASK_OF_SUFFIX: Final = {"seg": Task.SEGMENT, "pose": Task.POSE, "cls": Task.CLASSIFY}
+
+
+def built_in_task(stem: str) -> Task | None:
+    """Return the task of a model that Ultralytics defines, by its name; None for any other name."""
+    if not stem.startswith(("yolo", "rtdetr")):
+        return None
+    suffixes = re.findall(r"-(seg|pose|cls)(?=[-.]|$)", stem)
+    return TASK_OF_SUFFIX[suffixes[0]] if suffixes else Task.DETECT
 
 
 def is_weights(model: str) -> bool:

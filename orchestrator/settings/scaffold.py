@@ -121,7 +121,10 @@ def _choices(
         }
     values: dict[str, Any] = {"dataset.path": chosen.path}
     notes = {
-        "dataset.path": [f"Found: {chosen}.", *(f"Also found: {toml_value(o.path)}, {o}." for o in others)]
+        "dataset.path": [
+            f"Found: {chosen}.{_refused(chosen)}",
+            *(f"Also found: {toml_value(other.path)}, {other}.{_refused(other)}" for other in others),
+        ]
     }
     if chosen.classes:
         values["dataset.classes"] = list(chosen.classes)
@@ -129,11 +132,17 @@ def _choices(
             notes["dataset.classes"] = [
                 f"The labels use the numbers 0 to {len(chosen.classes) - 1}: put your names in their places."
             ]
+        elif chosen.names_from:
+            notes["dataset.classes"] = [f"The names are those of {toml_value(chosen.names_from)}."]
     if chosen.task is not None:
         values["training.model"] = _MODELS[chosen.task]
         if chosen.task is Task.CLASSIFY:
             values["training.image-size"] = 224
     return values, notes
+
+
+def _refused(candidate: Candidate) -> str:
+    return f" `offload check` refuses it: {candidate.fault}." if candidate.fault else ""
 
 
 def _section(

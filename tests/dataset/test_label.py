@@ -78,7 +78,7 @@ def test_a_hundredth_outside_is_tolerated_as_ultralytics_does():
 
 def test_a_byte_order_mark_and_windows_line_ends_are_read():
     facts, findings = check_label("a.txt", "\ufeff0 0.5 0.5 0.1 0.1\r\n2 0.5 0.5 0.2 0.2\r\n".encode())
-    assert (facts, findings) == (LabelFacts(2, 5, 5, 2), [])
+    assert (facts, findings) == (LabelFacts(2, 5, 5, 2, crlf=True), [])
 
 
 def test_text_that_is_not_utf8_is_an_error_with_its_line():

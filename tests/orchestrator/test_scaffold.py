@@ -5,10 +5,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from dataset_case import BOX, bitmap, class_folders, pair
+from dataset_case import put as draw
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.settings.discovery import Candidate, find_candidates
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.settings.overrides import SETTINGS
@@ -171,3 +174,75 @@ def test_the_keyboards_are_understood():
     (candidate,) = find_candidates(KEYBOARDS.parent)
     assert (candidate.path, candidate.images, candidate.task) == ("raw_dataset", 377, Task.DETECT)
     assert len(candidate.classes) == 3
+
+
+def seed_repository(
+    root, yaml="path: c2k\ntrain: images/train\nval: images/val\nnames:\n  0: finger \n  1: thumb\n"
+):
+    """The shape of a real repository: a package with a data.yaml whose folders are made at run time, and raw data."""
+    put(root, "README.md", "c2k.py", "package/__init__.py", "package/app/app.py", text="pass\n")
+    put(root, "package/core/layouts/qwerty.yaml", text="keys: [a, b]\n")
+    put(root, "package/c2kmodel.yml", text=yaml)
+    draw(root / "package/assets/nocam.bmp", bitmap(999))
+    for name in ("a", "b"):
+        draw(root / f"docs/images/{name}.bmp", bitmap(900))
+    for index in range(30):
+        pair(root, f"raw_dataset/{index:05}.bmp", index, f"{index % 2} 0.5 0.5 0.2 0.2\n")
+    return root
+
+
+def test_a_data_yaml_that_the_checks_refuse_gives_its_names_to_the_folder_that_they_accept(tmp_path):
+    seed_repository(tmp_path)
+    written = write_configuration(tmp_path)
+    assert written.candidates[0].path == "raw_dataset"
+    assert "c2kmodel.yml" in configuration_for(tmp_path)
+    settings = load_settings(tmp_path, environment={"HOME": str(tmp_path)})
+    assert settings.dataset.classes == ("finger", "thumb")
+    checked = api.check(settings)
+    assert (sum(checked.snapshot.images.values()), checked.warnings) == (30, ())
+    assert api.plan(settings, on="cpu", calibrate=False).images["train"] > 0
+
+
+def test_names_of_another_file_are_taken_only_where_they_are_enough_and_agree(tmp_path):
+    few = seed_repository(tmp_path / "few", "train: x\nval: y\nnames: [finger]\n")
+    assert find_candidates(few)[0].placeholders
+    two = seed_repository(tmp_path / "two")
+    put(two, "other/data.yaml", text="train: x\nval: y\nnames: [cat, dog]\n")
+    assert find_candidates(two)[0].placeholders
+
+
+def test_a_candidate_that_is_refused_says_why(tmp_path):
+    put(tmp_path, "set/data.yaml", text="train: nowhere\nval: nowhere\nnames: [a]\n")
+    (candidate,) = find_candidates(tmp_path)
+    assert "nowhere" in candidate.fault
+    assert "nowhere" in configuration_for(tmp_path)
+
+
+def flat_beside(root):
+    for index in range(16):
+        pair(root, f"{index}.bmp", index)
+
+
+def in_folders(root):
+    for index in range(16):
+        pair(root, f"images/{index}.bmp", index, BOX, f"labels/{index}.txt")
+    draw(root / "classes.txt", "car\n")
+
+
+def yaml_without_val(root):
+    in_folders(root)
+    draw(root / "data.yaml", "path: ./\ntrain: images\nnames: [car]\n")
+
+
+def darknet(root):
+    flat_beside(root / "obj_train_data")
+    draw(root / "obj.names", "car\n")
+    draw(root / "obj.data", "classes = 1\ntrain = data/train.txt\nnames = data/obj.names\n")
+    draw(root / "train.txt", "".join(f"data/obj_train_data/{index}.bmp\n" for index in range(16)))
+
+
+@pytest.mark.parametrize("make", [flat_beside, in_folders, yaml_without_val, darknet, class_folders])
+def test_what_init_writes_is_what_check_reads(tmp_path, make):
+    make(tmp_path / "set")
+    write_configuration(tmp_path)
+    assert sum(api.check(load_settings(tmp_path, environment={})).snapshot.images.values()) >= 16

@@ -1,0 +1,149 @@
+"""Every file below a dataset is used, or counted under a reason, or at fault."""
+
+import pytest
+from dataset_case import BOX, BOX_1, bitmap, flat, pair, put, with_yaml
+
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.dataset.snapshot import read_snapshot
+
+
+def errors(root, **options):
+    with pytest.raises(DatasetError) as caught:
+        read_snapshot(root, **options)
+    return [finding for finding in caught.value.findings if finding.severity == "error"]
+
+
+def in_folders(root, images="images", labels="labels", form="{}.txt"):
+    for index in range(16):
+        put(root / images / f"p{index}.bmp", bitmap(index))
+        put(root / labels / form.format(f"p{index}"), BOX)
+    return root
+
+
+def test_each_file_that_is_not_used_stands_under_a_reason(tmp_path):
+    with_yaml(tmp_path)
+    names = [
+        ".DS_Store",
+        "x.cache",
+        "more/a.bmp",
+        "more/a.txt",
+        "clip.mp4",
+        "notes.json",
+        "a.xml",
+        "old.gif",
+        "README.txt",
+    ]
+    for name in names:
+        put(tmp_path / name, b"x")
+    text = "\n".join(read_snapshot(tmp_path).left_out)
+    assert [name for name in names if name not in text] == []
+    assert "data.yaml" not in text
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "form", "said"),
+    [
+        ("Images", "Labels", "{}.txt", "Labels/"),
+        ("images", "annotations", "{}.txt", "annotations/"),
+        ("images", "labels", "{}.TXT", ".TXT"),
+        ("images", "labels", "{}.bmp.txt", "p0.bmp.txt"),
+        ("img", "labels", "{}.txt", "labels/"),
+        ("images", "labels_yolo/all", "{}.txt", "labels_yolo/all/"),
+    ],
+)
+def test_labels_somewhere_else_are_one_error_that_says_where(tmp_path, images, labels, form, said):
+    (fault,) = errors(in_folders(tmp_path, images, labels, form), classes=["car"])
+    assert fault.code == "no-labels"
+    assert said in fault.message
+
+
+def test_some_labels_somewhere_else_are_an_error_too(tmp_path):
+    in_folders(tmp_path)
+    put(tmp_path / "images/cam/x.bmp", bitmap(500))
+    put(tmp_path / "labels/x.txt", BOX)
+    (fault,) = errors(tmp_path, classes=["car"])
+    assert (fault.code, "labels/cam/x.txt" in fault.message) == ("label-elsewhere", True)
+
+
+def test_names_that_a_labelling_tool_left_are_the_classes(tmp_path):
+    in_folders(tmp_path / "beside")
+    put(tmp_path / "beside/labels/classes.txt", "car\nbike\n")
+    assert read_snapshot(tmp_path / "beside").classes == ("car", "bike")
+    flat(tmp_path / "cvat", label=BOX_1)
+    put(tmp_path / "cvat/obj.names", "car\nbike\n")
+    assert read_snapshot(tmp_path / "cvat").classes == ("car", "bike")
+
+
+def test_pictures_that_would_be_trained_on_in_another_format_are_an_error(tmp_path):
+    flat(tmp_path)
+    put(tmp_path / "extra/logo.gif", b"GIF89a")
+    assert read_snapshot(tmp_path, classes=["thing"]).images["train"] > 0
+    put(tmp_path / "100.jfif", bitmap(3))
+    put(tmp_path / "100.txt", BOX)
+    assert [fault.code for fault in errors(tmp_path, classes=["thing"])] == ["unread-format"]
+
+
+def test_a_repository_that_is_its_own_dataset_keeps_its_pictures_out(tmp_path):
+    in_folders(tmp_path)
+    for name in (
+        "docs/screenshot.bmp",
+        "venv/lib/python3/a.bmp",
+        "runs/detect/predict/b.bmp",
+        "requirements.txt",
+    ):
+        put(tmp_path / name, bitmap(900))
+    put(tmp_path / "runs/detect/predict/labels/b.txt", BOX)
+    put(tmp_path / "offload.toml", "")
+    snapshot = read_snapshot(tmp_path, classes=["car"])
+    assert sum(snapshot.images.values()) == 16
+    assert snapshot.warnings == ()
+
+
+def test_pointers_of_git_lfs_are_one_fault_with_the_command(tmp_path):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "a" * 64 + "\nsize 12345\n"
+    for index in range(12):
+        put(tmp_path / f"{index}.jpg", pointer)
+        put(tmp_path / f"{index}.txt", BOX)
+    (fault,) = errors(tmp_path, classes=["thing"])
+    assert (fault.code, "git lfs pull" in fault.message, "12 files" in fault.message) == (
+        "lfs-pointer",
+        True,
+        True,
+    )
+    with_yaml(tmp_path / "yaml", pointer)
+    (fault,) = errors(tmp_path / "yaml")
+    assert fault.code == "lfs-pointer"
+
+
+def test_a_submodule_that_is_not_checked_out_names_the_command(tmp_path):
+    put(
+        tmp_path / ".gitmodules",
+        '[submodule "data"]\n\tpath = sets/data\n\turl = https://example.invalid/x.git\n',
+    )
+    (tmp_path / "sets/data").mkdir(parents=True)
+    (fault,) = errors(tmp_path / "sets/data")
+    assert (fault.code, "submodule update --init sets/data" in fault.message) == ("empty-submodule", True)
+
+
+def test_a_data_yaml_below_a_link_is_one_fault(tmp_path):
+    with_yaml(tmp_path / "real")
+    (tmp_path / "ds").mkdir()
+    for name in ("images", "labels"):
+        (tmp_path / "ds" / name).symlink_to(tmp_path / "real" / name)
+    put(tmp_path / "ds/data.yaml", "train: images/train\nval: images/val\nnames: [thing]\n")
+    assert [(fault.code, fault.line) for fault in errors(tmp_path / "ds")] == [("symlink", 1), ("symlink", 2)]
+
+
+def test_keypoints_without_a_shape_are_not_taken_for_polygons(tmp_path):
+    flat(tmp_path / "seen", label="0 0.5 0.5 0.2 0.2 0.4 0.4 2 0.6 0.6 1\n")
+    assert [fault.code for fault in errors(tmp_path / "seen", classes=["a"])] == ["no-keypoints"]
+    flat(tmp_path / "hidden", label="0 0.5 0.5 0.2 0.2 0.4 0.4 1 0.6 0.6 0\n")
+    assert [fault.code for fault in errors(tmp_path / "hidden", classes=["a"])] == ["no-keypoints"]
+
+
+def test_two_lists_of_classes_that_differ_are_an_error(tmp_path):
+    for part, names in (("a", "car\n"), ("b", "bike\n")):
+        for index in range(8):
+            pair(tmp_path, f"{part}/{index}.bmp", index + 100 * (part == "b"))
+        put(tmp_path / part / "classes.txt", names)
+    assert [fault.code for fault in errors(tmp_path)] == ["class-mismatch"]

@@ -1,0 +1,85 @@
+"""Labels of one task and a model of another are refused before anything is spent."""
+
+import pytest
+from dataset_case import BOX, POLYGON, class_folders, flat, put, with_yaml
+
+from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.orchestrator import api
+from gpu_offload.orchestrator.account.doctor import examine
+from gpu_offload.orchestrator.settings.load import load_settings
+
+KEYPOINTS = "train: images/train\nval: images/val\nnames: [a]\nkpt_shape: [2, 3]\n"
+CORNERS = "0 0.2 0.3 0.6 0.2 0.7 0.6 0.3 0.7\n"
+MAKE = {
+    "boxes": lambda root: flat(root, label=BOX),
+    "polygons": lambda root: flat(root, label=POLYGON),
+    "corners": lambda root: flat(root, label=CORNERS),
+    "keypoints": lambda root: with_yaml(root, KEYPOINTS, "0 0.5 0.5 0.2 0.2 0.4 0.4 2 0.6 0.6 1\n"),
+    "classes": class_folders,
+}
+
+
+def settings(root, labels, model, task=None):
+    MAKE[labels](root / "data")
+    line = f'task = "{task}"\n' if task else ""
+    put(root / "offload.toml", f'[dataset]\npath = "data"\n{line}[training]\nmodel = "{model}"\n')
+    return load_settings(root, environment={})
+
+
+@pytest.mark.parametrize(
+    ("labels", "model", "task"),
+    [
+        ("boxes", "yolov8n.yaml", None),
+        ("boxes", "yolo11n.pt", None),
+        ("polygons", "yolov8n-seg.yaml", None),
+        ("polygons", "yolov8n.yaml", "detect"),
+        ("keypoints", "yolov8n-pose.yaml", None),
+        ("classes", "yolov8n-cls.yaml", None),
+        ("boxes", "store:models/mine/model.pt", None),
+    ],
+)
+def test_labels_for_the_task_of_the_model_pass(tmp_path, labels, model, task):
+    assert api.check(settings(tmp_path, labels, model, task)).snapshot.samples
+
+
+@pytest.mark.parametrize(
+    ("labels", "model", "said"),
+    [
+        ("polygons", "yolov8n.yaml", ["yolov8n-seg.yaml", 'dataset.task = "detect"']),
+        ("polygons", "yolo11s.pt", ["yolo11s-seg.pt"]),
+        ("boxes", "yolov8n-seg.yaml", ["yolov8n.yaml", "polygons"]),
+        ("boxes", "yolov8n-pose.yaml", ["kpt_shape", "yolov8n.yaml"]),
+        ("keypoints", "yolov8n.yaml", ["yolov8n-pose.yaml"]),
+        ("classes", "yolov8n.yaml", ["yolov8n-cls.yaml"]),
+        ("boxes", "yolov8n-cls.yaml", ["yolov8n.yaml"]),
+        ("corners", "yolov8n.yaml", ["OBB"]),
+    ],
+)
+def test_labels_for_another_task_are_one_fault_with_what_would_fit(tmp_path, labels, model, said):
+    loaded = settings(tmp_path, labels, model)
+    for command in (api.check, api.plan, api.fingerprint):
+        with pytest.raises(DatasetError) as caught:
+            command(loaded)
+        (finding,) = caught.value.findings
+        assert finding.code == "model-task"
+        assert [word for word in said if word not in finding.message] == []
+    checks = examine(tmp_path, lambda: loaded, environment={}, probe=False).checks
+    assert [check.state for check in checks if check.name == "dataset"] == ["red"]
+
+
+@pytest.mark.parametrize(
+    ("head", "said"),
+    [
+        ("OBB, [nc, 1]", "OBB"),
+        ("SemanticSegment, [nc]", "semantic"),
+        ("Depth, [256]", "depth"),
+        ("Segment, [nc, 32, 256]", "segment"),
+    ],
+)
+def test_a_definition_of_the_users_own_is_known_by_its_head(tmp_path, head, said):
+    put(
+        tmp_path / "mine.yaml",
+        f"nc: 1\nbackbone:\n  - [-1, 1, Conv, [64, 3, 2]]\nhead:\n  - [[15, 18, 21], 1, {head}]\n",
+    )
+    with pytest.raises(DatasetError, match=said):
+        api.check(settings(tmp_path, "boxes", "mine.yaml"))
