@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpu_offload.dataset.change import changed_since
-from gpu_offload.dataset.finding import Finding
+from gpu_offload.dataset.finding import DatasetError, Finding
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.factory import open_store
@@ -78,6 +78,7 @@ class Checked:
             "classes": list(self.snapshot.classes),
             "images": dict(self.snapshot.images),
             "bytes": self.snapshot.bytes,
+            "faults": [],
             "warnings": [asdict(w) for w in self.warnings],
             "left_out": list(self.snapshot.left_out),
         }
@@ -95,6 +96,13 @@ class Checked:
         lines += [f"left out: {line}" for line in self.snapshot.left_out]
         lines.append(f"no faults, {len(self.warnings)} warnings")
         return "\n".join(lines)
+
+
+def faults_json(error: DatasetError) -> dict[str, Any]:
+    """Return the object that `offload check --json` prints for a dataset with faults."""
+    by = {kind: [asdict(f) for f in error.findings if f.severity == kind] for kind in ("error", "warning")}
+    told = {"type": type(error).__name__, "message": str(error), "remedy": error.remedy}
+    return {"faults": by["error"], "warnings": by["warning"], "error": told}
 
 
 def check(settings: Settings) -> Checked:

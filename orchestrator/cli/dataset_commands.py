@@ -11,15 +11,39 @@ from gpu_offload.orchestrator.cli.options import json_option, print_json, settin
 @click.command()
 @settings_options
 @json_option
-def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
-    """Check the dataset: every fault with its file and line; warnings are counted."""
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "github"]),
+    default="text",
+    help="github: annotations with file and line, for a step of your own workflow.",
+)
+def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool, form: str) -> None:
+    """Check the dataset: every fault with its file and line."""
+    from gpu_offload.dataset.finding import DatasetError
     from gpu_offload.orchestrator import api
+    from gpu_offload.orchestrator.github.annotations import annotate
 
-    checked = api.check(settings_of(directory, config, sets))
-    if as_json:
-        print_json(checked.json())
-    else:
-        click.echo(checked.text())
+    settings = settings_of(directory, config, sets)
+    try:
+        checked, failure = api.check(settings), None
+    except DatasetError as error:
+        checked, failure = None, error
+    findings = failure.findings if failure else checked.warnings if checked else ()
+    if form == "github":
+        for annotation in annotate(findings, settings):
+            click.echo(annotation.command())
+    if checked is not None:
+        if as_json:
+            print_json(checked.json())
+        elif form == "text":
+            click.echo(checked.text())
+    elif failure is not None:
+        if as_json:
+            print_json(api.faults_json(failure))
+        if form == "text":
+            click.echo(f"error: {failure}", err=True)
+        sys.exit(failure.exit_code)
 
 
 @click.command()

@@ -5,20 +5,23 @@ Inputs come in variables and never in a script's text, so that nothing written b
 
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.orchestrator.github.annotations import SHOWN, annotations_of
 from gpu_offload.orchestrator.github.cleanup_step import stop, tend
 from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import Event
-from gpu_offload.orchestrator.github.inputs import Inputs, InputsError
+from gpu_offload.orchestrator.github.inputs import Inputs
 from gpu_offload.orchestrator.github.keep_step import keep, pack
 from gpu_offload.orchestrator.github.plan_step import plan
 from gpu_offload.orchestrator.github.runner import Runner
-from gpu_offload.orchestrator.github.small_summaries import trouble_summary
+from gpu_offload.orchestrator.github.small_summaries import faults_summary, trouble_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
 from gpu_offload.orchestrator.github.train_step import train
-from gpu_offload.orchestrator.settings.load import load_settings
+from gpu_offload.orchestrator.settings.load import Settings, SettingsError, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,16 +52,18 @@ def run(step: Step) -> int:
 
 
 def main() -> int:
-    """Run the step that the environment describes; return its exit code. Every failure becomes an annotation."""
+    """Run the step that the environment describes; return its exit code. Every failure is annotated and summarised."""
     console = GitHubConsole(sys.stdout)
     runner = Runner(os.environ)
     for mask in runner.masks():
         sys.stdout.write(f"{mask}\n")
     sys.stdout.flush()
+    inputs, settings = None, None
     try:
         inputs = Inputs.of(os.environ)
+        event = Event.of(os.environ)
         if inputs.command == "keep":
-            return keep(inputs, Event.of(os.environ), runner, console)
+            return keep(inputs, event, runner, console)
         if inputs.role:
             os.environ["AWS_ROLE_ARN"] = inputs.role
         settings = load_settings(
@@ -67,19 +72,35 @@ def main() -> int:
             overrides=inputs.settings,
             environment=os.environ,
         )
-        return run(Step(inputs, Event.of(os.environ), runner, console, settings))
-    except (InputsError, UntrustedEventError) as error:
-        console.error(str(error))
-        runner.summary(trouble_summary(str(error)))
-        return error.exit_code
+        return run(Step(inputs, event, runner, console, settings))
     except KeyboardInterrupt:
         console.error("interrupted before anything was started")
         return EXIT_RESUMABLE
     except OffloadError as error:
-        console.error(str(error))
+        directory = inputs.directory.resolve() if inputs else Path.cwd()
+        report_error(error, settings, directory, runner, console)
         return error.exit_code
     finally:
         console.close()
+
+
+def report_error(
+    error: OffloadError, settings: Settings | None, directory: Path, runner: Runner, console: GitHubConsole
+) -> None:
+    """Annotate an error's faults at their places; summarise it unless the step has a summary of its run already."""
+    found = annotations_of(error, settings, directory)
+    errors = [annotation for annotation in found if annotation.kind == "error"]
+    for annotation in errors[:SHOWN]:
+        console.annotate(annotation)
+    if len(errors) > SHOWN:
+        console.text(str(error))
+    if not runner.has_summary:
+        placed = isinstance(error, DatasetError | SettingsError)
+        runner.summary(
+            faults_summary(found, dataset=isinstance(error, DatasetError))
+            if placed
+            else trouble_summary(str(error))
+        )
 
 
 if __name__ == "__main__":

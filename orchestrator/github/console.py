@@ -6,14 +6,13 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import TextIO
 
+from gpu_offload.orchestrator.github.annotations import TITLE, Annotation
 from gpu_offload.orchestrator.github.runner import command
 from gpu_offload.orchestrator.output.console import Console, Kind, plain
 from gpu_offload.remote_job.result import ProgressEvent
 
 MOST_ANNOTATIONS = 8
 """A step shows ten annotations of a kind; the rest of the warnings are plain lines."""
-
-TITLE = "gpu-offload"
 
 
 class GitHubConsole(Console):
@@ -60,6 +59,12 @@ class GitHubConsole(Console):
         """Annotate the run with what everybody wants to know."""
         self.end_group()
         self._command(command("notice", plain(text), title=TITLE))
+        self.stream.flush()
+
+    def annotate(self, annotation: Annotation) -> None:
+        """Show a message at its place in the changed files."""
+        self.end_group()
+        self._command(annotation.command())
         self.stream.flush()
 
     def end_group(self) -> None:

@@ -1,6 +1,8 @@
 """`command: plan`: what a training would take and cost, with no credentials."""
 
+from gpu_offload.orchestrator.github.annotations import SHOWN, annotate
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
+from gpu_offload.orchestrator.github.data_change import base_of, data_change
 from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.output.console import plain
@@ -37,8 +39,14 @@ def plan(step: Step) -> int:
     if step.inputs.measured_later and report.decision.where != "cpu" and report.already_trained is None:
         step.console.text("measuring this runner before anything is rented")
         return 0
-    step.runner.summary(plan_summary(report, proposed=step.event.is_pull_request))
-    step.console.notice(plan_sentence(report, proposed=step.event.is_pull_request))
+    proposed = step.event.is_pull_request
+    base = base_of(step.event, step.settings.root) if proposed else None
+    change = data_change(planned.snapshot, base) if base else None
+    step.runner.summary(plan_summary(report, proposed=proposed, change=str(change) if change else ""))
+    if proposed:
+        for annotation in annotate(planned.snapshot.warnings, step.settings)[:SHOWN]:
+            step.console.annotate(annotation)
+    step.console.notice(plan_sentence(report, proposed=proposed))
     if report.decision.where == "none" and report.already_trained is None:
         step.console.warning(f"{report.decision.why} Nothing will be trained until that changes.")
     return 0

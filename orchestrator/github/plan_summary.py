@@ -6,12 +6,13 @@ from gpu_offload.orchestrator.plan.option import Decision, PlanReport
 from gpu_offload.orchestrator.plan.receipt import receipt_markdown
 
 
-def plan_summary(plan: PlanReport, *, proposed: bool = False, limit: int = LIMIT) -> str:
+def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", limit: int = LIMIT) -> str:
     """Render a plan: one sentence for who reads nothing else as the heading, then the receipt.
 
     Args:
         plan: What was decided.
         proposed: Whether it is about code that is not merged yet.
+        change: What a pull request changes in the dataset.
         limit: Bytes.
     """
     sentence = plan_sentence(plan, proposed=proposed)
@@ -19,7 +20,12 @@ def plan_summary(plan: PlanReport, *, proposed: bool = False, limit: int = LIMIT
         f"### {bounded(sentence)}\n\n**Why.** {bounded(plan.decision.why)}\n\n"
         "(the receipt is too long for this page: `offload plan` shows it)"
     )
-    return fitted([Section((receipt_markdown(plan, title=sentence), short), 5)], limit)
+    return fitted(
+        [
+            Section((receipt_markdown(plan, title=sentence, change=change), short), 5),
+        ],
+        limit,
+    )
 
 
 def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:

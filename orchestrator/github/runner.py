@@ -61,6 +61,12 @@ class Runner:
             raise ValueError(f"a summary of {len(markdown.encode()):,} bytes is more than GitHub keeps")
         self._append("GITHUB_STEP_SUMMARY", markdown.rstrip("\n") + "\n\n")
 
+    @property
+    def has_summary(self) -> bool:
+        """Whether this step has written a summary."""
+        path = self.environment.get("GITHUB_STEP_SUMMARY")
+        return bool(path) and Path(str(path)).is_file() and Path(str(path)).stat().st_size > 0
+
     def masks(self) -> Iterator[str]:
         """Yield the commands that keep secrets out of the log."""
         for name in SECRETS:

@@ -3,7 +3,16 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpu_offload.orchestrator.github.section import FEW_ROWS, Section, bounded, fitted, model_line, safe_url
+from gpu_offload.orchestrator.github.annotations import Annotation
+from gpu_offload.orchestrator.github.section import (
+    FEW_ROWS,
+    Section,
+    bounded,
+    fitted,
+    model_line,
+    rows_section,
+    safe_url,
+)
 from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import table
 from gpu_offload.orchestrator.output.units import human_bytes
@@ -58,9 +67,24 @@ def _counted(runs: int) -> str:
 
 
 def trouble_summary(trouble: str, *, next_step: str = "") -> str:
-    """Render a failure that left no run to tell of."""
+    """Render a failure before a run began."""
     sections = [Section(("### gpu-offload could not do it",), 9), Section((f"> {bounded(trouble)}",), 8)]
     return fitted([*sections, Section((f"**Next:** {next_step}" if next_step else "",), 7)])
+
+
+def faults_summary(annotations: Sequence[Annotation], *, dataset: bool) -> str:
+    """Render what is wrong with a dataset or a configuration, a row each, as it stands in the repository."""
+    errors = [one for one in annotations if one.kind == "error"]
+    subject = "The dataset" if dataset else "The configuration"
+    rows: Rows = [("where", "what"), *((one.place, one.message) for one in errors)]
+    check = " `offload check` lists all of them on your machine." if dataset else ""
+    return fitted(
+        [
+            Section((f"### {subject} has {len(errors)} fault{'s' if len(errors) != 1 else ''}",), 9),
+            Section((f"Nothing was planned, trained or spent.{check}",), 8),
+            rows_section("Faults", rows, 7),
+        ]
+    )
 
 
 def tend_summary(text: str, failures: Sequence[str]) -> str:

@@ -89,7 +89,7 @@ def _bases(options: Sequence[Option]) -> list[str]:
     return [*times, *([f"prices: {', '.join(prices)}"] if prices else [])]
 
 
-def receipt_markdown(plan: PlanReport, *, title: str = "") -> str:
+def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> str:
     """Render a plan for a job summary; whatever comes from elsewhere is escaped.
 
     Few places are shown and few columns; the rest is folded away.
@@ -97,8 +97,11 @@ def receipt_markdown(plan: PlanReport, *, title: str = "") -> str:
     Args:
         plan: What was decided.
         title: Instead of where and how long.
+        change: What a pull request changes in the dataset.
     """
     lines = [f"### {escape_markdown(title) if title else f'Plan: {_title(plan)}'}", ""]
+    if change:
+        lines += [f"**Data.** {escape_markdown(change)}", ""]
     shown = _shown(plan)
     if plan.already_trained is not None:
         lines += [f"Already trained: version {escape_markdown(plan.already_trained)}. Nothing is spent.", ""]

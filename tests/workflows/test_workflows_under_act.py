@@ -458,7 +458,7 @@ def test_a_training_that_fails_on_an_instance_leaves_none(make, cloud):
     assert log.code != 0
     assert log.jobs == {"plan": "success", "offload": "failure", "clean-up": "success"}
     says_why_it_failed(log, "offload")
-    assert "nothing was left" in log.summary("clean-up")
+    assert not log.summary("clean-up")
     cloud.settle()
     assert not cloud.leftovers().costs_money
 
@@ -515,7 +515,7 @@ def test_what_takes_the_runner_too_long_is_trained_on_ec2_and_nothing_is_left(la
     assert "A GPU is needed" in summary
     assert "spot" in summary
     assert cloud.endpoint.asked
-    assert "nothing was left" in log.summary("clean-up")
+    assert not log.summary("clean-up")
     cloud.settle()
     assert not cloud.leftovers().costs_money
 

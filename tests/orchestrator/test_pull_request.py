@@ -1,0 +1,178 @@
+"""A pull request: a summary whatever it holds, faults at their places, and what it changes in the dataset."""
+
+import html
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+from click.testing import CliRunner
+
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator import api
+from gpu_offload.orchestrator.cli.dataset_commands import check
+from gpu_offload.orchestrator.github.action import main
+from gpu_offload.orchestrator.github.data_change import DataChange, base_of, data_change
+from gpu_offload.orchestrator.github.event import Event
+from gpu_offload.orchestrator.settings.load import load_settings
+
+CONFIGURATION = """\
+[dataset]
+path = "shapes"
+classes = ["circle", "square", "triangle"]
+"""
+
+
+def git(folder, *words):
+    who = ("-c", "user.email=me@example.org", "-c", "user.name=Me")
+    done = subprocess.run(
+        ["git", "-C", str(folder), *who, *words], check=True, capture_output=True, text=True
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch):
+    """A repository with a project in a subfolder, on a branch for a pull request."""
+    root, project = tmp_path / "boards", tmp_path / "boards/apps/a"
+    generate(project / "shapes", images=30, size=32)
+    (project / "offload.toml").write_text(CONFIGURATION)
+    git(root, "init", "-q", "-b", "main")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "base")
+    git(root, "checkout", "-qb", "request")
+    payload = tmp_path / "event.json"
+    payload.write_text(json.dumps({"pull_request": {"base": {"sha": git(root, "rev-parse", "main")}}}))
+    given = {
+        "GITHUB_EVENT_NAME": "pull_request",
+        "GITHUB_EVENT_PATH": str(payload),
+        "GITHUB_REPOSITORY": "us/boards",
+        "GITHUB_STEP_SUMMARY": str(tmp_path / "summary.md"),
+        "GPU_OFFLOAD_INPUT_COMMAND": "plan",
+        "GPU_OFFLOAD_INPUT_CALIBRATE": "false",
+        "GPU_OFFLOAD_INPUT_DIRECTORY": str(project),
+    }
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    return project
+
+
+def first_label(project):
+    return next(path for path in sorted((project / "shapes").glob("*.txt")) if path.name != "classes.txt")
+
+
+def summary_of(tmp_path):
+    return html.unescape((tmp_path / "summary.md").read_text())
+
+
+def test_broken_labels_get_a_summary_and_annotations_at_their_lines(repository, tmp_path, capsys):
+    label = first_label(repository)
+    label.write_text("0 0.5 0.5 0.1 0.1\n9 0.5 0.5 0.1 0.1\n")
+    assert main() == 1
+    place = f"apps/a/shapes/{label.name}"
+    assert f"::error title=gpu-offload,file={place},line=2::" in capsys.readouterr().out
+    text = summary_of(tmp_path)
+    assert text.startswith("### The dataset has 1 fault\n")
+    assert f"{place}:2" in text
+
+
+def test_a_broken_configuration_gets_a_summary_and_annotations_at_its_lines(repository, tmp_path, capsys):
+    (repository / "offload.toml").write_text(CONFIGURATION + "[training]\nepochs = 0\n")
+    assert main() == 2
+    assert "::error title=gpu-offload,file=apps/a/offload.toml,line=5::" in capsys.readouterr().out
+    assert summary_of(tmp_path).startswith("### The configuration has 1 fault\n")
+
+
+def test_the_plan_says_what_the_request_changes_in_the_dataset(repository, tmp_path):
+    shapes = repository / "shapes"
+    image = next(iter(sorted(shapes.glob("*.png")) + sorted(shapes.glob("*.jpg"))))
+    body = image.read_bytes()
+    for number in range(3):
+        (shapes / f"new{number}{image.suffix}").write_bytes(body + bytes([number]))
+        (shapes / f"new{number}.txt").write_text("2 0.5 0.5 0.2 0.2\n")
+    label = first_label(repository)
+    label.write_text(label.read_text() + "1 0.5 0.5 0.2 0.2\n")
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "more")
+    assert main() == 0
+    (line,) = [line for line in summary_of(tmp_path).splitlines() if line.startswith("**Data.**")]
+    assert re.search(
+        r"\+3 images: (\d (train|val)(, )?)+; class square \+1, triangle \+3; 1 label changed", line
+    )
+
+
+def test_a_request_without_a_change_of_data_says_nothing_of_it(repository, tmp_path):
+    assert main() == 0
+    assert "**Data.**" not in summary_of(tmp_path)
+
+
+def test_removed_and_replaced_images_of_class_folders_are_counted(tmp_path):
+    generate(tmp_path / "shapes", images=30, size=32, task=Task.CLASSIFY)
+    (tmp_path / "offload.toml").write_text(
+        "[dataset]\npath = 'shapes'\n[training]\nmodel = 'yolov8n-cls.yaml'\n"
+    )
+    git(tmp_path, "init", "-q", "-b", "main")
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-qm", "base")
+    settings = load_settings(tmp_path, environment={})
+    samples = list(api.snapshot(settings).samples)
+    gone, other = samples[0], samples[-1]
+    (tmp_path / "shapes" / gone.image).unlink()
+    with (tmp_path / "shapes" / other.image).open("ab") as file:
+        file.write(b"x")
+    change = data_change(api.snapshot(settings), "HEAD")
+    assert (change.removed, change.replaced, sum(change.added.values())) == (1, 1, 0)
+    assert change.objects[api.snapshot(settings).classes[gone.class_index]] == -1
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        (DataChange(), ""),
+        (DataChange(added={"train": 34, "val": 6}, objects={"triangle": 12, "circle": 0}, labels=2),
+         "+40 images: 34 train, 6 val; class triangle +12; 2 labels changed"),
+        (DataChange(removed=2, replaced=1, objects={"a": -3}), "-2 images; 1 image replaced; class a -3"),
+    ],
+)  # fmt: skip
+def test_a_change_reads_in_a_line(change, text):
+    assert str(change) == text
+
+
+def test_the_base_of_a_merge_is_its_first_parent_and_of_nothing_there_is_none(repository):
+    git(repository, "commit", "-q", "--allow-empty", "-m", "ours")
+    git(repository, "checkout", "-q", "main")
+    main_commit = git(repository, "rev-parse", "HEAD")
+    git(repository, "merge", "-q", "--no-ff", "-m", "merge", "request")
+    assert base_of(Event("pull_request"), repository) == main_commit
+    git(repository, "checkout", "-q", "request")
+    assert base_of(Event("pull_request"), repository) is None
+    hostile = Event("pull_request", payload={"pull_request": {"base": {"sha": "--output=x"}}})
+    assert base_of(hostile, repository) is None
+
+
+def run_check(project, *words):
+    return CliRunner().invoke(check, ["-C", str(project), *words])
+
+
+def test_check_as_json_lists_faults_as_well_as_the_error(repository):
+    label = first_label(repository)
+    label.write_text("9 0.5 0.5 0.1 0.1\n")
+    done = run_check(repository, "--json")
+    found = json.loads(done.stdout)
+    assert done.exit_code == 1
+    assert [(fault["path"], fault["line"]) for fault in found["faults"]] == [(label.name, 1)]
+    assert set(found["error"]) == {"type", "message", "remedy"}
+    git(repository, "checkout", "-q", "--", ".")
+    assert json.loads(run_check(repository, "--json").stdout)["faults"] == []
+
+
+def test_check_for_github_prints_annotations_relative_to_the_repository(repository):
+    label = first_label(repository)
+    label.write_text("9 0.5 0.5 0.1 0.1\n")
+    done = run_check(repository, "--format", "github")
+    assert done.exit_code == 1
+    assert done.stdout.startswith(f"::error title=gpu-offload,file=apps/a/shapes/{label.name},line=1::")
+    shutil.rmtree(repository.parents[1] / ".git")
+    assert f"file=shapes/{label.name}" in run_check(repository, "--format", "github").stdout
