@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
+from gpu_offload.orchestrator.cost.prices import expected_cost
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.metrics import named
@@ -107,15 +108,14 @@ def money(report: Report) -> str:
 
 
 def expected_money(report: Report) -> str:
-    """Return the estimate of the cost, as the plan made it: the chosen offer's price for the likely time."""
+    """Return the plan's estimate of the cost on the chosen offer."""
     chosen = next(iter(report.run.candidates), None)
     if chosen is None:
         return ""
-    price = chosen.offer.usd_per_hour / 3600
-    if not price:
+    if not chosen.offer.usd_per_hour:
         return "free"
-    estimate = report.run.estimate
-    return f"{human_money(price * estimate.likely)} (at most {human_money(price * estimate.high)})"
+    likely, high = expected_cost(chosen.offer, report.run.estimate)
+    return f"{human_money(likely)} (at most {human_money(high)})"
 
 
 def epochs(report: Report) -> tuple[int, int]:

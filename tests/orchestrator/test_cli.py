@@ -88,6 +88,7 @@ def test_a_status_is_a_table_that_fits():
     assert "attempt 2 on i-1: waits" in text
 
 
+@pytest.mark.simulator
 def test_a_report_in_a_terminal_is_text_that_fits_and_elsewhere_markdown(tmp_path, monkeypatch):
     text = report_text(report_in(tmp_path))
     assert max(map(len, text.splitlines())) <= 80

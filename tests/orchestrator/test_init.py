@@ -14,6 +14,8 @@ from gpu_offload.orchestrator.cli.project_commands import init
 from gpu_offload.orchestrator.github import pin
 from gpu_offload.orchestrator.github.pin import Pin, own_pin
 
+pytestmark = pytest.mark.process
+
 PIN = Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0")
 FORK = f"me/fork@{'9' * 40}#v9"
 

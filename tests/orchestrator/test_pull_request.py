@@ -18,6 +18,8 @@ from gpu_offload.orchestrator.github.data_change import DataChange, base_of, dat
 from gpu_offload.orchestrator.github.event import Event
 from gpu_offload.orchestrator.settings.load import load_settings
 
+pytestmark = pytest.mark.process
+
 CONFIGURATION = """\
 [dataset]
 path = "shapes"
