@@ -73,11 +73,27 @@ def examine(
                 "for GPUs set store.url to s3://BUCKET; `offload bootstrap` makes one with all it needs",
             )
         )
+    elif settings.store.endpoint_url is not None and not _has_account(found):
+        # Keys of R2 or MinIO are no keys of AWS: a CPU training needs none.
+        checks += [not_needed(check) for check in found]
+        checks.append(
+            Check(
+                "instances",
+                "grey",
+                "trainings run on this CPU: the credentials are the store's, and AWS does not know them",
+                "for GPUs give AWS credentials, and the store its own keys: docs/gpu.md",
+            )
+        )
     else:
         checks += found
         if repository is not None:
             checks.append(_deployment(repository, deployment, environment))
     return Examination(tuple(checks))
+
+
+def _has_account(checks: Sequence[Check]) -> bool:
+    """Whether AWS knows who we are."""
+    return any(check.name == "AWS identity" and check.state == "green" for check in checks)
 
 
 def _ultralytics() -> Check:

@@ -103,6 +103,8 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
     if change:
         lines += [f"**Data.** {escape_markdown(change)}", ""]
     shown = _shown(plan)
+    if nowhere := _no_gpu(plan):
+        shown = [option for option in shown if option.where == "cpu"]
     if plan.already_trained is not None:
         lines += [f"Already trained: version {escape_markdown(plan.already_trained)}. Nothing is spent.", ""]
         lines += _folded("Where it would run otherwise", _places(plan, shown))
@@ -117,6 +119,8 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
         lines += _places(plan, [option for option in shown if option in first])
         rest = [option for option in shown if option not in first]
         hidden = len(plan.options) - len(shown)
+        if nowhere:
+            lines += ["", f"No GPU can be rented: {escape_markdown(nowhere)}."]
         if rest:
             more = f"{len(rest)} more places" + (
                 f" (and {hidden} others that are no better)" if hidden else ""
@@ -128,6 +132,13 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
     notes = [_dataset_line(plan), *plan.notes]
     lines += ["", *_folded("On what it rests", [f"- {escape_markdown(note)}" for note in notes])]
     return "\n".join(lines) + "\n"
+
+
+def _no_gpu(plan: PlanReport) -> str:
+    """Return why no GPU at all can be rented, if that is one reason for all of them; rows of it say nothing."""
+    gpus = [option for option in plan.options if option.where == "ec2"]
+    reasons = {option.reason for option in gpus}
+    return reasons.pop() if len(reasons) == 1 and not any(o.feasible for o in gpus) else ""
 
 
 def _folded(title: str, lines: Sequence[str]) -> list[str]:

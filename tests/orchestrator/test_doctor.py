@@ -82,6 +82,19 @@ def test_without_an_account_all_is_well_and_what_is_not_needed_is_said(project):
     assert not list(state_folder(project).glob("store/runs/*"))
 
 
+def test_a_store_outside_aws_needs_no_account_for_trainings_on_the_cpu(project, cloud, monkeypatch):
+    """With R2 or MinIO the keys are the store's: STS does not know them, and a training works all the same."""
+    import boto3
+
+    boto3.client("s3", endpoint_url=cloud.url, region_name="us-east-1").create_bucket(Bucket="outside")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", "http://127.0.0.1:9")
+    report = look(project, "store.url=s3://outside", f"store.endpoint-url={cloud.url}")
+    assert report.ok, report.text()
+    assert state(report, "store") == "green"
+    assert line(report, "instances").state == "grey"
+
+
+@pytest.mark.simulator
 @pytest.mark.usefixtures("no_account")
 def test_a_bucket_without_credentials_is_red(project):
     report = look(project, "store.url=s3://octo-models")

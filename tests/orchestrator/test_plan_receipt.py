@@ -161,3 +161,14 @@ def test_money_is_written_to_the_cent_and_small_amounts_are_not_hidden(usd, text
 )
 def test_sizes_are_written_in_decimal_units(count, text):
     assert human_bytes(count) == text
+
+
+def test_gpus_that_nobody_can_rent_are_a_sentence_not_a_table():
+    plan = report()
+    options = tuple(
+        o if o.where == "cpu" else replace(o, feasible=False, reason="the store is a folder")
+        for o in plan.options
+    )
+    text = receipt_markdown(report(options=options))
+    assert "No GPU can be rented: the store is a folder." in text
+    assert "g4dn" not in text.partition("What would change")[0].partition("Why.")[2].partition("\n")[2]
