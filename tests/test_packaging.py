@@ -1,0 +1,67 @@
+"""The wheel holds every package and every file that one reads."""
+
+import importlib.util
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+FOLDERS = {ROOT / folder: package for package, folder in SETUPTOOLS["package-dir"].items()}
+OF_THE_CHECKOUT = {"infra/action/install.sh"}
+"""Read from a checkout of the Action, never from an installed package."""
+
+
+def package_of(file):
+    """Return the package that a file belongs to, by its folder."""
+    top = next(folder for folder in FOLDERS if folder in file.parents)
+    return ".".join([FOLDERS[top], *file.parent.relative_to(top).parts])
+
+
+def files():
+    for folder in FOLDERS:
+        for path in sorted(folder.rglob("*")):
+            if (
+                path.is_file()
+                and path.suffix != ".pyc"
+                and str(path.relative_to(ROOT)) not in OF_THE_CHECKOUT
+            ):
+                yield path
+
+
+def test_every_folder_with_code_is_listed_as_a_package():
+    assert {package_of(path) for path in files() if path.suffix == ".py"} == set(SETUPTOOLS["packages"])
+
+
+def test_every_other_file_is_package_data():
+    data = SETUPTOOLS["package-data"]
+    missing = [
+        str(path.relative_to(ROOT))
+        for path in files()
+        if path.suffix != ".py"
+        and not any(
+            path in folder.glob(pattern)
+            for package, patterns in data.items()
+            for folder in [_folder(package)]
+            for pattern in patterns
+        )
+    ]
+    assert missing == []
+
+
+@pytest.mark.parametrize("package", SETUPTOOLS["packages"])
+def test_the_installed_package_holds_every_file(package):
+    """Of interest where the wheel is installed: `make wheel` runs this."""
+    installed = Path(importlib.util.find_spec(package).origin or "").parent
+    for path in files():
+        if package_of(path) == package or (path.suffix != ".py" and _folder(package) in path.parents):
+            assert (installed / path.relative_to(_folder(package))).is_file(), path
+
+
+def _folder(package):
+    """Return a package's folder in the repository."""
+    top = next(
+        name for name in SETUPTOOLS["package-dir"] if package == name or package.startswith(f"{name}.")
+    )
+    return ROOT / SETUPTOOLS["package-dir"][top] / Path(*package.removeprefix(top).split("."))
