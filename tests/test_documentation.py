@@ -45,3 +45,31 @@ def test_a_quoted_command_exists_with_its_options(page, line):
 def test_a_link_between_pages_leads_somewhere(page):
     targets = re.findall(r"\]\((?!https?:|mailto:|#)([^)#\s]+)", page.read_text())
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+def test_the_walk_through_a_training_names_files_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    walk = text.partition("## From the command")[2].partition("\n## ")[0]
+    named = re.findall(r"^\d+\. `([\w/]+\.py)`", walk, re.MULTILINE)
+    assert 8 <= len(named) <= 12
+    assert [name for name in named if not (ROOT / name).is_file()] == []
+
+
+def test_every_room_is_in_the_table_of_rooms():
+    table = (
+        (ROOT / "CONTRIBUTING.md")
+        .read_text()
+        .partition("## Where does my change go?")[2]
+        .partition("\n## ")[0]
+    )
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    named = set()
+    for row in rows:
+        first, *others = re.findall(r"`([\w/]+)`", row)
+        parent = first.rpartition("/")[0]
+        named |= {first, *(f"{parent}/{other}" for other in others)}
+    tops = ("errors", "dataset", "infra", "remote_job", "orchestrator", "client")
+    packages = {
+        str(path.parent.relative_to(ROOT)) for top in tops for path in (ROOT / top).rglob("__init__.py")
+    }
+    assert packages - {"infra", "orchestrator"} == named
