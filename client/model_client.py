@@ -44,6 +44,7 @@ MOST_PAGES = 100
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_MODEL = re.compile(r"model(?:\.[A-Za-z0-9]{1,16}){0,2}", re.ASCII)
 _RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
 
 
@@ -67,7 +68,7 @@ class DamagedError(TransferError):
 class Release:
     """A version as the server's documents name it; `share` is the share of installations that it is meant for."""
 
-    __slots__ = ("etag", "key", "semver", "sha256", "share", "size", "version")
+    __slots__ = ("etag", "file", "key", "semver", "sha256", "share", "size", "version")
 
     def __init__(
         self,
@@ -79,7 +80,9 @@ class Release:
         share: float = 1.0,
         key: str | None = None,
         etag: str | None = None,
+        file: str = "model.pt",
     ) -> None:
+        self.file = file
         self.version = version
         self.sha256 = sha256
         self.size = size
@@ -339,7 +342,7 @@ class ModelClient:
         return f"{self.url}/{re.sub(r'[^A-Za-z0-9._-]', '-', key) if _RELEASE.search(self.url) else key}"
 
     def _download(self, web: Web, release: Release) -> Model:
-        key = release.key or f"models/{release.version}/model.pt"
+        key = release.key or f"models/{release.version}/{release.file}"
         path = self.folder / f"{release.version}.pt"
         sha256 = web.download(
             self._address(key) if release.key is None else f"{self.url}/{key}",
@@ -483,13 +486,15 @@ def _release(entry: Any) -> Release | None:
         return None
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         return None
-    semver, share = entry.get("semver"), entry.get("rollout")
+    semver, share, name = entry.get("semver"), entry.get("rollout"), entry.get("name")
     return Release(
         version,
         sha256=sha256,
         size=size if isinstance(size, int) and size >= 0 else None,
         semver=semver if isinstance(semver, str) else None,
         share=float(share) if isinstance(share, (int, float)) else 1.0,
+        # An alias has a name, too.
+        file=name if isinstance(name, str) and _MODEL.fullmatch(name) else "model.pt",
     )
 
 

@@ -40,6 +40,11 @@ class Workspace:
         return made(self.root, "cache", "weights")
 
     @property
+    def packages(self) -> Path:
+        """What training code of the user's needs installed."""
+        return made(self.root, "cache", "packages")
+
+    @property
     def work(self) -> Path:
         """One folder for each run that trains or trained here."""
         return made(self.root, "work")

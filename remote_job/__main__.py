@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE
+from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import uploader
@@ -159,6 +159,9 @@ def _guarded(run: Callable[[], int]) -> int:
     except InterruptedTrainingError as stopped:
         complain(f"interrupted: {stopped}; start it again to resume")
         return EXIT_RESUMABLE
+    except OffloadError as error:
+        complain(f"failed: {error}")
+        return EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the border of the process
         complain(f"failed: {type(error).__name__}: {error}")
         return EXIT_FAILED

@@ -1,10 +1,13 @@
 """Bring your own training: a function of the user's in Ultralytics' place; see docs/bring-your-own.md."""
 
+import contextlib
 import importlib
+import os
 import re
+import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.result import Timings, TrainingResult
-from gpu_offload.remote_job.spec import TrainingSpec  # noqa: TC001 - users read the annotations of the context
+from gpu_offload.remote_job.spec import TrainingSpec
 
 PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
@@ -29,9 +32,9 @@ class Trained:
 
     Attributes:
         model: The trained model, any file; it is published as `model<suffix>`.
-        metrics: Numbers by name, as they shall stand in the model's manifest.
+        metrics: Numbers by name; they are published in the model's manifest as they are.
         extras: Further files worth keeping: plots, tables.
-        stopped_early: Whether the training itself decided that it was done before the last epoch.
+        stopped_early: True where the training is complete before the last epoch, such as after early stopping.
     """
 
     model: Path
@@ -41,7 +44,7 @@ class Trained:
 
 
 class TrainingContext:
-    """What a training of one's own is given.
+    """What a training of one's own receives.
 
     Attributes:
         spec: Everything that was configured; `hyperparameters` are the user's own.
@@ -70,13 +73,13 @@ class TrainingContext:
     def resume(self) -> Path | None:
         """Return the newest checkpoint's file, verified; None where the training begins.
 
-        `epochs_completed` says how many epochs are behind it. Its content is what this function wrote: nothing
-        else writes there, but load it safely all the same (no pickle), since a store may be shared.
+        `epochs_completed` is the number of epochs behind it. The file is what `checkpoint` was given. Load it
+        safely all the same (no pickle), because a store may be shared.
         """
         return self._resumable
 
     def interrupted(self) -> bool:
-        """Say whether to stop. Ask after each batch; when it is so, save a checkpoint if you like, and return None."""
+        """Return whether to stop. Ask after each batch; when true, save a checkpoint if you like, and return None."""
         return self._bench.interruption.requested
 
     def progress(
@@ -107,7 +110,11 @@ class TrainingContext:
     def epoch(
         self, epoch: int, *, metrics: Mapping[str, float], losses: Mapping[str, float] | None = None
     ) -> None:
-        """Report a finished epoch, counted from 1."""
+        """Report a finished epoch, counted from 1 up to `spec.epochs`. Raises EntrypointError for any other number."""
+        if not 1 <= epoch <= self.spec.epochs:
+            raise EntrypointError(
+                f"{_caller()}: context.epoch({epoch}) of {self.spec.epochs}: epochs are counted from 1 to training.epochs"
+            )
         now = time.perf_counter()
         seconds, self._epoch_began = now - self._epoch_began, now
         self._epoch_seconds.append(seconds)
@@ -131,7 +138,7 @@ class TrainingContext:
         """Keep a file from which the training can go on; it is copied, verified and uploaded.
 
         Args:
-            path: Whatever `resume` shall return a copy of.
+            path: The file that `resume` returns a copy of.
             epochs_completed: Epochs that are behind it.
         """
         self._bench.checkpoints.save(
@@ -157,53 +164,71 @@ def fault(reference: str) -> str | None:
 
 
 def load(reference: str) -> Callable[[TrainingContext], Trained | None]:
-    """Import the user's function; modules are looked for in the working directory first.
+    """Import the user's function.
 
     Raises:
         EntrypointError: There is no such module or function.
     """
     module_name, _, name = reference.partition(":")
-    sys.path.insert(0, str(Path.cwd()))
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise EntrypointError(
-            f"training.entrypoint {reference}: {error}; modules are looked for in {Path.cwd()} and among the "
-            "installed packages"
+            f"training.entrypoint {reference}: {error}; modules are looked for in the project and among the installed "
+            "packages. Imports that are computed need their files named in training.include"
         ) from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
     function: Callable[[TrainingContext], Trained | None] | None = getattr(module, name, None)
     if not callable(function):
         raise EntrypointError(f"training.entrypoint {reference}: {module.__file__} has no function {name}")
     return function
 
 
+@contextlib.contextmanager
+def importable(spec: TrainingSpec, work: Path) -> Iterator[None]:
+    """Let the project's modules, then its requirements, come first among imports; also those at the very end.
+
+    A shipped project is copied, so that it may be written to, and becomes the working directory: relative paths
+    mean the same on the runner and on an instance.
+
+    Args:
+        spec: The training; without a `project` its modules are those in the working directory.
+        work: Where to copy to.
+    """
+    before = Path.cwd()
+    project = before
+    if spec.project is not None:
+        project = work / "project"
+        shutil.rmtree(project, ignore_errors=True)
+        shutil.copytree(spec.project, project)
+        os.chdir(project)
+    paths = [str(project), *([spec.packages] if spec.packages else [])]
+    sys.path[:0] = paths
+    try:
+        yield
+    finally:
+        for path in paths:
+            with contextlib.suppress(ValueError):
+                sys.path.remove(path)
+        os.chdir(before)
+
+
 def run(bench: Bench) -> TrainingResult:
     """Run the user's function, and stage what it returns.
 
     Raises:
-        EntrypointError: It cannot be found, or returned something else than the contract says.
+        EntrypointError: It cannot be found, or broke the contract. The same code would do so again.
         InterruptedTrainingError: It returned None because it was told to stop.
     """
     begun = time.perf_counter()
     spec = bench.spec
     assert spec.entrypoint is not None  # noqa: S101 - the caller chose by it
-    with bench.interruption.at_once():
-        function = load(spec.entrypoint)
-        context = TrainingContext(bench)
-    context.output.mkdir(parents=True, exist_ok=True)
-    bench.progress.update(state="training")
-    trained = function(context)
-    if trained is None:
-        bench.interruption.check()
-        raise EntrypointError(f"{spec.entrypoint} returned None without having been told to stop")
-    if not isinstance(trained, Trained):
-        raise EntrypointError(
-            f"{spec.entrypoint} returned {type(trained).__name__}, not gpu_offload.remote_job.entrypoint.Trained"
-        )
-    if not trained.model.is_file():
-        raise EntrypointError(f"{spec.entrypoint}: there is no model at {trained.model}")
+    with importable(spec, bench.work):
+        with bench.interruption.at_once():
+            function = load(spec.entrypoint)
+            context = TrainingContext(bench)
+        context.output.mkdir(parents=True, exist_ok=True)
+        bench.progress.update(state="training")
+        trained = _checked(_called(function, context, bench), context, function)
     bench.progress.update(state="finishing")
     files = {f"model{trained.model.suffix}": trained.model, **{path.name: path for path in trained.extras}}
     model, *extras = result_files.stage(files, bench.output / "result")
@@ -223,3 +248,64 @@ def run(bench: Bench) -> TrainingResult:
         timings=context.timings(begun),
         environment=machine.interpreter(),
     )
+
+
+def _called(
+    function: Callable[[TrainingContext], Trained | None], context: TrainingContext, bench: Bench
+) -> object:
+    """Call the user's function; leaving the process is no way to return."""
+    try:
+        returned: object = function(context)
+    except SystemExit as error:
+        bench.interruption.check()
+        raise EntrypointError(
+            f"{_place(function)} left by sys.exit({error.code!r}); return Trained(model=..., metrics=...) instead"
+        ) from error
+    except FileNotFoundError as error:
+        if bench.spec.project is None or Path(str(error.filename)).is_absolute():
+            raise
+        raise EntrypointError(
+            f"{_place(function)}: there is no file {error.filename} in what was shipped; files of the repository that "
+            "the training reads are named in training.include"
+        ) from error
+    if returned is None:
+        bench.interruption.check()
+    return returned
+
+
+def _checked(
+    returned: object, context: TrainingContext, function: Callable[[TrainingContext], Trained | None]
+) -> Trained:
+    """Check what the function returned against the contract. Raises EntrypointError with the line to change."""
+    place, done, wanted = _place(function), context.epochs_completed, context.spec.epochs
+    if returned is None:
+        raise EntrypointError(
+            f"{place} returned None without having been told to stop; return Trained(model=..., metrics=...)"
+        )
+    if not isinstance(returned, Trained):
+        raise EntrypointError(
+            f"{place} returned {type(returned).__name__}, not gpu_offload.remote_job.entrypoint.Trained"
+        )
+    if not returned.model.is_file():
+        raise EntrypointError(f"{place}: there is no model at {returned.model}")
+    if missing := [str(path) for path in returned.extras if not path.is_file()]:
+        raise EntrypointError(f"{place}: extras names {', '.join(missing)}, which is no file")
+    if done < wanted and not returned.stopped_early:
+        raise EntrypointError(
+            f"{place} returned after {done} of {wanted} epochs: call context.epoch(n, metrics={{...}}) after each epoch, "
+            "or return Trained(..., stopped_early=True) where fewer are enough"
+        )
+    return returned
+
+
+def _place(function: Callable[..., object]) -> str:
+    """Return `file:line (name)` of a function, as far as Python knows it."""
+    code = getattr(function, "__code__", None)
+    name = getattr(function, "__name__", repr(function))
+    return f"{Path(code.co_filename).name}:{code.co_firstlineno} ({name})" if code else name
+
+
+def _caller() -> str:
+    """Return `file:line` from where the user's code called the context."""
+    frame = sys._getframe(2)  # noqa: SLF001 - cheaper than inspect.stack(), which reads source files
+    return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"

@@ -31,6 +31,20 @@ def name(device: str = "cpu") -> str:
     return line if device == "cpu" else f"{line}, {device}"
 
 
+def has_device(device: str) -> bool:
+    """Return whether this machine may have a device, told without importing torch."""
+    if device == "mps":
+        return platform.system() == "Darwin"
+    return device in {"auto", "cpu"} or driver() is not None
+
+
+def has_gpu(count: int, device: str) -> bool:
+    """Return whether a machine with this many GPUs, rented for them, would compute on one with this setting."""
+    _, _, index = device.partition(":")
+    index = index or (device if device.isdigit() else "0")
+    return device not in {"cpu", "mps"} and int(index) < count
+
+
 def driver() -> str | None:
     """Return the NVIDIA driver's version, None without one."""
     try:

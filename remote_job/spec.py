@@ -75,6 +75,14 @@ class TrainingSpec(Wire):
     """Handed to Ultralytics as they are."""
     entrypoint: str | None = None
     """`package.module:function` that trains in Ultralytics' place; see `docs/bring-your-own.md`."""
+    license: str | None = None
+    """SPDX expression of training code and weights, for the manifest; None where it is not known."""
+    device: str = "auto"
+    """Where to compute: `auto` is the first GPU where there is one, else the CPU; `cpu`, `mps`, `cuda`, `cuda:1`."""
+    project: str | None = None
+    """A local folder with the entrypoint's modules and files; None for the working directory."""
+    packages: str | None = None
+    """A local folder, below which the project's requirements are installed; each lock has a folder of its own."""
     speed: dict[str, bool] = Field(default_factory=dict)
     """Speed switches turned on or off by hand; what is absent is chosen by the machine."""
     output: str

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job import data, entrypoint, log, weights
+from gpu_offload.remote_job import data, entrypoint, log, requirements, weights
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.files.checkpoint import Checkpoints
@@ -89,9 +89,11 @@ def telling(progress: Progress, mirror: Mirror | None) -> Iterator[None]:
             raise SupersededError(mirror.superseded) from None
         raise
     except BaseException as error:
-        print(traceback.format_exc())  # noqa: T201 - to the log
-        progress.update(state="failed", message=f"{type(error).__name__}: {error}")
-        progress.event("failed", message=f"{type(error).__name__}: {error}")
+        said = isinstance(error, OffloadError)
+        print(f"failed: {error}" if said else traceback.format_exc())  # noqa: T201 - to the log
+        message = str(error) if said else f"{type(error).__name__}: {error}"
+        progress.update(state="failed", message=message)
+        progress.event("failed", message=message)
         raise
     finally:
         progress.close()
@@ -180,6 +182,10 @@ def _train(
             tree = data.tree(spec.dataset, store=store, output=output)
             prepared = data.prepare(tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=output)
             start = weights.local(spec.weights, store=store, folder=output / "work") if spec.weights else None
+            if spec.project is not None and inputs is None:
+                packages = Path(spec.packages) if spec.packages else output / "packages"
+                installed = requirements.install(Path(spec.project), packages)
+                spec = spec.model_copy(update={"packages": installed and str(installed)})
         bench = Bench(
             spec=spec,
             progress=progress,

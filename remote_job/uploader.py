@@ -4,13 +4,14 @@ What trains has neither network nor credentials: its inputs are fetched before, 
 somebody who only reads it.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job import data, log, weights
+from gpu_offload.remote_job import data, log, requirements, weights
 from gpu_offload.remote_job.files.checkpoint import MANIFEST
 from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.mirror.inputs import Inputs
@@ -66,7 +67,8 @@ def fetch(
             tree = data.tree(spec.dataset, store=store, output=inputs.folder)
             data.remove_caches(tree)
             start = weights.local(spec.weights, store=store, folder=inputs.weights) if spec.weights else None
-            inputs.write_spec(spec, tree=tree, weights=start)
+            packages = requirements.install(Path(spec.project), inputs.packages) if spec.project else None
+            inputs.write_spec(spec, tree=tree, weights=start, packages=packages)
             progress.stage("fetch", time.perf_counter() - began)
     return True
 
@@ -106,11 +108,19 @@ def mirror(
         time.sleep(LOOK_INTERVAL)
     complete = False
     try:
-        sender.send_result()
+        if not sender.send_result() and _ended_well(until):
+            sender.report_failure("the training process exited with code 0 and without a result")
     finally:
         complete = sender.close()
     if not complete:
         raise MirrorError("the newest checkpoint did not reach the store")
+
+
+def _ended_well(until: Path) -> bool:
+    """Return whether the training's exit code, which is what `until` holds, is 0."""
+    with contextlib.suppress(OSError):
+        return until.read_text().strip() == "0"
+    return False
 
 
 def _modified(path: Path) -> int | None:

@@ -177,7 +177,7 @@ fetch() {
     [ -z "$stopping" ] || code=75 # nothing is lost: resumable
     [ "$code" = 0 ] && [ -e "$job/input/spec.json" ] || return
     separate || return 0
-    launch become_trainer -c "import socket; socket.create_connection(('$METADATA', 80), 3)" 2>/dev/null
+    launch become_trainer -I -c "import socket; socket.create_connection(('$METADATA', 80), 3)" 2>/dev/null
     await "$child"
     child=
     if [ "$code" = 0 ]; then
@@ -192,7 +192,7 @@ train() {
     # Deaf to signals from its first moment: what the training leaves when it is told to end has still to be sent.
     launch deaf become_uploader --mirror "$job/input" --until "$job/trained" "$job/spec.json"
     mirror=$child
-    launch become_trainer -m gpu_offload.remote_job --inputs "$job/input" "$job/input/spec.json"
+    launch become_trainer -P -m gpu_offload.remote_job --inputs "$job/input" "$job/input/spec.json"
     echo "$child" >"$job/pid"
     [ -z "$stopping" ] || kill -TERM "$child"
     await "$child"

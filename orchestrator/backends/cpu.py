@@ -18,9 +18,11 @@ from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.signals import handled
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console, plain
+from gpu_offload.orchestrator.plan.project import unpack_project
 from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
 from gpu_offload.orchestrator.run.lease import RENEW_S
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
+from gpu_offload.remote_job.files.result_files import RESULT
 from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
 from gpu_offload.remote_job.spec import StoreRef, TrainingSpec
 
@@ -44,6 +46,10 @@ class LocalTraining:
     weights: Callable[[], Path | None] = field(default=lambda: None)
     model_file: Path | None = None
     """The model definition where it is a file of the user's."""
+    project: bytes | None = None
+    """The user's own code, packed; unpacked for the training, so that it runs as on an instance."""
+    packages: Path | None = None
+    """Where installed requirements are kept between trainings."""
 
     def output(self, run: RunRecord) -> Path:
         """Return where the training of a run writes on this machine."""
@@ -82,12 +88,19 @@ class LocalTraining:
     def _spec(self, run: RunRecord, attempt: AttemptRecord, output: Path) -> TrainingSpec:
         tree = self.tree()
         weights = self.weights()
+        project: Path | None = None
+        packages: Path | None = None
+        if self.project is not None:
+            project, packages = output / "project", self.packages
+            unpack_project(self.project, project)
         return run.spec.model_copy(
             update={
                 "run": run.id,
                 "attempt": attempt.number,
                 "output": str(output),
                 "store": self.store,
+                "project": project and str(project),
+                "packages": packages and str(packages),
                 "model": str(self.model_file) if self.model_file else run.spec.model,
                 "dataset": run.spec.dataset.model_copy(update={"tree": str(tree), "archive": None}),
                 "weights": run.spec.weights
@@ -118,7 +131,12 @@ class LocalTraining:
         self, code: int, message: str, tail: deque[str], output: Path, *, told: bool
     ) -> Ending | None:
         if code == 0:
-            return None
+            if (output / "result" / RESULT).is_file():
+                return None
+            return (
+                "failed",
+                f"the training process exited with code 0 and without a result (the whole log: {output / 'log.txt'})",
+            )
         if told:
             raise InterruptedRunError("this process was told to end; run the same command to carry on")
         if code == EXIT_RESUMABLE:

@@ -37,6 +37,7 @@ def remote_spec(
             "attempt": attempt,
             "output": output,
             "store": store,
+            "project": project if run.spec.entrypoint else None,
             "model": f"{project}/{own_model}" if own_model else run.spec.model,
             "dataset": DatasetRef(
                 fingerprint=run.fingerprint,

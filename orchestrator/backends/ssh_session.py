@@ -44,7 +44,7 @@ RECONNECT_S: Final = (2.0, 60.0)
 FAULTY = {2, 77}
 """Exit codes that another instance would give too: a spec that cannot be trained, an instance that is not safe."""
 
-PROBE = r'printf "%s\n%s\n%s\n" "${GPU_OFFLOAD_ROOT+simulated}" "$AWS_EC2_METADATA_SERVICE_ENDPOINT" "$PYTHONPATH"'
+PROBE = r'printf "%s\n%s\n" "${GPU_OFFLOAD_ROOT+simulated}" "$AWS_EC2_METADATA_SERVICE_ENDPOINT"'
 
 
 @dataclass(slots=True)
@@ -95,7 +95,7 @@ class Session:
             },
         )
         instance = look(self.host)
-        simulated, metadata, path = self.host.run(PROBE, timeout=30).text.split("\n")[:3]
+        simulated, metadata = self.host.run(PROBE, timeout=30).text.split("\n")[:2]
         gpus = 0 if simulated else self.attempt.offer.gpu.count if self.attempt.offer.gpu else 0
         self._ready(Stage.DRIVER, {Stage.DRIVER: lambda: check_driver(self.host, gpus=gpus)})
         software = self.software()
@@ -106,14 +106,10 @@ class Session:
         job = InstanceJob(self.host, instance, self.run.id, self.attempt.number)
         project = self.run.project
         folder = send_project(self.host, instance, project, self.project()) if project else None
-        # The user's own code runs where the training runs, and nowhere else.
-        trainer = {"PYTHONPATH": f"{folder}:{path}" if path else folder} if folder else {}
         uploader = {"AWS_DEFAULT_REGION": self.region, **self.store_keys}
         options = JobOptions(spot_notice=self._notice(metadata))
         spec = remote_spec(self.run, self.attempt.number, self.store, output=job.output, project=folder)
-        job.start(
-            spec.model_dump_json(indent=1).encode(), python, options, trainer=trainer, uploader=uploader
-        )
+        job.start(spec.model_dump_json(indent=1).encode(), python, options, uploader=uploader)
         self._job, self.started = job, True
         self.console.note(
             f"training on {self.host.name}, {self.attempt.offer.name}; it goes on without this driver"

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -25,7 +26,7 @@ def can_calibrate() -> bool:
 
 def calibration_key(spec: TrainingSpec, images: int) -> str:
     """Return what a kept calibration is filed under: the machine and all of the training that its steps feel."""
-    parts = {
+    parts: dict[str, Any] = {
         "machine": [processor(), cores()],
         "model": spec.model,
         "task": spec.task,
@@ -37,6 +38,8 @@ def calibration_key(spec: TrainingSpec, images: int) -> str:
         "hyperparameters": spec.hyperparameters,
         "speed": spec.speed,
     }
+    if spec.device != "auto":
+        parts["device"] = spec.device
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

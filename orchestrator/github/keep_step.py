@@ -62,7 +62,7 @@ def keep(inputs: Inputs, event: Event, runner: Runner, console: GitHubConsole) -
     if kept is None and not list(packed.glob("unfinished-*")):
         return 0
     address = release_address(server, event.repository, tag)
-    url = f"{address}/{asset_name(model_key(kept.version))}" if kept else ""
+    url = f"{address}/{asset_name(model_key(kept.version, kept.model.name))}" if kept else ""
     runner.outputs({"model-url": url, "version": kept.version if kept else ""})
     runner.summary(kept_summary(address, kept.version if kept else None, url, kept.model.size if kept else 0))
     console.notice(f"kept: {url}" if kept else f"kept an unfinished run in {address}")

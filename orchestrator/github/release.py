@@ -65,9 +65,10 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
     """
     folder.mkdir(parents=True, exist_ok=True)
     version = version_of(training_key)
-    manifest, model = model_key(version, "manifest.json"), model_key(version)
+    manifest = model_key(version, "manifest.json")
     kept = _text(store.kept, manifest)
-    if publish.manifest_of(store, version) is None:
+    published = publish.manifest_of(store, version)
+    if published is None:
         prefix = f"{RUN_PREFIX}{training_key[:RUN_KEY_LENGTH]}-"
         journal = Journal(store)
         count = sum(journal.checkpoint(run.id) is not None for run in journal.runs_of(training_key))
@@ -76,7 +77,7 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
         return Packed(unfinished=count)
     keys = [INDEX_KEY, ALIAS, manifest]
     if kept is None:
-        keys.append(model)
+        keys.append(model_key(version, published.model.name))
     for key in keys:
         store.download(key, folder / asset_name(key))
     return Packed(version if kept is None else None, moved=_text(store.kept, ALIAS) != _text(store, ALIAS))
@@ -112,16 +113,18 @@ def keep(release: GitHubRelease, folder: Path, note: Callable[[str], None]) -> M
             )
         return None
     manifest = _parsed(Manifest, manifests[0])
-    names = {name: asset_name(model_key(manifest.version, name)) for name in ("model.pt", "manifest.json")}
+    name_of_model, name_of_manifest = (
+        asset_name(model_key(manifest.version, name)) for name in (manifest.model.name, "manifest.json")
+    )
     there = release.assets()
-    if names["manifest.json"] not in there:
-        model = folder / names["model.pt"]
+    if name_of_manifest not in there:
+        model = folder / name_of_model
         if not model.is_file() or sha256_of(model) != manifest.model.sha256:
             raise CorruptObjectError(f"{model.name} is not the model that {manifests[0].name} names")
-        if names["model.pt"] in there:
-            release.delete(there[names["model.pt"]])
-        release.upload(names["model.pt"], model)
-        release.upload(names["manifest.json"], manifests[0])
+        if name_of_model in there:
+            release.delete(there[name_of_model])
+        release.upload(name_of_model, model)
+        release.upload(name_of_manifest, manifests[0])
         note(f"kept version {manifest.version}")
     _list(release, _parsed(Index, folder / INDEX_KEY))
     _move(release, _parsed(Alias, folder / asset_name(ALIAS)))

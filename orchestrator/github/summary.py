@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
-from gpu_offload.orchestrator.report.metrics import NAMES, named
+from gpu_offload.orchestrator.report.metrics import is_share, named
 from gpu_offload.orchestrator.report.outcome import Before, glance_rows, headline, missed, place
 from gpu_offload.orchestrator.report.rows import (
     Rows,
@@ -38,9 +38,6 @@ from gpu_offload.orchestrator.report.rows import (
 )
 
 LOG_LINES = 40
-
-SHARES = frozenset(NAMES.values())
-"""Metrics that are a share of one, where more is better."""
 
 LEARNT_NOTHING = 0.01
 """Of a share such as mAP50: below it, a model finds as good as nothing."""
@@ -93,7 +90,7 @@ def next_step(report: Report, around: Around) -> str:
         return "run this workflow again: it carries on from the last completed epoch."
     if report.status == "published":
         first = next(iter(report.metrics.items()), None)
-        if first is not None and first[1] < LEARNT_NOTHING and first[0] in SHARES:
+        if first is not None and is_share(first[0]) and first[1] < LEARNT_NOTHING:
             return (
                 f"train longer, or look at the labels. The model is published, but its {first[0]} is "
                 f"{first[1]:.4f}: it has learnt next to nothing in {report.run.spec.epochs} epochs."

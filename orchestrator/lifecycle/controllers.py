@@ -81,6 +81,8 @@ def controller_of(
             renew=renew,
             weights=lambda: planned.weights_path,
             model_file=planned.model_file,
+            project=planned.project if run.spec.entrypoint else None,
+            packages=workspace.packages,
         )
     cloud = None
     if run.is_rented:

@@ -15,6 +15,7 @@ from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.plan.prerequisites import check_here, check_renting
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
@@ -101,9 +102,9 @@ class Training:
         if not self.planned.candidates:
             raise NothingFeasibleError(self.planned.report.decision.why)
         if any(candidate.offer.where == "ec2" for candidate in self.planned.candidates):
-            from gpu_offload.orchestrator.plan.prerequisites import check_renting
-
-            check_renting(self.planned.settings)
+            check_renting(self.planned.settings, inputs=self.planned.inputs)
+        if self.planned.candidates[0].offer.where == "cpu":
+            check_here(self.planned.inputs)
         same = [r.id for r in reversed(earlier) if not spec_differences(self.planned, r)]
         previous = next((run for run in same if journal.checkpoint(run) is not None), None)
         record = run_record(
@@ -177,7 +178,9 @@ class Training:
             estimate=manifest.seconds.estimated,
             cost_usd=manifest.cost_usd,
             where=manifest.where,
-            model_url=public_address(self.planned.settings, self.store, model_key(manifest.version)),
+            model_url=public_address(
+                self.planned.settings, self.store, model_key(manifest.version, manifest.model.name)
+            ),
             stable_moved=stable_moved,
         )
 
@@ -200,7 +203,7 @@ def spec_differences(planned: Planned, run: RunRecord) -> list[str]:
 
 
 def _what(spec: TrainingSpec) -> dict[str, object]:
-    places = {"run", "attempt", "output", "store", "dataset", "weights"}
+    places = {"run", "attempt", "output", "store", "dataset", "weights", "device", "project", "packages"}
     return spec.model_dump(mode="json", exclude=places) | {
         "dataset": spec.dataset.fingerprint,
         "weights": spec.weights and spec.weights.sha256,
@@ -213,7 +216,13 @@ def _project_of(planned: Planned) -> Project | None:
 
 
 def run_record(
-    planned: Planned, run: str, *, now: float, commit: str | None, repository: str | None, resumes: str | None
+    planned: Planned,
+    run: str,
+    *,
+    now: float,
+    commit: str | None,
+    repository: str | None,
+    resumes: str | None,
 ) -> RunRecord:
     """Return the run that carries a plan out, beginning now."""
     settings = planned.settings

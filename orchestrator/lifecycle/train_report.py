@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.units import human_duration, human_money
-from gpu_offload.orchestrator.report.metrics import named
+from gpu_offload.orchestrator.report.metrics import score_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ def trained_text(report: TrainReport) -> str:
             f"run {report.run} trains by itself; `offload attach {report.run}`, the same command again, or the next "
             "`offload tend` collects and publishes it"
         )
-    score = metrics_text(report.metrics)
+    score = score_text(report.metrics)
     if report.status == "already_trained":
         moved = "; stable points at it again" if report.stable_moved else ""
         return f"already trained: version {report.version}{moved} (key {report.training_key[:16]})  {score}".rstrip()
@@ -49,11 +49,3 @@ def trained_text(report: TrainReport) -> str:
         f"published version {report.version}  {score}\n"
         f"trained on {where} in {human_duration(report.seconds)}{estimate}; {cost}; sha256 {report.sha256[:16]}"
     )
-
-
-def metrics_text(metrics: Mapping[str, float]) -> str:
-    """Return the main metrics on a line, whatever a training names them."""
-    return "  ".join(f"{name} {value:.3f}" for name, value in list(named(metrics).items())[:SHOWN])
-
-
-SHOWN = 3

@@ -1,29 +1,67 @@
 """A plan with everything that a training needs."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.plan.inputs import Inputs
 from gpu_offload.orchestrator.plan.option import PlanReport
+from gpu_offload.orchestrator.plan.project import own_model, pack_project
 from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.remote_job.requirements import REQUIREMENTS
 from gpu_offload.remote_job.spec import TrainingSpec
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A decision, and everything that carrying it out needs."""
+    """A decision, and everything that is needed to carry it out."""
 
     settings: Settings
-    snapshot: Snapshot
-    fingerprint: str
-    training_key: str
+    inputs: Inputs
     version: str
     spec: TrainingSpec
     report: PlanReport
     candidates: tuple[Candidate, ...]
     is_forced: bool
-    weights_path: Path | None = None
-    model_file: Path | None = None
-    project: bytes | None = None
-    """The user's own model definition and training code, packed for an instance."""
+    lock: Callable[[], bytes]
+    """Locks the requirements of the user's code; asks the network where the store has no lock yet."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The dataset."""
+        return self.inputs.snapshot
+
+    @property
+    def fingerprint(self) -> str:
+        """The dataset's fingerprint."""
+        return self.inputs.fingerprint
+
+    @property
+    def training_key(self) -> str:
+        """The training key."""
+        return self.inputs.key
+
+    @cached_property
+    def project(self) -> bytes | None:
+        """What the process that trains needs of the repository, packed; None where it needs nothing."""
+        inputs = self.inputs
+        files: dict[str, Path | bytes] = dict(inputs.code.files) if inputs.code else {}
+        if inputs.model_file is not None:
+            files[own_model(inputs.model_file)] = inputs.model_file
+        if inputs.requirements is not None:
+            files[REQUIREMENTS] = self.lock()
+        return pack_project(files) if files else None
+
+    @property
+    def weights_path(self) -> Path | None:
+        """The local file of the starting weights."""
+        weights = self.inputs.weights
+        return Path(weights.path) if weights and weights.path else None
+
+    @property
+    def model_file(self) -> Path | None:
+        """The model definition where it is a file of the user's."""
+        return self.inputs.model_file

@@ -3,12 +3,9 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
-from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
-from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.calibration import (
@@ -28,27 +25,37 @@ from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import list_candidates
 from gpu_offload.orchestrator.plan.decision import decide, forced, judge
+from gpu_offload.orchestrator.plan.inputs import ULTRALYTICS_LICENSE, Inputs, read_inputs
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option, PlanReport
 from gpu_offload.orchestrator.plan.planned import Planned
-from gpu_offload.orchestrator.plan.project import (
-    PlanningError,
-    code_files,
-    code_sha256,
-    file_sha256,
-    own_model,
-    pack_project,
+from gpu_offload.orchestrator.plan.prerequisites import (
+    Fault,
+    check_code,
+    may_rent,
+    missing_extra,
+    renting_faults,
+    renting_text,
 )
-from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key, version_of
+from gpu_offload.orchestrator.plan.requirements import lock
+from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.settings.load import Settings
-from gpu_offload.orchestrator.settings.model_name import is_weights
-from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
-from gpu_offload.remote_job.machine import cores, memory
+from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.remote_job.machine import cores, has_device, has_gpu, memory
 from gpu_offload.remote_job.result import Calibration
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 GIB = 2**30
-SCRATCH = "scratch"
+
+
+def license_note(inputs: Inputs) -> str:
+    """Return the licence of code and weights in a sentence, for the receipt."""
+    if inputs.license is None:
+        return "licence of the model: not stated; set training.license to what your training code and weights have"
+    theirs = inputs.license == ULTRALYTICS_LICENSE and inputs.code is None
+    return f"licence of the model: {inputs.license}" + (
+        ", as Ultralytics' code and weights" if theirs else ""
+    )
 
 
 @dataclass
@@ -77,17 +84,12 @@ class Planning:
 
         Raises:
             DatasetError: the dataset cannot be trained on.
-            PlanningError: model or weights are not to be had.
+            PlanningError: Model, weights, code or requirements are missing or faulty.
             StoreError: the store did not answer.
         """
-        snapshot = snapshot_of(self.settings, self.workspace)
-        fingerprint = fingerprint_of(snapshot)
-        weights = self._weights()
-        model_file = self._model_file()
-        inputs = self._inputs(snapshot, fingerprint, weights, model_file)
-        key = training_key(inputs)
-        version = version_of(key)
-        spec = self._spec(inputs, key, weights)
+        inputs = read_inputs(self.settings, self.store, self.workspace)
+        snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)
+        check_code(inputs)
         work = self._workload(snapshot)
         done = publish.manifest_of(self.store, version)
         measured = None
@@ -96,27 +98,26 @@ class Planning:
         if done is None and calibrate is not False and on != "ec2":
             prior = self._on_cpu(work, None, past)
             wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))
-            measured = self._calibration(spec, snapshot, fingerprint, model_file, measure=wanted)
+            measured = self._calibration(inputs, spec, measure=wanted)
         cpu = self._on_cpu(work, measured, past)
-        # Nobody asks EC2 about a training that is done, or that shall not run there.
-        offers = self.offers() if done is None and on != "cpu" else None
-        options = self._options(work, cpu, limits, past, TABLE if offers is None else offers)
-        decision = self._decide(options, limits, on)
+        blocked = renting_faults(self.settings, inputs)
+        # EC2 is not asked about a training that is done, or that must or can only run here.
+        offers = self.offers() if done is None and on != "cpu" and not blocked else None
+        options = self._options(work, cpu, limits, past, TABLE if offers is None else offers, blocked)
+        decision = self._decide(options, limits, on, blocked)
         report = PlanReport(
-            fingerprint=fingerprint,
-            training_key=key,
+            fingerprint=inputs.fingerprint,
+            training_key=inputs.key,
             already_trained=done.version if done else None,
             images=snapshot.images,
             dataset_bytes=snapshot.bytes,
             options=options,
             decision=decision,
-            notes=cpu.notes,
+            notes=(*cpu.notes, license_note(inputs), *missing_extra(inputs)),
         )
         return Planned(
             settings=self.settings,
-            snapshot=snapshot,
-            fingerprint=fingerprint,
-            training_key=key,
+            inputs=inputs,
             version=version,
             spec=spec,
             report=report,
@@ -125,21 +126,15 @@ class Planning:
                 options,
                 on,
                 self._machine(measured),
-                escalates=offers is not None and on == "auto" and self._escalates(),
+                escalates=offers is not None and on == "auto" and self._escalates(inputs),
             ),
             is_forced=on != "auto",
-            weights_path=Path(weights.path) if weights and weights.path else None,
-            model_file=model_file,
-            project=self._project(model_file),
+            lock=lambda: lock(inputs.requirements, self.store) if inputs.requirements else b"",
         )
 
-    def _escalates(self) -> bool:
-        """Whether a run on this CPU that turns out too slow shall, and can, go to an instance."""
-        if self.settings.limits.on_overrun != "escalate":
-            return False
-        from gpu_offload.orchestrator.plan.prerequisites import may_rent
-
-        return may_rent(self.settings)
+    def _escalates(self, inputs: Inputs) -> bool:
+        """Whether a run on this CPU that turns out too slow is allowed to, and can, move to an instance."""
+        return self.settings.limits.on_overrun == "escalate" and may_rent(self.settings, inputs)
 
     def _limits(self) -> Limits:
         limits = self.settings.limits
@@ -150,72 +145,6 @@ class Planning:
             max_cost_usd=limits.max_cost_usd,
             value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
             ci_limit_s=limits.ci_limit.total_seconds() if on_runner else None,
-        )
-
-    def _weights(self) -> Weights | None:
-        training = self.settings.training
-        reference = training.model if training.init_from == SCRATCH else training.init_from
-        if not is_weights(reference):
-            return None
-        from gpu_offload.remote_job.weights import resolve
-
-        return resolve(reference, store=self.store, cache=self.workspace.weights)
-
-    def _model_file(self) -> Path | None:
-        """Return the model definition if it is a file of the user's, None if it is a name Ultralytics knows."""
-        name = self.settings.training.model
-        path = self.settings.root / name
-        if path.is_file():
-            return path
-        if "/" in name and not is_weights(name):
-            raise PlanningError(f"training.model: there is no file {name} (looked in {self.settings.root})")
-        return None
-
-    def _project(self, model_file: Path | None) -> bytes | None:
-        root, entry = self.settings.root, self.settings.training.entrypoint
-        files = {own_model(model_file): model_file} if model_file else {}
-        if entry:
-            files |= {file.relative_to(root).as_posix(): file for file in code_files(root, entry)}
-        return pack_project(files) if files else None
-
-    def _inputs(
-        self, snapshot: Snapshot, fingerprint: str, weights: Weights | None, model_file: Path | None
-    ) -> TrainingInputs:
-        training = self.settings.training
-        entry = training.entrypoint
-        return TrainingInputs(
-            fingerprint=fingerprint,
-            task=str(snapshot.task),
-            model=training.model,
-            model_definition=file_sha256(model_file) if model_file else None,
-            weights_sha256=weights.sha256 if weights else None,
-            epochs=training.epochs,
-            image_size=training.image_size,
-            batch=training.batch,
-            seed=training.seed,
-            hyperparameters=training.hyperparameters,
-            entrypoint=entry,
-            entrypoint_sha256=code_sha256(self.settings.root, entry) if entry else None,
-        )
-
-    def _spec(self, inputs: TrainingInputs, key: str, weights: Weights | None) -> TrainingSpec:
-        training = self.settings.training
-        return TrainingSpec(
-            run="plan",
-            attempt=1,
-            training_key=key,
-            task=Task(inputs.task),
-            dataset=DatasetRef(fingerprint=inputs.fingerprint, archive=f"datasets/{inputs.fingerprint}.tar"),
-            model=inputs.model,
-            weights=weights,
-            epochs=inputs.epochs,
-            image_size=inputs.image_size,
-            batch=inputs.batch,
-            seed=inputs.seed,
-            hyperparameters=training.hyperparameters,
-            entrypoint=inputs.entrypoint,
-            speed=training.speed,
-            output="",
         )
 
     def _workload(self, snapshot: Snapshot) -> Workload:
@@ -255,26 +184,18 @@ class Planning:
         fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
         return on == "cpu" or fits
 
-    def _calibration(
-        self,
-        spec: TrainingSpec,
-        snapshot: Snapshot,
-        fingerprint: str,
-        model_file: Path | None,
-        *,
-        measure: bool,
-    ) -> Calibration | None:
-        if spec.entrypoint is not None:
-            return None  # what a stranger's training takes is not in ours
-        key = calibration_key(spec, len(snapshot.samples))
+    def _calibration(self, inputs: Inputs, spec: TrainingSpec, *, measure: bool) -> Calibration | None:
+        if inputs.code is not None:
+            return None  # Ultralytics' steps say nothing about the user's own
+        key = calibration_key(spec, len(inputs.snapshot.samples))
         kept = kept_calibration(self.workspace, key)
         if kept is not None or not measure or not can_calibrate():
             return kept
-        tree = materialise(snapshot, self.workspace.tree(fingerprint))
+        tree = materialise(inputs.snapshot, self.workspace.tree(inputs.fingerprint))
         local = spec.model_copy(
             update={
-                "dataset": DatasetRef(fingerprint=fingerprint, tree=str(tree)),
-                "model": str(model_file) if model_file else spec.model,
+                "dataset": DatasetRef(fingerprint=inputs.fingerprint, tree=str(tree)),
+                "model": str(inputs.model_file) if inputs.model_file else spec.model,
             }
         )
         return calibrate(local, self.workspace, key, self.console)
@@ -286,8 +207,12 @@ class Planning:
         limits: Limits,
         past: tuple[Ratio, ...],
         offers: Sequence[Offer],
+        blocked: Sequence[Fault],
     ) -> tuple[Option, ...]:
+        device = self.settings.training.device
         here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
+        if not has_device(device):
+            here = replace(here, feasible=False, reason=f"has no training.device {device}")
         settings = self.settings.ec2
         markets = {"spot": {"spot"}, "on-demand": {"on-demand"}}.get(settings.market, {"spot", "on-demand"})
         rented = []
@@ -296,16 +221,31 @@ class Planning:
             if wanted and offer.market in markets and offer.gpu is not None:
                 known = self._past(past, offer.instance_type or "")
                 estimate = estimate_gpu_prior(work, offer.gpu, offer.vcpus, history=known)
-                rented.append(judge(offer, estimate, limits))
+                option = judge(offer, estimate, limits)
+                reasons = [fault.reason for fault in blocked]
+                if not has_gpu(offer.gpu.count, device):
+                    reasons.append(f"has no training.device {device}")
+                if reasons:
+                    option = replace(option, feasible=False, reason="; ".join(reasons))
+                rented.append(option)
         return (here, *rented)
 
-    def _decide(self, options: tuple[Option, ...], limits: Limits, on: str) -> Decision:
+    def _decide(
+        self, options: tuple[Option, ...], limits: Limits, on: str, blocked: Sequence[Fault]
+    ) -> Decision:
         epochs = self.settings.training.epochs
+        possible = [option for option in options if option.where == "cpu" or not blocked]
         if on == "cpu":
-            return forced("cpu", options, limits, epochs=epochs)
+            return forced("cpu", possible, limits, epochs=epochs)
         if on == "ec2":
-            return forced("ec2", options, limits, epochs=epochs)
-        return decide(options, limits, epochs=epochs)
+            if blocked:
+                return Decision("none", None, renting_text(blocked))
+            return forced("ec2", possible, limits, epochs=epochs)
+        decision = decide(possible, limits, epochs=epochs)
+        if blocked:
+            wanted = "To rent a GPU: " + "; ".join(fault.remedy for fault in blocked) + "."
+            decision = replace(decision, changes=(*decision.changes, wanted))
+        return decision
 
 
 def planning_of(

@@ -1,53 +1,180 @@
-"""What must be set before an instance is rented."""
+"""What must be there before a training starts here, or an instance is rented."""
 
+import importlib.metadata
+import importlib.util
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra.instance.software import LOCK
 from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, store_keys
+from gpu_offload.orchestrator.plan.code import External, is_installed
+from gpu_offload.orchestrator.plan.inputs import Inputs
+from gpu_offload.orchestrator.plan.project import PlanningError
+from gpu_offload.orchestrator.plan.requirements import normalised
 from gpu_offload.orchestrator.settings.load import Settings
 
 SIMULATOR = "GPU_OFFLOAD_SIMULATOR"
-"""Set by the simulated cloud for what runs inside it, with the next two."""
+"""Set by the simulated cloud for the processes inside it."""
+
+EXTRA = "pip install 'gpu-offload[train]'"
 
 
 class RentingError(OffloadError):
     """The configuration does not allow training on EC2; the text says what to set."""
 
 
-def check_renting(settings: Settings, environment: Mapping[str, str] | None = None) -> None:
-    """Say everything that keeps an instance from training, before anything is begun. Raises RentingError."""
-    environment = os.environ if environment is None else environment
-    faults = []
-    if is_elsewhere(settings.store.endpoint_url) and not store_keys(settings.store.endpoint_url, environment):
-        faults.append(
-            f"store.endpoint-url is not AWS's, where an instance's role counts for nothing: set {STORE_KEYS[0]} and "
-            f"{STORE_KEYS[1]} to keys for this bucket only (docs/gpu.md says where they go)"
-        )
-    if not environment.get(SIMULATOR):
-        faults += _account_faults(settings)
+class TrainingExtraError(OffloadError):
+    """Ultralytics is not installed here; the text says how to install it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that keeps an instance from training: why, in a few words, and what to do."""
+
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.remedy}"
+
+
+def check_code(inputs: Inputs) -> None:
+    """Check that the user's training code can be imported, without importing it.
+
+    Raises:
+        PlanningError: It cannot; the text names every fault with file and line.
+    """
+    if inputs.code is None:
+        return
+    required = inputs.requirements.names if inputs.requirements else None
+    # With a requirements file the module may come from a distribution of another name.
+    missing = [e for e in inputs.code.externals if required is None and not is_installed(e.name)]
+    faults = [
+        *inputs.code.faults,
+        *(
+            f"{external.where} imports {external.name}, which is neither in the project nor installed; "
+            "name its distribution in a file and set training.requirements to it"
+            for external in missing
+        ),
+    ]
+    if len(faults) == 1:
+        raise PlanningError(faults[0])
     if faults:
-        raise RentingError("cannot train on EC2:\n" + "\n".join(f"  - {fault}" for fault in faults))
+        raise PlanningError(
+            "the training code cannot be imported:\n" + "\n".join(f"  - {fault}" for fault in faults)
+        )
 
 
-def _account_faults(settings: Settings) -> list[str]:
+def missing_extra(inputs: Inputs, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return a note for a plan on a machine that cannot train; a runner's plan job need not be able to."""
+    environment = os.environ if environment is None else environment
+    if environment.get("GITHUB_ACTIONS") or can_train_here(inputs):
+        return ()
+    return (f"training on this machine needs {EXTRA}",)
+
+
+def check_here(inputs: Inputs) -> None:
+    """Check that this machine has what Ultralytics' trainings need. Raises TrainingExtraError."""
+    if not can_train_here(inputs):
+        raise TrainingExtraError(f"Ultralytics and PyTorch are not installed here: {EXTRA}")
+
+
+def can_train_here(inputs: Inputs) -> bool:
+    """Return whether this environment has what the training imports, as far as we choose it."""
+    return inputs.code is not None or all(map(is_installed, ("torch", "ultralytics")))
+
+
+def renting_faults(
+    settings: Settings, inputs: Inputs | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[Fault, ...]:
+    """Return what keeps an instance from training, as far as configuration and code decide it."""
+    environment = os.environ if environment is None else environment
+    faults = [] if environment.get(SIMULATOR) else _account_faults(settings)
+    if inputs is not None and inputs.code is not None:
+        faults += _import_faults(inputs)
+    return tuple(faults)
+
+
+def renting_text(faults: Sequence[Fault]) -> str:
+    """Return everything that keeps an instance from training, a line each."""
+    return "cannot train on EC2:\n" + "\n".join(f"  - {fault}" for fault in faults)
+
+
+def check_renting(
+    settings: Settings, environment: Mapping[str, str] | None = None, inputs: Inputs | None = None
+) -> None:
+    """Check configuration, code and environment before anything is rented. Raises RentingError with every fault."""
+    environment = os.environ if environment is None else environment
+    faults = list(renting_faults(settings, inputs, environment))
+    endpoint = settings.store.endpoint_url
+    if is_elsewhere(endpoint) and not store_keys(endpoint, environment):
+        faults.insert(
+            0,
+            Fault(
+                "store.endpoint-url is not AWS's, where an instance's role counts for nothing",
+                f"set {STORE_KEYS[0]} and {STORE_KEYS[1]} to keys for this bucket only (docs/gpu.md says where they go)",
+            ),
+        )
+    if faults:
+        raise RentingError(renting_text(faults))
+
+
+def may_rent(settings: Settings, inputs: Inputs | None = None) -> bool:
+    """Return whether `check_renting` passes."""
+    try:
+        check_renting(settings, inputs=inputs)
+    except RentingError:
+        return False
+    return True
+
+
+def _account_faults(settings: Settings) -> list[Fault]:
     faults = []
     if settings.store_url.startswith("file:"):
         faults.append(
-            "store.url is a folder, which an instance cannot reach; set it to s3://BUCKET (`offload bootstrap` makes one)"
+            Fault(
+                "store.url is a folder, which an instance cannot reach",
+                "set store.url to s3://BUCKET (`offload bootstrap` makes one)",
+            )
         )
     if settings.ec2.instance_profile is None:
         faults.append(
-            "ec2.instance-profile is not set: without it an instance can read no dataset and write no checkpoint; "
-            "`offload bootstrap` makes one"
+            Fault(
+                "ec2.instance-profile is not set, so an instance could read no dataset and write no checkpoint",
+                "set ec2.instance-profile (`offload bootstrap` makes one)",
+            )
         )
     return faults
 
 
-def may_rent(settings: Settings, environment: Mapping[str, str] | None = None) -> bool:
-    """Whether `check_renting` has nothing to say."""
-    try:
-        check_renting(settings, environment)
-    except RentingError:
-        return False
-    return True
+def _import_faults(inputs: Inputs) -> list[Fault]:
+    """Return the modules that the user's code imports and that an instance would not have."""
+    required = inputs.requirements.names if inputs.requirements else frozenset()
+    faults = []
+    for external in inputs.code.externals if inputs.code else ():
+        distributions = _distributions(external)
+        if distributions and not distributions & (_on_instances() | required):
+            name = min(distributions)
+            faults.append(
+                Fault(
+                    f"an instance does not have {external.name}, which {external.where} imports",
+                    f"add {name} to training.requirements",
+                )
+            )
+    return faults
+
+
+def _distributions(external: External) -> set[str]:
+    """Return the installed distributions that provide a module; empty where none is installed here."""
+    return {normalised(name) for name in importlib.metadata.packages_distributions().get(external.name, ())}
+
+
+@cache
+def _on_instances() -> frozenset[str]:
+    """Return the distributions in the lock from which an instance is set up."""
+    text = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
+    return frozenset(normalised(name) for name in re.findall(r"^([\w.-]+)==", text, re.MULTILINE))

@@ -1,7 +1,8 @@
-"""The project's own code and model definition, packed for an instance."""
+"""The project's own code and model definition, packed for the process that trains."""
 
 import hashlib
 import io
+import shutil
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,35 +25,24 @@ def file_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def code_files(root: Path, entrypoint: str) -> list[Path]:
-    """Return a user's training code: its module, or every module of its package. Raises PlanningError."""
-    first = entrypoint.partition(":")[0].split(".")[0]
-    package = root / first
-    files = sorted(package.rglob("*.py")) if package.is_dir() else [root / f"{first}.py"]
-    missing = [f for f in files if not f.is_file()]
-    if missing or not files:
-        raise PlanningError(f"training.entrypoint: there is no {first} in {root}")
-    return files
-
-
-def code_sha256(root: Path, entrypoint: str) -> str:
-    """Return one digest of a user's training code."""
-    digest = hashlib.sha256()
-    for file in code_files(root, entrypoint):
-        digest.update(f"{file.relative_to(root).as_posix()}\0{file_sha256(file)}\n".encode())
-    return digest.hexdigest()
-
-
-def pack_project(files: Mapping[str, Path]) -> bytes:
-    """Return a tar of files by their path in it; equal files give equal bytes."""
+def pack_project(files: Mapping[str, Path | bytes]) -> bytes:
+    """Return a tar of files, or of their content, by their path in it; equal files give equal bytes."""
     memory = io.BytesIO()
     with tarfile.open(fileobj=memory, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name in sorted(files):
-            body = files[name].read_bytes()
+            source = files[name]
+            body = source if isinstance(source, bytes) else source.read_bytes()
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(body), 0o644
             archive.addfile(entry, io.BytesIO(body))
     return memory.getvalue()
+
+
+def unpack_project(body: bytes, folder: Path) -> None:
+    """Unpack what `pack_project` packed into a fresh folder."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        archive.extractall(folder, filter="data")
 
 
 def describe_project(body: bytes, model: str | None = None) -> Project:

@@ -17,7 +17,8 @@ class TrainingInputs:
     """What decides the result of a training. Where and when it runs does not, and is not here.
 
     `model_definition` is the sha256 of the definition when it is a file of the user's, None for a name that
-    Ultralytics knows; `entrypoint_sha256` likewise for bring-your-own code.
+    Ultralytics knows; `entrypoint_sha256` likewise for the user's own code, `requirements_sha256` for what that
+    code needs installed.
     """
 
     fingerprint: str
@@ -32,12 +33,18 @@ class TrainingInputs:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     entrypoint: str | None = None
     entrypoint_sha256: str | None = None
+    requirements_sha256: str | None = None
     training_version: str = TRAINING_VERSION
 
 
 def training_key(inputs: TrainingInputs) -> str:
     """Return 64 hex digits: sha256 over the inputs as canonical JSON (sorted keys, no spaces, ASCII)."""
-    text = json.dumps(asdict(inputs), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    values = asdict(inputs)
+    if inputs.requirements_sha256 is None:
+        del values[
+            "requirements_sha256"
+        ]  # it came later: the keys of trainings without it stay what they were
+    text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

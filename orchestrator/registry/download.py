@@ -51,7 +51,7 @@ def pull(
     Args:
         store: Where the version is published.
         wanted: An alias, or a version.
-        destination: A file, or a folder that receives `model.pt`.
+        destination: A file, or a folder that receives the model under its own name.
         progress: Called with the bytes that are there and the bytes of the whole, from a web address.
 
     Returns:
@@ -61,11 +61,13 @@ def pull(
         RegistryError: no such version. CorruptObjectError: what came is not what was published.
     """
     manifest = resolve(store, wanted)
-    target = destination / "model.pt" if destination.is_dir() or not destination.suffix else destination
+    target = (
+        destination / manifest.model.name if destination.is_dir() or not destination.suffix else destination
+    )
     if _matches(target, manifest.model):
         return manifest, target, False
     target.parent.mkdir(parents=True, exist_ok=True)
-    key, model = model_key(manifest.version), manifest.model
+    key, model = model_key(manifest.version, manifest.model.name), manifest.model
     if isinstance(store, WebStore):
         _transfer(store, key, target, model, progress)
     else:

@@ -36,6 +36,9 @@ class Manifest(Wire):
     repository: str | None = None
     created_at: float
     model: Artifact
+    """Its name is `model` and the suffix that the training chose: `model.pt` from Ultralytics."""
+    license: str | None = None
+    """SPDX expression of code and weights, as far as it is known: Ultralytics' models are AGPL-3.0."""
     task: str
     base_model: str
     epochs: int

@@ -1,6 +1,6 @@
 """The model registry: versions that are written once, aliases that move, an index that lists them.
 
-models/<version>/model.pt        written first
+models/<version>/model.<suffix>  written first; the training chose the suffix
 models/<version>/manifest.json   written after it: a version is visible from here on, and complete
 index.json                       every version, newest last; moved by compare-and-swap
 aliases/<name>.json              which version the name means; moves last, by compare-and-swap
@@ -106,7 +106,7 @@ def complete(
 
 
 def _write_model(store: ObjectStore, manifest: Manifest, model: Path, note: Callable[[str], None]) -> None:
-    key = model_key(manifest.version)
+    key = model_key(manifest.version, manifest.model.name)
     try:
         store.upload(key, model, create=True)
     except ObjectExistsError:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table, titled
 from gpu_offload.orchestrator.report.content import Report
-from gpu_offload.orchestrator.report.metrics import curve_name
+from gpu_offload.orchestrator.report.metrics import curve_name, main_curve
 from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed
 from gpu_offload.orchestrator.report.rows import (
     Rows,
@@ -110,7 +110,7 @@ def charts(report: Report) -> list[str]:
     if not curves:
         return []
     drawn = []
-    chosen = next((n for n in curves if n in {"mAP50", "top-1 accuracy", "top1"}), None)
+    chosen = main_curve(curves)
     if chosen is not None:
         drawn.append(_chart(f"{chosen} by epoch", curves[chosen], zero=True))
     losses = [

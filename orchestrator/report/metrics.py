@@ -1,29 +1,72 @@
-"""Names, order and labels of metrics."""
+"""The one vocabulary of metrics: names, labels and order, for every place that shows them."""
 
 import re
 from collections.abc import Mapping
 
-NAMES = {"map50": "mAP50", "map50_95": "mAP50-95", "top1": "top-1 accuracy", "top5": "top-5 accuracy"}
-"""Metrics as the field writes them."""
+LABELS = {
+    "map50": "mAP50",
+    "map50_95": "mAP50-95",
+    "mask_map50": "mask mAP50",
+    "mask_map50_95": "mask mAP50-95",
+    "pose_map50": "pose mAP50",
+    "pose_map50_95": "pose mAP50-95",
+    "accuracy": "top-1 accuracy",
+    "accuracy_top5": "top-5 accuracy",
+    "precision": "precision",
+    "recall": "recall",
+}
+"""What our trainings publish, in the order in which it is shown. Other names are shown as they are, after these."""
+
+SHORT = 3
+"""Metrics in a line of text."""
+
+_PARTS = {"": "", "(B)": "", "(M)": "mask ", "(P)": "pose "}
+"""Ultralytics' suffixes: box, mask, pose."""
 
 
 def named(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics as the field names them, the most telling first.
+    """Return metrics by their labels, the most telling first.
 
-    The trainer's own names (`metrics/mAP50(B)`, `fitness`) are left out where the same numbers stand under ours.
+    Ultralytics' own names (`metrics/mAP50(B)`, `fitness`) are left out where the same numbers have ours.
     """
-    ours = {n: v for n, v in metrics.items() if "/" not in n and n != "fitness"} or metrics
-    return {NAMES.get(name, name): ours[name] for name in sorted(ours, key=display_order)}
+    theirs = {name for name in metrics if name.startswith("metrics/")}
+    ours = {n: v for n, v in metrics.items() if n not in theirs and not (theirs and n == "fitness")}
+    shown = ours or metrics
+    return {label(name): shown[name] for name in sorted(shown, key=display_order)}
+
+
+def label(name: str) -> str:
+    """Return how a metric is written."""
+    return LABELS.get(name, name)
 
 
 def display_order(name: str) -> tuple[int, str]:
     """Return the sort key that puts the main metrics first."""
-    order = list(NAMES)
+    order = list(LABELS)
     return (order.index(name) if name in order else len(order), name)
 
 
+def is_share(name: str) -> bool:
+    """Return whether a label is of a metric that runs from 0, nothing learnt, to 1."""
+    return name in LABELS.values()
+
+
+def score_text(metrics: Mapping[str, float]) -> str:
+    """Return the most telling metrics in a line: `mAP50 0.371  mAP50-95 0.212`."""
+    return "  ".join(f"{name} {value:.3f}" for name, value in list(named(metrics).items())[:SHORT])
+
+
+def main_curve(curves: Mapping[str, object]) -> str | None:
+    """Return which of some labelled curves says best how good the model is; None where none is a known metric."""
+    return next((name for name in LABELS.values() if name in curves), None)
+
+
 def curve_name(name: str) -> str:
-    """Write a curve's name as the field does: `metrics/mAP50(B)` is `mAP50`, `train/box_loss` is `train box loss`."""
+    """Return a curve's label: `metrics/mAP50(M)` is `mask mAP50`, `train/box_loss` is `train box loss`."""
     group, slash, rest = name.partition("/")
-    plain = re.sub(r"\([A-Z]\)$", "", rest if slash else name)
-    return plain if group == "metrics" or not slash else f"{group} {plain}".replace("_", " ")
+    if group == "metrics" and slash and (match := re.fullmatch(r"(.*?)(\([A-Z]\))?", rest)):
+        plain = {"accuracy_top1": "accuracy"}.get(match[1], match[1])
+        return _PARTS.get(match[2] or "", "") + label(plain)
+    if group in {"train", "val", "lr"} and slash:
+        return f"{group} {rest}".replace("_", " ")
+    return label(name)

@@ -6,7 +6,7 @@ from decimal import Decimal
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.content import Report
-from gpu_offload.orchestrator.report.metrics import NAMES, display_order
+from gpu_offload.orchestrator.report.metrics import display_order, label
 
 SHOWN_CANDIDATES = 8
 SMALL_USD = Decimal("0.001")
@@ -142,10 +142,10 @@ def class_rows(report: Report) -> Rows:
     per_class = report.result.per_class if report.result else {}
     names = sorted({name for values in per_class.values() for name in values}, key=display_order)
     return [
-        ("class", *(NAMES.get(name, name) for name in names)),
+        ("class", *map(label, names)),
         *(
-            (label, *(f"{values[name]:.4f}" if name in values else "" for name in names))
-            for label, values in sorted(per_class.items())
+            (kind, *(f"{values[name]:.4f}" if name in values else "" for name in names))
+            for kind, values in sorted(per_class.items())
         ),
     ]
 

@@ -1,6 +1,7 @@
 """Collects a staged result: verifies it, publishes it, and keeps what the estimator learns from it."""
 
 import contextlib
+import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.record import Collected, RunRecord, run_key
 from gpu_offload.orchestrator.run.timing import record_timing
 from gpu_offload.remote_job.result import TrainingResult
+
+MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
+
+
+class UnfitResultError(RegistryError):
+    """The training ended with a result that does not count; the same code would yield it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +72,9 @@ class Collector:
         """Read the staged model back; discard a result that does not count, and return how its attempt ended."""
         try:
             return verify_staged(self.journal.store, self.run, result, scratch)
-        except (RegistryError, CorruptObjectError, ObjectMissingError) as error:
+        except UnfitResultError as error:
+            return "failed", str(error)  # training again would yield it again
+        except (CorruptObjectError, ObjectMissingError) as error:
             # Not the end: without the result the training is resumed, and finishes from its checkpoint.
             self.console.warning(f"the staged result does not count and is discarded: {error}")
             return "died", f"its result did not count: {error}"
@@ -82,7 +91,8 @@ class Collector:
             commit=run.commit,
             repository=run.repository,
             created_at=self.clock(),
-            model=result.model.model_copy(update={"name": "model.pt"}),
+            model=result.model,
+            license=run.spec.license,
             task=result.task,
             base_model=run.spec.model,
             epochs=result.epochs,
@@ -102,7 +112,7 @@ def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, sc
     """Read a staged model back whole and return its path in `scratch`.
 
     Raises:
-        RegistryError: the result is not of this training, or did not complete its epochs.
+        UnfitResultError: the result is not of this training, or did not complete its epochs.
         CorruptObjectError: size or sha256 differ.
         ObjectMissingError: the model is not there.
     """
@@ -111,9 +121,11 @@ def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, sc
         faults.append(f"it is of the training {result.training_key[:16]}, not {run.training_key[:16]}")
     if result.epochs_completed < run.spec.epochs and not result.stopped_early:
         faults.append(f"it completed {result.epochs_completed} of {run.spec.epochs} epochs")
+    if not MODEL_NAME.fullmatch(result.model.name):
+        faults.append(f"{result.model.name!r} is no name for a model")
     if faults:
-        raise RegistryError(f"the staged result of run {run.id} does not count: " + "; ".join(faults))
-    target = scratch / "model.pt"
+        raise UnfitResultError(f"the staged result of run {run.id} does not count: " + "; ".join(faults))
+    target = scratch / result.model.name
     store.download(
         run_key(run.id, f"result/{result.model.name}"),
         target,

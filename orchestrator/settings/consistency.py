@@ -45,6 +45,7 @@ def disagreements(settings: Sections, root: str = "/") -> Iterator[Disagreement]
     """Yield everything that does not fit together; `root` is the folder that paths are relative to."""
     yield from _dataset(settings, root)
     yield from _training(settings)
+    yield from _own_code(settings)
     yield from _money(settings)
 
 
@@ -87,8 +88,23 @@ def _training(settings: Sections) -> Iterator[Disagreement]:
             f"training.model ({training.model}) is weights already, and init-from names others",
             "remove init-from, or let model be a definition (.yaml)",
         )
-    if training.entrypoint is not None:
-        return  # what follows is Ultralytics' business, not that of the user's own code
+    if training.entrypoint is None:
+        yield from _ultralytics(settings)
+
+
+def _own_code(settings: Sections) -> Iterator[Disagreement]:
+    training = settings.training
+    for name in ("include", "requirements"):
+        if getattr(training, name) and training.entrypoint is None:
+            yield Disagreement(
+                (("training", name), ("training", "entrypoint")),
+                f"training.{name} is for training code of your own, and training.entrypoint is not set",
+                "set training.entrypoint, or remove it",
+            )
+
+
+def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
+    training = settings.training
     if training.image_size % 32:
         low = training.image_size // 32 * 32
         yield Disagreement(
@@ -100,7 +116,7 @@ def _training(settings: Sections) -> Iterator[Disagreement]:
         if name in training.hyperparameters:
             yield Disagreement(
                 (("training", "hyperparameters", name), ("training", "entrypoint")),
-                f"training.hyperparameters.{name} is not Ultralytics' to be told: we set it ourselves",
+                f"training.hyperparameters.{name} is managed by gpu-offload",
                 f"write {ours} instead" if ours else "remove it",
             )
     stem = posixpath.basename(training.model.split("#")[0])

@@ -101,8 +101,14 @@ class TrainingSettings(Section):
     """Handed to Ultralytics as they are: lr0, optimizer, mosaic, patience, ..."""
     entrypoint: Entrypoint | None = Field(default=None, examples=["mine.train:main"])
     """package.module:function of your own that trains in Ultralytics' place."""
+    include: Annotated[tuple[Path, ...], Distinct] = ()
+    """Files, folders or patterns that the entrypoint reads beside the modules it imports; part of the training key."""
+    requirements: Path | None = Field(default=None, examples=["requirements-train.txt"])
+    """A requirements file for the entrypoint; locked with hashes and installed wherever it trains."""
+    license: Text | None = Field(default=None, examples=["MIT"])
+    """SPDX expression of the model's licence, for plan and manifest; left out, AGPL-3.0 for Ultralytics' models."""
     device: Device = "auto"
-    """Where the training computes; "auto": on a GPU where there is one."""
+    """Where the training computes: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", "1" or "mps"."""
     speed: dict[str, Flag] = Field(default_factory=dict)
     """Speed switches turned on or off by hand; the machine chooses the others."""
 

@@ -179,7 +179,8 @@ Entrypoint = Annotated[
     ),
 ]
 Device = Annotated[
-    Text, Matching(r"auto|cpu|mps|cuda(?::\d+)?", "a device", "write auto, cpu, cuda, cuda:0 or mps")
+    Text,
+    Matching(r"auto|cpu|mps|cuda(?::\d+)?|\d+", "a device", "write auto, cpu, cuda, cuda:0, 0 or mps"),
 ]
 StoreUrl = Annotated[Text, AfterValidator(check_store_url), _pattern(STORE_PATTERN)]
 HttpUrl = Annotated[Text, AfterValidator(check_http_url), _pattern(r"https?://\S+")]

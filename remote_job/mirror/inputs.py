@@ -3,6 +3,7 @@
 <folder>/spec.json      a spec whose inputs are all local and whose store is none; written last
 <folder>/dataset/       the training tree
 <folder>/weights/       starting weights
+<folder>/packages/      what the project's requirements name
 <folder>/checkpoint/    the store's checkpoint
 <folder>/progress.jsonl, log.txt, heartbeat.json    what was said meanwhile
 <folder>/stop           why the training should stop, once it should
@@ -42,11 +43,19 @@ class Inputs:
         """The folder of starting weights."""
         return self.folder / "weights"
 
-    def write_spec(self, spec: TrainingSpec, *, tree: Path, weights: Path | None) -> None:
+    @property
+    def packages(self) -> Path:
+        """The folder of what the project's requirements name."""
+        return self.folder / "packages"
+
+    def write_spec(
+        self, spec: TrainingSpec, *, tree: Path, weights: Path | None, packages: Path | None = None
+    ) -> None:
         """Write the spec to train by; from then on the inputs are complete."""
         local = spec.model_copy(
             update={
                 "store": None,
+                "packages": packages and str(packages),
                 "dataset": DatasetRef(fingerprint=spec.dataset.fingerprint, tree=str(tree)),
                 "weights": spec.weights
                 and spec.weights.model_copy(update={"path": str(weights), "key": None}),

@@ -99,6 +99,10 @@ class Mirror:
             raise SupersededError(self.superseded)
         return ResultUpload(self._target, BACKOFF).send(seconds)
 
+    def report_failure(self, message: str) -> None:
+        """Let the last heartbeat say that the training failed, for a process that ended without a word."""
+        self._traces.report_failure(message)
+
     def close(self, *, seconds: float = CHECKPOINT_SECONDS) -> bool:
         """Upload what is left and end; return whether the newest checkpoint is in the store.
 

@@ -3,8 +3,11 @@
 import json
 import os
 
+from pydantic import ValidationError
+
 from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.mirror.target import Target
+from gpu_offload.remote_job.result import Heartbeat
 
 TRACES = ("progress.jsonl", "heartbeat.json", "log.txt")
 TRACE_BYTES = 64 << 20
@@ -17,7 +20,12 @@ class TraceUploads:
 
     def __init__(self, target: Target) -> None:
         self._target = target
+        self._failure: str | None = None
         self._sent: dict[str, tuple[int, int]] = {}
+
+    def report_failure(self, message: str) -> None:
+        """Send a failed heartbeat in place of the local one, unless that has a final state of its own."""
+        self._failure = message
 
     def send(self, *, last: bool = False) -> None:
         """Send what has changed. Raises StoreError.
@@ -31,7 +39,7 @@ class TraceUploads:
                 with regular_file.opened(target.output, name) as descriptor:
                     stat = os.fstat(descriptor)
                     mark = (stat.st_size, stat.st_mtime_ns)
-                    if self._sent.get(name) == mark:
+                    if self._sent.get(name) == mark and (self._failure is None or name != "heartbeat.json"):
                         continue
                 # Read at once: a file that grows while it is streamed has no length to announce.
                 body = regular_file.read(target.output, name, limit=TRACE_BYTES)
@@ -40,10 +48,23 @@ class TraceUploads:
             except OSError as error:
                 target.warn_once(str(error))
                 continue
-            if name == "heartbeat.json" and not last and _has_ended(body):
-                continue
+            if name == "heartbeat.json":
+                if not last and _has_ended(body):
+                    continue
+                if self._failure is not None:
+                    body = _failed(body, self._failure)
             target.store.put(f"{target.attempt}/{name}", body)
             self._sent[name] = mark
+
+
+def _failed(heartbeat: bytes, message: str) -> bytes:
+    if _has_ended(heartbeat):
+        return heartbeat
+    try:
+        beat = Heartbeat.model_validate_json(heartbeat)
+    except ValidationError:
+        return heartbeat
+    return beat.model_copy(update={"state": "failed", "message": message}).model_dump_json().encode()
 
 
 def _has_ended(heartbeat: bytes) -> bool:

@@ -43,7 +43,8 @@ class Capacity:
 def capacity() -> Capacity:
     """Look at the machine."""
     quota = cpu_quota()
-    affinity = len(os.sched_getaffinity(0))
+    # macOS has no affinity: https://docs.python.org/3/library/os.html#os.sched_getaffinity
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Capacity(
         cores=affinity if quota is None else max(1, min(affinity, math.floor(quota + 1e-6))),

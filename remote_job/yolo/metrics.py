@@ -1,12 +1,14 @@
 """What came out of a trainer: metrics by Ultralytics' names and by plain ones, per class, and over the epochs."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gpu_offload.remote_job import machine
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.result import Artifact, Timings, TrainingResult
-from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
+
+if TYPE_CHECKING:
+    from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
 ALIASES = {
     "metrics/precision(B)": "precision",
@@ -24,13 +26,13 @@ PARTS = {"box": "", "seg": "mask_", "pose": "pose_"}
 EXTRAS = {".png", ".jpg", ".csv", ".yaml"}
 
 
-def metrics(trainer: SteadyTrainer) -> dict[str, float]:
+def metrics(trainer: "SteadyTrainer") -> dict[str, float]:
     """Return the final validation's metrics, each also under its plain name where it has one."""
     values = finite(trainer.metrics)
     return values | {plain: values[name] for name, plain in ALIASES.items() if name in values}
 
 
-def per_class(trainer: SteadyTrainer) -> dict[str, dict[str, float]]:
+def per_class(trainer: "SteadyTrainer") -> dict[str, dict[str, float]]:
     """Return metrics by class name, for the classes that the validation split shows."""
     measured = trainer.validator.metrics
     names = trainer.data["names"]
@@ -75,7 +77,7 @@ def curves(history: list[dict[str, Any]]) -> dict[str, tuple[float, ...]]:
     return {name: tuple(row[name] for row in rows) for name in names}
 
 
-def timings(trainer: SteadyTrainer, *, imported: float, total: float) -> Timings:
+def timings(trainer: "SteadyTrainer", *, imported: float, total: float) -> Timings:
     """Return wall seconds by stage; the epochs' are those of all attempts."""
     return Timings.model_validate(
         {
@@ -97,7 +99,7 @@ def extras(folder: Path) -> list[Path]:
 
 
 def result(
-    trainer: SteadyTrainer, artifacts: tuple[Artifact, ...], *, imported: float, total: float
+    trainer: "SteadyTrainer", artifacts: tuple[Artifact, ...], *, imported: float, total: float
 ) -> TrainingResult:
     """Sum a finished training up.
 

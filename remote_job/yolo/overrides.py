@@ -41,4 +41,23 @@ def overrides(
         "seed": spec.seed,
         "save_dir": str(folder),
         "exist_ok": True,
+        **({} if spec.device == "auto" else {"device": device_argument(spec.device)}),
     }
+
+
+def device_argument(device: str) -> str:
+    """Return a device as Ultralytics takes it: a GPU by its number."""
+    name, _, index = device.partition(":")
+    return index or "0" if name == "cuda" else name
+
+
+def device_fault(device: str) -> str | None:
+    """Return why this machine cannot compute there, None where it can. Imports torch."""
+    import torch
+
+    argument = device_argument(device)
+    if argument.isdigit() and not int(argument) < torch.cuda.device_count():
+        return f"device: {device} is asked for, and PyTorch finds {torch.cuda.device_count()} CUDA GPUs here"
+    if argument == "mps" and not torch.backends.mps.is_available():
+        return "device: mps is asked for, and PyTorch finds no Apple GPU here"
+    return None

@@ -27,11 +27,14 @@ def run(bench: Bench) -> TrainingResult:
     begun = time.perf_counter()
     with bench.interruption.at_once():
         isolation.isolate(bench.work / "config")
-        from gpu_offload.remote_job.yolo import metrics, resume
+        from gpu_offload.remote_job.yolo import metrics, overrides, resume
 
         imported = time.perf_counter() - begun
         bench.progress.stage("import", imported)
-        if faults := hyperparameters.value_faults(bench.spec.hyperparameters):
+        faults = hyperparameters.value_faults(bench.spec.hyperparameters)
+        if (fault := overrides.device_fault(bench.spec.device)) is not None:
+            faults.append(fault)
+        if faults:
             raise SpecError(faults)
     with isolation.offline():
         with bench.interruption.at_once():

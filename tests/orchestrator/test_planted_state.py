@@ -28,7 +28,7 @@ def trained_elsewhere(repository, tmp_path):
     folder = store / "models" / report["version"]
     manifest = json.loads((folder / "manifest.json").read_bytes())
     evil = b"the stranger's model"
-    (folder / "model.pt").write_bytes(evil)
+    (folder / manifest["model"]["name"]).write_bytes(evil)
     manifest["model"] |= {"size": len(evil), "sha256": sha256(evil).hexdigest()}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return store, report
@@ -67,7 +67,7 @@ def test_committed_models_are_refused_by_every_command_and_gone_the_training_is_
     assert mine["status"] == "trained"
     assert mine["training_key"] == theirs["training_key"]
     answer(offload(ours, "pull", "app", "--json"))
-    assert (ours / "app" / "model.pt").read_text().startswith("trained by ")
+    assert (ours / "app" / "model.bin").read_text().startswith("trained by ")
 
 
 def test_a_planted_store_is_refused_with_a_bucket_configured_too(repository, tmp_path, bucket):
@@ -149,7 +149,7 @@ def test_state_of_an_earlier_version_is_taken_over(repository, tmp_path):
     assert "moved" in again.stderr
     assert answer(again)["status"] == "already_trained"
     assert not old.exists()
-    assert (state_folder(repository) / "store" / "models" / first["version"] / "model.pt").is_file()
+    assert (state_folder(repository) / "store" / "models" / first["version"] / "model.bin").is_file()
     assert answer(offload(repository, *TRAIN))["status"] == "already_trained"
 
 
@@ -189,7 +189,7 @@ def test_on_a_runner_state_goes_with_the_job_whatever_the_checkout_holds(reposit
     commit(repository, "Configure")
     assert answer(offload(repository, *TRAIN, **runner))["status"] == "trained"
     assert not (repository / "kept").exists()
-    assert list(temp.glob("gpu-offload/*/store-*/models/*/model.pt"))
+    assert list(temp.glob("gpu-offload/*/store-*/models/*/model.bin"))
     (repository / ".offload").mkdir()
     (repository / ".offload" / "x").write_text("planted")
     commit(repository, "Plant", force=[".offload"])

@@ -9,11 +9,12 @@ import pytest
 from remote_job_case import ROOT, make_spec, make_tree, run_module, stderr, stopping_at
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.remote_job.entrypoint import EntrypointError, fault, load
-from gpu_offload.remote_job.interruption import InterruptedTrainingError
+from gpu_offload.remote_job.entrypoint import EntrypointError, fault
+from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.spec import SpecError
 from gpu_offload.remote_job.train import train
+from gpu_offload.remote_job.yolo.overrides import overrides
 
 EXAMPLE = ROOT / "examples" / "bring_your_own"
 
@@ -93,9 +94,9 @@ def test_a_module_that_is_missing_is_a_clear_failure(tree, tmp_path, example):
     assert "no_such_module" in beat["message"]
 
 
-def test_a_function_that_is_missing_is_a_clear_failure(example):
+def test_a_function_that_is_missing_is_a_clear_failure(tree, tmp_path, example):
     with pytest.raises(EntrypointError, match="has no function nothing"):
-        load("softmax_regression:nothing")
+        train(own(tree, tmp_path, entrypoint="softmax_regression:nothing"))
 
 
 def test_a_name_of_another_form_is_a_faulty_spec(tree, tmp_path):
@@ -104,18 +105,97 @@ def test_a_name_of_another_form_is_a_faulty_spec(tree, tmp_path):
         train(own(tree, tmp_path, entrypoint="os.system"))
 
 
+RETURN = "return Trained(model=write(context), metrics={'f1': 0.5}"
+
+
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
         ("return None", "returned None without having been told to stop"),
         ("return 7", "returned int"),
         ("return Trained(model=context.output / 'none', metrics={})", "there is no model"),
+        (f"{RETURN})", r"mine\.py:\d+ \(train\) returned after 0 of 4 epochs: call context\.epoch"),
+        (f"context.epoch(1, metrics={{}}); {RETURN})", "returned after 1 of 4 epochs"),
+        ("context.epoch(5, metrics={})", r"mine\.py:\d+: context\.epoch\(5\) of 4"),
+        ("raise SystemExit(0)", r"left by sys\.exit\(0\)"),
+        (f"{RETURN}, stopped_early=True, extras=(context.output / 'gone.csv',))", "extras names"),
+        ("open('words.txt')", "training.include"),
     ],
 )
-def test_a_function_that_breaks_the_contract_is_told_so(tree, tmp_path, monkeypatch, body, complaint):
-    name = f"own_training_{abs(hash(body))}"
-    code = f"from gpu_offload.remote_job.entrypoint import Trained\n\ndef train(context):\n    {body}\n"
-    (tmp_path / f"{name}.py").write_text(code)
-    monkeypatch.chdir(tmp_path)
+def test_a_function_that_breaks_the_contract_is_told_so(tree, tmp_path, body, complaint):
     with pytest.raises(EntrypointError, match=complaint):
-        train(own(tree, Path("output").absolute(), entrypoint=f"{name}:train"))
+        train(with_code(tree, tmp_path, body))
+
+
+def test_a_training_that_stops_early_is_complete_and_says_after_how_many_epochs(tree, tmp_path):
+    body = f"context.epoch(2, metrics={{'f1': 0.5}}); {RETURN}, stopped_early=True)"
+    result = train(with_code(tree, tmp_path, body))
+    assert (result.epochs_completed, result.stopped_early) == (2, True)
+    assert result.model.name == "model.joblib"
+    assert result.metrics == {"f1": 0.5}
+
+
+def test_a_function_may_exit_when_it_was_told_to_stop(tree, tmp_path):
+    spec = with_code(tree, tmp_path, "import signal; signal.raise_signal(2); raise SystemExit(1)")
+    with pytest.raises(InterruptedTrainingError):
+        train(spec, interruption=Interruption())
+
+
+@pytest.mark.process
+def test_a_project_with_modules_named_like_ours_imports_its_own_also_at_the_end(tree, tmp_path):
+    """Runner and instance both train from a shipped project, which is not the working directory."""
+    files = {
+        "dataset/__init__.py": "from .loader import NAME",
+        "dataset/loader.py": "NAME = 'own dataset'",
+        "infra.py": "NAME = 'own infra'",
+        "orchestrator/__init__.py": "NAME = 'own orchestrator'",
+        "random_words.txt": "words",
+    }
+    body = (
+        "import dataset; names = [dataset.NAME]; context.epoch(1, metrics={}); import infra, orchestrator; "
+        "names += [infra.NAME, orchestrator.NAME, open('random_words.txt').read()]; "
+        f"open('scratch.txt', 'w').write(','.join(names)); {RETURN}, stopped_early=True, "
+        "extras=(Path('scratch.txt').absolute(),))"
+    )
+    spec = with_code(tree, tmp_path, body, **files)
+    code, events = run_module(spec, tmp_path, cwd=tmp_path)
+    assert code == 0, stderr(tmp_path)
+    assert events[-1]["event"] == "finished"
+    said = (tmp_path / "output" / "result" / "scratch.txt").read_text()
+    assert said == "own dataset,own infra,own orchestrator,words"
+    assert not (Path(spec.project) / "scratch.txt").exists(), "what was shipped stays as it was"
+
+
+def test_a_device_that_this_machine_lacks_is_refused_before_anything_is_trained(tmp_path_factory, tmp_path):
+    detect = make_tree(tmp_path_factory.mktemp("detect"), images=8)
+    with pytest.raises(SpecError, match="device: cuda:7 is asked for"):
+        train(make_spec(detect, tmp_path, device="cuda:7"))
+
+
+@pytest.mark.parametrize(
+    ("device", "argument"), [("cpu", "cpu"), ("cuda", "0"), ("cuda:1", "1"), ("3", "3"), ("mps", "mps")]
+)
+def test_a_device_reaches_ultralytics(tree, tmp_path, device, argument):
+    spec = make_spec(tree, tmp_path, device=device)
+    given = overrides(spec, data=tree, model="m.yaml", weights=None, folder=tmp_path / "x")
+    assert given["device"] == argument
+    auto = overrides(
+        make_spec(tree, tmp_path), data=tree, model="m.yaml", weights=None, folder=tmp_path / "x"
+    )
+    assert "device" not in auto
+
+
+def with_code(tree, folder, body, **files):
+    """Return the spec of a shipped project with this training function."""
+    code = (
+        "from pathlib import Path\nfrom gpu_offload.remote_job.entrypoint import Trained\n\n"
+        "def write(context):\n    path = context.output / 'any.joblib'\n    path.write_text('x')\n    return path\n\n"
+        f"def train(context):\n    {body}\n"
+    )
+    for name, text in {"mine.py": code, **files}.items():
+        path = folder / "project" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    for name in ("mine", "dataset", "infra", "orchestrator"):
+        sys.modules.pop(name, None)
+    return own(tree, folder / "output", entrypoint="mine:train", project=str(folder / "project"))

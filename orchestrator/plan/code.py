@@ -1,0 +1,292 @@
+"""The user's training code: the files that the entrypoint imports below the project root, read without running them."""
+
+import ast
+import hashlib
+import importlib.util
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from gpu_offload.orchestrator.plan.project import PlanningError, file_sha256
+
+MAX_BYTES = 50 * 2**20
+"""Upper limit for code and included files together; datasets and weights have places of their own."""
+
+SKIPPED = {"__pycache__", "node_modules", "site-packages"}
+"""Folders that are never part of a project's code; neither are hidden ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class External:
+    """A module that no file of the project provides."""
+
+    name: str
+    """The top-level module."""
+    where: str
+    """`path:line` of the import."""
+
+
+@dataclass(frozen=True)
+class Code:
+    """What an entrypoint needs.
+
+    Attributes:
+        files: The project's own files, by their path below the root.
+        externals: Modules from elsewhere that an import outside of any condition asks for; no standard library.
+        faults: What is wrong, a sentence each.
+    """
+
+    files: Mapping[str, Path]
+    externals: tuple[External, ...] = ()
+    faults: tuple[str, ...] = ()
+
+    @cached_property
+    def sha256(self) -> str:
+        """One digest of all files and their paths."""
+        digest = hashlib.sha256()
+        for name in sorted(self.files):
+            digest.update(f"{name}\0{file_sha256(self.files[name])}\n".encode())
+        return digest.hexdigest()
+
+
+def read_code(root: Path, entrypoint: str, include: Sequence[str] = ()) -> Code:
+    """Follow the imports of an entrypoint through the files below `root`.
+
+    The whole package that holds the entrypoint counts, of other packages only what is imported, wherever the import
+    stands. Imports that are computed are not seen: `include` names such files, and data files, by path or pattern.
+
+    Args:
+        root: The project's root, where imports begin.
+        entrypoint: `package.module:function`.
+        include: Files, folders or glob patterns, relative to the root.
+
+    Raises:
+        PlanningError: There is no such module, or the files are too large.
+    """
+    reader = _Reader(root.resolve())
+    module, _, function = entrypoint.partition(":")
+    first = module.split(".")[0]
+    if not reader.follow(module) or first not in reader.own:
+        raise PlanningError(
+            f"training.entrypoint: there is no module {module} in {root} (looked for {first}.py and {first}/)"
+        )
+    if (root / first).is_dir():
+        for path in _python_files(root / first):
+            reader.add(path)
+    reader.drain()
+    faults = [*reader.faults, *_function_faults(reader, module, function, entrypoint)]
+    files = {path.relative_to(reader.root).as_posix(): path for path in sorted(reader.files)}
+    for pattern in include:
+        found = dict(_included(reader.root, pattern))
+        if not found:
+            faults.append(f"training.include: {pattern!r} matches no file below {root}")
+        files |= found
+    size = sum(path.stat().st_size for path in files.values())
+    if size > MAX_BYTES:
+        largest = max(files, key=lambda name: files[name].stat().st_size)
+        raise PlanningError(
+            f"training code and training.include are {size / 2**20:.0f} MiB, more than {MAX_BYTES >> 20} MiB; the "
+            f"largest file is {largest}. Put data into the dataset, and weights into training.init-from"
+        )
+    return Code(files, tuple(reader.externals.values()), tuple(faults))
+
+
+def is_installed(module: str) -> bool:
+    """Return whether this environment has a top-level module, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+@dataclass
+class _Reader:
+    root: Path
+    files: set[Path] = field(default_factory=set)
+    own: set[str] = field(default_factory=set)
+    """Top-level names that the project provides."""
+    externals: dict[str, External] = field(default_factory=dict)
+    faults: list[str] = field(default_factory=list)
+    trees: dict[Path, ast.Module] = field(default_factory=dict)
+    _waiting: list[Path] = field(default_factory=list)
+
+    def follow(self, module: str) -> bool:
+        """Add the files that importing a dotted module executes; return whether the project has it."""
+        folder, parts = self.root, module.split(".")
+        found = False
+        for position, part in enumerate(parts):
+            package, file = folder / part / "__init__.py", folder / f"{part}.py"
+            if package.is_file():
+                self.add(package)
+                folder = folder / part
+            elif file.is_file():
+                self.add(file)
+                found = True
+                break
+            elif (folder / part).is_dir() and (position or self._is_namespace(folder / part)):
+                folder = folder / part
+            else:
+                break
+            found = True
+        if found:
+            self.own.add(parts[0])
+        return found
+
+    def _is_namespace(self, folder: Path) -> bool:
+        """A folder without `__init__.py` counts only where nothing that is installed has its name."""
+        name = folder.name
+        is_known = name in sys.stdlib_module_names or is_installed_elsewhere(name, self.root)
+        return not is_known and any(True for _ in _python_files(folder))
+
+    def path_of(self, module: str) -> Path | None:
+        """Return the file of a dotted module of the project."""
+        base = self.root.joinpath(*module.split("."))
+        return next((p for p in (base / "__init__.py", base.with_suffix(".py")) if p.is_file()), None)
+
+    def add(self, path: Path) -> None:
+        """Count a file, and read its imports later."""
+        if path not in self.files:
+            self.files.add(path)
+            self._waiting.append(path)
+
+    def drain(self) -> None:
+        """Read the files that were added, until no import leads to another one."""
+        while self._waiting:
+            self._read(self._waiting.pop())
+
+    def _read(self, path: Path) -> None:
+        name = path.relative_to(self.root).as_posix()
+        try:
+            tree = ast.parse(path.read_bytes(), filename=name)
+        except (SyntaxError, ValueError) as error:
+            line = getattr(error, "lineno", None) or 1
+            self.faults.append(f"{name}:{line}: {getattr(error, 'msg', error)}")
+            return
+        self.trees[path] = tree
+        package = path.relative_to(self.root).parent.parts
+        for node, is_certain in _imports(tree, certain=True):
+            where = f"{name}:{node.lineno}"
+            if isinstance(node, ast.ImportFrom) and node.level > len(package):
+                self.faults.append(
+                    f"{where}: a relative import leads out of its package; write `from {node.module or 'MODULE'} import`"
+                )
+                continue
+            for required, module in _modules(node, package):
+                own = self.follow(module)
+                if is_certain:
+                    self._check(required, where, is_own=own)
+
+    def _check(self, module: str, where: str, *, is_own: bool) -> None:
+        """Note a module that is missing in the project, or that must come from elsewhere."""
+        top = module.split(".", maxsplit=1)[0]
+        if is_own:
+            if self.path_of(module) is None and not self.root.joinpath(*module.split(".")).is_dir():
+                self.faults.append(f"{where}: the project has no module {module}")
+        elif top not in sys.stdlib_module_names and top != "gpu_offload":
+            self.externals.setdefault(top, External(top, where))
+
+
+def is_installed_elsewhere(name: str, root: Path) -> bool:
+    """Return whether a regular module of this name is importable from outside a project."""
+    try:
+        found = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    if found is None or found.origin is None:
+        return False
+    origin = Path(found.origin).resolve()
+    return origin.parent not in {root, root / name}
+
+
+def _modules(node: ast.Import | ast.ImportFrom, package: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield the dotted modules that an import statement needs, and those that it may import beside them."""
+    if isinstance(node, ast.Import):
+        yield from ((alias.name, alias.name) for alias in node.names)
+        return
+    above = package[: len(package) - node.level + 1] if node.level else ()
+    base = ".".join([*above, *([node.module] if node.module else [])])
+    for alias in node.names:
+        yield base, base if alias.name == "*" else f"{base}.{alias.name}"
+
+
+def _imports(node: ast.AST, *, certain: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    """Yield import statements at any depth, and whether they are unconditional."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, certain
+        elif isinstance(child, ast.If) and _is_type_checking(child.test):
+            for each in child.orelse:
+                yield from _imports(ast.Module([each], []), certain=certain)
+        else:
+            yield from _imports(
+                child, certain=certain and not isinstance(child, ast.If | ast.Try | ast.TryStar)
+            )
+
+
+def _is_type_checking(test: ast.expr) -> bool:
+    name = test.attr if isinstance(test, ast.Attribute) else test.id if isinstance(test, ast.Name) else ""
+    return name == "TYPE_CHECKING"
+
+
+def _function_faults(reader: _Reader, module: str, function: str, entrypoint: str) -> Iterator[str]:
+    """Yield what is wrong with the entrypoint's function, as far as the source shows it."""
+    path = reader.path_of(module)
+    if path is None:
+        yield f"training.entrypoint {entrypoint}: {module} is a folder without an __init__.py"
+        return
+    tree = reader.trees.get(path)
+    if tree is None or function in _names(tree) or _is_dynamic(tree):
+        return
+    functions = sorted(n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_")
+    known = f"; it has {', '.join(functions)}" if functions else ""
+    yield (
+        f"training.entrypoint {entrypoint}: {path.relative_to(reader.root)} has no function {function}{known}"
+    )
+
+
+def _names(tree: ast.Module) -> set[str]:
+    """Return the names that a module binds at its top level, in any branch."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.alias):
+            found.add(node.asname or node.name.split(".")[0])
+    return found
+
+
+def _is_dynamic(tree: ast.Module) -> bool:
+    """Whether a module may have names that its source does not show."""
+    stars = (alias.name == "*" for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names)
+    return "__getattr__" in _names(tree) or any(stars)
+
+
+def _python_files(folder: Path) -> Iterator[Path]:
+    yield from (path for path in _files(folder) if path.suffix == ".py")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name in SKIPPED or (path / "pyvenv.cfg").is_file():
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _files(path)
+        elif path.is_file():
+            yield path
+
+
+def _included(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    for path in _matches(root, pattern):
+        for file in _files(path) if path.is_dir() else (path,):
+            if file.is_file() and file.resolve().is_relative_to(root):
+                yield file.relative_to(root).as_posix(), file
+
+
+def _matches(root: Path, pattern: str) -> Iterable[Path]:
+    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+        return []
+    return [root / pattern] if (root / pattern).exists() else sorted(root.glob(pattern))

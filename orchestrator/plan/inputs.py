@@ -1,0 +1,125 @@
+"""What a plan reads before it estimates anything: dataset, model, weights, the user's code; and the key of them all."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
+from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.dataset.task import Task
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.plan.code import Code, read_code
+from gpu_offload.orchestrator.plan.model import model_file
+from gpu_offload.orchestrator.plan.project import file_sha256
+from gpu_offload.orchestrator.plan.requirements import Requirements, read_requirements
+from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.model_name import is_weights
+from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights
+
+SCRATCH = "scratch"
+ULTRALYTICS_LICENSE = "AGPL-3.0"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything that decides a training's result.
+
+    Attributes:
+        model_file: The model definition where it is a file of the user's.
+        code: The user's training code, None for Ultralytics' trainings.
+        requirements: What that code needs installed.
+    """
+
+    settings: Settings
+    snapshot: Snapshot
+    fingerprint: str
+    weights: Weights | None
+    model_file: Path | None
+    code: Code | None
+    requirements: Requirements | None
+
+    @cached_property
+    def key(self) -> str:
+        """The training key."""
+        training = self.settings.training
+        return training_key(
+            TrainingInputs(
+                fingerprint=self.fingerprint,
+                task=str(self.snapshot.task),
+                model=training.model,
+                model_definition=file_sha256(self.model_file) if self.model_file else None,
+                weights_sha256=self.weights.sha256 if self.weights else None,
+                epochs=training.epochs,
+                image_size=training.image_size,
+                batch=training.batch,
+                seed=training.seed,
+                hyperparameters=training.hyperparameters,
+                entrypoint=training.entrypoint,
+                entrypoint_sha256=self.code.sha256 if self.code else None,
+                requirements_sha256=self.requirements.sha256 if self.requirements else None,
+            )
+        )
+
+    @property
+    def license(self) -> str | None:
+        """The SPDX expression of code and weights: https://www.ultralytics.com/license for Ultralytics' own."""
+        return self.settings.training.license or (None if self.code else ULTRALYTICS_LICENSE)
+
+    def spec(self) -> TrainingSpec:
+        """Return the training as the training module reads it; a run fills in where it runs."""
+        training = self.settings.training
+        return TrainingSpec(
+            run="plan",
+            attempt=1,
+            training_key=self.key,
+            task=Task(self.snapshot.task),
+            dataset=DatasetRef(fingerprint=self.fingerprint, archive=f"datasets/{self.fingerprint}.tar"),
+            model=training.model,
+            weights=self.weights,
+            epochs=training.epochs,
+            image_size=training.image_size,
+            batch=training.batch,
+            seed=training.seed,
+            hyperparameters=training.hyperparameters,
+            entrypoint=training.entrypoint,
+            license=self.license,
+            device=training.device,
+            speed=training.speed,
+            output="",
+        )
+
+
+def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) -> Inputs:
+    """Read everything that a training depends on.
+
+    Raises:
+        DatasetError: The dataset cannot be trained on.
+        PlanningError: Model, weights, code or requirements are missing or faulty.
+        StoreError: The store did not answer.
+    """
+    training = settings.training
+    code = read_code(settings.root, training.entrypoint, training.include) if training.entrypoint else None
+    requirements = read_requirements(settings.root, training.requirements) if training.requirements else None
+    definition = model_file(settings.root, training.model, is_own=code is not None)
+    snapshot = snapshot_of(settings, workspace)
+    return Inputs(
+        settings=settings,
+        snapshot=snapshot,
+        fingerprint=fingerprint_of(snapshot),
+        weights=_weights(settings, store, workspace),
+        model_file=definition,
+        code=code,
+        requirements=requirements,
+    )
+
+
+def _weights(settings: Settings, store: ObjectStore, workspace: Workspace) -> Weights | None:
+    training = settings.training
+    reference = training.model if training.init_from == SCRATCH else training.init_from
+    if not is_weights(reference):
+        return None
+    from gpu_offload.remote_job.weights import resolve
+
+    return resolve(reference, store=store, cache=workspace.weights)

@@ -1,0 +1,107 @@
+"""Checks a model's name against what Ultralytics 8.4 knows, without a network and without importing it."""
+
+import difflib
+from itertools import product
+from pathlib import Path
+
+from gpu_offload.orchestrator.plan.project import PlanningError
+from gpu_offload.orchestrator.settings.model_name import is_weights
+
+_SCALED = {
+    "yolov5": ("", "-p6"),
+    "yolov6": ("",),
+    "yolov8": (
+        "", "-p2", "-p6", "-ghost", "-ghost-p2", "-ghost-p6", "-rtdetr", "-seg", "-seg-p6", "-pose", "-pose-p6",
+        "-cls", "-cls-resnet50", "-cls-resnet101",
+    ),
+    "yolo11": ("", "-seg", "-pose", "-cls"),
+    "yolo12": ("", "-seg", "-pose", "-cls"),
+    "yolo26": ("", "-p2", "-p6", "-seg", "-pose", "-cls"),
+}  # fmt: skip
+"""Definitions in Ultralytics 8.4.190's cfg/models for our tasks; each takes a scale n, s, m, l, x, or none."""
+
+_PLAIN = (
+    "yolov3", "yolov3-spp", "yolov3-tiny", "yolov9t", "yolov9s", "yolov9m", "yolov9c", "yolov9e", "yolov9c-seg",
+    "yolov9e-seg", "yolov10n", "yolov10s", "yolov10m", "yolov10b", "yolov10l", "yolov10x", "yolo11-cls-resnet18",
+    "rtdetr-l", "rtdetr-x", "rtdetr-resnet50", "rtdetr-resnet101",
+)  # fmt: skip
+"""Definitions without scales."""
+
+_PUBLISHED = {
+    "yolov5": ("u", "6u"),
+    "yolov8": ("", "-seg", "-pose", "-cls", "-oiv7"),
+    "yolo11": ("", "-seg", "-pose", "-cls"),
+    "yolo12": ("",),
+    "yolo26": ("", "-seg", "-pose", "-cls"),
+}
+_PUBLISHED_PLAIN = (
+    "yolov3u", "yolov3-sppu", "yolov3-tinyu", "yolov8x-pose-p6", "yolov9t", "yolov9s", "yolov9m", "yolov9c",
+    "yolov9e", "yolov9c-seg", "yolov9e-seg", "yolov10n", "yolov10s", "yolov10m", "yolov10b", "yolov10l", "yolov10x",
+    "rtdetr-l", "rtdetr-x",
+)  # fmt: skip
+"""Weights in the release v8.4.0 of ultralytics/assets for our tasks."""
+
+DEFINITIONS = frozenset(
+    f"{name}.yaml"
+    for name in (
+        *_PLAIN,
+        *(f"yolov{family}{scale}6" for family, scale in product("58", "nsmlx")),  # read as -p6
+        *(
+            f"{family}{scale}{kind}"
+            for family, kinds in _SCALED.items()
+            for scale, kind in product(("", *"nsmlx"), kinds)
+        ),
+    )
+)
+WEIGHTS = frozenset(
+    f"{name}.pt"
+    for name in (
+        *_PUBLISHED_PLAIN,
+        *(
+            f"{family}{scale}{kind}"
+            for family, kinds in _PUBLISHED.items()
+            for scale, kind in product("nsmlx", kinds)
+        ),
+    )
+)
+
+
+def model_file(root: Path, name: str, *, is_own: bool) -> Path | None:
+    """Return the model definition where it is a file of the user's, None for a name that Ultralytics knows.
+
+    Args:
+        root: The project's root.
+        name: `training.model`.
+        is_own: Whether the user's own code interprets the name, which then may be anything.
+
+    Raises:
+        PlanningError: There is neither such a file nor such a model; similar names are suggested.
+    """
+    path = root / name
+    if path.is_file():
+        return path
+    if is_own:
+        return None
+    if is_weights(name):
+        check_weights("training.model", name)
+        return None
+    plain = name[: -len(".yml")] + ".yaml" if name.endswith(".yml") else name
+    if "/" in name or plain not in DEFINITIONS:
+        raise PlanningError(
+            f"training.model: there is no file {name} in {root}, and no model of Ultralytics has this name"
+            + _suggestion(Path(plain).name, DEFINITIONS)
+        )
+    return None
+
+
+def check_weights(setting: str, name: str) -> None:
+    """Refuse a name of published weights that does not exist. Raises PlanningError."""
+    if name.endswith(".pt") and "/" not in name and ":" not in name and name not in WEIGHTS:
+        raise PlanningError(
+            f"{setting}: Ultralytics publishes no weights {name}" + _suggestion(name, WEIGHTS)
+        )
+
+
+def _suggestion(name: str, known: frozenset[str]) -> str:
+    close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.7)
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,231 @@
+"""What is refused before anything starts or is rented, in a plan as in a training."""
+
+import dataclasses
+import io
+
+import pytest
+
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.lifecycle.train import Training
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan import prerequisites
+from gpu_offload.orchestrator.plan.inputs import Inputs
+from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, model_file
+from gpu_offload.orchestrator.plan.planner import Planning
+from gpu_offload.orchestrator.plan.prerequisites import TrainingExtraError, renting_faults
+from gpu_offload.orchestrator.plan.project import PlanningError
+from gpu_offload.orchestrator.plan.requirements import lock, read_requirements
+from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
+from gpu_offload.orchestrator.settings.load import load_settings
+from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.remote_job import machine
+
+BASE = '[dataset]\npath = "shapes"\nclasses = ["circle", "square", "triangle"]\n[training]\nepochs = 1\n'
+OWN = 'entrypoint = "mine:main"\nmodel = "forest.yaml"\n'
+KEY_BEFORE = "aabc7a554bee3ae4bbe05bb98d554d28b7f1f1d474670727e133bd277f100cd5"
+"""Of a training without code of its own, in release 0.1."""
+MAIN = "def main(context):\n    ...\n"
+
+
+@pytest.fixture
+def shapes(tmp_path):
+    generate(tmp_path / "shapes", images=12, size=64)
+    return tmp_path
+
+
+def planning(root, training="", store="", ec2=""):
+    (root / "offload.toml").write_text(f"{BASE}{training}\n[store]\n{store}\n[ec2]\n{ec2}\n")
+    settings = load_settings(root, environment={})
+    return Planning(
+        settings, open_store(f"file:{root / 'store'}"), Workspace.of(root), Console(io.StringIO())
+    )
+
+
+def plan(root, training="", on="auto", **sections):
+    return planning(root, training, **sections).plan(on=on, calibrate=False)
+
+
+# ------------------------------------------------------------------------------------------- names of models
+
+
+@pytest.mark.parametrize(
+    ("name", "suggested"),
+    [
+        ("yolo8n.yaml", "yolov8n.yaml"),
+        ("yolov11n.yaml", "yolo11n.yaml"),
+        ("yolov8n-sge.yaml", "yolov8n-seg.yaml"),
+        ("models/yolov8n.yaml", "yolov8n.yaml"),
+        ("yolov8b.pt", "yolov8n.pt"),
+    ],
+)
+def test_a_model_that_does_not_exist_is_refused_with_similar_names(tmp_path, name, suggested):
+    with pytest.raises(PlanningError, match="did you mean") as error:
+        model_file(tmp_path, name, is_own=False)
+    assert suggested.removesuffix(".yaml")[:7] in str(error.value)
+
+
+def test_files_known_names_and_names_for_own_code_are_models(tmp_path):
+    (tmp_path / "mine.yaml").write_text("nc: 1")
+    assert model_file(tmp_path, "mine.yaml", is_own=False) == tmp_path / "mine.yaml"
+    for name in (
+        "yolov8n.yaml",
+        "yolov8n.yml",
+        "yolov8.yaml",
+        "yolov5n6.yaml",
+        "rtdetr-l.yaml",
+        "yolo11n-seg.pt",
+    ):
+        assert model_file(tmp_path, name, is_own=False) is None
+    assert model_file(tmp_path, "forest", is_own=True) is None
+
+
+@pytest.mark.training
+@pytest.mark.filterwarnings("default")  # Ultralytics warns as it likes
+def test_the_offline_list_is_what_this_ultralytics_has():
+    """Each name is found by Ultralytics' own rules; weights are in its list of assets."""
+    from pathlib import Path
+
+    import ultralytics
+    from ultralytics.nn.tasks import yaml_model_load
+    from ultralytics.utils.downloads import GITHUB_ASSETS_NAMES
+
+    assert Path(ultralytics.__file__).is_file()
+    for name in DEFINITIONS:
+        assert yaml_model_load(name)["nc"], name
+    assert set(GITHUB_ASSETS_NAMES) >= WEIGHTS
+
+
+def test_a_plan_refuses_an_unknown_model(shapes):
+    with pytest.raises(PlanningError, match=r"yolov8n\.yaml"):
+        plan(shapes, 'model = "yolo8n.yaml"')
+
+
+# ------------------------------------------------------------------------------------------------ renting
+
+
+def test_a_plan_marks_gpus_as_impossible_where_a_training_could_not_rent_them(shapes):
+    made = plan(shapes)
+    rented = [option for option in made.report.options if option.where == "ec2"]
+    assert rented
+    assert not any(option.feasible for option in rented)
+    assert "folder" in rented[0].reason
+    assert any("instance-profile" in change for change in made.report.decision.changes)
+    assert made.report.decision.where == "cpu"
+    ready = {"store": 'url = "s3://bucket/x"', "ec2": 'instance-profile = "trainer"'}
+    assert any(option.feasible for option in plan(shapes, **ready).report.options if option.where == "ec2")
+
+
+def test_a_plan_on_ec2_says_everything_that_is_missing(shapes):
+    decision = plan(shapes, on="ec2").report.decision
+    assert decision.where == "none"
+    assert "store.url" in decision.why
+    assert "ec2.instance-profile" in decision.why
+
+
+def test_what_an_instance_does_not_have_is_said_before_it_is_rented(shapes):
+    (shapes / "mine.py").write_text("import pytest\n" + MAIN)
+    ready = {"store": 'url = "s3://bucket/x"', "ec2": 'instance-profile = "trainer"'}
+    made = plan(shapes, OWN, **ready)
+    [fault] = renting_faults(made.settings, made.inputs, {})
+    assert "pytest" in fault.reason
+    assert "mine.py:1" in fault.reason
+    (shapes / "requirements.txt").write_text("pytest==9.0.0\n")
+    made = plan(shapes, OWN + 'requirements = "requirements.txt"\n', **ready)
+    assert renting_faults(made.settings, made.inputs, {}) == ()
+
+
+@pytest.mark.parametrize(
+    ("device", "blocked"), [("cpu", "ec2"), ("mps", "ec2"), ("cuda", "cpu"), ("3", "ec2")]
+)
+def test_a_place_without_the_configured_device_is_not_offered(shapes, monkeypatch, device, blocked):
+    monkeypatch.setattr(machine, "driver", lambda: None)
+    ready = {"store": 'url = "s3://bucket/x"', "ec2": 'instance-profile = "trainer"'}
+    options = [o for o in plan(shapes, f'device = "{device}"', **ready).report.options if o.where == blocked]
+    assert options
+    assert not any(option.feasible for option in options)
+    assert "training.device" in options[0].reason
+
+
+# ------------------------------------------------------------------------------------------------ own code
+
+
+def test_every_fault_of_the_training_code_is_said_at_once(shapes):
+    (shapes / "mine.py").write_text("import not_installed_anywhere\nfrom shapes_helper import f\n")
+    with pytest.raises(PlanningError) as error:
+        plan(shapes, OWN)
+    for fact in (
+        "mine.py:1 imports not_installed_anywhere",
+        "mine.py:2 imports shapes_helper",
+        "no function main",
+    ):
+        assert fact in str(error.value)
+
+
+def test_a_module_may_come_from_the_requirements(shapes):
+    (shapes / "mine.py").write_text("import not_installed_anywhere\n" + MAIN)
+    (shapes / "requirements.txt").write_text("some-distribution\n")
+    assert plan(shapes, OWN + 'requirements = "requirements.txt"\n').inputs.requirements is not None
+
+
+def test_requirements_are_part_of_the_key_and_keys_without_them_stay_what_they_were(shapes):
+    plain = TrainingInputs("f", "detect", "yolov8n.yaml", None, None, 20, 640, 16, 0)
+    assert training_key(plain) == KEY_BEFORE
+    with_them = dataclasses.replace(plain, requirements_sha256="0" * 64)
+    assert training_key(with_them) != training_key(plain)
+    (shapes / "mine.py").write_text(MAIN)
+    before = plan(shapes, OWN).training_key
+    (shapes / "requirements.txt").write_text("a==1\n")
+    first = plan(shapes, OWN + 'requirements = "requirements.txt"\n').training_key
+    (shapes / "requirements.txt").write_text("a==2\n")
+    second = plan(shapes, OWN + 'requirements = "requirements.txt"\n').training_key
+    assert len({before, first, second}) == 3
+
+
+def test_the_files_that_requirements_name_are_part_of_them(tmp_path):
+    (tmp_path / "r.txt").write_text(
+        "-r more.txt\nNum_Py>=1  # a comment\nscikit.learn[extra]; python_version>'3'\n"
+    )
+    (tmp_path / "more.txt").write_text("torch\n")
+    found = read_requirements(tmp_path, "r.txt")
+    assert found.names == {"num-py", "scikit-learn", "torch"}
+    assert not found.is_locked
+    (tmp_path / "more.txt").write_text("torch==2\n")
+    assert read_requirements(tmp_path, "r.txt").sha256 != found.sha256
+    with pytest.raises(PlanningError, match=r"gone\.txt"):
+        read_requirements(tmp_path, "gone.txt")
+
+
+def test_requirements_with_hashes_are_taken_as_they_are(tmp_path):
+    (tmp_path / "r.txt").write_text("a==1 \\\n    --hash=sha256:00\nb==2 --hash=sha256:11\n")
+    found = read_requirements(tmp_path, "r.txt")
+    assert found.is_locked
+    assert lock(found, open_store(f"file:{tmp_path / 'store'}")) == (tmp_path / "r.txt").read_bytes()
+
+
+def test_what_was_resolved_once_is_what_every_later_training_gets(tmp_path):
+    (tmp_path / "r.txt").write_text("a\n")
+    found, store = read_requirements(tmp_path, "r.txt"), open_store(f"file:{tmp_path / 'store'}")
+    store.create(found.lock_key, b"a==1 --hash=sha256:00\n")
+    assert lock(found, store) == b"a==1 --hash=sha256:00\n"
+
+
+# ---------------------------------------------------------------------------------------------- this machine
+
+
+def test_a_machine_without_the_extra_begins_no_run_and_names_the_pip_line(shapes, monkeypatch):
+    monkeypatch.setattr(prerequisites, "is_installed", lambda name: False)
+    planner = planning(shapes)
+    made = planner.plan(on="cpu", calibrate=False)
+    assert any("gpu-offload[train]" in note for note in made.report.notes)
+    with pytest.raises(TrainingExtraError, match=r"pip install 'gpu-offload\[train\]'"):
+        Training(made, planner.store, planner.workspace, planner.console).run()
+    assert list(planner.store.list("runs/")) == []
+
+
+def test_own_code_needs_no_extra(shapes, monkeypatch):
+    (shapes / "mine.py").write_text(MAIN)
+    made = plan(shapes, OWN)
+    assert isinstance(made.inputs, Inputs)
+    monkeypatch.setattr(prerequisites, "is_installed", lambda name: False)
+    prerequisites.check_here(made.inputs)
