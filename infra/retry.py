@@ -16,7 +16,7 @@ def attempts(
     *,
     first: float,
     longest: float = 60.0,
-    tries: int | None = None,
+    tries: int | None = 5,
     within: float | None = None,
 ) -> "Iterator[stamina.Attempt]":
     """Yield attempts; write `with attempt:` around the call. The last error is raised as it is.
@@ -27,7 +27,7 @@ def attempts(
         on: errors, or a test for errors, that are worth another attempt.
         first: seconds before the second attempt.
         longest: seconds that no wait exceeds.
-        tries: attempts at most.
+        tries: attempts at most; None for as many as there is time for.
         within: seconds after which no further attempt begins; 0 for one attempt.
     """
     import stamina

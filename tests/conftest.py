@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+import stamina
 from hypothesis import HealthCheck, settings
 
 from gpu_offload.infra.signals import ENDING_SIGNALS
@@ -237,3 +238,10 @@ def bucket(cloud):
     client.create_bucket(Bucket="offload-test")
     client.close()
     return "offload-test"
+
+
+@pytest.fixture
+def no_waiting():
+    """Retries happen as often as they would, at once."""
+    with stamina.set_testing(True, attempts=100, cap=True):
+        yield

@@ -20,12 +20,11 @@ from gpu_offload.infra.aws.tags import (
     EXPIRES_TAG,
     RUN_TAG,
     STORE_TAG,
-    TRIES,
     parse_time,
-    pause,
     run_filter,
     tags_of,
 )
+from gpu_offload.infra.retry import attempts
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -97,14 +96,9 @@ class Ec2(Network):
         """
         operation = f"launching {request.instance_type} ({request.market}) in {request.subnet.zone}"
         parameters = launch_parameters(request)
-        for attempt in range(TRIES):
-            try:
-                with aws_errors(operation):
-                    return _instance(self._launcher.run_instances(**parameters)["Instances"][0])
-            except CloudError as error:
-                if error.retry != "same" or attempt == TRIES - 1:
-                    raise
-                pause(attempt)
+        for attempt in attempts(_passes, first=0.5):
+            with attempt, aws_errors(operation):
+                return _instance(self._launcher.run_instances(**parameters)["Instances"][0])
         raise AssertionError  # the loop returns or raises
 
     def check_launch(self, request: LaunchRequest) -> None:
@@ -150,15 +144,14 @@ class Ec2(Network):
         """
         states: dict[str, str] = {}
         for instance_id in instance_ids:  # one by one: EC2 refuses a whole list if it does not know one of it
-            try:
-                with aws_errors(f"terminating {instance_id}"):
-                    reply = self._client.terminate_instances(InstanceIds=[instance_id])[
-                        "TerminatingInstances"
-                    ]
-                states[instance_id] = reply[0]["CurrentState"]["Name"]
-            except NotYetVisibleError:
-                # An id comes from a reply of EC2, so it was known once; but a brand-new one may be unknown, too.
-                states[instance_id] = "terminated" if self._forgotten(instance_id) else "pending"
+            # An id comes from a reply of EC2, so it was known once: what is still unknown after some seconds, in which
+            # EC2 may learn of a new instance, is forgotten.
+            states[instance_id] = "terminated"
+            with suppress(NotYetVisibleError):
+                for attempt in attempts(NotYetVisibleError, first=0.5):
+                    with attempt, aws_errors(f"terminating {instance_id}"):
+                        reply = self._client.terminate_instances(InstanceIds=[instance_id])
+                        states[instance_id] = reply["TerminatingInstances"][0]["CurrentState"]["Name"]
         return states
 
     def console_output(self, instance_id: str) -> str:
@@ -189,15 +182,10 @@ class Ec2(Network):
             return False
         return True
 
-    def _forgotten(self, instance_id: str) -> bool:
-        """Whether EC2 still does not know an instance after it had some seconds to learn of it."""
-        for attempt in range(TRIES):
-            with suppress(NotYetVisibleError):
-                with aws_errors(f"terminating {instance_id}"):
-                    self._client.terminate_instances(InstanceIds=[instance_id])
-                return False
-            pause(attempt)
-        return True
+
+def _passes(error: Exception) -> bool:
+    """Whether the same launch may succeed in a moment."""
+    return isinstance(error, CloudError) and error.retry == "same"
 
 
 def _instance(item: Mapping[str, Any]) -> Instance:

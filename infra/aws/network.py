@@ -21,13 +21,12 @@ from gpu_offload.infra.aws.tags import (
     EXPIRES_TAG,
     RUN_TAG,
     STORE_TAG,
-    TRIES,
     parse_time,
-    pause,
     run_filter,
     tags,
     tags_of,
 )
+from gpu_offload.infra.retry import attempts
 
 if TYPE_CHECKING:
     from mypy_boto3_ec2 import EC2Client
@@ -145,15 +144,9 @@ class Network:
                 group_id = self._group_in(vpc, name)
                 if group_id is None:
                     raise
-        for attempt in range(TRIES):
-            try:
+        for attempt in attempts(NotYetVisibleError, first=0.5):  # a group is not known everywhere at once
+            with attempt:
                 self._set_ingress(group_id, ingress_cidr, port)
-            except NotYetVisibleError:  # a group is not known everywhere at once
-                if attempt == TRIES - 1:
-                    raise
-                pause(attempt)
-            else:
-                break
         return group_id
 
     def delete_security_group(self, group_id: str) -> bool:

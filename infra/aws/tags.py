@@ -1,9 +1,7 @@
 """Tags of what we create in an account."""
 
 import hashlib
-import random
 import re
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -11,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mypy_boto3_ec2.type_defs import FilterTypeDef, TagTypeDef
 
-
-TRIES = 5
-"""How often a call is made that fails for a reason that passes."""
 
 RUN_TAG = "gpu-offload:run"
 
@@ -62,11 +57,6 @@ def parse_time(text: str | None) -> datetime | None:
     except ValueError:
         return None
     return at if at.tzinfo else at.replace(tzinfo=UTC)
-
-
-def pause(attempt: int) -> None:
-    """Wait before another try: half a second and doubling, by chance between half and all of it."""
-    time.sleep(0.5 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - spreads callers, keeps no secret
 
 
 def store_mark(url: str, endpoint_url: str | None = None) -> str:

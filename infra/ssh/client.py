@@ -79,7 +79,9 @@ class SshHost:
         """
         if self._connection is None or not self._connection.is_connected:
             self.close()
-            for attempt in attempts(HostUnreachableError, first=0.5, longest=8.0, within=self._patience):
+            for attempt in attempts(
+                HostUnreachableError, first=0.5, longest=8.0, tries=None, within=self._patience
+            ):
                 with attempt:
                     self._connection = open_connection(
                         self.address, self._key, self._host_key, self._connect_timeout, self.traffic

@@ -1,46 +1,38 @@
 """An object store in a bucket, on AWS or on anything else that speaks the S3 API."""
 
 import hashlib
-import random
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import closing, suppress
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import quote, urlsplit
+from typing import TYPE_CHECKING, Any
 
-import botocore
 import botocore.exceptions as aws
-from botocore.config import Config
 
+from gpu_offload.infra.retry import attempts
 from gpu_offload.infra.store.errors import (
-    CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
     StoreError,
-    StoreUnreachableError,
 )
 from gpu_offload.infra.store.files import sha256_of, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
-from gpu_offload.infra.store.s3_credentials import open_store_session
-from gpu_offload.infra.store.s3_errors import UNREACHABLE, code_of, status_of, store_errors
+from gpu_offload.infra.store.s3_client import BucketClient
+from gpu_offload.infra.store.s3_download import FIRST_S, TRIES, Download
+from gpu_offload.infra.store.s3_errors import (
+    COLLISIONS,
+    CONTESTS,
+    code_of,
+    status_of,
+    store_errors,
+)
 from gpu_offload.infra.store.s3_multipart import upload_parts
 
 if TYPE_CHECKING:
     import boto3
-    from mypy_boto3_s3 import S3Client
-
-Names: TypeAlias = list[str]
-"""Said out here, because inside the class `list` is the method."""
 
 MIB = 1 << 20
-CHUNK = MIB
-TRIES = 6
-"""Attempts on a conflict of two conditional writes at the same time, and on a download that breaks off."""
 
 
 class S3Store:
@@ -51,8 +43,6 @@ class S3Store:
     and MinIO honour it there) and looks before it sends anything, which is all that is left on a server that
     ignores the condition. A process killed meanwhile leaves parts that nobody sees but that cost storage: give
     the bucket a lifecycle rule that aborts incomplete multipart uploads (our own stack has it).
-
-    Without any credentials, requests go out unsigned: that reads what is public.
     """
 
     def __init__(
@@ -69,19 +59,13 @@ class S3Store:
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.multipart_above = 64 * MIB
         self.part_size = 16 * MIB
-        self._endpoint_url = endpoint_url
-        self._region = region
-        self._session = session
-        self._lock = threading.Lock()
-        self._bucket_seen = False
-        self._anonymous = False
+        self._bucket = BucketClient(bucket, endpoint_url, region, session)
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
-        etags: list[str] = []
         with store_errors(self._where(key)):
-            body = b"".join(self._chunks(key, etags))
-        return body, etags[-1]
+            content = self._content(key)
+            return b"".join(content), content.etag
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return what is known of an object, None where there is none."""
@@ -133,13 +117,13 @@ class S3Store:
         """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
         where = self._where(key)
         with store_errors(where):
-            write_verified(where, self._chunks(key, []), path, size=size, sha256=sha256)
+            write_verified(where, self._content(key), path, size=size, sha256=sha256)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects whose key starts with `prefix`, in key order."""
         check_prefix(prefix)
         with store_errors(self._where(prefix)):
-            pages = self._client.get_paginator("list_objects_v2")
+            pages = self._bucket.reader.get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
                 for item in page.get("Contents", []):
                     key = item["Key"].removeprefix(self.prefix)
@@ -148,61 +132,14 @@ class S3Store:
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""
         with store_errors(self._where(key)):
-            self._writer().delete_object(Bucket=self.bucket, Key=self._key(key))
+            self._bucket.writer.delete_object(Bucket=self.bucket, Key=self._key(key))
 
     def public_url(self, key: str) -> str | None:
         """Where anyone could read the object if its policy allows it."""
         with store_errors(self._where(key)):
-            endpoint = urlsplit(self._client.meta.endpoint_url)
-        path = quote(self._key(key))
-        if endpoint.hostname and endpoint.hostname.endswith(".amazonaws.com") and "." not in self.bucket:
-            return f"https://{self.bucket}.{endpoint.netloc}/{path}"
-        return f"{endpoint.geturl().rstrip('/')}/{self.bucket}/{path}"
+            return self._bucket.public_url(self._key(key))
 
     # ---------------------------------------------------------------------------------------- inside
-
-    @cached_property
-    def _made(self) -> "S3Client":
-        session = self._session or open_store_session(self._endpoint_url, self._region)
-        self._anonymous = session.get_credentials() is None
-        settings: dict[str, Any] = {
-            "connect_timeout": 5,
-            "read_timeout": 30,
-            "retries": {"mode": "standard", "total_max_attempts": 5},
-        }
-        if self._anonymous:
-            settings["signature_version"] = botocore.UNSIGNED
-        client: S3Client = session.client(
-            "s3",
-            endpoint_url=self._endpoint_url,
-            region_name=self._region or session.region_name or "us-east-1",
-            config=Config(**settings),
-        )
-        if not str(urlsplit(client.meta.endpoint_url).hostname).endswith(".amazonaws.com"):
-            # Others have one address for all buckets, and some refuse the checksum trailers of newer SDKs.
-            client = session.client(
-                "s3",
-                endpoint_url=self._endpoint_url,
-                region_name=self._region or session.region_name or "us-east-1",
-                config=Config(
-                    **settings,
-                    s3={"addressing_style": "path"},
-                    request_checksum_calculation="when_required",
-                    response_checksum_validation="when_required",
-                ),
-            )
-        return client
-
-    @property
-    def _client(self) -> "S3Client":
-        with self._lock:  # making a client is not safe between threads; using it is
-            return self._made
-
-    def _writer(self) -> "S3Client":
-        client = self._client
-        if self._anonymous:
-            raise aws.NoCredentialsError
-        return client
 
     def _key(self, key: str) -> str:
         return self.prefix + check_key(key)
@@ -218,16 +155,16 @@ class S3Store:
         address: dict[str, Any] = {"Bucket": self.bucket, "Key": self._key(key)}
         with store_errors(self._where(key)):
             try:
-                return self._client.head_object(**address)
+                return self._bucket.reader.head_object(**address)
             except aws.ClientError as error:
                 if status_of(error) == 404:
-                    self._check_bucket()
+                    self._bucket.check()
                     return None
                 if status_of(error) not in {400, 403}:
                     raise
             # A HEAD has no body to say why. A GET has; it is closed unread if it succeeds after all.
             try:
-                reply = self._client.get_object(**address)
+                reply = self._bucket.reader.get_object(**address)
             except aws.ClientError as error:
                 if code_of(error) == "NoSuchKey":
                     return None
@@ -235,74 +172,54 @@ class S3Store:
             reply["Body"].close()
             return reply
 
-    def _check_bucket(self) -> None:
-        """Tell a missing bucket from a missing object, which HEAD does not: once, at the first missing object."""
-        if self._bucket_seen:
-            return
-        try:
-            self._client.head_bucket(Bucket=self.bucket)
-        except aws.ClientError as error:
-            if status_of(error) == 404:
-                error.response["Error"]["Code"] = "NoSuchBucket"
-                raise
-        self._bucket_seen = True
-
     def _put(self, key: str, body: bytes, **condition: str) -> str:
         """PutObject; raises ObjectChangedError where the condition does not hold."""
         metadata = {"sha256": hashlib.sha256(body).hexdigest()}
         with store_errors(self._where(key)):
-            for attempt in range(TRIES):
-                try:
-                    reply = self._writer().put_object(
-                        Bucket=self.bucket,
-                        Key=self._key(key),
-                        Body=body,
-                        Metadata=metadata,
-                        **condition,  # type: ignore[arg-type]  # IfMatch or IfNoneMatch
-                    )
-                except aws.ClientError as error:
-                    if status_of(error) == 412:
-                        raise ObjectChangedError(
-                            f"{self._where(key)}: somebody wrote it in between; read again and decide again"
-                        ) from None
-                    if code_of(error) not in {"ConditionalRequestConflict", "OperationAborted"}:
-                        raise
-                    _pause(attempt)
-                else:
-                    return reply["ETag"]
-        raise StoreUnreachableError(
-            f"{self._where(key)}: {TRIES} writes collided with other writers; run again in a minute"
-        )
+            try:
+                for attempt in attempts(_collided, first=FIRST_S, tries=TRIES):
+                    with attempt:
+                        return self._bucket.writer.put_object(
+                            Bucket=self.bucket,
+                            Key=self._key(key),
+                            Body=body,
+                            Metadata=metadata,
+                            **condition,  # type: ignore[arg-type]  # IfMatch or IfNoneMatch
+                        )["ETag"]
+            except aws.ClientError as error:
+                if status_of(error) != 412:
+                    raise
+                raise ObjectChangedError(
+                    f"{self._where(key)}: somebody wrote it in between; read again and decide again"
+                ) from None
+        raise AssertionError  # the loop returns or raises
 
     def _upload_large(self, key: str, path: Path, size: int, *, create: bool) -> ObjectInfo:
         sha256 = sha256_of(path)
         address = {"Bucket": self.bucket, "Key": self._key(key)}
         with store_errors(self._where(key)):
-            for attempt in range(TRIES):
-                if create and (found := self._same(key, size, sha256)):
-                    return found
-                try:
-                    etag = upload_parts(
-                        self._writer(), address, path, sha256=sha256, part_size=self.part_size, create=create
-                    )
-                except aws.ClientError as error:
-                    # 412: somebody was first. NoSuchUpload: our completion went through and its reply was lost.
-                    # 409: two at the same time, and S3 wants the parts again. Each time: look, then decide.
-                    if code_of(error) not in {
-                        "PreconditionFailed",
-                        "NoSuchUpload",
-                        "ConditionalRequestConflict",
-                    }:
+            for attempt in attempts(_contested, first=FIRST_S, tries=TRIES):
+                with attempt:
+                    if create and (found := self._same(key, size, sha256)):
+                        return found
+                    try:
+                        etag = upload_parts(
+                            self._bucket.writer,
+                            address,
+                            path,
+                            sha256=sha256,
+                            part_size=self.part_size,
+                            create=create,
+                        )
+                    except aws.ClientError as error:
+                        # Somebody was first, or our completion went through and its reply was lost: look, then decide.
+                        if _contested(error):
+                            with suppress(*([] if create else [ObjectExistsError])):
+                                if found := self._same(key, size, sha256):
+                                    return found
                         raise
-                    with suppress(*([] if create else [ObjectExistsError])):
-                        if found := self._same(key, size, sha256):
-                            return found
-                    _pause(attempt)
-                else:
                     return ObjectInfo(key, size, etag, datetime.now(UTC))
-        raise StoreUnreachableError(
-            f"{self._where(key)}: {TRIES} uploads collided with other writers; run again in a minute"
-        )
+        raise AssertionError  # the loop returns or raises
 
     def _same(self, key: str, size: int, sha256: str) -> ObjectInfo | None:
         """Return the object if it is this one, None if there is none. Raises ObjectExistsError for another."""
@@ -313,42 +230,21 @@ class S3Store:
         if found is None:  # written by somebody else's tool
             digest = hashlib.sha256()
             with store_errors(self._where(key)):
-                for chunk in self._chunks(key, []):
+                for chunk in self._content(key):
                     digest.update(chunk)
             found = digest.hexdigest()
         if found != sha256:
             raise self._exists(key)
         return ObjectInfo(key, size, head["ETag"], head["LastModified"])
 
-    def _chunks(self, key: str, etags: Names) -> Iterator[bytes]:
-        """Yield an object's content, going on where a connection broke; `etags` gets the object's etag."""
-        offset, size = 0, None
-        for attempt in range(TRIES):
-            resume: dict[str, Any] = {"Range": f"bytes={offset}-", "IfMatch": etags[-1]} if offset else {}
-            try:
-                reply = self._client.get_object(Bucket=self.bucket, Key=self._key(key), **resume)
-                etags.append(reply["ETag"])
-                size = offset + reply["ContentLength"]
-                with closing(reply["Body"]) as body:
-                    for chunk in body.iter_chunks(CHUNK):
-                        offset += len(chunk)
-                        yield chunk
-            except UNREACHABLE:
-                if offset == size:
-                    return
-                if attempt == TRIES - 1:
-                    raise
-                _pause(attempt)
-            except aws.ClientError as error:
-                if status_of(error) != 412:
-                    raise
-                raise CorruptObjectError(
-                    f"{self._where(key)}: somebody replaced it while it was read; run again"
-                ) from None
-            else:
-                return
+    def _content(self, key: str) -> Download:
+        return Download(self._bucket.reader, self.bucket, self._key(key))
 
 
-def _pause(attempt: int) -> None:
-    """Wait before another attempt: 0.1 s and doubling, by chance between half and all of it."""
-    time.sleep(0.1 * 2**attempt * random.uniform(0.5, 1))  # noqa: S311 - spreads racers, keeps no secret
+def _answered(*codes: str) -> Callable[[Exception], bool]:
+    """Return a test for an error with one of these codes."""
+    return lambda error: isinstance(error, aws.ClientError) and code_of(error) in codes
+
+
+_collided = _answered(*COLLISIONS)
+_contested = _answered(*COLLISIONS, *CONTESTS)

@@ -20,6 +20,12 @@ RENEW = (
     "get fresh credentials (in a workflow: `permissions: id-token: write` and a role to assume) and run again"
 )
 
+COLLISIONS = ("ConditionalRequestConflict", "OperationAborted")
+"""Codes of a write that met another one at the same time; S3 wants it again."""
+
+CONTESTS = ("PreconditionFailed", "NoSuchUpload")
+"""Codes of an upload that came second, or whose completion went through while its reply was lost."""
+
 CODES: dict[str, tuple[type[StoreError], str]] = {
     "NoSuchBucket": (
         StoreMissingError,
@@ -60,6 +66,10 @@ CODES: dict[str, tuple[type[StoreError], str]] = {
     "InternalError": (StoreUnreachableError, "the store failed; run again in a minute"),
     "ServiceUnavailable": (StoreUnreachableError, "the store is unavailable; run again in a minute"),
     "RequestTimeout": (StoreUnreachableError, "the connection is too slow or was cut; run again"),
+    **dict.fromkeys(
+        (*COLLISIONS, *CONTESTS),
+        (StoreUnreachableError, "it collides with other writers; run again in a minute"),
+    ),
     "NotImplemented": (
         StoreError,
         "this server lacks what we need of S3: conditional writes (If-None-Match and If-Match)",

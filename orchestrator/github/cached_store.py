@@ -53,7 +53,7 @@ class KeptFolder(FolderStore):
         return self.kept.public_url(key) if key.startswith(PUBLIC) else None
 
     def _bring(self, key: str) -> None:
-        if key in self._asked or not key.startswith(PUBLIC) or self._path(key).exists():
+        if key in self._asked or not key.startswith(PUBLIC) or self.files.path(key).exists():
             return
         self._asked.add(key)
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:

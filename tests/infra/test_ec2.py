@@ -178,17 +178,15 @@ def test_terminating_twice_is_harmless_and_the_instance_is_seen_to_the_end(ec2, 
     assert found.ended_at >= found.launch_time.replace(microsecond=0)
 
 
-def test_an_instance_that_ec2_has_forgotten_counts_as_terminated(ec2, monkeypatch):
-    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
+def test_an_instance_that_ec2_has_forgotten_counts_as_terminated(ec2, no_waiting):
     assert ec2.terminate(["i-0123456789abcdef0"]) == {"i-0123456789abcdef0": "terminated"}
     with pytest.raises(NotYetVisibleError):
         ec2.get("i-0123456789abcdef0")
 
 
 def test_a_new_instance_that_ec2_does_not_know_yet_is_terminated_all_the_same(
-    cloud, ec2, request_, monkeypatch
+    cloud, ec2, request_, no_waiting
 ):
-    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
     launched = ec2.launch(request_)
     cloud.fail_once(
         lambda call: call.action == "TerminateInstances", 400, fault("InvalidInstanceID.NotFound"), times=3
@@ -218,10 +216,7 @@ def test_a_quota_is_told_at_once(cloud, ec2, request_):
     ("status", "code"),
     [(503, "RequestLimitExceeded"), (500, "InternalError"), (400, "InvalidGroup.NotFound")],
 )
-def test_a_passing_failure_is_tried_again_with_the_same_token(
-    cloud, ec2, request_, monkeypatch, status, code
-):
-    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
+def test_a_passing_failure_is_tried_again_with_the_same_token(cloud, ec2, request_, no_waiting, status, code):
     cloud.fail_once(lambda call: call.action == "RunInstances", status, fault(code), times=2)
     ec2.launch(request_)
     calls = cloud.of("RunInstances")
@@ -230,8 +225,7 @@ def test_a_passing_failure_is_tried_again_with_the_same_token(
     assert len(ec2.find("r1")) == 1
 
 
-def test_after_a_lost_reply_the_launch_is_repeated_as_it_was(cloud, ec2, request_, monkeypatch):
-    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
+def test_after_a_lost_reply_the_launch_is_repeated_as_it_was(cloud, ec2, request_, no_waiting):
     cloud.fail_once(lambda call: call.action == "RunInstances", 500, b"", after=True)
     ec2.launch(request_)
     first, second = (call.form for call in cloud.of("RunInstances"))
@@ -253,8 +247,7 @@ def test_a_dry_run_launches_nothing_and_tells_a_refusal(cloud, ec2, request_):
 
 
 @pytest.mark.simulator
-def test_no_answer_at_all_is_told(monkeypatch):
-    monkeypatch.setattr("gpu_offload.infra.aws.ec2.pause", lambda attempt: None)
+def test_no_answer_at_all_is_told(no_waiting):
     ec2 = Ec2("us-east-1", endpoint_url="http://127.0.0.1:9")
     ec2._client = ec2._make_client(attempts=1)
     with pytest.raises(EndpointError, match="AWS_ENDPOINT_URL"):

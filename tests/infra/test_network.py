@@ -74,8 +74,7 @@ def test_a_group_goes_once_and_not_while_an_instance_has_it(cloud, network):
     assert network.find_security_groups() == []
 
 
-def test_a_new_group_that_is_not_known_everywhere_yet_gets_its_rule_all_the_same(cloud, network, monkeypatch):
-    monkeypatch.setattr("gpu_offload.infra.aws.network.pause", lambda attempt: None)
+def test_a_new_group_that_is_not_known_everywhere_yet_gets_its_rule_all_the_same(cloud, network, no_waiting):
     fault = "<Response><Errors><Error><Code>InvalidGroup.NotFound</Code><Message>x</Message></Error></Errors></Response>"
     cloud.fail_once(lambda call: call.action == "AuthorizeSecurityGroupIngress", 400, fault, times=2)
     group = network.create_security_group("r1", "203.0.113.7/32")

@@ -26,7 +26,7 @@ def store(request, tmp_path):
     store = open_store(f"s3://{bucket}/some/prefix")
     store.multipart_above, store.part_size = 6 << 20, 5 << 20  # S3's smallest part, so that tests stay small
     yield store
-    store._client.close()
+    store._bucket.reader.close()
 
 
 def test_what_was_written_is_read(store):

@@ -85,11 +85,11 @@ def test_any_sequence_of_calls_leaves_a_store_as_it_leaves_a_dictionary(kind, tm
     else:
         bucket = request.getfixturevalue("bucket")
         first = open_store(f"s3://{bucket}/first")
-        client = first._client
+        client = first._bucket.reader
 
         def machine():
             store = open_store(f"s3://{bucket}/{next(numbers)}")
-            store._made = client  # a client of its own for each would take most of the time
+            store._bucket._client = client  # a client of its own for each would take most of the time
             return Against(store)
 
     run_state_machine_as_test(

@@ -1,0 +1,180 @@
+"""The files of a folder store: written whole, under one lock, walked in the order of their keys."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from gpu_offload.infra.store.errors import (
+    ObjectKeyError,
+    ObjectMissingError,
+    StoreDeniedError,
+    StoreError,
+)
+from gpu_offload.infra.store.files import sync_folder
+from gpu_offload.infra.store.protocol import check_key
+
+
+class FolderFiles:
+    """Files below one folder, by key.
+
+    A write goes to a temporary file, which is renamed under a lock that all writers of the folder take; so it is
+    there whole or not at all, whatever dies and whenever. The lock is the kernel's (flock), which a dead process
+    no longer holds.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(os.path.realpath(root))
+        self._ready = False
+
+    def path(self, key: str) -> Path:
+        """Return a key's path. Raises ObjectKeyError."""
+        path = self.root / check_key(key)
+        if os.path.realpath(path) != str(path):
+            raise ObjectKeyError(f"{path}: a symbolic link in the store; remove it")
+        return path
+
+    @contextmanager
+    def open(self, key: str) -> Iterator[BinaryIO]:
+        """Open a file for reading. Raises ObjectMissingError."""
+        path = self.path(key)
+        try:
+            file = path.open("rb")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            raise ObjectMissingError(f"{path}: there is no such object in the store") from None
+        except OSError as error:
+            raise _as_store_error(path, error) from error
+        with file:
+            yield file
+
+    def keys(self, folder: str) -> Iterator[str]:
+        """Walk the files below a folder ("" for all) in the order of their keys' bytes."""
+        try:
+            entries = list(os.scandir(self.root / folder))
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            raise _as_store_error(self.root / folder, error) from error
+        names = []
+        for entry in entries:
+            if not folder and entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                names.append(entry.name + "/")  # compared with its slash: `a-b` comes before `a/b`
+            elif entry.is_file(follow_symlinks=False):
+                names.append(entry.name)
+        for name in sorted(names, key=os.fsencode):
+            key = f"{folder}/{name}" if folder else name
+            if name.endswith("/"):
+                yield from self.keys(key.removesuffix("/"))
+            else:
+                yield key
+
+    @contextmanager
+    def write(
+        self, key: str, fill: Callable[[BinaryIO], object], check: Callable[[Path, Path], bool] | None = None
+    ) -> Iterator[BinaryIO]:
+        """Fill a temporary file; if `check(path, temporary)` agrees under the lock, rename it. Yield what is there."""
+        path = self.path(key)
+        with _store_errors(path), self._temporary() as (temporary, file):
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())
+            with self._locked():
+                if check is None or check(path, temporary):
+                    self._make_folders(path.parent)
+                    temporary.replace(path)
+                    sync_folder(path.parent)
+                with path.open("rb") as written:
+                    yield written
+
+    def delete(self, key: str) -> None:
+        """Remove a file and the folders that it leaves empty; no error where there is none."""
+        path = self.path(key)
+        if not self.root.is_dir():
+            return
+        with _store_errors(path), self._locked():
+            with suppress(FileNotFoundError, NotADirectoryError):
+                path.unlink()
+            folder = path.parent
+            while folder != self.root:
+                try:
+                    folder.rmdir()  # so that a key's folder may become a key, as in a bucket
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    break
+                folder = folder.parent
+            if folder.is_dir():
+                sync_folder(folder)
+
+    def _make_folders(self, folder: Path) -> None:
+        missing = []
+        while not folder.is_dir():
+            missing.append(folder)
+            folder = folder.parent
+        for new in reversed(missing):
+            new.mkdir()
+            sync_folder(new.parent)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[tuple[Path, BinaryIO]]:
+        """Open a temporary file that only its living writer keeps locked."""
+        self._prepare()
+        temporary = self.root / ".tmp" / secrets.token_hex(8)
+        with self._locked():
+            file = temporary.open("xb")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        with file:
+            try:
+                yield temporary, file
+            finally:
+                temporary.unlink(missing_ok=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.root / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _prepare(self) -> None:
+        """Make the folder on the first write, and remove what killed writers left."""
+        if self._ready:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        ignore = self.root / ".gitignore"
+        if {path.name for path in self.root.iterdir()} <= {ignore.name} and not (
+            ignore.exists() and ignore.stat().st_size
+        ):
+            # Ours alone, so git need not know; a folder that somebody else made is left as it is.
+            ignore.write_text("*\n")
+        (self.root / ".tmp").mkdir(exist_ok=True)
+        with self._locked():
+            for path in (self.root / ".tmp").iterdir():
+                # One that is locked has a living writer, and may just have been renamed or removed by it.
+                with suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
+        self._ready = True
+
+
+@contextmanager
+def _store_errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _as_store_error(path, error) from error
+
+
+def _as_store_error(path: Path, error: OSError) -> StoreError:
+    reason = error.strerror or str(error)
+    if isinstance(error, PermissionError):
+        return StoreDeniedError(
+            f"{error.filename or path}: {reason}: give this user access to the store's folder"
+        )
+    if isinstance(error, (FileExistsError, NotADirectoryError, IsADirectoryError)):
+        return StoreError(f"{path}: {reason}: an object cannot be another object's folder")
+    return StoreError(f"{error.filename or path}: {reason}")

@@ -1,0 +1,95 @@
+"""The S3 client of one bucket: opened when first used, unsigned without credentials, in the dialect of its server."""
+
+import threading
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, urlsplit
+
+import botocore
+import botocore.exceptions as aws
+from botocore.config import Config
+
+from gpu_offload.infra.store.s3_credentials import open_store_session
+from gpu_offload.infra.store.s3_errors import status_of
+
+if TYPE_CHECKING:
+    import boto3
+    from mypy_boto3_s3 import S3Client
+
+
+class BucketClient:
+    """Access to one bucket. Without any credentials, requests go out unsigned: that reads what is public."""
+
+    def __init__(
+        self, bucket: str, endpoint_url: str | None, region: str | None, session: "boto3.Session | None"
+    ) -> None:
+        self.bucket = bucket
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._session = session
+        self._lock = threading.Lock()
+        self._anonymous = False
+        self._seen = False
+
+    @property
+    def reader(self) -> "S3Client":
+        """The client."""
+        with self._lock:  # making a client is not safe between threads; using it is
+            return self._client
+
+    @property
+    def writer(self) -> "S3Client":
+        """The client. Raises NoCredentialsError where there are none, instead of sending an unsigned write."""
+        client = self.reader
+        if self._anonymous:
+            raise aws.NoCredentialsError
+        return client
+
+    @cached_property
+    def _client(self) -> "S3Client":
+        session = self._session or open_store_session(self._endpoint_url, self._region)
+        self._anonymous = session.get_credentials() is None
+        settings: dict[str, Any] = {
+            "connect_timeout": 5,
+            "read_timeout": 30,
+            "retries": {"mode": "standard", "total_max_attempts": 5},
+        }
+        if self._anonymous:
+            settings["signature_version"] = botocore.UNSIGNED
+
+        def client(**more: Any) -> "S3Client":
+            return session.client(
+                "s3",
+                endpoint_url=self._endpoint_url,
+                region_name=self._region or session.region_name or "us-east-1",
+                config=Config(**settings, **more),
+            )
+
+        made = client()
+        if str(urlsplit(made.meta.endpoint_url).hostname).endswith(".amazonaws.com"):
+            return made
+        # Others have one address for all buckets, and some refuse the checksum trailers of newer SDKs.
+        return client(
+            s3={"addressing_style": "path"},
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+
+    def check(self) -> None:
+        """Raise NoSuchBucket where the bucket is missing, which HEAD of an object does not say; asks once."""
+        if self._seen:
+            return
+        try:
+            self.reader.head_bucket(Bucket=self.bucket)
+        except aws.ClientError as error:
+            if status_of(error) == 404:
+                error.response["Error"]["Code"] = "NoSuchBucket"
+                raise
+        self._seen = True
+
+    def public_url(self, name: str) -> str:
+        """Return the web address of an object by its full name in the bucket."""
+        endpoint = urlsplit(self.reader.meta.endpoint_url)
+        if endpoint.hostname and endpoint.hostname.endswith(".amazonaws.com") and "." not in self.bucket:
+            return f"https://{self.bucket}.{endpoint.netloc}/{quote(name)}"
+        return f"{endpoint.geturl().rstrip('/')}/{self.bucket}/{quote(name)}"
