@@ -9,7 +9,6 @@ print(train(settings).version)
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,12 +19,12 @@ from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.output.table import terminal_width, text_table
+from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.orchestrator.output.units import human_bytes
-from gpu_offload.orchestrator.registry import download, publish
-from gpu_offload.orchestrator.registry.manifest import STABLE, IndexEntry
+from gpu_offload.orchestrator.registry import download
+from gpu_offload.orchestrator.registry.listing import Listing, listing
+from gpu_offload.orchestrator.registry.manifest import STABLE
 from gpu_offload.orchestrator.registry.stores import store_of
-from gpu_offload.orchestrator.report.metrics import named
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
@@ -159,7 +158,6 @@ def train(
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
     from gpu_offload.orchestrator.lifecycle.train import Training
-    from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
@@ -171,47 +169,9 @@ def train(
     return Training(planned, store, workspace, console, detach=detach).run()
 
 
-@dataclass(frozen=True, slots=True)
-class Listing:
-    """The published versions, newest first, and which of them `stable` is."""
-
-    versions: tuple[IndexEntry, ...]
-    stable: str | None
-
-    def json(self) -> dict[str, Any]:
-        """Return the documented JSON object."""
-        return {"stable": self.stable, "versions": [v.model_dump(mode="json") for v in self.versions]}
-
-    def text(self) -> str:
-        """Return a table."""
-        if not self.versions:
-            return "no model is published yet; `offload train` makes one"
-        quality = [named(entry.metrics) for entry in self.versions]
-        names = list(dict.fromkeys(name for one in quality for name in list(one)[:MAIN_METRICS]))
-        rows = [("version", "", "trained (UTC)", "size", *names, "commit")]
-        rows += [
-            (
-                entry.version,
-                STABLE if entry.version == self.stable else "",
-                datetime.fromtimestamp(entry.created_at, UTC).strftime("%Y-%m-%d %H:%M"),
-                human_bytes(entry.size),
-                *(f"{one[name]:.3f}" if name in one else "" for name in names),
-                (entry.commit or "")[:9],
-            )
-            for entry, one in zip(self.versions, quality, strict=True)
-        ]
-        return text_table(rows, width=terminal_width())
-
-
-MAIN_METRICS = 2
-"""Metrics of a version that a list shows."""
-
-
 def models(settings: Settings) -> Listing:
     """List the published versions. Raises StoreError, RegistryError."""
-    store = store_of(settings)
-    alias = publish.alias_of(store, STABLE)
-    return Listing(tuple(reversed(publish.versions(store))), alias.version if alias else None)
+    return listing(store_of(settings))
 
 
 @dataclass(frozen=True, slots=True)

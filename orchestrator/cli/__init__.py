@@ -15,6 +15,7 @@ from gpu_offload.orchestrator.cli import (
     dataset_commands,
     model_commands,
     project_commands,
+    registry_commands,
     run_commands,
     simulate_commands,
     tend_commands,
@@ -37,6 +38,7 @@ def offload() -> None:
 
 for module in (
     model_commands,
+    registry_commands,
     run_commands,
     dataset_commands,
     project_commands,

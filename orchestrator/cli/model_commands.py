@@ -1,4 +1,4 @@
-"""Commands about models: plan, train, models, pull, demo."""
+"""Commands that make a model or fetch one: plan, train, pull, demo."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -120,20 +120,6 @@ def next_commands(report: "TrainReport") -> str:
 @click.command()
 @settings_options
 @json_option
-def models(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
-    """List the published versions, the newest first, and which is stable."""
-    from gpu_offload.orchestrator import api
-
-    listing = api.models(settings_of(directory, config, sets))
-    if as_json:
-        print_json(listing.json())
-    else:
-        click.echo(listing.text())
-
-
-@click.command()
-@settings_options
-@json_option
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--version", "wanted", default="stable", help="A version, its beginning, or an alias.")
 @click.option("--from", "source", metavar="URL", help="A store to pull from, instead of the configuration's.")
@@ -185,4 +171,4 @@ def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
     run_demo(folder, console_of(verbose=verbose), click.echo)
 
 
-COMMANDS = (plan, train, models, pull, demo)
+COMMANDS = (plan, train, pull, demo)

@@ -1,5 +1,6 @@
 """`offload train`: from a plan to the published model; begins a run, or resumes the open one."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Literal
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.github.repository import commit_of
+from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
@@ -18,7 +20,10 @@ from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.prerequisites import check_here, check_renting
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.registry import publish
-from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
+from gpu_offload.orchestrator.registry.difference import record_data
+from gpu_offload.orchestrator.registry.index import entry_of
+from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest, model_key
+from gpu_offload.orchestrator.registry.publish import why_candidate
 from gpu_offload.orchestrator.registry.stores import public_address
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
@@ -117,6 +122,8 @@ class Training:
         )
         if previous is not None:
             journal.copy_checkpoint(previous, record.id)
+        with contextlib.suppress(StoreDeniedError):  # a role of before may not; then git tells what changed
+            record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         self.console.stage(f"beginning run {record.id}")
         return journal.begin(record), True
 
@@ -157,7 +164,9 @@ class Training:
             raise TrainingFailedError(f"run {run.id} says that {run.version} is published, and it is not")
         self.workspace.forget_run(run.id)
         self.workspace.forget_trees(but=run.fingerprint)
-        return self._report("trained", manifest, began, stable_moved=True)
+        stable = publish.alias_of(self.store, STABLE)
+        moved = stable is not None and stable.version == manifest.version
+        return self._report("trained", manifest, began, stable_moved=moved)
 
     def _report(
         self,
@@ -167,6 +176,7 @@ class Training:
         *,
         stable_moved: bool,
     ) -> TrainReport:
+        entry = entry_of(publish.versions(self.store), manifest.version)
         return TrainReport(
             status=status,
             version=manifest.version,
@@ -178,6 +188,8 @@ class Training:
             estimate=manifest.seconds.estimated,
             cost_usd=manifest.cost_usd,
             where=manifest.where,
+            semver=entry.semver if entry else None,
+            candidate=why_candidate(self.store, manifest.version),
             model_url=public_address(
                 self.planned.settings, self.store, model_key(manifest.version, manifest.model.name)
             ),
@@ -251,4 +263,6 @@ def run_record(
         spec=planned.spec.model_copy(update={"run": run}),
         commit=commit,
         repository=repository,
+        classes=planned.snapshot.classes,
+        images=dict(planned.snapshot.images),
     )

@@ -25,6 +25,9 @@ class TrainReport:
     where: str = "cpu"
     model_url: str | None = None
     stable_moved: bool = False
+    semver: str | None = None
+    candidate: str | None = None
+    """Why it did not become `stable`; None if it did, or was before."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
@@ -41,11 +44,15 @@ def trained_text(report: TrainReport) -> str:
     score = score_text(report.metrics)
     if report.status == "already_trained":
         moved = "; stable points at it again" if report.stable_moved else ""
-        return f"already trained: version {report.version}{moved} (key {report.training_key[:16]})  {score}".rstrip()
+        held = f"; it is not stable: {report.candidate}" if report.candidate else ""
+        name = f"version {report.version}" + (f", {report.semver}" if report.semver else "")
+        return f"already trained: {name}{moved}{held} (key {report.training_key[:16]})  {score}".rstrip()
     estimate = f" (estimated {human_duration(report.estimate.likely)})" if report.estimate else ""
     where = "this CPU" if report.where == "cpu" else report.where
     cost = f"cost {human_money(report.cost_usd)}" if report.cost_usd else "free"
+    name = f"version {report.version}" + (f" as {report.semver}" if report.semver else "")
+    held = f"it stays a candidate: {report.candidate}\n" if report.candidate else ""
     return (
-        f"published version {report.version}  {score}\n"
+        f"published {name}  {score}\n{held}"
         f"trained on {where} in {human_duration(report.seconds)}{estimate}; {cost}; sha256 {report.sha256[:16]}"
     )

@@ -11,8 +11,11 @@ from typing import TYPE_CHECKING
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreUnreachableError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import WebStore
-from gpu_offload.orchestrator.registry.manifest import Manifest, RegistryError, model_key
-from gpu_offload.orchestrator.registry.publish import alias_of, manifest_of, versions
+from gpu_offload.orchestrator.registry.alias import alias_of
+from gpu_offload.orchestrator.registry.index import entry_of, manifest_of, versions
+from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, RegistryError, model_key
+from gpu_offload.orchestrator.registry.semver import line_of
+from gpu_offload.orchestrator.registry.semver import parse as numbers
 from gpu_offload.remote_job.result import Artifact
 
 if TYPE_CHECKING:
@@ -20,25 +23,72 @@ if TYPE_CHECKING:
 
 
 def resolve(store: ObjectStore, wanted: str) -> Manifest:
-    """Return the manifest of an alias or of a version, given whole or by an unambiguous beginning.
+    """Return the manifest of what is wanted; see `find`.
 
     Raises:
-        RegistryError: nothing, or more than one version, is meant.
+        RegistryError: nothing, or more than one version, is meant, or an alias means a version that is yanked.
     """
-    alias = alias_of(store, wanted) if _is_name(wanted) else None
-    if alias is not None:
-        found = manifest_of(store, alias.version)
-        if found is None:
-            raise RegistryError(f"the alias {wanted} points at {alias.version}, which is not published")
-        return found
-    matches = [e.version for e in versions(store) if e.version.startswith(wanted)]
-    if len(matches) > 1:
-        raise RegistryError(f"{wanted} is ambiguous: {', '.join(matches)}")
-    found = manifest_of(store, matches[0] if matches else wanted) if _is_name(wanted) else None
+    entry = find(store, wanted) if _is_name(wanted) else None
+    version = entry.version if entry is not None else wanted
+    found = manifest_of(store, version) if _is_name(version) else None
+    if found is None and entry is not None:
+        raise RegistryError(f"{wanted} means {version}, which is not published")
     if found is None:
-        known = ", ".join(e.version for e in versions(store)[-5:]) or "none yet; run `offload train`"
+        known = ", ".join(_named(e) for e in versions(store)[-5:]) or "none yet; run `offload train`"
         raise RegistryError(f"no version or alias {wanted!r} in {store.url} (the newest versions: {known})")
     return found
+
+
+def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
+    """Return the entry of an alias, a number, the beginning of one, or a version's digits or their beginning.
+
+    Of a line of numbers (1, 1.4, v1) the highest that is not yanked is meant. A tag of GTO's (model@v1.4.0) is read as
+    its number.
+
+    Raises:
+        RegistryError: more than one version is meant, or an alias means one that is yanked or not listed.
+    """
+    entries = versions(store)
+    alias = alias_of(store, wanted) if _is_name(wanted) else None
+    if alias is not None:
+        entry = entry_of(entries, alias.version)
+        if entry is None:
+            # Not listed: one that a release was pruned of by hand, or that was published without its index.
+            found = manifest_of(store, alias.version)
+            if found is None:
+                raise RegistryError(f"the alias {wanted} points at {alias.version}, which is not published")
+            return IndexEntry(
+                version=found.version,
+                created_at=found.created_at,
+                sha256=found.model.sha256,
+                size=found.model.size,
+                metrics=found.metrics,
+            )
+        if entry.yanked is not None:
+            raise RegistryError(
+                f"the alias {wanted} points at {_named(entry)}, which is yanked ({entry.yanked.why}), and there is no "
+                "version before it; ask for one by its number, or promote one"
+            )
+        return entry
+    wanted = wanted.rpartition("@")[2]
+    matches = [e for e in entries if e.version.startswith(wanted)] if wanted else []
+    line = line_of(wanted)
+    if line is not None:
+        in_line = [e for e in entries if (numbers(e.semver or "") or ())[: len(line)] == line]
+        usable = [e for e in in_line if e.yanked is None or len(line) == 3]
+        if usable and matches:
+            raise RegistryError(
+                f"{wanted} is ambiguous: write v{wanted}, or more digits of {matches[0].version}"
+            )
+        if usable:
+            return max(usable, key=lambda e: numbers(e.semver or "") or ())
+    if len(matches) > 1:
+        raise RegistryError(f"{wanted} is ambiguous: {', '.join(e.version for e in matches)}")
+    return matches[0] if matches else None
+
+
+def _named(entry: IndexEntry) -> str:
+    return f"{entry.semver} ({entry.version})" if entry.semver else entry.version
 
 
 def pull(
@@ -109,4 +159,4 @@ def _matches(path: Path, artifact: Artifact) -> bool:
 
 
 def _is_name(text: str) -> bool:
-    return bool(text) and all(c.isalnum() or c in "-_." for c in text) and not text.startswith(".")
+    return bool(text) and all(c.isalnum() or c in "-_.@" for c in text) and not text.startswith(".")

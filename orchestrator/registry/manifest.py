@@ -11,6 +11,8 @@ from gpu_offload.remote_job.result import Artifact
 from gpu_offload.remote_job.wire import Wire
 
 STABLE = "stable"
+CANDIDATE = "candidate"
+"""The last version that was published and not found good enough for `stable`."""
 
 INDEX_KEY = "index.json"
 
@@ -49,10 +51,30 @@ class Manifest(Wire):
     where: str
     cost_usd: float
     environment: dict[str, Any] = Field(default_factory=dict)
+    parent: str | None = None
+    """The version that `stable` meant when this one was published."""
+    classes: tuple[str, ...] | None = None
+    """Names in the order of their numbers; None in manifests of before, as the fields below."""
+    images: dict[str, int] | None = None
+    """Number of images by split."""
+    image_size: int | None = None
+    batch: int | None = None
+    seed: int | None = None
+    hyperparameters: dict[str, Any] | None = None
+    weights_sha256: str | None = None
+    """Of the weights that it started from; None: from random ones, or not known."""
+
+
+class Yank(Wire):
+    """Why a version must not be used any more."""
+
+    at: float
+    by: str
+    why: str
 
 
 class IndexEntry(Wire):
-    """A version as the index lists it."""
+    """A version as the index lists it. What has a default is not in entries of before."""
 
     version: str
     created_at: float
@@ -60,6 +82,14 @@ class IndexEntry(Wire):
     size: int
     metrics: dict[str, float]
     commit: str | None = None
+    semver: str | None = None
+    """Its number, such as 1.4.0; given once, by the registry."""
+    training_key: str | None = None
+    fingerprint: str | None = None
+    parent: str | None = None
+    where: str | None = None
+    cost_usd: float | None = None
+    yanked: Yank | None = None
 
 
 class Index(Wire):
@@ -69,18 +99,72 @@ class Index(Wire):
     versions: tuple[IndexEntry, ...] = ()
 
 
+Cause = Literal["publish", "promote", "yank", "rollback"]
+
+
+class Move(Wire):
+    """An alias came to mean a version: when, by whom, why, and on what evidence."""
+
+    at: float
+    version: str
+    sha256: str
+    semver: str | None = None
+    size: int | None = None
+    rollout: float = Field(default=1.0, ge=0, le=1)
+    """The share of installations that it is meant for; the others stay with the version before."""
+    cause: Cause = "publish"
+    by: str = ""
+    why: str = ""
+    evidence: dict[str, Any] | None = None
+
+
 class Alias(Wire):
-    """Which version a name means now."""
+    """Which version a name means now, and what it meant before.
+
+    The first five fields are all that an alias of before has. An application reads nothing else than this document
+    to know what to use: its client is `gpu_offload.client.model_client`.
+    """
 
     format: Literal[1] = 1
     name: str
     version: str
     sha256: str
     moved_at: float
+    semver: str | None = None
+    size: int | None = None
+    rollout: float = 1.0
+    minimum: str | None = None
+    """The lowest version that an installation may still use."""
+    yanked: dict[str, str] = Field(default_factory=dict)
+    """Why, by version: the index's yanks when the alias was written."""
+    history: tuple[Move, ...] = ()
+    """Oldest first; the last is what the alias means now."""
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """The history; of an alias of before, the one move that it tells."""
+        if self.history:
+            return self.history
+        first = Move(
+            at=self.moved_at, version=self.version, sha256=self.sha256, why="before histories were kept"
+        )
+        return (first,)
+
+    def at(self, time: float) -> Move | None:
+        """Return what the alias meant at a time (Unix seconds), None where it did not exist yet."""
+        return next((move for move in reversed(self.moves) if move.at <= time), None)
+
+    def has_meant(self, version: str) -> bool:
+        """Whether the alias means a version, or did."""
+        return any(move.version == version for move in self.moves)
 
 
 class RegistryError(OffloadError):
     """The registry does not hold what was asked for, or holds something that it should not."""
+
+
+CARD = "README.md"
+"""The model card beside a model, as the Hugging Face Hub names it."""
 
 
 def model_key(version: str, name: str = "model.pt") -> str:

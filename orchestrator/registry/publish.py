@@ -8,72 +8,92 @@ aliases/<name>.json              which version the name means; moves last, by co
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from gpu_offload.infra.store.errors import (
-    ObjectChangedError,
-    ObjectExistsError,
-    ObjectMissingError,
-    StoreDeniedError,
-    StoreError,
-)
+from gpu_offload.infra.store.errors import ObjectExistsError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.registry import alias as aliases
+from gpu_offload.orchestrator.registry.alias import AliasMovedError, alias_of
+from gpu_offload.orchestrator.registry.card import card
+from gpu_offload.orchestrator.registry.index import list_version, manifest_of, versions
 from gpu_offload.orchestrator.registry.manifest import (
-    INDEX_KEY,
+    CANDIDATE,
+    CARD,
     STABLE,
-    Alias,
-    Index,
     IndexEntry,
     Manifest,
     RegistryError,
-    alias_key,
     model_key,
-    parse,
     to_json,
 )
+from gpu_offload.orchestrator.registry.semver import Bump
+from gpu_offload.orchestrator.registry.swap import TRIES
 
-CAS_TRIES = 20
-
-
-def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
-    """Return a version's manifest, None where the version is not published. Raises RegistryError if unreadable."""
-    key = model_key(version, "manifest.json")
-    try:
-        body, _ = store.read(key)
-    except ObjectMissingError:
-        return None
-    return parse(Manifest, key, body)
-
-
-def alias_of(store: ObjectStore, name: str) -> Alias | None:
-    """Return what an alias means, None where there is no such alias."""
-    key = alias_key(name)
-    try:
-        body, _ = store.read(key)
-    except ObjectMissingError:
-        return None
-    return parse(Alias, key, body)
+__all__ = [
+    "Rules",
+    "Verdict",
+    "alias_of",
+    "complete",
+    "manifest_of",
+    "publish",
+    "unpublished_models",
+    "versions",
+    "why_candidate",
+]
 
 
-def versions(store: ObjectStore) -> tuple[IndexEntry, ...]:
-    """Return every published version, oldest first."""
-    try:
-        body, _ = store.read(INDEX_KEY)
-    except ObjectMissingError:
-        return ()
-    return parse(Index, INDEX_KEY, body).versions
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Whether a new version becomes `stable`, why, and on what evidence."""
+
+    promoted: bool
+    why: str
+    evidence: dict[str, Any] | None = None
 
 
-def publish(store: ObjectStore, manifest: Manifest, model: Path, *, note: Callable[[str], None]) -> Manifest:
+def accept(_new: Manifest, _stable: Manifest | None) -> Verdict:
+    """Promote whatever was published."""
+    return Verdict(promoted=True, why="published")
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How a registry treats what is published.
+
+    `judge` gets the new version and the one that `stable` means; `bump` overrides how the new one is counted.
+    """
+
+    judge: Callable[[Manifest, Manifest | None], Verdict] = accept
+    bump: Bump | None = None
+
+
+DEFAULT = Rules()
+
+
+def publish(
+    store: ObjectStore,
+    manifest: Manifest,
+    model: Path,
+    *,
+    note: Callable[[str], None],
+    rules: Rules = DEFAULT,
+) -> Manifest:
     """Publish a verified model; harmless to repeat, and to be killed in at any instant.
 
-    Whoever comes second finds the version and returns what is published. The alias `stable` moves last.
+    The second of two publishers finds the version and returns what is published. The alias moves last: `stable`, or
+    `candidate` where the rules do not promote it.
 
     Raises:
-        StoreError: the store refused; nothing incomplete is visible.
+        StoreError: The store refused; nothing incomplete is visible.
     """
     there = manifest_of(store, manifest.version)
     if there is None:
+        stable = alias_of(store, STABLE)
+        if manifest.parent is None and stable is not None:
+            manifest = manifest.model_copy(update={"parent": stable.version})
         _write_model(store, manifest, model, note)
         try:
             store.create(model_key(manifest.version, "manifest.json"), to_json(manifest))
@@ -82,27 +102,75 @@ def publish(store: ObjectStore, manifest: Manifest, model: Path, *, note: Callab
             there = manifest_of(store, manifest.version)
             if there is None:
                 raise
-    complete(store, there, now=there.created_at)
+    complete(store, there, now=there.created_at, rules=rules)
     return there
 
 
 def complete(
-    store: ObjectStore, manifest: Manifest, *, again: bool = False, now: float | None = None
+    store: ObjectStore,
+    manifest: Manifest,
+    *,
+    again: bool = False,
+    now: float | None = None,
+    rules: Rules = DEFAULT,
 ) -> bool:
-    """List a published version and let `stable` mean it; return whether `stable` moved.
+    """List a published version and let `stable` mean it if it is good enough; return whether `stable` moved.
 
-    A publish that was killed after its manifest is completed by this. Then `stable` stays where a later
-    publish moved it, unless `again` says that this version is wanted now, as after a revert.
+    A publish that was killed after its manifest is completed by this. Then `stable` stays where a later publish moved
+    it, unless `again` says that this version is wanted now, as after a revert. A version that was `stable` before is
+    not judged again; one that was found wanting, or is yanked, stays what it is.
     """
-    _list_version(store, manifest)
-    alias = alias_of(store, STABLE)
-    if alias is not None and alias.version != manifest.version:
-        if not again and alias.moved_at > manifest.created_at:
-            return False
-    elif alias is not None:
+    entry = list_version(store, manifest, rules.bump)
+    _write_card(store, manifest, entry)
+    if entry.yanked is not None:
         return False
-    move_alias(store, STABLE, manifest, now=time.time() if now is None else now)
-    return True
+    for _ in range(TRIES):
+        stable = alias_of(store, STABLE)
+        if stable is not None:
+            if stable.version == manifest.version:
+                return False
+            if not again and stable.moved_at > manifest.created_at:
+                return False
+        known = stable is not None and stable.has_meant(manifest.version)
+        if known:
+            verdict = Verdict(promoted=True, why="its training is what the repository asks for again")
+        else:
+            candidate = alias_of(store, CANDIDATE)
+            if candidate is not None and candidate.has_meant(manifest.version):
+                return False
+            rival = stable if stable is not None and stable.version not in stable.yanked else None
+            verdict = rules.judge(manifest, manifest_of(store, rival.version) if rival else None)
+        try:
+            aliases.move(
+                store,
+                STABLE if verdict.promoted else CANDIDATE,
+                manifest.version,
+                cause="rollback" if known else "publish",
+                why=verdict.why,
+                evidence=verdict.evidence,
+                expected=(stable.version if stable else None) if verdict.promoted else aliases.ANY,
+                now=time.time() if now is None else now,
+            )
+        except AliasMovedError:
+            continue  # another version became stable meanwhile: judge against that one
+        return verdict.promoted
+    raise RegistryError(f"{store.url}: {STABLE} kept moving under {TRIES} tries; run the command again")
+
+
+def why_candidate(store: ObjectStore, version: str) -> str | None:
+    """Return why a version is not good enough for `stable`; None where it was never found so, or promoted since."""
+    candidate, stable = alias_of(store, CANDIDATE), alias_of(store, STABLE)
+    if candidate is None or (stable is not None and stable.has_meant(version)):
+        return None
+    return next((m.why for m in reversed(candidate.moves) if m.version == version), None)
+
+
+def _write_card(store: ObjectStore, manifest: Manifest, entry: IndexEntry) -> None:
+    key = model_key(manifest.version, CARD)
+    if store.stat(key) is None:
+        # Who may write models but not this has an older policy; a version counts without its card.
+        with suppress(ObjectExistsError, StoreDeniedError):
+            store.create(key, card(manifest, entry).encode())
 
 
 def _write_model(store: ObjectStore, manifest: Manifest, model: Path, note: Callable[[str], None]) -> None:
@@ -121,59 +189,6 @@ def _write_model(store: ObjectStore, manifest: Manifest, model: Path, note: Call
                     f"{key} was left by an unfinished publish, and the store lets nobody replace it. Nobody sees "
                     f"it: delete it as the bucket's owner and run the command again ({error})"
                 ) from error
-
-
-def _list_version(store: ObjectStore, manifest: Manifest) -> None:
-    entry = IndexEntry(
-        version=manifest.version,
-        created_at=manifest.created_at,
-        sha256=manifest.model.sha256,
-        size=manifest.model.size,
-        metrics=manifest.metrics,
-        commit=manifest.commit,
-    )
-
-    def add(body: bytes | None) -> bytes | None:
-        index = Index() if body is None else parse(Index, INDEX_KEY, body)
-        if any(e.version == entry.version for e in index.versions):
-            return None
-        return to_json(Index(versions=(*index.versions, entry)))
-
-    _swap(store, INDEX_KEY, add)
-
-
-def move_alias(store: ObjectStore, name: str, manifest: Manifest, *, now: float) -> None:
-    """Let an alias mean a version; `now` in Unix seconds."""
-    key = alias_key(name)
-
-    def move(body: bytes | None) -> bytes | None:
-        if body is not None and parse(Alias, key, body).version == manifest.version:
-            return None
-        alias = Alias(name=name, version=manifest.version, sha256=manifest.model.sha256, moved_at=now)
-        return to_json(alias)
-
-    _swap(store, key, move)
-
-
-def _swap(store: ObjectStore, key: str, change: Callable[[bytes | None], bytes | None]) -> None:
-    """Change a document by compare-and-swap; `change` returns None when there is nothing to change."""
-    for _ in range(CAS_TRIES):
-        try:
-            body, etag = store.read(key)
-        except ObjectMissingError:
-            body, etag = None, None
-        new = change(body)
-        if new is None:
-            return
-        try:
-            if etag is None:
-                store.create(key, new)
-            else:
-                store.replace(key, new, etag)
-        except (ObjectChangedError, ObjectExistsError):
-            continue
-        return
-    raise StoreError(f"{store.url}: {key} kept changing under {CAS_TRIES} tries; run the command again")
 
 
 def unpublished_models(store: ObjectStore) -> Iterator[str]:

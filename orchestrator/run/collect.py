@@ -34,6 +34,8 @@ class Collector:
     journal: Journal
     console: Console
     clock: Callable[[], float]
+    rules: publish.Rules = publish.DEFAULT
+    """By which the registry counts and promotes what is published."""
 
     def collect(self, result: TrainingResult) -> Ending | None:
         """Verify a staged result and journal that; or discard it and return how its attempt ended."""
@@ -54,7 +56,7 @@ class Collector:
             if not isinstance(model, Path):
                 return model
             manifest = self._manifest(result, observation)
-            publish.publish(self.journal.store, manifest, model, note=self.console.note)
+            publish.publish(self.journal.store, manifest, model, note=self.console.note, rules=self.rules)
         return None
 
     def complete(self, observation: Observation) -> None:
@@ -62,7 +64,7 @@ class Collector:
         store = self.journal.store
         manifest = publish.manifest_of(store, self.run.version)
         if manifest is not None:
-            publish.complete(store, manifest)
+            publish.complete(store, manifest, rules=self.rules)
         if observation.result is not None:
             # A role that may publish may not be allowed this, and an estimate that learns nothing is no failure.
             with contextlib.suppress(StoreDeniedError):
@@ -105,6 +107,13 @@ class Collector:
             where=(offer.instance_type or "ec2") if offer and offer.where == "ec2" else "cpu",
             cost_usd=round(observation.spent_usd, 4),
             environment=result.environment,
+            classes=run.classes,
+            images=run.images,
+            image_size=run.spec.image_size,
+            batch=run.spec.batch,
+            seed=run.spec.seed,
+            hyperparameters=run.spec.hyperparameters,
+            weights_sha256=run.spec.weights.sha256 if run.spec.weights else None,
         )
 
 

@@ -9,6 +9,7 @@ from typing import assert_never
 from gpu_offload.infra.store.errors import StoreUnreachableError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.run.attempts import Attempts
 from gpu_offload.orchestrator.run.backend import (
     Cloud,
@@ -73,6 +74,8 @@ class Controller:
     on_done: Callable[[RunRecord, Observation], None] = field(default=lambda _run, _seen: None)
     """Called when the run is done, perhaps more than once: accounts for it."""
     cost: Callable[[RunRecord, Observation], float] = field(default=lambda _run, _seen: 0.0)
+    rules: publish.Rules = publish.DEFAULT
+    """By which the registry counts and promotes what is published."""
     attempts: Attempts = field(init=False)
     observer: Observer = field(init=False)
     limits: LimitWatch = field(init=False)
@@ -83,7 +86,7 @@ class Controller:
     def __post_init__(self) -> None:
         self.observer = Observer(self.run, self.journal, self.lease, self.cloud, self.clock, self.cost)
         self.limits = LimitWatch(self.run, self.journal, self.console, self.clock)
-        self.collector = Collector(self.run, self.journal, self.console, self.clock)
+        self.collector = Collector(self.run, self.journal, self.console, self.clock, self.rules)
         self.patiently = Patience(self.console, self.clock, self.sleep)
         self.attempts = Attempts(
             self.run,

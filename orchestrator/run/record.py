@@ -60,6 +60,9 @@ class RunRecord(Wire):
     """What the training needs of the user's repository beside the dataset; None for Ultralytics' own models."""
     commit: str | None = None
     repository: str | None = None
+    classes: tuple[str, ...] | None = None
+    images: dict[str, int] | None = None
+    """Number of images by split; as `classes`, for the manifest."""
 
     @property
     def is_rented(self) -> bool:

@@ -7,11 +7,10 @@ import os
 import pytest
 from crash_world import Scenario, result_of, run_record
 from model_server import ModelServer
-from registry_case import manifest_for
+from registry_case import DyingStore, manifest_for
 
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry import download, publish
 from gpu_offload.orchestrator.registry.manifest import RegistryError, model_key
 from gpu_offload.orchestrator.run import collect
@@ -32,29 +31,6 @@ def store(tmp_path):
 
 def publish_now(store, manifest, model):
     return publish.publish(store, manifest, model, note=lambda _text: None)
-
-
-class DyingStore:
-    """A store whose `effects`-th write is the last thing that the process does, before or after it happens."""
-
-    def __init__(self, store: ObjectStore, effects: int, *, after: bool):
-        self.store, self.left, self.after = store, effects, after
-
-    def __getattr__(self, name):
-        method = getattr(self.store, name)
-        if name not in {"put", "create", "replace", "upload", "delete"}:
-            return method
-
-        def dying(*args, **kwargs):
-            self.left -= 1
-            if self.left == 0 and not self.after:
-                raise KeyboardInterrupt
-            answer = method(*args, **kwargs)
-            if self.left == 0:
-                raise KeyboardInterrupt
-            return answer
-
-        return dying
 
 
 @pytest.mark.parametrize("after", [False, True])

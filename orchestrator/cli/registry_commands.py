@@ -1,0 +1,193 @@
+"""Commands about what is published: models, promote, yank, rollback."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import click
+
+from gpu_offload.orchestrator.cli.options import json_option, print_json, settings_of, settings_options
+
+if TYPE_CHECKING:
+    from gpu_offload.infra.store.protocol import ObjectStore
+
+why_option = click.option("--why", required=True, metavar="TEXT", help="The reason, for the history.")
+
+
+class Answer(Protocol):
+    """What a command has to say."""
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+
+    def text(self) -> str:
+        """Return it for a person."""
+
+
+def show_answer(answer: Answer, *, as_json: bool) -> None:
+    """Print what a command has to say."""
+    if as_json:
+        print_json(answer.json())
+    else:
+        click.echo(answer.text())
+
+
+def _store(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "ObjectStore":
+    from gpu_offload.orchestrator.registry.stores import store_of
+
+    return store_of(settings_of(directory, config, sets))
+
+
+@click.group(invoke_without_command=True)
+@settings_options
+@json_option
+@click.pass_context
+def models(
+    context: click.Context, directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool
+) -> None:
+    """List the published versions, newest first, and what the aliases mean."""
+    if context.invoked_subcommand is None:
+        from gpu_offload.orchestrator.registry.listing import listing
+
+        show_answer(listing(_store(directory, config, sets)), as_json=as_json)
+
+
+@models.command()
+@settings_options
+@json_option
+@click.argument("version")
+def show(directory: Path, config: Path | None, sets: tuple[str, ...], version: str, *, as_json: bool) -> None:
+    """Show everything about VERSION (a number, its digits, an alias): data, commit, settings, metrics, cost, moves."""
+    from gpu_offload.orchestrator.registry.listing import provenance
+    from gpu_offload.orchestrator.registry.manifest import model_key
+    from gpu_offload.orchestrator.registry.stores import public_address, store_of
+
+    settings = settings_of(directory, config, sets)
+    store = store_of(settings)
+    found = provenance(store, version)
+    url = public_address(settings, store, model_key(found.manifest.version))
+    show_answer(provenance(store, version, url), as_json=as_json)
+
+
+@models.command()
+@settings_options
+@json_option
+@click.argument("old")
+@click.argument("new")
+def diff(
+    directory: Path, config: Path | None, sets: tuple[str, ...], old: str, new: str, *, as_json: bool
+) -> None:
+    """Compare two versions: data added and removed, settings, metrics, by class too."""
+    from gpu_offload.orchestrator.registry.difference import difference
+    from gpu_offload.orchestrator.registry.stores import store_of
+
+    settings = settings_of(directory, config, sets)
+    show_answer(difference(store_of(settings), old, new, dataset=settings.dataset_path), as_json=as_json)
+
+
+@models.command()
+@settings_options
+@json_option
+@click.argument("alias", default="stable")
+@click.option(
+    "--at",
+    metavar="TIME",
+    help="Only what it meant then: 2026-03-03 (the end of that day, UTC), or with a time.",
+)
+def history(
+    directory: Path, config: Path | None, sets: tuple[str, ...], alias: str, at: str | None, *, as_json: bool
+) -> None:
+    """Show what ALIAS (stable by default) meant, since when, by whom and why."""
+    from gpu_offload.orchestrator.registry import listing
+
+    time = moment(at) if at else None
+    show_answer(listing.history(_store(directory, config, sets), alias, time), as_json=as_json)
+
+
+def moment(text: str) -> float:
+    """Read a day, or a day and a time, in UTC unless it says otherwise; a day alone means its end."""
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise click.UsageError(f"--at {text}: write 2026-03-03, or 2026-03-03T14:00") from None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=UTC)
+    if len(text.strip()) <= len("2026-03-03"):
+        found += timedelta(days=1, microseconds=-1)
+    return found.timestamp()
+
+
+@click.command()
+@settings_options
+@json_option
+@click.argument("version")
+@click.option("--why", default="by hand", metavar="TEXT", help="The reason, for the history.")
+@click.option(
+    "--rollout",
+    type=click.FloatRange(0, 100, min_open=True),
+    default=100.0,
+    metavar="PERCENT",
+    help="Only for this share of installations; the others stay with the version before. Again with more, later.",
+)
+@click.option("--minimum", metavar="VERSION", help="Installations must not use a lower version any more.")
+def promote(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    version: str,
+    why: str,
+    rollout: float,
+    minimum: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Let `stable` mean VERSION, a candidate for example."""
+    from gpu_offload.orchestrator.registry.promote import promote as act
+
+    store = _store(directory, config, sets)
+    show_answer(act(store, version, why=why, rollout=rollout / 100, minimum=minimum), as_json=as_json)
+
+
+@click.command()
+@settings_options
+@json_option
+@click.argument("version")
+@why_option
+@click.option("--undo", is_flag=True, help="It may be used after all; aliases stay where they are.")
+def yank(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    version: str,
+    why: str,
+    *,
+    undo: bool,
+    as_json: bool,
+) -> None:
+    """Withdraw VERSION: applications leave it, and aliases go to the version before. Its files stay."""
+    from gpu_offload.orchestrator.registry.promote import yank as act
+
+    show_answer(act(_store(directory, config, sets), version, why=why, undo=undo), as_json=as_json)
+
+
+@click.command()
+@settings_options
+@json_option
+@click.option("--to", metavar="VERSION", help="The version to go back to; by default the one before.")
+@why_option
+def rollback(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    to: str | None,
+    why: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Withdraw what `stable` means, and let it mean the version before."""
+    from gpu_offload.orchestrator.registry.promote import rollback as act
+
+    show_answer(act(_store(directory, config, sets), to, why=why), as_json=as_json)
+
+
+COMMANDS = (models, promote, yank, rollback)

@@ -1,0 +1,206 @@
+"""Names that move from version to version by compare-and-swap, and keep their history."""
+
+import os
+import subprocess
+import time
+from functools import cache
+from typing import Any
+
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreReadOnlyError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.registry.index import entry_of, versions
+from gpu_offload.orchestrator.registry.manifest import (
+    CANDIDATE,
+    STABLE,
+    Alias,
+    Cause,
+    IndexEntry,
+    Move,
+    RegistryError,
+    alias_key,
+    parse,
+    to_json,
+)
+from gpu_offload.orchestrator.registry.semver import parse as numbers
+from gpu_offload.orchestrator.registry.swap import swap
+
+ANY = "*"
+
+
+class AliasMovedError(RegistryError):
+    """An alias does not mean any more what a decision was based on."""
+
+
+def alias_of(store: ObjectStore, name: str) -> Alias | None:
+    """Return what an alias means, None where there is no such alias."""
+    key = alias_key(name)
+    try:
+        body, _ = store.read(key)
+    except ObjectMissingError:
+        return None
+    return parse(Alias, key, body)
+
+
+def move(
+    store: ObjectStore,
+    name: str,
+    version: str,
+    *,
+    cause: Cause,
+    why: str,
+    evidence: dict[str, Any] | None = None,
+    rollout: float = 1.0,
+    minimum: str | None = None,
+    expected: str | None = ANY,
+    now: float | None = None,
+) -> bool:
+    """Let an alias mean a listed version; return whether anything changed.
+
+    Args:
+        store: Where it is published.
+        name: The alias.
+        version: A version of the index that is not yanked.
+        cause: What kind of act this is.
+        why: In words, for the history.
+        evidence: Figures behind it.
+        rollout: The share of installations that it is meant for.
+        minimum: The lowest version that an installation may still use; None: as it was.
+        expected: The version that the alias must still mean, None for an alias that must not exist; by default any.
+        now: Unix seconds; None: the clock.
+
+    Raises:
+        AliasMovedError: It does not mean what was expected.
+        RegistryError: The version is not listed, or yanked, or lower than may be used.
+    """
+    key, moved = alias_key(name), False
+
+    def change(body: bytes | None) -> bytes | None:
+        nonlocal moved
+        moved = False
+        alias = None if body is None else parse(Alias, key, body)
+        # After the alias: a yank marks the index first, so one that is not seen here changes the alias again.
+        entries = versions(store)
+        entry = entry_of(entries, version)
+        if entry is None:
+            raise RegistryError(f"{version} is not published in {store.url}")
+        if entry.yanked is not None:
+            raise RegistryError(f"{entry.semver} ({version}) is yanked: {entry.yanked.why}")
+        if expected not in {ANY, alias.version if alias else None}:
+            raise AliasMovedError(f"{name} has moved meanwhile; look at `offload models`, and decide again")
+        lowest = minimum or (alias.minimum if alias else None)
+        if alias is not None and (alias.version, alias.rollout, alias.minimum) == (version, rollout, lowest):
+            return None
+        if lowest is not None and (numbers(entry.semver or "") or (0,)) < (numbers(lowest) or (0,)):
+            raise RegistryError(f"{entry.semver} is below {lowest}, the lowest version that may be used")
+        moved = True
+        last = alias.moves[-1].at if alias else 0.0
+        step = Move(
+            # Clocks of two machines differ: a history never runs backwards.
+            at=max(time.time() if now is None else now, last),
+            version=version,
+            sha256=entry.sha256,
+            semver=entry.semver,
+            size=entry.size,
+            rollout=rollout,
+            cause=cause,
+            by=actor(),
+            why=why,
+            evidence=evidence,
+        )
+        history = (*(alias.moves if alias else ()), step)
+        return to_json(written(name, history, yanks(entries), lowest))
+
+    swap(store, key, change)
+    return moved
+
+
+def leave_yanked(store: ObjectStore, name: str, why: str, now: float | None = None) -> str | None:
+    """Bring an alias off yanked versions, to the last one in its history that is not; tell it of all yanks.
+
+    Returns the version that it means then; None where there is no such alias, or nothing in it that may be used.
+    """
+    key, left = alias_key(name), None
+
+    def change(body: bytes | None) -> bytes | None:
+        nonlocal left
+        if body is None:
+            return None
+        alias = parse(Alias, key, body)
+        entries = versions(store)
+        bad = yanks(entries)
+        usable = [m for m in alias.moves if m.version not in bad and entry_of(entries, m.version) is not None]
+        if not usable:
+            left = None
+            return to_json(alias.model_copy(update={"yanked": bad, "history": alias.moves}))
+        history = alias.moves
+        if alias.version in bad:
+            last = usable[-1]
+            at = max(time.time() if now is None else now, alias.moves[-1].at)
+            update = {"at": at, "cause": "yank", "by": actor(), "why": why, "evidence": None, "rollout": 1.0}
+            history = (*history, last.model_copy(update=update))
+        left = history[-1].version
+        return to_json(written(name, history, bad, alias.minimum))
+
+    swap(store, key, change)
+    return left
+
+
+def written(name: str, history: tuple[Move, ...], yanked: dict[str, str], minimum: str | None) -> Alias:
+    """Return an alias that means what its history ends with."""
+    last = history[-1]
+    return Alias(
+        name=name,
+        version=last.version,
+        sha256=last.sha256,
+        moved_at=last.at,
+        semver=last.semver,
+        size=last.size,
+        rollout=last.rollout,
+        minimum=minimum,
+        yanked=yanked,
+        history=history,
+    )
+
+
+def merged(theirs: Alias, ours: Alias) -> Alias:
+    """Return one alias of two whose histories grew apart: every move in order of time, every yank kept."""
+    moves = {(m.at, m.version, m.rollout): m for m in (*ours.moves, *theirs.moves)}
+    history = tuple(sorted(moves.values(), key=lambda m: m.at))
+    yanked = {**ours.yanked, **theirs.yanked}
+    usable = [m for m in history if m.version not in yanked]
+    if usable and history[-1].version in yanked:
+        step = usable[-1].model_copy(
+            update={"at": history[-1].at, "cause": "yank", "why": "what came later is yanked"}
+        )
+        history = (*history, step)
+    lowest = max(
+        (a.minimum for a in (theirs, ours) if a.minimum), key=lambda m: numbers(m) or (0,), default=None
+    )
+    return written(ours.name, history, yanked, lowest)
+
+
+def names(store: ObjectStore) -> tuple[str, ...]:
+    """Return all aliases. Where the store cannot be listed, those that the registry itself moves."""
+    try:
+        keys = [info.key for info in store.list("aliases/")]
+    except StoreReadOnlyError:
+        return (STABLE, CANDIDATE)
+    return tuple(key.removeprefix("aliases/").removesuffix(".json") for key in keys if key.endswith(".json"))
+
+
+def yanks(entries: tuple[IndexEntry, ...]) -> dict[str, str]:
+    """Return why versions are yanked, by version."""
+    return {entry.version: entry.yanked.why for entry in entries if entry.yanked is not None}
+
+
+@cache
+def actor() -> str:
+    """Return who acts, for a history that may be public: GitHub's actor, else git's name for the author."""
+    if name := os.environ.get("GITHUB_ACTOR"):
+        return name
+    try:
+        command = ["git", "config", "user.name"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,117 @@
+"""The model card: what a version is, in Markdown with the metadata that the Hugging Face Hub reads.
+
+https://huggingface.co/docs/hub/model-cards
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import yaml
+
+from gpu_offload.orchestrator.output.markdown import escape_markdown, table
+from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest
+
+PIPELINES = {
+    "detect": "object-detection",
+    "segment": "image-segmentation",
+    "classify": "image-classification",
+    "pose": "keypoint-detection",
+    "obb": "object-detection",
+}
+"""The Hub's tasks by ours: https://huggingface.co/tasks."""
+
+
+def card(manifest: Manifest, entry: IndexEntry) -> str:
+    """Return a version's model card. It says nothing that may change: neither aliases nor yanks."""
+    head = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=True)
+    title = escape_markdown(f"{_name(manifest)} {entry.semver or manifest.version}")
+    parts = [f"---\n{head}---\n", f"# {title}\n", _facts(manifest, entry)]
+    if manifest.metrics:
+        rows = [(name, f"{value:.4f}") for name, value in sorted(plain_metrics(manifest.metrics).items())]
+        parts.append(f"## Metrics\n\nOf the final validation.\n\n{table([('metric', 'value'), *rows])}\n")
+    if manifest.per_class:
+        names = sorted({name for values in manifest.per_class.values() for name in values})
+        body = [
+            (label, *(f"{values[n]:.4f}" if n in values else "" for n in names))
+            for label, values in manifest.per_class.items()
+        ]
+        parts.append(f"## By class\n\n{table([('class', *names), *body])}\n")
+    parts.append(_licence(manifest))
+    return "\n".join(parts)
+
+
+def _name(manifest: Manifest) -> str:
+    return (manifest.repository or manifest.base_model).rsplit("/", 1)[-1]
+
+
+def _metadata(manifest: Manifest) -> dict[str, Any]:
+    task = PIPELINES.get(manifest.task)
+    results = [
+        {"type": name, "value": round(value, 4), "name": name}
+        for name, value in sorted(plain_metrics(manifest.metrics).items())
+    ]
+    found: dict[str, Any] = {}
+    if _is_ultralytics(manifest):
+        found |= {"license": "agpl-3.0", "library_name": "ultralytics"}
+    if task is not None:
+        found["pipeline_tag"] = task
+    found["tags"] = ["gpu-offload", manifest.task]
+    if task is not None and results:
+        result = {
+            "task": {"type": task},
+            "dataset": {"name": f"fingerprint {manifest.fingerprint[:12]}", "type": "custom"},
+            "metrics": results,
+        }
+        found["model-index"] = [{"name": _name(manifest), "results": [result]}]
+    return found
+
+
+def _facts(manifest: Manifest, entry: IndexEntry) -> str:
+    when = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    hyperparameters = ", ".join(f"{k} = {v}" for k, v in sorted((manifest.hyperparameters or {}).items()))
+    images = ", ".join(f"{count} {split}" for split, count in (manifest.images or {}).items() if count)
+    facts = {
+        "version": f"{entry.semver} ({manifest.version})" if entry.semver else manifest.version,
+        "published": when,
+        "task": manifest.task,
+        "model": manifest.base_model,
+        "classes": ", ".join(manifest.classes or ()),
+        "images": images,
+        "image size": manifest.image_size,
+        "epochs": f"{manifest.epochs_completed} of {manifest.epochs}",
+        "batch": manifest.batch,
+        "seed": manifest.seed,
+        "hyperparameters": hyperparameters,
+        "started from": f"weights {manifest.weights_sha256[:16]}" if manifest.weights_sha256 else None,
+        "parent": manifest.parent,
+        "repository": manifest.repository,
+        "commit": manifest.commit,
+        "data": manifest.fingerprint,
+        "training key": manifest.training_key,
+        "trained on": manifest.where,
+        "took": human_duration(manifest.seconds.actual),
+        "cost": human_money(manifest.cost_usd),
+        "file": f"model.pt, {human_bytes(manifest.model.size)}, sha256 {manifest.model.sha256}",
+    }
+    rows = [(name, str(value)) for name, value in facts.items() if value not in {None, ""}]
+    return table([("", ""), *rows]) + "\n"
+
+
+def _licence(manifest: Manifest) -> str:
+    if not _is_ultralytics(manifest):
+        return "## Licence\n\nThat of the training code and data of the repository named above.\n"
+    return (
+        "## Licence\n\nTrained with Ultralytics, which regards models trained with it as covered by AGPL-3.0 unless you "
+        "hold their Enterprise licence. The data's licence is that of the repository named above.\n"
+    )
+
+
+def _is_ultralytics(manifest: Manifest) -> bool:
+    return bool(manifest.environment.get("ultralytics"))
+
+
+def plain_metrics(metrics: dict[str, float]) -> dict[str, float]:
+    """Leave out Ultralytics' own names where the plain ones are there."""
+    plain = {name: value for name, value in metrics.items() if "/" not in name and name != "fitness"}
+    return plain or metrics

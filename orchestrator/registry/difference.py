@@ -1,0 +1,197 @@
+"""What lies between two versions: their data, their settings, their metrics."""
+
+import gzip
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.registry.card import plain_metrics
+from gpu_offload.orchestrator.registry.download import resolve
+from gpu_offload.orchestrator.registry.manifest import Manifest
+
+MOST_IMAGES = 200_000
+"""Of a dataset whose list is kept; a longer one would be some ten MB for each version."""
+
+MOST_NAMES = 10
+SETTINGS = (
+    "task",
+    "base_model",
+    "classes",
+    "epochs",
+    "image_size",
+    "batch",
+    "seed",
+    "hyperparameters",
+    "weights_sha256",
+)
+
+Pair = tuple[Any, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class DataChange:
+    """Images that came, went, or changed (picture, label or split); `source` says how that is known."""
+
+    added: tuple[str, ...] = ()
+    removed: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+    source: str = "the store"
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Two versions, and the pairs (old, new) in which they differ."""
+
+    old: Manifest
+    new: Manifest
+    data: DataChange | None
+    """None where it cannot be told."""
+    settings: dict[str, Pair]
+    metrics: dict[str, Pair]
+    per_class: dict[str, dict[str, Pair]]
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        data = self.data
+        return {
+            "old": self.old.version,
+            "new": self.new.version,
+            "same_data": self.old.fingerprint == self.new.fingerprint,
+            "data": None
+            if data is None
+            else {"added": data.added, "removed": data.removed, "changed": data.changed},
+            "settings": self.settings,
+            "metrics": self.metrics,
+            "per_class": self.per_class,
+        }
+
+    def text(self) -> str:
+        """Return it for a person."""
+        lines = [f"{self.old.version} -> {self.new.version}", *self._data()]
+        lines += [f"{name}: {old} -> {new}" for name, (old, new) in self.settings.items()]
+        lines += [_figure(name, pair) for name, pair in self.metrics.items()]
+        for label, values in self.per_class.items():
+            lines += [_figure(f"{label}: {name}", pair) for name, pair in values.items()]
+        return "\n".join(lines)
+
+    def _data(self) -> list[str]:
+        if self.old.fingerprint == self.new.fingerprint:
+            return ["data: the same"]
+        if self.data is None:
+            return ["data: differs; neither the store nor git knows by which images"]
+        data = self.data
+        lines = [
+            (
+                f"data: {len(data.added)} images added, {len(data.removed)} removed, {len(data.changed)} changed "
+                f"(by {data.source})"
+            )
+        ]
+        for sign, names in (("+", data.added), ("-", data.removed), ("~", data.changed)):
+            lines += [f"  {sign} {name}" for name in names[:MOST_NAMES]]
+            if len(names) > MOST_NAMES:
+                lines.append(f"  {sign} ... and {len(names) - MOST_NAMES} more")
+        return lines
+
+
+def difference(store: ObjectStore, old: str, new: str, *, dataset: Path | None = None) -> Difference:
+    """Compare two versions.
+
+    Args:
+        store: Where they are published.
+        old: A version or an alias.
+        new: Another.
+        dataset: The dataset in its git repository, which tells what changed where the store does not.
+
+    Raises:
+        RegistryError: There is no such version.
+    """
+    a, b = resolve(store, old), resolve(store, new)
+    data: DataChange | None = DataChange()
+    if a.fingerprint != b.fingerprint:
+        data = _by_store(store, a, b) or (_by_git(dataset, a, b) if dataset else None)
+    settings = {name: (x, y) for name in SETTINGS if (x := getattr(a, name)) != (y := getattr(b, name))}
+    labels = sorted({*a.per_class, *b.per_class})
+    per_class = {label: _pairs(a.per_class.get(label, {}), b.per_class.get(label, {})) for label in labels}
+    return Difference(
+        a,
+        b,
+        data,
+        settings,
+        _pairs(plain_metrics(a.metrics), plain_metrics(b.metrics)),
+        {label: pairs for label, pairs in per_class.items() if pairs},
+    )
+
+
+def record_data(store: ObjectStore, fingerprint: str, snapshot: Snapshot) -> None:
+    """Keep the list of a dataset's images in the private half of the store, once, for later comparisons."""
+    key = data_key(fingerprint)
+    if len(snapshot.samples) > MOST_IMAGES or store.stat(key) is not None:
+        return
+    images = {
+        f"{s.split}/{s.image}": [s.image_sha256, s.label_sha256 or "", s.class_index]
+        for s in snapshot.samples
+    }
+    body = json.dumps({"format": 1, "images": images}, separators=(",", ":"), sort_keys=True).encode()
+    store.create(key, gzip.compress(body, mtime=0))
+
+
+def data_key(fingerprint: str) -> str:
+    """Return the store key of a dataset's list of images."""
+    return f"datasets/{fingerprint}.json.gz"
+
+
+def _by_store(store: ObjectStore, a: Manifest, b: Manifest) -> DataChange | None:
+    lists = []
+    for manifest in (a, b):
+        try:
+            body, _ = store.read(data_key(manifest.fingerprint))
+            lists.append(json.loads(gzip.decompress(body))["images"])
+        except (ObjectMissingError, StoreDeniedError):
+            return None
+    old, new = lists
+    return DataChange(
+        added=tuple(sorted(new.keys() - old.keys())),
+        removed=tuple(sorted(old.keys() - new.keys())),
+        changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
+    )
+
+
+def _by_git(dataset: Path, a: Manifest, b: Manifest) -> DataChange | None:
+    if not a.commit or not b.commit or not dataset.exists():
+        return None
+    folder = dataset if dataset.is_dir() else dataset.parent
+    command = ["git", "-C", str(folder), "diff", "--name-status", "--no-renames", "-z", "--relative"]
+    try:
+        done = subprocess.run(
+            [*command, a.commit, b.commit, "--", "."], capture_output=True, text=True, timeout=60, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0:
+        return None
+    words = done.stdout.split("\0")[:-1]
+    found: dict[str, list[str]] = {"A": [], "D": [], "M": []}
+    for status, name in zip(words[::2], words[1::2], strict=False):
+        found.setdefault(status[:1], []).append(name)
+    return DataChange(tuple(found["A"]), tuple(found["D"]), tuple(found["M"]), source="git, labels included")
+
+
+def _pairs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Pair]:
+    return {
+        name: (old.get(name), new.get(name))
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    }
+
+
+def _figure(name: str, pair: Pair) -> str:
+    old, new = pair
+    shown = [f"{value:.4f}" if value is not None else "none" for value in pair]
+    by = f"  ({new - old:+.4f})" if None not in pair else ""
+    return f"{name}: {shown[0]} -> {shown[1]}{by}"

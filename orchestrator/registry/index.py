@@ -1,0 +1,158 @@
+"""The list of all versions: their numbers and their yanks."""
+
+from collections.abc import Iterable
+
+from gpu_offload.infra.store.errors import ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.registry.manifest import (
+    INDEX_KEY,
+    Index,
+    IndexEntry,
+    Manifest,
+    RegistryError,
+    Yank,
+    model_key,
+    parse,
+    to_json,
+)
+from gpu_offload.orchestrator.registry.semver import Bump, bump_between, change_of, following
+from gpu_offload.orchestrator.registry.swap import swap
+
+
+def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
+    """Return a version's manifest, None where the version is not published. Raises RegistryError if unreadable."""
+    key = model_key(version, "manifest.json")
+    try:
+        body, _ = store.read(key)
+    except ObjectMissingError:
+        return None
+    return parse(Manifest, key, body)
+
+
+def versions(store: ObjectStore) -> tuple[IndexEntry, ...]:
+    """Return every published version, oldest first, each with its number."""
+    try:
+        body, _ = store.read(INDEX_KEY)
+    except ObjectMissingError:
+        return ()
+    return _read(body)
+
+
+def entry_of(entries: Iterable[IndexEntry], version: str) -> IndexEntry | None:
+    """Return a version's entry, None where it is not listed."""
+    return next((entry for entry in entries if entry.version == version), None)
+
+
+def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = None) -> IndexEntry:
+    """List a published version, and give it its number if it has none; return its entry.
+
+    `bump` overrides how far it is from its parent; None: by the rule.
+    """
+    known: dict[str, Bump] = {}
+
+    def add(body: bytes | None) -> bytes | None:
+        entries = _read(body)
+        if entry_of(entries, manifest.version) is not None:
+            return None
+        parent = entry_of(entries, manifest.parent or "") or (entries[-1] if entries else None)
+        if bump is not None:
+            change = bump
+        elif parent is None:
+            change = "major"
+        else:
+            if parent.version not in known:
+                before = manifest_of(store, parent.version)
+                known[parent.version] = change_of(manifest, before).bump if before else "minor"
+            change = known[parent.version]
+        taken = [entry.semver or "" for entry in entries]
+        number = following(change, parent.semver if parent else None, taken)
+        return to_json(Index(versions=(*entries, entry_for(manifest, number))))
+
+    entry = entry_of(_read(swap(store, INDEX_KEY, add)), manifest.version)
+    if entry is None:
+        raise RegistryError(
+            f"{store.url}: {INDEX_KEY} does not list {manifest.version}, which was just added"
+        )
+    return entry
+
+
+def mark_yanked(store: ObjectStore, version: str, yank: Yank | None) -> None:
+    """Mark a version as yanked in the list, or no longer so; harmless to repeat: the first mark stays."""
+
+    def mark(entry: IndexEntry) -> IndexEntry:
+        if entry.version != version or (entry.yanked is None) == (yank is None):
+            return entry
+        return entry.model_copy(update={"yanked": yank})
+
+    def change(body: bytes | None) -> bytes | None:
+        return None if body is None else to_json(Index(versions=tuple(map(mark, _read(body)))))
+
+    swap(store, INDEX_KEY, change)
+
+
+def remove(store: ObjectStore, version: str) -> None:
+    """Take a version out of the list, before its files are deleted."""
+
+    def change(body: bytes | None) -> bytes | None:
+        left = tuple(entry for entry in _read(body) if entry.version != version)
+        return None if body is None else to_json(Index(versions=left))
+
+    swap(store, INDEX_KEY, change)
+
+
+def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
+    """Return how the list names a version."""
+    return IndexEntry(
+        version=manifest.version,
+        created_at=manifest.created_at,
+        sha256=manifest.model.sha256,
+        size=manifest.model.size,
+        metrics=manifest.metrics,
+        commit=manifest.commit,
+        semver=semver,
+        training_key=manifest.training_key,
+        fingerprint=manifest.fingerprint,
+        parent=manifest.parent,
+        where=manifest.where,
+        cost_usd=manifest.cost_usd,
+    )
+
+
+def merged(theirs: Index, ours: Index) -> Index:
+    """Return one list of two that grew apart: none lost, no number given twice, every yank kept.
+
+    Where both gave the same number, ours is given the next one.
+    """
+    entries = list(numbered(theirs.versions))
+    for entry in numbered(ours.versions):
+        there = entry_of(entries, entry.version)
+        if there is None:
+            taken = [e.semver or "" for e in entries]
+            number = entry.semver or ""
+            if number in taken:
+                number = following(bump_between(number), number, taken)
+            entries.append(entry.model_copy(update={"semver": number}))
+        elif there.yanked is None and entry.yanked is not None:
+            entries[entries.index(there)] = there.model_copy(update={"yanked": entry.yanked})
+    entries.sort(key=lambda entry: entry.created_at)
+    return Index(versions=tuple(entries))
+
+
+def numbered(entries: Iterable[IndexEntry]) -> tuple[IndexEntry, ...]:
+    """Return entries, those of before with the numbers that every reader gives them: each a minor change."""
+    found: list[IndexEntry] = []
+    entries = tuple(entries)
+    taken = [entry.semver for entry in entries if entry.semver]
+    for entry in entries:
+        if entry.semver is None:
+            last = found[-1].semver if found else None
+            number = following("minor", last, taken)
+            taken.append(number)
+            found.append(entry.model_copy(update={"semver": number}))
+        else:
+            found.append(entry)
+    return tuple(found)
+
+
+def _read(body: bytes | None) -> tuple[IndexEntry, ...]:
+    return () if body is None else numbered(parse(Index, INDEX_KEY, body).versions)

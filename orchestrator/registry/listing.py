@@ -1,0 +1,213 @@
+"""What is published, for people and programs: the list, one version's provenance, an alias's history."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.table import terminal_width, text_table
+from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.registry import alias as aliases
+from gpu_offload.orchestrator.registry.card import plain_metrics
+from gpu_offload.orchestrator.registry.download import find, resolve
+from gpu_offload.orchestrator.registry.index import entry_of, versions
+from gpu_offload.orchestrator.registry.manifest import (
+    STABLE,
+    Alias,
+    IndexEntry,
+    Manifest,
+    Move,
+    RegistryError,
+    model_key,
+)
+from gpu_offload.orchestrator.report.metrics import named as named_metrics
+
+MAIN_METRICS = 2
+"""Metrics of a version that a list shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The published versions, newest first, and what the aliases mean."""
+
+    versions: tuple[IndexEntry, ...]
+    aliases: dict[str, str]
+
+    @property
+    def stable(self) -> str | None:
+        """The version that `stable` means."""
+        return self.aliases.get(STABLE)
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "stable": self.stable,
+            "aliases": self.aliases,
+            "versions": [v.model_dump(mode="json") for v in self.versions],
+        }
+
+    def text(self) -> str:
+        """Return a table."""
+        if not self.versions:
+            return "no model is published yet; `offload train` makes one"
+        quality = [named_metrics(entry.metrics) for entry in self.versions]
+        names = list(dict.fromkeys(name for one in quality for name in list(one)[:MAIN_METRICS]))
+        rows = [("number", "version", "", "published (UTC)", "size", "where", "cost", *names, "commit")]
+        for entry, one in zip(self.versions, quality, strict=True):
+            rows.append(
+                (
+                    entry.semver or "",
+                    entry.version,
+                    self._state(entry),
+                    when(entry.created_at),
+                    human_bytes(entry.size),
+                    entry.where or "",
+                    human_money(entry.cost_usd) if entry.cost_usd is not None else "",
+                    *(f"{one[name]:.3f}" if name in one else "" for name in names),
+                    (entry.commit or "")[:9],
+                )
+            )
+        return text_table(rows, width=terminal_width())
+
+    def _state(self, entry: IndexEntry) -> str:
+        names = [name for name, version in sorted(self.aliases.items()) if version == entry.version]
+        return ", ".join([*names, *(["yanked"] if entry.yanked else [])])
+
+
+def listing(store: ObjectStore) -> Listing:
+    """List the published versions. Raises StoreError, RegistryError."""
+    found = {name: aliases.alias_of(store, name) for name in aliases.names(store)}
+    return Listing(
+        tuple(reversed(versions(store))), {name: a.version for name, a in found.items() if a is not None}
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Provenance:
+    """Everything that is known of one version."""
+
+    manifest: Manifest
+    entry: IndexEntry | None
+    moves: dict[str, tuple[Move, ...]]
+    """The moves of each alias that are about this version."""
+    url: str | None
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object: the manifest, with number, yank, aliases and address."""
+        entry = self.entry
+        return self.manifest.model_dump(mode="json") | {
+            "semver": entry.semver if entry else None,
+            "yanked": entry.yanked.model_dump(mode="json") if entry and entry.yanked else None,
+            "moves": {name: [m.model_dump(mode="json") for m in moves] for name, moves in self.moves.items()},
+            "url": self.url,
+        }
+
+    def text(self) -> str:
+        """Return it for a person."""
+        m, entry = self.manifest, self.entry
+        facts: dict[str, object] = {
+            "version": f"{entry.semver} ({m.version})" if entry and entry.semver else m.version,
+            "yanked": f"{when(entry.yanked.at)} by {entry.yanked.by}: {entry.yanked.why}"
+            if entry and entry.yanked
+            else None,
+            "published": when(m.created_at),
+            "model": f"{m.base_model}, {m.task}",
+            "classes": ", ".join(m.classes or ()),
+            "images": ", ".join(f"{n} {split}" for split, n in (m.images or {}).items()),
+            "epochs": f"{m.epochs_completed} of {m.epochs}",
+            "image size": m.image_size,
+            "batch": m.batch,
+            "seed": m.seed,
+            "settings": ", ".join(f"{k} = {v}" for k, v in sorted((m.hyperparameters or {}).items())),
+            "parent": m.parent,
+            "repository": m.repository,
+            "commit": m.commit,
+            "data": m.fingerprint,
+            "training key": m.training_key,
+            "weights": m.weights_sha256,
+            "run": m.run,
+            "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_money(m.cost_usd)}",
+            "metrics": "  ".join(f"{k} {v:.4f}" for k, v in sorted(plain_metrics(m.metrics).items())),
+            "file": f"{human_bytes(m.model.size)}, sha256 {m.model.sha256}",
+            "address": self.url,
+        }
+        lines = [f"{name:13} {value}" for name, value in facts.items() if value not in {None, ""}]
+        for name, moves in self.moves.items():
+            lines += [f"{name:13} {moved(move)}" for move in moves]
+        return "\n".join(lines)
+
+
+def provenance(store: ObjectStore, wanted: str, url: str | None = None) -> Provenance:
+    """Return what is known of a version. Raises StoreError, RegistryError."""
+    manifest = resolve(store, wanted)
+    found = {name: aliases.alias_of(store, name) for name in aliases.names(store)}
+    moves = {
+        name: tuple(m for m in a.moves if m.version == manifest.version)
+        for name, a in found.items()
+        if a is not None and a.has_meant(manifest.version)
+    }
+    return Provenance(
+        manifest,
+        entry_of(versions(store), manifest.version),
+        moves,
+        url or store.public_url(model_key(manifest.version)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What an alias meant, oldest first; with `at`, only what it meant then."""
+
+    alias: Alias
+    at: float | None = None
+
+    @property
+    def moves(self) -> tuple[Move, ...]:
+        """The moves asked for."""
+        if self.at is None:
+            return self.alias.moves
+        found = self.alias.at(self.at)
+        return () if found is None else (found,)
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {"alias": self.alias.name, "moves": [m.model_dump(mode="json") for m in self.moves]}
+
+    def text(self) -> str:
+        """Return one line a move."""
+        if not self.moves:
+            return f"{self.alias.name} did not exist yet"
+        return "\n".join(moved(move) for move in self.moves)
+
+
+def history(store: ObjectStore, name: str, at: float | None = None) -> History:
+    """Return an alias's history. Raises RegistryError where there is no such alias."""
+    alias = aliases.alias_of(store, name)
+    if alias is None:
+        raise RegistryError(
+            f"no alias {name!r} in {store.url}; there are: {', '.join(aliases.names(store)) or 'none'}"
+        )
+    return History(alias, at)
+
+
+def moved(move: Move) -> str:
+    """Return a move in a line."""
+    share = f" for {move.rollout:.0%}" if move.rollout < 1 else ""
+    who = f" by {move.by}" if move.by else ""
+    return f"{when(move.at)}  {move.semver or move.version}{share}  {move.cause}{who}: {move.why}"
+
+
+def when(at: float) -> str:
+    """Return a time for people, in UTC."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def named(store: ObjectStore, wanted: str) -> IndexEntry:
+    """Return the entry of what is wanted. Raises RegistryError where there is none."""
+    entry = find(store, wanted)
+    if entry is None:
+        resolve(store, wanted)  # says what there is
+        raise RegistryError(
+            f"{wanted} is not in the list of {store.url}; `offload train` of it completes that"
+        )
+    return entry

@@ -1,0 +1,122 @@
+"""Acts by hand on what is published: promote, yank, roll back."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.registry import alias as aliases
+from gpu_offload.orchestrator.registry.index import entry_of, mark_yanked, versions
+from gpu_offload.orchestrator.registry.listing import named
+from gpu_offload.orchestrator.registry.manifest import STABLE, IndexEntry, RegistryError, Yank
+from gpu_offload.orchestrator.registry.semver import parse
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """What an act did: the version it was about, and what the aliases mean now."""
+
+    done: str
+    entry: IndexEntry
+    aliases: dict[str, str | None]
+    """By name; None where an alias is left with nothing that may be used."""
+    changed: bool
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "done": self.done,
+            "version": self.entry.version,
+            "semver": self.entry.semver,
+            "aliases": self.aliases,
+            "changed": self.changed,
+        }
+
+    def text(self) -> str:
+        """Return it for a person."""
+        name = f"{self.entry.semver} ({self.entry.version})"
+        lines = [f"{name} {self.done}" if self.changed else f"{name} was {self.done} already"]
+        for alias, version in self.aliases.items():
+            lines.append(
+                f"{alias} means {version}"
+                if version
+                else f"{alias} has no version left that may be used: applications keep what they have, or have none. "
+                f"Promote one"
+            )
+        return "\n".join(lines)
+
+
+def promote(
+    store: ObjectStore, wanted: str, *, why: str, rollout: float = 1.0, minimum: str | None = None
+) -> Moved:
+    """Let `stable` mean a version, for a share of installations at first if `rollout` is below 1.
+
+    Raises:
+        RegistryError: There is no such version, or it is yanked, or lower than may be used.
+    """
+    if minimum is not None and parse(minimum) is None:
+        raise RegistryError(f"{minimum!r} is no version: write for example 1.2.0")
+    entry = named(store, wanted)
+    changed = aliases.move(
+        store,
+        STABLE,
+        entry.version,
+        cause="promote",
+        why=why,
+        rollout=rollout,
+        minimum=minimum.removeprefix("v") if minimum else None,
+    )
+    done = "promoted" if rollout == 1.0 else f"promoted for {rollout:.0%} of installations"
+    return Moved(done, entry, {STABLE: entry.version}, changed)
+
+
+def yank(store: ObjectStore, wanted: str, *, why: str, undo: bool = False) -> Moved:
+    """Withdraw a version: applications leave it, and every alias goes to the version before; or undo that.
+
+    Its files stay, for those who pinned exactly it. Harmless to repeat, and to be killed in at any instant.
+
+    Raises:
+        RegistryError: There is no such version.
+    """
+    # An alias of a yanked version cannot be followed; the version that it names can be yanked once more.
+    alias = aliases.alias_of(store, wanted)
+    entry = entry_of(versions(store), alias.version) if alias else named(store, wanted)
+    if entry is None:
+        raise RegistryError(f"{wanted} points at a version that is not listed in {store.url}")
+    before = {name: a.version for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
+    yanked = None if undo else Yank(at=time.time(), by=aliases.actor(), why=why)
+    mark_yanked(store, entry.version, yanked)
+    after = {name: aliases.leave_yanked(store, name, f"{entry.semver} is yanked: {why}") for name in before}
+    moved = {name: version for name, version in after.items() if version != before[name]}
+    done = "taken back from the yanked" if undo else "yanked"
+    return Moved(done, entry, moved, (entry.yanked is None) != undo)
+
+
+def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
+    """Withdraw what `stable` means, and let it mean another version: the one before, or `to`.
+
+    Raises:
+        RegistryError: There is no such version, or none before.
+    """
+    stable = aliases.alias_of(store, STABLE)
+    if stable is None:
+        raise RegistryError(f"no alias {STABLE!r} in {store.url}; there is nothing to roll back")
+    target = named(store, to) if to else None
+    if target is not None and target.version == stable.version:
+        return Moved("stable", target, {STABLE: target.version}, changed=False)
+    if target is not None and target.yanked is not None:
+        raise RegistryError(f"{target.semver} ({target.version}) is yanked: {target.yanked.why}")
+    usable = [
+        e
+        for m in stable.moves
+        if m.version != stable.version
+        and (e := entry_of(versions(store), m.version)) is not None
+        and e.yanked is None
+    ]
+    if target is None and not usable:
+        raise RegistryError("there is no version before it that may be used; name one with --to, or yank it")
+    done = yank(store, stable.version, why=why)
+    if target is not None:
+        aliases.move(store, STABLE, target.version, cause="rollback", why=why)
+    now = aliases.alias_of(store, STABLE)
+    return Moved("withdrawn", done.entry, {STABLE: now.version if now else None}, changed=True)
