@@ -7,6 +7,7 @@ what is new, and hands it to a job that may write to the repository and runs no 
 import json
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,8 +21,10 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import asset_name
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, pack, unfinished_key
 from gpu_offload.orchestrator.plan.training_key import version_of
-from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry import alias as aliases
+from gpu_offload.orchestrator.registry import index, publish
 from gpu_offload.orchestrator.registry.manifest import (
+    CANDIDATE,
     INDEX_KEY,
     STABLE,
     Alias,
@@ -40,7 +43,7 @@ T = TypeVar("T", bound=Wire)
 TRIES = 5
 """Attempts to write the index or an alias while another job writes it at the same time."""
 
-ALIAS = alias_key(STABLE)
+ALIASES = (alias_key(CANDIDATE), alias_key(STABLE))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +78,14 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
         if count:
             pack(store, prefix, folder / asset_name(unfinished_key(training_key)))
         return Packed(unfinished=count)
-    keys = [INDEX_KEY, ALIAS, manifest]
+    keys = [INDEX_KEY, *ALIASES, manifest]
     if kept is None:
         keys.append(model_key(version, published.model.name))
     for key in keys:
-        store.download(key, folder / asset_name(key))
-    return Packed(version if kept is None else None, moved=_text(store.kept, ALIAS) != _text(store, ALIAS))
+        with suppress(ObjectMissingError):  # no version was good enough for `stable` yet, or each one was
+            store.download(key, folder / asset_name(key))
+    moved = any(_text(store.kept, key) != _text(store, key) for key in (INDEX_KEY, *ALIASES))
+    return Packed(version if kept is None else None, moved=moved)
 
 
 def _text(store: ObjectStore, key: str) -> bytes | None:
@@ -127,7 +132,8 @@ def keep(release: GitHubRelease, folder: Path, note: Callable[[str], None]) -> M
         release.upload(name_of_manifest, manifests[0])
         note(f"kept version {manifest.version}")
     _list(release, _parsed(Index, folder / INDEX_KEY))
-    _move(release, _parsed(Alias, folder / asset_name(ALIAS)))
+    for key in ALIASES:
+        _move(release, key, folder / asset_name(key))
     unfinished = asset_name(unfinished_key(manifest.training_key))
     if unfinished in (there := release.assets()):
         release.delete(there[unfinished])
@@ -135,27 +141,29 @@ def keep(release: GitHubRelease, folder: Path, note: Callable[[str], None]) -> M
 
 
 def _list(release: GitHubRelease, ours: Index) -> None:
-    """Add our versions to the release's index."""
+    """Add our versions and yanks to the release's index."""
 
     def missing() -> Index | None:
         theirs = _kept(Index, release, INDEX_KEY) or Index()
-        known = {entry.version for entry in theirs.versions}
-        new = [entry for entry in ours.versions if entry.version not in known]
-        entries = sorted((*theirs.versions, *new), key=lambda entry: entry.created_at)
-        return Index(versions=tuple(entries)) if new else None
+        both = index.merged(theirs, ours)
+        return both if both != theirs else None
 
     _settle(release, INDEX_KEY, missing)
 
 
-def _move(release: GitHubRelease, ours: Alias) -> None:
-    """Point `stable` at our version, unless another job has moved it later."""
+def _move(release: GitHubRelease, key: str, packed: Path) -> None:
+    """Add our moves to an alias's history: it means what the last of them says, ours or another job's."""
+    if not packed.is_file():
+        return
+    ours = _parsed(Alias, packed)
+    listed = (_kept(Index, release, INDEX_KEY) or Index()).versions
 
     def wanted() -> Alias | None:
-        theirs = _kept(Alias, release, ALIAS)
-        older = theirs is None or (theirs.moved_at < ours.moved_at and theirs.version != ours.version)
-        return ours if older else None
+        theirs = _kept(Alias, release, key)
+        both = aliases.merged(theirs or ours, ours, listed)
+        return both if both != theirs else None
 
-    _settle(release, ALIAS, wanted)
+    _settle(release, key, wanted)
 
 
 def _settle(release: GitHubRelease, key: str, wanted: Callable[[], Wire | None]) -> None:

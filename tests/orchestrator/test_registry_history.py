@@ -416,8 +416,8 @@ def test_aliases_that_grew_apart_become_one_history():
         return Move(at=at, version=version, sha256="0" * 64)
 
     a, b, c = step("aaaa", 1), step("bbbb", 2), step("cccc", 3)
-    one = aliases.merged(alias(a, c), alias(a, b))
+    one = aliases.merged(alias(a, c), alias(a, b), ())
     assert [m.version for m in one.moves] == ["aaaa", "bbbb", "cccc"]
     assert one.version == "cccc"
-    bad = aliases.merged(alias(a, c, yanked={"cccc": "bad"}), alias(a, b))
+    bad = aliases.merged(alias(a, c, yanked={"cccc": "bad"}), alias(a, b), ())
     assert bad.version == "bbbb"

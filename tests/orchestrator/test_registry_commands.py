@@ -1,0 +1,174 @@
+"""The commands about what is published, from the command line."""
+
+import json
+import subprocess
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from registry_case import manifest_for
+
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.errors import OffloadError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.cli import offload
+from gpu_offload.orchestrator.registry import difference, publish
+from gpu_offload.orchestrator.registry.card import card
+from gpu_offload.orchestrator.registry.index import entry_for
+
+DAY = 86_400.0
+MARCH_3 = 1_772_496_000.0
+"""2026-03-03T00:00Z."""
+
+
+@pytest.fixture
+def project(tmp_path):
+    """Return a project with two versions: 1.0.0 of 2 March, and 1.1.0, published at noon of 3 March."""
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "offload.toml").write_text('[dataset]\npath = "raw"\n[store]\nurl = "file:store"\n')
+    store = open_store(f"file:{tmp_path / 'store'}")
+    model = tmp_path / "model.pt"
+    for version, at, facts in (
+        ("aaaa1111", MARCH_3 - DAY, {}),
+        ("bbbb2222", MARCH_3 + DAY / 2, {"fingerprint": "e" * 64, "epochs": 5, "metrics": {"map50": 0.75}}),
+    ):
+        model.write_bytes(version.encode() * 100)
+        per_class = {"circle": {"map50": 0.5 if version < "b" else 0.75}, "square": {"map50": 0.9}}
+        manifest = manifest_for(model, version, at).model_copy(update={"per_class": per_class, **facts})
+        publish.publish(store, manifest, model, note=lambda _: None)
+    return tmp_path
+
+
+def run(project, *arguments):
+    result = CliRunner().invoke(
+        offload, [arguments[0], *arguments[1:], "-C", str(project)], standalone_mode=False
+    )
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+def run_json(project, *arguments):
+    return json.loads(run(project, *arguments, "--json"))
+
+
+def test_the_list_shows_numbers_aliases_and_metrics(project):
+    newest, oldest = run(project, "models").splitlines()
+    assert newest.split()[:2] == ["1.1.0", "bbbb2222"]
+    assert "stable" in newest
+    assert "0.750" in newest
+    assert oldest.startswith("1.0.0")
+    found = run_json(project, "models")
+    assert (found["stable"], found["aliases"]) == ("bbbb2222", {"stable": "bbbb2222"})
+    assert [v["semver"] for v in found["versions"]] == ["1.1.0", "1.0.0"]
+
+
+def test_show_tells_the_whole_provenance(project):
+    found = run_json(project, "models", "show", "1.1.0")
+    assert (found["version"], found["semver"], found["parent"]) == ("bbbb2222", "1.1.0", "aaaa1111")
+    assert [m["version"] for m in found["moves"]["stable"]] == ["bbbb2222"]
+    text = run(project, "models", "show", "stable")
+    for fact in ("1.1.0 (bbbb2222)", "aaaa1111", "e" * 64, "map50 0.7500"):
+        assert fact in text
+
+
+def test_what_was_stable_on_a_day(project):
+    assert run_json(project, "models", "history", "--at", "2026-03-02")["moves"][0]["version"] == "aaaa1111"
+    assert (
+        run_json(project, "models", "history", "--at", "2026-03-03T11:59")["moves"][0]["version"]
+        == "aaaa1111"
+    )
+    assert run_json(project, "models", "history", "--at", "2026-03-03")["moves"][0]["version"] == "bbbb2222"
+    assert run_json(project, "models", "history", "--at", "2026-01-01")["moves"] == []
+    assert len(run(project, "models", "history").splitlines()) == 2
+    with pytest.raises(Exception, match="2026-03-03"):
+        run(project, "models", "history", "--at", "yesterday")
+    with pytest.raises(OffloadError, match="no alias 'beta'"):
+        run(project, "models", "history", "beta")
+
+
+def test_diff_shows_settings_metrics_and_classes(project):
+    found = run_json(project, "models", "diff", "1.0.0", "1.1.0")
+    assert found["settings"] == {"epochs": [3, 5]}
+    assert found["metrics"] == {"map50": [0.5, 0.75]}
+    assert found["per_class"] == {"circle": {"map50": [0.5, 0.75]}}
+    assert found["data"] is None
+    assert "+0.2500" in run(project, "models", "diff", "1.0.0", "stable")
+
+
+def test_diff_knows_the_images_from_the_store(tmp_path, project):
+    store = open_store(f"file:{project / 'store'}")
+    generate(tmp_path / "shapes", images=12, size=32)
+    snapshot = read_snapshot(tmp_path / "shapes", classes=("circle", "square", "triangle"))
+    difference.record_data(store, "f" * 64, snapshot)
+    gone = next(iter(snapshot.samples)).image
+    (tmp_path / "shapes" / gone).unlink()
+    for label in (tmp_path / "shapes").glob(f"{gone.rpartition('.')[0]}.txt"):
+        label.unlink()
+    left = read_snapshot(tmp_path / "shapes", classes=("circle", "square", "triangle"))
+    difference.record_data(store, "e" * 64, left)
+    difference.record_data(store, "e" * 64, left)
+    data = run_json(project, "models", "diff", "1.0.0", "1.1.0")["data"]
+    assert [name.partition("/")[2] for name in data["removed"]] == [gone]
+    assert (data["added"], data["changed"]) == ([], [])
+
+
+def test_diff_knows_the_images_from_git_where_the_store_does_not(project):
+    def git(*words):
+        command = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b", *words]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+    commits = []
+    git("init", "-q")
+    for name in ("one.png", "two.png"):
+        (project / "raw" / name).write_bytes(name.encode())
+        git("add", "raw")
+        git("commit", "-qm", name)
+        commits.append(git("rev-parse", "HEAD"))
+    store = open_store(f"file:{project / 'store'}")
+    for version, commit in zip(("aaaa1111", "bbbb2222"), commits, strict=True):
+        key = f"models/{version}/manifest.json"
+        manifest = json.loads(store.read(key)[0]) | {"commit": commit}
+        store.put(key, json.dumps(manifest).encode())
+    assert run_json(project, "models", "diff", "1.0.0", "1.1.0")["data"]["added"] == ["two.png"]
+
+
+def test_promote_yank_and_rollback_say_what_they_did(project):
+    assert "1.0.0 (aaaa1111) promoted" in run(project, "promote", "1.0.0", "--why", "calmer")
+    assert run_json(project, "models")["stable"] == "aaaa1111"
+    assert (
+        run_json(project, "promote", "1.1.0", "--rollout", "10")["done"]
+        == "promoted for 10% of installations"
+    )
+    assert "stable means aaaa1111" in run(project, "yank", "1.1.0", "--why", "bad")
+    assert "yanked" in run(project, "models")
+    with pytest.raises(OffloadError, match="bad"):
+        run(project, "promote", "1.1.0")
+    with pytest.raises(OffloadError, match="no version before"):
+        run(project, "rollback", "--why", "x")
+    run(project, "yank", "1.1.0", "--why", "fine after all", "--undo")
+    run(project, "promote", "1.1.0")
+    assert run_json(project, "rollback", "--why", "worse")["aliases"] == {"stable": "aaaa1111"}
+
+
+def test_a_reason_is_asked_for(project):
+    for command in (["yank", "1.1.0"], ["rollback"]):
+        with pytest.raises(Exception, match="why"):
+            run(project, *command)
+
+
+def test_the_card_has_the_hubs_metadata_and_shows_names_as_they_are(project):
+    store = open_store(f"file:{project / 'store'}")
+    text = store.read("models/bbbb2222/README.md")[0].decode()
+    _, head, body = text.split("---\n", 2)
+    metadata = yaml.safe_load(head)
+    assert metadata["pipeline_tag"] == "object-detection"
+    assert metadata["model-index"][0]["results"][0]["metrics"][0]["value"] == 0.75
+    assert "1.1.0" in body
+    manifest = publish.manifest_of(store, "bbbb2222").model_copy(
+        update={"per_class": {"<img src=x>|[a](b)": {"map50": 0.1}}, "classes": ("---\n# evil",)}
+    )
+    shown = card(manifest, entry_for(manifest, "1.1.0"))
+    assert "<img" not in shown
+    assert "\n# evil" not in shown
