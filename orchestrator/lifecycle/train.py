@@ -67,6 +67,8 @@ class Training:
         done = publish.manifest_of(self.store, self.planned.version)
         if done is not None:
             return self._already_trained(done, began)
+        with contextlib.suppress(StoreDeniedError):  # an older role may not; then git tells what changed
+            record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         journal = Journal(self.store)
         lease = self.lease or Lease()
         outcome, run = Outcome(status="failed", at=began), None
@@ -122,8 +124,6 @@ class Training:
         )
         if previous is not None:
             journal.copy_checkpoint(previous, record.id)
-        with contextlib.suppress(StoreDeniedError):  # a role of before may not; then git tells what changed
-            record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         self.console.stage(f"beginning run {record.id}")
         return journal.begin(record), True
 
