@@ -22,9 +22,9 @@ from gpu_offload.orchestrator.github.section import (
 )
 from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
+from gpu_offload.orchestrator.output.metrics import is_share, named
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
-from gpu_offload.orchestrator.report.metrics import is_share, named
 from gpu_offload.orchestrator.report.outcome import Before, glance_rows, headline, missed, place
 from gpu_offload.orchestrator.report.rows import (
     Rows,

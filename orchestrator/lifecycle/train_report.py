@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.output.metrics import score_text
 from gpu_offload.orchestrator.output.units import human_duration, human_money
-from gpu_offload.orchestrator.report.metrics import score_text
 
 
 @dataclass(frozen=True, slots=True)

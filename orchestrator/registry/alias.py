@@ -1,9 +1,8 @@
 """Names that move from version to version by compare-and-swap, and keep their history."""
 
+import getpass
 import os
-import subprocess
 import time
-from functools import cache
 from typing import Any
 
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreReadOnlyError
@@ -101,6 +100,7 @@ def move(
             sha256=entry.sha256,
             semver=entry.semver,
             size=entry.size,
+            file=entry.file,
             rollout=rollout,
             cause=cause,
             by=actor(),
@@ -155,6 +155,7 @@ def written(name: str, history: tuple[Move, ...], yanked: dict[str, str], minimu
         moved_at=last.at,
         semver=last.semver,
         size=last.size,
+        file=last.file,
         rollout=last.rollout,
         minimum=minimum,
         yanked=yanked,
@@ -198,14 +199,11 @@ def yanks(entries: tuple[IndexEntry, ...]) -> dict[str, str]:
     return {entry.version: entry.yanked.why for entry in entries if entry.yanked is not None}
 
 
-@cache
 def actor() -> str:
-    """Return who acts, for a history that may be public: GitHub's actor, else git's name for the author."""
+    """Return who acts, for a history that may be public: GitHub's actor, else this machine's user."""
     if name := os.environ.get("GITHUB_ACTOR"):
         return name
     try:
-        command = ["git", "config", "user.name"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container without an entry for its user
         return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table
+from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest
 
@@ -28,7 +29,7 @@ def card(manifest: Manifest, entry: IndexEntry) -> str:
     title = escape_markdown(f"{_name(manifest)} {entry.semver or manifest.version}")
     parts = [f"---\n{head}---\n", f"# {title}\n", _facts(manifest, entry)]
     if manifest.metrics:
-        rows = [(name, f"{value:.4f}") for name, value in sorted(plain_metrics(manifest.metrics).items())]
+        rows = [(name, f"{value:.4f}") for name, value in named(manifest.metrics).items()]
         parts.append(f"## Metrics\n\nOf the final validation.\n\n{table([('metric', 'value'), *rows])}\n")
     if manifest.per_class:
         names = sorted({name for values in manifest.per_class.values() for name in values})
@@ -49,11 +50,13 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
     task = PIPELINES.get(manifest.task)
     results = [
         {"type": name, "value": round(value, 4), "name": name}
-        for name, value in sorted(plain_metrics(manifest.metrics).items())
+        for name, value in named(manifest.metrics).items()
     ]
     found: dict[str, Any] = {}
+    if manifest.license:
+        found["license"] = manifest.license.lower().removesuffix("-only").removesuffix("-or-later")
     if _is_ultralytics(manifest):
-        found |= {"license": "agpl-3.0", "library_name": "ultralytics"}
+        found["library_name"] = "ultralytics"
     if task is not None:
         found["pipeline_tag"] = task
     found["tags"] = ["gpu-offload", manifest.task]
@@ -92,7 +95,7 @@ def _facts(manifest: Manifest, entry: IndexEntry) -> str:
         "trained on": manifest.where,
         "took": human_duration(manifest.seconds.actual),
         "cost": human_money(manifest.cost_usd),
-        "file": f"model.pt, {human_bytes(manifest.model.size)}, sha256 {manifest.model.sha256}",
+        "file": f"{manifest.model.name}, {human_bytes(manifest.model.size)}, sha256 {manifest.model.sha256}",
     }
     rows = [(name, str(value)) for name, value in facts.items() if value not in {None, ""}]
     return table([("", ""), *rows]) + "\n"
@@ -109,9 +112,3 @@ def _licence(manifest: Manifest) -> str:
 
 def _is_ultralytics(manifest: Manifest) -> bool:
     return bool(manifest.environment.get("ultralytics"))
-
-
-def plain_metrics(metrics: dict[str, float]) -> dict[str, float]:
-    """Leave out Ultralytics' own names where the plain ones are there."""
-    plain = {name: value for name, value in metrics.items() if "/" not in name and name != "fitness"}
-    return plain or metrics

@@ -11,7 +11,7 @@ from typing import Any
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.registry.card import plain_metrics
+from gpu_offload.orchestrator.output.metrics import own_metrics
 from gpu_offload.orchestrator.registry.download import resolve
 from gpu_offload.orchestrator.registry.manifest import Manifest
 
@@ -123,7 +123,7 @@ def difference(store: ObjectStore, old: str, new: str, *, dataset: Path | None =
         b,
         data,
         settings,
-        _pairs(plain_metrics(a.metrics), plain_metrics(b.metrics)),
+        _pairs(own_metrics(a.metrics), own_metrics(b.metrics)),
         {label: pairs for label, pairs in per_class.items() if pairs},
     )
 

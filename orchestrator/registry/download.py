@@ -62,6 +62,7 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
                 created_at=found.created_at,
                 sha256=found.model.sha256,
                 size=found.model.size,
+                file=found.model.name,
                 metrics=found.metrics,
             )
         if entry.yanked is not None:

@@ -107,6 +107,7 @@ def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
         created_at=manifest.created_at,
         sha256=manifest.model.sha256,
         size=manifest.model.size,
+        file=manifest.model.name,
         metrics=manifest.metrics,
         commit=manifest.commit,
         semver=semver,

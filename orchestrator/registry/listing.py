@@ -5,10 +5,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.registry import alias as aliases
-from gpu_offload.orchestrator.registry.card import plain_metrics
 from gpu_offload.orchestrator.registry.download import find, resolve
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import (
@@ -20,7 +20,6 @@ from gpu_offload.orchestrator.registry.manifest import (
     RegistryError,
     model_key,
 )
-from gpu_offload.orchestrator.report.metrics import named as named_metrics
 
 MAIN_METRICS = 2
 """Metrics of a version that a list shows."""
@@ -127,7 +126,7 @@ class Provenance:
             "weights": m.weights_sha256,
             "run": m.run,
             "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_money(m.cost_usd)}",
-            "metrics": "  ".join(f"{k} {v:.4f}" for k, v in sorted(plain_metrics(m.metrics).items())),
+            "metrics": "  ".join(f"{k} {v:.4f}" for k, v in named_metrics(m.metrics).items()),
             "file": f"{human_bytes(m.model.size)}, sha256 {m.model.sha256}",
             "address": self.url,
         }

@@ -82,6 +82,8 @@ class IndexEntry(Wire):
     size: int
     metrics: dict[str, float]
     commit: str | None = None
+    file: str = "model.pt"
+    """The model's name below the version."""
     semver: str | None = None
     """Its number, such as 1.4.0; given once, by the registry."""
     training_key: str | None = None
@@ -110,6 +112,7 @@ class Move(Wire):
     sha256: str
     semver: str | None = None
     size: int | None = None
+    file: str = "model.pt"
     rollout: float = Field(default=1.0, ge=0, le=1)
     """The share of installations that it is meant for; the others stay with the version before."""
     cause: Cause = "publish"
@@ -132,6 +135,8 @@ class Alias(Wire):
     moved_at: float
     semver: str | None = None
     size: int | None = None
+    file: str = "model.pt"
+    """The model's name below the version."""
     rollout: float = 1.0
     minimum: str | None = None
     """The lowest version that an installation may still use."""

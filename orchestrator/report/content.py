@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from gpu_offload.orchestrator.cost.bill import Bill
-from gpu_offload.orchestrator.report.metrics import named
+from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.remote_job.result import ProgressEvent, TrainingResult

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table, titled
+from gpu_offload.orchestrator.output.metrics import curve_name, main_curve
 from gpu_offload.orchestrator.report.content import Report
-from gpu_offload.orchestrator.report.metrics import curve_name, main_curve
 from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed
 from gpu_offload.orchestrator.report.rows import (
     Rows,

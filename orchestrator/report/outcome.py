@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from gpu_offload.orchestrator.cost.prices import expected_cost
+from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.content import Report
-from gpu_offload.orchestrator.report.metrics import named
 from gpu_offload.orchestrator.report.rows import Rows
 
 NEGLIGIBLE = Decimal("0.0005")

@@ -5,8 +5,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 from gpu_offload.orchestrator.output.markdown import is_numeric
+from gpu_offload.orchestrator.output.metrics import curve_name
 from gpu_offload.orchestrator.report.content import Report
-from gpu_offload.orchestrator.report.metrics import curve_name
 from gpu_offload.orchestrator.report.outcome import headline, missed, tiles
 from gpu_offload.orchestrator.report.rows import (
     alternative_rows,

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from decimal import Decimal
 
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL
+from gpu_offload.orchestrator.output.metrics import display_order, label
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.content import Report
-from gpu_offload.orchestrator.report.metrics import display_order, label
 
 SHOWN_CANDIDATES = 8
 SMALL_USD = Decimal("0.001")

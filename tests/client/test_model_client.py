@@ -24,6 +24,8 @@ from gpu_offload.client.model_client import (
     choose,
 )
 
+pytestmark = pytest.mark.simulator
+
 
 @pytest.fixture
 def server():

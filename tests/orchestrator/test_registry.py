@@ -113,6 +113,7 @@ def test_pull_downloads_once_verified_and_again_only_when_the_file_is_not_the_ve
 
 
 @pytest.mark.simulator
+@pytest.mark.simulator
 def test_pull_from_a_web_address_resumes_what_an_earlier_command_left(store, model, tmp_path):
     model.write_bytes(os.urandom(200_000))
     publish_now(store, manifest_for(model), model)

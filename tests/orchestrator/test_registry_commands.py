@@ -54,11 +54,11 @@ def run_json(project, *arguments):
 
 
 def test_the_list_shows_numbers_aliases_and_metrics(project):
-    newest, oldest = run(project, "models").splitlines()
+    newest, oldest = run(project, "models").splitlines()[-2:]
     assert newest.split()[:2] == ["1.1.0", "bbbb2222"]
     assert "stable" in newest
     assert "0.750" in newest
-    assert oldest.startswith("1.0.0")
+    assert oldest.split()[0] == "1.0.0"
     found = run_json(project, "models")
     assert (found["stable"], found["aliases"]) == ("bbbb2222", {"stable": "bbbb2222"})
     assert [v["semver"] for v in found["versions"]] == ["1.1.0", "1.0.0"]
@@ -69,7 +69,7 @@ def test_show_tells_the_whole_provenance(project):
     assert (found["version"], found["semver"], found["parent"]) == ("bbbb2222", "1.1.0", "aaaa1111")
     assert [m["version"] for m in found["moves"]["stable"]] == ["bbbb2222"]
     text = run(project, "models", "show", "stable")
-    for fact in ("1.1.0 (bbbb2222)", "aaaa1111", "e" * 64, "map50 0.7500"):
+    for fact in ("1.1.0 (bbbb2222)", "aaaa1111", "e" * 64, "mAP50 0.7500"):
         assert fact in text
 
 
@@ -114,6 +114,7 @@ def test_diff_knows_the_images_from_the_store(tmp_path, project):
     assert (data["added"], data["changed"]) == ([], [])
 
 
+@pytest.mark.process
 def test_diff_knows_the_images_from_git_where_the_store_does_not(project):
     def git(*words):
         command = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b", *words]

@@ -29,10 +29,15 @@ def named(metrics: Mapping[str, float]) -> dict[str, float]:
 
     Ultralytics' own names (`metrics/mAP50(B)`, `fitness`) are left out where the same numbers have ours.
     """
+    shown = own_metrics(metrics)
+    return {label(name): shown[name] for name in sorted(shown, key=display_order)}
+
+
+def own_metrics(metrics: Mapping[str, float]) -> Mapping[str, float]:
+    """Return metrics by our names, without Ultralytics' own for the same numbers."""
     theirs = {name for name in metrics if name.startswith("metrics/")}
     ours = {n: v for n, v in metrics.items() if n not in theirs and not (theirs and n == "fitness")}
-    shown = ours or metrics
-    return {label(name): shown[name] for name in sorted(shown, key=display_order)}
+    return ours or metrics
 
 
 def label(name: str) -> str:
