@@ -4,6 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Wire(BaseModel):
-    """An immutable document; an unknown field is an error, because it means another version wrote it."""
+    """An immutable document. Readers ignore fields that they do not know, which a newer version may have added.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    A change that older versions must not ignore gets another `format` number, which they refuse.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")

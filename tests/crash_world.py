@@ -11,6 +11,7 @@ import hashlib
 import heapq
 import io
 import itertools
+import re
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,6 +40,7 @@ from gpu_offload.orchestrator.run.accounting import use_of
 from gpu_offload.orchestrator.run.backend import (
     CloudUnreachableError,
     InterruptedRunError,
+    LaunchDeniedError,
     RefusedError,
 )
 from gpu_offload.orchestrator.run.controller import Controller
@@ -104,6 +106,9 @@ class Scenario:
     epochs: int = 3
     epoch_s: float = 300.0
     lag: float = 0.0
+    """How many seconds EC2's answers are behind."""
+    staging_s: float = 0.0
+    """How long the inputs take to reach the store."""
     cpu: bool = False
     detach: bool = False
     dead_man: bool = False
@@ -123,6 +128,18 @@ class Scenario:
     """By zone or market: how often it refuses."""
     quota: frozenset[str] = frozenset()
     """Markets that the account may not use."""
+    crowded: dict[str, float] = field(default_factory=dict)
+    """By market: until so many seconds after the run began, other instances use the quota up."""
+    broken_profile: bool = False
+    """The configuration names an instance profile that does not exist."""
+    roles: tuple[str, ...] = ()
+    """By driver: `janitor` may not launch; drivers past the last have every right."""
+    ends_early: int | None = None
+    """The training ends by itself after so many epochs, and says that it has finished."""
+    foreign: frozenset[str] = frozenset()
+    """Documents that a newer version writes, with fields that this one does not know: `heartbeat`."""
+    dies_at: int | None = None
+    """The training's process dies in this epoch, every time."""
     fails: bool = False
     """The training says no."""
     stop_at: float | None = None
@@ -315,11 +332,15 @@ class Job:
         self.world.at(self.world.now + BEAT_S, self.keep_beating)
 
     def next_epoch(self) -> None:
-        if self.epochs >= self.world.scenario.epochs:
+        if self.epochs >= (self.world.scenario.ends_early or self.world.scenario.epochs):
             self.state = "finishing"
             self.world.at(self.world.now + 3, self.upload_model)
             return
         self.world.epochs_begun[self.epochs + 1] += 1
+        if self.epochs + 1 == self.world.scenario.dies_at:
+            self.over = True
+            self.world.at(self.world.now + POWER_OFF_S, lambda: self.world.shut_down(self.machine))
+            return
         seconds = self.world.scenario.epoch_s * self.world.scenario.slow
         self.world.at(self.world.now + seconds, self.end_epoch)
 
@@ -397,6 +418,7 @@ class World:
         self.store = MemoryStore(self)
         self.machines: list[Machine] = []
         self.groups: set[str] = set()
+        self.schedules: set[str] = set()
         self.actors: list[Actor] = []
         self.trainings = 0
         self.epochs_begun: Counter[int] = Counter()
@@ -404,6 +426,7 @@ class World:
         self.most_alive = 0
         self.refused: Counter[str] = Counter(scenario.refused)
         self.deaths = 0
+        self.denials = 0
         self.stalls = 0
         self.settled = 0
         self.rented_while_publishing = False
@@ -519,7 +542,12 @@ class World:
             epochs=scenario.epochs, state=state, message=message,
             seconds_per_epoch=scenario.epoch_s * slow if epochs else None,
         )  # fmt: skip
-        self.store.put(f"runs/{RUN}/attempts/{attempt}/heartbeat.json", _json(beat))
+        body = _json(beat)
+        if "heartbeat" in scenario.foreign:
+            body = body.replace(b"{", b'{"temperature": {"gpu": 71}, ', 1)
+        if "heartbeat's form" in scenario.foreign:
+            body = body.replace(b'"state"', b'"phase"')
+        self.store.put(f"runs/{RUN}/attempts/{attempt}/heartbeat.json", body)
 
     def superseded(self, attempt: int) -> bool:
         """Whether a later attempt trains."""
@@ -543,7 +571,8 @@ class World:
             ended = self.driver().drive_to_end()
             if ended == "done":
                 return
-            self.pass_time(self.scenario.restart_s if ended == "dead" else 3600.0 if ended == "left" else 5.0)
+            pauses = {"dead": self.scenario.restart_s, "left": 3600.0, "denied": 3600.0}
+            self.pass_time(pauses.get(ended, 5.0))
         raise StuckError(f"{drivers} drivers did not end the run")
 
 
@@ -553,6 +582,7 @@ class Actor:
     def __init__(self, world: World, number: int) -> None:
         self.world, self.number = world, number
         self.dead = False
+        self.role = (world.scenario.roles[number - 1 : number] or ("launcher",))[0]
         self.trace: list[str] = []
         self.steps = 0
         store = DriverStore(self)
@@ -677,6 +707,9 @@ class Actor:
         except InterruptedRunError:
             self.world.deaths += 1
             return "cancelled"
+        except LaunchDeniedError:
+            self.world.denials += 1
+            return "denied"
 
 
 class ModelCpu:
@@ -691,8 +724,10 @@ class ModelCpu:
         epochs = found.epochs_completed if found else 0
         world.trainings += 1
         world.beat(number, epochs)
-        while epochs < world.scenario.epochs:
+        while epochs < (world.scenario.ends_early or world.scenario.epochs):
             world.epochs_begun[epochs + 1] += 1
+            if epochs + 1 == world.scenario.dies_at:
+                return "died", "the training process ended by SIGKILL"
             for _ in range(int(world.scenario.epoch_s * world.scenario.cpu_slow // 60)):
                 self.actor.sleep(60)
                 self._renew(run)
@@ -767,14 +802,18 @@ class ModelCloud:
         self.actor.check()
         return tuple(sorted(self.world.groups))
 
+    def prepare(self, run: RunRecord) -> None:
+        if not self.staged:
+            self.actor.sleep(self.world.scenario.staging_s)
+            self.actor.drive.store.put("datasets/f.tar", b"dataset")
+            self.staged = True
+
+    def adopt(self, run: RunRecord, attempt: object, host: HostRecord) -> None:
+        self._call("CreateSchedule", lambda: self.world.schedules.add(host.instance_id), 0.2)
+
     def launch(self, run: RunRecord, attempt: object) -> HostRecord | None:
         world, offer = self.world, attempt.offer
         self.keys.add(attempt.number)
-        if not self.staged:
-            self.actor.drive.store.put("datasets/f.tar", b"dataset")
-            self.staged = True
-            if self.actor.drive.lease.claim(self.actor.drive.store, RUN) is not None:
-                return None
         try:
             self._call("CreateSecurityGroup", lambda: world.groups.add("us-east-1/group/sg-1"), 0.3)
             machine = self._call("RunInstances", lambda: self._launched(offer, attempt), 1.0)
@@ -787,8 +826,14 @@ class ModelCloud:
 
     def _launched(self, offer: Offer, attempt: object) -> Machine:
         world = self.world
+        if self.actor.role == "janitor":
+            raise LaunchDeniedError("not authorized to perform ec2:RunInstances")
         if offer.market in world.scenario.quota:
-            raise RefusedError("the quota is 0", quota=True)
+            raise RefusedError("the quota is 0", quota=True, limit_vcpus=0)
+        if world.now < T0 + world.scenario.crowded.get(offer.market, 0.0):
+            raise RefusedError("other instances use the quota up", quota=True)
+        if world.scenario.broken_profile:
+            raise RefusedError("no such instance profile", for_good="run")
         for place in (offer.zone, offer.market):
             if world.refused[place] > 0:
                 world.refused[place] -= 1
@@ -941,7 +986,7 @@ def result_of(scenario: Scenario, attempt: int) -> TrainingResult:
         fingerprint="f" * 64,
         task=Task.DETECT,
         epochs=scenario.epochs,
-        epochs_completed=scenario.epochs,
+        epochs_completed=scenario.ends_early or scenario.epochs,
         model=Artifact(name="model.pt", size=len(body), sha256=_sha(body)),
         metrics={"map50": 0.5},
         timings=Timings(),
@@ -1036,11 +1081,28 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         broken.append(f"surplus: {world.most_alive} instances lived at once")
     reasons = Counter(a.end.reason for a in look.attempts if a.end is not None)
     lives = world.deaths + world.stalls + reasons["reclaimed"] + len(scenario.silent) + bool(scenario.mute_s)
-    lives += reasons["overrun"] + reasons["moved"]
+    lives += (
+        reasons["overrun"]
+        + reasons["moved"]
+        + world.denials
+        + bool(scenario.dies_at)
+        + 2 * bool(scenario.crowded)
+    )
     if len(look.attempts) > 1 + lives + sum(scenario.refused.values()) + len(scenario.quota):
         broken.append(f"attempts: {len(look.attempts)}")
     if len(world.machines) > 1 + lives:
         broken.append(f"surplus: {len(world.machines)} instances for {lives} deaths and reclaims")
+
+    alike = Counter()
+    best = 0
+    for a in look.attempts:
+        epochs = a.heartbeat.epochs_completed if a.heartbeat is not None else 0
+        if epochs > best:
+            alike, best = Counter(), epochs
+        if a.end is not None and a.end.reason in {"died", "failed", "expired"} and a.host is not None:
+            alike[a.end.reason, a.heartbeat is None or re.sub(r"\d+", "", a.end.message)] += 1
+    if any(n > 2 for n in alike.values()):
+        broken.append(f"repeats: {dict(alike)} without progress")
 
     real = sum(
         (m.stopping_at if m.stopping_at is not None else world.now) - m.launched_at for m in world.machines

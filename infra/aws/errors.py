@@ -136,6 +136,12 @@ class InvalidRequestError(CloudError):
     default_remedy = "correct the setting that the message names"
 
 
+class NoNetworkError(InvalidRequestError):
+    """A zone has no subnet that we could use."""
+
+    default_remedy = "make a default subnet there, or set ec2.subnet"
+
+
 class TokenMismatchError(InvalidRequestError):
     """The launch's token was used before, with other parameters: the instance of that launch exists."""
 

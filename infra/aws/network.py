@@ -14,6 +14,7 @@ from gpu_offload.infra.aws.errors import (
     DeniedError,
     ExistsError,
     InvalidRequestError,
+    NoNetworkError,
     NotYetVisibleError,
 )
 from gpu_offload.infra.aws.security_group import SecurityGroup, Subnet
@@ -83,7 +84,7 @@ class Network:
             subnets = self.subnets()
             if zone in subnets:
                 return subnets[zone]
-            raise InvalidRequestError(
+            raise NoNetworkError(
                 f"zone {zone} has no default subnet"
                 + (f" (there are some in {', '.join(subnets)})" if subnets else ""),
                 remedy=f"make one with: aws ec2 create-default-subnet --region {self.region} --availability-zone {zone}"
@@ -93,7 +94,7 @@ class Network:
         with aws_errors(f"looking for {subnet_id}"):
             found = _subnet(self._client.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0])
         if found.zone != zone:
-            raise InvalidRequestError(
+            raise NoNetworkError(
                 f"{subnet_id} is in {found.zone}, the offer is in {zone}",
                 remedy="a subnet belongs to one zone; leave ec2.subnet out to use the zones' default ones",
             )

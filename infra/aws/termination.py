@@ -1,7 +1,7 @@
 """Terminate instances, and wait until EC2 says that they are terminated."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_offload.infra.aws.ec2 import Ec2, Instance
@@ -34,7 +34,7 @@ def terminate_and_wait(
     *,
     run: str | None = None,
     announce: Callable[[Instance], object] = lambda _instance: None,
-    until: Callable[[], bool] = lambda: True,
+    until: Callable[[Sequence[Instance]], bool] = lambda _found: True,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> Terminated:
@@ -48,7 +48,7 @@ def terminate_and_wait(
         select: Which instances of ours to terminate.
         run: Look only for instances of this run.
         announce: Called before an instance is terminated.
-        until: False as long as another instance may appear.
+        until: From what is shown now: False as long as another instance may appear.
         sleep: Waits that many seconds.
         clock: Unix seconds.
     """
@@ -57,7 +57,7 @@ def terminate_and_wait(
     while True:
         late = clock() - begun > LIMIT_S
         left, silent = work.look()
-        if late or (not left and not silent and until()):
+        if late or (not left and not silent and until(work.found)):
             return Terminated(tuple(sorted(work.asked - left.keys())), left, work.refused | silent)
         sleep(POLL_S if work.asked else POLL_S / 4)
 
@@ -70,11 +70,13 @@ class _Termination:
     announce: Callable[[Instance], object]
     asked: set[str] = field(default_factory=set)
     refused: dict[str, CloudError] = field(default_factory=dict)
+    found: list[Instance] = field(default_factory=list)
 
     def look(self) -> tuple[dict[str, str], dict[str, CloudError]]:
         """Terminate what is found; return what is not terminated yet, and the regions that did not answer."""
         left: dict[str, str] = {}
         silent: dict[str, CloudError] = {}
+        self.found.clear()
         for region, ec2 in self.clients.items():
             if region in self.refused:
                 continue
@@ -83,6 +85,7 @@ class _Termination:
             except CloudError as error:
                 (silent if error.retry == "same" else self.refused)[region] = error
                 continue
+            self.found += found
             for instance in found:
                 self._terminate(ec2, instance)
             left |= {i.id: i.state for i in found if i.state != "terminated" and i.id not in self.refused}

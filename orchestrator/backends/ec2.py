@@ -56,10 +56,10 @@ class RentedTraining:
     def __post_init__(self) -> None:
         self.found = Ec2Instances(self.store, self.clock)
         self.launcher = Launcher(
-            self.settings, self.found, self.console, self.staging, self.renew, self.ssh_user
+            self.settings, self.found, self.console, self.staging, self.ssh_user, clock=self.clock
         )
         schedules = self.settings.schedule_role is not None
-        self.cleanup = Ec2Cleanup(self.found, self.console, self._pause, self.sleep, schedules)
+        self.cleanup = Ec2Cleanup(self.found, self.console, self._pause, self.sleep, schedules, self.clock)
 
     def instances(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[ObservedInstance, ...]:
         """See `Cloud`."""
@@ -78,6 +78,14 @@ class RentedTraining:
     def leftovers(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[str, ...]:
         """See `Cloud`."""
         return self.cleanup.leftovers(run, attempts)
+
+    def prepare(self, run: RunRecord) -> None:
+        """See `Cloud`: stages what the instance reads."""
+        self.launcher.stage(run)
+
+    def adopt(self, run: RunRecord, attempt: AttemptRecord, host: HostRecord) -> None:
+        """See `Cloud`."""
+        self.launcher.schedule(run, attempt, host.instance_id, host.region)
 
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
         """See `Cloud`."""
@@ -134,7 +142,7 @@ class RentedTraining:
 
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """See `Cloud`."""
-        return self.cleanup.abandon(run, attempt, self.clock)
+        return self.cleanup.abandon(run, attempt)
 
     def clean_up(self, run: RunRecord, leftovers: tuple[str, ...]) -> None:
         """See `Cloud`."""

@@ -1,18 +1,24 @@
 """Terminates the instances of a run and removes what they leave: groups, volumes, schedules."""
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from gpu_offload.infra.aws.errors import CloudError, InUseError
-from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.aws.schedule import Schedule, Schedules
 from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances, asking, region_of, regions_of
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.run.backend import CloudUnreachableError
+from gpu_offload.orchestrator.run.backend import CloudUnreachableError, InstanceLeftError
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
 
-CLEAN_UP_TRIES = 60
+IN_USE_LIMIT_S = 600.0
+"""How long a security group may be in use after its instances ended: longer than EC2 may hide an instance."""
+
+FORGOTTEN_S = 3600.0
+"""EC2 shows a terminated instance for about this long."""
+
 ABANDON_S = 4.0
 """Seconds to look for an instance whose launch was not answered yet, for a process that must end at once."""
 
@@ -27,7 +33,9 @@ class Ec2Cleanup:
     sleep: Callable[[float], None]
     schedules: bool
     """Whether attempts have schedules."""
-    _tries: dict[str, int] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
+    _in_use_since: dict[str, float] = field(default_factory=dict)
+    _given_up: set[str] = field(default_factory=set)
 
     def leftovers(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[str, ...]:
         """Return what the run has beside instances, each as `REGION/KIND/ID`."""
@@ -45,14 +53,28 @@ class Ec2Cleanup:
                 ]
                 if self.schedules:
                     schedules = Schedules(region).find(run.id, store=self.instances.mark)
-                    names += [f"{region}/schedule/{s.name}" for s in schedules]
-        return tuple(name for name in names if self._tries.get(name, 0) < CLEAN_UP_TRIES)
+                    names += [
+                        f"{region}/schedule/{s.name}" for s in schedules if self._is_useless(s, attempts)
+                    ]
+        return tuple(name for name in names if name not in self._given_up)
+
+    def _is_useless(self, schedule: Schedule, attempts: Sequence[ObservedAttempt]) -> bool:
+        """Whether the instance of a schedule was seen terminated, or must have been forgotten since."""
+        instance = self.instances.seen(schedule.instance_id)
+        if instance is not None:
+            return instance.state == "terminated"
+        hosts = [a.host for a in attempts if a.host and a.host.instance_id == schedule.instance_id]
+        return any(self.clock() - host.launched_at > FORGOTTEN_S for host in hosts)
 
     def remove(self, leftovers: tuple[str, ...]) -> None:
-        """Remove what `leftovers` named. What is in use is tried again; in the end it is left to `offload tend`."""
+        """Remove what `leftovers` named. What is in use is tried again.
+
+        Raises:
+            InstanceLeftError: a security group stays in use, so an instance may run that EC2 does not show.
+            CloudUnreachableError, CloudError
+        """
         for name in leftovers:
             region, kind, identity = name.split("/", 2)
-            self._tries[name] = tries = self._tries.get(name, 0) + 1
             try:
                 with asking():
                     if kind == "group":
@@ -64,9 +86,22 @@ class Ec2Cleanup:
             except CloudUnreachableError as error:
                 if not isinstance(error.__cause__, InUseError):
                     raise
-                if tries >= CLEAN_UP_TRIES:
-                    self.console.warning(f"{identity} is left over, `offload tend` removes it: {error}")
-                self.pause(1.0)
+                self._in_use(name, error)
+
+    def _in_use(self, name: str, error: CloudUnreachableError) -> None:
+        region, kind, identity = name.split("/", 2)
+        self.instances.suspect(region)
+        since = self._in_use_since.setdefault(name, self.clock())
+        waited = self.clock() - since
+        if waited > IN_USE_LIMIT_S:
+            self._given_up.add(name)
+            if kind == "group":
+                raise InstanceLeftError(
+                    f"security group {identity} in {region} is still in use after {waited / 60:.0f} min, so an instance "
+                    f"may run that EC2 does not show: look at the EC2 console, then run `offload tend` ({error})"
+                )
+            self.console.warning(f"{identity} is left over, `offload tend` removes it: {error}")
+        self.pause(min(10.0, max(1.0, waited / 10)))
 
     def terminate(self, instances: tuple[str, ...]) -> None:
         """Send the terminate call; the loop asks until they are terminated."""
@@ -76,15 +111,13 @@ class Ec2Cleanup:
                 self.instances.client(region).terminate(i for i in instances if by_region.get(i) == region)
         self.pause(0.5)
 
-    def abandon(
-        self, run: RunRecord, attempt: ObservedAttempt, clock: Callable[[], float]
-    ) -> tuple[str, ...]:
+    def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """Terminate what an attempt has, within seconds, and return the ids.
 
         An instance whose launch was not answered is looked for by its tag for a moment.
         """
         region = region_of(attempt.record.offer)
-        ec2, end = self.instances.client(region), clock() + ABANDON_S
+        ec2, end = self.instances.client(region), self.clock() + ABANDON_S
         known = self.instances.up_in(region)
         if attempt.host is not None and attempt.host.instance_id not in known:
             known.append(attempt.host.instance_id)
@@ -97,9 +130,9 @@ class Ec2Cleanup:
             with contextlib.suppress(CloudError):
                 ours = self.instances.is_ours
                 known = [i.id for i in ec2.find(run.id) if not i.ended and ours(i.store)]
-            if terminated.issuperset(known) and (terminated or clock() >= end):
+            if terminated.issuperset(known) and (terminated or self.clock() >= end):
                 return tuple(sorted(terminated))
-            if clock() >= end:
+            if self.clock() >= end:
                 left = ", ".join(i for i in known if i not in terminated)
                 self.console.error(f"not terminated: {left}; run `offload stop {run.id}` at once")
                 return tuple(sorted(terminated))

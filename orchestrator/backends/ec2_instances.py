@@ -10,6 +10,7 @@ from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.run.backend import CloudUnreachableError
+from gpu_offload.orchestrator.run.liveness import may_appear_until
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.remote_job.spec import StoreRef
 
@@ -27,6 +28,7 @@ class Ec2Instances:
     _found: dict[str, tuple[str, Instance]] = field(default_factory=dict)
     """Every instance seen, by id, with its region."""
     _empty_since: dict[str, float] = field(default_factory=dict)
+    _suspected: set[str] = field(default_factory=set)
 
     @property
     def mark(self) -> str:
@@ -46,11 +48,14 @@ class Ec2Instances:
     def find(self, run: str, attempts: Sequence[ObservedAttempt]) -> list[tuple[str, Instance]]:
         """Return the run's instances, each with its region. Raises CloudUnreachableError, CloudError.
 
-        Regions other than the open attempt's are asked less often: strays end there, too.
+        Regions without an open attempt, and where none may appear any more, are asked less often.
         """
-        current = attempts[-1].record.offer.region if attempts and attempts[-1].end is None else None
+        now = self.clock()
+        watched = {
+            a.record.offer.region for a in attempts if a.end is None or now < may_appear_until(a)
+        } | self._suspected
         for region in regions_of(attempts):
-            if region != current and self.clock() - self._empty_since.get(region, 0.0) < ELSEWHERE_S:
+            if region not in watched and self.clock() - self._empty_since.get(region, 0.0) < ELSEWHERE_S:
                 continue
             with asking():
                 found = [i for i in self.client(region).find(run) if self.is_ours(i.store)]
@@ -62,6 +67,15 @@ class Ec2Instances:
             else:
                 self._empty_since.pop(region, None)
         return list(self._found.values())
+
+    def suspect(self, region: str) -> None:
+        """Look into a region every time from now on: something there is in use by an instance that EC2 hides."""
+        self._suspected.add(region)
+
+    def seen(self, instance_id: str) -> Instance | None:
+        """Return an instance as it was seen last."""
+        found = self._found.get(instance_id)
+        return found[1] if found else None
 
     def add(self, region: str, instance: Instance) -> None:
         """Remember an instance that a launch answered with: EC2 may not show it yet."""

@@ -1,14 +1,22 @@
 """Launches the instance of an attempt: everything that keeps it from leaking is in the one call."""
 
+import re
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.ec2 import Ec2, Instance
 from gpu_offload.infra.aws.errors import (
+    AccountError,
     CloudError,
+    CredentialsError,
     DeniedError,
-    InvalidRequestError,
+    MissingError,
+    NoCapacityError,
+    NoNetworkError,
+    NotOfferedError,
     QuotaError,
     TokenMismatchError,
 )
@@ -17,15 +25,22 @@ from gpu_offload.infra.aws.launch import LaunchRequest
 from gpu_offload.infra.aws.public_address import public_cidr
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.security_group import Subnet
+from gpu_offload.infra.aws.spot_market import SpotMarket
 from gpu_offload.infra.instance.user_data import SSH_USER, user_data
 from gpu_offload.infra.ssh.key import ClientKey, HostKey
 from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances, region_of
 from gpu_offload.orchestrator.backends.staging import Staging
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.run.backend import RefusedError
-from gpu_offload.orchestrator.run.record import AttemptRecord, HostRecord, RunRecord
+from gpu_offload.orchestrator.run.backend import LaunchDeniedError, RefusedError
+from gpu_offload.orchestrator.run.record import AttemptRecord, HostRecord, RunRecord, Scope
 from gpu_offload.orchestrator.settings.sections import Ec2Settings
+
+PROFILE_LIMIT_S = 30.0
+"""How long an instance profile may be unknown to EC2: a new one takes seconds, a wrong name takes for ever."""
+
+REGIONAL = ("InvalidAMI", "InvalidSubnet", "DefaultVpc", "VPCIdNotSpecified", "InvalidSnapshot", "OptIn")
+"""Beginnings of the error codes that say something about one region only."""
 
 SCHEDULE_SLACK_S = 120.0
 """How much later than the instance's own timer its schedule acts: it is for an instance whose timer did not."""
@@ -46,49 +61,90 @@ class Keys:
 
 @dataclass
 class Launcher:
-    """Launches instances for one run. `renew` keeps the lease alive, and returns another driver that took it."""
+    """Launches instances for one run."""
 
     settings: Ec2Settings
     instances: Ec2Instances
     console: Console
     staging: Staging | None = None
     """None for a driver without the dataset at hand: then it must have been staged before."""
-    renew: Callable[[], object] = field(default=lambda: None)
     ssh_user: str = SSH_USER
     keys: dict[int, Keys] = field(default_factory=dict)
     """By attempt."""
     _images: dict[str, Image] = field(default_factory=dict)
     _subnets: dict[str, dict[str, Subnet]] = field(default_factory=dict)
+    clock: Callable[[], float] = time.time
     _cidr: str = ""
+    _profile_unknown_since: float = 0.0
     _staged: bool = False
 
-    def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
-        """Launch; None where the answer was lost and must be asked for again. Raises RefusedError, CloudError."""
-        region = region_of(attempt.offer)
+    def stage(self, run: RunRecord) -> None:
+        """Put into the store what an instance reads, once. Raises StoreError, DatasetError."""
         if self.staging is not None and not self._staged:
             self.staging.stage(run)
             self._staged = True
-            if self.renew() is not None:
-                # Staging took longer than the lease lasts, and another driver has the run now: it launches.
-                self.console.note("another driver has taken the run over")
-                return None
+
+    def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
+        """Launch; None where the answer was lost and must be asked for again.
+
+        Raises:
+            RefusedError: no instance came of this offer.
+            LaunchDeniedError: this role may not launch.
+            CloudError: what is wrong has nothing to do with the run, such as bad credentials.
+        """
+        region = region_of(attempt.offer)
         try:
             instance = self._launched(self.instances.client(region), run, attempt)
-        except (QuotaError, DeniedError) as error:
-            raise RefusedError(str(error), quota=True) from error
         except CloudError as error:
-            if error.retry == "elsewhere" or isinstance(error, InvalidRequestError):
-                raise RefusedError(str(error)) from error
-            if error.retry == "same":
-                self.console.warning(f"{error}; asking again under the same token")
-                return None
-            raise
+            if not self._passes(error):
+                raise self._refusal(error, attempt.offer) from error
+            self.console.warning(f"{error}; asking again under the same token")
+            return None
         self.instances.add(region, instance)
         self.console.note(
             f"{instance.id} in {instance.zone}, {attempt.offer.instance_type} ({instance.market})"
         )
-        self._schedule(run, attempt, instance.id, region)
+        self.schedule(run, attempt, instance.id, region)
         return self.host_record(instance, region)
+
+    def _passes(self, error: CloudError) -> bool:
+        """Whether the same launch is worth another call. IAM needs seconds until EC2 knows a new profile."""
+        if error.retry != "same":
+            return False
+        if error.code != "InvalidParameterValue":
+            return True
+        self._profile_unknown_since = self._profile_unknown_since or self.clock()
+        return self.clock() - self._profile_unknown_since < PROFILE_LIMIT_S
+
+    def _refusal(self, error: CloudError, offer: Offer) -> OffloadError:
+        """Return what a launch that failed for good means for the run."""
+        match error:
+            case DeniedError():
+                return LaunchDeniedError(
+                    f"{error}. The run stays open: a driver with the launcher's role goes on with it "
+                    "(`offload train`, or `offload tend` with that role)"
+                )
+            case QuotaError():
+                return RefusedError(str(error), quota=True, limit_vcpus=self._limit(error, offer))
+            case NoCapacityError() | NotOfferedError():
+                lasting: Scope | None = "offer" if isinstance(error, NotOfferedError) else None
+                return RefusedError(str(error), for_good=lasting)
+            case TokenMismatchError():
+                return RefusedError(str(error))
+            case CredentialsError():
+                return error
+            case NoNetworkError():
+                return RefusedError(str(error), for_good="offer")
+            case _:
+                regional = error.code.startswith(REGIONAL) or isinstance(error, (MissingError, AccountError))
+                return RefusedError(str(error), for_good="region" if regional else "run")
+
+    def _limit(self, error: CloudError, offer: Offer) -> float | None:
+        """Return the quota that refused an offer, in vCPUs, where EC2 says it or may be asked."""
+        if found := re.search(r"limit of (\d+)", str(error)):
+            return float(found[1])
+        quotas = SpotMarket(region_of(offer)).quotas()
+        return quotas.spot_vcpus if offer.market == "spot" else quotas.on_demand_vcpus
 
     def host_record(self, instance: Instance, region: str) -> HostRecord:
         """Return what the journal keeps of an instance; the image's size counts where it was looked up."""
@@ -150,6 +206,7 @@ class Launcher:
             ),
             volume_gib=self._volume_gib(image),
             instance_profile=self.settings.instance_profile,
+            max_price_usd=attempt.max_price_usd,
             store=mark,
         )
 
@@ -171,7 +228,7 @@ class Launcher:
         zone = offer.zone or next(iter(zones), "")
         return zones[zone] if zone in zones else ec2.subnet(zone)
 
-    def _schedule(self, run: RunRecord, attempt: AttemptRecord, instance_id: str, region: str) -> None:
+    def schedule(self, run: RunRecord, attempt: AttemptRecord, instance_id: str, region: str) -> None:
         """Let AWS itself terminate the instance, should everything else fail."""
         if self.settings.schedule_role is None:
             return

@@ -69,7 +69,7 @@ def stop(
     store = store_of(settings)
     wanted = run or by_option
     if wanted is None:
-        still_open = [record.id for record in Journal(store).open_runs()]
+        still_open = Journal(store).open_ids()
         if len(still_open) > 1:
             raise click.UsageError(f"several runs are open, name one: {', '.join(still_open)}")
         if not still_open:

@@ -1,9 +1,9 @@
 """`offload stop`: end a run now; its instances first, found by tag."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from gpu_offload.infra.aws.ec2 import Ec2
+from gpu_offload.infra.aws.ec2 import Ec2, Instance
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.aws.termination import LIMIT_S, terminate_and_wait
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -11,12 +11,14 @@ from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import InstanceLeftError, InterruptedRunError
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.liveness import may_appear_until
+from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord, StopRequest
 from gpu_offload.orchestrator.settings.load import Settings
 
 POLL_S = 1.0
 OTHER_DRIVER_S = 60.0
-"""How long a live driver is given to end its run by itself, once its instances are gone."""
+"""How long another live driver may take to close the run, once its instances are gone."""
 
 
 def stop_run(
@@ -51,9 +53,10 @@ def stop_run(
         console.note(f"{error}; looking for its instances all the same")
         record = None
     if record is not None and journal.outcome(run) is None:
+        # Written before the attempts are read: a driver that is about to launch sees it, or is seen.
         journal.request_stop(run, StopRequest(at=clock(), reason=reason))
     rented = record is None or record.is_rented
-    ended = _terminate(settings, record, run, console, sleep, clock) if rented else ()
+    ended = _terminate(settings, store, record, run, console, sleep, clock) if rented else ()
     if record is not None and journal.outcome(run) is None:
         _finish(settings, store, record, console, sleep, clock)
     return ended
@@ -66,6 +69,7 @@ def _regions(settings: Settings, record: RunRecord | None) -> list[str]:
 
 def _terminate(
     settings: Settings,
+    store: ObjectStore,
     record: RunRecord | None,
     run: str,
     console: Console,
@@ -74,10 +78,27 @@ def _terminate(
 ) -> tuple[str, ...]:
     """Terminate by tag, in every region that the run may have been in, and wait until it is so."""
     mark = store_mark(settings.store_url, settings.store.endpoint_url)
+    journal, told = Journal(store), False
+
+    def nothing_may_appear(found: Sequence[Instance]) -> bool:
+        nonlocal told
+        if record is None:
+            return True
+        shown = {i.attempt for i in found}
+        hidden = [a for a in _attempts(journal, run) if a.record.number not in shown]
+        left = max((may_appear_until(a) for a in hidden), default=0.0) - clock()
+        if left > 0 and not told:
+            told = True
+            console.note(
+                f"run {run} may have launched an instance that EC2 does not show yet; looking for {left:.0f} s more"
+            )
+        return left <= 0
+
     done = terminate_and_wait(
         {name: Ec2(name) for name in _regions(settings, record)},
         lambda instance: instance.store in {None, mark},
         run=run,
+        until=nothing_may_appear,
         announce=lambda instance: console.note(f"terminating {instance.id} in {instance.zone}"),
         sleep=sleep,
         clock=clock,
@@ -88,6 +109,13 @@ def _terminate(
         states = ", ".join(f"{what} is {state}" for what, state in done.left.items())
         raise InstanceLeftError(f"run {run}: after {LIMIT_S / 60:.0f} min {states}; see the EC2 console")
     return done.ended
+
+
+def _attempts(journal: Journal, run: str) -> tuple[ObservedAttempt, ...]:
+    try:
+        return journal.attempts(run)
+    except JournalError:
+        return ()
 
 
 def _finish(

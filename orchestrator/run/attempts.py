@@ -6,13 +6,19 @@ from dataclasses import dataclass
 
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.run.backend import Cloud, Cpu, InterruptedRunError, RefusedError
+from gpu_offload.orchestrator.run.backend import (
+    Cloud,
+    Cpu,
+    InterruptedRunError,
+    LaunchDeniedError,
+    RefusedError,
+)
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.limits import LimitWatch
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.patience import Patience
-from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, EndReason, RunRecord
+from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, EndReason, HostRecord, RunRecord
 from gpu_offload.orchestrator.run.step import OpenAttempt
 
 
@@ -52,19 +58,62 @@ class Attempts:
             self.console.stage(f"attempt {step.number}: {step.offer.name}")
 
     def launch(self, attempt: AttemptRecord) -> None:
-        """Launch the instance of an attempt and journal it, or journal that it was refused."""
+        """Launch the instance of an attempt and journal it, or journal that it was refused.
+
+        Raises:
+            LaunchDeniedError: the driver's role may not launch; the attempt is closed, the run stays open.
+        """
+        cloud, number = self.rented(), attempt.number
+        cloud.prepare(self.run)  # may take minutes
+        self.patiently(lambda: self.journal.record_launching(self.run.id, number, self.clock()))
+        # The record is written before this is read, and a stop is written before the record is read: so either
+        # this driver sees the stop, or the stop sees that an instance may appear.
+        why = self.patiently(lambda: self._reason_not_to_launch(number))
+        if why is not None:
+            self.console.note(f"nothing is launched: {why}")
+            return
         try:
-            host = self.rented().launch(self.run, attempt)
+            host = cloud.launch(self.run, attempt)
         except RefusedError as refusal:
             self.console.note(f"refused: {refusal}")
-            refused = str(refusal), refusal.quota
+            refused = AttemptEnd(
+                number=number,
+                reason="refused",
+                at=self.clock(),
+                message=str(refusal),
+                quota=refusal.quota,
+                limit_vcpus=refusal.limit_vcpus,
+                for_good=refusal.for_good,
+            )
+        except LaunchDeniedError as denial:
+            denied = AttemptEnd(
+                number=number, reason="refused", at=self.clock(), message=str(denial), denied=True
+            )
+            self.patiently(lambda: self.journal.close_attempt(self.run.id, denied))
+            raise
         else:
             # Patient by itself: a store that is away now must not make us launch again.
             if host is not None:
-                self.patiently(lambda: self.journal.record_host(self.run.id, attempt.number, host))
+                self.patiently(lambda: self.journal.record_host(self.run.id, number, host))
             return
-        message, quota = refused
-        self.patiently(lambda: self.close(attempt.number, "refused", message, quota=quota))
+        self.patiently(lambda: self.journal.close_attempt(self.run.id, refused))
+
+    def _reason_not_to_launch(self, number: int) -> str | None:
+        other = self.lease.claim(self.journal.store, self.run.id)
+        if other is not None:
+            return f"{other} drives this run now"
+        look = self.journal.look(self.run.id)
+        if look.stop is not None:
+            return "the run is to stop"
+        if look.outcome is not None or look.attempts[number - 1].end is not None:
+            return "another driver has ended the attempt"
+        return None
+
+    def adopt(self, attempt: ObservedAttempt, host: HostRecord) -> None:
+        """Journal an instance whose launch's answer was lost, and give it what a launch gives."""
+        if attempt.end is None and host.ended_at is None:
+            self.rented().adopt(self.run, attempt.record, host)
+        self.journal.record_host(self.run.id, attempt.record.number, host)
 
     def train(self, attempt: ObservedAttempt, observation: Observation) -> None:
         """Train here to the end, or start the training on its instance."""
@@ -85,13 +134,17 @@ class Attempts:
             self.patiently(lambda: self.close(number, *ended))
 
     def close(
-        self, number: int, reason: EndReason, message: str, *, quota: bool = False, at: float | None = None
+        self,
+        number: int,
+        reason: EndReason,
+        message: str,
+        *,
+        at: float | None = None,
+        by_cloud: bool = False,
     ) -> None:
         """Journal how an attempt ended; `at` is when, in Unix seconds, None for now."""
         at = self.clock() if at is None else at
-        if reason not in {"finished", "refused"}:
+        if reason != "finished":
             self.console.note(f"attempt {number} ended ({reason}): {message}")
-        self.journal.close_attempt(
-            self.run.id,
-            AttemptEnd(number=number, reason=reason, at=at, message=message, quota=quota),
-        )
+        end = AttemptEnd(number=number, reason=reason, at=at, message=message, by_cloud=by_cloud)
+        self.journal.close_attempt(self.run.id, end)

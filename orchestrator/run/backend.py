@@ -10,16 +10,36 @@ from gpu_offload.orchestrator.run.record import (
     EndReason,
     HostRecord,
     RunRecord,
+    Scope,
 )
 from gpu_offload.remote_job.result import Heartbeat
 
 
 class RefusedError(OffloadError):
-    """No instance came of an offer. `quota` says that no other zone or hour will help."""
+    """No instance came of an offer.
 
-    def __init__(self, message: str, *, quota: bool = False) -> None:
+    Attributes:
+        quota: The account's quota refused: no other zone helps.
+        limit_vcpus: That quota, where it is known.
+        for_good: What the refusal rules out for the whole run; None where another hour may help.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        quota: bool = False,
+        limit_vcpus: float | None = None,
+        for_good: Scope | None = None,
+    ) -> None:
         super().__init__(message)
         self.quota = quota
+        self.limit_vcpus = limit_vcpus
+        self.for_good: Scope | None = for_good
+
+
+class LaunchDeniedError(OffloadError):
+    """This driver's role may not launch. Nothing is wrong with the run: it stays open for a driver that may."""
 
 
 class CloudUnreachableError(OffloadError):
@@ -27,7 +47,7 @@ class CloudUnreachableError(OffloadError):
 
 
 class InterruptedRunError(OffloadError):
-    """Somebody ended this process; the run stays open and carries on where it was."""
+    """This process was told to end; the run stays open and resumes where it was."""
 
     exit_code = EXIT_RESUMABLE
 
@@ -57,7 +77,7 @@ class Cpu(Protocol):
 class Cloud(Protocol):
     """Trains on rented instances. Every call is harmless to repeat.
 
-    `attempts` are the run's: an instance is only ever where one of them was journalled before.
+    `attempts` are the run's: an instance can only be where one of them was journalled before.
     """
 
     def instances(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[ObservedInstance, ...]:
@@ -66,8 +86,17 @@ class Cloud(Protocol):
     def leftovers(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[str, ...]:
         """Name what the run has beside instances."""
 
+    def prepare(self, run: RunRecord) -> None:
+        """Do what must be done before the first launch and may take minutes, such as staging."""
+
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
-        """Ask for the instance; None where the answer was lost and must be asked for again. Raises RefusedError."""
+        """Ask for the instance; None where the answer was lost and must be asked for again.
+
+        Raises RefusedError, LaunchDeniedError.
+        """
+
+    def adopt(self, run: RunRecord, attempt: AttemptRecord, host: HostRecord) -> None:
+        """Give an instance whose launch's answer was lost what a launch gives beside the instance: its schedule."""
 
     def train(self, run: RunRecord, attempt: ObservedAttempt) -> Ending | None:
         """Start the training on the instance; return why that cannot be, if it cannot."""
@@ -86,7 +115,7 @@ class Cloud(Protocol):
         """
 
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
-        """Send the terminate call for whatever the attempt has, within seconds; return the instances' ids."""
+        """Send the terminate call for what the attempt has, within seconds; return the instances' ids."""
 
     def close(self) -> None:
-        """Let go of connections; what runs on instances runs on."""
+        """Close connections; what runs on instances goes on."""

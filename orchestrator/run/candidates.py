@@ -1,6 +1,6 @@
 """Which candidate a run tries next: spot first, on-demand when the deadline asks for it (`spot_policy`).
 
-A refused place is passed over for a while and a market without quota for good. A place that took an instance back
+A refused place is passed over for a while, and so are the types above a quota; what can never be had is ruled out. A place that took an instance back
 comes after those that did not. An instance type whose epochs were measured is judged by them, not by its estimate.
 """
 
@@ -15,7 +15,10 @@ from gpu_offload.orchestrator.run.record import AttemptEnd, RunRecord
 from gpu_offload.orchestrator.run.spot_policy import Position, choose_market
 
 REFUSAL_LASTS_S = 1200.0
-"""Capacity comes back; a refused offer is asked again after this."""
+"""Capacity comes back, and quota is free again; a refused offer is asked for again after this."""
+
+QUOTA_TRIES = 3
+"""How often an offer may be over a quota of unknown size before it is not asked for again: it may be 0."""
 
 RECLAIMS_BEFORE_ON_DEMAND, RECLAIMS_COUNT_S = 2, 7200.0
 """So often may a run be reclaimed in so many seconds before on-demand offers come first."""
@@ -91,10 +94,16 @@ def moving_to_spot(run: RunRecord, observation: Observation, current: ObservedAt
     return f"spot may be there again, and would save up to ${saved:.2f}"
 
 
-def fresh_refusals(observation: Observation) -> list[AttemptEnd]:
-    """Return the refusals that still count."""
-    ends = [a.end for a in observation.attempts if a.end is not None and a.end.reason == "refused"]
-    return [e for e in ends if observation.now - e.at < REFUSAL_LASTS_S]
+def passing_refusals(run: RunRecord, observation: Observation) -> list[AttemptEnd]:
+    """Return the refusals that keep a fitting candidate from being tried now, and will pass."""
+    wanted = [
+        c.offer for c in run.candidates if fits(run, observation, c) and not _ruled_out(observation, c.offer)
+    ]
+    return [
+        end
+        for refused, end in _refusals(observation)
+        if any(_keeps_from(refused, end, offer, observation.now) for offer in wanted)
+    ]
 
 
 def first_market(run: RunRecord, observation: Observation, steady: Candidate | None) -> Market | None:
@@ -114,8 +123,7 @@ def first_market(run: RunRecord, observation: Observation, steady: Candidate | N
     if market is not None:
         return market
     # Wait only for capacity that comes back, and only if an hour is worth less than waiting saves.
-    quota = {_quota_of(a.record.offer) for a in observation.attempts if a.end is not None and a.end.quota}
-    comes_back = [c for c in spot if _quota_of(c.offer) not in quota]
+    comes_back = [c for c in spot if not _ruled_out(observation, c.offer)]
     if not comes_back:
         return "on-demand"
     hours = seconds_left(run, observation, steady).likely / 3600
@@ -156,19 +164,51 @@ def _position(
 
 
 def _could_be_had(observation: Observation, offer: Offer) -> bool:
-    """Whether an offer was not refused lately, and its market not for good."""
+    """Whether an offer was not refused lately, nor ruled out."""
     if offer.where == "cpu":
         return True
-    refusals = [
+    refusals = _refusals(observation)
+    return not _ruled_out(observation, offer) and not any(
+        _keeps_from(refused, end, offer, observation.now) for refused, end in refusals
+    )
+
+
+def _refusals(observation: Observation) -> list[tuple[Offer, AttemptEnd]]:
+    """Return what was refused, and how; a denial says nothing about an offer."""
+    return [
         (a.record.offer, a.end)
         for a in observation.attempts
-        if a.end is not None and a.end.reason == "refused"
+        if a.end is not None and a.end.reason == "refused" and not a.end.denied
     ]
-    return not any(
-        (end.quota and _quota_of(refused) == _quota_of(offer))
-        or (_place(refused) == _place(offer) and observation.now - end.at < REFUSAL_LASTS_S)
-        for refused, end in refusals
-    )
+
+
+def _keeps_from(refused: Offer, end: AttemptEnd, offer: Offer, now: float) -> bool:
+    """Whether a refusal keeps an offer from being tried for a while.
+
+    A quota counts vCPUs, and is free again when other instances end.
+    """
+    if now - end.at >= REFUSAL_LASTS_S:
+        return False
+    if end.quota:
+        return _quota_of(refused) == _quota_of(offer) and offer.vcpus >= refused.vcpus
+    return _place(refused) == _place(offer)
+
+
+def _ruled_out(observation: Observation, offer: Offer) -> bool:
+    """Whether refusals rule an offer out for the whole run."""
+    over_quota = 0
+    for refused, end in _refusals(observation):
+        if (
+            end.for_good == "run"
+            or (end.for_good == "region" and refused.region == offer.region)
+            or (end.for_good == "offer" and _place(refused) == _place(offer))
+        ):
+            return True
+        if end.quota and _quota_of(refused) == _quota_of(offer):
+            if end.limit_vcpus is not None and offer.vcpus > end.limit_vcpus:
+                return True
+            over_quota += end.limit_vcpus is None and offer.vcpus >= refused.vcpus
+    return over_quota >= QUOTA_TRIES
 
 
 def _went_wrong_lately(attempt: ObservedAttempt, now: float) -> bool:
@@ -181,5 +221,10 @@ def _place(offer: Offer) -> tuple[str | None, ...]:
 
 
 def _quota_of(offer: Offer) -> tuple[str | None, ...]:
-    """What shares one quota: each region has its own for each market."""
-    return offer.region, offer.market
+    """What shares one quota: each region has its own for each market and family of types.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html#ec2-on-demand-instances-limits
+    """
+    family = (offer.instance_type or "").lower()
+    pool = "G" if family.startswith(("g", "vt")) else "P" if family.startswith("p") else "other"
+    return offer.region, offer.market, pool

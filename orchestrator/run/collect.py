@@ -129,7 +129,10 @@ def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, sc
     if result.training_key != run.training_key:
         faults.append(f"it is of the training {result.training_key[:16]}, not {run.training_key[:16]}")
     if result.epochs_completed < run.spec.epochs and not result.stopped_early:
-        faults.append(f"it completed {result.epochs_completed} of {run.spec.epochs} epochs")
+        faults.append(
+            f"it completed {result.epochs_completed} of {run.spec.epochs} epochs, and would again: call "
+            "`context.epoch(...)` once for each epoch, and say so where the training stops early"
+        )
     if not MODEL_NAME.fullmatch(result.model.name):
         faults.append(f"{result.model.name!r} is no name for a model")
     if faults:

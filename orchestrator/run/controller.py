@@ -22,7 +22,7 @@ from gpu_offload.orchestrator.run.collect import Collector
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.limits import LimitWatch
-from gpu_offload.orchestrator.run.next_step import LONGEST_WAIT_S, next_step
+from gpu_offload.orchestrator.run.next_step import ENDING_POLL_S, LONGEST_WAIT_S, next_step
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.observe import Observer
 from gpu_offload.orchestrator.run.patience import Patience
@@ -51,6 +51,10 @@ from gpu_offload.remote_job.result import TrainingResult
 
 TERMINATION_LIMIT_S = 900.0
 """How long an instance may take to terminate before that is an error of its own: it takes a minute or two."""
+
+
+REPEAT_S = 60.0
+"""Seconds between two terminate calls for the same instance."""
 
 
 @dataclass
@@ -82,6 +86,9 @@ class Controller:
     collector: Collector = field(init=False)
     patiently: Patience = field(init=False)
     _observation: Observation | None = None
+    _waits_for: str = ""
+    _terminated: dict[str, float] = field(default_factory=dict)
+    """By instance: when the terminate call was sent last."""
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.run, self.journal, self.lease, self.cloud, self.clock, self.cost)
@@ -182,9 +189,9 @@ class Controller:
             case Train(number):
                 self.attempts.train(observation.attempts[number - 1], observation)
             case RecordHost(number, host):
-                self.journal.record_host(self.run.id, number, host)
-            case CloseAttempt(number, reason, message, at):
-                self.attempts.close(number, reason, message, at=at)
+                self.attempts.adopt(observation.attempts[number - 1], host)
+            case CloseAttempt(number, reason, message, at, by_cloud):
+                self.attempts.close(number, reason, message, at=at, by_cloud=by_cloud)
             case Collect():
                 result = _result(observation)
                 self._unless_counted(result, self.collector.collect(result))
@@ -192,18 +199,27 @@ class Controller:
                 result = _result(observation)
                 self._unless_counted(result, self.collector.publish(result, observation))
             case Terminate(instances, reason):
-                self.console.note(f"terminating {', '.join(instances)}: {reason}")
-                self.attempts.rented().terminate(self.run, instances)
+                self._terminate(instances, reason)
             case CleanUp(leftovers):
                 self.attempts.rented().clean_up(self.run, leftovers)
-            case Wait(seconds, reason):
-                self._wait(seconds, reason, observation)
+            case Wait():
+                self._wait(step, observation)
             case Finish(status, message):
                 self._finish(status, message, observation)
             case Done():
                 pass
             case _:
                 assert_never(step)
+
+    def _terminate(self, instances: tuple[str, ...], reason: str) -> None:
+        """Send the terminate call; once a minute where EC2 is slow to show that it was heard."""
+        due = tuple(i for i in instances if self.clock() - self._terminated.get(i, -math.inf) > REPEAT_S)
+        if not due:
+            self.sleep(ENDING_POLL_S)
+            return
+        self.console.note(f"terminating {', '.join(due)}: {reason}")
+        self.attempts.rented().terminate(self.run, due)
+        self._terminated |= dict.fromkeys(due, self.clock())
 
     def _unless_counted(self, result: TrainingResult, ended: Ending | None) -> None:
         """Close the attempt of a result that does not count, and forget the result."""
@@ -219,30 +235,29 @@ class Controller:
             self.run.id, Outcome(status=status, at=self.clock(), message=message, version=version)
         )
 
-    def _wait(self, seconds: float, reason: str, observation: Observation) -> None:
+    def _wait(self, wait: Wait, observation: Observation) -> None:
         if observation.outcome is not None and observation.now - observation.outcome.at > TERMINATION_LIMIT_S:
             states = ", ".join(
                 f"{i.id} is {i.state}" for i in observation.instances if i.state != "terminated"
             )
-            raise InstanceLeftError(
-                f"run {self.run.id} is over, and after {TERMINATION_LIMIT_S / 60:.0f} min {states}: "
-                "look at it in the EC2 console; it may still cost money"
-            )
+            if states:
+                raise InstanceLeftError(
+                    f"run {self.run.id} is over, and after {TERMINATION_LIMIT_S / 60:.0f} min {states}: "
+                    "look at it in the EC2 console; it may still cost money"
+                )
         current = observation.current
-        if (
-            self.cloud is not None
-            and current is not None
-            and current.heartbeat is not None
-            # After its last word there is nothing to follow: that would come back at once, and ask EC2 in a loop.
-            and current.heartbeat.state not in {"finished", "failed", "interrupted"}
-            and current.record.offer.where == "ec2"
-        ):
-            ended = self.cloud.follow(self.run, current, seconds)
+        if wait.follows and self.cloud is not None and current is not None:
+            ended = self.cloud.follow(self.run, current, wait.seconds)
             if ended is not None:
                 self.attempts.close(current.record.number, *ended)
-        else:
-            self.console.detail(f"waiting: {reason}")
-            self.sleep(min(seconds, LONGEST_WAIT_S))
+            return
+        # Said once, so that a long wait is not silent, and its many looks are.
+        tell = (
+            self.console.detail if wait.reason == self._waits_for or wait.seconds < 30 else self.console.note
+        )
+        self._waits_for = wait.reason
+        tell(f"waiting: {wait.reason}")
+        self.sleep(min(wait.seconds, LONGEST_WAIT_S))
 
     def _release(self) -> None:
         if self.cloud is not None:

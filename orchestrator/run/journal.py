@@ -1,8 +1,10 @@
-"""The journal of runs in the store: what next_step reads, and the only place that writes it."""
+"""The journal of runs in the store: what `next_step` reads, and the only place that writes it."""
 
+import contextlib
+import json
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +22,7 @@ from gpu_offload.orchestrator.run.record import (
     AttemptRecord,
     Collected,
     HostRecord,
+    LaunchingRecord,
     Outcome,
     RunRecord,
     StopRequest,
@@ -31,9 +34,16 @@ from gpu_offload.remote_job.wire import Wire
 
 T = TypeVar("T", bound=Wire)
 
+FORMAT = 1
+"""The newest format of a document that this version understands."""
+
 
 class JournalError(OffloadError):
-    """The journal holds what this version does not understand, or not what was asked for."""
+    """The journal has no such run, or a document of it is damaged."""
+
+
+class NewerJournalError(JournalError):
+    """A document has a format that only a newer version understands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,22 +79,36 @@ class Journal:
             if match := re.fullmatch(r"runs/([^/]+)/run\.json", info.key):
                 yield match[1]
 
-    def open_runs(self) -> Iterator[RunRecord]:
-        """Yield the runs that have no outcome."""
-        for run in list(self.run_ids()):
-            if self.outcome(run) is None:
-                yield self.run(run)
+    def open_ids(self) -> list[str]:
+        """Return the ids of the runs that have no outcome, readable or not."""
+        keys = {info.key for info in self.store.list(RUN_PREFIX)}
+        runs = [match[1] for key in sorted(keys) if (match := re.fullmatch(r"runs/([^/]+)/run\.json", key))]
+        return [run for run in runs if run_key(run, "outcome.json") not in keys]
+
+    def readable_runs(self, runs: Iterable[str] | None = None) -> tuple[list[RunRecord], list[JournalError]]:
+        """Return those of the runs (None: all) whose record can be read, and an error for each of the others."""
+        found, unreadable = [], []
+        for run in list(self.run_ids()) if runs is None else runs:
+            try:
+                found.append(self.run(run))
+            except JournalError as error:
+                unreadable.append(error)
+        return found, unreadable
 
     def runs_of(self, training_key: str) -> list[RunRecord]:
-        """Return the runs of one training, in the order of their beginning."""
-        ids = list(self.run_ids(training_key[:RUN_KEY_LENGTH] + "-"))
-        records = [self.run(r) for r in sorted(ids, key=lambda r: int(r.rsplit("-", 1)[1]))]
+        """Return the runs of one training, in the order of their beginning; damaged records are left out."""
+        records, _ = self.readable_runs(self._ids_of(training_key))
         return [r for r in records if r.training_key == training_key]
 
     def next_id(self, training_key: str) -> str:
-        """Return the id that the next run of a training gets; whoever writes it first begins that run."""
-        taken = [int(r.rsplit("-", 1)[1]) for r in self.run_ids(training_key[:RUN_KEY_LENGTH] + "-")]
+        """Return the id that the next run of a training gets; the driver that writes it first begins that run."""
+        taken = [_sequence(r) for r in self._ids_of(training_key)]
         return run_id(training_key, max(taken, default=0) + 1)
+
+    def _ids_of(self, training_key: str) -> list[str]:
+        prefix = training_key[:RUN_KEY_LENGTH] + "-"
+        ids = [r for r in self.run_ids(prefix) if r.removeprefix(prefix).isdecimal()]
+        return sorted(ids, key=_sequence)
 
     def begin(self, record: RunRecord) -> RunRecord:
         """Journal a run; return it, or the one that another driver began under the same id a moment before."""
@@ -96,16 +120,33 @@ class Journal:
 
     def look(self, run: str) -> "Look":
         """Return everything that is known of a run: one listing, and a read for what is new or has changed."""
-        etags = {info.key: info.etag for info in self.store.list(run_key(run, ""))}
+        objects = {info.key: info for info in self.store.list(run_key(run, ""))}
 
         def part(kind: type[T], name: str) -> T | None:
             key = run_key(run, name)
-            return self._read_changed(kind, key, etags[key]) if key in etags else None
+            return self._read_changed(kind, key, objects[key].etag) if key in objects else None
 
-        def told(kind: type[T], name: str) -> T | None:
-            # The training's own word: one that makes no sense is no word, and must not stop its driver.
+        def heartbeat(number: int) -> Heartbeat | None:
+            name = f"attempts/{number}/heartbeat.json"
+            try:
+                return part(Heartbeat, name)
+            except JournalError:
+                # Unreadable is not absent: something wrote it just then.
+                return _sign_of_life(run, number, objects[run_key(run, name)].modified.timestamp())
+
+        def stop() -> StopRequest | None:
+            try:
+                return part(StopRequest, "stop.json")
+            except JournalError:
+                at = objects[run_key(run, "stop.json")].modified.timestamp()
+                return StopRequest(at=at, reason="a stop was requested, for an unreadable reason")
+
+        def unless_damaged(kind: type[T], name: str) -> T | None:
+            # The training writes it again from what it has; a newer version's is left to a newer driver.
             try:
                 return part(kind, name)
+            except NewerJournalError:
+                raise
             except JournalError:
                 return None
 
@@ -116,17 +157,18 @@ class Journal:
                 ObservedAttempt(
                     record,
                     host=part(HostRecord, f"{name}.host.json"),
-                    heartbeat=told(Heartbeat, f"{name}/heartbeat.json"),
+                    heartbeat=heartbeat(record.number),
                     end=part(AttemptEnd, f"{name}.end.json"),
+                    launching=part(LaunchingRecord, f"{name}.launching.json"),
                 )
             )
         return Look(
             attempts=tuple(attempts),
-            outcome=part(Outcome, "outcome.json"),
-            result=told(TrainingResult, "result/result.json"),
+            outcome=self.outcome(run) if run_key(run, "outcome.json") in objects else None,
+            result=unless_damaged(TrainingResult, "result/result.json"),
             collected=part(Collected, "collected.json"),
-            checkpoint=told(CheckpointManifest, "checkpoint/manifest.json"),
-            stop=part(StopRequest, "stop.json"),
+            checkpoint=unless_damaged(CheckpointManifest, "checkpoint/manifest.json"),
+            stop=stop(),
         )
 
     def attempts(self, run: str) -> tuple[ObservedAttempt, ...]:
@@ -137,16 +179,23 @@ class Journal:
         """Journal an attempt; False when another driver opened this number first."""
         return self._create(run_key(run, f"attempts/{record.number}.json"), record)
 
+    def record_launching(self, run: str, number: int, at: float) -> None:
+        """Journal that the instance of an attempt is asked for now, at `at` in Unix seconds."""
+        key = run_key(run, f"attempts/{number}.launching.json")
+        known = self._read(LaunchingRecord, key)
+        record = LaunchingRecord(first_at=known.first_at if known else at, at=at)
+        self.store.put(key, _json(record))
+
     def record_host(self, run: str, number: int, host: HostRecord) -> None:
         """Journal the instance that an attempt got."""
         self._create(run_key(run, f"attempts/{number}.host.json"), host)
 
     def close_attempt(self, run: str, end: AttemptEnd) -> bool:
-        """Journal how an attempt ended; False when somebody already did."""
+        """Journal how an attempt ended; False when another driver already did."""
         return self._create(run_key(run, f"attempts/{end.number}.end.json"), end)
 
     def request_stop(self, run: str, request: StopRequest) -> None:
-        """Ask whoever drives the run to end it."""
+        """Ask the driver of the run to end it."""
         self._create(run_key(run, "stop.json"), request)
 
     def stop_requested(self, run: str) -> StopRequest | None:
@@ -185,14 +234,23 @@ class Journal:
                 self.store.download(run_key(source, key), path, size=artifact.size, sha256=artifact.sha256)
                 self.store.upload(run_key(target, key), path)
         copied = manifest.model_copy(update={"run": target, "attempt": 0})
-        self.store.put(run_key(target, "checkpoint/manifest.json"), _json(copied))
+        with contextlib.suppress(ObjectExistsError):  # a faster starter's training is further already
+            self.store.create(run_key(target, "checkpoint/manifest.json"), _json(copied))
 
     def outcome(self, run: str) -> Outcome | None:
-        """Return how a run ended, None while it is open."""
-        return self._read(Outcome, run_key(run, "outcome.json"))
+        """Return how a run ended, None while it is open. An unreadable outcome is an end, too."""
+        try:
+            return self._read(Outcome, run_key(run, "outcome.json"))
+        except NewerJournalError:
+            raise
+        except JournalError as error:
+            info = self.store.stat(run_key(run, "outcome.json"))
+            return (
+                Outcome(status="failed", at=info.modified.timestamp(), message=str(error)) if info else None
+            )
 
     def finish(self, run: str, outcome: Outcome) -> Outcome:
-        """Journal how a run ended; return what the journal says, which may be another driver's word."""
+        """Journal how a run ended; return what the journal has, which another driver may have written."""
         if self._create(run_key(run, "outcome.json"), outcome):
             return outcome
         return self.outcome(run) or outcome
@@ -223,10 +281,37 @@ class Journal:
         try:
             return kind.model_validate_json(body)
         except ValidationError as error:
-            raise JournalError(
-                f"{self.store.url}: {key} is not a {kind.__name__} that this version understands; "
-                f"was it written by another version of gpu-offload? {error}"
-            ) from error
+            where = f"{self.store.url}: {key}"
+            if _is_newer(body):
+                raise NewerJournalError(
+                    f"{where} was written by a newer version of gpu-offload: use that version, or a newer one"
+                ) from error
+            faults = "; ".join(
+                f"{'.'.join(map(str, f['loc'])) or 'it'}: {f['msg']}" for f in error.errors()[:3]
+            )
+            raise JournalError(f"{where} is not a readable {kind.__name__} ({faults})") from error
+
+
+def _sequence(run: str) -> int:
+    return int(run.rsplit("-", 1)[1])
+
+
+def _is_newer(body: bytes) -> bool:
+    """Whether a document names a format above ours."""
+    try:
+        document = json.loads(body)
+    except ValueError:
+        return False
+    number = document.get("format", 1) if isinstance(document, dict) else 1
+    return isinstance(number, int) and number > FORMAT
+
+
+def _sign_of_life(run: str, attempt: int, at: float) -> Heartbeat:
+    """Return what an unreadable heartbeat says: that its training was alive when it was written."""
+    return Heartbeat(
+        run=run, attempt=attempt, time=at, pid=0, host="", boot_id="", epochs_completed=0, epochs=0,
+        state="training",
+    )  # fmt: skip
 
 
 def _json(document: Wire) -> bytes:

@@ -1,14 +1,14 @@
 """Whether an attempt is alive, ended or missing."""
 
+import re
+
+from gpu_offload.orchestrator.cost.prices import FIRST_HOUR_S
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
-from gpu_offload.orchestrator.run.record import (
-    AttemptEnd,
-    EndReason,
-)
+from gpu_offload.orchestrator.run.record import AttemptEnd, EndReason
 from gpu_offload.orchestrator.run.step import RecordHost
 
 HEARTBEAT_LOST_S = 600.0
-"""A running instance that says nothing for this long is given up: it uploads every 15 s, and a store that is
+"""A running instance without a heartbeat for this long is given up: it uploads one every 15 s, and a store that is
 away for five minutes must not cost a training."""
 
 START_LIMIT_S = 1200.0
@@ -17,25 +17,56 @@ START_LIMIT_S = 1200.0
 LAUNCH_LIMIT_S = 300.0
 """How long a launch may be repeated under its token. Past it the token could start a second instance."""
 
-VISIBLE_S = 30.0
-"""So long may an instance that was launched be missing from what EC2 describes."""
+VISIBLE_S = 300.0
+"""Grace period before a launched instance must appear in DescribeInstances: AWS says up to five minutes."""
 
 POWER_OFF_S = 600.0
-"""An instance whose job has ended powers itself off after this (`infra.instance_job.JobOptions`)."""
+"""An instance whose job has ended powers itself off after this (`infra.instance.job.JobOptions`)."""
+
+NOTICE_S = 120.0
+"""From the spot interruption notice to the end of the instance."""
+
+RECLAIM_GRACE_S = 120.0
+"""How much longer the instance may take to end after a notice before it is terminated by us."""
 
 
 def unbooked(observation: Observation) -> RecordHost | None:
-    """Find an instance that is over and that the journal does not know: a driver died before it could write."""
+    """Return the step that journals an instance that is over and not in the journal: its launch's answer was lost."""
     for attempt in observation.attempts:
-        if attempt.host is None:
-            for instance in observation.instances_of(attempt.record.number):
-                if instance.is_ended and instance.host is not None:
-                    return RecordHost(attempt.record.number, instance.host)
+        if attempt.host is not None:
+            continue
+        for instance in observation.instances_of(attempt.record.number):
+            if instance.is_ended and instance.host is not None:
+                # Its attempt may have been closed before it was found: what it ran counts, not what was journalled.
+                at = instance.ended_at if instance.ended_at is not None else observation.now
+                return RecordHost(attempt.record.number, instance.host.model_copy(update={"ended_at": at}))
     return None
 
 
+def last_launch(attempt: ObservedAttempt) -> float | None:
+    """Return the last moment at which a launch of an attempt can have begun; None if none did."""
+    if attempt.record.offer.where != "ec2" or (attempt.end is not None and attempt.end.reason == "refused"):
+        return None
+    if attempt.host is not None:
+        return attempt.host.launched_at
+    return attempt.launching.at if attempt.launching is not None else None
+
+
+def may_appear_until(attempt: ObservedAttempt) -> float:
+    """Return until when an instance of an attempt may appear in EC2's answers, in Unix seconds; 0 for none."""
+    launched = last_launch(attempt)
+    return 0.0 if launched is None else launched + VISIBLE_S
+
+
+def may_appear(observation: Observation, attempt: ObservedAttempt) -> bool:
+    """Whether an attempt may have an instance that EC2 does not show yet."""
+    if observation.instances_of(attempt.record.number):
+        return False
+    return observation.now < may_appear_until(attempt)
+
+
 def is_gone(observation: Observation) -> bool:
-    """Whether the open attempt's instance has ended by itself: until that is journalled, its cost runs on."""
+    """Whether the open attempt's instance has ended by itself: until that is journalled, its cost grows."""
     current = observation.current
     if current is None or current.host is None or current.record.offer.where != "ec2":
         return False
@@ -46,7 +77,7 @@ def is_gone(observation: Observation) -> bool:
 
 
 def ended_at(observation: Observation, current: ObservedAttempt) -> float | None:
-    """When an attempt's instance ended, as far as that can be told; None for now."""
+    """Return when an attempt's instance ended, as far as EC2 says, in Unix seconds; None for now."""
     mine = observation.instances_of(current.record.number)
     ends = [i.ended_at for i in mine]
     if mine and all(i.is_ended for i in mine) and None not in ends:
@@ -58,56 +89,64 @@ def ended_at(observation: Observation, current: ObservedAttempt) -> float | None
     return None
 
 
+def awaits_reclaim(
+    observation: Observation, current: ObservedAttempt, mine: tuple[ObservedInstance, ...]
+) -> bool:
+    """Whether AWS is about to take a spot instance back within its first hour.
+
+    AWS charges nothing then, unless the user terminates the instance first
+    (EC2 User Guide, "Billing for interrupted Spot Instances").
+    """
+    host, beat = current.host, current.heartbeat
+    if host is None or host.market != "spot" or beat is None or beat.state != "interrupted":
+        return False
+    free = beat.time + NOTICE_S < host.launched_at + FIRST_HOUR_S
+    return free and observation.now < beat.time + NOTICE_S + RECLAIM_GRACE_S and any(i.is_up for i in mine)
+
+
 def verdict(
     observation: Observation, current: ObservedAttempt, mine: tuple[ObservedInstance, ...]
 ) -> tuple[EndReason, str] | None:
-    """Why an attempt on an instance is over, None while it is not."""
-    beat, age = current.heartbeat, observation.now - current.record.created_at
+    """Return why an attempt on an instance is over, None while it is not."""
+    beat = current.heartbeat
     if observation.now >= current.record.expires_at:
         return "expired", "its time or money was used up"
     if any(i.reclaimed for i in mine):
-        return "reclaimed", "the cloud took the instance back"
-    if beat is not None and beat.state == "interrupted":
+        return "reclaimed", "EC2 took the instance back"
+    if beat is not None and beat.state == "interrupted" and not awaits_reclaim(observation, current, mine):
         return "reclaimed", beat.message or "the training was interrupted"
     if beat is not None and observation.now - beat.time > HEARTBEAT_LOST_S:
         return "died", f"silent for {(observation.now - beat.time) / 60:.0f} min"
-    launched = current.host.launched_at if current.host is not None else current.record.created_at
-    visible = bool(mine) or observation.now - launched > VISIBLE_S
-    if beat is None and current.record.driver != observation.me and visible:
-        return "orphaned", "its driver died with the SSH keys before the training began"
+    if beat is None and current.record.driver != observation.me:
+        if mine or observation.now >= may_appear_until(current):
+            return "orphaned", "its driver died with the SSH keys before the training began"
+        return None
+    age = observation.now - (last_launch(current) or observation.now)
     if beat is None and age > START_LIMIT_S:
-        return "died", f"no sign of life {age / 60:.0f} min after it was opened"
+        return "died", f"no sign of life {age / 60:.0f} min after its launch"
     return None
 
 
 def absence(
     observation: Observation, current: ObservedAttempt, mine: tuple[ObservedInstance, ...]
 ) -> tuple[EndReason, str] | None:
-    """Why an attempt is over whose instance is not there, or not any more."""
-    age = observation.now - current.record.created_at
-    if mine and all(i.state not in {"pending", "running"} for i in mine):
+    """Return why an attempt is over whose instance is missing or gone."""
+    if mine and all(not i.is_up for i in mine):
         return "died", f"the instance is {mine[-1].state}"
-    if not mine and current.host is not None and observation.now - current.host.launched_at > LAUNCH_LIMIT_S:
-        return "died", "the instance has vanished"
-    if not mine and current.host is None and age > LAUNCH_LIMIT_S:
-        # Launching again is harmless only under the same token, and only for a while. Whatever the lost
-        # launch may have started bears the run's tag and is terminated as a stray.
+    if mine:
+        return None
+    if current.host is not None:
+        vanished = observation.now - current.host.launched_at > LAUNCH_LIMIT_S
+        return ("died", "the instance has vanished") if vanished else None
+    if current.launching is not None and observation.now - current.launching.first_at > LAUNCH_LIMIT_S:
+        # Launching again is harmless only under the same token, and only for a while. What the unconfirmed
+        # launch may have started has the run's tag and is terminated as a stray.
         return "died", "its launch was never confirmed"
     return None
 
 
-def may_appear(observation: Observation, attempt: ObservedAttempt) -> bool:
-    """Whether an attempt may have an instance that is not described yet: EC2's answers lag behind its deeds."""
-    if attempt.record.offer.where != "ec2" or observation.instances_of(attempt.record.number):
-        return False
-    if attempt.host is not None:
-        return observation.now - attempt.host.launched_at < VISIBLE_S
-    refused = attempt.end is not None and attempt.end.reason == "refused"
-    return not refused and observation.now - attempt.record.created_at < VISIBLE_S
-
-
 def fruitless_attempts(observation: Observation) -> int:
-    """How many attempts in a row, up to now, ended without completing an epoch; refusals do not count."""
+    """Return how many attempts in a row, up to now, ended without completing an epoch; refusals do not count."""
     best, fruitless = 0, 0
     for attempt in observation.attempts:
         if attempt.end is not None and attempt.end.reason == "refused":
@@ -118,14 +157,30 @@ def fruitless_attempts(observation: Observation) -> int:
     return fruitless
 
 
-def stillborn_attempts(observation: Observation) -> list[AttemptEnd]:
-    """Return how the latest attempts on instances ended, as long as none of them gave a sign of life."""
-    ends: list[AttemptEnd] = []
-    for attempt in reversed(observation.attempts):
+def alike_ends(observation: Observation) -> list[AttemptEnd]:
+    """Return the ends of the attempts that ended as the latest did, without progress; the latest last.
+
+    What ends an attempt from outside (a reclaim, a refusal, a driver's death, a request) does not count. An epoch
+    more than in all attempts before is progress.
+    """
+    alike: dict[tuple[str, str], list[AttemptEnd]] = {}
+    best, latest = 0, None
+    for attempt in observation.attempts:
+        epochs = attempt.heartbeat.epochs_completed if attempt.heartbeat is not None else 0
+        if epochs > best:
+            alike, best = {}, epochs
         end = attempt.end
-        if end is None or attempt.host is None:
+        if end is None or end.reason not in {"died", "expired"}:
             continue
-        if attempt.heartbeat is not None or end.reason != "died" or attempt.record.offer.where != "ec2":
-            break
-        ends.insert(0, end)
-    return ends
+        if attempt.record.offer.where == "ec2" and attempt.host is None:
+            continue  # no instance came, so none is broken
+        latest = _cause(attempt, end)
+        alike.setdefault(latest, []).append(end)
+    return alike.get(latest, []) if latest is not None else []
+
+
+def _cause(attempt: ObservedAttempt, end: AttemptEnd) -> tuple[str, str]:
+    """Return what makes two ends alike: reason and message without figures, or that nothing was heard."""
+    if attempt.heartbeat is None and attempt.record.offer.where == "ec2":
+        return end.reason, "never trained"
+    return end.reason, re.sub(r"\d+", "", end.message)

@@ -8,11 +8,12 @@ from gpu_offload.orchestrator.run.liveness import (
     LAUNCH_LIMIT_S,
     ended_at,
     is_gone,
+    last_launch,
     may_appear,
     unbooked,
 )
 from gpu_offload.orchestrator.run.next_attempt import open_next
-from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.outlook import Outlook
 from gpu_offload.orchestrator.run.pace import goes_to_its_limit
 from gpu_offload.orchestrator.run.record import EndReason, RunRecord
@@ -38,6 +39,7 @@ silent, so this only bounds what asking costs: 15 times an hour."""
 TRAINING = "the instance is training"
 STARTING_POLL_S = 1.0
 ENDING_POLL_S = 3.0
+LONGEST_APPEARING_POLL_S = 15.0
 LONGEST_WAIT_S = 60.0
 
 
@@ -59,6 +61,7 @@ def next_step(run: RunRecord, observation: Observation) -> Step:
         or _stray(at)
         or _on_this_machine(at)
         or _attempt_over(at)
+        or _reclaim_awaited(at)
         or _unconfirmed(at)
         or _on_instance(at)
     )
@@ -172,11 +175,17 @@ def _on_this_machine(at: Outlook) -> Step | None:
         return None
     if at.current.record.driver == at.seen.me:
         return Train(at.current.record.number)
-    return CloseAttempt(at.current.record.number, "died", "the process that trained is gone")
+    return CloseAttempt(at.current.record.number, "orphaned", "the process that trained is gone")
 
 
 def _attempt_over(at: Outlook) -> Step | None:
     return _clear_attempt(at, *at.ended) if at.ended is not None else None
+
+
+def _reclaim_awaited(at: Outlook) -> Step | None:
+    if not at.reclaim:
+        return None
+    return Wait(ENDING_POLL_S, "AWS is taking the instance back; in its first hour that costs nothing")
 
 
 def _unconfirmed(at: Outlook) -> Step | None:
@@ -185,9 +194,10 @@ def _unconfirmed(at: Outlook) -> Step | None:
         return None
     number = at.current.record.number
     if at.current.record.driver != at.seen.me and at.current.heartbeat is None:
-        return Wait(ENDING_POLL_S, "what its driver may have launched is not visible yet")
+        return Wait(_appearing(at.seen), "what its driver may have launched is not visible yet")
     adopted = next((i.host for i in at.mine if i.is_up and i.host is not None), None)
-    if adopted is not None and at.seen.now - at.current.record.created_at > LAUNCH_LIMIT_S:
+    first = at.current.launching.first_at if at.current.launching is not None else at.seen.now
+    if adopted is not None and at.seen.now - first > LAUNCH_LIMIT_S:
         return RecordHost(number, adopted)  # the answers keep getting lost, and the token does not last
     # Visible or not: under its token the launch answers with the same instance, and accounting needs the answer.
     return Launch(number)
@@ -199,10 +209,12 @@ def _on_instance(at: Outlook) -> Step:
         raise AssertionError("no open attempt")
     up = tuple(i for i in at.mine if i.is_up)
     if not up:
-        return Wait(STARTING_POLL_S, "the instance is not visible yet")
+        return Wait(_appearing(at.seen, STARTING_POLL_S), "the instance is not visible yet")
     if at.current.heartbeat is not None:
         seconds = max(ENDING_POLL_S, min(WATCH_S, at.current.record.expires_at - at.seen.now))
-        return Wait(seconds, f"it may not make it: {at.doubt}" if at.doubt else TRAINING)
+        # After its last word there is nothing to follow.
+        follows = at.current.heartbeat.state not in {"finished", "failed", "interrupted"}
+        return Wait(seconds, f"it may not make it: {at.doubt}" if at.doubt else TRAINING, follows=follows)
     if all(i.state == "pending" for i in up):
         return Wait(STARTING_POLL_S, "the instance is starting")
     return Train(at.current.record.number)
@@ -218,7 +230,7 @@ def _clear_attempt(at: Outlook, reason: EndReason, message: str) -> Step:
     up = tuple(i.id for i in at.mine if i.is_up)
     if up:
         return Terminate(up, message)
-    return CloseAttempt(at.current.record.number, reason, message, ended_at(at.seen, at.current))
+    return _close(at.seen, at.current, reason, message)
 
 
 def _close_down(observation: Observation, finish: Finish, reason: EndReason, message: str) -> Step:
@@ -228,8 +240,22 @@ def _close_down(observation: Observation, finish: Finish, reason: EndReason, mes
         return clear
     current = observation.current
     if current is not None:
-        return CloseAttempt(current.record.number, reason, message, ended_at(observation, current))
+        return _close(observation, current, reason, message)
     return finish
+
+
+def _close(
+    observation: Observation, current: ObservedAttempt, reason: EndReason, message: str
+) -> CloseAttempt:
+    number = current.record.number
+    by_cloud = any(i.reclaimed for i in observation.instances_of(number))
+    return CloseAttempt(number, reason, message, ended_at(observation, current), by_cloud)
+
+
+def _appearing(observation: Observation, least: float = ENDING_POLL_S) -> float:
+    """Return how long to wait before looking again for an instance that may appear: longer as time passes."""
+    launched = max((last_launch(a) or 0.0 for a in observation.attempts), default=0.0)
+    return min(LONGEST_APPEARING_POLL_S, max(least, (observation.now - launched) / 10))
 
 
 def _clear(observation: Observation, reason: str) -> Step | None:
@@ -240,7 +266,7 @@ def _clear(observation: Observation, reason: str) -> Step | None:
     if any(i.state == "shutting-down" for i in observation.instances):
         return Wait(ENDING_POLL_S, "an instance is shutting down")
     if any(may_appear(observation, attempt) for attempt in observation.attempts):
-        return Wait(ENDING_POLL_S, "an instance may have been launched that EC2 does not show yet")
+        return Wait(_appearing(observation), "an instance may have been launched that EC2 does not show yet")
     if observation.leftovers:
         return CleanUp(observation.leftovers)
     return None

@@ -8,6 +8,7 @@ from gpu_offload.orchestrator.run.record import (
     AttemptRecord,
     Collected,
     HostRecord,
+    LaunchingRecord,
     Outcome,
     StopRequest,
 )
@@ -50,6 +51,7 @@ class ObservedAttempt:
     host: HostRecord | None = None
     heartbeat: Heartbeat | None = None
     end: AttemptEnd | None = None
+    launching: LaunchingRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)

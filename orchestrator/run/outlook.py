@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.run.candidates import (
     steadiest,
     waiting_for_spot,
 )
-from gpu_offload.orchestrator.run.liveness import absence, verdict
+from gpu_offload.orchestrator.run.liveness import absence, awaits_reclaim, verdict
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.pace import overrun
 from gpu_offload.orchestrator.run.record import EndReason, RunRecord
@@ -28,6 +28,7 @@ class Outlook:
         candidate: The best candidate for another attempt.
         wait: Why the run waits for spot instead.
         ended: Why the open attempt is over: a reason and a sentence.
+        reclaim: Whether AWS is about to take the open attempt's instance back for free.
         overrun: Why the open attempt will not finish within its limits, nine in ten certain.
         doubt: The same, more likely than not.
     """
@@ -40,6 +41,7 @@ class Outlook:
     candidate: Candidate | None
     wait: str | None
     ended: tuple[EndReason, str] | None
+    reclaim: bool
     overrun: str | None
     doubt: str | None
 
@@ -62,6 +64,7 @@ class Outlook:
             if market is None and steady is not None
             else None,
             ended=_ended(run, observation, rented, mine) if rented is not None else None,
+            reclaim=rented is not None and awaits_reclaim(observation, rented, mine),
             overrun=overrun(run, observation, current) if current is not None else None,
             doubt=overrun(run, observation, current, likely=True) if current is not None else None,
         )

@@ -1,11 +1,12 @@
 """A run: one training from the decision to the published model, over as many attempts as it takes.
 
-The journal, below `runs/<id>/` in the store; every document but the lease is written once and never changed:
+The journal, below `runs/<id>/` in the store; written once, but for the lease and the launching record:
 
     run.json                what to train, until when, for how much, and the offers to try
-    stop.json               somebody asked for the end
-    driver.json             the lease of the driver: the one document that is rewritten
+    stop.json               a request to end the run
+    driver.json             the lease of the driver
     attempts/<n>.json       an attempt, written before the launch it describes
+    attempts/<n>.launching.json  when its instance was last asked for; rewritten before each launch call
     attempts/<n>.host.json  the instance that came of it; what accounting needs once the instance has vanished
     attempts/<n>.end.json   how the attempt ended
     collected.json          the staged result was read back and found complete
@@ -80,7 +81,18 @@ class AttemptRecord(Wire):
     expires_at: float
     """When the instance powers itself off whatever happens: deadline or budget, whichever is first."""
     driver: str
-    """Who opened it, and so who holds the SSH keys in memory."""
+    """The driver that opened it, and so has the SSH keys in memory."""
+    max_price_usd: float | None = None
+    """The highest spot price, USD/h, at which EC2 keeps the instance; `expires_at` is affordable at that price."""
+
+
+class LaunchingRecord(Wire):
+    """When the instance of an attempt was asked for; written before the launch call, so that a later reader knows."""
+
+    first_at: float
+    """The first call: its client token does not last for ever."""
+    at: float
+    """The last call: an instance may appear for some minutes after it."""
 
 
 class HostRecord(Wire):
@@ -93,14 +105,18 @@ class HostRecord(Wire):
     zone: str
     region: str
     volume_gib: int
+    ended_at: float | None = None
+    """When it ended, for an instance that was found after its attempt was closed."""
 
 
 EndReason = Literal[
     "finished", "refused", "reclaimed", "died", "failed", "stopped", "expired", "orphaned", "overrun", "moved"
 ]
-"""`refused`: no instance came; `died`: the heartbeat stopped; `orphaned`: its driver died with the keys before the
-training began; `failed`: the training itself said no, and would again; `overrun`: too slow for the limits, and another
-offer would make it; `moved`: on-demand was left for spot, which is cheaper and may be there again."""
+"""`refused`: no instance came; `died`: the heartbeat stopped; `orphaned`: its driver died, and with it the keys or the
+training; `failed`: the training itself failed, and would again; `overrun`: too slow for the limits, and another offer
+would make it; `moved`: on-demand was left for spot, which is cheaper and may be there again."""
+
+Scope = Literal["offer", "region", "run"]
 
 
 class AttemptEnd(Wire):
@@ -111,25 +127,33 @@ class AttemptEnd(Wire):
     at: float
     message: str = ""
     quota: bool = False
-    """True when the account's quota refused: no other zone or hour will help."""
+    """True when the account's quota refused: no other zone helps, and a smaller type or a later hour may."""
+    limit_vcpus: float | None = None
+    """With `quota`: the account's limit, where it is known. An offer above it is never possible."""
+    for_good: Scope | None = None
+    """What a refusal rules out for the whole run; None for one that passes."""
+    denied: bool = False
+    """True when the driver's role may not launch: it says nothing about the offer."""
+    by_cloud: bool = False
+    """True when EC2's own state reason says that it took the instance back."""
 
 
 class StopRequest(Wire):
-    """Somebody asked for the end of a run."""
+    """A request to end a run."""
 
     at: float
     reason: str
 
 
 class LeaseRecord(Wire):
-    """Who drives a run. Safety never rests on it: it only keeps two drivers from doing the same work twice."""
+    """The lease of a driver. Safety never depends on it: it keeps two drivers from doing the same work twice."""
 
     holder: str
     host: str
     boot_id: str
     pid: int
     started: str
-    """When the process started, as its kernel counts: a process number alone comes back."""
+    """When the process started, by its kernel: process numbers are reused."""
     renewed_at: float
     released: bool = False
 

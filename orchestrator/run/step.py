@@ -29,7 +29,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class RecordHost:
-    """Journal the instance of an attempt whose launch nobody could journal: it has to be paid, too."""
+    """Journal the instance of an attempt whose launch was not journalled: it has to be paid, too."""
 
     number: int
     host: HostRecord
@@ -44,12 +44,16 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class CloseAttempt:
-    """Journal how an attempt ended; `at` is when its instance did, where that is known, in Unix seconds."""
+    """Journal how an attempt ended; `at` is when its instance did, where that is known, in Unix seconds.
+
+    `by_cloud` says that EC2 took the instance back.
+    """
 
     number: int
     reason: EndReason
     message: str
     at: float | None = None
+    by_cloud: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,10 +83,11 @@ class CleanUp:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Nothing to do for now."""
+    """Nothing to do for now. `follows` says that a training runs on an instance, to be followed meanwhile."""
 
     seconds: float
     reason: str
+    follows: bool = False
 
 
 @dataclass(frozen=True, slots=True)

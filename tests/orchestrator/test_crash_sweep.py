@@ -48,6 +48,8 @@ SCENES = {
     "rented": Scenario(),
     "rented, EC2 lags": Scenario(lag=20.0),
     "rented, EC2 lags, the next driver on the same machine": Scenario(lag=20.0, same_machine=True),
+    "rented, EC2 shows an instance after four minutes": Scenario(lag=240.0),
+    "rented, staging takes ten minutes": Scenario(staging_s=600.0, lag=20.0),
     "on the CPU": Scenario(cpu=True),
     "detached": Scenario(detach=True),
     "reclaimed without notice": Scenario(reclaims={1: (400.0, False)}),
@@ -147,6 +149,19 @@ LONG = {
     "every zone is full for a while": (
         Scenario(refused={"us-east-1a": 2, "us-east-1b": 1, "on-demand": 0}), "published"),
     "no quota for spot": (Scenario(quota=frozenset({"spot"})), "published"),
+    "others use the quota up for a while": (Scenario(crowded={"spot": 1500.0}), "published"),
+    "an instance profile that does not exist": (Scenario(broken_profile=True), "failed"),
+    "a role that may not launch, for three hours": (
+        Scenario(roles=("janitor",) * 3, deadline_s=12 * 3600.0), "published"),
+    "a reclaim, then the hourly sweep's role": (
+        Scenario(detach=True, roles=("launcher", "janitor"), reclaims={1: (400.0, False)}, dead_man=True),
+        "published"),
+    "a heartbeat with a field of a newer version": (Scenario(foreign=frozenset({"heartbeat"})), "published"),
+    "a heartbeat that cannot be read": (Scenario(foreign=frozenset({"heartbeat's form"})), "published"),
+    "a training that ends early and does not say why": (Scenario(epochs=5, ends_early=2), "failed"),
+    "the same on the CPU": (Scenario(epochs=5, ends_early=2, cpu=True), "failed"),
+    "a training that dies in the same epoch every time": (Scenario(epochs=5, dies_at=2), "failed"),
+    "the same on the CPU, every time": (Scenario(epochs=5, dies_at=2, cpu=True), "failed"),
     "no quota at all": (Scenario(quota=frozenset({"spot", "on-demand"})), "failed"),
     "reclaimed twice": (Scenario(epochs=5, reclaims={1: (400.0, False), 2: (400.0, True)}), "published"),
     "far slower than estimated, to the limit": (

@@ -17,6 +17,7 @@ from gpu_offload.orchestrator.run.record import (
     AttemptRecord,
     Collected,
     HostRecord,
+    LaunchingRecord,
     Outcome,
     RunRecord,
     StopRequest,
@@ -52,6 +53,10 @@ SPOT_B = Candidate(offer=gpu_offer("us-east-1b"), seconds=Interval(300, 600, 120
 SPOT_WEST = Candidate(
     offer=replace(gpu_offer("us-west-2a"), region="us-west-2"), seconds=Interval(300, 600, 1200)
 )
+SPOT_BIG = Candidate(
+    offer=replace(gpu_offer(price=0.1), instance_type="g4dn.2xlarge", vcpus=8),
+    seconds=Interval(300, 600, 1200),
+)
 ON_DEMAND = Candidate(offer=gpu_offer("us-east-1a", "on-demand", 0.526), seconds=Interval(300, 600, 1200))
 
 
@@ -85,8 +90,10 @@ def run_of(*candidates, **changes):
 
 
 def attempt(
-    number=1, candidate=SPOT_A, *, driver=ME, created=T0, expires=None, host=True, beat=None, end=None
+    number=1, candidate=SPOT_A, *, driver=ME, created=None, expires=None, host=True, beat=None, end=None
 ):
+    """An attempt, whose launch began when it was opened; one that has ended was launched long ago."""
+    created = created if created is not None else T0 if end is None else T0 - 1000
     record = AttemptRecord(
         number=number,
         offer=candidate.offer,
@@ -110,6 +117,7 @@ def attempt(
         else None,
         heartbeat=beat,
         end=end,
+        launching=LaunchingRecord(first_at=created, at=created) if candidate.offer.where == "ec2" else None,
     )
 
 
@@ -120,8 +128,8 @@ def beat(at, state="training", epochs=1, message=None, pace=None):
     )  # fmt: skip
 
 
-def ended(number, reason, at=T0, *, quota=False):
-    return AttemptEnd(number=number, reason=reason, at=at, message=reason, quota=quota)
+def ended(number, reason, at=T0, **more):
+    return AttemptEnd(number=number, reason=reason, at=at, message=reason, **more)
 
 
 RESULT = TrainingResult(
@@ -156,19 +164,19 @@ CASES = {
         run_of(), Observation(NOW, ME, attempts=(attempt(host=False),), instances=(RUNNING,)), Launch(1)),
     "a training is looked at when its time is up": (
         run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 20), expires=NOW + 30),), instances=(RUNNING,)),
-        Wait(30.0, "the instance is training")),
+        Wait(30.0, "the instance is training", follows=True)),
     "an instance that never became ready is replaced once": (
         run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "died")),)),
         OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
     "two instances in a row that never became ready end the run": (
         run_of(), Observation(NOW, ME, attempts=tuple(attempt(n, end=ended(n, "died")) for n in (1, 2))),
-        Finish("failed", "2 instances in a row never trained: died")),
+        Finish("failed", "2 attempts ended alike without progress: died")),
     "a quota that is used up in one region leaves the other": (
         run_of(SPOT_A, SPOT_WEST),
         Observation(NOW, ME, attempts=(attempt(end=ended(1, "refused", NOW, quota=True)),)),
         OpenAttempt(2, SPOT_WEST.offer, T0 + 100 + 18000)),
     "an instance that is not visible yet is waited for": (
-        run_of(), Observation(NOW, ME, attempts=(attempt(),)), Wait(1.0, "the instance is not visible yet")),
+        run_of(), Observation(NOW, ME, attempts=(attempt(),)), Wait(10.0, "the instance is not visible yet")),
     "a pending instance is waited for": (
         run_of(), Observation(NOW, ME, attempts=(attempt(),), instances=(PENDING,)),
         Wait(1.0, "the instance is starting")),
@@ -176,10 +184,10 @@ CASES = {
         run_of(), Observation(NOW, ME, attempts=(attempt(),), instances=(RUNNING,)), Train(1)),
     "a training instance is left alone": (
         run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 20)),), instances=(RUNNING,)),
-        Wait(240.0, "the instance is training")),
+        Wait(240.0, "the instance is training", follows=True)),
     "another driver carries on with an instance that trains": (
         run_of(), Observation(NOW, ME, attempts=(attempt(driver=OTHER, beat=beat(NOW - 20)),), instances=(RUNNING,)),
-        Wait(240.0, "the instance is training")),
+        Wait(240.0, "the instance is training", follows=True)),
     "an instance whose driver died with its keys is replaced": (
         run_of(), Observation(NOW, ME, attempts=(attempt(driver=OTHER),), instances=(RUNNING,)),
         Terminate(("i-1",), "its driver died with the SSH keys before the training began")),
@@ -193,20 +201,20 @@ CASES = {
         Terminate(("i-1",), "silent for 17 min")),
     "a store away for five minutes costs no training": (
         run_of(), Observation(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4690)),), instances=(RUNNING,)),
-        Wait(240.0, "the instance is training")),
+        Wait(240.0, "the instance is training", follows=True)),
     "an instance that never spoke is given up": (
         run_of(), Observation(T0 + 1300, ME, attempts=(attempt(),), instances=(RUNNING,)),
-        Terminate(("i-1",), "no sign of life 22 min after it was opened")),
+        Terminate(("i-1",), "no sign of life 22 min after its launch")),
     "a launch that nobody confirmed is not repeated forever": (
         run_of(), Observation(T0 + 400, ME, attempts=(attempt(host=False),)),
         CloseAttempt(1, "died", "its launch was never confirmed")),
     "a reclaimed attempt is closed as such": (
         run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 20)),),
                        instances=(ObservedInstance("i-1", 1, "terminated", reclaimed=True),)),
-        CloseAttempt(1, "reclaimed", "the cloud took the instance back")),
-    "a noticed reclaim ends the attempt before the cloud does": (
-        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 5, "interrupted", message="spot notice")),),
-                       instances=(RUNNING,)),
+        CloseAttempt(1, "reclaimed", "EC2 took the instance back", None, by_cloud=True)),
+    "after its first hour a noticed reclaim ends the attempt before AWS does": (
+        run_of(), Observation(NOW, ME, instances=(RUNNING,), attempts=(
+            attempt(created=T0 - 4000, beat=beat(NOW - 5, "interrupted", message="spot notice")),)),
         Terminate(("i-1",), "spot notice")),
     "no new attempt before the old instance is gone": (
         run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "reclaimed")),), instances=(ENDING,)),
@@ -218,15 +226,56 @@ CASES = {
     "a refused zone is passed over": (
         run_of(), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
         OpenAttempt(2, SPOT_B.offer, T0 + 100 + 18000)),
-    "a refused quota passes over the whole market": (
-        run_of(), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True)),)),
+    "a market whose quota is 0 is passed over": (
+        run_of(), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True, limit_vcpus=0)),)),
         OpenAttempt(2, ON_DEMAND.offer, pytest.approx(NOW + 1.0 / 0.526 * 3600))),
-    "a quota that refuses every market ends the run": (
-        run_of(SPOT_A), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True)),)),
+    "a quota that is too small for every offer ends the run": (
+        run_of(SPOT_A), Observation(NOW, ME, attempts=(
+            attempt(host=False, end=ended(1, "refused", NOW, quota=True, limit_vcpus=0)),)),
         Finish("failed", "no offer is left that fits the deadline and max-cost-usd; the last refusal: refused")),
+    "a quota that others use up is waited for": (
+        run_of(SPOT_A), Observation(NOW, ME, attempts=(
+            attempt(host=False, end=ended(1, "refused", NOW, quota=True, limit_vcpus=8)),)),
+        Wait(60.0, "every offer was refused; asking again in 20 min: refused")),
+    "a quota of unknown size is asked for three times": (
+        run_of(SPOT_A), Observation(NOW, ME, attempts=tuple(
+            attempt(n, host=False, end=ended(n, "refused", T0 - 9000, quota=True)) for n in (1, 2, 3))),
+        Finish("failed", "no offer is left that fits the deadline and max-cost-usd; the last refusal: refused")),
+    "a quota that has passed is asked for again": (
+        run_of(SPOT_A), Observation(NOW, ME, attempts=(
+            attempt(host=False, end=ended(1, "refused", T0 - 1200, quota=True)),)),
+        OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
+    "a smaller type is tried where the quota is used up": (
+        run_of(SPOT_BIG, SPOT_A), Observation(NOW, ME, attempts=(
+            attempt(1, SPOT_BIG, host=False, end=ended(1, "refused", NOW, quota=True)),)),
+        OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
+    "what can never be had ends the run at once, with its cause": (
+        run_of(), Observation(NOW, ME, attempts=(
+            attempt(host=False, end=ended(1, "refused", NOW, for_good="run")),)),
+        Finish("failed", "refused")),
+    "an image that one region lacks leaves the others": (
+        run_of(SPOT_A, SPOT_B, SPOT_WEST), Observation(NOW, ME, attempts=(
+            attempt(host=False, end=ended(1, "refused", NOW, for_good="region")),)),
+        OpenAttempt(2, SPOT_WEST.offer, T0 + 100 + 18000)),
+    "a role that may not launch says nothing about the offer": (
+        run_of(), Observation(NOW, ME, attempts=tuple(
+            attempt(n, host=False, end=ended(n, "refused", NOW, denied=True)) for n in range(1, 9))),
+        OpenAttempt(9, SPOT_A.offer, T0 + 100 + 18000)),
     "where every zone is full it asks again later": (
         run_of(SPOT_A), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
-        Wait(60.0, "every offer was refused a moment ago")),
+        Wait(60.0, "every offer was refused; asking again in 20 min: refused")),
+    "in its first hour AWS is left to take a spot instance back": (
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 5, "interrupted", message="spot notice")),),
+                       instances=(RUNNING,)),
+        Wait(3.0, "AWS is taking the instance back; in its first hour that costs nothing")),
+    "an instance that AWS announced to take and did not is terminated": (
+        run_of(), Observation(NOW + 300, ME, instances=(RUNNING,), attempts=(
+            attempt(beat=beat(NOW - 5, "interrupted", message="spot notice")),)),
+        Terminate(("i-1",), "spot notice")),
+    "a training that died twice alike without an epoch in between is not tried again": (
+        run_of(), Observation(NOW, ME, epochs_completed=2, attempts=tuple(
+            attempt(n, beat=beat(T0, epochs=2), end=ended(n, "died")) for n in (1, 2))),
+        Finish("failed", "2 attempts ended alike without progress: died")),
     "two reclaims bring on-demand to the front": (
         run_of(),
         Observation(NOW, ME, attempts=(
@@ -293,7 +342,7 @@ CASES = {
         Terminate(("i-1",), "it belongs to no open attempt")),
     "a training whose process is gone is carried on by a new attempt": (
         run_of(CPU), Observation(NOW, ME, attempts=(attempt(candidate=CPU, driver=OTHER),)),
-        CloseAttempt(1, "died", "the process that trained is gone")),
+        CloseAttempt(1, "orphaned", "the process that trained is gone")),
     "an attempt of mine trains here": (
         run_of(CPU), Observation(NOW, ME, attempts=(attempt(candidate=CPU),)), Train(1)),
     "attempts that complete no epoch come to an end": (
@@ -479,7 +528,9 @@ def test_a_run_on_its_way_to_its_last_cent_names_the_money():
 def test_slow_epochs_that_still_fit_are_left_alone():
     run, seen = slow_run("stop")
     calm = replace(seen.attempts[0], heartbeat=beat(T0 + 4200, epochs=2, pace=300.0))
-    assert next_step(run, replace(seen, attempts=(calm,))) == Wait(240.0, "the instance is training")
+    assert next_step(run, replace(seen, attempts=(calm,))) == Wait(
+        240.0, "the instance is training", follows=True
+    )
 
 
 def test_what_was_measured_on_a_type_decides_whether_it_is_tried_again():
@@ -514,7 +565,7 @@ def test_an_instance_whose_driver_died_before_it_could_write_is_accounted_for():
         NOW, ME, attempts=(attempt(driver=OTHER, host=False),),
         instances=(ObservedInstance("i-1", 1, "shutting-down", host=HOST, ended_at=NOW - 3),),
     )  # fmt: skip
-    assert next_step(run_of(), seen) == RecordHost(1, HOST)
+    assert next_step(run_of(), seen) == RecordHost(1, HOST.model_copy(update={"ended_at": NOW - 3}))
     booked = replace(seen, attempts=(attempt(driver=OTHER),))
     step = next_step(run_of(), booked)
     assert isinstance(step, CloseAttempt)
@@ -533,7 +584,25 @@ def test_a_run_is_not_over_while_an_instance_may_still_appear():
         T0 + 20, ME, attempts=(attempt(driver=OTHER, host=False),), stop=StopRequest(at=T0, reason="by hand")
     )
     assert isinstance(next_step(run_of(), seen), Wait)
-    assert isinstance(next_step(run_of(), replace(seen, now=NOW)), CloseAttempt)
+    assert isinstance(next_step(run_of(), replace(seen, now=T0 + 299)), Wait)
+    assert isinstance(next_step(run_of(), replace(seen, now=T0 + 300)), CloseAttempt)
+
+
+def test_what_was_never_launched_is_not_waited_for():
+    """Its driver died while it staged: the launch is journalled before it is made."""
+    staging = replace(attempt(driver=OTHER, host=False), launching=None)
+    seen = Observation(T0 + 60, ME, attempts=(staging,), stop=StopRequest(at=T0, reason="by hand"))
+    assert isinstance(next_step(run_of(), seen), CloseAttempt)
+
+
+def test_a_launch_counts_from_its_call_however_long_the_staging_before_took():
+    late = replace(
+        attempt(driver=OTHER, host=False), launching=LaunchingRecord(first_at=T0 + 900, at=T0 + 960)
+    )
+    seen = Observation(T0 + 1100, ME, attempts=(late,), stop=StopRequest(at=T0, reason="by hand"))
+    assert isinstance(next_step(run_of(), seen), Wait)
+    mine = replace(late, record=late.record.model_copy(update={"driver": ME}))
+    assert next_step(run_of(), Observation(T0 + 1100, ME, attempts=(mine,))) == Launch(1)
 
 
 def test_an_instance_that_went_long_ago_does_not_use_up_the_money():
