@@ -12,6 +12,8 @@ from gpu_offload.infra import http
 from gpu_offload.infra.store.errors import StoreUnreachableError
 from gpu_offload.infra.store.web import WebStore
 
+pytestmark = pytest.mark.simulator
+
 
 @contextmanager
 def server(answer):
