@@ -154,8 +154,11 @@ def _has_folder_store(root: Path) -> bool:
 
 
 def _line(name: str, text: str) -> None:
+    from gpu_offload.orchestrator.output.table import terminal_width, wrapped
+
     if text:
-        click.echo(f"{name:{WIDTH}} {text}")
+        hanging = " " * (WIDTH + 1)
+        click.echo(wrapped(text, width=terminal_width(), indent=f"{name:{WIDTH}} ", hanging=hanging))
 
 
 @click.command()

@@ -9,10 +9,10 @@ def escape_markdown(text: str) -> str:
     """Make text from elsewhere harmless in GitHub's Markdown, in a table's cell too: it shows as it is written.
 
     HTML, links, images, mentions, emphasis, code and line breaks lose their meaning; control characters and
-    direction marks become spaces.
+    direction marks become spaces. Parentheses stay: without brackets before them they mean nothing.
     """
     flat = html.escape(plain_markdown(text), quote=False)
-    return re.sub(r"([\\`*_{}\[\]()#+!|~@$]|(?<=\w):(?=//))", _character, flat)
+    return re.sub(r"([\\`*_{}\[\]#+!|~@$]|(?<=\w):(?=//))", _character, flat)
 
 
 def _character(match: re.Match[str]) -> str:

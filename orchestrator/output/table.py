@@ -1,7 +1,9 @@
 """Tables for a terminal: they fit its width, and text from elsewhere cannot move its cursor."""
 
 import io
+import re
 import shutil
+import textwrap
 from collections.abc import Sequence
 
 from gpu_offload.orchestrator.output.console import plain
@@ -52,14 +54,13 @@ def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 
 
 
 def wrapped(text: str, *, width: int, indent: str = "", hanging: str | None = None) -> str:
-    """Break a text into lines of at most `width` columns; a word that is longer stays whole."""
-    import textwrap
-
+    """Break a text into lines of at most `width` columns; a longer word stays whole, and so does `10 %`."""
+    together = re.sub(r"(?<=\d) (?=(?:%|s|min|h|d|[kMGT]?B)\b|%)", "\u00a0", plain(text).replace("\n", " "))
     return textwrap.fill(
-        plain(text).replace("\n", " "),
+        together,
         width,
         initial_indent=indent,
         subsequent_indent=indent if hanging is None else hanging,
         break_long_words=False,
         break_on_hyphens=False,
-    )
+    ).replace("\u00a0", " ")

@@ -58,7 +58,9 @@ def run(*words):
 
 def test_the_result_is_three_lines_what_was_found_what_was_written_and_what_comes_next(repository):
     done = run(repository)
-    assert [line.split()[0] for line in done.output.splitlines()] == ["Found", "Wrote", "Next"]
+    lines = [line for line in done.output.splitlines() if not line.startswith(" ")]
+    assert [line.split()[0] for line in lines] == ["Found", "Wrote", "Next"]
+    assert max(map(len, done.output.splitlines())) <= 80
     assert "pets" in done.output
     assert "offload check" in done.output
     assert (
