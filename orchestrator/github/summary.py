@@ -23,9 +23,9 @@ from gpu_offload.orchestrator.github.section import (
 from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
 from gpu_offload.orchestrator.output.metrics import is_share, named
-from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
-from gpu_offload.orchestrator.report.outcome import Before, glance_rows, headline, missed, place
+from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed, place
 from gpu_offload.orchestrator.report.rows import (
     Rows,
     alternative_rows,
@@ -60,7 +60,7 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
         Section((f"**Where and why.** {bounded(around.because or report.run.why)}",), 96),
         Section((f"**Asked for by hand:** {bounded(around.reason)}" if around.reason else "",), 96),
         _log(around.log),
-        *_metrics(report, around.before),
+        *_metrics(report, around.before or report.before),
         Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
         _pictures(around),
         rows_section("Estimate and actual", estimate_rows(report), 90),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from gpu_offload.orchestrator.report.outcome import Before
+from gpu_offload.orchestrator.report.content import Before
 
 
 @dataclass(frozen=True, slots=True)

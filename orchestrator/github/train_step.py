@@ -16,7 +16,8 @@ from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import STABLE
-from gpu_offload.orchestrator.report.outcome import Before, headline
+from gpu_offload.orchestrator.report.content import Before
+from gpu_offload.orchestrator.report.outcome import headline
 from gpu_offload.orchestrator.run.journal import Journal
 
 if TYPE_CHECKING:

@@ -27,6 +27,14 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
+class Before:
+    """The version that was published before this one, to compare with."""
+
+    version: str
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A run, finished or not, at `now` (Unix seconds). `events` are the trainings' own, by attempt."""
 
@@ -37,6 +45,7 @@ class Report:
     outcome: Outcome | None = None
     result: TrainingResult | None = None
     events: Mapping[int, tuple[ProgressEvent, ...]] = field(default_factory=dict)
+    before: Before | None = None
 
     @property
     def status(self) -> str:

@@ -8,13 +8,15 @@ from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.manifest import RegistryError
+from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import report_markdown
 from gpu_offload.orchestrator.report.page import report_html
 from gpu_offload.orchestrator.report.text import report_text
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.journal import Journal, JournalError
-from gpu_offload.orchestrator.run.record import run_key
+from gpu_offload.orchestrator.run.record import RunRecord, run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -35,8 +37,19 @@ def gather(store: ObjectStore, settings: StoreSettings, run: str, *, now: float 
         attempts=look.attempts,
         outcome=look.outcome,
         result=look.result,
+        before=_before(store, record, look.outcome.at if look.outcome else now),
         events={a.record.number: events_of(store, run, a.record.number) for a in look.attempts},
     )
+
+
+def _before(store: ObjectStore, run: RunRecord, at: float) -> Before | None:
+    """Return the version that was published last before a run ended."""
+    try:
+        earlier = [e for e in publish.versions(store) if e.created_at < at and e.version != run.version]
+    except RegistryError:
+        return None
+    last = max(earlier, key=lambda entry: entry.created_at, default=None)
+    return Before(last.version, last.metrics) if last else None
 
 
 def latest_run(store: ObjectStore) -> str:

@@ -1,25 +1,15 @@
 """The outcome of a run in one sentence and three rows, the same in every rendering."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 
 from gpu_offload.orchestrator.cost.prices import expected_cost
 from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.output.units import human_duration, human_money
-from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.rows import Rows
 
 NEGLIGIBLE = Decimal("0.0005")
 """US dollars: below it, a run on a CPU is called free."""
-
-
-@dataclass(frozen=True, slots=True)
-class Before:
-    """The version that was published before this one, to compare with."""
-
-    version: str
-    metrics: Mapping[str, float]
 
 
 def headline(
@@ -29,7 +19,7 @@ def headline(
 
     Args:
         report: The run.
-        before: The version before, to compare the quality with.
+        before: The version to compare the quality with, if not the report's own.
         moved: Whether this run has just made its version `stable`.
         interrupted: Whether the same command would continue it.
     """
@@ -52,6 +42,7 @@ def headline(
 
 def glance_rows(report: Report, before: Before | None = None) -> Rows:
     """Time, cost and quality: what was expected and what it was."""
+    before = before or report.before
     run, likely = report.run, report.run.estimate.likely
     usual = f"{human_duration(likely)} ({human_duration(run.estimate.low)} to {human_duration(run.estimate.high)})"
     rows: Rows = [
@@ -83,6 +74,7 @@ def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, 
 
 def quality_text(report: Report, before: Before | None) -> str:
     """Return the main metric, and what it was before: `mAP50 0.371 (was 0.310)`."""
+    before = before or report.before
     best = next(iter(report.metrics.items()), None)
     if best is None:
         return ""

@@ -11,12 +11,18 @@ from hypothesis import strategies as st
 from report_case import evil
 from run_case import T0, run_of
 
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cost.bill import Bill
-from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.registry.manifest import Index, IndexEntry
+from gpu_offload.orchestrator.report.content import Before, Report
+from gpu_offload.orchestrator.report.load import gather
 from gpu_offload.orchestrator.report.markdown import CHART_STYLE, report_markdown
 from gpu_offload.orchestrator.report.page import report_html
 from gpu_offload.orchestrator.report.rows import alternative_rows, attempt_rows, cost_rows
 from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import Outcome
+from gpu_offload.orchestrator.settings.sections import StoreSettings
 
 
 class Page(HTMLParser):
@@ -153,3 +159,23 @@ def test_any_curves_make_a_picture(curves):
 
 def test_no_span_makes_no_picture():
     assert timeline_svg(()) == ""
+
+
+def test_a_report_compares_with_the_version_before_it_and_not_with_a_later_one(tmp_path):
+    """Viewed any time later, it says the same."""
+    store = open_store(f"file:{tmp_path}")
+    entries = [
+        IndexEntry(version=name, created_at=at, sha256="0" * 64, size=1, metrics={"map50": value})
+        for name, at, value in (
+            ("old", 1.0, 0.1),
+            ("last", 2.0, 0.2),
+            ("mine", 4.0, 0.5),
+            ("later", 9.0, 0.9),
+        )
+    ]
+    store.put("index.json", Index(versions=tuple(entries)).model_dump_json().encode())
+    run = run_of(now=3.0, version="mine")
+    Journal(store).begin(run)
+    Journal(store).finish(run.id, Outcome(status="published", at=5.0, version="mine"))
+    found = gather(store, StoreSettings(), run.id, now=10.0)
+    assert found.before == Before("last", {"map50": 0.2})
