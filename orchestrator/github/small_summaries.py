@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def done_summary(version: str, around: Around, *, moved: bool) -> str:
     """Render a skipped training; one that moved `stable` back is a rollback, which is a heading of its own."""
-    was = f", it was {around.before.version}" if around.before else ""
+    was = f", it was {around.before.name}" if around.before else ""
     title = f"Rolled back: stable is {version} again{was}" if moved else f"Already trained: version {version}"
     text = (
         "The same dataset and settings were trained before; nothing was trained again and nothing was spent."

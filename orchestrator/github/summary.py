@@ -5,6 +5,7 @@ shortened first, a length at a time, and says what it leaves out.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from gpu_offload.orchestrator.github.section import (
     FEW_ROWS,
@@ -53,6 +54,9 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
     sections = [
         Section((f"### {_heading(report, around)}",), 99),
         Section((trouble,), 98),
+        Section(
+            (f"> [!WARNING]\n> Not stable: {bounded(around.candidate)}" if around.candidate else "",), 97
+        ),
         Section((table(glance_rows(report, around.before)), ""), 94),
         Section((escape_markdown(missed(report)),), 93),
         Section((f"**Next:** {following}" if following else "",), 97),
@@ -114,7 +118,7 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
             ("metric", "value"),
             *((name, f"{value:.4f}") for name, value in now.items()),
         ]
-    rows: Rows = [("metric", f"before ({before.version})", "now", "change", "")]
+    rows: Rows = [("metric", f"before ({before.name})", "now", "change", "")]
     for name, value in now.items():
         old = before.metrics.get(name)
         if old is None:
@@ -131,7 +135,7 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
 def _metrics(report: Report, before: Before | None) -> list[Section]:
     if report.result is None:
         return []
-    told = Before(before.version, named(before.metrics)) if before else None
+    told = replace(before, metrics=named(before.metrics)) if before else None
     changes = metric_changes(report.metrics, told)
     note = "" if before else "\n\nThis is the first version: there is none to compare with."
     per_class = class_rows(report)

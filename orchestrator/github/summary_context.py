@@ -20,6 +20,7 @@ class Around:
         can_resume: Whether the same command would carry on.
         detached: Whether the instance trains on by itself.
         kept: Whether the job `keep` puts the model where `model_url` says, after this one.
+        candidate: Why the new version did not become `stable`; empty if it did.
         moved: Whether `stable` means another version now.
     """
 
@@ -34,3 +35,4 @@ class Around:
     detached: bool = False
     kept: bool = False
     moved: bool = False
+    candidate: str = ""

@@ -14,7 +14,8 @@ from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.github.summary import run_summary
 from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.console import plain
-from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.alias import alias_of
+from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import STABLE
 from gpu_offload.orchestrator.report.content import Before
 from gpu_offload.orchestrator.report.outcome import headline
@@ -88,9 +89,10 @@ def _report(
         detached=done.status == "detached",
         kept=done.status == "trained" and isinstance(store, KeptFolder),
         moved=done.stable_moved,
+        candidate=done.candidate or "",
     )
     if report is None:
-        step.runner.summary(done_summary(done.version, around, moved=done.stable_moved))
+        step.runner.summary(done_summary(done.semver or done.version, around, moved=done.stable_moved))
         step.console.notice(f"already trained: version {done.version}")
         return
     if done.status == "trained":
@@ -135,9 +137,9 @@ def _report_failure(
 
 def _newest(store: ObjectStore) -> Before | None:
     """Return the version that `stable` means, to compare a new one with."""
-    alias = publish.alias_of(store, STABLE)
-    manifest = publish.manifest_of(store, alias.version) if alias else None
-    return Before(manifest.version, manifest.metrics) if manifest else None
+    alias = alias_of(store, STABLE)
+    entry = entry_of(versions(store), alias.version) if alias else None
+    return Before(entry.version, entry.metrics, entry.semver) if entry else None
 
 
 def _latest(store: ObjectStore, training_key: str, began: float) -> "RunRecord | None":

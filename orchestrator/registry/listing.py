@@ -21,6 +21,9 @@ from gpu_offload.orchestrator.registry.manifest import (
     model_key,
 )
 
+SHORT = 8
+"""Digits of a version or commit that a list shows; commands take the beginning of a version."""
+
 MAIN_METRICS = 2
 """Metrics of a version that a list shows."""
 
@@ -46,24 +49,26 @@ class Listing:
         }
 
     def text(self) -> str:
-        """Return a table."""
+        """Return a table for 80 columns; the JSON has the rest."""
         if not self.versions:
             return "no model is published yet; `offload train` makes one"
         quality = [named_metrics(entry.metrics) for entry in self.versions]
         names = list(dict.fromkeys(name for one in quality for name in list(one)[:MAIN_METRICS]))
-        rows = [("number", "version", "", "published (UTC)", "size", "where", "cost", *names, "commit")]
+        rows = [("number", "version", "", "published (UTC)", "cost", *names, "commit")]
         for entry, one in zip(self.versions, quality, strict=True):
             rows.append(
                 (
                     entry.semver or "",
-                    entry.version,
+                    entry.version[:SHORT],
                     self._state(entry),
                     when(entry.created_at),
-                    human_bytes(entry.size),
-                    entry.where or "",
-                    human_money(entry.cost_usd) if entry.cost_usd is not None else "",
+                    ""
+                    if entry.cost_usd is None
+                    else human_money(entry.cost_usd)
+                    if entry.cost_usd
+                    else "free",
                     *(f"{one[name]:.3f}" if name in one else "" for name in names),
-                    (entry.commit or "")[:9],
+                    (entry.commit or "")[:SHORT],
                 )
             )
         return text_table(rows, width=terminal_width())

@@ -32,6 +32,12 @@ class Before:
 
     version: str
     metrics: Mapping[str, float]
+    semver: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Its number, or its digits where it has none."""
+        return self.semver or self.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +52,18 @@ class Report:
     result: TrainingResult | None = None
     events: Mapping[int, tuple[ProgressEvent, ...]] = field(default_factory=dict)
     before: Before | None = None
+    semver: str | None = None
+    """The number that the registry gave the version."""
 
     @property
     def status(self) -> str:
         """`open`, `published`, `stopped` or `failed`."""
         return self.outcome.status if self.outcome else "open"
+
+    @property
+    def name(self) -> str:
+        """The version's number, or its digits where it has none."""
+        return self.semver or self.run.version
 
     @property
     def seconds(self) -> float:

@@ -2,14 +2,15 @@
 
 import json
 import time
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.registry import publish
-from gpu_offload.orchestrator.registry.manifest import RegistryError
+from gpu_offload.orchestrator.registry.index import entry_of, versions
+from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import report_markdown
 from gpu_offload.orchestrator.report.page import report_html
@@ -30,6 +31,7 @@ def gather(store: ObjectStore, settings: StoreSettings, run: str, *, now: float 
     look = journal.look(run)
     now = time.time() if now is None else now
     kept = read_bill(store, run)
+    entries = _entries(store)
     return Report(
         run=record,
         now=now,
@@ -37,19 +39,24 @@ def gather(store: ObjectStore, settings: StoreSettings, run: str, *, now: float 
         attempts=look.attempts,
         outcome=look.outcome,
         result=look.result,
-        before=_before(store, record, look.outcome.at if look.outcome else now),
+        before=_before(entries, record, look.outcome.at if look.outcome else now),
+        semver=own.semver if (own := entry_of(entries, record.version)) else None,
         events={a.record.number: events_of(store, run, a.record.number) for a in look.attempts},
     )
 
 
-def _before(store: ObjectStore, run: RunRecord, at: float) -> Before | None:
-    """Return the version that was published last before a run ended."""
+def _entries(store: ObjectStore) -> tuple[IndexEntry, ...]:
     try:
-        earlier = [e for e in publish.versions(store) if e.created_at < at and e.version != run.version]
+        return versions(store)
     except RegistryError:
-        return None
+        return ()
+
+
+def _before(entries: Sequence[IndexEntry], run: RunRecord, at: float) -> Before | None:
+    """Return the version that was published last before a run ended."""
+    earlier = [entry for entry in entries if entry.created_at < at and entry.version != run.version]
     last = max(earlier, key=lambda entry: entry.created_at, default=None)
-    return Before(last.version, last.metrics) if last else None
+    return Before(last.version, last.metrics, last.semver) if last else None
 
 
 def latest_run(store: ObjectStore) -> str:

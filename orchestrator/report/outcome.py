@@ -27,7 +27,7 @@ def headline(
     spent = f"{time} on {where}, {money(report)}"
     if report.status == "published":
         quality = quality_text(report, before)
-        version = f"stable is now {report.run.version}" if moved else f"version {report.run.version}"
+        version = f"stable is now {report.name}" if moved else f"version {report.name}"
         return f"Trained in {spent}. {f'{quality}. ' if quality else ''}{version[0].upper()}{version[1:]}"
     done, of = epochs(report)
     reached = f"after epoch {done} of {of}, " if done else ""

@@ -178,4 +178,4 @@ def test_a_report_compares_with_the_version_before_it_and_not_with_a_later_one(t
     Journal(store).begin(run)
     Journal(store).finish(run.id, Outcome(status="published", at=5.0, version="mine"))
     found = gather(store, StoreSettings(), run.id, now=10.0)
-    assert found.before == Before("last", {"map50": 0.2})
+    assert found.before == Before("last", {"map50": 0.2}, found.before.semver)
