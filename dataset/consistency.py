@@ -103,6 +103,21 @@ class Check:
     def _by_folders(self) -> bool:
         return self._listing.class_of is not None
 
+    def sizes(self) -> None:
+        """Compare the size that annotations give for an image to its own: else all its boxes are displaced."""
+        sizes, inventory = self._listing.sizes, self._samples.inventory
+        if not sizes:
+            return
+        for image in {image for image, _, _ in self._samples.columns()}:
+            own = inventory.facts[3 * image], inventory.facts[3 * image + 1]
+            given = sizes.get(inventory.names[image])
+            if given is not None and inventory.checked[image] and any(own) and sorted(given) != sorted(own):
+                message = (
+                    f"is {own[0]} x {own[1]} pixels, and its annotations are for {given[0]} x {given[1]}; "
+                    "restore the image that was annotated"
+                )
+                self._findings.append(error(inventory.names[image], "size-mismatch", message))
+
     def duplicates(self) -> None:
         """Warn of images with the same content: wasteful within a split, a leak from one split to another."""
         samples, inventory = self._samples, self._samples.inventory

@@ -9,6 +9,7 @@ import io
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
@@ -67,6 +68,17 @@ def suffix(name: str) -> str:
 def natural(facts: ImageFacts, name: str) -> bool:
     """Whether the content is what the name's extension promises."""
     return suffix(name) in _NATURAL.get(facts.format, set())
+
+
+def read_size(file: Path) -> tuple[int, int] | None:
+    """Return width and height as an image's header gives them; None where it does not."""
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return image.size
+    except Exception:  # noqa: BLE001 - decoders of hostile bytes raise whatever they like
+        return None
 
 
 def check_image(read: Read, size: int) -> ImageFacts:

@@ -184,11 +184,11 @@ class _Reader:
         return (one if one is not None else next(fresh) for one in taken)
 
     def _take_given(self, name: str) -> _Taken:
+        """Hash and inspect a content that is no file's; its faults were reported where it came from."""
         data = self._given[name]
-        facts, findings, _ = self._inspector.inspect(
-            name, lambda offset, length: data[offset : offset + length], len(data)
+        facts, _, _ = self._inspector.inspect(
+            name, lambda start, length: data[start : start + length], len(data)
         )
-        self._findings += findings
         return len(data), facts, Entry(NEVER, hashlib.sha256(data).digest())
 
     def _settled(self, name: str, old: Entry) -> bool:

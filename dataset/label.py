@@ -111,7 +111,7 @@ class _Reading:
         self._like_keypoints = self._like_keypoints and _could_be_keypoints(values)
         if self._like_keypoints:
             self._visible = self._visible or number * (2 in values[7::3])
-        self._keep(_judge(self._path, number, values, self._shape))
+        self._keep(judge_row(self._path, number, values, self._shape))
         first = self._seen.setdefault(hash(values), number)
         if first != number:
             message = f"repeats line {first}; the training drops repeated rows"
@@ -174,9 +174,10 @@ def unknown_classes(path: str, data: bytes, class_count: int) -> list[Finding]:
     return findings
 
 
-def _judge(
+def judge_row(
     path: str, line: int, values: tuple[float, ...], keypoint_shape: tuple[int, int] | None
 ) -> list[Finding]:
+    """Return what is wrong with one row, given as numbers."""
     if not all(map(math.isfinite, values)):
         return [error(path, "malformed-label", "NaN or infinity; write finite numbers", line)]
     if values[0] < 0 or not values[0].is_integer():

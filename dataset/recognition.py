@@ -1,21 +1,28 @@
 """Finds out which layout a dataset has; `offload init`, check, plan and train all ask here."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gpu_offload.dataset.annotation_files import AnnotationFile, Format, annotation_files
 from gpu_offload.dataset.census import Reason
-from gpu_offload.dataset.class_folders import list_class_folders, looks_like_class_folders
+from gpu_offload.dataset.class_folders import (
+    list_class_folders,
+    looks_like_class_folders,
+    report_unread,
+)
+from gpu_offload.dataset.coco import list_coco
 from gpu_offload.dataset.finding import DatasetError, Findings, error, some
 from gpu_offload.dataset.flat import has_labels, list_flat
 from gpu_offload.dataset.git import empty_submodule
 from gpu_offload.dataset.label_places import where_labels_are
 from gpu_offload.dataset.layout import Listing, is_image
+from gpu_offload.dataset.ndjson import list_ndjson
 from gpu_offload.dataset.notes import is_note
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.sources import is_darknet, list_darknet, list_data_yaml
 from gpu_offload.dataset.split import SplitRule
 from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.voc import list_voc
 from gpu_offload.dataset.walk import Found, is_text, walk
 
 YAML_NAMES: Final = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
@@ -39,7 +46,29 @@ def list_dataset(
     """
     found = Found(findings)
     if path.is_file():
-        return _list_description(path, rule, found)
+        return _list_description(path, task, classes, rule, found)
+    _check_exists(path)
+    for name in YAML_NAMES:
+        if (path / name).is_file():
+            return list_data_yaml(path / name, rule, found)
+    if (path / "obj.data").is_file():
+        return list_darknet(path / "obj.data", rule, found)
+    names = Names(walk(path, "", found))
+    labelled = task is not Task.CLASSIFY and has_labels(names)
+    annotations, others = annotation_files(path, found.annotations)
+    annotations += _damaged(annotations, others)
+    for name in set(others) - {file.name for file in annotations}:
+        found.census.count(Reason.OTHER, name)
+    if annotations and not labelled and task is not Task.CLASSIFY:
+        return _list_annotated(path, names, annotations, task, classes, rule, found)
+    for annotation in annotations:
+        found.census.count(Reason.UNNAMED, annotation.name)
+    if task is Task.CLASSIFY or (task is None and not labelled and _has_class_folders(names, found)):
+        return list_class_folders(path, names, classes, rule, found)
+    return list_flat(path, names, rule, found)
+
+
+def _check_exists(path: Path) -> None:
     if _is_empty(path) and (submodule := empty_submodule(path.absolute())) is not None:
         message = (
             f"{path} is in the submodule {submodule}, which is not checked out; run `git submodule update --init "
@@ -49,34 +78,35 @@ def list_dataset(
     if not path.is_dir():
         what = "is a symlink that leads nowhere" if path.is_symlink() else "does not exist"
         raise DatasetError([error("", "missing-path", f"the dataset {path} {what}; correct dataset.path")])
-    for name in YAML_NAMES:
-        if (path / name).is_file():
-            return list_data_yaml(path / name, rule, found)
-    if (path / "obj.data").is_file():
-        return list_darknet(path / "obj.data", rule, found)
-    names = Names(walk(path, "", found))
-    labelled = task is not Task.CLASSIFY and has_labels(names)
-    annotations, others = annotation_files(path, found.annotations)
-    for name in others:
-        found.census.count(Reason.OTHER, name)
-    if annotations and not labelled:
-        _refuse_annotations(annotations, found)
-    if task is Task.CLASSIFY or (task is None and not labelled and _has_class_folders(names, found)):
-        return list_class_folders(path, names, classes, rule, found)
-    return list_flat(path, names, rule, found)
 
 
 def _is_empty(path: Path) -> bool:
     return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
-def _list_description(file: Path, rule: SplitRule, found: Found) -> Listing:
+def _list_description(
+    file: Path, task: Task | None, classes: tuple[str, ...], rule: SplitRule, found: Found
+) -> Listing:
     if file.name.endswith(YAML_SUFFIXES):
         return list_data_yaml(file, rule, found)
     if is_darknet(file):
         return list_darknet(file, rule, found)
-    message = f"{file.name} is no description of a dataset that is read; name a folder or a data.yaml"
+    annotations, _ = annotation_files(file.parent, [file.name])
+    if annotations:
+        names = Names(walk(file.parent, "", found))
+        return _list_annotated(file.parent, names, annotations, task, classes, rule, found)
+    message = f"{file.name} is no description of a dataset that is read; name a folder, a data.yaml or a COCO or NDJSON file"
     raise DatasetError([error(file.name, "unknown-description", message)])
+
+
+def _damaged(annotations: list[AnnotationFile], others: list[str]) -> list[AnnotationFile]:
+    """Return XML files that are among Pascal VOC's and hold none of it: they are at fault, and not to be passed over."""
+    folders = {PurePosixPath(file.name).parent for file in annotations if file.format is Format.VOC}
+    return [
+        AnnotationFile(name, Format.VOC)
+        for name in others
+        if name.lower().endswith(".xml") and PurePosixPath(name).parent in folders
+    ]
 
 
 def _has_class_folders(names: Names, found: Found) -> bool:
@@ -87,14 +117,30 @@ def _has_class_folders(names: Names, found: Found) -> bool:
     return where_labels_are(filter(is_image, names), texts, found.odd_texts) is None
 
 
-def _refuse_annotations(annotations: list[AnnotationFile], found: Found) -> None:
-    """Refuse pictures without labels that come with annotations of another format."""
+def _list_annotated(
+    path: Path,
+    names: Names,
+    annotations: list[AnnotationFile],
+    task: Task | None,
+    classes: tuple[str, ...],
+    rule: SplitRule,
+    found: Found,
+) -> Listing:
+    """List images whose labels are in files of another format, if they are of one that is read."""
     by_format: dict[Format, list[str]] = {}
     for file in annotations:
         by_format.setdefault(file.format, []).append(file.name)
-    what = "; ".join(f"{kind} annotations ({some(names)})" for kind, names in by_format.items())
-    message = (
-        f"the images have no YOLO labels, but there are {what}; export the annotations from the labelling tool "
-        "as YOLO labels"
-    )
+    what = "; ".join(f"{kind} annotations ({some(files)})" for kind, files in by_format.items())
+    if len(by_format) > 1:
+        message = f"the images have {what}; keep those of one format, and move the others out"
+        raise DatasetError([*found.findings, error("", "doubtful-layout", message)])
+    ((kind, files),) = by_format.items()
+    report_unread(found.unread, found)
+    if kind is Format.COCO:
+        return list_coco(path, names, files, task, rule, found)
+    if kind is Format.VOC:
+        return list_voc(path, names, files, classes, task, rule, found)
+    if kind is Format.NDJSON:
+        return list_ndjson(path, names, files, task, rule, found)
+    message = f"the images have {what}, which are not read; export them as YOLO, COCO or Pascal VOC"
     raise DatasetError([*found.findings, error("", "foreign-annotations", message)])

@@ -114,6 +114,7 @@ def read_snapshot(
     found.names_and_splits(split, pairs.orphans, complete=complete)
     if check:
         found.duplicates()
+        found.sizes()
     kinds = LabelKinds(listing, samples, shape, findings)
     settled = kinds.task(task or listing.task)
     if look:

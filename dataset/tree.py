@@ -58,7 +58,7 @@ def materialise(snapshot: Snapshot, directory: Path) -> Path:
         work.chmod(0o755)
         info = describe(snapshot, work)
         _check_paths(info)
-        sources = _link(snapshot.root, work, info)
+        sources = _link(snapshot, work, info)
         _verify(snapshot, work, info, sources)
         (work / DESCRIPTION).write_bytes(encode(info))
         replace_tree(work, directory)
@@ -89,7 +89,10 @@ def _describe_sample(snapshot: Snapshot, sample: Sample, sizes: dict[str, int]) 
     label_size = 0
     if sample.label is not None and sample.label_sha256 is not None:
         if sample.label not in sizes:
-            sizes[sample.label] = (snapshot.root / sample.label).stat().st_size
+            converted = snapshot.labels.get(sample.label)
+            sizes[sample.label] = (
+                (snapshot.root / sample.label).stat().st_size if converted is None else len(converted)
+            )
         label_size = sizes[sample.label]
         label = TreeFile(label_name(image), sample.label, sample.label_sha256, label_size)
     file = TreeFile(image, sample.image, sample.image_sha256, sample.size - label_size)
@@ -197,12 +200,16 @@ def _every(samples: Iterable[TreeSample]) -> Iterator[TreeFile]:
             yield sample.label
 
 
-def _link(root: Path, work: Path, info: TreeInfo) -> set[str]:
-    """Link or copy every file; return the paths in the dataset that were linked."""
+def _link(snapshot: Snapshot, work: Path, info: TreeInfo) -> set[str]:
+    """Link, copy or write every file; return the paths in the dataset that were linked."""
     make_folders(work, info)
     linked: set[str] = set()
     for file in info.files():
-        source, target = root / file.origin, work / file.path
+        source, target = snapshot.root / file.origin, work / file.path
+        converted = snapshot.labels.get(file.origin)
+        if converted is not None:
+            target.write_bytes(converted)
+            continue
         try:
             os.link(source, target, follow_symlinks=False)
             linked.add(file.origin)

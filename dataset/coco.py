@@ -1,0 +1,259 @@
+"""Datasets with COCO's JSON files: `annotations/instances_train2017.json`, `train/_annotations.coco.json`, `labels.json`."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from gpu_offload.dataset.census import Reason
+from gpu_offload.dataset.class_names import class_name_problems
+from gpu_offload.dataset.conversion import (
+    AmbiguousImageError,
+    Conversion,
+    Described,
+    ImageFinder,
+    Place,
+    box_of,
+    finished,
+    finite,
+    join,
+)
+from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.image import read_size
+from gpu_offload.dataset.json_stream import JsonError, JsonObject, read_text
+from gpu_offload.dataset.layout import Layout, Listing, split_named
+from gpu_offload.dataset.paths import Names
+from gpu_offload.dataset.split import Split, SplitRule
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.walk import Found
+
+_ABOUT_IMAGES: Final = ("instances_",)
+"""What COCO's own files are called that hold boxes and polygons; others hold captions or keypoints."""
+
+
+def list_coco(
+    root: Path, names: Names, files: Sequence[str], task: Task | None, rule: SplitRule, found: Found
+) -> Listing:
+    """List the images that JSON files describe, and turn their annotations into labels.
+
+    A file whose name or folder is that of a split (`instances_val2017.json`, `valid/_annotations.coco.json`) gives
+    its images' split; where none is, the images are split by their names. Classes are numbered in the order of the
+    categories' ids. Regions marked as crowds are left out, as Ultralytics does.
+    """
+    chosen = [file for file in files if PurePosixPath(file).name.startswith(_ABOUT_IMAGES)] or list(files)
+    for file in set(files) - set(chosen):
+        found.census.count(Reason.UNNAMED, file)
+    splits = {file: _split_of(file) for file in chosen}
+    given = [file for file, split in splits.items() if split is not None]
+    if given and len(given) < len(chosen):
+        others = ", ".join(sorted(set(chosen) - set(given)))
+        message = f"{', '.join(sorted(given))} are named like splits and {others} are not; keep only one kind"
+        raise DatasetError([*found.findings, error("", "doubtful-split", message)])
+    conversion, finder = Conversion(found.findings), ImageFinder(names)
+    readings = [_Reading(root, file, splits[file], conversion, finder, found) for file in sorted(chosen)]
+    classes = _classes(readings, conversion)
+    image_splits: dict[str, set[Split]] = {}
+    for reading in readings:
+        reading.add_objects({number: index for index, number in enumerate(sorted(classes))}, task)
+        split = splits[reading.file]
+        if split is not None:
+            for image in reading.images:
+                image_splits.setdefault(image, set()).add(split)
+    if not conversion.boxes and not found.findings.failed:
+        message = f"the COCO annotations ({', '.join(sorted(chosen))}) describe no image; export them with their images"
+        found.findings.append(error("", "no-labels", message))
+    ordered = tuple(classes[number] for number in sorted(classes))
+    return finished(root, names, conversion, Described(Layout.COCO, ordered, image_splits), task, rule, found)
+
+
+def _split_of(file: str) -> Split | None:
+    """Return the split that a file is named after, or the folder that it is in."""
+    path = PurePosixPath(file)
+    words = [word for word in re.split(r"[^A-Za-z0-9]+", path.stem) if word]
+    splits = {split for word in words if (split := split_named(word)) is not None}
+    if not splits and path.parent.name:
+        splits = {split for split in [split_named(path.parent.name)] if split is not None}
+    return splits.pop() if len(splits) == 1 else None
+
+
+def _classes(readings: Sequence["_Reading"], conversion: Conversion) -> dict[int, str]:
+    """Return the categories' names by id, which must be the same in each file."""
+    first = readings[0]
+    for reading in readings[1:]:
+        if reading.categories != first.categories:
+            message = f"names other categories, or other ids, than {first.file}; make them equal"
+            conversion.fail(Place(reading.file, None), "class-mismatch", message)
+    for problem in class_name_problems(first.categories.values()):
+        conversion.fail(Place(first.file, None), "class-name", problem)
+    return first.categories
+
+
+class _Reading:
+    """Goes through one JSON file."""
+
+    def __init__(
+        self,
+        root: Path,
+        file: str,
+        split: Split | None,
+        conversion: Conversion,
+        finder: ImageFinder,
+        found: Found,
+    ) -> None:
+        self.file = file
+        self.categories: dict[int, str] = {}
+        self.images: set[str] = set()
+        self._root = root
+        self._split = split
+        self._conversion = conversion
+        self._finder = finder
+        self._found = found
+        self._by_id: dict[Any, tuple[str, int, int]] = {}
+        self._missing: set[Any] = set()
+        self._text = ""
+        self._has_keypoints = False
+        try:
+            self._text = read_text(root / file)
+            for key, value, line in JsonObject(self._text).elements():
+                if key == "categories":
+                    self._category(value, line)
+                elif key == "images":
+                    self._image(value, line)
+        except JsonError as fault:
+            self._text = "{}"
+            conversion.fail(Place(file, fault.line), "malformed-annotations", str(fault))
+
+    def _category(self, value: Any, line: int) -> None:
+        number = value.get("id") if isinstance(value, dict) else None
+        name = value.get("name") if isinstance(value, dict) else None
+        if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str):
+            self._fail(
+                line, "", "malformed-annotations", "a category needs a whole id and a name; correct it"
+            )
+        elif number in self.categories:
+            self._fail(
+                line, f"category {number}", "malformed-annotations", "the id is given twice; correct one"
+            )
+        else:
+            self.categories[number] = name
+
+    def _image(self, value: Any, line: int) -> None:
+        number = value.get("id") if isinstance(value, dict) else None
+        written = value.get("file_name") if isinstance(value, dict) else None
+        if not isinstance(number, (int, str)) or not isinstance(written, str) or not written:
+            self._fail(line, "", "malformed-annotations", "an image needs an id and a file_name; correct it")
+            return
+        what = f"image {number}"
+        if number in self._by_id or number in self._missing:
+            self._fail(line, what, "malformed-annotations", "the id is given twice; correct one")
+            return
+        folder = str(PurePosixPath(self.file).parent)
+        try:
+            name = self._finder.find(written, (folder, "", "images", f"{folder}/images"), self._rank)
+        except AmbiguousImageError as fault:
+            self._missing.add(number)
+            self._fail(line, what, "ambiguous-image", f"{written[:200]!r} {fault}")
+            return
+        if name is None:
+            self._missing.add(number)
+            message = f"{written[:200]!r} does not exist; restore it, or remove it from the file"
+            self._fail(line, what, "missing-path", message)
+            return
+        size = _size(value.get("width"), value.get("height")) or read_size(self._root / name)
+        if size is None:
+            self._missing.add(number)
+            self._fail(line, what, "malformed-annotations", "width and height are missing; write them")
+            return
+        self._by_id[number] = (name, *size)
+        self.images.add(name)
+        self._conversion.add_image(name, size)
+
+    def _rank(self, name: str) -> int:
+        """Rank an image of a folder of this file's split, or of this file's own folder, before others."""
+        parts = PurePosixPath(name).parts[:-1]
+        if self._split is not None:
+            return 0 if any(split_named(part) == self._split for part in parts) else 1
+        return 0 if parts == PurePosixPath(self.file).parts[:-1] else 1
+
+    def add_objects(self, classes: dict[int, int], task: Task | None) -> None:
+        """Turn the annotations into rows."""
+        for key, value, line in JsonObject(self._text).elements():
+            if key == "annotations":
+                self._annotation(value, line, classes, task)
+        self._text = ""
+
+    def _annotation(self, value: Any, line: int, classes: dict[int, int], task: Task | None) -> None:
+        if not isinstance(value, dict):
+            self._fail(line, "", "malformed-annotations", "an annotation must be an object; correct it")
+            return
+        what = f"annotation {str(value.get('id'))[:40]}"
+        try:
+            if value.get("image_id") in self._missing:
+                return
+            image = self._by_id.get(value.get("image_id"))
+            index = classes.get(value.get("category_id"))  # type: ignore[arg-type]
+        except TypeError:  # an id that is a list
+            image = index = None
+        if image is None or index is None:
+            message = (
+                "its image_id is no image's id" if image is None else "its category_id is no category's id"
+            )
+            self._fail(line, what, "malformed-annotations", f"{message}; correct it")
+            return
+        if value.get("iscrowd") == 1:
+            self._found.census.count(Reason.CROWD, f"{self.file}:{line}")
+            return
+        if value.get("keypoints") and task is None:
+            if not self._has_keypoints:
+                message = (
+                    'keypoints are not read from COCO JSON; set dataset.task = "detect" to learn the boxes'
+                )
+                self._fail(line, what, "foreign-keypoints", message)
+            self._has_keypoints = True
+            return
+        polygon = (
+            self._polygon(value.get("segmentation"), image, line, what) if task is not Task.DETECT else None
+        )
+        box = self._box(value.get("bbox"), image) or (box_of(polygon) if polygon else None)
+        if box is None:
+            message = "bbox must be [left, top, width, height] in pixels; correct it"
+            self._fail(line, what, "malformed-annotations", message)
+            return
+        self._conversion.add(Place(self.file, line, what), image[0], index, box, polygon)
+
+    @staticmethod
+    def _box(value: Any, image: tuple[str, int, int]) -> tuple[float, ...] | None:
+        numbers = finite(value, 4)
+        if numbers is None:
+            return None
+        _, width, height = image
+        left, top, across, down = numbers
+        return (left + across / 2) / width, (top + down / 2) / height, across / width, down / height
+
+    def _polygon(
+        self, value: Any, image: tuple[str, int, int], line: int, what: str
+    ) -> tuple[float, ...] | None:
+        if not isinstance(value, list) or not value:
+            return None  # none, or a mask in run lengths
+        parts = [finite(part) for part in value]
+        if any(part is None or len(part) < 6 or len(part) % 2 for part in parts):
+            message = "segmentation must be lists of x, y in pixels, three points or more; correct it"
+            self._fail(line, what, "malformed-annotations", message)
+            return None
+        _, width, height = image
+        scaled = [
+            tuple(v / (height if at % 2 else width) for at, v in enumerate(part)) for part in parts if part
+        ]
+        return join(scaled)
+
+    def _fail(self, line: int, what: str, code: str, message: str) -> None:
+        self._conversion.fail(Place(self.file, line or None, what), code, message)
+
+
+def _size(width: Any, height: Any) -> tuple[int, int] | None:
+    if all(
+        isinstance(side, int) and not isinstance(side, bool) and 0 < side < 1 << 20
+        for side in (width, height)
+    ):
+        return width, height
+    return None

@@ -1,0 +1,272 @@
+"""Labels of other formats, turned into YOLO's rows, and judged as those are."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from gpu_offload.dataset.census import Census, Reason
+from gpu_offload.dataset.finding import DatasetError, Findings, error, some, warning
+from gpu_offload.dataset.label import judge_row
+from gpu_offload.dataset.layout import Layout, Listing, SplitsOf, is_image, label_name
+from gpu_offload.dataset.paths import Names
+from gpu_offload.dataset.split import Split, SplitRule, assign
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.walk import Found
+
+MAX_OBJECTS: Final = 4_000_000
+"""Objects of one dataset; their rows must fit into memory."""
+
+
+_OUTSIDE: Final = "has a coordinate outside of the image, or a negative width or height; correct it"
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where an object is described. `what` names it, as `annotation 17`."""
+
+    path: str
+    line: int | None
+    what: str = ""
+
+    def says(self, message: str) -> str:
+        """Return a message with the object's name before it."""
+        return f"{self.what}: {message}" if self.what else message
+
+
+@dataclass
+class Conversion:
+    """Collects the objects of each image, as boxes and as polygons, until it is known which are wanted."""
+
+    findings: Findings
+    boxes: dict[str, bytearray] = field(default_factory=dict)
+    polygons: dict[str, bytearray] = field(default_factory=dict)
+    sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    objects: int = 0
+    outlined: int = 0
+    """Objects with a polygon that is more than their box."""
+    no_polygon: Place | None = None
+    """The first object that has no polygon."""
+
+    def add_image(self, name: str, size: tuple[int, int] | None = None) -> None:
+        """Note an image that is described, if only as one without objects."""
+        self.boxes.setdefault(name, bytearray())
+        if size is not None:
+            self.sizes[name] = size
+
+    def add(
+        self, place: Place, image: str, index: int, box: Sequence[float], polygon: Sequence[float] | None
+    ) -> None:
+        """Add an object: x-centre, y-centre, width and height, and perhaps the points around it, as fractions."""
+        self.objects += 1
+        if self.objects > MAX_OBJECTS:
+            message = f"the dataset holds more than {MAX_OBJECTS} objects; split it"
+            raise DatasetError([*self.findings, error(place.path, "huge-file", message, place.line)])
+        rows = [(float(index), *box)] if polygon is None else [(float(index), *box), (float(index), *polygon)]
+        faults = []
+        for row in rows:
+            faults += judge_row(place.path, place.line or 0, row, None)
+        for fault in faults:
+            make = error if fault.severity == "error" else warning
+            message = _OUTSIDE if fault.code == "out-of-range" else fault.message
+            self.findings.append(make(place.path, fault.code, place.says(message), place.line))
+        self.boxes.setdefault(image, bytearray()).extend(_row(rows[0]))
+        if polygon is None:
+            self.no_polygon = self.no_polygon or place
+        else:
+            self.polygons.setdefault(image, bytearray()).extend(_row(rows[1]))
+            self.outlined += not _is_box(box, polygon)
+
+    def fail(self, place: Place, code: str, message: str) -> None:
+        """Report a fault of a description."""
+        self.findings.append(error(place.path, code, place.says(message), place.line))
+
+    def labels(self, task: Task | None) -> tuple[dict[str, bytes], Task]:
+        """Return the labels by the path that they would have, and the task that they are for."""
+        chosen = task or (Task.SEGMENT if self.outlined and self.no_polygon is None else Task.DETECT)
+        if chosen is Task.SEGMENT and self.no_polygon is not None:
+            self.fail(
+                self.no_polygon,
+                "wrong-task",
+                "has no polygon, and segmentation learns from polygons; draw it",
+            )
+        rows = self.polygons if chosen is Task.SEGMENT else self.boxes
+        labels: dict[str, bytes] = {}
+        for image in self.boxes:
+            name = label_name(image)
+            if name in labels:
+                message = f"differs from another image only in its extension, and both would share {name}; rename one"
+                self.findings.append(error(image, "shared-label", message))
+            labels[name] = bytes(rows.get(image, b""))
+        return labels, chosen
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What annotation files say of a dataset."""
+
+    layout: Layout
+    classes: tuple[str, ...]
+    splits: dict[str, set[Split]]
+    """The given splits of the images; empty where none are given."""
+    unlisted_split: bool = False
+
+
+def finished(
+    root: Path,
+    names: Names,
+    conversion: Conversion,
+    described: Described,
+    task: Task | None,
+    rule: SplitRule,
+    found: Found,
+) -> Listing:
+    """Return the listing of a dataset whose annotations were read."""
+    if task not in (None, Task.DETECT, Task.SEGMENT):
+        message = (
+            f"{described.layout.upper()} annotations are read for detection and segmentation, not for {task}"
+        )
+        raise DatasetError([*found.findings, error("", "wrong-task", message)])
+    labels, settled = conversion.labels(task)
+    if not any(labels.values()) and conversion.boxes and not found.findings.failed:
+        message = "the annotation files describe no object; annotate the images"
+        found.findings.append(error("", "no-labels", message))
+    _count_the_rest(names, conversion, found.census)
+    makes_val = bool(described.splits) and not any("val" in splits for splits in described.splits.values())
+    if makes_val:
+        message = "no annotations are for validation; a part of train is held back for it, by the hash of the file names"
+        found.findings.append(warning("", "split-made", message))
+    return Listing(
+        root,
+        described.layout,
+        Names(sorted({*conversion.boxes, *labels})),
+        _splits_of(described.splits, rule, makes_val=makes_val),
+        described.classes,
+        census=found.census,
+        labels=labels,
+        sizes=conversion.sizes,
+        task=settled,
+        given_split=bool(described.splits),
+        makes_val=makes_val,
+    )
+
+
+def _count_the_rest(names: Names, conversion: Conversion, census: Census) -> None:
+    undescribed = [name for name in names if name not in conversion.boxes]
+    for name in undescribed:
+        census.count(Reason.UNNAMED if is_image(name) else Reason.OTHER, name)
+    left = [name for name in undescribed if is_image(name)]
+    if left and conversion.boxes:
+        message = (
+            f"{len(left)} pictures are in no annotation file ({some(left)}) and are not trained on; add them to one, "
+            "without objects if they show none"
+        )
+        conversion.findings.append(warning("", "undescribed-image", message))
+
+
+def _splits_of(given: dict[str, set[Split]], rule: SplitRule, *, makes_val: bool) -> SplitsOf:
+    def splits_of(name: str) -> tuple[Split, ...]:
+        if not given:
+            return (assign(name, rule),)
+        chosen = set(given.get(name, ()))
+        if makes_val and "train" in chosen:
+            chosen = chosen - {"train"} | {assign(name, SplitRule(rule.seed, rule.val))}
+        return tuple(chosen)
+
+    return splits_of
+
+
+class ImageFinder:
+    """Finds the image that an annotation names, which may be written relative to many a folder."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._names = {name for name in names if is_image(name)}
+        self._by_base: defaultdict[str, list[str]] = defaultdict(list)
+        self._by_stem: defaultdict[str, list[str]] = defaultdict(list)
+        for name in self._names:
+            base = name.rpartition("/")[2]
+            self._by_base[base].append(name)
+            self._by_stem[base.rpartition(".")[0]].append(name)
+
+    def find(self, written: str, folders: Sequence[str], rank: Callable[[str], int]) -> str | None:
+        """Return the image, tried below each of `folders`, then anywhere by its name if only one fits.
+
+        Raises:
+            AmbiguousImageError: If several images of this name are there, and not one of them ranks before the others.
+        """
+        written = written.replace("\\", "/").lstrip("/")
+        for folder in folders:
+            name = str(PurePosixPath(folder) / written)
+            if name in self._names:
+                return name
+        return self._only(self._by_base.get(written.rpartition("/")[2], []), rank)
+
+    def find_stem(self, stem: str, rank: Callable[[str], int]) -> str | None:
+        """Return the image of this name without its extension. Raises AmbiguousImageError."""
+        return self._only(self._by_stem.get(stem, []), rank)
+
+    @staticmethod
+    def _only(names: Sequence[str], rank: Callable[[str], int]) -> str | None:
+        if len(names) > 1:
+            best = min(map(rank, names))
+            names = [name for name in names if rank(name) == best]
+        if len(names) > 1:
+            raise AmbiguousImageError(sorted(names))
+        return names[0] if names else None
+
+
+class AmbiguousImageError(Exception):
+    """Several images have the name that an annotation gives."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__(f"could be any of {some(names)}; write the path of the image")
+
+
+def finite(values: object, count: int | None = None) -> tuple[float, ...] | None:
+    """Return a list of finite numbers, `count` of them; None for anything else."""
+    if not isinstance(values, list) or (count is not None and len(values) != count):
+        return None
+    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+        return None
+    try:
+        numbers = tuple(map(float, values))
+    except OverflowError:
+        return None
+    return numbers if all(map(math.isfinite, numbers)) else None
+
+
+def box_of(points: Sequence[float]) -> tuple[float, float, float, float]:
+    """Return x-centre, y-centre, width and height of the box around points `x1 y1 x2 y2 ...`."""
+    xs, ys = points[0::2], points[1::2]
+    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
+    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+
+
+def join(parts: Sequence[Sequence[float]]) -> tuple[float, ...]:
+    """Return one outline of a shape in several parts: each is gone around, from the first one's start and back.
+
+    The ways between the parts are gone both ways, so that they enclose nothing.
+    """
+    outline = list(parts[0])
+    for part in parts[1:]:
+        outline += [*parts[0][:2], *part, *part[:2]]
+    return tuple(outline)
+
+
+def _is_box(box: Sequence[float], polygon: Sequence[float]) -> bool:
+    """Whether a polygon is nothing but the box's four corners, as some tools write it."""
+    if len(polygon) not in (8, 10):
+        return False
+    around = box_of(polygon)
+    on_edges = all(
+        min(abs(x - around[0] - s * around[2] / 2) for s in (-1, 1)) < 1e-6
+        and min(abs(y - around[1] - s * around[3] / 2) for s in (-1, 1)) < 1e-6
+        for x, y in zip(polygon[0::2], polygon[1::2], strict=True)
+    )
+    return on_edges and all(abs(a - b) < 1e-2 for a, b in zip(around, box, strict=True))
+
+
+def _row(values: Sequence[float]) -> bytes:
+    return (f"{int(values[0])} " + " ".join(f"{value:.6g}" for value in values[1:]) + "\n").encode()

@@ -1,0 +1,151 @@
+"""Datasets with the file that Ultralytics' platform exports: a line about the dataset, then a line for each image."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from gpu_offload.dataset.class_names import class_name_problems
+from gpu_offload.dataset.conversion import (
+    AmbiguousImageError,
+    Conversion,
+    Described,
+    ImageFinder,
+    Place,
+    box_of,
+    finished,
+    finite,
+)
+from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.json_stream import JsonError, decode, read_text
+from gpu_offload.dataset.layout import Layout, Listing, split_named
+from gpu_offload.dataset.paths import Names
+from gpu_offload.dataset.split import SPLITS, Split, SplitRule
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.walk import Found
+
+_TASKS: Final = {"detect": Task.DETECT, "segment": Task.SEGMENT}
+_MAX_LINE: Final = 8 << 20
+
+
+def list_ndjson(
+    root: Path, names: Names, files: Sequence[str], task: Task | None, rule: SplitRule, found: Found
+) -> Listing:
+    """List the images that an NDJSON file describes, and turn their annotations into labels.
+
+    The images must be there, below `images/SPLIT/`, `SPLIT/`, `images/` or beside the file: nothing is downloaded.
+
+    Raises:
+        DatasetError: If there are several such files, or the first line is not about a dataset of boxes or polygons.
+    """
+    if len(files) > 1:
+        message = f"{', '.join(sorted(files))} each describe a dataset; keep one, or name its folder"
+        raise DatasetError([*found.findings, error("", "doubtful-layout", message)])
+    (file,) = files
+    conversion = Conversion(found.findings)
+    try:
+        lines = read_text(root / file).splitlines()
+        head = decode(lines[0] if lines else "", 1)
+        classes, said = _head(head)
+    except JsonError as fault:
+        raise DatasetError(
+            [*found.findings, error(file, "malformed-annotations", str(fault), fault.line)]
+        ) from None
+    reading = _Reading(file, conversion, ImageFinder(names), len(classes), task or said)
+    for number, line in enumerate(lines[1:], 2):
+        if line.strip():
+            reading.add(line, number)
+    if reading.absent:
+        shown = ", ".join(reading.absent[:5])
+        message = (
+            f"{len(reading.absent)} images are not there ({shown}) and nothing is downloaded; "
+            "fetch them from their url into images/SPLIT/"
+        )
+        conversion.fail(Place(file, None), "missing-path", message)
+    described = Described(Layout.NDJSON, classes, reading.splits)
+    return finished(root, names, conversion, described, task or said, rule, found)
+
+
+def _head(head: Any) -> tuple[tuple[str, ...], Task]:
+    """Return the classes and the task that the first line gives."""
+    if not isinstance(head, dict) or head.get("type") != "dataset":
+        raise JsonError('the first line must be about the dataset: {"type": "dataset", ...}', 1)
+    said = head.get("task", "detect")
+    if said not in _TASKS:
+        raise JsonError(f"is for {str(said)[:40]!r}, and NDJSON is read for detect and segment", 1)
+    names = head.get("class_names")
+    given = names if isinstance(names, dict) else {}
+    wanted = [str(index) for index in range(len(given))]
+    if not given or set(given) != set(wanted) or not all(isinstance(name, str) for name in given.values()):
+        raise JsonError("class_names must number the classes from 0 without a gap; correct it", 1)
+    classes = tuple(given[index] for index in wanted)
+    problems = class_name_problems(classes)
+    if problems:
+        raise JsonError("; ".join(problems), 1)
+    return classes, _TASKS[said]
+
+
+class _Reading:
+    """Goes through the lines about images."""
+
+    def __init__(
+        self, file: str, conversion: Conversion, finder: ImageFinder, classes: int, task: Task
+    ) -> None:
+        self.splits: dict[str, set[Split]] = {}
+        self.absent: list[str] = []
+        self._file = file
+        self._conversion = conversion
+        self._finder = finder
+        self._classes = classes
+        self._task = task
+
+    def add(self, text: str, line: int) -> None:
+        try:
+            record = decode(text[:_MAX_LINE], line)
+            written, split = self._checked(record, line)
+            folders = (f"images/{split}", split, "images", "")
+            base = str(PurePosixPath(self._file).parent)
+            below = [str(PurePosixPath(base) / folder) if base != "." else folder for folder in folders]
+            image = self._finder.find(
+                written, below, lambda name: int(split_named(name.split("/")[0]) != split)
+            )
+        except (JsonError, AmbiguousImageError) as fault:
+            self._conversion.fail(Place(self._file, line), "malformed-annotations", str(fault))
+            return
+        if image is None:
+            self.absent.append(written)
+            return
+        self._conversion.add_image(image)
+        self.splits.setdefault(image, set()).add(split)
+        annotations = record.get("annotations") or {}
+        key = "segments" if self._task is Task.SEGMENT or "boxes" not in annotations else "boxes"
+        objects = annotations.get(key) if isinstance(annotations, dict) else None
+        for number, values in enumerate(objects if isinstance(objects, list) else [], 1):
+            self._object(Place(self._file, line, f"{key} {number}"), image, values)
+
+    def _checked(self, record: Any, line: int) -> tuple[str, Split]:
+        """Return file and split of a line about an image."""
+        if not isinstance(record, dict) or not isinstance(record.get("file"), str) or not record["file"]:
+            raise JsonError("must be an object with file, split and annotations; correct it", line)
+        split = record.get("split")
+        if split not in SPLITS:
+            raise JsonError(f"split is {str(split)[:40]!r}, not train, val or test; correct it", line)
+        return record["file"], split
+
+    def _object(self, place: Place, image: str, values: Any) -> None:
+        numbers = finite(values)
+        if numbers is None or len(numbers) < 5:
+            self._conversion.fail(
+                place, "malformed-annotations", "must be a list of a class and coordinates; correct it"
+            )
+        elif not numbers[0].is_integer() or not 0 <= numbers[0] < self._classes:
+            message = f"class {numbers[0]:g} is unknown, class_names has 0 to {self._classes - 1}; correct it"
+            self._conversion.fail(place, "unknown-class", message)
+        elif len(numbers) == 5:
+            self._conversion.add(place, image, int(numbers[0]), numbers[1:], None)
+        elif len(numbers) < 7 or len(numbers) % 2 == 0:
+            message = (
+                f"{len(numbers)} numbers are neither a box (5) nor a polygon (7 or more, odd); correct it"
+            )
+            self._conversion.fail(place, "malformed-annotations", message)
+        else:
+            self._conversion.add(place, image, int(numbers[0]), box_of(numbers[1:]), numbers[1:])

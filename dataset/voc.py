@@ -1,0 +1,222 @@
+"""Datasets with an XML file for each image, as Pascal VOC has them and many tools write them."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from gpu_offload.dataset.class_names import class_name_problems
+from gpu_offload.dataset.conversion import (
+    AmbiguousImageError,
+    Conversion,
+    Described,
+    ImageFinder,
+    Place,
+    box_of,
+    finished,
+)
+from gpu_offload.dataset.finding import error
+from gpu_offload.dataset.image import read_size
+from gpu_offload.dataset.layout import Layout, Listing, split_named
+from gpu_offload.dataset.paths import Names
+from gpu_offload.dataset.split import SPLITS, Split, SplitRule
+from gpu_offload.dataset.task import Task
+from gpu_offload.dataset.voc_xml import Element, XmlError, read_xml
+from gpu_offload.dataset.walk import Found
+
+_LISTS: Final = "ImageSets/Main/"
+_MAX_LIST: Final = 64 << 20
+
+_Object = tuple[Place, str, str, tuple[float, float, float, float], tuple[float, ...] | None]
+"""Place, image, class, box, polygon."""
+
+
+def list_voc(
+    root: Path,
+    names: Names,
+    files: Sequence[str],
+    given_classes: tuple[str, ...],
+    task: Task | None,
+    rule: SplitRule,
+    found: Found,
+) -> Listing:
+    """List the images that XML files describe, and turn their objects into labels.
+
+    The split comes from `ImageSets/Main/train.txt` and `val.txt`, else from folders called like splits, else from
+    the names. Classes are those that the settings name, else all that occur, in alphabetical order. An XML file
+    belongs to the image of its own name; where there is none, to the one that it names.
+    """
+    conversion, finder = Conversion(found.findings), ImageFinder(names)
+    objects: list[_Object] = []
+    images: dict[str, str] = {}
+    for file in files:
+        image = _read(root, file, finder, conversion, objects)
+        if image is None:
+            continue
+        other = images.setdefault(image, file)
+        if other != file:
+            message = f"describes {image}, as {other} does; remove one"
+            conversion.fail(Place(file, None), "malformed-annotations", message)
+    occurring = tuple(sorted({name for _, _, name, _, _ in objects}))
+    classes = given_classes or occurring
+    for problem in class_name_problems(classes):
+        conversion.fail(Place("", None), "class-name", problem)
+    indices = {name: index for index, name in enumerate(classes)}
+    for place, image, name, box, polygon in objects:
+        if name in indices:
+            conversion.add(place, image, indices[name], box, polygon if task is not Task.DETECT else None)
+        else:
+            conversion.fail(
+                place, "unknown-class", f"the class {name[:60]!r} is not in dataset.classes; add it"
+            )
+    splits = _splits(root, names, images, found)
+    if not images and not found.findings.failed:
+        message = "the Pascal VOC annotations describe no image that is there; export them with their images"
+        found.findings.append(error("", "no-labels", message))
+    return finished(root, names, conversion, Described(Layout.VOC, classes, splits), task, rule, found)
+
+
+def _read(
+    root: Path, file: str, finder: ImageFinder, conversion: Conversion, objects: list[_Object]
+) -> str | None:
+    """Read one XML file; return the image that it describes, or None where it is at fault."""
+    try:
+        annotation = read_xml(root / file)
+        image = _image(file, annotation, finder)
+    except XmlError as fault:
+        conversion.fail(Place(file, fault.line), "malformed-annotations", str(fault))
+        return None
+    except AmbiguousImageError as fault:
+        conversion.fail(Place(file, None), "ambiguous-image", f"the image {fault}")
+        return None
+    if image is None:
+        written = annotation.value("filename")[:200] or PurePosixPath(file).stem
+        message = f"describes {written!r}, which does not exist; restore the image or remove this file"
+        conversion.fail(Place(file, annotation.line), "missing-path", message)
+        return None
+    size = _size(annotation) or read_size(root / image)
+    if size is None:
+        message = "<size> is missing or 0, and the image does not tell it; write width and height"
+        conversion.fail(Place(file, annotation.line), "malformed-annotations", message)
+        return None
+    conversion.add_image(image, size)
+    for element in annotation.children:
+        if element.tag == "object":
+            _add_object(file, image, element, size, conversion, objects)
+    return image
+
+
+def _image(file: str, annotation: Element, finder: ImageFinder) -> str | None:
+    """Return the image of an XML file: of its own name, else of the name in it."""
+    path = PurePosixPath(file)
+    written = annotation.value("filename").replace("\\", "/").rpartition("/")[2]
+    folders = path.parts[:-1]
+
+    def rank(name: str) -> int:
+        """Rank images by how many folders differ from those of the XML file (`JPEGImages` for `Annotations`: one)."""
+        own = PurePosixPath(name).parts[:-1]
+        if len(own) != len(folders):
+            return 1 if own == folders[:-1] or own[:-1] == folders else len(own) + len(folders)
+        return sum(a != b for a, b in zip(own, folders, strict=True))
+
+    stem = finder.find_stem(path.stem, rank)
+    if stem is not None or not written:
+        return stem
+    return finder.find(written, (str(path.parent),), rank) or finder.find_stem(written, rank)
+
+
+def _size(annotation: Element) -> tuple[int, int] | None:
+    size = annotation.first("size")
+    width, height = (size.number("width"), size.number("height")) if size is not None else (None, None)
+    if width is None or height is None or not (1 <= width < 1 << 20 and 1 <= height < 1 << 20):
+        return None
+    return int(width), int(height)
+
+
+def _add_object(
+    file: str,
+    image: str,
+    element: Element,
+    size: tuple[int, int],
+    conversion: Conversion,
+    objects: list[_Object],
+) -> None:
+    place = Place(file, element.line)
+    name = element.value("name")
+    polygon = _polygon(element.first("polygon"), size)
+    bounds = element.first("bndbox")
+    corners = [bounds.number(side) for side in ("xmin", "ymin", "xmax", "ymax")] if bounds is not None else []
+    left, top, right, bottom = corners if len(corners) == 4 else (None,) * 4
+    if not name:
+        conversion.fail(place, "malformed-annotations", "the object has no <name>; write its class")
+    elif left is None or top is None or right is None or bottom is None:
+        if polygon is None:
+            message = "the object has no <bndbox> with xmin, ymin, xmax, ymax in numbers; correct it"
+            conversion.fail(place, "malformed-annotations", message)
+        else:
+            objects.append((place, image, name, box_of(polygon), polygon))
+    elif left > right or top > bottom:
+        message = "xmin is right of xmax, or ymin below ymax; swap them"
+        conversion.fail(place, "malformed-annotations", message)
+    else:
+        width, height = size
+        box = box_of((left / width, top / height, right / width, bottom / height))
+        objects.append((place, image, name, box, polygon))
+
+
+def _polygon(element: Element | None, size: tuple[int, int]) -> tuple[float, ...] | None:
+    """Return the points x1, y1, x2, y2 ... of a <polygon>, as Roboflow writes it, as fractions."""
+    if element is None:
+        return None
+    points: list[float] = []
+    for number in range(1, len(element.children) // 2 + 1):
+        x, y = element.number(f"x{number}"), element.number(f"y{number}")
+        if x is None or y is None:
+            return None
+        points += [x / size[0], y / size[1]]
+    return tuple(points) if len(points) >= 6 else None
+
+
+def _splits(root: Path, names: Names, images: dict[str, str], found: Found) -> dict[str, set[Split]]:
+    """Return the split of each image that the lists, or else the folders, give."""
+    listed = ((split, _list_name(names, split)) for split in SPLITS)
+    lists: dict[Split, str] = {split: name for split, name in listed if name is not None}
+    if lists:
+        by_stem = {PurePosixPath(image).stem: image for image in images}
+        splits: dict[str, set[Split]] = {}
+        for part, name in lists.items():
+            for number, line in enumerate(_lines(root, name, found), 1):
+                stem = line.split()[0] if line.split() else ""
+                image = by_stem.get(stem) or by_stem.get(PurePosixPath(stem).stem)
+                if stem and image is None:
+                    message = f"{stem[:200]!r} is no image with an XML file; restore it or remove the line"
+                    found.findings.append(error(name, "missing-path", message, number))
+                elif image is not None:
+                    splits.setdefault(image, set()).add(part)
+        return splits
+    by_folder: dict[str, set[Split]] = {}
+    for image in images:
+        given = {
+            split for part in PurePosixPath(image).parts[:-1] if (split := split_named(part)) is not None
+        }
+        if len(given) == 1:
+            by_folder[image] = given
+    return by_folder if len(by_folder) == len(images) else {}
+
+
+def _list_name(names: Names, split: Split) -> str | None:
+    """Return the list of a split, at the top or in the one folder below it (VOC2012/ImageSets/Main/train.txt)."""
+    ending = f"{_LISTS}{split}.txt"
+    fitting = [name for name in names if name == ending or name.endswith(f"/{ending}")]
+    return fitting[0] if len(fitting) == 1 else None
+
+
+def _lines(root: Path, name: str, found: Found) -> list[str]:
+    file = root / name
+    try:
+        if file.stat().st_size <= _MAX_LIST:
+            return file.read_text("utf-8-sig").splitlines()
+        reason = "it is too large"
+    except (OSError, UnicodeDecodeError) as fault:
+        reason = getattr(fault, "strerror", None) or "not UTF-8"
+    found.findings.append(error(name, "unreadable-file", f"cannot be read ({reason}); list one image a line"))
+    return []
