@@ -115,6 +115,7 @@ def test_pointers_of_git_lfs_are_one_fault_with_the_command(tmp_path):
     assert fault.code == "lfs-pointer"
 
 
+@pytest.mark.process
 def test_a_submodule_that_is_not_checked_out_names_the_command(tmp_path):
     put(
         tmp_path / ".gitmodules",
