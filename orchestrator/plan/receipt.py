@@ -76,8 +76,8 @@ def _unfit(options: Sequence[Option], told: str) -> list[str]:
 
 
 def _first(plan: PlanReport) -> list[Option]:
-    """Pick what a decision is between: the CPU, the best GPU, and what was chosen."""
-    gpus = [option for option in plan.options if option.where == "ec2"]
+    """Pick what a decision is between: the CPU, the best GPU if one can be rented, and what was chosen."""
+    gpus = [option for option in plan.options if option.where == "ec2" and not _no_gpu(plan)]
     best = min(gpus, key=lambda o: (not o.feasible, o.cost_likely, o.offer.name), default=None)
     return [o for o in plan.options if o.where == "cpu" or o in (best, plan.decision.option)]
 

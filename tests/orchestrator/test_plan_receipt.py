@@ -169,6 +169,7 @@ def test_gpus_that_nobody_can_rent_are_a_sentence_not_a_table():
         o if o.where == "cpu" else replace(o, feasible=False, reason="the store is a folder")
         for o in plan.options
     )
+    assert "g4dn" not in receipt_text(report(options=options)).partition("The free CPU")[0]
     text = receipt_markdown(report(options=options))
     assert "No GPU can be rented: the store is a folder." in text
     assert "g4dn" not in text.partition("What would change")[0].partition("Why.")[2].partition("\n")[2]
