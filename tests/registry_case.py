@@ -12,7 +12,7 @@ def manifest_for(model, version="aaaa", created_at=100.0, run="aaaa-1"):
     body = model.read_bytes()
     return Manifest(
         version=version,
-        training_key=version * 16,
+        training_key=(version * 64)[:64],
         fingerprint="f" * 64,
         run=run,
         created_at=created_at,

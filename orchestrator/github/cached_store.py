@@ -1,13 +1,13 @@
 """A folder store on a machine that is thrown away, over the place where its published half outlives the machine."""
 
-import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
+from gpu_offload.orchestrator.github.run_archive import unpack
 
 PUBLIC = ("models/", "aliases/", "index.json")
 RUNS = "runs/"
@@ -85,31 +85,3 @@ class KeptFolder(FolderStore):
 def unfinished_key(key: str) -> str:
     """Return the key under which a training's unfinished runs are kept; `key` is the training's, or its beginning."""
     return f"unfinished/{key[:ID_LENGTH]}.tar"
-
-
-def pack(store: ObjectStore, prefix: str, path: Path) -> int:
-    """Write a store's objects below a prefix into a tar; return how many there are."""
-    count = 0
-    with tempfile.TemporaryDirectory(prefix="offload-") as scratch, tarfile.open(path, "w") as tar:
-        for info in store.list(prefix):
-            file = Path(scratch) / "object"
-            store.download(info.key, file)
-            tar.add(file, info.key)
-            count += 1
-    return count
-
-
-def unpack(path: Path, folder: Path, *, only: str) -> None:
-    """Unpack a tar of ours into a folder; `only` is what every name in it begins with.
-
-    Raises:
-        CorruptObjectError: it is no such tar.
-    """
-    try:
-        with tarfile.open(path) as tar:
-            for member in tar.getmembers():
-                if not member.isfile() or not member.name.startswith(only):
-                    raise CorruptObjectError(f"{path.name} holds {member.name!r}, which is none of {only}*")
-            tar.extractall(folder, filter="data")
-    except tarfile.TarError as error:
-        raise CorruptObjectError(f"{path.name} is no archive of unfinished runs: {error}") from error

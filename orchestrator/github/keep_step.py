@@ -1,9 +1,10 @@
 """`command: pack` and `keep`: carry what a folder store holds from the runner into the repository's release."""
 
 import os
+import re
 from pathlib import Path
 
-from gpu_offload.orchestrator.github.cached_store import KeptFolder
+from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
 from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import Event
 from gpu_offload.orchestrator.github.inputs import Inputs, InputsError
@@ -53,13 +54,17 @@ def keep(inputs: Inputs, event: Event, runner: Runner, console: GitHubConsole) -
         raise UntrustedEventError(f"'keep' does not run on {event.name}: it publishes")
     if not inputs.token:
         raise InputsError("'keep' needs the input token: ${{ github.token }}, in a job with contents: write")
+    if not re.fullmatch(r"[0-9a-f]{64}", inputs.training_key):
+        raise InputsError(
+            "'keep' needs the input training-key, which train.yml has as an output: run `offload init` again"
+        )
     api = os.environ.get("GITHUB_API_URL") or "https://api.github.com"
     server = os.environ.get("GITHUB_SERVER_URL") or "https://github.com"
     tag = store.release_tag(inputs.directory, Path(os.environ.get("GITHUB_WORKSPACE") or "."))
     release = GitHubRelease(api, event.repository, inputs.token, tag)
     packed = inputs.packed.resolve()
-    kept = keeping.keep(release, packed, console.note)
-    if kept is None and not list(packed.glob("unfinished-*")):
+    kept = keeping.keep(release, packed, console.note, inputs.training_key)
+    if kept is None and not (packed / asset_name(unfinished_key(inputs.training_key))).exists():
         return 0
     address = release_address(server, event.repository, tag)
     url = f"{address}/{asset_name(model_key(kept.version, kept.model.name))}" if kept else ""

@@ -5,24 +5,30 @@ what is new, and hands it to a job that may write to the repository and runs no 
 """
 
 import json
+import os
+import stat
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectChangedError, ObjectMissingError
 from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import asset_name
-from gpu_offload.orchestrator.github.cached_store import KeptFolder, pack, unfinished_key
+from gpu_offload.orchestrator.github import claims
+from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
+from gpu_offload.orchestrator.github.run_archive import check as check_archive
+from gpu_offload.orchestrator.github.run_archive import pack
+from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.plan.training_key import version_of
-from gpu_offload.orchestrator.registry import alias as aliases
-from gpu_offload.orchestrator.registry import index, publish
+from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.alias import actor
+from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     INDEX_KEY,
@@ -33,15 +39,21 @@ from gpu_offload.orchestrator.registry.manifest import (
     RegistryError,
     alias_key,
     model_key,
+    parse,
 )
+from gpu_offload.orchestrator.run.collect import MODEL_NAME
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH, RUN_PREFIX
+from gpu_offload.remote_job.files.regular_file import read as read_bytes
 from gpu_offload.remote_job.wire import Wire
 
 T = TypeVar("T", bound=Wire)
 
 TRIES = 5
 """Attempts to write the index or an alias while another job writes it at the same time."""
+
+DOCUMENT = 1 << 20
+"""Bytes that a packed document may have."""
 
 ALIASES = (alias_key(CANDIDATE), alias_key(STABLE))
 
@@ -95,72 +107,134 @@ def _text(store: ObjectStore, key: str) -> bytes | None:
         return None
 
 
-def keep(release: GitHubRelease, folder: Path, note: Callable[[str], None]) -> Manifest | None:
-    """Bring what was packed into the release; harmless to repeat. Returns the version, None for unfinished runs.
+def keep(
+    release: GitHubRelease,
+    folder: Path,
+    note: Callable[[str], None],
+    training_key: str,
+    now: float | None = None,
+) -> Manifest | None:
+    """Bring what a training packed into the release; harmless to repeat. Returns the version, None for unfinished runs.
 
-    A version is never written twice; its manifest comes after its model, the list after the manifest, and what
-    `stable` means last.
+    What the training says is a claim. Only files of the training that the plan named count. The index and the aliases
+    are written here, from what is verified; of the training's own only how it is counted and what it was found good for
+    is taken, and no time is later than now. A version is never written twice; its manifest comes after its model, the
+    list after the manifest, and the aliases last.
+
+    Args:
+        release: Where it is kept.
+        folder: What was packed.
+        note: Called with what was done.
+        training_key: The training's, as the plan's job computed it, which runs no training.
+        now: Unix seconds; None for the clock's.
 
     Raises:
         StoreError: GitHub refused or did not answer.
-        CorruptObjectError: the model is not what its manifest promises.
+        CorruptObjectError: A file is not what it must be.
+        RegistryError: The manifest belongs to another training.
     """
-    if not folder.is_dir() or not any(folder.iterdir()):
+    version, now = version_of(training_key), time.time() if now is None else now
+    manifest_name = asset_name(model_key(version, "manifest.json"))
+    ours = asset_name(model_key(version, ""))
+    unfinished = asset_name(unfinished_key(training_key))
+    packed = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    known = {unfinished, *map(asset_name, (INDEX_KEY, *ALIASES))}
+    if strange := [name for name in packed if not name.startswith(ours) and name not in known]:
+        note(f"left out {len(strange)} file(s) that are not of the training {training_key[:12]}")
+    if not packed & {manifest_name, unfinished}:
         note("nothing was packed: the training left nothing that has to be kept")
         return None
-    release.mend()
-    manifests = sorted(folder.glob("models-*-manifest.json"))
-    if not manifests:
-        for path in sorted(folder.glob("unfinished-*.tar")):
-            release.replace(path.name, path)
-            note(
-                f"kept the unfinished runs in {path.name}: the next training of the same carries on from them"
-            )
+    if manifest_name not in packed:
+        check_archive(_plain(folder / unfinished), only=f"{RUN_PREFIX}{training_key[:RUN_KEY_LENGTH]}-")
+        release.mend()
+        release.replace(unfinished, folder / unfinished)
+        note(f"kept the unfinished runs in {unfinished}: the next training of the same carries on from them")
         return None
-    manifest = _parsed(Manifest, manifests[0])
-    name_of_model, name_of_manifest = (
-        asset_name(model_key(manifest.version, name)) for name in (manifest.model.name, "manifest.json")
-    )
-    there = release.assets()
-    if name_of_manifest not in there:
-        model = folder / name_of_model
-        if not model.is_file() or sha256_of(model) != manifest.model.sha256:
-            raise CorruptObjectError(f"{model.name} is not the model that {manifests[0].name} names")
-        if name_of_model in there:
-            release.delete(there[name_of_model])
-        release.upload(name_of_model, model)
-        release.upload(name_of_manifest, manifests[0])
-        note(f"kept version {manifest.version}")
-    _list(release, _parsed(Index, folder / INDEX_KEY))
-    for key in ALIASES:
-        _move(release, key, folder / asset_name(key))
-    unfinished = asset_name(unfinished_key(manifest.training_key))
+    index = _claim(Index, folder, INDEX_KEY) or Index()
+    claimed = {key: alias for key in ALIASES if (alias := _claim(Alias, folder, key)) is not None}
+    release.mend()
+    manifest = _published(release, version)
+    if manifest is None:
+        manifest, model = _verified(folder, manifest_name, training_key)
+        _upload(release, folder / manifest_name, model)
+        note(f"kept version {version}")
+    _list(release, manifest, index, now)
+    for key, alias in claimed.items():
+        _move(release, key, alias, version, now)
     if unfinished in (there := release.assets()):
         release.delete(there[unfinished])
     return manifest
 
 
-def _list(release: GitHubRelease, ours: Index) -> None:
-    """Add our versions and yanks to the release's index."""
+def _verified(folder: Path, name: str, training_key: str) -> tuple[Manifest, Path]:
+    """Return the packed manifest and its model's file, once both are what the planned training must have made."""
+    manifest = parse(Manifest, name, read_bytes(folder, name, limit=DOCUMENT))
+    if (manifest.version, manifest.training_key) != (version_of(training_key), training_key):
+        raise RegistryError(
+            f"{name} is of the training {plain(manifest.training_key)[:64]}, and {training_key} was planned"
+        )
+    model = folder / asset_name(model_key(manifest.version, manifest.model.name))
+    if not MODEL_NAME.fullmatch(manifest.model.name) or model.name == name or not os.path.lexists(model):
+        raise CorruptObjectError(
+            f"{name} names no model that was packed: {plain(manifest.model.name)[:64]!r}"
+        )
+    size = _plain(model).stat().st_size
+    if (size, sha256_of(model)) != (manifest.model.size, manifest.model.sha256):
+        raise CorruptObjectError(f"{model.name} is not the model that {name} names")
+    return manifest, model
+
+
+def _claim(kind: type[T], folder: Path, key: str) -> T | None:
+    """Return a document as the training packed it, None where it packed none."""
+    try:
+        return parse(kind, key, read_bytes(folder, asset_name(key), limit=DOCUMENT))
+    except FileNotFoundError:
+        return None
+
+
+def _upload(release: GitHubRelease, manifest: Path, model: Path) -> None:
+    there = release.assets()
+    if model.name in there:
+        release.delete(there[model.name])
+    release.upload(model.name, model)
+    release.upload(manifest.name, manifest)
+
+
+def _published(release: GitHubRelease, version: str) -> Manifest | None:
+    """Return the version's manifest in the release, None where it is not kept yet."""
+    return _kept(Manifest, release, model_key(version, "manifest.json"))
+
+
+def _plain(path: Path) -> Path:
+    """Return the path of a packed file. Raises CorruptObjectError where it is a link, a pipe or a folder."""
+    if not stat.S_ISREG(path.lstat().st_mode):
+        raise CorruptObjectError(f"{path.name} is not a plain file")
+    return path
+
+
+def _list(release: GitHubRelease, manifest: Manifest, claimed: Index, now: float) -> None:
+    """Add a version to the release's index."""
 
     def missing() -> Index | None:
         theirs = _kept(Index, release, INDEX_KEY) or Index()
-        both = index.merged(theirs, ours)
+        both = claims.listed(theirs, manifest, claimed, now)
         return both if both != theirs else None
 
     _settle(release, INDEX_KEY, missing)
 
 
-def _move(release: GitHubRelease, key: str, packed: Path) -> None:
-    """Add our moves to an alias's history: it means what the last of them says, ours or another job's."""
-    if not packed.is_file():
+def _move(release: GitHubRelease, key: str, claimed: Alias, version: str, now: float) -> None:
+    """Add to an alias's history that it means a version, where the training says so of this very one."""
+    index = _kept(Index, release, INDEX_KEY) or Index()
+    entry = entry_of(index.versions, version)
+    move = claims.claimed_move(claimed, entry, now, actor()) if entry is not None else None
+    if move is None:
         return
-    ours = _parsed(Alias, packed)
-    listed = (_kept(Index, release, INDEX_KEY) or Index()).versions
+    name = key.removeprefix("aliases/").removesuffix(".json")
 
     def wanted() -> Alias | None:
         theirs = _kept(Alias, release, key)
-        both = aliases.merged(theirs or ours, ours, listed)
+        both = claims.moved(theirs, move, index, name, now)
         return both if both != theirs else None
 
     _settle(release, key, wanted)
@@ -191,12 +265,7 @@ def _settle(release: GitHubRelease, key: str, wanted: Callable[[], Wire | None])
 
 def _kept(kind: type[T], release: GitHubRelease, key: str) -> T | None:
     asset = release.assets().get(asset_name(key))
-    if asset is None:
-        return None
-    with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
-        path = Path(scratch) / asset.name
-        path.write_bytes(release.read(asset))
-        return _parsed(kind, path)
+    return None if asset is None else parse(kind, asset.name, release.read(asset))
 
 
 def _replaced(release: GitHubRelease, key: str, document: Wire) -> None:
@@ -204,12 +273,3 @@ def _replaced(release: GitHubRelease, key: str, document: Wire) -> None:
         path = Path(scratch) / asset_name(key)
         path.write_text(json.dumps(document.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
         release.replace(path.name, path)
-
-
-def _parsed(kind: type[T], path: Path) -> T:
-    try:
-        return kind.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        raise RegistryError(
-            f"{path.name} is no {kind.__name__} that this version understands: {error}"
-        ) from error

@@ -20,7 +20,7 @@ UNEDITED = "# unedited "
 """The last line of a file begins so. Its digest holds until somebody edits the file; from then on the text is theirs,
 and only the pins move."""
 
-USES = re.compile(r"\S+/\.github/workflows/(plan|train|keep|tend)\.yml@[0-9a-f]{40}( # \S+)?")
+USES = re.compile(r"\S+/\.github/workflows/(plan|train-on-runner|train|keep|tend)\.yml@[0-9a-f]{40}( # \S+)?")
 """A call of one of our reusable workflows."""
 
 BADGE = re.compile(
@@ -112,15 +112,16 @@ def with_badge(readme: str, line: str) -> str:
 
 def _text(name: str, target: Target) -> str:
     """Fill a template in: each is a workflow that a linter can read, with example values in these places."""
-    text = (TEMPLATES / f"{name}.yml").read_text("utf-8")
+    template = "offload-train-on-runner" if name == "offload-train" and target.keep else name
+    text = (TEMPLATES / f"{template}.yml").read_text("utf-8")
     text = re.sub(r"(?m)^name: (\w+)$", lambda m: f"name: {json.dumps(target.title(m[1]))}", text, count=1)
     text = text.replace("branches: [main]", f"branches: [{json.dumps(target.branch)}]")
     directory = f"      directory: {json.dumps(target.directory)}"
     fetched = [name for name, used in (("lfs", target.lfs), ("submodules", target.submodules)) if used]
     inputs = [directory, *(f"      {each}: true" for each in fetched if name != "offload-tend")]
-    jobs, keep, kept = text.partition("\n  keep:")
+    jobs, keep, kept = text.partition("\n  keep:")  # checks out none of the repository's code
     jobs = jobs.replace("      directory: .", "\n".join(inputs))
-    text = jobs + (keep + kept.replace("      directory: .", directory) if target.keep else "")
+    text = jobs + keep + kept.replace("      directory: .", directory)
     return _sealed(_pinned(text, target.pin))
 
 

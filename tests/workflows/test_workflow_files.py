@@ -139,6 +139,9 @@ def test_a_folder_store_gets_a_job_that_keeps_whatever_became_of_the_training():
     keep = texts["offload-train.yml"]["jobs"]["keep"]
     assert keep["if"].startswith("always()")
     assert keep["needs"] == "train"
+    assert keep["with"]["training-key"] == "${{ needs.train.outputs.training-key }}"
+    jobs = texts["offload-train.yml"]["jobs"].values()
+    assert not any("id-token" in job["permissions"] for job in jobs), "nothing that a training could take"
     assert keep["permissions"] == {"contents": "write"}
     assert "keep" not in yaml.safe_load(workflow_texts(TARGET)[FOLDER / "offload-train.yml"])["jobs"]
 

@@ -226,7 +226,9 @@ class Repository:
     gate: Path | None = None
 
     def command(self, event, *words):
-        texts = "".join((ROOT / f".github/workflows/{name}.yml").read_text() for name in ("train", "keep"))
+        texts = "".join(
+            (ROOT / f".github/workflows/{name}.yml").read_text() for name in ("train-on-runner", "keep")
+        )
         pins = dict(
             re.findall(r"uses: actions/(checkout|upload-artifact|download-artifact)@([0-9a-f]{40})", texts)
         )

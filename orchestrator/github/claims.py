@@ -1,0 +1,95 @@
+"""What a training's word is worth once its model is verified: how it is counted, and which alias it was found good for.
+
+Everything else in the index and in the aliases is the release's own. Pure.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+
+from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.registry import alias as aliases
+from gpu_offload.orchestrator.registry.index import entry_for, entry_of, numbered
+from gpu_offload.orchestrator.registry.manifest import (
+    Alias,
+    Index,
+    IndexEntry,
+    Manifest,
+    Move,
+)
+from gpu_offload.orchestrator.registry.semver import bump_between, following
+
+WHY = 500
+"""Characters of a reason."""
+EVIDENCE = 16_384
+"""Bytes of the figures behind it, as JSON."""
+
+
+def not_later(claimed: float, now: float) -> float:
+    """Return a claimed time (Unix seconds) where it is one of the past, else now."""
+    return claimed if 0 <= claimed <= now else now
+
+
+def listed(theirs: Index, manifest: Manifest, claimed: Index, now: float) -> Index:
+    """Return the release's index with a verified version in it; every other entry stays as it is.
+
+    Of what the training packed only the kind of its number counts: major, minor or patch. The number itself is the next
+    free one.
+    """
+    entries = numbered(theirs.versions)
+    if entry_of(entries, manifest.version) is not None:
+        return theirs
+    parent = entry_of(entries, manifest.parent or "") or (entries[-1] if entries else None)
+    told = entry_of(claimed.versions, manifest.version)
+    number = following(
+        bump_between(told.semver or "") if told else "minor",
+        parent.semver if parent else None,
+        [entry.semver or "" for entry in entries],
+    )
+    entry = entry_for(manifest, number).model_copy(
+        update={
+            "created_at": not_later(manifest.created_at, now),
+            "metrics": {name: value for name, value in manifest.metrics.items() if math.isfinite(value)},
+            "cost_usd": manifest.cost_usd if math.isfinite(manifest.cost_usd) else None,
+        }
+    )
+    return Index(versions=tuple(sorted((*entries, entry), key=lambda each: each.created_at)))
+
+
+def claimed_move(claimed: Alias, entry: IndexEntry, now: float, by: str) -> Move | None:
+    """Return the move by which an alias came to mean a version, in our words; None where it does not mean it."""
+    told = claimed.moves[-1]
+    if told.version != entry.version:
+        return None
+    return Move(
+        at=not_later(told.at, now),
+        version=entry.version,
+        sha256=entry.sha256,
+        semver=entry.semver,
+        size=entry.size,
+        file=entry.file,
+        cause=told.cause if told.cause in {"publish", "rollback"} else "publish",
+        by=by,
+        why=plain(told.why)[:WHY],
+        evidence=_bounded(told.evidence),
+    )
+
+
+def moved(theirs: Alias | None, move: Move, index: Index, name: str, now: float) -> Alias:
+    """Return an alias with a move in its history; moves of a time to come, which an older version believed, go."""
+    entries = numbered(index.versions)
+    ours = aliases.written(name, (move,), {}, None)
+    past = tuple(each for each in theirs.moves if each.at <= now) if theirs is not None else ()
+    if theirs is None or not past:
+        return ours.model_copy(update={"yanked": aliases.yanks(entries)})
+    if past != theirs.moves:
+        theirs = aliases.written(name, past, theirs.yanked, theirs.minimum)
+    return aliases.merged(theirs, ours, entries)
+
+
+def _bounded(evidence: Mapping[str, object] | None) -> dict[str, object] | None:
+    try:
+        text = json.dumps(evidence, allow_nan=False)
+    except ValueError:
+        return None
+    return dict(evidence) if evidence and len(text) <= EVIDENCE else None

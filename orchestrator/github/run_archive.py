@@ -1,0 +1,64 @@
+"""The archive of a training's unfinished runs: an uncompressed tar, whose content a training may have forged."""
+
+import re
+import tarfile
+import tempfile
+from pathlib import Path
+
+from gpu_offload.infra.store.errors import CorruptObjectError
+from gpu_offload.infra.store.protocol import ObjectStore
+
+MOST_MEMBERS = 10_000
+"""Files of an archive: a run has a few for each of its attempts, and two checkpoints."""
+
+STAGED = re.compile(r"runs/[^/]+/(result/.*|collected\.json)")
+"""A staged result is left out: what is published is what a training on this machine has just brought."""
+
+
+def pack(store: ObjectStore, prefix: str, path: Path) -> int:
+    """Write a store's objects below a prefix into an archive; return how many there are."""
+    count = 0
+    with tempfile.TemporaryDirectory(prefix="offload-") as scratch, tarfile.open(path, "w:") as tar:
+        for info in store.list(prefix):
+            if STAGED.fullmatch(info.key):
+                continue
+            file = Path(scratch) / "object"
+            store.download(info.key, file)
+            tar.add(file, info.key)
+            count += 1
+    return count
+
+
+def check(path: Path, *, only: str) -> None:
+    """Read an archive's headers and refuse what `pack` does not write.
+
+    Args:
+        path: The archive.
+        only: What every name in it begins with, such as `runs/0123456789ab-`.
+
+    Raises:
+        CorruptObjectError: It is compressed, holds more than its own size, or names something else than plain files
+            of these runs.
+    """
+    name = re.compile(re.escape(only) + r"\d+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+    left, count = path.stat().st_size, 0
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                count += 1
+                left -= member.size
+                if count > MOST_MEMBERS or left < 0:
+                    raise CorruptObjectError(f"{path.name} holds more than an archive of its size can")
+                if not member.isreg() or member.issparse() or not name.fullmatch(member.name):
+                    raise CorruptObjectError(f"{path.name} holds {member.name!r}, which is none of {only}*")
+                if STAGED.fullmatch(member.name):
+                    raise CorruptObjectError(f"{path.name} holds the staged result {member.name!r}")
+    except (tarfile.TarError, OSError, ValueError) as error:
+        raise CorruptObjectError(f"{path.name} is no archive of unfinished runs: {error}") from error
+
+
+def unpack(path: Path, folder: Path, *, only: str) -> None:
+    """Unpack an archive into a folder. Raises CorruptObjectError as `check` does; then nothing is written."""
+    check(path, only=only)
+    with tarfile.open(path, "r:") as tar:
+        tar.extractall(folder, filter="data")
