@@ -18,12 +18,29 @@ from urllib.parse import unquote, urlsplit
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra import http
+from gpu_offload.infra.store.errors import ObjectExistsError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import Weights
 
 ASSETS = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 """Where Ultralytics 8.4 publishes the weights that it knows by name."""
+PINNED = {
+    "yolo11n.pt": "0ebbc80d4a7680d14987a577cd21342b65ecfd94632bd9a8da63ae6417644ee1",
+    "yolo11s.pt": "85a76fe86dd8afe384648546b56a7a78580c7cb7b404fc595f97969322d502d5",
+    "yolo11m.pt": "d5ffc1a674953a08e11a8d21e022781b1b23a19b730afc309290bd9fb5305b95",
+    "yolo11l.pt": "9ebd0e09d59811db4b1d61e2bc6730649608b1ac47f8dd01e2da6bca7c20023f",
+    "yolo11x.pt": "7bc158aa95c0ebfdd87f70f01653c1131b93e92522dbe15c228bcd742e773a24",
+    "yolo26n.pt": "9b09cc8bf347f0fc8a5f7657480587f25db09b34bf33b0652110fb03a8ad4fef",
+    "yolo26s.pt": "646f8bc3fe0a656803d95c294f7852321748cb29d13466a1af8862e2db384a1b",
+    "yolo26m.pt": "401cea9ab23ad19246ff7744859816bc599f350e93c9dd30367b6f0a0745d0b7",
+    "yolo26l.pt": "9fe3c544f2b19bebad7ea41e76d7ad3d88b7c2f10d11d24430c5311f6b32db26",
+    "yolo26x.pt": "9fdd44a31c504547ffb81d2c6d9e6dac3493c8eaa8b0398d3f43bae6c7003e92",
+    "yolov8n.pt": "f59b3d833e2ff32e194b5bb8e08d211dc7c5bdf144b90d2c8412c47ccfc83b36",
+    "yolov8s.pt": "1f47a78bf100391c2a140b7ac73a1caae18c32779be7d310658112f7ac9aa78a",
+}
+"""sha256 of files below `ASSETS`, as several projects that pin them agree. Other names are trusted at their first
+download, and known by their sha256 from then on."""
 FILE = re.compile(r"[A-Za-z0-9][\w.-]*\.pth?", re.ASCII)
 MAX_BYTES = 4 * 2**30
 
@@ -63,6 +80,10 @@ def resolve(
     if "://" in reference:
         return _from_url(reference, store, cache)
     if Path(reference).is_file():
+        if PINNED.get(reference) not in {None, durable.sha256_of(Path(reference))}:
+            raise WeightsMismatchError(
+                f"{reference}: the file here has the name of Ultralytics' weights and is not them; give it another name"
+            )
         return _keep(Path(reference), store, source=Path(reference).name)
     if FILE.fullmatch(reference):
         return _official(reference, store, cache, assets)
@@ -141,27 +162,43 @@ def _from_url(reference: str, store: ObjectStore | None, cache: Path) -> Weights
 
 def _official(name: str, store: ObjectStore | None, cache: Path, assets: str) -> Weights:
     key, path = f"weights/{name}", cache / name
+    pinned = PINNED.get(name) if assets == ASSETS else None
     known = _read_json(store, f"{key}.json") if store is not None else None
     if store is not None and known is not None:
         sha256 = str(known.get("sha256"))
+        if pinned is not None and sha256 != pinned:
+            raise WeightsMismatchError(
+                f"{key}.json in {store.url} says sha256 {sha256}, and {name} of Ultralytics' has {pinned}: "
+                f"look who wrote it, then delete {key} and {key}.json"
+            )
         if not (path.is_file() and durable.sha256_of(path) == sha256):
             store.download(key, path, sha256=sha256)
         return Weights(sha256=sha256, path=str(path), key=key)
-    if not path.is_file():
-        fetch(f"{assets}/{name}", path)
+    if not path.is_file() or (pinned is not None and durable.sha256_of(path) != pinned):
+        fetch(f"{assets}/{name}", path, sha256=pinned)
     return _keep(path, store, source=f"{assets}/{name}", key=key)
 
 
 def _keep(path: Path, store: ObjectStore | None, *, source: str, key: str | None = None) -> Weights:
-    """Put a local file into the store, once."""
+    """Create a file in the store, and then its note; what is there with the same content is left as it is.
+
+    Raises:
+        WeightsMismatchError: Another file is there under this name.
+    """
     sha256 = durable.sha256_of(path)
     if store is None:
         return Weights(sha256=sha256, path=str(path))
     key = key or f"weights/{sha256[:16]}-{path.name}"
     if _read_json(store, f"{key}.json") is None:
-        store.upload(key, path)
         note = {"sha256": sha256, "size": path.stat().st_size, "source": source}
-        store.put(f"{key}.json", json.dumps(note, indent=1).encode())
+        try:
+            store.upload(key, path, create=True)
+            store.create(f"{key}.json", json.dumps(note, indent=1).encode())
+        except ObjectExistsError as error:
+            raise WeightsMismatchError(
+                f"{key}: the store has another file under this name than {source} (sha256 {sha256}); look who wrote it, "
+                f"then delete {key} and {key}.json"
+            ) from error
     return Weights(sha256=sha256, path=str(path), key=key)
 
 

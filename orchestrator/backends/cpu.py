@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.signals import handled
 from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.orchestrator.backends.training_environment import training_environment
 from gpu_offload.orchestrator.output.console import Console, plain
 from gpu_offload.orchestrator.plan.project import unpack_project
 from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
@@ -67,7 +68,7 @@ class LocalTraining:
         tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
         likely = run.estimate.likely
         with (
-            self._process(path) as process,
+            self._process(path, own_code=spec.entrypoint is not None) as process,
             self.console.training(likely) as show,
             _renewing(self.renew),
             _judging(process, lambda: judge(_last_word(output, attempt.number))),
@@ -109,13 +110,15 @@ class LocalTraining:
         )
 
     @contextmanager
-    def _process(self, spec: Path) -> Iterator["_Process"]:
+    def _process(self, spec: Path, *, own_code: bool) -> Iterator["_Process"]:
         """Run the training module; pass an ending signal on to it, and never leave it behind."""
         command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(spec), "--parent-stdin"]
+        in_bucket = not self.store.url.startswith("file:")
         # A session of its own: a terminal's Ctrl-C would otherwise reach it twice, by the group and by us.
         with (
             _Process(
                 command,
+                env=training_environment(os.environ, in_bucket=in_bucket, own_code=own_code),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

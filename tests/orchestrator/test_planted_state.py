@@ -4,7 +4,9 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from clone_case import CONFIGURATION, answer, clone, commit, git, honest_repository, offload
@@ -196,3 +198,113 @@ def test_on_a_runner_state_goes_with_the_job_whatever_the_checkout_holds(reposit
     done = offload(repository, *PLAN, **runner)
     assert done.returncode == 2
     assert "tracked by git" in done.stderr
+
+
+SPY = """
+import os
+from gpu_offload.remote_job.entrypoint import Trained
+
+
+def main(context):
+    model = context.output / "model.bin"
+    model.write_text("\\n".join(sorted(os.environ)))
+    context.epoch(1, metrics={}, losses={})
+    return Trained(model, {})
+"""
+
+
+def test_a_training_for_a_folder_gets_no_token_and_no_way_to_speak_for_the_step(repository, tmp_path):
+    (repository / "mine.py").write_text(SPY)
+    secrets = {
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "t",
+        "ACTIONS_ID_TOKEN_REQUEST_URL": "http://127.0.0.1:9/",
+        "ACTIONS_RUNTIME_TOKEN": "t",
+        "GITHUB_TOKEN": "t",
+        "GPU_OFFLOAD_INPUT_TOKEN": "t",
+        "AWS_ROLE_ARN": "arn:aws:iam::111122223333:role/gpu-offload-publisher",
+        "STORE_SECRET_ACCESS_KEY": "t",
+        "GITHUB_OUTPUT": str(tmp_path / "outputs"),
+        "GITHUB_ENV": str(tmp_path / "env"),
+    }
+    answer(offload(repository, *TRAIN, **secrets))
+    answer(offload(repository, "pull", "app", "--json"))
+    seen = set((repository / "app" / "model.pt").read_text().split())
+    assert "PATH" in seen
+    assert not seen & {*secrets, "AWS_SECRET_ACCESS_KEY"}
+
+
+def test_an_open_run_that_would_train_something_else_is_ended_and_not_carried_on(repository, tmp_path):
+    """As after planting a journal: the record's spec names other code than the plan does."""
+    held = "limits.deadline=1h"
+    (repository / "mine.py").write_text("def main(context):\n    raise KeyboardInterrupt\n")
+    offload(repository, *TRAIN, "--set", held)
+    (record,) = (state_folder(repository) / "store" / "runs").glob("*/run.json")
+    document = json.loads(record.read_bytes())
+    outcome = record.with_name("outcome.json")
+    outcome.unlink(missing_ok=True)
+    for end in record.parent.glob("attempts/*"):
+        shutil.rmtree(end) if end.is_dir() else end.unlink()
+    evil = tmp_path / "evil"
+    (repository / "planted.py").write_text(
+        f"def main(context):\n    open({str(evil)!r}, 'w').close()\n    raise RuntimeError\n"
+    )
+    document["spec"]["entrypoint"] = "planted:main"
+    record.write_text(json.dumps(document))
+    done = offload(repository, *TRAIN, "--set", held)
+    assert not evil.exists()
+    assert "not as planned" in outcome.read_text() or "otherwise" in done.stderr
+    assert json.loads(outcome.read_bytes())["status"] == "stopped"
+
+
+def test_a_training_tree_with_other_labels_is_made_anew(repository):
+    """By every file's content, and nothing may be there beside them."""
+    shape = state_folder(repository) / "trees"
+    (repository / "mine.py").write_text(
+        "from gpu_offload.remote_job.entrypoint import Trained\n\n\n"
+        "def main(context):\n"
+        "    model = context.output / 'model.bin'\n"
+        "    labels = sorted(context.tree.rglob('*.txt'))\n"
+        "    model.write_text('\\n'.join(f'{p.name} {p.read_text()}' for p in labels))\n"
+        "    context.epoch(1, metrics={}, losses={})\n"
+        "    return Trained(model, {})\n"
+    )
+    answer(offload(repository, *TRAIN))
+    (tree,) = shape.iterdir()
+    answer(offload(repository, "pull", "honest", "--json"))
+    honest = (repository / "honest" / "model.pt").read_text()
+    label = next(tree.rglob("labels/train/*.txt"))
+    planted = "0 0.5 0.5 0.1 0.1\n" + "#" * (label.stat().st_size - 18)
+    label.unlink()  # the dataset's own file is another name of it
+    label.write_text(planted)
+    (tree / "labels" / "train" / "more.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    shutil.rmtree(state_folder(repository) / "store")
+    answer(offload(repository, *TRAIN))
+    answer(offload(repository, "pull", "again", "--json"))
+    assert (repository / "again" / "model.pt").read_text() == honest
+
+
+MODULES = (
+    "numpy",
+    "remote_job",
+    "gpu_offload",
+    "pickle",
+    "multiprocessing",
+    "socket",
+    "yaml",
+    "torch",
+    "venv",
+    "click",
+)
+
+
+def test_modules_in_the_working_folder_are_not_imported(repository, tmp_path):
+    ran = tmp_path / "ran"
+    for name in MODULES:
+        (repository / f"{name}.py").write_text(f"open({str(ran)!r}, 'a').write({name!r})\n")
+    command = Path(sys.executable).with_name("offload")
+    for words in (PLAN, TRAIN, ("check",), ("fingerprint",)):
+        done = subprocess.run(
+            [command, *words], cwd=repository, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert not ran.exists(), (words, ran.read_text())

@@ -152,3 +152,53 @@ def test_a_training_refuses_weights_that_are_not_the_ones_meant(tmp_path):
     path.write_bytes(b"other")
     with pytest.raises(WeightsMismatchError):
         local(Weights(sha256=SHA256, path=str(path)), store=None, folder=tmp_path)
+
+
+# ------------------------------------------------------------------------------------------- what is pinned
+
+
+@pytest.fixture
+def official(server, monkeypatch):
+    """Let the test's server be the place where Ultralytics publishes, with other content than it has there."""
+    monkeypatch.setattr(weights, "ASSETS", server.url)
+    return server.url
+
+
+def test_published_weights_with_other_content_are_refused(tmp_path, official, store):
+    with pytest.raises(WeightsMismatchError, match=weights.PINNED["yolo11n.pt"]):
+        resolve("yolo11n.pt", store=store, cache=tmp_path / "cache", assets=official)
+    assert list(store.list("")) == []
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_planted_weights_under_a_published_name_are_refused(tmp_path, official, store):
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "yolo11n.pt").write_bytes(CONTENT)
+    with pytest.raises(WeightsMismatchError):  # not believed: fetched anew, and that is not it either
+        resolve("yolo11n.pt", store=store, cache=tmp_path / "cache", assets=official)
+    store.put("weights/yolo11n.pt", CONTENT)
+    store.put("weights/yolo11n.pt.json", json.dumps({"sha256": SHA256}).encode())
+    with pytest.raises(WeightsMismatchError, match="look who wrote it"):
+        resolve("yolo11n.pt", store=store, cache=tmp_path / "cache", assets=official)
+
+
+def test_a_file_of_the_repository_does_not_pass_for_published_weights(tmp_path, store, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "yolo11n.pt").write_bytes(CONTENT)
+    with pytest.raises(WeightsMismatchError, match="another name"):
+        resolve("yolo11n.pt", store=store, cache=tmp_path / "cache")
+    (tmp_path / "mine.pt").write_bytes(CONTENT)
+    assert resolve("mine.pt", store=store, cache=tmp_path / "cache").sha256 == SHA256
+
+
+def test_weights_in_the_store_are_created_once(tmp_path, server, store):
+    store.put("weights/yolo11n.pt", b"an upload that nobody finished, or somebody planted")
+    with pytest.raises(WeightsMismatchError, match=r"delete weights/yolo11n\.pt"):
+        resolve("yolo11n.pt", store=store, cache=tmp_path / "cache", assets=server.url)
+    store.put("weights/yolo11n.pt", CONTENT)
+    assert resolve("yolo11n.pt", store=store, cache=tmp_path / "cache", assets=server.url).sha256 == SHA256
+
+
+@pytest.mark.parametrize("digest", weights.PINNED.values())
+def test_a_pin_is_a_sha256(digest):
+    assert len(bytes.fromhex(digest)) == 32

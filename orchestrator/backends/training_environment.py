@@ -1,0 +1,30 @@
+"""The variables that a training on this machine gets: nothing by which it could become somebody else."""
+
+from collections.abc import Mapping
+
+COMMAND_FILES = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")
+"""Files by which a step tells the runner what later steps see."""
+
+TOKENS = ("ACTIONS_RUNTIME_", "ACTIONS_RESULTS_", "GH_", "GITHUB_TOKEN", "GPU_OFFLOAD_INPUT_", "INPUT_")
+"""Beginnings of variables that hold a workflow's tokens and inputs; a training needs none."""
+
+STORE_CREDENTIALS = ("ACTIONS_ID_TOKEN_", "AWS_", "STORE_")
+"""Beginnings of variables by which a bucket is opened; a store that is a folder needs none."""
+
+
+def training_environment(variables: Mapping[str, str], *, in_bucket: bool, own_code: bool) -> dict[str, str]:
+    """Return the variables for a training's process.
+
+    Args:
+        variables: Those of this process.
+        in_bucket: Whether the training uploads to a bucket, for which it needs the credentials.
+        own_code: Whether the user's own code trains: then Python finds modules beside a script that it starts.
+    """
+    dropped = TOKENS if in_bucket else (*TOKENS, *STORE_CREDENTIALS)
+    kept = {
+        name: value
+        for name, value in variables.items()
+        if name not in COMMAND_FILES and not name.startswith(dropped)
+    }
+    # Processes that PyTorch or Ultralytics start must not import what lies in the working folder.
+    return kept if own_code else kept | {"PYTHONSAFEPATH": "1"}
