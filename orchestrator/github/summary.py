@@ -26,7 +26,7 @@ from gpu_offload.orchestrator.output.markdown import details, escape_markdown, t
 from gpu_offload.orchestrator.output.metrics import is_share, named
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
-from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed, place
+from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed, money, place
 from gpu_offload.orchestrator.report.rows import (
     Rows,
     alternative_rows,
@@ -67,11 +67,10 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
         *_metrics(report, around.before or report.before),
         Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
         _pictures(around),
-        rows_section("Estimate and actual", estimate_rows(report), 90),
-        rows_section("Cost", cost_rows(report), 80, "and {n} more lines: `offload report` has them"),
-        rows_section("It could have cost", alternative_rows(report), 40),
+        *_costs(report),
         _attempts(report),
         Section((gantt(report), "(the timeline is too long for this page)"), 20),
+        Section((details("Estimate and actual", table(estimate_rows(report))), ""), 12),
         Section((details("What was offered", table(where_rows(report))), ""), 10),
         Section((details("Facts", table(fact_rows(report))), ""), 5),
     ]
@@ -118,7 +117,7 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
             ("metric", "value"),
             *((name, f"{value:.4f}") for name, value in now.items()),
         ]
-    rows: Rows = [("metric", f"before ({before.name})", "now", "change", "")]
+    rows: Rows = [("metric", before.semver or "before", "now", "change", "")]
     for name, value in now.items():
         old = before.metrics.get(name)
         if old is None:
@@ -127,8 +126,7 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
         change = value - old
         lower = any(word in name for word in LOWER_IS_BETTER)
         verdict = "the same" if abs(change) < 5e-5 else "better" if (change < 0) == lower else "worse"
-        share = f" ({change / old:+.1%})" if old else ""
-        rows.append((name, f"{old:.4f}", f"{value:.4f}", f"{change:+.4f}{share}", verdict))
+        rows.append((name, f"{old:.4f}", f"{value:.4f}", f"{change:+.4f}", verdict))
     return rows
 
 
@@ -152,6 +150,17 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
             ),
             15,
         ),
+    ]
+
+
+def _costs(report: Report) -> list[Section]:
+    """Show the bill; that of a free run is folded away, because it says nothing that the heading does not."""
+    if money(report) == "free":
+        bill = table(cost_rows(report)), table(alternative_rows(report))
+        return [Section((details("Cost", "\n\n".join(part for part in bill if part)), ""), 30)]
+    return [
+        rows_section("Cost", cost_rows(report), 80, "and {n} more lines: `offload report` has them"),
+        rows_section("It could have cost", alternative_rows(report), 40),
     ]
 
 

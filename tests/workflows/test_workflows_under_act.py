@@ -381,8 +381,8 @@ def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_r
         assert summary.startswith("### Trained in ")
         for part in (
             "Where and why.**",
-            "# Estimate and actual",
-            "# Cost",
+            "Estimate and actual",
+            "Cost",
             "# Attempts",
             "# Metrics",
         ):
