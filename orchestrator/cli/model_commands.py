@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpu_offload.errors import EXIT_FAILED
 from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
@@ -82,7 +83,7 @@ def train(
     verbose: bool,
     calibrate: bool | None,
     detach: bool,
-) -> None:
+) -> int:
     """Train where it is cheapest and publish the model; skip what is already trained.
 
     Interrupted or killed, the same command carries on from the last completed epoch.
@@ -90,8 +91,9 @@ def train(
     from gpu_offload.orchestrator import api
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
 
+    settings = settings_of(directory, config, sets)
     report = api.train(
-        settings_of(directory, config, sets),
+        settings,
         on=where,
         calibrate=calibrate,
         console=console_of(verbose=verbose),
@@ -103,6 +105,7 @@ def train(
     else:
         click.echo(trained_text(report))
         click.echo(next_commands(report))
+    return EXIT_FAILED if report.candidate and settings.registry.on_candidate == "fail" else 0
 
 
 def next_commands(report: "TrainReport") -> str:

@@ -5,7 +5,7 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
 from gpu_offload.orchestrator.github.plan_summary import plan_summary
@@ -55,7 +55,7 @@ def train(step: Step) -> int:
         raise
     step.console.text(trained_text(done))
     _report(step, planned, store, done, before)
-    return 0
+    return EXIT_FAILED if done.candidate and step.settings.registry.on_candidate == "fail" else 0
 
 
 def _report(

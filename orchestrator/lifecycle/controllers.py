@@ -10,6 +10,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.backends.cpu import LocalTraining
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.registry.evaluation import Judge
 from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.backend import Cpu, Ending, InterruptedRunError
 from gpu_offload.orchestrator.run.controller import Controller
@@ -72,7 +73,7 @@ def controller_of(
     cpu: Cpu = NoCpu()
     tree = None
     if planned is not None and workspace is not None:
-        tree = _tree(planned, workspace)
+        tree = tree_of(planned, workspace)
         cpu = LocalTraining(
             tree=tree,
             work=workspace.work,
@@ -111,9 +112,10 @@ def controller_of(
         max_wait=max_wait,
         cost=accounting.spent,
         on_done=accounting.settle,
+        rules=Judge(store, settings.registry, console, tree).rules(),
     )
 
 
-def _tree(planned: Planned, workspace: Workspace) -> Callable[[], Path]:
+def tree_of(planned: Planned, workspace: Workspace) -> Callable[[], Path]:
     """Return what makes the training tree, once it is needed."""
     return lambda: materialise(planned.snapshot, workspace.tree(planned.fingerprint))

@@ -12,7 +12,7 @@ from gpu_offload.infra.github.repository import commit_of
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.lifecycle.controllers import controller_of
+from gpu_offload.orchestrator.lifecycle.controllers import controller_of, tree_of
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Project
@@ -21,6 +21,7 @@ from gpu_offload.orchestrator.plan.prerequisites import check_here, check_rentin
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.difference import record_data
+from gpu_offload.orchestrator.registry.evaluation import Judge
 from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest, model_key
 from gpu_offload.orchestrator.registry.publish import why_candidate
@@ -155,7 +156,9 @@ class Training:
         )
 
     def _already_trained(self, manifest: Manifest, began: float) -> TrainReport:
-        moved = publish.complete(self.store, manifest, again=True)
+        tree = tree_of(self.planned, self.workspace)
+        judge = Judge(self.store, self.planned.settings.registry, self.console, tree)
+        moved = publish.complete(self.store, manifest, again=True, rules=judge.rules())
         return self._report("already_trained", manifest, began, stable_moved=moved)
 
     def _published(self, run: RunRecord, began: float) -> TrainReport:

@@ -143,6 +143,22 @@ class StoreSettings(Section):
     own."""
 
 
+class RegistrySettings(Section):
+    """Which versions become `stable`, and how they are counted."""
+
+    metric: Text | None = Field(default=None, examples=["map50"])
+    """What versions are judged by; left out, map50_95 of a detector and accuracy of a classifier."""
+    floor: Number = Field(default=0.0, ge=0)
+    """What a version must reach to become stable, the first one too; below it stays a candidate."""
+    tolerance: Number = Field(default=0.02, ge=0)
+    """How much worse than stable, on the same held-out images, a version may be and still replace it."""
+    on_candidate: Literal["pass", "fail"] = "pass"
+    """Result of `offload train` where the version it published stays a candidate: exit code 0, or 1."""
+    bump: Literal["auto", "major", "minor", "patch"] = "auto"
+    """How far a version is from its parent; auto: major for other classes, model family or image size, minor for other
+    data, else patch."""
+
+
 class Ec2Settings(Section):
     """Which instances may be rented."""
 
@@ -186,5 +202,7 @@ class Sections(Section):
     """What a run may take."""
     store: StoreSettings = StoreSettings()
     """Where datasets, checkpoints and models are kept."""
+    registry: RegistrySettings = RegistrySettings()
+    """Which versions become `stable`, and how they are counted."""
     ec2: Ec2Settings = Ec2Settings()
     """Which instances may be rented."""

@@ -1,0 +1,84 @@
+"""Evaluates a new version and the one in use on the same images, in a process that has Ultralytics."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.registry.evidence import judge, metric_of
+from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
+from gpu_offload.orchestrator.registry.publish import Rules, Verdict
+from gpu_offload.orchestrator.settings.sections import RegistrySettings
+
+TIMEOUT_S = 3600
+ULTRALYTICS = "ultralytics"
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges versions by the configuration. `tree` makes the training tree; None where the dataset is not at hand."""
+
+    store: ObjectStore
+    settings: RegistrySettings
+    console: Console
+    tree: Callable[[], Path] | None = None
+
+    def rules(self) -> Rules:
+        """Return the rules of publishing that the configuration describes."""
+        bump = self.settings.bump
+        return Rules(judge=self, bump=None if bump == "auto" else bump)
+
+    def __call__(self, new: Manifest, stable: Manifest | None) -> Verdict:
+        """Judge a new version against the one in use, on the same images where that can be."""
+        paired = self._paired(new, stable) if stable is not None else None
+        settings = self.settings
+        verdict = judge(
+            new,
+            stable,
+            paired,
+            metric=settings.metric,
+            floor=settings.floor,
+            tolerance=settings.tolerance,
+        )
+        told = self.console.note if verdict.promoted else self.console.warning
+        told(f"{'stable' if verdict.promoted else 'candidate'}: {verdict.why}")
+        return verdict
+
+    def _paired(self, new: Manifest, stable: Manifest) -> dict[str, Any] | None:
+        metric = metric_of(new, self.settings.metric)
+        if metric is None or metric_of(stable, metric) is None or self.tree is None:
+            return None
+        is_ours = ULTRALYTICS in new.environment and ULTRALYTICS in stable.environment
+        if not is_ours or importlib.util.find_spec(ULTRALYTICS) is None:
+            return None
+        self.console.stage(f"comparing with {stable.version} on the same images")
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            files = []
+            try:
+                for name, manifest in (("old", stable), ("new", new)):
+                    model = manifest.model
+                    files.append(path := Path(scratch) / f"{name}{Path(model.name).suffix}")
+                    self.store.download(
+                        model_key(manifest.version, model.name), path, size=model.size, sha256=model.sha256
+                    )
+                answer = Path(scratch) / "answer.json"
+                command = [sys.executable, "-P", "-m", "gpu_offload.remote_job.yolo.evaluation"]
+                command += [*map(str, files), str(self.tree()), metric]
+                command += [str(new.image_size or 640), str(min(new.batch or 16, 16)), str(answer)]
+                done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+                if done.returncode == 0:
+                    found: dict[str, Any] = json.loads(answer.read_text())
+                    return found
+                reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+            except (OSError, subprocess.SubprocessError, StoreError) as error:
+                reason = str(error)
+        self.console.note(f"not compared on the same images: {reason}")
+        return None

@@ -1,0 +1,68 @@
+"""Whether a new version is good enough for `stable`: a floor, and no worse than the version in use."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpu_offload.orchestrator.output.metrics import label
+from gpu_offload.orchestrator.registry.manifest import Manifest
+from gpu_offload.orchestrator.registry.publish import Verdict
+
+MAIN = ("map50_95", "accuracy", "map50")
+"""What models are judged by unless the configuration says otherwise: the first that a model has."""
+
+
+def metric_of(manifest: Manifest, configured: str | None) -> str | None:
+    """Return what a version is judged by; None where it has no such metric."""
+    return next((name for name in ((configured,) if configured else MAIN) if name in manifest.metrics), None)
+
+
+def judge(
+    new: Manifest,
+    stable: Manifest | None,
+    paired: Mapping[str, Any] | None,
+    *,
+    metric: str | None,
+    floor: float,
+    tolerance: float,
+) -> Verdict:
+    """Decide whether a version is promoted.
+
+    Args:
+        new: The new version.
+        stable: The one in use; None where there is none.
+        paired: Both on the same images: `old`, `new`, `low` and `high` of the difference, `images`; None where they
+            could not be evaluated together. Then the figures of their own validations are compared.
+        metric: What to judge by; None for the main one.
+        floor: What a version must reach.
+        tolerance: How much worse it may be.
+    """
+    name = metric_of(new, metric)
+    if name is None:
+        asked = f"the metric {metric}" if metric else "a metric to judge by"
+        return Verdict(promoted=not metric, why=f"it does not have {asked}")
+    value = float(paired["new"]) if paired else new.metrics[name]
+    shown = label(name)
+    evidence: dict[str, Any] = {"metric": name, "new": value, "floor": floor, "tolerance": tolerance}
+    if value < floor:
+        return Verdict(
+            promoted=False, why=f"{shown} {value:.3f} is below the floor {floor:.3f}", evidence=evidence
+        )
+    if stable is None:
+        return Verdict(promoted=True, why=f"the first version, {shown} {value:.3f}", evidence=evidence)
+    old = float(paired["old"]) if paired else stable.metrics.get(name)
+    if old is None:
+        why = f"{shown} {value:.3f}; the version before was not judged by it"
+        return Verdict(promoted=True, why=why, evidence=evidence)
+    evidence |= {"old": old, "against": stable.version, "method": "paired" if paired else "own validations"}
+    how = "by their own validations"
+    if paired:
+        evidence |= {key: paired[key] for key in ("low", "high", "images", "split") if key in paired}
+        how = (
+            f"on the same {paired['images']} images; 95 % interval of the difference "
+            f"{paired['low']:+.3f} to {paired['high']:+.3f}"
+        )
+    difference = value - old
+    text = f"{shown} {value:.3f} against {old:.3f} ({difference:+.3f}) {how}"
+    if difference < -tolerance:
+        return Verdict(promoted=False, why=f"worse by more than {tolerance:.3f}: {text}", evidence=evidence)
+    return Verdict(promoted=True, why=text, evidence=evidence)
