@@ -14,7 +14,7 @@ from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).parent
 ORIGIN = "origin.json"
-IN_WHEEL = Path("gpu_offload/orchestrator/github", ORIGIN)
+IN_WHEEL = Path("gpu_offload/infra", ORIGIN)
 
 
 def git(*words: str) -> str:

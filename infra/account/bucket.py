@@ -2,6 +2,7 @@
 
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Conditions, Statement
+from gpu_offload.infra.origin import documentation
 
 ONCE = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/conditional-writes-enforce.html"
 OBJECTS = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/security_iam_service-with-iam.html"
@@ -76,7 +77,7 @@ def trainer_store(site: Site) -> tuple[Statement, ...]:
             "Progress, checkpoints and the staged result; neither the journal nor anything that is published. "
             "All instances share this role, and IAM knows of an instance only its id, which AWS chooses after "
             "the run's folder has its name: so this keeps an instance below runs/, not below its own run. "
-            "docs/security.md tells what that means.",
+            f"See {documentation('security.md')}.",
             "https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_policies_variables.html",
             ("s3:PutObject",),
             site.objects(*WRITTEN_BY_TRAINER),

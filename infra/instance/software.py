@@ -14,6 +14,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra import instance
 from gpu_offload.infra.instance import script
 from gpu_offload.infra.instance.wheel import Wheel, pack_wheel
+from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.errors import HostError
 
@@ -121,12 +122,12 @@ def _send_uv(host: SshHost, instance: Instance, uv: Path | None) -> None:
     if uv is None:
         raise SetUpError(
             f"{host.name}: no uv on this image, and none here to send. Install uv where the launcher runs, or use an "
-            "image that has the software baked in (docs/instance.md)."
+            f"image that has the software baked in ({documentation('instance.md')})."
         )
     if instance.processor != platform.machine():
         raise SetUpError(
             f"{host.name}: the instance is {instance.processor}, our uv is for {platform.machine()}. Use an image "
-            "with uv, or one that has the software baked in (docs/instance.md)."
+            f"with uv, or one that has the software baked in ({documentation('instance.md')})."
         )
     host.put(uv, f"{instance.inbox}/uv", 0o755)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.infra.github.protection import protection_of
 from gpu_offload.infra.github.repository import repository_of
+from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.checks import account_checks, not_needed
@@ -81,7 +82,7 @@ def examine(
                 "instances",
                 "grey",
                 "trainings run on this CPU: the credentials are the store's, and AWS does not know them",
-                "for GPUs give AWS credentials, and the store its own keys: docs/gpu.md",
+                f"for GPUs give AWS credentials, and the store its own keys: {documentation('gpu.md')}",
             )
         )
     else:

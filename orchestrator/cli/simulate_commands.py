@@ -4,8 +4,12 @@ import sys
 
 import click
 
+from gpu_offload.infra.origin import documentation
 
-@click.command(context_settings={"ignore_unknown_options": True})
+
+@click.command(
+    context_settings={"ignore_unknown_options": True}, epilog=f"More: {documentation('simulated-cloud.md')}"
+)
 @click.option(
     "--fault",
     "faults",
@@ -20,7 +24,7 @@ def simulate(faults: tuple[str, ...], command: tuple[str, ...], *, namespaces: b
     """Run COMMAND in a simulated cloud, with real SSH hosts on this machine.
 
     Its exit code is passed on, or 3 where it left something that would cost money. Without COMMAND the cloud
-    stays up and its environment is printed. Write `offload simulate -- COMMAND`. See docs/simulated-cloud.md.
+    stays up and its environment is printed. Write `offload simulate -- COMMAND`.
     """
     try:
         from gpu_offload.infra.simulator.command import simulate as run_inside

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 
+from gpu_offload.infra.origin import documentation
 from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
@@ -15,7 +16,7 @@ from gpu_offload.orchestrator.cli.options import (
 )
 
 
-@click.command()
+@click.command(epilog=f"More: {documentation('leaks.md')}")
 @settings_options
 @json_option
 @verbose_option
@@ -34,7 +35,7 @@ def tend(
     Trainings that have finished are published and accounted for, interrupted ones get their next instance. Then
     every instance, volume, security group and schedule that bears our tag and whose time is up, or whose run is over
     or not in the store, is removed and seen to be gone; nobody else's is touched. Exit code 1 where anything that may
-    cost money could not be removed. Made for a schedule: see docs/leaks.md.
+    cost money could not be removed. Made for a schedule.
     """
     from gpu_offload.orchestrator.cleanup.tend import Tend
     from gpu_offload.orchestrator.registry.stores import store_of
@@ -49,7 +50,7 @@ def tend(
         sys.exit(1)
 
 
-@click.command()
+@click.command(epilog=f"More: {documentation('drill.md')}")
 @json_option
 @click.option("--only", multiple=True, metavar="FAULT", help="Only this fault; may be repeated.")
 @click.option("--jobs", type=click.IntRange(1, 8), default=2, help="How many faults at a time; by default 2.")
@@ -70,7 +71,7 @@ def drill(
     """Inject every fault that gpu-offload promises to survive, and show the outcome.
 
     Each fault gets a simulated cloud, a store and a small training of its own: nothing is spent, and your own
-    configuration is not touched. Exit code 1 where anything was leaked or lost. See docs/drill.md.
+    configuration is not touched. Exit code 1 where anything was leaked or lost.
 
     With --on-my-account, --max-cost-usd and --store, what can be made to happen there happens to real instances of
     the cheapest type that ./offload.toml allows, one after the other.

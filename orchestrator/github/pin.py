@@ -9,14 +9,11 @@ from pathlib import Path
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.git import git_output
 from gpu_offload.infra.github.repository import REPOSITORY, from_remote
+from gpu_offload.infra.origin import origin
 
 SHA = re.compile(r"[0-9a-f]{40}")
 
 VERSION = re.compile(r"[A-Za-z0-9._-]{1,100}")
-
-
-ORIGIN = Path(__file__).with_name("origin.json")
-"""Repository and commit, in an installed wheel."""
 
 
 class PinError(OffloadError):
@@ -68,7 +65,7 @@ def own_pin() -> Pin:
         ours = None
     pin = (
         (ours and _installed_from(ours))
-        or _built_from(ORIGIN, f"v{ours.version}" if ours else "")
+        or _built_from(f"v{ours.version}" if ours else "")
         or _clone_of(Path(__file__).resolve().parents[2])
     )
     if pin is None:
@@ -79,13 +76,10 @@ def own_pin() -> Pin:
     return pin
 
 
-def _built_from(origin: Path, version: str) -> Pin | None:
-    """Read what the build wrote into the wheel, see setup.py."""
-    try:
-        found = json.loads(origin.read_text("utf-8"))
-        return Pin(found["repository"], found["commit"], version)
-    except (OSError, ValueError, KeyError, TypeError, PinError):
-        return None
+def _built_from(version: str) -> Pin | None:
+    """Return what the build wrote into the wheel."""
+    known = origin()
+    return Pin(known.repository, known.commit, version) if known else None
 
 
 def _installed_from(ours: Distribution) -> Pin | None:

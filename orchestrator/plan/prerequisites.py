@@ -10,6 +10,7 @@ from functools import cache
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.instance.software import LOCK
+from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, store_keys
 from gpu_offload.orchestrator.plan.code import External, is_installed
 from gpu_offload.orchestrator.plan.inputs import Inputs
@@ -116,7 +117,7 @@ def check_renting(
             0,
             Fault(
                 "store.endpoint-url is not AWS's, where an instance's role counts for nothing",
-                f"set {STORE_KEYS[0]} and {STORE_KEYS[1]} to keys for this bucket only (docs/gpu.md says where they go)",
+                f"set {STORE_KEYS[0]} and {STORE_KEYS[1]} to keys for this bucket only; see {documentation('gpu.md')}",
             ),
         )
     if faults:

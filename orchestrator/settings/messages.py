@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
 
+from gpu_offload.infra.origin import documentation
 from gpu_offload.orchestrator.settings.overrides import SETTINGS
 
 _NOUNS = {
@@ -85,7 +86,7 @@ def _explain(error: Mapping[str, Any], table: tuple[str, ...]) -> Problem:
     if kind in bounds:
         key, words = bounds[kind]
         return Problem(path, f"{name} is {shown(value)}", f"write {words} {context[key]:g}")
-    return Problem(path, f"{name}: {error['msg']}", "see docs/configuration.md")
+    return Problem(path, f"{name}: {error['msg']}", f"see {documentation('configuration.md')}")
 
 
 def _names(table: tuple[str | int, ...]) -> list[str]:

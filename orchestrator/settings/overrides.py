@@ -9,6 +9,7 @@ from enum import Enum
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+from gpu_offload.infra.origin import documentation
 from gpu_offload.orchestrator.settings.sections import Section, Sections
 
 PREFIX = "OFFLOAD_"
@@ -118,7 +119,7 @@ def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], l
 
 
 def _remedy(near: list[str]) -> str:
-    return f"did you mean {near[0]}?" if near else "docs/configuration.md lists them all"
+    return f"did you mean {near[0]}?" if near else f"{documentation('configuration.md')} lists them all"
 
 
 def resolve(parts: tuple[str, ...]) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 
 from gpu_offload.infra.github.checkout import checkout_of, default_branch
 from gpu_offload.infra.github.repository import from_remote
+from gpu_offload.infra.origin import documentation, origin
 from gpu_offload.orchestrator.cli.project_commands import init
 from gpu_offload.orchestrator.github import pin
 from gpu_offload.orchestrator.github.pin import Pin, own_pin
@@ -116,9 +117,14 @@ def test_without_a_known_release_the_configuration_is_written_and_the_workflows_
 
 def test_a_wheel_knows_the_commit_that_it_was_built_from(monkeypatch, tmp_path):
     monkeypatch.setattr(pin, "_installed_from", lambda _: None)
-    monkeypatch.setattr(pin, "ORIGIN", tmp_path / "origin.json")
-    (tmp_path / "origin.json").write_text(json.dumps({"repository": "me/fork", "commit": "9" * 40}))
+    file = tmp_path / "origin.json"
+    assert documentation("gpu.md", file) == "docs/gpu.md"
+    file.write_text(json.dumps({"repository": "me/fork", "commit": "9" * 40}))
+    written = tmp_path / "wheel.json"
+    written.write_bytes(file.read_bytes())
+    monkeypatch.setattr(pin, "origin", lambda: origin(written))
     assert (own_pin().repository, own_pin().commit) == ("me/fork", "9" * 40)
+    assert documentation("gpu.md", written) == f"https://github.com/me/fork/blob/{'9' * 40}/docs/gpu.md"
 
 
 def test_printing_writes_nothing_and_prints_only_files(repository):
