@@ -1,12 +1,7 @@
 """What the tests of leaks share: instances launched as a run does it, and a project whose training takes seconds."""
 
-import os
-import subprocess
-import sys
 import time
 from datetime import UTC, datetime
-
-import pytest
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
@@ -130,36 +125,3 @@ def launch(name, *, attempt=1, expires_in=3600.0, region="us-east-1", store=STOR
         store=mark,
     )
     return ec2.launch(request).id
-
-
-def wait_until(condition, *, seconds=60.0, process=None):
-    """Poll until something holds; what it returned last is returned."""
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        if process is not None and process.poll() is not None:
-            pytest.fail(f"the command ended: {process.communicate()}")
-        if time.monotonic() > end:
-            pytest.fail(f"it did not happen in {seconds:.0f} s")
-        time.sleep(0.1)
-    return found
-
-
-def start(folder, *arguments, environment=None):
-    """Start `offload` as a process of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env=os.environ | (environment or {}),
-    )
-
-
-def offload(folder, *arguments, code=0, environment=None):
-    """Run `offload` to its end; return its standard output."""
-    process = start(folder, *arguments, environment=environment)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == code, err
-    return out

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from leak_case import STORE, offload, start, train_project
+from commands import offload, start
+from leak_case import STORE, train_project
 
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.endpoint import Verdict

@@ -13,7 +13,8 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from leak_case import STORE, launch, offload, run_of, start, train_project, wait_until
+from commands import offload, start, wait_until
+from leak_case import STORE, launch, run_of, train_project
 
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.ec2 import Ec2

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from leak_case import OTHER_STORE, STORE, launch, offload, run_of, start, train_project, wait_until
+from commands import offload, start, wait_until
+from leak_case import OTHER_STORE, STORE, launch, run_of, train_project
 
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.tags import store_mark

@@ -3,14 +3,15 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
-import sys
 import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from commands import OFFLOAD, offload, run
 from leak_case import train_project
 
 from gpu_offload.dataset.synthetic import generate
@@ -25,7 +26,7 @@ from gpu_offload.orchestrator.workspace import Workspace
 
 pytestmark = pytest.mark.training
 
-EPOCHS = 4
+EPOCHS, LONG = 4, 200
 CONFIGURATION = """
 [dataset]
 path = "shapes"
@@ -55,27 +56,36 @@ def project(request, tmp_path):
     return tmp_path
 
 
-def offload(project, *arguments, check=True):
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", *arguments],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    if check:
-        assert done.returncode == 0, done.stderr
-    return done
+OWN_ON_BOTH = pytest.mark.parametrize("own_project", ["folder", "s3"], indirect=True)
+
+
+@pytest.fixture
+def own_project(request, tmp_path):
+    """Return a project whose training needs no torch, only time, and a store as `project` has."""
+    train_project(tmp_path, pace=0.3, epochs=EPOCHS)
+    url = "file:.offload"
+    if getattr(request, "param", "folder") == "s3":
+        url = f"s3://{request.getfixturevalue('bucket')}/project"
+    configuration = tmp_path / "offload.toml"
+    configuration.write_text(re.sub("url = .*", f'url = "{url}"', configuration.read_text()))
+    return tmp_path
+
+
+@pytest.fixture
+def long_project(own_project):
+    """Return the same with a training of a minute."""
+    configuration = own_project / "offload.toml"
+    configuration.write_text(configuration.read_text().replace(f"epochs = {EPOCHS}", f"epochs = {LONG}"))
+    return own_project
 
 
 def train(project, *arguments):
-    return json.loads(offload(project, "train", "--on", "cpu", "--json", *arguments).stdout)
+    return json.loads(offload(project, "train", "--on", "cpu", "--json", *arguments))
 
 
 def start_training(project):
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "cpu"],
+        [*OFFLOAD, "train", "--on", "cpu", "--no-calibrate"],
         cwd=project,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -116,7 +126,7 @@ def trained_epochs(project):
 
 @BOTH
 def test_it_plans_trains_publishes_skips_and_pulls(project):
-    plan = json.loads(offload(project, "plan", "--no-calibrate", "--json").stdout)
+    plan = json.loads(offload(project, "plan", "--no-calibrate", "--json"))
     assert plan["decision"]["where"] == "cpu"
     assert plan["already_trained"] is None
 
@@ -132,14 +142,14 @@ def test_it_plans_trains_publishes_skips_and_pulls(project):
         first["sha256"],
     )
 
-    listing = json.loads(offload(project, "models", "--json").stdout)
+    listing = json.loads(offload(project, "models", "--json"))
     assert listing["stable"] == first["version"]
     assert [v["sha256"] for v in listing["versions"]] == [first["sha256"]]
 
-    pulled = json.loads(offload(project, "pull", "app", "--json").stdout)
+    pulled = json.loads(offload(project, "pull", "app", "--json"))
     assert pulled["sha256"] == first["sha256"]
     assert Path(project, pulled["path"]).stat().st_size > 1_000_000
-    assert json.loads(offload(project, "plan", "--no-calibrate", "--json").stdout)["already_trained"]
+    assert json.loads(offload(project, "plan", "--no-calibrate", "--json"))["already_trained"]
     look_at_the_pictures(project, first["version"])
 
 
@@ -184,31 +194,39 @@ def look_at_the_pictures(project, version):
     assert not is_public(closed, store, version)
 
 
-def test_a_changed_dataset_is_trained_anew_and_reverting_it_moves_stable_back(project):
+def test_a_changed_dataset_is_trained_anew_and_reverting_it_moves_stable_back(own_project):
     settings = ("--set", "training.epochs=1")
-    first = train(project, *settings)
-    extra = project / "shapes" / "zzz.png"
-    image = min((project / "shapes").glob("*.png"))
+    first = train(own_project, *settings)
+    extra = own_project / "shapes" / "zzz.png"
+    image = min((own_project / "shapes").glob("*.png"))
     extra.write_bytes(image.read_bytes() + b"\0")
     label = image.with_suffix(".txt")
     extra.with_suffix(".txt").write_text(label.read_text())
-    second = train(project, *settings)
+    second = train(own_project, *settings)
     assert second["version"] != first["version"]
     extra.unlink()
     extra.with_suffix(".txt").unlink()
-    back = train(project, *settings)
+    back = train(own_project, *settings)
     assert (back["status"], back["version"], back["stable_moved"]) == (
         "already_trained",
         first["version"],
         True,
     )
-    assert json.loads(offload(project, "models", "--json").stdout)["stable"] == first["version"]
+    assert json.loads(offload(own_project, "models", "--json"))["stable"] == first["version"]
 
 
-@BOTH
+@OWN_ON_BOTH
 @pytest.mark.parametrize("training", [True, False], ids=["everything", "the-driver-alone"])
-def test_a_killed_training_is_resumed_and_repeats_at_most_the_epoch_it_was_in(project, training):
+def test_a_killed_training_is_resumed_and_repeats_at_most_the_epoch_it_was_in(own_project, training):
     """Where the driver alone is killed, its training must not go on by itself either."""
+    killed_and_resumed(own_project, training=training)
+
+
+def test_a_killed_ultralytics_training_is_resumed_too(project):
+    killed_and_resumed(project, training=True)
+
+
+def killed_and_resumed(project, *, training):
     process = start_training(project)
     try:
         wait_until_trained(project, 2, process)
@@ -237,56 +255,44 @@ def test_an_interrupted_training_exits_75_and_carries_on(project):
     assert _manifest(project, report)["epochs_completed"] == EPOCHS
 
 
-@pytest.fixture
-def own_project(tmp_path):
-    """Return a project whose training needs no torch and takes a minute."""
-    train_project(tmp_path, pace=0.3, epochs=200)
-    configuration = tmp_path / "offload.toml"
-    configuration.write_text(re.sub("url = .*", 'url = "file:.offload"', configuration.read_text()))
-    return tmp_path
-
-
-def test_a_deadline_ends_a_training_while_it_runs_and_a_later_one_carries_on(own_project):
+def test_a_deadline_ends_a_training_while_it_runs_and_a_later_one_carries_on(long_project):
     """It stops within seconds, with its checkpoint, exit code 1 and what to do; nothing complete is trained again."""
-    began = time.monotonic()
-    done = offload(own_project, "train", "--on", "cpu", "--set", "limits.deadline=5s", check=False)
-    assert done.returncode == 1
-    assert "the deadline passed; raise limits.deadline and train again" in done.stderr
-    assert time.monotonic() - began < 30, "it was stopped while it ran"
-    kept = len(trained_epochs(own_project))
-    assert kept > 1
-    again = offload(own_project, "train", "--on", "cpu", "--set", "limits.deadline=5s", check=False)
-    assert again.returncode == 1
-    epochs = trained_epochs(own_project)
+    code, _, err = run(long_project, "train", "--on", "cpu", "--set", "limits.deadline=5s")
+    assert code == 1
+    assert "raise limits.deadline" in err
+    kept = len(trained_epochs(long_project))
+    assert 1 < kept < LONG, "it was stopped while it ran"
+    offload(long_project, "train", "--on", "cpu", "--set", "limits.deadline=5s", code=1)
+    epochs = trained_epochs(long_project)
     assert len(epochs) > kept
     assert len(epochs) - len(set(epochs)) <= 1, "an epoch that was complete was trained again"
 
 
-def test_a_background_job_ignores_ctrl_c_and_obeys_a_plain_kill(own_project):
+def test_a_background_job_ignores_ctrl_c_and_obeys_a_plain_kill(long_project):
     """Started with SIGINT ignored, as a script's `offload train &` is; SIGTERM still leaves a resumable state."""
     process = subprocess.Popen(
-        ["sh", "-c", f"trap '' INT; exec {sys.executable} -P -m gpu_offload.orchestrator.cli train --on cpu"],
-        cwd=own_project,
+        ["sh", "-c", f"trap '' INT; exec {shlex.join(OFFLOAD)} train --on cpu"],
+        cwd=long_project,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     try:
-        wait_until_trained(own_project, 1, process)
+        wait_until_trained(long_project, 1, process)
         os.killpg(process.pid, signal.SIGINT)
-        epoch = max(trained_epochs(own_project))
-        wait_until_trained(own_project, epoch + 2, process)
+        epoch = max(trained_epochs(long_project))
+        wait_until_trained(long_project, epoch + 2, process)
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=60) == 75
     finally:
-        kill(process, own_project, training=True)
+        kill(process, long_project, training=True)
 
 
-def test_two_drivers_at_once_train_once(project):
+def test_two_drivers_at_once_train_once(own_project):
     others = [
         subprocess.Popen(
-            [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "cpu", "--json"],
-            cwd=project,
+            [*OFFLOAD, "train", "--on", "cpu", "--json"],
+            cwd=own_project,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
@@ -296,7 +302,7 @@ def test_two_drivers_at_once_train_once(project):
     reports = [json.loads(p.communicate(timeout=300)[0]) for p in others]
     assert reports[0]["version"] == reports[1]["version"]
     assert reports[0]["run"] == reports[1]["run"]
-    assert len(json.loads(offload(project, "models", "--json").stdout)["versions"]) == 1
+    assert len(json.loads(offload(own_project, "models", "--json"))["versions"]) == 1
 
 
 def _store(project):

@@ -8,7 +8,8 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from leak_case import STORE, offload, train_project
+from commands import offload
+from leak_case import STORE, train_project
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
