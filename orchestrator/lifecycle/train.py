@@ -25,6 +25,7 @@ from gpu_offload.orchestrator.registry.evaluation import Judge
 from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest, model_key
 from gpu_offload.orchestrator.registry.publish import why_candidate
+from gpu_offload.orchestrator.registry.revert import Revert
 from gpu_offload.orchestrator.registry.stores import public_address
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
@@ -158,7 +159,7 @@ class Training:
     def _already_trained(self, manifest: Manifest, began: float) -> TrainReport:
         tree = tree_of(self.planned, self.workspace)
         judge = Judge(self.store, self.planned.settings.registry, self.console, tree)
-        moved = publish.complete(self.store, manifest, again=True, rules=judge.rules())
+        moved = Revert(self.store, self.planned.settings, self.console).complete(manifest, judge.rules())
         return self._report("already_trained", manifest, began, stable_moved=moved)
 
     def _published(self, run: RunRecord, began: float) -> TrainReport:

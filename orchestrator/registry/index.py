@@ -1,6 +1,6 @@
 """The list of all versions: their numbers and their yanks."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -80,24 +80,25 @@ def mark_yanked(store: ObjectStore, version: str, yank: Yank | None) -> None:
     """Mark a version as yanked in the list, or no longer so; harmless to repeat: the first mark stays."""
 
     def mark(entry: IndexEntry) -> IndexEntry:
-        if entry.version != version or (entry.yanked is None) == (yank is None):
-            return entry
-        return entry.model_copy(update={"yanked": yank})
+        same = (entry.yanked is None) == (yank is None)
+        return entry if same else entry.model_copy(update={"yanked": yank})
 
-    def change(body: bytes | None) -> bytes | None:
-        return None if body is None else to_json(Index(versions=tuple(map(mark, _read(body)))))
-
-    swap(store, INDEX_KEY, change)
+    _change(store, version, mark)
 
 
-def remove(store: ObjectStore, version: str) -> None:
-    """Take a version out of the list, before its files are deleted."""
+def mark_deleted(store: ObjectStore, version: str, *, deleted: bool = True) -> None:
+    """Mark in the list that a version's files are gone, or there again."""
+    _change(store, version, lambda entry: entry.model_copy(update={"deleted": deleted}))
 
-    def change(body: bytes | None) -> bytes | None:
-        left = tuple(entry for entry in _read(body) if entry.version != version)
-        return None if body is None else to_json(Index(versions=left))
 
-    swap(store, INDEX_KEY, change)
+def _change(store: ObjectStore, version: str, change: Callable[[IndexEntry], IndexEntry]) -> None:
+    def changed(body: bytes | None) -> bytes | None:
+        if body is None:
+            return None
+        entries = tuple(change(e) if e.version == version else e for e in _read(body))
+        return to_json(Index(versions=entries))
+
+    swap(store, INDEX_KEY, changed)
 
 
 def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:

@@ -71,6 +71,8 @@ class Yank(Wire):
     at: float
     by: str
     why: str
+    reverted: bool = False
+    """Because its data was reverted; it may be used again as soon as its data is back."""
 
 
 class IndexEntry(Wire):
@@ -92,6 +94,8 @@ class IndexEntry(Wire):
     where: str | None = None
     cost_usd: float | None = None
     yanked: Yank | None = None
+    deleted: bool = False
+    """Its files are gone; its number stays taken."""
 
 
 class Index(Wire):

@@ -70,10 +70,10 @@ def promote(
     return Moved(done, entry, {STABLE: entry.version}, changed)
 
 
-def yank(store: ObjectStore, wanted: str, *, why: str, undo: bool = False) -> Moved:
+def yank(store: ObjectStore, wanted: str, *, why: str, undo: bool = False, reverted: bool = False) -> Moved:
     """Withdraw a version: applications leave it, and every alias goes to the version before; or undo that.
 
-    Its files stay, for those who pinned exactly it. Harmless to repeat, and to be killed in at any instant.
+    Its files stay, for those who pinned exactly it. `reverted` says that it was because its data was. Harmless to repeat, and to be killed in at any instant.
 
     Raises:
         RegistryError: There is no such version.
@@ -84,7 +84,7 @@ def yank(store: ObjectStore, wanted: str, *, why: str, undo: bool = False) -> Mo
     if entry is None:
         raise RegistryError(f"{wanted} points at a version that is not listed in {store.url}")
     before = {name: a.version for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
-    yanked = None if undo else Yank(at=time.time(), by=aliases.actor(), why=why)
+    yanked = None if undo else Yank(at=time.time(), by=aliases.actor(), why=why, reverted=reverted)
     mark_yanked(store, entry.version, yanked)
     after = {name: aliases.leave_yanked(store, name, f"{entry.semver} is yanked: {why}") for name in before}
     moved = {name: version for name, version in after.items() if version != before[name]}

@@ -18,7 +18,13 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.alias import AliasMovedError, alias_of
 from gpu_offload.orchestrator.registry.card import card
-from gpu_offload.orchestrator.registry.index import list_version, manifest_of, versions
+from gpu_offload.orchestrator.registry.index import (
+    list_version,
+    manifest_of,
+    mark_deleted,
+    mark_yanked,
+    versions,
+)
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     CARD,
@@ -122,7 +128,7 @@ def complete(
     """
     entry = list_version(store, manifest, rules.bump)
     _write_card(store, manifest, entry)
-    if entry.yanked is not None:
+    if not _may_be_used(store, entry, again=again):
         return False
     for _ in range(TRIES):
         stable = alias_of(store, STABLE)
@@ -155,6 +161,18 @@ def complete(
             continue  # another version became stable meanwhile: judge against that one
         return verdict.promoted
     raise RegistryError(f"{store.url}: {STABLE} kept moving under {TRIES} tries; run the command again")
+
+
+def _may_be_used(store: ObjectStore, entry: IndexEntry, *, again: bool) -> bool:
+    """Return whether a version that is published, and wanted, may be used; one whose data is back may be again."""
+    if entry.deleted:
+        mark_deleted(store, entry.version, deleted=False)
+    if entry.yanked is None:
+        return True
+    if not entry.yanked.reverted or not (again or entry.deleted):
+        return False
+    mark_yanked(store, entry.version, None)
+    return True
 
 
 def why_candidate(store: ObjectStore, version: str) -> str | None:

@@ -154,6 +154,8 @@ class RegistrySettings(Section):
     """How much worse than stable, on the same held-out images, a version may be and still replace it."""
     on_candidate: Literal["pass", "fail"] = "pass"
     """Result of `offload train` where the version it published stays a candidate: exit code 0, or 1."""
+    on_revert: Literal["yank", "delete", "keep"] = "yank"
+    """What becomes of a version whose data a later commit reverted: yank it, delete its files as well, or keep it."""
     bump: Literal["auto", "major", "minor", "patch"] = "auto"
     """How far a version is from its parent; auto: major for other classes, model family or image size, minor for other
     data, else patch."""

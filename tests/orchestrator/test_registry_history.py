@@ -44,7 +44,7 @@ def store(request, tmp_path):
         return
     store = open_store(f"s3://{request.getfixturevalue('bucket')}/project")
     yield store
-    store._client.close()
+    store._bucket.reader.close()
 
 
 @pytest.fixture
