@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.cli.options import (
 )
 
 
-@click.command(epilog=f"More: {documentation('leaks.md')}")
+@click.command(epilog=f"\b\nMore: {documentation('leaks.md')}")
 @settings_options
 @json_option
 @verbose_option
@@ -50,7 +50,7 @@ def tend(
         sys.exit(1)
 
 
-@click.command(epilog=f"More: {documentation('drill.md')}")
+@click.command(epilog=f"\b\nMore: {documentation('drill.md')}")
 @json_option
 @click.option("--only", multiple=True, metavar="FAULT", help="Only this fault; may be repeated.")
 @click.option("--jobs", type=click.IntRange(1, 8), default=2, help="How many faults at a time; by default 2.")
