@@ -75,7 +75,9 @@ class GitHubRelease:
         size = path.stat().st_size
         if size > LARGEST:
             raise StoreError(f"{path.name} has {size:,} bytes, and a release's file at most {LARGEST:,}")
-        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        # GitHub shows a picture in Markdown only if it is stored as one.
+        kind = "image/png" if name.endswith(".png") else "application/octet-stream"
+        headers = {"Content-Type": kind, "Content-Length": str(size)}
         with (
             path.open("rb") as body,
             self._asked("POST", f"{uploads}?name={quote(name)}", body=body, headers=headers) as reply,

@@ -8,7 +8,8 @@ from gpu_offload.infra.origin import documentation
 
 
 @click.command(
-    context_settings={"ignore_unknown_options": True}, epilog=f"\b\nMore: {documentation('simulated-cloud.md')}"
+    context_settings={"ignore_unknown_options": True},
+    epilog=f"\b\nMore: {documentation('simulated-cloud.md')}",
 )
 @click.option(
     "--fault",

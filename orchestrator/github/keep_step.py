@@ -69,6 +69,12 @@ def keep(inputs: Inputs, event: Event, runner: Runner, console: GitHubConsole) -
     address = release_address(server, event.repository, tag)
     url = f"{address}/{asset_name(model_key(kept.version, kept.model.name))}" if kept else ""
     runner.outputs({"model-url": url, "version": kept.version if kept else ""})
-    runner.summary(kept_summary(address, kept.version if kept else None, url, kept.model.size if kept else 0))
+    picture = asset_name(model_key(kept.version, keeping.PREDICTIONS)) if kept else ""
+    shown = f"{address}/{picture}" if picture and picture in release.assets() else ""
+    runner.summary(
+        kept_summary(
+            address, kept.version if kept else None, url, kept.model.size if kept else 0, picture=shown
+        )
+    )
     console.notice(f"kept: {url}" if kept else f"kept an unfinished run in {address}")
     return 0

@@ -9,6 +9,8 @@ from pathlib import Path
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.github.cached_store import KeptFolder
+from gpu_offload.orchestrator.github.release import PREDICTIONS
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.registry import download
@@ -16,22 +18,23 @@ from gpu_offload.orchestrator.registry.manifest import RegistryError, model_key
 from gpu_offload.orchestrator.registry.stores import public_address
 from gpu_offload.orchestrator.settings.load import Settings
 
-NAME = "predictions.png"
 PICTURES = 8
 TIMEOUT_S = 300
 
 
 def publish_pictures(planned: Planned, store: ObjectStore, version: str, console: Console) -> str | None:
-    """Draw what a model sees on validation images and publish it; return its address.
+    """Draw what a model sees on validation images, beside the model in the store; return the picture's address.
 
-    None where the store is not public, where this machine has no Ultralytics (then the instance had it), or where
-    it did not work: a picture is no reason for a published model to look failed.
+    None where nobody could see it, for a user's own training, on a machine without Ultralytics, and where drawing failed:
+    a picture is no reason for a published model to look failed. The job `keep` publishes a `KeptFolder`'s later.
     """
-    if importlib.util.find_spec("ultralytics") is None or not is_public(planned.settings, store, version):
+    if importlib.util.find_spec("ultralytics") is None or planned.settings.training.entrypoint is not None:
+        return None
+    if not isinstance(store, KeptFolder) and not is_public(planned.settings, store, version):
         return None
     images = [s.image for s in planned.snapshot.samples if s.split == "val"][:PICTURES]
     with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
-        model, picture = Path(scratch) / "model.pt", Path(scratch) / NAME
+        model, picture = Path(scratch) / "model.pt", Path(scratch) / PREDICTIONS
         try:
             download.pull(store, version, model)
             command = [
@@ -44,7 +47,7 @@ def publish_pictures(planned: Planned, store: ObjectStore, version: str, console
             ]
             command += [str(planned.settings.dataset_path / image) for image in images]
             subprocess.run(command, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
-            key = model_key(version, NAME)
+            key = model_key(version, PREDICTIONS)
             store.upload(key, picture, create=True)
             return public_address(planned.settings, store, key)
         except (subprocess.SubprocessError, OSError, StoreError, RegistryError) as error:

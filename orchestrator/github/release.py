@@ -9,7 +9,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +55,12 @@ TRIES = 5
 DOCUMENT = 1 << 20
 """Bytes that a packed document may have."""
 
+PREDICTIONS = "predictions.png"
+"""A picture of predictions, beside a model."""
+
+PNG = b"\x89PNG\r\n\x1a\n"
+LARGEST_PICTURE = 8 << 20
+
 ALIASES = (alias_key(CANDIDATE), alias_key(STABLE))
 
 
@@ -92,9 +98,10 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
         return Packed(unfinished=count)
     keys = [INDEX_KEY, *ALIASES, manifest]
     if kept is None:
-        keys.append(model_key(version, published.model.name))
+        keys += [model_key(version, published.model.name), model_key(version, PREDICTIONS)]
     for key in keys:
-        with suppress(ObjectMissingError):  # no version was good enough for `stable` yet, or each one was
+        # There may be no picture; no version may have been good enough for `stable` yet, or each one was.
+        with suppress(ObjectMissingError):
             store.download(key, folder / asset_name(key))
     moved = any(_text(store.kept, key) != _text(store, key) for key in (INDEX_KEY, *ALIASES))
     return Packed(version if kept is None else None, moved=moved)
@@ -156,7 +163,8 @@ def keep(
     manifest = _published(release, version)
     if manifest is None:
         manifest, model = _verified(folder, manifest_name, training_key)
-        _upload(release, folder / manifest_name, model)
+        picture = _picture(folder / asset_name(model_key(version, PREDICTIONS)))
+        _upload(release, [*([picture] if picture else []), model, folder / manifest_name])
         note(f"kept version {version}")
     _list(release, manifest, index, now)
     for key, alias in claimed.items():
@@ -192,12 +200,21 @@ def _claim(kind: type[T], folder: Path, key: str) -> T | None:
         return None
 
 
-def _upload(release: GitHubRelease, manifest: Path, model: Path) -> None:
+def _picture(path: Path) -> Path | None:
+    """Return a packed picture, None where there is none that can be shown."""
+    if not os.path.lexists(path) or _plain(path).stat().st_size > LARGEST_PICTURE:
+        return None
+    with path.open("rb") as file:
+        return path if file.read(len(PNG)) == PNG else None
+
+
+def _upload(release: GitHubRelease, files: Sequence[Path]) -> None:
+    """Upload files in their order, each in place of one that an earlier job left."""
     there = release.assets()
-    if model.name in there:
-        release.delete(there[model.name])
-    release.upload(model.name, model)
-    release.upload(manifest.name, manifest)
+    for file in files:
+        if file.name in there:
+            release.delete(there[file.name])
+        release.upload(file.name, file)
 
 
 def _published(release: GitHubRelease, version: str) -> Manifest | None:

@@ -33,7 +33,7 @@ def done_summary(version: str, around: Around, *, moved: bool) -> str:
     )
 
 
-def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
+def kept_summary(address: str, version: str | None, url: str, size: int, *, picture: str = "") -> str:
     """Render where a model is kept that a hosted runner trained; without a version, that an unfinished run is."""
     if version is None:
         text = (
@@ -42,8 +42,13 @@ def kept_summary(address: str, version: str | None, url: str, size: int) -> str:
         return f"### Kept for the next run\n\n{text}\n"
     rows = table([("file", "size", "version"), ("model.pt", human_bytes(size), version)])
     row = rows.replace(" model.pt ", f" [model.pt]({safe_url(url)}) ", 1)
+    seen = (
+        f"What it sees on pictures that it was not trained on:\n\n![predictions]({safe_url(picture)})\n\n"
+        if picture
+        else ""
+    )
     return (
-        f"### Kept: version {bounded(version)}\n\n{row}\n\n"
+        f"### Kept: version {bounded(version)}\n\n{row}\n\n{seen}"
         "It stays in this repository's release until somebody deletes it. In an application or on any machine:\n\n"
         f"```sh\noffload pull model.pt --from {safe_url(address)}\n```\n"
     )

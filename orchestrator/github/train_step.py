@@ -97,7 +97,8 @@ def _report(
         return
     if done.status == "trained":
         pictures = publish_pictures(planned, store, done.version, step.console)
-        around = replace(around, pictures_url=pictures)
+        # A picture that `keep` has still to publish is in the summary of that job.
+        around = around if around.kept else replace(around, pictures_url=pictures)
     step.runner.summary(run_summary(report, around))
     step.console.notice(plain(headline(report, around.before, moved=around.moved)))
 

@@ -25,7 +25,7 @@ from gpu_offload.infra.store.errors import (
 )
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
-from gpu_offload.orchestrator.github.release import keep, pack_for_keeping
+from gpu_offload.orchestrator.github.release import PREDICTIONS, keep, pack_for_keeping
 from gpu_offload.orchestrator.github.run_archive import pack as pack_runs
 from gpu_offload.orchestrator.github.run_archive import unpack
 from gpu_offload.orchestrator.github.store import TAG, kept_at
@@ -494,3 +494,24 @@ def test_a_folder_is_kept_elsewhere_where_it_would_be_thrown_away(tmp_path, url,
     address = kept_at(settings, runner)
     assert address == ("https://github.com/us/boards/releases/download/offload-models" if kept else None)
     assert kept_at(settings, {}) is None
+
+
+PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
+
+
+@pytest.mark.parametrize(
+    ("body", "kept"),
+    [(PNG, True), (b"<script>", False), (PNG + b"0" * (8 << 20), False)],
+    ids=["png", "text", "huge"],
+)
+def test_a_picture_of_predictions_is_kept_beside_the_model_if_it_is_one(github, tmp_path, model, body, kept):
+    runner = Runner(github, tmp_path / "1")
+    runner.publish(model, A)
+    picture = tmp_path / "drawn.png"
+    picture.write_bytes(body)
+    runner.store.upload(model_key(A, PREDICTIONS), picture, create=True)
+    runner.pack(A)
+    runner.keep()
+    names = set(github.files())
+    assert (f"models-{A}-predictions.png" in names) == kept
+    assert {f"models-{A}-model.pt", f"models-{A}-manifest.json"} <= names

@@ -138,6 +138,10 @@ def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
     told = kept_summary("https://x", "abc", "https://x/m.pt", 6_200_000)
     assert "[model.pt](https://x/m.pt)" in told
     assert "offload pull model.pt --from https://x" in told
+    assert "![predictions]" not in told
+    assert "![predictions](https://x/p.png)" in kept_summary(
+        "https://x", "a", "https://x/m", 1, picture="https://x/p.png"
+    )
 
 
 def test_a_failed_run_points_at_its_log(report):
