@@ -1,1 +1,1 @@
-"""The simulated cloud: a moto made honest, and a real SSH host for every instance."""
+"""The simulated cloud: moto with EC2's delays and limits, and a real SSH host for every instance."""

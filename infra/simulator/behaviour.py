@@ -68,7 +68,7 @@ class Leftovers:
 
     @property
     def costs_money(self) -> bool:
-        """Whether somebody would be paying for any of it."""
+        """Whether any of it is billed."""
         return bool(self.instances or self.volumes)
 
     def __bool__(self) -> bool:

@@ -93,7 +93,7 @@ def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
                 start_new_session=True,
             )
         except OSError as error:
-            print(f"offload simulate: {error}", file=sys.stderr)  # noqa: T201  a command's word
+            print(f"offload simulate: {error}", file=sys.stderr)  # noqa: T201  the output of a command
             return 126
         child.append(process)
         for number in received:
@@ -111,7 +111,7 @@ def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
 
 
 def _stay(cloud: SimulatedCloud) -> int:
-    """Print what a shell needs, and wait to be told to go."""
+    """Print the environment for a shell, and wait for a signal to end."""
     done = threading.Event()
     with handled(lambda *_: done.set()):
         for name, value in cloud.environment().items():

@@ -184,7 +184,7 @@ class Guest:
             self._timer.start()
 
     def go_down(self, why: str) -> None:
-        """Tell every process, wait a moment, end."""
+        """Ask every process to end, wait a moment, power off."""
         if not self._going.acquire(blocking=False):
             return
         say(f"going down: {why}")
@@ -201,7 +201,7 @@ class Guest:
         self._end()
 
     def _end(self) -> None:
-        """End without a word, and everything with us: the kernel does that for PID 1."""
+        """Exit at once; the kernel then ends every other process of PID 1's namespace."""
         while not self.first and (others := self._others()):
             for pid in others:
                 with contextlib.suppress(OSError):

@@ -59,7 +59,7 @@ def enter_own_root(folder: Path) -> None:
 def open_way(*paths: Path) -> bool:
     """Let every user of the instance get to these places, and say whether that is so now.
 
-    On this machine they may be below somebody's closed home folder; the instance has folders of its own.
+    On this machine they may be below a home folder that others cannot enter; the instance has folders of its own.
     """
     folders = {each for path in paths for where in (path, path.resolve()) for each in where.parents}
     for folder in folders:

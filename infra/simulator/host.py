@@ -4,68 +4,28 @@
 namespace of its own where the kernel allows that to everybody. See `infra.simulator.namespace` for root's.
 """
 
-import contextlib
-import hashlib
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
-from gpu_offload.infra.simulator.guest import MARK, marked
-from gpu_offload.infra.simulator.isolation import SSH_USER, isolation, passwd
+from gpu_offload.infra.simulator.hardware import Hardware
+from gpu_offload.infra.simulator.instance_file import process_environment, write_instance
+from gpu_offload.infra.simulator.isolation import isolation
 from gpu_offload.infra.simulator.link import Link, Network
-
-PACKAGE = Path(__file__).resolve().parents[2]
-"""Where `import infra` finds us: what the image has baked in."""
-SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-FREEZE = 0.3, 0.1
-"""A slow disk: seconds frozen, seconds running, in turn."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hardware:
-    """What a host is made of: everything that the launch decides."""
-
-    instance_id: str
-    instance_type: str
-    address: str
-    user_data: bytes
-    folder: Path
-    endpoint: str
-    """URL of the cloud's API, as seen from the instance."""
-    ssh_port: int
-    baked: Mapping[str, str]
-    """What the image's marker `/opt/gpu-offload/baked` says; empty for no marker."""
-    environment: Mapping[str, str]
-    """More variables for everything that runs on it."""
-    grace: float
-
-
-def baked_software() -> dict[str, str]:
-    """What an image made from this very code says of itself: version, lock and interpreter."""
-    try:
-        release = version("gpu-offload")
-    except PackageNotFoundError:
-        release = "0"
-    lock = PACKAGE / "infra" / "instance" / "requirements.txt"
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else ""
-    return {"version": release, "lock": digest, "python": sys.executable}
+from gpu_offload.infra.simulator.processes import Processes, send
 
 
 @dataclass(slots=True)
 class Machine:
-    """An instance's host. `on_exit` is told why it went down: `poweroff`, `reboot`, `acpi` or `` (crash)."""
+    """An instance's host. `on_exit` gets the reason why it went down: `poweroff`, `reboot`, `acpi` or `` (crash)."""
 
     hardware: Hardware
     network: Network
@@ -75,8 +35,11 @@ class Machine:
     _process: "subprocess.Popen[bytes] | None" = None
     _lifeline: int | None = None
     _lock: threading.RLock = field(default_factory=threading.RLock)
-    _slow: threading.Event = field(default_factory=threading.Event)
-    _frozen: threading.Thread | None = None
+    processes: Processes = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Keep an eye on the processes."""
+        self.processes = Processes(self.folder, self._first)
 
     @property
     def folder(self) -> Path:
@@ -106,7 +69,7 @@ class Machine:
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=console,
-                    env=self._environment(),
+                    env=process_environment(self.folder),
                     pass_fds=(reading,),
                     start_new_session=True,
                 )
@@ -139,22 +102,16 @@ class Machine:
         except FileNotFoundError:
             return ""
 
-    @property
-    def alive(self) -> bool:
-        """Whether it is switched on."""
-        process = self._process
-        return process is not None and process.poll() is None
-
     def power_button(self) -> None:
         """Ask the operating system to go down, as the cloud does before it takes the power."""
-        self._slow.clear()
+        self.processes.resume()
         for pid in self._init():
-            _signal(pid, signal.SIGCONT)
-            _signal(pid, signal.SIGTERM)
+            send(pid, signal.SIGCONT)
+            send(pid, signal.SIGTERM)
 
     def kill(self) -> None:
         """Take the power; returns when nothing of it runs any more."""
-        self._slow.clear()
+        self.processes.resume()
         with self._lock:
             process = self._process
             lifeline, self._lifeline = self._lifeline, None
@@ -162,16 +119,16 @@ class Machine:
             os.close(lifeline)
         if process is not None:
             if self.isolated:
-                _signal(process.pid, signal.SIGKILL)
+                send(process.pid, signal.SIGKILL)
             try:
                 process.wait(timeout=5)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait(timeout=5)
-        self._kill_rest()
+        self.processes.kill()
 
     def unplug(self) -> None:
-        """A power loss: whoever is connected hears nothing."""
+        """Lose power: open connections get no answer."""
         self.cut()
         self.kill()
 
@@ -199,50 +156,22 @@ class Machine:
             self.link.slow(bits_per_second)
 
     def slow_disk(self) -> None:
-        """Let everything stand still most of the time, as if it waited for its disk. SSH's connections stay."""
-        self._slow.set()
-        if self._frozen is None or not self._frozen.is_alive():
-            self._frozen = threading.Thread(target=self._stutter, daemon=True)
-            self._frozen.start()
+        """Freeze every process most of the time, as if it waited for its disk. SSH connections stay open."""
+        self.processes.slow()
 
     def full_disk(self) -> None:
         """Let no process write a byte more into a file: EFBIG here, where a full disk says ENOSPC."""
         (self.folder / "full-disk").touch()
-        for pid in self.processes():
-            try:
-                hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)[1]
-                resource.prlimit(pid, resource.RLIMIT_FSIZE, (0, hard))
-            except (OSError, ValueError):
-                continue
+        self.processes.limit_files()
 
     def kill_ssh(self) -> None:
         """End the SSH server, whichever it is, and its sessions."""
-        marks = (
-            str(self.folder / "ssh" / "sshd_config").encode(),
-            b"gpu_offload.infra.simulator.ssh_server",
-            b"sshd:",
-            b"sshd-session:",
-        )
-        for pid in self.processes():
-            with contextlib.suppress(OSError):
-                if any(mark in Path(f"/proc/{pid}/cmdline").read_bytes() for mark in marks):
-                    os.kill(pid, signal.SIGKILL)
+        self.processes.kill_ssh()
 
-    def processes(self) -> list[int]:
-        """Every process of the instance but its first."""
-        first = {*self._init(), *([self._process.pid] if self._process else [])}
-        return [pid for pid in marked(self.folder) if pid not in first]
-
-    def _stutter(self) -> None:
-        frozen, running = FREEZE
-        while self._slow.is_set() and self.alive:
-            stopped = self.processes()
-            for pid in stopped:
-                _signal(pid, signal.SIGSTOP)
-            time.sleep(frozen)
-            for pid in stopped:
-                _signal(pid, signal.SIGCONT)
-            time.sleep(running)
+    def _first(self) -> list[int]:
+        """The processes that the instance cannot be without, while it is switched on."""
+        process = self._process
+        return [process.pid, *self._init()] if process is not None and process.poll() is None else []
 
     def _init(self) -> list[int]:
         """The instance's first process, as this machine numbers it."""
@@ -257,16 +186,6 @@ class Machine:
         except OSError:
             return []
 
-    def _kill_rest(self) -> None:
-        """Where no namespace ends them with their first process: all that carry the mark."""
-        for _ in range(200):
-            left = marked(self.folder)
-            if not left:
-                return
-            for pid in left:
-                _signal(pid, signal.SIGKILL)
-            time.sleep(0.01)
-
     def _watch(self, process: "subprocess.Popen[bytes]") -> None:
         process.wait()
         with self._lock:
@@ -274,7 +193,7 @@ class Machine:
                 return  # it was us who took the power
             os.close(self._lifeline)
             self._lifeline = None
-        self._kill_rest()
+        self.processes.kill()
         try:
             why = (self.folder / "exit").read_text()
         except FileNotFoundError:
@@ -298,49 +217,15 @@ class Machine:
 
     def _prepare(self) -> None:
         """Write what the guest reads."""
-        root = self._root()
-        if root is not None:
-            root.mkdir(exist_ok=True)
-        own = isolation()
-        home = f"{root or ''}/home/{SSH_USER}"
-        (self.folder / "passwd").write_text(passwd(home))
         ssh, metadata = self._addresses()
-        environment = {
-            **self._environment(),
-            "HOME": home,
-            "USER": own.user,
-            "LOGNAME": own.user,
-            "GPU_OFFLOAD_ROOT": str(root) if root else "/",
-            "GPU_OFFLOAD_SHUTDOWN": f"{self.folder}/bin/shutdown",
-            "GPU_OFFLOAD_POLL": "0.5",
-            **({"GPU_OFFLOAD_SAME_USER": "1"} if root else {}),
-            "AWS_ENDPOINT_URL": self.hardware.endpoint,
-            **({"AWS_EC2_METADATA_SERVICE_ENDPOINT": self._metadata_url(metadata)} if root else {}),
-            **self.hardware.environment,
-        }
-        document: dict[str, Any] = {
-            "instance_id": self.hardware.instance_id,
-            "instance_type": self.hardware.instance_type,
-            "ssh": ssh,
-            "metadata": metadata,
-            "root": str(root) if root else None,
-            "passwd": own.users and root is not None,
-            "sshd": own.sshd if self.use_sshd else None,
-            "baked": dict(self.hardware.baked),
-            "grace": self.hardware.grace,
-            "environment": environment,
-        }
-        (self.folder / "instance.json").write_text(json.dumps(document))
-
-    def _environment(self) -> dict[str, str]:
-        """What every process of the instance gets; nothing of ours leaks into it."""
-        return {
-            MARK: str(self.folder),
-            "PATH": f"{self.folder}/bin:{Path(sys.executable).parent}:{SYSTEM_PATH}",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "SHELL": "/bin/sh",
-            "LANG": "C.UTF-8",
-        }
+        write_instance(
+            self.hardware,
+            root=self._root(),
+            ssh=ssh,
+            metadata=metadata,
+            metadata_url=self._metadata_url(metadata),
+            use_sshd=self.use_sshd,
+        )
 
     def _connect(self, process: "subprocess.Popen[bytes]") -> None:  # noqa: ARG002  the namespace needs it
         """Make the SSH server reachable at the public address."""
@@ -355,8 +240,3 @@ def _free_port(address: str) -> int:
     with socket.create_server((address, 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _signal(pid: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):  # gone, or on its way
-        os.kill(pid, number)

@@ -72,7 +72,7 @@ class Identities:
         return grant.instance_id if grant else None
 
     def expire(self, who: str, seconds: float | None) -> None:
-        """Let every key known so far expire, for so long or for good; later ones are good."""
+        """Let every key known so far expire, for so many seconds or for good; later keys are valid."""
         until = time.time() + seconds if seconds is not None else float("inf")
         with self._lock:
             keys = {

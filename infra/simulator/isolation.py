@@ -14,7 +14,7 @@ from pathlib import Path
 from gpu_offload.infra.simulator.guest_boot import find_sshd
 
 SSH_USER = "offload"
-"""Who logs in where instances have users of their own; elsewhere it is whoever runs the simulation."""
+"""The login user where instances have users of their own; elsewhere it is the user that runs the simulation."""
 
 
 @dataclass(frozen=True, slots=True)

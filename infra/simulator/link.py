@@ -56,7 +56,7 @@ class Network:
 
 
 class Link:
-    """Relays from `here` to `there`, from when somebody listens there."""
+    """Relays from `here` to `there`, once a server listens there."""
 
     def __init__(self, network: Network, here: tuple[str, int], there: tuple[str, int]) -> None:
         self.network = network
@@ -73,11 +73,11 @@ class Link:
         self._closed = False
 
     def start(self) -> None:
-        """Wait in the background until somebody listens there, then listen here: before, nobody answers."""
+        """Wait in the background until a server listens there, then listen here; connections are refused until then."""
         self.network.submit(self._serve())
 
     def cut(self) -> None:
-        """Let every packet vanish, in both directions, without a word."""
+        """Drop every packet silently, in both directions."""
         self.network.submit(self._set_cut(cut=True)).result(timeout=10)
 
     def heal(self) -> None:
@@ -89,7 +89,7 @@ class Link:
         self.bits_per_second = bits_per_second
 
     def close(self) -> None:
-        """End every connection; from now on nobody answers."""
+        """End every connection and stop listening."""
         with contextlib.suppress(RuntimeError, TimeoutError):
             self.network.submit(self._close()).result(timeout=10)
 

@@ -29,7 +29,7 @@ ON_DEMAND = {
     "t3.small": 0.0208,
     "t3.medium": 0.0416,
 }
-"""USD/h, Linux, us-east-1; a snapshot. The base levels of the simulation, not an offer of anybody's."""
+"""USD/h, Linux, us-east-1; a snapshot: the base levels of the simulation, not offers."""
 
 SPOT = {(name, region): usd for name, kind in GPU_TYPES.items() for region, usd in kind.spot.items()}
 """USD/h around which the spot price of a region moves; elsewhere it is `SPOT_SHARE` of the on-demand price."""

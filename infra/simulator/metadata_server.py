@@ -1,6 +1,6 @@
 """The instance metadata service, version 2, as an instance sees it. Standard library only.
 
-Serves what stands in a JSON file (`{"/latest/...": text}`) that the cloud replaces whenever something changes, so
+Serves the content of a JSON file (`{"/latest/...": text}`) that the cloud replaces whenever something changes, so
 that a notice is there the moment the cloud gives it.
 """
 

@@ -105,7 +105,7 @@ class Range:
         subprocess.run(["/bin/sh", "-c", self.clean_command], capture_output=True, check=False, timeout=20)
 
     def next_address(self) -> str:
-        """An address that nobody has had."""
+        """Return an address that was never used."""
         with self._lock:
             number = next(self._next)
         if number > 254:

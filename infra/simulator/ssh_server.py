@@ -30,7 +30,7 @@ class _Session(paramiko.ServerInterface):
         return "publickey"
 
     def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:  # noqa: ARG002  the same
-        """Whoever's key the user data names may log in, under any name, as with one user per instance."""
+        """The keys in the user data may log in, under any user name, as with one user per instance."""
         for line in (self.folder / "ssh" / "authorized_keys").read_text().splitlines():
             words = line.split()
             if len(words) > 1 and words[0] == key.get_name() and words[1] == key.get_base64():
@@ -104,7 +104,7 @@ def _serve(folder: Path, client: socket.socket, keys: list[paramiko.PKey]) -> No
         transport.start_server(server=_Session(folder))
         transport.join()
     except (paramiko.SSHException, EOFError, OSError):
-        pass  # a port scan, an impatient client: nobody's fault
+        pass  # a port scan, or a client that gave up
     finally:
         transport.close()
 

@@ -176,7 +176,7 @@ class Boot:
         path.chmod(int(str(entry.get("permissions", "0644")), 8))
 
     def _keys(self, config: dict[str, Any]) -> None:
-        """Plant the host keys, and collect whoever may log in."""
+        """Install the host keys, and collect the keys that may log in."""
         for name, text in (config.get("ssh_keys") or {}).items():
             kind, _, half = str(name).partition("_")
             if half in {"private", "public"}:

@@ -105,7 +105,7 @@ def _ssh_dies(stage: Stage) -> Recovery:
     stage.until("an epoch is trained", stage.has_trained(1), command)
     struck = time.time()
     for instance in stage.cloud.leftovers().instances:
-        stage.cloud.kill_ssh(instance)
+        stage.cloud.faults.kill_ssh(instance)
     stage.run_to_end(command)
     return _unbroken(stage, command, struck, "the driver followed it through the store")
 
@@ -122,7 +122,7 @@ def _token_expires(stage: Stage) -> Recovery:
     command = stage.train()
     stage.until("an epoch is trained", stage.has_trained(1), command)
     struck = time.time()
-    stage.cloud.expire_credentials("runner", OUTAGE_S)
+    stage.cloud.faults.expire_credentials("runner", OUTAGE_S)
     with contextlib.suppress(DrillError):
         command.wait(OUTAGE_S)
     code = command.process.poll()

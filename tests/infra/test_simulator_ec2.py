@@ -78,15 +78,15 @@ def test_a_token_is_remembered_after_termination_but_not_for_ever(cloud):
 
 
 def test_a_failed_launch_does_not_use_its_token_up(cloud):
-    cloud.set_capacity("*:*", 0)
+    cloud.ec2.set_capacity("*:*", 0)
     with refused("InsufficientInstanceCapacity"):
         launch(cloud, "once")
-    cloud.set_capacity("*:*", None)
+    cloud.ec2.set_capacity("*:*", None)
     assert launch(cloud, "once")["State"]["Name"] == "pending"
 
 
 def test_no_capacity_is_by_zone_and_type_and_the_sdk_does_not_repeat_it(cloud):
-    cloud.set_capacity("us-east-1a:g4dn.xlarge", 1)
+    cloud.ec2.set_capacity("us-east-1a:g4dn.xlarge", 1)
     launch(cloud, Placement={"AvailabilityZone": "us-east-1a"})
     before = cloud.calls["ec2.RunInstances"]
     with refused("InsufficientInstanceCapacity") as caught:
@@ -101,7 +101,7 @@ def test_capacity_is_by_the_zone_of_the_subnet_too(cloud):
     subnet = ec2.describe_subnets(Filters=[{"Name": "availability-zone", "Values": ["us-east-1b"]}])[
         "Subnets"
     ][0]
-    cloud.set_capacity("us-east-1b:*", 0)
+    cloud.ec2.set_capacity("us-east-1b:*", 0)
     with refused("InsufficientInstanceCapacity"):
         launch(cloud, SubnetId=subnet["SubnetId"])
 

@@ -88,7 +88,7 @@ def lab(request, monkeypatch):
     if kind in {"sshd", "no-namespace"} and isolation().sshd is None:
         pytest.skip("no sshd that would work for this user")
     if kind == "no-namespace":
-        for module in ("host", "cloud"):
+        for module in ("host", "instance_file", "place"):
             monkeypatch.setattr(
                 f"gpu_offload.infra.simulator.{module}.isolation",
                 lambda: Isolation((), users=False, sshd=isolation().sshd),
@@ -190,7 +190,7 @@ def test_a_reclaim_shows_in_the_metadata_before_it_happens(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.connect()
-        lab.cloud.reclaim(instance["InstanceId"], notice=3)
+        lab.cloud.faults.reclaim(instance["InstanceId"], notice=3)
         code, text = metadata(ssh, "/latest/meta-data/spot/instance-action")
         assert (code, json.loads(text)["action"]) == (200, "terminate")
         assert metadata(ssh, "/latest/meta-data/events/recommendations/rebalance")[0] == 200
@@ -203,13 +203,13 @@ def test_a_silent_cut_is_noticed_by_the_client_and_heals(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=10)
-        lab.cloud.cut(instance["InstanceId"])
+        lab.cloud.faults.cut(instance["InstanceId"])
         began = time.monotonic()
         with pytest.raises((ConnectionLostError, HostUnreachableError)):
             ssh.run("true", timeout=60)
         assert time.monotonic() - began < 12
         assert lab.state(instance)["State"]["Name"] == "running"
-        lab.cloud.heal(instance["InstanceId"])
+        lab.cloud.faults.heal(instance["InstanceId"])
         assert ssh.run("echo back", timeout=20).text == "back\n"
 
 
@@ -218,9 +218,9 @@ def test_a_short_cut_only_delays(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=10)
-        lab.cloud.cut(instance["InstanceId"])
+        lab.cloud.faults.cut(instance["InstanceId"])
         time.sleep(1)  # the length of the cut, not a wait for anything
-        lab.cloud.heal(instance["InstanceId"])
+        lab.cloud.faults.heal(instance["InstanceId"])
         assert ssh.run("echo still", timeout=20).text == "still\n"
 
 
@@ -229,7 +229,7 @@ def test_a_power_loss_is_silent_and_goes_on_costing_until_somebody_terminates(la
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=10)
-        lab.cloud.power_loss(instance["InstanceId"])
+        lab.cloud.faults.power_loss(instance["InstanceId"])
         with pytest.raises((ConnectionLostError, HostUnreachableError)):
             ssh.run("true", timeout=60)
     assert lab.state(instance)["State"]["Name"] == "running"
@@ -245,7 +245,7 @@ def test_a_full_disk_refuses_what_is_written(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.put(b"before", "/var/lib/gpu-offload/before")
-        lab.cloud.full_disk(instance["InstanceId"])
+        lab.cloud.faults.full_disk(instance["InstanceId"])
         with pytest.raises(HostError):
             ssh.put(b"x" * 100_000, "/var/lib/gpu-offload/after")
         assert ssh.run("cat /var/lib/gpu-offload/before", timeout=10).text == "before"
@@ -256,11 +256,11 @@ def test_a_slow_network_is_slow(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=10)
-        lab.cloud.slow_network(instance["InstanceId"], 4e5)
+        lab.cloud.faults.slow_network(instance["InstanceId"], 4e5)
         began = time.monotonic()
         assert len(ssh.run("head -c 100000 /dev/zero", timeout=60).stdout) == 100_000
         assert time.monotonic() - began > 1
-        lab.cloud.heal(instance["InstanceId"])
+        lab.cloud.faults.heal(instance["InstanceId"])
 
 
 @pytest.mark.simulator
@@ -268,7 +268,7 @@ def test_a_slow_disk_slows_what_runs_but_lets_it_go_on(plain):
     instance = plain.launch()
     with plain.ssh(instance) as ssh:
         count = "i=0; while [ $i -lt 40 ]; do i=$((i+1)); sleep 0.01; done; echo $i"
-        plain.cloud.slow_disk(instance["InstanceId"])
+        plain.cloud.faults.slow_disk(instance["InstanceId"])
         began = time.monotonic()
         assert ssh.run(count, timeout=60).text == "40\n"
         assert time.monotonic() - began > 0.8

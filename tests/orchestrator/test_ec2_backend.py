@@ -255,12 +255,12 @@ def test_whoever_answers_with_another_host_key_gets_nothing(cloud, rented):
 
 def test_no_capacity_is_a_refusal_that_another_zone_may_mend_and_a_quota_is_not(cloud, rented):
     run = run_of()
-    cloud.set_capacity("us-east-1a:*", 0)
+    cloud.ec2.set_capacity("us-east-1a:*", 0)
     with pytest.raises(RefusedError, match="InsufficientInstanceCapacity") as none_free:
         rented.launch(run, attempt_of(run))
     assert not none_free.value.quota
     cloud.compute.behaviour = replace(cloud.behaviour, quota_spot_gpu=0)
-    cloud.set_capacity("us-east-1a:*", None)
+    cloud.ec2.set_capacity("us-east-1a:*", None)
     with pytest.raises(RefusedError, match="servicequotas") as no_quota:
         rented.launch(run, attempt_of(run, 2))
     assert no_quota.value.quota

@@ -201,7 +201,7 @@ def test_an_instance_whose_driver_lost_its_credentials_finishes_and_uploads_by_i
         lambda: any(a.heartbeat for r in journal.run_ids() for a in journal.attempts(r)), process=process
     )
     [run] = journal.run_ids()
-    cloud.expire_credentials("runner", 20)
+    cloud.faults.expire_credentials("runner", 20)
     (tmp_path / "gate").touch()
     _, said = process.communicate(timeout=180)
 

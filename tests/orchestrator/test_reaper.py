@@ -342,7 +342,7 @@ def test_tend_leaves_a_healthy_training_alone_and_gives_a_reclaimed_one_its_next
     assert [thing["id"] for thing in document["kept"]] == [first]
     journal = Journal(open_store(STORE))
     wait_until(lambda: (c := journal.checkpoint(report["run"])) is not None and c.epochs_completed >= 2)
-    cloud.reclaim(first, 0)
+    cloud.faults.reclaim(first, 0)
     offload(tmp_path, "tend")
     assert len(cloud.leftovers().instances) == 1
     assert first not in cloud.leftovers().instances

@@ -1,0 +1,175 @@
+"""What a simulated cloud does with each API call: counts it, lets faults hit it, answers what moto does not."""
+
+import base64
+import json
+import re
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+
+from moto.s3.models import s3_backends
+
+from gpu_offload.infra.simulator.admission import offerings, vcpus
+from gpu_offload.infra.simulator.behaviour import Behaviour, Leftovers
+from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
+from gpu_offload.infra.simulator.catalogue import products, quotas, spot_price_history
+from gpu_offload.infra.simulator.compute import Compute
+from gpu_offload.infra.simulator.endpoint import Verdict
+from gpu_offload.infra.simulator.event_log import EventLog
+from gpu_offload.infra.simulator.fault import FaultSyntaxError
+from gpu_offload.infra.simulator.fault_book import of_run
+from gpu_offload.infra.simulator.fault_injection import FaultInjection
+from gpu_offload.infra.simulator.identity import Identities
+from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
+
+HEARTBEAT = re.compile(r"(?:^|/)runs/([^/]+)/attempts/([^/]+)/heartbeat\.json$")
+CHECKPOINT = re.compile(r"(?:^|/)runs/([^/]+)/checkpoint/manifest\.json$")
+SELF_SERVED = {"DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeRegions"}
+"""EC2 calls that only read tables, and take long: they need not wait for each other."""
+
+
+class ApiFront:
+    """Stands between callers and moto; see `infra.simulator.endpoint.Cloud`. Calls come from any thread."""
+
+    def __init__(
+        self,
+        behaviour: Behaviour,
+        compute: Compute,
+        ec2: MotoEc2,
+        identities: Identities,
+        faults: FaultInjection,
+        log: EventLog,
+        *,
+        now: Callable[[], float],
+        leftovers: Callable[[], Leftovers],
+    ) -> None:
+        self.account = compute.account
+        self.region = behaviour.region
+        self.calls: Counter[str] = Counter()
+        self.runner_calls: Counter[str] = Counter()
+        self.stopped = threading.Event()
+        """Once set, every call is dropped."""
+        self._behaviour = behaviour
+        self._compute = compute
+        self._ec2 = ec2
+        self._identities = identities
+        self._faults = faults
+        self._log = log
+        self._now = now
+        self._leftovers = leftovers
+        self._lock = threading.Lock()
+
+    def before(self, call: Call) -> Verdict:
+        """Decide about a call before moto sees it."""
+        name = f"{call.service}.{call.operation}"
+        instance = self._identities.instance_of(call.access_key)
+        with self._lock:
+            self.calls[name] += 1
+            if instance is None:
+                self.runner_calls[name] += 1
+        while self._faults.is_cut(instance) and not self.stopped.wait(0.05):
+            pass
+        if self.stopped.is_set():
+            return Verdict(drop=True)
+        lose = False
+        zone = self._ec2.zone_of(call) if call.operation == "RunInstances" else None
+        for fault in self._faults.book.of_call(call, zone):
+            self._log.say("fault", name, str(fault))
+            match fault.effect:
+                case "delay":
+                    self.stopped.wait(fault.seconds or 0.0)
+                case "unreachable":
+                    return Verdict(drop=True)
+                case "error":
+                    code = fault.code or "InternalError"
+                    return Verdict(error_reply(call, code, f"injected fault: {fault}"), lose=lose)
+                case "lost-reply":
+                    lose = True
+        if refusal := self._identities.check(call):
+            return Verdict(error_reply(call, refusal.code, refusal.message), lose=lose)
+        return Verdict(self._own_answer(call), lose=lose)
+
+    def during(self, call: Call) -> AbstractContextManager[None]:
+        """Return what holds while moto handles a call."""
+        if call.service in {"ec2", "ssm"}:
+            self._ec2.region(call.region)
+        if call.service not in {"ec2", "scheduler"} or call.operation in SELF_SERVED:
+            return nullcontext()
+        return self._ec2.during(call)
+
+    def after(self, call: Call, status: int) -> None:
+        """Look whether an object that was just written is a milestone of a run."""
+        if (
+            call.service != "s3"
+            or call.operation not in {"PutObject", "CompleteMultipartUpload"}
+            or status >= 300
+        ):
+            return
+        if not (found := HEARTBEAT.search(call.key) or CHECKPOINT.search(call.key)):
+            return
+        run, attempt = found[1], found[2] if found.lastindex == 2 else None
+        one = of_run(self._compute.living(), run, attempt)
+        if one is None:
+            return
+        self._faults.book.reached(one, "heartbeat" if attempt is not None else "checkpoint")
+        try:
+            backend = s3_backends[self._compute.account]["aws"]
+            document = json.loads(backend.get_object(call.bucket, call.key).value)
+            epoch = int(document.get("epochs_completed") or 0)
+        except (AttributeError, TypeError, ValueError):
+            return
+        for number in range(1, epoch + 1):
+            self._faults.book.reached(one, "epoch", number)
+
+    def control(self, method: str, path: str, body: bytes) -> Reply:
+        """Let another process look (`GET state`) and inject (`POST fault`, a line)."""
+        match method, path.removeprefix("/_simulator/"):
+            case "GET", "state":
+                left = self._leftovers()
+                return json_reply(
+                    {
+                        "instances": left.instances,
+                        "volumes": left.volumes,
+                        "security_groups": left.security_groups,
+                        "schedules": left.schedules,
+                        "calls": dict(self.calls),
+                        "runner_calls": dict(self.runner_calls),
+                        "events": [[e.time, e.kind, e.subject, e.text] for e in self._log.all()],
+                    }
+                )
+            case "POST", "fault":
+                try:
+                    self._faults.inject(body.decode().strip())
+                except (FaultSyntaxError, UnicodeDecodeError) as error:
+                    return json_reply({"error": str(error)}, 400)
+                return json_reply({})
+        return json_reply({"error": f"no such thing: {method} {path}"}, 404)
+
+    def _own_answer(self, call: Call) -> Reply | None:
+        """Answer what moto does not."""
+        match call.service, call.operation:
+            case "ec2", "DescribeSpotPriceHistory":
+                return spot_price_history(call, self._behaviour, self._now(), offerings, vcpus)
+            case "ec2", "GetConsoleOutput":
+                return self._console_output(call)
+            case "servicequotas", _:
+                return quotas(call, self._behaviour)
+            case "pricing", _:
+                return products(call, vcpus)
+        return None
+
+    def _console_output(self, call: Call) -> Reply:
+        name = str(call.parameters.get("InstanceId"))
+        try:
+            text = self._compute.console(name)
+        except KeyError:
+            return error_reply(call, "InvalidInstanceID.NotFound", f"The instance ID '{name}' does not exist")
+        output = base64.b64encode(text.encode()).decode()
+        stamp = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+        return xml_reply(
+            '<GetConsoleOutputResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><requestId>0</requestId>'
+            f"<instanceId>{name}</instanceId><timestamp>{stamp}</timestamp><output>{output}</output>"
+            "</GetConsoleOutputResponse>"
+        )

@@ -1,0 +1,24 @@
+"""What has happened in a simulated cloud, in order."""
+
+import threading
+import time
+
+from gpu_offload.infra.simulator.behaviour import Event
+
+
+class EventLog:
+    """Events of one cloud; safe between threads."""
+
+    def __init__(self) -> None:
+        self._events: list[Event] = []
+        self._lock = threading.Lock()
+
+    def say(self, kind: str, subject: str, text: str) -> None:
+        """Add an event that happens now."""
+        with self._lock:
+            self._events.append(Event(time.time(), kind, subject, text))
+
+    def all(self) -> tuple[Event, ...]:
+        """Return the events so far."""
+        with self._lock:
+            return tuple(self._events)

@@ -1,0 +1,130 @@
+"""Faults of a simulated cloud: armed by a line, or done to an instance at once."""
+
+import contextlib
+import threading
+
+from gpu_offload.infra.aws.instance_state import ENDED
+from gpu_offload.infra.simulator.compute import Compute
+from gpu_offload.infra.simulator.event_log import EventLog
+from gpu_offload.infra.simulator.fault import Fault, parse
+from gpu_offload.infra.simulator.fault_book import FaultBook
+from gpu_offload.infra.simulator.identity import Identities
+from gpu_offload.infra.simulator.rented import Rented
+from gpu_offload.infra.simulator.timers import Timers
+
+
+class FaultInjection:
+    """Injects faults into the instances and keys of one cloud. `book` says which API calls are hit."""
+
+    def __init__(
+        self,
+        compute: Compute,
+        identities: Identities,
+        timers: Timers,
+        log: EventLog,
+        *,
+        reclaim_notice_seconds: float,
+    ) -> None:
+        self.book = FaultBook(timers, self._perform)
+        self._compute = compute
+        self._identities = identities
+        self._timers = timers
+        self._log = log
+        self._notice = reclaim_notice_seconds
+        self._cut: set[str] = set()
+        self._lock = threading.Lock()
+        compute.on_launch = self.book.launched
+        compute.on_running = lambda one: self.book.reached(one, "running")
+
+    def inject(self, fault: Fault | str) -> None:
+        """Arm a fault. Raises FaultSyntaxError."""
+        armed = parse(fault) if isinstance(fault, str) else fault
+        self._log.say("fault", "armed", str(armed))
+        self.book.add(armed, self._compute.living())
+
+    def reclaim(self, instance_id: str, notice: float | None = None) -> None:
+        """Take a spot instance back after so many seconds of notice; 0 for none."""
+        self._compute.reclaim(instance_id, self._notice if notice is None else notice)
+
+    def power_loss(self, instance_id: str) -> None:
+        """Let an instance's machine lose power: silence on the network, `running` in the API."""
+        self._find(instance_id, "power loss").host.unplug()
+        self._compute.impair(instance_id)
+
+    def crash(self, instance_id: str) -> None:
+        """Let an instance's system crash: connections are reset, `running` in the API."""
+        self._find(instance_id, "crash").host.kill()
+        self._compute.impair(instance_id)
+
+    def slow_disk(self, instance_id: str) -> None:
+        """Let an instance wait for its disk most of the time."""
+        self._find(instance_id, "slow disk").host.slow_disk()
+
+    def full_disk(self, instance_id: str) -> None:
+        """Let an instance write nothing more."""
+        self._find(instance_id, "full disk").host.full_disk()
+
+    def kill_ssh(self, instance_id: str) -> None:
+        """Let an instance's SSH server and every session of it die; what runs without a session runs on."""
+        self._find(instance_id, "SSH server dead").host.kill_ssh()
+
+    def cut(self, instance_id: str) -> None:
+        """Cut an instance's network silently: SSH and its own calls to the API."""
+        one = self._find(instance_id, "network cut")
+        with self._lock:
+            self._cut.add(instance_id)
+        one.host.cut()
+
+    def is_cut(self, instance_id: str | None) -> bool:
+        """Whether an instance's network is cut."""
+        return instance_id in self._cut
+
+    def heal(self, instance_id: str) -> None:
+        """Undo `cut` and `slow_network`."""
+        one = self._find(instance_id, "network healed")
+        with self._lock:
+            self._cut.discard(instance_id)
+        one.host.heal()
+
+    def slow_network(self, instance_id: str, bits_per_second: float) -> None:
+        """Let an instance's network be no faster than this."""
+        self._find(instance_id, f"network at {bits_per_second:g} bit/s").host.slow_network(bits_per_second)
+
+    def expire_credentials(self, who: str = "runner", seconds: float | None = None) -> None:
+        """Let every key of these (`runner`, `instance`, `all`) that was used so far expire."""
+        self._log.say("fault", who, "credentials expire")
+        self._identities.expire(who, seconds)
+        if who != "runner":
+            self._compute.renew_credentials()
+
+    def _find(self, instance_id: str, text: str) -> Rented:
+        """Return an instance, and log what happens to it."""
+        self._log.say("fault", instance_id, text)
+        return self._compute.find(instance_id)
+
+    def _perform(self, fault: Fault, one: Rented | None) -> None:
+        """Let a fault happen."""
+        if fault.target == "token":
+            self.expire_credentials(fault.who, fault.lasts)
+            return
+        if one is None or one.state in ENDED:
+            return
+        if fault.effect == "reclaim":
+            self.reclaim(one.id, fault.notice)
+        elif fault.effect == "slow":
+            self.slow_network(one.id, fault.bits_per_second or 1e6)
+        else:
+            simple = {
+                "power-loss": self.power_loss,
+                "crash": self.crash,
+                "slow-disk": self.slow_disk,
+                "full-disk": self.full_disk,
+                "cut": self.cut,
+            }
+            simple[fault.effect](one.id)
+        if fault.target == "network" and fault.lasts is not None:
+            self._timers.after(fault.lasts, lambda: self._heal_if_there(one.id))
+
+    def _heal_if_there(self, instance_id: str) -> None:
+        with contextlib.suppress(KeyError):
+            self.heal(instance_id)
