@@ -1,1 +1,1 @@
-"""AWS and SSH as we wish they were: EC2, spot market, object store, SSH host, user data, policies."""
+"""Clients of AWS, GitHub, SSH and object stores, and the simulated cloud."""

@@ -30,7 +30,7 @@ class HttpError(OffloadError):
 
 
 class UnsafeAddressError(HttpError):
-    """Anybody on the network could read or change what goes to this address."""
+    """Others on the network could read or change what is sent to this address."""
 
 
 class StatusError(HttpError):

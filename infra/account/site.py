@@ -11,7 +11,7 @@ from gpu_offload.infra.github.repository import REPOSITORY
 
 ACCOUNT = "${AWS::AccountId}"
 PARTITION = "${AWS::Partition}"
-"""CloudFormation fills these in; whoever knows the account puts its number there."""
+"""CloudFormation fills these in; a caller that knows the account puts its number there."""
 
 ISSUER = "token.actions.githubusercontent.com"
 AUDIENCE = "sts.amazonaws.com"
@@ -34,7 +34,7 @@ OWNER = re.compile(r"amazon|\d{12}|\$\{AWS::AccountId\}")
 
 
 class SiteError(OffloadError, ValueError):
-    """What was asked for cannot stand in a policy. `faults` has a sentence for each."""
+    """A value that cannot be used in a policy. `faults` has a sentence for each."""
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = tuple(faults)

@@ -142,7 +142,7 @@ class Stacks:
 
         Args:
             change: What `prepare` returned.
-            tell: Told of every resource that is done, and of each that failed.
+            tell: Called with a line for every resource that is done or failed.
 
         Raises:
             InvalidRequestError: It failed and was rolled back; the text has CloudFormation's reasons.
@@ -188,7 +188,7 @@ class Stacks:
         return str(found[0]["StackStatus"]) if found else ""
 
     def _news(self, name: str, tell: Callable[[str], None]) -> list[str]:
-        """Tell what happened since the last look; return the reasons of what failed, all along."""
+        """Report the events since the last call; return the reasons of all failures so far."""
         with aws_errors(f"reading what happened to {name}"):
             events = self._client.describe_stack_events(StackName=name)["StackEvents"]
         reasons = []

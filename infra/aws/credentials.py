@@ -1,4 +1,4 @@
-"""Who we are to AWS: a session that renews itself from the workflow runner's token endpoint, or boto3's own chain."""
+"""AWS sessions: renewed from the workflow runner's token endpoint, or by boto3's own chain."""
 
 import json
 import os
@@ -68,7 +68,7 @@ def open_session(
 
 
 def describe_credentials(session: boto3.Session) -> str:
-    """Say how the session comes by its credentials, without telling any of them."""
+    """Describe where the session's credentials come from, without showing any."""
     with aws_errors("looking for AWS credentials"):
         credentials = session.get_credentials()
     if credentials is None:

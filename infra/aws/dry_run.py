@@ -1,4 +1,4 @@
-"""Questions to AWS whose answers tell whether a run would get through, asked without spending anything."""
+"""Dry runs against AWS: whether a run would be allowed, without spending anything."""
 
 import re
 import secrets
@@ -25,7 +25,7 @@ PROBE_GROUP_S = 900
 """Seconds until `offload tend` may remove the group of a doctor that was killed."""
 
 NOBODY = "203.0.113.1/32"
-"""An address of RFC 5737, which nobody has: the group for a dry run lets nobody in."""
+"""An address for documentation (RFC 5737), which no host has: the group for a dry run lets no one in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def try_launch(
 ) -> None:
     """Ask EC2 whether we may launch exactly what a run would, without launching it.
 
-    A launch of ours stands in a group of ours, so one is made, which lets nobody in, and deleted again.
+    Launches use a security group of ours, so one that lets no one in is created, and deleted again.
 
     Raises:
         CloudError: We may not, or AWS did not answer. A quota is not looked at by EC2 here.

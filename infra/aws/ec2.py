@@ -88,7 +88,7 @@ class Ec2(Network):
         return self._make_client(attempts=1)
 
     def launch(self, request: LaunchRequest) -> Instance:
-        """Launch, in one call. Repeating it with an equal request gives the same instance, be it terminated by now.
+        """Launch, in one call. Repeating an equal request returns the same instance, even if it is terminated.
 
         Raises:
             CloudError: Its `retry` says whether another offer is worth a try. After an EndpointError,

@@ -139,12 +139,12 @@ def aws_errors(operation: str) -> Iterator[None]:
 
 
 def from_reply(operation: str, code: str, message: str, status: int = 0) -> CloudError:
-    """Make the error for what AWS answered. A code that nobody knows is judged by its form and the HTTP status."""
+    """Return the error for an answer of AWS. An unknown code is judged by its form and the HTTP status."""
     if code == "AuthFailure.ServiceLinkedRoleCreationNotPermitted" or "service-linked role" in message:
         kind: type[CloudError] = DeniedError
         code = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
     elif code == "InvalidParameterValue" and "iam instance profile" in message.lower():
-        # IAM is slow to tell EC2 of a new profile; a wrong name looks just the same, so retries must be bounded.
+        # EC2 learns of a new profile late; a wrong name looks the same, so retries must be bounded.
         kind = NotYetVisibleError
     else:
         kind = CODES.get(code) or _guess(code, status)

@@ -16,7 +16,7 @@ PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubu
 driver and image do not rot. https://docs.aws.amazon.com/dlami/latest/devguide/find-dlami-id.html"""
 
 TRUSTED = ("amazon", "self")
-"""Who may own an image that we start: an image runs as root beside our credentials, and anybody can publish one."""
+"""Owners whose images we start. An image runs as root beside our credentials, and anyone can publish one."""
 
 CONFIG = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
 
@@ -54,7 +54,7 @@ def find_image(
 
     Raises:
         InvalidRequestError: There is no such image, or it does not fit.
-        DeniedError: Somebody owns it whom we do not trust.
+        DeniedError: Its owner is not trusted.
     """
     session = session or open_session(region)
     wanted = (wanted or PARAMETER).removeprefix("resolve:ssm:")

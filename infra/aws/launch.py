@@ -34,7 +34,7 @@ class LaunchRequest:
 
     @property
     def offer(self) -> str:
-        """What is asked for, in one word."""
+        """The market of the launch."""
         return f"{self.instance_type}/{self.subnet.zone}/{self.market}"
 
 

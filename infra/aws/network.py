@@ -1,4 +1,4 @@
-"""Where an instance stands in the network: its subnet, and a security group of one address and one port per run."""
+"""Subnets and security groups; each run has a group that admits one address at one port."""
 
 from collections.abc import Mapping
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""On-demand prices by AWS's Pricing API, or, where it cannot be asked, a dated table that says so."""
+"""On-demand prices from AWS's Pricing API, or from a dated table where the API cannot be asked."""
 
 import json
 from collections.abc import Iterable
@@ -32,7 +32,7 @@ def on_demand_prices(
     session: boto3.Session | None = None,
     endpoint_url: str | None = None,
 ) -> OnDemandPrices:
-    """Return on-demand prices; never fails, but `source` tells where they are from and why."""
+    """Return on-demand prices. Never fails: `source` says where they come from, and why."""
     wanted = sorted(set(types))
     try:
         session = session or open_session(region)

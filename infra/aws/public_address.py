@@ -1,4 +1,4 @@
-"""This machine's address as the instance will see it: the only one its security group lets in."""
+"""This machine's public address, the only one that the run's security group admits."""
 
 import ipaddress
 

@@ -1,4 +1,4 @@
-"""Names of schedules: by them alone a policy can tell one store's from another's, because schedules bear no tags."""
+"""Names of schedules. Schedules have no tags, so a policy can only tell stores apart by the names."""
 
 import hashlib
 import re

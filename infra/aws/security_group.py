@@ -6,7 +6,7 @@ from datetime import datetime
 
 @dataclass(frozen=True, slots=True)
 class Subnet:
-    """A subnet. `public` tells whether an instance gets a public address in it by itself."""
+    """A subnet. `public`: instances get a public address in it by default."""
 
     id: str
     vpc: str

@@ -1,4 +1,4 @@
-"""What GPU instances there are, where, and for how much: by EC2's own word."""
+"""GPU instance types, their zones, spot prices and quotas, from EC2."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Tags of what we create in an account."""
+"""Tags of the resources that we create in an account."""
 
 import hashlib
 import re
@@ -15,10 +15,10 @@ RUN_TAG = "gpu-offload:run"
 ATTEMPT_TAG = "gpu-offload:attempt"
 
 EXPIRES_TAG = "gpu-offload:expires"
-"""What we make carries its run, its attempt, and the time (ISO 8601, UTC) after which it must not exist."""
+"""Every resource we create carries its run, its attempt, and the time (ISO 8601, UTC) after which it must not exist."""
 
 STORE_TAG = "gpu-offload:store"
-"""Which store has the run's journal: projects that share an account must not sweep each other's instances."""
+"""The store that holds the run's journal: projects that share an account must not sweep each other's instances."""
 
 
 def tags(
@@ -51,7 +51,7 @@ def format_time(at: datetime) -> str:
 
 
 def parse_time(text: str | None) -> datetime | None:
-    """Read a time of a tag; None where there is none, or somebody wrote something else there."""
+    """Parse a tag's time; None where it is missing or not a time."""
     try:
         at = datetime.fromisoformat(text or "")
     except ValueError:
@@ -60,5 +60,5 @@ def parse_time(text: str | None) -> datetime | None:
 
 
 def store_mark(url: str, endpoint_url: str | None = None) -> str:
-    """Return the tag by which a store's own are told from another project's: 16 hex digits, safe in any tag."""
+    """Return the tag value that identifies a store: 16 hex digits, valid in any tag."""
     return hashlib.sha256(f"{endpoint_url or ''} {url.rstrip('/')}".encode()).hexdigest()[:16]

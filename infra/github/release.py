@@ -1,6 +1,6 @@
-"""A release of a GitHub repository as a place for files: what a repository without any account keeps its models in.
+"""A release of a GitHub repository as a place for files: the model store of a repository without a cloud account.
 
-Its files are public where the repository is, have an address of their own, and stay until somebody deletes them.
+The files of a public repository are public, have an address of their own, and stay until they are deleted.
 """
 
 import json
@@ -31,7 +31,7 @@ NOTES = "Models that gpu-offload trained. Read by `offload pull --from`; written
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file of a release. One whose upload broke off is not `whole`."""
+    """A file of a release. `whole` is false where the upload was interrupted."""
 
     id: int
     name: str
@@ -96,8 +96,8 @@ class GitHubRelease:
             self.delete(there[name])
         self._json("PATCH", f"{self.base}/assets/{uploaded.id}", {"name": name})
 
-    def mend(self) -> None:
-        """Finish a `replace` that was cut between its deletion and its renaming, and drop broken uploads."""
+    def repair(self) -> None:
+        """Complete a `replace` that was interrupted between deletion and renaming, and delete broken uploads."""
         there = self.assets()
         for name, asset in there.items():
             if not asset.whole:

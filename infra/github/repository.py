@@ -43,7 +43,7 @@ def from_remote(url: str) -> str | None:
     """Return ORG/REPO of a remote's address at github.com; None for any other host.
 
     A GitHub Enterprise server counts as another host: the roles trust github.com's tokens, where a repository of the
-    same name may belong to somebody else.
+    same name may belong to another owner.
     """
     found = REMOTE.fullmatch(url)
     return f"{found['owner']}/{found['name']}" if found else None
@@ -69,7 +69,7 @@ def numbers_of(repository: str, environment: Mapping[str, str]) -> tuple[int, in
 
 
 def is_public(repository: str, environment: Mapping[str, str]) -> bool | None:
-    """Return whether anybody can see a repository, by GitHub's public API; None where GitHub does not answer."""
+    """Return whether a repository is public, from GitHub's public API; None where GitHub does not answer."""
     found = described(f"repos/{repository}", environment)
     return None if found is None else found.get("private") is False
 

@@ -1,4 +1,4 @@
-# Powers this machine off at an absolute time, whoever else is alive. Powering off terminates the instance.
+# Powers this machine off at an absolute time, whatever else is running. Powering off terminates the instance.
 #
 #   arm TEXT DEADLINE LIFETIME START_WITHIN   every boot, first of all; TEXT is this script
 #   watch DEADLINE LIFETIME START_WITHIN      what it leaves running, twice where there is systemd
@@ -23,7 +23,7 @@ power_off() {
         return
     fi
     shutdown -h now || systemctl --no-block poweroff
-    # A unit that will not stop can hold a shutdown up for ever; what follows asks nobody.
+    # A unit that does not stop can block a shutdown for ever; what follows does not wait for units.
     sleep 60
     systemctl poweroff --force --force || poweroff -f
     sleep 10

@@ -1,4 +1,4 @@
-"""A training on a host: started once, independent of any connection, looked at from byte offsets on."""
+"""A training on a host: started once, independent of any connection, polled from byte offsets on."""
 
 import re
 import shlex
@@ -27,11 +27,11 @@ POLL_S = 60.0
 
 
 class JobError(HostError):
-    """The host said something about the job that makes no sense."""
+    """The host's status of the job cannot be parsed."""
 
 
 class JobState(StrEnum):
-    """How it stands with a job."""
+    """State of a job."""
 
     ABSENT = "absent"
     RUNNING = "running"
@@ -49,17 +49,17 @@ class JobOptions:
     memory_max: str = "90%"
     """As systemd's MemoryMax= takes it, so that a training that eats everything does not take SSH along."""
     spot_notice: str | None = SPOT_NOTICE
-    """Where the interruption notice is to be watched; None on a machine that nobody reclaims."""
+    """Address to watch for the interruption notice; None on a machine that is never reclaimed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What one look at a job found: its state, and what it has written since the offsets."""
+    """Result of one poll: the job's state, and what it has written since the offsets."""
 
     state: JobState
     exit_code: int | None
     progress: bytes
-    """Whole or partial lines of JSON. Like the log, it is another machine's word: check, and escape."""
+    """Whole or partial lines of JSON. Like the log, it comes from another machine: validate, and escape."""
     log: bytes
     progress_offset: int
     """Where the next look begins."""
@@ -80,7 +80,7 @@ def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
     progress_size, log_size = int(sizes[0]), int(sizes[1])
     body = output[header.end() :]
     if len(body) != progress_size + log_size:
-        # A file that shrank or could not be read: what came cannot be told apart, the next look brings it again.
+        # A file shrank or could not be read, so the two parts cannot be separated; the next poll brings them again.
         progress_size = log_size = 0
     try:
         job_state = JobState(state)
@@ -134,13 +134,13 @@ class InstanceJob:
         trainer: Mapping[str, str] | None = None,
         uploader: Mapping[str, str] | None = None,
     ) -> None:
-        """Start the job if nobody has; when this returns, it no longer needs us.
+        """Start the job unless it was started; after that it runs without this process.
 
         Args:
             spec: the TrainingSpec as JSON, with `output` as above. Must hold no secret: others can read it.
             python: the interpreter, from `set_up`.
             options: how.
-            trainer: variables for the process that trains; no secret either, whoever trains could tell it.
+            trainer: variables for the process that trains; no secret either: the training code can read it.
             uploader: variables for the processes that talk to the store; they stay in the instance's memory.
         """
         inbox = self._instance.inbox
@@ -192,7 +192,7 @@ def follow(
 ) -> Iterator[Look]:
     """Yield looks until the job no longer runs, the last one with nothing left to read.
 
-    A lost connection is made again and the same offsets asked for, so that nothing is missed or told twice.
+    After a lost connection the same offsets are asked for again, so that nothing is missed or repeated.
 
     Args:
         job: which.
@@ -205,7 +205,7 @@ def follow(
         sleep: waits that many seconds.
 
     Raises:
-        HostUnreachableError: nobody has answered for `patience` seconds.
+        HostUnreachableError: no answer for `patience` seconds.
         ConnectionLostError: likewise, and CommandTimeoutError where the machine hangs.
     """
     answered = clock()

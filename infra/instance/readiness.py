@@ -1,6 +1,6 @@
-"""Whether an instance is ready to train: stages in order, each with its own time, and why it is not.
+"""Readiness of an instance: stages in order, each with its own time limit.
 
-`decide` is pure: observations in, a step out. `await_ready` looks, asks it and waits.
+`decide` is pure: observations in, a step out. `await_ready` observes, asks `decide`, and waits.
 """
 
 import time
@@ -116,13 +116,13 @@ def await_ready(
         first: where to begin.
         limits: seconds for each stage.
         every: seconds between two looks.
-        tell: told of each look: stage, what was seen, seconds since the stage began.
+        tell: called after each check with the stage, its result, and the seconds since the stage began.
         clock: monotonic seconds.
         sleep: waits that many seconds.
 
     Raises:
         NotReadyError: a stage is broken or took too long.
-        HostKeyMismatchError: somebody else answers at the address.
+        HostKeyMismatchError: another server answers at the address.
     """
     progress = begin(clock(), first)
     while True:

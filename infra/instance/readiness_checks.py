@@ -12,7 +12,7 @@ from gpu_offload.infra.ssh.errors import HostError, HostKeyMismatchError
 
 
 def _unless_silent(look: Callable[[], StageResult]) -> StageResult:
-    """Take silence for "not yet". An impostor is not a stage that fails: it is raised."""
+    """Take an unreachable host for "not yet". A wrong host key is raised: it is not a stage that fails."""
     try:
         return look()
     except HostKeyMismatchError:
@@ -22,7 +22,7 @@ def _unless_silent(look: Callable[[], StageResult]) -> StageResult:
 
 
 def check_boot(address: Address) -> StageResult:
-    """Look whether anything at the address answers at the port, if only with a refusal: then its kernel is up."""
+    """Check whether the address answers at the port, even with a refusal: then its kernel is up."""
     try:
         socket.create_connection((address.host, address.port), timeout=5).close()
     except ConnectionRefusedError:
@@ -33,7 +33,7 @@ def check_boot(address: Address) -> StageResult:
 
 
 def check_ssh(host: SshHost) -> StageResult:
-    """Look whether we can log in. A refused key is "not yet" too: cloud-init may be about to write it."""
+    """Check whether we can log in. A refused key counts as "not yet": cloud-init may be about to write it."""
 
     def look() -> StageResult:
         host.run("true", timeout=15)
@@ -43,7 +43,7 @@ def check_ssh(host: SshHost) -> StageResult:
 
 
 def check_cloud_init(host: SshHost) -> StageResult:
-    """Look whether everything in the user data was done."""
+    """Check whether all of the user data was carried out."""
     ready = f'test -e "${{GPU_OFFLOAD_ROOT%/}}{READY}"'
 
     def look() -> StageResult:
@@ -55,7 +55,7 @@ def check_cloud_init(host: SshHost) -> StageResult:
 
 
 def read_cloud_init(text: str) -> StageResult:
-    """Read `cloud-init status --format=json`; the last word of the user data has not been done yet.
+    """Read `cloud-init status --format=json`, where the last command of the user data has not run yet.
 
     https://docs.cloud-init.io/en/latest/reference/cli.html#status
     """
@@ -75,7 +75,7 @@ NVIDIA_SMI = ["nvidia-smi", "--query-gpu=name,driver_version,memory.total", "--f
 
 
 def check_driver(host: SshHost, *, gpus: int) -> StageResult:
-    """Look whether the driver sees the GPUs that the offer has; with none promised, say what there is."""
+    """Check whether the driver sees the GPUs of the offer; with none in the offer, report what there is."""
 
     def look() -> StageResult:
         done = host.run(NVIDIA_SMI, timeout=60, check=False)
@@ -101,7 +101,7 @@ print(torch.cuda.get_device_name(), "CUDA", torch.version.cuda)
 
 
 def check_cuda(host: SshHost, python: str, *, gpus: int) -> StageResult:
-    """Compute something on the GPU with the very PyTorch that will train; nothing where no GPU was promised.
+    """Run a CUDA operation with the PyTorch that will train; skip it where the offer has no GPU.
 
     A failure is "not yet": a GPU that has just been found may need another moment, and the stage's time decides.
     """

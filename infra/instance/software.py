@@ -1,4 +1,4 @@
-"""How an instance comes to the software that trains: baked into the image, or set up with uv from the lock."""
+"""Installs the training software on an instance: from the image, or with uv from the lock."""
 
 import hashlib
 import os
@@ -34,7 +34,7 @@ INSTALL_S = 1_800.0
 
 
 class SetUpError(HostError):
-    """The instance could not be given the software; the text says what is missing."""
+    """The software could not be installed on the instance; the text says what is missing."""
 
 
 @dataclass(frozen=True, slots=True)

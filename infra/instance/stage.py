@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Stage(StrEnum):
-    """What has to be so, in this order."""
+    """The readiness stages, in this order."""
 
     CAPACITY = "capacity"
     BOOT = "boot"
@@ -54,7 +54,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """It will never be; waiting costs money."""
+    """The stage can never be done; waiting costs money."""
 
     reason: str
 

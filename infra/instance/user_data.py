@@ -1,4 +1,4 @@
-"""What an instance is told when it is launched, as cloud-init reads it.
+"""The user data of an instance, for cloud-init.
 
 The document is JSON after its first line, which is YAML too, so that it needs no YAML library on either side.
 It holds one secret, the host key, and the instance can read its own user data: metadata answers only to

@@ -1,6 +1,6 @@
-"""The very code that this process runs, as a wheel: an instance trains with nothing else.
+"""Packs the code that this process runs as a wheel, which an instance then installs.
 
-Packed from where the packages were imported, so it makes no difference whether they were installed, or how.
+Packed from where the packages were imported, however they were installed.
 Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 """
 

@@ -16,11 +16,11 @@ class ObjectExistsError(StoreError):
 
 
 class ObjectChangedError(StoreError):
-    """`replace` found that somebody else had written in between."""
+    """`replace` found that another writer was faster."""
 
 
 class CorruptObjectError(StoreError):
-    """What was read is not what is promised (size or sha256)."""
+    """The content does not match the expected size or sha256."""
 
 
 class StoreUrlError(StoreError):
@@ -36,7 +36,7 @@ class StoreMissingError(StoreError):
 
 
 class StoreDeniedError(StoreError):
-    """The store knows us, and says no."""
+    """The store denies access to these credentials."""
 
 
 class StoreCredentialsError(StoreError):

@@ -1,4 +1,4 @@
-"""An object store in a folder: the default, for which nobody needs an account."""
+"""An object store in a folder: the default, which needs no account."""
 
 import filecmp
 import hashlib
@@ -19,8 +19,8 @@ from gpu_offload.infra.store.folder_files import FolderFiles
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 
 HASHED_BELOW = 1 << 20
-"""Bytes up to which an etag is of the content. A larger file is told by its inode, which every write renews, so
-that listing a store of datasets does not read them all."""
+"""Bytes up to which an etag is of the content. A larger file's etag is of its inode, which every write
+renews, so that listing a store of datasets does not read them all."""
 
 CHUNK = 1 << 20
 
@@ -65,14 +65,14 @@ class FolderStore:
         def check(path: Path, temporary: Path) -> bool:
             info = self.stat(key)
             if info is None:
-                raise ObjectChangedError(
-                    f"{path}: somebody deleted it in between; read again and decide again"
-                )
+                raise ObjectChangedError(f"{path}: it was deleted in between; read again and decide again")
             if info.etag == etag:
                 return True
             if filecmp.cmp(path, temporary, shallow=False):
                 return False
-            raise ObjectChangedError(f"{path}: somebody wrote it in between; read again and decide again")
+            raise ObjectChangedError(
+                f"{path}: another writer changed it in between; read again and decide again"
+            )
 
         return self._write(key, lambda file: file.write(body), check).etag
 
@@ -108,7 +108,7 @@ class FolderStore:
         self.files.delete(key)
 
     def public_url(self, key: str) -> str | None:
-        """Return None: nobody else reads this folder."""
+        """Return None: a folder has no public address."""
         check_key(key)
         return None
 

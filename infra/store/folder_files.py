@@ -149,7 +149,7 @@ class FolderFiles:
         if {path.name for path in self.root.iterdir()} <= {ignore.name} and not (
             ignore.exists() and ignore.stat().st_size
         ):
-            # Ours alone, so git need not know; a folder that somebody else made is left as it is.
+            # A new folder hides itself from git; a folder with other content is left as it is.
             ignore.write_text("*\n")
         (self.root / ".tmp").mkdir(exist_ok=True)
         with self._locked():

@@ -17,7 +17,7 @@ class Conditional:
 
 
 def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
-    """Write a test object once, twice, and over, look whether anybody can read it, and remove it.
+    """Create a test object, create and replace it again, check whether it is public, and delete it.
 
     Args:
         store: Any store that can be written to.
@@ -54,7 +54,7 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
 
 
 def anonymous(url: str) -> int:
-    """Return the HTTP status that somebody without credentials gets; 0 where nobody answers."""
+    """Return the HTTP status of a request without credentials; 0 without an answer."""
     try:
         with http.ask(url, headers={"Range": "bytes=0-0"}, timeout=15) as reply:
             return int(reply.status)
@@ -65,7 +65,7 @@ def anonymous(url: str) -> int:
 
 
 def first_published(store: ObjectStore) -> str | None:
-    """Return the key of something that anybody should be able to read; None where nothing is published yet."""
+    """Return the key of an object that should be public; None where nothing is published yet."""
     try:
         return next((info.key for info in store.list("models/")), None)
     except StoreError:

@@ -1,4 +1,4 @@
-"""Object storage as we wish it were: create-once, compare-and-swap, verified files; an S3 bucket or a folder."""
+"""The object store protocol: create-once, compare-and-swap, verified files; an S3 bucket or a folder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ class ObjectStore(Protocol):
         """Write once; return the etag.
 
         Writing the same bytes again succeeds: a reply that was lost makes the SDK repeat a conditional PUT,
-        which then fails against its own write. So whoever uses `create` as a claim puts something of its own
+        which then fails against its own write. So a caller that uses `create` as a claim puts something of its own
         into the body. Raises ObjectExistsError where other bytes are there.
         """
 

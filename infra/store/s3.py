@@ -41,7 +41,7 @@ class S3Store:
     Create-once and compare-and-swap are S3's conditional writes. A file above `multipart_above` bytes goes up in
     parts and becomes visible when they are completed; `create` then puts its condition on the completion (AWS
     and MinIO honour it there) and looks before it sends anything, which is all that is left on a server that
-    ignores the condition. A process killed meanwhile leaves parts that nobody sees but that cost storage: give
+    ignores the condition. A process killed meanwhile leaves parts that are invisible but cost storage: give
     the bucket a lifecycle rule that aborts incomplete multipart uploads (our own stack has it).
     """
 
@@ -92,7 +92,7 @@ class S3Store:
             return self._put(key, body, IfMatch=etag)
         except ObjectMissingError:
             raise ObjectChangedError(
-                f"{self._where(key)}: somebody deleted it in between; read again and decide again"
+                f"{self._where(key)}: it was deleted in between; read again and decide again"
             ) from None
         except ObjectChangedError:
             with suppress(ObjectMissingError):
@@ -190,7 +190,7 @@ class S3Store:
                 if status_of(error) != 412:
                     raise
                 raise ObjectChangedError(
-                    f"{self._where(key)}: somebody wrote it in between; read again and decide again"
+                    f"{self._where(key)}: another writer changed it in between; read again and decide again"
                 ) from None
         raise AssertionError  # the loop returns or raises
 
@@ -212,7 +212,7 @@ class S3Store:
                             create=create,
                         )
                     except aws.ClientError as error:
-                        # Somebody was first, or our completion went through and its reply was lost: look, then decide.
+                        # Another writer was first, or our completion went through and its reply was lost: look, then decide.
                         if _contested(error):
                             with suppress(*([] if create else [ObjectExistsError])):
                                 if found := self._same(key, size, sha256):
@@ -227,7 +227,7 @@ class S3Store:
         if head is None:
             return None
         found = head["Metadata"].get("sha256") if head["ContentLength"] == size else ""
-        if found is None:  # written by somebody else's tool
+        if found is None:  # written by another tool
             digest = hashlib.sha256()
             with store_errors(self._where(key)):
                 for chunk in self._content(key):

@@ -14,7 +14,7 @@ STORE_KEYS = ("STORE_ACCESS_KEY_ID", "STORE_SECRET_ACCESS_KEY", "STORE_SESSION_T
 
 
 def is_elsewhere(endpoint_url: str | None) -> bool:
-    """Whether an S3 endpoint is somebody else's than AWS's, who knows nothing of AWS's roles."""
+    """Whether an S3 endpoint is outside AWS, where AWS roles are unknown."""
     host = urlsplit(endpoint_url or "").hostname
     return host is not None and not host.endswith((".amazonaws.com", ".amazonaws.com.cn"))
 

@@ -59,5 +59,5 @@ class Download:
             if status_of(error) != 412:
                 raise
             raise CorruptObjectError(
-                f"s3://{self._bucket}/{self._name}: somebody replaced it while it was read; run again"
+                f"s3://{self._bucket}/{self._name}: it was replaced while it was read; run again"
             ) from None

@@ -1,4 +1,4 @@
-"""What can go wrong between us and a bucket: botocore's exceptions become ours, each with what to do."""
+"""Translates botocore's exceptions into StoreErrors, each with its remedy."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""A file that goes up in parts: a few at a time, in constant memory, visible only when it is whole."""
+"""Multipart uploads: a few parts at a time, in constant memory, visible only when complete."""
 
 import hashlib
 from collections import deque
@@ -42,7 +42,7 @@ def upload_parts(
     try:
         parts, sent = _send(client, {**address, "UploadId": upload}, path, part_size)
         if sent != sha256:
-            raise CorruptObjectError(  # noqa: TRY301 - it shall abort the upload as any other fault does
+            raise CorruptObjectError(  # noqa: TRY301 - aborts the upload as any other error does
                 f"{path}: changed while it was uploaded; nothing was stored, run again"
             )
         reply = client.complete_multipart_upload(

@@ -37,7 +37,7 @@ class WebStore(ReadOnlyStore):
             http.check_address(url)
         except http.UnsafeAddressError as error:
             raise StoreUrlError(
-                f"store {url!r}: write https://, so that nobody on the way can change what you read"
+                f"store {url!r}: write https://, so that no one on the network can change what you read"
             ) from error
         self.url = url.rstrip("/")
 
@@ -107,5 +107,5 @@ def asset_name(key: str) -> str:
 
 
 def release_address(server: str, repository: str, tag: str) -> str:
-    """Return where anybody may read a public repository's release."""
+    """Return the public address of a repository's release."""
     return f"{server.rstrip('/')}/{repository}/releases/download/{tag}"

@@ -153,13 +153,13 @@ def keep(
         return None
     if manifest_name not in packed:
         check_archive(_plain(folder / unfinished), only=f"{RUN_PREFIX}{training_key[:RUN_KEY_LENGTH]}-")
-        release.mend()
+        release.repair()
         release.replace(unfinished, folder / unfinished)
         note(f"kept the unfinished runs in {unfinished}: the next training of the same carries on from them")
         return None
     index = _claim(Index, folder, INDEX_KEY) or Index()
     claimed = {key: alias for key in ALIASES if (alias := _claim(Alias, folder, key)) is not None}
-    release.mend()
+    release.repair()
     manifest = _published(release, version)
     if manifest is None:
         manifest, model = _verified(folder, manifest_name, training_key)
