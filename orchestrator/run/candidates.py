@@ -4,11 +4,12 @@ A refused place is passed over for a while, and so are the types above a quota; 
 comes after those that did not. An instance type whose epochs were measured is judged by them, not by its estimate.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gpu_offload.orchestrator.offers.offer import Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.run.availability import Belief, Sighting, learn
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.pace import START_S, fits, seconds_left
 from gpu_offload.orchestrator.run.record import AttemptEnd, RunRecord
@@ -151,6 +152,8 @@ def _position(
 ) -> Position:
     """Return where a run stands if everything takes as long as it may."""
     left = max(0.0, seconds_left(run, observation, steady).high - START_S)
+    price = steady.offer.usd_per_hour
+    cheap = [c.offer.usd_per_hour for c in run.candidates if c.offer.market == "spot"]
     return Position(
         left=left,
         until_deadline=run.deadline_at - observation.now,
@@ -160,7 +163,29 @@ def _position(
         pause=PAUSE_S,
         running=running,
         spot_open=spot_open,
+        spot_price=min(1.0, min(cheap, default=price) / price) if price else 1.0,
+        belief=_seen_capacity(observation.attempts, observation.now),
+        now=observation.now,
     )
+
+
+def _seen_capacity(attempts: Sequence[ObservedAttempt], now: float) -> Belief | None:
+    """Return what the run's spot attempts say about capacity: up while an instance runs, down where one is refused."""
+    sightings = []
+    for attempt in attempts:
+        end = attempt.end
+        if attempt.record.offer.market != "spot" or (end is not None and end.quota):
+            continue
+        if attempt.host is not None:
+            sightings.append(Sighting(attempt.host.launched_at, is_up=True))
+            until = end.at if end is not None else now
+            sightings.append(Sighting(until, is_up=end is None or end.reason != "reclaimed", watched=True))
+        elif end is not None and end.reason == "refused":
+            sightings.append(Sighting(end.at, is_up=False))
+    belief = None
+    for sighting in sorted(sightings, key=lambda s: s.at):
+        belief = learn(belief, sighting)
+    return belief
 
 
 def _could_be_had(observation: Observation, offer: Offer) -> bool:

@@ -1,0 +1,142 @@
+"""Spot capacity as a Markov chain whose hazards a run learns from what it sees.
+
+Capacity is up or down, for an age that counts in steps of ten minutes. The hazard of a change falls with the age: what
+has been up for a day stays up. Hazards of both directions are scaled by a multiplier of their own with a gamma prior
+of mean 1, updated by every change seen, and by every step without one; old evidence fades within a day.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+STEP_S = 600.0
+AGES = (1, 2, 3, 6, 12, 24, 48, 96)
+"""Last age of each bucket, in steps; one more bucket holds what is older."""
+BUCKETS = len(AGES) + 1
+
+# Fitted by `python -m benchmarks.spot_prior HARNESS` on 19 availability series of V100 instances on AWS in 2022 and
+# 2023, resampled to ten minutes (data of Wu et al., "Can't Be Late", NSDI 2024).
+HAZARDS = (
+    (0.2591, 0.2364, 0.1601, 0.1181, 0.0744, 0.0499, 0.0361, 0.0241, 0.0092),
+    (0.2468, 0.2052, 0.1334, 0.1139, 0.0613, 0.0360, 0.0222, 0.0184, 0.0071),
+)
+"""Chance of a change within a step: down to up, then up to down, by bucket of age."""
+EXPOSURES = (
+    (2442.0, 1805.0, 1377.0, 3033.0, 3931.0, 4628.0, 4281.0, 3394.0, 4020.0),
+    (2442.0, 1836.0, 1456.0, 3321.0, 4551.0, 5956.0, 7114.0, 7592.0, 13338.0),
+)
+"""Steps seen in each bucket: how likely each age is where nothing is known of it."""
+
+EVIDENCE = 6.0
+"""Changes that the prior of a multiplier is worth."""
+KEPT_PER_STEP = 0.99
+"""Weight that evidence keeps after a step: half after eleven hours."""
+
+IS_UP = np.arange(2 * BUCKETS) >= BUCKETS
+"""States by bucket: down first, then up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """What was seen of spot capacity at a time (seconds). `watched`: it had not changed since the sighting before."""
+
+    at: float
+    is_up: bool
+    watched: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Belief:
+    """What is known of capacity at a time.
+
+    Attributes:
+        states: Probability of each state, shape (2 * BUCKETS,).
+        changes: Changes seen from down and from up, faded.
+        expected: The same as the prior's hazards made likely.
+    """
+
+    at: float
+    states: Array
+    changes: tuple[float, float] = (0.0, 0.0)
+    expected: tuple[float, float] = (0.0, 0.0)
+
+    @classmethod
+    def first(cls, at: float, *, is_up: bool) -> Self:
+        """Return what one sighting gives, where nothing else is known."""
+        return cls(at, _given(np.array(EXPOSURES).reshape(-1), is_up=is_up))
+
+    @property
+    def multipliers(self) -> tuple[float, float]:
+        """How many times more often capacity changes than the prior says, from down and from up: posterior means."""
+        down, up = (
+            (EVIDENCE + seen) / (EVIDENCE + due)
+            for seen, due in zip(self.changes, self.expected, strict=True)
+        )
+        return down, up
+
+    def after(self, sighting: Sighting) -> "Belief":
+        """Return the belief with one more sighting, not older than the last one."""
+        steps = round((sighting.at - self.at) / STEP_S)
+        if steps <= 0:
+            return replace(self, states=_given(self.states, is_up=sighting.is_up))
+        belief = self
+        was_up = bool(self.states[IS_UP].sum() > 0.5)
+        for step in range(steps):
+            is_last = step == steps - 1
+            known = sighting.is_up if is_last else was_up if sighting.watched else None
+            belief = belief._step(known, learns=steps == 1 or sighting.watched)
+        return replace(belief, at=sighting.at)
+
+    def _step(self, is_up: bool | None, *, learns: bool) -> "Belief":
+        states = self.states @ PRIOR
+        if is_up is None:
+            return replace(self, states=states)
+        changes, expected = list(self.changes), list(self.expected)
+        if learns:
+            was_up = int(self.states[IS_UP].sum() > 0.5)
+            changes = [KEPT_PER_STEP * value for value in changes]
+            expected = [KEPT_PER_STEP * value for value in expected]
+            expected[was_up] += float(self.states @ np.array(HAZARDS).reshape(-1))
+            changes[was_up] += was_up != is_up
+        return Belief(
+            self.at, _given(states, is_up=is_up), (changes[0], changes[1]), (expected[0], expected[1])
+        )
+
+
+def learn(belief: Belief | None, sighting: Sighting) -> Belief:
+    """Return a belief with one more sighting; None is to know nothing yet."""
+    return Belief.first(sighting.at, is_up=sighting.is_up) if belief is None else belief.after(sighting)
+
+
+def transition(down: float = 1.0, up: float = 1.0) -> Array:
+    """Return the chance of each state after a step, shape (2 * BUCKETS, 2 * BUCKETS), by multipliers of the hazards.
+
+    Within a bucket of several ages the age is not known: it moves on with a chance of one in its width.
+    """
+    widths = np.diff((0, *AGES), append=np.inf)
+    chances = 1 - (1 - np.array(HAZARDS)) ** np.array([[down], [up]])
+    matrix = np.zeros((2 * BUCKETS, 2 * BUCKETS))
+    for side in (0, 1):
+        for bucket in range(BUCKETS):
+            state, chance, on = side * BUCKETS + bucket, chances[side, bucket], 1 / widths[bucket]
+            matrix[state, (1 - side) * BUCKETS] += chance
+            matrix[state, state] += (1 - chance) * (1 - on)
+            matrix[state, side * BUCKETS + min(bucket + 1, BUCKETS - 1)] += (1 - chance) * on
+    return matrix
+
+
+def _given(states: Array, *, is_up: bool) -> Array:
+    kept = states * (IS_UP if is_up else ~IS_UP)
+    total = float(kept.sum())
+    if total <= 0:
+        return _given(np.array(EXPOSURES).reshape(-1), is_up=is_up)
+    result: Array = kept / total
+    return result
+
+
+PRIOR = transition()
+"""The chain of the prior itself."""
