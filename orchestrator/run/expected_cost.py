@@ -91,7 +91,7 @@ class Table:
         }
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def solve(job: Job) -> Table:
     """Return the expected costs of a job; a second or less, for two days of work."""
     pending = _pending(job.overhead)
