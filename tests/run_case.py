@@ -63,5 +63,7 @@ def seen_attempt(number, launched, ended, reason="finished", *, market="spot", w
     return ObservedAttempt(
         attempt_of(run, number, gpu_offer(market=market)),
         host=host(launched, market=market) if with_host else None,
-        end=AttemptEnd(number=number, reason=reason, at=ended) if ended else None,
+        end=AttemptEnd(number=number, reason=reason, at=ended, by_cloud=reason == "reclaimed")
+        if ended
+        else None,
     )

@@ -53,7 +53,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
             "Who drives a run is the one document of the journal that changes hands.",
             OBJECTS,
             ("s3:PutObject",),
-            site.objects("runs/*/driver.json"),
+            site.objects("runs/*/driver.json", "runs/*/attempts/*.launching.json", "runs/*/cost.json"),
             IF_SAME,
         ),
         *((_abort(site, ("models/*",)),) if site.drivers_publish else ()),

@@ -18,7 +18,7 @@ from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances, region
 from gpu_offload.orchestrator.backends.ec2_launch import Keys, Launcher
 from gpu_offload.orchestrator.backends.progress import StoreWatch
 from gpu_offload.orchestrator.backends.ssh_session import LOST, Session
-from gpu_offload.orchestrator.backends.staging import Staging, project_key
+from gpu_offload.orchestrator.backends.staging import Staging, project_key, staged_dataset
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.observation import ObservedAttempt, ObservedInstance
@@ -172,6 +172,7 @@ class RentedTraining:
             region=self.store.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or region,
             software=self.software,
             project=lambda: self._project(run),
+            dataset=lambda: staged_dataset(self.journal.store, run),
             state=lambda: self._state(attempt),
             serial_console=lambda: self._serial_console(region, found.id),
             pause=self._pause,

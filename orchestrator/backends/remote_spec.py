@@ -19,7 +19,7 @@ $become chmod -R a+rX "$3"
 
 
 def remote_spec(
-    run: RunRecord, attempt: int, store: StoreRef, *, output: str, project: str | None
+    run: RunRecord, attempt: int, store: StoreRef, *, dataset: str, output: str, project: str | None
 ) -> TrainingSpec:
     """Return the spec of an attempt on an instance.
 
@@ -27,6 +27,7 @@ def remote_spec(
         run: Its spec, with the dataset and the weights as the store holds them.
         attempt: The attempt's number.
         store: Where the instance reads and writes.
+        dataset: The key of the staged dataset.
         output: The folder on the instance to write to.
         project: The folder on the instance with the user's own files, None where there are none.
     """
@@ -39,10 +40,7 @@ def remote_spec(
             "store": store,
             "project": project if run.spec.entrypoint else None,
             "model": f"{project}/{own_model}" if own_model else run.spec.model,
-            "dataset": DatasetRef(
-                fingerprint=run.fingerprint,
-                archive=run.spec.dataset.archive or f"datasets/{run.fingerprint}.tar",
-            ),
+            "dataset": DatasetRef(fingerprint=run.fingerprint, archive=dataset),
             "weights": run.spec.weights
             and run.spec.weights.model_copy(
                 update={"path": None, "key": weights_key(run.id, run.spec.weights.sha256)}

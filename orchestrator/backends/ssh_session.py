@@ -62,6 +62,8 @@ class Session:
     """Where the store is, for the job's own calls."""
     software: Callable[[], Software]
     project: Callable[[], bytes]
+    dataset: Callable[[], str]
+    """Returns the key of the staged dataset."""
     state: Callable[[], str]
     """Asks the cloud for the instance's state."""
     serial_console: Callable[[], str]
@@ -108,7 +110,14 @@ class Session:
         folder = send_project(self.host, instance, project, self.project()) if project else None
         uploader = {"AWS_DEFAULT_REGION": self.region, **self.store_keys}
         options = JobOptions(spot_notice=self._notice(metadata))
-        spec = remote_spec(self.run, self.attempt.number, self.store, output=job.output, project=folder)
+        spec = remote_spec(
+            self.run,
+            self.attempt.number,
+            self.store,
+            dataset=self.dataset(),
+            output=job.output,
+            project=folder,
+        )
         job.start(spec.model_dump_json(indent=1).encode(), python, options, uploader=uploader)
         self._job, self.started = job, True
         self.console.note(

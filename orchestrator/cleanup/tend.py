@@ -1,10 +1,11 @@
-"""`offload tend`: every open run taken as far as it goes without waiting, then the sweep. Needs no memory of its own."""
+"""`offload tend`: sweep the account, then take every open run as far as it goes without waiting."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
@@ -14,32 +15,15 @@ from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep
 from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.registry.manifest import RegistryError
-from gpu_offload.orchestrator.run.backend import (
-    CloudUnreachableError,
-    InstanceLeftError,
-    InterruptedRunError,
-)
-from gpu_offload.orchestrator.run.journal import Journal, JournalError
-from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.journal import Journal, JournalError, NewerJournalError
+from gpu_offload.orchestrator.run.lease import Lease, read_lease
 from gpu_offload.orchestrator.run.next_step import next_step
-from gpu_offload.orchestrator.run.record import LeaseRecord, RunRecord, run_key
+from gpu_offload.orchestrator.run.record import RunRecord, run_key
 from gpu_offload.orchestrator.run.step import Done, OpenAttempt, Step, Terminate, Wait
 from gpu_offload.orchestrator.settings.load import Settings
 
 LONGEST_WAIT_S = 30.0
 """What takes longer than this is left to the next `tend`: a training, and offers that were all refused."""
-
-OURS = (
-    StoreError,
-    CloudError,
-    RegistryError,
-    JournalError,
-    InstanceLeftError,
-    CloudUnreachableError,
-    InterruptedRunError,
-)
-"""What may keep one run from going on, and must not keep the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,15 +88,25 @@ class Tend:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.time
     _failures: list[str] = field(default_factory=list)
-    _regions: set[str] = field(default_factory=set)
     _readable: bool = True
 
     def tend(self) -> Tended:
-        """Take every open run on, then sweep."""
-        self._regions = set(self.settings.ec2.regions)
-        runs = self._runs()
-        reaper = Reaper(
-            regions=sorted(self._regions) if self._may_have_rented() else [],
+        """Sweep, then take every open run on. No run keeps the sweep or another run from its turn."""
+        journal = Journal(self.store)
+        records, tended = self._open_runs(journal)
+        regions = {*self.settings.ec2.regions, *(r for record in records for r in record.regions)}
+        sweep = self._sweep(sorted(regions))
+        tended += [self._one(record) for record in records]
+        if not self.dry_run:
+            self._book(
+                journal, {orphan.what.run for orphan in sweep.removed if orphan.what.kind == "instance"}
+            )
+        failures = (*self._failures, *sweep.failures)
+        return Tended(tuple(tended), sweep, failures, self._readable, self.dry_run)
+
+    def _sweep(self, regions: Sequence[str]) -> Sweep:
+        return Reaper(
+            regions=regions if self._may_have_rented() else [],
             mark=store_mark(self.settings.store_url, self.settings.store.endpoint_url),
             runs=readable_limits(self.store, self._unreadable),
             console=self.console,
@@ -120,9 +114,44 @@ class Tend:
             schedules_wanted=self.settings.ec2.schedule_role is not None,
             sleep=self.sleep,
             clock=self.clock,
-        )
-        sweep = reaper.sweep()
-        return Tended(tuple(runs), sweep, (*self._failures, *sweep.failures), self._readable, self.dry_run)
+        ).sweep()
+
+    def _open_runs(self, journal: Journal) -> tuple[list[RunRecord], list[RunTended]]:
+        """Return the open runs, and what is said of those that cannot be read."""
+        records, unreadable = list[RunRecord](), list[RunTended]()
+        try:
+            names = journal.open_ids()
+        except StoreError as error:
+            self._unreadable(str(error))
+            return [], []
+        for name in names:
+            try:
+                records.append(journal.run(name))
+            except NewerJournalError as error:
+                # Nothing is wrong with it: the version that began it goes on with it.
+                self.console.note(str(error))
+                unreadable.append(RunTended(name, "open", str(error)))
+            except (JournalError, StoreError) as error:
+                unreadable.append(self._failed(name, error))
+        return records, unreadable
+
+    def _one(self, record: RunRecord) -> RunTended:
+        try:
+            return self._imagined(record) if self.dry_run else self._taken_on(record)
+        except OffloadError as error:
+            return self._failed(record.id, error)
+        except Exception as error:  # noqa: BLE001 - a defect that one run meets must not keep the others waiting
+            return self._failed(record.id, error, unexpected=True)
+
+    def _book(self, journal: Journal, runs: Iterable[str]) -> None:
+        """Account for instances that were found after their run was over."""
+        for run in sorted(runs):
+            try:
+                if self.store.stat(run_key(run, "run.json")) is None or journal.outcome(run) is None:
+                    continue
+                self._taken_on(journal.run(run))
+            except OffloadError as error:
+                self._failed(run, error)
 
     def _may_have_rented(self) -> bool:
         """Whether EC2 has to be searched: an instance needs a store that it reaches, and somebody's credentials."""
@@ -136,24 +165,6 @@ class Tend:
             return True
         self.console.note("no AWS credentials, and the store is a folder: EC2 was not searched")
         return False
-
-    def _runs(self) -> Sequence[RunTended]:
-        journal = Journal(self.store)
-        try:
-            names = list(journal.run_ids())
-        except StoreError as error:
-            self._unreadable(str(error))
-            return []
-        tended = []
-        for name in names:
-            try:
-                if journal.outcome(name) is None:
-                    record = journal.run(name)
-                    self._regions |= {c.offer.region for c in record.candidates if c.offer.region}
-                    tended.append(self._imagined(record) if self.dry_run else self._taken_on(record))
-            except OURS as error:
-                tended.append(self._failed(name, error))
-        return tended
 
     def _taken_on(self, run: RunRecord) -> RunTended:
         self.console.stage(f"run {run.id}")
@@ -187,8 +198,9 @@ class Tend:
         self.console.note(f"run {run.id}: {message}")
         return RunTended(run.id, "open", message)
 
-    def _failed(self, run: str, error: Exception) -> RunTended:
-        text = f"run {run} could not be taken on: {error}"
+    def _failed(self, run: str, error: Exception, *, unexpected: bool = False) -> RunTended:
+        what = f"{type(error).__name__}: {error}" if unexpected else str(error)
+        text = f"run {run} could not be taken on: {what}"
         self.console.error(text)
         self._failures.append(text)
         return RunTended(run, "open", str(error))
@@ -214,8 +226,8 @@ class Onlooker(Lease):
             body, _ = store.read(run_key(run, "driver.json"))
         except ObjectMissingError:
             return None
-        held = LeaseRecord.model_validate_json(body)
-        return held.holder if self.is_live(held) else None
+        held = read_lease(body)
+        return held.holder if held is not None and self.is_live(held) else None
 
 
 def would(step: Step) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from gpu_offload.orchestrator.cost.prices import MONTH_S, EbsPrices
+from gpu_offload.orchestrator.cost.prices import BETWEEN_REGIONS_GB, MONTH_S, EbsPrices, ebs_prices
 from gpu_offload.orchestrator.cost.usage import (
     AttemptUse,
     StoreUse,
@@ -86,7 +86,7 @@ class Bill:
 
 def attempt_lines(use: AttemptUse, prices: EbsPrices | None = None) -> tuple[CostLine, ...]:
     """Account for one attempt: the instance price by price, its volume, its address."""
-    prices = prices or EbsPrices()
+    prices = prices or ebs_prices(use.region)
     title = f"attempt {use.number}: {use.name}"
     lines = [_line(title, seconds, "s", price, 3600) for seconds, price in price_segments(use)]
     if use.free:
@@ -99,6 +99,9 @@ def attempt_lines(use: AttemptUse, prices: EbsPrices | None = None) -> tuple[Cos
         lines.append(_line(label, use.volume_gib * seconds, "GiB s", prices.volume_gb_month, MONTH_S, note))
     if use.public_ipv4:
         lines.append(_line(f"attempt {use.number}: public IPv4", seconds, "s", prices.ipv4_hour, 3600))
+    if use.bytes_between_regions:
+        label, gigabytes = f"attempt {use.number}: transfer", Decimal(use.bytes_between_regions) / 10**9
+        lines.append(_line(label, gigabytes, "GB", BETWEEN_REGIONS_GB, 1, "from the bucket's region"))
     return tuple(lines)
 
 

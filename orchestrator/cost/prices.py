@@ -50,6 +50,50 @@ class EbsPrices:
     volume_gb_month: Decimal = Decimal("0.08")
     ipv4_hour: Decimal = Decimal("0.005")
 
+    def per_hour(self, volume_gib: int) -> float:
+        """Return what a volume of this size and an address cost an hour."""
+        return float(self.ipv4_hour + volume_gib * self.volume_gb_month * 3600 / MONTH_S)
+
+
+GP3_GB_MONTH = {
+    region: Decimal(price)
+    for price, regions in {
+        "0.08": "us-east-1 us-east-2 us-west-2",
+        "0.0836": "eu-north-1",
+        "0.088": "eu-west-1 ca-central-1",
+        "0.0912": "ap-south-1 ap-northeast-2",
+        "0.0924": "eu-south-1",
+        "0.0928": "eu-west-2 eu-west-3",
+        "0.0952": "eu-central-1",
+        "0.096": "us-west-1 ap-northeast-1 ap-northeast-3 ap-southeast-1 ap-southeast-2",
+        "0.1047": "af-south-1",
+        "0.152": "sa-east-1",
+    }.items()
+    for region in regions.split()
+}
+"""gp3 by region, USD a GB-month (aws.amazon.com/ebs/pricing, a snapshot of 2026-07, not asked for at run time)."""
+
+
+def ebs_prices(region: str | None) -> EbsPrices:
+    """Return the prices of a region; those of the dearest known one where the region is not known."""
+    if region is None:
+        return EbsPrices()
+    return EbsPrices(volume_gb_month=GP3_GB_MONTH.get(region, max(GP3_GB_MONTH.values())))
+
+
+BETWEEN_REGIONS_GB = Decimal("0.02")
+"""USD a GB from one region of AWS to another (aws.amazon.com/ec2/pricing/on-demand, "Data Transfer")."""
+
+
+def inputs_usd(dataset_bytes: int, store_region: str | None, region: str | None) -> float:
+    """Return what reading the dataset from a bucket in another region costs an attempt, in US dollars.
+
+    `store_region` is None for a store that is not in AWS, or whose region is not known: then nothing is charged by AWS.
+    """
+    if store_region is None or region is None or store_region == region:
+        return 0.0
+    return float(BETWEEN_REGIONS_GB) * dataset_bytes / 1e9
+
 
 def expected_cost(
     offer: Offer, interval: Interval, *, volume_gib: int = VOLUME_GIB, prices: EbsPrices | None = None
@@ -64,12 +108,7 @@ def expected_cost(
             offer.usd_per_hour * interval.likely / 3600,
             offer.usd_per_hour * interval.high / 3600,
         )
-    prices = prices or EbsPrices()
-    hourly = (
-        offer.usd_per_hour
-        + float(prices.ipv4_hour)
-        + volume_gib * float(prices.volume_gb_month) * 3600 / MONTH_S
-    )
+    hourly = offer.usd_per_hour + (prices or ebs_prices(offer.region)).per_hour(volume_gib)
     likely, high = (
         max(seconds, LEAST_BILLED_S) / 3600 * hourly for seconds in (interval.likely, interval.high)
     )

@@ -24,6 +24,7 @@ class AttemptUse:
         prices: The zone's price over that time: one step on demand, the price history on spot. The earliest counts
             before it begins, too.
         reclaimed: Whether EC2 itself ended it.
+        bytes_between_regions: Read from a bucket in another region.
 
     Raises:
         ValueError: it ended before it began, or has no price.
@@ -39,6 +40,8 @@ class AttemptUse:
     on_demand_usd_per_hour: Decimal | None = None
     volume_gib: int = VOLUME_GIB
     public_ipv4: bool = True
+    region: str | None = None
+    bytes_between_regions: int = 0
 
     def __post_init__(self) -> None:
         if self.ended_at < self.launched_at:

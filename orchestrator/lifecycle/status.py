@@ -1,5 +1,6 @@
 """Run status for `offload status`."""
 
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,7 +10,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
-from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal import Journal, JournalError
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.settings.load import Settings
 
@@ -43,8 +44,33 @@ def standings(store: ObjectStore, settings: Settings, run: str | None = None) ->
     journal, now = Journal(store), time.time()
     if run is not None:
         return [_standing(store, settings, journal, journal.run(run), now)]
-    records = sorted((journal.run(r) for r in journal.run_ids()), key=lambda r: -r.created_at)[:SHOWN]
-    return [_standing(store, settings, journal, record, now) for record in records]
+    records, damaged = journal.readable_runs()
+    standings = [_unreadable(error) for error in damaged]
+    for record in sorted(records, key=lambda r: -r.created_at)[:SHOWN]:
+        try:
+            standings.append(_standing(store, settings, journal, record, now))
+        except JournalError as error:
+            standings.append(_unreadable(error))
+    return standings
+
+
+def _unreadable(error: JournalError) -> Standing:
+    """Return the line of a run whose journal cannot be read."""
+    found = re.search(r"runs/([^/]+)/", str(error))
+    return Standing(
+        run=found[1] if found else "?",
+        status="unreadable",
+        where="",
+        attempt=0,
+        epochs_completed=0,
+        epochs=0,
+        seconds=0.0,
+        silent_seconds=None,
+        cost_usd=0.0,
+        instance=None,
+        version="",
+        message=str(error),
+    )
 
 
 def _standing(

@@ -27,9 +27,11 @@ from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest, model_k
 from gpu_offload.orchestrator.registry.publish import why_candidate
 from gpu_offload.orchestrator.registry.revert import Revert
 from gpu_offload.orchestrator.registry.stores import public_address
+from gpu_offload.orchestrator.run.backend import InterruptedRunError
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord, StopRequest
+from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.spec import TrainingSpec
 
@@ -68,6 +70,7 @@ class Training:
         began = self.clock()
         done = publish.manifest_of(self.store, self.planned.version)
         if done is not None:
+            self._close_runs()
             return self._already_trained(done, began)
         with contextlib.suppress(StoreDeniedError):  # an older role may not; then git tells what changed
             record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
@@ -90,6 +93,18 @@ class Training:
         if run is None or outcome.status != "published":
             raise TrainingFailedError(f"run {run.id if run else '?'} {outcome.status}: {outcome.message}")
         return self._published(run, began)
+
+    def _close_runs(self) -> None:
+        """Close the runs of a training that is published: a driver was killed before it could, and nothing is billed."""
+        journal = Journal(self.store)
+        for run in journal.runs_of(self.planned.training_key):
+            if journal.outcome(run.id) is not None:
+                continue
+            self.console.stage(f"closing run {run.id}, whose model is published")
+            with contextlib.suppress(
+                InterruptedRunError
+            ):  # it has instances, and we no access to EC2: tend closes it
+                self._drive(run, self.lease or Lease())
 
     def _open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
         """Return the open run of this training, or begin one; and whether we began it."""
@@ -267,6 +282,16 @@ def run_record(
         spec=planned.spec.model_copy(update={"run": run}),
         commit=commit,
         repository=repository,
+        volume_gib=settings.ec2.volume_gib,
+        dataset_bytes=planned.report.dataset_bytes,
+        store_region=_region_in_aws(settings),
         classes=planned.snapshot.classes,
         images=dict(planned.snapshot.images),
     )
+
+
+def _region_in_aws(settings: Settings) -> str | None:
+    """Return the bucket's region; None where the store is not in AWS, or nothing says where."""
+    if not settings.store_url.startswith("s3:") or settings.store.endpoint_url:
+        return None
+    return settings.store.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")

@@ -53,6 +53,7 @@ class Attempts:
             created_at=self.clock(),
             expires_at=step.expires_at,
             driver=self.lease.name,
+            max_price_usd=step.max_price_usd,
         )
         if self.journal.open_attempt(self.run.id, record):
             self.console.stage(f"attempt {step.number}: {step.offer.name}")

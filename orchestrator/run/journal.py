@@ -12,7 +12,7 @@ from typing import TypeVar
 from pydantic import ValidationError
 
 from gpu_offload.errors import OffloadError
-from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import (
@@ -182,9 +182,15 @@ class Journal:
     def record_launching(self, run: str, number: int, at: float) -> None:
         """Journal that the instance of an attempt is asked for now, at `at` in Unix seconds."""
         key = run_key(run, f"attempts/{number}.launching.json")
-        known = self._read(LaunchingRecord, key)
-        record = LaunchingRecord(first_at=known.first_at if known else at, at=at)
-        self.store.put(key, _json(record))
+        if self._create(key, LaunchingRecord(first_at=at, at=at)):
+            return
+        body, etag = self.store.read(key)
+        try:
+            first = LaunchingRecord.model_validate_json(body).first_at
+        except ValidationError:
+            first = at
+        with contextlib.suppress(ObjectChangedError):  # then another driver launches now
+            self.store.replace(key, _json(LaunchingRecord(first_at=first, at=at)), etag)
 
     def record_host(self, run: str, number: int, host: HostRecord) -> None:
         """Journal the instance that an attempt got."""

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run.record import LeaseRecord, run_key
@@ -40,6 +42,14 @@ def _started(pid: int) -> str | None:
     except PermissionError:
         return ""
     return ""
+
+
+def read_lease(body: bytes) -> LeaseRecord | None:
+    """Return a lease; None for an unreadable one, which counts as expired: its driver renews it or loses it."""
+    try:
+        return LeaseRecord.model_validate_json(body)
+    except ValidationError:
+        return None
 
 
 @dataclass
@@ -92,8 +102,8 @@ class Lease:
             body, etag = store.read(run_key(run, "driver.json"))
         except ObjectMissingError:
             return self._write(store, run, None)
-        held = LeaseRecord.model_validate_json(body)
-        if held.holder != self.name and self.is_live(held):
+        held = read_lease(body)
+        if held is not None and held.holder != self.name and self.is_live(held):
             return held.holder
         return self._write(store, run, etag)
 
@@ -114,7 +124,8 @@ class Lease:
         self._held.pop(run, None)
         try:
             body, etag = store.read(key)
-            if LeaseRecord.model_validate_json(body).holder == self.name:
+            held = read_lease(body)
+            if held is not None and held.holder == self.name:
                 store.replace(key, self.lease(released=True).model_dump_json().encode(), etag)
         except (ObjectMissingError, ObjectChangedError):
             return

@@ -1,12 +1,19 @@
 """Which attempt is opened next, or why none is."""
 
+import math
+
 from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.candidates import REFUSAL_LASTS_S, passing_refusals
 from gpu_offload.orchestrator.run.liveness import alike_ends, fruitless_attempts
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.outlook import Outlook
+from gpu_offload.orchestrator.run.pace import budget, extras_per_hour, seconds_left
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.step import Finish, OpenAttempt, Step, Wait
+
+HEADROOM = 1.1
+"""By how much a spot price may rise at least before EC2 takes the instance back."""
 
 ALIKE_ENDS = 2
 """How many attempts may end alike without progress: a broken instance is replaced once, the rest would repeat."""
@@ -26,8 +33,9 @@ def open_next(at: Outlook) -> Step:
     if hopeless is not None:
         return Finish("failed", hopeless.message)
     if at.candidate is not None:
-        offer = at.candidate.offer
-        return OpenAttempt(len(seen.attempts) + 1, offer, _expiry(run, seen, offer))
+        offer, highest = at.candidate.offer, _max_price(run, seen, at.candidate)
+        expiry = _expiry(run, seen, offer, highest)
+        return OpenAttempt(len(seen.attempts) + 1, offer, expiry, highest)
     if at.wait is not None:
         return Wait(60.0, at.wait)
     passing = passing_refusals(run, seen)
@@ -39,9 +47,30 @@ def open_next(at: Outlook) -> Step:
     return Finish("failed", f"no offer is left that fits the deadline and max-cost-usd{last}{kept}")
 
 
-def _expiry(run: RunRecord, observation: Observation, offer: Offer) -> float:
-    """When money or time ends an attempt: the absolute time that the instance itself enforces."""
+def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -> float | None:
+    """Return the spot price, USD/h, above which EC2 takes the instance back.
+
+    It is the highest price at which the rest of the training is affordable even if it goes badly, at most the
+    on-demand price, and a tenth above today's at least: a lower one would be interrupted by every small rise.
+    """
+    offer = candidate.offer
+    if offer.market != "spot":
+        return None
+    hours = max(1.0, seconds_left(run, observation, candidate).high) / 3600
+    affordable = budget(run, observation, offer) / hours - extras_per_hour(run, offer)
+    highest = (
+        affordable if offer.on_demand_usd_per_hour is None else min(affordable, offer.on_demand_usd_per_hour)
+    )
+    return math.ceil(max(highest, HEADROOM * offer.usd_per_hour) * 10_000) / 10_000
+
+
+def _expiry(run: RunRecord, observation: Observation, offer: Offer, max_price: float | None) -> float:
+    """When money or time ends an attempt: the absolute time that the instance itself enforces.
+
+    At the highest price that it may come to cost, with volume, address and transfer: nobody need look at it.
+    """
     if offer.usd_per_hour <= 0:
         return run.deadline_at
-    affordable = (run.max_cost_usd - observation.spent_usd) / offer.usd_per_hour * 3600
+    hourly = (max_price or offer.usd_per_hour) + extras_per_hour(run, offer)
+    affordable = budget(run, observation, offer) / hourly * 3600
     return min(run.deadline_at, observation.now + affordable)

@@ -70,7 +70,7 @@ def next_step(run: RunRecord, observation: Observation) -> Step:
 def _over(at: Outlook) -> Step | None:
     if at.seen.outcome is None:
         return None
-    return _clear(at.seen, "the run is over") or Done(at.seen.outcome)
+    return _clear(at.seen, "the run is over") or unbooked(at.seen) or Done(at.seen.outcome)
 
 
 def _driven_elsewhere(at: Outlook) -> Step | None:

@@ -1,5 +1,6 @@
 """Whether an attempt will finish within its limits."""
 
+from gpu_offload.orchestrator.cost.prices import ebs_prices, inputs_usd
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct_running
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import Offer
@@ -17,9 +18,20 @@ def fits(run: RunRecord, observation: Observation, candidate: Candidate) -> bool
     if run.forced and candidate.offer.where == "cpu":
         return True
     seconds = seconds_left(run, observation, candidate).high
-    cost = seconds / 3600 * candidate.offer.usd_per_hour
+    cost = seconds / 3600 * (candidate.offer.usd_per_hour + extras_per_hour(run, candidate.offer))
     in_time = run.forced or observation.now + seconds <= run.deadline_at
-    return in_time and observation.spent_usd + cost <= run.max_cost_usd
+    return in_time and cost <= budget(run, observation, candidate.offer)
+
+
+def extras_per_hour(run: RunRecord, offer: Offer) -> float:
+    """Return what volume and address add to an hour of an offer, in US dollars."""
+    return ebs_prices(offer.region).per_hour(run.volume_gib) if offer.where == "ec2" else 0.0
+
+
+def budget(run: RunRecord, observation: Observation, offer: Offer) -> float:
+    """Return what an attempt on an offer may cost by the hour, in US dollars: what is left after its inputs."""
+    inputs = inputs_usd(run.dataset_bytes, run.store_region, offer.region)
+    return run.max_cost_usd - observation.spent_usd - inputs
 
 
 def seconds_left(run: RunRecord, observation: Observation, candidate: Candidate) -> Interval:

@@ -17,6 +17,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from gpu_offload.orchestrator.cost.prices import VOLUME_GIB
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.plan.candidate import Candidate, Project
@@ -64,6 +65,17 @@ class RunRecord(Wire):
     classes: tuple[str, ...] | None = None
     images: dict[str, int] | None = None
     """Number of images by split; as `classes`, for the manifest."""
+
+    volume_gib: int = VOLUME_GIB
+    """An instance's disk."""
+    dataset_bytes: int = 0
+    store_region: str | None = None
+    """The bucket's region in AWS; None where it is not known or the store is elsewhere."""
+
+    @property
+    def regions(self) -> frozenset[str]:
+        """The regions of its offers."""
+        return frozenset(c.offer.region for c in self.candidates if c.offer.region)
 
     @property
     def is_rented(self) -> bool:

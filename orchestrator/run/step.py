@@ -18,6 +18,7 @@ class OpenAttempt:
     number: int
     offer: Offer
     expires_at: float
+    max_price_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

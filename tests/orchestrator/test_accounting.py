@@ -1,13 +1,16 @@
 """What a run has cost, from its journal and the prices of the time."""
 
 import json
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
 from run_case import T0, run_of, seen_attempt
 
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.cost.bill import attempt_lines
 from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3
+from gpu_offload.orchestrator.cost.usage import PriceStep
 from gpu_offload.orchestrator.run import accounting
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill, store_prices, use_of
 from gpu_offload.orchestrator.run.journal import Journal
@@ -51,7 +54,7 @@ def test_a_bill_is_what_one_reckons_by_hand(accounts, monkeypatch):
 
 def test_what_is_running_is_reckoned_until_now_at_the_price_of_its_offer(accounts):
     running = seen_attempt(1, T0, None)
-    spent = accounts.spent(run_of(now=T0), Observation(now=T0 + 3600, me="me", attempts=(running,)))
+    spent = accounts.so_far((running,), T0 + 3600)
     assert spent == pytest.approx(0.2 + 0.005 + 60 * 0.08 / 720, abs=1e-6)
 
 
@@ -74,7 +77,8 @@ def test_a_bill_is_written_once_and_read_back_to_the_last_digit(accounts):
     written = read_bill(accounts.store, run.id)
     accounts.settle(run, Observation(now=T0 + 9999, me="me", attempts=()))
     assert read_bill(accounts.store, run.id) == written
-    assert written.json() == json.loads(accounts.store.read(f"runs/{run.id}/{accounting.COST}")[0])
+    document = json.loads(accounts.store.read(f"runs/{run.id}/{accounting.COST}")[0])
+    assert written.json() | {"instances": ["i-1"]} == document
     assert written.total == sum(line.usd for line in written.lines)
 
 
@@ -86,3 +90,36 @@ def test_a_bucket_of_r2_has_the_prices_of_r2_and_a_folder_none():
 
 def test_an_attempt_on_a_clock_that_lags_behind_is_billed_for_its_first_minute():
     assert use_of(seen_attempt(1, T0, T0 - 3), now=T0).billed_seconds == 60
+
+
+def test_a_running_spot_instance_counts_by_the_prices_since_and_at_its_highest_where_they_are_unknown(
+    accounts, monkeypatch
+):
+    """The price tripled after the launch: $2.86 must not look like $1.03."""
+    running = seen_attempt(1, T0, None)
+    running = replace(running, record=running.record.model_copy(update={"max_price_usd": 0.5}))
+    seen = Observation(now=T0 + 36_000, me="me", attempts=(running,))
+    extras = 10 * (0.005 + 60 * 0.08 / 720)
+    told = []
+    monkeypatch.setattr(accounting, "_price_history", lambda attempt, now: tuple(told))
+    assert accounts.spent(run_of(now=T0), seen) == pytest.approx(5.0 + extras, abs=1e-4)
+    told += [PriceStep(T0, Decimal("0.1")), PriceStep(T0 + 3600, Decimal("0.3"))]
+    later = replace(seen, now=T0 + 37_000)
+    assert accounts.spent(run_of(now=T0), later) == pytest.approx(
+        0.1 + 0.3 * 33_400 / 3600 + extras * 37 / 36, abs=1e-4
+    )
+
+
+def test_the_volume_counts_at_the_price_of_its_region_and_the_dataset_between_regions():
+    far = seen_attempt(1, T0, T0 + 3600, market="on-demand")
+    far = replace(far, host=far.host.model_copy(update={"region": "eu-central-1"}))
+    run = run_of(now=T0, dataset_bytes=50 * 10**9, store_region="us-east-1")
+    lines = {line.label: line.usd for line in attempt_lines(use_of(far, now=T0 + 3600, run=run))}
+    assert lines["attempt 1: volume"] == pytest.approx(
+        Decimal(60) * Decimal("0.0952") / 720, abs=Decimal("1e-6")
+    )
+    assert lines["attempt 1: transfer"] == Decimal("1.0")
+    near = run.model_copy(update={"store_region": "eu-central-1"})
+    assert "attempt 1: transfer" not in {
+        line.label for line in attempt_lines(use_of(far, now=T0 + 3600, run=near))
+    }

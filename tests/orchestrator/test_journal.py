@@ -55,8 +55,8 @@ def opened(store):
     planned = SimpleNamespace(
         training_key=KEY,
         candidates=run_of("x-1").candidates,
+        inputs=SimpleNamespace(code=object()),
         settings=SimpleNamespace(root=Path("/nowhere")),
-        run_record=lambda run, resumes=None, **_: run_of(run, resumes),
     )
     training = Training(planned, store, workspace=None, console=Console(io.StringIO()))
     return training._open_run(Journal(store))[0].id
@@ -64,7 +64,14 @@ def opened(store):
 
 @pytest.mark.process
 @pytest.mark.parametrize("when", range(1, 4))
-def test_two_drivers_that_begin_at_once_drive_one_run_at_whatever_moment_the_other_comes(when, tmp_path):
+def test_two_drivers_that_begin_at_once_drive_one_run_at_whatever_moment_the_other_comes(
+    when, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.train.spec_differences", lambda *_: [])
+    monkeypatch.setattr(
+        "gpu_offload.orchestrator.lifecycle.train.run_record",
+        lambda _planned, run, *, resumes, **_: run_of(run, resumes),
+    )
     store = Raced(tmp_path)
     store.when, store.other = when, lambda: opened(open_store(tmp_path.as_uri()))
     mine = opened(store)

@@ -39,6 +39,20 @@ from gpu_offload.orchestrator.run.step import (
 from gpu_offload.remote_job.result import Artifact, Heartbeat, Timings, TrainingResult
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
+
+class Opens:
+    """An attempt on an offer, until whenever."""
+
+    def __init__(self, number, offer):
+        self.number, self.offer = number, offer
+
+    def __eq__(self, other):
+        return isinstance(other, OpenAttempt) and (other.number, other.offer) == (self.number, self.offer)
+
+    def __hash__(self):
+        return hash((self.number, self.offer))
+
+
 ME, OTHER = "here:1:aa", "there:2:bb"
 T0 = 1_000_000.0
 
@@ -155,9 +169,9 @@ LATE = T0 + 100_000
 
 CASES = {
     "a new run opens its first attempt on the best offer": (
-        run_of(), Observation(NOW, ME), OpenAttempt(1, SPOT_A.offer, T0 + 100 + 18000)),
+        run_of(), Observation(NOW, ME), Opens(1, SPOT_A.offer)),
     "a run on the CPU opens an attempt here": (
-        run_of(CPU), Observation(NOW, ME), OpenAttempt(1, CPU.offer, T0 + 21600)),
+        run_of(CPU), Observation(NOW, ME), Opens(1, CPU.offer)),
     "an open attempt without an instance is launched": (
         run_of(), Observation(NOW, ME, attempts=(attempt(host=False),)), Launch(1)),
     "an instance whose launch was not confirmed is asked for again": (
@@ -167,14 +181,14 @@ CASES = {
         Wait(30.0, "the instance is training", follows=True)),
     "an instance that never became ready is replaced once": (
         run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "died")),)),
-        OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
+        Opens(2, SPOT_A.offer)),
     "two instances in a row that never became ready end the run": (
         run_of(), Observation(NOW, ME, attempts=tuple(attempt(n, end=ended(n, "died")) for n in (1, 2))),
         Finish("failed", "2 attempts ended alike without progress: died")),
     "a quota that is used up in one region leaves the other": (
         run_of(SPOT_A, SPOT_WEST),
         Observation(NOW, ME, attempts=(attempt(end=ended(1, "refused", NOW, quota=True)),)),
-        OpenAttempt(2, SPOT_WEST.offer, T0 + 100 + 18000)),
+        Opens(2, SPOT_WEST.offer)),
     "an instance that is not visible yet is waited for": (
         run_of(), Observation(NOW, ME, attempts=(attempt(),)), Wait(10.0, "the instance is not visible yet")),
     "a pending instance is waited for": (
@@ -222,13 +236,13 @@ CASES = {
     "after a reclaim the next attempt goes on, elsewhere": (
         run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(T0, epochs=3), end=ended(1, "reclaimed")),),
                        epochs_completed=3, instances=(GONE,)),
-        OpenAttempt(2, SPOT_B.offer, T0 + 100 + 18000)),
+        Opens(2, SPOT_B.offer)),
     "a refused zone is passed over": (
         run_of(), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
-        OpenAttempt(2, SPOT_B.offer, T0 + 100 + 18000)),
+        Opens(2, SPOT_B.offer)),
     "a market whose quota is 0 is passed over": (
         run_of(), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW, quota=True, limit_vcpus=0)),)),
-        OpenAttempt(2, ON_DEMAND.offer, pytest.approx(NOW + 1.0 / 0.526 * 3600))),
+        Opens(2, ON_DEMAND.offer)),
     "a quota that is too small for every offer ends the run": (
         run_of(SPOT_A), Observation(NOW, ME, attempts=(
             attempt(host=False, end=ended(1, "refused", NOW, quota=True, limit_vcpus=0)),)),
@@ -244,11 +258,11 @@ CASES = {
     "a quota that has passed is asked for again": (
         run_of(SPOT_A), Observation(NOW, ME, attempts=(
             attempt(host=False, end=ended(1, "refused", T0 - 1200, quota=True)),)),
-        OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
+        Opens(2, SPOT_A.offer)),
     "a smaller type is tried where the quota is used up": (
         run_of(SPOT_BIG, SPOT_A), Observation(NOW, ME, attempts=(
             attempt(1, SPOT_BIG, host=False, end=ended(1, "refused", NOW, quota=True)),)),
-        OpenAttempt(2, SPOT_A.offer, T0 + 100 + 18000)),
+        Opens(2, SPOT_A.offer)),
     "what can never be had ends the run at once, with its cause": (
         run_of(), Observation(NOW, ME, attempts=(
             attempt(host=False, end=ended(1, "refused", NOW, for_good="run")),)),
@@ -256,11 +270,11 @@ CASES = {
     "an image that one region lacks leaves the others": (
         run_of(SPOT_A, SPOT_B, SPOT_WEST), Observation(NOW, ME, attempts=(
             attempt(host=False, end=ended(1, "refused", NOW, for_good="region")),)),
-        OpenAttempt(2, SPOT_WEST.offer, T0 + 100 + 18000)),
+        Opens(2, SPOT_WEST.offer)),
     "a role that may not launch says nothing about the offer": (
         run_of(), Observation(NOW, ME, attempts=tuple(
             attempt(n, host=False, end=ended(n, "refused", NOW, denied=True)) for n in range(1, 9))),
-        OpenAttempt(9, SPOT_A.offer, T0 + 100 + 18000)),
+        Opens(9, SPOT_A.offer)),
     "where every zone is full it asks again later": (
         run_of(SPOT_A), Observation(NOW, ME, attempts=(attempt(host=False, end=ended(1, "refused", NOW)),)),
         Wait(60.0, "every offer was refused; asking again in 20 min: refused")),
@@ -281,7 +295,7 @@ CASES = {
         Observation(NOW, ME, attempts=(
             attempt(1, beat=beat(T0, epochs=1), end=ended(1, "reclaimed")),
             attempt(2, SPOT_B, beat=beat(T0, epochs=2), end=ended(2, "reclaimed"))), epochs_completed=2),
-        OpenAttempt(3, ON_DEMAND.offer, pytest.approx(NOW + 1.0 / 0.526 * 3600))),
+        Opens(3, ON_DEMAND.offer)),
     "an attempt that would exceed the money is not opened": (
         run_of(max_cost_usd=0.05), Observation(NOW, ME), Finish("failed", "no offer is left that fits the deadline and max-cost-usd")),
     "used-up money ends what runs": (
@@ -353,7 +367,7 @@ CASES = {
         run_of(CPU, max_attempts=2),
         Observation(NOW, ME, epochs_completed=2, attempts=tuple(
             attempt(n, CPU, beat=beat(T0, epochs=n), end=ended(n, "died")) for n in (1, 2))),
-        OpenAttempt(3, CPU.offer, T0 + 21600)),
+        Opens(3, CPU.offer)),
 }  # fmt: skip
 
 
@@ -543,19 +557,17 @@ def test_what_was_measured_on_a_type_decides_whether_it_is_tried_again():
 
 def test_where_a_reclaim_could_not_be_made_good_on_demand_comes_first():
     run = run_of(SPOT_A, ON_DEMAND, deadline_at=T0 + 1500)
-    assert next_step(run, Observation(T0 + 10, ME)) == OpenAttempt(1, ON_DEMAND.offer, T0 + 1500)
-    assert next_step(
-        run_of(SPOT_A, ON_DEMAND, deadline_at=T0 + 3000), Observation(T0 + 10, ME)
-    ) == OpenAttempt(1, SPOT_A.offer, T0 + 3000)
+    assert next_step(run, Observation(T0 + 10, ME)) == Opens(1, ON_DEMAND.offer)
+    assert next_step(run_of(SPOT_A, ON_DEMAND, deadline_at=T0 + 3000), Observation(T0 + 10, ME)) == Opens(
+        1, SPOT_A.offer
+    )
 
 
 def test_the_cpu_is_the_last_rung_where_it_still_fits():
     refused = [attempt(n, c, host=False, end=ended(n, "refused", NOW, quota=True))
                for n, c in ((1, SPOT_A), (2, ON_DEMAND))]  # fmt: skip
     run = run_of(SPOT_A, SPOT_B, ON_DEMAND, CPU)
-    assert next_step(run, Observation(NOW, ME, attempts=tuple(refused))) == OpenAttempt(
-        3, CPU.offer, T0 + 21600
-    )
+    assert next_step(run, Observation(NOW, ME, attempts=tuple(refused))) == Opens(3, CPU.offer)
     late = run_of(SPOT_A, SPOT_B, ON_DEMAND, CPU, deadline_at=NOW + 1000)
     assert isinstance(next_step(late, Observation(NOW, ME, attempts=tuple(refused))), Finish)
 
@@ -663,3 +675,30 @@ def test_on_demand_is_left_for_spot_after_an_hour_at_the_end_of_an_epoch(hours, 
         step = next_step(run, replace(seen, instances=(ObservedInstance("i-2", 2, "shutting-down"),)))
         assert isinstance(step, CloseAttempt)
         assert step.reason == "moved"
+
+
+@pytest.mark.parametrize("candidate", [SPOT_A, ON_DEMAND, SPOT_BIG])
+@pytest.mark.parametrize("spent", [0.0, 0.5])
+def test_the_end_of_an_instance_is_affordable_with_all_that_hangs_on_it_at_the_highest_price(
+    candidate, spent
+):
+    run = run_of(candidate, max_cost_usd=1.0, volume_gib=100, dataset_bytes=10**9, store_region="eu-west-1")
+    step = next_step(run, Observation(NOW, ME, spent_usd=spent))
+    hours = (step.expires_at - NOW) / 3600
+    hourly = (step.max_price_usd or candidate.offer.usd_per_hour) + 0.005 + 100 * 0.08 / 720
+    assert hours * hourly + 0.02 <= 1.0 - spent + 1e-6
+    assert step.expires_at >= NOW + 1200, "the training has its time even if it goes badly"
+
+
+def test_a_spot_price_may_rise_as_far_as_the_money_allows_and_never_above_on_demand():
+    def highest(money):
+        return next_step(run_of(SPOT_A, max_cost_usd=money), Observation(NOW, ME)).max_price_usd
+
+    assert highest(100.0) == 0.526
+    assert 0.22 < highest(0.1) < 0.3
+    assert next_step(run_of(ON_DEMAND), Observation(NOW, ME)).max_price_usd is None
+
+
+def test_volume_address_and_transfer_count_before_anything_is_rented():
+    money = 0.2 / 3 + 0.001  # the spot instance alone for 20 minutes
+    assert isinstance(next_step(run_of(SPOT_A, max_cost_usd=money), Observation(NOW, ME)), Finish)

@@ -1,0 +1,249 @@
+"""What AWS and a store really do on a bad night, as far as the loop's own code is concerned."""
+
+import io
+import json
+import time
+from dataclasses import replace
+
+import pytest
+from crash_world import RUN, Scenario, World, run_record
+from run_case import T0, run_of, seen_attempt
+
+from gpu_offload.dataset.snapshot import read_snapshot
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.dataset.tree import materialise
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
+from gpu_offload.orchestrator.cleanup.reaper import Sweep
+from gpu_offload.orchestrator.cleanup.tend import Tend
+from gpu_offload.orchestrator.lifecycle.status import standings
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.candidate import Project
+from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.journal import Journal, JournalError, NewerJournalError
+from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.record import AttemptRecord, Outcome, StopRequest
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
+
+EMPTY = Sweep((), (), (), ())
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(f"file:{tmp_path / 'store'}")
+
+
+@pytest.fixture
+def tree(tmp_path):
+    generate(tmp_path / "raw", images=6, size=32)
+    return materialise(read_snapshot(tmp_path / "raw"), tmp_path / "tree")
+
+
+def settings_of(tmp_path, store):
+    return Settings(root=tmp_path, dataset=DatasetSettings(path="shapes"), store=StoreSettings(url=store.url))
+
+
+def staging(store, tree, **more):
+    return Staging(store, Console(io.StringIO()), tree=lambda: tree, **more)
+
+
+def test_a_damaged_staged_dataset_is_staged_anew_before_anything_is_rented(store, tree):
+    run = run_record(Scenario())
+    staging(store, tree).stage(run)
+    shared, own = dataset_keys(run)
+    whole = store.read(shared)[0]
+    assert staged_dataset(store, run) == shared
+    store.put(shared, whole[:-100])
+    staging(store, tree).stage(run)
+    assert staged_dataset(store, run) == own
+    assert store.read(own)[0] == whole
+    etag = store.stat(own).etag
+    staging(store, tree).stage(run)
+    assert store.stat(own).etag == etag, "what is whole is not sent again"
+
+
+def test_damaged_code_is_staged_anew(store, tree):
+    run = run_record(Scenario()).model_copy(update={"project": Project(size=4, sha256="c" * 64)})
+    place = staging(store, tree, project=b"code")
+    place.stage(run)
+    key = f"runs/{run.id}/inputs/{'c' * 64}.tar"
+    store.put(key, b"damaged")
+    place.stage(run)
+    assert store.read(key)[0] == b"code"
+
+
+def test_a_late_second_starter_does_not_overwrite_a_newer_checkpoint():
+    world = World(Scenario())
+    journal = Journal(world.store)
+    world.write_checkpoint(1, 2, 1.0)
+    other = world.run.model_copy(update={"id": RUN[:-1] + "2"})
+    journal.begin(other)
+    journal.copy_checkpoint(RUN, other.id)
+    newer = journal.checkpoint(other.id).model_copy(update={"epochs_completed": 3})
+    world.store.put(f"runs/{other.id}/checkpoint/manifest.json", newer.model_dump_json().encode())
+    journal.copy_checkpoint(RUN, other.id)
+    assert journal.checkpoint(other.id).epochs_completed == 3
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"holder": 1}', b"\xff\xfe"])
+def test_an_unreadable_lease_is_an_expired_one(store, body):
+    store.put("runs/a-1/driver.json", body)
+    lease = Lease()
+    assert lease.claim(store, "a-1") is None
+    lease.release(store, "a-1")
+
+
+def test_documents_with_fields_of_a_newer_version_are_read_and_another_format_is_refused(store):
+    journal, run = Journal(store), run_of(now=T0)
+    document = json.loads(run.model_dump_json()) | {"colour": "blue"}
+    store.put(f"runs/{run.id}/run.json", json.dumps(document).encode())
+    assert journal.run(run.id) == run
+    store.put(f"runs/{run.id}/run.json", json.dumps(document | {"format": 2}).encode())
+    with pytest.raises(NewerJournalError, match="newer version"):
+        journal.run(run.id)
+
+
+def test_an_unreadable_heartbeat_is_a_sign_of_life_at_the_time_it_was_written(store):
+    journal, run = Journal(store), run_of(now=T0)
+    journal.begin(run)
+    attempt = seen_attempt(1, T0, None)
+    journal.open_attempt(run.id, attempt.record)
+    store.put(f"runs/{run.id}/attempts/1/heartbeat.json", b'{"format": 7}')
+    [seen] = journal.look(run.id).attempts
+    assert abs(seen.heartbeat.time - time.time()) < 60
+    assert seen.heartbeat.state == "training"
+
+
+def test_unreadable_is_not_absent(store):
+    """A stop stays a stop, an outcome an outcome, and an attempt is not opened a second time."""
+    journal, run = Journal(store), run_of(now=T0)
+    journal.begin(run)
+    store.put(f"runs/{run.id}/stop.json", b"?")
+    assert journal.look(run.id).stop is not None
+    store.put(f"runs/{run.id}/outcome.json", b"?")
+    assert journal.look(run.id).outcome.status == "failed"
+    assert journal.open_ids() == []
+    store.put(f"runs/{run.id}/attempts/1.json", b"?")
+    with pytest.raises(JournalError, match="attempts/1"):
+        journal.look(run.id)
+
+
+def test_a_damaged_old_run_breaks_no_listing(store, tmp_path):
+    journal, run = Journal(store), run_of(now=T0, id="aaaaaaaaaaaa-1")
+    journal.begin(run)
+    store.put("runs/old-1/run.json", b"{}")
+    store.put(f"runs/{run.training_key[:12]}-9/run.json", b"damaged")
+    found = standings(store, settings_of(tmp_path, store))
+    assert {s.status for s in found} == {"open", "unreadable"}
+    assert [r.id for r in journal.runs_of(run.training_key)] == [run.id]
+    assert journal.next_id(run.training_key).endswith("-10"), "its number is taken"
+
+
+def test_tend_sweeps_and_takes_every_readable_run_on_whatever_the_others_are_like(
+    store, tmp_path, monkeypatch
+):
+    journal = Journal(store)
+    good = run_of(id="good-1", deadline_at=time.time() - 1)
+    bad = good.model_copy(update={"id": "bad-1"})
+    newer = json.loads(good.model_dump_json()) | {"format": 2}
+    for record in (good, bad):
+        journal.begin(record)
+    store.put("runs/newer-1/run.json", json.dumps(newer).encode())
+    store.put("runs/torn-1/run.json", b'{"id": "to')
+    store.put("runs/bad-1/attempts/1.json", b"?")
+    swept = []
+    monkeypatch.setattr(Tend, "_sweep", lambda self, regions: swept.append(journal.open_ids()) or EMPTY)
+    done = Tend(settings_of(tmp_path, store), store, Console(io.StringIO())).tend()
+    assert len(swept[0]) == 4, "before any run was taken on"
+    assert {r.run: r.status for r in done.runs} == {
+        "good-1": "failed", "bad-1": "open", "newer-1": "open", "torn-1": "open",
+    }  # fmt: skip
+    assert len(done.failures) == 2
+    assert not any("newer-1" in failure for failure in done.failures), "nothing is wrong with it"
+
+
+def test_a_defect_that_one_run_meets_does_not_keep_the_others_waiting(store, tmp_path, monkeypatch):
+    journal = Journal(store)
+    for name in ("a-1", "b-1"):
+        journal.begin(run_of(id=name, deadline_at=time.time() - 1))
+    monkeypatch.setattr(Tend, "_sweep", lambda self, regions: EMPTY)
+    original = Tend._taken_on
+
+    def taken_on(self, run):
+        if run.id == "a-1":
+            raise ZeroDivisionError("a defect")
+        return original(self, run)
+
+    monkeypatch.setattr(Tend, "_taken_on", taken_on)
+    done = Tend(settings_of(tmp_path, store), store, Console(io.StringIO())).tend()
+    assert [r.status for r in done.runs] == ["open", "failed"]
+    assert "ZeroDivisionError" in done.failures[0]
+
+
+def test_what_is_found_late_is_booked_for_the_seconds_that_it_ran(store):
+    """Its attempt was closed as stopped before anybody saw the instance; the bill is written again."""
+    accounts = Accounting(store, StoreSettings(url=store.url))
+    journal, run = Journal(store), run_of(now=T0)
+    journal.begin(run)
+    closed = seen_attempt(1, T0, T0 + 5, "stopped", with_host=False, market="on-demand")
+    accounts.settle(run, Observation(now=T0 + 10, me="me", attempts=(closed,)))
+    assert read_bill(store, run.id).total == 0
+    host = seen_attempt(1, T0, None, market="on-demand").host.model_copy(update={"ended_at": T0 + 3600})
+    found = replace(closed, host=host)
+    accounts.settle(run, Observation(now=T0 + 4000, me="me", attempts=(found,)))
+    instance = read_bill(store, run.id).lines[0]
+    assert (float(instance.quantity), instance.unit) == (1.0, "h")
+
+
+def test_a_reclaim_is_free_only_where_the_cloud_itself_says_so():
+    by_cloud = seen_attempt(1, T0, T0 + 600, "reclaimed")
+    noticed = replace(by_cloud, end=by_cloud.end.model_copy(update={"by_cloud": False}))
+    by_notice = Accounting(None, None).so_far((noticed,), T0 + 700)
+    assert Accounting(None, None).so_far((by_cloud,), T0 + 700) < by_notice / 2
+
+
+def test_a_stop_while_the_inputs_are_staged_lets_nothing_be_launched():
+    """The stop comes when the driver is past the look at the journal, in the midst of staging."""
+    world = World(Scenario(staging_s=600.0, stop_at=300.0))
+    world.play()
+    assert world.machines == []
+    assert Journal(world.store).outcome(RUN).status == "stopped"
+
+
+def test_a_stop_that_comes_as_the_launch_is_journalled_is_seen_by_one_of_the_two():
+    world = World(Scenario())
+    journal, real = Journal(world.store), world.store.create
+
+    def create(key, body):
+        etag = real(key, body)
+        if key.endswith(".launching.json"):
+            journal.request_stop(RUN, StopRequest(at=world.now, reason="by hand"))
+        return etag
+
+    world.store.create = create
+    world.play()
+    assert world.machines == []
+    assert journal.outcome(RUN).status == "stopped"
+
+
+def test_a_role_that_may_not_launch_leaves_the_run_open_and_says_which_may(store):
+    world = World(Scenario(roles=("janitor",)))
+    assert world.driver().drive_to_end() == "denied"
+    journal = Journal(world.store)
+    assert journal.outcome(RUN) is None
+    assert journal.attempts(RUN)[0].end.denied
+    assert world.driver().drive_to_end() == "done"
+    assert journal.outcome(RUN).status == "published"
+
+
+def test_an_outcome_with_an_unknown_attempt_record_still_ends_the_listing(store):
+    journal, run = Journal(store), run_of(now=T0)
+    journal.begin(run)
+    journal.open_attempt(
+        run.id,
+        AttemptRecord(number=1, offer=run.candidates[0].offer, created_at=T0, expires_at=T0, driver="d"),
+    )
+    journal.finish(run.id, Outcome(status="stopped", at=T0))
+    assert journal.open_ids() == []
