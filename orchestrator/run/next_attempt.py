@@ -8,9 +8,12 @@ from gpu_offload.orchestrator.run.candidates import REFUSAL_LASTS_S, passing_ref
 from gpu_offload.orchestrator.run.liveness import alike_ends, fruitless_attempts
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.outlook import Outlook
-from gpu_offload.orchestrator.run.pace import budget, extras_per_hour, seconds_left
+from gpu_offload.orchestrator.run.pace import budget, extras_per_hour, goes_to_its_limit, seconds_left
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.step import Finish, OpenAttempt, Step, Wait
+
+SLACK = 1.5
+"""How much longer than its high estimate a training may take at the highest spot price."""
 
 HEADROOM = 1.1
 """By how much a spot price may rise at least before EC2 takes the instance back."""
@@ -50,13 +53,16 @@ def open_next(at: Outlook) -> Step:
 def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -> float | None:
     """Return the spot price, USD/h, above which EC2 takes the instance back.
 
-    It is the highest price at which the rest of the training is affordable even if it goes badly, at most the
-    on-demand price, and a tenth above today's at least: a lower one would be interrupted by every small rise.
+    It is the highest price at which the rest of the training is affordable even if it goes worse than badly, at most
+    the on-demand price, and a tenth above today's at least: a lower one would be interrupted by every small rise.
+    A training that uses up its money has more time the lower that price is.
     """
     offer = candidate.offer
     if offer.market != "spot":
         return None
-    hours = max(1.0, seconds_left(run, observation, candidate).high) / 3600
+    if goes_to_its_limit(run, offer):
+        return math.ceil(HEADROOM * offer.usd_per_hour * 10_000) / 10_000
+    hours = SLACK * max(1.0, seconds_left(run, observation, candidate).high) / 3600
     affordable = budget(run, observation, offer) / hours - extras_per_hour(run, offer)
     highest = (
         affordable if offer.on_demand_usd_per_hour is None else min(affordable, offer.on_demand_usd_per_hour)

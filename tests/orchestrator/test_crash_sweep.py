@@ -340,7 +340,7 @@ MUTANTS = {
     "does not look at an attempt's end": (
         "verdict", _verdict_without("expired"), "", LONG["far slower than estimated, to the last cent"][0]),
     "waits for ever for a heartbeat": (
-        "verdict", _verdict_without("died", words="silent"), "", Scenario(silent={1: 400.0})),
+        "verdict", _verdict_without("died", words="silent"), "", Scenario(silent={1: 400.0}, deadline_s=7200.0)),
     "gives a training up after a minute's silence": (
         "HEARTBEAT_LOST_S", 100.0, "surplus", Scenario(deaf={1: (100.0, 400.0)})),
     "launches again under the same number for ever": (
