@@ -126,7 +126,7 @@ def _predict(settings: Settings, model: Path, picture: Path) -> str:
 
 
 def gpu_demo_settings(folder: Path) -> Settings:
-    """Return the settings: so small that two cores, which stand in for the GPU, need no three minutes."""
+    """Return the settings: small enough for two cores, in the GPU's place, to need less than three minutes."""
     return Settings(
         root=folder,
         dataset=DatasetSettings(path="shapes", classes=CLASSES),

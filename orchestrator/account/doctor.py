@@ -146,7 +146,9 @@ def _deployment(repository: str, name: str, environment: Mapping[str, str]) -> C
         return Check(
             title, "yellow", f"{repository} has no environment {name!r}: GitHub makes it unprotected", where
         )
-    missing = [] if found.reviewers else ["it has no required reviewers: whoever may push can spend money"]
+    missing = (
+        [] if found.reviewers else ["it has no required reviewers: everybody who may push can spend money"]
+    )
     missing += [] if found.limits_branches else ["every branch may use it: limit it to the default branch"]
     if missing:
         return Check(title, "yellow", "; ".join(missing), where)
@@ -177,7 +179,7 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
                 yield Check(
                     "store is private",
                     "red",
-                    "anybody can read runs/: logs, checkpoints and datasets are public",
+                    "runs/ can be read without credentials: logs, checkpoints and datasets are public",
                     "narrow the bucket's policy to models/*, aliases/* and index.json: `offload bootstrap "
                     "--show-policies`",
                 )
@@ -198,13 +200,13 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
             return
         status = anonymous(address)
         if status in {200, 206}:
-            yield Check("models are public", "green", f"{address} can be read by anybody")
+            yield Check("models are public", "green", f"{address} can be read without credentials")
         else:
             yield Check(
                 "models are public",
                 "yellow",
                 f"{address} answers {status or 'nothing'} to strangers: only who has credentials can pull",
-                "if others shall pull: the bucket policy of `offload bootstrap`, or store.public-url; and see that "
+                "to let others pull: the bucket policy of `offload bootstrap`, or store.public-url; and see that "
                 "the account's own Block Public Access allows it",
             )
     except StoreReadOnlyError as error:

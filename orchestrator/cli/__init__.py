@@ -1,6 +1,6 @@
 """The command line: `offload`.
 
-Whatever is slow to import is imported by the command that needs it: `offload --help` takes no longer than click.
+Slow imports are inside of the commands that need them, so that `offload --help` is as fast as click.
 """
 
 import json
@@ -51,7 +51,7 @@ for module in (
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:
-    """Run the command line and exit: every error of ours is a message and an exit code, never a traceback."""
+    """Run the command line and exit. Our errors become a message and an exit code, never a traceback."""
     as_json = "--json" in (sys.argv if arguments is None else arguments)
     try:
         code = offload.main(args=arguments, prog_name="offload", standalone_mode=False)

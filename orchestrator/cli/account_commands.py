@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     help="Trust the subject without numbers only: for a repository of before 15 July 2026, never renamed since.",
 )
 @click.option("--branch", default="main", show_default=True, help="The default branch.")
-@click.option("--environment", default="gpu", show_default=True, help="What spending money stands behind.")
+@click.option(
+    "--environment", default="gpu", show_default=True, help="The GitHub environment that guards spending."
+)
 @click.option("--vpc", help="The only network that launches may be in, such as vpc-0123456789abcdef0.")
 @click.option(
     "--job-workflow-ref",
@@ -119,7 +121,9 @@ def bootstrap(
             drivers_publish=not separate_publisher,
         )
     except SiteError as error:
-        raise click.UsageError("\n  ".join(["this cannot stand in a policy:", *error.faults])) from None
+        raise click.UsageError(
+            "\n  ".join(["these values are not allowed in a policy:", *error.faults])
+        ) from None
     found = Bootstrap(
         site,
         region or (settings.store.region if settings else None) or site.regions[0],
@@ -198,7 +202,7 @@ def _numbers(
     found = numbers_of(repository, os.environ)
     if found is None and needed:
         raise click.UsageError(
-            f"GitHub does not tell the numbers of {repository}: give --owner-id and --repository-id as told by "
+            f"GitHub does not show the numbers of {repository}: give --owner-id and --repository-id as printed by "
             f"`gh api repos/{repository} --jq '.owner.id, .id'`, or --classic-subject"
         )
     return found

@@ -66,7 +66,7 @@ def console_of(*, verbose: bool) -> "Console":
         from gpu_offload.orchestrator.github.console import GitHubConsole
 
         console = GitHubConsole(sys.stderr, verbose=verbose)
-        # Whatever the command prints last, the runner shall obey the commands of a script that goes on after it.
+        # A script may print workflow commands after ours: let the runner accept them again.
         atexit.register(console.close)
         return console
     if sys.stderr.isatty() and not os.environ.get("CI"):

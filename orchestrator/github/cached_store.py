@@ -49,7 +49,7 @@ class KeptFolder(FolderStore):
         yield from super().list(prefix)
 
     def public_url(self, key: str) -> str | None:
-        """Return where anybody will read the object once it is kept."""
+        """Return the public address that the object has once it is kept."""
         return self.kept.public_url(key) if key.startswith(PUBLIC) else None
 
     def _bring(self, key: str) -> None:

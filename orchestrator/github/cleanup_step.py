@@ -11,7 +11,7 @@ CLEAN_UP = "the workflow's clean-up"
 
 
 def stop(step: Step) -> int:
-    """End what a training has rented, found by its key and by tag: whoever began it may be gone."""
+    """Terminate what a training has rented, found by its key and by tag: the job that started it may be gone."""
     from gpu_offload.orchestrator.lifecycle.stop import stop_run
     from gpu_offload.orchestrator.registry import stores
 

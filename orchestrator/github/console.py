@@ -18,9 +18,8 @@ MOST_ANNOTATIONS = 8
 class GitHubConsole(Console):
     """Renders messages for a workflow's log.
 
-    Whatever is printed between two messages of ours, by us or by anybody who shares our streams, is switched off
-    as a command: the runner obeys only what follows a token that nobody else knows. The runner takes a command
-    wherever spaces are all that stands before it, so that indenting it would help nothing.
+    Between two of our messages, workflow commands are stopped with a secret token, because a training or another
+    process may print to the same stream. Indenting its lines would not help: the runner accepts a command after spaces.
     """
 
     def __init__(self, stream: TextIO | None = None, *, verbose: bool = False) -> None:
@@ -48,7 +47,7 @@ class GitHubConsole(Console):
         self.stream.flush()
 
     def text(self, text: str) -> None:
-        """Write a text that stands for itself, such as a receipt, outside any group."""
+        """Write a text such as a receipt outside of the groups."""
         self.end_group()
         self._stop()
         for line in plain(text).splitlines():

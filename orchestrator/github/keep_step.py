@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.registry.manifest import model_key
 
 def pack(step: Step) -> int:
     """Pack what has to outlive this runner, if anything does, for a job that may write to the repository."""
-    from gpu_offload.orchestrator.github.release import pack_for_keeping
+    from gpu_offload.orchestrator.github.packed import pack_for_keeping
     from gpu_offload.orchestrator.github.store import store_on_runner
 
     if not step.inputs.training_key:

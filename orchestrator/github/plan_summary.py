@@ -7,7 +7,7 @@ from gpu_offload.orchestrator.plan.receipt import receipt_markdown
 
 
 def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", limit: int = LIMIT) -> str:
-    """Render a plan: one sentence for who reads nothing else as the heading, then the receipt.
+    """Render a plan: one sentence as the heading, then the receipt.
 
     Args:
         plan: What was decided.

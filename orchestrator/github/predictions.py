@@ -1,4 +1,4 @@
-"""Predictions as a picture beside a published model, where anybody may see it."""
+"""A picture of predictions beside a published model."""
 
 import importlib.util
 import subprocess
@@ -25,7 +25,7 @@ TIMEOUT_S = 300
 def publish_pictures(planned: Planned, store: ObjectStore, version: str, console: Console) -> str | None:
     """Draw what a model sees on validation images, beside the model in the store; return the picture's address.
 
-    None where nobody could see it, for a user's own training, on a machine without Ultralytics, and where drawing failed:
+    None where it would not be public, for a user's own training, on a machine without Ultralytics, and where drawing failed:
     a picture is no reason for a published model to look failed. The job `keep` publishes a `KeptFolder`'s later.
     """
     if importlib.util.find_spec("ultralytics") is None or planned.settings.training.entrypoint is not None:
@@ -56,7 +56,7 @@ def publish_pictures(planned: Planned, store: ObjectStore, version: str, console
 
 
 def is_public(settings: Settings, store: ObjectStore, version: str) -> bool:
-    """Whether anybody may read a published version, tried without credentials."""
+    """Whether a published version can be read without credentials."""
     address = public_address(settings, store, model_key(version, "manifest.json"))
     if address is None:
         return False

@@ -10,23 +10,18 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 from gpu_offload.infra.github.release import GitHubRelease
-from gpu_offload.infra.store.errors import CorruptObjectError, ObjectChangedError, ObjectMissingError
+from gpu_offload.infra.store.errors import CorruptObjectError, ObjectChangedError
 from gpu_offload.infra.store.files import sha256_of
-from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import asset_name
 from gpu_offload.orchestrator.github import claims
-from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
+from gpu_offload.orchestrator.github.cached_store import unfinished_key
 from gpu_offload.orchestrator.github.run_archive import check as check_archive
-from gpu_offload.orchestrator.github.run_archive import pack
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.plan.training_key import version_of
-from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.alias import actor
 from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.manifest import (
@@ -42,7 +37,6 @@ from gpu_offload.orchestrator.registry.manifest import (
     parse,
 )
 from gpu_offload.orchestrator.run.collect import MODEL_NAME
-from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH, RUN_PREFIX
 from gpu_offload.remote_job.files.regular_file import read as read_bytes
 from gpu_offload.remote_job.wire import Wire
@@ -62,56 +56,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 LARGEST_PICTURE = 8 << 20
 
 ALIASES = (alias_key(CANDIDATE), alias_key(STABLE))
-
-
-@dataclass(frozen=True, slots=True)
-class Packed:
-    """What a training leaves to be kept: the version it published, or the unfinished runs that have a checkpoint."""
-
-    version: str | None = None
-    unfinished: int = 0
-    moved: bool = False
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is nothing that is not kept already."""
-        return not (self.version or self.unfinished or self.moved)
-
-
-def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Packed:
-    """Write what is new in a store into `folder`, each object under the name that it has in the release.
-
-    Raises:
-        StoreError: the store, or the place where it is kept, did not answer.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    version = version_of(training_key)
-    manifest = model_key(version, "manifest.json")
-    kept = _text(store.kept, manifest)
-    published = publish.manifest_of(store, version)
-    if published is None:
-        prefix = f"{RUN_PREFIX}{training_key[:RUN_KEY_LENGTH]}-"
-        journal = Journal(store)
-        count = sum(journal.checkpoint(run.id) is not None for run in journal.runs_of(training_key))
-        if count:
-            pack(store, prefix, folder / asset_name(unfinished_key(training_key)))
-        return Packed(unfinished=count)
-    keys = [INDEX_KEY, *ALIASES, manifest]
-    if kept is None:
-        keys += [model_key(version, published.model.name), model_key(version, PREDICTIONS)]
-    for key in keys:
-        # There may be no picture; no version may have been good enough for `stable` yet, or each one was.
-        with suppress(ObjectMissingError):
-            store.download(key, folder / asset_name(key))
-    moved = any(_text(store.kept, key) != _text(store, key) for key in (INDEX_KEY, *ALIASES))
-    return Packed(version if kept is None else None, moved=moved)
-
-
-def _text(store: ObjectStore, key: str) -> bytes | None:
-    try:
-        return store.read(key)[0]
-    except ObjectMissingError:
-        return None
 
 
 def keep(

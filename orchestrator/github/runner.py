@@ -44,7 +44,7 @@ class Runner:
     environment: Mapping[str, str]
 
     def outputs(self, values: Mapping[str, str]) -> None:
-        """Give the step outputs; a value cannot smuggle in another one, whatever it holds."""
+        """Give the step outputs; no value can contain another output."""
         lines = []
         for name, value in values.items():
             mark = f"end-{secrets.token_hex(16)}"

@@ -49,7 +49,7 @@ def kept_summary(address: str, version: str | None, url: str, size: int, *, pict
     )
     return (
         f"### Kept: version {bounded(version)}\n\n{row}\n\n{seen}"
-        "It stays in this repository's release until somebody deletes it. In an application or on any machine:\n\n"
+        "It stays in this repository's release until you delete it. In an application or on any machine:\n\n"
         f"```sh\noffload pull model.pt --from {safe_url(address)}\n```\n"
     )
 
@@ -78,7 +78,7 @@ def trouble_summary(trouble: str, *, next_step: str = "") -> str:
 
 
 def faults_summary(annotations: Sequence[Annotation], *, dataset: bool) -> str:
-    """Render what is wrong with a dataset or a configuration, a row each, as it stands in the repository."""
+    """Render what is wrong with a dataset or a configuration, a row for each fault."""
     errors = [one for one in annotations if one.kind == "error"]
     subject = "The dataset" if dataset else "The configuration"
     rows: Rows = [("where", "what"), *((one.place, one.message) for one in errors)]

@@ -31,7 +31,7 @@ CLOCK_SLACK_S = 2.0
 
 
 def train(step: Step) -> int:
-    """Train and publish, or carry on with what was begun; then tell of it, however it went."""
+    """Train and publish, or resume an open run; report the outcome, also of a failure."""
     from gpu_offload.orchestrator.github.store import store_on_runner
     from gpu_offload.orchestrator.lifecycle.train import Training
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
@@ -64,7 +64,7 @@ def _report(
     from gpu_offload.orchestrator.github.predictions import publish_pictures
     from gpu_offload.orchestrator.report.load import gather
 
-    # A run that was over long ago may have left the journal: a skip does not need it.
+    # A skip needs no journal: that of an old run may be gone.
     skipped = done.status == "already_trained"
     report = None if skipped else gather(store, step.settings.store, done.run)
     step.runner.outputs(
@@ -106,7 +106,7 @@ def _report(
 def _report_failure(
     step: Step, planned: "Planned", store: ObjectStore, began: float, trouble: str, *, can_resume: bool
 ) -> None:
-    """Tell of a run that ended without a model, or of there being none."""
+    """Report a run that ended without a model, or that none was started."""
     from gpu_offload.orchestrator.lifecycle.logs import read_log
     from gpu_offload.orchestrator.report.load import gather
 

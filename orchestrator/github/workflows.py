@@ -17,8 +17,8 @@ MARK = "# Written by `offload init`"
 """The first line of a file that `offload init` may update."""
 
 UNEDITED = "# unedited "
-"""The last line of a file begins so. Its digest holds until somebody edits the file; from then on the text is theirs,
-and only the pins move."""
+"""Begins the last line of a file, with a digest of the lines above it. After an edit the digest is wrong: the text is the
+user's, and only the pins move."""
 
 USES = re.compile(r"\S+/\.github/workflows/(plan|train-on-runner|train|keep|tend)\.yml@[0-9a-f]{40}( # \S+)?")
 """A call of one of our reusable workflows."""
@@ -146,7 +146,7 @@ def _is_unedited(text: str) -> bool:
 def _pin_of(text: str) -> Pin:
     match = USES.search(text)
     if match is None:
-        raise ValueError("a workflow of ours calls one of ours")
+        raise ValueError("this workflow calls none of ours")
     return Pin.of(match[0].replace(f"/.github/workflows/{match[1]}.yml", "").replace(" # ", "#"))
 
 

@@ -21,7 +21,7 @@ BASES = {
 
 
 def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False) -> str:
-    """Render a plan for a terminal or a log, without control characters whatever the names hold.
+    """Render a plan for a terminal or a log; control characters in names are removed.
 
     Args:
         plan: What was decided.
@@ -64,7 +64,7 @@ def _row(plan: PlanReport, option: Option) -> tuple[str, ...]:
 
 
 def _unfit(options: Sequence[Option], told: str) -> list[str]:
-    """Say why places do not fit, once for all that share a reason, and not again what was told."""
+    """Say why places do not fit: each reason once, and none that `told` gives."""
     by_reason: dict[str, list[str]] = {}
     for option in options:
         if not option.feasible and option.reason.removeprefix("needs ") not in told:
@@ -90,7 +90,7 @@ def _bases(options: Sequence[Option]) -> list[str]:
 
 
 def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> str:
-    """Render a plan for a job summary; whatever comes from elsewhere is escaped.
+    """Render a plan for a job summary; names are escaped.
 
     Few places are shown and few columns; the rest is folded away.
 

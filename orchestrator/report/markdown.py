@@ -45,7 +45,7 @@ CHART_STYLE = (
 
 
 def report_markdown(report: Report) -> str:
-    """Render a report, in the order of a job summary; whatever comes from elsewhere is escaped."""
+    """Render a report in the order of a job summary; text from a run is escaped."""
     parts = [
         f"### {escape_markdown(headline(report))}",
         table(glance_rows(report)),

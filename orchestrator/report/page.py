@@ -49,7 +49,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2
 
 
 def report_html(report: Report) -> str:
-    """Render a report; whatever comes from elsewhere is escaped."""
+    """Render a report; text from a run is escaped."""
     losses, metrics = _split(report.curves)
     title = headline(report)
     boxes = "".join(

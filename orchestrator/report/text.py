@@ -18,7 +18,7 @@ KEYS = ("training key", "dataset")
 
 
 def report_text(report: Report, *, width: int = 80) -> str:
-    """Render a report in at most `width` columns, without control characters whatever a run has written."""
+    """Render a report in at most `width` columns, without the control characters that a run may have written."""
     sections: tuple[tuple[str, Rows], ...] = (
         ("Metrics", metric_rows(report)),
         ("By class", class_rows(report)),

@@ -25,7 +25,8 @@ from gpu_offload.infra.store.errors import (
 )
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
-from gpu_offload.orchestrator.github.release import PREDICTIONS, keep, pack_for_keeping
+from gpu_offload.orchestrator.github.packed import pack_for_keeping
+from gpu_offload.orchestrator.github.release import PREDICTIONS, keep
 from gpu_offload.orchestrator.github.run_archive import pack as pack_runs
 from gpu_offload.orchestrator.github.run_archive import unpack
 from gpu_offload.orchestrator.github.store import TAG, kept_at
