@@ -1,4 +1,4 @@
-"""Everything a command does, as a Python call: a project can train from its own scripts.
+"""The commands as Python functions, for scripts.
 
 from gpu_offload.orchestrator.api import load_settings, plan, train
 
@@ -65,7 +65,7 @@ def fingerprint(settings: Settings) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A dataset that can be trained on, and what is doubtful in it."""
+    """A dataset that can be trained on, and its warnings."""
 
     snapshot: Snapshot
     warnings: tuple[Finding, ...]
@@ -83,7 +83,7 @@ class Checked:
         }
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return it as text for people."""
         counts = ", ".join(f"{n} {split}" for split, n in self.snapshot.images.items())
         lines = [
             (
@@ -111,20 +111,20 @@ def check(settings: Settings) -> Checked:
 
 
 def changed(settings: Settings, since: str) -> bool:
-    """Say by git whether the dataset changed since a revision. Raises UnknownRevisionError, NotARepositoryError."""
+    """Return whether the dataset changed since a git revision. Raises UnknownRevisionError, NotARepositoryError."""
     return changed_since(settings.dataset_path, since)
 
 
 def plan(
     settings: Settings, *, on: Where = "auto", calibrate: bool | None = None, console: Console | None = None
 ) -> "PlanReport":
-    """Say how long the training takes and what it costs, wherever it could run; spend nothing.
+    """Return the estimated time and cost of the training in every place where it could run; spends nothing.
 
     Args:
         settings: The configuration.
         on: A place to decide for, or `auto`.
         calibrate: Measure this machine; None: if Ultralytics is installed.
-        console: Where to tell what goes on.
+        console: For progress messages.
 
     Raises:
         DatasetError, StoreError, PlanningError
@@ -144,13 +144,13 @@ def train(
     show_plan: Callable[[str], object] | None = None,
     detach: bool = False,
 ) -> "TrainReport":
-    """Train where it is cheapest and publish; or say that it is trained already.
+    """Train where it is cheapest and publish; skips a training that is published already.
 
     Args:
         settings: The configuration.
         on: A place to decide for, or `auto`.
         calibrate: Measure this machine first; None: where the decision depends on it.
-        console: Where to tell what goes on.
+        console: For progress messages.
         show_plan: Called with the receipt before anything starts.
         detach: On an instance, return once it trains by itself; `attach`, the same call or `tend` carries on.
 
@@ -176,7 +176,7 @@ def models(settings: Settings) -> Listing:
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A model that lies, verified, at `path`; `downloaded` is False when it already did."""
+    """A verified model at `path`; `downloaded` is False if it was there already."""
 
     version: str
     path: Path
@@ -188,7 +188,7 @@ class Pulled:
         return asdict(self) | {"path": str(self.path)}
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return it as text for people."""
         how = "downloaded and verified" if self.downloaded else "is there already"
         return f"{self.path}: version {self.version} {how}"
 

@@ -1,4 +1,4 @@
-"""What is kept on this machine for a project beside its store: caches, training trees, and trainings at work."""
+"""A project's files on this machine beside its store: caches, training trees, running trainings."""
 
 import contextlib
 import shutil
@@ -26,12 +26,12 @@ class Workspace:
 
     @property
     def stat_cache(self) -> Path:
-        """What is known of unchanged dataset files."""
+        """Cached facts of unchanged dataset files."""
         return made(self.root, "cache") / "stat"
 
     @property
     def calibrations(self) -> Path:
-        """What was measured on this machine."""
+        """Calibrations of this machine."""
         return made(self.root, "cache", "calibration")
 
     @property
@@ -41,7 +41,7 @@ class Workspace:
 
     @property
     def packages(self) -> Path:
-        """What training code of the user's needs installed."""
+        """Installed requirements of the user's training code."""
         return made(self.root, "cache", "packages")
 
     @property
@@ -54,12 +54,12 @@ class Workspace:
         return made(self.root, "trees") / fingerprint[:16]
 
     def forget_run(self, run: str) -> None:
-        """Remove what a published run left here."""
+        """Remove the files of a published run."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.work / run)
 
     def forget_trees(self, but: str) -> None:
-        """Remove the training trees of other datasets; they are links, or copies that would add up."""
+        """Remove the training trees of other datasets: they can be copies, which add up."""
         for folder in made(self.root, "trees").iterdir():
             if folder.name != but[:16]:
                 shutil.rmtree(folder, ignore_errors=True)

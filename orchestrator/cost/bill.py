@@ -1,4 +1,4 @@
-"""What a training cost, to the micro-dollar, and what it would have cost elsewhere.
+"""The bill of a training, to the micro-dollar, and its cost elsewhere.
 
 Amounts are decimal and each line is rounded once, so that the lines add up to the total exactly.
 """
@@ -38,7 +38,7 @@ class CostLine:
     note: str = ""
 
     def json(self) -> dict[str, Any]:
-        """Return it for a report; numbers as decimal strings, so that nothing is rounded twice."""
+        """Return the line as JSON; numbers are decimal strings, so that nothing is rounded twice."""
         return {
             "label": self.label,
             "quantity": str(self.quantity),
@@ -106,7 +106,7 @@ def attempt_lines(use: AttemptUse, prices: EbsPrices | None = None) -> tuple[Cos
 
 
 def store_lines(use: StoreUse) -> tuple[CostLine, ...]:
-    """Account for the object store; what was not used has no line."""
+    """Account for the object store; unused items have no line."""
     p = use.prices
     gb_seconds = Decimal(use.stored_bytes) / 10**9 * decimal_seconds(use.stored_seconds)
     lines = (
@@ -119,7 +119,7 @@ def store_lines(use: StoreUse) -> tuple[CostLine, ...]:
 
 
 def cpu_line(seconds: float, usd_per_minute: Decimal = Decimal(0)) -> CostLine:
-    """Account for a training on the runner; GitHub bills begun minutes, where it bills at all."""
+    """Account for a training on the runner; GitHub bills whole minutes, rounded up, where it bills at all."""
     minutes = begun_minutes(seconds)
     return _line("CPU runner", minutes, "min", usd_per_minute, 1, "" if usd_per_minute else PRIVATE_NOTE)
 
@@ -140,8 +140,8 @@ def bill(
         store: What it asked of the object store.
         prices: Of volumes and addresses.
         cpu: The runner's own line, where it trained.
-        training_seconds: That a GPU trained for, to compare with GitHub's GPU runner.
-        cpu_estimate: What the free CPU would have taken.
+        training_seconds: GPU training time, to compare with GitHub's GPU runner.
+        cpu_estimate: Estimated time on the free CPU.
     """
     lines = [line for use in attempts for line in attempt_lines(use, prices)]
     lines += [cpu] if cpu is not None else []
@@ -150,7 +150,7 @@ def bill(
 
 
 def spent(attempts: Sequence[AttemptUse], prices: EbsPrices | None = None) -> float:
-    """Return what attempts have cost so far, in US dollars: what a running one is held against."""
+    """Return the cost of the attempts so far, in US dollars; compared with the limit while one runs."""
     return float(sum((line.usd for use in attempts for line in attempt_lines(use, prices)), Decimal(0)))
 
 

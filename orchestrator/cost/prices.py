@@ -14,10 +14,10 @@ FIRST_HOUR_S = 3600
 (EC2 User Guide, "Billing for interrupted Spot Instances")."""
 
 MONTH_S = 30 * 24 * 3600
-"""The shortest month but February: prorating by it errs upwards."""
+"""Seconds of a 30-day month: prorating by it never undercounts, February excepted."""
 
 VOLUME_GIB = 50
-"""An instance's disk where nothing else is said: the image, the environment with CUDA, the dataset."""
+"""Default size of an instance's disk: the image, the environment with CUDA, the dataset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +45,13 @@ FOLDER = StorePrices("folder", Decimal(0), Decimal(0), Decimal(0), Decimal(0), "
 
 @dataclass(frozen=True, slots=True)
 class EbsPrices:
-    """What hangs on an instance, in US dollars: gp3 by the GB-month, a public IPv4 address by the hour."""
+    """Prices of what is attached to an instance, in US dollars: gp3 per GB-month, a public IPv4 address per hour."""
 
     volume_gb_month: Decimal = Decimal("0.08")
     ipv4_hour: Decimal = Decimal("0.005")
 
     def per_hour(self, volume_gib: int) -> float:
-        """Return what a volume of this size and an address cost an hour."""
+        """Return the hourly price of a volume of this size and an address."""
         return float(self.ipv4_hour + volume_gib * self.volume_gb_month * 3600 / MONTH_S)
 
 
@@ -98,7 +98,7 @@ def inputs_usd(dataset_bytes: int, store_region: str | None, region: str | None)
 def expected_cost(
     offer: Offer, interval: Interval, *, volume_gib: int = VOLUME_GIB, prices: EbsPrices | None = None
 ) -> tuple[float, float]:
-    """Return what an offer will cost for so long, in US dollars: (likely, high).
+    """Return the cost of an offer for a duration, in US dollars: (likely, high).
 
     On EC2 a volume and a public address are included, and a minute at least. A spot price may rise, but what runs
     is stopped at `max-cost-usd`, so the high bound takes today's.

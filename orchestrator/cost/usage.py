@@ -9,7 +9,7 @@ from gpu_offload.orchestrator.cost.prices import FIRST_HOUR_S, FOLDER, LEAST_BIL
 
 @dataclass(frozen=True, slots=True)
 class PriceStep:
-    """From `since` (Unix seconds) on, an hour costs this."""
+    """An hourly price, valid from `since` (Unix seconds)."""
 
     since: float
     usd_per_hour: Decimal
@@ -27,7 +27,7 @@ class AttemptUse:
         bytes_between_regions: Read from a bucket in another region.
 
     Raises:
-        ValueError: it ended before it began, or has no price.
+        ValueError: the end is before the beginning, or there is no price.
     """
 
     number: int

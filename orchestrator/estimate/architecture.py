@@ -1,4 +1,4 @@
-"""What the standard Ultralytics models cost: arithmetic and size, known without importing torch.
+"""Arithmetic and size of the standard Ultralytics models, without importing torch.
 
 Counted with Ultralytics 8.4.190's own `get_flops` (multiply and add are two operations) on each definition as it
 ships: 80 classes, 1000 for classification, unfused. Other numbers of classes change them by a few per cent.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """What a model costs.
+    """Size and arithmetic of a model.
 
     Attributes:
         name: The definition's name without its ending, such as `yolov8n-seg`.
@@ -29,11 +29,11 @@ def facts(model: str) -> ModelFacts | None:
     """Look a model up by the name that a setting gives it.
 
     Args:
-        model: `yolov8n.yaml`, `yolo11n.pt`, `yolov5nu.pt` or a bare name; a path or an address is somebody's own
-            model, whatever its file is called.
+        model: `yolov8n.yaml`, `yolo11n.pt`, `yolov5nu.pt` or a bare name. A path or an address is the user's own
+            model, whatever the name of its file.
 
     Returns:
-        The facts, or None where it is no standard model.
+        The facts, or None if it is not a standard model.
     """
     if "/" in model or "\\" in model or ":" in model:
         return None
@@ -50,7 +50,7 @@ def has_dual_head(name: str) -> bool:
 
 
 UNKNOWN = ModelFacts("unknown", 28.8, 11_166_560, dual_head=False)
-"""What is assumed of a model that nobody counted: as much as yolov8s. A calibration replaces it."""
+"""Assumption for a model that is not in the table: as much as yolov8s. A calibration replaces it."""
 
 # name: (GFLOPs of one forward pass at 640 px, parameters)
 _TABLE: dict[str, tuple[float, int]] = {

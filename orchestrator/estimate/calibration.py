@@ -20,12 +20,12 @@ TIME_LIMIT_S = 600
 
 
 def can_calibrate() -> bool:
-    """Whether Ultralytics is installed here, told without importing it."""
+    """Whether Ultralytics is installed here; does not import it."""
     return importlib.util.find_spec("ultralytics") is not None
 
 
 def calibration_key(spec: TrainingSpec, images: int) -> str:
-    """Return what a kept calibration is filed under: the machine and all of the training that its steps feel."""
+    """Return the cache key of a calibration: the machine, and every setting that changes the time of a step."""
     parts: dict[str, Any] = {
         "machine": [processor(), cores()],
         "model": spec.model,
@@ -44,7 +44,7 @@ def calibration_key(spec: TrainingSpec, images: int) -> str:
 
 
 def kept_calibration(workspace: Workspace, key: str) -> Calibration | None:
-    """Return an earlier measurement, None where there is none that can be read."""
+    """Return an earlier measurement, None if there is none that can be read."""
     try:
         return Calibration.model_validate_json((workspace.calibrations / f"{key}.json").read_bytes())
     except (OSError, ValidationError):
@@ -52,7 +52,7 @@ def kept_calibration(workspace: Workspace, key: str) -> Calibration | None:
 
 
 def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Console) -> Calibration | None:
-    """Measure, and keep what was measured; None, with a warning, where that fails: a prior has to do then."""
+    """Measure and keep the measurement; None, with a warning, if that fails: the prior is used then."""
     console.stage("measuring a few training steps on this machine (about 15 s; kept for the next time)")
     folder = workspace.work / f"calibration-{key}"
     folder.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""How long a training will take, before it starts: on this CPU, on a GPU that nobody has rented yet.
+"""An estimated training time, and its correction by history and by the training itself.
 
 Calibrated on the machine itself (3 real steps; every time below in seconds):
 
@@ -8,8 +8,8 @@ Calibrated on the machine itself (3 real steps; every time below in seconds):
 with E_m epochs in mode m (mosaic, plain), N images in batches of B, n_opt optimiser steps of the replayed
 accumulation, V validations. Measured over 17 configurations on 2 cores: 3.6 % median, 9.2 % largest error.
 
-Where nothing was measured, two priors of the same shape stand in, marked so. docs/estimate.md tells where each
-number comes from and how well it held.
+Without a measurement, one of two priors of the same shape is used, and marked as such. docs/estimate.md has the source
+of each number and the errors measured.
 """
 
 import math
@@ -30,24 +30,24 @@ Basis = Literal["calibrated", "prior, not measured", "history"]
 
 
 CONTENTION_LIMIT = 1.3
-"""Above it the machine was shared while it was calibrated, the one road to errors above 50 %: widen."""
+"""Above it the machine was shared during calibration, the only cause of errors above 50 %: widen the interval."""
 
 DRIFT = 0.03
-"""Even the rest of a training that runs is not known better: machines drift."""
+"""Least relative uncertainty of the rest of a running training: machines drift."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """How long a training takes, and what makes it up.
+    """Estimated training time and its parts.
 
     Attributes:
         interval: What to show and decide by.
         breakdown: Uncorrected seconds by part; their sum is `point`.
-        basis: Where it comes from.
-        kind: Which spread belongs to it.
+        basis: Source of the estimate.
+        kind: Which spread applies.
         epoch_seconds: (epochs, seconds of each) in the order in which they are trained.
         before: Seconds before the first epoch.
-        earliest_epochs: After so many epochs early stopping could end it.
+        earliest_epochs: The first epoch after which early stopping can end it.
         contention: Of the calibration; 1.0 is a quiet machine.
         notes: What the reader should know, a sentence each.
     """
@@ -64,16 +64,16 @@ class Estimate:
 
     @property
     def point(self) -> float:
-        """The uncorrected estimate in seconds: what history's ratios are taken against."""
+        """The uncorrected estimate in seconds; ratios of history refer to it."""
         return math.fsum(self.breakdown.values())
 
     @property
     def epochs(self) -> int:
-        """Epochs that it was made for."""
+        """Number of epochs estimated."""
         return sum(count for count, _ in self.epoch_seconds)
 
     def epochs_seconds(self, first: int) -> float:
-        """Return the uncorrected seconds of the first so many epochs."""
+        """Return the uncorrected seconds of the first epochs, without start and end."""
         total, left = 0.0, first
         for count, seconds in self.epoch_seconds:
             total += min(count, left) * seconds
@@ -81,12 +81,12 @@ class Estimate:
         return total
 
     def point_after(self, epochs: int) -> float:
-        """Return the uncorrected seconds of a training that ends after so many of its epochs."""
+        """Return the uncorrected seconds of a training that ends after this many of its epochs."""
         return self.point - self.epochs_seconds(self.epochs) + self.epochs_seconds(epochs)
 
 
 def correct(estimate: Estimate, history: Sequence[Ratio], kind: Kind | None = None) -> Estimate:
-    """Correct an estimate by what trainings of the same key really took.
+    """Correct an estimate by the times of earlier trainings of the same key.
 
     Args:
         estimate: What was predicted; an earlier correction is replaced, not added to.
@@ -129,7 +129,7 @@ def correct_running(estimate: Estimate, epochs_done: int, seconds_so_far: float)
         seconds_so_far: Wall time until the last completed epoch's end, or until now while there is none.
 
     Raises:
-        ValueError: there are more epochs than were to be trained, or a time is negative.
+        ValueError: more epochs than planned, or a negative time.
     """
     if not 0 <= epochs_done <= estimate.epochs or not seconds_so_far >= 0:
         raise ValueError(f"{epochs_done} of {estimate.epochs} epochs in {seconds_so_far} s cannot be")
@@ -149,7 +149,7 @@ def correct_running(estimate: Estimate, epochs_done: int, seconds_so_far: float)
 
 
 def remaining_note(interval: Interval, seconds_so_far: float) -> str:
-    """Say what is left: `about 12 min left (9 min 30 s to 15 min)`."""
+    """Describe the time left: `about 12 min left (9 min 30 s to 15 min)`."""
     left = [max(0.0, bound - seconds_so_far) for bound in (interval.likely, interval.low, interval.high)]
     likely, low, high = map(human_duration, left)
     return f"about {likely} left ({low} to {high})"

@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.estimate.posterior import (
 )
 from gpu_offload.orchestrator.estimate.workload import Workload
 
-if TYPE_CHECKING:  # it loads pydantic, and planning alone has no use for that
+if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Calibration
 from gpu_offload.orchestrator.estimate.correction import CONTENTION_LIMIT, Estimate
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
@@ -66,11 +66,11 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
 def estimate_cpu_prior(
     work: Workload, cores: int, *, full_speed: bool = True, history: Sequence[Ratio] = ()
 ) -> Estimate:
-    """Estimate a training on a CPU that nobody calibrated, from its arithmetic.
+    """Estimate a training on a CPU without calibration, from its arithmetic.
 
     Args:
         work: The training.
-        cores: That the machine really has for us.
+        cores: Available to this process.
         full_speed: All cores and the fast memory layout, as this project trains; False for plain Ultralytics,
             which uses one core less, eight at most.
         history: Earlier trainings of the same key.

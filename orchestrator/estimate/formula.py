@@ -17,7 +17,7 @@ PHI = 0.67
 """The final validation's share of an epoch's: 0.6 to 0.74 were measured."""
 
 EVERYDAY_MEGAPIXELS = 0.41
-"""A 640 x 640 picture, where nobody looked at the dataset's."""
+"""Megapixels of a 640 x 640 image: the default where the size of the dataset's images is unknown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def assemble(
     extra: Mapping[str, float] | None = None,
     contention: float = 1.0,
 ) -> Estimate:
-    """Put the formula together."""
+    """Add up the terms of the formula."""
     extra = dict(extra or {})
     ending = {name: extra.pop(name) for name in ("upload and terminate",) if name in extra}
     batches = work.train_images / work.batch
@@ -95,7 +95,7 @@ def load_seconds(work: Workload, *, mosaic: bool) -> float:
 
 
 def unknowns(work: Workload) -> list[str]:
-    """Name what had to be assumed."""
+    """List the assumptions."""
     notes = []
     if work.megapixels is None:
         notes.append(f"pictures were taken to have {EVERYDAY_MEGAPIXELS} megapixels")

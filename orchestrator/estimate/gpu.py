@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.offers.offer import Gpu
 
 @dataclass(frozen=True, slots=True)
 class Overheads:
-    """What an instance costs in time beside the training. Priors, in seconds and bytes a second, not measured."""
+    """Time that an instance takes beside the training. Priors, in seconds and bytes per second, not measured."""
 
     boot: float = 90.0
     """From the launch's answer to a shell: capacity, kernel, cloud-init."""
@@ -51,7 +51,7 @@ def estimate_gpu_prior(
 
     Args:
         work: The training.
-        gpu: What it has; a second GPU is not counted on.
+        gpu: Its GPU; a second one is not used.
         vcpus: Of the instance: they load and augment the images.
         overheads: Of the instance; None for the priors.
         history: Earlier trainings of the same key.
@@ -71,7 +71,7 @@ def estimate_gpu_prior(
         first=5.0,
         batch_mosaic=per_image[True] * work.batch,
         batch_plain=per_image[False] * work.batch,
-        optimizer_step=0.0,  # AdamW's is in the host's time an iteration, which the logs were fitted with
+        optimizer_step=0.0,  # AdamW's share is already in the host's time per iteration, as fitted to the logs.
         validation_image=validation,
         save=0.5 + work.parameters * 1e-8,
         final=5.0 + (4.0 if work.plots else 0.0),
@@ -112,5 +112,5 @@ def _compute_seconds(work: Workload, gpu: Gpu) -> float:
 
 
 def _overlap(compute: float, load: float) -> float:
-    """The slower of two that run side by side, with the rub where they are alike."""
+    """Return the time of two parallel stages: the slower one, and more where they are nearly equal."""
     return math.pow(compute**6 + load**6, 1 / 6)

@@ -1,4 +1,4 @@
-"""What trainings really took, kept in the store: the estimator learns from it."""
+"""Times of finished trainings, kept in the store; the estimate learns from them."""
 
 import importlib.metadata
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio
 from gpu_offload.remote_job.wire import Wire
 
 MOST_RECENT = 200
-"""Timings read back at most: older ones say little of today's machines and releases."""
+"""Most timings read: older ones say little about today's machines and releases."""
 
 
 class Timing(Wire):
-    """One training that is over; `predicted` is the uncorrected estimate.
+    """A finished training; `predicted` is the uncorrected estimate.
 
     Both are seconds: of the training's process on a CPU, from launch to the instance's end on EC2, boot and set-up
     included.
@@ -32,7 +32,7 @@ class Timing(Wire):
 
 
 def ultralytics_minor() -> str:
-    """Return the minor version of the Ultralytics that would train here, "" where it is not installed."""
+    """Return the minor version of the installed Ultralytics, "" if it is not installed."""
     try:
         return ".".join(importlib.metadata.version("ultralytics").split(".")[:2])
     except importlib.metadata.PackageNotFoundError:
@@ -40,14 +40,14 @@ def ultralytics_minor() -> str:
 
 
 def family_of(model: str) -> str:
-    """Return a model's family: what is left of `weights/yolo26n-seg.pt` is `yolo26-seg`."""
+    """Return a model's family: `yolo26-seg` for `weights/yolo26n-seg.pt`."""
     stem = model.rsplit("/", 1)[-1].split(".", 1)[0]
     base, dash, task = stem.partition("-")
     return base.rstrip("nsmlx") + dash + task
 
 
 def history(store: ObjectStore) -> Iterator[Ratio]:
-    """Yield what is known of past trainings; what cannot be read says nothing, and is no reason to stop."""
+    """Yield the ratios of past trainings; a timing that cannot be read is skipped."""
     try:
         recent = sorted(store.list("timings/"), key=lambda info: info.modified)[-MOST_RECENT:]
         for info in recent:

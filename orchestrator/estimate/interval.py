@@ -1,4 +1,4 @@
-"""How long something takes, as far as it is known: low, likely, high."""
+"""A duration with its uncertainty: low, likely, high."""
 
 import math
 from dataclasses import dataclass
@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Seconds: one time in ten shorter than `low`, as often longer as shorter than `likely`, one in ten past `high`.
+    """Seconds: `low` is the 10 % quantile, `likely` the median, `high` the 90 % quantile.
 
     Raises:
-        ValueError: a bound is negative or no number, or they are not in order.
+        ValueError: a bound is negative or not a number, or the bounds are not in order.
     """
 
     low: float

@@ -1,4 +1,4 @@
-"""What past trainings say about the next one: a posterior of ln(actual / predicted).
+"""Posterior of ln(actual / predicted) for the next training, given past ones.
 
 The ratios are taken as normal with unknown mean and variance. Their conjugate prior is the normal-inverse-gamma
 with mean 0, weight k0 = (sigma0 / tau0)^2, a0 = 2 and b0 = 2 sigma0^2, so the next ratio follows Student's t
@@ -15,7 +15,7 @@ from typing import Literal
 from gpu_offload.orchestrator.estimate.interval import Interval
 
 UPPER = 0.9
-"""`high` is this quantile and `low` its mirror: the interval holds 80 %, one training in ten takes longer."""
+"""`high` is this quantile and `low` its mirror, so the interval covers 80 %."""
 
 Kind = Literal["cpu", "cpu-prior", "gpu"]
 """How a prediction was made: from a calibration here, from a table for a CPU, from a table for a GPU."""
@@ -36,9 +36,9 @@ NEGLIGIBLE_S = 1e-9
 
 @dataclass(frozen=True, slots=True)
 class HistoryKey:
-    """What trainings must have in common for one to say something about another.
+    """What trainings must share for one to inform the estimate of another.
 
-    Pooling strangers' hosts by GPU alone did not help; this did.
+    Pooling other hosts by GPU alone did not improve the estimate; this key did.
     """
 
     machine: str
@@ -46,14 +46,14 @@ class HistoryKey:
     ultralytics: str
     """Minor version: `8.4`."""
     dataset: str
-    """A name for the dataset that survives its growth: its path in the repository."""
+    """The dataset's path in the repository: a name that stays when the dataset grows."""
     family: str
-    """`yolov8`, `yolo26-seg`: what differs in more than size."""
+    """`yolov8`, `yolo26-seg`: the model without its size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A training that is over.
+    """A finished training.
 
     `predicted` is the *uncorrected* point estimate (`Estimate.point_after(epochs)` for the epochs that were
     trained), so that corrections do not correct one another; both in seconds.

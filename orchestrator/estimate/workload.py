@@ -1,4 +1,4 @@
-"""How much work a training is: what the estimate counts, and nothing of the machine."""
+"""The amount of work in a training, independent of the machine."""
 
 import math
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ MUON_ITERATIONS = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """A training as its length sees it.
+    """The properties of a training that its duration depends on.
 
     Attributes:
         gflops_640: One forward pass of one 640 x 640 image, in 10^9 operations.
-        megapixels: Of a source image, on average; None where nobody looked.
+        megapixels: Of a source image, on average; None if unknown.
         mosaic: Probability of mosaic augmentation; classification has none.
         close_mosaic: Mosaic is off for the last so many epochs; 0 never turns it off.
         nbs: Images that Ultralytics accumulates before an optimiser step.
@@ -70,7 +70,7 @@ class Workload:
 
     @property
     def batches(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         return math.ceil(self.train_images / self.batch)
 
     @property
@@ -82,7 +82,7 @@ class Workload:
 
     @property
     def earliest_epochs(self) -> int:
-        """Epochs after which early stopping can end it at the soonest: the first was the best."""
+        """The first epoch after which early stopping can end it: the case where epoch 1 was the best."""
         return min(self.epochs, self.patience + 1) if self.patience > 0 else self.epochs
 
     @property
@@ -125,7 +125,7 @@ def workload(
 ) -> Workload:
     """Describe a training by its settings; what `hyperparameters` leave out has Ultralytics' default.
 
-    A model that is not in `model_facts` counts as yolov8s until a calibration says better.
+    A model that is not in `architecture` counts as yolov8s until it is calibrated.
 
     Raises:
         ValueError: a count is below what a training needs.

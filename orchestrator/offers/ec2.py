@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.settings.sections import Ec2Settings
 
 @dataclass(frozen=True, slots=True)
 class Region:
-    """What was learnt of one region."""
+    """What the API answered for one region."""
 
     name: str
     types: tuple[InstanceType, ...]
@@ -28,11 +28,11 @@ class Region:
 
 
 def ec2_offers(settings: Ec2Settings, console: Console) -> tuple[Offer, ...] | None:
-    """Ask EC2 what it offers; None, after a note, where nobody may or can ask.
+    """Ask EC2 what it offers; None, after a note, without credentials or access.
 
     Args:
         settings: Regions, types and market to ask for.
-        console: Where what is missing is told.
+        console: For notes on what is missing.
     """
     try:
         check_credentials(open_session(settings.regions[0]))
@@ -61,8 +61,8 @@ def ec2_offers(settings: Ec2Settings, console: Console) -> tuple[Offer, ...] | N
 
 
 def _ask(name: str, settings: Ec2Settings) -> Region | str:
-    """Ask one region; what went wrong, in words, where it did not answer."""
-    # A session each: boto3's may not make clients in two threads at once.
+    """Ask one region; return an error message if it did not answer."""
+    # A session per thread: boto3 sessions are not thread-safe.
     session = open_session(name)
     market = SpotMarket(name, session=session)
     try:
@@ -84,7 +84,7 @@ def _ask(name: str, settings: Ec2Settings) -> Region | str:
 
 
 def offers_of(region: Region, market: str, now: datetime) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
-    """Turn what was learnt of a region into offers, one a type, zone and market, and say what was left out and why.
+    """Return a region's offers, one per type, zone and market, and what was left out and why.
 
     Args:
         region: What it answered.

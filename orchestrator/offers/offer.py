@@ -1,4 +1,4 @@
-"""Where a training could run and for how much: this CPU, or an instance type in a zone and a market."""
+"""Where a training could run and at which price: this CPU, or an instance type in a zone and a market."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Offer:
 
     @property
     def name(self) -> str:
-        """Short and unmistakable: `this CPU`, `g4dn.xlarge spot us-east-2a`."""
+        """A short unique name: `this CPU`, `g4dn.xlarge spot us-east-2a`."""
         if self.where == "cpu":
             return "this CPU"
         return " ".join(str(x) for x in (self.instance_type, self.market, self.zone or self.region) if x)
@@ -58,7 +58,7 @@ GPUS: dict[str, Gpu] = {
     "V100": Gpu("NVIDIA V100", 16, 125, 900),
     "A100": Gpu("NVIDIA A100", 40, 312, 1555),
 }
-"""As their makers publish them: tensor cores without sparsity."""
+"""Peaks as published by the makers: tensor cores, without sparsity."""
 
 
 def cpu_offer(cores: int, memory_gib: float = 16.0, usd_per_hour: float = 0.0) -> Offer:

@@ -1,11 +1,11 @@
-"""Offers from noted prices, for a plan that asked no API."""
+"""Offers from the shipped price table, for a plan without access to the API."""
 
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES, NOTED
 from gpu_offload.orchestrator.offers.offer import GPUS, Market, Offer
 
 
 def _table() -> tuple[Offer, ...]:
-    """Return every type in each noted region and both markets, without a zone."""
+    """Return every type in each listed region and both markets, without a zone."""
     basis = f"table of {NOTED}, not measured"
     markets: tuple[Market, ...] = ("spot", "on-demand")
     return tuple(
