@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 AGENT = "gpu-offload-client/1"
 CHUNK = 1 << 18
 LARGEST_DOCUMENT = 4 << 20
-FACTS = ".pt.json"
+FACTS = ".model.json"
 """Ends the name of what is known of a model in the folder, written after the model."""
 
 MOST_PAGES = 100
@@ -343,7 +343,8 @@ class ModelClient:
 
     def _download(self, web: Web, release: Release) -> Model:
         key = release.key or f"models/{release.version}/{release.file}"
-        path = self.folder / f"{release.version}.pt"
+        suffix = release.file.removeprefix("model")
+        path = self.folder / f"{release.version}{suffix if suffix != FACTS else ''}"
         sha256 = web.download(
             self._address(key) if release.key is None else f"{self.url}/{key}",
             path,
@@ -357,6 +358,7 @@ class ModelClient:
         facts = {
             "version": release.version,
             "semver": release.semver,
+            "file": path.name,
             "sha256": sha256,
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
@@ -387,8 +389,9 @@ class ModelClient:
         """Return a version that is here, whole; hashed again where the file was touched since its download."""
         if not _NAME.fullmatch(version):
             return None
-        path, facts_path = self.folder / f"{version}.pt", self.folder / f"{version}{FACTS}"
+        facts_path = self.folder / f"{version}{FACTS}"
         facts = _read(facts_path)
+        path = self._file(version, facts)
         try:
             status = path.stat()
         except OSError:
@@ -403,13 +406,20 @@ class ModelClient:
                 _replace(facts_path, json.dumps({**facts, "mtime_ns": status.st_mtime_ns}).encode())
         return Model(path, version, facts.get("semver"), sha256, size)
 
+    def _file(self, version: str, facts: dict[str, Any]) -> Path:
+        """Return a model's path by its facts, which lie in a folder that others may write to."""
+        name = facts.get("file")
+        is_ours = isinstance(name, str) and _NAME.fullmatch(name) and f"{name}.".startswith(f"{version}.")
+        return self.folder / (name if is_ours and name else f"{version}.pt")
+
     def _prune(self, current: str, document: dict[str, Any]) -> None:
         """Remove what is older than the `keep` newest, what is yanked, and what earlier downloads left unfinished."""
         yanked = document.get("yanked") or {}
         others = [name for name in self._versions() if name != current]
         good = [name for name in others if name not in yanked][: self.keep - 1]
         for name in set(others) - set(good):
-            for path in (self.folder / f"{name}{FACTS}", self.folder / f"{name}.pt"):
+            facts_path = self.folder / f"{name}{FACTS}"
+            for path in (self._file(name, _read(facts_path)), facts_path):
                 with contextlib.suppress(OSError):  # Windows: a process has it open; the next time
                     path.unlink()
         for path in self.folder.glob(".*.part"):
@@ -486,7 +496,7 @@ def _release(entry: Any) -> Release | None:
         return None
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         return None
-    semver, share, name = entry.get("semver"), entry.get("rollout"), entry.get("name")
+    semver, share, name = entry.get("semver"), entry.get("rollout"), entry.get("file") or entry.get("name")
     return Release(
         version,
         sha256=sha256,

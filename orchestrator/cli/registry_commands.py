@@ -1,4 +1,4 @@
-"""Commands about what is published: models, promote, yank, rollback."""
+"""Commands about what is published: models, promote, yank, rollback, usage, prune."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -190,4 +190,65 @@ def rollback(
     show_answer(act(_store(directory, config, sets), to, why=why), as_json=as_json)
 
 
-COMMANDS = (models, promote, yank, rollback)
+@click.command()
+@settings_options
+@json_option
+@click.option("--users", type=click.IntRange(0), default=100, help="Applications that start once a day.")
+@click.option("--updates", type=click.IntRange(0), default=4, help="New models a month that they download.")
+@click.option(
+    "--tier",
+    type=click.Choice(["s3-old", "s3", "r2", "releases", "folder"]),
+    help="The free tier to hold it against; by default that of the store's address.",
+)
+def usage(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    users: int,
+    updates: int,
+    tier: str | None,
+    *,
+    as_json: bool,
+) -> None:
+    """Show what the store holds, and how many applications its free tier carries."""
+    from gpu_offload.orchestrator.cleanup.usage import TIERS, tier_of
+    from gpu_offload.orchestrator.cleanup.usage import usage as used
+    from gpu_offload.orchestrator.registry.index import versions
+    from gpu_offload.orchestrator.registry.stores import store_of
+
+    settings = settings_of(directory, config, sets)
+    store = store_of(settings)
+    free = TIERS[tier] if tier else tier_of(settings.store_url, settings.store.endpoint_url)
+    model = next((entry.size for entry in reversed(versions(store))), 0)
+    show_answer(used(store.list(""), free, model, users, updates), as_json=as_json)
+
+
+@click.command()
+@settings_options
+@json_option
+@click.option("--keep", type=click.IntRange(1), default=5, help="Newest versions that stay.")
+@click.option("--days", type=click.FloatRange(0), default=30.0, help="What is younger stays.")
+@click.option(
+    "--below", type=click.FloatRange(0), metavar="GB", help="Delete only as much as brings the store below."
+)
+@click.option("--delete", is_flag=True, help="Do it; without this it only says what it would delete.")
+def prune(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    keep: int,
+    days: float,
+    below: float | None,
+    *,
+    delete: bool,
+    as_json: bool,
+) -> None:
+    """Delete versions, checkpoints and staged datasets that neither an alias nor an open run needs."""
+    from gpu_offload.orchestrator.cleanup.prune import prune as act
+    from gpu_offload.orchestrator.cleanup.retention import Policy
+
+    policy = Policy(keep=keep, days=days, below=None if below is None else round(below * 10**9))
+    show_answer(act(_store(directory, config, sets), policy, delete=delete), as_json=as_json)
+
+
+COMMANDS = (models, promote, yank, rollback, usage, prune)

@@ -82,8 +82,9 @@ def move(
         entry = entry_of(entries, version)
         if entry is None:
             raise RegistryError(f"{version} is not published in {store.url}")
-        if entry.yanked is not None:
-            raise RegistryError(f"{entry.semver} ({version}) is yanked: {entry.yanked.why}")
+        if not entry.is_usable:
+            why_not = f"is yanked: {entry.yanked.why}" if entry.yanked else "was deleted; train it again"
+            raise RegistryError(f"{entry.semver} ({version}) {why_not}")
         if expected not in {ANY, alias.version if alias else None}:
             raise AliasMovedError(f"{name} has moved meanwhile; look at `offload models`, and decide again")
         lowest = minimum or (alias.minimum if alias else None)
@@ -195,8 +196,12 @@ def names(store: ObjectStore) -> tuple[str, ...]:
 
 
 def yanks(entries: tuple[IndexEntry, ...]) -> dict[str, str]:
-    """Return why versions are yanked, by version."""
-    return {entry.version: entry.yanked.why for entry in entries if entry.yanked is not None}
+    """Return why versions must not be used, by version."""
+    return {
+        entry.version: entry.yanked.why if entry.yanked else "its files were deleted"
+        for entry in entries
+        if not entry.is_usable
+    }
 
 
 def actor() -> str:

@@ -32,7 +32,8 @@ def resolve(store: ObjectStore, wanted: str) -> Manifest:
     version = entry.version if entry is not None else wanted
     found = manifest_of(store, version) if _is_name(version) else None
     if found is None and entry is not None:
-        raise RegistryError(f"{wanted} means {version}, which is not published")
+        gone = "whose files were deleted; train it again" if entry.deleted else "which is not published"
+        raise RegistryError(f"{wanted} means {version}, {gone}")
     if found is None:
         known = ", ".join(_named(e) for e in versions(store)[-5:]) or "none yet; run `offload train`"
         raise RegistryError(f"no version or alias {wanted!r} in {store.url} (the newest versions: {known})")

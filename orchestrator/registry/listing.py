@@ -75,7 +75,9 @@ class Listing:
 
     def _state(self, entry: IndexEntry) -> str:
         names = [name for name, version in sorted(self.aliases.items()) if version == entry.version]
-        return ", ".join([*names, *(["yanked"] if entry.yanked else [])])
+        return ", ".join(
+            [*names, *(["yanked"] if entry.yanked else []), *(["deleted"] if entry.deleted else [])]
+        )
 
 
 def listing(store: ObjectStore) -> Listing:

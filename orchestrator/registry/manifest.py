@@ -97,6 +97,11 @@ class IndexEntry(Wire):
     deleted: bool = False
     """Its files are gone; its number stays taken."""
 
+    @property
+    def is_usable(self) -> bool:
+        """Whether an alias may mean it."""
+        return self.yanked is None and not self.deleted
+
 
 class Index(Wire):
     """Every version, oldest first."""

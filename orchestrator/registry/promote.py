@@ -111,7 +111,7 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
         for m in stable.moves
         if m.version != stable.version
         and (e := entry_of(versions(store), m.version)) is not None
-        and e.yanked is None
+        and e.is_usable
     ]
     if target is None and not usable:
         raise RegistryError("there is no version before it that may be used; name one with --to, or yank it")

@@ -105,6 +105,20 @@ def test_an_alias_of_before_without_history_or_size_is_read(server, folder):
     assert body_of(client(server, folder).get()) == body
 
 
+def test_a_model_of_another_kind_keeps_its_suffix(server, folder):
+    body = server.publish("aaaa", b"onnx" * 999)
+    server.files["/models/aaaa/model.onnx"] = server.files.pop("/models/aaaa/model.pt")
+    document = server.document
+    document["file"] = document["history"][-1]["file"] = "model.onnx"
+    server.document = document
+    model = client(server, folder).get()
+    assert (body_of(model), model.path.name) == (body, "aaaa.onnx")
+    for version in ("bbbb", "cccc"):
+        server.publish(version)
+        client(server, folder, keep=1).get()
+    assert sorted(p.name for p in folder.iterdir() if p.name[0] in "abc") == ["cccc.model.json", "cccc.pt"]
+
+
 def test_progress_is_told_and_reaches_the_end(server, folder):
     body = server.publish("aaaa", os.urandom(3 << 20))
     told = []
@@ -463,7 +477,7 @@ def test_an_address_that_is_not_https_is_refused_at_once(url, tmp_path):
 def test_what_was_damaged_on_the_disk_is_downloaded_again(server, folder, damage):
     body = server.publish("aaaa", os.urandom(10_000))
     path = client(server, folder).get().path
-    facts = folder / "aaaa.pt.json"
+    facts = folder / "aaaa.model.json"
     if damage == "cut":
         path.write_bytes(body[:100])
     elif damage == "changed":

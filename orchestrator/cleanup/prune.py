@@ -1,0 +1,119 @@
+"""Deletes what a store no longer needs; by default it only says what it would delete."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.cleanup.retention import Candidate, Needs, Policy, candidates
+from gpu_offload.orchestrator.output.table import terminal_width, text_table
+from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.registry import alias as aliases
+from gpu_offload.orchestrator.registry.index import manifest_of, versions
+from gpu_offload.orchestrator.registry.listing import when
+from gpu_offload.orchestrator.registry.revert import delete_files
+from gpu_offload.orchestrator.run.journal import Journal
+
+FALLBACKS = 2
+"""Versions before the one that an alias means which stay, to roll back to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """What was deleted, or would be."""
+
+    candidates: tuple[Candidate, ...]
+    dry_run: bool
+    total: int
+    """Bytes of the store before."""
+
+    @property
+    def freed(self) -> int:
+        """Bytes of the candidates."""
+        return sum(candidate.bytes for candidate in self.candidates)
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "dry_run": self.dry_run,
+            "bytes": self.total,
+            "freed": self.freed,
+            "deleted": [
+                {"kind": c.kind, "name": c.name, "bytes": c.bytes, "at": c.at, "why": c.why}
+                for c in self.candidates
+            ],
+        }
+
+    def text(self) -> str:
+        """Return it for a person."""
+        if not self.candidates:
+            return f"nothing to delete; the store holds {human_bytes(self.total)}"
+        rows = [("what", "name", "size", "of (UTC)", "why")]
+        rows += [(c.kind, c.name, human_bytes(c.bytes), when(c.at), c.why) for c in self.candidates]
+        what = (
+            f"would free {human_bytes(self.freed)} of {human_bytes(self.total)}; `--delete` does it"
+            if self.dry_run
+            else f"freed {human_bytes(self.freed)} of {human_bytes(self.total)}"
+        )
+        return f"{text_table(rows, width=terminal_width())}\n{what}"
+
+
+def prune(
+    store: ObjectStore, policy: Policy, *, delete: bool = False, clock: Callable[[], float] = time.time
+) -> Pruned:
+    """Delete versions, checkpoints of published runs and staged datasets that nothing needs.
+
+    Never a version that an alias means or would fall back to; never anything that an open run works with.
+
+    Raises:
+        StoreError: The store cannot be listed, or refuses; what was deleted until then is gone as a whole.
+    """
+    objects = list(store.list(""))
+    needs, ended = _needs(store)
+    found = candidates(objects, versions(store), needs, ended, policy, clock())
+    if delete:
+        for candidate in found:
+            _delete(store, candidate)
+    return Pruned(tuple(found), not delete, sum(info.size for info in objects))
+
+
+def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:
+    journal = Journal(store)
+    runs, fingerprints, ended = set(), set(), {}
+    for run in journal.run_ids():
+        outcome = journal.outcome(run)
+        if outcome is None:
+            record = journal.run(run)
+            runs |= {run, *([record.resumes] if record.resumes else [])}
+            fingerprints.add(record.fingerprint)
+        elif outcome.status == "published":
+            ended[run] = outcome.at
+    needed = set()
+    for name in aliases.names(store):
+        alias = aliases.alias_of(store, name)
+        if alias is not None:
+            usable = [m.version for m in reversed(alias.moves) if m.version not in alias.yanked]
+            needed |= {alias.version, *list(dict.fromkeys(usable))[: FALLBACKS + 1]}
+    return Needs(frozenset(needed), frozenset(runs), frozenset(fingerprints)), ended
+
+
+def _delete(store: ObjectStore, candidate: Candidate) -> None:
+    if candidate.kind == "version":
+        manifest = manifest_of(store, candidate.name)
+        if manifest is not None:
+            # An alias may have come to mean it since the listing.
+            if any(
+                (alias := aliases.alias_of(store, name)) is not None and alias.version == candidate.name
+                for name in aliases.names(store)
+            ):
+                return
+            delete_files(store, manifest)
+        return
+    if candidate.kind == "dataset":
+        store.delete(f"datasets/{candidate.name}.tar")
+        return
+    for part in ("checkpoint", "result"):
+        infos = sorted(store.list(f"runs/{candidate.name}/{part}/"), key=lambda i: "manifest" not in i.key)
+        for info in infos:
+            store.delete(info.key)

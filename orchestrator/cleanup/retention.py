@@ -1,0 +1,131 @@
+"""What of a store may be deleted, and what it holds: decisions over a listing, and nothing else."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from gpu_offload.infra.store.protocol import ObjectInfo
+from gpu_offload.orchestrator.registry.manifest import IndexEntry
+
+Kind = Literal["version", "run", "dataset"]
+DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is kept whatever its age: None means no such limit.
+
+    Attributes:
+        keep: The newest versions that are kept.
+        days: Versions, finished runs and staged datasets younger than this are kept.
+        below: Bytes that the store shall not exceed: only as much is deleted as brings it below.
+    """
+
+    keep: int = 5
+    days: float = 30.0
+    below: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """Something that may be deleted."""
+
+    kind: Kind
+    name: str
+    bytes: int
+    at: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What must stay: versions that an alias means or would fall back to, and what open runs work with."""
+
+    versions: frozenset[str]
+    runs: frozenset[str]
+    fingerprints: frozenset[str]
+
+
+def candidates(
+    objects: Iterable[ObjectInfo],
+    entries: Sequence[IndexEntry],
+    needs: Needs,
+    ended: Mapping[str, float],
+    policy: Policy,
+    now: float,
+) -> list[Candidate]:
+    """Return what may be deleted, the oldest first.
+
+    Args:
+        objects: The whole listing of the store.
+        entries: The registry's versions.
+        needs: What must stay.
+        ended: When each run that published ended, Unix seconds. A run that did not keeps its checkpoint.
+        policy: What is kept.
+        now: Unix seconds.
+    """
+    objects = list(objects)
+    sizes: dict[tuple[Kind, str], int] = defaultdict(int)
+    newest: dict[tuple[Kind, str], float] = {}
+    for info in objects:
+        if (owner := owner_of(info.key)) is not None:
+            sizes[owner] += info.size
+            newest[owner] = max(newest.get(owner, 0.0), info.modified.timestamp())
+    why = {
+        "version": _old_versions(entries, needs, policy),
+        "run": {
+            run: (at, "checkpoint and staged result of a run that published") for run, at in ended.items()
+        },
+        "dataset": {
+            name: (at, "staged for an instance; packed again when one needs it")
+            for (kind, name), at in newest.items()
+            if kind == "dataset" and name not in needs.fingerprints
+        },
+    }
+    for run in needs.runs:
+        why["run"].pop(run, None)
+    found = [
+        Candidate(kind, name, size, *why[kind][name])
+        for (kind, name), size in sizes.items()
+        if name in why[kind] and now - why[kind][name][0] >= policy.days * DAY_S
+    ]
+    found.sort(key=lambda candidate: (candidate.at, candidate.name))
+    if policy.below is None:
+        return found
+    total, chosen = sum(info.size for info in objects), []
+    for candidate in found:
+        if total <= policy.below:
+            break
+        chosen.append(candidate)
+        total -= candidate.bytes
+    return chosen
+
+
+def _old_versions(
+    entries: Sequence[IndexEntry], needs: Needs, policy: Policy
+) -> dict[str, tuple[float, str]]:
+    """Return when a version that nothing needs was published, and why it may go, by version."""
+    good = sorted((e for e in entries if e.is_usable), key=lambda e: e.created_at)
+    kept = needs.versions | {entry.version for entry in good[-policy.keep :]}
+    return {
+        entry.version: (
+            entry.created_at,
+            "yanked" if entry.yanked else f"not among the newest {policy.keep}, and no alias needs it",
+        )
+        for entry in entries
+        if entry.version not in kept
+    }
+
+
+def owner_of(key: str) -> tuple[Kind, str] | None:
+    """Return what an object belongs to that may be deleted as a whole; None for what always stays."""
+    first, _, rest = key.partition("/")
+    name, slash, below = rest.partition("/")
+    if first == "models" and slash:
+        return "version", name
+    if first == "runs" and below.partition("/")[0] in {"checkpoint", "result"}:
+        return "run", name
+    if first == "datasets" and key.endswith(".tar"):
+        return "dataset", rest.removesuffix(".tar")
+    return None

@@ -1,0 +1,163 @@
+"""What a store holds, and how far its free tier reaches."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from gpu_offload.infra.store.protocol import ObjectInfo
+from gpu_offload.orchestrator.output.table import terminal_width, text_table
+from gpu_offload.orchestrator.output.units import human_bytes
+
+GB = 10**9
+MONTH_DAYS = 30
+NEARLY_FULL = 0.8
+"""Share of a tier from which on a warning is due."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """What a store gives for nothing, a month; None where there is no limit.
+
+    `gets` are requests that read; `egress` are bytes to the internet.
+    """
+
+    name: str
+    storage: int | None = None
+    gets: int | None = None
+    egress: int | None = None
+
+
+TIERS = {
+    "s3-old": Tier("S3, accounts opened before 15 July 2025, first 12 months", 5 * GB, 20_000, 100 * GB),
+    "s3": Tier(
+        "S3, accounts opened since 15 July 2025: credits for storage, 100 GB egress", None, None, 100 * GB
+    ),
+    "r2": Tier("Cloudflare R2", 10 * GB, 10_000_000, None),
+    "releases": Tier("GitHub releases: 2 GiB a file, no limit on transfer"),
+    "folder": Tier("a folder"),
+}
+"""https://aws.amazon.com/free, https://developers.cloudflare.com/r2/pricing,
+https://docs.github.com/repositories/releasing-projects-on-github/about-releases."""
+
+REQUESTS_A_DOWNLOAD = 2
+"""The alias and the model; see `gpu_offload.client`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a store holds, and what `users` applications that start once a day take from it.
+
+    `updates` is how many times a month they download a model of `model` bytes.
+    """
+
+    tier: Tier
+    storage: int
+    parts: dict[str, tuple[int, int]]
+    """Objects and bytes by first part of the key."""
+    model: int
+    users: int
+    updates: int
+
+    @property
+    def gets(self) -> int:
+        """Requests a month: one look a day, and two for a download."""
+        return self.users * (MONTH_DAYS + (REQUESTS_A_DOWNLOAD - 1) * self.updates)
+
+    @property
+    def egress(self) -> int:
+        """Bytes a month."""
+        return self.users * self.updates * self.model
+
+    def rows(self) -> list[tuple[str, int, int | None]]:
+        """Return what is used and what is free, by name."""
+        tier = self.tier
+        return [
+            ("storage, bytes", self.storage, tier.storage),
+            ("requests a month", self.gets, tier.gets),
+            ("transfer a month, bytes", self.egress, tier.egress),
+        ]
+
+    @property
+    def most_users(self) -> int | None:
+        """How many applications the free tier carries at this rate; None: no limit."""
+        limits = []
+        each_gets, each_egress = (
+            MONTH_DAYS + (REQUESTS_A_DOWNLOAD - 1) * self.updates,
+            self.updates * self.model,
+        )
+        if self.tier.gets is not None:
+            limits.append(self.tier.gets // each_gets)
+        if self.tier.egress is not None and each_egress:
+            limits.append(self.tier.egress // each_egress)
+        return min(limits, default=None)
+
+    def warnings(self) -> list[str]:
+        """Return what is above four fifths of the tier."""
+        return [
+            f"{name}: {used / free:.0%} of what is free ({self.tier.name})"
+            for name, used, free in self.rows()
+            if free is not None and used >= NEARLY_FULL * free
+        ]
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "tier": self.tier.name,
+            "storage": self.storage,
+            "parts": {name: {"objects": n, "bytes": size} for name, (n, size) in self.parts.items()},
+            "model_bytes": self.model,
+            "users": self.users,
+            "updates_a_month": self.updates,
+            "month": {name: {"used": used, "free": free} for name, used, free in self.rows()},
+            "most_users": self.most_users,
+            "warnings": self.warnings(),
+        }
+
+    def text(self) -> str:
+        """Return it for a person."""
+        held = [("in the store", "objects", "bytes")]
+        held += [(name, f"{n:,}", human_bytes(size)) for name, (n, size) in sorted(self.parts.items())]
+        month = [("a month", "used", "free")]
+        for name, used, free in self.rows():
+            show = human_bytes if "bytes" in name else "{:,}".format
+            month.append(
+                (name.removesuffix(", bytes"), show(used), "no limit" if free is None else show(free))
+            )
+        width = terminal_width()
+        most = "any number of" if self.most_users is None else f"{self.most_users:,}"
+        lines = [
+            text_table(held, width=width),
+            "",
+            (
+                f"{self.users:,} applications that look once a day and download {human_bytes(self.model)} "
+                f"{self.updates} times a month, against {self.tier.name}:"
+            ),
+            text_table(month, width=width),
+            f"the free tier carries {most} applications at this rate",
+            *(f"warning: {warning}" for warning in self.warnings()),
+        ]
+        return "\n".join(lines)
+
+
+def usage(objects: Iterable[ObjectInfo], tier: Tier, model: int, users: int, updates: int) -> Usage:
+    """Add up a store's listing."""
+    count: Counter[str] = Counter()
+    size: Counter[str] = Counter()
+    for info in objects:
+        part = info.key.partition("/")[0]
+        count[part] += 1
+        size[part] += info.size
+    parts = {name: (count[name], size[name]) for name in count}
+    return Usage(tier, sum(size.values()), parts, model, users, updates)
+
+
+def tier_of(store_url: str, endpoint_url: str | None) -> Tier:
+    """Return the free tier of the store in use: by its address."""
+    if not store_url.startswith("s3:"):
+        return TIERS["folder"]
+    host = urlsplit(endpoint_url or "").hostname or ""
+    if host.endswith(".r2.cloudflarestorage.com"):
+        return TIERS["r2"]
+    return TIERS["s3"] if not host or host.endswith(".amazonaws.com") else Tier(host)

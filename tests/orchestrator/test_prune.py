@@ -1,0 +1,207 @@
+"""What a store no longer needs is deleted, and nothing that an alias or an open run needs."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from click.testing import CliRunner
+from crash_world import Scenario, run_record
+from hypothesis import given
+from hypothesis import strategies as st
+from registry_case import manifest_for
+
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.protocol import ObjectInfo
+from gpu_offload.orchestrator.cleanup.prune import prune
+from gpu_offload.orchestrator.cleanup.retention import Needs, Policy, candidates, owner_of
+from gpu_offload.orchestrator.cleanup.usage import GB, TIERS, tier_of, usage
+from gpu_offload.orchestrator.cli import offload
+from gpu_offload.orchestrator.registry import alias, download, publish
+from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError, Yank
+from gpu_offload.orchestrator.registry.promote import promote, yank
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import Outcome
+
+EVERYTHING = Policy(keep=1, days=0.0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(f"file:{tmp_path / 'store'}")
+
+
+@pytest.fixture
+def model(tmp_path):
+    path = tmp_path / "model.pt"
+    path.write_bytes(b"w" * 1000)
+    return path
+
+
+def published(store, model, *names):
+    for number, name in enumerate(names):
+        manifest = manifest_for(model, name, 100.0 + number)
+        publish.publish(store, manifest, model, note=lambda _: None)
+
+
+def names(pruned, kind="version"):
+    return [c.name for c in pruned.candidates if c.kind == kind]
+
+
+def test_only_what_no_alias_needs_is_deleted_and_only_when_told(store, model):
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee", "ffff")
+    shown = prune(store, EVERYTHING)
+    # stable, the two before it to roll back to, and the newest
+    assert names(shown) == ["aaaa", "bbbb", "cccc"]
+    assert store.stat("models/aaaa/model.pt") is not None
+    done = prune(store, EVERYTHING, delete=True)
+    assert done.freed == shown.freed > 3000
+    assert [i.key for i in store.list("models/aaaa/")] == []
+    assert prune(store, EVERYTHING).candidates == ()
+    assert [e.semver for e in publish.versions(store) if e.deleted] == ["1.0.0", "1.0.1", "1.0.2"]
+    for wanted in ("1.0.0", "aaaa"):
+        with pytest.raises(RegistryError, match="deleted"):
+            download.resolve(store, wanted)
+    with pytest.raises(RegistryError, match="deleted"):
+        promote(store, "1.0.0", why="x")
+
+
+def test_a_deleted_version_that_is_trained_again_is_there_again_under_its_number(store, model):
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd")
+    prune(store, EVERYTHING, delete=True)
+    publish.publish(store, manifest_for(model, "aaaa", 9e9), model, note=lambda _: None)
+    assert (publish.versions(store)[0].semver, publish.versions(store)[0].deleted) == ("1.0.0", False)
+    assert alias.alias_of(store, "stable").version == "aaaa"
+
+
+def test_yanked_versions_go_first_and_young_ones_stay(store, model):
+    published(store, model, "aaaa", "bbbb")
+    yank(store, "bbbb", why="bad")
+    assert names(prune(store, Policy(keep=5, days=0.0))) == ["bbbb"]
+    assert names(prune(store, Policy(keep=5, days=30.0), clock=lambda: 101.0 + 86_400)) == []
+
+
+def test_no_more_is_deleted_than_brings_the_store_below(store, model):
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
+    total = prune(store, EVERYTHING).total
+    assert names(prune(store, Policy(1, 0.0, below=total))) == []
+    assert names(prune(store, Policy(1, 0.0, below=total - 1))) == ["aaaa"]
+
+
+def test_what_an_open_run_works_with_stays_and_a_published_runs_checkpoint_goes(store):
+    journal = Journal(store)
+    run = run_record(Scenario())
+    journal.begin(run)
+    for key in (f"runs/{run.id}/checkpoint/last.pt", f"datasets/{run.fingerprint}.tar", "datasets/other.tar"):
+        store.put(key, b"x" * 100)
+    open_ = prune(store, EVERYTHING)
+    assert [(c.kind, c.name) for c in open_.candidates] == [("dataset", "other")]
+    journal.finish(run.id, Outcome(status="failed", at=1.0))
+    assert names(prune(store, EVERYTHING), "run") == []  # the next run of this training resumes from it
+
+
+def test_the_checkpoint_of_a_run_that_published_goes_and_its_journal_stays(store):
+    journal = Journal(store)
+    run = run_record(Scenario())
+    journal.begin(run)
+    store.put(f"runs/{run.id}/checkpoint/last.pt", b"x" * 100)
+    store.put(f"runs/{run.id}/result/model.pt", b"x" * 100)
+    journal.finish(run.id, Outcome(status="published", at=1.0, version="a"))
+    done = prune(store, EVERYTHING, delete=True)
+    assert (names(done, "run"), done.freed) == ([run.id], 200)
+    assert {i.key.rpartition("/")[2] for i in store.list(f"runs/{run.id}/")} == {"run.json", "outcome.json"}
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), unique_by=lambda pair: pair[0]),
+    st.sets(st.sampled_from("abcdefgh")),
+    st.integers(1, 5),
+    st.one_of(st.none(), st.integers(0, 10_000)),
+)
+def test_what_is_needed_is_never_a_candidate(listed, needed, keep, below):
+    entries = [
+        IndexEntry(
+            version=name,
+            created_at=float(n),
+            sha256="0" * 64,
+            size=1,
+            metrics={},
+            yanked=Yank(at=0, by="", why="bad") if bad else None,
+        )
+        for n, (name, bad) in enumerate(listed)
+    ]
+    now = datetime.now(UTC)
+    objects = [ObjectInfo(f"models/{name}/model.pt", 1000, "e", now) for name in "abcdefgh"]
+    found = candidates(
+        objects,
+        entries,
+        Needs(frozenset(needed), frozenset(), frozenset()),
+        {},
+        Policy(keep, 0.0, below),
+        1e9,
+    )
+    gone = {c.name for c in found}
+    assert not gone & needed
+    assert gone <= {e.version for e in entries}
+    good = [e.version for e in entries if e.yanked is None]
+    assert not gone & set(good[-keep:])
+
+
+@pytest.mark.parametrize(
+    ("key", "owner"),
+    [
+        ("models/aaaa/model.pt", ("version", "aaaa")),
+        ("runs/a-1/checkpoint/last.pt", ("run", "a-1")),
+        ("runs/a-1/run.json", None),
+        ("runs/a-1/attempts/1/log", None),
+        ("datasets/ffff.tar", ("dataset", "ffff")),
+        ("datasets/ffff.json.gz", None),
+        ("weights/yolo11n.pt", None),
+        ("aliases/stable.json", None),
+        ("index.json", None),
+    ],
+)
+def test_journal_aliases_weights_and_lists_always_stay(key, owner):
+    assert owner_of(key) == owner
+
+
+def test_the_free_tier_and_how_many_applications_it_carries():
+    objects = [ObjectInfo("models/a/model.pt", 6 * 10**6, "e", datetime.now(UTC))]
+    old = usage(objects, TIERS["s3-old"], model=6 * 10**6, users=100, updates=4)
+    assert (old.gets, old.egress) == (100 * 34, 100 * 4 * 6 * 10**6)
+    assert old.most_users == 20_000 // 34
+    assert old.warnings() == []
+    full = usage(objects, TIERS["s3-old"], model=6 * 10**6, users=500, updates=4)
+    assert ["requests a month" in warning for warning in full.warnings()] == [True]
+    assert usage(objects, TIERS["folder"], model=1, users=10**9, updates=9).most_users is None
+    assert usage([], TIERS["s3"], model=GB, users=200, updates=1).most_users == 100
+
+
+@pytest.mark.parametrize(
+    ("url", "endpoint", "name"),
+    [
+        ("file:.offload", None, "folder"),
+        ("s3://b", None, "S3"),
+        ("s3://b", "https://x.r2.cloudflarestorage.com", "R2"),
+        ("s3://b", "https://minio.example.org", "minio.example.org"),
+    ],
+)
+def test_the_tier_is_that_of_the_stores_address(url, endpoint, name):
+    assert name in tier_of(url, endpoint).name
+
+
+def test_the_commands_say_it(tmp_path, model):
+    (tmp_path / "offload.toml").write_text('[dataset]\npath = "raw"\n[store]\nurl = "file:store"\n')
+    store = open_store(f"file:{tmp_path / 'store'}")
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
+
+    def run(*words):
+        return CliRunner().invoke(offload, [*words, "-C", str(tmp_path)]).output
+
+    found = json.loads(run("prune", "--keep", "1", "--json"))
+    assert (found["dry_run"], [d["name"] for d in found["deleted"]]) == (True, ["aaaa", "bbbb"])
+    assert "--delete" in run("prune", "--keep", "1")
+    assert "freed" in run("prune", "--keep", "1", "--delete")
+    assert "nothing to delete" in run("prune", "--keep", "1")
+    used = json.loads(run("usage", "--json", "--tier", "s3-old"))
+    assert used["parts"]["models"]["objects"] == 9
+    assert "applications" in run("usage")
