@@ -13,7 +13,7 @@ from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
 from gpu_offload.orchestrator.github.annotations import SHOWN, annotations_of
 from gpu_offload.orchestrator.github.cleanup_step import stop, tend
 from gpu_offload.orchestrator.github.console import GitHubConsole
-from gpu_offload.orchestrator.github.event import Event
+from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import Inputs
 from gpu_offload.orchestrator.github.keep_step import keep, pack
 from gpu_offload.orchestrator.github.plan_step import plan
@@ -61,7 +61,7 @@ def main() -> int:
     inputs, settings = None, None
     try:
         inputs = Inputs.of(os.environ)
-        event = Event.of(os.environ)
+        event = WorkflowEvent.of(os.environ)
         if inputs.command == "keep":
             return keep(inputs, event, runner, console)
         if inputs.role:

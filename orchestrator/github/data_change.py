@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from gpu_offload.dataset.layout import is_image
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.git import git
-from gpu_offload.orchestrator.github.event import Event
+from gpu_offload.orchestrator.github.event import WorkflowEvent
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def _counted(count: int, noun: str) -> str:
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
-def base_of(event: Event, root: Path) -> str | None:
+def base_of(event: WorkflowEvent, root: Path) -> str | None:
     """Return the commit that a pull request is compared with, None where the checkout does not have it.
 
     GitHub checks out the merge of the request into its base, whose first parent is the base.

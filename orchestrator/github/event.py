@@ -15,7 +15,7 @@ own. On every other one, GitHub's next one included, nothing of ours spends or p
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
+class WorkflowEvent:
     """What started the workflow. `payload` was written by others."""
 
     name: str
@@ -24,7 +24,7 @@ class Event:
     payload: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> "Event":
+    def of(cls, environment: Mapping[str, str]) -> "WorkflowEvent":
         """Return the event that the runner's variables describe."""
         payload: Any = {}
         if path := environment.get("GITHUB_EVENT_PATH"):

@@ -1,6 +1,6 @@
 """The job summary of a plan."""
 
-from gpu_offload.orchestrator.github.section import LIMIT, Section, bounded, fitted
+from gpu_offload.orchestrator.github.section import LIMIT, SummarySection, bounded, fitted
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Decision, PlanReport
 from gpu_offload.orchestrator.plan.receipt import receipt_markdown
@@ -22,7 +22,7 @@ def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", 
     )
     return fitted(
         [
-            Section((receipt_markdown(plan, title=sentence, change=change), short), 5),
+            SummarySection((receipt_markdown(plan, title=sentence, change=change), short), 5),
         ],
         limit,
     )

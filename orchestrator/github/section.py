@@ -19,7 +19,7 @@ LAST_ATTEMPTS = 12
 
 
 @dataclass(frozen=True, slots=True)
-class Section:
+class SummarySection:
     """A part of a summary: its texts from the longest to the shortest; the last one is a line or nothing."""
 
     lengths: tuple[str, ...]
@@ -27,7 +27,7 @@ class Section:
     """What weighs less gives way first."""
 
 
-def fitted(sections: Sequence[Section], limit: int = LIMIT) -> str:
+def fitted(sections: Sequence[SummarySection], limit: int = LIMIT) -> str:
     """Join sections in their order so that the whole has at most `limit` bytes.
 
     Raises:
@@ -51,15 +51,15 @@ def fitted(sections: Sequence[Section], limit: int = LIMIT) -> str:
 
 def rows_section(
     title: str, rows: Rows, weight: int, more: str = "and {n} more rows", *, after: str = ""
-) -> Section:
+) -> SummarySection:
     """Return a table in three lengths: all, the first rows, and how many there are."""
     whole = table(rows)
     if not whole:
-        return Section(("",), weight)
+        return SummarySection(("",), weight)
     head = f"#### {title}\n\n"
     left = len(rows) - 1 - FEW_ROWS
     few = table([shorter_row(row) for row in rows[: FEW_ROWS + 1]])
-    return Section(
+    return SummarySection(
         (
             head + whole + after,
             head + few + (f"\n\n({more.format(n=left)})" if left > 0 else "") + after,

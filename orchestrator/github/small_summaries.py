@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from gpu_offload.orchestrator.github.annotations import Annotation
 from gpu_offload.orchestrator.github.section import (
     FEW_ROWS,
-    Section,
+    SummarySection,
     bounded,
     fitted,
     model_line,
@@ -29,7 +29,11 @@ def done_summary(version: str, around: Around, *, moved: bool) -> str:
         "The same dataset and settings were trained before; nothing was trained again and nothing was spent."
     )
     return fitted(
-        [Section((f"### {bounded(title)}",), 9), Section((text,), 8), Section((model_line(around),), 7)]
+        [
+            SummarySection((f"### {bounded(title)}",), 9),
+            SummarySection((text,), 8),
+            SummarySection((model_line(around),), 7),
+        ]
     )
 
 
@@ -73,8 +77,11 @@ def _counted(runs: int) -> str:
 
 def trouble_summary(trouble: str, *, next_step: str = "") -> str:
     """Render a failure before a run began."""
-    sections = [Section(("### gpu-offload could not do it",), 9), Section((f"> {bounded(trouble)}",), 8)]
-    return fitted([*sections, Section((f"**Next:** {next_step}" if next_step else "",), 7)])
+    sections = [
+        SummarySection(("### gpu-offload could not do it",), 9),
+        SummarySection((f"> {bounded(trouble)}",), 8),
+    ]
+    return fitted([*sections, SummarySection((f"**Next:** {next_step}" if next_step else "",), 7)])
 
 
 def faults_summary(annotations: Sequence[Annotation], *, dataset: bool) -> str:
@@ -85,8 +92,8 @@ def faults_summary(annotations: Sequence[Annotation], *, dataset: bool) -> str:
     check = " `offload check` lists all of them on your machine." if dataset else ""
     return fitted(
         [
-            Section((f"### {subject} has {len(errors)} fault{'s' if len(errors) != 1 else ''}",), 9),
-            Section((f"Nothing was planned, trained or spent.{check}",), 8),
+            SummarySection((f"### {subject} has {len(errors)} fault{'s' if len(errors) != 1 else ''}",), 9),
+            SummarySection((f"Nothing was planned, trained or spent.{check}",), 8),
             rows_section("Faults", rows, 7),
         ]
     )
@@ -101,8 +108,8 @@ def tend_summary(text: str, failures: Sequence[str]) -> str:
     title = "### Tend: " + ("not everything could be done" if failures else "everything is in order")
     return fitted(
         [
-            Section((title,), 9),
-            Section((f"> [!CAUTION]\n{wrong}" if wrong else "",), 8),
-            Section((rows, f"{few}\n- and {len(lines) - FEW_ROWS} more: see the log"), 5),
+            SummarySection((title,), 9),
+            SummarySection((f"> [!CAUTION]\n{wrong}" if wrong else "",), 8),
+            SummarySection((rows, f"{few}\n- and {len(lines) - FEW_ROWS} more: see the log"), 5),
         ]
     )

@@ -5,7 +5,7 @@ from typing import Literal
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.github.console import GitHubConsole
-from gpu_offload.orchestrator.github.event import Event
+from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import Inputs
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.settings.load import Settings
@@ -22,7 +22,7 @@ class Step:
     """What every command of the action works with."""
 
     inputs: Inputs
-    event: Event
+    event: WorkflowEvent
     runner: Runner
     console: GitHubConsole
     settings: Settings

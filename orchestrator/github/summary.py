@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.github.section import (
     LAST_ATTEMPTS,
     LIMIT,
     LONGEST,
-    Section,
+    SummarySection,
     bounded,
     fitted,
     model_line,
@@ -52,27 +52,27 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
     trouble = f"> [!{alert}]\n> {bounded(without_path(around.trouble))}" if around.trouble else ""
     following = next_step(report, around)
     sections = [
-        Section((f"### {_heading(report, around)}",), 99),
-        Section((trouble,), 98),
-        Section(
+        SummarySection((f"### {_heading(report, around)}",), 99),
+        SummarySection((trouble,), 98),
+        SummarySection(
             (f"> [!WARNING]\n> Not stable: {bounded(around.candidate)}" if around.candidate else "",), 97
         ),
-        Section((table(glance_rows(report, around.before)), ""), 94),
-        Section((escape_markdown(missed(report)),), 93),
-        Section((f"**Next:** {following}" if following else "",), 97),
-        Section((model_line(around),), 95),
-        Section((f"**Where and why.** {bounded(around.because or report.run.why)}",), 96),
-        Section((f"**Asked for by hand:** {bounded(around.reason)}" if around.reason else "",), 96),
+        SummarySection((table(glance_rows(report, around.before)), ""), 94),
+        SummarySection((escape_markdown(missed(report)),), 93),
+        SummarySection((f"**Next:** {following}" if following else "",), 97),
+        SummarySection((model_line(around),), 95),
+        SummarySection((f"**Where and why.** {bounded(around.because or report.run.why)}",), 96),
+        SummarySection((f"**Asked for by hand:** {bounded(around.reason)}" if around.reason else "",), 96),
         _log(around.log),
         *_metrics(report, around.before or report.before),
-        Section(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
+        SummarySection(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
         _pictures(around),
         *_costs(report),
         _attempts(report),
-        Section((gantt(report), "(the timeline is too long for this page)"), 20),
-        Section((details("Estimate and actual", table(estimate_rows(report))), ""), 12),
-        Section((details("What was offered", table(where_rows(report))), ""), 10),
-        Section((details("Facts", table(fact_rows(report))), ""), 5),
+        SummarySection((gantt(report), "(the timeline is too long for this page)"), 20),
+        SummarySection((details("Estimate and actual", table(estimate_rows(report))), ""), 12),
+        SummarySection((details("What was offered", table(where_rows(report))), ""), 10),
+        SummarySection((details("Facts", table(fact_rows(report))), ""), 5),
     ]
     return fitted(sections, limit)
 
@@ -105,8 +105,8 @@ def next_step(report: Report, around: Around) -> str:
         )
     where = "the log's last lines below" if around.log else f"`offload logs {run}`"
     return (
-        f"see the reason above and {where}, change what it names and push. Where the training stays the same, it "
-        "carries on from its last checkpoint."
+        f"see the reason above and {where}, fix the cause and push. If the training stays the same, it continues from "
+        "its last checkpoint."
     )
 
 
@@ -130,7 +130,7 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
     return rows
 
 
-def _metrics(report: Report, before: Before | None) -> list[Section]:
+def _metrics(report: Report, before: Before | None) -> list[SummarySection]:
     if report.result is None:
         return []
     told = replace(before, metrics=named(before.metrics)) if before else None
@@ -142,7 +142,7 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
     few = f"{table(per_class[: FEW_ROWS + 1])}\n\n{more}" if len(per_class) > FEW_ROWS + 1 else whole
     return [
         rows_section("Metrics", changes, 85, "and {n} more: `offload report` has them", after=note),
-        Section(
+        SummarySection(
             (
                 details("By class", whole),
                 details("By class", few),
@@ -153,37 +153,37 @@ def _metrics(report: Report, before: Before | None) -> list[Section]:
     ]
 
 
-def _costs(report: Report) -> list[Section]:
+def _costs(report: Report) -> list[SummarySection]:
     """Show the bill; that of a free run is folded away, because it says nothing that the heading does not."""
     if money(report) == "free":
         bill = table(cost_rows(report)), table(alternative_rows(report))
-        return [Section((details("Cost", "\n\n".join(part for part in bill if part)), ""), 30)]
+        return [SummarySection((details("Cost", "\n\n".join(part for part in bill if part)), ""), 30)]
     return [
         rows_section("Cost", cost_rows(report), 80, "and {n} more lines: `offload report` has them"),
         rows_section("It could have cost", alternative_rows(report), 40),
     ]
 
 
-def _log(text: str) -> Section:
+def _log(text: str) -> SummarySection:
     """Fold the end of a log away, in a block that no Markdown rule reads."""
     lines = [escape_markdown(line[:LONGEST]) for line in text.splitlines()]
     if not lines:
-        return Section(("",), 50)
+        return SummarySection(("",), 50)
 
     def shown(count: int) -> str:
         return details("The log's last lines", "<pre>\n" + "\n".join(lines[-count:]) + "\n</pre>")
 
-    return Section((shown(LOG_LINES), shown(5), ""), 50)
+    return SummarySection((shown(LOG_LINES), shown(5), ""), 50)
 
 
-def _attempts(report: Report) -> Section:
+def _attempts(report: Report) -> SummarySection:
     rows = [tuple(map(without_path, row)) for row in attempt_rows(report)]
     head, body = rows[0], rows[1:]
     if not body:
-        return Section(("",), 60)
+        return SummarySection(("",), 60)
     last: Rows = [head, *(shorter_row(row) for row in body[-LAST_ATTEMPTS:])]
     title = "#### Attempts\n\n"
-    return Section(
+    return SummarySection(
         (
             title + table(rows),
             f"{title}The last {len(last) - 1} of {len(body)}:\n\n{table(last)}",
@@ -193,8 +193,8 @@ def _attempts(report: Report) -> Section:
     )
 
 
-def _pictures(around: Around) -> Section:
+def _pictures(around: Around) -> SummarySection:
     if around.pictures_url is None:
-        return Section(("",), 35)
+        return SummarySection(("",), 35)
     title = "#### What it sees\n\nPredictions on pictures that it was not trained on."
-    return Section((f"{title}\n\n![predictions]({safe_url(around.pictures_url)})", ""), 35)
+    return SummarySection((f"{title}\n\n![predictions]({safe_url(around.pictures_url)})", ""), 35)

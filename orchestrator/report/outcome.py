@@ -30,14 +30,12 @@ def headline(
         version = f"stable is now {report.name}" if moved else f"version {report.name}"
         return f"Trained in {spent}. {f'{quality}. ' if quality else ''}{version[0].upper()}{version[1:]}"
     done, of = epochs(report)
-    reached = f"after epoch {done} of {of}, " if done else ""
+    reached = f"after epoch {done} of {of}, " if done else "after "
     if interrupted:
         return f"Interrupted {reached}{spent}"
     if report.status == "open":
         return f"Training: epoch {done} of {of}, {spent} so far"
-    return (
-        f"{'Stopped' if report.status == 'stopped' else 'Not trained: failed'} {reached or 'after '}{spent}"
-    )
+    return f"{'Stopped' if report.status == 'stopped' else 'Not trained: failed'} {reached}{spent}"
 
 
 def glance_rows(report: Report, before: Before | None = None) -> Rows:

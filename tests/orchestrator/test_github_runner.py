@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpu_offload.orchestrator.github.action import main
 from gpu_offload.orchestrator.github.console import MOST_ANNOTATIONS, GitHubConsole
-from gpu_offload.orchestrator.github.event import Event
+from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import COMMANDS, Inputs, InputsError
 from gpu_offload.orchestrator.github.runner import SUMMARY_LIMIT, Runner, command
 from gpu_offload.orchestrator.state import state_folder
@@ -141,7 +141,7 @@ def test_secrets_are_masked():
 def test_a_pull_request_from_elsewhere_is_known(tmp_path, payload, fork):
     file = tmp_path / "event.json"
     file.write_text(json.dumps(payload))
-    event = Event.of(
+    event = WorkflowEvent.of(
         {
             "GITHUB_EVENT_NAME": "pull_request",
             "GITHUB_EVENT_PATH": str(file),
@@ -158,14 +158,14 @@ def test_a_pull_request_from_elsewhere_is_known(tmp_path, payload, fork):
      "merge_group", "an_event_of_next_year", ""],
 )  # fmt: skip
 def test_what_is_not_on_the_list_is_not_trusted(name):
-    assert not Event(name).is_trusted
-    assert all(Event(known).is_trusted for known in ("push", "workflow_dispatch", "schedule"))
+    assert not WorkflowEvent(name).is_trusted
+    assert all(WorkflowEvent(known).is_trusted for known in ("push", "workflow_dispatch", "schedule"))
 
 
 def test_a_private_repository_is_known():
-    assert Event("push", payload={"repository": {"private": True}}).is_private
-    assert not Event("push", payload={"repository": {}}).is_private
-    assert not Event("push", payload={"repository": "x"}).is_private
+    assert WorkflowEvent("push", payload={"repository": {"private": True}}).is_private
+    assert not WorkflowEvent("push", payload={"repository": {}}).is_private
+    assert not WorkflowEvent("push", payload={"repository": "x"}).is_private
 
 
 def test_inputs_become_settings_and_stay_values():

@@ -18,7 +18,7 @@ from report_case import EVIL, evil, result
 
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
-from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, Section, fitted
+from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, SummarySection, fitted
 from gpu_offload.orchestrator.github.small_summaries import (
     clean_up_summary,
     done_summary,
@@ -239,7 +239,7 @@ def test_the_least_important_gives_way_first(report, limit, classes, words):
 
 
 def test_what_weighs_more_stays_longer():
-    sections = [Section(("important" * 10, "i"), 2), Section(("trifle" * 10, "t"), 1)]
+    sections = [SummarySection(("important" * 10, "i"), 2), SummarySection(("trifle" * 10, "t"), 1)]
     assert fitted(sections, 100) == "important" * 10 + "\n\nt\n"
     assert fitted(sections, 5) == "i\n\nt\n"
     with pytest.raises(ValueError, match="the shortest summary"):

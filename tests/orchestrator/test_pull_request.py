@@ -15,7 +15,7 @@ from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.cli.dataset_commands import check
 from gpu_offload.orchestrator.github.action import main
 from gpu_offload.orchestrator.github.data_change import DataChange, base_of, data_change
-from gpu_offload.orchestrator.github.event import Event
+from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.settings.load import load_settings
 
 pytestmark = pytest.mark.process
@@ -147,10 +147,10 @@ def test_the_base_of_a_merge_is_its_first_parent_and_of_nothing_there_is_none(re
     git(repository, "checkout", "-q", "main")
     main_commit = git(repository, "rev-parse", "HEAD")
     git(repository, "merge", "-q", "--no-ff", "-m", "merge", "request")
-    assert base_of(Event("pull_request"), repository) == main_commit
+    assert base_of(WorkflowEvent("pull_request"), repository) == main_commit
     git(repository, "checkout", "-q", "request")
-    assert base_of(Event("pull_request"), repository) is None
-    hostile = Event("pull_request", payload={"pull_request": {"base": {"sha": "--output=x"}}})
+    assert base_of(WorkflowEvent("pull_request"), repository) is None
+    hostile = WorkflowEvent("pull_request", payload={"pull_request": {"base": {"sha": "--output=x"}}})
     assert base_of(hostile, repository) is None
 
 

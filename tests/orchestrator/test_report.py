@@ -4,8 +4,10 @@ import itertools
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from report_case import evil
@@ -17,6 +19,7 @@ from gpu_offload.orchestrator.registry.manifest import Index, IndexEntry
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.load import gather
 from gpu_offload.orchestrator.report.markdown import CHART_STYLE, report_markdown
+from gpu_offload.orchestrator.report.outcome import headline
 from gpu_offload.orchestrator.report.page import report_html
 from gpu_offload.orchestrator.report.rows import alternative_rows, attempt_rows, cost_rows
 from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
@@ -179,3 +182,18 @@ def test_a_report_compares_with_the_version_before_it_and_not_with_a_later_one(t
     Journal(store).finish(run.id, Outcome(status="published", at=5.0, version="mine"))
     found = gather(store, StoreSettings(), run.id, now=10.0)
     assert found.before == Before("last", {"map50": 0.2}, found.before.semver)
+
+
+@pytest.mark.parametrize(
+    ("status", "interrupted", "begins"),
+    [
+        ("failed", False, "Not trained: failed after 10 min on g4dn.xlarge spot, $0.04"),
+        ("stopped", False, "Stopped after 10 min on"),
+        (None, True, "Interrupted after 12 min on"),
+        (None, False, "Training: epoch 0 of 3, 12 min on g4dn.xlarge spot, $0.04 so far"),
+    ],
+)
+def test_a_headline_says_how_a_run_without_a_model_ended(report, status, interrupted, begins):
+    outcome = report.outcome.model_copy(update={"status": status}) if status else None
+    text = headline(replace(report, outcome=outcome, result=None), interrupted=interrupted)
+    assert text.startswith(begins)
