@@ -76,7 +76,7 @@ def prepare(tree: Path, *, task: Task, fingerprint: str, output: Path) -> Traini
         "path": str(tree.resolve()),
         "train": "images/train",
         "val": "images/val",
-        "names": dict(enumerate(info.classes)),
+        "names": list(info.classes),
     }
     if info.images["test"]:
         data["test"] = "images/test"

@@ -49,6 +49,7 @@ class TrainingContext:
     Attributes:
         spec: Everything that was configured; `hyperparameters` are the user's own.
         tree: The training tree, laid out as docs/training-module.md says. Read only.
+        data: What tools that read YOLO datasets take: a data.yaml, or the tree for classification.
         output: An empty folder for the function's files.
         weights: Starting weights, where the configuration names some.
     """
@@ -60,6 +61,7 @@ class TrainingContext:
         self._epoch_seconds: list[float] = []
         self.spec: TrainingSpec = bench.spec
         self.tree: Path = bench.data.tree
+        self.data: Path = bench.data.argument
         self.output: Path = bench.work / "own"
         self.weights: Path | None = bench.weights
         self.epochs_completed = 0

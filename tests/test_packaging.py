@@ -1,10 +1,15 @@
 """The wheel holds every package and every file that one reads."""
 
 import importlib.util
+import io
 import tomllib
+import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+
+from gpu_offload.infra.instance.wheel import pack_wheel
 
 ROOT = Path(__file__).parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -32,6 +37,16 @@ def files():
 
 def test_every_folder_with_code_is_listed_as_a_package():
     assert {package_of(path) for path in files() if path.suffix == ".py"} == set(SETUPTOOLS["packages"])
+
+
+def test_nothing_is_installed_beside_our_root():
+    """PyPI has packages `dataset`, `infra` and `errors`, and repositories have folders of these names."""
+    tops = {package.split(".")[0] for package in SETUPTOOLS["packages"]}
+    in_the_instances_wheel = zipfile.ZipFile(io.BytesIO(pack_wheel("1.0").body)).namelist()
+    tops |= {name.split("/")[0] for name in in_the_instances_wheel}
+    installed = metadata.files("gpu-offload") or []
+    tops |= {path.parts[0] for path in installed if "__editable__" not in str(path) and path.parts[0] != ".."}
+    assert {top for top in tops if not top.endswith(".dist-info")} - {"__pycache__"} == {"gpu_offload"}
 
 
 def test_every_other_file_is_package_data():

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from gpu_offload.orchestrator.plan.imports import bound_names, find_imports, is_dynamic, needed_modules
 from gpu_offload.orchestrator.plan.project import PlanningError, file_sha256
 
 MAX_BYTES = 50 * 2**20
@@ -166,14 +167,14 @@ class _Reader:
             return
         self.trees[path] = tree
         package = path.relative_to(self.root).parent.parts
-        for node, is_certain in _imports(tree, certain=True):
+        for node, is_certain in find_imports(tree):
             where = f"{name}:{node.lineno}"
             if isinstance(node, ast.ImportFrom) and node.level > len(package):
                 self.faults.append(
                     f"{where}: a relative import leads out of its package; write `from {node.module or 'MODULE'} import`"
                 )
                 continue
-            for required, module in _modules(node, package):
+            for required, module in needed_modules(node, package):
                 own = self.follow(module)
                 if is_certain:
                     self._check(required, where, is_own=own)
@@ -200,36 +201,6 @@ def is_installed_elsewhere(name: str, root: Path) -> bool:
     return origin.parent not in {root, root / name}
 
 
-def _modules(node: ast.Import | ast.ImportFrom, package: Sequence[str]) -> Iterator[tuple[str, str]]:
-    """Yield the dotted modules that an import statement needs, and those that it may import beside them."""
-    if isinstance(node, ast.Import):
-        yield from ((alias.name, alias.name) for alias in node.names)
-        return
-    above = package[: len(package) - node.level + 1] if node.level else ()
-    base = ".".join([*above, *([node.module] if node.module else [])])
-    for alias in node.names:
-        yield base, base if alias.name == "*" else f"{base}.{alias.name}"
-
-
-def _imports(node: ast.AST, *, certain: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
-    """Yield import statements at any depth, and whether they are unconditional."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import | ast.ImportFrom):
-            yield child, certain
-        elif isinstance(child, ast.If) and _is_type_checking(child.test):
-            for each in child.orelse:
-                yield from _imports(ast.Module([each], []), certain=certain)
-        else:
-            yield from _imports(
-                child, certain=certain and not isinstance(child, ast.If | ast.Try | ast.TryStar)
-            )
-
-
-def _is_type_checking(test: ast.expr) -> bool:
-    name = test.attr if isinstance(test, ast.Attribute) else test.id if isinstance(test, ast.Name) else ""
-    return name == "TYPE_CHECKING"
-
-
 def _function_faults(reader: _Reader, module: str, function: str, entrypoint: str) -> Iterator[str]:
     """Yield what is wrong with the entrypoint's function, as far as the source shows it."""
     path = reader.path_of(module)
@@ -237,32 +208,13 @@ def _function_faults(reader: _Reader, module: str, function: str, entrypoint: st
         yield f"training.entrypoint {entrypoint}: {module} is a folder without an __init__.py"
         return
     tree = reader.trees.get(path)
-    if tree is None or function in _names(tree) or _is_dynamic(tree):
+    if tree is None or function in bound_names(tree) or is_dynamic(tree):
         return
     functions = sorted(n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_")
     known = f"; it has {', '.join(functions)}" if functions else ""
     yield (
         f"training.entrypoint {entrypoint}: {path.relative_to(reader.root)} has no function {function}{known}"
     )
-
-
-def _names(tree: ast.Module) -> set[str]:
-    """Return the names that a module binds at its top level, in any branch."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
-        elif isinstance(node, ast.alias):
-            found.add(node.asname or node.name.split(".")[0])
-    return found
-
-
-def _is_dynamic(tree: ast.Module) -> bool:
-    """Whether a module may have names that its source does not show."""
-    stars = (alias.name == "*" for n in tree.body if isinstance(n, ast.ImportFrom) for alias in n.names)
-    return "__getattr__" in _names(tree) or any(stars)
 
 
 def _python_files(folder: Path) -> Iterator[Path]:

@@ -67,6 +67,18 @@ class Inputs:
         """The SPDX expression of code and weights: https://www.ultralytics.com/license for Ultralytics' own."""
         return self.settings.training.license or (None if self.code else ULTRALYTICS_LICENSE)
 
+    @property
+    def license_note(self) -> str:
+        """The licence in a sentence, for the receipt."""
+        if self.license is None:
+            return (
+                "licence of the model: not stated; training.license says which one your code and weights have"
+            )
+        theirs = self.settings.training.license is None
+        return f"licence of the model: {self.license}" + (
+            ", as Ultralytics' code and weights" if theirs else ""
+        )
+
     def spec(self) -> TrainingSpec:
         """Return the training as the training module reads it; a run fills in where it runs."""
         training = self.settings.training

@@ -25,7 +25,7 @@ from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import list_candidates
 from gpu_offload.orchestrator.plan.decision import decide, forced, judge
-from gpu_offload.orchestrator.plan.inputs import ULTRALYTICS_LICENSE, Inputs, read_inputs
+from gpu_offload.orchestrator.plan.inputs import Inputs, read_inputs
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option, PlanReport
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.prerequisites import (
@@ -46,16 +46,6 @@ from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 GIB = 2**30
-
-
-def license_note(inputs: Inputs) -> str:
-    """Return the licence of code and weights in a sentence, for the receipt."""
-    if inputs.license is None:
-        return "licence of the model: not stated; set training.license to what your training code and weights have"
-    theirs = inputs.license == ULTRALYTICS_LICENSE and inputs.code is None
-    return f"licence of the model: {inputs.license}" + (
-        ", as Ultralytics' code and weights" if theirs else ""
-    )
 
 
 @dataclass
@@ -113,7 +103,7 @@ class Planning:
             dataset_bytes=snapshot.bytes,
             options=options,
             decision=decision,
-            notes=(*cpu.notes, license_note(inputs), *missing_extra(inputs)),
+            notes=(*cpu.notes, inputs.license_note, *missing_extra(inputs)),
         )
         return Planned(
             settings=self.settings,
