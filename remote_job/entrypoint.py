@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,7 +256,7 @@ def run(bench: Bench) -> TrainingResult:
 def _called(
     function: Callable[[TrainingContext], Trained | None], context: TrainingContext, bench: Bench
 ) -> object:
-    """Call the user's function; leaving the process is no way to return."""
+    """Call the user's function; report where it failed, with the traceback in the log."""
     try:
         returned: object = function(context)
     except SystemExit as error:
@@ -263,13 +264,16 @@ def _called(
         raise EntrypointError(
             f"{_place(function)} left by sys.exit({error.code!r}); return Trained(model=..., metrics=...) instead"
         ) from error
-    except FileNotFoundError as error:
-        if bench.spec.project is None or Path(str(error.filename)).is_absolute():
-            raise
-        raise EntrypointError(
-            f"{_place(function)}: there is no file {error.filename} in what was shipped; files of the repository that "
-            "the training reads are named in training.include"
-        ) from error
+    except OffloadError:
+        raise
+    except Exception as error:
+        bench.interruption.check()
+        print(traceback.format_exc())  # noqa: T201 - to the log
+        message = f"{_line_of(error, Path.cwd()) or _place(function)}: {type(error).__name__}: {error}"
+        is_ours = isinstance(error, FileNotFoundError) and not Path(str(error.filename)).is_absolute()
+        if is_ours and bench.spec.project is not None:
+            message += "; files of the repository that the training reads are named in training.include"
+        raise EntrypointError(message) from error
     if returned is None:
         bench.interruption.check()
     return returned
@@ -298,6 +302,13 @@ def _checked(
             "or return Trained(..., stopped_early=True) where fewer are enough"
         )
     return returned
+
+
+def _line_of(error: BaseException, project: Path) -> str | None:
+    """Return `file:line` of the innermost frame in the project, None where there is none."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(project)]
+    return f"{Path(own[-1].filename).relative_to(project)}:{own[-1].lineno}" if own else None
 
 
 def _place(function: Callable[..., object]) -> str:

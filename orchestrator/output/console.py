@@ -90,7 +90,7 @@ class Console:
             self.note(epoch_line(event))
         elif event.event == "stage" and event.stage:
             self.detail(f"{event.stage}: {event.seconds or 0:.1f} s")
-        elif event.event in {"interrupted", "failed"} and event.message:
+        elif event.event == "interrupted" and event.message:
             self.warning(event.message)
 
 
@@ -148,7 +148,7 @@ class TerminalConsole(Console):
             def show(event: ProgressEvent) -> None:
                 if event.event == "epoch":
                     bar.console.print("    " + epoch_line(event), highlight=False, markup=False)
-                elif event.event in {"interrupted", "failed"} and event.message:
+                elif event.event == "interrupted" and event.message:
                     bar.console.print(f"warning: {plain(event.message)}", highlight=False, markup=False)
                 done = clock.update(event)
                 if done is not None:

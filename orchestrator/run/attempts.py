@@ -145,7 +145,7 @@ class Attempts:
     ) -> None:
         """Journal how an attempt ended; `at` is when, in Unix seconds, None for now."""
         at = self.clock() if at is None else at
-        if reason != "finished":
+        if reason not in {"finished", "failed"}:  # a failure ends the run, which reports it
             self.console.note(f"attempt {number} ended ({reason}): {message}")
         end = AttemptEnd(number=number, reason=reason, at=at, message=message, by_cloud=by_cloud)
         self.journal.close_attempt(self.run.id, end)

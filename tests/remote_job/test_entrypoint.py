@@ -166,6 +166,7 @@ def test_a_project_with_modules_named_like_ours_imports_its_own_also_at_the_end(
     assert not (Path(spec.project) / "scratch.txt").exists(), "what was shipped stays as it was"
 
 
+@pytest.mark.training
 def test_a_device_that_this_machine_lacks_is_refused_before_anything_is_trained(tmp_path_factory, tmp_path):
     detect = make_tree(tmp_path_factory.mktemp("detect"), images=8)
     with pytest.raises(SpecError, match="device: cuda:7 is asked for"):
