@@ -16,6 +16,7 @@ set -u
 TRAINER=64001
 UPLOADER=64002
 METADATA=169.254.169.254
+NO_CAPABILITIES="--bounding-set=-all --inh-caps=-all --ambient-caps=-all"
 
 root=${GPU_OFFLOAD_ROOT:-}
 root=${root%/}
@@ -41,7 +42,7 @@ become() {
     uid=$1
     shift
     if separate; then
-        exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs -- "$@"
+        exec setpriv --reuid "$uid" --regid "$uid" --clear-groups --no-new-privs $NO_CAPABILITIES -- "$@"
     fi
     exec "$@"
 }
@@ -57,7 +58,9 @@ become_uploader() {
     become $UPLOADER setsid "$python" -P -m gpu_offload.remote_job ${notice:+--spot-notice "$notice"} "$@"
 }
 
-# Becomes the user that trains, in a network of its own that leads nowhere, and knows nothing of the store.
+# Becomes the user that trains, in a network of its own that leads nowhere, and knows nothing of the store. Of the
+# machine's folders for sockets, shared memory and temporary files it sees empty ones of its own: a socket in /run
+# (name resolution, D-Bus) leads out whatever the network does.
 become_trainer() {
     export HOME="$job/home" USER=trainer LOGNAME=trainer
     cd "$job/output" || exit 1
@@ -68,10 +71,28 @@ become_trainer() {
     . "$job/environment"
     set +a
     separate || exec setsid "$python" "$@"
-    # Several GPUs talk to one another over the loopback device.
-    exec unshare --net -- sh -c 'ip link set lo up; exec "$@"' sh \
-        setpriv --reuid $TRAINER --regid $TRAINER --clear-groups --no-new-privs -- setsid "$python" "$@"
+    exec unshare --net --mount --ipc --propagation private -- sh -c "$APART" sh "$job" "$python" \
+        setpriv --reuid $TRAINER --regid $TRAINER --clear-groups --no-new-privs $NO_CAPABILITIES -- \
+        setsid "$python" "$@"
 }
+
+# What is done as root in the new namespaces. Several GPUs talk to one another over the loopback device. Only on a
+# simulated host does a job or its Python lie below one of these folders, which then stays.
+APART='
+job=$1 python=$2
+shift 2
+ip link set lo up
+for folder in /run /tmp /var/tmp /dev/shm; do
+    case "$job" in "$folder"/*) continue ;; esac
+    case "$python" in "$folder"/*) continue ;; esac
+    [ -d "$folder" ] && [ ! -L "$folder" ] || continue
+    mount -n -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "$folder" || {
+        echo "gpu-offload: $folder could not be hidden from the training: not started" >&2
+        exit 76
+    }
+done
+exec "$@"
+'
 
 own() {
     ! separate || chown "$@"

@@ -17,7 +17,7 @@ from gpu_offload.infra.simulator.namespace import why_not
 from gpu_offload.infra.store.factory import open_store
 
 HOSTILE = '''
-import os, signal, socket, time
+import ctypes, os, signal, socket, stat, time
 from pathlib import Path
 
 from gpu_offload.remote_job.entrypoint import Trained
@@ -31,6 +31,10 @@ def succeeds(deed):
     return 1.0
 
 
+FOLDERS = ("/run", "/var/run/", "/tmp", "/var/tmp", "/dev/shm")
+libc = ctypes.CDLL(None, use_errno=True)
+
+
 def main(context):
     """Train two epochs, the second until it is told to stop, and try everything meanwhile that must not be possible."""
     output = Path(context.spec.output)
@@ -39,6 +43,7 @@ def main(context):
     (output / "infra.py").write_text(f"open({str(job / 'input/planted')!r}, 'w')")
     (Path.home() / ".aws").mkdir()
     (Path.home() / ".aws/config").write_text("[default]\\ncredential_process = touch " + str(job / "input/planted"))
+    status = dict(line.split(":\\t", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":\\t" in line)
     uploaders = [p for p in Path("/proc").glob("[0-9]*") if p.stat().st_uid == 64002]
     tried = {
         "metadata": succeeds(lambda: socket.create_connection(("169.254.169.254", 80), 1)),
@@ -54,6 +59,18 @@ def main(context):
         "stop": succeeds(lambda: (job / "input/stop").write_text("")),
         "signal": sum(succeeds(lambda p=p: os.kill(int(p.name), signal.SIGTERM)) for p in uploaders),
         "root": succeeds(lambda: os.setuid(0)),
+        "sockets": float(sum(stat.S_ISSOCK(p.lstat().st_mode) for f in FOLDERS for p in Path(f).rglob("*"))),
+        "run": float(len(os.listdir("/run"))),
+        "tmp": float(len([p for f in ("/tmp", "/dev/shm") for p in Path(f).iterdir() if p.stat().st_uid == 0])),
+        "shared_memory": succeeds(lambda: Path("/dev/shm/theirs").read_bytes()),
+        "capabilities": float(sum(int(v, 16) for k, v in status.items() if k.startswith("Cap"))),
+        "new_privileges": float(status["NoNewPrivs"] != "1"),
+        "unmount": float(libc.umount2(b"/run", 2) == 0),
+        "mount": float(libc.mount(b"none", str(Path.home()).encode(), b"tmpfs", 0, None) == 0),
+        "namespace": float(libc.setns(os.open("/proc/self/ns/net", os.O_RDONLY), 0) == 0),
+        "raw": succeeds(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)),
+        "device": succeeds(lambda: os.mknod(str(output / "disk"), 0o60600, os.makedev(259, 0))),
+        "chroot": succeeds(lambda: os.chroot(str(output))),
     }
     model = context.output / "model.bin"
     model.write_text("model")
