@@ -18,7 +18,7 @@ from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.console import Console, plain
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.registry import download
@@ -190,7 +190,7 @@ class Pulled:
     def text(self) -> str:
         """Return it as text for people."""
         how = "downloaded and verified" if self.downloaded else "is there already"
-        return f"{self.path}: version {self.version} {how}"
+        return plain(f"{self.path}: version {self.version} {how}")
 
 
 def pull(

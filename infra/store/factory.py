@@ -3,12 +3,18 @@
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from gpu_offload.infra.http import UnsafeAddressError, check_address
 from gpu_offload.infra.store.errors import StoreUrlError
 from gpu_offload.infra.store.protocol import ObjectStore
 
 
 def open_store(
-    url: str, *, endpoint_url: str | None = None, region: str | None = None, base: Path | None = None
+    url: str,
+    *,
+    endpoint_url: str | None = None,
+    region: str | None = None,
+    base: Path | None = None,
+    unsigned: bool = False,
 ) -> ObjectStore:
     """Open a store; nothing is read, written or asked yet.
 
@@ -18,6 +24,7 @@ def open_store(
             `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` says. Only for `s3:`.
         region: The bucket's region; None for what the environment says. Only for `s3:`.
         base: What a relative folder is relative to; None for the current directory.
+        unsigned: Read what is public, whatever credentials this machine has. Only for `s3:`.
 
     Raises:
         StoreUrlError: The URL is none of these.
@@ -37,12 +44,26 @@ def open_store(
         if not path:
             raise StoreUrlError(f"store {url!r} names no folder: write, for example, file:.offload")
         return FolderStore((base or Path.cwd()) / path)
+    if endpoint_url is not None and urlsplit(endpoint_url).scheme == "http":
+        try:
+            check_address(endpoint_url)
+        except UnsafeAddressError as error:
+            raise StoreUrlError(
+                f"store {url!r}: the endpoint {endpoint_url} is not https: anybody on the way could read the keys' "
+                "signatures and change what is stored; write https://"
+            ) from error
     if parts.scheme == "s3":
         from gpu_offload.infra.store.s3 import S3Store
 
         if not parts.netloc or parts.query or parts.fragment:
             raise StoreUrlError(f"store {url!r}: write s3://BUCKET or s3://BUCKET/PREFIX")
-        return S3Store(parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, region=region)
+        return S3Store(
+            parts.netloc,
+            parts.path.strip("/"),
+            endpoint_url=endpoint_url,
+            region=region,
+            unsigned=unsigned,
+        )
     if parts.scheme in {"https", "http"}:
         from gpu_offload.infra.store.web import WebStore
 

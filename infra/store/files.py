@@ -29,9 +29,14 @@ def write_verified(
     try:
         with temporary.open("xb") as file:
             for chunk in chunks:
+                length += len(chunk)
+                if size is not None and length > size:
+                    raise CorruptObjectError(
+                        f"{where}: more than the {size:,} bytes that were promised: the object was replaced; delete it "
+                        "and run again"
+                    )
                 file.write(chunk)
                 digest.update(chunk)
-                length += len(chunk)
             file.flush()
             os.fsync(file.fileno())
         if size is not None and length != size:

@@ -53,13 +53,14 @@ class S3Store:
         endpoint_url: str | None = None,
         region: str | None = None,
         session: "boto3.Session | None" = None,
+        unsigned: bool = False,
     ) -> None:
         self.bucket = bucket
         self.prefix = f"{check_key(prefix)}/" if prefix else ""
         self.url = f"s3://{bucket}/{prefix}".rstrip("/")
         self.multipart_above = 64 * MIB
         self.part_size = 16 * MIB
-        self._bucket = BucketClient(bucket, endpoint_url, region, session)
+        self._bucket = BucketClient(bucket, endpoint_url, region, session, unsigned=unsigned)
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""

@@ -21,13 +21,20 @@ class BucketClient:
     """Access to one bucket. Without any credentials, requests go out unsigned: that reads what is public."""
 
     def __init__(
-        self, bucket: str, endpoint_url: str | None, region: str | None, session: "boto3.Session | None"
+        self,
+        bucket: str,
+        endpoint_url: str | None,
+        region: str | None,
+        session: "boto3.Session | None",
+        *,
+        unsigned: bool = False,
     ) -> None:
         self.bucket = bucket
         self._endpoint_url = endpoint_url
         self._region = region
         self._session = session
         self._lock = threading.Lock()
+        self._unsigned = unsigned
         self._anonymous = False
         self._seen = False
 
@@ -48,7 +55,7 @@ class BucketClient:
     @cached_property
     def _client(self) -> "S3Client":
         session = self._session or open_store_session(self._endpoint_url, self._region)
-        self._anonymous = session.get_credentials() is None
+        self._anonymous = self._unsigned or session.get_credentials() is None
         settings: dict[str, Any] = {
             "connect_timeout": 5,
             "read_timeout": 30,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import IO
 
 from pydantic import ValidationError
 
@@ -28,6 +29,8 @@ from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
 from gpu_offload.remote_job.spec import StoreRef, TrainingSpec
 
 LOG_TAIL_LINES = 15
+LONGEST_LINE = 1 << 16
+"""Characters of a line of output that are looked at together."""
 LOOK_S = 1.0
 """Between two looks at a training's last word; it is a file on this machine."""
 KEEP_S = 120.0
@@ -238,13 +241,18 @@ def _last_word(output: Path, attempt: int) -> Heartbeat | None:
 
 def _events(process: "_Process") -> Iterator[ProgressEvent]:
     """Yield the progress that the training prints; a line that is none is somebody's print()."""
-    for line in process.stdout or ():
+    for line in _lines(process.stdout):
         try:
             yield ProgressEvent.model_validate_json(line)
         except ValidationError:
             continue
 
 
+def _lines(stream: IO[str] | None) -> Iterator[str]:
+    """Yield a stream's lines; one without an end comes in pieces, so that it fills no memory."""
+    return iter(lambda: stream.readline(LONGEST_LINE), "") if stream is not None else iter(())
+
+
 def _drain(process: "_Process", tail: deque[str]) -> None:
-    for line in process.stderr or ():
+    for line in _lines(process.stderr):
         tail.append(plain(line.rstrip("\n")))

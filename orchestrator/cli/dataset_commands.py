@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from gpu_offload.orchestrator.cli.options import json_option, print_json, settings_of, settings_options
+from gpu_offload.orchestrator.output.console import plain
 
 
 @click.command()
@@ -37,7 +38,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
         if as_json:
             print_json(checked.json())
         elif form == "text":
-            click.echo(checked.text())
+            click.echo(plain(checked.text()))
     elif failure is not None:
         if as_json:
             print_json(api.faults_json(failure))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import click
 
 from gpu_offload.orchestrator.cli.options import json_option, print_json, settings_of, settings_options
+from gpu_offload.orchestrator.output.console import plain
 
 if TYPE_CHECKING:
     from gpu_offload.infra.store.protocol import ObjectStore
@@ -29,7 +30,7 @@ def show_answer(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         print_json(answer.json())
     else:
-        click.echo(answer.text())
+        click.echo(plain(answer.text()))
 
 
 def _store(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "ObjectStore":

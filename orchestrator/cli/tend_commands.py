@@ -14,6 +14,7 @@ from gpu_offload.orchestrator.cli.options import (
     settings_options,
     verbose_option,
 )
+from gpu_offload.orchestrator.output.console import plain
 
 
 @click.command(epilog=f"\b\nMore: {documentation('leaks.md')}")
@@ -45,7 +46,7 @@ def tend(
     if as_json:
         print_json(tended.json())
     else:
-        click.echo(tended.text())
+        click.echo(plain(tended.text()))
     if tended.failures:
         sys.exit(1)
 

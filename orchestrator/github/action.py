@@ -5,11 +5,12 @@ Inputs come in variables and never in a script's text, so that nothing written b
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.finding import DatasetError
-from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
 from gpu_offload.orchestrator.github.annotations import SHOWN, annotations_of
 from gpu_offload.orchestrator.github.cleanup_step import stop, tend
 from gpu_offload.orchestrator.github.console import GitHubConsole
@@ -80,6 +81,10 @@ def main() -> int:
         directory = inputs.directory.resolve() if inputs else Path.cwd()
         report_error(error, settings, directory, runner, console)
         return error.exit_code
+    except Exception:  # noqa: BLE001 - a traceback may quote anybody's text, so it is printed while commands are off
+        console.text(traceback.format_exc())
+        console.error("this is a fault of gpu-offload: the log has its traceback; please report it")
+        return EXIT_FAILED
     finally:
         console.close()
 

@@ -27,6 +27,7 @@ from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     INDEX_KEY,
+    MODEL_NAME,
     STABLE,
     Alias,
     Index,
@@ -36,7 +37,6 @@ from gpu_offload.orchestrator.registry.manifest import (
     model_key,
     parse,
 )
-from gpu_offload.orchestrator.run.collect import MODEL_NAME
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH, RUN_PREFIX
 from gpu_offload.remote_job.files.regular_file import read as read_bytes
 from gpu_offload.remote_job.wire import Wire

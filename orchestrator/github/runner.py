@@ -11,6 +11,10 @@ SUMMARY_LIMIT = 1024 * 1024
 https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands#adding-a-job-summary"""
 
 SECRETS = (
+    "ACTIONS_RUNTIME_TOKEN",
+    "STORE_ACCESS_KEY_ID",
+    "STORE_SECRET_ACCESS_KEY",
+    "STORE_SESSION_TOKEN",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",

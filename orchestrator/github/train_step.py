@@ -95,7 +95,8 @@ def _report(
         step.runner.summary(done_summary(done.semver or done.version, around, moved=done.stable_moved))
         step.console.notice(f"already trained: version {done.version}")
         return
-    if done.status == "trained":
+    # A private repository's pictures stay where its dataset is, also where its store's models are public.
+    if done.status == "trained" and not step.event.is_private:
         pictures = publish_pictures(planned, store, done.version, step.console)
         # A picture that `keep` has still to publish is in the summary of that job.
         around = around if around.kept else replace(around, pictures_url=pictures)

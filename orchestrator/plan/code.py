@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gpu_offload.orchestrator.plan.imports import bound_names, find_imports, is_dynamic, needed_modules
-from gpu_offload.orchestrator.plan.project import PlanningError, file_sha256
+from gpu_offload.orchestrator.plan.project import PlanningError, check_inside, file_sha256
 
 MAX_BYTES = 50 * 2**20
 """Upper limit for code and included files together; datasets and weights have places of their own."""
@@ -149,6 +149,7 @@ class _Reader:
     def add(self, path: Path) -> None:
         """Count a file, and read its imports later."""
         if path not in self.files:
+            check_inside(self.root, path)
             self.files.add(path)
             self._waiting.append(path)
 

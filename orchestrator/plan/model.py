@@ -4,7 +4,7 @@ import difflib
 from itertools import product
 from pathlib import Path
 
-from gpu_offload.orchestrator.plan.project import PlanningError
+from gpu_offload.orchestrator.plan.project import PlanningError, check_inside
 from gpu_offload.orchestrator.settings.model_name import is_weights
 
 _SCALED = {
@@ -79,6 +79,7 @@ def model_file(root: Path, name: str, *, is_own: bool) -> Path | None:
     """
     path = root / name
     if path.is_file():
+        check_inside(root, path)
         return path
     if is_own:
         return None

@@ -15,6 +15,24 @@ class PlanningError(OffloadError):
     """There is nothing to plan with; the text says what to do."""
 
 
+def check_inside(root: Path, path: Path) -> None:
+    """Refuse a file of the project that a link or `..` leads out of the repository: it would be hashed and shipped.
+
+    Args:
+        root: The project's root; where git has it, the repository around it counts.
+        path: The file.
+
+    Raises:
+        PlanningError: It is elsewhere.
+    """
+    around = [folder for folder in (root, *root.absolute().parents) if (folder / ".git").exists()]
+    top = (around[-1] if around else root).resolve()
+    if not path.resolve().is_relative_to(top):
+        raise PlanningError(
+            f"{path} leads out of {top}, to {path.resolve()}: copy the file into the repository"
+        )
+
+
 def own_model(path: Path) -> str:
     """Return where a model definition of the user's is in the packed project; its name means something."""
     return f"definition/{path.name}"

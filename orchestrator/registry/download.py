@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreUnreachableError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import WebStore
+from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.index import entry_of, manifest_of, versions
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, RegistryError, model_key
@@ -37,6 +38,8 @@ def resolve(store: ObjectStore, wanted: str) -> Manifest:
     if found is None:
         known = ", ".join(_named(e) for e in versions(store)[-5:]) or "none yet; run `offload train`"
         raise RegistryError(f"no version or alias {wanted!r} in {store.url} (the newest versions: {known})")
+    if entry is not None and entry.sha256 != found.model.sha256:
+        raise RegistryError(_differs(wanted, entry.sha256, found.version, found.model.sha256))
     return found
 
 
@@ -66,6 +69,8 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
                 file=found.model.name,
                 metrics=found.metrics,
             )
+        if entry.sha256 != alias.sha256:
+            raise RegistryError(_differs(wanted, alias.sha256, entry.version, entry.sha256))
         if entry.yanked is not None:
             raise RegistryError(
                 f"the alias {wanted} points at {_named(entry)}, which is yanked ({entry.yanked.why}), and there is no "
@@ -87,6 +92,13 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
     if len(matches) > 1:
         raise RegistryError(f"{wanted} is ambiguous: {', '.join(e.version for e in matches)}")
     return matches[0] if matches else None
+
+
+def _differs(wanted: str, meant: str, version: str, found: str) -> str:
+    return (
+        f"{wanted} means a model with sha256 {plain(meant)[:64]}, and version {version} has {plain(found)[:64]}: one of the "
+        "documents was replaced; nothing was downloaded"
+    )
 
 
 def _named(entry: IndexEntry) -> str:

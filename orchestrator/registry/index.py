@@ -4,8 +4,10 @@ from collections.abc import Callable, Iterable
 
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry.manifest import (
     INDEX_KEY,
+    MODEL_NAME,
     Index,
     IndexEntry,
     Manifest,
@@ -20,13 +22,23 @@ from gpu_offload.orchestrator.registry.swap import swap
 
 
 def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
-    """Return a version's manifest, None where the version is not published. Raises RegistryError if unreadable."""
+    """Return a version's manifest, None where the version is not published.
+
+    Raises:
+        RegistryError: It cannot be read, is another version's, or names its file as no model of ours is named.
+    """
     key = model_key(version, "manifest.json")
     try:
         body, _ = store.read(key)
     except ObjectMissingError:
         return None
-    return parse(Manifest, key, body)
+    manifest = parse(Manifest, key, body)
+    if manifest.version != version or not MODEL_NAME.fullmatch(manifest.model.name):
+        raise RegistryError(
+            f"{key} in {store.url} is the manifest of version {plain(manifest.version)[:64]!r} and its file "
+            f"{plain(manifest.model.name)[:64]!r}: somebody replaced it; ask whoever publishes there"
+        )
+    return manifest
 
 
 def versions(store: ObjectStore) -> tuple[IndexEntry, ...]:

@@ -1,6 +1,7 @@
 """Documents of the registry: manifest, index, alias."""
 
 import json
+import re
 from typing import Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -15,6 +16,9 @@ CANDIDATE = "candidate"
 """The last version that was published and not found good enough for `stable`."""
 
 INDEX_KEY = "index.json"
+
+MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
+"""Names of a model's file: they become paths on the machine that pulls it."""
 
 T = TypeVar("T", bound=Wire)
 

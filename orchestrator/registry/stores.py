@@ -9,11 +9,14 @@ from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.state import check_untracked, made, prepare_state
 
 
-def store_of(settings: Settings) -> ObjectStore:
+def store_of(settings: Settings, *, unsigned: bool = False) -> ObjectStore:
     """Open the configured store. Raises StateError where what is in its folder may have come with the checkout."""
     check_store_folder(settings)
     return open_store(
-        settings.store_url, endpoint_url=settings.store.endpoint_url, region=settings.store.region
+        settings.store_url,
+        endpoint_url=settings.store.endpoint_url,
+        region=settings.store.region,
+        unsigned=unsigned,
     )
 
 

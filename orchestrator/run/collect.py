@@ -1,7 +1,6 @@
 """Collects a staged result: verifies it, publishes it, and keeps what the estimator learns from it."""
 
 import contextlib
-import re
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +10,18 @@ from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingErro
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
-from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimate, RegistryError
+from gpu_offload.orchestrator.registry.manifest import (
+    MODEL_NAME,
+    Manifest,
+    ManifestEstimate,
+    RegistryError,
+)
 from gpu_offload.orchestrator.run.backend import Ending
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.record import Collected, RunRecord, run_key
 from gpu_offload.orchestrator.run.timing import record_timing
 from gpu_offload.remote_job.result import TrainingResult
-
-MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
 
 
 class UnfitResultError(RegistryError):

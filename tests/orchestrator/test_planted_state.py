@@ -13,6 +13,8 @@ from clone_case import CONFIGURATION, answer, clone, commit, git, honest_reposit
 
 from gpu_offload.orchestrator.state import state_folder
 
+pytestmark = pytest.mark.process
+
 PLAN = ("plan", "--no-calibrate", "--json")
 TRAIN = ("train", "--on", "cpu", "--json")
 

@@ -1,0 +1,142 @@
+"""Smaller borders: what is pulled, printed, masked, signed and shipped."""
+
+import io
+import json
+import sys
+
+import pytest
+from clone_case import TRAINING, commit, honest_repository, offload
+from registry_case import manifest_for
+
+from gpu_offload.infra.store.errors import CorruptObjectError, StoreUrlError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.files import write_verified
+from gpu_offload.orchestrator.backends.cpu import LONGEST_LINE, _lines
+from gpu_offload.orchestrator.github import action
+from gpu_offload.orchestrator.github.runner import Runner
+from gpu_offload.orchestrator.registry import download, publish
+from gpu_offload.orchestrator.registry.manifest import RegistryError
+
+VERSION = "a" * 16
+
+
+@pytest.fixture
+def published(tmp_path):
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"weights")
+    store = open_store(f"file:{tmp_path / 'store'}")
+    publish.publish(store, manifest_for(model, VERSION), model, note=lambda _: None)
+    return store
+
+
+def test_a_download_stops_at_the_promised_size(tmp_path):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(1)
+            yield bytes(1000)
+
+    with pytest.raises(CorruptObjectError, match="more than"):
+        write_verified("x", endless(), tmp_path / "model.pt", size=3_500, sha256=None)
+    assert len(taken) == 4
+    assert list(tmp_path.iterdir()) == []
+
+
+def rewrite(store, key, change):
+    body, _ = store.read(key)
+    document = json.loads(body)
+    change(document)
+    store.put(key, json.dumps(document).encode())
+
+
+@pytest.mark.parametrize("name", ["../../escaped.pt", "/etc/passwd", ".bashrc", "model.pt/../../x", ""])
+def test_a_manifest_that_names_a_path_is_refused(published, tmp_path, name):
+    rewrite(published, f"models/{VERSION}/manifest.json", lambda d: d["model"].update(name=name))
+    with pytest.raises(RegistryError, match="replaced"):
+        download.pull(published, "stable", tmp_path / "app")
+    assert not (tmp_path / "app").exists()
+
+
+def test_a_manifest_of_another_version_is_refused(published, tmp_path):
+    rewrite(published, f"models/{VERSION}/manifest.json", lambda d: d.update(version="b" * 16))
+    with pytest.raises(RegistryError, match="replaced"):
+        download.pull(published, VERSION, tmp_path / "app")
+
+
+@pytest.mark.parametrize("key", ["aliases/stable.json", "index.json"])
+def test_an_alias_and_an_index_that_mean_other_content_are_refused(published, tmp_path, key):
+    def change(document):
+        (document["versions"][0] if key == "index.json" else document)["sha256"] = "0" * 64
+
+    rewrite(published, key, change)
+    with pytest.raises(RegistryError, match="nothing was downloaded"):
+        download.pull(published, "stable", tmp_path / "app")
+
+
+@pytest.mark.process
+def test_what_is_printed_of_a_registry_moves_no_cursor(published, tmp_path):
+    rewrite(published, "index.json", lambda d: d["versions"][0].update(commit="\x1b[2J\x1b]0;x\x07"))
+    done = offload(tmp_path, "models", "--set", f"store.url={published.url}", "--set", "dataset.path=x")
+    assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize("endpoint", ["http://store.example.org", "http://192.0.2.1:9000"])
+def test_a_bucket_is_spoken_to_over_https_or_on_this_machine(endpoint):
+    with pytest.raises(StoreUrlError, match="https"):
+        open_store("s3://bucket", endpoint_url=endpoint)
+    open_store("s3://bucket", endpoint_url="http://127.0.0.1:9000")
+
+
+def test_an_unsigned_store_sends_no_credentials(cloud):
+    store = open_store("s3://bucket", endpoint_url=cloud.url, unsigned=True)
+    with pytest.raises(Exception, match=r"bucket|allowed|public|no such|denied"):
+        store.read("models/x/manifest.json")
+    assert cloud.calls
+    assert not [call for call in cloud.calls if "Authorization" in call.headers]
+
+
+def test_an_endless_line_fills_no_memory():
+    pieces = list(_lines(io.StringIO("x" * (3 * LONGEST_LINE) + "\nend\n")))
+    assert max(map(len, pieces)) == LONGEST_LINE
+    assert pieces[-1] == "end\n"
+
+
+def test_the_stores_own_keys_are_masked():
+    masks = list(Runner({"STORE_SECRET_ACCESS_KEY": "s3cr3t", "STORE_SESSION_TOKEN": "t0ken"}).masks())
+    assert masks == ["::add-mask::s3cr3t", "::add-mask::t0ken"]
+
+
+def test_a_traceback_is_printed_while_commands_are_off(monkeypatch, capsys):
+    def broken(_environment):
+        raise ZeroDivisionError("\n::add-mask::a\n::set-output name=x::y")
+
+    monkeypatch.setattr(action.Inputs, "of", broken)
+    monkeypatch.setenv("GPU_OFFLOAD_INPUT_COMMAND", "plan")
+    assert action.main() == 1
+    told = capsys.readouterr().out
+    token = told[told.index("::stop-commands::") :].split("::")[2].splitlines()[0]
+    off = told[told.index("::stop-commands::") : told.index(f"::{token}::")]
+    assert "ZeroDivisionError" in off
+    assert "Traceback" not in told.replace(off, "", 1)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("what", ["model", "code"])
+def test_a_link_out_of_the_repository_is_neither_hashed_nor_shipped(tmp_path, what):
+    repository = honest_repository(tmp_path / "repository")
+    secret = tmp_path / "secret.py"
+    secret.write_text(TRAINING)
+    configuration = repository / "offload.toml"
+    if what == "code":
+        (repository / "mine.py").unlink()
+        (repository / "mine.py").symlink_to(secret)
+    else:
+        (repository / "own.yaml").symlink_to(secret)
+        configuration.write_text(
+            configuration.read_text().replace("[training]", '[training]\nmodel = "own.yaml"')
+        )
+    commit(repository, "A shortcut")
+    done = offload(repository, "plan", "--no-calibrate")
+    assert done.returncode == 1, sys.executable
+    assert "leads out of" in done.stderr
