@@ -1,4 +1,4 @@
-"""`offload bootstrap`: everything that an account needs, as one stack; shown first, made when asked."""
+"""`offload bootstrap`: creates everything that an account needs as one stack, after showing it."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -16,7 +16,7 @@ VARIABLES = {
     "OFFLOAD_JANITOR_ROLE": "JanitorRoleArn",
     "OFFLOAD_PUBLISHER_ROLE": "PublisherRoleArn",
 }
-"""A variable of the repository -> the output of the stack that goes there."""
+"""Repository variable -> output of the stack that it is set to."""
 
 
 ABOUT = {
@@ -30,7 +30,7 @@ ABOUT = {
 
 @dataclass(frozen=True, slots=True)
 class Bootstrap:
-    """A stack, ready to be shown or made."""
+    """A stack to show or to create."""
 
     site: Site
     region: str
@@ -56,7 +56,7 @@ class Bootstrap:
         }
 
     def outputs(self) -> dict[str, str]:
-        """Return what the stack's outputs will be, with ACCOUNT where only AWS knows the number."""
+        """Return the expected outputs of the stack, with ACCOUNT for the unknown account number."""
         site = self.site
 
         def known(arn: str) -> str:
@@ -72,7 +72,7 @@ class Bootstrap:
         }
 
     def text(self) -> str:
-        """Return what would be made, for a person."""
+        """Return the stack's description as text for people."""
         site = self.site
         lines = [
             f"would create the stack {site.name} in {self.region} for {site.repository}; nothing was asked or made.",
@@ -107,7 +107,7 @@ class Bootstrap:
         return "\n".join(lines)
 
     def afterwards(self, outputs: Mapping[str, str] | None = None) -> list[str]:
-        """Return what to write where once the stack stands, line by line."""
+        """Return the next steps once the stack exists, line by line."""
         found = {**self.outputs(), **(outputs or {})}
         site = self.site
         return [
@@ -172,7 +172,7 @@ def deploy(
     *,
     stacks: Stacks | None = None,
 ) -> dict[str, str] | None:
-    """Make or update the stack, after `ask` saw what would change; return its outputs, None where it said no.
+    """Create or update the stack after `ask` approved the changes; return its outputs, None if it did not.
 
     Raises:
         CloudError: AWS refused, or the stack failed.

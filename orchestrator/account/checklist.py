@@ -1,4 +1,4 @@
-"""What a doctor writes down: lines that are fine, worth knowing, or to be mended, each with the remedy."""
+"""The checklist of `offload doctor`: each line passed, worth knowing, or failed with its remedy."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any, Literal
 from gpu_offload.orchestrator.output.console import plain
 
 State = Literal["green", "yellow", "red", "grey"]
-"""Fine; worth knowing; a run would fail; not needed here."""
+"""Passed; worth knowing; a run would fail; not needed here."""
 
 MARKS: Mapping[State, tuple[str, str]] = {
     "green": ("ok  ", "32"),
@@ -19,7 +19,7 @@ MARKS: Mapping[State, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was looked at, how it is, and what to do."""
+    """One line: the subject, its state, and what to do."""
 
     name: str
     state: State
@@ -29,7 +29,7 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """All lines, in the order in which a run would stumble."""
+    """All lines, in the order in which a run needs them."""
 
     checks: tuple[Check, ...]
 
@@ -43,7 +43,7 @@ class Examination:
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
     def text(self, *, colour: bool = False) -> str:
-        """Return the lines for a person."""
+        """Return the lines as text for people."""
         width = max(len(check.name) for check in self.checks)
         lines: list[str] = []
         for check in self.checks:

@@ -19,13 +19,13 @@ def account_checks(
     *,
     probe: bool,
 ) -> Iterator[Check]:
-    """Ask AWS who we are, whom the roles trust, and region by region whether a launch would get through.
+    """Check the identity, the trust of the roles, and in each region whether a launch would be accepted.
 
     Args:
         settings: Regions, types, market, image, profile.
-        repository: ORG/REPO, None where nobody knows.
+        repository: ORG/REPO, None if unknown.
         environment: The process's.
-        roles: ARNs or names of roles whose trust is looked at, beside the role that we are.
+        roles: ARNs or names of roles whose trust is checked, beside the current role.
         probe: Whether a dry run of a launch may be made, and the group that it needs.
     """
     from gpu_offload.infra.aws.credentials import describe_credentials, open_session
@@ -66,7 +66,7 @@ def account_checks(
 
 
 def not_needed(check: Check) -> Check:
-    """Without a bucket a training never leaves the CPU, so nothing that AWS lacks is in its way."""
+    """Without a bucket a training never leaves the CPU, so AWS is not needed."""
     if check.state != "red":
         return check
     if check.name == "AWS credentials" and check.text == "there are none":

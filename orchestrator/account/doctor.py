@@ -1,4 +1,4 @@
-"""`offload doctor`: what would go wrong, before the first dollar: a line each, green or red, with the remedy."""
+"""`offload doctor`: checks everything that a run needs before money is spent; a line each, with its remedy."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
@@ -27,15 +27,15 @@ def examine(
     deployment: str = "gpu",
     probe: bool = True,
 ) -> Examination:
-    """Look at everything that a run needs.
+    """Check everything that a run needs.
 
     Args:
         directory: Where the command runs.
         load: Loads the configuration; may raise SettingsError.
         environment: The process's.
         repository: ORG/REPO; None for the remote's.
-        roles: ARNs or names of roles whose trust is looked at, beside the role that we are.
-        deployment: The environment at GitHub that spending money is behind.
+        roles: ARNs or names of roles whose trust is checked, beside the current role.
+        deployment: The GitHub environment that protects the launcher role.
         probe: Whether a test object may be written, and a security group made for dry runs.
     """
     checks = [_ultralytics()]
@@ -93,7 +93,7 @@ def examine(
 
 
 def _has_account(checks: Sequence[Check]) -> bool:
-    """Whether AWS knows who we are."""
+    """Check that AWS accepts the credentials."""
     return any(check.name == "AWS identity" and check.state == "green" for check in checks)
 
 
@@ -135,7 +135,7 @@ def _repository(repository: str | None) -> Check:
 
 
 def _deployment(repository: str, name: str, environment: Mapping[str, str]) -> Check:
-    """Look whether the environment that spending money is behind asks anybody, and on which branches."""
+    """Check whether the environment of the launcher role requires a reviewer, and which branches it allows."""
     title, where = f"environment {name}", f"https://github.com/{repository}/settings/environments"
     found = protection_of(repository, name, environment)
     if found is None:

@@ -16,7 +16,7 @@ def check_region(name: str, settings: Settings, *, probe: bool) -> Iterator[Chec
     from gpu_offload.infra.aws.image import find_image
     from gpu_offload.infra.aws.spot_market import SpotMarket
 
-    # A session each: boto3's may not make clients in two threads at once.
+    # A session per thread: boto3 sessions are not thread-safe.
     session = open_session(name)
     yield from _quotas(name, SpotMarket(name, session=session), settings)
     ec2 = Ec2(name, session=session)
@@ -49,7 +49,7 @@ def _network(name: str, zones: Sequence[str], settings: Settings) -> Check:
 
 
 def _terminating(name: str, ec2: Any, session: Any) -> Iterator[Check]:
-    """EC2 answers a dry run of a termination for an instance that exists: there must be one of ours."""
+    """Check terminating by a dry run; EC2 needs an existing instance for it, one of ours."""
     from gpu_offload.infra.aws.dry_run import may_terminate
     from gpu_offload.infra.aws.errors import CloudError
 
@@ -115,5 +115,5 @@ def _quotas(name: str, market: Any, settings: Settings) -> Iterator[Check]:
 
 
 def _of(name: str, error: Any) -> Check:
-    """Make a line of a CloudError: its remedy apart from what happened."""
+    """Return the line for a CloudError, its remedy apart from its message."""
     return Check(name, "red", str(error).removesuffix(f": {error.remedy}"), error.remedy)

@@ -24,7 +24,7 @@ def site_of(
     job_workflow_ref: str | None = None,
     drivers_publish: bool = True,
 ) -> Site:
-    """Return what a stack is for: limits by the settings, so that the roles allow what a run may ask for.
+    """Return the parameters of a stack: the roles allow exactly what the settings can ask for.
 
     Args:
         settings: The configuration; None where there is none yet, for the defaults.
@@ -32,8 +32,8 @@ def site_of(
         numbers: GitHub's ids of owner and repository.
         bucket: The bucket's name; None for the one in `store.url`, or one named after the repository.
         branch: The default branch.
-        environment: The environment that the launcher stands behind.
-        name: The stack's.
+        environment: The GitHub environment that protects the launcher role.
+        name: The name of the stack.
         vpc: The network that launches are bound to.
         job_workflow_ref: The only workflow file whose jobs get a role.
         drivers_publish: See `Site`.
@@ -76,6 +76,6 @@ def site_of(
 
 
 def bucket_name(repository: str) -> str:
-    """Return a name for the bucket: buckets of all the world share one space of names, repositories do not collide."""
+    """Return a name for the bucket, made from the repository's: bucket names are global."""
     text = re.sub(r"[^a-z0-9]+", "-", f"{repository}-models".lower()).strip("-")
     return text[-63:].strip("-")

@@ -1,4 +1,4 @@
-"""A real AWS account, as the drill sees it."""
+"""A real AWS account behind the interface that a drill uses."""
 
 import time
 from collections import Counter
@@ -14,14 +14,14 @@ from gpu_offload.infra.simulator.behaviour import Event, Leftovers
 from gpu_offload.orchestrator.settings.load import Settings
 
 LOOK_S = 1.0
-"""Between two questions to EC2, which does not like to be asked more often."""
+"""Seconds between two calls to EC2, which throttles more frequent ones."""
 
 SETTLE_S = 300.0
 
 
 @dataclass
 class AccountCloud:
-    """An account as a drill sees it: only what bears the mark of the drill's store."""
+    """An account, limited to resources with the tag of the drill's store."""
 
     settings: Settings
     _states: dict[str, str] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class AccountCloud:
 
     @cached_property
     def regions(self) -> Mapping[str, Ec2]:
-        """A client a region."""
+        """A client per region."""
         return {region: Ec2(region) for region in self.settings.ec2.regions}
 
     @cached_property
@@ -41,18 +41,18 @@ class AccountCloud:
 
     @property
     def calls(self) -> Mapping[str, int]:
-        """How many launches there were, as far as instances tell."""
+        """The number of launches, by the instances that exist or existed."""
         self._look()
         return Counter({"ec2.RunInstances": len(self._states)})
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """Each change of an instance's state, to the second."""
+        """Each change of an instance's state, with its time to the second."""
         self._look()
         return tuple(self._events)
 
     def leftovers(self) -> Leftovers:
-        """What is there of the drill's."""
+        """The drill's resources."""
         self._look()
         clients, mark = self.regions, self.mark
         wanted = self.settings.ec2.schedule_role is not None
@@ -73,7 +73,7 @@ class AccountCloud:
         )
 
     def settle(self) -> None:
-        """Wait until no instance is on its way down."""
+        """Wait until no instance is shutting down."""
         end = time.monotonic() + SETTLE_S
         while time.monotonic() < end:
             self._look()

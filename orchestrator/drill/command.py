@@ -24,11 +24,11 @@ EPOCH = re.compile(r"^\s*epoch \d+/\d+ ")
 
 
 class DrillError(OffloadError):
-    """A drill could not be held, or what should have happened by now has not."""
+    """A drill could not run, or an expected event did not happen in time."""
 
 
 class Command:
-    """An `offload` command at work; each line that it says is kept with its time."""
+    """A running `offload` command; each line of its output is kept with its time."""
 
     def __init__(self, arguments: tuple[str, ...], folder: Path, environment: Mapping[str, str]) -> None:
         self.lines: list[tuple[float, str]] = []
@@ -52,7 +52,7 @@ class Command:
                 self.lines.append((time.time(), line.rstrip()))
 
     def wait(self, seconds: float) -> int:
-        """Return its exit code. Raises DrillError where it takes too long."""
+        """Return its exit code. Raises DrillError if it takes too long."""
         try:
             code = self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -61,21 +61,21 @@ class Command:
         return code
 
     def last_words(self) -> str:
-        """Return the end of what it said."""
+        """Return the end of its output."""
         return " / ".join(line.strip() for _, line in self.lines[-3:])
 
     def tell(self, number: signal.Signals) -> float:
-        """Send a signal, as GitHub does: to this process only; return when, Unix seconds."""
+        """Send a signal to this process only, as GitHub does; return the time, Unix seconds."""
         at = time.time()
         self.process.send_signal(number)
         return at
 
     def epoch_after(self, at: float) -> float | None:
-        """Return when it next told of an epoch."""
+        """Return the time of its next epoch line."""
         return next((when for when, line in self.lines if when > at and EPOCH.match(line)), None)
 
     def end(self) -> None:
-        """End it and what it started, if it still runs."""
+        """End the command and its children, if they still run."""
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()

@@ -1,4 +1,4 @@
-"""The faults of a drill: what goes wrong, and what must have happened afterwards."""
+"""The faults of a drill, each with the recovery that must follow."""
 
 import contextlib
 import signal
@@ -15,7 +15,7 @@ RESUMABLE = 75
 
 @dataclass(frozen=True, slots=True)
 class Recovery:
-    """What happened: `seconds` from the fault to the recovery, as the fault's own words say it."""
+    """The result: `seconds` from the fault to the recovery, which each fault defines."""
 
     outcome: str
     seconds: float
@@ -31,7 +31,7 @@ class Fault:
 
 
 def _survived(stage: Stage, *lines: str, until_published: bool = False) -> Recovery:
-    """Let faults strike a command, which must come to the model all by itself."""
+    """Inject faults into a command, which must publish the model without help."""
     for line in lines:
         stage.cloud.inject(line)
     command = stage.train()
@@ -56,12 +56,12 @@ def _survived(stage: Stage, *lines: str, until_published: bool = False) -> Recov
 
 
 def _back(stage: Stage, command: Command, struck: float) -> float:
-    """Return when the driver saw the training go on, Unix seconds."""
+    """Return when the driver observed the resumed training, Unix seconds."""
     return command.epoch_after(struck) or stage.published_at() or time.time()
 
 
 def _cancelled(stage: Stage, moment: str, condition: Callable[[], bool], *lines: str) -> Recovery:
-    """Send SIGINT at a moment, as a cancelled workflow does; the same command must then carry on."""
+    """Send SIGINT at a given moment, as a cancelled workflow does; the same command must then resume."""
     for line in lines:
         stage.cloud.inject(line)
     command = stage.train()
@@ -89,7 +89,7 @@ def _is_up(stage: Stage) -> bool:
 
 
 def _runner_killed(stage: Stage) -> Recovery:
-    """Kill the driver; nobody drives until the scheduled `tend` comes by, on another machine."""
+    """Kill the driver; there is no driver until the scheduled `tend` runs, on another machine."""
     command = stage.train()
     stage.until("an epoch is trained", stage.has_trained(1), command)
     killed = time.time()
@@ -118,7 +118,7 @@ def _unbroken(stage: Stage, command: Command, struck: float, how: str) -> Recove
 
 
 def _token_expires(stage: Stage) -> Recovery:
-    """Let the driver's credentials expire, with nothing to renew them; the next driver has fresh ones."""
+    """Let the driver's credentials expire without renewal; the next driver has new ones."""
     command = stage.train()
     stage.until("an epoch is trained", stage.has_trained(1), command)
     struck = time.time()
@@ -172,4 +172,4 @@ FAULTS: tuple[Fault, ...] = (
     ),
     Fault("lost-launch-reply", lambda s: _survived(s, "api:RunInstances:lost-reply:times=1")),
 )
-"""Every fault that a drill knows, in the order of a run."""
+"""Every fault, in the order of a run."""

@@ -58,7 +58,7 @@ instance-types = ["g4dn.xlarge"]
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How big the training is: `epochs`, `seconds` each; `real` for Ultralytics', which takes what it takes."""
+    """The size of the training: `epochs` of `seconds` each; `real` for Ultralytics, whose epochs have no set time."""
 
     epochs: int = 4
     seconds: float = 1.0

@@ -1,4 +1,4 @@
-"""The drill on the user's own account: fewer faults, real instances, and a limit that every run of it is held to."""
+"""The drill on the user's own account: fewer faults, real instances, and a cost limit for each run."""
 
 import json
 import secrets
@@ -55,17 +55,17 @@ def drill_on_account(
     wanted: Sequence[str] = (),
     tell: Callable[[Survived], object] = lambda _: None,
 ) -> DrillReport:
-    """Hold a drill on the account that the configuration names, one fault after the other.
+    """Run a drill on the account of the configuration, one fault after the other.
 
     Args:
-        settings: The configuration: where and as what instances are rented.
+        settings: The configuration: regions, types and roles of the instances.
         store_url: A store for the drill alone: what it publishes must not become `stable` in the project's.
-        max_cost_usd: What all of it may cost; each fault's run is held to its share by the product's own limit.
+        max_cost_usd: Limit for the whole drill; each run gets its share as `max-cost-usd`.
         wanted: Names of faults; () for all.
-        tell: Called with each fault as it is done.
+        tell: Called with each result.
 
     Raises:
-        DrillError: it cannot be held so; nothing was started.
+        DrillError: the drill cannot run; nothing was started.
         RentingError: the configuration does not allow training on EC2.
     """
     known = {fault.name: fault for fault in ON_AN_ACCOUNT}
@@ -88,7 +88,7 @@ def drill_on_account(
 
 @dataclass
 class AccountStage(Stage):
-    """A stage on the user's account. Whatever happens on it, it leaves no instance."""
+    """A stage on the user's account. It leaves no instance in any case."""
 
     account: AccountCloud | None = None
     max_cost_usd: float = 0.0
@@ -100,7 +100,7 @@ class AccountStage(Stage):
     def of(cls, settings: Settings, fault: Fault, max_cost_usd: float) -> Self:
         """Return the stage for one fault."""
         cloud = AccountCloud(settings)
-        # A stage asks its cloud for no more than an account can tell.
+        # A stage uses only what an account can answer.
         return cls(fault.name, cast("SimulatedCloud", cloud), PACE, account=cloud, max_cost_usd=max_cost_usd)
 
     def _furnish(self) -> None:
@@ -116,7 +116,7 @@ class AccountStage(Stage):
         (self.project / "offload.toml").write_text(
             CONFIGURATION.format(
                 epochs=self.pace.epochs,
-                token=secrets.randbelow(10**9),  # a training of its own: it must not be trained already
+                token=secrets.randbelow(10**9),  # A training of its own, so that it is not published already.
                 usd=round(self.max_cost_usd, 4),
                 store=_toml(store),
                 ec2=_toml(ec2),
@@ -128,7 +128,7 @@ class AccountStage(Stage):
         self.journal = Journal(self.store)
 
     def __exit__(self, *error: object) -> None:
-        """End every command, and every instance that is left."""
+        """End every command and every remaining instance."""
         super().__exit__(*error)  # type: ignore[arg-type]  # as it came
         self.rented.terminate()
 
@@ -140,7 +140,7 @@ class AccountStage(Stage):
         return self.account
 
     def epochs(self) -> list[int]:
-        """Return every epoch that was trained, as the store tells."""
+        """Return every trained epoch, from the progress in the store."""
         run = self.run()
         if run is None:
             return []
@@ -155,13 +155,13 @@ class AccountStage(Stage):
 
 
 def smallest(instance_types: Sequence[str]) -> str:
-    """Return the cheapest of these types by the table; the first where it knows none."""
+    """Return the cheapest of these types by the price table; the first if none is in it."""
     price = {o.instance_type: o.usd_per_hour for o in TABLE if o.market == "on-demand"}
     return min(instance_types, key=lambda name: price.get(name, float("inf")))
 
 
 def _instance_lost(stage: Stage) -> Recovery:
-    """Take the instance away without a word; the driver must rent another and carry on."""
+    """Terminate the instance without notice; the driver must rent another and resume."""
     if not isinstance(stage, AccountStage):
         raise DrillError("a simulated cloud has its own reclaims")
     command = stage.train()
@@ -187,4 +187,4 @@ ON_AN_ACCOUNT: tuple[Fault, ...] = (
     *(fault for fault in FAULTS if fault.name in _SIGNALS),
     Fault("instance-lost", _instance_lost),
 )
-"""What needs no simulator: signals to our own processes, and the end of an instance of ours."""
+"""Faults that need no simulator: signals to our processes, and terminating our instance."""

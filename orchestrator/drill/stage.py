@@ -1,4 +1,4 @@
-"""Where one fault of a drill happens: a simulated cloud, a project and a store of its own, and real processes."""
+"""The stage of one fault: its own simulated cloud, project and store, and real processes."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ HIDDEN = (
     "GITHUB_REPOSITORY",
     "RUNNER_TEMP",
 )
-"""Variables that would lead a process of the drill somewhere else."""
+"""Variables that would redirect a process of the drill."""
 
 POLL_S = 0.1
 
@@ -48,13 +48,13 @@ class Stage:
     cloud: "SimulatedCloud"
     pace: Pace = field(default_factory=Pace)
     patience: float = 240.0
-    """Seconds for anything that should happen."""
+    """Seconds to wait for an expected event."""
     hidden: tuple[str, ...] = HIDDEN
-    """Variables that its commands do not get."""
+    """Variables removed from the environment of its commands."""
     _commands: list[Command] = field(default_factory=list)
 
     def __enter__(self) -> Self:
-        """Draw the dataset, write the project, make the bucket."""
+        """Generate the dataset, write the project, create the bucket."""
         self.folder = Path(tempfile.mkdtemp(prefix="offload-drill-"))
         self.project = self.folder / "project"
         self.project.mkdir()
@@ -88,7 +88,7 @@ class Stage:
     # ------------------------------------------------------------------------------------- commands
 
     def start(self, *arguments: str, elsewhere: bool = False) -> Command:
-        """Start a command in the project; `elsewhere`, on a machine that has nothing but the configuration."""
+        """Start a command in the project; with `elsewhere`, as on a machine that has only the configuration."""
         folder = self.project
         if elsewhere:
             folder = Path(tempfile.mkdtemp(prefix="elsewhere-", dir=self.folder))
@@ -104,7 +104,7 @@ class Stage:
         return self.start("train", "--on", "ec2", "--no-calibrate")
 
     def run_to_end(self, command: Command) -> None:
-        """Wait for a command that should succeed. Raises DrillError where it does not."""
+        """Wait for a command that should succeed. Raises DrillError if it does not."""
         code = command.wait(self.patience)
         if code != 0:
             raise DrillError(f"exit code {code}: {command.last_words()}")
@@ -112,12 +112,12 @@ class Stage:
     # ------------------------------------------------------------------------------------- watching
 
     def until(self, what: str, condition: Callable[[], T | None], command: Command | None = None) -> T:
-        """Poll until something is there. Raises DrillError where it does not come, or the command ends first."""
+        """Poll until a condition has a result. Raises DrillError on time-out, or if the command ends first."""
         end = time.monotonic() + self.patience
         while True:
             try:
                 found = condition()
-            except StoreError:  # a fault may hit the one who watches, too
+            except StoreError:  # The fault can affect the drill's own calls, too.
                 found = None
             if found is not None and found is not False:
                 return found
@@ -128,7 +128,7 @@ class Stage:
             time.sleep(POLL_S)
 
     def epochs(self) -> list[int]:
-        """Return every epoch that was trained, in order, over all attempts."""
+        """Return every trained epoch, in order, over all attempts."""
         if not self.pace.real:
             return [int(line) for line in self._trace.read_text().split()] if self._trace.exists() else []
         run = self.run()
@@ -139,18 +139,18 @@ class Stage:
         return [event.epoch for event in events if event.event == "epoch" and event.epoch]
 
     def trained_at(self, attempt: int) -> float:
-        """Return when an attempt's first epoch was complete, or the run published where it trained none."""
+        """Return when an attempt's first epoch was complete, or when the run was published if it trained none."""
         run = self.run()
         events = events_of(self.store, run.id, attempt) if run else ()
         first = next((event.time for event in events if event.event == "epoch"), None)
         return first or self.published_at() or time.time()
 
     def has_trained(self, epochs: int) -> Callable[[], bool]:
-        """Return a condition: so many epochs have been trained."""
+        """Return a condition: at least this many epochs are trained."""
         return lambda: len(self.epochs()) >= epochs
 
     def run(self) -> RunRecord | None:
-        """Return the one run, None while there is none."""
+        """Return the only run, None while there is none."""
         name = next(self.journal.run_ids(), None)
         return self.journal.run(name) if name else None
 
@@ -160,7 +160,7 @@ class Stage:
         return run is not None and self.journal.result(run.id) is not None
 
     def published_at(self) -> float | None:
-        """Return when the run was published whole, None where it is not."""
+        """Return when the run was published completely, None if it is not."""
         run = self.run()
         if run is None:
             return None
@@ -187,7 +187,7 @@ class Stage:
         return max(ends, default=since)
 
     def left(self) -> int:
-        """Return how many things are left in the cloud, when nothing is on its way any more."""
+        """Return the number of resources left in the cloud once nothing is shutting down."""
         self.cloud.settle()
         left = self.cloud.leftovers()
         return len(left.instances) + len(left.volumes) + len(left.security_groups) + len(left.schedules)

@@ -1,4 +1,4 @@
-"""`offload drill`: every fault that this tool promises to survive, really made to happen, one after the other."""
+"""`offload drill`: injects every fault that the tool promises to survive, one after the other."""
 
 import json
 import os
@@ -24,7 +24,7 @@ MOST_REPEATED = 1
 
 @dataclass(frozen=True, slots=True)
 class Survived:
-    """One fault and what became of it. `seconds` from the fault to the recovery;"""
+    """One fault and its result. `seconds` from the fault to the recovery;"""
 
     name: str
     outcome: str
@@ -54,17 +54,17 @@ class DrillReport:
 
     @property
     def leaked(self) -> int:
-        """How many instances, volumes, groups and schedules were left."""
+        """Number of instances, volumes, groups and schedules left."""
         return sum(fault.leaked for fault in self.faults)
 
     @property
     def lost(self) -> int:
-        """How many trainings came to no model, or repeated more than they may."""
+        """Number of trainings without a model, or with more repeated epochs than allowed."""
         return sum(fault.lost for fault in self.faults)
 
     @property
     def green(self) -> bool:
-        """Whether everything was survived."""
+        """Whether every fault was survived."""
         return all(fault.recovered for fault in self.faults) and not self.leaked and not self.lost
 
     def json(self) -> dict[str, Any]:
@@ -92,16 +92,16 @@ def drill(
     tell: Callable[[Survived], object] = lambda _: None,
     faults: Sequence[Fault] = FAULTS,
 ) -> DrillReport:
-    """Hold a drill on the simulated cloud.
+    """Run a drill on the simulated cloud.
 
     Args:
         wanted: Names of faults; () for all.
-        jobs: How many faults at a time, each in a cloud of its own.
-        tell: Called with each fault as it is done.
-        faults: What can be wanted.
+        jobs: Number of faults at a time, each in a cloud of its own.
+        tell: Called with each result.
+        faults: The known faults.
 
     Raises:
-        DrillError: a fault is wanted that nobody knows.
+        DrillError: an unknown fault is wanted.
     """
     known = {fault.name: fault for fault in faults}
     if unknown := [name for name in wanted if name not in known]:
@@ -126,13 +126,13 @@ def drill(
 
 @dataclass
 class Children:
-    """Processes of our own, one a fault: moto's books are global, so that a process can hold but one cloud."""
+    """Processes, one per fault: moto's state is global, so a process can hold only one cloud."""
 
     _running: list["subprocess.Popen[str]"] = field(default_factory=list)
     _ended: bool = False
 
     def survive(self, fault: Fault) -> Survived:
-        """Run one fault in a process of its own. Raises DrillError where that does not report."""
+        """Run one fault in a process of its own. Raises DrillError if it does not report."""
         if self._ended:
             raise DrillError("ended by hand")
         command = [*FOREGROUND, "drill", "--only", fault.name, "--json"]
@@ -150,7 +150,7 @@ class Children:
         return Survived(**document["faults"][0], leaked=document["leaked"], lost=document["lost"])
 
     def end(self) -> None:
-        """Tell all of them to end; each takes its cloud, its instances and its commands with it."""
+        """End all of them; each ends its cloud, its instances and its commands."""
         self._ended = True
         for process in list(self._running):
             process.send_signal(signal.SIGINT)
@@ -164,7 +164,7 @@ def _survive(fault: Fault) -> Survived:
 
 
 def outcome_of(fault: Fault, stage: Stage) -> Survived:
-    """Let a fault happen on its stage; return what became of it."""
+    """Inject a fault on its stage; return the result."""
     why, seconds, published = "", 0.0, False
     try:
         recovery = fault.happens(stage)
@@ -188,7 +188,7 @@ def outcome_of(fault: Fault, stage: Stage) -> Survived:
 
 @contextmanager
 def _own_environment() -> Iterator[None]:
-    """Let this process, which watches, use the simulated cloud's key, and no settings of the user's."""
+    """Let this process use the simulated cloud's key, and no settings of the user's."""
     from gpu_offload.infra.simulator.cloud import ACCESS_KEY, SECRET_KEY
 
     wanted = {

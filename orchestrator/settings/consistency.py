@@ -1,4 +1,4 @@
-"""What settings must be to each other: the faults that no single value shows. Pure."""
+"""Checks between settings: faults that no single value shows. Pure."""
 
 import posixpath
 import re
@@ -27,7 +27,7 @@ RESERVED_HYPERPARAMETERS = {
     "save_dir": None,
     "save": None,
 }
-"""Arguments of Ultralytics that we give ourselves, and the setting of ours that decides each."""
+"""Arguments of Ultralytics that are managed by gpu-offload, and the setting that decides each."""
 
 _FOREIGN = re.compile(r"(?:yolo\w*?(?:-\w+)*-(obb|depth|sem|world|worldv2)|(yoloe)-[\w-]+)\.(?:ya?ml|pt)")
 
@@ -42,7 +42,7 @@ class Disagreement:
 
 
 def disagreements(settings: Sections, root: str = "/") -> Iterator[Disagreement]:
-    """Yield everything that does not fit together; `root` is the folder that paths are relative to."""
+    """Yield every conflict between settings; `root` is the folder that paths are relative to."""
     yield from _dataset(settings, root)
     yield from _training(settings)
     yield from _own_code(settings)

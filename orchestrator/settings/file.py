@@ -1,4 +1,4 @@
-"""The file that holds the configuration: which one it is, what it says, and on which line it says it."""
+"""The configuration file: where it is, its values, and their line numbers."""
 
 import re
 import tomllib
@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.settings.toml_lines import KeyPath, key_lines
 FILE_NAME = "offload.toml"
 PYPROJECT = "pyproject.toml"
 TABLE = ("tool", "offload")
-"""Where the configuration stands in pyproject.toml."""
+"""The table of pyproject.toml that holds the configuration."""
 
 
 class ConfigurationFileError(OffloadError):
@@ -28,7 +28,7 @@ class ConfigurationFileError(OffloadError):
 
 @dataclass(frozen=True)
 class ConfigurationFile:
-    """What a file says, not yet checked, and the line of every key and array element in it."""
+    """The unchecked values of a file, and the line of every key and array element."""
 
     path: Path
     label: str
@@ -48,7 +48,7 @@ def find_file(start: Path) -> Path | None:
     """Return the nearest `offload.toml`, or `pyproject.toml` with `[tool.offload]`, at or above `start`.
 
     The search ends at the root of the git repository; outside of a repository it looks only into `start`,
-    so that no stranger's file in a shared parent folder is ever obeyed.
+    so that a file of another user in a shared parent folder is never used.
 
     Raises:
         ConfigurationFileError: a folder has both, or a pyproject.toml that could hold it is broken.
@@ -75,7 +75,7 @@ def _has_table(path: Path) -> bool:
     try:
         data = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-        # Somebody else's broken file is our business only if our table is in it.
+        # A broken pyproject.toml matters only if it holds our table.
         return (
             re.search(rb"^\s*\[\s*tool\s*\.\s*offload\s*[.\]]", path.read_bytes(), re.MULTILINE) is not None
         )

@@ -1,6 +1,6 @@
 """The JSON schema of `offload.toml`, by which editors complete and check it.
 
-It holds each value's type and bounds; what two settings must be to each other, only the program says.
+It holds the type and bounds of each value; conflicts between settings are checked by the program only.
 `python -m gpu_offload.orchestrator.settings.json_schema` prints it, as `offload schema` does.
 """
 
@@ -21,7 +21,7 @@ def schema() -> dict[str, Any]:
         for part in path:
             node, value = node["properties"][part], value[part]
         if kind != "section" and value is not None and path != ("dataset", "path"):
-            node["default"] = value  # as a file writes it: pydantic gives lengths of time in another form
+            node["default"] = value  # As a file writes it: pydantic formats durations differently.
     plain["properties"]["$schema"] = {
         "type": "string",
         "description": "Address of this schema, for editors.",

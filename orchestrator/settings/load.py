@@ -60,7 +60,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong with the configuration."""
+    """A fault in the configuration."""
 
     where: str
     """`offload.toml:7`, `--set training.epochs` or `OFFLOAD_TRAINING_EPOCHS`."""
@@ -72,7 +72,7 @@ class Fault:
 
 
 class SettingsError(OffloadError):
-    """The configuration cannot be used; `faults` are all that is wrong with it, in reading order."""
+    """The configuration cannot be used; `faults` has every fault, in reading order."""
 
     exit_code = EXIT_USAGE
 
@@ -89,7 +89,7 @@ class Settings(Sections):
     root: Path = Path()
     """The folder that relative paths are relative to: that of the file; by default the current one."""
     source: Path | None = None
-    """The file that was read, None where there was none."""
+    """The file that was read, None if there was none."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -181,7 +181,7 @@ def _reading_order(fault: Fault) -> tuple[bool, str, int]:
 
 @dataclass(frozen=True)
 class _Sources:
-    """Who said what: the last override of a value or of a part of it, else the file."""
+    """The source of each value: the last override of it or of a part of it, else the file."""
 
     file: ConfigurationFile | None
     overrides: Sequence[Override]
@@ -202,7 +202,7 @@ class _Sources:
 
 
 def check(data: dict[str, Any], sources: _Sources, root: Path) -> tuple[Sections | None, list[Fault]]:
-    """Validate the merged data; what is wrong in one place does not hide what is wrong in another."""
+    """Validate the merged data; a fault in one place does not hide a fault in another."""
     try:
         sections = Sections.model_validate(data, by_alias=True, by_name=False)
         broken: set[KeyPath] = set()

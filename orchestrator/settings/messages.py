@@ -1,4 +1,4 @@
-"""Says in our words what the checker found: which setting, what is wrong with it, what to write instead. Pure."""
+"""Messages for invalid settings: the setting, the fault, and what to write instead. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _EXAMPLES = {
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A fault of the merged data, before it is known which source it came from."""
+    """A fault of the merged data whose source is not known yet."""
 
     path: tuple[str | int, ...]
     message: str
@@ -94,7 +94,7 @@ def _names(table: tuple[str | int, ...]) -> list[str]:
 
 
 def _meant(path: tuple[str | int, ...]) -> str | None:
-    """Return the name that an unknown one was likely meant to be."""
+    """Return the known name closest to an unknown one."""
     wrong = str(path[-1]).lower().replace("_", "-")
     near = get_close_matches(wrong, _names(path[:-1]), 1, 0.6)
     return near[0] if near else None
@@ -112,7 +112,7 @@ def _instead(path: tuple[str | int, ...], table: tuple[str, ...]) -> str:
 
 
 def dotted(path: tuple[str | int, ...]) -> str:
-    """Write a path as people do: `ec2.regions[1]`."""
+    """Format a path: `ec2.regions[1]`."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 

@@ -18,7 +18,7 @@ Kind = Literal["section", "table", "text", "list", "flag", "number"]
 
 
 def _kind(annotation: Any) -> Kind | type[Section]:
-    """Return what a value of this type looks like in a file."""
+    """Return the form of a value of this type in a file."""
     origin = get_origin(annotation)
     if origin is Annotated:
         return _kind(get_args(annotation)[0])
@@ -98,7 +98,7 @@ def parse_sets(sets: Sequence[str]) -> tuple[list[Override], list[BadOverride]]:
 def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], list[BadOverride]]:
     """Read `OFFLOAD_SECTION_KEY` variables; an empty one counts as not set, as CI systems cannot unset.
 
-    Variables that begin with OFFLOAD_ but name no section are somebody else's.
+    Variables that begin with OFFLOAD_ but name no section are ignored.
     """
     good, bad = [], []
     sections = tuple(f"{PREFIX}{path[0].upper()}_" for path in SETTINGS if len(path) == 1)
@@ -123,7 +123,7 @@ def _remedy(near: list[str]) -> str:
 
 
 def resolve(parts: tuple[str, ...]) -> tuple[str, ...] | None:
-    """Return the path that a dotted name means, or None; names below a free table stay as they are."""
+    """Return the path of a dotted name, or None; names below a free table stay as they are."""
     path: tuple[str, ...] = ()
     for number, part in enumerate(parts):
         path = (*path, part.replace("_", "-"))
@@ -137,7 +137,7 @@ def resolve(parts: tuple[str, ...]) -> tuple[str, ...] | None:
 
 
 def kind_of(path: tuple[str, ...]) -> Kind | None:
-    """Return what kind of value stands at a path; None below a free table, where anything may."""
+    """Return the type of the value at a path; None below a free table, which takes any type."""
     return SETTINGS.get(path)
 
 
@@ -168,8 +168,7 @@ def parse_value(text: str, path: tuple[str, ...]) -> Any:
 def merge(data: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
     """Return the data with the overrides written over it, the later over the earlier.
 
-    Where the data has no table in which an override belongs, the data is wrong and stays as it is: the check
-    that follows says so.
+    If the data has a value in place of the override's table, it stays as it is, and validation reports it.
     """
     merged: dict[str, Any] = copy.deepcopy(dict(data))
     for override in overrides:

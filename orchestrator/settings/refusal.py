@@ -4,6 +4,6 @@ from pydantic_core import PydanticCustomError
 
 
 def wrong(message: str, remedy: str) -> PydanticCustomError:
-    """Return the error by which a validator refuses a value: what it is, and what to write instead."""
-    # The texts are no templates: pydantic fills in what stands in braces.
+    """Return a validator's error: the fault of the value, and what to write instead."""
+    # Passed as context, not as the template: pydantic would fill in braces in the text.
     return PydanticCustomError("setting", "{text}", {"text": message, "remedy": remedy})

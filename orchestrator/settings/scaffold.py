@@ -30,7 +30,7 @@ _ALWAYS = {
     "limits.max-cost-usd",
     "store.url",
 }
-"""What is written out even at its default, because it is changed first."""
+"""Settings written out even at their defaults, because users change them first."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Configuration:
 
     @property
     def found(self) -> str:
-        """What the choices rest on, one line."""
+        """The reason for the choices, one line."""
         if not self.candidates:
             return "no dataset: write dataset.path into the file"
         chosen, *others = self.candidates

@@ -1,7 +1,7 @@
 """The sections of `offload.toml`: every setting's name, type, default and meaning.
 
-The names in the file are kebab-case, the attributes snake_case. What each value must be on its own is held
-by its type (`orchestrator.setting_types`), what two must be to each other by `orchestrator.settings_checks`.
+The names in the file are kebab-case, the attributes snake_case. `settings.types` holds the constraints on single
+values, `settings.consistency` those between settings.
 """
 
 from datetime import timedelta
@@ -137,9 +137,9 @@ class StoreSettings(Section):
     endpoint_url: HttpUrl | None = Field(default=None, examples=["https://ACCOUNT.r2.cloudflarestorage.com"])
     """Another server that speaks the S3 API: R2, MinIO, Ceph."""
     region: Text | None = Field(default=None, examples=["us-east-1"])
-    """The bucket's region; left out, the environment tells. R2 wants "auto"."""
+    """The bucket's region; left out, that of the environment. R2 needs "auto"."""
     public_url: HttpUrl | None = Field(default=None, examples=["https://models.example.org"])
-    """Web address under which anybody may read models/, aliases/ and index.json, where it is not the bucket's
+    """Public web address of models/, aliases/ and index.json, if it is not the bucket's
     own."""
 
 

@@ -1,4 +1,4 @@
-"""The types of settings: what a value must be on its own, and what to write where it is not.
+"""The types of settings: the constraints on single values, with a remedy for each.
 
 Every refusal is a PydanticCustomError whose context holds the text and the remedy.
 """
@@ -39,7 +39,7 @@ from gpu_offload.orchestrator.settings.model_name import (
 from gpu_offload.orchestrator.settings.refusal import wrong
 
 LONGEST = timedelta(days=30)
-"""Nothing we start is meant to live longer; past it a length of time is rather a slip of the keyboard."""
+"""The longest duration of a setting: a longer one is likely a typing error."""
 
 
 def _duration(value: object) -> timedelta:
@@ -149,7 +149,7 @@ def _hyperparameter(value: object) -> object:
 
 
 def _pattern(pattern: str) -> Any:
-    """Tell editors of a pattern that a validator of ours holds."""
+    """Add the pattern of a validator to the JSON schema, for editors."""
     return Field(json_schema_extra={"pattern": f"^(?:{pattern})$"})
 
 
@@ -211,6 +211,6 @@ RoleArn = Annotated[
 Cidr = Annotated[Text, AfterValidator(check_cidr)]
 
 Distinct = Listed(_distinct, "uniqueItems", True)
-"""Metadata of a list: nothing is there twice."""
+"""Metadata of a list: no element twice."""
 NotEmpty = Listed(_not_empty, "minItems", 1)
-"""Metadata of a list: something is there."""
+"""Metadata of a list: not empty."""
