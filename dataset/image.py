@@ -1,19 +1,24 @@
-"""One image file: its format, its size in pixels, and whether it is whole.
+"""One image file: its format, its size in pixels, and whether the reader that trains will take it.
 
 JPEG, PNG, BMP and WebP are walked through by their own structure, which finds a cut-off file without decoding a
-pixel (a PNG's checksums included); every other format is decoded by Pillow. The bytes are those that were just
-hashed, so what was checked is what was fingerprinted.
+picture; every other format is decoded by Pillow. The verdict is that of Ultralytics 8.4, which reads an image with
+Pillow first and OpenCV then. The bytes are those that were just hashed, so what was checked is what was
+fingerprinted.
 """
 
 import io
-import zlib
-from collections.abc import Callable
+import threading
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from gpu_offload.dataset.image_structure import WALKERS, DamagedError, Read, UnsupportedError
 from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 from gpu_offload.errors import OffloadError
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 SUFFIXES: Final = frozenset(
     {"avif", "bmp", "dng", "heic", "heif", "jp2", "jpeg", "jpg", "mpo", "png", "tif", "tiff", "webp"}
@@ -26,8 +31,14 @@ MAX_PIXELS: Final = 100_000_000
 MIN_SIDE: Final = 10
 """Pixels; Ultralytics refuses an image with a shorter side."""
 
-Read = Callable[[int, int], bytes]
-"""`read(offset, length)` of one file; shorter at its end."""
+_LARGE: Final = 10_000_000
+"""Pixels from which on images are decoded one at a time, so that threads do not fill the memory."""
+_DECODING: Final = threading.Lock()
+
+_SAMPLE_FORMAT: Final = 339
+_COMPRESSION: Final = 259
+_READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
+"""Of TIFF: none, CCITT, LZW, JPEG, Deflate, PackBits; OpenCV's libtiff has no Zstandard, LZMA or WebP."""
 
 _NATURAL: Final = {
     "JPEG": {"jpg", "jpeg", "mpo"},
@@ -99,16 +110,18 @@ def check_image(read: Read, size: int) -> ImageFacts:
     head = read(0, 64)
     if head.startswith(LFS_POINTER):
         raise ImageError("lfs-pointer", f"is a pointer of Git LFS, not the image; {LFS_REMEDY}")
-    if head.startswith(b"\xff\xd8\xff"):
-        facts = _jpeg(read, size)
-    elif head.startswith(b"\x89PNG\r\n\x1a\n"):
-        facts = _png(read, size)
-    elif head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        facts = _webp(read, size)
-    elif head[:2] == b"BM" and len(head) > 26:
-        facts = _bmp(head, size)
-    else:
+    walker = next((walk for magic, walk in WALKERS.items() if head.startswith(magic)), None)
+    if walker is None or (head[:4] == b"RIFF" and head[8:12] != b"WEBP"):
         return _by_pillow(read, size)
+    try:
+        walked = walker(read, size)
+    except DamagedError as fault:
+        raise ImageError("truncated-image", f"the image {fault}; restore or remove it") from None
+    except UnsupportedError as fault:
+        raise ImageError("unsupported-image", f"the image {fault}; convert it to JPEG or PNG") from None
+    if walked is None:  # a rare form, which only a decoder can judge
+        return _by_pillow(read, size)
+    facts = ImageFacts(*walked)
     _check_dimensions(facts.width, facts.height)
     return facts
 
@@ -130,85 +143,6 @@ def _check_format(name: str) -> None:
         raise ImageError("unsupported-image", message)
 
 
-def _truncated() -> ImageError:
-    return ImageError("truncated-image", "the image is cut off or damaged; restore or remove it")
-
-
-def _jpeg(read: Read, size: int) -> ImageFacts:
-    """Walk the segments (ITU-T T.81, annex B) to the scan, then look for the end-of-image marker behind it."""
-    offset, dimensions = 2, (0, 0)
-    while True:
-        segment = read(offset, 9)
-        if len(segment) < 4 or segment[0] != 0xFF:
-            raise _truncated()
-        marker = segment[1]
-        if marker == 0xFF:  # a fill byte
-            offset += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            if len(segment) < 9:
-                raise _truncated()
-            dimensions = int.from_bytes(segment[7:9], "big"), int.from_bytes(segment[5:7], "big")
-        offset += 2 if marker == 0x01 or 0xD0 <= marker <= 0xD8 else 2 + int.from_bytes(segment[2:4], "big")
-        if marker == 0xDA:
-            break
-    # Inside a scan 0xFF is followed by 0x00 or a restart marker, so these two bytes are the marker and nothing else.
-    end = size
-    while end > offset:
-        start = max(offset, end - (1 << 16))
-        if b"\xff\xd9" in read(start, end - start + 1):
-            return ImageFacts("JPEG", *dimensions)
-        end = start
-    raise _truncated()
-
-
-def _png(read: Read, size: int) -> ImageFacts:
-    """Walk the chunks (PNG specification, 5.3) and check each one's CRC up to IEND."""
-    offset, width, height = 8, 0, 0
-    while offset + 12 <= size:
-        header = read(offset, 8)
-        length, kind = int.from_bytes(header[:4], "big"), header[4:]
-        if offset + 12 + length > size:
-            raise _truncated()
-        crc, position, left = zlib.crc32(kind), offset + 8, length
-        while left:
-            piece = read(position, min(left, 1 << 20))
-            if not piece:
-                raise _truncated()
-            if position == offset + 8 and kind == b"IHDR":
-                width, height = int.from_bytes(piece[:4], "big"), int.from_bytes(piece[4:8], "big")
-            crc, position, left = zlib.crc32(piece, crc), position + len(piece), left - len(piece)
-        if crc != int.from_bytes(read(position, 4), "big"):
-            raise _truncated()
-        if kind == b"IEND":
-            return ImageFacts("PNG", width, height)
-        offset = position + 4
-    raise _truncated()
-
-
-def _webp(read: Read, size: int) -> ImageFacts:
-    """Read a WebP's container (RFC 9649): the length it promises, and the first chunk's dimensions."""
-    head = read(0, 30)
-    if len(head) < 30 or 8 + int.from_bytes(head[4:8], "little") > size:
-        raise _truncated()
-    if head[12:16] == b"VP8 ":
-        width, height = (int.from_bytes(head[i : i + 2], "little") & 0x3FFF for i in (26, 28))
-    elif head[12:16] == b"VP8L":
-        bits = int.from_bytes(head[21:25], "little")
-        width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-    else:
-        width, height = (int.from_bytes(head[i : i + 3], "little") + 1 for i in (24, 27))
-    return ImageFacts("WEBP", width, height)
-
-
-def _bmp(head: bytes, size: int) -> ImageFacts:
-    declared = int.from_bytes(head[2:6], "little")
-    if declared > size:
-        raise _truncated()
-    width, height = int.from_bytes(head[18:22], "little"), int.from_bytes(head[22:26], "little", signed=True)
-    return ImageFacts("BMP", width, abs(height))
-
-
 def _by_pillow(read: Read, size: int) -> ImageFacts:
     """Decode with Pillow. Dimensions are checked before the pixels are touched."""
     from PIL import Image, UnidentifiedImageError
@@ -218,7 +152,9 @@ def _by_pillow(read: Read, size: int) -> ImageFacts:
             name, (width, height) = str(image.format), image.size
             _check_format(name)
             _check_dimensions(width, height)
-            image.load()
+            _check_pixels(image)
+            with _DECODING if width * height > _LARGE else nullcontext():
+                image.load()
     except (UnidentifiedImageError, ModuleNotFoundError):
         # The latter where Ultralytics was imported: it patches Image.open to want a plugin for what Pillow cannot
         # identify.
@@ -230,5 +166,23 @@ def _by_pillow(read: Read, size: int) -> ImageFacts:
         message = f"more than {MAX_PIXELS // 10**6} megapixels; shrink the image"
         raise ImageError("huge-image", message) from None
     except Exception as fault:  # decoders of hostile bytes raise whatever they like
-        raise _truncated() from fault
+        message = "the image is cut off or damaged; restore or remove it"
+        raise ImageError("truncated-image", message) from fault
     return ImageFacts(name, width, height)
+
+
+def _check_pixels(image: "Image.Image") -> None:
+    """Refuse kinds of pixels that Pillow reads and OpenCV does not."""
+    tags = getattr(image, "tag_v2", {}) if image.format == "TIFF" else {}
+    samples = tags.get(_SAMPLE_FORMAT, (1,))
+    if image.mode in {"F", "I"} or any(sample != 1 for sample in samples):
+        message = "the pixels are no whole numbers of 8 or 16 bits without sign; convert the image to 8 bits"
+        raise ImageError("unsupported-image", message)
+    if tags.get(_COMPRESSION, 1) not in _READ_COMPRESSIONS:
+        message = (
+            f"the compression {tags[_COMPRESSION]} is not read in training; save the image with LZW or none"
+        )
+        raise ImageError("unsupported-image", message)
+    if image.format == "JPEG2000" and image.mode not in {"1", "L", "LA", "RGB", "RGBA", "I;16"}:
+        message = f"the colours are {image.mode}, which is not read in training; convert the image to RGB"
+        raise ImageError("unsupported-image", message)
