@@ -5,6 +5,7 @@ Pillow's verification or OpenCV's decoder refuses; what they pass over (bytes be
 BMP's wrong file size) is passed over here.
 """
 
+import re
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -20,6 +21,7 @@ _MAX_SEGMENTS: Final = 10_000
 _MAX_CHUNKS: Final = 100_000
 """Of PNG and WebP; the largest real files have some ten thousand."""
 
+_MARKER: Final = re.compile(rb"\xff([\x01-\xfe])")
 _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _OTHER_FRAMES: Final = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 
@@ -76,22 +78,17 @@ def walk_jpeg(read: Read, size: int) -> Walked:
 
 
 def _next_marker(read: Read, offset: int, size: int) -> tuple[int, int]:
-    """Return the next marker and where its content begins; junk and fill bytes before it are passed over."""
+    """Return where the content of the next marker begins, and the marker; junk and fill bytes are passed over."""
+    length = 64
     while offset < size:
-        piece = read(offset, min(_PIECE, 64) if offset < 1 << 16 else _PIECE)
-        at = piece.find(b"\xff")
-        if at < 0:
-            offset += len(piece)
-            continue
-        after = piece[at:].lstrip(b"\xff")
-        if not after:  # fill bytes up to the end of the piece: go on with the last of them
-            offset += max(len(piece) - 1, 1) if len(piece) > 1 else 1
-            if len(read(offset, 2)) < 2:
-                break
-            continue
-        offset += len(piece) - len(after) + 1
-        if after[0]:
-            return offset, after[0]
+        piece = read(offset, length)
+        match = _MARKER.search(piece)
+        if match is not None:
+            return offset + match.end(), piece[match.start() + 1]
+        if len(piece) < length:
+            break
+        offset += len(piece) - 1  # a marker may begin with the last byte
+        length = _PIECE
     raise DamagedError
 
 

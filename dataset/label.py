@@ -18,8 +18,10 @@ MAX_BYTES: Final = 16 << 20
 """A label file larger than this is refused unread."""
 
 
+MAX_ROWS: Final = 50_000
+"""Rows of one label; no image shows more objects."""
 MAX_FAULTS: Final = 100
-"""Faults of one label that are reported one by one."""
+"""Faults of one label after which the rest of it is not read, and warnings of one that are kept."""
 
 _KEYPOINTS: Final = 1 << 31
 _CRLF: Final = 1 << 30
@@ -74,6 +76,8 @@ def check_label(
         return LabelFacts(), [error(path, "malformed-label", message, line)]
     reading = _Reading(path, keypoint_shape)
     for number, row in enumerate(text.splitlines(), 1):
+        if reading.is_full:
+            break
         reading.add(number, row)
     return reading.facts(crlf=b"\r\n" in data), reading.findings()
 
@@ -85,7 +89,8 @@ class _Reading:
         self._path = path
         self._shape = keypoint_shape
         self._findings: list[Finding] = []
-        self._dropped = 0
+        self._errors = 0
+        self._doubts = 0
         self._seen: dict[int, int] = {}
         self._columns: dict[int, int] = {}
         self._rows = 0
@@ -123,9 +128,16 @@ class _Reading:
         self._keep([error(self._path, "malformed-label", message, number)])
 
     def _keep(self, findings: list[Finding]) -> None:
-        room = max(MAX_FAULTS - len(self._findings), 0)
-        self._findings += findings[:room]
-        self._dropped += len(findings[room:])
+        for finding in findings:
+            self._errors += finding.severity == "error"
+            self._doubts += finding.severity == "warning"
+            if finding.severity == "error" or self._doubts <= MAX_FAULTS:
+                self._findings.append(finding)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether enough is known to refuse this label."""
+        return self._rows > MAX_ROWS or self._errors >= MAX_FAULTS
 
     def facts(self, *, crlf: bool) -> LabelFacts:
         if not self._columns:
@@ -147,8 +159,14 @@ class _Reading:
                 "boxes and polygons are mixed in one file; Ultralytics drops such an image, use one kind"
             )
             found.append(error(self._path, "mixed-rows", message, line))
-        if self._dropped:
-            found.append(error(self._path, "faulty-rows", f"and {self._dropped} more faults in this label"))
+        if self._rows > MAX_ROWS:
+            message = f"more than {MAX_ROWS} rows are too many for one image; remove what is no object"
+            return [error(self._path, "huge-file", message)]
+        if self.is_full:
+            message = (
+                f"and perhaps more: after {MAX_FAULTS} faults and doubts the rest of this label is not read"
+            )
+            found.append(error(self._path, "faulty-rows", message))
         return found
 
 
