@@ -4,7 +4,7 @@ import click
 
 GROUPS = {
     "Start": ("init", "check", "plan", "train"),
-    "Models": ("models", "pull", "promote", "rollback", "yank"),
+    "Models": ("models", "pull", "promote", "rollback", "yank", "usage", "prune"),
     "Runs": ("status", "logs", "report", "stop", "attach"),
     "AWS account": ("bootstrap", "doctor", "tend"),
     "Try it without an account": ("demo", "simulate", "drill"),

@@ -36,7 +36,10 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     table = [text_table(rows, width=width)]
     if hidden := len(plan.options) - len(shown):
         table.append(f"   and {hidden} more places: offload plan --all")
-    parts += [table, [wrapped(plan.decision.why, width=width)]]
+    parts.append(table)
+    if plan.already_trained is not None and not everything:
+        return _joined(parts)
+    parts.append([wrapped(plan.decision.why, width=width)])
     for title, texts in (
         ("Does not fit:", _unfit(shown, plan.decision.why)),
         ("What would change that:", plan.decision.changes),
@@ -45,6 +48,10 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
         if texts:
             listed = [wrapped(text, width=width, indent="  - ", hanging="    ") for text in texts]
             parts.append([title, *listed])
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[Sequence[str]]) -> str:
     return "\n\n".join("\n".join(part) for part in parts if any(part)) + "\n"
 
 

@@ -1,6 +1,7 @@
 """The command line: help that is whole, errors that scripts can read, output that fits."""
 
 import json
+import re
 import sys
 
 import pytest
@@ -12,11 +13,13 @@ from gpu_offload.orchestrator.api import Listing
 from gpu_offload.orchestrator.cli.grouped import GROUPS
 from gpu_offload.orchestrator.cli.model_commands import next_commands
 from gpu_offload.orchestrator.cli.run_commands import _form_for, logs, stop
+from gpu_offload.orchestrator.demo import CONFIGURATION, QUICK
 from gpu_offload.orchestrator.lifecycle.status import Standing, standings_text
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.table import text_table
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 from gpu_offload.orchestrator.report.text import report_text
+from gpu_offload.orchestrator.settings.load import load_settings
 
 
 def main(capsys, *words):
@@ -30,7 +33,8 @@ def test_help_lists_every_command_in_a_group_and_cuts_no_sentence(capsys):
     code, out, _ = main(capsys, "--help")
     assert code == 0
     assert "..." not in out.partition("\n")[2]
-    assert {name for names in GROUPS.values() for name in names} == set(cli.offload.commands)
+    assert {name for names in GROUPS.values() for name in names} <= set(cli.offload.commands)
+    assert all(re.search(rf"(?m)^  {name} ", out) for name in cli.offload.commands)
     places = [out.index(f"{title}:") for title in GROUPS]
     assert places == sorted(places)
     assert max(map(len, out.splitlines())) <= 80
@@ -138,3 +142,11 @@ def test_tend_without_aws_is_quiet_where_nothing_can_have_been_rented(project, m
     code, out, err = main(capsys, "tend", "-C", str(project))
     assert (code, out) == (0, "nothing to remove\n")
     assert "error" not in err
+
+
+def test_the_demos_project_is_one_that_every_command_reads(tmp_path):
+    """`cd demo && offload plan` finds what the demo trained with."""
+    (tmp_path / "offload.toml").write_text(CONFIGURATION)
+    settings = load_settings(tmp_path, environment={})
+    assert (settings.training.epochs, settings.training.hyperparameters) == (15, QUICK)
+    assert settings.store_url == f"file:{tmp_path / 'store'}"
