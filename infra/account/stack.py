@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.config import Config
 
 from gpu_offload.infra.account.site import ISSUER
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, InvalidRequestError, ServerFaultError
@@ -22,7 +22,7 @@ POLL_S = 3.0
 PREPARE_S = 120.0
 MAKE_S = 900.0
 NOTHING = ("didn't contain changes", "No updates are to be performed")
-CONFIG = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
+CONFIG = client_config()
 
 
 @dataclass(frozen=True, slots=True)

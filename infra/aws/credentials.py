@@ -9,10 +9,10 @@ from urllib.parse import urlencode, urlsplit
 import boto3
 import botocore
 import botocore.session
-from botocore.config import Config
 from botocore.credentials import CredentialProvider, DeferredRefreshableCredentials
 
 from gpu_offload.infra import http
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CredentialsError, NoCredentialsError
 
@@ -81,7 +81,7 @@ def check_credentials(session: boto3.Session) -> str:
     """Ask AWS who we are; return the ARN. Raises CloudError, NoCredentialsError if there are none."""
     if session.get_credentials() is None:
         raise NoCredentialsError("asking AWS who we are: found no credentials")
-    config = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard", "total_max_attempts": 3})
+    config = client_config(attempts=3, read_timeout=10)
     with aws_errors("asking AWS who we are"):
         client = session.client("sts", region_name=session.region_name or "us-east-1", config=config)
         return client.get_caller_identity()["Arn"]
@@ -108,12 +108,7 @@ class _RunnerProvider(CredentialProvider):
             client: STSClient = boto3.Session().client(
                 "sts",
                 region_name=self._region or os.environ.get("AWS_REGION") or "us-east-1",
-                config=Config(
-                    signature_version=botocore.UNSIGNED,
-                    connect_timeout=5,
-                    read_timeout=10,
-                    retries={"mode": "standard", "total_max_attempts": 4},
-                ),
+                config=client_config(attempts=4, read_timeout=10, signature_version=botocore.UNSIGNED),
             )
             reply = client.assume_role_with_web_identity(
                 RoleArn=self._role_arn,

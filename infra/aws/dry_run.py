@@ -8,8 +8,8 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.config import Config
 
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError
@@ -20,7 +20,7 @@ from gpu_offload.infra.aws.security_group import Subnet
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-CONFIG = Config(connect_timeout=5, read_timeout=15, retries={"mode": "standard", "total_max_attempts": 3})
+CONFIG = client_config(attempts=3, read_timeout=15)
 PROBE_GROUP_S = 900
 """Seconds until `offload tend` may remove the group of a doctor that was killed."""
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import boto3
-from botocore.config import Config
 
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import DeniedError, InvalidRequestError, MissingError
@@ -18,7 +18,7 @@ driver and image do not rot. https://docs.aws.amazon.com/dlami/latest/devguide/f
 TRUSTED = ("amazon", "self")
 """Owners whose images we start. An image runs as root beside our credentials, and anyone can publish one."""
 
-CONFIG = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5})
+CONFIG = client_config()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.config import Config
 
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import (
@@ -56,11 +56,7 @@ class Network:
                 "ec2",
                 region_name=self.region,
                 endpoint_url=self._endpoint_url,
-                config=Config(
-                    connect_timeout=5,
-                    read_timeout=30,
-                    retries={"mode": "standard", "total_max_attempts": attempts},
-                ),
+                config=client_config(attempts=attempts),
             )
 
     def subnets(self) -> dict[str, Subnet]:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import boto3
-from botocore.config import Config
 
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, MissingError
@@ -41,9 +41,7 @@ def on_demand_prices(
                 "pricing",
                 region_name=PRICING_REGION,
                 endpoint_url=endpoint_url,
-                config=Config(
-                    connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 2}
-                ),
+                config=client_config(attempts=2, read_timeout=20),
             )
             found = {}
             for name in wanted:

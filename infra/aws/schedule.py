@@ -8,8 +8,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.config import Config
 
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import ExistsError, MissingError
@@ -85,9 +85,7 @@ class Schedules:
                 "scheduler",
                 region_name=self.region,
                 endpoint_url=self._endpoint_url,
-                config=Config(
-                    connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5}
-                ),
+                config=client_config(),
             )
 
     def create(

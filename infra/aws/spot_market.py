@@ -7,8 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.config import Config
 
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, DeniedError, MissingError
@@ -69,9 +69,7 @@ class SpotMarket:
         self.region = region
         self._session = session or open_session(region)
         self._endpoint_url = endpoint_url
-        self._config = Config(
-            connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5}
-        )
+        self._config = client_config()
 
     @cached_property
     def _client(self) -> "EC2Client":

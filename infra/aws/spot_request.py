@@ -5,8 +5,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
-from botocore.config import Config
 
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.tags import RUN_TAG, STORE_TAG, run_filter, tags_of
@@ -42,9 +42,7 @@ class SpotRequests:
             return self._session.client(
                 "ec2",
                 region_name=self.region,
-                config=Config(
-                    connect_timeout=5, read_timeout=30, retries={"mode": "standard", "total_max_attempts": 5}
-                ),
+                config=client_config(),
             )
 
     def find(self) -> list[SpotRequest]:

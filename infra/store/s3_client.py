@@ -7,8 +7,8 @@ from urllib.parse import quote, urlsplit
 
 import botocore
 import botocore.exceptions as aws
-from botocore.config import Config
 
+from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.store.s3_credentials import open_store_session
 from gpu_offload.infra.store.s3_errors import status_of
 
@@ -56,20 +56,14 @@ class BucketClient:
     def _client(self) -> "S3Client":
         session = self._session or open_store_session(self._endpoint_url, self._region)
         self._anonymous = self._unsigned or session.get_credentials() is None
-        settings: dict[str, Any] = {
-            "connect_timeout": 5,
-            "read_timeout": 30,
-            "retries": {"mode": "standard", "total_max_attempts": 5},
-        }
-        if self._anonymous:
-            settings["signature_version"] = botocore.UNSIGNED
+        settings: dict[str, Any] = {"signature_version": botocore.UNSIGNED} if self._anonymous else {}
 
         def client(**more: Any) -> "S3Client":
             return session.client(
                 "s3",
                 endpoint_url=self._endpoint_url,
                 region_name=self._region or session.region_name or "us-east-1",
-                config=Config(**settings, **more),
+                config=client_config(**settings, **more),
             )
 
         made = client()
