@@ -41,6 +41,14 @@ DEFAULTS = {
         "on-overrun": "stop",
     },
     "store": {"url": "file:.offload", "endpoint-url": None, "region": None, "public-url": None},
+    "registry": {
+        "metric": None,
+        "floor": 0.0,
+        "tolerance": 0.02,
+        "on-candidate": "pass",
+        "on-revert": "yank",
+        "bump": "auto",
+    },
     "ec2": {
         "regions": ("us-east-1", "us-east-2", "us-west-2"),
         "instance-types": ("g4dn.xlarge", "g5.xlarge", "g6.xlarge", "g6e.xlarge"),
