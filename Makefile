@@ -20,7 +20,7 @@ help: ## Say what can be made
 
 $(STAMP): requirements/dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/uv.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
@@ -66,7 +66,7 @@ format: $(STAMP) ## Format, and fix what ruff can fix
 COMPILE := $(BIN)/uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-emit-index-url --no-header --no-annotate
 lock: ## Lock the dependencies anew, with hashes
-	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet uv; }
+	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/uv.txt; }
 	$(COMPILE) --extra train --extra simulator --group dev -o requirements/dev.txt
 	$(COMPILE) --extra train -o infra/instance/requirements.txt
 	$(COMPILE) -o requirements/plan.txt
