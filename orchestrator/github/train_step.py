@@ -71,6 +71,8 @@ def _report(
         {
             "where": done.where,
             "version": done.version,
+            "semver": done.semver or "",
+            "candidate": plain(done.candidate or ""),
             "run": done.run,
             # What is accounted for, store and disks included; nothing where nothing was done.
             "cost-usd": f"{report.bill.total if report else 0:.4f}",

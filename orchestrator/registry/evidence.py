@@ -11,6 +11,11 @@ MAIN = ("map50_95", "accuracy", "map50")
 """What models are judged by unless the configuration says otherwise: the first that a model has."""
 
 
+COLLAPSE = 0.5
+"""Share of the old figure that may be lost where the two are of different images: figures of two validation sets differ
+by more than any useful tolerance, and what loses half is broken all the same."""
+
+
 def metric_of(manifest: Manifest, configured: str | None) -> str | None:
     """Return what a version is judged by; None where it has no such metric."""
     return next((name for name in ((configured,) if configured else MAIN) if name in manifest.metrics), None)
@@ -31,7 +36,8 @@ def judge(
         new: The new version.
         stable: The one in use; None where there is none.
         paired: Both on the same images: `old`, `new`, `low` and `high` of the difference, `images`; None where they
-            could not be evaluated together. Then the figures of their own validations are compared.
+            could not be evaluated together. Then their own validations are compared: those of the same data by the
+            tolerance, those of other data, which say little, only for a collapse.
         metric: What to judge by; None for the main one.
         floor: What a version must reach.
         tolerance: How much worse it may be.
@@ -53,8 +59,9 @@ def judge(
     if old is None:
         why = f"{shown} {value:.3f}; the version before was not judged by it"
         return Verdict(promoted=True, why=why, evidence=evidence)
+    same = paired is not None or new.fingerprint == stable.fingerprint
     evidence |= {"old": old, "against": stable.version, "method": "paired" if paired else "own validations"}
-    how = "by their own validations"
+    how = f"by their own validations, of {'the same' if same else 'different'} images"
     if paired:
         evidence |= {key: paired[key] for key in ("low", "high", "images", "split") if key in paired}
         how = (
@@ -62,7 +69,8 @@ def judge(
             f"{paired['low']:+.3f} to {paired['high']:+.3f}"
         )
     difference = value - old
+    allowed = tolerance if same else max(tolerance, old * COLLAPSE)
     text = f"{shown} {value:.3f} against {old:.3f} ({difference:+.3f}) {how}"
-    if difference < -tolerance:
-        return Verdict(promoted=False, why=f"worse by more than {tolerance:.3f}: {text}", evidence=evidence)
+    if difference < -allowed:
+        return Verdict(promoted=False, why=f"worse by more than {allowed:.3f}: {text}", evidence=evidence)
     return Verdict(promoted=True, why=text, evidence=evidence)

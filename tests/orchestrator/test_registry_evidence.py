@@ -63,6 +63,13 @@ def test_what_was_seen_on_the_same_images_counts_more_than_own_validations(model
     assert "on the same 77 images" in verdict.why
 
 
+@pytest.mark.parametrize(("value", "promoted"), [(0.45, True), (0.31, True), (0.29, False), (0.0, False)])
+def test_on_different_images_only_a_collapse_counts(model, value, promoted):
+    new = version(model, "bbbb", value, fingerprint="e" * 64)
+    verdict = judge(new, version(model, "aaaa", 0.60), None, metric=None, floor=0.0, tolerance=0.02)
+    assert (verdict.promoted, "different images" in verdict.why) == (promoted, True)
+
+
 def test_a_configured_metric_that_a_version_lacks_makes_it_a_candidate(model):
     verdict = judge(version(model, "bbbb", 0.4), None, None, metric="accuracy", floor=0.0, tolerance=0.02)
     assert (verdict.promoted, "accuracy" in verdict.why) == (False, True)

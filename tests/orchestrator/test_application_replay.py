@@ -1,0 +1,144 @@
+"""An application that polls all along always has a complete, verified, not yanked model, whatever the registry does."""
+
+import hashlib
+import threading
+import time
+from collections.abc import Mapping
+
+import pytest
+from model_server import ModelServer
+from registry_case import manifest_for
+
+from gpu_offload.client.model_client import ModelClient, NoModelError
+from gpu_offload.infra.store.errors import ObjectMissingError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.cleanup.prune import prune
+from gpu_offload.orchestrator.cleanup.retention import Policy
+from gpu_offload.orchestrator.registry import alias, promote, publish
+from gpu_offload.orchestrator.registry.manifest import RegistryError
+from gpu_offload.orchestrator.registry.publish import Rules, Verdict
+
+pytestmark = pytest.mark.simulator
+
+
+class Published(Mapping):
+    """What a store makes public, by path, read anew for each request."""
+
+    def __init__(self, store):
+        self.store = store
+
+    def __getitem__(self, path):
+        try:
+            return self.store.read(path.removeprefix("/"))[0]
+        except ObjectMissingError:
+            raise KeyError(path) from None
+
+    def __iter__(self):
+        return iter(())
+
+    def __len__(self):
+        return 0
+
+
+@pytest.fixture
+def store(tmp_path):
+    return open_store(f"file:{tmp_path / 'store'}")
+
+
+@pytest.fixture
+def server(store):
+    with ModelServer() as server:
+        server.files = Published(store)
+        yield server
+
+
+@pytest.fixture
+def app(server, tmp_path):
+    return ModelClient(server.url, tmp_path / "app", interval=0, pause=0.001)
+
+
+def publish_now(store, tmp_path, name, promoted=True):
+    model = tmp_path / f"{name}.local"
+    model.write_bytes(name.encode() * 500)
+    verdict = Verdict(promoted=promoted, why="as the test says")
+    manifest = manifest_for(model, name, time.time())
+    publish.publish(
+        store, manifest, model, note=lambda _: None, rules=Rules(judge=lambda _new, _old: verdict)
+    )
+
+
+def test_at_each_step_of_a_models_life_the_application_has_what_it_should(store, app, tmp_path):
+    with pytest.raises(NoModelError, match="404"):
+        app.get()
+    publish_now(store, tmp_path, "aaaa", promoted=False)
+    with pytest.raises(NoModelError, match="404"):
+        app.get()
+    publish_now(store, tmp_path, "bbbb")
+    assert (app.get().version, app.get().semver) == ("bbbb", "1.0.1")
+    publish_now(store, tmp_path, "cccc", promoted=False)
+    assert app.get().version == "bbbb"
+    promote.promote(store, "cccc", why="good at night")
+    assert app.get().version == "cccc"
+    promote.rollback(store, why="worse in the rain")
+    assert app.get().version == "bbbb"
+    publish_now(store, tmp_path, "dddd")
+    promote.yank(store, "bbbb", why="bad")
+    promote.yank(store, "dddd", why="bad as well")
+    with pytest.raises(NoModelError, match="no version that may be used"):
+        app.get()
+    publish_now(store, tmp_path, "eeee")
+    assert app.get().version == "eeee"
+    prune(store, Policy(keep=1, days=0.0), delete=True)
+    assert app.get().problem is None
+
+
+def test_the_client_and_the_registry_agree_on_a_phased_rollout(store, server, tmp_path):
+    publish_now(store, tmp_path, "aaaa")
+    publish_now(store, tmp_path, "bbbb", promoted=False)
+    promote.promote(store, "bbbb", why="try it", rollout=0.5)
+
+    def versions():
+        return [
+            ModelClient(server.url, tmp_path / f"app{n}", interval=0, installation=str(n)).get().version
+            for n in range(12)
+        ]
+
+    half = versions()
+    assert {"aaaa", "bbbb"} == set(half)
+    promote.promote(store, "bbbb", why="it is good")
+    assert set(versions()) == {"bbbb"}
+    promote.rollback(store, why="it is not")
+    assert set(versions()) == {"aaaa"}
+
+
+def test_an_application_that_polls_while_others_publish_yank_and_roll_back_never_has_a_bad_model(
+    store, app, tmp_path
+):
+    publish_now(store, tmp_path, "0000")
+    over, wrong = threading.Event(), []
+
+    def poll():
+        while not over.is_set():
+            model = app.get()
+            if hashlib.sha256(model.path.read_bytes()).hexdigest() != model.sha256:
+                wrong.append(model.version)
+            if model.path.read_bytes() != model.version.encode() * 500:
+                wrong.append(model.version)
+
+    polling = threading.Thread(target=poll)
+    polling.start()
+    try:
+        for number in range(1, 16):
+            publish_now(store, tmp_path, f"{number:04x}", promoted=number % 4 != 3)
+            if number % 5 == 0:
+                promote.rollback(store, why="worse")
+            if number % 7 == 0:
+                try:
+                    promote.yank(store, "stable", why="bad")
+                except RegistryError as error:
+                    wrong.append(str(error))
+    finally:
+        over.set()
+        polling.join()
+    assert wrong == []
+    assert app.get().version == alias.alias_of(store, "stable").version
