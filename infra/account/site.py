@@ -1,4 +1,4 @@
-"""What one stack is for: an account, a bucket, a repository and the limits of what may be rented. Values only."""
+"""The values of one stack: account, bucket, repository, and limits of what may be rented."""
 
 import re
 from dataclasses import dataclass

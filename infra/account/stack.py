@@ -41,7 +41,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """What would happen. `new`: there is no such stack yet."""
+    """Prepared changes of a stack. `new`: the stack does not exist yet."""
 
     stack: str
     id: str
@@ -78,7 +78,7 @@ class Stacks:
     def prepare(
         self, name: str, template: Mapping[str, Any], parameters: Mapping[str, str]
     ) -> ChangeSet | None:
-        """Ask CloudFormation what would change; nothing is made yet. None where nothing would.
+        """Create a change set; nothing is changed yet. Return None where nothing would change.
 
         Args:
             name: The stack's.
@@ -131,14 +131,14 @@ class Stacks:
             self.sleep(POLL_S)
 
     def drop(self, change: ChangeSet) -> None:
-        """Forget a change set, and the empty shell of a stack that was to be new."""
+        """Delete a change set, and the empty stack of a new one."""
         with aws_errors(f"dropping the change of {change.stack}"):
             self._client.delete_change_set(ChangeSetName=change.id, StackName=change.stack)
             if change.new and self._status(change.stack) == "REVIEW_IN_PROGRESS":
                 self._client.delete_stack(StackName=change.stack)
 
     def make(self, change: ChangeSet, tell: Callable[[str], None]) -> dict[str, str]:
-        """Carry a change set out and wait for its end; return the stack's outputs.
+        """Execute a change set and wait for its end; return the stack's outputs.
 
         Args:
             change: What `prepare` returned.
@@ -177,7 +177,7 @@ class Stacks:
         return {each["OutputKey"]: each["OutputValue"] for each in found.get("Outputs", [])}
 
     def _status(self, name: str) -> str:
-        """The stack's status; empty where there is none."""
+        """Return the stack's status; empty where there is none."""
         try:
             with aws_errors(f"looking for the stack {name}"):
                 found = self._client.describe_stacks(StackName=name)["Stacks"]

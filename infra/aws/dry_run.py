@@ -30,7 +30,7 @@ NOBODY = "203.0.113.1/32"
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who AWS says we are. `skew_s`: how far this machine's clock is ahead of AWS's, in seconds."""
+    """The identity that AWS sees. `skew_s`: seconds by which this machine's clock is ahead of AWS's."""
 
     arn: str
     account: str

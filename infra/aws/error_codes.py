@@ -104,7 +104,7 @@ REMEDIES = {
     ),
     "OptInRequired": "this region must be enabled in the account first, or the account is not fully signed up",
 }
-"""What to do, where the kind of error does not say it well enough."""
+"""Remedies by code, where the error class's own is too general."""
 
 ENCODED = re.compile(r"\s*Encoded authorization failure message:\s*(\S+)\s*")
 

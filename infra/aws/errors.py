@@ -1,4 +1,4 @@
-"""What can go wrong between us and AWS: botocore's exceptions become ours, each with what to do and where to retry."""
+"""Errors of AWS calls, each with its remedy and where a retry makes sense."""
 
 from typing import ClassVar, Literal
 

@@ -1,7 +1,4 @@
-"""A release of a GitHub repository as a place for files: the model store of a repository without a cloud account.
-
-The files of a public repository are public, have an address of their own, and stay until they are deleted.
-"""
+"""A release of a GitHub repository as a place for files: the model store of a repository without a cloud account."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -40,7 +37,9 @@ class Asset:
 
 
 class GitHubRelease:
-    """One release, found by its tag or made. The token goes to GitHub's API and to where that says uploads go.
+    """One release, found by its tag or created. The token is sent to GitHub's API and its upload address only.
+
+    The files of a public repository are public, have an address of their own, and stay until they are deleted.
 
     https://docs.github.com/en/rest/releases/assets
     """

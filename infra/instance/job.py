@@ -20,10 +20,10 @@ SPOT_NOTICE = "http://169.254.169.254"
 """The metadata service, which gives notice of a reclaim two minutes ahead."""
 
 PIECE = 262_144
-"""Bytes of progress, and of log, that one look brings at most."""
+"""Most bytes of progress, and of log, that one poll returns."""
 
 POLL_S = 60.0
-"""Seconds that one look may take."""
+"""Time limit of one poll, in seconds."""
 
 
 class JobError(HostError):
@@ -42,7 +42,7 @@ class JobState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class JobOptions:
-    """How a job is run."""
+    """Options of a job."""
 
     power_off_after: int = 600
     """Seconds from the job's end, or from the last look that held it, until the machine powers itself off."""

@@ -1,7 +1,4 @@
-"""Readiness of an instance: stages in order, each with its own time limit.
-
-`decide` is pure: observations in, a step out. `await_ready` observes, asks `decide`, and waits.
-"""
+"""Readiness of an instance: stages in order, each with its own time limit."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -22,7 +19,7 @@ from gpu_offload.infra.instance.stage import (
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Look at this stage next; its time began at `since`."""
+    """Check this stage next; its time began at `since`."""
 
     stage: Stage
     since: float
@@ -37,7 +34,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """The instance is of no use."""
+    """The instance cannot be used."""
 
     stage: Stage
     reason: str
@@ -45,7 +42,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far it is: `current` is looked at since `since`, in seconds of any clock that does not go back."""
+    """Progress through the stages: `current` is checked since `since`, in seconds of a monotonic clock."""
 
     current: Stage
     since: float
@@ -60,7 +57,7 @@ def begin(now: float, first: Stage = Stage.CAPACITY) -> Progress:
 def decide(
     progress: Progress, seen: StageResult, now: float, limits: Mapping[Stage, float] = LIMITS_S
 ) -> tuple[Progress, Check | Ready | Failed]:
-    """Decide what follows from one observation of the current stage.
+    """Decide what follows from one observation of the current stage; pure.
 
     Args:
         progress: how far it was.

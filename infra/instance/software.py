@@ -27,7 +27,7 @@ printf 'root=%s\nprocessor=%s\nuv=%s\n' "$root" "$(uname -m)" "$(command -v uv)"
 cat "$root/opt/gpu-offload/baked" "$root/opt/gpu-offload/installed" 2>/dev/null
 exit 0
 """
-"""Where things are, what is there; makes the inbox."""
+"""Prints the root, the processor, uv and the markers; creates the inbox."""
 
 INSTALL_S = 1_800.0
 """Seconds for the set-up; the CUDA build of PyTorch alone is 3 GB."""
@@ -39,7 +39,7 @@ class SetUpError(HostError):
 
 @dataclass(frozen=True, slots=True)
 class Software:
-    """What must run on the instance."""
+    """The software that an instance must have."""
 
     version: str
     """Of this package, as an image's marker names it."""
@@ -59,7 +59,7 @@ class Software:
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """What was found on a host. `found` holds the `name=value` lines of the markers."""
+    """Software and paths found on a host. `found` holds the `name=value` lines of the markers."""
 
     root: str
     """Stands before every path; empty but on a simulated host."""
@@ -94,7 +94,7 @@ def read_instance(text: str) -> Instance:
 
 
 def look(host: SshHost, timeout: float = 60.0) -> Instance:
-    """Look around on a host, make the inbox and send the script that does everything else there."""
+    """Inspect a host, create its inbox and send the script that does everything else there."""
     instance = read_instance(host.run(LOOK, timeout=timeout).text)
     host.put(script("job.sh").encode(), f"{instance.inbox}/job.sh")
     return instance

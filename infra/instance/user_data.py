@@ -1,11 +1,4 @@
-"""The user data of an instance, for cloud-init.
-
-The document is JSON after its first line, which is YAML too, so that it needs no YAML library on either side.
-It holds one secret, the host key, and the instance can read its own user data: metadata answers only to
-tokens over one hop, and the user that trains cannot reach the address.
-
-Modules: https://docs.cloud-init.io/en/latest/reference/modules.html
-"""
+"""The user data of an instance, for cloud-init."""
 
 import json
 from typing import Any
@@ -19,15 +12,15 @@ LIMIT = 16_384
 
 SSH_USER = "offload"
 TRAINER_UID = 64_001
-"""The user that runs the training. A number, because rules about it are made before users are."""
+"""The user that runs the training. A number, because firewall rules name it before users exist."""
 UPLOADER_UID = 64_002
-"""The user that talks to the store; it alone has use for the instance's role."""
+"""The user that talks to the store, the only one that uses the instance's role."""
 
 LIFETIME_SLACK_S = 300
-"""How much later the time limit since boot is than the deadline: it is there for clocks that are wrong."""
+"""Seconds added to the time limit since boot, which guards against a wrong clock."""
 
 READY = "/var/lib/gpu-offload/ready"
-"""Exists once everything in the user data was done, in this boot or an earlier one."""
+"""Exists once all of the user data was carried out, in this boot or an earlier one."""
 
 
 class UserDataTooLargeError(OffloadError, ValueError):
@@ -45,13 +38,17 @@ def user_data(
 ) -> str:
     """Return the `#cloud-config` of an instance.
 
+    The document is JSON after its first line, which is YAML too, so that neither side needs a YAML library. It holds
+    one secret, the host key, which the instance can read: metadata answers only to tokens over one hop, and the user
+    that trains cannot reach the address. Modules: https://docs.cloud-init.io/en/latest/reference/modules.html
+
     Args:
         deadline: Unix time at which the instance powers itself off, in this boot or any later one.
         launched: Unix time of the launch; `deadline - launched` also limits the time since boot.
         host_key: the identity that the instance's SSH server takes on, its only one.
-        client_key: who may log in.
+        client_key: the key that may log in.
         start_within: seconds since boot in which a job must be started, or the instance powers itself off.
-        ssh_user: as whom to log in; may become root.
+        ssh_user: the login user; may become root.
 
     Raises:
         UserDataTooLargeError: the document has more than 16,384 bytes.

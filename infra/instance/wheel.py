@@ -1,8 +1,4 @@
-"""Packs the code that this process runs as a wheel, which an instance then installs.
-
-Packed from where the packages were imported, however they were installed.
-Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
-"""
+"""Packs the code that this process runs as a wheel, which an instance then installs."""
 
 import base64
 import hashlib
@@ -32,7 +28,9 @@ class Wheel:
 
 
 def pack_wheel(release: str, root: Path | None = None) -> Wheel:
-    """Pack our packages.
+    """Pack our packages from where they were imported, however they were installed.
+
+    Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 
     Args:
         release: the version that the wheel says it has.

@@ -107,7 +107,7 @@ class Admission:
 
 
 def vcpus(kind: str) -> int:
-    """How many vCPU a type has."""
+    """Return a type's vCPUs."""
     return int(INSTANCE_TYPES.get(kind, {}).get("VCpuInfo", {}).get("DefaultVCpus", 4))
 
 

@@ -1,4 +1,4 @@
-"""What a simulated cloud does with each API call: counts it, lets faults hit it, answers what moto does not."""
+"""Handles each API call of a simulated cloud: counts it, applies faults, answers what moto does not."""
 
 import base64
 import json

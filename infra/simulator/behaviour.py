@@ -1,4 +1,4 @@
-"""How the simulated cloud behaves: its delays, its capacity, its quotas and its seed."""
+"""Settings of the simulated cloud: delays, capacity, quotas and seed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Behaviour:
     lag_seconds: float = 0.2
     """For how long a new instance is unknown to every other call (eventual consistency)."""
     lag_calls: int = 0
-    """How many calls about a new instance miss it, besides `lag_seconds`."""
+    """Number of calls that do not see a new instance yet, besides `lag_seconds`."""
     vanish_seconds: float = 60.0
     """For how long a terminated instance is still described; within the hour on AWS."""
     token_seconds: float = 3600.0
@@ -37,7 +37,7 @@ class Behaviour:
     quota_spot_standard: int = 64
     quota_on_demand_standard: int = 64
     price_step_seconds: float = 4 * 3600.0
-    """How often a spot price moves."""
+    """Seconds between two spot prices."""
     reclaim_notice_seconds: float = 120.0
     """The notice that AWS gives before it takes a spot instance."""
     credential_seconds: float = 6 * 3600.0
@@ -45,21 +45,21 @@ class Behaviour:
     baked: bool = True
     """Whether the image has our software: the marker `/opt/gpu-offload/baked` and a Python that imports it."""
     baked_as: Mapping[str, str] = field(default_factory=dict)
-    """What the marker says instead of this code's own version, lock and interpreter."""
+    """Content of the marker in place of this code's own version, lock and interpreter."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """More variables for everything that runs on an instance (a warm cache, for example)."""
     grace_seconds: float = 0.2
     """Between the operating system's SIGTERM and SIGKILL when an instance goes down."""
 
     def free(self, zone: str, instance_type: str) -> int | None:
-        """How many machines of this type this zone has for us; None for plenty."""
+        """Return the free machines of a type in a zone; None for plenty."""
         name = f"{zone}:{instance_type}"
         return next((n for pattern, n in self.capacity.items() if fnmatchcase(name, pattern)), None)
 
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What is still there, by id; instances and volumes cost money."""
+    """Resources that still exist, by id; instances and volumes are billed."""
 
     instances: tuple[str, ...] = ()
     volumes: tuple[str, ...] = ()

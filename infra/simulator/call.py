@@ -28,7 +28,7 @@ STATUS = {
 """Statuses other than 400. No capacity is 400 here: with 500 the SDK would silently try again."""
 
 EXPIRED = {"ec2": "RequestExpired", "s3": "ExpiredToken", "sts": "ExpiredToken", "iam": "ExpiredToken"}
-"""What an expired session is called; elsewhere `ExpiredTokenException`."""
+"""Error code of an expired session; elsewhere `ExpiredTokenException`."""
 DENIED = {"ec2": "UnauthorizedOperation", "s3": "AccessDenied", "sts": "AccessDenied", "iam": "AccessDenied"}
 
 _SCHEDULER = {"POST": "CreateSchedule", "PUT": "UpdateSchedule", "DELETE": "DeleteSchedule"}

@@ -1,4 +1,4 @@
-"""What moto has no answer to: spot price history, quotas, and the price list."""
+"""Answers that moto lacks: spot price history, quotas, and the price list."""
 
 import json
 from collections.abc import Callable, Iterable

@@ -120,11 +120,11 @@ class SimulatedCloud:
 
     @property
     def events(self) -> tuple[Event, ...]:
-        """What has happened so far, in order."""
+        """The events so far, in order."""
         return self._log.all()
 
     def leftovers(self) -> Leftovers:
-        """What is still there."""
+        """Return the resources that still exist."""
         living = tuple(one.id for one in self.compute.living())
         return Leftovers(living, self.ec2.volumes(), self.ec2.security_groups(), self._schedules.names())
 

@@ -145,7 +145,7 @@ class Compute:
                 self.metadata.refresh(one)
 
     def console(self, instance_id: str) -> str:
-        """What the instance has printed while booting, and until its end."""
+        """Return the instance's console output."""
         one = self.rented[instance_id]
         return one.host.console() or one.console
 

@@ -17,7 +17,7 @@ CONTROL = "/_simulator/"
 
 
 class Cloud(Protocol):
-    """What decides about calls."""
+    """Handles API calls."""
 
     account: str
     region: str
@@ -36,7 +36,7 @@ class Cloud(Protocol):
 
 
 class Verdict:
-    """What becomes of a call: an answer of ours, or moto's; heard or lost."""
+    """Decision about a call: our answer or moto's; delivered or lost."""
 
     def __init__(self, reply: Reply | None = None, *, drop: bool = False, lose: bool = False) -> None:
         self.reply = reply

@@ -1,4 +1,4 @@
-"""What has happened in a simulated cloud, in order."""
+"""The events of a simulated cloud, in order."""
 
 import threading
 import time

@@ -1,13 +1,4 @@
-"""The first process of a simulated instance: `python -m gpu_offload.infra.simulator.guest FOLDER LIFELINE`.
-
-It is to the instance what init and the hypervisor's agent are to a real one: it serves the metadata, boots the
-user data, runs the SSH server, reaps, and goes down, with everything under it, when somebody says `shutdown`, when
-the cloud says so (SIGTERM), or when the cloud is no more: LIFELINE is the reading end of a pipe that nobody but
-the cloud holds open, so its death, however sudden, ends the instance.
-
-FOLDER holds `instance.json` (see `infra.simulator.host`), `user-data`, `metadata.json`; it gets `console.log`
-(our standard output), `control` (a FIFO for power commands) and `exit` (why it went down).
-"""
+"""The first process of a simulated instance: `python -m gpu_offload.infra.simulator.guest FOLDER LIFELINE`."""
 
 import contextlib
 import ctypes
@@ -50,7 +41,7 @@ _START = time.monotonic()
 
 
 def due(arguments: list[str], now: datetime) -> tuple[str, float] | None:
-    """What a `shutdown` command line asks for: the action and in how many seconds; None cancels.
+    """Parse a `shutdown` command line: the action and its delay in seconds; None cancels.
 
     After shutdown(8): `now`, `+MINUTES` or `HH:MM`, one minute where nothing is said. Raises ValueError.
     """
@@ -79,7 +70,15 @@ def due(arguments: list[str], now: datetime) -> tuple[str, float] | None:
 
 
 class Guest:
-    """One instance, from inside."""
+    """One instance, from inside: what init and the hypervisor's agent are to a real one.
+
+    Serves the metadata, carries out the user data, runs the SSH server, reaps processes, and powers off, with
+    everything below it, on `shutdown`, on SIGTERM from the cloud, or when the cloud is gone: `lifeline` is the
+    reading end of a pipe that only the cloud holds open, so its death ends the instance.
+
+    `folder` holds `instance.json` (see `infra.simulator.instance_file`), `user-data` and `metadata.json`; it gets
+    `console.log` (our standard output), `control` (a FIFO for power commands) and `exit` (why it went down).
+    """
 
     def __init__(self, folder: Path, lifeline: int) -> None:
         self.folder = folder

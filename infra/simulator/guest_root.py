@@ -6,7 +6,7 @@ from pathlib import Path
 
 MS_RDONLY, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 32, 4096, 16384, 1 << 18
 SIZE = "8g"
-"""How much an instance may write at most; it is only a limit."""
+"""Upper limit of what an instance may write."""
 USER = "offload"
 
 

@@ -1,4 +1,4 @@
-"""What a simulated machine is made of, and the software that its image has."""
+"""Hardware of a simulated machine, and the software in its image."""
 
 import hashlib
 import sys
@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What a host is made of: everything that the launch decides."""
+    """A host as its launch describes it."""
 
     instance_id: str
     instance_type: str
@@ -24,14 +24,14 @@ class Hardware:
     """URL of the cloud's API, as seen from the instance."""
     ssh_port: int
     baked: Mapping[str, str]
-    """What the image's marker `/opt/gpu-offload/baked` says; empty for no marker."""
+    """Content of the image's marker `/opt/gpu-offload/baked`; empty for no marker."""
     environment: Mapping[str, str]
     """More variables for everything that runs on it."""
     grace: float
 
 
 def baked_software() -> dict[str, str]:
-    """What an image made from this very code says of itself: version, lock and interpreter."""
+    """Return the marker of an image built from this code: version, lock and interpreter."""
     try:
         release = version("gpu-offload")
     except PackageNotFoundError:

@@ -1,8 +1,4 @@
-"""The machine behind an instance: processes on this machine, with a real SSH server.
-
-`Machine` is a host without root: its own loopback address, folder, SSH server and metadata service, in a PID
-namespace of its own where the kernel allows that to everybody. See `infra.simulator.namespace` for root's.
-"""
+"""The machine behind a simulated instance: processes on this machine, with a real SSH server."""
 
 import json
 import os
@@ -25,7 +21,11 @@ from gpu_offload.infra.simulator.processes import Processes, send
 
 @dataclass(slots=True)
 class Machine:
-    """An instance's host. `on_exit` gets the reason why it went down: `poweroff`, `reboot`, `acpi` or `` (crash)."""
+    """An instance's host, without root: a loopback address, a folder, an SSH server and a metadata service.
+
+    It has a PID namespace of its own where the kernel allows that without root. `on_exit` gets the reason why it
+    went down: `poweroff`, `reboot`, `acpi` or `` (crash). `infra.simulator.namespace` has the host for root.
+    """
 
     hardware: Hardware
     network: Network
@@ -96,7 +96,7 @@ class Machine:
             part.replace(self.folder / "metadata.json")
 
     def console(self) -> str:
-        """What the boot has printed so far."""
+        """Return the console output so far."""
         try:
             return (self.folder / "console.log").read_text(errors="replace")
         except FileNotFoundError:

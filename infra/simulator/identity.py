@@ -1,4 +1,4 @@
-"""Who may call what: the credentials of instance roles, limited to their run, and sessions that expire."""
+"""Authorisation in the simulated cloud: instance roles limited to their run, and sessions that expire."""
 
 import re
 import secrets
@@ -21,12 +21,12 @@ WRITE = {
     "ListParts",
 }
 SHARED = ("datasets/", "weights/", "environments/", "wheels/")
-"""What every instance may read, besides its own run."""
+"""Keys that every instance may read, besides its own run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a key of an instance's role is good for."""
+    """Permissions of an instance role's key."""
 
     instance_id: str
     run: str | None

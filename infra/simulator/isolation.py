@@ -1,4 +1,4 @@
-"""How well this machine can isolate a simulated instance."""
+"""Isolation that this machine offers to simulated instances."""
 
 import getpass
 import os
@@ -19,7 +19,7 @@ SSH_USER = "offload"
 
 @dataclass(frozen=True, slots=True)
 class Isolation:
-    """How much of a machine of its own an instance can be for this user on this kernel."""
+    """Isolation that this user and kernel allow: PID namespace, users, sshd."""
 
     wrapper: tuple[str, ...]
     """The command that gives a process its own PID namespace; empty where that is not allowed."""

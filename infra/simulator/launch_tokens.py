@@ -50,6 +50,6 @@ class LaunchTokens:
 
 
 def _fingerprint(form: dict[str, Any]) -> str:
-    """What a launch asks for, whatever the order; the token itself and a dry run do not count."""
+    """Return a digest of a launch's parameters, in any order, without the token and the dry run."""
     kept = {key: value for key, value in form.items() if key not in {"ClientToken", "DryRun", "Version"}}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()

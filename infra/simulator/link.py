@@ -1,8 +1,4 @@
-"""The network between us and an instance without a network of its own: a relay that can be cut, healed, slowed.
-
-A cut is silent, as a black-holed route is: a socket filter drops every packet that arrives from the client, so
-that nothing is acknowledged and nothing is closed. The kernel does that for any user's own sockets.
-"""
+"""A network relay to an instance without a network of its own; it can be cut, healed and slowed."""
 
 import asyncio
 import contextlib
@@ -56,7 +52,11 @@ class Network:
 
 
 class Link:
-    """Relays from `here` to `there`, once a server listens there."""
+    """Relays from `here` to `there`, once a server listens there.
+
+    A cut is silent, as a black-holed route is: a socket filter drops every packet that arrives from the client, so
+    that nothing is acknowledged and nothing is closed. The kernel allows that for any user's own sockets.
+    """
 
     def __init__(self, network: Network, here: tuple[str, int], there: tuple[str, int]) -> None:
         self.network = network

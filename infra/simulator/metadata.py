@@ -1,4 +1,4 @@
-"""What the metadata service says about an instance: a pure function from facts to paths and texts."""
+"""The metadata document of an instance: a pure function from facts to paths and texts."""
 
 import json
 from dataclasses import dataclass

@@ -1,8 +1,4 @@
-"""The instance metadata service, version 2, as an instance sees it. Standard library only.
-
-Serves the content of a JSON file (`{"/latest/...": text}`) that the cloud replaces whenever something changes, so
-that a notice is there the moment the cloud gives it.
-"""
+"""The instance metadata service, version 2, as an instance sees it. Standard library only."""
 
 import json
 import secrets
@@ -16,7 +12,10 @@ MAX_TTL = 21_600
 
 
 class MetadataServer(ThreadingHTTPServer):
-    """Answers on `address` out of the file `document`."""
+    """Serves on `address` the content of the file `document`: JSON, `{"/latest/...": text}`.
+
+    The cloud replaces the file on every change, so that a notice is served as soon as the cloud gives it.
+    """
 
     daemon_threads = True
     request_queue_size = 64

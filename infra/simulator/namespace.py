@@ -1,9 +1,4 @@
-"""A host with a network, a file system and processes of its own: root's kind.
-
-Every instance has an address of 10.77.x.0/24 on a cable (veth) to this machine, an overlay over this machine's
-files that is gone with it, and the metadata service at 169.254.169.254. Everything hangs on its first process: the
-kernel takes namespaces, cable and files away when that dies.
-"""
+"""A host with a network, a file system and processes of its own, in namespaces; needs root."""
 
 import contextlib
 import itertools
@@ -74,7 +69,7 @@ class Range:
 
     @property
     def clean_command(self) -> str:
-        """What undoes `open`, for a shell."""
+        """A shell command that undoes `open`."""
         return (
             f"ip route del unreachable {self.network} metric 4000; ip addr del {self.gateway}/32 dev lo; true"
         )
@@ -119,7 +114,12 @@ class Range:
 
 @dataclass(slots=True)
 class NamespaceMachine(Machine):
-    """An instance's host in namespaces of its own."""
+    """An instance's host in namespaces of its own.
+
+    It has an address of 10.77.x.0/24 on a veth pair to this machine, an overlay over this machine's files that
+    vanishes with it, and the metadata service at 169.254.169.254. When its first process dies, the kernel removes
+    namespaces, cable and files.
+    """
 
     range: Range = field(default_factory=Range)
     WRAPPER: ClassVar[tuple[str, ...]] = (

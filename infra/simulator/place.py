@@ -20,7 +20,7 @@ class Place(Protocol):
     """The port of every machine's SSH server."""
     ssh_user: str
     clean_command: str
-    """What undoes the place, for a shell; empty for nothing."""
+    """A shell command that removes the place; empty for none."""
 
     def build(self, hardware: Hardware, on_exit: Callable[[str], None]) -> Machine:
         """Return a machine, switched off."""

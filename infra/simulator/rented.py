@@ -117,7 +117,7 @@ class Rented:
             self.instance._reason = self.instance.reason_when_ended  # noqa: SLF001  the same
 
     def facts(self, account: str) -> Facts:
-        """What its metadata service knows."""
+        """Return the facts for its metadata service."""
         instance = self.instance
         return Facts(
             instance_id=self.id,

@@ -1,7 +1,4 @@
-"""What an SSH session runs in place of its command: the same, with the instance's environment and paths.
-
-Run as a script, without our package, because it starts for every command; standard library only.
-"""
+"""Runs an SSH session's command with the instance's environment and paths. Standard library only: starts fast."""
 
 import json
 import os

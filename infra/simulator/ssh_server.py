@@ -1,8 +1,4 @@
-"""An SSH server for machines that have none: `python -m gpu_offload.infra.simulator.ssh_server FOLDER`.
-
-paramiko's server side, with what an instance needs: public keys only, commands with their three streams and exit
-codes, no forwarding, no terminal. Real sshd is preferred wherever it is found.
-"""
+"""An SSH server on paramiko for machines without sshd: public keys and commands only, no forwarding, no terminal."""
 
 import contextlib
 import json

@@ -1,9 +1,4 @@
-"""What cloud-init does with user data, as far as our instances need it.
-
-Formats: `#cloud-config`, a `#!` script, or a MIME archive of both. Modules, in cloud-init's order: `bootcmd`,
-`write_files`, `users`, `ssh_keys` and `ssh_authorized_keys` before the SSH server starts; `runcmd` and scripts
-after. What is not understood is named in the console output instead of being passed over in silence.
-"""
+"""Carries out user data as cloud-init does, as far as our instances need it."""
 
 import base64
 import contextlib
@@ -58,14 +53,19 @@ class BootError(OffloadError):
 
 @dataclass(slots=True)
 class UserData:
-    """The parts of user data, merged."""
+    """The parts of user data, merged.
+
+    Formats: `#cloud-config`, a `#!` script, or a MIME archive of both. Modules, in cloud-init's order: `bootcmd`,
+    `write_files`, `users`, `ssh_keys` and `ssh_authorized_keys` before the SSH server starts; `runcmd` and scripts
+    after. Unknown modules are named in the console output.
+    """
 
     config: dict[str, Any] = field(default_factory=dict)
     scripts: list[str] = field(default_factory=list)
 
 
 def read_user_data(data: bytes) -> UserData:
-    """Take user data apart. Raises ValueError where it is none of the formats."""
+    """Parse user data. Raises ValueError for an unknown format."""
     if data[:2] == b"\x1f\x8b":
         data = gzip.decompress(data)
     text = data.decode()
@@ -117,7 +117,7 @@ class Boot:
         self._keys(data.config)
 
     def early_commands(self, data: UserData) -> None:
-        """What cloud-init does on every boot, not only on the first."""
+        """Run the modules that cloud-init runs on every boot."""
         for number, command in enumerate(data.config.get("bootcmd") or []):
             if not self._run("bootcmd", command) and number == 0:
                 # The first one arms the power-off: a machine that cannot, must not go on.

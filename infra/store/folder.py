@@ -40,7 +40,7 @@ class FolderStore:
             return body, _etag(file, body)
 
     def stat(self, key: str) -> ObjectInfo | None:
-        """Return what is known of an object, None where there is none."""
+        """Return an object's metadata, None where there is none."""
         try:
             with self.files.open(key) as file:
                 return _info(key, file)

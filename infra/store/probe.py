@@ -10,7 +10,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 
 @dataclass(frozen=True, slots=True)
 class Conditional:
-    """What a store did with a test object. `faults` are sentences; `public` is an HTTP status, None if not asked."""
+    """Results of a probe. `faults` are sentences; `public` is an HTTP status, None if not asked."""
 
     faults: tuple[str, ...]
     public: int | None

@@ -11,7 +11,7 @@ from gpu_offload.infra.store.errors import ObjectKeyError
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """What a store knows of an object without reading it. `etag` is opaque and changes with the content."""
+    """An object's metadata. `etag` is opaque and changes with the content."""
 
     key: str
     size: int
@@ -32,7 +32,7 @@ class ObjectStore(Protocol):
         """Return content and etag. Raises ObjectMissingError."""
 
     def stat(self, key: str) -> ObjectInfo | None:
-        """Return what is known of an object, None where there is none."""
+        """Return an object's metadata, None where there is none."""
 
     def put(self, key: str, body: bytes) -> str:
         """Write, whatever was there; return the etag."""

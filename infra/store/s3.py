@@ -69,7 +69,7 @@ class S3Store:
             return b"".join(content), content.etag
 
     def stat(self, key: str) -> ObjectInfo | None:
-        """Return what is known of an object, None where there is none."""
+        """Return an object's metadata, None where there is none."""
         head = self._head(key)
         return head and ObjectInfo(key, head["ContentLength"], head["ETag"], head["LastModified"])
 
@@ -139,8 +139,6 @@ class S3Store:
         """Where anyone could read the object if its policy allows it."""
         with store_errors(self._where(key)):
             return self._bucket.public_url(self._key(key))
-
-    # ---------------------------------------------------------------------------------------- inside
 
     def _key(self, key: str) -> str:
         return self.prefix + check_key(key)

@@ -47,7 +47,7 @@ class WebStore(ReadOnlyStore):
             return http.read(reply), _info(key, reply).etag
 
     def stat(self, key: str) -> ObjectInfo | None:
-        """Return what is known of an object, None where there is none."""
+        """Return an object's metadata, None where there is none."""
         try:
             with self._asked("HEAD", key) as reply:
                 return _info(key, reply)
