@@ -375,7 +375,7 @@ def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_r
         assert outputs["already-trained"] == "false"
         assert outputs["cost-usd"] == "0.0000"
         version = outputs["version"]
-        assert outputs["model-url"] == f"{github.address}/models-{version}-model.bin"
+        assert outputs["model-url"] == f"{github.address}/models-{version}-model.pt"
         assert "### This will train" in log.summary("plan")
         summary = log.summary("train")
         assert summary.startswith("### Trained in ")
