@@ -11,6 +11,9 @@ from gpu_offload.orchestrator.report.rows import Rows
 NEGLIGIBLE = Decimal("0.0005")
 """US dollars: below it, a run on a CPU is called free."""
 
+WORTH_A_WORD_S = 5.0
+"""Seconds outside of an estimate that need no explanation."""
+
 
 def headline(
     report: Report, before: Before | None = None, *, moved: bool = False, interrupted: bool = False
@@ -135,4 +138,9 @@ def missed(report: Report) -> str:
         took = sum(s.end - s.start for s in report.spans if s.attempt == last and s.phase == phase)
         if took >= 1:
             parts.append(f"{text} took {human_duration(took)}")
-    return f"{human_duration(abs(report.seconds - bound))} {word} than estimated: {', '.join(parts)}."
+    miss = abs(report.seconds - bound)
+    return (
+        f"{human_duration(miss)} {word} than estimated: {', '.join(parts)}."
+        if parts and miss >= WORTH_A_WORD_S
+        else ""
+    )

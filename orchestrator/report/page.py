@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gpu_offload.orchestrator.output.markdown import is_numeric
 from gpu_offload.orchestrator.output.metrics import curve_name
 from gpu_offload.orchestrator.report.content import Report
-from gpu_offload.orchestrator.report.outcome import headline, missed, tiles
+from gpu_offload.orchestrator.report.outcome import headline, missed, money, tiles
 from gpu_offload.orchestrator.report.rows import (
     alternative_rows,
     attempt_rows,
@@ -56,13 +56,14 @@ def report_html(report: Report) -> str:
         f'<div class="tile"><span>{_safe(name)}</span><b>{_safe(value)}</b><span>{_safe(note)}</span></div>'
         for name, value, note in tiles(report)
     )
+    free = money(report) == "free"
     cost = _table(cost_rows(report), total=True) + _table(alternative_rows(report))
     quality = _table(metric_rows(report)) + _table(class_rows(report))
     curves = curves_svg("Metrics by epoch", metrics) + curves_svg("Losses by epoch", losses)
     sections = [
         ("Where and why", f"<p>{_prose(report.run.why)}</p>"),
         ("Quality", quality + curves),
-        ("Cost", cost),
+        ("Cost", "" if free else cost),
         ("Time", _table(estimate_rows(report)) + timeline_svg(report.spans)),
         ("Attempts", _table(attempt_rows(report))),
     ]
@@ -70,6 +71,7 @@ def report_html(report: Report) -> str:
     folded = "".join(
         f"<details><summary>{name}</summary>{content}</details>"
         for name, content in (
+            ("Cost", cost if free else ""),
             ("What was offered", _table(where_rows(report))),
             ("Facts", _table(fact_rows(report))),
         )
