@@ -26,7 +26,9 @@ _START = frozenset({"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn
 _TALK = frozenset({"socket.bind", "socket.connect"})
 _HEAVY = frozenset({"torch", "ultralytics"})
 
-EXPECTED_SKIPS = re.compile(r"root reads everything|file system does not tell|the \w+ dataset is not beside")
+EXPECTED_SKIPS = re.compile(
+    r"root reads everything|file system does not tell|dataset is not beside|gpu_anchors.csv is not here"
+)
 """Reasons of skips that say nothing about what is installed; see `--no-skips`."""
 
 
@@ -73,6 +75,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         for mark in {OF_FIXTURE[name] for name in item.fixturenames if name in OF_FIXTURE}:
             item.add_marker(mark)
+        if hasattr(item, "callspec") and "namespaces" in item.callspec.params.values():
+            item.add_marker("root")
 
 
 @pytest.hookimpl(wrapper=True)

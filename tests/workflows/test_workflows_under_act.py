@@ -27,7 +27,7 @@ from gpu_offload.orchestrator.github.pin import Pin
 from gpu_offload.orchestrator.github.workflows import Target, write_workflows
 from gpu_offload.orchestrator.registry import download
 
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.workflow, pytest.mark.training]
 
 ROOT = Path(__file__).parents[2]
 ACT = shutil.which("act", path=str(Path(sys.executable).parent)) or shutil.which("act")
