@@ -16,7 +16,7 @@ from gpu_offload.infra.aws.error_codes import aws_errors
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """Whom a role trusts of GitHub's workflows."""
+    """The GitHub workflows that a role trusts."""
 
     subjects: tuple[str, ...]
     patterns: tuple[str, ...]

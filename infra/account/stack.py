@@ -1,4 +1,4 @@
-"""A CloudFormation stack: prepared as a change set that can be looked at, then made or dropped."""
+"""A CloudFormation stack: prepared as a change set, then executed or deleted."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""The CloudFormation template: everything that an account needs, in one stack that can be read before it is made."""
+"""The CloudFormation template: all resources that an account needs, in one stack."""
 
 from typing import Any
 

@@ -29,21 +29,21 @@ class CloudError(OffloadError):
 
 
 class NoCapacityError(CloudError):
-    """Nothing of this type is free in this zone and market at the moment."""
+    """No capacity of this type in this zone and market at the moment."""
 
     retry = "elsewhere"
     default_remedy = "another zone, type, market or region may have some; or try again later"
 
 
 class NotOfferedError(CloudError):
-    """This zone never has this type."""
+    """This zone does not offer this type."""
 
     retry = "elsewhere"
     default_remedy = "take another zone or type; `offload plan` lists what is offered where"
 
 
 class QuotaError(CloudError):
-    """The account may not have so much of it. No other offer of the account helps before AWS raises the quota."""
+    """A quota of the account is used up. No other offer helps before AWS raises it or instances end."""
 
     default_remedy = (
         "ask AWS for more at https://console.aws.amazon.com/servicequotas/home/services/ec2/quotas: "
@@ -60,19 +60,19 @@ class NotYetVisibleError(CloudError):
 
 
 class MissingError(CloudError):
-    """There is no such thing."""
+    """The resource does not exist."""
 
     default_remedy = "check its name and the region"
 
 
 class ExistsError(CloudError):
-    """There is one already."""
+    """The resource exists already."""
 
     default_remedy = "find the existing one and use it"
 
 
 class InUseError(CloudError):
-    """Something still needs the resource, or it is between two states."""
+    """The resource is still in use, or between two states."""
 
     retry = "same"
     default_remedy = "what uses it goes first (an instance takes up to minutes to terminate); then try again"
@@ -86,14 +86,14 @@ class ThrottledError(CloudError):
 
 
 class ServerFaultError(CloudError):
-    """AWS failed. Whether it did what was asked is unknown."""
+    """AWS failed. Whether it carried out the call is unknown."""
 
     retry = "same"
     default_remedy = "try again; https://health.aws.amazon.com shows outages"
 
 
 class DeniedError(CloudError):
-    """The credentials are good, and do not allow this."""
+    """The credentials are valid and do not allow this."""
 
     default_remedy = "give the role this right; `offload bootstrap` prints what each role needs"
 
@@ -105,7 +105,7 @@ class CredentialsError(CloudError):
 
 
 class ExpiredCredentialsError(CredentialsError):
-    """The credentials were good once."""
+    """The credentials have expired."""
 
     default_remedy = (
         "get fresh ones and run again; in a workflow, name the role to the command (AWS_ROLE_ARN) with `permissions: "
@@ -114,7 +114,7 @@ class ExpiredCredentialsError(CredentialsError):
 
 
 class NoCredentialsError(CredentialsError):
-    """There are none."""
+    """There are no credentials."""
 
     default_remedy = (
         "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or AWS_PROFILE; in a workflow, AWS_ROLE_ARN with "
@@ -131,13 +131,13 @@ class AccountError(CloudError):
 
 
 class InvalidRequestError(CloudError):
-    """We asked for something that cannot be; asking again is no use."""
+    """The request is invalid; repeating it does not help."""
 
     default_remedy = "correct the setting that the message names"
 
 
 class NoNetworkError(InvalidRequestError):
-    """A zone has no subnet that we could use."""
+    """A zone has no subnet to launch in."""
 
     default_remedy = "make a default subnet there, or set ec2.subnet"
 
@@ -149,7 +149,7 @@ class TokenMismatchError(InvalidRequestError):
 
 
 class EndpointError(CloudError):
-    """No answer came. Whether AWS did what was asked is unknown."""
+    """No answer came. Whether AWS carried out the call is unknown."""
 
     retry = "same"
     default_remedy = "check the network, the region's name and AWS_ENDPOINT_URL, then run again"

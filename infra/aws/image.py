@@ -1,4 +1,4 @@
-"""The machine image: Amazon's newest deep-learning image by its public parameter, or the one that was given."""
+"""The machine image: Amazon's newest deep-learning image by its public parameter, or the configured one."""
 
 from dataclasses import dataclass
 from datetime import datetime

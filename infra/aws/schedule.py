@@ -1,4 +1,4 @@
-"""The layer against leaks that needs neither GitHub nor the instance: AWS terminates at an absolute time."""
+"""EventBridge schedules that terminate an instance at its deadline, without GitHub and without the instance."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Persistent spot requests: one that bears our tag launches again after every end, and none of our launches makes one."""
+"""Persistent spot requests with our tag, which would launch again after every end; our launches create none."""
 
 from dataclasses import dataclass
 from functools import cached_property

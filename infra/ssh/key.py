@@ -1,4 +1,4 @@
-"""The two ed25519 key pairs of a run: ours to log in with, the host's to be known by. Both live in memory."""
+"""The two ed25519 key pairs of a run, ours and the host's, kept in memory."""
 
 import base64
 import io
@@ -55,7 +55,7 @@ class KeyPair:
 
 
 class HostKey(KeyPair):
-    """The host's identity: the private half goes into the user data, the public half is what we accept."""
+    """The host's identity: the private half goes into the user data, the public half is the key that we accept."""
 
 
 class ClientKey(KeyPair):
