@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gpu_offload.dataset.census import Census, Reason
-from gpu_offload.dataset.finding import DatasetError, Findings, error, some, warning
+from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
 from gpu_offload.dataset.label import judge_row
 from gpu_offload.dataset.layout import Layout, Listing, SplitsOf, is_image, label_name
 from gpu_offload.dataset.paths import Names
@@ -16,6 +16,8 @@ from gpu_offload.dataset.split import Split, SplitRule, assign
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.walk import Found
 
+MAX_FAULTS: Final = 2_000
+"""Faults after which the rest of the annotations is not read."""
 MAX_OBJECTS: Final = 4_000_000
 """Objects of one dataset; their rows must fit into memory."""
 
@@ -45,6 +47,7 @@ class Conversion:
     polygons: dict[str, bytearray] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     objects: int = 0
+    faults: int = 0
     outlined: int = 0
     """Objects with a polygon that is more than their box."""
     no_polygon: Place | None = None
@@ -65,13 +68,15 @@ class Conversion:
             message = f"the dataset holds more than {MAX_OBJECTS} objects; split it"
             raise DatasetError([*self.findings, error(place.path, "huge-file", message, place.line)])
         rows = [(float(index), *box)] if polygon is None else [(float(index), *box), (float(index), *polygon)]
-        faults = []
-        for row in rows:
+        faults: list[Finding] = []
+        for row in [] if polygon is None and _is_inside(box) else rows:
             faults += judge_row(place.path, place.line or 0, row, None)
         for fault in faults:
             make = error if fault.severity == "error" else warning
             message = _OUTSIDE if fault.code == "out-of-range" else fault.message
             self.findings.append(make(place.path, fault.code, place.says(message), place.line))
+            if fault.severity == "error":
+                self._count_fault(place)
         self.boxes.setdefault(image, bytearray()).extend(_row(rows[0]))
         if polygon is None:
             self.no_polygon = self.no_polygon or place
@@ -80,8 +85,15 @@ class Conversion:
             self.outlined += not _is_box(box, polygon)
 
     def fail(self, place: Place, code: str, message: str) -> None:
-        """Report a fault of a description."""
+        """Report a fault of a description. Raises DatasetError when there are too many."""
         self.findings.append(error(place.path, code, place.says(message), place.line))
+        self._count_fault(place)
+
+    def _count_fault(self, place: Place) -> None:
+        self.faults += 1
+        if self.faults >= MAX_FAULTS:
+            message = f"and perhaps more: after {MAX_FAULTS} faults the rest is not read"
+            raise DatasetError([*self.findings, error(place.path, "faulty-annotations", message, place.line)])
 
     def labels(self, task: Task | None) -> tuple[dict[str, bytes], Task]:
         """Return the labels by the path that they would have, and the task that they are for."""
@@ -253,6 +265,11 @@ def join(parts: Sequence[Sequence[float]]) -> tuple[float, ...]:
     for part in parts[1:]:
         outline += [*parts[0][:2], *part, *part[:2]]
     return tuple(outline)
+
+
+def _is_inside(box: Sequence[float]) -> bool:
+    """Whether a box is as most are, so that nothing about it need be judged."""
+    return 0 <= box[0] <= 1 and 0 <= box[1] <= 1 and 0 < box[2] <= 1 and 0 < box[3] <= 1
 
 
 def _is_box(box: Sequence[float], polygon: Sequence[float]) -> bool:

@@ -17,8 +17,10 @@ MAX_BYTES: Final = 128 << 20
 """Room for a million images; a longer list is a mistake."""
 _SHOWN: Final = 20
 """Faults of one list that are shown, one by one."""
-_GIVEN_UP: Final = 2_000
+_GIVEN_UP: Final = 200
 """Faults after which the rest of a list is not read."""
+_MAX_DROPPED: Final = 20
+"""Folders of another machine that may be before those of the dataset."""
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
 Resolve = Callable[[str], str | None]
@@ -175,7 +177,7 @@ def _ways(source: str, text: str) -> Iterator[Resolve]:
     """Yield the ways in which a line may be meant, the plainest first."""
     yield _direct(source)
     yield _below(posixpath.dirname(source))
-    for dropped in range(1, len(text.split("/"))):
+    for dropped in range(1, min(len(text.split("/")), _MAX_DROPPED)):
         yield _without(dropped)
 
 

@@ -35,6 +35,9 @@ class Inspector(Protocol):
     def wants(self, name: str) -> bool:
         """Whether this file is of interest."""
 
+    def refuses(self, name: str, size: int) -> list[Finding]:
+        """Return why a file of this size is not even hashed; nothing where it is."""
+
     def inspect(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding], bool]:
         """Return facts and faults, and whether the facts may be remembered in place of another look."""
 
@@ -209,6 +212,9 @@ class _Reader:
     def _read(self, name: str, old: Entry | None, info: os.stat_result) -> tuple[_Taken, list[Finding]]:
         """Hash one file and inspect it, in one opening."""
         size = info.st_size
+        refused = self._inspector.refuses(name, size)
+        if refused:
+            return (size, None, None), refused
         try:
             handle = os.open(self._prefix + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as fault:

@@ -18,7 +18,7 @@ MAX_BYTES: Final = 16 << 20
 """A label file larger than this is refused unread."""
 
 
-MAX_ROWS: Final = 50_000
+MAX_ROWS: Final = 20_000
 """Rows of one label; no image shows more objects."""
 MAX_FAULTS: Final = 100
 """Faults of one label after which the rest of it is not read, and warnings of one that are kept."""
@@ -68,6 +68,8 @@ def check_label(
         return LabelFacts(), [
             error(path, "lfs-pointer", f"is a pointer of Git LFS, not the label; {LFS_REMEDY}")
         ]
+    if data.count(b"\n") > 10 * MAX_ROWS:
+        return LabelFacts(), [_too_many(path)]
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
@@ -118,7 +120,9 @@ class _Reading:
             self._visible = self._visible or number * (2 in values[7::3])
         self._keep(judge_row(self._path, number, values, self._shape))
         first = self._seen.setdefault(hash(values), number)
-        if first != number:
+        if first != number and self._doubts > MAX_FAULTS:
+            self._doubts += 1
+        elif first != number:
             message = f"repeats line {first}; the training drops repeated rows"
             self._keep([warning(self._path, "duplicate-row", message, number)])
         if values[0] >= 0 and values[0].is_integer():
@@ -160,14 +164,18 @@ class _Reading:
             )
             found.append(error(self._path, "mixed-rows", message, line))
         if self._rows > MAX_ROWS:
-            message = f"more than {MAX_ROWS} rows are too many for one image; remove what is no object"
-            return [error(self._path, "huge-file", message)]
+            return [_too_many(self._path)]
         if self.is_full:
             message = (
                 f"and perhaps more: after {MAX_FAULTS} faults and doubts the rest of this label is not read"
             )
             found.append(error(self._path, "faulty-rows", message))
         return found
+
+
+def _too_many(path: str) -> Finding:
+    message = f"more than {MAX_ROWS} rows are too many for one image; remove what is no object"
+    return error(path, "huge-file", message)
 
 
 def _could_be_keypoints(values: tuple[float, ...]) -> bool:

@@ -9,6 +9,7 @@ from pathlib import Path
 from gpu_offload.dataset import consistency
 from gpu_offload.dataset.class_names import class_name_problems
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, warning
+from gpu_offload.dataset.image import MAX_BYTES as MAX_IMAGE
 from gpu_offload.dataset.image import ImageError, check_image, natural
 from gpu_offload.dataset.inventory import Facts, Read, context_of, take_inventory
 from gpu_offload.dataset.label import MAX_BYTES, check_label
@@ -172,6 +173,15 @@ class _Inspector:
     def wants(self, name: str) -> bool:
         return self._images if is_image(name) else self._labels
 
+    def refuses(self, name: str, size: int) -> list[Finding]:
+        limit, what = (MAX_IMAGE, "an image") if is_image(name) else (MAX_BYTES, "a label")
+        if size <= limit:
+            return []
+        message = (
+            f"{size / 2**20:.0f} MiB is too large for {what} (limit {limit >> 20} MiB); shrink or remove it"
+        )
+        return [error(name, "huge-file", message)]
+
     def inspect(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding], bool]:
         facts, findings = (self._image if is_image(name) else self._label)(name, read, size)
         return facts, findings if self._report else [], not findings
@@ -188,8 +198,5 @@ class _Inspector:
         return (facts.width, facts.height, 0), findings
 
     def _label(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding]]:
-        if size > MAX_BYTES:
-            message = f"{size / 2**20:.0f} MiB is too large for a label (limit {MAX_BYTES >> 20} MiB)"
-            return (0, 0, 0), [error(name, "huge-file", message)]
         facts, findings = check_label(name, read(0, size), keypoint_shape=self._shape)
         return facts.packed(), findings
