@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table
 from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
@@ -73,7 +74,8 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
 def _facts(manifest: Manifest, entry: IndexEntry) -> str:
     when = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
     hyperparameters = ", ".join(f"{k} = {v}" for k, v in sorted((manifest.hyperparameters or {}).items()))
-    images = ", ".join(f"{count} {split}" for split, count in (manifest.images or {}).items() if count)
+    count = manifest.images or {}
+    images = ", ".join(f"{count[split]} {split}" for split in SPLITS if count.get(split))
     facts = {
         "version": f"{entry.semver} ({manifest.version})" if entry.semver else manifest.version,
         "published": when,

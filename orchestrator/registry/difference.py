@@ -13,6 +13,7 @@ from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.metrics import own_metrics
 from gpu_offload.orchestrator.registry.download import resolve
+from gpu_offload.orchestrator.registry.index import versions
 from gpu_offload.orchestrator.registry.manifest import Manifest
 
 MOST_IMAGES = 200_000
@@ -55,6 +56,7 @@ class Difference:
     settings: dict[str, Pair]
     metrics: dict[str, Pair]
     per_class: dict[str, dict[str, Pair]]
+    numbers: Pair = (None, None)
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
@@ -62,6 +64,7 @@ class Difference:
         return {
             "old": self.old.version,
             "new": self.new.version,
+            "semver": self.numbers,
             "same_data": self.old.fingerprint == self.new.fingerprint,
             "data": None
             if data is None
@@ -73,7 +76,11 @@ class Difference:
 
     def text(self) -> str:
         """Return it for a person."""
-        lines = [f"{self.old.version} -> {self.new.version}", *self._data()]
+        names = [
+            f"{number} ({manifest.version})" if number else manifest.version
+            for number, manifest in zip(self.numbers, (self.old, self.new), strict=True)
+        ]
+        lines = [" -> ".join(names), *self._data()]
         lines += [f"{name}: {old} -> {new}" for name, (old, new) in self.settings.items()]
         lines += [_figure(name, pair) for name, pair in self.metrics.items()]
         for label, values in self.per_class.items():
@@ -112,6 +119,7 @@ def difference(store: ObjectStore, old: str, new: str, *, dataset: Path | None =
         RegistryError: There is no such version.
     """
     a, b = resolve(store, old), resolve(store, new)
+    number = {entry.version: entry.semver for entry in versions(store)}
     data: DataChange | None = DataChange()
     if a.fingerprint != b.fingerprint:
         data = _by_store(store, a, b) or (_by_git(dataset, a, b) if dataset else None)
@@ -125,6 +133,7 @@ def difference(store: ObjectStore, old: str, new: str, *, dataset: Path | None =
         settings,
         _pairs(own_metrics(a.metrics), own_metrics(b.metrics)),
         {label: pairs for label, pairs in per_class.items() if pairs},
+        (number.get(a.version), number.get(b.version)),
     )
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from gpu_offload.dataset.split import SPLITS
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
@@ -119,7 +120,9 @@ class Provenance:
             "published": when(m.created_at),
             "model": f"{m.base_model}, {m.task}",
             "classes": ", ".join(m.classes or ()),
-            "images": ", ".join(f"{n} {split}" for split, n in (m.images or {}).items()),
+            "images": ", ".join(
+                f"{m.images[split]} {split}" for split in SPLITS if m.images and m.images.get(split)
+            ),
             "epochs": f"{m.epochs_completed} of {m.epochs}",
             "image size": m.image_size,
             "batch": m.batch,

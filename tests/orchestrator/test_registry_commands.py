@@ -94,7 +94,18 @@ def test_diff_shows_settings_metrics_and_classes(project):
     assert found["metrics"] == {"map50": [0.5, 0.75]}
     assert found["per_class"] == {"circle": {"map50": [0.5, 0.75]}}
     assert found["data"] is None
-    assert "+0.2500" in run(project, "models", "diff", "1.0.0", "stable")
+    text = run(project, "models", "diff", "1.0.0", "stable")
+    assert text.startswith("1.0.0 (aaaa1111) -> 1.1.0 (bbbb2222)")
+    assert "+0.2500" in text
+
+
+def test_text_from_the_store_cannot_move_the_terminals_cursor(project):
+    run(project, "promote", "1.0.0", "--why", "good\x1b[2J\u202eevil")
+    for command in (["models", "history"], ["models", "show", "1.0.0"]):
+        text = run(project, *command)
+        assert "good" in text
+        assert "\x1b" not in text
+        assert "\u202e" not in text
 
 
 def test_diff_knows_the_images_from_the_store(tmp_path, project):
