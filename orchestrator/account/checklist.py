@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.output.table import wrapped
 
 State = Literal["green", "yellow", "red", "grey"]
 """Passed; worth knowing; a run would fail; not needed here."""
@@ -42,20 +42,23 @@ class Examination:
         """Return the documented JSON object."""
         return {"ok": self.ok, "checks": [asdict(check) for check in self.checks]}
 
-    def text(self, *, colour: bool = False) -> str:
-        """Return the lines as text for people."""
-        width = max(len(check.name) for check in self.checks)
+    def text(self, *, colour: bool = False, width: int = 80) -> str:
+        """Return the lines as text of at most `width` columns."""
+        names = max(len(check.name) for check in self.checks)
+        hanging = " " * (names + 8)
         lines: list[str] = []
         for check in self.checks:
             mark, code = MARKS[check.state]
-            shown = f"\x1b[{code}m{mark}\x1b[0m" if colour else mark
-            lines.append(f"{shown}  {check.name:{width}}  {plain(check.text)}")
+            line = wrapped(check.text, width=width, indent=f"{mark}  {check.name:{names}}  ", hanging=hanging)
+            lines.append(f"\x1b[{code}m{mark}\x1b[0m{line.removeprefix(mark)}" if colour else line)
             if check.remedy:
-                lines.append(f"{' ' * (width + 8)}-> {plain(check.remedy)}")
+                lines.append(
+                    wrapped(check.remedy, width=width, indent=f"{hanging}-> ", hanging=f"{hanging}   ")
+                )
         counts = {state: sum(check.state == state for check in self.checks) for state in MARKS}
         lines.append("")
         lines.append(
-            f"{counts['red']} to mend, {counts['yellow']} to know, {counts['green']} fine"
+            f"{counts['red']} to fix, {counts['yellow']} to know, {counts['green']} fine"
             + (f", {counts['grey']} not needed here" if counts["grey"] else "")
         )
         return "\n".join(lines)

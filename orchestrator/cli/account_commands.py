@@ -168,6 +168,7 @@ def doctor(
     What is written for a test (an object, a security group) is removed at once, and costs nothing.
     """
     from gpu_offload.orchestrator.account.doctor import examine
+    from gpu_offload.orchestrator.output.table import terminal_width
 
     report = examine(
         directory.resolve(),
@@ -178,10 +179,11 @@ def doctor(
         deployment=environment,
         probe=not no_probe,
     )
+    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
     if as_json:
         print_json(report.json())
     else:
-        click.echo(report.text(colour=sys.stdout.isatty() and "NO_COLOR" not in os.environ))
+        click.echo(report.text(colour=colour, width=terminal_width()))
     sys.exit(0 if report.ok else 1)
 
 

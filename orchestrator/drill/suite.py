@@ -16,6 +16,7 @@ from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.drill.command import FOREGROUND, DrillError
 from gpu_offload.orchestrator.drill.faults import FAULTS, Fault
 from gpu_offload.orchestrator.drill.stage import HIDDEN, Stage
+from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.run.journal import JournalError
 
 MOST_REPEATED = 1
@@ -73,12 +74,12 @@ class DrillReport:
 
     def text(self) -> str:
         """Return the table and its last line."""
-        width = max(len(fault.name) for fault in self.faults)
-        lines = [f"{'fault':{width}}         recovery  epochs repeated  what happened"]
-        lines += [
-            f"{f.name:{width}}  {'ok ' if f.recovered else 'RED'}  {f.seconds:8.2f} s  {f.epochs_repeated:15d}  {f.outcome}"
+        rows = [("fault", "", "recovery", "epochs repeated", "outcome")]
+        rows += [
+            (f.name, "ok" if f.recovered else "RED", f"{f.seconds:.2f} s", str(f.epochs_repeated), f.outcome)
             for f in self.faults
         ]
+        lines = [text_table(rows, width=terminal_width())]
         verdict = f"{self.leaked} leaked, {self.lost} lost"
         red = [fault.name for fault in self.faults if not fault.recovered]
         lines += ["", verdict if self.green else f"RED: {verdict}; not survived: {', '.join(red) or 'none'}"]

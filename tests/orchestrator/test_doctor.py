@@ -451,7 +451,7 @@ def test_the_report_counts_and_colours_and_keeps_to_its_line():
     )
     text = report.text()
     assert not report.ok
-    assert "1 to mend, 0 to know, 1 fine, 1 not needed here" in text
+    assert "1 to fix, 0 to know, 1 fine, 1 not needed here" in text
     assert "-> mend it" in text
     assert "\x1b" not in text
     assert "\x1b[31mFAIL\x1b[0m" in report.text(colour=True)
