@@ -6,6 +6,9 @@ from pathlib import Path
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 
+CAREFUL = ("-c", "core.quotepath=off", "-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit")
+"""A committed folder that looks like a bare repository brings no configuration, and so no command, of its own."""
+
 
 class NotARepositoryError(OffloadError):
     """The dataset is not in a git repository, or git cannot read it."""
@@ -17,7 +20,7 @@ def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run git in a folder and return what it says. Raises NotARepositoryError if git is not installed."""
     try:
         return subprocess.run(
-            ["git", "-C", str(folder), "-c", "core.quotepath=off", "-c", "core.fsmonitor=false", *words],
+            ["git", "-C", str(folder), *CAREFUL, *words],
             capture_output=True,
             check=False,
             encoding="utf-8",
