@@ -1,5 +1,6 @@
 """The files of a folder store: written whole, under one lock, walked in the order of their keys."""
 
+import errno
 import fcntl
 import os
 import secrets
@@ -136,28 +137,47 @@ class FolderFiles:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        with (self.root / ".lock").open("ab") as lock:
+        with self._plain(".lock", os.O_RDWR | os.O_CREAT) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    @contextmanager
+    def _plain(self, name: str, flags: int) -> Iterator[int]:
+        """Open a file or folder of the store's own; never through a link, which could lead to the user's files."""
+        try:
+            descriptor = os.open(self.root / name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+                raise StoreError(f"{self.root / name}: a symbolic link in the store; remove it") from error
+            raise
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
 
     def _prepare(self) -> None:
         """Make the folder on the first write, and remove what killed writers left."""
         if self._ready:
             return
         self.root.mkdir(parents=True, exist_ok=True)
-        ignore = self.root / ".gitignore"
-        if {path.name for path in self.root.iterdir()} <= {ignore.name} and not (
-            ignore.exists() and ignore.stat().st_size
-        ):
+        if {path.name for path in self.root.iterdir()} <= {".gitignore"}:
             # A new folder hides itself from git; a folder with other content is left as it is.
-            ignore.write_text("*\n")
-        (self.root / ".tmp").mkdir(exist_ok=True)
-        with self._locked():
-            for path in (self.root / ".tmp").iterdir():
-                # One that is locked has a living writer, and may just have been renamed or removed by it.
-                with suppress(BlockingIOError, FileNotFoundError), path.open("rb") as file:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    path.unlink()
+            with self._plain(".gitignore", os.O_RDWR | os.O_CREAT) as ignore:
+                if not os.fstat(ignore).st_size:
+                    os.write(ignore, b"*\n")
+        with suppress(FileExistsError):
+            (self.root / ".tmp").mkdir()
+        with self._locked(), self._plain(".tmp", os.O_RDONLY | os.O_DIRECTORY) as folder:
+            for name in os.listdir(folder):  # noqa: PTH208 - of a descriptor
+                # One that is locked has a living writer, and may just have been renamed or removed by it; a link is
+                # not the store's, and is not followed.
+                with suppress(OSError):
+                    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=folder)
+                    try:
+                        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        os.unlink(name, dir_fd=folder)
+                    finally:
+                        os.close(file)
         self._ready = True
 
 

@@ -12,6 +12,7 @@ from gpu_offload.infra.store.errors import (
     ObjectExistsError,
     ObjectKeyError,
     ObjectMissingError,
+    StoreError,
 )
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
@@ -181,3 +182,16 @@ def test_a_key_that_could_mean_something_else_is_refused(store, key):
     for act in (store.read, store.stat, store.delete, store.public_url, lambda key: store.put(key, b"")):
         with pytest.raises(ObjectKeyError):
             act(key)
+
+
+@pytest.mark.parametrize("name", [".tmp", ".lock", ".gitignore"])
+def test_a_link_among_the_stores_own_names_is_not_followed(tmp_path, name):
+    """Nothing is written to, or removed from, where it leads."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "thesis").write_text("years of work")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / name).symlink_to(outside if name == ".tmp" else outside / "made")
+    with pytest.raises(StoreError, match="symbolic link"):
+        FolderStore(tmp_path / "store").put("k", b"1")
+    assert [path.name for path in outside.iterdir()] == ["thesis"]
