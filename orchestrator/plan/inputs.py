@@ -9,7 +9,7 @@ from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.plan.code import Code, read_code
-from gpu_offload.orchestrator.plan.model import model_file
+from gpu_offload.orchestrator.plan.model import check_weights, model_file
 from gpu_offload.orchestrator.plan.project import file_sha256
 from gpu_offload.orchestrator.plan.requirements import Requirements, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
@@ -132,6 +132,8 @@ def _weights(settings: Settings, store: ObjectStore, workspace: Workspace) -> We
     reference = training.model if training.init_from == SCRATCH else training.init_from
     if not is_weights(reference):
         return None
+    if training.init_from != SCRATCH:
+        check_weights("training.init-from", reference)
     from gpu_offload.remote_job.weights import resolve
 
     return resolve(reference, store=store, cache=workspace.weights)

@@ -96,6 +96,11 @@ def test_the_offline_list_is_what_this_ultralytics_has():
     assert set(GITHUB_ASSETS_NAMES) >= WEIGHTS
 
 
+def test_weights_to_start_from_are_looked_up_before_they_are_fetched(shapes):
+    with pytest.raises(PlanningError, match=r"training\.init-from.*yolov8n\.pt"):
+        plan(shapes, 'init-from = "yolov8b.pt"')
+
+
 def test_a_plan_refuses_an_unknown_model(shapes):
     with pytest.raises(PlanningError, match=r"yolov8n\.yaml"):
         plan(shapes, 'model = "yolo8n.yaml"')
@@ -114,6 +119,18 @@ def test_a_plan_marks_gpus_as_impossible_where_a_training_could_not_rent_them(sh
     assert made.report.decision.where == "cpu"
     ready = {"store": 'url = "s3://bucket/x"', "ec2": 'instance-profile = "trainer"'}
     assert any(option.feasible for option in plan(shapes, **ready).report.options if option.where == "ec2")
+
+
+def test_ec2_is_not_asked_where_nothing_could_be_rented(shapes, monkeypatch):
+    """Half a credential of another project, as people have it in their environment, hurts no plan on a CPU."""
+    monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
+    planner = planning(shapes)
+
+    def offers():
+        pytest.fail("EC2 was asked for offers")
+
+    planner.offers = offers
+    assert planner.plan(calibrate=False).report.decision.where == "cpu"
 
 
 def test_a_plan_on_ec2_says_everything_that_is_missing(shapes):

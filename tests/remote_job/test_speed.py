@@ -27,6 +27,13 @@ def test_the_machine_has_cores_memory_and_no_more_than_the_kernel_says():
     assert 64 << 20 < machine.memory_bytes <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+def test_a_system_without_affinity_counts_its_processors(monkeypatch):
+    """macOS has no `os.sched_getaffinity`."""
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(capacity, "cpu_quota", lambda: None)
+    assert capacity.capacity().cores == os.cpu_count()
+
+
 def test_the_tightest_quota_on_the_way_up_counts(tmp_path):
     inner = tmp_path / "system.slice" / "job"
     inner.mkdir(parents=True)
