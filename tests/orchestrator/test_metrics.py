@@ -31,7 +31,7 @@ def test_every_metric_that_our_trainings_publish_has_a_place_in_the_order():
 
 def test_the_score_of_a_classification_is_in_the_list_of_models_and_at_the_end_of_a_training():
     entry = IndexEntry(version="v", created_at=0, sha256="0" * 64, size=1, metrics=CLASSIFIED)
-    listed = Listing((entry,), "v").text()
+    listed = Listing((entry,), {"stable": "v"}).text()
     assert "top-1 accuracy" in listed
     assert "0.750" in listed
     report = TrainReport("trained", "v", "run", "key", "0" * 64, CLASSIFIED, 1.0, None, 0.0)
