@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.store.errors import (
@@ -338,11 +340,15 @@ class Job:
             return
         self.world.epochs_begun[self.epochs + 1] += 1
         if self.epochs + 1 == self.world.scenario.dies_at:
-            self.over = True
-            self.world.at(self.world.now + POWER_OFF_S, lambda: self.world.shut_down(self.machine))
+            self.world.at(self.world.now + 30, self.die)
             return
         seconds = self.world.scenario.epoch_s * self.world.scenario.slow
         self.world.at(self.world.now + seconds, self.end_epoch)
+
+    def die(self) -> None:
+        """The process ends by a signal; the job then powers the instance off."""
+        self.over = True
+        self.world.at(self.world.now + POWER_OFF_S, lambda: self.world.shut_down(self.machine))
 
     def end_epoch(self) -> None:
         if not self.works or self.state == "interrupted":
@@ -355,6 +361,7 @@ class Job:
     def upload_checkpoint(self, epochs: int) -> None:
         """Files first, then the manifest, unless a later attempt's is there."""
         if not self.works:
+            self.world.lost_uploads += 1
             return
         if not self.hears:
             self.world.at(self.world.now + 30, lambda: self.upload_checkpoint(epochs))
@@ -427,6 +434,7 @@ class World:
         self.refused: Counter[str] = Counter(scenario.refused)
         self.deaths = 0
         self.denials = 0
+        self.lost_uploads = 0
         self.stalls = 0
         self.settled = 0
         self.rented_while_publishing = False
@@ -524,7 +532,10 @@ class World:
         """Return an attempt's heartbeat."""
         key = f"runs/{RUN}/attempts/{attempt}/heartbeat.json"
         found = self.store.objects.get(key)
-        return Heartbeat.model_validate_json(found[0]) if found else None
+        try:
+            return Heartbeat.model_validate_json(found[0]) if found else None
+        except ValidationError:
+            return None
 
     def beat(
         self,
@@ -564,6 +575,11 @@ class World:
         actor = Actor(self, len(self.actors) + 1)
         self.actors.append(actor)
         return actor
+
+    def outcome(self) -> str:
+        """Return how the run ended, `open` while it has not."""
+        found = Journal(self.store).outcome(RUN)
+        return found.status if found else "open"
 
     def play(self, drivers: int = 8) -> None:
         """Let drivers come, one after the other, until the run is done."""
@@ -1074,7 +1090,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
 
     interruptions = max(0, world.trainings - 1) + world.stalls
     again = sum(world.epochs_begun.values()) - scenario.epochs
-    if again > interruptions:
+    if again > interruptions + world.lost_uploads:
         broken.append(f"lost: {again} epochs were begun again after {interruptions} interruptions")
 
     if not world.stalls and world.most_alive > 1:
@@ -1084,6 +1100,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
     lives += (
         reasons["overrun"]
         + reasons["moved"]
+        + reasons["expired"]
         + world.denials
         + bool(scenario.dies_at)
         + 2 * bool(scenario.crowded)
@@ -1113,7 +1130,9 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         broken.append(f"cost: {unbooked} are in no account")
     accounted = sum((a.end.at if a.end else world.now) - a.host.launched_at for a in look.attempts if a.host)
     usd = sum(
-        ((m.stopping_at or world.now) - m.launched_at) / 3600 * m.offer.usd_per_hour for m in world.machines
+        ((m.stopping_at or world.now) - m.launched_at) / 3600 * m.offer.usd_per_hour
+        for m in world.machines
+        if not (m.reclaimed and m.stopping_at - m.launched_at < 3600)
     )
     if not world.stalls and usd > scenario.max_cost_usd * 1.01 + _without_driver(world) / 3600:
         broken.append(f"money: ${usd:.2f} of ${scenario.max_cost_usd:.2f} were spent")

@@ -247,9 +247,12 @@ class Controller:
                 )
         current = observation.current
         if wait.follows and self.cloud is not None and current is not None:
+            began = self.clock()
             ended = self.cloud.follow(self.run, current, wait.seconds)
             if ended is not None:
                 self.attempts.close(current.record.number, *ended)
+            elif self.clock() - began < ENDING_POLL_S:
+                self.sleep(ENDING_POLL_S)  # it has nothing to follow, and the heartbeat does not say so
             return
         # Said once, so that a long wait is not silent, and its many looks are.
         tell = (

@@ -169,6 +169,8 @@ def alike_ends(observation: Observation) -> list[AttemptEnd]:
         epochs = attempt.heartbeat.epochs_completed if attempt.heartbeat is not None else 0
         if epochs > best:
             alike, best = {}, epochs
+            if attempt.end is not None and attempt.end.reason == "expired":
+                continue
         end = attempt.end
         if end is None or end.reason not in {"died", "expired"}:
             continue

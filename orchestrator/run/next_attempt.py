@@ -29,6 +29,10 @@ def open_next(at: Outlook) -> Step:
     if fruitless >= run.max_attempts:
         return Finish("failed", f"{fruitless} attempts in a row completed no epoch")
     alike = alike_ends(seen)
+    if alike and alike[-1].reason == "expired":
+        return Finish(
+            "failed", f"{alike[-1].message} before an epoch was completed, and less is left for another try"
+        )
     if len(alike) >= ALIKE_ENDS:
         return Finish("failed", f"{len(alike)} attempts ended alike without progress: {alike[-1].message}")
     refusals = [a.end for a in seen.attempts if a.end is not None and a.end.reason == "refused"]
