@@ -44,6 +44,7 @@ class ApiFront:
         *,
         now: Callable[[], float],
         leftovers: Callable[[], Leftovers],
+        first: Callable[[Call], Verdict | None] = lambda _call: None,
     ) -> None:
         self.account = compute.account
         self.region = behaviour.region
@@ -59,10 +60,14 @@ class ApiFront:
         self._log = log
         self._now = now
         self._leftovers = leftovers
+        self._first = first
         self._lock = threading.Lock()
 
     def before(self, call: Call) -> Verdict:
-        """Decide about a call before moto sees it."""
+        """Decide about a call before moto sees it; `first` is asked first."""
+        return self._first(call) or self._decide(call)
+
+    def _decide(self, call: Call) -> Verdict:
         name = f"{call.service}.{call.operation}"
         instance = self._identities.instance_of(call.access_key)
         with self._lock:

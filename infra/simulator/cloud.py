@@ -21,10 +21,11 @@ from typing import Any, Self
 from gpu_offload.infra.simulator.account import BUCKET, PROFILE, forget, provision
 from gpu_offload.infra.simulator.api_front import ApiFront
 from gpu_offload.infra.simulator.behaviour import Behaviour, Event, Leftovers
+from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.cleaner import cleaner
 from gpu_offload.infra.simulator.clients import ACCESS_KEY, SECRET_KEY, Clients
 from gpu_offload.infra.simulator.compute import Compute
-from gpu_offload.infra.simulator.endpoint import Application, Server
+from gpu_offload.infra.simulator.endpoint import Application, Server, Verdict
 from gpu_offload.infra.simulator.event_log import EventLog
 from gpu_offload.infra.simulator.fault import Fault, parse
 from gpu_offload.infra.simulator.fault_injection import FaultInjection
@@ -150,6 +151,11 @@ class SimulatedCloud:
             self._shift += seconds
         self._schedules.fire()
 
+    def before(self, call: Call) -> Verdict | None:
+        """Look at a call before it is handled; a verdict decides it. From any thread."""
+        del call
+        return None
+
     def inject(self, fault: Fault | str) -> None:
         """Arm a fault. Raises FaultSyntaxError."""
         self.faults.inject(fault)
@@ -206,6 +212,7 @@ class SimulatedCloud:
             log,
             now=self.now,
             leftovers=self.leftovers,
+            first=self.before,
         )
         self.calls, self.runner_calls = front.calls, front.runner_calls
         application = Application(front)

@@ -1,7 +1,6 @@
 """A sample of the crash sweep with real processes: `offload train` on the simulated cloud, killed at chosen calls."""
 
 import json
-import os
 import signal
 
 import pytest
@@ -9,35 +8,14 @@ import pytest
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from commands import offload, start
+from killing_cloud import Killing
 from leak_case import STORE, train_project
 
-from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.endpoint import Verdict
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.run.accounting import COST
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import run_key
-
-
-class Killing(SimulatedCloud):
-    """A simulated cloud that kills a driver when it asks for something, before or after that is done."""
-
-    victim = None
-    point = ("", "")
-    done_first = False
-    happened = False
-
-    def before(self, call):
-        operation, ending = self.point
-        mine = self.identities.instance_of(call.access_key) is None
-        if self.victim and mine and call.operation == operation and call.key.endswith(ending):
-            victim, self.victim, self.happened = self.victim, None, True
-            os.killpg(victim.pid, signal.SIGKILL)
-            victim.wait(10)
-            if not self.done_first:
-                return Verdict(drop=True)
-        return super().before(call)
 
 
 @pytest.fixture

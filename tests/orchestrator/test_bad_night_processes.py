@@ -1,0 +1,87 @@
+"""A bad night with real processes on the simulated cloud: late instances, lost roles, errors that cannot pass."""
+
+import json
+import signal
+import time
+
+import pytest
+
+pytest.importorskip("moto", reason="the extra [simulator] is not installed")
+
+from commands import offload, start
+from killing_cloud import Killing
+from leak_case import STORE, train_project
+
+from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.run.accounting import read_bill
+from gpu_offload.orchestrator.run.journal import Journal
+
+LATE_S = 12.0
+"""How late EC2 shows a new instance; AWS speaks of up to five minutes."""
+
+
+@pytest.fixture
+def cloud(monkeypatch, request):
+    with Killing(Behaviour(lag_seconds=getattr(request, "param", 0.1))) as simulated:
+        for name, value in simulated.environment().items():
+            monkeypatch.setenv(name, value)
+        yield simulated
+
+
+def failing(folder, *arguments):
+    """Run a command that must fail; return its exit code and what it said."""
+    process = start(folder, *arguments)
+    _, said = process.communicate(timeout=120)
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("cloud", [LATE_S], indirect=True)
+def test_an_instance_that_ec2_shows_late_is_stopped_and_booked(cloud, tmp_path):
+    """The driver is killed as the launch is accepted; `offload stop` comes at once, and sees nothing at first."""
+    train_project(tmp_path)
+    cloud.point, cloud.done_first = ("RunInstances", ""), True
+    process = cloud.victim = start(tmp_path, "train", "--on", "ec2", "--json")
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, out + err
+    store = open_store(STORE)
+    [run] = Journal(store).open_ids()
+    began = time.monotonic()
+    offload(tmp_path, "stop", run)
+    assert time.monotonic() - began > LATE_S / 2, "it waited for what may appear"
+    assert not cloud.leftovers()
+    [attempt] = Journal(store).attempts(run)
+    assert attempt.host is not None, "it is booked"
+    assert Journal(store).outcome(run).status == "stopped"
+    assert read_bill(store, run).total > 0
+
+
+def test_a_sweep_whose_role_may_not_launch_leaves_the_run_open_and_red(cloud, tmp_path):
+    train_project(tmp_path)
+    cloud.inject("api:RunInstances:error=UnauthorizedOperation:times=2")
+    code, said = failing(tmp_path, "train", "--on", "ec2")
+    assert code == 1
+    assert "launcher" in said
+    journal = Journal(open_store(STORE))
+    [run] = journal.open_ids()
+    code, said = failing(tmp_path, "tend")
+    assert code == 1
+    assert "launcher" in said
+    assert journal.open_ids() == [run], "a denial closes no run"
+    assert json.loads(offload(tmp_path, "train", "--on", "ec2", "--json"))["run"] == run
+
+
+@pytest.mark.parametrize(
+    "code", ["InvalidAMIID.NotFound", "InvalidParameterCombination", "VPCIdNotSpecified"]
+)
+def test_an_error_that_cannot_pass_ends_the_run_with_its_cause(cloud, tmp_path, code):
+    train_project(tmp_path)
+    cloud.inject(f"api:RunInstances:error={code}")
+    began = time.monotonic()
+    status, said = failing(tmp_path, "train", "--on", "ec2")
+    assert status == 1
+    assert code in said
+    assert time.monotonic() - began < 60
+    journal = Journal(open_store(STORE))
+    assert journal.open_ids() == []
+    assert not cloud.leftovers()
