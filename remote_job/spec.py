@@ -44,7 +44,7 @@ class Weights(Wire):
 
 
 class StoreRef(Wire):
-    """An object store as `infra.object_store.open_store` takes it; `file:` URLs are absolute here."""
+    """An object store as `infra.store.factory.open_store` takes it; `file:` URLs are absolute here."""
 
     url: str
     endpoint_url: str | None = None

@@ -158,7 +158,7 @@ class Scenario:
 
 
 class MemoryStore:
-    """An object store in memory, as `infra.object_store` describes it; the instances use it directly."""
+    """An object store in memory, as `infra.store.protocol` describes it; the instances use it directly."""
 
     url = "memory:"
 

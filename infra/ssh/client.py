@@ -80,7 +80,7 @@ class SshHost:
         if self._connection is None or not self._connection.is_connected:
             self.close()
             for attempt in attempts(
-                HostUnreachableError, first=0.5, longest=8.0, tries=None, within=self._patience
+                HostUnreachableError, first=0.5, longest=2.0, tries=None, within=self._patience
             ):
                 with attempt:
                     self._connection = open_connection(
