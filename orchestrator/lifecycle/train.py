@@ -3,7 +3,7 @@
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,9 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of, tree_of
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Project
+from gpu_offload.orchestrator.plan.decision import CI_LIMIT_S
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.prerequisites import check_here, check_renting
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
@@ -141,6 +143,11 @@ class Training:
         )
         if previous is not None:
             journal.copy_checkpoint(previous, record.id)
+        if job_ends_first(record, detach=self.detach, environment=os.environ):
+            self.console.warning(
+                f"this job ends after {human_duration(CI_LIMIT_S)}, and the run's deadline is later: use --detach (the "
+                "action's input `detach`) and a scheduled `offload tend`, or a shorter limits.deadline"
+            )
         self.console.stage(f"beginning run {record.id}")
         return journal.begin(record), True
 
@@ -244,6 +251,12 @@ def _what(spec: TrainingSpec) -> dict[str, object]:
 def _project_of(planned: Planned) -> Project | None:
     model = own_model(planned.model_file) if planned.model_file else None
     return describe_project(planned.project, model) if planned.project is not None else None
+
+
+def job_ends_first(run: RunRecord, *, detach: bool, environment: Mapping[str, str]) -> bool:
+    """Whether GitHub ends this job before the run's deadline, while it drives an instance."""
+    hosted = environment.get("RUNNER_ENVIRONMENT") == "github-hosted"
+    return hosted and not detach and run.is_rented and run.deadline_at - run.created_at > CI_LIMIT_S
 
 
 def run_record(

@@ -17,6 +17,7 @@ from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, sta
 from gpu_offload.orchestrator.cleanup.reaper import Sweep
 from gpu_offload.orchestrator.cleanup.tend import Tend
 from gpu_offload.orchestrator.lifecycle.status import standings
+from gpu_offload.orchestrator.lifecycle.train import job_ends_first
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
@@ -247,3 +248,18 @@ def test_an_outcome_with_an_unknown_attempt_record_still_ends_the_listing(store)
     )
     journal.finish(run.id, Outcome(status="stopped", at=T0))
     assert journal.open_ids() == []
+
+
+@pytest.mark.parametrize(
+    ("hours", "detach", "where", "warned"),
+    [
+        (7, False, "github-hosted", True),
+        (7, True, "github-hosted", False),
+        (5, False, "github-hosted", False),
+        (7, False, "self-hosted", False),
+        (7, False, "", False),
+    ],
+)
+def test_a_deadline_beyond_the_jobs_end_is_warned_about(hours, detach, where, warned):
+    run = run_of(now=T0, deadline_at=T0 + hours * 3600)
+    assert job_ends_first(run, detach=detach, environment={"RUNNER_ENVIRONMENT": where}) is warned
