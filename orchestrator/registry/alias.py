@@ -165,15 +165,15 @@ def written(name: str, history: tuple[Move, ...], yanked: dict[str, str], minimu
 
 
 def merged(theirs: Alias, ours: Alias, entries: tuple[IndexEntry, ...]) -> Alias:
-    """Return one alias of two whose histories grew apart: every move in order of time, every yank kept.
+    """Return one alias of two whose histories grew apart: every move in order of time.
 
-    Numbers are those of `entries`, the list that was made one before: there a version may have got another.
+    Numbers and yanks are those of `entries`, the list that was made one before.
     """
     number = {entry.version: entry.semver for entry in entries}
     moves = {(m.at, m.version, m.rollout): m for m in (*ours.moves, *theirs.moves)}
     ordered = sorted(moves.values(), key=lambda m: m.at)
     history = tuple(m.model_copy(update={"semver": number.get(m.version, m.semver)}) for m in ordered)
-    yanked = {**ours.yanked, **theirs.yanked, **yanks(entries)}
+    yanked = yanks(entries)
     usable = [m for m in history if m.version not in yanked]
     if usable and history[-1].version in yanked:
         step = usable[-1].model_copy(

@@ -1,5 +1,6 @@
 """The list of all versions: their numbers and their yanks."""
 
+import time
 from collections.abc import Callable, Iterable
 
 from gpu_offload.infra.store.errors import ObjectMissingError
@@ -93,7 +94,8 @@ def mark_yanked(store: ObjectStore, version: str, yank: Yank | None) -> None:
 
     def mark(entry: IndexEntry) -> IndexEntry:
         same = (entry.yanked is None) == (yank is None)
-        return entry if same else entry.model_copy(update={"yanked": yank})
+        cleared = entry.cleared_at if yank else time.time()
+        return entry if same else entry.model_copy(update={"yanked": yank, "cleared_at": cleared})
 
     _change(store, version, mark)
 
@@ -133,9 +135,9 @@ def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
 
 
 def merged(theirs: Index, ours: Index) -> Index:
-    """Return one list of two that grew apart: none lost, no number given twice, every yank kept.
+    """Return one list of two that grew apart: no version lost, no number given twice.
 
-    Where both gave the same number, ours is given the next one.
+    Where both gave the same number, ours is given the next one; of yanks, and of what takes them back, the later counts.
     """
     entries = list(numbered(theirs.versions))
     for entry in numbered(ours.versions):
@@ -146,8 +148,9 @@ def merged(theirs: Index, ours: Index) -> Index:
             if number in taken:
                 number = following(bump_between(number), number, taken)
             entries.append(entry.model_copy(update={"semver": number}))
-        elif there.yanked is None and entry.yanked is not None:
-            entries[entries.index(there)] = there.model_copy(update={"yanked": entry.yanked})
+        elif entry.judged_at > there.judged_at:
+            later = {"yanked": entry.yanked, "cleared_at": entry.cleared_at, "deleted": entry.deleted}
+            entries[entries.index(there)] = there.model_copy(update=later)
     entries.sort(key=lambda entry: entry.created_at)
     return Index(versions=tuple(entries))
 

@@ -98,8 +98,15 @@ class IndexEntry(Wire):
     where: str | None = None
     cost_usd: float | None = None
     yanked: Yank | None = None
+    cleared_at: float | None = None
+    """When a yank was taken back, Unix seconds."""
     deleted: bool = False
     """Its files are gone; its number stays taken."""
+
+    @property
+    def judged_at(self) -> float:
+        """When it was last yanked, or a yank taken back; 0 where neither was."""
+        return max(self.yanked.at if self.yanked else 0.0, self.cleared_at or 0.0)
 
     @property
     def is_usable(self) -> bool:

@@ -22,6 +22,7 @@ from gpu_offload.orchestrator.registry.manifest import (
     IndexEntry,
     Move,
     RegistryError,
+    Yank,
     model_key,
     to_json,
 )
@@ -382,8 +383,6 @@ def entry(version, semver, at, yanked=None):
 
 
 def test_lists_that_grew_apart_lose_nothing_and_give_no_number_twice():
-    from gpu_offload.orchestrator.registry.manifest import Yank
-
     shared = entry("aaaa", "1.0.0", 1.0)
     bad = shared.model_copy(update={"yanked": Yank(at=2, by="x", why="bad")})
     theirs = Index(versions=(shared, entry("bbbb", "1.1.0", 2.0)))
@@ -396,6 +395,9 @@ def test_lists_that_grew_apart_lose_nothing_and_give_no_number_twice():
         ("dddd", "2.0.0"),
     ]
     assert found[0].yanked.why == "bad"
+    back = shared.model_copy(update={"cleared_at": 3.0})
+    assert index.merged(Index(versions=(bad,)), Index(versions=(back,))).versions[0].yanked is None
+    assert index.merged(Index(versions=(back,)), Index(versions=(bad,))).versions[0].yanked is None
 
 
 def test_aliases_that_grew_apart_become_one_history():
@@ -417,5 +419,5 @@ def test_aliases_that_grew_apart_become_one_history():
     one = aliases.merged(alias(a, c), alias(a, b), ())
     assert [m.version for m in one.moves] == ["aaaa", "bbbb", "cccc"]
     assert one.version == "cccc"
-    bad = aliases.merged(alias(a, c, yanked={"cccc": "bad"}), alias(a, b), ())
+    bad = aliases.merged(alias(a, c), alias(a, b), (entry("cccc", "1.0.0", 3, Yank(at=4, by="", why="bad")),))
     assert bad.version == "bbbb"
