@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final, Literal
 
+from gpu_offload.dataset.annotation_files import annotation_files
 from gpu_offload.dataset.data_yaml import read_names
 from gpu_offload.dataset.finding import DatasetError, printable
 from gpu_offload.dataset.layout import is_image, split_named
@@ -19,9 +20,12 @@ DEPTH: Final = 5
 FOLDERS: Final = 10_000
 CHECKED: Final = 10
 """Proposals that are checked, the likeliest first, until one can be trained on."""
+GLANCED: Final = 20
+"""Files of a folder that are looked into for annotations."""
 LABELS: Final = 5_000
 """Label files that are read to learn the numbers of the classes, where the checks do not tell."""
 
+_ANNOTATIONS: Final = (".json", ".xml", ".ndjson")
 _BUILT: Final = frozenset({"build", "dist", "runs"})
 _NO_CLASS: Final = frozenset({"images", "labels", "annotations"})
 
@@ -84,7 +88,8 @@ def find_candidates(root: Path) -> tuple[Candidate, ...]:
         described = _described(root, folder, tree)
         proposed += described or list(
             filter(
-                None, [_annotated(folder, tree) or _class_folders(folder, tree) or _flat(root, folder, tree)]
+                None,
+                [_annotated(root, folder, tree) or _class_folders(folder, tree) or _flat(root, folder, tree)],
             )
         )
     order = ("data.yaml", "annotations", "flat", "classes")
@@ -181,26 +186,28 @@ def _described(root: Path, folder: _Folder, tree: Mapping[str, _Folder]) -> list
     return found
 
 
-def _annotated(folder: _Folder, tree: Mapping[str, _Folder]) -> Candidate | None:
+def _annotated(root: Path, folder: _Folder, tree: Mapping[str, _Folder]) -> Candidate | None:
     """Return a folder that has annotations in COCO's, Pascal VOC's or Ultralytics' own format."""
     below = [tree[path] for name in folder.folders if (path := folder.below(name)) in tree]
     beside = [child for child in below if child.images]
     notes = [child for child in below if PurePosixPath(child.path).name.lower().startswith("annotations")]
-    marked = (
-        any(name.endswith(".ndjson") for name in folder.files)
-        or any(name.endswith((".json", ".xml")) for child in notes for name in child.files)
-        or any(name.endswith((".coco.json", ".xml")) for child in (folder, *beside) for name in child.files)
-        or (
-            any(name.endswith(".json") for name in folder.files)
-            and any(c.path.endswith("/images") for c in beside)
-        )
-    )
+    named = [
+        *(folder.below(name) for name in folder.files if name.endswith(_ANNOTATIONS)),
+        *(
+            child.below(name)
+            for child in (*notes, *beside)
+            for name in child.files
+            if name.endswith(_ANNOTATIONS)
+        ),
+    ]
+    if not notes and len(beside) == 1 and not any(name.endswith(_ANNOTATIONS) for name in folder.files):
+        return None  # the one folder below holds all of it
     images = _images_below(folder, tree)
     labelled = any(
         name.endswith(".txt") for child in (folder, *below) for name in child.files if child.images
     )
     has_labels = "labels" in folder.folders
-    if not marked or not images or labelled or has_labels:
+    if not named or not images or labelled or has_labels or not annotation_files(root, named[:GLANCED])[0]:
         return None
     return Candidate(folder.path, "annotations", images)
 

@@ -1,5 +1,6 @@
 """`offload init`: what it finds in a repository, and the file it writes."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -241,8 +242,29 @@ def darknet(root):
     draw(root / "train.txt", "".join(f"data/obj_train_data/{index}.bmp\n" for index in range(16)))
 
 
-@pytest.mark.parametrize("make", [flat_beside, in_folders, yaml_without_val, darknet, class_folders])
+def coco(root):
+    images = [{"id": index, "file_name": f"{index}.bmp", "width": 16, "height": 12} for index in range(20)]
+    boxes = [{"id": index, "image_id": index, "category_id": 1, "bbox": [4, 3, 8, 6]} for index in range(20)]
+    for index in range(20):
+        draw(root / f"{index}.bmp", bitmap(index))
+    document = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "car"}]}
+    draw(root / "labels.json", json.dumps(document))
+
+
+def voc(root):
+    size = "<size><width>16</width><height>12</height></size>"
+    box = "<bndbox><xmin>4</xmin><ymin>3</ymin><xmax>12</xmax><ymax>9</ymax></bndbox>"
+    for index in range(20):
+        draw(root / f"JPEGImages/{index}.bmp", bitmap(index))
+        text = f"<annotation>{size}<object><name>car</name>{box}</object></annotation>"
+        draw(root / f"Annotations/{index}.xml", text)
+
+
+@pytest.mark.parametrize(
+    "make", [flat_beside, in_folders, yaml_without_val, darknet, class_folders, coco, voc]
+)
 def test_what_init_writes_is_what_check_reads(tmp_path, make):
     make(tmp_path / "set")
-    write_configuration(tmp_path)
+    written = write_configuration(tmp_path)
+    assert written.candidates[0].path.split("/")[0] == "set"
     assert sum(api.check(load_settings(tmp_path, environment={})).snapshot.images.values()) >= 16
