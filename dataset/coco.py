@@ -8,10 +8,8 @@ from typing import Any, Final
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import class_name_problems
 from gpu_offload.dataset.conversion import (
-    AmbiguousImageError,
     Conversion,
     Described,
-    ImageFinder,
     Place,
     box_of,
     finished,
@@ -20,6 +18,7 @@ from gpu_offload.dataset.conversion import (
 )
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.image import read_size
+from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.json_stream import JsonError, JsonObject, read_text
 from gpu_offload.dataset.layout import Layout, Listing, split_named
 from gpu_offload.dataset.paths import Names

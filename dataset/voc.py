@@ -6,16 +6,15 @@ from typing import Final
 
 from gpu_offload.dataset.class_names import class_name_problems
 from gpu_offload.dataset.conversion import (
-    AmbiguousImageError,
     Conversion,
     Described,
-    ImageFinder,
     Place,
     box_of,
     finished,
 )
 from gpu_offload.dataset.finding import error
 from gpu_offload.dataset.image import read_size
+from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.layout import Layout, Listing, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
