@@ -13,6 +13,8 @@ ENVIRONMENT = "/repos/us/it/environments/gpu"
 REVIEWERS = {"type": "required_reviewers", "reviewers": [{"type": "User"}, {"type": "Team"}]}
 BRANCHES = {"protected_branches": False, "custom_branch_policies": True}
 
+pytestmark = pytest.mark.simulator
+
 
 @contextmanager
 def github(answers):
