@@ -42,6 +42,7 @@ def test_labels_for_the_task_of_the_model_pass(tmp_path, labels, model, task):
     assert api.check(settings(tmp_path, labels, model, task)).snapshot.samples
 
 
+@pytest.mark.process
 @pytest.mark.parametrize(
     ("labels", "model", "said"),
     [
