@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gpu_offload.dataset.archive import CorruptArchiveError, pack, unpack
-    from gpu_offload.dataset.change import NotARepositoryError, UnknownRevisionError, changed_since
+    from gpu_offload.dataset.change import UnknownRevisionError, changed_since
     from gpu_offload.dataset.finding import DatasetError, Finding
+    from gpu_offload.dataset.git import NotARepositoryError
     from gpu_offload.dataset.layout import Layout
     from gpu_offload.dataset.samples import Sample
     from gpu_offload.dataset.snapshot import Snapshot, read_snapshot

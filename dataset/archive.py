@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import IO, Final
 
 from gpu_offload.dataset.finding import DatasetError, error
-from gpu_offload.dataset.tree import make_folders, replace_tree
+from gpu_offload.dataset.tree import replace_tree
+from gpu_offload.dataset.tree_files import make_folders
 from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, decode, read_tree
 from gpu_offload.errors import OffloadError
 

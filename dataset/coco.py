@@ -7,15 +7,7 @@ from typing import Any, Final
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import (
-    Conversion,
-    Described,
-    Place,
-    box_of,
-    finished,
-    finite,
-    join,
-)
+from gpu_offload.dataset.conversion import Conversion, Described, Place, box_of, finished, finite, join
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder

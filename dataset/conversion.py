@@ -8,7 +8,7 @@ from typing import Final
 
 from gpu_offload.dataset.census import Census, Reason
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
-from gpu_offload.dataset.label import judge_row
+from gpu_offload.dataset.label_row import judge_row
 from gpu_offload.dataset.layout import Layout, Listing, SplitsOf, is_image, label_name
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import Split, SplitRule, assign

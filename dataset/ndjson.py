@@ -5,14 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import (
-    Conversion,
-    Described,
-    Place,
-    box_of,
-    finished,
-    finite,
-)
+from gpu_offload.dataset.conversion import Conversion, Described, Place, box_of, finished, finite
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.json_stream import JsonError, decode, read_text

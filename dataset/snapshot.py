@@ -11,7 +11,8 @@ from gpu_offload.dataset.class_names import class_name_problems
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, warning
 from gpu_offload.dataset.image import MAX_BYTES as MAX_IMAGE
 from gpu_offload.dataset.image import ImageError, check_image, natural
-from gpu_offload.dataset.inventory import Facts, Read, context_of, take_inventory
+from gpu_offload.dataset.inventory import context_of, take_inventory
+from gpu_offload.dataset.inventory_reader import Facts, Read
 from gpu_offload.dataset.label import MAX_BYTES, check_label
 from gpu_offload.dataset.label_kinds import LabelKinds
 from gpu_offload.dataset.layout import Layout, Listing, is_image

@@ -6,21 +6,19 @@ labels/{train,val,test}/<image's path>.txt
 {train,val,test}/<class>/<image's path>          classification
 """
 
-import hashlib
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.fingerprint import fingerprint, portable
 from gpu_offload.dataset.layout import label_name, split_named
 from gpu_offload.dataset.samples import Sample
 from gpu_offload.dataset.snapshot import Snapshot
-from gpu_offload.dataset.stat_cache import Stat, believable, refresh, stat_of
+from gpu_offload.dataset.tree_files import digest_of, link_files, verify_files
 from gpu_offload.dataset.tree_manifest import (
     DESCRIPTION,
     TreeFile,
@@ -58,8 +56,8 @@ def materialise(snapshot: Snapshot, directory: Path) -> Path:
         work.chmod(0o755)
         info = describe(snapshot, work)
         _check_paths(info)
-        sources = _link(snapshot, work, info)
-        _verify(snapshot, work, info, sources)
+        sources = link_files(snapshot, work, info)
+        verify_files(snapshot, work, info, sources)
         (work / DESCRIPTION).write_bytes(encode(info))
         replace_tree(work, directory)
     finally:
@@ -135,12 +133,6 @@ def replace_tree(work: Path, directory: Path) -> None:
         work.rename(directory)
 
 
-def make_folders(directory: Path, info: TreeInfo) -> None:
-    """Make every folder of a tree."""
-    for folder in sorted({*info.folders(), *(str(PurePosixPath(file.path).parent) for file in info.files())}):
-        (directory / folder).mkdir(parents=True, exist_ok=True)
-
-
 def _intact(root: Path, directory: Path, wanted: str) -> bool:
     """Whether a tree is of this fingerprint, and each file in it is what the fingerprint says; nothing else is there.
 
@@ -177,7 +169,7 @@ def _is_file(root: Path, directory: Path, file: TreeFile) -> bool:
     with suppress(OSError):
         if os.path.samestat(found, (root / file.origin).lstat()):
             return True
-    return found.st_size == file.size and _digest(path)[0].hex() == file.sha256
+    return found.st_size == file.size and digest_of(path)[0].hex() == file.sha256
 
 
 def _check_paths(info: TreeInfo) -> None:
@@ -198,78 +190,3 @@ def _every(samples: Iterable[TreeSample]) -> Iterator[TreeFile]:
         yield sample.image
         if sample.label is not None:
             yield sample.label
-
-
-def _link(snapshot: Snapshot, work: Path, info: TreeInfo) -> set[str]:
-    """Link, copy or write every file; return the paths in the dataset that were linked."""
-    make_folders(work, info)
-    linked: set[str] = set()
-    for file in info.files():
-        source, target = snapshot.root / file.origin, work / file.path
-        converted = snapshot.labels.get(file.origin)
-        if converted is not None:
-            target.write_bytes(converted)
-            continue
-        try:
-            os.link(source, target, follow_symlinks=False)
-            linked.add(file.origin)
-        except OSError:
-            _copy(source, target)
-    return linked
-
-
-def _copy(source: Path, target: Path) -> None:
-    with suppress(FileNotFoundError):  # said by the verification, with all the others
-        shutil.copyfile(source, target, follow_symlinks=False)
-
-
-def _verify(snapshot: Snapshot, work: Path, info: TreeInfo, linked: set[str]) -> None:
-    """Read every file of the new tree: it must be what was fingerprinted.
-
-    A hard link touches the ctime of the user's file, so that the stat cache would read it again: the cache is told.
-    """
-    started = time.time_ns()
-    stats: dict[str, tuple[bytes, Stat]] = {}
-    findings = []
-    for file in info.files():
-        path = work / file.path
-        try:
-            seen = stat_of(path.lstat())
-            digest, torn = _digest(path)
-        except OSError as fault:
-            message = f"cannot be read ({fault.strerror}); run again when nothing writes to the dataset"
-            findings.append(error(file.origin, "changed", message))
-            continue
-        if digest.hex() != file.sha256:
-            message = "changed since it was fingerprinted; run again when nothing writes to the dataset"
-            findings.append(error(file.origin, "changed", message))
-        elif file.origin in linked:
-            if torn:
-                _unlink_from_user(path)
-                seen = stat_of((snapshot.root / file.origin).lstat())
-            stats[file.origin] = (digest, believable(seen, started))
-    if findings:
-        raise DatasetError(findings)
-    if snapshot.cache is not None and stats:
-        refresh(snapshot.cache, stats)
-
-
-def _digest(path: Path) -> tuple[bytes, bool]:
-    """Return sha256, and whether this is a JPEG with something behind its end.
-
-    Ultralytics rewrites such a file; some versions do it in place, and then a hard link would hand the change on
-    to the user's own file.
-    """
-    digest, head, tail = hashlib.sha256(), b"", b""
-    with path.open("rb") as file:
-        while piece := file.read(1 << 18):
-            digest.update(piece)
-            head = head or piece[:3]
-            tail = (tail + piece[-2:])[-2:]
-    return digest.digest(), head == b"\xff\xd8\xff" and tail != b"\xff\xd9"
-
-
-def _unlink_from_user(path: Path) -> None:
-    copy = path.with_name(f".{path.name}.copy")
-    shutil.copyfile(path, copy)
-    copy.replace(path)

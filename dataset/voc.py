@@ -5,13 +5,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import (
-    Conversion,
-    Described,
-    Place,
-    box_of,
-    finished,
-)
+from gpu_offload.dataset.conversion import Conversion, Described, Place, box_of, finished
 from gpu_offload.dataset.finding import error
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.errors import OffloadError
-from gpu_offload.infra.simulator.cloud import BUCKET, SimulatedCloud
+from gpu_offload.infra.simulator.account import BUCKET
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console

@@ -9,13 +9,14 @@ from pathlib import Path
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job import data, entrypoint, log, requirements, weights
+from gpu_offload.remote_job import data, entrypoint, log, own_training, requirements, weights
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.mirror.inputs import Inputs
-from gpu_offload.remote_job.mirror.session import Mirror, SupersededError
+from gpu_offload.remote_job.mirror.session import Mirror
+from gpu_offload.remote_job.mirror.target import SupersededError
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
@@ -204,7 +205,7 @@ def _train(
 
 def _run(bench: Bench) -> TrainingResult:
     if bench.spec.entrypoint is not None:
-        return entrypoint.run(bench)
+        return own_training.run(bench)
     from gpu_offload.remote_job.yolo import run
 
     return run.run(bench)

@@ -15,7 +15,8 @@ from gpu_offload.remote_job import data, log, requirements, weights
 from gpu_offload.remote_job.files.checkpoint import MANIFEST
 from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.mirror.inputs import Inputs
-from gpu_offload.remote_job.mirror.session import Mirror, MirrorError
+from gpu_offload.remote_job.mirror.session import Mirror
+from gpu_offload.remote_job.mirror.target import MirrorError
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.train import spec_faults, telling

@@ -9,11 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from gpu_offload.infra.store.errors import (
-    ObjectChangedError,
-    ObjectExistsError,
-    ObjectMissingError,
-)
+from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.files import write_verified
 from gpu_offload.infra.store.folder_files import FolderFiles
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix

@@ -20,13 +20,7 @@ from gpu_offload.infra.store.files import sha256_of, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 from gpu_offload.infra.store.s3_client import BucketClient
 from gpu_offload.infra.store.s3_download import FIRST_S, TRIES, Download
-from gpu_offload.infra.store.s3_errors import (
-    COLLISIONS,
-    CONTESTS,
-    code_of,
-    status_of,
-    store_errors,
-)
+from gpu_offload.infra.store.s3_errors import COLLISIONS, CONTESTS, code_of, status_of, store_errors
 from gpu_offload.infra.store.s3_multipart import upload_parts
 
 if TYPE_CHECKING:

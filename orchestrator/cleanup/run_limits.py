@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from gpu_offload.infra.store.errors import ObjectKeyError, StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.orphans import RunLimits
-from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.record import run_key
 
 

@@ -15,7 +15,8 @@ from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep
 from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.run.journal import Journal, JournalError, NewerJournalError
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.lease import Lease, read_lease
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.record import RunRecord, run_key

@@ -83,7 +83,7 @@ def stop(
 
 def _kept(journal: "Journal", run: str) -> str:
     """Say what a stopped run leaves."""
-    from gpu_offload.orchestrator.run.journal import JournalError
+    from gpu_offload.orchestrator.run.journal_documents import JournalError
 
     try:
         look = journal.look(run)

@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.drill.command import FOREGROUND, DrillError
 from gpu_offload.orchestrator.drill.faults import FAULTS, Fault
 from gpu_offload.orchestrator.drill.stage import HIDDEN, Stage
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
-from gpu_offload.orchestrator.run.journal import JournalError
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 
 MOST_REPEATED = 1
 """An interrupted training loses at most the epoch it was in."""
@@ -190,7 +190,7 @@ def outcome_of(fault: Fault, stage: Stage) -> Survived:
 @contextmanager
 def _own_environment() -> Iterator[None]:
     """Let this process use the simulated cloud's key, and no settings of the user's."""
-    from gpu_offload.infra.simulator.cloud import ACCESS_KEY, SECRET_KEY
+    from gpu_offload.infra.simulator.clients import ACCESS_KEY, SECRET_KEY
 
     wanted = {
         "AWS_ACCESS_KEY_ID": ACCESS_KEY,

@@ -18,12 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.estimate.posterior import (
-    Kind,
-    Prediction,
-    Ratio,
-    predict,
-)
+from gpu_offload.orchestrator.estimate.posterior import Kind, Prediction, Ratio, predict
 from gpu_offload.orchestrator.output.units import human_duration
 
 Basis = Literal["calibrated", "prior, not measured", "history"]

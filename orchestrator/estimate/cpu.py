@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from gpu_offload.orchestrator.estimate.posterior import (
-    Ratio,
-)
+from gpu_offload.orchestrator.estimate.posterior import Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.

@@ -7,10 +7,7 @@ from dataclasses import dataclass
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.estimate.posterior import (
-    Kind,
-    Ratio,
-)
+from gpu_offload.orchestrator.estimate.posterior import Kind, Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
 
 PHI = 0.67

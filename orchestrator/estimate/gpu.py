@@ -6,9 +6,7 @@ from dataclasses import dataclass, replace
 
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
-from gpu_offload.orchestrator.estimate.posterior import (
-    Ratio,
-)
+from gpu_offload.orchestrator.estimate.posterior import Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu
 

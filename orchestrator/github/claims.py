@@ -10,13 +10,7 @@ from collections.abc import Mapping
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import entry_for, entry_of, numbered
-from gpu_offload.orchestrator.registry.manifest import (
-    Alias,
-    Index,
-    IndexEntry,
-    Manifest,
-    Move,
-)
+from gpu_offload.orchestrator.registry.manifest import Alias, Index, IndexEntry, Manifest, Move
 from gpu_offload.orchestrator.registry.semver import bump_between, following
 
 WHY = 500

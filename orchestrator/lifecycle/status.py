@@ -10,7 +10,8 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
-from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.settings.load import Settings
 

@@ -10,7 +10,8 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import InstanceLeftError, InterruptedRunError
-from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.liveness import may_appear_until
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord, StopRequest

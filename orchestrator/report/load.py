@@ -16,7 +16,8 @@ from gpu_offload.orchestrator.report.markdown import report_markdown
 from gpu_offload.orchestrator.report.page import report_html
 from gpu_offload.orchestrator.report.text import report_text
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
-from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.record import RunRecord, run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import ProgressEvent

@@ -18,7 +18,13 @@ from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.limits import LimitWatch
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.patience import Patience
-from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, EndReason, HostRecord, RunRecord
+from gpu_offload.orchestrator.run.record import (
+    AttemptEnd,
+    AttemptRecord,
+    EndReason,
+    HostRecord,
+    RunRecord,
+)
 from gpu_offload.orchestrator.run.step import OpenAttempt
 
 

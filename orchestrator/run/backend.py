@@ -5,13 +5,7 @@ from typing import Protocol
 
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
 from gpu_offload.orchestrator.run.observation import ObservedAttempt, ObservedInstance
-from gpu_offload.orchestrator.run.record import (
-    AttemptRecord,
-    EndReason,
-    HostRecord,
-    RunRecord,
-    Scope,
-)
+from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, HostRecord, RunRecord, Scope
 from gpu_offload.remote_job.result import Heartbeat
 
 

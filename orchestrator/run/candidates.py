@@ -6,20 +6,15 @@ comes after those that did not. An instance type whose epochs were measured is j
 
 from collections.abc import Iterator, Sequence
 
-from gpu_offload.orchestrator.offers.offer import Market, Offer
+from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.availability import Belief, Sighting, learn
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.pace import START_S, fits, seconds_left
-from gpu_offload.orchestrator.run.record import AttemptEnd, RunRecord
+from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.refusals import could_be_had, place_of, ruled_out, went_wrong_lately
 from gpu_offload.orchestrator.run.spot_policy import Position, choose_market
-
-REFUSAL_LASTS_S = 1200.0
-"""Capacity comes back, and quota is free again; a refused offer is asked for again after this."""
-
-QUOTA_TRIES = 3
-"""How often an offer may be over a quota of unknown size before it is not asked for again: it may be 0."""
 
 RECLAIMS_BEFORE_ON_DEMAND, RECLAIMS_COUNT_S = 2, 7200.0
 """So often may a run be reclaimed in so many seconds before on-demand offers come first."""
@@ -43,7 +38,7 @@ def fitting(run: RunRecord, observation: Observation, market: Market | None) -> 
     if market is None:
         return
     troubled = {
-        _place(a.record.offer) for a in observation.attempts if _went_wrong_lately(a, observation.now)
+        place_of(a.record.offer) for a in observation.attempts if went_wrong_lately(a, observation.now)
     }
     steady_first = market == "on-demand"
     candidates = sorted(
@@ -52,11 +47,11 @@ def fitting(run: RunRecord, observation: Observation, market: Market | None) -> 
             steady_first and c.offer.market == "spot",
             # A place that failed lately comes after its like, and never makes on-demand overtake spot.
             c.offer.market != "spot" if troubled else False,
-            _place(c.offer) in troubled,
+            place_of(c.offer) in troubled,
         ),
     )
     for candidate in candidates:
-        if _could_be_had(observation, candidate.offer) and fits(run, observation, candidate):
+        if could_be_had(observation, candidate.offer) and fits(run, observation, candidate):
             yield candidate
 
 
@@ -82,7 +77,7 @@ def moving_to_spot(run: RunRecord, observation: Observation, current: ObservedAt
     cheap = [
         c
         for c in run.candidates
-        if c.offer.market == "spot" and _could_be_had(observation, c.offer) and fits(run, observation, c)
+        if c.offer.market == "spot" and could_be_had(observation, c.offer) and fits(run, observation, c)
     ]
     steady = next((c for c in run.candidates if c.offer == offer), None)
     if not cheap or steady is None or observation.now - since < MOVE_AFTER_S:
@@ -93,18 +88,6 @@ def moving_to_spot(run: RunRecord, observation: Observation, current: ObservedAt
     if saved < 2 * price or choose_market(at) != "spot":
         return None
     return f"spot may be there again, and would save up to ${saved:.2f}"
-
-
-def passing_refusals(run: RunRecord, observation: Observation) -> list[AttemptEnd]:
-    """Return the refusals that keep a fitting candidate from being tried now, and will pass."""
-    wanted = [
-        c.offer for c in run.candidates if fits(run, observation, c) and not _ruled_out(observation, c.offer)
-    ]
-    return [
-        end
-        for refused, end in _refusals(observation)
-        if any(_keeps_from(refused, end, offer, observation.now) for offer in wanted)
-    ]
 
 
 def first_market(run: RunRecord, observation: Observation, steady: Candidate | None) -> Market | None:
@@ -119,12 +102,12 @@ def first_market(run: RunRecord, observation: Observation, steady: Candidate | N
     if steady is None or run.forced:
         return "spot"
     spot = [c for c in run.candidates if c.offer.market == "spot" and fits(run, observation, c)]
-    is_open = any(_could_be_had(observation, c.offer) for c in spot)
+    is_open = any(could_be_had(observation, c.offer) for c in spot)
     market = choose_market(_position(run, observation, steady, spot_open=is_open))
     if market is not None:
         return market
     # Wait only for capacity that comes back, and only if an hour is worth less than waiting saves.
-    comes_back = [c for c in spot if not _ruled_out(observation, c.offer)]
+    comes_back = [c for c in spot if not ruled_out(observation, c.offer)]
     if not comes_back:
         return "on-demand"
     hours = seconds_left(run, observation, steady).likely / 3600
@@ -137,7 +120,7 @@ def steadiest(run: RunRecord, observation: Observation) -> Candidate | None:
     steady = [
         c
         for c in run.candidates
-        if c.offer.market == "on-demand" and _could_be_had(observation, c.offer) and fits(run, observation, c)
+        if c.offer.market == "on-demand" and could_be_had(observation, c.offer) and fits(run, observation, c)
     ]
     return min(steady, key=lambda c: seconds_left(run, observation, c).high, default=None)
 
@@ -186,70 +169,3 @@ def _seen_capacity(attempts: Sequence[ObservedAttempt], now: float) -> Belief | 
     for sighting in sorted(sightings, key=lambda s: s.at):
         belief = learn(belief, sighting)
     return belief
-
-
-def _could_be_had(observation: Observation, offer: Offer) -> bool:
-    """Whether an offer was not refused lately, nor ruled out."""
-    if offer.where == "cpu":
-        return True
-    refusals = _refusals(observation)
-    return not _ruled_out(observation, offer) and not any(
-        _keeps_from(refused, end, offer, observation.now) for refused, end in refusals
-    )
-
-
-def _refusals(observation: Observation) -> list[tuple[Offer, AttemptEnd]]:
-    """Return what was refused, and how; a denial says nothing about an offer."""
-    return [
-        (a.record.offer, a.end)
-        for a in observation.attempts
-        if a.end is not None and a.end.reason == "refused" and not a.end.denied
-    ]
-
-
-def _keeps_from(refused: Offer, end: AttemptEnd, offer: Offer, now: float) -> bool:
-    """Whether a refusal keeps an offer from being tried for a while.
-
-    A quota counts vCPUs, and is free again when other instances end.
-    """
-    if now - end.at >= REFUSAL_LASTS_S:
-        return False
-    if end.quota:
-        return _quota_of(refused) == _quota_of(offer) and offer.vcpus >= refused.vcpus
-    return _place(refused) == _place(offer)
-
-
-def _ruled_out(observation: Observation, offer: Offer) -> bool:
-    """Whether refusals rule an offer out for the whole run."""
-    over_quota = 0
-    for refused, end in _refusals(observation):
-        if (
-            end.for_good == "run"
-            or (end.for_good == "region" and refused.region == offer.region)
-            or (end.for_good == "offer" and _place(refused) == _place(offer))
-        ):
-            return True
-        if end.quota and _quota_of(refused) == _quota_of(offer):
-            if end.limit_vcpus is not None and offer.vcpus > end.limit_vcpus:
-                return True
-            over_quota += end.limit_vcpus is None and offer.vcpus >= refused.vcpus
-    return over_quota >= QUOTA_TRIES
-
-
-def _went_wrong_lately(attempt: ObservedAttempt, now: float) -> bool:
-    end = attempt.end
-    return end is not None and end.reason == "reclaimed" and now - end.at < REFUSAL_LASTS_S
-
-
-def _place(offer: Offer) -> tuple[str | None, ...]:
-    return offer.where, offer.instance_type, offer.region, offer.zone, offer.market
-
-
-def _quota_of(offer: Offer) -> tuple[str | None, ...]:
-    """What shares one quota: each region has its own for each market and family of types.
-
-    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html#ec2-on-demand-instances-limits
-    """
-    family = (offer.instance_type or "").lower()
-    pool = "G" if family.startswith(("g", "vt")) else "P" if family.startswith("p") else "other"
-    return offer.region, offer.market, pool

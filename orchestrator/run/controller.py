@@ -26,11 +26,7 @@ from gpu_offload.orchestrator.run.next_step import ENDING_POLL_S, LONGEST_WAIT_S
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.observe import Observer
 from gpu_offload.orchestrator.run.patience import Patience
-from gpu_offload.orchestrator.run.record import (
-    Outcome,
-    OutcomeStatus,
-    RunRecord,
-)
+from gpu_offload.orchestrator.run.record import Outcome, OutcomeStatus, RunRecord
 from gpu_offload.orchestrator.run.signals import EndingSignal, ending_signals
 from gpu_offload.orchestrator.run.step import (
     CleanUp,

@@ -1,7 +1,6 @@
 """The journal of runs in the store: what `next_step` reads, and the only place that writes it."""
 
 import contextlib
-import json
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -11,9 +10,16 @@ from typing import TypeVar
 
 from pydantic import ValidationError
 
-from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.run.journal_documents import (
+    JournalError,
+    NewerJournalError,
+    is_newer,
+    sequence_of,
+    sign_of_life,
+    to_json,
+)
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import (
     RUN_KEY_LENGTH,
@@ -33,17 +39,6 @@ from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, Trainin
 from gpu_offload.remote_job.wire import Wire
 
 T = TypeVar("T", bound=Wire)
-
-FORMAT = 1
-"""The newest format of a document that this version understands."""
-
-
-class JournalError(OffloadError):
-    """The journal has no such run, or a document of it is damaged."""
-
-
-class NewerJournalError(JournalError):
-    """A document has a format that only a newer version understands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +97,18 @@ class Journal:
 
     def next_id(self, training_key: str) -> str:
         """Return the id that the next run of a training gets; the driver that writes it first begins that run."""
-        taken = [_sequence(r) for r in self._ids_of(training_key)]
+        taken = [sequence_of(r) for r in self._ids_of(training_key)]
         return run_id(training_key, max(taken, default=0) + 1)
 
     def _ids_of(self, training_key: str) -> list[str]:
         prefix = training_key[:RUN_KEY_LENGTH] + "-"
         ids = [r for r in self.run_ids(prefix) if r.removeprefix(prefix).isdecimal()]
-        return sorted(ids, key=_sequence)
+        return sorted(ids, key=sequence_of)
 
     def begin(self, record: RunRecord) -> RunRecord:
         """Journal a run; return it, or the one that another driver began under the same id a moment before."""
         try:
-            self.store.create(run_key(record.id, "run.json"), _json(record))
+            self.store.create(run_key(record.id, "run.json"), to_json(record))
         except ObjectExistsError:
             return self.run(record.id)
         return record
@@ -132,7 +127,7 @@ class Journal:
                 return part(Heartbeat, name)
             except JournalError:
                 # Unreadable is not absent: something wrote it just then.
-                return _sign_of_life(run, number, objects[run_key(run, name)].modified.timestamp())
+                return sign_of_life(run, number, objects[run_key(run, name)].modified.timestamp())
 
         def stop() -> StopRequest | None:
             try:
@@ -190,7 +185,7 @@ class Journal:
         except ValidationError:
             first = at
         with contextlib.suppress(ObjectChangedError):  # then another driver launches now
-            self.store.replace(key, _json(LaunchingRecord(first_at=first, at=at)), etag)
+            self.store.replace(key, to_json(LaunchingRecord(first_at=first, at=at)), etag)
 
     def record_host(self, run: str, number: int, host: HostRecord) -> None:
         """Journal the instance that an attempt got."""
@@ -241,7 +236,7 @@ class Journal:
                 self.store.upload(run_key(target, key), path)
         copied = manifest.model_copy(update={"run": target, "attempt": 0})
         with contextlib.suppress(ObjectExistsError):  # a faster starter's training is further already
-            self.store.create(run_key(target, "checkpoint/manifest.json"), _json(copied))
+            self.store.create(run_key(target, "checkpoint/manifest.json"), to_json(copied))
 
     def outcome(self, run: str) -> Outcome | None:
         """Return how a run ended, None while it is open. An unreadable outcome is an end, too."""
@@ -263,7 +258,7 @@ class Journal:
 
     def _create(self, key: str, document: Wire) -> bool:
         try:
-            self.store.create(key, _json(document))
+            self.store.create(key, to_json(document))
         except ObjectExistsError:
             return False
         return True
@@ -288,7 +283,7 @@ class Journal:
             return kind.model_validate_json(body)
         except ValidationError as error:
             where = f"{self.store.url}: {key}"
-            if _is_newer(body):
+            if is_newer(body):
                 raise NewerJournalError(
                     f"{where} was written by a newer version of gpu-offload: use that version, or a newer one"
                 ) from error
@@ -296,29 +291,3 @@ class Journal:
                 f"{'.'.join(map(str, f['loc'])) or 'it'}: {f['msg']}" for f in error.errors()[:3]
             )
             raise JournalError(f"{where} is not a readable {kind.__name__} ({faults})") from error
-
-
-def _sequence(run: str) -> int:
-    return int(run.rsplit("-", 1)[1])
-
-
-def _is_newer(body: bytes) -> bool:
-    """Whether a document names a format above ours."""
-    try:
-        document = json.loads(body)
-    except ValueError:
-        return False
-    number = document.get("format", 1) if isinstance(document, dict) else 1
-    return isinstance(number, int) and number > FORMAT
-
-
-def _sign_of_life(run: str, attempt: int, at: float) -> Heartbeat:
-    """Return what an unreadable heartbeat says: that its training was alive when it was written."""
-    return Heartbeat(
-        run=run, attempt=attempt, time=at, pid=0, host="", boot_id="", epochs_completed=0, epochs=0,
-        state="training",
-    )  # fmt: skip
-
-
-def _json(document: Wire) -> bytes:
-    return document.model_dump_json(indent=1, by_alias=True).encode() + b"\n"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import Ending
-from gpu_offload.orchestrator.run.journal import Journal, JournalError
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.pace import goes_to_its_limit, overrun

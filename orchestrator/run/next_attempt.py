@@ -4,12 +4,12 @@ import math
 
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.plan.candidate import Candidate
-from gpu_offload.orchestrator.run.candidates import REFUSAL_LASTS_S, passing_refusals
 from gpu_offload.orchestrator.run.liveness import alike_ends, fruitless_attempts
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.outlook import Outlook
 from gpu_offload.orchestrator.run.pace import budget, extras_per_hour, goes_to_its_limit, seconds_left
 from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.refusals import REFUSAL_LASTS_S, passing_refusals
 from gpu_offload.orchestrator.run.step import Finish, OpenAttempt, Step, Wait
 
 SLACK = 1.5

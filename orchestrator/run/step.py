@@ -3,12 +3,7 @@
 from dataclasses import dataclass
 
 from gpu_offload.orchestrator.offers.offer import Offer
-from gpu_offload.orchestrator.run.record import (
-    EndReason,
-    HostRecord,
-    Outcome,
-    OutcomeStatus,
-)
+from gpu_offload.orchestrator.run.record import EndReason, HostRecord, Outcome, OutcomeStatus
 
 
 @dataclass(frozen=True, slots=True)

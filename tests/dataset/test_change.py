@@ -5,12 +5,8 @@ import subprocess
 
 import pytest
 
-from gpu_offload.dataset.change import (
-    NotARepositoryError,
-    UndecidableError,
-    UnknownRevisionError,
-    changed_since,
-)
+from gpu_offload.dataset.change import UndecidableError, UnknownRevisionError, changed_since
+from gpu_offload.dataset.git import NotARepositoryError
 
 
 def git(folder, *words):

@@ -21,7 +21,8 @@ from gpu_offload.orchestrator.lifecycle.train import job_ends_first
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
-from gpu_offload.orchestrator.run.journal import Journal, JournalError, NewerJournalError
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.record import AttemptRecord, Outcome, StopRequest

@@ -9,7 +9,6 @@ from click.testing import CliRunner
 from report_case import T0, report_in
 
 from gpu_offload.orchestrator import cli
-from gpu_offload.orchestrator.api import Listing
 from gpu_offload.orchestrator.cli.grouped import GROUPS
 from gpu_offload.orchestrator.cli.model_commands import next_commands
 from gpu_offload.orchestrator.cli.run_commands import _form_for, logs, stop
@@ -17,6 +16,7 @@ from gpu_offload.orchestrator.demo import CONFIGURATION, QUICK
 from gpu_offload.orchestrator.lifecycle.status import Standing, standings_text
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.table import text_table
+from gpu_offload.orchestrator.registry.listing import Listing
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 from gpu_offload.orchestrator.report.text import report_text
 from gpu_offload.orchestrator.settings.load import load_settings

@@ -7,7 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.output.console import Console, TerminalConsole, TimeLeft, epoch_line, plain
+from gpu_offload.orchestrator.output.console import (
+    Console,
+    TerminalConsole,
+    TimeLeft,
+    epoch_line,
+    plain,
+)
 from gpu_offload.remote_job.result import ProgressEvent
 
 

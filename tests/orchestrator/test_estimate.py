@@ -11,11 +11,7 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.architecture import facts
-from gpu_offload.orchestrator.estimate.correction import (
-    correct,
-    correct_running,
-    remaining_note,
-)
+from gpu_offload.orchestrator.estimate.correction import correct, correct_running, remaining_note
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import Overheads, estimate_gpu_prior, gpu_seconds_per_image
 from gpu_offload.orchestrator.estimate.interval import Interval

@@ -27,7 +27,8 @@ from gpu_offload.orchestrator.github.small_summaries import (
     trouble_summary,
 )
 from gpu_offload.orchestrator.github.summary import metric_changes, run_summary
-from gpu_offload.orchestrator.github.summary_context import Around, Before
+from gpu_offload.orchestrator.github.summary_context import Around
+from gpu_offload.orchestrator.report.content import Before
 from gpu_offload.orchestrator.report.rows import SMALL_USD, cost_rows
 
 PARTS = ("### Trained in", "|  | expected | actual |", "longer than estimated", "**Where and why.**", "#### Metrics", "xychart-beta",

@@ -5,11 +5,11 @@ import dataclasses
 import pytest
 from report_case import report_in
 
-from gpu_offload.orchestrator.api import Listing
 from gpu_offload.orchestrator.github.summary import next_step
 from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.metrics import curve_name, named
+from gpu_offload.orchestrator.registry.listing import Listing
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 from gpu_offload.orchestrator.report.markdown import charts
 from gpu_offload.remote_job.yolo import metrics as published_names

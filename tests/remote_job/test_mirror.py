@@ -15,7 +15,8 @@ from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints
 from gpu_offload.remote_job.mirror import session as module
 from gpu_offload.remote_job.mirror import traces
-from gpu_offload.remote_job.mirror.session import Mirror, MirrorError, SupersededError
+from gpu_offload.remote_job.mirror.session import Mirror
+from gpu_offload.remote_job.mirror.target import MirrorError, SupersededError
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest, Timings, TrainingResult
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 

@@ -1,0 +1,92 @@
+"""The record of a new run, and whether an open run does the same."""
+
+import os
+
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.plan.candidate import Project
+from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.plan.project import describe_project, own_model
+from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.remote_job.spec import TrainingSpec
+
+
+def spec_differences(planned: Planned, run: RunRecord) -> list[str]:
+    """Return what a run would train otherwise than planned, by name: its record may have been tampered with.
+
+    Fields that only say where a training runs do not count: they differ from machine to machine.
+    """
+    ours, theirs = _what(planned.spec), _what(run.spec)
+    found = [name for name in ours if ours[name] != theirs[name]]
+    project = _project_of(planned)
+    if (project and (project.sha256, project.model)) != (
+        run.project and (run.project.sha256, run.project.model)
+    ):
+        found.append("project")
+    if (planned.fingerprint, planned.version) != (run.fingerprint, run.version):
+        found.append("version")
+    return found
+
+
+def _what(spec: TrainingSpec) -> dict[str, object]:
+    places = {"run", "attempt", "output", "store", "dataset", "weights", "device", "project", "packages"}
+    return spec.model_dump(mode="json", exclude=places) | {
+        "dataset": spec.dataset.fingerprint,
+        "weights": spec.weights and spec.weights.sha256,
+    }
+
+
+def _project_of(planned: Planned) -> Project | None:
+    model = own_model(planned.model_file) if planned.model_file else None
+    return describe_project(planned.project, model) if planned.project is not None else None
+
+
+def run_record(
+    planned: Planned,
+    run: str,
+    *,
+    now: float,
+    commit: str | None,
+    repository: str | None,
+    resumes: str | None,
+) -> RunRecord:
+    """Return the run that carries a plan out, beginning now."""
+    settings = planned.settings
+    limits = settings.limits
+    cpu = next((o for o in planned.report.options if o.where == "cpu"), None)
+    chosen = planned.report.decision.option
+    return RunRecord(
+        id=run,
+        training_key=planned.training_key,
+        fingerprint=planned.fingerprint,
+        version=planned.version,
+        created_at=now,
+        deadline_at=now + limits.deadline.total_seconds(),
+        max_cost_usd=limits.max_cost_usd,
+        value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
+        on_overrun=limits.on_overrun,
+        max_attempts=settings.ec2.max_attempts,
+        why=planned.report.decision.why,
+        candidates=planned.candidates,
+        forced=planned.is_forced,
+        estimate=chosen.interval if chosen else Interval(0, 0, 0),
+        dataset_name=settings.dataset.path,
+        cpu_estimate=cpu.interval if cpu else None,
+        resumes=resumes,
+        project=_project_of(planned),
+        spec=planned.spec.model_copy(update={"run": run}),
+        commit=commit,
+        repository=repository,
+        volume_gib=settings.ec2.volume_gib,
+        dataset_bytes=planned.report.dataset_bytes,
+        store_region=_region_in_aws(settings),
+        classes=planned.snapshot.classes,
+        images=dict(planned.snapshot.images),
+    )
+
+
+def _region_in_aws(settings: Settings) -> str | None:
+    """Return the bucket's region; None where the store is not in AWS, or nothing says where."""
+    if not settings.store_url.startswith("s3:") or settings.store.endpoint_url:
+        return None
+    return settings.store.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
