@@ -133,7 +133,7 @@ def main() -> int:
         "--fit-without",
         nargs="+",
         default=[],
-        help="fit the prior anew, without zones whose name contains one of these",
+        help="fit the prior without zones whose name contains one of these",
     )
     parser.add_argument("--step", type=int, default=1, help="play every STEP-th window only")
     parser.add_argument("--zones", nargs="*", default=[], help="only zones whose name contains one of these")

@@ -66,7 +66,7 @@ def timed(command: list[str], **options: Any) -> float:
 
 
 def best(measure: Callable[[], Any], rounds: int = 3) -> Any:
-    """The fastest of a few rounds: the one least disturbed by whatever else this machine does."""
+    """The fastest of a few rounds: the one least disturbed by other processes."""
     return min(
         (measure() for _ in range(rounds)), key=lambda got: got["seconds"] if isinstance(got, dict) else got
     )

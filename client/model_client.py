@@ -130,7 +130,7 @@ class ModelClient:
         patience: Seconds that one `get` may spend on the network while there is a usable model; None: no limit. What
             was downloaded until then is kept for the next time.
         largest: Bytes that a model may have.
-        installation: What tells this installation from others in a phased rollout; None: a random name kept in the folder.
+        installation: Identifies this installation in a phased rollout; None: a random name kept in the folder.
         progress: Called while a model is downloaded; an exception that it raises ends the download and `get`.
         listing: Take the newest object of a public bucket's listing; no aliases, versions, yanks, or sha256 then.
         prefix: Of the objects that count in a listing, and `suffix`.
@@ -198,7 +198,7 @@ class ModelClient:
             return model
         try:
             with self._locked(wait=model is None) as locked:
-                if not locked:  # another process is looking, and tells us the next time
+                if not locked:  # another process is checking; its answer is used next time
                     return model or self._none("another process holds the folder")
                 state = self._state()
                 model = self._good(state)
@@ -329,7 +329,7 @@ class ModelClient:
         return next((r for r in releases if r is not None and pin in {r.version, r.semver}), None)
 
     def _in_manifest(self, web: Web, release: Release) -> Release:
-        """Return a release with what an older alias does not say. Raises TransferError where nobody says it."""
+        """Return a release with what an older alias does not say. Raises TransferError if neither has it."""
         address = self._address(f"models/{release.version}/manifest.json")
         facts, _ = web.document(address, None) or ({}, "")
         found = _release({"version": release.version, "semver": release.semver, **(facts.get("model") or {})})
@@ -776,7 +776,7 @@ def check_url(url: str) -> None:
     if not parts.hostname or parts.username or parts.password or parts.fragment:
         raise ValueError(f"{url!r}: write https://HOST/PATH")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
-        raise ValueError(f"{url!r}: write https://, so that nobody on the way can change what you read")
+        raise ValueError(f"{url!r}: write https://, so that what you read cannot be changed in transit")
 
 
 def check_redirect(origin: str, target: str) -> None:

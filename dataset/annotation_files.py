@@ -1,4 +1,4 @@
-"""Tells annotation files of other formats from files that merely have the same extension."""
+"""Distinguishes annotation files of other formats from other files with the same extension."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

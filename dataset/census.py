@@ -31,7 +31,7 @@ class Census:
     examples: dict[Reason, list[str]] = field(default_factory=dict)
 
     def count(self, reason: Reason, name: str, number: int = 1) -> None:
-        """Count a file; a folder's name ends in a slash and counts once, whatever is in it."""
+        """Count a file; a folder's name ends in a slash and counts once."""
         self.counts[reason] = self.counts.get(reason, 0) + number
         examples = self.examples.setdefault(reason, [])
         if len(examples) <= SHOWN_NAMES:

@@ -78,7 +78,7 @@ def read_data_yaml(file: Path) -> DataYaml:
 
 
 def read_names(file: Path) -> tuple[str, ...]:
-    """Return the class names that a description gives, whatever else is wrong with it; nothing where it gives none."""
+    """Return the class names of a description, despite other faults in it; empty if it has none."""
     try:
         if file.is_symlink() or file.stat().st_size > MAX_BYTES:
             return ()

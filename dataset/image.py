@@ -88,7 +88,7 @@ def read_size(file: Path) -> tuple[int, int] | None:
     try:
         with Image.open(file) as image:
             return image.size
-    except Exception:  # noqa: BLE001 - decoders of hostile bytes raise whatever they like
+    except Exception:  # noqa: BLE001 - decoders of hostile bytes raise any exception
         return None
 
 
@@ -165,7 +165,7 @@ def _by_pillow(read: Read, size: int) -> ImageFacts:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         message = f"more than {MAX_PIXELS // 10**6} megapixels; shrink the image"
         raise ImageError("huge-image", message) from None
-    except Exception as fault:  # decoders of hostile bytes raise whatever they like
+    except Exception as fault:  # decoders of hostile bytes raise any exception
         message = "the image is cut off or damaged; restore or remove it"
         raise ImageError("truncated-image", message) from fault
     return ImageFacts(name, width, height)

@@ -15,7 +15,7 @@ class SplitRule:
     """How images without a given split are divided. `val` and `test` are expected fractions of all images.
 
     Raises:
-        ValueError: If a fraction lies outside 0..1 or nothing is left to train on.
+        ValueError: If a fraction is outside 0..1 or nothing is left to train on.
     """
 
     seed: int = 0

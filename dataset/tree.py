@@ -98,7 +98,7 @@ def _describe_sample(snapshot: Snapshot, sample: Sample, sizes: dict[str, int]) 
 
 
 def image_path(sample: Sample, classes: tuple[str, ...]) -> str:
-    """Return where an image lies in the tree.
+    """Return the path of an image in the tree.
 
     A folder called `images` in the dataset is called `images_` here: Ultralytics finds a label by the last folder
     of that name, which must be the tree's own.
@@ -113,7 +113,7 @@ def image_path(sample: Sample, classes: tuple[str, ...]) -> str:
 
 
 def drop_caches(directory: Path) -> None:
-    """Delete what a training tool cached in a tree: it would be believed, whoever wrote it."""
+    """Delete caches of training tools from a tree: the tools would trust them."""
     for folder, _, files in os.walk(directory):
         for name in files:
             if name.endswith(".cache"):

@@ -42,7 +42,7 @@ class TreeSample:
 
 @dataclass(frozen=True, slots=True)
 class TreeInfo:
-    """What `dataset.json` says. `directory` is where the tree lies; samples are sorted as in the snapshot."""
+    """The content of `dataset.json`. `directory` is the tree's folder; samples are sorted as in the snapshot."""
 
     directory: Path
     task: Task
@@ -95,7 +95,7 @@ def read_tree(directory: Path) -> TreeInfo:
         message = f"there is no training tree at {directory} ({fault.strerror})"
         raise DatasetError([error("", "not-a-tree", message)]) from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        message = f"{directory / DESCRIPTION} is damaged; remove the tree, it is made anew"
+        message = f"{directory / DESCRIPTION} is damaged; remove the tree, it is made again"
         raise DatasetError([error("", "not-a-tree", message)]) from None
 
 

@@ -34,7 +34,7 @@ EXIT_FAULTY_SPEC = 2
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
-    # Only our own lines may reach standard output; whatever else prints to it is sent to standard error.
+    # Only our own lines may reach standard output; other output is sent to standard error.
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as output:
         os.dup2(2, 1)
         return _guarded(lambda: _run(options, lambda line: print(line, file=output)))

@@ -39,7 +39,7 @@ class Bench:
 
     @property
     def work(self) -> Path:
-        """A folder for files that nobody needs afterwards."""
+        """A folder for temporary files."""
         return self.output / "work"
 
     @property

@@ -80,7 +80,7 @@ class Interruption:
 
     @contextlib.contextmanager
     def unwrapped(self) -> Iterator[None]:
-        """Let our own exception out of whatever a library made of it on the way.
+        """Restore our own exception if a library wrapped it.
 
         Ultralytics, for one, turns anything that is raised while it builds a dataset into a RuntimeError. Taken
         for a failure of the training, that would end the run; it was only asked to stop.

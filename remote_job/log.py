@@ -1,4 +1,4 @@
-"""The human log: whatever is printed goes to log.txt and to standard error; standard output stays clean."""
+"""The log for people: all printed text goes to log.txt and to standard error; standard output stays clean."""
 
 import contextlib
 import logging

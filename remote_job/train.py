@@ -40,12 +40,12 @@ def train(
 ) -> TrainingResult:
     """Train what the spec says, and return what came out; the same as `python -m gpu_offload.remote_job SPEC.json`.
 
-    Whatever is there of the same training, in the output folder or in the store, is used: a result is returned, a
+    An earlier result or checkpoint of the same training, in the output folder or in the store, is used: a result is returned, a
     checkpoint is resumed. Files are written below `spec.output` as `remote_job.result` documents.
 
     Args:
         spec: The training.
-        store: Where the run's traces are mirrored; `spec.store` opened, by whoever may.
+        store: Where the run's traces are mirrored; `spec.store`, opened by the caller.
         inputs: What was fetched for a training without a store, and through which it may be told to stop.
         emit: Gets each progress event as a line of JSON.
         interruption: Through which others ask the training to stop; SIGINT and SIGTERM do in any case.

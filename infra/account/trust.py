@@ -22,7 +22,7 @@ def trust_environment(site: Site) -> tuple[Statement, ...]:
 
 
 def trust_branch(site: Site, kind: str) -> tuple[Statement, ...]:
-    """Trust a job on the default branch: code that somebody with the right to merge has merged."""
+    """Trust a job on the default branch: code merged by a person with the right to merge."""
     why = (
         "A clean-up that waits for an approval does not happen, so the janitor is behind no environment"
         if kind == "janitor"
@@ -86,7 +86,7 @@ def _github(site: Site, subjects: tuple[str, ...], reason: str) -> Statement:
     claims: dict[str, str | tuple[str, ...]] = {
         f"{ISSUER}:aud": AUDIENCE,
         f"{ISSUER}:sub": subjects,
-        # An environment's subject names no branch; whoever may push one could open the environment's job there.
+        # An environment's subject names no branch; a user who can push a branch could run the environment's job there.
         f"{ISSUER}:ref": site.ref,
     }
     if site.repository_id is not None:

@@ -51,7 +51,7 @@ def schedule_parameters(
         "Name": schedule_name(run, attempt, store),
         "GroupName": "default",
         "Description": (
-            f"gpu-offload: terminates {instance_id}, if nobody has, of store {store or '-'}, attempt {attempt} of run {run}"
+            f"gpu-offload: terminates {instance_id}, if it still runs, of store {store or '-'}, attempt {attempt} of run {run}"
         )[:512],
         "ScheduleExpression": f"at({at.astimezone(UTC).strftime('%Y-%m-%dT%H:%M:%S')})",
         "ScheduleExpressionTimezone": "UTC",

@@ -1,4 +1,4 @@
-# Powers this machine off at an absolute time, whatever else is running. Powering off terminates the instance.
+# Powers this machine off at an absolute time, even while a job runs. Powering off terminates the instance.
 #
 #   arm TEXT DEADLINE LIFETIME START_WITHIN   every boot, first of all; TEXT is this script
 #   watch DEADLINE LIFETIME START_WITHIN      what it leaves running, twice where there is systemd

@@ -48,7 +48,7 @@ become() {
 }
 
 # Becomes the user that talks to the store. Neither its folder nor its home is one that the trainer writes to, and
-# Python looks for modules in neither (-P): whoever trains must not decide what runs here.
+# Python looks for modules in neither (-P): the training user must not decide what runs here.
 become_uploader() {
     export HOME="$job/input" USER=uploader LOGNAME=uploader
     cd "$job/input" || exit 1
@@ -60,7 +60,7 @@ become_uploader() {
 
 # Becomes the user that trains, in a network of its own that leads nowhere, and knows nothing of the store. Of the
 # machine's folders for sockets, shared memory and temporary files it sees empty ones of its own: a socket in /run
-# (name resolution, D-Bus) leads out whatever the network does.
+# (name resolution, D-Bus) leads out despite the network namespace.
 become_trainer() {
     export HOME="$job/home" USER=trainer LOGNAME=trainer
     cd "$job/output" || exit 1
@@ -137,7 +137,7 @@ start() {
     chmod 644 "$job/spec.json" "$job/job.sh"
     chmod 600 "$job/environment"
     : >"$job/console.txt"
-    # Whoever makes this folder starts the job; there is no second one.
+    # The process that makes this folder starts the job; there is no second one.
     mkdir "$job/launched" || return
     : >"$run/started"
     if simulated; then
@@ -231,14 +231,14 @@ deaf() {
     "$@"
 }
 
-# Waits for somebody who still wants something, then powers the machine off.
+# Waits for a driver that still needs the machine, then powers it off.
 rest() {
     while :; do
         since=$(stat -c %Y "$job/exit")
         held=$(stat -c %Y "$job/hold" 2>/dev/null) || held=0
         [ "$held" -le "$since" ] || since=$held
         if [ "$(date +%s)" -ge $((since + grace)) ]; then
-            echo "gpu-offload: powering off: the job ended and nobody asked for more"
+            echo "gpu-offload: powering off: the job ended and no driver asked for more"
             if simulated; then
                 "${GPU_OFFLOAD_SHUTDOWN:-shutdown}" -h now
             else
@@ -253,7 +253,7 @@ size() {
     if [ -f "$1" ]; then wc -c <"$1"; else echo 0; fi
 }
 
-# Whether the supervisor runs, in this boot; a dead process that nobody has buried yet does not.
+# Whether the supervisor runs, in this boot; a zombie process does not.
 alive() {
     [ "$(cat "$job/boot" 2>/dev/null)" = "$(cat /proc/sys/kernel/random/boot_id)" ] &&
         grep -q '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$(cat "$job/supervisor")/status" 2>/dev/null

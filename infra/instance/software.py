@@ -148,7 +148,7 @@ def own_software() -> Software:
     ours = version("gpu-offload")
     if not LOCK.is_file():
         raise LockMissingError(
-            f"there is no {LOCK}: an instance is set up from locked dependencies only; install gpu-offload anew"
+            f"there is no {LOCK}: an instance is set up from locked dependencies only; reinstall gpu-offload"
         )
     uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     return Software(version=ours, lock=LOCK.read_bytes(), wheel=pack_wheel(ours), uv=Path(uv) if uv else None)

@@ -20,7 +20,7 @@ class Clients:
         self._made: list[Any] = []
 
     def get(self, service: str, region: str | None = None, **options: Any) -> Any:
-        """Return a client; one with options is made anew."""
+        """Return a client; one with options is not cached."""
         region = region or self._region
         with self._lock:
             if options or (service, region) not in self._known:

@@ -96,7 +96,7 @@ class SimulatedCloud:
         }
 
     def client(self, service: str, region: str | None = None, **options: Any) -> Any:
-        """A boto3 client of this cloud, whatever the process's environment says; the same one when asked again."""
+        """A boto3 client of this cloud, independent of the process's environment; cached."""
         return self._clients.get(service, region, **options)
 
     @property
@@ -235,7 +235,7 @@ class SimulatedCloud:
         stack.callback(front.stopped.set)
 
     def _hardware(self) -> dict[str, Any]:
-        """Return what every machine has, whatever its launch asks for."""
+        """Return what every machine has, independent of its launch request."""
         return {
             "endpoint": self._endpoint,
             "ssh_port": self.ssh_port,

@@ -151,7 +151,7 @@ class Guest:
 
             boot(self.folder, self.config, say)
             code = 0
-        except Exception as error:  # noqa: BLE001  whatever it is belongs on the console
+        except Exception as error:  # noqa: BLE001  every error belongs on the console
             say(f"boot failed: {type(error).__name__}: {error}")
         finally:
             sys.stdout.flush()

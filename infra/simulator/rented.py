@@ -27,7 +27,7 @@ class _State(InstanceState):  # type: ignore[misc]  # moto is not typed
 
 
 def _show_state(state: Any) -> Any:
-    """The state in RunInstances' reply: moto says `pending` whatever it is, also of a launch repeated later."""
+    """The state in RunInstances' reply: moto always says `pending`, also for a repeated launch."""
     return state if isinstance(state, _State) else {"Code": 0, "Name": "pending"}
 
 

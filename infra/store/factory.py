@@ -24,7 +24,7 @@ def open_store(
             `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` says. Only for `s3:`.
         region: The bucket's region; None for what the environment says. Only for `s3:`.
         base: What a relative folder is relative to; None for the current directory.
-        unsigned: Read what is public, whatever credentials this machine has. Only for `s3:`.
+        unsigned: Read public objects without credentials, even if this machine has some. Only for `s3:`.
 
     Raises:
         StoreUrlError: The URL is none of these.

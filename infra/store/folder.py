@@ -44,7 +44,7 @@ class FolderStore:
             return None
 
     def put(self, key: str, body: bytes) -> str:
-        """Write, whatever was there; return the etag."""
+        """Write or overwrite; return the etag."""
         return self._write(key, lambda file: file.write(body)).etag
 
     def create(self, key: str, body: bytes) -> str:

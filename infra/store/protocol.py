@@ -35,7 +35,7 @@ class ObjectStore(Protocol):
         """Return an object's metadata, None where there is none."""
 
     def put(self, key: str, body: bytes) -> str:
-        """Write, whatever was there; return the etag."""
+        """Write or overwrite; return the etag."""
 
     def create(self, key: str, body: bytes) -> str:
         """Write once; return the etag.

@@ -68,7 +68,7 @@ class S3Store:
         return head and ObjectInfo(key, head["ContentLength"], head["ETag"], head["LastModified"])
 
     def put(self, key: str, body: bytes) -> str:
-        """Write, whatever was there; return the etag."""
+        """Write or overwrite; return the etag."""
         return self._put(key, body)
 
     def create(self, key: str, body: bytes) -> str:

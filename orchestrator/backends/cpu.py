@@ -240,7 +240,7 @@ def _last_word(output: Path, attempt: int) -> Heartbeat | None:
 
 
 def _events(process: "_Process") -> Iterator[ProgressEvent]:
-    """Yield the progress that the training prints; a line that is none is somebody's print()."""
+    """Yield the progress that the training prints; other lines are the user code's own output."""
     for line in _lines(process.stdout):
         try:
             yield ProgressEvent.model_validate_json(line)

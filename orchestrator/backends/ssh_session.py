@@ -84,7 +84,7 @@ class Session:
 
         Raises:
             NotReadyError: a stage failed or took too long.
-            HostKeyMismatchError: somebody else answers at the address.
+            HostKeyMismatchError: another host answers at the address.
             HostError: what is wrong on the way; `LOST` says which of them are worth another try.
         """
         self._ready(

@@ -1,9 +1,9 @@
-"""The variables that a training on this machine gets: nothing by which it could become somebody else."""
+"""The environment variables of a training on this machine: no credentials."""
 
 from collections.abc import Mapping
 
 COMMAND_FILES = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")
-"""Files by which a step tells the runner what later steps see."""
+"""Files by which a step sets variables for later steps."""
 
 TOKENS = ("ACTIONS_RUNTIME_", "ACTIONS_RESULTS_", "GH_", "GITHUB_TOKEN", "GPU_OFFLOAD_INPUT_", "INPUT_")
 """Beginnings of variables that hold a workflow's tokens and inputs; a training needs none."""
@@ -26,5 +26,5 @@ def training_environment(variables: Mapping[str, str], *, in_bucket: bool, own_c
         for name, value in variables.items()
         if name not in COMMAND_FILES and not name.startswith(dropped)
     }
-    # Processes that PyTorch or Ultralytics start must not import what lies in the working folder.
+    # Processes that PyTorch or Ultralytics start must not import from the working folder.
     return kept if own_code else kept | {"PYTHONSAFEPATH": "1"}

@@ -14,7 +14,7 @@ DAY_S = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What is kept whatever its age: None means no such limit.
+    """What is kept regardless of age: None means no such limit.
 
     Attributes:
         keep: The newest versions that are kept.

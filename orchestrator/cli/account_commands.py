@@ -190,7 +190,7 @@ def doctor(
 def _numbers(
     repository: str, owner_id: int | None, repository_id: int | None, *, classic: bool, needed: bool
 ) -> tuple[int, int] | None:
-    """Return GitHub's numbers of owner and repository: as given, or as GitHub tells; None for the classic subject."""
+    """Return GitHub's numbers of owner and repository: as given, or from GitHub; None for the classic subject."""
     from gpu_offload.infra.github.repository import numbers_of
 
     if (owner_id is None) != (repository_id is None):

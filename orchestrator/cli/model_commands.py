@@ -45,7 +45,7 @@ def plan(
     calibrate: bool | None,
     everything: bool,
 ) -> None:
-    """Estimate time and cost of the training wherever it could run. Spends nothing."""
+    """Estimate time and cost of the training in every possible place. Spends nothing."""
     from gpu_offload.orchestrator import api
     from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.plan.receipt import receipt_text

@@ -70,7 +70,7 @@ class Training:
         if done is not None:
             self._close_runs()
             return self._already_trained(done, began)
-        with contextlib.suppress(StoreDeniedError):  # an older role may not; then git tells what changed
+        with contextlib.suppress(StoreDeniedError):  # an older role may not; then git shows what changed
             record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         journal = Journal(self.store)
         lease = self.lease or Lease()

@@ -68,7 +68,7 @@ class Planning:
         """Decide where to train.
 
         Args:
-            on: Where, if somebody decided already.
+            on: The place, if the user chose one.
             calibrate: Measure this machine; None: if Ultralytics is installed.
             only_if_it_matters: Do not measure where the prior alone decides already.
 

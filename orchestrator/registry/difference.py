@@ -1,4 +1,4 @@
-"""What lies between two versions: their data, their settings, their metrics."""
+"""The difference of two versions: data, settings, metrics."""
 
 import gzip
 import json
@@ -113,7 +113,7 @@ def difference(store: ObjectStore, old: str, new: str, *, dataset: Path | None =
         store: Where they are published.
         old: A version or an alias.
         new: Another.
-        dataset: The dataset in its git repository, which tells what changed where the store does not.
+        dataset: The dataset in its git repository, which shows what changed if the store does not.
 
     Raises:
         RegistryError: There is no such version.

@@ -167,7 +167,7 @@ class Alias(Wire):
 
     @property
     def moves(self) -> tuple[Move, ...]:
-        """The history; of an alias of before, the one move that it tells."""
+        """The history; for an alias of the earlier format, its one move."""
         if self.history:
             return self.history
         first = Move(

@@ -61,7 +61,7 @@ class Verdict:
 
 
 def accept(_new: Manifest, _stable: Manifest | None) -> Verdict:
-    """Promote whatever was published."""
+    """Promote every published version."""
     return Verdict(promoted=True, why="published")
 
 

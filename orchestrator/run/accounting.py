@@ -61,7 +61,7 @@ class Accounting:
         return spent(uses)
 
     def so_far(self, attempts: Sequence[ObservedAttempt], now: float) -> float:
-        """Return what attempts have cost until now, in US dollars, by the prices at launch: asks nobody."""
+        """Return what attempts have cost until now, in US dollars, by the prices at launch, without a call to AWS."""
         return spent([use_of(a, now=now) for a in attempts if _is_billed(a)])
 
     def _prices(self, attempt: ObservedAttempt, now: float) -> tuple[PriceStep, ...]:
@@ -127,7 +127,7 @@ class Accounting:
 
 
 def store_prices(url: str, endpoint_url: str | None) -> StorePrices:
-    """Return the prices of a store, by its address; one of somebody's own counts as S3's."""
+    """Return the prices of a store, by its address; those of S3 for an unknown server."""
     if not url.startswith("s3:"):
         return FOLDER
     host = urlsplit(endpoint_url or "").hostname or ""
@@ -219,7 +219,7 @@ def _highest(attempt: ObservedAttempt) -> tuple[PriceStep, ...]:
 
 
 def _price_history(attempt: ObservedAttempt, now: float) -> tuple[PriceStep, ...]:
-    """Ask for the spot prices of an attempt's zone and time; () where nobody may or can ask: the offer's then count."""
+    """Ask for the spot prices of an attempt's zone and time; () without access: the offer's price then counts."""
     host, kind = attempt.host, attempt.record.offer.instance_type
     if host is None or kind is None or host.market != "spot":
         return ()

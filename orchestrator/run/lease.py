@@ -32,7 +32,7 @@ def _started(pid: int) -> str | None:
     try:
         # The command's name, in parentheses, may hold spaces; the start time is the 20th field after it.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if fields[0] in "ZX" else fields[19]  # dead, and nobody has buried it yet
+        return None if fields[0] in "ZX" else fields[19]  # a zombie
     except OSError:
         pass
     try:

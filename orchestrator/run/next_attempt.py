@@ -77,7 +77,7 @@ def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -
 def _expiry(run: RunRecord, observation: Observation, offer: Offer, max_price: float | None) -> float:
     """When money or time ends an attempt: the absolute time that the instance itself enforces.
 
-    At the highest price that it may come to cost, with volume, address and transfer: nobody need look at it.
+    At the highest possible price, with volume, address and transfer, so that it needs no driver.
     """
     if offer.usd_per_hour <= 0:
         return run.deadline_at

@@ -56,7 +56,7 @@ def running_left(run: RunRecord, observation: Observation, current: ObservedAtte
 def goes_to_its_limit(run: RunRecord, offer: Offer) -> bool:
     """Whether a training that will not make it goes on all the same, and keeps what it has when its time is up.
 
-    So does one on a CPU that somebody chose: it was known to be long, and every epoch that it completes is kept.
+    So does one on a CPU that the user chose: it was known to be long, and every completed epoch is kept.
     """
     return run.on_overrun == "continue" or (run.forced and offer.where == "cpu")
 

@@ -48,7 +48,7 @@ class RunRecord(Wire):
     candidates: tuple[Candidate, ...]
     """In order of preference; an attempt takes the first that was not refused and still fits."""
     forced: bool = False
-    """True when somebody said where to train: estimates then no longer refuse, limits still end it."""
+    """True if the user chose the place: estimates then do not refuse it, limits still end it."""
     estimate: Interval
     dataset_name: str = ""
     """The dataset's path in the repository: it survives the dataset's growth."""
@@ -91,7 +91,7 @@ class AttemptRecord(Wire):
     offer: Offer
     created_at: float
     expires_at: float
-    """When the instance powers itself off whatever happens: deadline or budget, whichever is first."""
+    """When the instance powers itself off in any case: deadline or budget, whichever is first."""
     driver: str
     """The driver that opened it, and so has the SSH keys in memory."""
     max_price_usd: float | None = None

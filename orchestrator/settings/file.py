@@ -105,7 +105,7 @@ def read_file(path: Path, label: str) -> ConfigurationFile:
     except tomllib.TOMLDecodeError as error:
         message, line = _syntax(str(error), text)
         raise ConfigurationFileError(
-            f"{label}:{line}", f"it is not TOML: {message}", "mend the line (texts stand in quotes)"
+            f"{label}:{line}", f"it is not TOML: {message}", "correct the line (texts stand in quotes)"
         ) from None
     lines: dict[KeyPath, int] = key_lines(text)
     if path.name == PYPROJECT:

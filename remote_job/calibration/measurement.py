@@ -96,7 +96,7 @@ def measure(trainer: Any, ready: float) -> Measurement:
         optimizer_step=optimizer,
         validation_per_image=validation,
         save=save,
-        # On a GPU the processor waits, whoever else uses it.
+        # On a GPU the processor waits, also on an idle machine.
         contention=contention if trainer.device.type == "cpu" else 1.0,
     )
 

@@ -1,6 +1,6 @@
-"""Files below a folder that somebody else may write to: opened only where they are what they seem.
+"""Opens files below a folder that another user can write to, and only regular files.
 
-Whoever trains decides what lies in its output folder. A link there could name a file of whoever uploads, a pipe
+The training process controls its output folder. A link there could name a file of the uploader, a pipe
 could keep it waiting for ever, a huge file could eat its memory.
 """
 
@@ -30,7 +30,7 @@ def opened(folder: Path, name: str) -> Iterator[int]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        UnexpectedFileError: It is a link, a pipe, a folder or somebody else's.
+        UnexpectedFileError: It is a link, a pipe, a folder or another user's file.
     """
     *folders, last = name.split("/")
     if not all(part not in {"", ".", ".."} for part in (*folders, last)):
@@ -50,7 +50,7 @@ def opened(folder: Path, name: str) -> Iterator[int]:
         at = top = step(folder, os.O_DIRECTORY, None)
         for part in folders:
             at = step(part, os.O_DIRECTORY | os.O_NOFOLLOW, at)
-        # Without O_NONBLOCK a pipe would be waited for until somebody writes to it.
+        # Without O_NONBLOCK, opening a pipe would block until a process writes to it.
         file = step(last, os.O_NOFOLLOW | os.O_NONBLOCK, at)
         found, owner = os.fstat(file), os.fstat(top).st_uid
         if not stat.S_ISREG(found.st_mode):
@@ -73,9 +73,9 @@ def read(folder: Path, name: str, *, limit: int) -> bytes:
 
 @contextlib.contextmanager
 def path_of(folder: Path, name: str) -> Iterator[Path]:
-    """Yield a path that leads to this very file whatever happens to its name meanwhile. Raises as `opened`."""
+    """Yield a path to this file that stays valid if its name is replaced meanwhile. Raises as `opened`."""
     with opened(folder, name) as descriptor:
         path = Path(f"/proc/self/fd/{descriptor}")
         yield (
             path if path.exists() else folder / name
-        )  # no /proc: a machine on which nobody trains for another
+        )  # No /proc: not an instance, so the training runs as the same user.

@@ -1,4 +1,4 @@
-"""What a training needs, brought down beforehand by somebody who may talk to the store.
+"""The inputs of a training, downloaded beforehand by the uploader, which has access to the store.
 
 <folder>/spec.json      a spec whose inputs are all local and whose store is none; written last
 <folder>/dataset/       the training tree
@@ -29,7 +29,7 @@ STOP_INTERVAL = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
-    """A folder of inputs. Whoever trains reads it and cannot write to it."""
+    """A folder of inputs. The training process can read it and not write to it."""
 
     folder: Path
 

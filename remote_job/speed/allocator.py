@@ -1,7 +1,7 @@
 """The C library's allocator, told to keep what a training will ask for again in a moment.
 
 A step frees and takes hundreds of megabytes. By default glibc hands large blocks back to the kernel at once and
-gets them anew, zeroed page by page: on a virtual machine that was a tenth to a quarter of a step's time. Kept
+gets them back, zeroed page by page: on a virtual machine that was a tenth to a quarter of a step's time. Kept
 blocks, and pages of 2 MiB where the kernel lets a program ask for them, cost nothing of the kind.
 """
 
@@ -39,7 +39,7 @@ def environment(present: Mapping[str, str]) -> dict[str, str]:
     """Return the variables a process must be started with.
 
     Args:
-        present: The environment as it is; settings that somebody made stay.
+        present: The environment as it is; existing settings stay.
     """
     given = [item for item in present.get("GLIBC_TUNABLES", "").split(":") if item]
     names = {item.partition("=")[0] for item in given}
@@ -70,7 +70,7 @@ def is_tuned_here() -> bool:
 def unwanted(arguments: Sequence[str]) -> bool:
     """Whether a spec among a program's arguments turns the allocator's settings off.
 
-    What is wrong with a spec is said by whoever reads it properly, later.
+    Faults of the spec are reported later, when it is validated.
     """
     for argument in arguments:
         if not argument.startswith("-"):
@@ -82,7 +82,7 @@ def unwanted(arguments: Sequence[str]) -> bool:
 
 
 def restart() -> None:
-    """Start this very program anew under the settings, in the same process; at most once.
+    """Re-execute this program with the settings, in the same process; at most once.
 
     Only good at the start of `__main__`: nothing of the running program survives. Returns where there is
     nothing to gain.

@@ -16,7 +16,7 @@ from ultralytics.nn.tasks import BaseModel
 OUTPUTS = (nn.Conv2d, nn.Linear)
 """Layers that give a model's output where they have a bias: before a normalisation none needs one.
 
-A class's score is a logit near -10 when a training begins, where bfloat16 tells steps of 0.06 apart: which anchors
+A class's score is a logit near -10 when a training begins, where bfloat16 resolves steps of 0.06: which anchors
 learn from an object is decided by scores that must not be rounded to that.
 """
 
@@ -31,7 +31,7 @@ def bfloat16() -> Iterator[None]:
     """Let every model that trains in this process do so in mixed precision; put back afterwards.
 
     The class's method is replaced, not the model's: what is copied, averaged and saved stays as it was. A model
-    that validates, or whose gradients nobody wants, computes as ever.
+    that validates, or that needs no gradients, computes as before.
     """
     predict = BaseModel.predict
     forwards = [layer.forward for layer in OUTPUTS]

@@ -154,8 +154,8 @@ def plan(
 
     Args:
         machine: What there is to use.
-        wishes: Switches set by hand. What the machine cannot do stays off whatever is wished.
-        begun: The switches of the training that this one resumes. What was off stays off, and nothing is tried anew:
+        wishes: Switches set by hand. What the machine cannot do stays off.
+        begun: The switches of the training that this one resumes. What was off stays off, and nothing is tried again:
             another layout or precision rounds differently.
 
     Raises:

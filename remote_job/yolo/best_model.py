@@ -89,7 +89,7 @@ def write(trainer: Trainer, best: dict[str, Any], path: Path) -> None:
 
 
 def _forget_last_shape(model: torch.nn.Module) -> None:
-    """Drop the anchors that a detection head made for the last images it saw; it makes them anew when it must."""
+    """Drop the anchors that a detection head made for the last images it saw; it makes them again when needed."""
     for module in model.modules():
         if "anchors" in module.__dict__ and "shape" in module.__dict__:
             module.anchors, module.strides, module.shape = torch.empty(0), torch.empty(0), None

@@ -116,7 +116,7 @@ class Resume:
         return first
 
     def restore_running_loss(self, trainer: Trainer, *, batches_done: int) -> None:
-        """Continue the epoch's mean loss; Ultralytics starts it anew with each loop."""
+        """Continue the epoch's mean loss; Ultralytics restarts it with each loop."""
         if self.state is not None and trainer.tloss is None and batches_done:
             trainer.tloss = self._on_device(trainer, "tloss")
 

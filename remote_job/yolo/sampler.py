@@ -7,7 +7,7 @@ from torch.utils.data import Sampler
 
 
 class EpochSampler(Sampler):  # type: ignore[misc]  # torch is not followed
-    """Shuffles anew each epoch, and can begin in the middle of one.
+    """Shuffles again each epoch, and can begin in the middle of one.
 
     Ultralytics draws each order from a generator that runs through the whole training, prefetched by worker
     processes: where such a generator stands at a given epoch cannot be told when a training resumes.
