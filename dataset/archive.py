@@ -17,7 +17,7 @@ from typing import IO, Final
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.tree import replace_tree
 from gpu_offload.dataset.tree_files import make_folders
-from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, decode, read_tree
+from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, decode, encode, read_tree
 from gpu_offload.errors import OffloadError
 
 MAX_DESCRIPTION: Final = 1 << 30
@@ -109,6 +109,9 @@ def _unpack(tar: tarfile.TarFile, work: Path, fingerprint: str, size: int) -> No
     info = decode(description, work)
     if info.fingerprint != fingerprint:
         raise ValueError(f"it holds the dataset {info.fingerprint[:12]}, not {fingerprint[:12]}")
+    # The fingerprint covers the files; the rest of the description must follow from them to the byte.
+    if encode(info) != description:
+        raise ValueError(f"{DESCRIPTION} is damaged")
     expected = _expected(info)
     # A header, an extended header with the name in it, and padding: what a file may take beyond its content.
     room = len(description) + sum(

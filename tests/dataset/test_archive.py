@@ -181,6 +181,14 @@ def test_another_dataset_is_refused(packed, tmp_path):
         unpack(packed, tmp_path / "out", fingerprint="0" * 64)
 
 
+def test_a_damaged_description_is_refused_where_the_fingerprint_does_not_cover_it(packed, tree, tmp_path):
+    """The number of images is only for readers; another name for it must not pass."""
+    (tmp_path / "damaged.tar").write_bytes(packed.read_bytes().replace(b'"images": {', b'"imagfs": {', 1))
+    with pytest.raises(CorruptArchiveError, match="damaged"):
+        unpack(tmp_path / "damaged.tar", tmp_path / "out", fingerprint=read_tree(tree).fingerprint)
+    assert not (tmp_path / "out").exists()
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 @given(st.data())
 def test_a_cut_or_damaged_archive_is_refused_or_harmless(tree, packed, tmp_path, data):

@@ -65,6 +65,7 @@ def calls(root):
     return path.read_text().splitlines() if path.exists() else []
 
 
+@pytest.mark.process
 def test_it_is_small_and_valid_for_cloud_init(tmp_path):
     text = make()[0]
     assert len(text) < LIMIT / 2

@@ -370,8 +370,8 @@ def test_the_command_shows_without_asking_anybody(tmp_path):
         (("bootstrap", "--repository", REPOSITORY, "--owner-id", "1"), "belong together"),
         ((*WHO, "--classic-subject"), "leaves out the numbers"),
         ((*WHO, "--print", "--deploy"), "choose one of"),
-        ((*WHO, "--branch", "*"), "cannot stand in a policy"),
-        (("bootstrap", "--repository", REPOSITORY, "--deploy", "--yes"), "does not tell the numbers"),
+        ((*WHO, "--branch", "*"), "not allowed in a policy"),
+        (("bootstrap", "--repository", REPOSITORY, "--deploy", "--yes"), "does not show the numbers"),
     ],
 )
 def test_a_wrong_word_is_told_before_anything_happens(tmp_path, monkeypatch, capsys, words, told):

@@ -13,6 +13,7 @@ from leak_case import STORE, train_project
 
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.run import liveness
 from gpu_offload.orchestrator.run.accounting import COST
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import run_key
@@ -36,8 +37,12 @@ def cloud(monkeypatch):
         ("PutObject", "manifest.json", True, 1),
     ],
 )
-def test_a_killed_command_is_carried_on_by_the_next(cloud, tmp_path, operation, key, after, instances):
+def test_a_killed_command_is_carried_on_by_the_next(
+    cloud, tmp_path, monkeypatch, operation, key, after, instances
+):
     """One version, one instance more at most, everything accounted for, and nothing left."""
+    # The model world waits the five minutes in which EC2 may show a launch late; this cloud shows it at once.
+    monkeypatch.setattr(liveness, "VISIBLE_S", 10.0)
     train_project(tmp_path)
     cloud.point, cloud.done_first = (operation, key), after
     process = cloud.victim = start(tmp_path, "train", "--on", "ec2", "--json")

@@ -253,6 +253,7 @@ def test_a_plan_for_no_place_says_so():
     assert "will train nowhere" in plan_sentence(nothing, proposed=True)
 
 
+@pytest.mark.process
 def test_mermaid_itself_reads_the_diagrams(report):
     modules = os.environ.get("GPU_OFFLOAD_NODE_MODULES")
     if not modules or shutil.which("node") is None:

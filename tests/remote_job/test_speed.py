@@ -163,7 +163,7 @@ def test_our_own_settings_are_recognised_and_not_made_twice():
 @pytest.mark.process
 def test_a_program_restarts_once_under_the_settings_with_its_arguments():
     program = (
-        "import os, sys; from gpu_offload.remote_job import allocator; allocator.restart();"
+        "import os, sys; from gpu_offload.remote_job.speed import allocator; allocator.restart();"
         "print(os.getpid(), allocator.is_tuned_here(), *sys.argv[1:])"
     )
     environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
@@ -187,7 +187,7 @@ def test_a_spec_can_turn_the_restart_off(tmp_path):
 @pytest.mark.process
 def test_choosing_needs_neither_torch_nor_ultralytics():
     program = (
-        "import sys; from gpu_offload.remote_job import speed, capacity; speed.plan(capacity.capacity());"
+        "import sys; from gpu_offload.remote_job.speed import capacity, plan; plan.plan(capacity.capacity());"
         "print({'torch', 'ultralytics'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -177,6 +177,7 @@ def test_inputs_and_outputs_are_kebab_case_and_every_input_reaches_the_program()
     assert run["id"] == "run"
 
 
+@pytest.mark.process
 def test_the_script_that_installs_is_sound():
     checker = shutil.which("shellcheck")
     if checker is None:

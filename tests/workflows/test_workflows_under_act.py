@@ -555,7 +555,16 @@ def test_a_workflow_that_is_cancelled_terminates_what_it_rented_and_started_agai
     summary = log.summary("offload")
     assert summary.startswith("### Trained in")
     assert "**Asked for by hand:** I want it &#42;now&#42;" in summary
-    assert "limit &#36;0.50" in summary
+    assert "g5.xlarge spot" in summary
+    stored = cloud.client("s3").list_objects_v2(Bucket="gpu-offload", Prefix="runs/")["Contents"]
+    runs = [item["Key"] for item in stored if item["Key"].endswith("/run.json")]
+    limits = {
+        json.loads(cloud.client("s3").get_object(Bucket="gpu-offload", Key=key)["Body"].read())[
+            "max_cost_usd"
+        ]
+        for key in runs
+    }
+    assert limits == {0.5}
     cloud.settle()
     assert not cloud.leftovers().costs_money
 
