@@ -1,4 +1,4 @@
-"""Shell scripts that run on an instance; `user_data` and `instance_job` send them there."""
+"""Shell scripts that run on an instance; `user_data` and `job` send them there."""
 
 from importlib.resources import files
 

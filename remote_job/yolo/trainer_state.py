@@ -11,7 +11,7 @@ from gpu_offload.remote_job.yolo.protocol import Trainer
 
 
 def capture(trainer: Trainer, epochs_completed: int, batches_completed: int) -> dict[str, Any]:
-    """Return everything from which the training goes on to the same end, as `remote_job.state` can store it.
+    """Return everything from which the training goes on to the same end, as `yolo.tensors` can store it.
 
     Args:
         trainer: Between two batches, or at the end of an epoch.
