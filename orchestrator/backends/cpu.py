@@ -10,31 +10,28 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
-from typing import IO
 
 from pydantic import ValidationError
 
 from gpu_offload.errors import EXIT_RESUMABLE
-from gpu_offload.infra.signals import handled
-from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.backends.training_environment import training_environment
-from gpu_offload.orchestrator.output.console import Console, plain
+from gpu_offload.orchestrator.backends.training_process import (
+    TrainingProcess,
+    drain,
+    events_of,
+    judging,
+    passing_signals_on,
+    renewing,
+)
+from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.project import unpack_project
 from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
-from gpu_offload.orchestrator.run.lease import RENEW_S
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
 from gpu_offload.remote_job.files.result_files import RESULT
-from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
+from gpu_offload.remote_job.result import Heartbeat
 from gpu_offload.remote_job.spec import StoreRef, TrainingSpec
 
 LOG_TAIL_LINES = 15
-LONGEST_LINE = 1 << 16
-"""Characters of a line of output that are looked at together."""
-LOOK_S = 1.0
-"""Between two looks at a training's last word; it is a file on this machine."""
-KEEP_S = 120.0
-"""How long a training that is stopped may take to reach the end of its batch and to upload its checkpoint."""
 
 
 @dataclass
@@ -73,13 +70,13 @@ class LocalTraining:
         with (
             self._process(path, own_code=spec.entrypoint is not None) as process,
             self.console.training(likely) as show,
-            _renewing(self.renew),
-            _judging(process, lambda: judge(_last_word(output, attempt.number))),
+            renewing(self.renew),
+            judging(process, lambda: judge(_last_word(output, attempt.number))),
         ):
-            reader = threading.Thread(target=_drain, args=(process, tail), daemon=True)
+            reader = threading.Thread(target=drain, args=(process, tail), daemon=True)
             reader.start()
             message = ""
-            for event in _events(process):
+            for event in events_of(process):
                 show(event)
                 if event.event in {"failed", "interrupted"}:
                     message = event.message or ""
@@ -113,13 +110,13 @@ class LocalTraining:
         )
 
     @contextmanager
-    def _process(self, spec: Path, *, own_code: bool) -> Iterator["_Process"]:
+    def _process(self, spec: Path, *, own_code: bool) -> Iterator["TrainingProcess"]:
         """Run the training module; pass an ending signal on to it, and never leave it behind."""
         command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(spec), "--parent-stdin"]
         in_bucket = not self.store.url.startswith("file:")
         # A session of its own: a terminal's Ctrl-C would otherwise reach it twice, by the group and by us.
         with (
-            _Process(
+            TrainingProcess(
                 command,
                 env=training_environment(os.environ, in_bucket=in_bucket, own_code=own_code),
                 stdin=subprocess.PIPE,
@@ -128,7 +125,7 @@ class LocalTraining:
                 text=True,
                 start_new_session=True,
             ) as process,
-            _passing_signals_on(process),
+            passing_signals_on(process),
         ):
             yield process
             # Leaving closes its standard input, by which it knows that we are gone, and waits for it.
@@ -160,76 +157,6 @@ class LocalTraining:
         return "failed", f"{message} (the whole log: {output / 'log.txt'})"
 
 
-class _Process(subprocess.Popen[str]):
-    told = False
-    """Whether we passed an ending signal on."""
-    verdict: Ending | None = None
-    """Why we stopped it."""
-
-
-@contextmanager
-def _passing_signals_on(process: _Process) -> Iterator[None]:
-    """Pass ending signals on to the training as SIGTERM: it then leaves a resumable state.
-
-    Outside the main thread the caller's own handlers stay; the training ends when its standard input closes.
-    """
-
-    def pass_on(_number: int, _frame: FrameType | None) -> None:
-        process.told = True
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGTERM)
-
-    with handled(pass_on):
-        yield
-
-
-@contextmanager
-def _renewing(renew: Callable[[], object]) -> Iterator[None]:
-    """Renew the lease in the background; a store that is away does not hurt the training."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(RENEW_S):
-            try:
-                renew()
-            except StoreError:
-                continue
-
-    with _beside(work, over, "lease"):
-        yield
-
-
-@contextmanager
-def _judging(process: _Process, judge: Callable[[], Ending | None]) -> Iterator[None]:
-    """Ask all the while whether the training may go on; stop it, gently at first, where it may not."""
-    over = threading.Event()
-
-    def work() -> None:
-        while not over.wait(LOOK_S):
-            process.verdict = judge()
-            if process.verdict is None:
-                continue
-            process.terminate()  # it keeps a checkpoint at the end of its batch
-            if not over.wait(KEEP_S):
-                os.killpg(process.pid, signal.SIGKILL)  # the last epoch's checkpoint is kept
-            return
-
-    with _beside(work, over, "limits"):
-        yield
-
-
-@contextmanager
-def _beside(work: Callable[[], None], over: threading.Event, name: str) -> Iterator[None]:
-    """Let a thread work until `over`, which the end of the block sets."""
-    thread = threading.Thread(target=work, name=name, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
 def _last_word(output: Path, attempt: int) -> Heartbeat | None:
     """Return what an attempt's training said last on this machine."""
     try:
@@ -237,22 +164,3 @@ def _last_word(output: Path, attempt: int) -> Heartbeat | None:
     except (OSError, ValidationError):
         return None
     return beat if beat.attempt == attempt else None  # an earlier one's word may still lie there
-
-
-def _events(process: "_Process") -> Iterator[ProgressEvent]:
-    """Yield the progress that the training prints; other lines are the user code's own output."""
-    for line in _lines(process.stdout):
-        try:
-            yield ProgressEvent.model_validate_json(line)
-        except ValidationError:
-            continue
-
-
-def _lines(stream: IO[str] | None) -> Iterator[str]:
-    """Yield a stream's lines; one without an end comes in pieces, so that it fills no memory."""
-    return iter(lambda: stream.readline(LONGEST_LINE), "") if stream is not None else iter(())
-
-
-def _drain(process: "_Process", tail: deque[str]) -> None:
-    for line in _lines(process.stderr):
-        tail.append(plain(line.rstrip("\n")))

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.settings.discovery import Candidate, find_candidates
+from gpu_offload.orchestrator.settings.discovery import find_candidates
 from gpu_offload.orchestrator.settings.file import FILE_NAME, find_file
+from gpu_offload.orchestrator.settings.proposal import Candidate
 from gpu_offload.orchestrator.settings.sections import Section, Sections
 from gpu_offload.orchestrator.settings.toml import toml_value
 

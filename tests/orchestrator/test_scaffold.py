@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator import api
-from gpu_offload.orchestrator.settings.discovery import Candidate, find_candidates
+from gpu_offload.orchestrator.settings.discovery import find_candidates
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.settings.overrides import SETTINGS
+from gpu_offload.orchestrator.settings.proposal import Candidate
 from gpu_offload.orchestrator.settings.scaffold import (
     configuration_for,
     render_configuration,

@@ -11,7 +11,7 @@ from registry_case import manifest_for
 from gpu_offload.infra.store.errors import CorruptObjectError, StoreUrlError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.files import write_verified
-from gpu_offload.orchestrator.backends.cpu import LONGEST_LINE, _lines
+from gpu_offload.orchestrator.backends.training_process import LONGEST_LINE, lines_of
 from gpu_offload.orchestrator.github import action
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.registry import download, publish
@@ -97,7 +97,7 @@ def test_an_unsigned_store_sends_no_credentials(cloud):
 
 
 def test_an_endless_line_fills_no_memory():
-    pieces = list(_lines(io.StringIO("x" * (3 * LONGEST_LINE) + "\nend\n")))
+    pieces = list(lines_of(io.StringIO("x" * (3 * LONGEST_LINE) + "\nend\n")))
     assert max(map(len, pieces)) == LONGEST_LINE
     assert pieces[-1] == "end\n"
 

@@ -1,0 +1,119 @@
+"""The process of a training on this machine: signals, output, lease and limits beside it."""
+
+import os
+import signal
+import subprocess
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import IO
+
+from pydantic import ValidationError
+
+from gpu_offload.infra.signals import handled
+from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.run.backend import Ending
+from gpu_offload.orchestrator.run.lease import RENEW_S
+from gpu_offload.remote_job.result import ProgressEvent
+
+LONGEST_LINE = 1 << 16
+"""Characters of a line of output that are looked at together."""
+LOOK_S = 1.0
+"""Between two looks at a training's last word; it is a file on this machine."""
+KEEP_S = 120.0
+"""How long a training that is stopped may take to reach the end of its batch and to upload its checkpoint."""
+
+
+class TrainingProcess(subprocess.Popen[str]):
+    """The process that trains."""
+
+    told = False
+    """Whether we passed an ending signal on."""
+    verdict: Ending | None = None
+    """Why we stopped it."""
+
+
+@contextmanager
+def passing_signals_on(process: TrainingProcess) -> Iterator[None]:
+    """Pass ending signals on to the training as SIGTERM: it then leaves a resumable state.
+
+    Outside the main thread the caller's own handlers stay; the training ends when its standard input closes.
+    """
+
+    def pass_on(_number: int, _frame: FrameType | None) -> None:
+        process.told = True
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGTERM)
+
+    with handled(pass_on):
+        yield
+
+
+@contextmanager
+def renewing(renew: Callable[[], object]) -> Iterator[None]:
+    """Renew the lease in the background; a store that is away does not hurt the training."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(RENEW_S):
+            try:
+                renew()
+            except StoreError:
+                continue
+
+    with beside(work, over, "lease"):
+        yield
+
+
+@contextmanager
+def judging(process: TrainingProcess, judge: Callable[[], Ending | None]) -> Iterator[None]:
+    """Ask all the while whether the training may go on; stop it, gently at first, where it may not."""
+    over = threading.Event()
+
+    def work() -> None:
+        while not over.wait(LOOK_S):
+            process.verdict = judge()
+            if process.verdict is None:
+                continue
+            process.terminate()  # it keeps a checkpoint at the end of its batch
+            if not over.wait(KEEP_S):
+                os.killpg(process.pid, signal.SIGKILL)  # the last epoch's checkpoint is kept
+            return
+
+    with beside(work, over, "limits"):
+        yield
+
+
+@contextmanager
+def beside(work: Callable[[], None], over: threading.Event, name: str) -> Iterator[None]:
+    """Let a thread work until `over`, which the end of the block sets."""
+    thread = threading.Thread(target=work, name=name, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def events_of(process: "TrainingProcess") -> Iterator[ProgressEvent]:
+    """Yield the progress that the training prints; other lines are the user code's own output."""
+    for line in lines_of(process.stdout):
+        try:
+            yield ProgressEvent.model_validate_json(line)
+        except ValidationError:
+            continue
+
+
+def lines_of(stream: IO[str] | None) -> Iterator[str]:
+    """Yield a stream's lines; one without an end comes in pieces, so that it fills no memory."""
+    return iter(lambda: stream.readline(LONGEST_LINE), "") if stream is not None else iter(())
+
+
+def drain(process: "TrainingProcess", tail: deque[str]) -> None:
+    """Keep the last lines of a process's standard error in `tail`."""
+    for line in lines_of(process.stderr):
+        tail.append(plain(line.rstrip("\n")))
