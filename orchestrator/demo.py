@@ -59,16 +59,18 @@ url = "file:store"
 
 
 def run_demo(folder: Path, console: Console, say: Callable[[str], object]) -> TrainReport:
-    """Train, publish, predict, and skip the second time; leave a project in `folder`.
+    """Train, publish, predict, and skip the second time; leave a project in `folder`, or carry on with the one there.
 
     Raises:
         DemoError: the model does not work, or was trained again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder, "shapes", "store")
-    console.stage("drawing a dataset of shapes")
-    generate(folder / "shapes")
-    (folder / FILE_NAME).write_text(CONFIGURATION, encoding="utf-8")
+    # Written last, it marks a complete project: a demo that is run again carries on with it and deletes nothing.
+    if not (folder / FILE_NAME).is_file():
+        shutil.rmtree(folder / "shapes", ignore_errors=True)
+        console.stage("drawing a dataset of shapes")
+        generate(folder / "shapes")
+        (folder / FILE_NAME).write_text(CONFIGURATION, encoding="utf-8")
     settings = load_settings(folder, environment={})
     report = api.train(settings, console=console, show_plan=say)
     say(trained_text(report))
@@ -95,12 +97,6 @@ def run_demo(folder: Path, console: Console, say: Callable[[str], object]) -> Tr
         f"    open {picture.name}\n"
     )
     return report
-
-
-def _clear(folder: Path, *names: str) -> None:
-    """Remove what an earlier demo left."""
-    for old in (*(folder / name for name in names), state_folder(folder)):
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def _relative(path: Path) -> Path:
@@ -144,7 +140,9 @@ def run_gpu_demo(folder: Path, console: Console, say: Callable[[str], object]) -
         DemoError: something was left that would cost money, or the second run trained again.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _clear(folder, "shapes")
+    # The simulated cloud of an earlier demo went with its process, and so must what refers to it.
+    for old in (folder / "shapes", state_folder(folder)):
+        shutil.rmtree(old, ignore_errors=True)
     console.stage("drawing a dataset of shapes")
     generate(folder / "shapes", images=160, size=96)
     settings = gpu_demo_settings(folder)

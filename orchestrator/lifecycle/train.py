@@ -84,9 +84,10 @@ class Training:
             if ended is None:
                 return self._detached(run, began)
             outcome = ended
-            # The open run of an earlier command may have passed its deadline before this command: its
-            # checkpoint is good, and a new run resumes from it.
-            if outcome.status == "published" or is_new:
+            # The open run of an earlier command may have passed its deadline before this command, or train something
+            # else: then a new run begins. A failure that this command saw happen would only happen again.
+            failed_now = outcome.status == "failed" and began < run.deadline_at
+            if outcome.status == "published" or is_new or failed_now:
                 break
         if run is None or outcome.status != "published":
             raise TrainingFailedError(f"run {run.id if run else '?'} {outcome.status}: {outcome.message}")

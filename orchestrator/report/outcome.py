@@ -122,7 +122,7 @@ def missed(report: Report) -> str:
     estimate = report.run.estimate
     if report.status != "published" or estimate.low <= report.seconds <= estimate.high or not report.spans:
         return ""
-    bound, word = (estimate.high, "longer") if report.seconds > estimate.high else (estimate.low, "shorter")
+    word = "longer" if report.seconds > estimate.high else "shorter"
     parts = []
     last = max(span.attempt for span in report.spans)
     earlier = [span for span in report.spans if span.attempt < last]
@@ -138,7 +138,7 @@ def missed(report: Report) -> str:
         took = sum(s.end - s.start for s in report.spans if s.attempt == last and s.phase == phase)
         if took >= 1:
             parts.append(f"{text} took {human_duration(took)}")
-    miss = abs(report.seconds - bound)
+    miss = abs(report.seconds - estimate.likely)
     return (
         f"{human_duration(miss)} {word} than estimated: {', '.join(parts)}."
         if parts and miss >= WORTH_A_WORD_S

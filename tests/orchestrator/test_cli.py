@@ -1,5 +1,6 @@
 """The command line: help that is whole, errors that scripts can read, output that fits."""
 
+import io
 import json
 import re
 import sys
@@ -12,9 +13,10 @@ from gpu_offload.orchestrator import cli
 from gpu_offload.orchestrator.cli.grouped import GROUPS
 from gpu_offload.orchestrator.cli.model_commands import next_commands
 from gpu_offload.orchestrator.cli.run_commands import _form_for, logs, stop
-from gpu_offload.orchestrator.demo import CONFIGURATION, QUICK
+from gpu_offload.orchestrator.demo import CONFIGURATION, QUICK, DemoError, run_demo
 from gpu_offload.orchestrator.lifecycle.status import Standing, standings_text
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
+from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import text_table
 from gpu_offload.orchestrator.registry.listing import Listing
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
@@ -150,3 +152,19 @@ def test_the_demos_project_is_one_that_every_command_reads(tmp_path):
     settings = load_settings(tmp_path, environment={})
     assert (settings.training.epochs, settings.training.hyperparameters) == (15, QUICK)
     assert settings.store_url == f"file:{tmp_path / 'store'}"
+
+
+def test_a_demo_that_is_run_again_keeps_what_is_published(tmp_path, monkeypatch):
+    """The project of an earlier demo is carried on with, its configuration and its store included."""
+    (tmp_path / "offload.toml").write_text(CONFIGURATION)
+    published = tmp_path / "store" / "models" / "a" / "model.pt"
+    published.parent.mkdir(parents=True)
+    published.write_bytes(b"weights")
+
+    def train(settings, **_):
+        raise DemoError(settings.store.url)
+
+    monkeypatch.setattr("gpu_offload.orchestrator.api.train", train)
+    with pytest.raises(DemoError, match="file:store"):
+        run_demo(tmp_path, Console(io.StringIO()), print)
+    assert published.read_bytes() == b"weights"

@@ -108,6 +108,8 @@ def test_time_cost_and_quality_are_held_against_what_was_expected_not_against_th
 def test_a_missed_estimate_says_what_took_the_time(report):
     text = run_summary(report, Around())
     assert "longer than estimated: 1 earlier attempt took" in text
+    late = int(report.seconds - report.run.estimate.likely) // 60
+    assert f"{late} min" in text.partition(" longer than estimated")[0][-12:].replace("\xa0", " ")
     fitting = replace(report, run=report.run.model_copy(update={"estimate": Interval(60, 500, 900)}))
     assert "than estimated:" not in run_summary(fitting, Around())
 

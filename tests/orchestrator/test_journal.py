@@ -11,12 +11,12 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.lifecycle.train import Training
+from gpu_offload.orchestrator.lifecycle.train import Training, TrainingFailedError
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 KEY = "a" * 64
@@ -50,16 +50,34 @@ def run_of(run, resumes=None):
     )  # fmt: skip
 
 
-def opened(store):
-    """The run that a `train` command drives."""
+def training_of(store):
     planned = SimpleNamespace(
         training_key=KEY,
         candidates=run_of("x-1").candidates,
         inputs=SimpleNamespace(code=object()),
         settings=SimpleNamespace(root=Path("/nowhere")),
     )
-    training = Training(planned, store, workspace=None, console=Console(io.StringIO()))
-    return training._open_run(Journal(store))[0].id
+    return Training(planned, store, workspace=None, console=Console(io.StringIO()))
+
+
+def opened(store):
+    """The run that a `train` command drives."""
+    return training_of(store)._open_run(Journal(store))[0].id
+
+
+@pytest.mark.process
+def test_a_command_that_sees_another_ones_run_fail_does_not_train_it_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.train.spec_differences", lambda *_: [])
+    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.train.record_data", lambda *_: None)
+    store = open_store(tmp_path.as_uri())
+    Journal(store).begin(run_of(f"{KEY[:12]}-1"))
+    waiting = training_of(store)
+    waiting.planned.version, waiting.planned.fingerprint, waiting.planned.snapshot = "a" * 16, "f", None
+    failed = Outcome(status="failed", at=time.time(), message="the code returned no model")
+    monkeypatch.setattr(Training, "_drive", lambda _self, run, _lease: Journal(store).finish(run.id, failed))
+    with pytest.raises(TrainingFailedError, match="no model"):
+        waiting.run()
+    assert list(Journal(store).run_ids()) == [f"{KEY[:12]}-1"]
 
 
 @pytest.mark.process
