@@ -34,7 +34,7 @@ class CorruptArchiveError(OffloadError):
 def pack(tree: Path, target: Path) -> str:
     """Write the training tree as an uncompressed tar and return the tar's sha256 as hexadecimal digits.
 
-    The same tree gives the same bytes on every machine: entries are sorted and bear no time, owner or mode of
+    The same tree gives the same bytes on every machine: entries are sorted and have no time, owner or mode of
     their own. Pictures do not compress, so nothing is compressed. Every file is verified as it is read; what the
     tree's description does not name (a cache, say) is left out. `target` appears only when it is complete.
 

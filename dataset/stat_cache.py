@@ -52,7 +52,7 @@ def stat_of(info: os.stat_result) -> Stat:
 def believable(stat: Stat, read_ns: int) -> Stat:
     """Return the stat to remember of a file whose content was read from `read_ns` (Unix time, ns) on.
 
-    A file that was changed so shortly before, that a second change could bear the same time stamp, is racy: NEVER
+    A file that was changed so shortly before, that a second change could have the same time stamp, is racy: NEVER
     is returned, and the next run reads it again.
     """
     newest = max(stat[1], stat[2])

@@ -1,15 +1,14 @@
 """`offload demo`: plan, train, publish, predict and skip on a generated dataset, with no account."""
 
-import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra.environment import replaced_environment
 from gpu_offload.infra.simulator.account import BUCKET
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.orchestrator import api
@@ -56,6 +55,9 @@ hyperparameters = { plots = false, mosaic = 0.0, optimizer = "AdamW", lr0 = 0.00
 [store]
 url = "file:store"
 """
+
+HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN")
+"""Variables that would lead the GPU demo away from the simulated cloud."""
 
 
 def run_demo(folder: Path, console: Console, say: Callable[[str], object]) -> TrainReport:
@@ -149,7 +151,7 @@ def run_gpu_demo(folder: Path, console: Console, say: Callable[[str], object]) -
     console.stage(
         "starting a simulated cloud: its API is a server on this machine, its instances are SSH hosts"
     )
-    with SimulatedCloud() as cloud, _environment(cloud.environment()):
+    with SimulatedCloud() as cloud, replaced_environment(cloud.environment(), HIDDEN):
         report = api.train(settings, on="ec2", console=console, show_plan=say)
         say(trained_text(report))
         model = api.pull(settings, folder / "model.pt").path
@@ -167,20 +169,3 @@ def run_gpu_demo(folder: Path, console: Console, say: Callable[[str], object]) -
     if again.status != "already_trained" or again.version != report.version:
         raise DemoError("the second run trained again, and nothing had changed")
     return report
-
-
-@contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Point this process and its children at the simulated cloud."""
-    hidden = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN")
-    before = {name: os.environ.get(name) for name in (*variables, *hidden)}
-    for name in hidden:
-        os.environ.pop(name, None)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

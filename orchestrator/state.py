@@ -26,7 +26,7 @@ DISPOSABLE = frozenset({"cache", "trees", "work", ".tmp", ".lock", ".gitignore"}
 
 
 class StateError(OffloadError):
-    """State cannot be kept, or somebody may have planted it; the text says where and what to do."""
+    """State cannot be kept, or it may have been planted; the text says where and what to do."""
 
     exit_code = EXIT_USAGE
 

@@ -1,7 +1,7 @@
 """The half of a training that may talk to the store, in processes of its own; see docs/instance.md.
 
 What trains has neither network nor credentials: its inputs are fetched before, and what it writes is sent by
-somebody who only reads it.
+a user who only reads it.
 """
 
 import contextlib

@@ -4,7 +4,7 @@ from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Conditions, Statement
 
 OURS: Conditions = {"Null": {"aws:ResourceTag/gpu-offload:run": "false"}}
-"""It bears our tag. Nobody can put the tag on something that exists: see `TagAtBirth`."""
+"""It has our tag. The tag cannot be put on something that exists: see `TagAtBirth`."""
 
 INCLUDED_IOPS, INCLUDED_THROUGHPUT = "3000", "125"
 """What gp3's price includes, the second in MiB/s. https://aws.amazon.com/ebs/pricing/"""
@@ -112,7 +112,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchTagged",
-            "The network interface and the spot request come into being with the instance, and bear our tag.",
+            "The network interface and the spot request come into being with the instance, and have our tag.",
             KEYS,
             ("ec2:RunInstances",),
             (site.ec2("network-interface"), site.ec2("spot-instances-request")),
@@ -131,7 +131,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchInSubnet",
-            "Default subnets are not ours and bear no tag: the region limits where a launch may happen, and the network "
+            "Default subnets are not ours and have no tag: the region limits where a launch may happen, and the network "
             "or the subnets where the stack names them.",
             KEYS,
             ("ec2:RunInstances",),
@@ -176,7 +176,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "CreateGroupInNetwork",
-            "The network that the group is made in is not ours and bears no tag; the group itself must.",
+            "The network that the group is made in is not ours and has no tag; the group itself must.",
             EXAMPLES,
             ("ec2:CreateSecurityGroup",),
             (site.vpc_arn,),
@@ -217,7 +217,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "PlanTheEnd",
-            "One schedule an attempt, by our names: it terminates the instance when nobody else is left to.",
+            "One schedule an attempt, by our names: it terminates the instance if nothing else does.",
             "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridgescheduler.html",
             ("scheduler:CreateSchedule", "scheduler:UpdateSchedule"),
             (site.schedules,),
@@ -250,7 +250,7 @@ def janitor_compute(site: Site) -> tuple[Statement, ...]:
 
 
 def scheduler_compute(site: Site) -> tuple[Statement, ...]:
-    """Terminate what bears our tag, and nothing else."""
+    """Terminate what has our tag, and nothing else."""
     return (_terminate(site),)
 
 
@@ -268,7 +268,7 @@ def _end(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "DeleteOurVolumes",
-            "The disk that an instance left, where it bears our tag.",
+            "The disk that an instance left, where it has our tag.",
             KEYS,
             ("ec2:DeleteVolume",),
             (site.ec2("volume"),),
@@ -284,7 +284,7 @@ def _end(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "DeleteOurSchedules",
-            "A schedule whose instance has ended. Schedules bear no tags of their own, so the name decides, which has "
+            "A schedule whose instance has ended. Schedules have no tags of their own, so the name decides, which has "
             "the mark of the store: another stack of the account has another one.",
             "https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridgescheduler.html",
             ("scheduler:DeleteSchedule", "scheduler:GetSchedule"),
@@ -296,7 +296,7 @@ def _end(site: Site) -> tuple[Statement, ...]:
 def _terminate(site: Site) -> Statement:
     return Statement(
         "TerminateWhatIsOurs",
-        "Only what bears our tag, in whatever region: the rest of the account is none of our business.",
+        "Only what has our tag, in every region: the rest of the account is not ours.",
         EXAMPLES,
         ("ec2:TerminateInstances",),
         (site.ec2("instance"),),

@@ -40,7 +40,7 @@ def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
         Policy("janitor-trust", "who may become the janitor", trust_branch(site, "janitor")),
         Policy(
             "janitor",
-            "finds and terminates what bears our tag; never behind an approval",
+            "finds and terminates what has our tag; never behind an approval",
             (*janitor_compute(site), *janitor_store(site), own_role(site, "janitor")),
         ),
         Policy("publisher-trust", "who may become the publisher", trust_branch(site, "publisher")),

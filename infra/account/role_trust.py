@@ -88,7 +88,7 @@ def trust_faults(trust: Trust, classic: str, numeric: str | None) -> tuple[list[
     every = (*trust.subjects, *trust.patterns)
     ours = {form: any(text.startswith(form) for text in every) for form in (classic, numeric) if form}
     if not any(ours.values()):
-        wrong.append(f"it does not admit {classic[5:-1]}, but {', '.join(every) or 'nobody'}")
+        wrong.append(f"it does not admit {classic[5:-1]}, but {', '.join(every) or 'no subject'}")
     elif numeric is not None and not ours[numeric]:
         doubtful.append(
             f"it names the subject without numbers only ({classic}...): a repository created, renamed or "

@@ -18,7 +18,7 @@ class Statement:
     link: str
     actions: tuple[str, ...]
     resources: tuple[str, ...] = ()
-    """Empty in a trust policy: there it is the role that bears it."""
+    """Empty in a trust policy: there it is the role that has it."""
     conditions: Conditions = field(default_factory=dict)
     effect: Literal["Allow", "Deny"] = "Allow"
     principal: Any = None

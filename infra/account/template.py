@@ -15,7 +15,7 @@ ABORT_DAYS = 2
 
 ROLES = {
     "launcher": "Rents instances and drives them. Behind the environment {environment} of {repository}.",
-    "janitor": "Terminates what bears the tag gpu-offload:run. For the default branch of {repository}.",
+    "janitor": "Terminates what has the tag gpu-offload:run. For the default branch of {repository}.",
     "publisher": "Trains on the runner and publishes. For the default branch of {repository}.",
     "trainer": "What a rented instance may do.",
     "scheduler": "Terminates an instance at its deadline, for EventBridge Scheduler.",
@@ -64,7 +64,7 @@ def template(site: Site, *, plain_public: bool = False) -> dict[str, Any]:
             "AlertEmail": {
                 "Type": "String",
                 "Default": "",
-                "Description": "Who is told when the month's costs near the budget; empty: nobody.",
+                "Description": "Who is told when the month's costs near the budget; empty: no one.",
             },
             "MonthlyBudgetUsd": {
                 "Type": "Number",

@@ -39,11 +39,11 @@ def trust_branch(site: Site, kind: str) -> tuple[Statement, ...]:
 
 
 def trust_instance() -> tuple[Statement, ...]:
-    """Trust EC2, which hands the role to instances that bear its profile."""
+    """Trust EC2, which hands the role to instances that have its profile."""
     return (
         Statement(
             "InstancesOnly",
-            "An instance gets the role through its profile; nobody else can assume it.",
+            "An instance gets the role through its profile; no other principal can assume it.",
             "https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/iam-roles-for-amazon-ec2.html",
             ("sts:AssumeRole",),
             principal={"Service": "ec2.amazonaws.com"},

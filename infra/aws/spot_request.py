@@ -30,7 +30,7 @@ class SpotRequest:
 
 
 class SpotRequests:
-    """The persistent spot requests of one region that bear our tag."""
+    """The persistent spot requests of one region that have our tag."""
 
     def __init__(self, region: str, *, session: boto3.Session | None = None) -> None:
         self.region = region

@@ -116,7 +116,7 @@ def _trusts(
             yield Check(title, "yellow", str(error))
         else:
             if not wrong and not doubtful:
-                yield Check(title, "green", f"admits {repository}, and nobody else")
+                yield Check(title, "green", f"admits {repository}, and no other repository")
             else:
                 yield Check(
                     title,

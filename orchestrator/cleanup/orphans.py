@@ -68,11 +68,11 @@ def find_orphans(
     again after the instances were terminated.
 
     Args:
-        found: What bears our tag, in every region. It must have been looked for *before* the runs were read:
+        found: What has our tag, in every region. It must have been looked for *before* the runs were read:
             a run is journalled before its launch, so what belongs to a run of a moment ago is never unknown.
         runs: The runs of those that were found and are in the store; None where it could not be read.
         now: Unix seconds.
-        store: The mark of our store; what bears another one belongs to another project in the same account.
+        store: The mark of our store; what has another one belongs to another project in the same account.
     """
     things = tuple(found)
     live = {thing.id for thing in things if thing.kind == "instance" and not thing.is_gone}

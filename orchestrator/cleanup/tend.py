@@ -155,7 +155,7 @@ class Tend:
                 self._failed(run, error)
 
     def _may_have_rented(self) -> bool:
-        """Whether EC2 has to be searched: an instance needs a store that it reaches, and somebody's credentials."""
+        """Whether EC2 has to be searched: an instance needs a store that it reaches, and credentials."""
         if not self.settings.store_url.startswith("file:"):
             return True
         try:

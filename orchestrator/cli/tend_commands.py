@@ -34,8 +34,8 @@ def tend(
     """Continue every open run, and terminate what must not run any more.
 
     Trainings that have finished are published and accounted for, interrupted ones get their next instance. Then
-    every instance, volume, security group and schedule that bears our tag and whose time is up, or whose run is over
-    or not in the store, is removed and seen to be gone; nobody else's is touched. Exit code 1 where anything that may
+    every instance, volume, security group and schedule that has our tag and whose time is up, or whose run is over
+    or not in the store, is removed and seen to be gone; those of others are not touched. Exit code 1 where anything that may
     cost money could not be removed. Made for a schedule.
     """
     from gpu_offload.orchestrator.cleanup.tend import Tend

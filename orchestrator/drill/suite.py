@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.environment import replaced_environment
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.drill.command import FOREGROUND, DrillError
 from gpu_offload.orchestrator.drill.faults import FAULTS, Fault
@@ -200,14 +201,5 @@ def _own_environment() -> Iterator[None]:
         "AWS_CONFIG_FILE": os.devnull,
         "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
     }
-    before = {name: os.environ.get(name) for name in (*wanted, *HIDDEN)}
-    for name in HIDDEN:
-        os.environ.pop(name, None)
-    os.environ.update(wanted)
-    try:
+    with replaced_environment(wanted, HIDDEN):
         yield
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value

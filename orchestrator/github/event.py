@@ -10,7 +10,7 @@ from typing import Any
 PULL_REQUEST = "pull_request"
 
 TRUSTED_EVENTS = frozenset({"push", "workflow_dispatch", "schedule"})
-"""Events that only somebody with the right to write to the repository can cause, and whose code is the repository's
+"""Events that only a user with write access to the repository can cause, and whose code is the repository's
 own. On every other one, GitHub's next one included, nothing of ours spends or publishes."""
 
 

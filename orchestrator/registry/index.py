@@ -37,7 +37,7 @@ def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
     if manifest.version != version or not MODEL_NAME.fullmatch(manifest.model.name):
         raise RegistryError(
             f"{key} in {store.url} is the manifest of version {plain(manifest.version)[:64]!r} and its file "
-            f"{plain(manifest.model.name)[:64]!r}: somebody replaced it; ask whoever publishes there"
+            f"{plain(manifest.model.name)[:64]!r}: it was replaced; ask the publisher of that store"
         )
     return manifest
 

@@ -17,7 +17,7 @@ from gpu_offload.remote_job.result import Heartbeat, TrainingResult
 
 @dataclass(frozen=True, slots=True)
 class ObservedInstance:
-    """An instance that bears the run's tag.
+    """An instance that has the run's tag.
 
     Attributes:
         reclaimed: Whether EC2's own state reason says that it took the instance back.
@@ -88,5 +88,5 @@ class Observation:
         return tuple(i for i in self.instances if not i.is_ended)
 
     def instances_of(self, number: int) -> tuple[ObservedInstance, ...]:
-        """Return the instances that bear an attempt's tag."""
+        """Return the instances that have an attempt's tag."""
         return tuple(i for i in self.instances if i.attempt == number)

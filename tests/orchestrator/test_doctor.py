@@ -403,7 +403,7 @@ TRUSTS = {
         "insist on the audience",
         "without numbers only",
     ),
-    "nobody": ({"Statement": []}, "nobody", ""),
+    "no statement": ({"Statement": []}, "no subject", ""),
 }
 
 
