@@ -12,7 +12,7 @@ PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
 QUICK := not (simulator or process or training or root or workflow)
 WHEEL_VENV := .venv-wheel
 
-.PHONY: help demo demo-gpu lint quick test check coverage wheel format lock schema clean
+.PHONY: help demo demo-gpu lint quick test check coverage wheel docs format lock schema clean
 
 help: ## Say what can be made
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -58,6 +58,9 @@ wheel: $(STAMP) ## Build the wheel, and run the quick tests against it, installe
 	$(BIN)/uv pip install --quiet --python $(WHEEL_VENV)/bin/python --no-deps dist/*.whl
 	$(WHEEL_VENV)/bin/pytest -n $(WORKERS) --dist worksteal -m '$(QUICK)' $(PYTEST_ARGS)
 
+docs: $(STAMP) ## Build the documentation site into site/; a broken link is an error
+	$(BIN)/zensical build --strict --clean
+
 format: $(STAMP) ## Format, and fix what ruff can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -76,4 +79,4 @@ schema: $(STAMP) ## Write the JSON schema of the configuration
 	$(BIN)/python -m gpu_offload.orchestrator.settings.json_schema > docs/offload.schema.json
 
 clean: ## Remove what was made here
-	rm -rf $(VENV) $(WHEEL_VENV) .coverage .lint .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis demo demo-gpu *.egg-info build dist
+	rm -rf $(VENV) $(WHEEL_VENV) .coverage .lint .import_linter_cache .mypy_cache .ruff_cache .pytest_cache .hypothesis demo demo-gpu *.egg-info build dist site

@@ -1,4 +1,4 @@
-"""Writes the repository and commit of a build into the wheel, so that `offload init` can pin its own release.
+"""Writes the repository and commit of a build into the wheel, for its metadata and for `offload init` to pin.
 
 Everything else of the build is in pyproject.toml.
 """
@@ -62,4 +62,15 @@ class SdistWithOrigin(sdist):
             (Path(base_dir) / ORIGIN).write_text(json.dumps(found), encoding="utf-8")
 
 
-setup(cmdclass={"build_py": BuildWithOrigin, "sdist": SdistWithOrigin})
+repository = origin().get("repository")
+address = f"https://github.com/{repository}"
+setup(
+    cmdclass={"build_py": BuildWithOrigin, "sdist": SdistWithOrigin},
+    project_urls={
+        "Source": address,
+        "Issues": f"{address}/issues",
+        "Changelog": f"{address}/blob/main/CHANGELOG.md",
+    }
+    if repository
+    else {},
+)

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import click
@@ -73,3 +74,12 @@ def test_every_room_is_in_the_table_of_rooms():
         str(path.parent.relative_to(ROOT)) for top in tops for path in (ROOT / top).rglob("__init__.py")
     }
     assert packages - {"infra", "orchestrator"} == named
+
+
+def test_the_site_has_every_page_once_and_links_only_to_pages():
+    """The site is `docs/` alone: a link out of it leads somewhere at GitHub and nowhere on the site."""
+    nav = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]
+    named = re.findall(r"'([\w-]+\.md)'", str(nav))
+    pages = sorted((ROOT / "docs").glob("*.md"))
+    assert sorted(named) == [page.name for page in pages]
+    assert [page.name for page in pages if "](../" in page.read_text()] == []

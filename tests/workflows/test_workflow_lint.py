@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.github.workflows import TEMPLATES, Target, write_w
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-REUSABLE = [path for path in WORKFLOWS if path.name not in {"ci.yml", "release.yml"}]
+REUSABLE = [path for path in WORKFLOWS if path.name not in {"ci.yml", "docs.yml", "release.yml"}]
 ACTION = ROOT / "action.yml"
 BAD = ROOT / "tests/workflows/fixtures/bad.yml"
 UNTRUSTED = {"pull_request", "pull_request_target", "issue_comment", "workflow_run"}
