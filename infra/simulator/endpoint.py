@@ -3,6 +3,7 @@
 import socket
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import Any, Protocol
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
@@ -52,6 +53,7 @@ class Application:
     def __init__(self, cloud: Cloud) -> None:
         self._cloud = cloud
         self._moto = DomainDispatcherApplication(create_backend_app)
+        self._writing = threading.Lock()
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
@@ -69,7 +71,9 @@ class Application:
             return _send(verdict.reply, start_response)
         environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._cloud.account
         answers: list[tuple[str, list[tuple[str, str]]]] = []
-        with self._cloud.during(call):
+        # moto looks at a write's condition first and writes then: two threads may both find it true.
+        is_write = call.service == "s3" and environ["REQUEST_METHOD"] not in {"GET", "HEAD"}
+        with self._cloud.during(call), self._writing if is_write else nullcontext():
             replies = self._moto(environ, lambda status, headers, *_: answers.append((status, headers)))
             body = b"".join(replies)
             if hasattr(replies, "close"):

@@ -14,7 +14,14 @@ from gpu_offload.infra.store.web import WebStore
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.index import entry_of, manifest_of, versions
-from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, RegistryError, model_key
+from gpu_offload.orchestrator.registry.manifest import (
+    CANDIDATE,
+    STABLE,
+    IndexEntry,
+    Manifest,
+    RegistryError,
+    model_key,
+)
 from gpu_offload.orchestrator.registry.semver import line_of
 from gpu_offload.orchestrator.registry.semver import parse as numbers
 from gpu_offload.remote_job.result import Artifact
@@ -35,6 +42,12 @@ def resolve(store: ObjectStore, wanted: str) -> Manifest:
     if found is None and entry is not None:
         gone = "whose files were deleted; train it again" if entry.deleted else "which is not published"
         raise RegistryError(f"{wanted} means {version}, {gone}")
+    if found is None and wanted == STABLE and (held := alias_of(store, CANDIDATE)) is not None:
+        number, why = held.semver or held.version, held.moves[-1].why
+        raise RegistryError(
+            f"no version in {store.url} is stable yet. {number} stays a candidate: {why}. Pull it with --version candidate, "
+            f"or make it stable with `offload promote {number} --why WHY`"
+        )
     if found is None:
         known = ", ".join(_named(e) for e in versions(store)[-5:]) or "none yet; run `offload train`"
         raise RegistryError(f"no version or alias {wanted!r} in {store.url} (the newest versions: {known})")

@@ -44,12 +44,14 @@ def judge(
     """
     name = metric_of(new, metric)
     if name is None:
+        # A metric that was not finite is missing. Training code of the user's own need not report any.
+        is_expected = metric or "ultralytics" in new.environment or (stable and metric_of(stable, metric))
         asked = f"the metric {metric}" if metric else "a metric to judge by"
-        return Verdict(promoted=not metric, why=f"it does not have {asked}")
+        return Verdict(promoted=not is_expected, why=f"it does not have {asked}")
     value = float(paired["new"]) if paired else new.metrics[name]
     shown = label(name)
     evidence: dict[str, Any] = {"metric": name, "new": value, "floor": floor, "tolerance": tolerance}
-    if value < floor:
+    if not value >= floor:  # also where it is not a number
         return Verdict(
             promoted=False, why=f"{shown} {value:.3f} is below the floor {floor:.3f}", evidence=evidence
         )

@@ -148,8 +148,9 @@ class RegistrySettings(Section):
 
     metric: Text | None = Field(default=None, examples=["map50"])
     """What versions are judged by; left out, map50_95 of a detector and accuracy of a classifier."""
-    floor: Number = Field(default=0.0, ge=0)
-    """What a version must reach to become stable, the first one too; below it stays a candidate."""
+    floor: Number = Field(default=0.001, ge=0)
+    """What a version must reach to become stable, the first one too; below it stays a candidate. The default holds only
+    models that find nothing."""
     tolerance: Number = Field(default=0.02, ge=0)
     """How much worse than stable, on the same held-out images, a version may be and still replace it."""
     on_candidate: Literal["pass", "fail"] = "pass"

@@ -1,15 +1,17 @@
 """Whether a version is good enough for `stable`, and what is said of it."""
 
 import io
+import math
 
 import pytest
 from registry_case import manifest_for
 
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.registry import alias, publish
+from gpu_offload.orchestrator.registry import alias, download, publish
 from gpu_offload.orchestrator.registry.evaluation import Judge
 from gpu_offload.orchestrator.registry.evidence import judge
+from gpu_offload.orchestrator.registry.manifest import RegistryError
 from gpu_offload.orchestrator.settings.sections import RegistrySettings
 
 
@@ -37,7 +39,12 @@ def version(model, name, value, **facts):
         (0.47, 0.5, 0.0, False, "worse by more than 0.020"),
         (0.9, 0.5, 0.0, True, "by their own validations"),
         (0.0, 0.7, 0.0, False, "worse"),
-        (None, 0.5, 0.0, True, "does not have a metric"),
+        (0.0, None, RegistrySettings().floor, False, "below the floor"),
+        (0.0004, None, RegistrySettings().floor, False, "below the floor"),
+        (0.002, None, RegistrySettings().floor, True, "first"),
+        (math.nan, None, 0.0, False, "below the floor"),
+        (None, 0.5, 0.0, False, "does not have a metric"),
+        (None, None, 0.0, True, "does not have a metric"),
     ],
 )
 def test_a_version_must_reach_the_floor_and_not_be_worse_than_stable(model, new, old, floor, promoted, said):
@@ -75,6 +82,12 @@ def test_a_configured_metric_that_a_version_lacks_makes_it_a_candidate(model):
     assert (verdict.promoted, "accuracy" in verdict.why) == (False, True)
 
 
+def test_a_detector_without_a_figure_is_no_first_version(model):
+    """Figures that are not finite are left out of a result."""
+    new = version(model, "aaaa", None, environment={"ultralytics": "8.4"})
+    assert not judge(new, None, None, metric=None, floor=0.0, tolerance=0.02).promoted
+
+
 def test_by_the_configuration_a_worse_version_stays_candidate_with_its_evidence(tmp_path, model):
     store, out = open_store(f"file:{tmp_path / 'store'}"), io.StringIO()
     rules = Judge(store, RegistrySettings(floor=0.1), Console(out)).rules()
@@ -85,6 +98,8 @@ def test_by_the_configuration_a_worse_version_stays_candidate_with_its_evidence(
 
     publish_now("aaaa", 0.05, 100.0)
     assert alias.alias_of(store, "stable") is None
+    with pytest.raises(RegistryError, match=r"1\.0\.0 stays a candidate: .* below the floor"):
+        download.resolve(store, "stable")
     publish_now("bbbb", 0.60, 200.0)
     publish_now("cccc", 0.40, 300.0)
     publish_now("dddd", 0.59, 400.0)

@@ -43,7 +43,7 @@ DEFAULTS = {
     "store": {"url": "file:.offload", "endpoint-url": None, "region": None, "public-url": None},
     "registry": {
         "metric": None,
-        "floor": 0.0,
+        "floor": 0.001,
         "tolerance": 0.02,
         "on-candidate": "pass",
         "on-revert": "yank",

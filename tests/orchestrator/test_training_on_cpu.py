@@ -37,6 +37,8 @@ image-size = 64
 batch = 8
 hyperparameters = {plots = false, workers = 0}
 speed = {threads = false}
+[registry]
+floor = 0  # four epochs teach little
 """
 
 
