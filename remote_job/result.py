@@ -147,6 +147,12 @@ class Calibration(Wire):
     """Import, build and scan."""
     first_step_extra: float
     """How much longer the first step took than the others."""
+    decoding: float = 0.0
+    """How much longer a batch takes in the first epoch, which decodes images that are kept for the others."""
+    trial: float = 0.0
+    """Of `start`, the trial of memory layouts that only a long training makes."""
+    trial_steps: int = 0
+    """From how many batches on a training makes that trial."""
     step_mosaic: float | None
     """One batch with mosaic augmentation: load, forward, backward. None where mosaic is never on."""
     step_plain: float | None

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.output.console import Console, plain
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.machine import cores, processor
@@ -24,18 +25,42 @@ def can_calibrate() -> bool:
     return importlib.util.find_spec("ultralytics") is not None
 
 
-def calibration_key(spec: TrainingSpec, images: int) -> str:
-    """Return the cache key of a calibration: the machine, and every setting that changes the time of a step."""
+UNTIMED = frozenset(
+    [
+        "lr0",
+        "lrf",
+        "cos_lr",
+        "momentum",
+        "weight_decay",
+        "warmup_epochs",
+        "warmup_momentum",
+        "warmup_bias_lr",
+        "patience",
+        "box",
+        "cls",
+        "dfl",
+        "pose",
+        "kobj",
+    ]
+)
+"""Hyperparameters of the schedule and the loss, which leave the time of a step as it is."""
+
+
+def calibration_key(spec: TrainingSpec, work: Workload) -> str:
+    """Return the cache key of a calibration: the machine, and every setting that changes the time of a step.
+
+    The number of epochs is not among them: a measurement is of `Workload.measured_epochs`.
+    """
     parts: dict[str, Any] = {
         "machine": [processor(), cores()],
         "model": spec.model,
         "task": spec.task,
         "image_size": spec.image_size,
         "batch": spec.batch,
-        # The schedule decides the optimiser; a handful of images more or less does not matter.
-        "epochs": spec.epochs,
-        "images": images // 50,
-        "hyperparameters": spec.hyperparameters,
+        "heavy_optimizer": work.heavy_optimizer,
+        # A handful of images more or less does not matter.
+        "images": (work.train_images + work.val_images) // 50,
+        "hyperparameters": {n: v for n, v in spec.hyperparameters.items() if n not in UNTIMED},
         "speed": spec.speed,
     }
     if spec.device != "auto":

@@ -17,7 +17,7 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
 
     Args:
         work: The training.
-        calibration: A few steps of this very training on this machine: same model, size and batch.
+        calibration: A few steps of such a training on this machine: same model, size and batch, any number of epochs.
         history: Earlier trainings of the same key, any order.
 
     Raises:
@@ -40,9 +40,11 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
         either = 0.0
     if wrong:
         raise ValueError("this calibration is of another training, calibrate again: " + "; ".join(wrong))
+    batches = work.train_images / work.batch
+    no_trial = work.batches * work.epochs < calibration.trial_steps
     rates = Rates(
-        start=calibration.start,
-        first=calibration.first_step_extra,
+        start=max(0.0, calibration.start - (calibration.trial if no_trial else 0.0)),
+        first=calibration.first_step_extra + batches * calibration.decoding,
         batch_mosaic=mosaic if mosaic is not None else either,
         batch_plain=either,
         optimizer_step=calibration.optimizer_step,

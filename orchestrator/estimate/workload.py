@@ -88,10 +88,22 @@ class Workload:
     @property
     def heavy_optimizer(self) -> bool:
         """Whether each step orthogonalises matrices (MuSGD), chosen by name or by `auto`."""
-        iterations = math.ceil(self.train_images / max(self.batch, self.nbs)) * self.epochs
         return self.optimizer.lower() == "musgd" or (
-            self.optimizer.lower() == "auto" and iterations > MUON_ITERATIONS
+            self.optimizer.lower() == "auto" and self.epochs > self._light_epochs
         )
+
+    @property
+    def measured_epochs(self) -> int:
+        """Epochs of the training that is measured in place of this one, whatever its own number.
+
+        The optimiser is the same, and mosaic is on at first wherever that is possible: both have the same steps.
+        """
+        return self._light_epochs + 1 if self.heavy_optimizer else max(1, self._light_epochs)
+
+    @property
+    def _light_epochs(self) -> int:
+        """The most epochs with which `optimizer=auto` takes AdamW."""
+        return MUON_ITERATIONS // math.ceil(self.train_images / max(self.batch, self.nbs))
 
     def optimizer_steps(self) -> int:
         """Count the optimiser's steps over all epochs, replaying the accumulation's ramp.

@@ -88,7 +88,7 @@ class Planning:
         if done is None and calibrate is not False and on != "ec2":
             prior = self._on_cpu(work, None, past)
             wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))
-            measured = self._calibration(inputs, spec, measure=wanted)
+            measured = self._calibration(inputs, spec, work, measure=wanted)
         cpu = self._on_cpu(work, measured, past)
         blocked = renting_faults(self.settings, inputs)
         # EC2 is not asked about a training that is done, or that must or can only run here.
@@ -174,10 +174,12 @@ class Planning:
         fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
         return on == "cpu" or fits
 
-    def _calibration(self, inputs: Inputs, spec: TrainingSpec, *, measure: bool) -> Calibration | None:
+    def _calibration(
+        self, inputs: Inputs, spec: TrainingSpec, work: Workload, *, measure: bool
+    ) -> Calibration | None:
         if inputs.code is not None:
             return None  # Ultralytics' steps say nothing about the user's own
-        key = calibration_key(spec, len(inputs.snapshot.samples))
+        key = calibration_key(spec, work)
         kept = kept_calibration(self.workspace, key)
         if kept is not None or not measure or not can_calibrate():
             return kept
@@ -186,6 +188,7 @@ class Planning:
             update={
                 "dataset": DatasetRef(fingerprint=inputs.fingerprint, tree=str(tree)),
                 "model": str(inputs.model_file) if inputs.model_file else spec.model,
+                "epochs": work.measured_epochs,
             }
         )
         return calibrate(local, self.workspace, key, self.console)

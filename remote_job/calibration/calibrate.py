@@ -1,7 +1,7 @@
 """A few real optimiser steps on this machine, for the estimate of a whole training.
 
-Three steps in each mode, on the real dataset, with the real number of epochs and the real batch, because they decide
-mosaic, accumulation and the optimizer. Ten steps predict no better: the machine's own drift is the floor.
+Three steps in each mode, on the real dataset with the real batch, which decides the accumulation. Ten steps predict no
+better: the machine's own drift is the floor.
 """
 
 import math
@@ -69,6 +69,7 @@ def _calibrate(
     start = weights.local(spec.weights, store=store, folder=folder / "work") if spec.weights else None
     isolation.isolate(folder / "work" / "config")
     from gpu_offload.remote_job.calibration.measurement import Measured
+    from gpu_offload.remote_job.speed.plan import TRIAL_MIN_STEPS
     from gpu_offload.remote_job.yolo import run
 
     if wrong := hyperparameters.value_faults(spec.hyperparameters):
@@ -103,6 +104,9 @@ def _calibrate(
         parameters=found.parameters,
         start=before + found.ready - begun,
         first_step_extra=found.first_step_extra,
+        decoding=found.decoding,
+        trial=trainer.trial_seconds,
+        trial_steps=TRIAL_MIN_STEPS,
         step_mosaic=found.step_mosaic,
         step_plain=found.step_plain,
         optimizer_step=found.optimizer_step,

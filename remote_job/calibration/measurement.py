@@ -26,6 +26,7 @@ class Measurement:
     gflops: float
     parameters: int
     first_step_extra: float
+    decoding: float
     step_mosaic: float | None
     step_plain: float
     optimizer_step: float
@@ -81,7 +82,7 @@ def measure(trainer: Any, ready: float) -> Measurement:
         _close_mosaic(trainer)
         plain = _steps(trainer, STEPS)
     contention = (time.perf_counter() - wall) / max(time.thread_time() - own, 1e-9)
-    saved = _saved_by_cache(trainer) * trainer.train_loader.batch_size
+    decoding = _saved_by_cache(trainer) * trainer.train_loader.batch_size
     optimizer = statistics.median([*usual.optimizer, *plain.optimizer])
     validation = _validation(trainer)
     save = _save(trainer)
@@ -91,8 +92,9 @@ def measure(trainer: Any, ready: float) -> Measurement:
         gflops=float(get_flops(model, trainer.args.imgsz)),
         parameters=int(get_num_params(model)),
         first_step_extra=max(0.0, first.batch + first.optimizer[0] - usual.batch - optimizer),
-        step_mosaic=max(usual.batch - saved, 1e-4) if with_mosaic else None,
-        step_plain=max(plain.batch - saved, 1e-4),
+        decoding=decoding,
+        step_mosaic=max(usual.batch - decoding, 1e-4) if with_mosaic else None,
+        step_plain=max(plain.batch - decoding, 1e-4),
         optimizer_step=optimizer,
         validation_per_image=validation,
         save=save,
@@ -150,9 +152,9 @@ def _synchronise(trainer: Any) -> None:
 
 
 def _saved_by_cache(trainer: Any) -> float:
-    """Return the seconds an image, averaged over the epochs, that a cache of decoded images will save.
+    """Return the seconds an image that a cache of decoded images saves from the second epoch on.
 
-    The steps above decoded every image; from the second epoch on, those that fit into memory are not decoded again.
+    The steps above decoded every image; those that fit into memory are not decoded again.
     """
     dataset = trainer.train_loader.dataset
     if not trainer.speed.on("image_cache") or trainer.train_loader.num_workers:
@@ -172,8 +174,7 @@ def _saved_by_cache(trainer: Any) -> float:
         seconds.append(time.perf_counter() - begun)
         size += (image if whole else image[0]).nbytes
     fits = min(1.0, float(cache.limit) / max(1.0, size / len(chosen) * len(dataset)))
-    epochs = int(trainer.epochs)
-    return statistics.median(seconds) * fits * (epochs - 1) / epochs
+    return statistics.median(seconds) * fits
 
 
 class _Head:

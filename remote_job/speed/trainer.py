@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ class FastTrainer:
     Attributes:
         speed: The plan; after the training it says what was really on.
         capacity: What this process may use of the machine.
+        trial_seconds: What the trial took; 0 where none was made.
     """
 
     speed: speeds.SpeedPlan
     capacity: Capacity
+    trial_seconds = 0.0
     _while_training: contextlib.ExitStack | None = None
     """What is put back after the loop; None outside of it, where nothing is trained."""
 
@@ -90,8 +93,9 @@ class FastTrainer:
             reason = f"the training has {steps} steps, too few for a trial to pay"
             self.speed = self.speed.turn("trial", on=False, reason=reason)
             return
-        mixed = self.speed.on("mixed_precision")
+        mixed, begun = self.speed.on("mixed_precision"), time.perf_counter()
         tried = trial.tried(unwrap_model(self.model), image_size=args.imgsz, batch=args.batch, mixed=mixed)
+        self.trial_seconds = time.perf_counter() - begun
         LOGGER.info(f"speed: {tried}")
         self.speed = self.speed.turn("trial", on=True, reason=str(tried))
         if not tried.keeps_channels_last:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.architecture import facts
+from gpu_offload.orchestrator.estimate.calibration import calibration_key
 from gpu_offload.orchestrator.estimate.correction import correct, correct_running, remaining_note
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import Overheads, estimate_gpu_prior, gpu_seconds_per_image
@@ -25,6 +26,7 @@ from gpu_offload.orchestrator.estimate.posterior import (
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import GPUS, Gpu
 from gpu_offload.remote_job.result import Calibration
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 ANCHORS = Path(__file__).parents[3] / "shared" / "estimator" / "gpu_anchors.csv"
 
@@ -135,6 +137,50 @@ def test_a_calibration_of_another_training_is_refused_with_every_difference_name
         estimate_cpu(work(image_size=640, batch=8), calibration())
     with pytest.raises(ValueError, match="measured no step"):
         estimate_cpu(work(), calibration(step_mosaic=None, step_plain=None))
+
+
+@given(
+    epochs=st.integers(1, 3000),
+    images=st.integers(1, 200_000),
+    batch=st.integers(1, 256),
+    optimizer=st.sampled_from(["auto", "SGD", "MuSGD"]),
+)
+def test_what_is_measured_has_the_optimiser_of_the_training_and_a_length_of_its_own(
+    epochs, images, batch, optimizer
+):
+    given_ = {"train_images": images, "batch": batch, "hyperparameters": {"optimizer": optimizer}}
+    training = work(epochs=epochs, **given_)
+    measured = work(epochs=training.measured_epochs, **given_)
+    assert measured.heavy_optimizer == training.heavy_optimizer
+    assert measured.measured_epochs == training.measured_epochs
+    if images <= 10_000 and training.heavy_optimizer == (optimizer == "MuSGD"):
+        assert measured.mosaic_epochs, "both kinds of steps are measured wherever that is possible"
+
+
+def test_a_calibration_is_kept_for_any_number_of_epochs_and_any_learning_rate():
+    def key(**changes):
+        training = {"epochs": 20, "hyperparameters": {}, "image_size": 320, "batch": 16} | changes
+        data = DatasetRef(fingerprint="f", archive="a")
+        given_ = {
+            "run": "r",
+            "attempt": 1,
+            "training_key": "k",
+            "task": "detect",
+            "model": "yolov8n.yaml",
+            "seed": 0,
+        }
+        return calibration_key(TrainingSpec(**given_, **training, dataset=data, output=""), work(**training))
+
+    assert key(epochs=1) == key(epochs=300) == key(hyperparameters={"lr0": 0.1, "patience": 3}) == key()
+    assert len({key(), key(epochs=5000), key(image_size=640), key(hyperparameters={"mosaic": 0.0})}) == 4
+
+
+def test_the_first_epoch_decodes_and_only_a_long_training_makes_a_trial():
+    measured = calibration(decoding=0.1, trial=3.0, trial_steps=200)
+    short = estimate_cpu(work(epochs=2, train_images=32), measured).breakdown
+    long = estimate_cpu(work(epochs=100, train_images=32), measured).breakdown
+    assert (short["start"], long["start"]) == (pytest.approx(3.0), pytest.approx(6.0))
+    assert short["first step"] == long["first step"] == pytest.approx(0.5 + 2 * 0.1)
 
 
 def test_a_machine_that_was_shared_while_calibrating_widens_the_interval_both_ways():

@@ -28,6 +28,7 @@ def tree(tmp_path_factory):
     return make_tree(tmp_path_factory.mktemp("calibration"))
 
 
+@pytest.mark.training
 @pytest.mark.parametrize(
     ("task", "epochs", "close_mosaic", "mosaic", "expected"),
     [
