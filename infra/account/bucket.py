@@ -39,7 +39,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
     return (
         *(_publish(site) if site.drivers_publish else ()),
         _list(site),
-        _read(site, ("runs/*", "models/*", "aliases/*", "index.json", "timings/*")),
+        _read(site, ("runs/*", "models/*", "aliases/*", "index.json", "timings/*", "tend.json")),
         Statement(
             "AppendToJournal",
             "How an attempt and a run ended is written once; what stands there already cannot be overwritten.",
@@ -59,10 +59,10 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
         *((_abort(site, ("models/*",)),) if site.drivers_publish else ()),
         Statement(
             "RecordTimings",
-            "What a run took, for the next estimate.",
+            "What a run took, for the next estimate; and that `tend` ran, so that a dead schedule is noticed.",
             OBJECTS,
             ("s3:PutObject",),
-            site.objects("timings/*"),
+            site.objects("timings/*", "tend.json"),
         ),
     )
 
@@ -168,14 +168,14 @@ def _public_everything(site: Site) -> tuple[Statement, ...]:
 
 def _drive(site: Site) -> tuple[Statement, ...]:
     """Keep a run's journal and stage its inputs."""
-    written = ("runs/*", "timings/*", "weights/*")
+    written = ("runs/*", "timings/*", "weights/*", "tend.json")
     return (
         _list(site),
         _read(site, ("*",)),
         Statement(
             "KeepTheJournal",
             "The run's journal, inputs, checkpoints and result; starting weights, fetched once; what it took, for "
-            "the next estimate.",
+            "the next estimate; that `tend` ran.",
             OBJECTS,
             ("s3:PutObject",),
             site.objects(*written),

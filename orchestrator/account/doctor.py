@@ -1,5 +1,6 @@
 """`offload doctor`: checks everything that a run needs before money is spent; a line each, with its remedy."""
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +12,8 @@ from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.checks import account_checks, not_needed
-from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.cleanup.sweep_note import REMEDY, SILENT_S, seconds_since_sweep
+from gpu_offload.orchestrator.output.units import human_bytes, human_duration
 from gpu_offload.orchestrator.registry.stores import store_of
 from gpu_offload.orchestrator.settings.load import Settings, SettingsError
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
@@ -87,6 +89,7 @@ def examine(
         )
     else:
         checks += found
+        checks += _sweep(settings)
         if repository is not None:
             checks.append(_deployment(repository, deployment, environment))
     return Examination(tuple(checks))
@@ -153,6 +156,20 @@ def _deployment(repository: str, name: str, environment: Mapping[str, str]) -> C
     if missing:
         return Check(title, "yellow", "; ".join(missing), where)
     return Check(title, "green", f"{found.reviewers} reviewer(s), and not every branch")
+
+
+def _sweep(settings: Settings) -> Iterator[Check]:
+    """Check that the scheduled `tend` still runs: GitHub ends schedules without a word."""
+    try:
+        silent = seconds_since_sweep(store_of(settings), now=time.time())
+    except StoreError:
+        return  # the store's own check says why
+    if silent is None:
+        yield Check("sweep", "grey", "`offload tend` has not run on this store yet", f"schedule it. {REMEDY}")
+    elif silent < SILENT_S:
+        yield Check("sweep", "green", f"`offload tend` ran {human_duration(silent)} ago")
+    else:
+        yield Check("sweep", "yellow", f"`offload tend` ran last {human_duration(silent)} ago", REMEDY)
 
 
 def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Check]:

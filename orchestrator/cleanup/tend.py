@@ -13,8 +13,10 @@ from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep
 from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
+from gpu_offload.orchestrator.cleanup.sweep_note import note_sweep
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.run.backend import LaunchDeniedError
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.lease import Lease, read_lease
@@ -45,6 +47,9 @@ class Tended:
     failures: tuple[str, ...]
     store_readable: bool
     dry_run: bool
+    denied: tuple[str, ...] = ()
+    """Of `runs`, those whose next instance this role may not launch; each is in `failures`, too, unless another job
+    follows that may."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
@@ -58,6 +63,7 @@ class Tended:
                 for thing in self.sweep.kept
             ],
             "failures": list(self.failures),
+            "denied": list(self.denied),
         }
 
     def text(self) -> str:
@@ -86,9 +92,12 @@ class Tend:
     store: ObjectStore
     console: Console
     dry_run: bool = False
+    launched_later: bool = False
+    """Whether a job follows whose role may launch: a run that waits for it is then no failure."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.time
     _failures: list[str] = field(default_factory=list)
+    _denied: list[str] = field(default_factory=list)
     _readable: bool = True
 
     def tend(self) -> Tended:
@@ -102,8 +111,18 @@ class Tend:
             self._book(
                 journal, {orphan.what.run for orphan in sweep.removed if orphan.what.kind == "instance"}
             )
+            self._note_sweep()
         failures = (*self._failures, *sweep.failures)
-        return Tended(tuple(tended), sweep, failures, self._readable, self.dry_run)
+        return Tended(
+            tuple(tended), sweep, failures, self._readable, self.dry_run, denied=tuple(self._denied)
+        )
+
+    def _note_sweep(self) -> None:
+        try:
+            if not self.settings.store_url.startswith("file:"):
+                note_sweep(self.store)
+        except StoreError as error:
+            self.console.warning(f"the store does not know that this `tend` ran: {error}")
 
     def _sweep(self, regions: Sequence[str]) -> Sweep:
         return Reaper(
@@ -139,6 +158,14 @@ class Tend:
     def _one(self, record: RunRecord) -> RunTended:
         try:
             return self._imagined(record) if self.dry_run else self._taken_on(record)
+        except LaunchDeniedError as error:
+            self._denied.append(record.id)
+            if not self.launched_later:
+                return self._failed(record.id, error)
+            self.console.note(f"run {record.id} waits for the job whose role may launch: {error}")
+            return RunTended(
+                record.id, "open", "it waits for the job whose role may launch its next instance"
+            )
         except OffloadError as error:
             return self._failed(record.id, error)
         except Exception as error:  # noqa: BLE001 - a defect that one run meets must not keep the others waiting

@@ -39,11 +39,17 @@ def stop(step: Step) -> int:
 
 
 def tend(step: Step) -> int:
-    """Bring every open run as far as it goes, and end what belongs to none."""
+    """Bring every open run as far as it goes, and end what belongs to none; name the runs that need another role."""
     from gpu_offload.orchestrator.cleanup.tend import Tend
     from gpu_offload.orchestrator.registry import stores
 
-    tended = Tend(step.settings, stores.store_of(step.settings), step.console).tend()
+    tended = Tend(
+        step.settings,
+        stores.store_of(step.settings),
+        step.console,
+        launched_later=step.inputs.launched_later,
+    ).tend()
+    step.runner.outputs({"denied": " ".join(tended.denied)})
     step.console.text(tended.text())
     for failure in tended.failures:
         step.console.error(failure)

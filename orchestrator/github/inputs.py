@@ -42,6 +42,7 @@ class Inputs:
     on: Literal["auto", "cpu", "ec2"] = "auto"
     calibrate: bool | None = None
     measured_later: bool = False
+    launched_later: bool = False
     detach: bool = False
     run: str = ""
     training_key: str = ""
@@ -72,7 +73,8 @@ class Inputs:
         on = one_of("on", ("auto", "cpu", "ec2"), "auto")
         calibrate = one_of("calibrate", ("auto", "true", "false"), "auto")
         detach = one_of("detach", ("true", "false"), "false")
-        later = one_of("measured-later", ("true", "false"), "false")
+        measured = one_of("measured-later", ("true", "false"), "false")
+        launched = one_of("launched-later", ("true", "false"), "false")
         if faults:
             raise InputsError("the action's inputs: " + "; ".join(faults))
         settings = [line.strip() for line in given("set").splitlines() if line.strip()]
@@ -87,7 +89,8 @@ class Inputs:
             settings=tuple(settings),
             on=cast("Literal['auto', 'cpu', 'ec2']", on),
             calibrate=_FLAGS[calibrate],
-            measured_later=later == "true",
+            measured_later=measured == "true",
+            launched_later=launched == "true",
             detach=detach == "true",
             run=given("run"),
             training_key=given("training-key"),

@@ -1,14 +1,18 @@
 """`command: train`: train and publish, and report the run, also when it failed."""
 
+import contextlib
 import os
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
 from gpu_offload.orchestrator.github.plan_summary import plan_summary
+from gpu_offload.orchestrator.github.section import bounded
 from gpu_offload.orchestrator.github.small_summaries import done_summary, trouble_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.github.summary import run_summary
@@ -52,9 +56,11 @@ def train(step: Step) -> int:
     except OffloadError as error:
         resumable = error.exit_code == EXIT_RESUMABLE
         _report_failure(step, planned, store, began, str(error), can_resume=resumable)
+        _warn_of_dead_sweep(step, store)
         raise
     step.console.text(trained_text(done))
     _report(step, planned, store, done, before)
+    _warn_of_dead_sweep(step, store)
     return EXIT_FAILED if done.candidate and step.settings.registry.on_candidate == "fail" else 0
 
 
@@ -137,6 +143,15 @@ def _report_failure(
         can_resume=can_resume,
     )
     step.runner.summary(run_summary(report, around))
+
+
+def _warn_of_dead_sweep(step: Step, store: ObjectStore) -> None:
+    """Warn where the scheduled `tend` does not run any more; what cannot be looked at is no reason to fail."""
+    with contextlib.suppress(StoreError):
+        warning = dead_sweep(store, now=time.time())
+        if warning is not None:
+            step.console.warning(warning)
+            step.runner.summary(f"> [!WARNING]\n> {bounded(warning)}")
 
 
 def _newest(store: ObjectStore) -> Before | None:

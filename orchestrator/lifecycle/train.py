@@ -140,15 +140,15 @@ class Training:
         )
         if previous is not None:
             journal.copy_checkpoint(previous, record.id)
-        if job_ends_first(record, detach=self.detach, environment=os.environ):
-            self.console.warning(
-                f"this job ends after {human_duration(CI_LIMIT_S)}, and the run's deadline is later: use --detach (the "
-                "action's input `detach`) and a scheduled `offload tend`, or a shorter limits.deadline"
-            )
         self.console.stage(f"beginning run {record.id}")
         return journal.begin(record), True
 
     def _drive(self, run: RunRecord, lease: Lease) -> Outcome | None:
+        if job_ends_first(run, detach=self.detach, environment=os.environ, now=self.clock()):
+            self.console.warning(
+                f"this job ends after {human_duration(CI_LIMIT_S)}, and the run's deadline is later: use --detach (the "
+                "action's input `detach`) and a scheduled `offload tend`, or a shorter limits.deadline"
+            )
         return controller_of(
             self.planned.settings,
             self.store,
@@ -220,7 +220,7 @@ class Training:
         )
 
 
-def job_ends_first(run: RunRecord, *, detach: bool, environment: Mapping[str, str]) -> bool:
-    """Whether GitHub ends this job before the run's deadline, while it drives an instance."""
+def job_ends_first(run: RunRecord, *, detach: bool, environment: Mapping[str, str], now: float) -> bool:
+    """Whether GitHub ends a job that starts now before the run's deadline, while it drives an instance."""
     hosted = environment.get("RUNNER_ENVIRONMENT") == "github-hosted"
-    return hosted and not detach and run.is_rented and run.deadline_at - run.created_at > CI_LIMIT_S
+    return hosted and not detach and run.is_rented and run.deadline_at - now > CI_LIMIT_S

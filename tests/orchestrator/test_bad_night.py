@@ -15,6 +15,7 @@ from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
 from gpu_offload.orchestrator.cleanup.reaper import Sweep
+from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep, note_sweep
 from gpu_offload.orchestrator.cleanup.tend import Tend
 from gpu_offload.orchestrator.lifecycle.status import standings
 from gpu_offload.orchestrator.lifecycle.train import job_ends_first
@@ -263,4 +264,13 @@ def test_an_outcome_with_an_unknown_attempt_record_still_ends_the_listing(store)
 )
 def test_a_deadline_beyond_the_jobs_end_is_warned_about(hours, detach, where, warned):
     run = run_of(now=T0, deadline_at=T0 + hours * 3600)
-    assert job_ends_first(run, detach=detach, environment={"RUNNER_ENVIRONMENT": where}) is warned
+    assert job_ends_first(run, detach=detach, environment={"RUNNER_ENVIRONMENT": where}, now=T0) is warned
+    assert not job_ends_first(run, detach=detach, environment={"RUNNER_ENVIRONMENT": where}, now=T0 + 7200)
+
+
+def test_a_schedule_that_has_ended_is_noticed_by_the_age_of_the_last_sweep(store):
+    assert dead_sweep(store, now=time.time() + 1e6) is None, "it never ran: perhaps it is not wanted"
+    note_sweep(store)
+    assert dead_sweep(store, now=time.time() + 3600) is None
+    assert dead_sweep(store, now=time.time() - 3600) is None, "a clock that is behind is no dead schedule"
+    assert "60 days" in dead_sweep(store, now=time.time() + 7 * 3600)

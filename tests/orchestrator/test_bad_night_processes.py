@@ -14,6 +14,7 @@ from leak_case import STORE, train_project
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.cleanup.sweep_note import KEY
 from gpu_offload.orchestrator.run.accounting import read_bill
 from gpu_offload.orchestrator.run.journal import Journal
 
@@ -68,6 +69,7 @@ def test_a_sweep_whose_role_may_not_launch_leaves_the_run_open_and_red(cloud, tm
     assert code == 1
     assert "launcher" in said
     assert journal.open_ids() == [run], "a denial closes no run"
+    assert journal.store.stat(KEY) is not None, "the sweep itself was made"
     assert json.loads(offload(tmp_path, "train", "--on", "ec2", "--json"))["run"] == run
 
 
