@@ -24,7 +24,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
-demo: $(STAMP) ## Generate a dataset, plan, train on the CPU, publish, draw predictions; no account needed
+demo: $(STAMP) ## Generate a dataset, plan, train on the CPU, publish, report; no account needed
 	@$(BIN)/offload demo
 
 demo-gpu: $(STAMP) ## The whole GPU path on a simulated cloud; no account and no root needed

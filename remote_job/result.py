@@ -19,6 +19,9 @@ from pydantic import Field
 from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.wire import Wire
 
+PREDICTIONS = "predictions.png"
+"""The extra that shows what the model finds on held-out pictures."""
+
 
 class Artifact(Wire):
     """A file that counts only when its size and sha256 are right."""

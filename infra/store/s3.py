@@ -1,6 +1,7 @@
 """An object store in a bucket, on AWS or on anything else that speaks the S3 API."""
 
 import hashlib
+import mimetypes
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -168,6 +169,8 @@ class S3Store:
     def _put(self, key: str, body: bytes, **condition: str) -> str:
         """PutObject; raises ObjectChangedError where the condition does not hold."""
         metadata = {"sha256": hashlib.sha256(body).hexdigest()}
+        # A browser shows a picture or a page only by its type.
+        kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
         with store_errors(self._where(key)):
             try:
                 for attempt in attempts(_collided, first=FIRST_S, tries=TRIES):
@@ -176,6 +179,7 @@ class S3Store:
                             Bucket=self.bucket,
                             Key=self._key(key),
                             Body=body,
+                            ContentType=kind,
                             Metadata=metadata,
                             **condition,  # type: ignore[arg-type]  # IfMatch or IfNoneMatch
                         )["ETag"]

@@ -158,7 +158,7 @@ def pull(
 @click.option("--gpu", is_flag=True, help="The GPU path, on a simulated cloud: no account, no root, no GPU.")
 @verbose_option
 def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
-    """Plan, train on this CPU, publish, predict and skip, on a generated dataset; leaves a project to look around in."""
+    """Plan, train on this CPU, publish, report and skip, on a generated dataset; leaves a project to look around in."""
     folder = (into or Path("demo-gpu" if gpu else "demo")).resolve()
     if gpu:
         try:

@@ -150,7 +150,7 @@ def report(
     settings = settings_of(directory, config, sets)
     store = store_of(settings)
     chosen = "json" if as_json else form or _form_for(output)
-    found = gather(store, settings.store, run or latest_run(store))
+    found = gather(store, settings.store, run or latest_run(store), pictures=chosen == "html")
     text = render(found, cast("Format", chosen), width=terminal_width())
     if output is None:
         sys.stdout.write(text)

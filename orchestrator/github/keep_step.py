@@ -13,6 +13,7 @@ from gpu_offload.orchestrator.github.small_summaries import kept_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry.manifest import model_key
+from gpu_offload.remote_job.result import PREDICTIONS
 
 
 def pack(step: Step) -> int:
@@ -69,7 +70,7 @@ def keep(inputs: Inputs, event: WorkflowEvent, runner: Runner, console: GitHubCo
     address = release_address(server, event.repository, tag)
     url = f"{address}/{asset_name(model_key(kept.version, kept.model.name))}" if kept else ""
     runner.outputs({"model-url": url, "version": kept.version if kept else ""})
-    picture = asset_name(model_key(kept.version, keeping.PREDICTIONS)) if kept else ""
+    picture = asset_name(model_key(kept.version, PREDICTIONS)) if kept else ""
     shown = f"{address}/{picture}" if picture and picture in release.assets() else ""
     runner.summary(
         kept_summary(

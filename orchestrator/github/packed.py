@@ -8,13 +8,14 @@ from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import asset_name
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
-from gpu_offload.orchestrator.github.release import ALIASES, PREDICTIONS
+from gpu_offload.orchestrator.github.release import ALIASES
 from gpu_offload.orchestrator.github.run_archive import pack
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import INDEX_KEY, model_key
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH, RUN_PREFIX
+from gpu_offload.remote_job.result import PREDICTIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,8 +37,10 @@ from gpu_offload.orchestrator.registry.manifest import (
     model_key,
     parse,
 )
+from gpu_offload.orchestrator.report.picture import LARGEST_PICTURE, PNG
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH, RUN_PREFIX
 from gpu_offload.remote_job.files.regular_file import read as read_bytes
+from gpu_offload.remote_job.result import PREDICTIONS
 from gpu_offload.remote_job.wire import Wire
 
 T = TypeVar("T", bound=Wire)
@@ -48,12 +50,6 @@ TRIES = 5
 
 DOCUMENT = 1 << 20
 """Bytes that a packed document may have."""
-
-PREDICTIONS = "predictions.png"
-"""A picture of predictions, beside a model."""
-
-PNG = b"\x89PNG\r\n\x1a\n"
-LARGEST_PICTURE = 8 << 20
 
 ALIASES = (alias_key(CANDIDATE), alias_key(STABLE))
 

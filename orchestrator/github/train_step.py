@@ -67,7 +67,7 @@ def train(step: Step) -> int:
 def _report(
     step: Step, planned: "Planned", store: ObjectStore, done: "TrainReport", before: Before | None
 ) -> None:
-    from gpu_offload.orchestrator.github.predictions import publish_pictures
+    from gpu_offload.orchestrator.github.predictions import publish_picture
     from gpu_offload.orchestrator.report.load import gather
 
     # A skip needs no journal: that of an old run may be gone.
@@ -105,9 +105,9 @@ def _report(
         return
     # A private repository's pictures stay where its dataset is, also where its store's models are public.
     if done.status == "trained" and not step.event.is_private:
-        pictures = publish_pictures(planned, store, done.version, step.console)
+        picture = publish_picture(step.settings, store, report, step.console)
         # A picture that `keep` has still to publish is in the summary of that job.
-        around = around if around.kept else replace(around, pictures_url=pictures)
+        around = around if around.kept else replace(around, pictures_url=picture)
     step.runner.summary(run_summary(report, around))
     step.console.notice(plain(headline(report, around.before, moved=around.moved)))
 

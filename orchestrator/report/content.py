@@ -54,6 +54,8 @@ class Report:
     before: Before | None = None
     semver: str | None = None
     """The number that the registry gave the version."""
+    picture: bytes | None = None
+    """A PNG of predictions on held-out pictures; see `report.picture`."""
 
     @property
     def status(self) -> str:

@@ -14,6 +14,7 @@ from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import report_markdown
 from gpu_offload.orchestrator.report.page import report_html
+from gpu_offload.orchestrator.report.picture import read_picture
 from gpu_offload.orchestrator.report.text import report_text
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.journal import Journal
@@ -25,8 +26,23 @@ from gpu_offload.remote_job.result import ProgressEvent
 Format = Literal["text", "markdown", "json", "html"]
 
 
-def gather(store: ObjectStore, settings: StoreSettings, run: str, *, now: float | None = None) -> Report:
-    """Read a run, finished or not. Raises JournalError where there is none, StoreError."""
+def gather(
+    store: ObjectStore,
+    settings: StoreSettings,
+    run: str,
+    *,
+    now: float | None = None,
+    pictures: bool = False,
+) -> Report:
+    """Read a run, finished or not. Raises JournalError where there is none, StoreError.
+
+    Args:
+        store: Where the run is.
+        settings: What a bill needs to know of the store.
+        run: Its id.
+        now: Unix seconds; None for the clock's.
+        pictures: Whether to read the picture of predictions as well, which only a page shows.
+    """
     journal = Journal(store)
     record = journal.run(run)
     look = journal.look(run)
@@ -34,6 +50,7 @@ def gather(store: ObjectStore, settings: StoreSettings, run: str, *, now: float 
     kept = read_bill(store, run)
     entries = _entries(store)
     return Report(
+        picture=read_picture(store, run, look.result) if pictures else None,
         run=record,
         now=now,
         bill=kept or Accounting(store, settings).bill(record, look.attempts, now=now),

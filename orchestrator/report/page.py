@@ -2,6 +2,7 @@
 
 import html
 import re
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
 from gpu_offload.orchestrator.output.markdown import is_numeric
@@ -34,12 +35,12 @@ h1{font-size:1.25rem;line-height:1.3;overflow-wrap:anywhere}h2{font-size:1.05rem
 th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{white-space:nowrap;color:var(--soft);font-weight:500}td.n,th.n{text-align:right;white-space:nowrap}
 td.long{overflow-wrap:anywhere}code{font-size:.9em}tr.total td{font-weight:600}
-figure{margin:.5rem 0 1rem}figcaption{font-size:.85rem;color:var(--soft)}
+figure{margin:.5rem 0 1rem}img{max-width:100%}figcaption{font-size:.85rem;color:var(--soft)}
 svg{width:100%;max-width:36rem;height:auto}svg text{font:13px system-ui,sans-serif;fill:var(--soft)}
 .grid{stroke:var(--line);stroke-width:1}summary{cursor:pointer;margin:1.75rem 0 .5rem;font-weight:600}
 """
 
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Should something get past the escaping, it may neither run nor load nor send anything."""
 
 LONG_WORD = 20
@@ -63,6 +64,7 @@ def report_html(report: Report) -> str:
     sections = [
         ("Where and why", f"<p>{_prose(report.run.why)}</p>"),
         ("Quality", quality + curves),
+        ("Predictions", _picture(report.picture)),
         ("Cost", "" if free else cost),
         ("Time", _table(estimate_rows(report)) + timeline_svg(report.spans)),
         ("Attempts", _table(attempt_rows(report))),
@@ -85,6 +87,16 @@ def report_html(report: Report) -> str:
         f"<title>{_safe(title)}</title><style>{STYLE}</style></head>"
         f'<body><h1>{_safe(title)}</h1><div class="tiles">{boxes}</div>'
         f"{late}{body}{folded}</body></html>\n"
+    )
+
+
+def _picture(png: bytes | None) -> str:
+    if png is None:
+        return ""
+    return (
+        "<figure><figcaption>On pictures that it was not trained on: as labelled, and as the model sees them."
+        f'</figcaption><img alt="labels and predictions" src="data:image/png;base64,{b64encode(png).decode()}">'
+        "</figure>"
     )
 
 

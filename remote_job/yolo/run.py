@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
-from gpu_offload.remote_job.result import TrainingResult
+from gpu_offload.remote_job.result import PREDICTIONS, TrainingResult
 from gpu_offload.remote_job.spec import SpecError
 from gpu_offload.remote_job.speed import plan
 from gpu_offload.remote_job.speed.capacity import capacity
@@ -43,11 +43,30 @@ def run(bench: Bench) -> TrainingResult:
         work.train()
         bench.progress.stage("scan", work.clock.scan)
         bench.progress.stage("final", work.clock.final_validation)
+        draw_pictures(bench, work)
         files = {"model.pt": work.best, **{path.name: path for path in metrics.extras(work.save_dir)}}
         artifacts = result_files.stage(files, bench.output / "result")
         return metrics.result(
             work, artifacts, imported=imported, total=bench.seconds_before + time.perf_counter() - begun
         )
+
+
+def draw_pictures(bench: Bench, work: "SteadyTrainer") -> None:
+    """Draw predictions among the result's files; a picture is no reason for a trained model to be lost."""
+    from gpu_offload.remote_job.yolo import pictures
+
+    begun = time.perf_counter()
+    try:
+        pictures.draw(
+            work.best,
+            bench.data.tree,
+            work.save_dir / PREDICTIONS,
+            image_size=bench.spec.image_size,
+            device=work.device,
+        )
+    except Exception as error:  # noqa: BLE001 - Ultralytics and Pillow raise anything
+        print(f"no picture of predictions: {type(error).__name__}: {error}")  # noqa: T201 - to the log
+    bench.progress.stage("pictures", time.perf_counter() - begun)
 
 
 def build(bench: Bench, resumption: "Resumption | None", *, inner: tuple[type, ...] = ()) -> "SteadyTrainer":

@@ -100,6 +100,12 @@ def test_the_page_loads_nothing_and_draws_timeline_and_curves(report):
     assert "default-src 'none'" in text
 
 
+def test_the_page_carries_the_picture_of_predictions_in_itself(report):
+    page = page_of(text := report_html(replace(report, picture=b"\x89PNG pixels")))
+    assert page.tags.count("img") == 1
+    assert re.findall(r'src="([^"]*)"', text) == ["data:image/png;base64,iVBORyBwaXhlbHM="]
+
+
 def test_what_is_written_into_a_run_stays_text(report):
     page = page_of(report_html(evil(report)))
     assert not {"script", "img"} & set(page.tags)

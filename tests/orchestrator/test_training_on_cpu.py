@@ -15,14 +15,15 @@ from commands import OFFLOAD, offload, run
 from leak_case import train_project
 
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.orchestrator.github.predictions import is_public, publish_pictures
+from gpu_offload.orchestrator.github.predictions import is_public, publish_picture
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.plan.planner import Planning
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.stores import public_address, store_of
+from gpu_offload.orchestrator.report.load import gather
+from gpu_offload.orchestrator.report.picture import PNG, read_picture
+from gpu_offload.orchestrator.run.record import run_key
 from gpu_offload.orchestrator.settings.load import load_settings
 from gpu_offload.orchestrator.state import state_folder
-from gpu_offload.orchestrator.workspace import Workspace
 
 pytestmark = pytest.mark.training
 
@@ -152,7 +153,7 @@ def test_it_plans_trains_publishes_skips_and_pulls(project):
     assert pulled["sha256"] == first["sha256"]
     assert Path(project, pulled["path"]).stat().st_size > 1_000_000
     assert json.loads(offload(project, "plan", "--no-calibrate", "--json"))["already_trained"]
-    look_at_the_pictures(project, first["version"])
+    look_at_the_picture(project, first["run"], first["version"])
 
 
 def open_to_everybody(bucket, keys):
@@ -171,19 +172,21 @@ def open_to_everybody(bucket, keys):
     client.close()
 
 
-def look_at_the_pictures(project, version):
-    """Where anybody may read the store, predictions are drawn beside the model; a folder nobody else reads."""
+def look_at_the_picture(project, run, version):
+    """Where anybody may read the store, predictions are shown beside the model; a folder nobody else reads."""
     settings = load_settings(project, environment={})
     store, console = store_of(settings), Console()
-    planned = Planning(settings, store, Workspace.of(project), console).plan(on="cpu", calibrate=False)
-    assert publish_pictures(planned, store, version, console) is None
+    report = gather(store, settings.store, run, pictures=True)
+    assert report.picture.startswith(PNG)
+    assert publish_picture(settings, store, report, console) is None
     if settings.store_url.startswith("file:"):
         return
     open_to_everybody("offload-test", "project/models/*")
-    address = publish_pictures(planned, store, version, console)
+    address = publish_picture(settings, store, report, console)
     assert address is not None
+    assert publish_picture(settings, store, report, console) == address
     with urllib.request.urlopen(address) as reply:  # no credentials go with it
-        assert reply.read(8) == b"\x89PNG\r\n\x1a\n"
+        assert (reply.read(), reply.headers["Content-Type"]) == (report.picture, "image/png")
     # A store that has another address for the public is asked, and shown, there.
     base = address.removesuffix(f"/models/{version}/predictions.png")
     elsewhere = settings.model_copy(
@@ -194,6 +197,9 @@ def look_at_the_pictures(project, version):
         update={"store": settings.store.model_copy(update={"public_url": f"{base}/closed"})}
     )
     assert not is_public(closed, store, version)
+    # What a training says of its picture is a claim.
+    store.put(run_key(run, "result/predictions.png"), PNG + b"another")
+    assert read_picture(store, run, report.result) is None
 
 
 def test_a_changed_dataset_is_trained_anew_and_reverting_it_moves_stable_back(own_project):

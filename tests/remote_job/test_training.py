@@ -108,7 +108,7 @@ def test_a_result_says_what_came_out_and_how_long_it_took(whole):
     assert set(result.per_class) <= {"circle", "square", "triangle"}
     model = output / "result" / "model.pt"
     assert (model.stat().st_size, durable.sha256_of(model)) == (result.model.size, result.model.sha256)
-    assert "results.csv" in {extra.name for extra in result.extras}
+    assert {"results.csv", "predictions.png"} <= {extra.name for extra in result.extras}
 
 
 def test_the_model_is_an_ordinary_ultralytics_model_without_our_paths(whole, tree):
@@ -291,6 +291,7 @@ def test_every_task_is_trained_and_resumed(tmp_path, monkeypatch, task):
     assert result.epochs_completed == 2
     plain = {"segment": "mask_map50", "pose": "pose_map50", "classify": "accuracy"}[task]
     assert plain in result.metrics
+    assert "predictions.png" in {extra.name for extra in result.extras}
     if task is Task.CLASSIFY:
         assert set(result.per_class) == {"circle", "square", "triangle"}
 
