@@ -17,10 +17,9 @@ class Interval:
     high: float
 
     def __post_init__(self) -> None:
-        if not all(math.isfinite(x) for x in (self.low, self.likely, self.high)):
-            raise ValueError(f"an interval has finite bounds, not {self.low}, {self.likely}, {self.high}")
-        if not 0 <= self.low <= self.likely <= self.high:
-            raise ValueError(f"0 <= low <= likely <= high fails for {self.low}, {self.likely}, {self.high}")
+        if not 0 <= self.low <= self.likely <= self.high < math.inf:
+            bounds = f"{self.low}, {self.likely}, {self.high}"
+            raise ValueError(f"0 <= low <= likely <= high < infinity fails for {bounds}")
 
     def __add__(self, other: "Interval | float") -> "Interval":
         """Add seconds, or another interval bound by bound (as if both went well or badly together)."""

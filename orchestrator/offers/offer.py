@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Market = Literal["spot", "on-demand"]
+BackendName = Literal["cpu", "ec2"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class Offer:
         on_demand_usd_per_hour: The same instance without interruptions, to compare with.
     """
 
-    where: Literal["cpu", "ec2"]
+    where: BackendName
     instance_type: str | None
     region: str | None
     zone: str | None

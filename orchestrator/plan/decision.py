@@ -6,12 +6,12 @@ saves more of your hours than it costs, at the value that you put on them). Noth
 """
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from gpu_offload.orchestrator.cost.prices import expected_cost
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.offers.offer import BackendName, Offer
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
 from gpu_offload.orchestrator.plan.reasons import (
@@ -81,7 +81,7 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
 
 
 def forced(
-    where: Literal["cpu", "ec2"], options: Sequence[Option], limits: Limits, *, epochs: int | None = None
+    where: BackendName, options: Sequence[Option], limits: Limits, *, epochs: int | None = None
 ) -> Decision:
     """Obey `--on cpu` or `--on ec2`.
 

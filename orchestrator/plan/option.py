@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import Market, Offer
+from gpu_offload.orchestrator.offers.offer import BackendName, Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
 
 Where = Literal["cpu", "ec2", "none"]
@@ -42,7 +42,7 @@ class Limits:
             return self.ci_limit_s, f"the {human_duration(self.ci_limit_s)} limit of a CI job"
         return self.deadline_s, f"the {human_duration(self.deadline_s)} deadline"
 
-    def time_limit(self, where: Literal["cpu", "ec2"]) -> tuple[float, str]:
+    def time_limit(self, where: BackendName) -> tuple[float, str]:
         """How long a place has: an instance outlives the job that launched it, but not the deadline."""
         return (
             self.cpu_limit
@@ -72,7 +72,7 @@ class Option:
     point: float | None = None
 
     @property
-    def where(self) -> Literal["cpu", "ec2"]:
+    def where(self) -> BackendName:
         """On this CPU, or on EC2."""
         return self.offer.where
 

@@ -45,7 +45,7 @@ LONGEST_WAIT_S = 60.0
 
 def next_step(run: RunRecord, observation: Observation) -> Step:
     """Decide the next step of a run. Total: every state of the journal and of the cloud has an answer."""
-    at = Outlook.of(run, observation)
+    at = Outlook(run, observation)
     return (
         _over(at)
         or _driven_elsewhere(at)

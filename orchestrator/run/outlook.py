@@ -1,6 +1,7 @@
-"""What follows from one observation of a run, computed once for one decision."""
+"""What follows from one observation of a run, computed at most once for one decision."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.plan.candidate import Candidate
@@ -17,63 +18,72 @@ from gpu_offload.orchestrator.run.pace import overrun
 from gpu_offload.orchestrator.run.record import EndReason, RunRecord
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Outlook:
-    """A run, an observation of it, and what follows from the two.
-
-    Attributes:
-        current: The open attempt.
-        mine: Its instances.
-        market: The market whose candidates come first; None while the run waits for spot.
-        candidate: The best candidate for another attempt.
-        wait: Why the run waits for spot instead.
-        ended: Why the open attempt is over: a reason and a sentence.
-        reclaim: Whether AWS is about to take the open attempt's instance back for free.
-        overrun: Why the open attempt will not finish within its limits, nine in ten certain.
-        doubt: The same, more likely than not.
-    """
+    """A run, an observation of it, and what follows from the two; each part is computed when it is first asked for."""
 
     run: RunRecord
     seen: Observation
-    current: ObservedAttempt | None
-    mine: tuple[ObservedInstance, ...]
-    market: Market | None
-    candidate: Candidate | None
-    wait: str | None
-    ended: tuple[EndReason, str] | None
-    reclaim: bool
-    overrun: str | None
-    doubt: str | None
 
-    @classmethod
-    def of(cls, run: RunRecord, observation: Observation) -> "Outlook":
-        """Return what follows from an observation of a run."""
-        current = observation.current
-        rented = current if current is not None and current.record.offer.where == "ec2" else None
-        mine = observation.instances_of(current.record.number) if current is not None else ()
-        steady = steadiest(run, observation)
-        market = first_market(run, observation, steady)
-        return cls(
-            run=run,
-            seen=observation,
-            current=current,
-            mine=mine,
-            market=market,
-            candidate=next(fitting(run, observation, market), None),
-            wait=waiting_for_spot(run, observation, steady)
-            if market is None and steady is not None
-            else None,
-            ended=_ended(run, observation, rented, mine) if rented is not None else None,
-            reclaim=rented is not None and awaits_reclaim(observation, rented, mine),
-            overrun=overrun(run, observation, current) if current is not None else None,
-            doubt=overrun(run, observation, current, likely=True) if current is not None else None,
-        )
+    @cached_property
+    def current(self) -> ObservedAttempt | None:
+        """The open attempt."""
+        return self.seen.current
 
+    @cached_property
+    def mine(self) -> tuple[ObservedInstance, ...]:
+        """The open attempt's instances."""
+        return self.seen.instances_of(self.current.record.number) if self.current is not None else ()
 
-def _ended(
-    run: RunRecord, observation: Observation, current: ObservedAttempt, mine: tuple[ObservedInstance, ...]
-) -> tuple[EndReason, str] | None:
-    over = verdict(observation, current, mine)
-    if over is None and (why := moving_to_spot(run, observation, current)) is not None:
-        return "moved", why
-    return over or absence(observation, current, mine)
+    @cached_property
+    def market(self) -> Market | None:
+        """The market whose candidates come first; None while the run waits for spot."""
+        return first_market(self.run, self.seen, self._steadiest)
+
+    @cached_property
+    def candidate(self) -> Candidate | None:
+        """The best candidate for another attempt."""
+        return next(fitting(self.run, self.seen, self.market), None)
+
+    @cached_property
+    def wait(self) -> str | None:
+        """Why the run waits for spot instead."""
+        if self.market is not None or self._steadiest is None:
+            return None
+        return waiting_for_spot(self.run, self.seen, self._steadiest)
+
+    @cached_property
+    def ended(self) -> tuple[EndReason, str] | None:
+        """Why the open attempt is over, if it rents an instance: a reason and a sentence."""
+        if self._rented is None:
+            return None
+        over = verdict(self.seen, self._rented, self.mine)
+        if over is None and (why := moving_to_spot(self.run, self.seen, self._rented)) is not None:
+            return "moved", why
+        return over or absence(self.seen, self._rented, self.mine)
+
+    @cached_property
+    def reclaim(self) -> bool:
+        """Whether AWS is about to take the open attempt's instance back for free."""
+        return self._rented is not None and awaits_reclaim(self.seen, self._rented, self.mine)
+
+    @cached_property
+    def overrun(self) -> str | None:
+        """Why the open attempt will not finish within its limits, nine in ten certain."""
+        return overrun(self.run, self.seen, self.current) if self.current is not None else None
+
+    @cached_property
+    def doubt(self) -> str | None:
+        """Why the open attempt will not finish within its limits, more likely than not."""
+        return overrun(self.run, self.seen, self.current, likely=True) if self.current is not None else None
+
+    @cached_property
+    def _rented(self) -> ObservedAttempt | None:
+        """The open attempt, if it rents an instance."""
+        current = self.current
+        return current if current is not None and current.record.offer.where == "ec2" else None
+
+    @cached_property
+    def _steadiest(self) -> Candidate | None:
+        """The on-demand candidate to fall back on."""
+        return steadiest(self.run, self.seen)

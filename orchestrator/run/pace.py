@@ -1,9 +1,11 @@
 """Whether an attempt will finish within its limits."""
 
+from functools import lru_cache
+
 from gpu_offload.orchestrator.cost.prices import ebs_prices, inputs_usd
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct_running
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.offers.offer import BackendName, Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
@@ -99,26 +101,32 @@ def _corrected(
     epochs, trained = run.spec.epochs, beat.epochs_completed - before
     if trained < 1 or epochs <= trained:
         return None
-    likely = max(candidate.seconds.likely, 1e-3)
+    rest = _measured_rest(candidate.seconds, candidate.offer.where, epochs, trained, beat.seconds_per_epoch)
+    completed = max(
+        observation.epochs_completed, beat.epochs_completed if attempt is observation.current else 0
+    )
+    return rest.scaled(max(0, epochs - completed) / (epochs - trained))
+
+
+@lru_cache(maxsize=256)
+def _measured_rest(
+    seconds: Interval, where: BackendName, epochs: int, trained: int, seconds_per_epoch: float
+) -> Interval:
+    """Return the seconds of the epochs after `trained`, from the estimate of all and the pace of those."""
+    likely = max(seconds.likely, 1e-3)
     estimate = Estimate(
-        interval=candidate.seconds,
+        interval=seconds,
         breakdown={"training": likely},
         basis="prior, not measured",
-        # Not "cpu", however well this one was calibrated: what the epochs take now counts more than what was expected.
-        kind="gpu" if candidate.offer.where == "ec2" else "cpu-prior",
+        # Not "cpu", even where this CPU was calibrated: measured epochs count more than the calibration.
+        kind="gpu" if where == "ec2" else "cpu-prior",
         epoch_seconds=((epochs, likely / epochs),),
         before=0.0,
         earliest_epochs=epochs,
     )
-    so_far = trained * beat.seconds_per_epoch
+    so_far = trained * seconds_per_epoch
     whole = correct_running(estimate, trained, so_far)
-    completed = max(
-        observation.epochs_completed, beat.epochs_completed if attempt is observation.current else 0
-    )
-    factor = max(0, epochs - completed) / (epochs - trained)
-    return Interval(*(max(0.0, bound - so_far) for bound in (whole.low, whole.likely, whole.high))).scaled(
-        factor
-    )
+    return Interval(*(max(0.0, bound - so_far) for bound in (whole.low, whole.likely, whole.high)))
 
 
 def _share_left(run: RunRecord, epochs_completed: int) -> float:

@@ -481,7 +481,7 @@ def test_what_is_left_is_said_in_a_phrase():
     ("low", "likely", "high"), [(2, 1, 3), (1, 3, 2), (-1, 0, 1), (0, 0, math.inf), (0, math.nan, 1)]
 )
 def test_an_interval_that_is_out_of_order_is_refused(low, likely, high):
-    with pytest.raises(ValueError, match=r"low <= likely|finite"):
+    with pytest.raises(ValueError, match="low <= likely"):
         Interval(low, likely, high)
 
 
