@@ -1034,7 +1034,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         status: How the run had to end; None where several ends are right.
     """
     scenario, store, journal = world.scenario, world.store, Journal(world.store)
-    look = journal.look(RUN)
+    documents = journal.read(RUN)
     broken = []
 
     alive = [m.id for m in world.machines if m.lives(world.now)]
@@ -1045,7 +1045,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         gap = _without_driver(world)
         if end > machine.expires_at + 30 + gap:
             broken.append(f"leak: {machine.id} ran {end - machine.expires_at:.0f} s past its end")
-    for attempt in look.attempts:
+    for attempt in documents.attempts:
         here = attempt.record.offer.where == "cpu" and attempt.end is not None
         if (
             here
@@ -1056,23 +1056,25 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
     if world.groups:
         broken.append(f"leftovers: {sorted(world.groups)}")
 
-    if look.outcome is None:
+    if documents.outcome is None:
         broken.append("open: the run has no outcome")
-    elif status is not None and look.outcome.status != status:
-        broken.append(f"outcome: {look.outcome.status} ({look.outcome.message}), it had to be {status}")
-    if any(a.end is None for a in look.attempts):
+    elif status is not None and documents.outcome.status != status:
+        broken.append(
+            f"outcome: {documents.outcome.status} ({documents.outcome.message}), it had to be {status}"
+        )
+    if any(a.end is None for a in documents.attempts):
         broken.append("open: an attempt was never closed")
     if not world.settled:
         broken.append("cost: nobody settled the run")
 
-    status = status or (look.outcome.status if look.outcome else None)
+    status = status or (documents.outcome.status if documents.outcome else None)
     manifest = publish.manifest_of(store, VERSION)
     times = store.written[model_key(VERSION, "manifest.json")]
     listed = [e.version for e in publish.versions(store)]
     if status == "published":
         if times != 1 or listed != [VERSION]:
             broken.append(f"publish: the manifest was written {times} times, and the index lists {listed}")
-        if look.collected is None:
+        if documents.collected is None:
             broken.append("publish: what was published was never verified")
         if world.rented_while_publishing and not world.stalls:
             broken.append("cost: an instance was kept while the model was published")
@@ -1095,7 +1097,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
 
     if not world.stalls and world.most_alive > 1:
         broken.append(f"surplus: {world.most_alive} instances lived at once")
-    reasons = Counter(a.end.reason for a in look.attempts if a.end is not None)
+    reasons = Counter(a.end.reason for a in documents.attempts if a.end is not None)
     lives = world.deaths + world.stalls + reasons["reclaimed"] + len(scenario.silent) + bool(scenario.mute_s)
     lives += (
         reasons["overrun"]
@@ -1105,14 +1107,14 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         + bool(scenario.dies_at)
         + 2 * bool(scenario.crowded)
     )
-    if len(look.attempts) > 1 + lives + sum(scenario.refused.values()) + len(scenario.quota):
-        broken.append(f"attempts: {len(look.attempts)}")
+    if len(documents.attempts) > 1 + lives + sum(scenario.refused.values()) + len(scenario.quota):
+        broken.append(f"attempts: {len(documents.attempts)}")
     if len(world.machines) > 1 + lives:
         broken.append(f"surplus: {len(world.machines)} instances for {lives} deaths and reclaims")
 
     alike = Counter()
     best = 0
-    for a in look.attempts:
+    for a in documents.attempts:
         epochs = a.heartbeat.epochs_completed if a.heartbeat is not None else 0
         if epochs > best:
             alike, best = Counter(), epochs
@@ -1124,11 +1126,13 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
     real = sum(
         (m.stopping_at if m.stopping_at is not None else world.now) - m.launched_at for m in world.machines
     )
-    booked = {a.host.instance_id: a for a in look.attempts if a.host is not None}
+    booked = {a.host.instance_id: a for a in documents.attempts if a.host is not None}
     unbooked = [m.id for m in world.machines if m.id not in booked]
     if unbooked and not world.stalls:
         broken.append(f"cost: {unbooked} are in no account")
-    accounted = sum((a.end.at if a.end else world.now) - a.host.launched_at for a in look.attempts if a.host)
+    accounted = sum(
+        (a.end.at if a.end else world.now) - a.host.launched_at for a in documents.attempts if a.host
+    )
     usd = sum(
         ((m.stopping_at or world.now) - m.launched_at) / 3600 * m.offer.usd_per_hour
         for m in world.machines

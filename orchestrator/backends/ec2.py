@@ -200,9 +200,9 @@ class RentedTraining:
 
     def _store_knows(self, run: RunRecord, number: int) -> bool:
         """Whether the training has said itself how it ended."""
-        look = self.journal.look(run.id)
-        beat = look.attempts[number - 1].heartbeat if len(look.attempts) >= number else None
-        return look.result is not None or (beat is not None and beat.state in {"failed", "interrupted"})
+        documents = self.journal.read(run.id)
+        beat = documents.attempts[number - 1].heartbeat if len(documents.attempts) >= number else None
+        return documents.result is not None or (beat is not None and beat.state in {"failed", "interrupted"})
 
     def _pause(self, seconds: float) -> None:
         """Wait; the lease is kept alive meanwhile, and a store that is away does not matter here."""

@@ -86,14 +86,14 @@ def _kept(journal: "Journal", run: str) -> str:
     from gpu_offload.orchestrator.run.journal_documents import JournalError
 
     try:
-        look = journal.look(run)
+        documents = journal.read(run)
     except JournalError:
         return "the store has no record of it"
-    if look.outcome is not None and look.outcome.status == "published":
-        return f"it had published version {look.outcome.version}"
-    if look.checkpoint is None:
+    if documents.outcome is not None and documents.outcome.status == "published":
+        return f"it had published version {documents.outcome.version}"
+    if documents.checkpoint is None:
         return "no epoch was completed, so nothing is kept"
-    done, of = look.checkpoint.epochs_completed, journal.run(run).spec.epochs
+    done, of = documents.checkpoint.epochs_completed, journal.run(run).spec.epochs
     return f"kept the checkpoint after epoch {done} of {of}: `offload train` continues from it"
 
 

@@ -29,12 +29,12 @@ def read_log(
     journal.run(run)
     shown, etag, current = 0, "", attempt
     while True:
-        look = journal.look(run)
-        over = look.outcome is not None
-        newest = len(look.attempts)
+        documents = journal.read(run)
+        over = documents.outcome is not None
+        newest = len(documents.attempts)
         if attempt is None and newest and newest != current:
             shown, etag, current = 0, "", newest
-            yield f"--- attempt {newest}: {look.attempts[-1].record.offer.name} ---\n"
+            yield f"--- attempt {newest}: {documents.attempts[-1].record.offer.name} ---\n"
         if current:
             key = run_key(run, f"attempts/{current}/log.txt")
             info = store.stat(key)

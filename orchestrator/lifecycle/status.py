@@ -77,27 +77,28 @@ def _unreadable(error: JournalError) -> Standing:
 def _standing(
     store: ObjectStore, settings: Settings, journal: Journal, run: RunRecord, now: float
 ) -> Standing:
-    look = journal.look(run.id)
-    last = look.attempts[-1] if look.attempts else None
+    documents = journal.read(run.id)
+    last = documents.attempts[-1] if documents.attempts else None
     beat = last.heartbeat if last else None
     kept = read_bill(store, run.id)
     # An open run is reckoned by the prices at launch: a status must not depend on EC2's answering.
-    cost = float(kept.total) if kept else Accounting(store, settings.store).so_far(look.attempts, now)
+    cost = float(kept.total) if kept else Accounting(store, settings.store).so_far(documents.attempts, now)
     return Standing(
         run=run.id,
-        status=look.outcome.status if look.outcome else "open",
+        status=documents.outcome.status if documents.outcome else "open",
         where=last.record.offer.name if last else "not yet",
         attempt=last.record.number if last else 0,
         epochs_completed=max(
-            look.checkpoint.epochs_completed if look.checkpoint else 0, beat.epochs_completed if beat else 0
+            documents.checkpoint.epochs_completed if documents.checkpoint else 0,
+            beat.epochs_completed if beat else 0,
         ),
         epochs=run.spec.epochs,
-        seconds=round((look.outcome.at if look.outcome else now) - run.created_at, 1),
-        silent_seconds=round(now - beat.time, 1) if beat and not look.outcome else None,
+        seconds=round((documents.outcome.at if documents.outcome else now) - run.created_at, 1),
+        silent_seconds=round(now - beat.time, 1) if beat and not documents.outcome else None,
         cost_usd=round(cost, 6),
         instance=last.host.instance_id if last and last.host else None,
         version=run.version,
-        message=(look.outcome.message if look.outcome else "")
+        message=(documents.outcome.message if documents.outcome else "")
         or (last.end.message if last and last.end else ""),
     )
 

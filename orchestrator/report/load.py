@@ -45,21 +45,21 @@ def gather(
     """
     journal = Journal(store)
     record = journal.run(run)
-    look = journal.look(run)
+    documents = journal.read(run)
     now = time.time() if now is None else now
     kept = read_bill(store, run)
     entries = _entries(store)
     return Report(
-        picture=read_picture(store, run, look.result) if pictures else None,
+        picture=read_picture(store, run, documents.result) if pictures else None,
         run=record,
         now=now,
-        bill=kept or Accounting(store, settings).bill(record, look.attempts, now=now),
-        attempts=look.attempts,
-        outcome=look.outcome,
-        result=look.result,
-        before=_before(entries, record, look.outcome.at if look.outcome else now),
+        bill=kept or Accounting(store, settings).bill(record, documents.attempts, now=now),
+        attempts=documents.attempts,
+        outcome=documents.outcome,
+        result=documents.result,
+        before=_before(entries, record, documents.outcome.at if documents.outcome else now),
         semver=own.semver if (own := entry_of(entries, record.version)) else None,
-        events={a.record.number: events_of(store, run, a.record.number) for a in look.attempts},
+        events={a.record.number: events_of(store, run, a.record.number) for a in documents.attempts},
     )
 
 

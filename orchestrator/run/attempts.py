@@ -109,10 +109,10 @@ class Attempts:
         other = self.lease.claim(self.journal.store, self.run.id)
         if other is not None:
             return f"{other} drives this run now"
-        look = self.journal.look(self.run.id)
-        if look.stop is not None:
+        documents = self.journal.read(self.run.id)
+        if documents.stop is not None:
             return "the run is to stop"
-        if look.outcome is not None or look.attempts[number - 1].end is not None:
+        if documents.outcome is not None or documents.attempts[number - 1].end is not None:
             return "another driver has ended the attempt"
         return None
 

@@ -15,14 +15,14 @@ from gpu_offload.orchestrator.run.backend import (
     Cloud,
     Cpu,
     Ending,
-    InstanceLeftError,
     InterruptedRunError,
 )
+from gpu_offload.orchestrator.run.closing import ENDING_POLL_S
 from gpu_offload.orchestrator.run.collect import Collector
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.limits import LimitWatch
-from gpu_offload.orchestrator.run.next_step import ENDING_POLL_S, LONGEST_WAIT_S, next_step
+from gpu_offload.orchestrator.run.next_step import LONGEST_WAIT_S, next_step
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.observe import Observer
 from gpu_offload.orchestrator.run.patience import Patience
@@ -43,14 +43,8 @@ from gpu_offload.orchestrator.run.step import (
     Train,
     Wait,
 )
+from gpu_offload.orchestrator.run.terminations import Terminations
 from gpu_offload.remote_job.result import TrainingResult
-
-TERMINATION_LIMIT_S = 900.0
-"""How long an instance may take to terminate before that is an error of its own: it takes a minute or two."""
-
-
-REPEAT_S = 60.0
-"""Seconds between two terminate calls for the same instance."""
 
 
 @dataclass
@@ -81,10 +75,9 @@ class Controller:
     limits: LimitWatch = field(init=False)
     collector: Collector = field(init=False)
     patiently: Patience = field(init=False)
+    terminations: Terminations = field(init=False)
     _observation: Observation | None = None
     _waits_for: str = ""
-    _terminated: dict[str, float] = field(default_factory=dict)
-    """By instance: when the terminate call was sent last."""
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.run, self.journal, self.lease, self.cloud, self.clock, self.cost)
@@ -102,6 +95,7 @@ class Controller:
             self.limits,
             self.patiently,
         )
+        self.terminations = Terminations(self.run, self.attempts, self.console, self.clock, self.sleep)
 
     @property
     def store(self) -> ObjectStore:
@@ -195,7 +189,7 @@ class Controller:
                 result = _result(observation)
                 self._unless_counted(result, self.collector.publish(result, observation))
             case Terminate(instances, reason):
-                self._terminate(instances, reason)
+                self.terminations.send(instances, reason)
             case CleanUp(leftovers):
                 self.attempts.rented().clean_up(self.run, leftovers)
             case Wait():
@@ -206,16 +200,6 @@ class Controller:
                 pass
             case _:
                 assert_never(step)
-
-    def _terminate(self, instances: tuple[str, ...], reason: str) -> None:
-        """Send the terminate call; once a minute where EC2 is slow to show that it was heard."""
-        due = tuple(i for i in instances if self.clock() - self._terminated.get(i, -math.inf) > REPEAT_S)
-        if not due:
-            self.sleep(ENDING_POLL_S)
-            return
-        self.console.note(f"terminating {', '.join(due)}: {reason}")
-        self.attempts.rented().terminate(self.run, due)
-        self._terminated |= dict.fromkeys(due, self.clock())
 
     def _unless_counted(self, result: TrainingResult, ended: Ending | None) -> None:
         """Close the attempt of a result that does not count, and forget the result."""
@@ -232,15 +216,7 @@ class Controller:
         )
 
     def _wait(self, wait: Wait, observation: Observation) -> None:
-        if observation.outcome is not None and observation.now - observation.outcome.at > TERMINATION_LIMIT_S:
-            states = ", ".join(
-                f"{i.id} is {i.state}" for i in observation.instances if i.state != "terminated"
-            )
-            if states:
-                raise InstanceLeftError(
-                    f"run {self.run.id} is over, and after {TERMINATION_LIMIT_S / 60:.0f} min {states}: "
-                    "look at it in the EC2 console; it may still cost money"
-                )
+        self.terminations.check(observation)
         current = observation.current
         if wait.follows and self.cloud is not None and current is not None:
             began = self.clock()

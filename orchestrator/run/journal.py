@@ -4,22 +4,13 @@ import contextlib
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.run.journal_documents import (
-    JournalError,
-    NewerJournalError,
-    is_newer,
-    sequence_of,
-    sign_of_life,
-    to_json,
-)
+from gpu_offload.orchestrator.run.journal_documents import Documents, JournalError, sequence_of, to_json
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import (
     RUN_KEY_LENGTH,
@@ -35,22 +26,8 @@ from gpu_offload.orchestrator.run.record import (
     run_id,
     run_key,
 )
-from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, TrainingResult
-from gpu_offload.remote_job.wire import Wire
-
-T = TypeVar("T", bound=Wire)
-
-
-@dataclass(frozen=True, slots=True)
-class Look:
-    """A run as the store holds it at one moment."""
-
-    attempts: tuple[ObservedAttempt, ...] = ()
-    outcome: Outcome | None = None
-    result: TrainingResult | None = None
-    collected: Collected | None = None
-    checkpoint: CheckpointManifest | None = None
-    stop: StopRequest | None = None
+from gpu_offload.orchestrator.run.run_documents import RunDocuments, read_outcome, read_run
+from gpu_offload.remote_job.result import CheckpointManifest, TrainingResult
 
 
 class Journal:
@@ -58,11 +35,11 @@ class Journal:
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
-        self._known: dict[str, tuple[str, Wire]] = {}
+        self._documents = Documents(store)
 
     def run(self, run: str) -> RunRecord:
         """Return a run. Raises JournalError where there is none."""
-        record = self._read(RunRecord, run_key(run, "run.json"))
+        record = self._documents.read(RunRecord, run_key(run, "run.json"))
         if record is None:
             known = ", ".join(list(self.run_ids())[-5:]) or "none yet"
             raise JournalError(f"there is no run {run!r} in {self.store.url} (the last ones: {known})")
@@ -113,71 +90,22 @@ class Journal:
             return self.run(record.id)
         return record
 
-    def look(self, run: str) -> "Look":
+    def read(self, run: str) -> RunDocuments:
         """Return everything that is known of a run: one listing, and a read for what is new or has changed."""
-        objects = {info.key: info for info in self.store.list(run_key(run, ""))}
-
-        def part(kind: type[T], name: str) -> T | None:
-            key = run_key(run, name)
-            return self._read_changed(kind, key, objects[key].etag) if key in objects else None
-
-        def heartbeat(number: int) -> Heartbeat | None:
-            name = f"attempts/{number}/heartbeat.json"
-            try:
-                return part(Heartbeat, name)
-            except JournalError:
-                # Unreadable is not absent: something wrote it just then.
-                return sign_of_life(run, number, objects[run_key(run, name)].modified.timestamp())
-
-        def stop() -> StopRequest | None:
-            try:
-                return part(StopRequest, "stop.json")
-            except JournalError:
-                at = objects[run_key(run, "stop.json")].modified.timestamp()
-                return StopRequest(at=at, reason="a stop was requested, for an unreadable reason")
-
-        def unless_damaged(kind: type[T], name: str) -> T | None:
-            # The training writes it again from what it has; a newer version's is left to a newer driver.
-            try:
-                return part(kind, name)
-            except NewerJournalError:
-                raise
-            except JournalError:
-                return None
-
-        attempts: list[ObservedAttempt] = []
-        while (record := part(AttemptRecord, f"attempts/{len(attempts) + 1}.json")) is not None:
-            name = f"attempts/{record.number}"
-            attempts.append(
-                ObservedAttempt(
-                    record,
-                    host=part(HostRecord, f"{name}.host.json"),
-                    heartbeat=heartbeat(record.number),
-                    end=part(AttemptEnd, f"{name}.end.json"),
-                    launching=part(LaunchingRecord, f"{name}.launching.json"),
-                )
-            )
-        return Look(
-            attempts=tuple(attempts),
-            outcome=self.outcome(run) if run_key(run, "outcome.json") in objects else None,
-            result=unless_damaged(TrainingResult, "result/result.json"),
-            collected=part(Collected, "collected.json"),
-            checkpoint=unless_damaged(CheckpointManifest, "checkpoint/manifest.json"),
-            stop=stop(),
-        )
+        return read_run(self._documents, run)
 
     def attempts(self, run: str) -> tuple[ObservedAttempt, ...]:
         """Return the attempts of a run, in order, each with its host, heartbeat and end."""
-        return self.look(run).attempts
+        return self.read(run).attempts
 
     def open_attempt(self, run: str, record: AttemptRecord) -> bool:
         """Journal an attempt; False when another driver opened this number first."""
-        return self._create(run_key(run, f"attempts/{record.number}.json"), record)
+        return self._documents.create(run_key(run, f"attempts/{record.number}.json"), record)
 
     def record_launching(self, run: str, number: int, at: float) -> None:
         """Journal that the instance of an attempt is asked for now, at `at` in Unix seconds."""
         key = run_key(run, f"attempts/{number}.launching.json")
-        if self._create(key, LaunchingRecord(first_at=at, at=at)):
+        if self._documents.create(key, LaunchingRecord(first_at=at, at=at)):
             return
         body, etag = self.store.read(key)
         try:
@@ -189,23 +117,23 @@ class Journal:
 
     def record_host(self, run: str, number: int, host: HostRecord) -> None:
         """Journal the instance that an attempt got."""
-        self._create(run_key(run, f"attempts/{number}.host.json"), host)
+        self._documents.create(run_key(run, f"attempts/{number}.host.json"), host)
 
     def close_attempt(self, run: str, end: AttemptEnd) -> bool:
         """Journal how an attempt ended; False when another driver already did."""
-        return self._create(run_key(run, f"attempts/{end.number}.end.json"), end)
+        return self._documents.create(run_key(run, f"attempts/{end.number}.end.json"), end)
 
     def request_stop(self, run: str, request: StopRequest) -> None:
         """Ask the driver of the run to end it."""
-        self._create(run_key(run, "stop.json"), request)
+        self._documents.create(run_key(run, "stop.json"), request)
 
     def stop_requested(self, run: str) -> StopRequest | None:
         """Return the request to end the run, if there is one."""
-        return self._read(StopRequest, run_key(run, "stop.json"))
+        return self._documents.read(StopRequest, run_key(run, "stop.json"))
 
     def result(self, run: str) -> TrainingResult | None:
         """Return the staged result, None where there is none."""
-        return self._read(TrainingResult, run_key(run, "result/result.json"))
+        return self._documents.read(TrainingResult, run_key(run, "result/result.json"))
 
     def discard_result(self, run: str) -> None:
         """Forget a staged result that did not count; the training then finishes again from its checkpoint."""
@@ -213,15 +141,15 @@ class Journal:
 
     def collected(self, run: str) -> Collected | None:
         """Return the note that the staged result was verified, if it was."""
-        return self._read(Collected, run_key(run, "collected.json"))
+        return self._documents.read(Collected, run_key(run, "collected.json"))
 
     def record_collected(self, run: str, note: Collected) -> None:
         """Journal that the staged result was verified."""
-        self._create(run_key(run, "collected.json"), note)
+        self._documents.create(run_key(run, "collected.json"), note)
 
     def checkpoint(self, run: str) -> CheckpointManifest | None:
         """Return the newest complete checkpoint, None where there is none."""
-        return self._read(CheckpointManifest, run_key(run, "checkpoint/manifest.json"))
+        return self._documents.read(CheckpointManifest, run_key(run, "checkpoint/manifest.json"))
 
     def copy_checkpoint(self, source: str, target: str) -> None:
         """Let a run start from the checkpoint of an earlier one of the same training; the manifest goes last."""
@@ -240,54 +168,10 @@ class Journal:
 
     def outcome(self, run: str) -> Outcome | None:
         """Return how a run ended, None while it is open. An unreadable outcome is an end, too."""
-        try:
-            return self._read(Outcome, run_key(run, "outcome.json"))
-        except NewerJournalError:
-            raise
-        except JournalError as error:
-            info = self.store.stat(run_key(run, "outcome.json"))
-            return (
-                Outcome(status="failed", at=info.modified.timestamp(), message=str(error)) if info else None
-            )
+        return read_outcome(self._documents, run)
 
     def finish(self, run: str, outcome: Outcome) -> Outcome:
         """Journal how a run ended; return what the journal has, which another driver may have written."""
-        if self._create(run_key(run, "outcome.json"), outcome):
+        if self._documents.create(run_key(run, "outcome.json"), outcome):
             return outcome
         return self.outcome(run) or outcome
-
-    def _create(self, key: str, document: Wire) -> bool:
-        try:
-            self.store.create(key, to_json(document))
-        except ObjectExistsError:
-            return False
-        return True
-
-    def _read_changed(self, kind: type[T], key: str, etag: str) -> T | None:
-        """Read a document, unless this etag of it was read before."""
-        known = self._known.get(key)
-        if known is not None and known[0] == etag and isinstance(known[1], kind):
-            return known[1]
-        document = self._read(kind, key)
-        if document is not None:
-            # What was read may be newer than the listing; it is then read once more, which does no harm.
-            self._known[key] = etag, document
-        return document
-
-    def _read(self, kind: type[T], key: str) -> T | None:
-        try:
-            body, _ = self.store.read(key)
-        except ObjectMissingError:
-            return None
-        try:
-            return kind.model_validate_json(body)
-        except ValidationError as error:
-            where = f"{self.store.url}: {key}"
-            if is_newer(body):
-                raise NewerJournalError(
-                    f"{where} was written by a newer version of gpu-offload: use that version, or a newer one"
-                ) from error
-            faults = "; ".join(
-                f"{'.'.join(map(str, f['loc'])) or 'it'}: {f['msg']}" for f in error.errors()[:3]
-            )
-            raise JournalError(f"{where} is not a readable {kind.__name__} ({faults})") from error

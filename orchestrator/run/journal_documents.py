@@ -1,10 +1,16 @@
-"""Documents of the journal: format, errors, keys."""
+"""Documents of the journal: format, errors, reading and creating one."""
 
 import json
+from typing import TypeVar
+
+from pydantic import ValidationError
 
 from gpu_offload.errors import OffloadError
-from gpu_offload.remote_job.result import Heartbeat
+from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job.wire import Wire
+
+T = TypeVar("T", bound=Wire)
 
 FORMAT = 1
 """The newest format of a document that this version understands."""
@@ -23,7 +29,7 @@ def sequence_of(run: str) -> int:
     return int(run.rsplit("-", 1)[1])
 
 
-def is_newer(body: bytes) -> bool:
+def _is_newer(body: bytes) -> bool:
     """Whether a document names a format above ours."""
     try:
         document = json.loads(body)
@@ -33,14 +39,52 @@ def is_newer(body: bytes) -> bool:
     return isinstance(number, int) and number > FORMAT
 
 
-def sign_of_life(run: str, attempt: int, at: float) -> Heartbeat:
-    """Return what an unreadable heartbeat says: that its training was alive when it was written."""
-    return Heartbeat(
-        run=run, attempt=attempt, time=at, pid=0, host="", boot_id="", epochs_completed=0, epochs=0,
-        state="training",
-    )  # fmt: skip
-
-
 def to_json(document: Wire) -> bytes:
     """Return a document as the journal stores it."""
     return document.model_dump_json(indent=1, by_alias=True).encode() + b"\n"
+
+
+class Documents:
+    """Reads and creates the JSON documents of one store; each is written once."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self.store = store
+        self._known: dict[str, tuple[str, Wire]] = {}
+
+    def create(self, key: str, document: Wire) -> bool:
+        """Write a document; False where there is another one."""
+        try:
+            self.store.create(key, to_json(document))
+        except ObjectExistsError:
+            return False
+        return True
+
+    def read(self, kind: type[T], key: str) -> T | None:
+        """Return a document, None where there is none. Raises JournalError for a damaged or a newer one."""
+        try:
+            body, _ = self.store.read(key)
+        except ObjectMissingError:
+            return None
+        try:
+            return kind.model_validate_json(body)
+        except ValidationError as error:
+            where = f"{self.store.url}: {key}"
+            if _is_newer(body):
+                raise NewerJournalError(
+                    f"{where} was written by a newer version of gpu-offload: use that version, or a newer one"
+                ) from error
+            faults = "; ".join(
+                f"{'.'.join(map(str, f['loc'])) or 'it'}: {f['msg']}" for f in error.errors()[:3]
+            )
+            raise JournalError(f"{where} is not a readable {kind.__name__} ({faults})") from error
+
+    def read_changed(self, kind: type[T], key: str, etag: str) -> T | None:
+        """Read a document, unless this etag of it was read before."""
+        known = self._known.get(key)
+        if known is not None and known[0] == etag and isinstance(known[1], kind):
+            return known[1]
+        document = self.read(kind, key)
+        if document is not None:
+            # What was read may be newer than the listing; it is then read once more, which does no harm.
+            self._known[key] = etag, document
+        return document

@@ -4,21 +4,15 @@ There is no recovery code. The first start, a re-run, a run resumed by another m
 question until the answer is Done.
 """
 
-from gpu_offload.orchestrator.run.liveness import (
-    LAUNCH_LIMIT_S,
-    ended_at,
-    is_gone,
-    last_launch,
-    may_appear,
-    unbooked,
-)
+from gpu_offload.orchestrator.run import closing
+from gpu_offload.orchestrator.run.closing import ENDING_POLL_S
+from gpu_offload.orchestrator.run.liveness import LAUNCH_LIMIT_S, is_gone, unbooked
 from gpu_offload.orchestrator.run.next_attempt import open_next
-from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
+from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.outlook import Outlook
 from gpu_offload.orchestrator.run.pace import goes_to_its_limit
-from gpu_offload.orchestrator.run.record import EndReason, RunRecord
+from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.step import (
-    CleanUp,
     CloseAttempt,
     Collect,
     Done,
@@ -38,8 +32,6 @@ silent, so this only bounds what asking costs: 15 times an hour."""
 
 TRAINING = "the instance is training"
 STARTING_POLL_S = 1.0
-ENDING_POLL_S = 3.0
-LONGEST_APPEARING_POLL_S = 15.0
 LONGEST_WAIT_S = 60.0
 
 
@@ -70,7 +62,7 @@ def next_step(run: RunRecord, observation: Observation) -> Step:
 def _over(at: Outlook) -> Step | None:
     if at.seen.outcome is None:
         return None
-    return _clear(at.seen, "the run is over") or unbooked(at.seen) or Done(at.seen.outcome)
+    return closing.clear(at.seen, "the run is over") or unbooked(at.seen) or Done(at.seen.outcome)
 
 
 def _driven_elsewhere(at: Outlook) -> Step | None:
@@ -84,7 +76,7 @@ def _driven_elsewhere(at: Outlook) -> Step | None:
 def _published(at: Outlook) -> Step | None:
     if not at.seen.published:
         return None
-    return _close_down(at.seen, Finish("published", ""), "finished", "the model is published")
+    return closing.close_down(at.seen, Finish("published", ""), "finished", "the model is published")
 
 
 def _result_staged(at: Outlook) -> Step | None:
@@ -101,7 +93,7 @@ def _stopped(at: Outlook) -> Step | None:
     if at.seen.stop is None:
         return None
     reason = at.seen.stop.reason
-    return _close_down(at.seen, Finish("stopped", reason), "stopped", reason)
+    return closing.close_down(at.seen, Finish("stopped", reason), "stopped", reason)
 
 
 def _past_deadline(at: Outlook) -> Step | None:
@@ -110,7 +102,7 @@ def _past_deadline(at: Outlook) -> Step | None:
     message = (
         "the deadline passed; raise limits.deadline and train again: it resumes from the last checkpoint"
     )
-    return _close_down(at.seen, Finish("failed", message), "expired", "the deadline passed")
+    return closing.close_down(at.seen, Finish("failed", message), "expired", "the deadline passed")
 
 
 def _failed(at: Outlook) -> Step | None:
@@ -125,7 +117,7 @@ def _failed(at: Outlook) -> Step | None:
         message = at.current.heartbeat.message or "the training failed; see its log"
     else:
         return None
-    return _close_down(at.seen, Finish("failed", message), "failed", message)
+    return closing.close_down(at.seen, Finish("failed", message), "failed", message)
 
 
 def _out_of_money(at: Outlook) -> Step | None:
@@ -133,7 +125,7 @@ def _out_of_money(at: Outlook) -> Step | None:
     if not spent >= limit > 0 or is_gone(at.seen):
         return None
     message = f"max-cost-usd is used up (${spent:.2f} of ${limit:.2f})"
-    return _close_down(at.seen, Finish("failed", message), "expired", message)
+    return closing.close_down(at.seen, Finish("failed", message), "expired", message)
 
 
 def _overrunning(at: Outlook) -> Step | None:
@@ -145,23 +137,23 @@ def _overrunning(at: Outlook) -> Step | None:
     if last.end is not None:
         if last.end.reason != "overrun" or better is not None:
             return None
-        return _close_down(at.seen, Finish("failed", last.end.message), "overrun", last.end.message)
+        return closing.close_down(at.seen, Finish("failed", last.end.message), "overrun", last.end.message)
     if at.overrun is None or last.heartbeat is None:
         return None
     if better is not None:
-        return _clear_attempt(at, "overrun", f"{at.overrun}; {better.offer.name} would make it")
+        return closing.clear_attempt(at, "overrun", f"{at.overrun}; {better.offer.name} would make it")
     kept = max(at.seen.epochs_completed, last.heartbeat.epochs_completed)
     advice = (
         f"{at.overrun}. {kept} of {at.run.spec.epochs} epochs are kept: raise the limit and train again, "
         "it resumes from there"
     )
-    return _close_down(at.seen, Finish("failed", advice), "overrun", advice)
+    return closing.close_down(at.seen, Finish("failed", advice), "overrun", advice)
 
 
 def _between_attempts(at: Outlook) -> Step | None:
     if at.current is not None:
         return None
-    return _clear(at.seen, "its attempt has ended") or open_next(at)
+    return closing.clear(at.seen, "its attempt has ended") or open_next(at)
 
 
 def _stray(at: Outlook) -> Step | None:
@@ -179,7 +171,7 @@ def _on_this_machine(at: Outlook) -> Step | None:
 
 
 def _attempt_over(at: Outlook) -> Step | None:
-    return _clear_attempt(at, *at.ended) if at.ended is not None else None
+    return closing.clear_attempt(at, *at.ended) if at.ended is not None else None
 
 
 def _reclaim_awaited(at: Outlook) -> Step | None:
@@ -194,7 +186,7 @@ def _unconfirmed(at: Outlook) -> Step | None:
         return None
     number = at.current.record.number
     if at.current.record.driver != at.seen.me and at.current.heartbeat is None:
-        return Wait(_appearing(at.seen), "what its driver may have launched is not visible yet")
+        return Wait(closing.appearing(at.seen), "what its driver may have launched is not visible yet")
     adopted = next((i.host for i in at.mine if i.is_up and i.host is not None), None)
     first = at.current.launching.first_at if at.current.launching is not None else at.seen.now
     if adopted is not None and at.seen.now - first > LAUNCH_LIMIT_S:
@@ -209,7 +201,7 @@ def _on_instance(at: Outlook) -> Step:
         raise AssertionError("no open attempt")
     up = tuple(i for i in at.mine if i.is_up)
     if not up:
-        return Wait(_appearing(at.seen, STARTING_POLL_S), "the instance is not visible yet")
+        return Wait(closing.appearing(at.seen, STARTING_POLL_S), "the instance is not visible yet")
     if at.current.heartbeat is not None:
         seconds = max(ENDING_POLL_S, min(WATCH_S, at.current.record.expires_at - at.seen.now))
         # After its last word there is nothing to follow.
@@ -218,55 +210,3 @@ def _on_instance(at: Outlook) -> Step:
     if all(i.state == "pending" for i in up):
         return Wait(STARTING_POLL_S, "the instance is starting")
     return Train(at.current.record.number)
-
-
-# ------------------------------------------------------------------------------------------- what they share
-
-
-def _clear_attempt(at: Outlook, reason: EndReason, message: str) -> Step:
-    """End the open attempt: its instance first, then the journal."""
-    if at.current is None:
-        raise AssertionError("no open attempt")
-    up = tuple(i.id for i in at.mine if i.is_up)
-    if up:
-        return Terminate(up, message)
-    return _close(at.seen, at.current, reason, message)
-
-
-def _close_down(observation: Observation, finish: Finish, reason: EndReason, message: str) -> Step:
-    """End the run: what costs money first, then the journal."""
-    clear = _clear(observation, message)
-    if clear is not None:
-        return clear
-    current = observation.current
-    if current is not None:
-        return _close(observation, current, reason, message)
-    return finish
-
-
-def _close(
-    observation: Observation, current: ObservedAttempt, reason: EndReason, message: str
-) -> CloseAttempt:
-    number = current.record.number
-    by_cloud = any(i.reclaimed for i in observation.instances_of(number))
-    return CloseAttempt(number, reason, message, ended_at(observation, current), by_cloud)
-
-
-def _appearing(observation: Observation, least: float = ENDING_POLL_S) -> float:
-    """Return how long to wait before looking again for an instance that may appear: longer as time passes."""
-    launched = max((last_launch(a) or 0.0 for a in observation.attempts), default=0.0)
-    return min(LONGEST_APPEARING_POLL_S, max(least, (observation.now - launched) / 10))
-
-
-def _clear(observation: Observation, reason: str) -> Step | None:
-    """Remove what the run still has in the account; None when there is nothing."""
-    live = observation.live
-    if live:
-        return Terminate(tuple(i.id for i in live), reason)
-    if any(i.state == "shutting-down" for i in observation.instances):
-        return Wait(ENDING_POLL_S, "an instance is shutting down")
-    if any(may_appear(observation, attempt) for attempt in observation.attempts):
-        return Wait(_appearing(observation), "an instance may have been launched that EC2 does not show yet")
-    if observation.leftovers:
-        return CleanUp(observation.leftovers)
-    return None

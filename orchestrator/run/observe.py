@@ -23,7 +23,7 @@ class Observer:
     cost: Callable[[RunRecord, Observation], float]
 
     def observe(self) -> Observation:
-        """Renew the lease and look at the store and at the cloud."""
+        """Renew the lease, and read the store and the cloud."""
         run = self.run
         other = self.lease.claim(self.journal.store, run.id)
         if other is not None:
@@ -31,25 +31,25 @@ class Observer:
             outcome = self.journal.outcome(run.id)
             if outcome is None:
                 return Observation(now=self.clock(), me=self.lease.name, driver=other)
-        look = self.journal.look(run.id)
-        rented = any(a.record.offer.where == "ec2" for a in look.attempts)
+        documents = self.journal.read(run.id)
+        rented = any(a.record.offer.where == "ec2" for a in documents.attempts)
         cloud = self.cloud if rented else None
-        instances = cloud.instances(run, look.attempts) if cloud else ()
+        instances = cloud.instances(run, documents.attempts) if cloud else ()
         # What an instance holds cannot be removed before the instance is gone, so it is not asked for earlier.
-        ended = not look.attempts or look.attempts[-1].end is not None
+        ended = not documents.attempts or documents.attempts[-1].end is not None
         gone = ended and all(i.state == "terminated" for i in instances)
         observation = Observation(
             now=self.clock(),
             me=self.lease.name,
             driver=other,
-            outcome=look.outcome,
+            outcome=documents.outcome,
             published=publish.manifest_of(self.journal.store, run.version) is not None,
-            result=look.result,
-            collected=look.collected,
-            attempts=look.attempts,
+            result=documents.result,
+            collected=documents.collected,
+            attempts=documents.attempts,
             instances=instances,
-            leftovers=cloud.leftovers(run, look.attempts) if cloud and gone else (),
-            epochs_completed=look.checkpoint.epochs_completed if look.checkpoint else 0,
-            stop=look.stop,
+            leftovers=cloud.leftovers(run, documents.attempts) if cloud and gone else (),
+            epochs_completed=documents.checkpoint.epochs_completed if documents.checkpoint else 0,
+            stop=documents.stop,
         )
         return replace(observation, spent_usd=self.cost(run, observation))

@@ -114,7 +114,7 @@ def test_an_unreadable_heartbeat_is_a_sign_of_life_at_the_time_it_was_written(st
     attempt = seen_attempt(1, T0, None)
     journal.open_attempt(run.id, attempt.record)
     store.put(f"runs/{run.id}/attempts/1/heartbeat.json", b'{"format": 7}')
-    [seen] = journal.look(run.id).attempts
+    [seen] = journal.read(run.id).attempts
     assert abs(seen.heartbeat.time - time.time()) < 60
     assert seen.heartbeat.state == "training"
 
@@ -124,13 +124,13 @@ def test_unreadable_is_not_absent(store):
     journal, run = Journal(store), run_of(now=T0)
     journal.begin(run)
     store.put(f"runs/{run.id}/stop.json", b"?")
-    assert journal.look(run.id).stop is not None
+    assert journal.read(run.id).stop is not None
     store.put(f"runs/{run.id}/outcome.json", b"?")
-    assert journal.look(run.id).outcome.status == "failed"
+    assert journal.read(run.id).outcome.status == "failed"
     assert journal.open_ids() == []
     store.put(f"runs/{run.id}/attempts/1.json", b"?")
     with pytest.raises(JournalError, match="attempts/1"):
-        journal.look(run.id)
+        journal.read(run.id)
 
 
 def test_a_damaged_old_run_breaks_no_listing(store, tmp_path):

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gpu_offload.orchestrator.run import liveness, outlook
+from gpu_offload.orchestrator.run import closing, liveness, outlook
 from gpu_offload.orchestrator.run import next_step as decision
 from gpu_offload.orchestrator.run.backend import InstanceLeftError
 from gpu_offload.orchestrator.run.journal import Journal
@@ -335,8 +335,8 @@ SLOW = LONG["far slower than estimated, to the limit"][0]
 MUTANTS = {
     "publishes before it terminates": ("_result_staged", _publish_at_once, "cost", SCENES["rented"]),
     "publishes what it has not verified": ("_result_staged", _publish_unverified, "publish", SCENES["rented"]),
-    "ends the run without terminating": ("_close_down", _finish_at_once, "", SCENES["stopped by hand"]),
-    "opens the next attempt while the last one lives": ("_clear", _never, "", SCENES["reclaimed with notice"]),
+    "ends the run without terminating": ("close_down", _finish_at_once, "", SCENES["stopped by hand"]),
+    "opens the next attempt while the last one lives": ("clear", _never, "", SCENES["reclaimed with notice"]),
     "does not look at an attempt's end": (
         "verdict", _verdict_without("expired"), "", LONG["far slower than estimated, to the last cent"][0]),
     "waits for ever for a heartbeat": (
@@ -378,7 +378,7 @@ def test_the_sweep_finds_a_decision_that(name, monkeypatch):
     elif attribute == "judge":
         monkeypatch.setattr(LimitWatch, "judge", mutant)
     else:
-        places = (outlook, decision, liveness)
+        places = (closing, outlook, decision, liveness)
         monkeypatch.setattr(next(p for p in places if hasattr(p, attribute)), attribute, mutant)
     caught = play(scene, status)[1]
     for effect in points(trace[0].actors[0].trace):

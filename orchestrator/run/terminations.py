@@ -1,0 +1,51 @@
+"""Terminate calls for a run's instances, and how long EC2 may take to carry them out."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.run.attempts import Attempts
+from gpu_offload.orchestrator.run.backend import InstanceLeftError
+from gpu_offload.orchestrator.run.closing import ENDING_POLL_S
+from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.record import RunRecord
+
+LIMIT_S = 900.0
+"""How long an instance may take to terminate before that is an error of its own: it takes a minute or two."""
+REPEAT_S = 60.0
+"""Seconds between two terminate calls for the same instance."""
+
+
+@dataclass
+class Terminations:
+    """Sends terminate calls, and remembers when."""
+
+    run: RunRecord
+    attempts: Attempts
+    console: Console
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    _sent: dict[str, float] = field(default_factory=dict)
+    """By instance: when the terminate call was sent last."""
+
+    def send(self, instances: tuple[str, ...], reason: str) -> None:
+        """Send the terminate call; once a minute where EC2 is slow to show that it was heard."""
+        due = tuple(i for i in instances if self.clock() - self._sent.get(i, -math.inf) > REPEAT_S)
+        if not due:
+            self.sleep(ENDING_POLL_S)
+            return
+        self.console.note(f"terminating {', '.join(due)}: {reason}")
+        self.attempts.rented().terminate(self.run, due)
+        self._sent |= dict.fromkeys(due, self.clock())
+
+    def check(self, observation: Observation) -> None:
+        """Raise InstanceLeftError where an instance still lives long after the run's end."""
+        if observation.outcome is None or observation.now - observation.outcome.at <= LIMIT_S:
+            return
+        states = ", ".join(f"{i.id} is {i.state}" for i in observation.instances if i.state != "terminated")
+        if states:
+            raise InstanceLeftError(
+                f"run {self.run.id} is over, and after {LIMIT_S / 60:.0f} min {states}: "
+                "look at it in the EC2 console; it may still cost money"
+            )
