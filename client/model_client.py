@@ -43,6 +43,7 @@ MOST_PAGES = 100
 """Of a listing, 1,000 objects each."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_FORMAT = re.compile(r"[A-Za-z0-9]{1,16}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODEL = re.compile(r"model(?:\.[A-Za-z0-9]{1,16}){0,2}", re.ASCII)
 _RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
@@ -122,6 +123,8 @@ class ModelClient:
         url: Where the store is published: https://HOST/PATH; plain http only to this machine.
         folder: Where models are kept; only for this purpose, one folder for each `url` and `alias`.
         alias: What to follow: `stable`, or `candidate` for those who test.
+        export: Take the model in a format that it was exported to, such as "onnx"; versions without it are passed over. One
+            folder for each format.
         pin: Stay on a version ("1.4.0", or its digits), or within a line ("1", "1.4").
         minimum: The lowest version that the application works with, such as "1.2.0".
         interval: Seconds between two looks at the server, also after one that failed.
@@ -146,6 +149,7 @@ class ModelClient:
         folder: str | os.PathLike[str],
         *,
         alias: str = "stable",
+        export: str | None = None,
         pin: str | None = None,
         minimum: str | None = None,
         interval: float = 3600,
@@ -164,6 +168,8 @@ class ModelClient:
         check_url(url)
         if not _NAME.fullmatch(alias):
             raise ValueError(f"alias {alias!r}: letters, digits, '.', '_' and '-' only")
+        if export is not None and not _FORMAT.fullmatch(export):
+            raise ValueError(f"export {export!r}: write for example onnx")
         if minimum is not None and len(_numbers(minimum)) != 3:
             raise ValueError(f"minimum {minimum!r}: write a version such as 1.2.0")
         if keep < 1 or tries < 1:
@@ -171,6 +177,7 @@ class ModelClient:
         self.url = url.rstrip("/")
         self.folder = Path(folder)
         self.alias = alias
+        self.export = export
         self.pin = pin.removeprefix("v") if pin else None
         self.minimum = minimum
         self.interval = interval
@@ -242,7 +249,7 @@ class ModelClient:
     def _good(self, state: dict[str, Any]) -> Model | None:
         """Return the model that the last look named, else the one in use, else the newest that may be used."""
         document = state.get("document") or {}
-        wanted = None if self.listing else choose(document, self.pin, self.minimum, self._share_of)
+        wanted = None if self.listing else self._choose(document)
         names = [wanted.version] if wanted is not None else []
         names += [str(state.get("current") or ""), *self._versions()]
         for name in names:
@@ -251,6 +258,9 @@ class ModelClient:
                 if self.listing or is_usable(release, document, self.pin, self.minimum):
                     return model
         return None
+
+    def _choose(self, document: dict[str, Any]) -> Release | None:
+        return choose(document, self.pin, self.minimum, self._share_of, self.export)
 
     def _is_due(self, state: dict[str, Any]) -> bool:
         checked = state.get("checked_at")
@@ -268,6 +278,7 @@ class ModelClient:
 
     def _rules(self) -> str:
         rules = [f"alias {self.alias}"]
+        rules += [f"as {self.export}"] if self.export else []
         rules += [f"pinned to {self.pin}"] if self.pin else []
         rules += [f"at least {self.minimum}"] if self.minimum else []
         return ", ".join(rules)
@@ -311,7 +322,7 @@ class ModelClient:
                 raise TransferError(f"{self._address(key)}: not an alias of a registry", passing=False)
             state["document"], state["etag"] = answer
         document = state["document"]
-        found = choose(document, self.pin, self.minimum, self._share_of)
+        found = self._choose(document)
         if found is None and self.pin:
             found = self._in_index(web, self.pin)
         if found is not None and (found.size is None or found.sha256 is None):
@@ -325,7 +336,7 @@ class ModelClient:
             if model is not None and pin in {model.version, model.semver}:
                 return Release(model.version, sha256=model.sha256, size=model.size, semver=model.semver)
         index, _ = web.document(self._address("index.json"), None) or ({}, "")
-        releases = map(_release, index.get("versions") or [])
+        releases = [_release(entry, self.export) for entry in index.get("versions") or []]
         return next((r for r in releases if r is not None and pin in {r.version, r.semver}), None)
 
     def _in_manifest(self, web: Web, release: Release) -> Release:
@@ -372,11 +383,15 @@ class ModelClient:
     def _state(self) -> dict[str, Any]:
         """Return what the last look left; empty where there is none, or it was another place's."""
         state = _read(self.folder / "state.json")
-        return state if state.get("of") == [self.url, self.alias, self.listing] else {}
+        return state if state.get("of") == self._of() else {}
 
     def _save(self, state: dict[str, Any]) -> None:
-        state["of"] = [self.url, self.alias, self.listing]
+        state["of"] = self._of()
         _replace(self.folder / "state.json", json.dumps(state).encode())
+
+    def _of(self) -> list[Any]:
+        """Return what a state is of."""
+        return [self.url, self.alias, self.listing, *([self.export] if self.export else [])]
 
     def _versions(self) -> list[str]:
         """Return the versions in the folder, the newest download first."""
@@ -392,6 +407,8 @@ class ModelClient:
         facts_path = self.folder / f"{version}{FACTS}"
         facts = _read(facts_path)
         path = self._file(version, facts)
+        if self.export and path.suffix != f".{self.export}":
+            return None
         try:
             status = path.stat()
         except OSError:
@@ -441,15 +458,16 @@ def choose(
     pin: str | None = None,
     minimum: str | None = None,
     share_of: Callable[[str], float] = lambda _: 0.0,
+    export: str | None = None,
 ) -> Release | None:
     """Return the release that an alias means for one installation, None where it means none.
 
-    The newest in the alias's history that is not yanked, not below the lowest version allowed, within the pin, and
-    rolled out to this installation. An alias without a history is a history of one.
+    The newest in the alias's history that is there in the format, not yanked, not below the lowest version allowed,
+    within the pin, and rolled out to this installation. An alias without a history is a history of one.
     """
     seen = set()
     for entry in [document, *reversed(document.get("history") or [])]:
-        release = _release(entry)
+        release = _release(entry, export)
         if release is None or release.version in seen:
             continue
         seen.add(release.version)
@@ -487,16 +505,23 @@ def is_usable(release: Release, document: dict[str, Any], pin: str | None, minim
     return release.version not in (document.get("yanked") or {})
 
 
-def _release(entry: Any) -> Release | None:
-    """Read a release from a document; None where it is not one that could be fetched safely."""
+def _release(entry: Any, export: str | None = None) -> Release | None:
+    """Read a release from a document; None where it is not one that could be fetched safely, or not in the format."""
     if not isinstance(entry, dict):
         return None
-    version, sha256, size = entry.get("version"), entry.get("sha256"), entry.get("size")
+    version = entry.get("version")
+    file: Any = entry
+    if export is not None and (entry.get("file") or entry.get("name")) != f"model.{export}":
+        exports = entry.get("exports")
+        file = exports.get(export) if isinstance(exports, dict) else None
+        if not isinstance(file, dict) or not file.get("sha256"):
+            return None
+    sha256, size = file.get("sha256"), file.get("size")
     if not isinstance(version, str) or not _NAME.fullmatch(version):
         return None
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         return None
-    semver, share, name = entry.get("semver"), entry.get("rollout"), entry.get("file") or entry.get("name")
+    semver, share, name = entry.get("semver"), entry.get("rollout"), file.get("file") or file.get("name")
     return Release(
         version,
         sha256=sha256,

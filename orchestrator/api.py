@@ -194,22 +194,38 @@ class Pulled:
 
 
 def pull(
-    settings: Settings, destination: Path, *, version: str = STABLE, progress: "Progress | None" = None
+    settings: Settings,
+    destination: Path,
+    *,
+    version: str = STABLE,
+    export: str | None = None,
+    progress: "Progress | None" = None,
 ) -> Pulled:
-    """Download a model from the configured store. Raises StoreError, RegistryError."""
-    return _pull(store_of(settings), destination, version, progress)
+    """Download a model from the configured store, in its own format or another. Raises StoreError, RegistryError."""
+    return _pull(store_of(settings), destination, version, export, progress)
 
 
 def pull_from(
-    url: str, destination: Path, *, version: str = STABLE, progress: "Progress | None" = None
+    url: str,
+    destination: Path,
+    *,
+    version: str = STABLE,
+    export: str | None = None,
+    progress: "Progress | None" = None,
 ) -> Pulled:
     """Download a model from any store, such as a public address. Raises StoreError, RegistryError.
 
     `progress` is called with the bytes that are there and the bytes of the whole, from a web address.
     """
-    return _pull(open_store(url), destination, version, progress)
+    return _pull(open_store(url), destination, version, export, progress)
 
 
-def _pull(store: ObjectStore, destination: Path, version: str, progress: "Progress | None") -> Pulled:
-    manifest, path, downloaded = download.pull(store, version, destination, progress=progress)
-    return Pulled(manifest.version, path, manifest.model.sha256, downloaded)
+def _pull(
+    store: ObjectStore,
+    destination: Path,
+    version: str,
+    export: str | None,
+    progress: "Progress | None",
+) -> Pulled:
+    manifest, path, downloaded = download.pull(store, version, destination, export=export, progress=progress)
+    return Pulled(manifest.version, path, download.file_of(manifest, export).sha256, downloaded)

@@ -31,6 +31,18 @@ class Artifact(Wire):
     sha256: str
 
 
+class Export(Wire):
+    """The model in another format, after it was compared with the model itself on held-out images."""
+
+    format: str
+    """`onnx`, ..."""
+    file: Artifact
+    agreement: float
+    """Share of the outputs that are the model's own, 0 to 1; see `remote_job.yolo.exports`."""
+    images: int
+    """How many images it was compared on."""
+
+
 class ProgressEvent(Wire):
     """One line of progress; fields that do not belong to the event are absent.
 
@@ -119,6 +131,9 @@ class TrainingResult(Wire):
     """True when the training itself decided to stop (patience), not when it was interrupted."""
     model: Artifact
     extras: tuple[Artifact, ...] = ()
+    exports: tuple[Export, ...] = ()
+    failed_exports: dict[str, str] = Field(default_factory=dict)
+    """Why there is no file in a format that was asked for, by format."""
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]] = Field(default_factory=dict)
     curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
@@ -127,6 +142,11 @@ class TrainingResult(Wire):
     environment: dict[str, Any]
     speed: dict[str, Any] = Field(default_factory=dict)
     """The speed switches that were on, and why."""
+
+    @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """Every file of the result, the model first."""
+        return (self.model, *self.extras, *(export.file for export in self.exports))
 
 
 class Calibration(Wire):

@@ -83,6 +83,10 @@ class TrainingSpec(Wire):
     """A local folder with the entrypoint's modules and files; None for the working directory."""
     packages: str | None = None
     """A local folder, below which the project's requirements are installed; each lock has a folder of its own."""
+    exports: tuple[str, ...] = ()
+    """Formats that the model is written in beside its own; see `remote_job.yolo.exports`. They do not decide the model."""
+    exports_required: bool = False
+    """Whether a result without one of them counts."""
     speed: dict[str, bool] = Field(default_factory=dict)
     """Speed switches turned on or off by hand; what is absent is chosen by the machine."""
     output: str

@@ -118,8 +118,11 @@ class ModelServer:
 
     # ------------------------------------------------------------------------------------- publishing
 
-    def publish(self, version, body=None, **alias):
-        """Publish a version and let `stable` mean it, keeping its history; `alias` adds to the alias's document."""
+    def publish(self, version, body=None, exports=(), **alias):
+        """Publish a version and let `stable` mean it, keeping its history; `alias` adds to the alias's document.
+
+        `exports` names formats that it is exported to.
+        """
         body = body if body is not None else f"model {version} ".encode() * 2000
         self.files[f"/models/{version}/model.pt"] = body
         facts = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
@@ -130,6 +133,15 @@ class ModelServer:
             **facts,
             **{k: alias.pop(k) for k in ("semver", "rollout") if k in alias},
         }
+        for form in exports:
+            other = f"{version} as {form}".encode()
+            self.files[f"/models/{version}/model.{form}"] = other
+            file = {
+                "name": f"model.{form}",
+                "sha256": hashlib.sha256(other).hexdigest(),
+                "size": len(other),
+            }
+            entry.setdefault("exports", {})[form] = file
         document = self.document
         history = [*document.get("history", []), entry]
         kept = {k: document[k] for k in ("yanked", "minimum") if k in document}

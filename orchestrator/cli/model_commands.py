@@ -125,6 +125,7 @@ def next_commands(report: "TrainReport") -> str:
 @json_option
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--version", "wanted", default="stable", help="A version, its beginning, or an alias.")
+@click.option("--format", "export", metavar="NAME", help="A format that it was exported to, such as onnx.")
 @click.option("--from", "source", metavar="URL", help="A store to pull from, instead of the configuration's.")
 def pull(
     directory: Path,
@@ -133,6 +134,7 @@ def pull(
     destination: Path,
     wanted: str,
     source: str | None,
+    export: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -140,9 +142,9 @@ def pull(
     from gpu_offload.orchestrator import api
 
     if source is None:
-        pulled = api.pull(settings_of(directory, config, sets), destination, version=wanted)
+        pulled = api.pull(settings_of(directory, config, sets), destination, version=wanted, export=export)
     else:
-        pulled = api.pull_from(source, destination, version=wanted)
+        pulled = api.pull_from(source, destination, version=wanted, export=export)
     if as_json:
         print_json(pulled.json())
     else:

@@ -62,6 +62,7 @@ def claimed_move(claimed: Alias, entry: IndexEntry, now: float, by: str) -> Move
         semver=entry.semver,
         size=entry.size,
         file=entry.file,
+        exports=entry.exports,
         cause=told.cause if told.cause in {"publish", "rollback"} else "publish",
         by=by,
         why=plain(told.why)[:WHY],

@@ -52,7 +52,8 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
         return Packed(unfinished=count)
     keys = [INDEX_KEY, *ALIASES, manifest]
     if kept is None:
-        keys += [model_key(version, published.model.name), model_key(version, PREDICTIONS)]
+        keys += [model_key(version, file.name) for file in published.files]
+        keys.append(model_key(version, PREDICTIONS))
     for key in keys:
         # There may be no picture; no version may have been good enough for `stable` yet, or each one was.
         with suppress(ObjectMissingError):

@@ -27,7 +27,6 @@ from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     INDEX_KEY,
-    MODEL_NAME,
     STABLE,
     Alias,
     Index,
@@ -102,9 +101,9 @@ def keep(
     release.repair()
     manifest = _published(release, version)
     if manifest is None:
-        manifest, model = _verified(folder, manifest_name, training_key)
+        manifest, files = _verified(folder, manifest_name, training_key)
         picture = _picture(folder / asset_name(model_key(version, PREDICTIONS)))
-        _upload(release, [*([picture] if picture else []), model, folder / manifest_name])
+        _upload(release, [*([picture] if picture else []), *files, folder / manifest_name])
         note(f"kept version {version}")
     _list(release, manifest, index, now)
     for key, alias in claimed.items():
@@ -114,22 +113,22 @@ def keep(
     return manifest
 
 
-def _verified(folder: Path, name: str, training_key: str) -> tuple[Manifest, Path]:
-    """Return the packed manifest and its model's file, once both are what the planned training must have made."""
+def _verified(folder: Path, name: str, training_key: str) -> tuple[Manifest, list[Path]]:
+    """Return the packed manifest and its files, once all are what the planned training must have made."""
     manifest = parse(Manifest, name, read_bytes(folder, name, limit=DOCUMENT))
     if (manifest.version, manifest.training_key) != (version_of(training_key), training_key):
         raise RegistryError(
             f"{name} is of the training {plain(manifest.training_key)[:64]}, and {training_key} was planned"
         )
-    model = folder / asset_name(model_key(manifest.version, manifest.model.name))
-    if not MODEL_NAME.fullmatch(manifest.model.name) or model.name == name or not os.path.lexists(model):
-        raise CorruptObjectError(
-            f"{name} names no model that was packed: {plain(manifest.model.name)[:64]!r}"
-        )
-    size = _plain(model).stat().st_size
-    if (size, sha256_of(model)) != (manifest.model.size, manifest.model.sha256):
-        raise CorruptObjectError(f"{model.name} is not the model that {name} names")
-    return manifest, model
+    files = [folder / asset_name(model_key(manifest.version, file.name)) for file in manifest.files]
+    if not manifest.has_plain_names or not all(map(os.path.lexists, files)):
+        named = ", ".join(file.name for file in manifest.files)
+        raise CorruptObjectError(f"{name} names a model that was not packed: {plain(named)[:128]!r}")
+    for path, file in zip(files, manifest.files, strict=True):
+        size = _plain(path).stat().st_size
+        if (size, sha256_of(path)) != (file.size, file.sha256):
+            raise CorruptObjectError(f"{path.name} is not the file that {name} names")
+    return manifest, files
 
 
 def _claim(kind: type[T], folder: Path, key: str) -> T | None:

@@ -30,6 +30,7 @@ def spec_differences(planned: Planned, run: RunRecord) -> list[str]:
 
 def _what(spec: TrainingSpec) -> dict[str, object]:
     places = {"run", "attempt", "output", "store", "dataset", "weights", "device", "project", "packages"}
+    places |= {"exports", "exports_required"}  # they do not decide the model
     return spec.model_dump(mode="json", exclude=places) | {
         "dataset": spec.dataset.fingerprint,
         "weights": spec.weights and spec.weights.sha256,

@@ -63,6 +63,15 @@ class Inputs:
         )
 
     @property
+    def exports(self) -> tuple[str, ...]:
+        """Formats that the model is written in: by default ONNX for Ultralytics' detectors."""
+        wanted = self.settings.registry.exports
+        if wanted is None:
+            is_detector = self.code is None and Task(self.snapshot.task) is Task.DETECT
+            return ("onnx",) if is_detector else ()
+        return wanted
+
+    @property
     def license(self) -> str | None:
         """The SPDX expression of code and weights: https://www.ultralytics.com/license for Ultralytics' own."""
         return self.settings.training.license or (None if self.code else ULTRALYTICS_LICENSE)
@@ -99,6 +108,8 @@ class Inputs:
             license=self.license,
             device=training.device,
             speed=training.speed,
+            exports=self.exports,
+            exports_required=self.settings.registry.on_failed_export == "fail",
             output="",
         )
 

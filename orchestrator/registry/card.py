@@ -13,6 +13,7 @@ from gpu_offload.orchestrator.output.markdown import escape_markdown, table
 from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest
+from gpu_offload.remote_job.result import Export
 
 PIPELINES = {
     "detect": "object-detection",
@@ -98,9 +99,18 @@ def _facts(manifest: Manifest, entry: IndexEntry) -> str:
         "took": human_duration(manifest.seconds.actual),
         "cost": human_money(manifest.cost_usd),
         "file": f"{manifest.model.name}, {human_bytes(manifest.model.size)}, sha256 {manifest.model.sha256}",
+        **{f"as {export.format}": describe_export(export) for export in manifest.exports},
     }
     rows = [(name, str(value)) for name, value in facts.items() if value not in {None, ""}]
     return table([("", ""), *rows]) + "\n"
+
+
+def describe_export(export: Export) -> str:
+    """Return an export in a line."""
+    return (
+        f"{export.file.name}, {human_bytes(export.file.size)}, sha256 {export.file.sha256}; "
+        f"{export.agreement:.1%} of its outputs are the model's on {export.images} held-out images"
+    )
 
 
 def _licence(manifest: Manifest) -> str:

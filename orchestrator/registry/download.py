@@ -119,7 +119,12 @@ def _named(entry: IndexEntry) -> str:
 
 
 def pull(
-    store: ObjectStore, wanted: str, destination: Path, *, progress: "Progress | None" = None
+    store: ObjectStore,
+    wanted: str,
+    destination: Path,
+    *,
+    export: str | None = None,
+    progress: "Progress | None" = None,
 ) -> tuple[Manifest, Path, bool]:
     """Download a version, verified, and rename it into place.
 
@@ -129,27 +134,47 @@ def pull(
         store: Where the version is published.
         wanted: An alias, or a version.
         destination: A file, or a folder that receives the model under its own name.
+        export: `onnx`, or another that it was exported to; None: the model's own.
         progress: Called with the bytes that are there and the bytes of the whole, from a web address.
 
     Returns:
         The manifest, the file, and whether it was downloaded: False if the file already was this version, whole.
 
     Raises:
-        RegistryError: no such version. CorruptObjectError: what came is not what was published.
+        RegistryError: no such version, or not in this format. CorruptObjectError: what came is not what was published.
     """
     manifest = resolve(store, wanted)
-    target = (
-        destination / manifest.model.name if destination.is_dir() or not destination.suffix else destination
-    )
-    if _matches(target, manifest.model):
+    model = file_of(manifest, export)
+    target = destination / model.name if destination.is_dir() or not destination.suffix else destination
+    if _matches(target, model):
         return manifest, target, False
     target.parent.mkdir(parents=True, exist_ok=True)
-    key, model = model_key(manifest.version, manifest.model.name), manifest.model
+    key = model_key(manifest.version, model.name)
     if isinstance(store, WebStore):
         _transfer(store, key, target, model, progress)
     else:
         store.download(key, target, size=model.size, sha256=model.sha256)
     return manifest, target, True
+
+
+def file_of(manifest: Manifest, export: str | None) -> Artifact:
+    """Return the file of a version in a format. Raises RegistryError."""
+    if export is None or manifest.model.name == f"model.{export}":
+        return manifest.model
+    found = next((each.file for each in manifest.exports if each.format == export), None)
+    if found is None:
+        why = manifest.failed_exports.get(export)
+        there = ", ".join(each.format for each in manifest.exports)
+        raise RegistryError(
+            f"version {manifest.version} is not published as {plain(export)}"
+            + (
+                f": {plain(why)}"
+                if why
+                else f" (only as {', '.join(filter(None, (manifest.model.name, there)))})"
+            )
+            + "; registry.exports says in which formats the next version is"
+        )
+    return found
 
 
 def _transfer(store: WebStore, key: str, target: Path, model: Artifact, progress: "Progress | None") -> None:

@@ -8,7 +8,6 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry.manifest import (
     INDEX_KEY,
-    MODEL_NAME,
     Index,
     IndexEntry,
     Manifest,
@@ -34,10 +33,10 @@ def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
     except ObjectMissingError:
         return None
     manifest = parse(Manifest, key, body)
-    if manifest.version != version or not MODEL_NAME.fullmatch(manifest.model.name):
+    if manifest.version != version or not manifest.has_plain_names:
         raise RegistryError(
-            f"{key} in {store.url} is the manifest of version {plain(manifest.version)[:64]!r} and its file "
-            f"{plain(manifest.model.name)[:64]!r}: it was replaced; ask the publisher of that store"
+            f"{key} in {store.url} is the manifest of version {plain(manifest.version)[:64]!r} and its files "
+            f"{plain(', '.join(file.name for file in manifest.files))[:128]!r}: it was replaced; ask the publisher of that store"
         )
     return manifest
 
@@ -123,6 +122,7 @@ def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
         sha256=manifest.model.sha256,
         size=manifest.model.size,
         file=manifest.model.name,
+        exports={export.format: export.file for export in manifest.exports},
         metrics=manifest.metrics,
         commit=manifest.commit,
         semver=semver,

@@ -10,6 +10,7 @@ from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.registry import alias as aliases
+from gpu_offload.orchestrator.registry.card import describe_export
 from gpu_offload.orchestrator.registry.download import find, resolve
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import (
@@ -139,6 +140,8 @@ class Provenance:
             "metrics": "  ".join(f"{k} {v:.4f}" for k, v in named_metrics(m.metrics).items()),
             "file": f"{human_bytes(m.model.size)}, sha256 {m.model.sha256}",
             "address": self.url,
+            **{f"as {export.format}": describe_export(export) for export in m.exports},
+            **{f"not {name}": why for name, why in m.failed_exports.items()},
         }
         lines = [f"{name:13} {value}" for name, value in facts.items() if value not in {None, ""}]
         for name, moves in self.moves.items():

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.remote_job.result import Artifact
+from gpu_offload.remote_job.result import Artifact, Export
 from gpu_offload.remote_job.wire import Wire
 
 STABLE = "stable"
@@ -67,6 +67,21 @@ class Manifest(Wire):
     hyperparameters: dict[str, Any] | None = None
     weights_sha256: str | None = None
     """Of the weights that it started from; None: from random ones, or not known."""
+    exports: tuple[Export, ...] = ()
+    """The same model in other formats."""
+    failed_exports: dict[str, str] = Field(default_factory=dict)
+    """Why it is not there in a format that was asked for, by format."""
+
+    @property
+    def files(self) -> tuple[Artifact, ...]:
+        """The model and its exports."""
+        return (self.model, *(export.file for export in self.exports))
+
+    @property
+    def has_plain_names(self) -> bool:
+        """Whether its files are named as ours are, each otherwise: names become paths on the machine that pulls it."""
+        names = [file.name for file in self.files]
+        return all(map(MODEL_NAME.fullmatch, names)) and len(set(names)) == len(names)
 
 
 class Yank(Wire):
@@ -90,6 +105,8 @@ class IndexEntry(Wire):
     commit: str | None = None
     file: str = "model.pt"
     """The model's name below the version."""
+    exports: dict[str, Artifact] = Field(default_factory=dict)
+    """Its files in other formats, by format."""
     semver: str | None = None
     """Its number, such as 1.4.0; given once, by the registry."""
     training_key: str | None = None
@@ -133,6 +150,7 @@ class Move(Wire):
     semver: str | None = None
     size: int | None = None
     file: str = "model.pt"
+    exports: dict[str, Artifact] = Field(default_factory=dict)
     rollout: float = Field(default=1.0, ge=0, le=1)
     """The share of installations that it is meant for; the others stay with the version before."""
     cause: Cause = "publish"
@@ -157,6 +175,8 @@ class Alias(Wire):
     size: int | None = None
     file: str = "model.pt"
     """The model's name below the version."""
+    exports: dict[str, Artifact] = Field(default_factory=dict)
+    """Its files in other formats, by format."""
     rollout: float = 1.0
     minimum: str | None = None
     """The lowest version that an installation may still use."""

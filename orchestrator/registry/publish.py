@@ -1,6 +1,6 @@
 """The model registry: versions that are written once, aliases that move, an index that lists them.
 
-models/<version>/model.<suffix>  written first; the training chose the suffix
+models/<version>/model.<suffix>  written first; the training chose the suffix; exports have others
 models/<version>/manifest.json   written after it: a version is visible from here on, and complete
 index.json                       every version, newest last; moved by compare-and-swap
 aliases/<name>.json              which version the name means; moves last, by compare-and-swap
@@ -87,7 +87,7 @@ def publish(
     note: Callable[[str], None],
     rules: Rules = DEFAULT,
 ) -> Manifest:
-    """Publish a verified model; harmless to repeat, and to be killed in at any instant.
+    """Publish a verified model and, from beside it, its exports; harmless to repeat, and to be killed in at any instant.
 
     The second of two publishers finds the version and returns what is published. The alias moves last: `stable`, or
     `candidate` where the rules do not promote it.
@@ -100,7 +100,10 @@ def publish(
         stable = alias_of(store, STABLE)
         if manifest.parent is None and stable is not None:
             manifest = manifest.model_copy(update={"parent": stable.version})
-        _write_model(store, manifest, model, note)
+        _write_file(store, manifest, manifest.model.name, model, note)
+        for export in manifest.exports:
+            name = export.file.name
+            _write_file(store, manifest, name, model.with_name(name), note)
         try:
             store.create(model_key(manifest.version, "manifest.json"), to_json(manifest))
             there = manifest
@@ -191,17 +194,19 @@ def _write_card(store: ObjectStore, manifest: Manifest, entry: IndexEntry) -> No
             store.create(key, card(manifest, entry).encode())
 
 
-def _write_model(store: ObjectStore, manifest: Manifest, model: Path, note: Callable[[str], None]) -> None:
-    key = model_key(manifest.version, manifest.model.name)
+def _write_file(
+    store: ObjectStore, manifest: Manifest, name: str, path: Path, note: Callable[[str], None]
+) -> None:
+    key = model_key(manifest.version, name)
     try:
-        store.upload(key, model, create=True)
+        store.upload(key, path, create=True)
     except ObjectExistsError:
         # A publish that was killed before its manifest, by a run whose result then got lost: nobody sees
         # this model, nothing refers to it, and no manifest can be written for it any more.
         if manifest_of(store, manifest.version) is None:
             note(f"replacing {key}, which an unfinished publish left without a manifest")
             try:
-                store.upload(key, model)
+                store.upload(key, path)
             except StoreDeniedError as error:
                 raise RegistryError(
                     f"{key} was left by an unfinished publish, and the store lets nobody replace it. Nobody sees "

@@ -96,6 +96,8 @@ class Collector:
             repository=run.repository,
             created_at=self.clock(),
             model=result.model,
+            exports=result.exports,
+            failed_exports=result.failed_exports,
             license=run.spec.license,
             task=result.task,
             base_model=run.spec.model,
@@ -120,7 +122,7 @@ class Collector:
 
 
 def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, scratch: Path) -> Path:
-    """Read a staged model back whole and return its path in `scratch`.
+    """Read a staged model and its exports back whole and return the model's path in `scratch`.
 
     Raises:
         UnfitResultError: the result is not of this training, or did not complete its epochs.
@@ -135,15 +137,16 @@ def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, sc
             f"it completed {result.epochs_completed} of {run.spec.epochs} epochs, and would again: call "
             "`context.epoch(...)` once for each epoch, and say so where the training stops early"
         )
-    if not MODEL_NAME.fullmatch(result.model.name):
-        faults.append(f"{result.model.name!r} is no name for a model")
+    files = (result.model, *(export.file for export in result.exports))
+    names = [file.name for file in files]
+    if not all(map(MODEL_NAME.fullmatch, names)) or len(set(names)) < len(names):
+        faults.append(f"{', '.join(names)!r}: no names for a model and its exports")
+    if run.spec.exports_required:
+        faults += [f"no export to {name}: {why}" for name, why in result.failed_exports.items()]
     if faults:
         raise UnfitResultError(f"the staged result of run {run.id} does not count: " + "; ".join(faults))
-    target = scratch / result.model.name
-    store.download(
-        run_key(run.id, f"result/{result.model.name}"),
-        target,
-        size=result.model.size,
-        sha256=result.model.sha256,
-    )
-    return target
+    for file in files:
+        store.download(
+            run_key(run.id, f"result/{file.name}"), scratch / file.name, size=file.size, sha256=file.sha256
+        )
+    return scratch / result.model.name

@@ -47,6 +47,12 @@ def disagreements(settings: Sections, root: str = "/") -> Iterator[Disagreement]
     yield from _training(settings)
     yield from _own_code(settings)
     yield from _money(settings)
+    if settings.registry.exports and settings.training.entrypoint:
+        yield Disagreement(
+            (("registry", "exports"), ("training", "entrypoint")),
+            "registry.exports is for Ultralytics' trainings; training.entrypoint trains by your own code",
+            "remove it, and let your function return further files as `extras`",
+        )
 
 
 def _dataset(settings: Sections, root: str) -> Iterator[Disagreement]:

@@ -18,6 +18,7 @@ from gpu_offload.orchestrator.settings.types import (
     Distinct,
     Duration,
     Entrypoint,
+    ExportFormat,
     Flag,
     HttpUrl,
     Hyperparameter,
@@ -157,6 +158,10 @@ class RegistrySettings(Section):
     """Result of `offload train` where the version it published stays a candidate: exit code 0, or 1."""
     on_revert: Literal["yank", "delete", "keep"] = "yank"
     """What becomes of a version whose data a later commit reverted: yank it, delete its files as well, or keep it."""
+    exports: Annotated[tuple[ExportFormat, ...], Distinct] | None = Field(default=None, examples=[["onnx"]])
+    """Formats that a model is published in beside its own; left out, ONNX for Ultralytics' detection models."""
+    on_failed_export: Literal["publish", "fail"] = "publish"
+    """What becomes of a model that cannot be written in a format, or differs there: publish it without, or fail."""
     bump: Literal["auto", "major", "minor", "patch"] = "auto"
     """How far a version is from its parent; auto: major for other classes, model family or image size, minor for other
     data, else patch."""

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -156,6 +156,8 @@ def _pattern(pattern: str) -> Any:
 Count = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Flag = Annotated[bool, Strict()]
+ExportFormat = Literal["onnx"]
+"""The formats of `remote_job.yolo.exports`."""
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),

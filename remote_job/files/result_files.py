@@ -41,7 +41,7 @@ def read(folder: Path, *, training_key: str) -> TrainingResult | None:
         return None
     if result.training_key != training_key:
         return None
-    whole = all(_is(folder, artifact) for artifact in (result.model, *result.extras))
+    whole = all(_is(folder, artifact) for artifact in result.artifacts)
     return result if whole else None
 
 

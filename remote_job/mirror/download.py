@@ -27,7 +27,7 @@ def fetch_result(target: Target) -> bool:
             f"{key}: the run's result is another training's ({result.training_key})"
         )
     folder = target.output / "result"
-    for artifact in (result.model, *result.extras):
+    for artifact in result.artifacts:
         target.download(f"{target.root}/result", artifact, folder)
     (folder / "result.json").write_bytes(body)
     return True

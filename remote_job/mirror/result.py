@@ -83,7 +83,7 @@ class ResultUpload:
             raise
         except (OSError, ValidationError) as error:
             raise MirrorError(f"{folder}: holds no result of ours: {error}") from error
-        artifacts = (result.model, *result.extras)
+        artifacts = result.artifacts
         if not self.target.owns(result, artifacts):
             raise MirrorError(f"{folder}: the result is another training's, or names files elsewhere")
         return body, artifacts

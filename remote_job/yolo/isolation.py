@@ -73,9 +73,9 @@ def check_amp(model: Any) -> bool:
     model.eval()
     try:
         with torch.no_grad():
-            single = _tensors(model(noise))
+            single = tensors(model(noise))
             with torch.autocast(device.type):
-                half = _tensors(model(noise))
+                half = tensors(model(noise))
     finally:
         model.train(was_training)
     sound = len(single) == len(half) and all(
@@ -88,7 +88,7 @@ def check_amp(model: Any) -> bool:
     return sound
 
 
-def _tensors(value: Any) -> list[Any]:
+def tensors(value: Any) -> list[Any]:
     """Return the floating-point tensors in a model's output, however it is nested."""
     import torch
 
@@ -97,7 +97,7 @@ def _tensors(value: Any) -> list[Any]:
     if isinstance(value, dict):
         value = list(value.values())
     if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in _tensors(part)]
+        return [tensor for part in value for tensor in tensors(part)]
     return []
 
 

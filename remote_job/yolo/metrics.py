@@ -98,14 +98,12 @@ def extras(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_file() and path.suffix in EXTRAS)
 
 
-def result(
-    trainer: "SteadyTrainer", artifacts: tuple[Artifact, ...], *, imported: float, total: float
-) -> TrainingResult:
+def result(trainer: "SteadyTrainer", model: Artifact, *, imported: float, total: float) -> TrainingResult:
     """Sum a finished training up.
 
     Args:
         trainer: After its last epoch and its final validation.
-        artifacts: The model, then everything else.
+        model: The staged model.
         imported: Seconds that importing torch and Ultralytics took.
         total: Wall seconds of the whole training, over all attempts.
     """
@@ -120,8 +118,7 @@ def result(
         epochs=spec.epochs,
         epochs_completed=completed,
         stopped_early=completed < spec.epochs,
-        model=artifacts[0],
-        extras=artifacts[1:],
+        model=model,
         metrics=metrics(trainer),
         per_class=per_class(trainer),
         curves=curves(trainer.history),

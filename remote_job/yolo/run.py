@@ -1,17 +1,20 @@
 """A training by Ultralytics: isolated, resumed where there is something to resume, and summed up."""
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
-from gpu_offload.remote_job.result import PREDICTIONS, TrainingResult
+from gpu_offload.remote_job.result import PREDICTIONS, Export, TrainingResult
 from gpu_offload.remote_job.spec import SpecError
 from gpu_offload.remote_job.speed import plan
 from gpu_offload.remote_job.speed.capacity import capacity
 from gpu_offload.remote_job.yolo import hyperparameters, isolation
 
 if TYPE_CHECKING:
+    from gpu_offload.remote_job.yolo.exports import Exported
     from gpu_offload.remote_job.yolo.resume import Resumption
     from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
@@ -44,11 +47,47 @@ def run(bench: Bench) -> TrainingResult:
         bench.progress.stage("scan", work.clock.scan)
         bench.progress.stage("final", work.clock.final_validation)
         draw_pictures(bench, work)
-        files = {"model.pt": work.best, **{path.name: path for path in metrics.extras(work.save_dir)}}
-        artifacts = result_files.stage(files, bench.output / "result")
-        return metrics.result(
-            work, artifacts, imported=imported, total=bench.seconds_before + time.perf_counter() - begun
+        made, failed = _exports(bench, work.best)
+        files = {
+            "model.pt": work.best,
+            **{one.path.name: one.path for one in made},
+            **{path.name: path for path in metrics.extras(work.save_dir)},
+        }
+        model, *others = result_files.stage(files, bench.output / "result")
+        result = metrics.result(
+            work, model, imported=imported, total=bench.seconds_before + time.perf_counter() - begun
         )
+        return result.model_copy(
+            update={
+                "exports": tuple(
+                    Export(format=one.format, file=file, agreement=one.agreement, images=one.images)
+                    for one, file in zip(made, others, strict=False)
+                ),
+                "failed_exports": failed,
+                "extras": tuple(others[len(made) :]),
+            }
+        )
+
+
+def _exports(bench: Bench, model: Path) -> "tuple[list[Exported], dict[str, str]]":
+    """Write the formats that were asked for; say what failed."""
+    if not bench.spec.exports:
+        return [], {}
+    from gpu_offload.remote_job.yolo import exports
+
+    begun = time.perf_counter()
+    with bench.interruption.at_once():
+        made, failed = exports.export(
+            model,
+            bench.spec.exports,
+            read_tree(bench.data.tree),
+            image_size=bench.spec.image_size,
+            folder=bench.work / "exports",
+        )
+    bench.progress.stage("export", time.perf_counter() - begun)
+    for name, why in failed.items():
+        print(f"no export to {name}: {why}")  # noqa: T201 - to the log
+    return made, failed
 
 
 def draw_pictures(bench: Bench, work: "SteadyTrainer") -> None:

@@ -63,6 +63,29 @@ def test_the_first_start_downloads_and_an_unchanged_model_costs_one_small_reques
     assert request.sent + request.received < 1000
 
 
+def test_an_application_takes_an_export_and_passes_over_versions_without_it(server, folder):
+    """Also in a folder that held the model in its own format before."""
+    server.publish("aaaa", exports=["onnx"])
+    client(server, folder).get()
+    model = client(server, folder, export="onnx").get()
+    assert (model.path.name, body_of(model)) == ("aaaa.onnx", b"aaaa as onnx")
+    assert client(server, folder, export="onnx").get().updated is False
+    server.publish("bbbb")
+    assert client(server, folder, export="onnx").get().version == "aaaa"
+    server.publish("cccc", exports=["onnx"])
+    assert body_of(client(server, folder, export="onnx").get()) == b"cccc as onnx"
+    server.publish("dddd", exports=["../../etc"])
+    with pytest.raises(ValueError, match="export"):
+        client(server, folder, export="../../etc")
+
+
+def test_an_export_is_verified_as_the_model_is(server, folder):
+    server.publish("aaaa", exports=["onnx"])
+    server.files["/models/aaaa/model.onnx"] = b"aaaa as oNNx"
+    with pytest.raises(NoModelError, match="sha256"):
+        client(server, folder, export="onnx").get()
+
+
 def test_within_the_interval_nothing_is_asked(server, folder):
     server.publish("aaaa")
     client(server, folder).get()

@@ -12,8 +12,10 @@ from registry_case import DyingStore, manifest_for
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.registry import download, publish
-from gpu_offload.orchestrator.registry.manifest import RegistryError, model_key
+from gpu_offload.orchestrator.registry.manifest import RegistryError, model_key, to_json
 from gpu_offload.orchestrator.run import collect
+from gpu_offload.remote_job.files.result_files import describe
+from gpu_offload.remote_job.result import Export
 
 
 @pytest.fixture
@@ -31,6 +33,47 @@ def store(tmp_path):
 
 def publish_now(store, manifest, model):
     return publish.publish(store, manifest, model, note=lambda _text: None)
+
+
+def with_export(manifest, model):
+    """Return a manifest with an export beside the model."""
+    path = model.with_name("model.onnx")
+    path.write_bytes(b"graph" * 500)
+    export = Export(format="onnx", file=describe(path), agreement=1.0, images=8)
+    return manifest.model_copy(update={"exports": (export,), "failed_exports": {"torchscript": "no"}})
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("effects", [1, 2, 3])
+def test_a_version_is_visible_only_with_its_exports(store, model, effects, after):
+    manifest = with_export(manifest_for(model), model)
+    with pytest.raises(KeyboardInterrupt):
+        publish_now(DyingStore(store, effects, after=after), manifest, model)
+    if publish.manifest_of(store, "aaaa") is not None:
+        assert store.stat(model_key("aaaa", "model.onnx")) is not None
+    publish_now(store, manifest, model)
+    assert store.read(model_key("aaaa", "model.onnx"))[0] == b"graph" * 500
+
+
+def test_an_export_is_pulled_by_its_format(store, model, tmp_path):
+    publish_now(store, with_export(manifest_for(model), model), model)
+    _, path, _ = download.pull(store, "stable", tmp_path / "app", export="onnx")
+    assert (path.name, path.read_bytes()) == ("model.onnx", b"graph" * 500)
+    assert download.pull(store, "stable", tmp_path / "app", export="pt")[1].name == "model.pt"
+    with pytest.raises(RegistryError, match="torchscript: no"):
+        download.pull(store, "stable", tmp_path / "app", export="torchscript")
+    with pytest.raises(RegistryError, match=r"only as model\.pt, onnx"):
+        download.pull(store, "stable", tmp_path / "app", export="mlx")
+
+
+@pytest.mark.parametrize("name", ["model.pt", "../model.onnx", "manifest.json"])
+def test_an_export_whose_name_is_no_models_is_refused(store, model, name):
+    manifest = with_export(manifest_for(model), model)
+    export = manifest.exports[0]
+    forged = export.model_copy(update={"file": export.file.model_copy(update={"name": name})})
+    store.put(model_key("aaaa", "manifest.json"), to_json(manifest.model_copy(update={"exports": (forged,)})))
+    with pytest.raises(RegistryError, match="replaced"):
+        publish.manifest_of(store, "aaaa")
 
 
 @pytest.mark.parametrize("after", [False, True])
@@ -181,3 +224,14 @@ def test_a_result_that_did_not_complete_its_epochs_does_not_count(store, tmp_pat
     result = result_of(scenario, 1).model_copy(update={"epochs_completed": 470})
     with pytest.raises(RegistryError, match="completed 470 of 500 epochs"):
         collect.verify_staged(store, run_record(scenario), result, tmp_path)
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_failed_export_holds_a_model_back_only_where_the_configuration_says_so(store, tmp_path, required):
+    scenario = Scenario()
+    run, result = run_record(scenario), result_of(scenario, 1)
+    run = run.model_copy(update={"spec": run.spec.model_copy(update={"exports_required": required})})
+    result = result.model_copy(update={"failed_exports": {"onnx": "another model"}})
+    wanted = collect.UnfitResultError if required else ObjectMissingError  # nothing is staged here
+    with pytest.raises(wanted):
+        collect.verify_staged(store, run, result, tmp_path)

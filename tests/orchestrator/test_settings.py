@@ -44,6 +44,8 @@ DEFAULTS = {
     "registry": {
         "metric": None,
         "floor": 0.001,
+        "exports": None,
+        "on-failed-export": "publish",
         "tolerance": 0.02,
         "on-candidate": "pass",
         "on-revert": "yank",

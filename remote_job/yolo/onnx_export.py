@@ -1,0 +1,52 @@
+"""A model as ONNX, by Ultralytics' exporter and onnxruntime."""
+
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float32]
+
+LEFT_OUT = ("date", "description", "args")
+"""Metadata that tells of this machine and moment: the same training yields the same bytes."""
+
+
+def write(model: Path, target: Path, image_size: int) -> None:
+    """Write a model for single images of one size, in single precision."""
+    import onnx
+    from ultralytics import YOLO
+
+    with (
+        tempfile.TemporaryDirectory(prefix="offload-", dir=target.parent) as scratch,
+        warnings.catch_warnings(),
+    ):
+        warnings.simplefilter(
+            "ignore"
+        )  # PyTorch's about its older converter, which is the one that Ultralytics uses
+        # Ultralytics writes beside the file that it reads.
+        copy = shutil.copyfile(model, Path(scratch) / "model.pt")
+        made = YOLO(copy).export(format="onnx", imgsz=image_size, simplify=False, device="cpu", verbose=False)
+        graph = onnx.load(made)
+    kept = [prop for prop in graph.metadata_props if prop.key not in LEFT_OUT]
+    del graph.metadata_props[:]
+    graph.metadata_props.extend(sorted(kept, key=lambda prop: prop.key))
+    onnx.checker.check_model(graph)
+    onnx.save(graph, target)
+
+
+def load(path: Path, _model: Path) -> Callable[[Array], Sequence[Array]]:
+    """Return what runs it."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    (given,) = session.get_inputs()
+
+    def outputs(array: Array) -> Sequence[Array]:
+        found: Sequence[Array] = session.run(None, {given.name: array})
+        return found
+
+    return outputs

@@ -1,0 +1,99 @@
+"""A model in another format is that model, or it does not count."""
+
+import numpy as np
+import pytest
+from remote_job_case import make_tree
+
+from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.orchestrator.settings.types import ExportFormat
+from gpu_offload.remote_job.yolo import exports, onnx_export
+
+onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+
+
+@pytest.fixture(scope="module")
+def info(tmp_path_factory):
+    return read_tree(make_tree(tmp_path_factory.mktemp("tree")))
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Two models. What is fresh answers to every image alike, so one gets other weights in its head."""
+    import torch
+    from ultralytics import YOLO
+
+    folder = tmp_path_factory.mktemp("models")
+    network = YOLO("yolov8n.yaml")
+    network.save(folder / "one.pt")
+    with torch.no_grad():
+        for parameter in network.model.model[-1].parameters():
+            parameter.add_(0.1)
+    network.save(folder / "other.pt")
+    return folder
+
+
+def test_the_configuration_knows_the_formats_that_the_training_does():
+    assert set(ExportFormat.__args__) == set(exports.FORMATS)
+
+
+@pytest.mark.training
+def test_an_export_has_the_models_outputs_and_the_same_bytes_each_time(models, info, tmp_path):
+    found = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        [made], failed = exports.export(models / "one.pt", ["onnx"], info, image_size=64, folder=folder)
+        assert (failed, made.agreement >= exports.AGREEMENT) == ({}, True)
+        found.append(made.path.read_bytes())
+    assert found[0] == found[1]
+    assert str(tmp_path).encode() not in found[0]
+    assert {"names", "stride", "task", "imgsz"} <= {
+        prop.key for prop in onnx.load(tmp_path / "a" / "model.onnx").metadata_props
+    }
+
+
+@pytest.mark.training
+def test_what_is_another_model_cannot_be_read_or_cannot_be_written_is_left_out(
+    models, info, tmp_path, monkeypatch
+):
+    def forged(write):
+        form = exports.Format(("onnx",), "onnx", write, onnx_export.load)
+        monkeypatch.setitem(exports.FORMATS, "onnx", form)
+        return exports.export(models / "one.pt", ["onnx", "stone"], info, image_size=64, folder=tmp_path)
+
+    def another(_model, target, size):
+        onnx_export.write(models / "other.pt", target, size)
+
+    made, failed = forged(another)
+    assert (made, "of its outputs are those of model.pt" in failed["onnx"]) == ([], True)
+    assert "no format stone" in failed["stone"]
+    assert forged(lambda _model, target, _size: target.write_bytes(b"no graph"))[1]["onnx"]
+    assert "ZeroDivisionError" in forged(lambda *_: 1 / 0)[1]["onnx"]
+
+
+def test_a_missing_converter_says_how_to_install_it(models, info, tmp_path, monkeypatch):
+    form = exports.Format(("no_such_converter",), "onnx", onnx_export.write, onnx_export.load)
+    monkeypatch.setitem(exports.FORMATS, "onnx", form)
+    _, failed = exports.export(tmp_path / "model.pt", ["onnx"], info, image_size=64, folder=tmp_path)
+    assert "gpu-offload[onnx]" in failed["onnx"]
+
+
+def test_a_classifiers_outputs_are_compared_by_the_most_probable():
+    probable = np.array([[0.9, 0.1, 1e-9]])
+    assert exports.agreement([probable], [np.array([[0.9001, 0.0999, 2e-9]])]) == 1.0
+    assert exports.agreement([probable], [np.array([[0.8, 0.2, 1e-9]])]) < 0.5
+
+
+def test_rows_of_objects_agree_in_any_order_and_other_outputs_only_in_place():
+    rows = np.random.default_rng(0).random((1, 300, 6), dtype=np.float32) * 100
+    assert exports.agreement([rows], [rows[:, ::-1]]) == 1.0
+    assert exports.agreement([rows], [rows + 1]) < 0.5
+    dense = np.random.default_rng(0).random((1, 7, 84), dtype=np.float32)
+    assert exports.agreement([dense], [dense + 1e-4]) == 1.0
+    faint = dense * 1e-6
+    assert exports.agreement([faint], [faint * 1.0001]) == 1.0
+    assert exports.agreement([faint], [faint * 1.1]) < 0.5
+    assert exports.agreement([dense], [dense[:, :, ::-1]]) < 0.5
+
+
+@pytest.mark.parametrize("other", [[], [np.zeros((1, 7, 83))], [np.full((1, 7, 84), np.nan)]])
+def test_outputs_that_are_missing_shaped_otherwise_or_no_numbers_do_not_agree(other):
+    assert exports.agreement([np.zeros((1, 7, 84))], other) == 0.0
