@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gpu_offload.infra import http
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.infra.store.s3 import S3Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,11 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
             faults.append("it ignores If-Match: two that publish at once could undo one another")
         except ObjectChangedError:
             pass
+        if isinstance(store, S3Store) and not store.completes_conditionally(key):
+            faults.append(
+                "it ignores If-None-Match where an upload in parts completes: two that publish the same version "
+                "at once could overwrite one another's model"
+            )
         url = store.public_url(key) if public else None
         if url is not None:
             status = anonymous(url)

@@ -22,7 +22,7 @@ from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 from gpu_offload.infra.store.s3_client import BucketClient
 from gpu_offload.infra.store.s3_download import FIRST_S, TRIES, Download
 from gpu_offload.infra.store.s3_errors import COLLISIONS, CONTESTS, code_of, status_of, store_errors
-from gpu_offload.infra.store.s3_multipart import upload_parts
+from gpu_offload.infra.store.s3_multipart import completes_conditionally, upload_parts
 
 if TYPE_CHECKING:
     import boto3
@@ -129,6 +129,13 @@ class S3Store:
         """Remove an object; no error where there is none."""
         with store_errors(self._where(key)):
             self._bucket.writer.delete_object(Bucket=self.bucket, Key=self._key(key))
+
+    def completes_conditionally(self, key: str) -> bool:
+        """Whether a large upload keeps the rule of `create`; `key` must exist and may be overwritten."""
+        with store_errors(self._where(key)):
+            return completes_conditionally(
+                self._bucket.writer, {"Bucket": self.bucket, "Key": self._key(key)}
+            )
 
     def public_url(self, key: str) -> str | None:
         """Where anyone could read the object if its policy allows it."""

@@ -1,6 +1,7 @@
 """Multipart uploads: a few parts at a time, in constant memory, visible only when complete."""
 
 import hashlib
+import tempfile
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import botocore.exceptions as aws
 
 from gpu_offload.infra.store.errors import CorruptObjectError
+from gpu_offload.infra.store.s3_errors import status_of
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -53,6 +55,29 @@ def upload_parts(
             client.abort_multipart_upload(**address, UploadId=upload)
         raise
     return reply["ETag"]
+
+
+def completes_conditionally(client: "S3Client", address: dict[str, Any]) -> bool:
+    """Whether a server refuses to complete an upload with `IfNoneMatch` over an object; writes it where it does not.
+
+    Args:
+        client: Of the server.
+        address: `Bucket` and `Key` of an object that exists and may be overwritten.
+
+    Raises:
+        botocore.exceptions.ClientError, BotoCoreError: As they come; the upload was aborted.
+    """
+    with tempfile.NamedTemporaryFile(prefix="offload-") as file:
+        file.write(b"probe")
+        file.flush()
+        digest = hashlib.sha256(b"probe").hexdigest()
+        try:
+            upload_parts(client, address, Path(file.name), sha256=digest, part_size=1 << 23, create=True)
+        except aws.ClientError as error:
+            if status_of(error) in {409, 412}:
+                return True
+            raise
+    return False
 
 
 def _send(

@@ -24,6 +24,7 @@ from gpu_offload.infra.store.errors import (
     StoreUrlError,
 )
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.probe import probe_store
 from gpu_offload.infra.store.s3_errors import store_errors
 
 
@@ -45,6 +46,19 @@ def put(call):
 
 
 # ------------------------------------------------------------------------------------------- bucket
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_a_probe_finds_a_server_that_ignores_the_condition_of_a_completion(store, ignored):
+    def strip(params, **_):
+        params["headers"].pop("If-None-Match", None)
+
+    if ignored:
+        store._bucket.writer.meta.events.register("before-call.s3.CompleteMultipartUpload", strip)
+    faults = probe_store(store).faults
+    assert len(faults) == ignored
+    assert all("an upload in parts" in fault for fault in faults)
+    assert list(store.list("")) == []
 
 
 def test_a_create_whose_reply_was_lost_succeeds(cloud, store):
