@@ -31,8 +31,14 @@ class Finding:
     message: str
 
     def __str__(self) -> str:
-        where = self.path if self.line is None else f"{self.path}:{self.line}"
-        return f"{printable(where)}: {printable(self.message)}" if where else printable(self.message)
+        return self.text()
+
+    def text(self, prefix: str = "") -> str:
+        """Return it for a person; `prefix` makes the path relative to another folder."""
+        if not self.path:
+            return printable(self.message)
+        where = f"{prefix}{self.path}" if self.line is None else f"{prefix}{self.path}:{self.line}"
+        return f"{printable(where)}: {printable(self.message)}"
 
 
 class Findings(list[Finding]):
@@ -99,14 +105,28 @@ class DatasetError(OffloadError):
     def __init__(self, findings: Iterable[Finding]) -> None:
         dropped = findings.dropped if isinstance(findings, Findings) else Counter[tuple[Severity, str]]()
         self.findings = findings.closed() if isinstance(findings, Findings) else ordered(findings)
-        errors = [finding for finding in self.findings if finding.severity == "error"]
-        more = sum(count for (severity, _), count in dropped.items() if severity == "error")
-        total = len(errors) + more - sum(severity == "error" for severity, _ in dropped)
-        lines = [f"  {finding}" for finding in errors[:MAX_SHOWN]]
-        if len(errors) > MAX_SHOWN:
+        self._dropped = dropped
+        super().__init__("\n".join(self._listed("error", "fault")))
+
+    def text(self, prefix: str = "") -> str:
+        """Return faults and warnings; `prefix` makes paths relative to another folder than the dataset's."""
+        return "\n".join(
+            [*self._listed("error", "fault", prefix), *self._listed("warning", "warning", prefix)]
+        )
+
+    def _listed(self, severity: Severity, name: str, prefix: str = "") -> list[str]:
+        found = [finding for finding in self.findings if finding.severity == severity]
+        kinds = [count for (each, _), count in self._dropped.items() if each == severity]
+        total = len(found) + sum(kinds) - len(kinds)
+        lines = [f"  {finding.text(prefix)}" for finding in found[:MAX_SHOWN]]
+        if len(found) > MAX_SHOWN:
             lines.append(f"  and {total - MAX_SHOWN} more")
-        count = f"{total} fault" + ("s" if total != 1 else "")
-        super().__init__("\n".join([f"the dataset has {count}:", *lines]))
+        return [f"the dataset has {counted(total, name)}:", *lines] if found else []
+
+
+def counted(number: int, name: str) -> str:
+    """Return `1 fault`, `2 faults`, `no faults`."""
+    return f"{number or 'no'} {name}{'' if number == 1 else 's'}"
 
 
 def error(path: str, code: str, message: str, line: int | None = None) -> Finding:

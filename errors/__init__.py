@@ -1,6 +1,6 @@
 """The root of every error of ours, with its exit code."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 EXIT_FAILED, EXIT_USAGE, EXIT_RESUMABLE = 1, 2, 75
 """Exit codes beside 0: failed, wrong usage or settings, interrupted and resumable (`EX_TEMPFAIL` of sysexits.h)."""
@@ -16,3 +16,8 @@ class OffloadError(Exception):
 
     exit_code: ClassVar[int] = EXIT_FAILED
     remedy: str = ""
+
+    def json(self) -> dict[str, Any]:
+        """Return the error as `--json` prints it: without `remedy` where the message says what to do."""
+        facts = {"type": type(self).__name__, "message": str(self)}
+        return facts | ({"remedy": self.remedy} if self.remedy else {})

@@ -10,6 +10,14 @@ ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """Ctrl-C or a cancelled workflow; a plain `kill`, a shutdown; a terminal or SSH session that closed."""
 
 
+NAMES = {signal.SIGINT: "Ctrl-C (SIGINT)", signal.SIGHUP: "a closed terminal (SIGHUP)"}
+
+
+def signal_text(number: int) -> str:
+    """Return a signal by what sends it, for people."""
+    return NAMES.get(signal.Signals(number), signal.Signals(number).name)
+
+
 @contextmanager
 def handled(handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
     """Call `handler` for each of ENDING_SIGNALS until the context ends.

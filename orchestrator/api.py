@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpu_offload.dataset.change import changed_since
-from gpu_offload.dataset.finding import DatasetError, Finding
+from gpu_offload.dataset.finding import DatasetError, Finding, counted
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.factory import open_store
@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.registry import download
 from gpu_offload.orchestrator.registry.listing import Listing, listing
 from gpu_offload.orchestrator.registry.manifest import STABLE
-from gpu_offload.orchestrator.registry.stores import store_of
+from gpu_offload.orchestrator.registry.stores import check_exists, existing_store_of, store_of
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
@@ -82,8 +82,8 @@ class Checked:
             "left_out": list(self.snapshot.left_out),
         }
 
-    def text(self) -> str:
-        """Return it as text for people."""
+    def text(self, prefix: str = "") -> str:
+        """Return it as text for people; `prefix` makes paths relative to another folder than the dataset's."""
         counts = ", ".join(f"{n} {split}" for split, n in self.snapshot.images.items())
         lines = [
             (
@@ -91,17 +91,16 @@ class Checked:
                 f"classes {', '.join(self.snapshot.classes)}"
             )
         ]
-        lines += [f"warning: {warning}" for warning in self.warnings]
+        lines += [f"warning: {warning.text(prefix)}" for warning in self.warnings]
         lines += [f"left out: {line}" for line in self.snapshot.left_out]
-        lines.append(f"no faults, {len(self.warnings)} warnings")
+        lines.append(f"no faults, {counted(len(self.warnings), 'warning')}")
         return "\n".join(lines)
 
 
 def faults_json(error: DatasetError) -> dict[str, Any]:
     """Return the object that `offload check --json` prints for a dataset with faults."""
     by = {kind: [asdict(f) for f in error.findings if f.severity == kind] for kind in ("error", "warning")}
-    told = {"type": type(error).__name__, "message": str(error), "remedy": error.remedy}
-    return {"faults": by["error"], "warnings": by["warning"], "error": told}
+    return {"faults": by["error"], "warnings": by["warning"], "error": error.json()}
 
 
 def check(settings: Settings) -> Checked:
@@ -164,14 +163,19 @@ def train(
     console = console or Console()
     store, workspace = store_of(settings), Workspace.of(settings.root)
     planned = planning_of(settings, store, console).plan(on=on, calibrate=calibrate, only_if_it_matters=True)
-    if show_plan is not None and planned.report.already_trained is None:
+    # Where nothing fits, the error says why.
+    if (
+        show_plan is not None
+        and planned.report.already_trained is None
+        and planned.report.decision.where != "none"
+    ):
         show_plan(receipt_text(planned.report, width=terminal_width()))
     return Training(planned, store, workspace, console, detach=detach).run()
 
 
 def models(settings: Settings) -> Listing:
     """List the published versions. Raises StoreError, RegistryError."""
-    return listing(store_of(settings))
+    return listing(existing_store_of(settings))
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +206,7 @@ def pull(
     progress: "Progress | None" = None,
 ) -> Pulled:
     """Download a model from the configured store, in its own format or another. Raises StoreError, RegistryError."""
-    return _pull(store_of(settings), destination, version, export, progress)
+    return _pull(existing_store_of(settings), destination, version, export, progress)
 
 
 def pull_from(
@@ -217,7 +221,9 @@ def pull_from(
 
     `progress` is called with the bytes that are there and the bytes of the whole, from a web address.
     """
-    return _pull(open_store(url), destination, version, export, progress)
+    store = open_store(url)
+    check_exists(store)
+    return _pull(store, destination, version, export, progress)
 
 
 def _pull(

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gpu_offload.errors import EXIT_RESUMABLE
+from gpu_offload.infra.signals import signal_text
 from gpu_offload.orchestrator.backends.training_environment import training_environment
 from gpu_offload.orchestrator.backends.training_process import (
     TrainingProcess,
@@ -25,7 +26,7 @@ from gpu_offload.orchestrator.backends.training_process import (
 )
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.project import unpack_project
-from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
+from gpu_offload.orchestrator.run.backend import Ending, StoppedHereError
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
 from gpu_offload.remote_job.files.result_files import RESULT
 from gpu_offload.remote_job.result import Heartbeat
@@ -67,22 +68,34 @@ class LocalTraining:
         path.write_text(spec.model_dump_json(indent=1))
         tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
         likely = run.estimate.likely
+        said = False
+
+        def watch() -> Ending | None:
+            nonlocal said
+            if process.told is not None and not said:
+                said = True
+                self.console.note(
+                    f"{signal_text(process.told)}: stopping after this batch, with a checkpoint"
+                )
+            return judge(_last_word(output, attempt.number))
+
         with (
             self._process(path, own_code=spec.entrypoint is not None) as process,
             self.console.training(likely) as show,
             renewing(self.renew),
-            judging(process, lambda: judge(_last_word(output, attempt.number))),
+            judging(process, watch),
         ):
             reader = threading.Thread(target=drain, args=(process, tail), daemon=True)
             reader.start()
             message = ""
             for event in events_of(process):
-                show(event)
+                if event.event != "interrupted" or process.told is None:  # else it only repeats our signal
+                    show(event)
                 if event.event in {"failed", "interrupted"}:
                     message = event.message or ""
             code = process.wait()
             reader.join(timeout=5)
-        if code != 0 and process.verdict is not None and not process.told:
+        if code != 0 and process.verdict is not None and process.told is None:
             return process.verdict
         return self._ending(code, message, tail, output, told=process.told)
 
@@ -131,7 +144,7 @@ class LocalTraining:
             # Leaving closes its standard input, by which it knows that we are gone, and waits for it.
 
     def _ending(
-        self, code: int, message: str, tail: deque[str], output: Path, *, told: bool
+        self, code: int, message: str, tail: deque[str], output: Path, *, told: int | None
     ) -> Ending | None:
         if code == 0:
             if (output / "result" / RESULT).is_file():
@@ -140,8 +153,8 @@ class LocalTraining:
                 "failed",
                 f"the training process exited with code 0 and without a result (the whole log: {output / 'log.txt'})",
             )
-        if told:
-            raise InterruptedRunError("this process was told to end; run the same command to carry on")
+        if told is not None:
+            raise StoppedHereError(told)
         if code == EXIT_RESUMABLE:
             return "died", message or "the training was interrupted"
         for line in tail:

@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from pydantic import ValidationError
-
-from gpu_offload.infra.store.errors import ObjectMissingError, StoreUnreachableError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.run.record import RunRecord, run_key
+from gpu_offload.orchestrator.run.events import EventReader
+from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.remote_job.result import ProgressEvent
 
 POLL_S = 60.0
@@ -29,7 +27,10 @@ class StoreWatch:
     console: Console
     pause: Callable[[float], None]
     clock: Callable[[], float] = time.monotonic
-    _events: int = 0
+    _reader: EventReader = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._reader = EventReader(self.store, self.run.id, self.attempt)
 
     def follow(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
         """Show the progress for so long; return early when the training has ended, or when `until` says so."""
@@ -46,18 +47,8 @@ class StoreWatch:
 
     def _read(self, show: Callable[[ProgressEvent], None]) -> bool:
         """Show what is new; return whether the training has ended."""
-        try:
-            body, _ = self.store.read(run_key(self.run.id, f"attempts/{self.attempt}/progress.jsonl"))
-        except (ObjectMissingError, StoreUnreachableError):
-            return False
-        lines = body.split(b"\n")[:-1]
         over = False
-        for line in lines[self._events :]:
-            try:
-                event = ProgressEvent.model_validate_json(line)
-            except ValidationError:
-                continue
+        for event in self._reader.read():
             show(event)
             over = over or event.event in LAST_WORDS
-        self._events = len(lines)
         return over

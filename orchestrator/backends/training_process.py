@@ -30,8 +30,8 @@ KEEP_S = 120.0
 class TrainingProcess(subprocess.Popen[str]):
     """The process that trains."""
 
-    told = False
-    """Whether we passed an ending signal on."""
+    told: int | None = None
+    """The ending signal that we passed on."""
     verdict: Ending | None = None
     """Why we stopped it."""
 
@@ -43,8 +43,8 @@ def passing_signals_on(process: TrainingProcess) -> Iterator[None]:
     Outside the main thread the caller's own handlers stay; the training ends when its standard input closes.
     """
 
-    def pass_on(_number: int, _frame: FrameType | None) -> None:
-        process.told = True
+    def pass_on(number: int, _frame: FrameType | None) -> None:
+        process.told = process.told or number
         if process.poll() is None:
             os.kill(process.pid, signal.SIGTERM)
 

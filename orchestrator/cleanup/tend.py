@@ -9,7 +9,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
-from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep
 from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
@@ -19,7 +19,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import LaunchDeniedError
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
-from gpu_offload.orchestrator.run.lease import Lease, read_lease
+from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.record import RunRecord, run_key
 from gpu_offload.orchestrator.run.step import Done, OpenAttempt, Step, Terminate, Wait
@@ -250,12 +250,7 @@ class Onlooker(Lease):
 
     def claim(self, store: ObjectStore, run: str) -> str | None:
         """Return the live driver's name, if there is one."""
-        try:
-            body, _ = store.read(run_key(run, "driver.json"))
-        except ObjectMissingError:
-            return None
-        held = read_lease(body)
-        return held.holder if held is not None and self.is_live(held) else None
+        return self.live_driver(store, run)
 
 
 def would(step: Step) -> str:

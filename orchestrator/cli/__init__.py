@@ -5,7 +5,7 @@ Slow imports are inside of the commands that need them, so that `offload --help`
 
 import json
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -21,6 +21,12 @@ from gpu_offload.orchestrator.cli import (
     tend_commands,
 )
 from gpu_offload.orchestrator.cli.grouped import GroupedCommands
+
+
+class AbortedError(OffloadError):
+    """Ctrl-C where nothing is left to say but that; also at a question."""
+
+    exit_code = EXIT_RESUMABLE
 
 
 @click.group(
@@ -56,14 +62,15 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     try:
         code = offload.main(args=arguments, prog_name="offload", standalone_mode=False)
     except click.exceptions.Abort:
-        sys.exit(EXIT_RESUMABLE)
+        fail(AbortedError("Ctrl-C; run the same command again"), as_json=as_json)
     except click.ClickException as error:
         error.show()
         if as_json:
             command = (
                 error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "offload"
             )
-            print_error(type(error).__name__, error.format_message(), f"see `{command} --help`")
+            told = {"type": type(error).__name__, "message": error.format_message()}
+            print_error(told | {"remedy": f"see `{command} --help`"})
         sys.exit(error.exit_code)
     except OffloadError as error:
         fail(error, as_json=as_json)
@@ -74,13 +81,18 @@ def fail(error: OffloadError, *, as_json: bool) -> NoReturn:
     """Print an error, on standard output as JSON too if that was asked for, and exit with its code."""
     from gpu_offload.orchestrator.output.console import Console, plain
 
-    Console().stream.write(f"error: {plain(str(error))}\n")
+    what = "interrupted" if error.exit_code == EXIT_RESUMABLE else "error"
+    text = f"{what}: {plain(str(error))}"
+    if sys.stderr.isatty():
+        from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
+
+        text = wrapped_lines(text, width=terminal_width())
+    Console().stream.write(f"{text}\n")
     if as_json:
-        print_error(type(error).__name__, str(error), error.remedy)
+        print_error(error.json())
     sys.exit(error.exit_code)
 
 
-def print_error(kind: str, message: str, remedy: str) -> None:
+def print_error(error: dict[str, Any]) -> None:
     """Print an error as the JSON object of a command that failed."""
-    facts = {"type": kind, "message": message, "remedy": remedy}
-    sys.stdout.write(json.dumps({"error": facts}, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")

@@ -23,7 +23,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
     """Check the dataset: every fault with its file and line."""
     from gpu_offload.dataset.finding import DatasetError
     from gpu_offload.orchestrator import api
-    from gpu_offload.orchestrator.github.annotations import annotate
+    from gpu_offload.orchestrator.github.annotations import annotate, prefix_of
 
     settings = settings_of(directory, config, sets)
     try:
@@ -31,6 +31,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
     except DatasetError as error:
         checked, failure = None, error
     findings = failure.findings if failure else checked.warnings if checked else ()
+    places = prefix_of(settings)
     if form == "github":
         for annotation in annotate(findings, settings):
             click.echo(annotation.command())
@@ -38,12 +39,12 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
         if as_json:
             print_json(checked.json())
         elif form == "text":
-            click.echo(plain(checked.text()))
+            click.echo(plain(checked.text(places)))
     elif failure is not None:
         if as_json:
             print_json(api.faults_json(failure))
         if form == "text":
-            click.echo(f"error: {failure}", err=True)
+            click.echo(plain(f"error: {failure.text(places)}"), err=True)
         sys.exit(failure.exit_code)
 
 

@@ -58,7 +58,8 @@ def settings_of(directory: Path, config: Path | None, sets: tuple[str, ...]) -> 
 def console_of(*, verbose: bool) -> "Console":
     """Return the console for standard error: live on a terminal, commands in a workflow, lines in a log."""
     from gpu_offload.orchestrator.github.runner import on_runner
-    from gpu_offload.orchestrator.output.console import Console, TerminalConsole
+    from gpu_offload.orchestrator.output.console import Console
+    from gpu_offload.orchestrator.output.terminal import TerminalConsole
 
     if on_runner():
         import atexit

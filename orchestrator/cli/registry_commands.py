@@ -34,9 +34,9 @@ def show_answer(answer: Answer, *, as_json: bool) -> None:
 
 
 def _store(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "ObjectStore":
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
 
-    return store_of(settings_of(directory, config, sets))
+    return existing_store_of(settings_of(directory, config, sets))
 
 
 @click.group(invoke_without_command=True)
@@ -56,15 +56,18 @@ def models(
 @models.command()
 @settings_options
 @json_option
-@click.argument("version")
+@click.argument("version", default="stable")
 def show(directory: Path, config: Path | None, sets: tuple[str, ...], version: str, *, as_json: bool) -> None:
-    """Show everything about VERSION (a number, its digits, an alias): data, commit, settings, metrics, cost, moves."""
+    """Show everything about VERSION (a number, its digits, an alias; by default stable).
+
+    Data, commit, settings, metrics, cost, and when aliases moved to it.
+    """
     from gpu_offload.orchestrator.registry.listing import provenance
     from gpu_offload.orchestrator.registry.manifest import model_key
-    from gpu_offload.orchestrator.registry.stores import public_address, store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of, public_address
 
     settings = settings_of(directory, config, sets)
-    store = store_of(settings)
+    store = existing_store_of(settings)
     found = provenance(store, version)
     url = public_address(settings, store, model_key(found.manifest.version))
     show_answer(provenance(store, version, url), as_json=as_json)
@@ -80,10 +83,12 @@ def diff(
 ) -> None:
     """Compare two versions: data added and removed, settings, metrics, by class too."""
     from gpu_offload.orchestrator.registry.difference import difference
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
 
     settings = settings_of(directory, config, sets)
-    show_answer(difference(store_of(settings), old, new, dataset=settings.dataset_path), as_json=as_json)
+    show_answer(
+        difference(existing_store_of(settings), old, new, dataset=settings.dataset_path), as_json=as_json
+    )
 
 
 @models.command()
@@ -215,10 +220,10 @@ def usage(
     from gpu_offload.orchestrator.cleanup.usage import TIERS, tier_of
     from gpu_offload.orchestrator.cleanup.usage import usage as used
     from gpu_offload.orchestrator.registry.index import versions
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
 
     settings = settings_of(directory, config, sets)
-    store = store_of(settings)
+    store = existing_store_of(settings)
     free = TIERS[tier] if tier else tier_of(settings.store_url, settings.store.endpoint_url)
     model = next((entry.size for entry in reversed(versions(store))), 0)
     show_answer(used(store.list(""), free, model, users, updates), as_json=as_json)

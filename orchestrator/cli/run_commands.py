@@ -30,10 +30,10 @@ def status(
     """Show RUN or the latest runs: place, progress and cost so far."""
     from gpu_offload.orchestrator.lifecycle.status import standings, standings_text
     from gpu_offload.orchestrator.output.table import terminal_width
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
 
     settings = settings_of(directory, config, sets)
-    found = standings(store_of(settings), settings, run)
+    found = standings(existing_store_of(settings), settings, run)
     if as_json:
         print_json({"runs": [standing.json() for standing in found]})
     else:
@@ -62,11 +62,11 @@ def stop(
     harmless.
     """
     from gpu_offload.orchestrator.lifecycle.stop import stop_run
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.run.journal import Journal
 
     settings, console = settings_of(directory, config, sets), console_of(verbose=verbose)
-    store = store_of(settings)
+    store = existing_store_of(settings)
     wanted = run or by_option
     if wanted is None:
         still_open = Journal(store).open_ids()
@@ -113,10 +113,10 @@ def logs(
 ) -> None:
     """Print the log of RUN or of the latest run; a line arrives within 15 s."""
     from gpu_offload.orchestrator.lifecycle.logs import read_log
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.report.load import latest_run
 
-    store = store_of(settings_of(directory, config, sets))
+    store = existing_store_of(settings_of(directory, config, sets))
     for text in read_log(store, run or latest_run(store), attempt=attempt, follow=follow):
         click.echo(text, nl=False)
 
@@ -144,11 +144,11 @@ def report(
 ) -> None:
     """Report the outcome, time, cost and quality of RUN or of the latest run."""
     from gpu_offload.orchestrator.output.table import terminal_width
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.report.load import gather, latest_run, render
 
     settings = settings_of(directory, config, sets)
-    store = store_of(settings)
+    store = existing_store_of(settings)
     chosen = "json" if as_json else form or _form_for(output)
     found = gather(store, settings.store, run or latest_run(store), pictures=chosen == "html")
     text = render(found, cast("Format", chosen), width=terminal_width())
@@ -173,11 +173,11 @@ def attach(directory: Path, config: Path | None, sets: tuple[str, ...], run: str
     """Watch RUN from here until its model is published; also a run that another machine started."""
     from gpu_offload.orchestrator.lifecycle.controllers import controller_of
     from gpu_offload.orchestrator.lifecycle.train import TrainingFailedError
-    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.run.journal import Journal
 
     settings = settings_of(directory, config, sets)
-    store = store_of(settings)
+    store = existing_store_of(settings)
     outcome = controller_of(settings, store, Journal(store).run(run), console_of(verbose=verbose)).to_end()
     if outcome is None or outcome.status != "published":
         raise TrainingFailedError(

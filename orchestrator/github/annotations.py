@@ -56,8 +56,7 @@ def annotations_of(error: OffloadError, settings: Settings | None, directory: Pa
 
 def annotate(findings: Iterable[Finding], settings: Settings) -> tuple[Annotation, ...]:
     """Return findings of a dataset as annotations."""
-    dataset = settings.dataset_path
-    folder = dataset if dataset.is_dir() else dataset.parent
+    folder = _folder_of(settings)
     top = _repository(settings.root)
     return tuple(
         Annotation(
@@ -68,6 +67,18 @@ def annotate(findings: Iterable[Finding], settings: Settings) -> tuple[Annotatio
         )
         for finding in findings
     )
+
+
+def prefix_of(settings: Settings) -> str:
+    """Return what stands before a finding's path to make it relative to the repository; empty or with a slash."""
+    folder = _folder_of(settings)
+    found = _relative(folder, _repository(settings.root))
+    return "" if found == "." else f"{found}/"
+
+
+def _folder_of(settings: Settings) -> Path:
+    """Return what the paths of findings are relative to."""
+    return settings.dataset_path if settings.dataset_path.is_dir() else settings.dataset_path.parent
 
 
 def _settings_faults(error: SettingsError, directory: Path) -> Iterator[Annotation]:

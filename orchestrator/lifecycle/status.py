@@ -8,10 +8,11 @@ from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.table import text_table, wrapped
-from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_cost, human_duration
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
+from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.settings.load import Settings
 
@@ -29,6 +30,8 @@ class Standing:
     epochs_completed: int
     epochs: int
     seconds: float
+    driven: bool | None
+    """Whether a process drives it now; None for a run that is over."""
     silent_seconds: float | None
     cost_usd: float
     instance: str | None
@@ -66,6 +69,7 @@ def _unreadable(error: JournalError) -> Standing:
         epochs_completed=0,
         epochs=0,
         seconds=0.0,
+        driven=None,
         silent_seconds=None,
         cost_usd=0.0,
         instance=None,
@@ -82,6 +86,9 @@ def _standing(
     beat = last.heartbeat if last else None
     kept = read_bill(store, run.id)
     # An open run is reckoned by the prices at launch: a status must not depend on EC2's answering.
+    driven = None if documents.outcome else Lease().live_driver(store, run.id) is not None
+    # What a process here trained ends with it; an instance trains without a driver.
+    trains = driven or (last is not None and last.end is None and last.record.offer.where == "ec2")
     cost = float(kept.total) if kept else Accounting(store, settings.store).so_far(documents.attempts, now)
     return Standing(
         run=run.id,
@@ -94,7 +101,8 @@ def _standing(
         ),
         epochs=run.spec.epochs,
         seconds=round((documents.outcome.at if documents.outcome else now) - run.created_at, 1),
-        silent_seconds=round(now - beat.time, 1) if beat and not documents.outcome else None,
+        driven=driven,
+        silent_seconds=round(now - beat.time, 1) if beat and trains and not documents.outcome else None,
         cost_usd=round(cost, 6),
         instance=last.host.instance_id if last and last.host else None,
         version=run.version,
@@ -115,15 +123,25 @@ def standings_text(found: Sequence[Standing], *, width: int = 80) -> str:
             one.where,
             f"{one.epochs_completed} of {one.epochs}",
             human_duration(one.seconds),
-            human_money(one.cost_usd),
+            human_cost(one.cost_usd),
             f"{human_duration(one.silent_seconds)} ago" if one.silent_seconds is not None else "",
         )
         for one in found
     ]
-    texts = [
-        f"{one.run}: attempt {one.attempt}{f' on {one.instance}' if one.instance else ''}"
-        f"{f': {one.message}' if one.message else ''}"
-        for one in found
-        if one.message or one.status == "open"
-    ]
+    runs_by_text: dict[str, list[str]] = {}
+    for one in found:
+        if text := _explained(one):
+            runs_by_text.setdefault(text, []).append(one.run)
+    texts = [f"{', '.join(runs)}: {text}" for text, runs in runs_by_text.items()]
     return "\n".join([text_table(rows, width=width), *(wrapped(t, width=width, hanging="  ") for t in texts)])
+
+
+def _explained(one: Standing) -> str:
+    """Say what a run ended with, or waits for; empty where the table says it."""
+    if one.status != "open":
+        return one.message
+    place = f"attempt {one.attempt} on {one.instance}" if one.instance else f"attempt {one.attempt}"
+    if one.silent_seconds is None and not one.driven:
+        ended = f" ({one.message})" if one.message else ""
+        return f"not running{ended}: `offload train` carries on, `offload stop {one.run}` gives it up"
+    return f"{place}: {one.message}" if one.message else place

@@ -56,6 +56,8 @@ class Training:
     detach: bool = False
     lease: Lease | None = None
     clock: Callable[[], float] = time.time
+    _followed: str | None = None
+    """The driver whose run this command followed to its end."""
 
     def run(self) -> TrainReport:
         """Train and publish, or say that it was done.
@@ -123,7 +125,8 @@ class Training:
                 self.console.stage(f"carrying on with run {run.id}")
             return run, False
         if not self.planned.candidates:
-            raise NothingFeasibleError(self.planned.report.decision.why)
+            decision = self.planned.report.decision
+            raise NothingFeasibleError("\n  - ".join([decision.why, *decision.changes]))
         if any(candidate.offer.where == "ec2" for candidate in self.planned.candidates):
             check_renting(self.planned.settings, inputs=self.planned.inputs)
         if self.planned.candidates[0].offer.where == "cpu":
@@ -149,7 +152,7 @@ class Training:
                 f"this job ends after {human_duration(CI_LIMIT_S)}, and the run's deadline is later: use --detach (the "
                 "action's input `detach`) and a scheduled `offload tend`, or a shorter limits.deadline"
             )
-        return controller_of(
+        controller = controller_of(
             self.planned.settings,
             self.store,
             run,
@@ -159,7 +162,10 @@ class Training:
             workspace=self.workspace,
             detach=self.detach,
             clock=self.clock,
-        ).to_end()
+        )
+        outcome = controller.to_end()
+        self._followed = controller.bystander.driver
+        return outcome
 
     def _detached(self, run: RunRecord, began: float) -> TrainReport:
         return TrainReport(
@@ -189,7 +195,8 @@ class Training:
         self.workspace.forget_trees(but=run.fingerprint)
         stable = publish.alias_of(self.store, STABLE)
         moved = stable is not None and stable.version == manifest.version
-        return self._report("trained", manifest, began, stable_moved=moved)
+        status: Literal["trained", "already_trained"] = "already_trained" if self._followed else "trained"
+        return self._report(status, manifest, began, stable_moved=moved)
 
     def _report(
         self,
@@ -217,6 +224,7 @@ class Training:
                 self.planned.settings, self.store, model_key(manifest.version, manifest.model.name)
             ),
             stable_moved=stable_moved,
+            followed=self._followed,
         )
 
 

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.metrics import score_text
 from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.run.lease import holder_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class TrainReport:
     semver: str | None = None
     candidate: str | None = None
     """Why it did not become `stable`; None if it did, or was before."""
+    followed: str | None = None
+    """The other driver that trained and published it while this command followed; None if there was none."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
@@ -43,10 +46,14 @@ def trained_text(report: TrainReport) -> str:
         )
     score = score_text(report.metrics)
     if report.status == "already_trained":
+        if report.followed is not None:
+            begin = f"published by {holder_text(report.followed)}, whose run this command followed"
+        else:
+            begin = "already trained"
         moved = "; stable points at it again" if report.stable_moved else ""
         held = f"; it is not stable: {report.candidate}" if report.candidate else ""
         name = f"version {report.version}" + (f", {report.semver}" if report.semver else "")
-        return f"already trained: {name}{moved}{held} (key {report.training_key[:16]})  {score}".rstrip()
+        return f"{begin}: {name}{moved}{held} (key {report.training_key[:16]})  {score}".rstrip()
     estimate = f" (estimated {human_duration(report.estimate.likely)})" if report.estimate else ""
     where = "this CPU" if report.where == "cpu" else report.where
     cost = f"cost {human_money(report.cost_usd)}" if report.cost_usd else "free"

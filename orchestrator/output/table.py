@@ -10,6 +10,8 @@ from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.output.markdown import is_numeric
 
 NARROWEST = 40
+SHORTEST = 5
+"""Columns that any cell needs at least."""
 WORD = 12
 """Columns that a cell of words needs at least."""
 
@@ -19,10 +21,15 @@ def terminal_width() -> int:
     return max(NARROWEST, shutil.get_terminal_size((80, 24)).columns)
 
 
+TYPED = frozenset({"run", "version", "number"})
+"""Headings of columns whose cells are typed into other commands: they are never broken, whatever the width."""
+
+
 def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 0) -> str:
     """Render rows, the headings first, in at most `width` columns: numbers to the right, long cells wrapped.
 
-    Columns that are empty in every row are left out, and so are headings that are all empty.
+    A table is wider than that only where `TYPED` columns leave no room. Columns that are empty in every row are left
+    out, and so are headings that are all empty.
     """
     from rich.console import Console
     from rich.padding import Padding
@@ -35,22 +42,38 @@ def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 
         return ""
     columns = [[row[i] for row in body if i < len(row)] for i in kept]
     widths = [max(map(len, (head[i], *cells))) + 2 for i, cells in zip(kept, columns, strict=True)]
-    numbers = [is_numeric(cells) for cells in columns]
+    typed = [head[i] in TYPED for i in kept]
+    numbers = [is_numeric(cells) and not id_ for cells, id_ in zip(columns, typed, strict=True)]
     # Numbers stay whole as long as that leaves room for words.
-    needed = sum(w if number else min(w, WORD) for w, number in zip(widths, numbers, strict=True))
+    least = [
+        w if number or id_ else min(w, WORD) for w, number, id_ in zip(widths, numbers, typed, strict=True)
+    ]
+    needed = sum(least)
     whole = sum(widths) + indent <= width
     table = Table(box=None, show_header=any(head), pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for i, number in zip(kept, numbers, strict=True):
-        no_wrap = whole or (number and needed + indent <= width)
+    for i, number, id_ in zip(kept, numbers, typed, strict=True):
+        no_wrap = whole or id_ or (number and needed + indent <= width)
         table.add_column(
             Text(head[i]), justify="right" if number else "left", no_wrap=no_wrap, overflow="fold"
         )
     for row in body:
         table.add_row(*(Text(plain(row[i]) if i < len(row) else "") for i in kept))
     stream = io.StringIO()
-    console = Console(file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False)
+    room = sum(w if id_ else min(w, SHORTEST) for w, id_ in zip(widths, typed, strict=True)) + indent
+    console = Console(
+        file=stream, width=max(width, room), color_system=None, force_terminal=False, legacy_windows=False
+    )
     console.print(Padding(table, (0, 0, 0, indent), expand=False), soft_wrap=False)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def wrapped_lines(text: str, *, width: int) -> str:
+    """Break each line of a text between words, and hang what follows below its beginning."""
+    lines = []
+    for line in text.splitlines():
+        indent = re.match(r"\s*", line)[0]  # type: ignore[index]
+        lines.append(wrapped(line.strip(), width=width, indent=indent, hanging=f"{indent}  "))
+    return "\n".join(lines)
 
 
 def wrapped(text: str, *, width: int, indent: str = "", hanging: str | None = None) -> str:

@@ -42,6 +42,11 @@ def human_money(usd: Decimal | float) -> str:
     return f"{sign}${size.quantize(step, ROUND_HALF_UP)}"
 
 
+def human_cost(usd: Decimal | float) -> str:
+    """Write what something cost, nothing as `free`: the one word for it everywhere."""
+    return human_money(usd) if usd else "free"
+
+
 def human_bytes(count: int) -> str:
     """Write a size in decimal units, as disks and networks are sold: `812 B`, `1.4 GB`."""
     size = float(count)

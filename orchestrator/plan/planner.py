@@ -34,7 +34,6 @@ from gpu_offload.orchestrator.plan.prerequisites import (
     may_rent,
     missing_extra,
     renting_faults,
-    renting_text,
 )
 from gpu_offload.orchestrator.plan.requirements import lock
 from gpu_offload.orchestrator.plan.training_key import version_of
@@ -232,7 +231,8 @@ class Planning:
             return forced("cpu", possible, limits, epochs=epochs)
         if on == "ec2":
             if blocked:
-                return Decision("none", None, renting_text(blocked))
+                why = f"cannot train on EC2: {'; '.join(fault.reason for fault in blocked)}."
+                return Decision("none", None, why, tuple(fault.remedy for fault in blocked))
             return forced("ec2", possible, limits, epochs=epochs)
         decision = decide(possible, limits, epochs=epochs)
         if blocked:

@@ -101,7 +101,9 @@ def renting_faults(
 
 
 def renting_text(faults: Sequence[Fault]) -> str:
-    """Return everything that keeps an instance from training, a line each."""
+    """Return everything that keeps an instance from training, a line each where there are several."""
+    if len(faults) == 1:
+        return f"cannot train on EC2: {faults[0]}"
     return "cannot train on EC2:\n" + "\n".join(f"  - {fault}" for fault in faults)
 
 

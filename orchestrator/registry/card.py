@@ -11,7 +11,7 @@ import yaml
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table
 from gpu_offload.orchestrator.output.metrics import named
-from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest
 from gpu_offload.remote_job.result import Export
 
@@ -97,7 +97,7 @@ def _facts(manifest: Manifest, entry: IndexEntry) -> str:
         "training key": manifest.training_key,
         "trained on": manifest.where,
         "took": human_duration(manifest.seconds.actual),
-        "cost": human_money(manifest.cost_usd),
+        "cost": human_cost(manifest.cost_usd),
         "file": f"{manifest.model.name}, {human_bytes(manifest.model.size)}, sha256 {manifest.model.sha256}",
         **{f"as {export.format}": describe_export(export) for export in manifest.exports},
     }

@@ -49,7 +49,11 @@ def resolve(store: ObjectStore, wanted: str) -> Manifest:
             f"or make it stable with `offload promote {number} --why WHY`"
         )
     if found is None:
-        known = ", ".join(_named(e) for e in versions(store)[-5:]) or "none yet; run `offload train`"
+        known = ", ".join(_named(e) for e in versions(store)[-5:])
+        if not known:
+            raise RegistryError(
+                f"no model is published in {store.url} yet: run `offload train`, or correct store.url"
+            )
         raise RegistryError(f"no version or alias {wanted!r} in {store.url} (the newest versions: {known})")
     if entry is not None and entry.sha256 != found.model.sha256:
         raise RegistryError(_differs(wanted, entry.sha256, found.version, found.model.sha256))

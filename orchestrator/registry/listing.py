@@ -8,7 +8,7 @@ from gpu_offload.dataset.split import SPLITS
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
-from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.card import describe_export
 from gpu_offload.orchestrator.registry.download import find, resolve
@@ -64,11 +64,7 @@ class Listing:
                     entry.version[:SHORT],
                     self._state(entry),
                     when(entry.created_at),
-                    ""
-                    if entry.cost_usd is None
-                    else human_money(entry.cost_usd)
-                    if entry.cost_usd
-                    else "free",
+                    "" if entry.cost_usd is None else human_cost(entry.cost_usd),
                     *(f"{one[name]:.3f}" if name in one else "" for name in names),
                     (entry.commit or "")[:SHORT],
                 )
@@ -136,7 +132,7 @@ class Provenance:
             "training key": m.training_key,
             "weights": m.weights_sha256,
             "run": m.run,
-            "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_money(m.cost_usd)}",
+            "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_cost(m.cost_usd)}",
             "metrics": "  ".join(f"{k} {v:.4f}" for k, v in named_metrics(m.metrics).items()),
             "file": f"{human_bytes(m.model.size)}, sha256 {m.model.sha256}",
             "address": self.url,

@@ -1,8 +1,11 @@
 """The store of a project, and its public address."""
 
+import os.path
 from pathlib import Path
 
+from gpu_offload.infra.store.errors import StoreMissingError, StoreUrlError
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.load import Settings
@@ -20,11 +23,35 @@ def store_of(settings: Settings, *, unsigned: bool = False) -> ObjectStore:
     )
 
 
+def existing_store_of(settings: Settings) -> ObjectStore:
+    """Open the configured store to read from it.
+
+    Raises:
+        StoreMissingError: It is a folder outside of the project that is not there, such as one on a disk that is not
+            mounted. One in the project, or in its state, is made by the first training.
+        StateError: As for `store_of`.
+    """
+    store = store_of(settings)
+    folder = settings.configured_store_folder
+    if folder is not None and not folder.is_relative_to(settings.root.absolute()):
+        check_exists(store)
+    return store
+
+
+def check_exists(store: ObjectStore) -> None:
+    """Refuse a folder store that is not there. Raises StoreMissingError."""
+    if isinstance(store, FolderStore) and not store.root.is_dir():
+        raise StoreMissingError(
+            f"there is no folder {store.root}: correct the store's address, or mount its disk; `offload train` makes a new store"
+        )
+
+
 def check_store_folder(settings: Settings) -> None:
     """Refuse a folder store that git may have filled, and take over what an earlier version kept in `.offload`.
 
     Raises:
         StateError: Git tracks files in the folder, or it is reached over a link in the checkout.
+        StoreUrlError: A file is where the folder, or one above it, should be.
     """
     folder = settings.configured_store_folder
     if folder is None:
@@ -32,6 +59,11 @@ def check_store_folder(settings: Settings) -> None:
     state = prepare_state(settings.root, note=Console().note)
     check_untracked(folder, settings.root)
     actual = Path(settings.store_url.removeprefix("file:"))
+    there = next(path for path in (actual, *actual.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise StoreUrlError(
+            f"store.url: {there} is not a folder, so there can be no store at {actual}; write file:FOLDER"
+        )
     if actual.is_relative_to(state):
         made(state, *actual.relative_to(state).parts)
 

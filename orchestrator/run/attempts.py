@@ -151,7 +151,11 @@ class Attempts:
     ) -> None:
         """Journal how an attempt ended; `at` is when, in Unix seconds, None for now."""
         at = self.clock() if at is None else at
-        if reason not in {"finished", "failed"}:  # a failure ends the run, which reports it
+        if reason not in {
+            "finished",
+            "failed",
+            "stopped",
+        }:  # a failure and a stop end the command, which reports it
             self.console.note(f"attempt {number} ended ({reason}): {message}")
         end = AttemptEnd(number=number, reason=reason, at=at, message=message, by_cloud=by_cloud)
         self.journal.close_attempt(self.run.id, end)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.infra.signals import signal_text
 from gpu_offload.orchestrator.run.observation import ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, HostRecord, RunRecord, Scope
 from gpu_offload.remote_job.result import Heartbeat
@@ -46,6 +47,14 @@ class InterruptedRunError(OffloadError):
     exit_code = EXIT_RESUMABLE
 
 
+class StoppedHereError(InterruptedRunError):
+    """A signal ended the training on this machine; it left a checkpoint. `by` names the signal for people."""
+
+    def __init__(self, number: int) -> None:
+        self.by = signal_text(number)
+        super().__init__(f"stopped by {self.by}")
+
+
 class InstanceLeftError(OffloadError):
     """A run is over, and an instance of it would not terminate."""
 
@@ -64,7 +73,7 @@ class Cpu(Protocol):
 
         `judge` is asked all the while, with the training's last word, and from any thread; once it gives a reason
         the training is stopped, with a checkpoint, and that reason returned.
-        Raises InterruptedRunError when this process was told to end.
+        Raises StoppedHereError when this process was told to end.
         """
 
 

@@ -1,12 +1,13 @@
 """The loop: observe a run, ask for the next step, perform it; until the run is done."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from gpu_offload.infra.store.errors import StoreUnreachableError
+from gpu_offload.infra.store.errors import StoreError, StoreUnreachableError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
@@ -16,11 +17,14 @@ from gpu_offload.orchestrator.run.backend import (
     Cpu,
     Ending,
     InterruptedRunError,
+    StoppedHereError,
 )
+from gpu_offload.orchestrator.run.bystander import Bystander
 from gpu_offload.orchestrator.run.closing import ENDING_POLL_S
 from gpu_offload.orchestrator.run.collect import Collector
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.journal_documents import JournalError
+from gpu_offload.orchestrator.run.lease import Lease, holder_text
 from gpu_offload.orchestrator.run.limits import LimitWatch
 from gpu_offload.orchestrator.run.next_step import LONGEST_WAIT_S, next_step
 from gpu_offload.orchestrator.run.observation import Observation
@@ -76,6 +80,7 @@ class Controller:
     collector: Collector = field(init=False)
     patiently: Patience = field(init=False)
     terminations: Terminations = field(init=False)
+    bystander: Bystander = field(init=False)
     _observation: Observation | None = None
     _waits_for: str = ""
 
@@ -84,6 +89,7 @@ class Controller:
         self.limits = LimitWatch(self.run, self.journal, self.console, self.clock)
         self.collector = Collector(self.run, self.journal, self.console, self.clock, self.rules)
         self.patiently = Patience(self.console, self.clock, self.sleep)
+        self.bystander = Bystander(self.run, self.journal, self.console, self.clock)
         self.attempts = Attempts(
             self.run,
             self.journal,
@@ -111,7 +117,7 @@ class Controller:
             StoreError: the store could not be reached for long. RegistryError: it holds what it should not.
         """
         try:
-            with ending_signals(wanted=self.cloud is not None):
+            with ending_signals():
                 try:
                     while self.detached_reason is None:
                         outcome = self.once()
@@ -119,19 +125,34 @@ class Controller:
                             return outcome
                 except EndingSignal as signal:
                     self._abandon(signal)
-                    raise InterruptedRunError(
-                        f"received {signal.name}: run {self.run.id} stays open; run the same command to carry on"
-                    ) from None
+                    raise InterruptedRunError(self._interruption(signal.by)) from None
+                except StoppedHereError as stopped:
+                    raise InterruptedRunError(self._interruption(stopped.by)) from None
             return None
         finally:
             self._release()
+
+    def _interruption(self, by: str) -> str:
+        """Say what an interruption leaves, and how to carry on."""
+        if self.bystander.driver is not None:
+            return f"{by}; run {self.run.id} goes on in {holder_text(self.bystander.driver)}"
+        checkpoint = None
+        with contextlib.suppress(StoreError, JournalError):
+            checkpoint = self.journal.checkpoint(self.run.id)
+        done, of = checkpoint.epochs_completed if checkpoint else 0, self.run.spec.epochs
+        kept = f"{done} of {of} epochs are kept" if done else "no epoch was complete yet"
+        return f"{by}; run {self.run.id} stays open, {kept}. Run the same command to carry on"
 
     def once(self) -> Outcome | None:
         """Take the run one step on; return its outcome when there is nothing left to do."""
         observation = self._observation = self.patiently(self.observer.observe)
         self.limits.warn(observation)
         step = next_step(self.run, observation)
+        if observation.driver is None and not isinstance(step, Done):
+            self.bystander.driver = None  # the run is ours
         if isinstance(step, Done):
+            if self.bystander.driver is not None:
+                self.bystander.look(self.bystander.driver)  # its last epochs
             self.patiently(lambda: self.on_done(self.run, observation))
             return step.outcome
         self.detached_reason = self._reason_to_detach(step, observation)
@@ -163,12 +184,12 @@ class Controller:
             return
         if self.detach and current.heartbeat is not None:
             return
-        self.console.note(f"received {signal.name}: terminating what run {self.run.id} has rented")
+        self.console.note(f"{signal.by}: terminating what run {self.run.id} has rented")
         ids = self.cloud.abandon(self.run, current)
         self.console.note(f"terminate call sent: {', '.join(ids) or 'there was no instance'}")
         if ids:
             # Without an instance the attempt stays open: a launch may be under way, and has to be accounted for.
-            self.attempts.close(current.record.number, "stopped", f"the driver received {signal.name}")
+            self.attempts.close(current.record.number, "stopped", f"stopped by {signal.by}")
 
     def _perform(self, step: Step, observation: Observation) -> None:  # noqa: C901, PLR0912 - one case a step
         match step:
@@ -217,6 +238,10 @@ class Controller:
 
     def _wait(self, wait: Wait, observation: Observation) -> None:
         self.terminations.check(observation)
+        if observation.driver is not None and observation.outcome is None:
+            self.bystander.look(observation.driver)
+            self.sleep(wait.seconds)
+            return
         current = observation.current
         if wait.follows and self.cloud is not None and current is not None:
             began = self.clock()

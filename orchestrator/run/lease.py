@@ -52,6 +52,15 @@ def read_lease(body: bytes) -> LeaseRecord | None:
         return None
 
 
+def holder_text(name: str) -> str:
+    """Return who a driver is, in words: `process 4711 on this machine`."""
+    host, _, rest = name.partition(":")
+    pid, _, _token = rest.partition(":")
+    if not pid:
+        return name
+    return f"process {pid} on {'this machine' if host == socket.gethostname() else host}"
+
+
 @dataclass
 class Lease:
     """This process as a driver of runs. `clock` gives Unix seconds."""
@@ -91,6 +100,15 @@ class Lease:
                 return False
         return self.clock() - lease.renewed_at < LEASE_S
 
+    def live_driver(self, store: ObjectStore, run: str) -> str | None:
+        """Return the name of the driver that is at work on a run, None where there is none; takes no lease."""
+        try:
+            body, _ = store.read(run_key(run, "driver.json"))
+        except ObjectMissingError:
+            return None
+        held = read_lease(body)
+        return held.holder if held is not None and self.is_live(held) else None
+
     def claim(self, store: ObjectStore, run: str) -> str | None:
         """Take or renew the lease on a run; return the name of the live driver that has it instead."""
         renewed_at, mine = self._held.get(run, (0.0, ""))
@@ -114,7 +132,7 @@ class Lease:
         try:
             etag = store.create(key, body) if etag is None else store.replace(key, body, etag)
         except (ObjectExistsError, ObjectChangedError):
-            return "another driver"
+            return self.live_driver(store, run) or "another driver"
         self._held[run] = lease.renewed_at, etag
         return None
 

@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from pydantic import ValidationError, model_validator
 
-from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.settings.consistency import disagreements
+from gpu_offload.orchestrator.settings.fault import Fault, NoConfigurationError, SettingsError
 from gpu_offload.orchestrator.settings.file import (
     FILE_NAME,
     PYPROJECT,
@@ -56,31 +56,6 @@ __all__ = [
     "is_weights",
     "load_settings",
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A fault in the configuration."""
-
-    where: str
-    """`offload.toml:7`, `--set training.epochs` or `OFFLOAD_TRAINING_EPOCHS`."""
-    message: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.where}: {self.message}; {self.remedy}"
-
-
-class SettingsError(OffloadError):
-    """The configuration cannot be used; `faults` has every fault, in reading order."""
-
-    exit_code = EXIT_USAGE
-
-    def __init__(self, faults: Sequence[Fault]) -> None:
-        self.faults = tuple(faults)
-        count = len(self.faults)
-        head = f"the configuration has {count} fault{'s' if count > 1 else ''}:"
-        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
 
 
 class Settings(Sections):
@@ -161,6 +136,8 @@ def load_settings(
         data.pop("$schema", None)
         sections, wrong = check(data, _Sources(found, given), root)
         faults = [*wrong, *faults]
+    if found is None and not given and [fault.where for fault in faults] == [FILE_NAME]:
+        raise NoConfigurationError(start, faults[0])
     if faults or sections is None:
         raise SettingsError(sorted(faults, key=_reading_order))
     return Settings(**dict(sections), root=root, source=found.path if found else None)

@@ -127,13 +127,15 @@ def _choices(
             *(f"Also found: {toml_value(other.path)}, {other}.{_refused(other)}" for other in others),
         ]
     }
-    if chosen.classes:
+    if chosen.classes and chosen.placeholders:
+        # Not written as names: `offload check` would not miss yours any more.
+        example = ", ".join(f'"name of {number}"' for number in range(min(3, len(chosen.classes))))
+        notes["dataset.classes"] = [
+            f"The labels use the numbers 0 to {len(chosen.classes) - 1}: name them below, as in [{example}{', ...' if len(chosen.classes) > 3 else ''}]."
+        ]
+    elif chosen.classes:
         values["dataset.classes"] = list(chosen.classes)
-        if chosen.placeholders:
-            notes["dataset.classes"] = [
-                f"The labels use the numbers 0 to {len(chosen.classes) - 1}: put your names in their places."
-            ]
-        elif chosen.names_from:
+        if chosen.names_from:
             notes["dataset.classes"] = [f"The names are those of {toml_value(chosen.names_from)}."]
     if chosen.task is not None:
         values["training.model"] = _MODELS[chosen.task]

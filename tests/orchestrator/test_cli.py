@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from report_case import T0, report_in
 
+from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator import cli
 from gpu_offload.orchestrator.cli.grouped import GROUPS
 from gpu_offload.orchestrator.cli.model_commands import next_commands
@@ -53,6 +54,31 @@ def test_a_usage_error_is_json_too_where_json_was_asked_for(capsys, words):
     assert not main(capsys, *words)[1]
 
 
+def test_a_status_says_a_shared_reason_once_and_that_nothing_trains_now():
+    def one(run, status, **changes):
+        given = {"where": "this CPU", "attempt": 1, "epochs_completed": 2, "epochs": 9, "seconds": 5.0}
+        given |= {"driven": None, "silent_seconds": None, "cost_usd": 0.0, "instance": None, "version": "v"}
+        return Standing(run, status, **given | {"message": "out of disk"} | changes)
+
+    text = standings_text([one("a-1", "failed"), one("b-1", "failed"), one("c-1", "open", driven=False)])
+    assert text.count("out of disk") == 2
+    assert "a-1, b-1: out of disk" in text
+    assert "c-1: not running (out of disk)" in text
+
+
+def test_ctrl_c_is_said_and_means_run_it_again(monkeypatch, capsys):
+    from gpu_offload.orchestrator import api
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "plan", interrupted)
+    monkeypatch.setattr("gpu_offload.orchestrator.settings.load.load_settings", lambda *_, **__: None)
+    code, _, err = main(capsys, "plan")
+    assert code == 75
+    assert err.strip().startswith("interrupted: Ctrl-C")
+
+
 def test_a_table_loses_no_character_of_a_cell():
     rows = [("a heading", "n", "words"), ("Q" * 50, "1.234567", "several words of a text that is long " * 3)]
     for width in (40, 60, 80):
@@ -60,6 +86,46 @@ def test_a_table_loses_no_character_of_a_cell():
         assert max(map(len, text.splitlines())) <= width
         letters = "".join(text.split())
         assert (letters.count("Q"), letters.count("v")) == (50, 3)
+
+
+@pytest.mark.parametrize("width", [24, 40, 60])
+def test_what_is_typed_into_other_commands_is_never_broken(width):
+    rows = [
+        ("run", "why", "version", "where", "epochs"),
+        ("213046fda60c-1", "long words " * 9, "abcdef12", "there", "3 of 9"),
+    ]
+    text = text_table(rows, width=width)
+    assert "213046fda60c-1" in text
+    assert "abcdef12" in text
+
+
+@pytest.mark.parametrize("command", [["models"], ["status"], ["pull", "x.pt"], ["models", "show"]])
+@pytest.mark.parametrize(
+    ("store", "reason"), [("file:/dev/null/x", "not a folder"), ("file:/nowhere/x", "no folder")]
+)
+def test_a_store_that_is_not_there_is_an_error_and_not_an_empty_one(tmp_path, capsys, command, store, reason):
+    """A path that is a typing error, or on a disk that is not mounted; no store in the project is a first run."""
+    (tmp_path / "offload.toml").write_text('[dataset]\npath = "raw"\n')
+    code, _, err = main(capsys, *command, "-C", str(tmp_path), "--set", f"store.url={store}")
+    assert (code, reason in err) == (1, True)
+
+
+def test_without_a_configuration_no_file_is_named_that_does_not_exist(tmp_path, capsys):
+    code, out, err = main(capsys, "models", "--json", "-C", str(tmp_path))
+    assert code == 2
+    assert "there is no offload.toml" in err
+    assert "offload init" in json.loads(out)["error"]["remedy"]
+
+
+def test_an_error_has_a_remedy_or_says_it_in_its_message():
+    class WithRemedyError(OffloadError):
+        remedy = "do this"
+
+    assert OffloadError("what and what to do").json() == {
+        "type": "OffloadError",
+        "message": "what and what to do",
+    }
+    assert WithRemedyError("what").json()["remedy"] == "do this"
 
 
 def test_models_show_whatever_metrics_a_training_has():
@@ -82,6 +148,7 @@ def test_a_status_is_a_table_that_fits():
         3,
         20,
         200.0,
+        True,
         4.0,
         0.02,
         "i-1",

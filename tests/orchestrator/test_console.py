@@ -7,13 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.orchestrator.output.console import (
-    Console,
-    TerminalConsole,
-    TimeLeft,
-    epoch_line,
-    plain,
-)
+from gpu_offload.orchestrator.output.console import Console, plain
+from gpu_offload.orchestrator.output.epoch import TimeLeft, epoch_line
+from gpu_offload.orchestrator.output.terminal import TerminalConsole
 from gpu_offload.remote_job.result import ProgressEvent
 
 
@@ -63,7 +59,39 @@ def test_a_line_of_an_epoch_shows_losses_and_metrics_by_their_short_names():
                 losses={"train/box_loss": 1.5}, metrics={"metrics/mAP50(B)": 0.25, "lr/pg0": 0.1},
             )
         )  # fmt: skip
-    assert stream.getvalue() == "    epoch 1/3  2.5 s  loss 1.500  mAP50 0.250\n"
+    assert stream.getvalue().splitlines()[-1] == "    epoch 1/3  2.5 s  loss 1.50  mAP50 0.250"
+
+
+def test_a_log_is_never_silent_for_more_than_a_minute():
+    """Loading torch, and a first epoch of minutes, would look like a process that hangs."""
+    stream = io.StringIO()
+    with Console(stream).training(300.0) as show:
+        assert "loading" in stream.getvalue()
+        for number in range(10):
+            show(batch(1, number, time=20.0 * number))
+    assert re.findall(r"batch (\d+)/10", stream.getvalue()) == ["3", "6", "9"]
+
+
+def test_all_of_a_detection_fits_in_eighty_columns():
+    names = ("mAP50", "mAP50-95", "precision", "recall")
+    line = epoch_line(
+        ProgressEvent(
+            event="epoch", time=0, epoch=30, epochs=100, seconds=62.5, losses={"train/box_loss": 11.5},
+            metrics={f"metrics/{name}(B)": 0.25 for name in names},
+        )
+    )  # fmt: skip
+    assert line.endswith("loss 11.5  mAP50 0.250  mAP50-95 0.250  P 0.250  R 0.250")
+
+
+def test_lines_in_a_terminal_break_between_words_and_stay_above_the_bar(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    stream = io.StringIO()
+    console = TerminalConsole(stream)
+    with console.training(10.0):
+        console.warning("it may not make it: " + "some words " * 12)
+    lines = stream.getvalue().splitlines()
+    assert len([line for line in lines if "words" in line]) > 1
+    assert all(len(line) <= 60 and not re.search(r"\b(?:wor|word|som)$", line.strip()) for line in lines)
 
 
 def epoch(**changes):
@@ -73,7 +101,7 @@ def epoch(**changes):
 def test_metrics_of_boxes_and_masks_are_told_apart():
     metrics = {"metrics/precision(B)": 0.1, "metrics/mAP50(B)": 0.25, "metrics/mAP50(M)": 0.125}
     line = epoch_line(epoch(metrics=metrics))
-    assert line == "epoch 1/3  2.5 s  box mAP50 0.250  mask mAP50 0.125  box precision 0.100"
+    assert line == "epoch 1/3  2.5 s  box mAP50 0.250  mask mAP50 0.125  box P 0.100"
 
 
 @given(st.dictionaries(st.text(min_size=1, max_size=30), st.floats(-1e6, 1e6), max_size=20))

@@ -165,7 +165,19 @@ def test_check_as_json_lists_faults_as_well_as_the_error(repository):
     found = json.loads(done.stdout)
     assert done.exit_code == 1
     assert [(fault["path"], fault["line"]) for fault in found["faults"]] == [(label.name, 1)]
-    assert set(found["error"]) == {"type", "message", "remedy"}
+    assert set(found["error"]) == {"type", "message"}, "each fault says what to do"
+
+
+def test_check_shows_warnings_beside_faults_with_paths_from_the_root_of_the_repository(repository):
+    label = first_label(repository)
+    label.write_text("9 0.5 0.5 0.1 0.1\n")
+    empty = sorted(label.parent.glob("*.txt"))[1]
+    empty.unlink()
+    done = run_check(repository)
+    assert done.exit_code == 1
+    top = repository.parents[1]
+    assert f"{label.relative_to(top).as_posix()}:1: " in done.output
+    assert "the dataset has 1 warning:" in done.output, "one warning is not some warnings"
     git(repository, "checkout", "-q", "--", ".")
     assert json.loads(run_check(repository, "--json").stdout)["faults"] == []
 

@@ -86,12 +86,13 @@ def train(project, *arguments):
     return json.loads(offload(project, "train", "--on", "cpu", "--json", *arguments))
 
 
-def start_training(project):
+def start_training(project, errors=subprocess.DEVNULL):
     return subprocess.Popen(
         [*OFFLOAD, "train", "--on", "cpu", "--no-calibrate"],
         cwd=project,
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=errors,
+        text=True,
         start_new_session=True,
     )
 
@@ -251,14 +252,22 @@ def killed_and_resumed(project, *, training):
 
 
 def test_an_interrupted_training_exits_75_and_carries_on(project):
-    process = start_training(project)
+    """It names the signal that it got, says once what is kept, and `status` knows that nothing trains now."""
+    process = start_training(project, subprocess.PIPE)
     try:
         wait_until_trained(project, 1, process)
         process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 75
+        said = process.communicate(timeout=60)[1]
+        assert process.returncode == 75
     finally:
         kill(process, project, training=True)
-    assert len(trained_epochs(project)) < EPOCHS
+    kept = len(trained_epochs(project))
+    assert kept < EPOCHS
+    assert "SIGTERM" not in said
+    assert said.count("stays open") == said.count(f"{kept} of {EPOCHS} epochs are kept") == 1
+    (standing,) = json.loads(offload(project, "status", "--json"))["runs"]
+    assert (standing["status"], standing["driven"], standing["silent_seconds"]) == ("open", False, None)
+    assert "not running" in offload(project, "status")
     report = train(project)
     assert _manifest(project, report)["epochs_completed"] == EPOCHS
 
@@ -297,17 +306,24 @@ def test_a_background_job_ignores_ctrl_c_and_obeys_a_plain_kill(long_project):
 
 
 def test_two_drivers_at_once_train_once(own_project):
+    """The second one follows the first and does not claim to have trained."""
     others = [
         subprocess.Popen(
             [*OFFLOAD, "train", "--on", "cpu", "--json"],
             cwd=own_project,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
             text=True,
         )
         for _ in range(2)
     ]
-    reports = [json.loads(p.communicate(timeout=300)[0]) for p in others]
+    told = [p.communicate(timeout=300) for p in others]
+    reports = [json.loads(out) for out, _ in told]
+    trained, followed = sorted((0, 1), key=lambda i: reports[i]["status"] != "trained")
+    assert [reports[i]["status"] for i in (trained, followed)] == ["trained", "already_trained"]
+    assert f":{others[trained].pid}:" in reports[followed]["followed"]
+    assert f"process {others[trained].pid} on this machine" in told[followed][1], "it says whom it follows"
+    assert "epoch " in told[followed][1], "and shows the epochs"
     assert reports[0]["version"] == reports[1]["version"]
     assert reports[0]["run"] == reports[1]["run"]
     assert len(json.loads(offload(own_project, "models", "--json"))["versions"]) == 1

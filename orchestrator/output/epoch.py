@@ -1,0 +1,81 @@
+"""A training's progress in words: a line an epoch, and the time left."""
+
+import re
+
+from gpu_offload.remote_job.result import ProgressEvent
+
+
+def epoch_line(event: ProgressEvent, *, width: int = 76) -> str:
+    """Return an epoch's loss and as many metrics as fit on a line, the main ones first."""
+    seconds = event.seconds or 0.0
+    line = f"epoch {event.epoch}/{event.epochs}  {seconds:.{1 if seconds < 10 else 0}f} s"
+    losses = [value for name, value in (event.losses or {}).items() if not name.startswith("val/")]
+    loss = sum(losses)
+    parts = [f"loss {loss:.{2 if loss < 10 else 1}f}"] if losses else []
+    shown = {k: v for k, v in (event.metrics or {}).items() if not k.startswith(HIDDEN)}
+    several = len({name[-3:] for name in shown if PART.search(name)}) > 1
+    names = sorted(shown, key=lambda name: "mAP" not in name)
+    parts += [f"{metric_label(name, part=several)} {shown[name]:.3f}" for name in names]
+    for part in parts:
+        if len(line) + 2 + len(part) > width:
+            break
+        line += f"  {part}"
+    return line
+
+
+HIDDEN = ("lr/", "val/", "fitness")
+PART = re.compile(r"\((B|M|P)\)$")
+SHORT = {"precision": "P", "recall": "R", "accuracy_top1": "top-1", "accuracy_top5": "top-5"}
+"""As Ultralytics' own tables write them."""
+PARTS = {"B": "box", "M": "mask", "P": "pose"}
+"""What a metric of Ultralytics is about, by the letter at the end of its name."""
+
+
+def metric_label(name: str, *, part: bool) -> str:
+    """Return a metric's short name: `metrics/mAP50(M)` is `mask mAP50` if `part`, else `mAP50`."""
+    short = PART.sub("", name.rsplit("/", 1)[-1])
+    short = SHORT.get(short, short)
+    letter = PART.search(name)
+    return f"{PARTS[letter[1]]} {short}" if part and letter else short
+
+
+class TimeLeft:
+    """How far a training is and how long it still takes: the estimate first, then what the epochs took."""
+
+    def __init__(self, likely_seconds: float | None) -> None:
+        self._likely = likely_seconds
+        self._first: float | None = None
+        self._start_share = 0.0
+        self._share = 0.0
+        self._now = 0.0
+
+    def update(self, event: ProgressEvent) -> float | None:
+        """Take an event in; return the share that is done, 0 to 1, None when the event says nothing of it."""
+        if event.event not in {"batch", "epoch"} or not event.epoch or not event.epochs:
+            return None
+        whole = event.epoch if event.event == "epoch" else event.epoch - 1
+        part = (event.batch or 0) / event.batches if event.event == "batch" and event.batches else 0.0
+        self._share, self._now = min(1.0, (whole + part) / event.epochs), event.time
+        if self._first is None:
+            self._first, self._start_share = event.time, self._share
+        return self._share
+
+    def text(self) -> str:
+        """Return the time left, in words."""
+        seconds = self.seconds()
+        if seconds is None:
+            return ""
+        minutes, rest = divmod(round(seconds), 60)
+        return f"{minutes} min {rest:02d} s left" if minutes else f"{rest} s left"
+
+    def seconds(self) -> float | None:
+        """Return the seconds left, None while nothing is known."""
+        if self._first is None:
+            return self._likely
+        elapsed, done = self._now - self._first, self._share - self._start_share
+        measured = elapsed / done * (1 - self._share) if done > 0 else None
+        if self._likely is None or measured is None:
+            return measured if self._likely is None else self._likely * (1 - self._share)
+        # The estimate counts like a tenth of the training that was seen; soon the training speaks for itself.
+        trust = done / (done + 0.1)
+        return trust * measured + (1 - trust) * self._likely * (1 - self._share)

@@ -1,0 +1,47 @@
+"""Faults of a configuration, and the errors that list them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.orchestrator.settings.file import FILE_NAME, PYPROJECT, TABLE
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A fault in the configuration."""
+
+    where: str
+    """`offload.toml:7`, `--set training.epochs` or `OFFLOAD_TRAINING_EPOCHS`."""
+    message: str
+    remedy: str
+
+    def __str__(self) -> str:
+        # `--set store.url` has said which setting it is.
+        repeated = f"{self.where.removeprefix('--set ')}: " if self.where.startswith("--set ") else ""
+        return f"{self.where}: {self.message.removeprefix(repeated)}; {self.remedy}"
+
+
+class SettingsError(OffloadError):
+    """The configuration cannot be used; `faults` has every fault, in reading order."""
+
+    exit_code = EXIT_USAGE
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.faults = tuple(faults)
+        count = len(self.faults)
+        head = f"the configuration has {count} fault{'s' if count > 1 else ''}:"
+        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+        self.remedy = "; ".join(dict.fromkeys(fault.remedy for fault in self.faults))
+
+
+class NoConfigurationError(SettingsError):
+    """There is no configuration file, and nothing else says where the dataset is."""
+
+    def __init__(self, start: Path, fault: Fault) -> None:
+        super().__init__([fault])
+        self.remedy = "run `offload init` in the folder of your project, or -C FOLDER"
+        self.args = (
+            f"there is no {FILE_NAME}, and no [{'.'.join(TABLE)}] in a {PYPROJECT}, in {start} or above it: {self.remedy}",
+        )
