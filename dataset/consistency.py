@@ -57,9 +57,11 @@ class Check:
             message = "the validation split is empty; add images to it, or remove it to have a part of train held back"
             findings.append(error("", "empty-split", message))
         elif not count["val"]:
+            part = f"val = {rule.val:g}" if rule.fold is None else f"fold = {rule.fold[0]}/{rule.fold[1]}"
+            wider = "raise val" if rule.fold is None else "take fewer folds"
             message = (
                 f"the validation split is empty: none of {len(self._samples)} images fell into it with "
-                f"val = {rule.val:g}, seed = {rule.seed}; add images, raise val or try another seed"
+                f"{part}, seed = {rule.seed}; add images, {wider} or try another seed"
             )
             findings.append(error("", "empty-split", message))
         if rule.test and not count["test"] and not given:

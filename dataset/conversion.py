@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -183,7 +183,7 @@ def _splits_of(given: dict[str, set[Split]], rule: SplitRule, *, makes_val: bool
             return (assign(name, rule),)
         chosen = set(given.get(name, ()))
         if makes_val and "train" in chosen:
-            chosen = chosen - {"train"} | {assign(name, SplitRule(rule.seed, rule.val))}
+            chosen = chosen - {"train"} | {assign(name, replace(rule, test=0.0))}
         return tuple(chosen)
 
     return splits_of

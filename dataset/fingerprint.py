@@ -54,7 +54,7 @@ def fingerprint_of(
         "classes": classes,
         "keypoint_shape": keypoint_shape,
         "flip_idx": flip_idx,
-        "split": {"seed": split_rule.seed, "val": float(split_rule.val), "test": float(split_rule.test)},
+        "split": split_rule.description(),
     }
     digest = hashlib.sha256(json.dumps(header, sort_keys=True, ensure_ascii=True).encode() + b"\n")
     batch: list[str] = []

@@ -2,8 +2,9 @@
 
 import hashlib
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 Split = Literal["train", "val", "test"]
 
@@ -14,20 +15,42 @@ SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 class SplitRule:
     """How images without a given split are divided. `val` and `test` are expected fractions of all images.
 
+    With `fold`, `(k, n)`, the images that are not for testing are divided into n parts, and part k (counted from 1)
+    validates in place of `val`: n trainings then validate on every image once.
+
     Raises:
-        ValueError: If a fraction is outside 0..1 or nothing is left to train on.
+        ValueError: If a fraction is outside 0..1, nothing is left to train on, or there is no such part.
     """
 
     seed: int = 0
     val: float = 0.2
     test: float = 0.0
+    fold: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        if self.fold is not None and not (1 <= self.fold[0] <= self.fold[1] and self.fold[1] >= 2):
+            raise ValueError(
+                f"split: fold = {self.fold[0]}/{self.fold[1]} must be one of two or more parts; for example 1/5"
+            )
         if not (0 <= self.val < 1 and 0 <= self.test < 1 and self.val + self.test < 1):
             raise ValueError(
                 f"split: val = {self.val} and test = {self.test} must be fractions that leave images to train on; "
                 "for example val = 0.2, test = 0.0"
             )
+
+    def description(self) -> dict[str, float | str]:
+        """Return the rule as fingerprints and trees write it; a rule without a fold as it always was."""
+        fold = {} if self.fold is None else {"fold": f"{self.fold[0]}/{self.fold[1]}"}
+        return {"seed": self.seed, "val": float(self.val), "test": float(self.test), **fold}
+
+    @classmethod
+    def of(cls, described: Mapping[str, Any]) -> "SplitRule":
+        """Return the rule of a description. Raises KeyError, ValueError, TypeError, AttributeError for none."""
+        fold = described.get("fold")
+        part = tuple(map(int, fold.split("/"))) if fold is not None else None
+        if part is not None and len(part) != 2:
+            raise ValueError("fold")
+        return cls(int(described["seed"]), float(described["val"]), float(described["test"]), part)
 
 
 def assign(name: str, rule: SplitRule) -> Split:
@@ -40,6 +63,11 @@ def assign(name: str, rule: SplitRule) -> Split:
     name = unicodedata.normalize("NFC", name)
     digest = hashlib.sha256(f"{rule.seed}\0{name}".encode()).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
+    if rule.fold is not None:
+        if fraction >= 1 - rule.test:
+            return "test"
+        part, parts = rule.fold
+        return "val" if int(fraction / (1 - rule.test) * parts) == part - 1 else "train"
     if fraction < rule.val:
         return "val"
     if fraction < rule.val + rule.test:

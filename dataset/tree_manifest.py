@@ -108,11 +108,7 @@ def encode(info: TreeInfo) -> bytes:
         "classes": info.classes,
         "keypoint_shape": info.keypoint_shape,
         "flip_idx": info.flip_idx,
-        "split_rule": {
-            "seed": info.split_rule.seed,
-            "val": info.split_rule.val,
-            "test": info.split_rule.test,
-        },
+        "split_rule": info.split_rule.description(),
         "images": info.images,
         "bytes": info.bytes,
     }
@@ -148,14 +144,13 @@ def decode(data: bytes, directory: Path) -> TreeInfo:
     if head["format"] != FORMAT:
         raise ValueError("format")
     shape, flip = head["keypoint_shape"], head["flip_idx"]
-    rule = head["split_rule"]
     info = TreeInfo(
         directory=directory,
         task=Task(head["task"]),
         classes=tuple(_text(name) for name in head["classes"]),
         keypoint_shape=None if shape is None else (int(shape[0]), int(shape[1])),
         flip_idx=None if flip is None else tuple(map(int, flip)),
-        split_rule=SplitRule(int(rule["seed"]), float(rule["val"]), float(rule["test"])),
+        split_rule=SplitRule.of(head["split_rule"]),
         fingerprint=_text(head["fingerprint"]),
         samples=tuple(map(_decode_sample, head["samples"])),
     )

@@ -1,8 +1,9 @@
 """Signal handlers that last for a while and respect what was ignored before."""
 
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -16,6 +17,23 @@ NAMES = {signal.SIGINT: "Ctrl-C (SIGINT)", signal.SIGHUP: "a closed terminal (SI
 def signal_text(number: int) -> str:
     """Return a signal by what sends it, for people."""
     return NAMES.get(signal.Signals(number), signal.Signals(number).name)
+
+
+_BECOME = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)
+try:
+    os.execvp(sys.argv[1], sys.argv[1:])
+except OSError as error:
+    print(f"offload: {sys.argv[1]}: {error.strerror}", file=sys.stderr)
+    sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
+"""
+"""Becomes a command, after asking Linux for SIGTERM should the parent die."""
+
+
+def ending_with_us(command: Sequence[str]) -> list[str]:
+    """Return a command that gets SIGTERM should this process die, however it dies. Linux only."""
+    return [sys.executable, "-I", "-S", "-c", _BECOME, *command]
 
 
 @contextmanager

@@ -142,6 +142,7 @@ def train(
     console: Console | None = None,
     show_plan: Callable[[str], object] | None = None,
     detach: bool = False,
+    sweep: str | None = None,
 ) -> "TrainReport":
     """Train where it is cheapest and publish; skips a training that is published already.
 
@@ -152,6 +153,7 @@ def train(
         console: For progress messages.
         show_plan: Called with the receipt before anything starts.
         detach: On an instance, return once it trains by itself; `attach`, the same call or `tend` carries on.
+        sweep: The sweep that it is a training of: the version is published, and no alias moves.
 
     Raises:
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
@@ -170,7 +172,7 @@ def train(
         and planned.report.decision.where != "none"
     ):
         show_plan(receipt_text(planned.report, width=terminal_width()))
-    return Training(planned, store, workspace, console, detach=detach).run()
+    return Training(planned, store, workspace, console, detach=detach, sweep=sweep).run()
 
 
 def models(settings: Settings) -> Listing:

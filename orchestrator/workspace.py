@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_offload.dataset.snapshot import Snapshot, read_snapshot
-from gpu_offload.dataset.split import SplitRule
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.model_task import check_task
@@ -71,12 +70,11 @@ def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:
     Raises:
         DatasetError: With every fault.
     """
-    split = settings.dataset.split
     snapshot = read_snapshot(
         settings.dataset_path,
         classes=settings.dataset.classes,
         task=settings.dataset.task,
-        split=SplitRule(seed=split.seed, val=split.val, test=split.test),
+        split=settings.dataset.split.rule,
         cache=workspace.stat_cache,
     )
     check_task(settings, snapshot)

@@ -168,14 +168,14 @@ def _public_everything(site: Site) -> tuple[Statement, ...]:
 
 def _drive(site: Site) -> tuple[Statement, ...]:
     """Keep a run's journal and stage its inputs."""
-    written = ("runs/*", "timings/*", "weights/*", "tend.json")
+    written = ("runs/*", "sweeps/*", "timings/*", "weights/*", "tend.json")
     return (
         _list(site),
         _read(site, ("*",)),
         Statement(
             "KeepTheJournal",
-            "The run's journal, inputs, checkpoints and result; starting weights, fetched once; what it took, for "
-            "the next estimate; that `tend` ran.",
+            "The run's journal, inputs, checkpoints and result; a sweep's trials; starting weights, fetched once; what "
+            "a run took, for the next estimate; that `tend` ran.",
             OBJECTS,
             ("s3:PutObject",),
             site.objects(*written),

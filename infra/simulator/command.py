@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from types import FrameType
 from typing import TextIO
 
-from gpu_offload.infra.signals import handled
+from gpu_offload.infra.signals import ending_with_us, handled
 from gpu_offload.infra.simulator.behaviour import Behaviour, Leftovers
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.fault import Fault, parse_all
@@ -20,16 +20,6 @@ EXIT_LEFTOVERS = 3
 """Something that costs money was left when the command had ended well."""
 DROPPED = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_ARN", "AWS_CA_BUNDLE")
 """Variables that would lead the command out of the simulated cloud."""
-BECOME = """
-import ctypes, os, sys
-ctypes.CDLL(None).prctl(1, 15, 0, 0, 0)
-try:
-    os.execvp(sys.argv[1], sys.argv[1:])
-except OSError as error:
-    print(f"offload simulate: {sys.argv[1]}: {error.strerror}", file=sys.stderr)
-    sys.exit(127 if isinstance(error, FileNotFoundError) else 126)
-"""
-"""Becomes the command, after asking for SIGTERM should the cloud's own process die."""
 
 
 def simulate(
@@ -88,7 +78,7 @@ def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
         try:
             # A session of its own: a terminal's Ctrl-C reaches it once, through us.
             process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", BECOME, *command],
+                ending_with_us(command),
                 env=environment | cloud.environment(),
                 start_new_session=True,
             )

@@ -18,6 +18,7 @@ from gpu_offload.orchestrator.cli import (
     registry_commands,
     run_commands,
     simulate_commands,
+    sweep_commands,
     tend_commands,
 )
 from gpu_offload.orchestrator.cli.grouped import GroupedCommands
@@ -44,6 +45,7 @@ def offload() -> None:
 
 for module in (
     model_commands,
+    sweep_commands,
     registry_commands,
     run_commands,
     dataset_commands,

@@ -3,7 +3,7 @@
 import click
 
 GROUPS = {
-    "Start": ("init", "check", "plan", "train"),
+    "Start": ("init", "check", "plan", "train", "sweep"),
     "Models": ("models", "pull", "promote", "rollback", "yank", "usage", "prune"),
     "Runs": ("status", "logs", "report", "stop", "attach"),
     "AWS account": ("bootstrap", "doctor", "tend"),

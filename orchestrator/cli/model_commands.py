@@ -73,6 +73,7 @@ def plan(
     is_flag=True,
     help="On an instance, return as soon as it trains by itself; see `offload attach`.",
 )
+@click.option("--sweep", hidden=True, help="The sweep that it trains for: no alias moves by itself.")
 def train(
     directory: Path,
     config: Path | None,
@@ -83,6 +84,7 @@ def train(
     verbose: bool,
     calibrate: bool | None,
     detach: bool,
+    sweep: str | None,
 ) -> int:
     """Train where it is cheapest and publish the model; skip what is already trained.
 
@@ -99,6 +101,7 @@ def train(
         console=console_of(verbose=verbose),
         show_plan=None if as_json else click.echo,
         detach=detach,
+        sweep=sweep,
     )
     if as_json:
         print_json(report.json())

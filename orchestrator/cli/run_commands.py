@@ -16,8 +16,10 @@ from gpu_offload.orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from gpu_offload.infra.store.protocol import ObjectStore
     from gpu_offload.orchestrator.report.load import Format
     from gpu_offload.orchestrator.run.journal import Journal
+    from gpu_offload.orchestrator.settings.load import Settings
 
 
 @click.command()
@@ -142,21 +144,38 @@ def report(
     *,
     as_json: bool,
 ) -> None:
-    """Report the outcome, time, cost and quality of RUN or of the latest run."""
+    """Report the outcome, time, cost and quality of RUN, of a sweep, or of the latest run."""
     from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.report.load import gather, latest_run, render
 
     settings = settings_of(directory, config, sets)
     store = existing_store_of(settings)
-    chosen = "json" if as_json else form or _form_for(output)
-    found = gather(store, settings.store, run or latest_run(store), pictures=chosen == "html")
-    text = render(found, cast("Format", chosen), width=terminal_width())
+    chosen = cast("Format", "json" if as_json else form or _form_for(output))
+    if run is not None and run.startswith("sweep-"):
+        text = _sweep_text(settings, store, run, chosen)
+    else:
+        found = gather(store, settings.store, run or latest_run(store), pictures=chosen == "html")
+        text = render(found, chosen, width=terminal_width())
     if output is None:
         sys.stdout.write(text)
     else:
         output.write_text(text, encoding="utf-8")
         click.echo(f"{output}: {len(text.encode()):,} bytes", err=True)
+
+
+def _sweep_text(settings: "Settings", store: "ObjectStore", sweep: str, form: "Format") -> str:
+    """Render the report of a sweep."""
+    from gpu_offload.orchestrator.output.table import terminal_width
+
+    try:
+        from gpu_offload.orchestrator.sweep.gather import gather_sweep
+        from gpu_offload.orchestrator.sweep.render import render_sweep
+    except ImportError as error:
+        raise click.UsageError(
+            f"sweeps are not installed ({error.name}): pip install 'gpu-offload[sweep]'"
+        ) from error
+    return render_sweep(gather_sweep(store, settings.store, sweep), form, width=terminal_width())
 
 
 def _form_for(output: Path | None) -> str:

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from gpu_offload.dataset.tree import materialise
@@ -112,7 +113,9 @@ def controller_of(
         max_wait=max_wait,
         cost=accounting.spent,
         on_done=accounting.settle,
-        rules=Judge(store, settings.registry, console, tree).rules(),
+        rules=replace(
+            Judge(store, settings.registry, console, tree).rules(), moves_aliases=run.sweep is None
+        ),
     )
 
 

@@ -28,10 +28,9 @@ from gpu_offload.orchestrator.registry.publish import why_candidate
 from gpu_offload.orchestrator.registry.revert import Revert
 from gpu_offload.orchestrator.registry.stores import public_address
 from gpu_offload.orchestrator.run.backend import InterruptedRunError
-from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
-from gpu_offload.orchestrator.run.record import Experience, Outcome, RunRecord, StopRequest
+from gpu_offload.orchestrator.run.record import Outcome, RunRecord, StopRequest
 from gpu_offload.orchestrator.workspace import Workspace
 
 MANY_RUNS = 50
@@ -48,13 +47,17 @@ class NothingFeasibleError(OffloadError):
 
 @dataclass
 class Training:
-    """One `train` command. With `detach` it leaves the run once an instance trains by itself."""
+    """One `train` command.
+
+    With `detach` it leaves the run once an instance trains by itself; `sweep` names the sweep that it trains for.
+    """
 
     planned: Planned
     store: ObjectStore
     workspace: Workspace
     console: Console
     detach: bool = False
+    sweep: str | None = None
     lease: Lease | None = None
     clock: Callable[[], float] = time.time
     _followed: str | None = None
@@ -128,8 +131,7 @@ class Training:
         if not self.planned.candidates:
             decision = self.planned.report.decision
             raise NothingFeasibleError("\n  - ".join([decision.why, *decision.changes]))
-        is_rented = any(candidate.offer.where == "ec2" for candidate in self.planned.candidates)
-        if is_rented:
+        if any(candidate.offer.where == "ec2" for candidate in self.planned.candidates):
             check_renting(self.planned.settings, inputs=self.planned.inputs)
         if self.planned.candidates[0].offer.where == "cpu":
             check_here(self.planned.inputs)
@@ -142,7 +144,7 @@ class Training:
             commit=commit_of(self.planned.settings.root),
             repository=os.environ.get("GITHUB_REPOSITORY"),
             resumes=previous,
-            experience=read_experience(self.store, self.clock()) if is_rented else Experience(),
+            sweep=self.sweep,
         )
         if previous is not None:
             journal.copy_checkpoint(previous, record.id)
@@ -185,6 +187,8 @@ class Training:
         )
 
     def _already_trained(self, manifest: Manifest, began: float) -> TrainReport:
+        if self.sweep is not None:
+            return self._report("already_trained", manifest, began, stable_moved=False)
         tree = tree_of(self.planned, self.workspace)
         judge = Judge(self.store, self.planned.settings.registry, self.console, tree)
         moved = Revert(self.store, self.planned.settings, self.console).complete(manifest, judge.rules())
@@ -195,7 +199,8 @@ class Training:
         if manifest is None:
             raise TrainingFailedError(f"run {run.id} says that {run.version} is published, and it is not")
         self.workspace.forget_run(run.id)
-        self.workspace.forget_trees(but=run.fingerprint)
+        if self.sweep is None:  # its other trainings may use them
+            self.workspace.forget_trees(but=run.fingerprint)
         stable = publish.alias_of(self.store, STABLE)
         moved = stable is not None and stable.version == manifest.version
         status: Literal["trained", "already_trained"] = "already_trained" if self._followed else "trained"

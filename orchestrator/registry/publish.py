@@ -69,11 +69,13 @@ def accept(_new: Manifest, _stable: Manifest | None) -> Verdict:
 class Rules:
     """How a registry treats what is published.
 
-    `judge` gets the new version and the one that `stable` means; `bump` overrides how the new one is counted.
+    `judge` gets the new version and the one that `stable` means; `bump` overrides how the new one is counted. Where
+    `moves_aliases` is false a version is listed only: one of many that a sweep compares.
     """
 
     judge: Callable[[Manifest, Manifest | None], Verdict] = accept
     bump: Bump | None = None
+    moves_aliases: bool = True
 
 
 DEFAULT = Rules()
@@ -131,7 +133,7 @@ def complete(
     """
     entry = list_version(store, manifest, rules.bump)
     _write_card(store, manifest, entry)
-    if not _may_be_used(store, entry, again=again):
+    if not _may_be_used(store, entry, again=again) or not rules.moves_aliases:
         return False
     for _ in range(TRIES):
         stable = alias_of(store, STABLE)

@@ -1,13 +1,18 @@
 """A run's report as one HTML page that loads nothing: no script, no style sheet, no font, no picture from elsewhere."""
 
-import html
-import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
-from gpu_offload.orchestrator.output.markdown import is_numeric
 from gpu_offload.orchestrator.output.metrics import curve_name
 from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.markup import (
+    document,
+    html_table,
+    prose,
+    safe,
+    tiles_html,
+    without_controls,
+)
 from gpu_offload.orchestrator.report.outcome import headline, missed, money, tiles
 from gpu_offload.orchestrator.report.rows import (
     alternative_rows,
@@ -21,73 +26,35 @@ from gpu_offload.orchestrator.report.rows import (
 )
 from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
 
-STYLE = """
-:root{--ink:#111827;--soft:#4b5563;--line:#e5e7eb;--paper:#fff;--tile:#f3f4f6}
-@media(prefers-color-scheme:dark){:root{--ink:#e5e7eb;--soft:#9ca3af;--line:#374151;--paper:#111827;--tile:#1f2937}}
-body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--paper);max-width:60rem;margin:1rem auto;
-padding:0 1rem}
-h1{font-size:1.25rem;line-height:1.3;overflow-wrap:anywhere}h2{font-size:1.05rem;margin:1.75rem 0 .5rem}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.75rem;margin:1rem 0}
-.tile{background:var(--tile);border-radius:.5rem;padding:.6rem .8rem}
-.tile span{display:block;color:var(--soft);font-size:.8rem;overflow-wrap:anywhere}
-.tile b{font-size:1.3rem;overflow-wrap:anywhere}
-.wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;margin:.5rem 0;min-width:min(100%,24rem)}
-th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
-th{white-space:nowrap;color:var(--soft);font-weight:500}td.n,th.n{text-align:right;white-space:nowrap}
-td.long{overflow-wrap:anywhere}code{font-size:.9em}tr.total td{font-weight:600}
-figure{margin:.5rem 0 1rem}img{max-width:100%}figcaption{font-size:.85rem;color:var(--soft)}
-svg{width:100%;max-width:36rem;height:auto}svg text{font:13px system-ui,sans-serif;fill:var(--soft)}
-.grid{stroke:var(--line);stroke-width:1}summary{cursor:pointer;margin:1.75rem 0 .5rem;font-weight:600}
-"""
-
-POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
-"""Should something get past the escaping, it may neither run nor load nor send anything."""
-
-LONG_WORD = 20
-"""Letters; an instance's id has 19."""
-
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-
 
 def report_html(report: Report) -> str:
     """Render a report; text from a run is escaped."""
     losses, metrics = _split(report.curves)
     title = headline(report)
-    boxes = "".join(
-        f'<div class="tile"><span>{_safe(name)}</span><b>{_safe(value)}</b><span>{_safe(note)}</span></div>'
-        for name, value, note in tiles(report)
-    )
     free = money(report) == "free"
-    cost = _table(cost_rows(report), total=True) + _table(alternative_rows(report))
-    quality = _table(metric_rows(report)) + _table(class_rows(report))
+    cost = html_table(cost_rows(report), total=True) + html_table(alternative_rows(report))
+    quality = html_table(metric_rows(report)) + html_table(class_rows(report))
     curves = curves_svg("Metrics by epoch", metrics) + curves_svg("Losses by epoch", losses)
     sections = [
-        ("Where and why", f"<p>{_prose(report.run.why)}</p>"),
+        ("Where and why", f"<p>{prose(report.run.why)}</p>"),
         ("Quality", quality + curves),
         ("Predictions", _picture(report.picture)),
         ("Cost", "" if free else cost),
-        ("Time", _table(estimate_rows(report)) + timeline_svg(report.spans)),
-        ("Attempts", _table(attempt_rows(report))),
+        ("Time", html_table(estimate_rows(report)) + timeline_svg(report.spans)),
+        ("Attempts", html_table(attempt_rows(report))),
     ]
     body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
     folded = "".join(
         f"<details><summary>{name}</summary>{content}</details>"
         for name, content in (
             ("Cost", cost if free else ""),
-            ("What was offered", _table(where_rows(report))),
-            ("Facts", _table(fact_rows(report))),
+            ("What was offered", html_table(where_rows(report))),
+            ("Facts", html_table(fact_rows(report))),
         )
         if content
     )
-    late = f"<p>{_safe(text)}</p>" if (text := missed(report)) else ""
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{_safe(title)}</title><style>{STYLE}</style></head>"
-        f'<body><h1>{_safe(title)}</h1><div class="tiles">{boxes}</div>'
-        f"{late}{body}{folded}</body></html>\n"
-    )
+    late = f"<p>{safe(text)}</p>" if (text := missed(report)) else ""
+    return document(title, f"{tiles_html(tiles(report))}{late}{body}{folded}")
 
 
 def _picture(png: bytes | None) -> str:
@@ -104,40 +71,6 @@ def _split(
     curves: Mapping[str, Sequence[float]],
 ) -> tuple[dict[str, Sequence[float]], dict[str, Sequence[float]]]:
     """Tell losses from metrics: they need scales of their own. Learning rates fit neither."""
-    kept = {_CONTROL.sub(" ", n): v for n, v in curves.items() if not n.startswith("lr/")}
+    kept = {without_controls(n): v for n, v in curves.items() if not n.startswith("lr/")}
     losses = {curve_name(n): v for n, v in kept.items() if "loss" in n}
     return losses, {curve_name(n): v for n, v in kept.items() if "loss" not in n}
-
-
-def _safe(text: str) -> str:
-    return html.escape(_CONTROL.sub(" ", text), quote=True)
-
-
-def _prose(text: str) -> str:
-    """Escape a sentence, and show as code what it has between backticks."""
-    return re.sub(r"`([^`]*)`", r"<code>\1</code>", _safe(text))
-
-
-def _table(rows: Sequence[Sequence[str]], *, total: bool = False) -> str:
-    """Render a table that scrolls by itself where the screen is narrow; columns that are empty are left out."""
-    if len(rows) < 2:
-        return ""
-    head, *body = rows
-    kept = [i for i in range(len(head)) if any(row[i] for row in body)]
-    numeric = {i for i in kept if is_numeric([row[i] for row in body])}
-    lines = []
-    if any(head):
-        right = ' class="n"'
-        cells = (f"<th{right if i in numeric else ''}>{_safe(head[i])}</th>" for i in kept)
-        lines.append(f"<tr>{''.join(cells)}</tr>")
-    for number, row in enumerate(body):
-        kind = ' class="total"' if total and number == len(body) - 1 else ""
-        lines.append(f"<tr{kind}>" + "".join(_cell(row[i], numeric=i in numeric) for i in kept) + "</tr>")
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
-
-
-def _cell(text: str, *, numeric: bool) -> str:
-    """Return a cell; only a word that would widen the whole table may be broken."""
-    long = max(map(len, text.split()), default=0) > LONG_WORD
-    kind = ' class="n"' if numeric else ' class="long"' if long else ""
-    return f"<td{kind}>{_safe(text)}</td>"

@@ -25,7 +25,7 @@ def timeline_svg(spans: Sequence[Span]) -> str:
     parts = []
     for row, number in enumerate(numbers):
         y = 10 + ROW * row
-        parts.append(_text(LEFT - 8, y + BAR - 4, f"attempt {number}", "end"))
+        parts.append(svg_text(LEFT - 8, y + BAR - 4, f"attempt {number}", "end"))
         for span in (s for s in drawn if s.attempt == number):
             x, width = LEFT + (span.start - first) * scale, max(1.0, (span.end - span.start) * scale)
             label = f"{span.phase}: {span.end - span.start:.1f} s"
@@ -37,12 +37,12 @@ def timeline_svg(spans: Sequence[Span]) -> str:
     for tick in _ticks(0.0, last - first, count=4):
         x = LEFT + tick * scale
         parts.append(f'<line x1="{x:.1f}" y1="6" x2="{x:.1f}" y2="{base}" class="grid"/>')
-        parts.append(_text(x, base + 16, human_duration(tick), "middle"))
+        parts.append(svg_text(x, base + 16, human_duration(tick), "middle"))
     for i, (phase, colour) in enumerate(PHASES.items()):
         x = LEFT + i * 105
         parts.append(f'<rect x="{x}" y="{base + 26}" width="12" height="12" fill="{colour}"/>')
-        parts.append(_text(x + 18, base + 37, phase, "start"))
-    return _svg(height, parts, "Timeline")
+        parts.append(svg_text(x + 18, base + 37, phase, "start"))
+    return svg_figure(height, parts, "Timeline")
 
 
 def curves_svg(title: str, curves: Mapping[str, Sequence[float]]) -> str:
@@ -61,10 +61,10 @@ def curves_svg(title: str, curves: Mapping[str, Sequence[float]]) -> str:
     for tick in _ticks(low, high):
         y = 10 + plot - (tick - low) * y_scale
         parts.append(f'<line x1="{LEFT}" y1="{y:.1f}" x2="{WIDTH - RIGHT}" y2="{y:.1f}" class="grid"/>')
-        parts.append(_text(LEFT - 8, y + 4, f"{tick:g}", "end"))
+        parts.append(svg_text(LEFT - 8, y + 4, f"{tick:g}", "end"))
     epochs = sorted({max(1, round(t)) for t in _ticks(1.0, float(max(count, 2))) if t <= count})
-    parts += [_text(LEFT + (epoch - 1) * x_scale, plot + 26, str(epoch), "middle") for epoch in epochs]
-    parts.append(_text((LEFT + WIDTH - RIGHT) / 2, plot + 44, "epoch", "middle"))
+    parts += [svg_text(LEFT + (epoch - 1) * x_scale, plot + 26, str(epoch), "middle") for epoch in epochs]
+    parts.append(svg_text((LEFT + WIDTH - RIGHT) / 2, plot + 44, "epoch", "middle"))
     for i, (name, values) in enumerate(drawn.items()):
         colour = COLOURS[i % len(COLOURS)]
         points = [(LEFT + j * x_scale, 10 + plot - (v - low) * y_scale) for j, v in enumerate(values)]
@@ -74,8 +74,8 @@ def curves_svg(title: str, curves: Mapping[str, Sequence[float]]) -> str:
             parts.append(f'<circle cx="{points[0][0]:.1f}" cy="{points[0][1]:.1f}" r="3" fill="{colour}"/>')
         y = plot + 66 + 18 * i
         parts.append(f'<rect x="{LEFT}" y="{y - 10}" width="12" height="12" fill="{colour}"/>')
-        parts.append(_text(LEFT + 18, y, f"{name}: {values[-1]:.4g}", "start"))
-    return _svg(height, parts, title)
+        parts.append(svg_text(LEFT + 18, y, f"{name}: {values[-1]:.4g}", "start"))
+    return svg_figure(height, parts, title)
 
 
 def _ticks(low: float, high: float, *, count: int = 6) -> list[float]:
@@ -89,11 +89,13 @@ def _ticks(low: float, high: float, *, count: int = 6) -> list[float]:
     return [round(i * step, 12) for i in range(start, math.floor(high / step + 1e-9) + 1)]
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
+def svg_text(x: float, y: float, text: str, anchor: str) -> str:
+    """Return an escaped text."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'
 
 
-def _svg(height: float, parts: Sequence[str], title: str) -> str:
+def svg_figure(height: float, parts: Sequence[str], title: str) -> str:
+    """Return parts as a drawing with a caption."""
     return (
         f"<figure><figcaption>{html.escape(title)}</figcaption>"
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(title, quote=True)}" '

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.run.record import LeaseRecord, run_key
+from gpu_offload.orchestrator.run.record import RUN_PREFIX, LeaseRecord
 
 LEASE_S = 150.0
 """A driver that has not renewed for this long is taken for dead, unless its process can be looked at."""
@@ -63,9 +63,10 @@ def holder_text(name: str) -> str:
 
 @dataclass
 class Lease:
-    """This process as a driver of runs. `clock` gives Unix seconds."""
+    """This process as a driver of runs, or of what else lies below `folder`. `clock` gives Unix seconds."""
 
     clock: Callable[[], float] = time.time
+    folder: str = RUN_PREFIX
     host: str = field(default_factory=socket.gethostname)
     boot_id: str = field(default_factory=_boot_id)
     pid: int = field(default_factory=os.getpid)
@@ -100,10 +101,13 @@ class Lease:
                 return False
         return self.clock() - lease.renewed_at < LEASE_S
 
+    def _key(self, name: str) -> str:
+        return f"{self.folder}{name}/driver.json"
+
     def live_driver(self, store: ObjectStore, run: str) -> str | None:
         """Return the name of the driver that is at work on a run, None where there is none; takes no lease."""
         try:
-            body, _ = store.read(run_key(run, "driver.json"))
+            body, _ = store.read(self._key(run))
         except ObjectMissingError:
             return None
         held = read_lease(body)
@@ -117,7 +121,7 @@ class Lease:
         if mine and self._write(store, run, mine) is None:
             return None
         try:
-            body, etag = store.read(run_key(run, "driver.json"))
+            body, etag = store.read(self._key(run))
         except ObjectMissingError:
             return self._write(store, run, None)
         held = read_lease(body)
@@ -126,7 +130,7 @@ class Lease:
         return self._write(store, run, etag)
 
     def _write(self, store: ObjectStore, run: str, etag: str | None) -> str | None:
-        lease, key = self.lease(), run_key(run, "driver.json")
+        lease, key = self.lease(), self._key(run)
         body = lease.model_dump_json().encode()
         self._held.pop(run, None)
         try:
@@ -138,7 +142,7 @@ class Lease:
 
     def release(self, store: ObjectStore, run: str) -> None:
         """Let go of a run, so that the next driver need not wait for the lease to end."""
-        key = run_key(run, "driver.json")
+        key = self._key(run)
         self._held.pop(run, None)
         try:
             body, etag = store.read(key)

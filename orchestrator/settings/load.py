@@ -36,6 +36,7 @@ from gpu_offload.orchestrator.settings.sections import (
     Sections,
     SplitSettings,
     StoreSettings,
+    SweepSettings,
     TrainingSettings,
 )
 from gpu_offload.orchestrator.settings.toml_lines import KeyPath
@@ -52,6 +53,7 @@ __all__ = [
     "SettingsError",
     "SplitSettings",
     "StoreSettings",
+    "SweepSettings",
     "TrainingSettings",
     "is_weights",
     "load_settings",

@@ -52,6 +52,13 @@ def _settings(section: type[Section], base: tuple[str, ...] = ()) -> Iterator[tu
 SETTINGS: Mapping[tuple[str, ...], Kind] = dict(_settings(Sections))
 """Every setting and section by its path, as in `("training", "image-size")`."""
 
+OPEN = frozenset(
+    (info.alias or name,)
+    for name, info in Sections.model_fields.items()
+    if isinstance(section := _kind(info.annotation), type) and section.model_config.get("extra") == "allow"
+)
+"""Sections that take other names, too."""
+
 _VARIABLES = {PREFIX + "_".join(path).upper().replace("-", "_"): path for path in SETTINGS if len(path) > 1}
 
 
@@ -128,6 +135,8 @@ def resolve(parts: tuple[str, ...]) -> tuple[str, ...] | None:
     for number, part in enumerate(parts):
         path = (*path, part.replace("_", "-"))
         kind = SETTINGS.get(path)
+        if kind is None and part and path[:-1] in OPEN and number == len(parts) - 1:
+            return (*path[:-1], part)  # a hyperparameter's name is written as it is
         if kind is None or not part:
             return None
         if kind == "table":

@@ -9,17 +9,20 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from gpu_offload.dataset.split import SplitRule
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
 from gpu_offload.orchestrator.settings.types import (
     Cidr,
     Count,
     Device,
+    Dimension,
     Distinct,
     Duration,
     Entrypoint,
     ExportFormat,
     Flag,
+    Fold,
     HttpUrl,
     Hyperparameter,
     Image,
@@ -64,6 +67,15 @@ class SplitSettings(Section):
     """Fraction of the images that is kept out of the training altogether."""
     seed: Count = Field(default=0, ge=0)
     """Another seed divides differently; the same one never moves an image when others are added."""
+    fold: Fold | None = Field(default=None, examples=["1/5"])
+    """Validate on part k of n in place of val, for cross-validation: n trainings validate on every image once."""
+
+    @property
+    def rule(self) -> SplitRule:
+        """The rule as the dataset package takes it."""
+        fold = None if self.fold is None else self.fold.split("/")
+        part = None if fold is None else (int(fold[0]), int(fold[1]))
+        return SplitRule(seed=self.seed, val=self.val, test=self.test, fold=part)
 
 
 class DatasetSettings(Section):
@@ -199,6 +211,32 @@ class Ec2Settings(Section):
     """Instances a run may start, one after the other."""
 
 
+class SweepSettings(Section):
+    """Which values `offload sweep` tries. Every other name is a setting of [training], or else one of its
+    hyperparameters: a range ("0.1..0.9", "8..64", "log 1e-4..1e-1", "0..1 step 0.25") or a list of values.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Dimension] = Field(init=False)
+
+    seed: Count = Field(default=1, ge=1, le=100)
+    """Trainings of each trial with seeds of their own, from training.seed on; several give an interval."""
+    folds: Count = Field(default=1, ge=1, le=100)
+    """Parts for cross-validation: each trial is trained once for each part that validates; 1: no folds."""
+    trials: Count | None = Field(default=None, ge=1, le=10_000, examples=[12])
+    """Trials at most; left out, every combination of lists where there are at most 20, else 20."""
+    parallel: Count = Field(default=1, ge=1, le=256)
+    """Instances that train at the same time; this machine trains one after the other."""
+    budget_usd: Number | None = Field(default=None, ge=0, examples=[2.0])
+    """Dollars that the whole sweep may cost; left out, limits.max-cost-usd."""
+    deadline: Duration | None = Field(default=None, examples=["12h"])
+    """Time from the start of the sweep to its end; left out, limits.deadline."""
+    prune: Flag = True
+    """Stop a trial early whose epochs are worse than those of two thirds of the others (successive halving)."""
+    goal: Literal["maximize", "minimize"] = "maximize"
+    """Whether a higher or a lower registry.metric is better."""
+
+
 class Sections(Section):
     """The whole of the configuration."""
 
@@ -214,3 +252,5 @@ class Sections(Section):
     """Which versions become `stable`, and how they are counted."""
     ec2: Ec2Settings = Ec2Settings()
     """Which instances may be rented."""
+    sweep: SweepSettings = SweepSettings()
+    """Which values `offload sweep` tries."""

@@ -29,6 +29,7 @@ from gpu_offload.orchestrator.settings.address import (
     check_path,
     check_store_url,
 )
+from gpu_offload.orchestrator.settings.dimension import check_dimension
 from gpu_offload.orchestrator.settings.duration import DURATION_PATTERN, format_duration, parse_duration
 from gpu_offload.orchestrator.settings.model_name import (
     INIT_PATTERN,
@@ -148,6 +149,13 @@ def _hyperparameter(value: object) -> object:
     return value
 
 
+def _fold(value: str) -> str:
+    part, parts = map(int, value.split("/"))
+    if parts < 2 or part > parts:
+        raise wrong(f"{value!r} is not one of two or more parts", 'write "1/5" for the first of five')
+    return value
+
+
 def _pattern(pattern: str) -> Any:
     """Add the pattern of a validator to the JSON schema, for editors."""
     return Field(json_schema_extra={"pattern": f"^(?:{pattern})$"})
@@ -179,6 +187,14 @@ Entrypoint = Annotated[
     Matching(
         r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", "package.module:function", "write mine.train:main"
     ),
+]
+Fold = Annotated[
+    Text,
+    Matching(r"[1-9]\d*/[1-9]\d*", "a part of parts", 'write "1/5" for the first of five'),
+    AfterValidator(_fold),
+]
+Dimension = Annotated[
+    Any, AfterValidator(check_dimension), Field(json_schema_extra={"type": ["string", "array"]})
 ]
 Device = Annotated[
     Text,

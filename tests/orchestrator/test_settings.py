@@ -17,7 +17,12 @@ from gpu_offload.orchestrator.settings.sections import DatasetSettings, Sections
 from gpu_offload.orchestrator.settings.toml import settings_toml, toml_value
 
 DEFAULTS = {
-    "dataset": {"path": "raw", "classes": (), "task": None, "split": {"val": 0.2, "test": 0.0, "seed": 0}},
+    "dataset": {
+        "path": "raw",
+        "classes": (),
+        "task": None,
+        "split": {"val": 0.2, "test": 0.0, "seed": 0, "fold": None},
+    },
     "training": {
         "model": "yolov8n.yaml",
         "epochs": 20,
@@ -63,6 +68,16 @@ DEFAULTS = {
         "ssh-port": 22,
         "ssh-cidr": None,
         "max-attempts": 6,
+    },
+    "sweep": {
+        "seed": 1,
+        "folds": 1,
+        "trials": None,
+        "parallel": 1,
+        "budget-usd": None,
+        "deadline": None,
+        "prune": True,
+        "goal": "maximize",
     },
 }
 

@@ -123,7 +123,10 @@ def test_every_setting_and_default_stands_in_the_documentation():
             node = schema()
             for part in path:
                 node = node["properties"][part]
-            row = next(line for line in text.splitlines() if line.startswith(f"| `{'.'.join(path[1:])}` |"))
+            section = text.partition(f"### `[{path[0]}]`")[2].partition("\n### ")[0]
+            row = next(
+                line for line in section.splitlines() if line.startswith(f"| `{'.'.join(path[1:])}` |")
+            )
             default = row.split("|")[2].strip().strip("`")
             if "default" in node:
                 assert tomllib.loads(f"x = {default}")["x"] == node["default"], path

@@ -1,0 +1,85 @@
+"""The command about many trainings: sweep."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpu_offload.orchestrator.cli.options import (
+    console_of,
+    json_option,
+    print_json,
+    settings_of,
+    settings_options,
+    verbose_option,
+)
+
+if TYPE_CHECKING:
+    from gpu_offload.orchestrator.sweep.trainings import Where
+
+
+@click.command()
+@settings_options
+@json_option
+@verbose_option
+@click.option("--trials", type=click.IntRange(1), help="Choices of values to try at most.")
+@click.option("--parallel", type=click.IntRange(1), help="Instances that train at the same time.")
+@click.option("--budget-usd", type=click.FloatRange(0), help="Dollars that the whole sweep may cost.")
+@click.option("--deadline", metavar="TIME", help="Time from the start of the sweep to its end: 12h.")
+@click.option(
+    "--on",
+    "where",
+    type=click.Choice(["auto", "cpu", "ec2"]),
+    default="auto",
+    help="Decide for a place yourself.",
+)
+@click.option("--plan", "only_plan", is_flag=True, help="Show what money and time buy, and start nothing.")
+def sweep(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    where: "Where",
+    trials: int | None,
+    parallel: int | None,
+    budget_usd: float | None,
+    deadline: str | None,
+    *,
+    as_json: bool,
+    verbose: bool,
+    only_plan: bool,
+) -> None:
+    """Try the values of [sweep], each as an ordinary training, and propose the best model for promotion.
+
+    Interrupted or killed, the same command carries on. A sweep that is over continues with a higher --trials,
+    --budget-usd or --deadline. What was trained before is not trained again.
+    """
+    from gpu_offload.orchestrator.registry.stores import store_of
+
+    try:
+        from gpu_offload.orchestrator.sweep.command import Sweep
+        from gpu_offload.orchestrator.sweep.render import render_sweep
+    except ImportError as error:
+        raise click.UsageError(
+            f"sweeps are not installed ({error.name}): pip install 'gpu-offload[sweep]'"
+        ) from error
+    from gpu_offload.orchestrator.output.table import terminal_width
+
+    limits = {"trials": trials, "parallel": parallel, "budget-usd": budget_usd, "deadline": deadline}
+    words = (*sets, *(f"sweep.{name}={value}" for name, value in limits.items() if value is not None))
+    settings = settings_of(directory, config, words)
+    arguments = ["-C", str(settings.root)]
+    arguments += ["--config", str(settings.source)] if settings.source else []
+    arguments += [part for word in sets for part in ("--set", word)]
+    command = Sweep(settings, store_of(settings), console_of(verbose=verbose), arguments, where)
+    if only_plan:
+        click.echo(command.plan(), nl=False)
+        return
+    report = command.run(show_plan=None if as_json else click.echo)
+    if as_json:
+        print_json(report.json())
+    else:
+        click.echo(render_sweep(report, "text", width=terminal_width()), nl=False)
+        click.echo(f"\nNext:\n  offload report {report.record.id} -o sweep.html")
+
+
+COMMANDS = (sweep,)

@@ -1,0 +1,179 @@
+"""`offload sweep`: from the configuration to the report; begins a sweep, or carries on the one of the same definition."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.table import terminal_width
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.sweep.candidate import propose_best
+from gpu_offload.orchestrator.sweep.content import SweepReport
+from gpu_offload.orchestrator.sweep.driver import Driver, SweepFailedError
+from gpu_offload.orchestrator.sweep.gather import gather_sweep
+from gpu_offload.orchestrator.sweep.journal import SweepJournal
+from gpu_offload.orchestrator.sweep.receipt import Receipt, places
+from gpu_offload.orchestrator.sweep.record import NAME, SweepRecord
+from gpu_offload.orchestrator.sweep.sampling import Tried, ask
+from gpu_offload.orchestrator.sweep.space import Space, Values
+from gpu_offload.orchestrator.sweep.trainings import Trainings, Where
+from gpu_offload.orchestrator.workspace import Workspace
+
+ID_LENGTH = 12
+SAMPLED = 4
+"""Trainings that a receipt plans: models and sizes that differ take different times."""
+
+
+@dataclass
+class Sweep:
+    """One `sweep` command. `arguments` are the options by which its processes find the same configuration."""
+
+    settings: Settings
+    store: ObjectStore
+    console: Console
+    arguments: Sequence[str]
+    on: Where = "auto"
+    clock: Callable[[], float] = time.time
+
+    def run(self, show_plan: Callable[[str], object] | None = None) -> SweepReport:
+        """Carry the sweep as far as its limits allow; return its report.
+
+        Args:
+            show_plan: Called with the receipt before anything starts.
+
+        Raises:
+            SweepError: It cannot be carried out as described. DatasetError, PlanningError, StoreError.
+            SweepFailedError: Every trial failed. InterruptedRunError: This process was told to end.
+        """
+        driver = self._driver(self._trainings())
+        record = driver.record
+        if record.closed is None:
+            if show_plan is not None:
+                show_plan(self._receipt(driver).text(width=terminal_width()))
+            driver.to_end()
+        report = gather_sweep(self.store, self.settings.store, record.id, facts=driver.facts)
+        if report.best is None:
+            closed = report.record.closed
+            raise SweepFailedError(
+                f"no trial of {record.id} is complete: {closed.message if closed else 'it is open'}"
+            )
+        if propose_best(self.store, report) == report.candidate:
+            return report
+        return gather_sweep(self.store, self.settings.store, record.id, facts=driver.facts)
+
+    def plan(self) -> str:
+        """Return the receipt alone; nothing is written or started. Raises as `run`."""
+        driver = self._driver(self._trainings(), as_new=True)
+        return self._receipt(driver).text(width=terminal_width())
+
+    def _trainings(self) -> Trainings:
+        trainings = Trainings(
+            settings=self.settings,
+            store=self.store,
+            workspace=Workspace.of(self.settings.root),
+            console=self.console,
+            on=self.on,
+            space=Space.of(self.settings.sweep),
+        )
+        trainings.check()
+        return trainings
+
+    def _driver(self, trainings: Trainings, *, as_new: bool = False) -> Driver:
+        """Return the driver of the sweep; with `as_new` of one that is not written."""
+        journal, fresh = SweepJournal(self.store), self._fresh(trainings)
+        record = fresh if as_new else journal.open(fresh, lambda there: reopened(there, fresh))
+        sweep = self.settings.sweep
+        return Driver(
+            record=record,
+            trainings=trainings,
+            journal=journal,
+            console=self.console,
+            arguments=self.arguments,
+            parallel=sweep.parallel,
+            prune=sweep.prune and bool(trainings.space.dimensions) and record.epochs > 1,
+            clock=self.clock,
+        )
+
+    def _fresh(self, trainings: Trainings) -> SweepRecord:
+        """Return the sweep that the configuration describes, as if it began now."""
+        sweep, limits, space, now = self.settings.sweep, self.settings.limits, trainings.space, self.clock()
+        definition = {
+            "base": trainings.base_key,
+            "space": space.as_written(),
+            "seeds": space.seeds,
+            "folds": space.folds,
+            "metric": self.settings.registry.metric,
+            "goal": sweep.goal,
+        }
+        text = json.dumps(definition, sort_keys=True, separators=(",", ":"), allow_nan=False)
+        deadline = sweep.deadline or limits.deadline
+        epochs = space.dimensions.get("epochs")
+        return SweepRecord(
+            id=NAME + hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH],
+            space=space.as_written(),
+            seeds=space.seeds,
+            folds=space.folds,
+            metric=self.settings.registry.metric,
+            goal=sweep.goal,
+            epochs=min(int(e) for e in epochs.ends) if epochs else self.settings.training.epochs,
+            created_at=now,
+            opened_at=now,
+            trials=sweep.trials or space.default_trials,
+            budget_usd=limits.max_cost_usd if sweep.budget_usd is None else sweep.budget_usd,
+            deadline_s=deadline.total_seconds(),
+        )
+
+    def _receipt(self, driver: Driver) -> Receipt:
+        """Plan a few trainings of the sweep, and say what its limits buy."""
+        space = driver.trainings.space
+        sampled: list[Values] = []
+        while len(sampled) < SAMPLED:
+            tried = [driver.as_tried(trial) for trial in driver.trials()]
+            values = ask(
+                space,
+                [*tried, *(Tried(one, "running") for one in sampled)],
+                seed=driver.seed,
+                goal=driver.record.goal,
+            )
+            if values is None:
+                break
+            sampled.append(values)
+        first = space.repetitions[0]
+        plans = [driver.trainings.plan(values, first, calibrate=None).report for values in sampled or [{}]]
+        view = driver.view(driver.trials())
+        return Receipt(
+            record=driver.record,
+            space=space,
+            places=places(plans, parallel=driver.parallel),
+            done=sum(trial.end is not None for trial in view.trials),
+            spent_usd=view.committed_usd,
+            now=self.clock(),
+        )
+
+
+def reopened(there: SweepRecord, fresh: SweepRecord) -> SweepRecord:
+    """Return a sweep with the present limits; one that is over is open again where they allow more than before."""
+    update: dict[str, object] = {
+        "trials": fresh.trials,
+        "budget_usd": fresh.budget_usd,
+        "deadline_s": fresh.deadline_s,
+    }
+    if there.closed is not None and allows_more(there, fresh):
+        # The time it was at work counts, the time it lay still does not.
+        used = 0.0 if there.closed.why == "complete" else there.closed.at - there.opened_at
+        update |= {"closed": None, "opened_at": fresh.opened_at - used}
+    return there.model_copy(update=update)
+
+
+def allows_more(there: SweepRecord, fresh: SweepRecord) -> bool:
+    """Whether limits open a sweep that is over."""
+    if there.closed is None:
+        return True
+    if there.closed.why == "budget":
+        return fresh.budget_usd > there.budget_usd
+    if there.closed.why == "deadline":
+        return there.opened_at + fresh.deadline_s > there.closed.at
+    return fresh.trials > there.trials

@@ -1,0 +1,187 @@
+"""What a sweep does next, as a function of its trials: no input, output or clock."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_offload.orchestrator.sweep.facts import TrainingFacts
+from gpu_offload.orchestrator.sweep.record import TrialEnd
+
+FAILURES = 3
+"""So many failed trials without a single good one end a sweep: something is wrong with all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingView:
+    """A training of a trial. `busy`: a process of this sweep works on it. `reserved_usd`: what that may cost."""
+
+    facts: TrainingFacts
+    busy: bool = False
+    reserved_usd: float = 0.0
+    by_sweep: bool = False
+    """Whether it was the sweep's own limits that cut it short."""
+
+    @property
+    def committed_usd(self) -> float:
+        """What it has cost or may come to."""
+        return max(self.reserved_usd, self.facts.cost_usd + self.facts.limit_usd)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended without a model, for good."""
+        return self.facts.status in {"failed", "stopped"} and not self.busy and not self.by_sweep
+
+
+@dataclass(frozen=True, slots=True)
+class TrialView:
+    """A trial: its trainings in order, and how it ended, None while it is open."""
+
+    number: int
+    trainings: tuple[TrainingView, ...]
+    end: TrialEnd | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SweepView:
+    """A sweep at one moment. `exhausted`: every combination of values was tried."""
+
+    trials: tuple[TrialView, ...]
+    most_trials: int
+    parallel: int
+    now: float
+    deadline_at: float
+    prune: bool = True
+    exhausted: bool = False
+
+    @property
+    def busy(self) -> int:
+        """How many processes work."""
+        return sum(training.busy for trial in self.trials for training in trial.trainings)
+
+    @property
+    def committed_usd(self) -> float:
+        """What the sweep has cost, and what its open runs may still come to."""
+        return sum(training.committed_usd for trial in self.trials for training in trial.trainings)
+
+
+SHARE = 2.0
+"""A training may cost so many times its upper estimate, if the budget allows: the rest is for the others."""
+
+
+def allowance(budget_usd: float, committed_usd: float, most_usd: float) -> float:
+    """Return what another training may cost at most: what is left of the budget, and not above its own limit."""
+    return max(0.0, min(most_usd, budget_usd - committed_usd))
+
+
+def reserve(allowed_usd: float, cost_high_usd: float) -> float:
+    """Return what to set aside for a training: twice its upper estimate, and never more than it is allowed."""
+    return min(allowed_usd, SHARE * cost_high_usd)
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Every training of a trial is published."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A training of a trial ended without a model."""
+
+    number: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopRun:
+    """Close the run of a trial that was pruned."""
+
+    number: int
+    training: int
+    run: str
+
+
+@dataclass(frozen=True, slots=True)
+class Train:
+    """Start or carry on a training, counted from 0."""
+
+    number: int
+    training: int
+
+
+@dataclass(frozen=True, slots=True)
+class NewTrial:
+    """Choose values for another trial."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """There is nothing more to do."""
+
+    why: str
+    """`complete`, `deadline`, or `failed` where every trial failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until a process ends or a limit passes."""
+
+
+Move = Complete | Fail | StopRun | Train | NewTrial | Over | Wait
+
+
+def next_move(sweep: SweepView) -> Move:
+    """Decide what to do next. Total: every state of the trials has an answer."""
+    for trial in sweep.trials:
+        if (move := _ending(trial)) is not None:
+            return move
+    if _hopeless(sweep.trials):
+        return Wait() if sweep.busy else Over("failed")
+    if sweep.now >= sweep.deadline_at:
+        return Wait() if sweep.busy else Over("deadline")
+    if sweep.busy >= sweep.parallel:
+        return Wait()
+    for trial in sweep.trials:
+        if (index := _startable(trial, prune=sweep.prune)) is not None:
+            return Train(trial.number, index)
+    if len(sweep.trials) < sweep.most_trials and not sweep.exhausted:
+        return NewTrial(len(sweep.trials) + 1)
+    if sweep.busy:
+        return Wait()
+    return Over("failed" if all(t.end and t.end.state == "failed" for t in sweep.trials) else "complete")
+
+
+def _ending(trial: TrialView) -> Move | None:
+    """Return what a trial needs whose outcome is certain."""
+    if trial.end is not None:
+        for index, training in enumerate(trial.trainings):
+            if training.facts.status == "open" and training.facts.run is not None and not training.busy:
+                return StopRun(trial.number, index, training.facts.run)
+        return None
+    ended = next((training for training in trial.trainings if training.is_over), None)
+    if ended is not None:
+        return Fail(trial.number, ended.facts.message)
+    if all(training.facts.status == "published" and not training.busy for training in trial.trainings):
+        return Complete(trial.number)
+    return None
+
+
+def _startable(trial: TrialView, *, prune: bool) -> int | None:
+    """Return the training to start next; with pruning the first one must be through before the others begin."""
+    if trial.end is not None:
+        return None
+    for index, training in enumerate(trial.trainings):
+        if training.facts.status != "published" and not training.busy:
+            return index
+        if index == 0 and prune and training.facts.status != "published":
+            return None
+    return None
+
+
+def _hopeless(trials: Sequence[TrialView]) -> bool:
+    """Whether all trials failed so far, and they are several."""
+    ended = [trial for trial in trials if trial.end is not None]
+    failed = [trial for trial in ended if trial.end is not None and trial.end.state == "failed"]
+    return len(failed) >= FAILURES and len(failed) == len(ended)

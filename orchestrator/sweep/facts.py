@@ -1,0 +1,176 @@
+"""What the store knows of a sweep's trainings: how far each is, what it reached and what it cost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from gpu_offload.infra.store.errors import ObjectMissingError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.metrics import curve_name, label
+from gpu_offload.orchestrator.registry.evidence import MAIN
+from gpu_offload.orchestrator.registry.index import manifest_of
+from gpu_offload.orchestrator.registry.manifest import Manifest
+from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import RunRecord, run_key
+from gpu_offload.orchestrator.settings.sections import StoreSettings
+from gpu_offload.orchestrator.sweep.pruning import Point
+from gpu_offload.orchestrator.sweep.record import TrainingRef
+from gpu_offload.remote_job.result import ProgressEvent
+
+Status = Literal["new", "open", "published", "stopped", "failed"]
+
+
+def metric_in(metrics: Mapping[str, float], configured: str | None) -> str | None:
+    """Return the metric that trials are compared by: the configured one, the main one, or the only one."""
+    names: tuple[str, ...] = (*MAIN, *(metrics if len(metrics) == 1 else ()))
+    if configured:
+        names = (configured,)
+    return next((name for name in names if value_in(metrics, name) is not None), None)
+
+
+def value_in(metrics: Mapping[str, float], name: str) -> float | None:
+    """Return a metric's value by our name, also where an epoch reports it by Ultralytics' name."""
+    if name in metrics:
+        return metrics[name]
+    return next((value for key, value in metrics.items() if curve_name(key) == label(name)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingFacts:
+    """One training so far.
+
+    Attributes:
+        status: Of its last run; `new` where it has none.
+        run: The last run's id.
+        metrics: Of the published model.
+        epochs: Completed, of `of`.
+        cost_usd: Of its runs since the sweep began; what an earlier training cost is not the sweep's.
+        limit_usd: What an open run may still come to, what it has cost included; 0 for none.
+        cut: Whether limits ended its last run, which a later one would carry on.
+        deadline_at: When its last run had to end, Unix seconds.
+        max_cost_usd: What its last run was allowed to cost.
+        known: Whether it was published before the sweep began.
+    """
+
+    status: Status = "new"
+    run: str | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    epochs: int = 0
+    of: int = 0
+    seconds: float = 0.0
+    cost_usd: float = 0.0
+    limit_usd: float = 0.0
+    where: str = ""
+    message: str = ""
+    cut: bool = False
+    deadline_at: float = 0.0
+    max_cost_usd: float = 0.0
+    known: bool = False
+
+
+class Facts:
+    """Looks trainings up; what cannot change any more is looked up once."""
+
+    def __init__(self, store: ObjectStore, settings: StoreSettings, since: float) -> None:
+        self.store = store
+        self._journal = Journal(store)
+        self._accounting = Accounting(store, settings)
+        self._since = since
+        self._settled: dict[str, TrainingFacts] = {}
+
+    def of(self, training: TrainingRef, now: float) -> TrainingFacts:
+        """Return what is known of a training at `now`, Unix seconds."""
+        key = training.training_key
+        if key in self._settled:
+            return self._settled[key]
+        runs = self._journal.runs_of(key)
+        ours = [run for run in runs if run.created_at >= self._since]
+        cost, limit, booked = self._cost(ours, now)
+        manifest = manifest_of(self.store, training.version)
+        if manifest is not None:
+            facts = _published(manifest, cost, known=not ours)
+            if booked:
+                self._settled[key] = facts
+            return replace(facts, limit_usd=limit)
+        if not runs:
+            return TrainingFacts()
+        return replace(self._unpublished(runs[-1], now), cost_usd=cost, limit_usd=limit)
+
+    def _cost(self, runs: Sequence[RunRecord], now: float) -> tuple[float, float, bool]:
+        """Return what runs have cost, what open ones may still come to, and whether all bills are final."""
+        cost = limit = 0.0
+        booked = True
+        for run in runs:
+            bill = read_bill(self.store, run.id)
+            if bill is not None:
+                cost += float(bill.total)
+                continue
+            booked = False
+            documents = self._journal.read(run.id)
+            cost += self._accounting.so_far(documents.attempts, now)
+            limit += run.max_cost_usd if documents.outcome is None else 0.0
+        return cost, limit, booked
+
+    def _unpublished(self, run: RunRecord, now: float) -> TrainingFacts:
+        documents = self._journal.read(run.id)
+        last = documents.attempts[-1] if documents.attempts else None
+        return TrainingFacts(
+            status=documents.outcome.status if documents.outcome else "open",
+            run=run.id,
+            epochs=documents.checkpoint.epochs_completed if documents.checkpoint else 0,
+            of=run.spec.epochs,
+            seconds=max(0.0, (documents.outcome.at if documents.outcome else now) - run.created_at),
+            where=(last.record.offer.instance_type or "cpu") if last else "",
+            message=documents.outcome.message if documents.outcome else "",
+            cut=last is not None and last.end is not None and last.end.reason in {"expired", "overrun"},
+            deadline_at=run.deadline_at,
+            max_cost_usd=run.max_cost_usd,
+        )
+
+    def curve(self, run: str, metric: str | None, *, work: Path | None = None) -> tuple[Point, ...]:
+        """Return what a run's epochs reached, from this machine's folder where it trains here, else from the store."""
+        local = work / run / "progress.jsonl" if work is not None else None
+        here = local is not None and local.is_file()
+        lines = local.read_bytes().splitlines() if local is not None and here else self._lines(run)
+        best: dict[int, Point] = {}
+        for line in lines:
+            try:
+                event = ProgressEvent.model_validate_json(line)
+            except ValidationError:
+                continue  # a last line that is being written
+            if event.event != "epoch" or not event.epoch or not event.metrics:
+                continue
+            name = metric_in(event.metrics, metric)
+            value = value_in(event.metrics, name) if name else None
+            if value is not None and event.epoch not in best:
+                best[event.epoch] = Point(event.time, event.epoch, value)
+        return tuple(best[epoch] for epoch in sorted(best))
+
+    def _lines(self, run: str) -> list[bytes]:
+        lines: list[bytes] = []
+        for attempt in self._journal.attempts(run):
+            try:
+                lines += self.store.read(run_key(run, f"attempts/{attempt.record.number}/progress.jsonl"))[
+                    0
+                ].splitlines()
+            except ObjectMissingError:
+                continue
+        return lines
+
+
+def _published(manifest: Manifest, cost_usd: float, *, known: bool) -> TrainingFacts:
+    return TrainingFacts(
+        status="published",
+        run=manifest.run,
+        metrics=manifest.metrics,
+        epochs=manifest.epochs_completed,
+        of=manifest.epochs,
+        seconds=manifest.seconds.actual,
+        cost_usd=cost_usd,
+        where=manifest.where,
+        known=known,
+    )

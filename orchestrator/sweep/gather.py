@@ -1,0 +1,86 @@
+"""Gathers what a sweep's report shows from the store."""
+
+import time
+from dataclasses import replace
+
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.registry.alias import alias_of
+from gpu_offload.orchestrator.registry.manifest import CANDIDATE
+from gpu_offload.orchestrator.settings.sections import StoreSettings
+from gpu_offload.orchestrator.sweep.content import SweepReport, TrialReport, saved
+from gpu_offload.orchestrator.sweep.facts import Facts, metric_in, value_in
+from gpu_offload.orchestrator.sweep.journal import SweepJournal, Trial
+from gpu_offload.orchestrator.sweep.record import SweepRecord
+from gpu_offload.orchestrator.sweep.sampling import Tried, importance
+from gpu_offload.orchestrator.sweep.space import Space
+from gpu_offload.orchestrator.sweep.statistics import score_of
+
+
+def gather_sweep(
+    store: ObjectStore, settings: StoreSettings, sweep: str, *, facts: Facts | None = None
+) -> SweepReport:
+    """Read a sweep, over or not. Raises JournalError where there is none, StoreError."""
+    journal = SweepJournal(store)
+    record = journal.sweep(sweep)
+    known = facts or Facts(store, settings, record.created_at)
+    rows = [_trial(trial, record, known) for trial in journal.trials(sweep)]
+    trials = []
+    for row in rows:
+        seconds, usd = saved(row, rows)
+        trials.append(replace(row, saved_seconds=seconds, saved_usd=usd))
+    report = SweepReport(record, tuple(trials), _importance(record, rows))
+    return replace(report, candidate=_candidate(store, report))
+
+
+def _trial(trial: Trial, record: SweepRecord, known: Facts) -> TrialReport:
+    facts = [known.of(ref, time.time()) for ref in trial.record.trainings]
+    scores = {}
+    for ref, one in zip(trial.record.trainings, facts, strict=True):
+        name = metric_in(one.metrics, record.metric)
+        if name is not None and (value := value_in(one.metrics, name)) is not None:
+            scores[ref.seed, ref.fold] = value
+    end = trial.end
+    complete = end is not None and end.state == "complete" and len(scores) == len(facts)
+    score = score_of(list(scores.values())) if complete else None
+    sign = 1 if record.goal == "maximize" else -1
+    best = max(scores, key=lambda repetition: sign * scores[repetition], default=None)
+    versions = {(ref.seed, ref.fold): ref.version for ref in trial.record.trainings}
+    begun = [one for one in facts if one.status != "new"]
+    return TrialReport(
+        number=trial.record.number,
+        values=trial.record.values,
+        state=end.state if end else "open",
+        message=end.message if end else "",
+        scores=scores,
+        score=score,
+        value=score.mean if score else end.value if end else None,
+        best=versions[best] if best is not None else None,
+        runs=tuple(one.run for one in begun if one.run is not None),
+        versions=tuple(
+            ref.version
+            for ref, one in zip(trial.record.trainings, facts, strict=True)
+            if one.status == "published"
+        ),
+        trainings=len(facts),
+        known=sum(one.known for one in facts),
+        epochs=sum(one.epochs for one in begun),
+        of=sum(one.of for one in begun),
+        where=", ".join(dict.fromkeys(one.where for one in begun if one.where)),
+        seconds=sum(one.seconds for one in begun if not one.known),
+        cost_usd=sum(one.cost_usd for one in facts),
+    )
+
+
+def _importance(record: SweepRecord, rows: list[TrialReport]) -> dict[str, float]:
+    tried = [Tried(row.values, "complete", row.score.mean) for row in rows if row.score is not None]
+    space = Space.written(record.space, record.seeds, record.folds)
+    return importance(space, tried, goal=record.goal)
+
+
+def _candidate(store: ObjectStore, report: SweepReport) -> str | None:
+    """Return the version of the best trial that is waiting for promotion."""
+    best = report.best
+    candidate = alias_of(store, CANDIDATE)
+    if best is None or candidate is None or best.best != candidate.version:
+        return None
+    return candidate.version

@@ -1,0 +1,96 @@
+"""A sweep in the store, below `sweeps/<id>/`:
+
+    sweep.json              what it tries and its limits; changed by compare-and-swap
+    driver.json             the lease of its driver
+    trials/<n>.json         a trial, written once before its first training
+    trials/<n>.end.json     how it ended, written once
+
+Everything else follows from the trainings' runs and models: a trial names their training keys.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from gpu_offload.orchestrator.settings.dimension import Scalar
+from gpu_offload.orchestrator.sweep.sampling import Goal
+from gpu_offload.remote_job.wire import Wire
+
+SWEEP_PREFIX = "sweeps/"
+NAME = "sweep-"
+"""What the id of a sweep begins with: a run's never does."""
+
+Why = Literal["complete", "budget", "deadline"]
+
+
+class Closed(Wire):
+    """Why a sweep is over, for now: a higher limit opens it again."""
+
+    at: float
+    why: Why
+    message: str
+
+
+class SweepRecord(Wire):
+    """A sweep. Its id is a digest of what it tries, so that the same command finds it."""
+
+    format: Literal[1] = 1
+    id: str
+    space: dict[str, str | tuple[Scalar, ...]]
+    """Each dimension as it is written: a range, or a list of values."""
+    seeds: int
+    folds: int
+    metric: str | None
+    """What trials are compared by; None: the main metric of the first result."""
+    goal: Goal
+    epochs: int
+    """Of the shortest training."""
+    created_at: float
+    """Unix seconds."""
+    opened_at: float
+    """When the present limits began to count."""
+    trials: int = Field(ge=1)
+    budget_usd: float
+    deadline_s: float
+    closed: Closed | None = None
+
+    @property
+    def deadline_at(self) -> float:
+        """When its last training must end, Unix seconds."""
+        return self.opened_at + self.deadline_s
+
+
+class TrainingRef(Wire):
+    """One training of a trial."""
+
+    seed: int
+    """Added to training.seed."""
+    fold: int | None
+    training_key: str
+    version: str
+
+
+class TrialRecord(Wire):
+    """A choice of values, and the trainings that judge it."""
+
+    format: Literal[1] = 1
+    number: int = Field(ge=1)
+    values: dict[str, Scalar]
+    at: float
+    trainings: tuple[TrainingRef, ...]
+
+
+class TrialEnd(Wire):
+    """How a trial ended. `epoch` and `value` are the last that a pruned one reached."""
+
+    number: int
+    state: Literal["complete", "pruned", "failed"]
+    at: float
+    message: str = ""
+    epoch: int | None = None
+    value: float | None = None
+
+
+def sweep_key(sweep: str, name: str) -> str:
+    """Return the store key of a sweep's document."""
+    return f"{SWEEP_PREFIX}{sweep}/{name}"

@@ -1,0 +1,190 @@
+"""A sweep's report as text, Markdown, page and JSON. Pure."""
+
+import json
+
+from gpu_offload.orchestrator.output.markdown import escape_markdown, table, titled
+from gpu_offload.orchestrator.output.metrics import label
+from gpu_offload.orchestrator.output.table import text_table, wrapped
+from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.report.load import Format
+from gpu_offload.orchestrator.report.markup import document, html_table, safe, tiles_html
+from gpu_offload.orchestrator.report.rows import Rows
+from gpu_offload.orchestrator.sweep.content import SweepReport, TrialReport
+from gpu_offload.orchestrator.sweep.coordinates import coordinates_svg
+from gpu_offload.orchestrator.sweep.space import shown, values_text
+
+
+def render_sweep(report: SweepReport, form: Format, *, width: int = 80) -> str:
+    """Return a report in a form; `width` is the terminal's, for `text`."""
+    if form == "json":
+        return json.dumps(report.json(), indent=1, allow_nan=False) + "\n"
+    if form == "html":
+        return _html(report)
+    return _markdown(report) if form == "markdown" else _text(report, width)
+
+
+def headline(report: SweepReport) -> str:
+    """Say in a line how a sweep went."""
+    best = report.best
+    counts = [
+        f"{n} {state}" for state in ("complete", "pruned", "failed", "open") if (n := report.count(state))
+    ]
+    spent = f"{human_duration(report.seconds)} of training, {_money(report.cost_usd)}"
+    if best is None or best.score is None:
+        return f"{report.record.id}: no trial is complete yet ({', '.join(counts) or 'no trials'}); {spent}"
+    return (
+        f"{report.record.id}: {label(report.record.metric or '')} {_score(best)} with {values_text(best.values)} "
+        f"(trial {best.number}); {', '.join(counts)}; {spent}"
+    )
+
+
+def verdict(report: SweepReport) -> str:
+    """Say what the best is worth, and what to do with it."""
+    best = report.best
+    if best is None:
+        return report.record.closed.message if report.record.closed else ""
+    parts = []
+    complete = report.count("complete")
+    if complete > 1:
+        if best.score is not None and best.score.low is None:
+            parts.append(
+                "Each trial was trained once: a small lead may be luck. `seed = 5` below [sweep] gives intervals."
+            )
+        elif report.equals:
+            numbers = ", ".join(map(str, report.equals))
+            parts.append(
+                f"By their seeds and folds, trial {best.number} cannot be told from trial {numbers}."
+            )
+        else:
+            parts.append("It differs from every other complete trial by more than seeds and folds do.")
+    if report.saved_seconds:
+        saved = f"Pruning saved about {human_duration(report.saved_seconds)} of training"
+        parts.append(saved + (f" and {human_money(report.saved_usd)}." if report.saved_usd else "."))
+    if report.candidate:
+        parts.append(f"Its model is the candidate: `offload promote {report.candidate}` makes it stable.")
+    if report.record.closed is not None and report.record.closed.why != "complete":
+        parts.append(f"It ended early: {report.record.closed.message}.")
+    return " ".join(parts)
+
+
+def trial_rows(report: SweepReport) -> Rows:
+    """Return the trials, the best first."""
+    names = list(report.record.space)
+    rows: Rows = [
+        (
+            "trial",
+            *names,
+            label(report.record.metric or "metric"),
+            "interval",
+            "state",
+            "epochs",
+            "time",
+            "cost",
+        )
+    ]
+    rows += [
+        (
+            str(trial.number),
+            *(shown(trial.values[name]) if name in trial.values else "" for name in names),
+            "" if trial.value is None else f"{trial.value:.4g}",
+            ""
+            if trial.score is None or trial.score.low is None
+            else f"{trial.score.low:.4g} to {trial.score.high:.4g}",
+            trial.state + (", known before" if trial.known == trial.trainings else ""),
+            f"{trial.epochs} of {trial.of}" if trial.of else "",
+            human_duration(trial.seconds) if trial.seconds else "",
+            _money(trial.cost_usd),
+        )
+        for trial in report.ranked
+    ]
+    return rows
+
+
+def importance_rows(report: SweepReport) -> Rows:
+    """Return how much each value mattered."""
+    return [("value", "importance"), *((name, f"{share:.2f}") for name, share in report.importance.items())]
+
+
+def pruned_rows(report: SweepReport) -> Rows:
+    """Return what was pruned, and what that saved."""
+    rows: Rows = [("trial", "pruned after", "at", "saved", "saved USD")]
+    rows += [
+        (
+            str(trial.number),
+            trial.message.removeprefix("after ").partition(":")[0],
+            "" if trial.value is None else f"{trial.value:.4g}",
+            human_duration(trial.saved_seconds),
+            human_money(trial.saved_usd) if trial.saved_usd else "",
+        )
+        for trial in report.ranked
+        if trial.state == "pruned"
+    ]
+    return rows
+
+
+def failed_rows(report: SweepReport) -> Rows:
+    """Return what failed, and why."""
+    return [
+        ("trial", "failed because"),
+        *((str(trial.number), trial.message) for trial in report.trials if trial.state == "failed"),
+    ]
+
+
+SECTIONS = (
+    ("Trials", trial_rows),
+    ("What mattered", importance_rows),
+    ("Pruned", pruned_rows),
+    ("Failed", failed_rows),
+)
+
+
+def _text(report: SweepReport, width: int) -> str:
+    parts = [wrapped(headline(report), width=width), wrapped(verdict(report), width=width)]
+    for title, rows in SECTIONS:
+        if len(rows(report)) > 1:
+            parts.append(f"{title}\n{text_table(rows(report), width=width - 2, indent=2)}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _markdown(report: SweepReport) -> str:
+    parts = [f"### {escape_markdown(headline(report))}", escape_markdown(verdict(report))]
+    parts += [titled(title, table(rows(report))) for title, rows in SECTIONS]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _html(report: SweepReport) -> str:
+    best = report.best
+    tiles = [
+        (
+            label(report.record.metric or "metric"),
+            _score(best) if best else "none yet",
+            f"trial {best.number}" if best else "",
+        ),
+        (
+            "trials",
+            str(len(report.trials)),
+            f"{report.count('pruned')} pruned, {report.count('failed')} failed",
+        ),
+        ("cost", _money(report.cost_usd), f"of {human_money(report.record.budget_usd)}"),
+        (
+            "training",
+            human_duration(report.seconds),
+            f"{human_duration(report.saved_seconds)} saved by pruning",
+        ),
+    ]
+    body = tiles_html(tiles) + f"<p>{safe(verdict(report))}</p>{coordinates_svg(report)}"
+    for title, rows in SECTIONS:
+        if content := html_table(rows(report)):
+            body += f"<section><h2>{title}</h2>{content}</section>"
+    return document(headline(report), body)
+
+
+def _score(trial: TrialReport) -> str:
+    if trial.score is None:
+        return ""
+    interval = "" if trial.score.low is None else f" ({trial.score.low:.4g} to {trial.score.high:.4g})"
+    return f"{trial.score.mean:.4g}{interval}"
+
+
+def _money(usd: float) -> str:
+    return human_money(usd) if usd else "free"

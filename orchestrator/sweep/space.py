@@ -1,0 +1,115 @@
+"""What a sweep tries: its dimensions, seeds and folds, and how a choice of values becomes settings."""
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar, parse_dimension
+from gpu_offload.orchestrator.settings.sections import SweepSettings
+
+SETTINGS = frozenset({"model", "epochs", "image-size", "batch", "init-from"})
+"""Names that are settings of [training]; every other name is a hyperparameter."""
+
+DEFAULT_TRIALS = 20
+
+Values = dict[str, Scalar]
+
+
+def path_of(name: str) -> tuple[str, ...]:
+    """Return the path of the setting that a dimension changes."""
+    setting = name.replace("_", "-")
+    return ("training", setting) if setting in SETTINGS else ("training", "hyperparameters", name)
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The dimensions of a sweep by name, and how often each choice of values is trained.
+
+    Attributes:
+        seeds: Trainings with seeds of their own.
+        folds: Parts of the dataset that validate in turn; 1 for none.
+    """
+
+    dimensions: Mapping[str, Range | Choice]
+    seeds: int = 1
+    folds: int = 1
+
+    @classmethod
+    def of(cls, settings: SweepSettings) -> "Space":
+        """Return the space that a configuration describes, with its dimensions in order of their names."""
+        return cls.written(settings.__pydantic_extra__ or {}, settings.seed, settings.folds)
+
+    @classmethod
+    def written(cls, dimensions: Mapping[str, Any], seeds: int, folds: int) -> "Space":
+        """Return the space of dimensions as a file writes them. Raises PydanticCustomError."""
+        return cls({name: parse_dimension(dimensions[name]) for name in sorted(dimensions)}, seeds, folds)
+
+    @property
+    def repetitions(self) -> tuple[tuple[int, int | None], ...]:
+        """The trainings of a trial: how far the seed is from the configured one, and the fold, counted from 1."""
+        folds: list[int | None] = [None] if self.folds == 1 else list(range(1, self.folds + 1))
+        return tuple((seed, fold) for seed in range(self.seeds) for fold in folds)
+
+    @property
+    def size(self) -> int | None:
+        """How many different trials there are; None for infinitely many."""
+        size = 1
+        for dimension in self.dimensions.values():
+            if dimension.count is None:
+                return None
+            size *= dimension.count
+        return size
+
+    @property
+    def default_trials(self) -> int:
+        """How many trials a sweep has unless it says so."""
+        return DEFAULT_TRIALS if self.size is None else min(self.size, DEFAULT_TRIALS)
+
+    def combinations(self) -> Iterator[Values]:
+        """Yield every trial of a finite space."""
+        names = list(self.dimensions)
+        for values in itertools.product(*(_values(self.dimensions[name]) for name in names)):
+            yield dict(zip(names, values, strict=True))
+
+    def ends(self) -> Iterator[tuple[str, Values]]:
+        """Yield for each end of each dimension its name, and a trial that has it."""
+        first: Values = {name: d.ends[0] for name, d in self.dimensions.items()}
+        for name, dimension in self.dimensions.items():
+            for value in dimension.ends:
+                yield name, first | {name: value}
+
+    def as_written(self) -> dict[str, str | tuple[Scalar, ...]]:
+        """Return the dimensions as `written` takes them."""
+        return {n: d.values if isinstance(d, Choice) else str(d) for n, d in self.dimensions.items()}
+
+
+def _values(dimension: Range | Choice) -> tuple[Scalar, ...]:
+    if isinstance(dimension, Choice):
+        return dimension.values
+    low = dimension.ends[0]
+    if dimension.whole:
+        step = int(dimension.step or 1)
+        return tuple(int(low) + i * step for i in range(dimension.count or 0))
+    return tuple(dimension.low + i * (dimension.step or 0.0) for i in range(dimension.count or 0))
+
+
+def words(values: Mapping[str, Scalar], *, base_seed: int, seed: int, fold: str | None) -> list[str]:
+    """Return a training's values as `--set` takes them; `seed` is added to the configured one."""
+    found = [f"{'.'.join(path_of(name))}={json.dumps(value)}" for name, value in sorted(values.items())]
+    if seed:
+        found.append(f"training.seed={base_seed + seed}")
+    return found + ([f"dataset.split.fold={fold}"] if fold is not None else [])
+
+
+def values_text(values: Mapping[str, Scalar]) -> str:
+    """Return values in a line: `lr0 0.0031, model yolo11n.yaml`."""
+    return ", ".join(f"{name} {shown(value)}" for name, value in sorted(values.items())) or "as configured"
+
+
+def shown(value: Scalar) -> str:
+    """Return a value for people."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

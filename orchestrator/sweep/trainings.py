@@ -1,0 +1,158 @@
+"""The trainings of a trial: their settings, their keys and their plans."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import cached_property
+from typing import Literal
+
+from pydantic import ValidationError
+
+from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.inputs import read_inputs
+from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.plan.planner import Planning, planning_of
+from gpu_offload.orchestrator.plan.training_key import version_of
+from gpu_offload.orchestrator.settings.dimension import Scalar
+from gpu_offload.orchestrator.settings.load import Settings, TrainingSettings
+from gpu_offload.orchestrator.settings.messages import explain
+from gpu_offload.orchestrator.sweep.record import TrainingRef
+from gpu_offload.orchestrator.sweep.space import Space, path_of
+from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
+
+Where = Literal["auto", "cpu", "ec2"]
+
+
+class SweepError(OffloadError):
+    """The sweep cannot be carried out as it is described; the text says why and what to do."""
+
+    exit_code = EXIT_USAGE
+
+
+def settings_with(
+    settings: Settings,
+    values: Mapping[str, Scalar],
+    *,
+    seed: int = 0,
+    fold: str | None = None,
+    max_cost_usd: float | None = None,
+    deadline_s: float | None = None,
+) -> Settings:
+    """Return the settings of one training. Raises ValidationError where a value is not possible."""
+    training = settings.training.model_dump()
+    training["hyperparameters"] = dict(training["hyperparameters"])
+    for name, value in values.items():
+        *_, last = path = path_of(name)
+        table = training["hyperparameters"] if len(path) == 3 else training
+        table[last if len(path) == 3 else last.replace("-", "_")] = value
+    training["seed"] += seed
+    limits = settings.limits
+    split = settings.dataset.split
+    changes = {
+        "training": TrainingSettings.model_validate(training),
+        "dataset": settings.dataset.model_copy(
+            update={"split": split.model_copy(update={"fold": fold}) if fold else split}
+        ),
+        "limits": limits.model_copy(
+            update={
+                "max_cost_usd": limits.max_cost_usd if max_cost_usd is None else max_cost_usd,
+                "deadline": limits.deadline if deadline_s is None else timedelta(seconds=deadline_s),
+            }
+        ),
+    }
+    return Settings(**(dict(settings) | changes))
+
+
+@dataclass
+class Trainings:
+    """Makes the trainings of one sweep. Offers and datasets are asked for once."""
+
+    settings: Settings
+    store: ObjectStore
+    workspace: Workspace
+    console: Console
+    on: Where
+    space: Space
+    _offers: list[Sequence[Offer] | None] = field(default_factory=list)
+
+    def check(self) -> None:
+        """See that every end of every dimension can be trained, and that folds can be made.
+
+        Raises:
+            SweepError: With every fault.
+            DatasetError: The dataset cannot be trained on.
+        """
+        faults: dict[str, None] = {}
+        for name, values in self.space.ends():
+            try:
+                settings_with(self.settings, values)
+            except ValidationError as error:
+                for problem in explain(error.errors(include_url=False)):
+                    faults[f"sweep.{name}, {values[name]!r}: {problem.message}; {problem.remedy}"] = None
+        if not self.space.dimensions and len(self.space.repetitions) == 1:
+            faults[
+                'there is nothing to try: write for example lr0 = "log 1e-4..1e-1" or seed = 5 below [sweep]'
+            ] = None
+        if faults:
+            raise SweepError("\n".join(faults))
+        if self.space.folds > 1 and self._validated(1) == self._validated(2):
+            raise SweepError(
+                "sweep.folds: the dataset says itself which images validate, so folds would all be the same; "
+                "remove folds, or the dataset's own split"
+            )
+
+    def _validated(self, fold: int) -> list[str]:
+        settings = settings_with(self.settings, {}, fold=f"{fold}/{self.space.folds}")
+        return [s.image for s in snapshot_of(settings, self.workspace).samples if s.split == "val"]
+
+    @cached_property
+    def base_key(self) -> str:
+        """The training key of the configuration as it is, whose values the sweep changes."""
+        return read_inputs(self.settings, self.store, self.workspace).key
+
+    def references(self, values: Mapping[str, Scalar]) -> tuple[TrainingRef, ...]:
+        """Return the trainings that judge a choice of values."""
+        found, by_fold = [], {}
+        for seed, fold in self.space.repetitions:
+            settings = settings_with(self.settings, values, seed=seed, fold=self.fold_text(fold))
+            if fold not in by_fold:
+                by_fold[fold] = read_inputs(settings, self.store, self.workspace)
+            key = replace(by_fold[fold], settings=settings).key
+            found.append(TrainingRef(seed=seed, fold=fold, training_key=key, version=version_of(key)))
+        return tuple(found)
+
+    def fold_text(self, fold: int | None) -> str | None:
+        """Return a fold as `dataset.split.fold` writes it."""
+        return None if fold is None else f"{fold}/{self.space.folds}"
+
+    def plan(
+        self,
+        values: Mapping[str, Scalar],
+        training: tuple[int, int | None],
+        *,
+        max_cost_usd: float | None = None,
+        deadline_s: float | None = None,
+        calibrate: bool | None = False,
+    ) -> Planned:
+        """Plan one training within these limits, as `offload train` would; asks EC2 for its offers once."""
+        seed, fold = training
+        settings = settings_with(
+            self.settings,
+            values,
+            seed=seed,
+            fold=self.fold_text(fold),
+            max_cost_usd=max_cost_usd,
+            deadline_s=deadline_s,
+        )
+        planning: Planning = planning_of(settings, self.store, self.console)
+        ask = planning.offers
+
+        def offers() -> Sequence[Offer] | None:
+            if not self._offers:
+                self._offers.append(ask())
+            return self._offers[0]
+
+        return replace(planning, offers=offers).plan(on=self.on, calibrate=calibrate, only_if_it_matters=True)
