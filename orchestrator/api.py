@@ -16,6 +16,7 @@ from gpu_offload.dataset.change import changed_since
 from gpu_offload.dataset.finding import DatasetError, Finding, counted
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console, plain
@@ -172,7 +173,9 @@ def train(
         and planned.report.decision.where != "none"
     ):
         show_plan(receipt_text(planned.report, width=terminal_width()))
-    return Training(planned, store, workspace, console, detach=detach, sweep=sweep).run()
+    return Training(
+        planned, store, workspace, console, detach=detach, sweep=sweep, clock=clock_of(store)
+    ).run()
 
 
 def models(settings: Settings) -> Listing:

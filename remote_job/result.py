@@ -101,6 +101,11 @@ class CheckpointManifest(Wire):
     seconds: float
     """Wall seconds of training behind this checkpoint, over all attempts."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of its files."""
+        return self.last.size + (self.best.size if self.best is not None else 0)
+
 
 class Timings(Wire):
     """Wall seconds by stage; one entry an epoch where a list."""

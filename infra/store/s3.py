@@ -56,6 +56,12 @@ class S3Store:
         self.multipart_above = 64 * MIB
         self.part_size = 16 * MIB
         self._bucket = BucketClient(bucket, endpoint_url, region, session, unsigned=unsigned)
+        self.clock = self._bucket.clock
+        """The server's time, by its replies so far."""
+
+    def region(self) -> str | None:
+        """Return the region that the bucket says it is in, None where it does not answer."""
+        return self._bucket.region()
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""

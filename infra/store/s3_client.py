@@ -9,6 +9,7 @@ import botocore
 import botocore.exceptions as aws
 
 from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.store.clock import ServerClock
 from gpu_offload.infra.store.s3_credentials import open_store_session
 from gpu_offload.infra.store.s3_errors import status_of
 
@@ -30,6 +31,7 @@ class BucketClient:
         unsigned: bool = False,
     ) -> None:
         self.bucket = bucket
+        self.clock = ServerClock()
         self._endpoint_url = endpoint_url
         self._region = region
         self._session = session
@@ -68,13 +70,21 @@ class BucketClient:
 
         made = client()
         if str(urlsplit(made.meta.endpoint_url).hostname).endswith(".amazonaws.com"):
+            made.meta.events.register("after-call.s3", self._learn_time)
             return made
         # Others have one address for all buckets, and some refuse the checksum trailers of newer SDKs.
-        return client(
+        other = client(
             s3={"addressing_style": "path"},
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
+        other.meta.events.register("after-call.s3", self._learn_time)
+        return other
+
+    def _learn_time(self, http_response: Any = None, **_: object) -> None:
+        """Learn the server's time from a reply."""
+        if http_response is not None:
+            self.clock.learn(http_response.headers.get("Date"))
 
     def check(self) -> None:
         """Raise NoSuchBucket where the bucket is missing, which HEAD of an object does not say; asks once."""
@@ -87,6 +97,16 @@ class BucketClient:
                 error.response["Error"]["Code"] = "NoSuchBucket"
                 raise
         self._seen = True
+
+    def region(self) -> str | None:
+        """Return the bucket's region; AWS tells it even to those whom it tells nothing else."""
+        try:
+            return self.reader.head_bucket(Bucket=self.bucket).get("BucketRegion")
+        except aws.ClientError as error:
+            headers = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+            return headers.get("x-amz-bucket-region")
+        except (aws.BotoCoreError, aws.HTTPClientError):
+            return None
 
     def public_url(self, name: str) -> str:
         """Return the web address of an object by its full name in the bucket."""

@@ -1,6 +1,5 @@
 """`offload doctor`: checks everything that a run needs before money is spent; a line each, with its remedy."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,6 +8,7 @@ from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.infra.github.protection import protection_of
 from gpu_offload.infra.github.repository import repository_of
 from gpu_offload.infra.origin import documentation
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.checks import account_checks, not_needed
@@ -161,7 +161,8 @@ def _deployment(repository: str, name: str, environment: Mapping[str, str]) -> C
 def _sweep(settings: Settings) -> Iterator[Check]:
     """Check that the scheduled `tend` still runs: GitHub ends schedules without a word."""
     try:
-        silent = seconds_since_sweep(store_of(settings), now=time.time())
+        store = store_of(settings)
+        silent = seconds_since_sweep(store, now=clock_of(store)())
     except StoreError:
         return  # the store's own check says why
     if silent is None:

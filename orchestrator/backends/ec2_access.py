@@ -1,6 +1,7 @@
 """Access to EC2 for one run: what must be set up, and the cloud that the drive trains on."""
 
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -43,6 +44,7 @@ def rented_training(
     weights: Path | None = None,
     project: bytes | None = None,
     environment: Mapping[str, str] | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> RentedTraining:
     """Return the cloud for a drive.
 
@@ -55,6 +57,7 @@ def rented_training(
         weights: Starting weights that lie here.
         project: The user's own files, packed.
         environment: Instead of the process's.
+        clock: Unix seconds.
     """
     environment = os.environ if environment is None else environment
     staging = None if tree is None else Staging(journal.store, console, tree, weights, project)
@@ -67,4 +70,5 @@ def rented_training(
         staging=staging,
         renew=renew,
         ssh_user=environment.get(SIMULATED_SSH_USER) or SSH_USER,
+        clock=clock,
     )

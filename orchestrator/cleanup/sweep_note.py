@@ -1,8 +1,8 @@
 """The note that a sweep leaves in the store, and whether the last one is so old that the schedule must be dead."""
 
 import json
-import time
 
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.units import human_duration
@@ -20,7 +20,7 @@ REMEDY = (
 
 def note_sweep(store: ObjectStore) -> None:
     """Note in the store that a sweep was made now; the store's own clock says when. Raises StoreError."""
-    store.put(KEY, json.dumps({"format": 1, "at": round(time.time())}).encode() + b"\n")
+    store.put(KEY, json.dumps({"format": 1, "at": round(clock_of(store)())}).encode() + b"\n")
 
 
 def seconds_since_sweep(store: ObjectStore, *, now: float) -> float | None:

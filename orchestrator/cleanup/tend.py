@@ -9,6 +9,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep
@@ -95,10 +96,15 @@ class Tend:
     launched_later: bool = False
     """Whether a job follows whose role may launch: a run that waits for it is then no failure."""
     sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.time
+    clock: Callable[[], float] | None = None
+    """Unix seconds; None for the store's."""
+    _now: Callable[[], float] = field(init=False)
     _failures: list[str] = field(default_factory=list)
     _denied: list[str] = field(default_factory=list)
     _readable: bool = True
+
+    def __post_init__(self) -> None:
+        self._now = self.clock or clock_of(self.store)
 
     def tend(self) -> Tended:
         """Sweep, then take every open run on. No run keeps the sweep or another run from its turn."""
@@ -133,7 +139,7 @@ class Tend:
             dry_run=self.dry_run,
             schedules_wanted=self.settings.ec2.schedule_role is not None,
             sleep=self.sleep,
-            clock=self.clock,
+            clock=self._now,
         ).sweep()
 
     def _open_runs(self, journal: Journal) -> tuple[list[RunRecord], list[RunTended]]:
@@ -204,7 +210,7 @@ class Tend:
             detach=True,
             max_wait=LONGEST_WAIT_S,
             sleep=self.sleep,
-            clock=self.clock,
+            clock=self._now,
         )
         outcome = controller.to_end()
         if outcome is not None:
@@ -213,10 +219,8 @@ class Tend:
 
     def _imagined(self, run: RunRecord) -> RunTended:
         """Say what would be done, without so much as a lease."""
-        lease = Onlooker(clock=self.clock)
-        controller = controller_of(
-            self.settings, self.store, run, self.console, lease=lease, clock=self.clock
-        )
+        lease = Onlooker(clock=self._now)
+        controller = controller_of(self.settings, self.store, run, self.console, lease=lease, clock=self._now)
         try:
             step = next_step(run, controller.observer.observe())
         finally:

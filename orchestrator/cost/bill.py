@@ -3,12 +3,13 @@
 Amounts are decimal and each line is rounded once, so that the lines add up to the total exactly.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from gpu_offload.orchestrator.cost.prices import BETWEEN_REGIONS_GB, MONTH_S, EbsPrices, ebs_prices
+from gpu_offload.orchestrator.cost.prices import MONTH_S, EbsPrices, ebs_prices
+from gpu_offload.orchestrator.cost.traffic import GB
 from gpu_offload.orchestrator.cost.usage import (
     AttemptUse,
     StoreUse,
@@ -99,10 +100,17 @@ def attempt_lines(use: AttemptUse, prices: EbsPrices | None = None) -> tuple[Cos
         lines.append(_line(label, use.volume_gib * seconds, "GiB s", prices.volume_gb_month, MONTH_S, note))
     if use.public_ipv4:
         lines.append(_line(f"attempt {use.number}: public IPv4", seconds, "s", prices.ipv4_hour, 3600))
-    if use.bytes_between_regions:
-        label, gigabytes = f"attempt {use.number}: transfer", Decimal(use.bytes_between_regions) / 10**9
-        lines.append(_line(label, gigabytes, "GB", BETWEEN_REGIONS_GB, 1, "from the bucket's region"))
-    return tuple(lines)
+    return (*lines, *_traffic_lines(use))
+
+
+def _traffic_lines(use: AttemptUse) -> Iterator[CostLine]:
+    """Account for what AWS charges between the instance and the store."""
+    label, there = f"attempt {use.number}: transfer", use.store.region or "the internet"
+    read, written = use.store.read_gb(use.region), use.store.write_gb(use.region)
+    if use.bytes_read and read:
+        yield _line(label, use.bytes_read / GB, "GB", read, 1, f"from the store in {there}")
+    if use.bytes_written and written:
+        yield _line(label, use.bytes_written / GB, "GB", written, 1, f"to the store, {use.region} to {there}")
 
 
 def store_lines(use: StoreUse) -> tuple[CostLine, ...]:

@@ -81,27 +81,18 @@ def ebs_prices(region: str | None) -> EbsPrices:
     return EbsPrices(volume_gb_month=GP3_GB_MONTH.get(region, max(GP3_GB_MONTH.values())))
 
 
-BETWEEN_REGIONS_GB = Decimal("0.02")
-"""USD a GB from one region of AWS to another (aws.amazon.com/ec2/pricing/on-demand, "Data Transfer")."""
-
-
-def inputs_usd(dataset_bytes: int, store_region: str | None, region: str | None) -> float:
-    """Return what reading the dataset from a bucket in another region costs an attempt, in US dollars.
-
-    `store_region` is None for a store that is not in AWS, or whose region is not known: then nothing is charged by AWS.
-    """
-    if store_region is None or region is None or store_region == region:
-        return 0.0
-    return float(BETWEEN_REGIONS_GB) * dataset_bytes / 1e9
-
-
 def expected_cost(
-    offer: Offer, interval: Interval, *, volume_gib: int = VOLUME_GIB, prices: EbsPrices | None = None
+    offer: Offer,
+    interval: Interval,
+    *,
+    volume_gib: int = VOLUME_GIB,
+    prices: EbsPrices | None = None,
+    traffic_usd: float = 0.0,
 ) -> tuple[float, float]:
     """Return the cost of an offer for a duration, in US dollars: (likely, high).
 
-    On EC2 a volume and a public address are included, and a minute at least. A spot price may rise, but what runs
-    is stopped at `max-cost-usd`, so the high bound takes today's.
+    On EC2 a volume, a public address and `traffic_usd` are included, and a minute at least. A spot price may rise, but
+    what runs is stopped at `max-cost-usd`, so the high bound takes today's.
     """
     if offer.where == "cpu":
         return (
@@ -110,6 +101,7 @@ def expected_cost(
         )
     hourly = offer.usd_per_hour + (prices or ebs_prices(offer.region)).per_hour(volume_gib)
     likely, high = (
-        max(seconds, LEAST_BILLED_S) / 3600 * hourly for seconds in (interval.likely, interval.high)
+        max(seconds, LEAST_BILLED_S) / 3600 * hourly + traffic_usd
+        for seconds in (interval.likely, interval.high)
     )
     return likely, high

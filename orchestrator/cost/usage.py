@@ -11,6 +11,7 @@ from gpu_offload.orchestrator.cost.prices import (
     VOLUME_GIB,
     StorePrices,
 )
+from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class AttemptUse:
         prices: The zone's price over that time: one step on demand, the price history on spot. The earliest counts
             before it begins, too.
         reclaimed: Whether EC2 itself ended it.
-        bytes_between_regions: Read from a bucket in another region.
+        store: Where the store is; `bytes_read` from it, `bytes_written` to it.
 
     Raises:
         ValueError: the end is before the beginning, or there is no price.
@@ -47,7 +48,9 @@ class AttemptUse:
     volume_gib: int = VOLUME_GIB
     public_ipv4: bool = True
     region: str | None = None
-    bytes_between_regions: int = 0
+    store: StorePlace = UNCHARGED
+    bytes_read: int = 0
+    bytes_written: int = 0
 
     def __post_init__(self) -> None:
         if self.ended_at < self.launched_at:

@@ -2,11 +2,11 @@
 
 import contextlib
 import os
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep
@@ -43,19 +43,19 @@ def train(step: Step) -> int:
     from gpu_offload.orchestrator.plan.receipt import receipt_text
     from gpu_offload.orchestrator.workspace import Workspace
 
-    began = time.time()
     store, workspace = store_on_runner(step.settings, os.environ), Workspace.of(step.settings.root)
-    before = _newest(store)
+    before, now = _newest(store), clock_of(store)
+    began = now()
     planned = planning_of(step.settings, store, step.console).plan(
         on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True
     )
     if planned.report.already_trained is None and not step.inputs.because:
         step.console.text(receipt_text(planned.report))
     try:
-        done = Training(planned, store, workspace, step.console, detach=step.inputs.detach).run()
+        done = Training(planned, store, workspace, step.console, detach=step.inputs.detach, clock=now).run()
     except OffloadError as error:
         resumable = error.exit_code == EXIT_RESUMABLE
-        _report_failure(step, planned, store, began, str(error), can_resume=resumable)
+        _report_failure(step, planned, store, (began, now()), str(error), can_resume=resumable)
         _warn_of_dead_sweep(step, store)
         raise
     step.console.text(trained_text(done))
@@ -113,19 +113,26 @@ def _report(
 
 
 def _report_failure(
-    step: Step, planned: "Planned", store: ObjectStore, began: float, trouble: str, *, can_resume: bool
+    step: Step,
+    planned: "Planned",
+    store: ObjectStore,
+    lasted: tuple[float, float],
+    trouble: str,
+    *,
+    can_resume: bool,
 ) -> None:
-    """Report a run that ended without a model, or that none was started."""
+    """Report a run that ended without a model, or that none was started; `lasted` is begin and end of the step."""
     from gpu_offload.orchestrator.lifecycle.logs import read_log
     from gpu_offload.orchestrator.report.load import gather
 
+    began, ended = lasted
     run = _latest(store, planned.training_key, began)
     step.runner.outputs(
         {
             "where": planned.report.decision.where,
             "version": planned.version,
             "run": run.id if run else "",
-            "seconds": f"{time.time() - began:.0f}",
+            "seconds": f"{ended - began:.0f}",
             "already-trained": flag(False),
             "training-key": planned.training_key,
         }
@@ -148,7 +155,7 @@ def _report_failure(
 def _warn_of_dead_sweep(step: Step, store: ObjectStore) -> None:
     """Warn where the scheduled `tend` does not run any more; what cannot be looked at is no reason to fail."""
     with contextlib.suppress(StoreError):
-        warning = dead_sweep(store, now=time.time())
+        warning = dead_sweep(store, now=clock_of(store)())
         if warning is not None:
             step.console.warning(warning)
             step.runner.summary(f"> [!WARNING]\n> {bounded(warning)}")

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gpu_offload.dataset.tree import materialise
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.backends.cpu import LocalTraining
 from gpu_offload.orchestrator.output.console import Console
@@ -48,7 +49,7 @@ def controller_of(
     detach: bool = False,
     max_wait: float = math.inf,
     sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
 ) -> Controller:
     """Return the controller of a run, begun here or elsewhere.
 
@@ -64,9 +65,10 @@ def controller_of(
         detach: Leave the run as soon as its instance trains by itself.
         max_wait: The longest wait, in seconds, that this driver makes.
         sleep: Waits that many seconds.
-        clock: Unix seconds.
+        clock: Unix seconds; None for the store's.
     """
-    journal, driver = Journal(store), lease or Lease()
+    clock = clock or clock_of(store)
+    journal, driver = Journal(store), lease or Lease(clock=clock)
 
     def renew() -> object:
         return driver.claim(store, run.id)
@@ -98,6 +100,7 @@ def controller_of(
             tree=tree,
             weights=planned.weights_path if planned else None,
             project=planned.project if planned else None,
+            clock=clock,
         )
     accounting = Accounting(store, settings.store)
     return Controller(

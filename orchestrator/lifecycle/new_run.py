@@ -1,13 +1,10 @@
 """The record of a new run, and whether an open run does the same."""
 
-import os
-
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.run.record import RunRecord
-from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.remote_job.spec import TrainingSpec
 
 
@@ -82,14 +79,10 @@ def run_record(
         repository=repository,
         volume_gib=settings.ec2.volume_gib,
         dataset_bytes=planned.report.dataset_bytes,
-        store_region=_region_in_aws(settings),
+        store_region=planned.traffic.store.region,
+        store_outside_aws=planned.traffic.store.outside,
+        checkpoint_bytes=planned.traffic.epoch,
+        model_bytes=planned.traffic.result,
         classes=planned.snapshot.classes,
         images=dict(planned.snapshot.images),
     )
-
-
-def _region_in_aws(settings: Settings) -> str | None:
-    """Return the bucket's region; None where the store is not in AWS, or nothing says where."""
-    if not settings.store_url.startswith("s3:") or settings.store.endpoint_url:
-        return None
-    return settings.store.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")

@@ -1,11 +1,11 @@
 """Run status for `offload status`."""
 
 import re
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_cost, human_duration
@@ -45,10 +45,12 @@ class Standing:
 
 def standings(store: ObjectStore, settings: Settings, run: str | None = None) -> list[Standing]:
     """Return one run, or the latest ones, the newest first. Raises JournalError where there is no such run."""
-    journal, now = Journal(store), time.time()
+    journal, clock = Journal(store), clock_of(store)
     if run is not None:
-        return [_standing(store, settings, journal, journal.run(run), now)]
+        record = journal.run(run)
+        return [_standing(store, settings, journal, record, clock())]
     records, damaged = journal.readable_runs()
+    now = clock()  # only now: a store's replies tell its time
     standings = [_unreadable(error) for error in damaged]
     for record in sorted(records, key=lambda r: -r.created_at)[:SHOWN]:
         try:

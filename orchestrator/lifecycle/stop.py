@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from gpu_offload.infra.aws.ec2 import Ec2, Instance
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.aws.termination import LIMIT_S, terminate_and_wait
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
@@ -30,7 +31,7 @@ def stop_run(
     *,
     reason: str = "stopped by hand",
     sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] = time.time,
+    clock: Callable[[], float] | None = None,
 ) -> tuple[str, ...]:
     """Stop a run; return the instances that were terminated. Harmless for a run that is over.
 
@@ -41,13 +42,13 @@ def stop_run(
         console: Where to tell what goes on.
         reason: For the journal.
         sleep: Waits that many seconds.
-        clock: Unix seconds.
+        clock: Unix seconds; None for the store's.
 
     Raises:
         InstanceLeftError: an instance would not terminate.
         CloudError: EC2 could not be asked: run it again with good credentials.
     """
-    journal = Journal(store)
+    journal, clock = Journal(store), clock or clock_of(store)
     try:
         record: RunRecord | None = journal.run(run)
     except JournalError as error:
@@ -128,7 +129,7 @@ def _finish(
     clock: Callable[[], float],
 ) -> None:
     """Close the journal, or let the driver do it that is at work."""
-    controller = controller_of(settings, store, record, console)
+    controller = controller_of(settings, store, record, console, clock=clock)
     until = clock() + OTHER_DRIVER_S
     try:
         while clock() < until:

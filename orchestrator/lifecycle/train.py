@@ -79,7 +79,7 @@ class Training:
         with contextlib.suppress(StoreDeniedError):  # an older role may not; then git shows what changed
             record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         journal = Journal(self.store)
-        lease = self.lease or Lease()
+        lease = self.lease or Lease(clock=self.clock)
         outcome, run = Outcome(status="failed", at=began), None
         for _ in range(MANY_RUNS):
             record, is_new = self._open_run(journal)
@@ -109,7 +109,7 @@ class Training:
             with contextlib.suppress(
                 InterruptedRunError
             ):  # it has instances, and we no access to EC2: tend closes it
-                self._drive(run, self.lease or Lease())
+                self._drive(run, self.lease or Lease(clock=self.clock))
 
     def _open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
         """Return the open run of this training, or begin one; and whether we began it."""

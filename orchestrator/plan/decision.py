@@ -8,7 +8,7 @@ saves more of your hours than it costs, at the value that you put on them). Noth
 from collections.abc import Sequence
 from typing import Any
 
-from gpu_offload.orchestrator.cost.prices import expected_cost
+from gpu_offload.orchestrator.cost.prices import VOLUME_GIB, expected_cost
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Offer
@@ -28,10 +28,20 @@ CI_LIMIT_S = 6 * 3600.0
 """A job on a runner that GitHub hosts ends after so long."""
 
 
-def judge(offer: Offer, estimate: Estimate | Interval, limits: Limits) -> Option:
-    """Hold a place against the limits: its upper time and its upper cost must both be within them."""
+def judge(
+    offer: Offer,
+    estimate: Estimate | Interval,
+    limits: Limits,
+    *,
+    volume_gib: int = VOLUME_GIB,
+    traffic_usd: float = 0.0,
+) -> Option:
+    """Hold a place against the limits: its upper time and its upper cost must both be within them.
+
+    On EC2 the cost includes a volume of `volume_gib`, and `traffic_usd` for what passes to and from the store.
+    """
     interval = estimate.interval if isinstance(estimate, Estimate) else estimate
-    likely, high = expected_cost(offer, interval)
+    likely, high = expected_cost(offer, interval, volume_gib=volume_gib, traffic_usd=traffic_usd)
     limit, name = limits.time_limit(offer.where)
     longest = human_duration(interval.high)
     faults = []

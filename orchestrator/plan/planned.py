@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.orchestrator.cost.traffic import Traffic
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.plan.inputs import Inputs
 from gpu_offload.orchestrator.plan.option import PlanReport
@@ -26,6 +27,7 @@ class Planned:
     report: PlanReport
     candidates: tuple[Candidate, ...]
     is_forced: bool
+    traffic: Traffic
     lock: Callable[[], bytes]
     """Locks the requirements of the user's code; asks the network where the store has no lock yet."""
 

@@ -8,6 +8,13 @@ from typing import Literal
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.cost.traffic import (
+    CHECKPOINT_BYTES,
+    MODEL_BYTES,
+    UNCHARGED,
+    StorePlace,
+    Traffic,
+)
 from gpu_offload.orchestrator.estimate.calibration import (
     calibrate,
     calibration_key,
@@ -38,6 +45,7 @@ from gpu_offload.orchestrator.plan.prerequisites import (
 from gpu_offload.orchestrator.plan.requirements import lock
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.machine import cores, has_device, has_gpu, memory
@@ -56,6 +64,7 @@ class Planning:
     workspace: Workspace
     console: Console
     offers: Callable[[], Sequence[Offer] | None] = lambda: None
+    store_place: StorePlace = UNCHARGED
 
     def plan(
         self,
@@ -110,6 +119,7 @@ class Planning:
             version=version,
             spec=spec,
             report=report,
+            traffic=self._traffic(work),
             candidates=list_candidates(
                 decision,
                 options,
@@ -124,6 +134,16 @@ class Planning:
     def _escalates(self, inputs: Inputs) -> bool:
         """Whether a run on this CPU that turns out too slow is allowed to, and can, move to an instance."""
         return self.settings.limits.on_overrun == "escalate" and may_rent(self.settings, inputs)
+
+    def _traffic(self, work: Workload) -> Traffic:
+        """Return what passes to and from the store; of a training of the user's own only the dataset is known."""
+        parameters = 0 if self.settings.training.entrypoint else work.parameters
+        return Traffic(
+            store=self.store_place,
+            inputs=work.dataset_bytes,
+            epoch=parameters * CHECKPOINT_BYTES,
+            result=parameters * MODEL_BYTES,
+        )
 
     def _limits(self) -> Limits:
         limits = self.settings.limits
@@ -208,12 +228,19 @@ class Planning:
         settings = self.settings.ec2
         markets = {"spot": {"spot"}, "on-demand": {"on-demand"}}.get(settings.market, {"spot", "on-demand"})
         rented = []
+        traffic = self._traffic(work)
         for offer in offers:
             wanted = offer.instance_type in settings.instance_types and offer.region in settings.regions
             if wanted and offer.market in markets and offer.gpu is not None:
                 known = self._past(past, offer.instance_type or "")
                 estimate = estimate_gpu_prior(work, offer.gpu, offer.vcpus, history=known)
-                option = judge(offer, estimate, limits)
+                option = judge(
+                    offer,
+                    estimate,
+                    limits,
+                    volume_gib=settings.volume_gib,
+                    traffic_usd=traffic.usd(offer.region, work.epochs),
+                )
                 reasons = [fault.reason for fault in blocked]
                 if not has_gpu(offer.gpu.count, device):
                     reasons.append(f"has no training.device {device}")
@@ -251,4 +278,5 @@ def planning_of(
 
         return ec2_offers(settings.ec2, console) if asks_ec2 else None
 
-    return Planning(settings, store, Workspace.of(settings.root), console, offers)
+    place = store_place(settings, store, os.environ)
+    return Planning(settings, store, Workspace.of(settings.root), console, offers, place)

@@ -1,12 +1,15 @@
 """The store of a project, and its public address."""
 
 import os.path
+from collections.abc import Mapping
 from pathlib import Path
 
 from gpu_offload.infra.store.errors import StoreMissingError, StoreUrlError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.infra.store.region import bucket_region
+from gpu_offload.orchestrator.cost.traffic import StorePlace
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.state import check_untracked, made, prepare_state
@@ -66,6 +69,16 @@ def check_store_folder(settings: Settings) -> None:
         )
     if actual.is_relative_to(state):
         made(state, *actual.relative_to(state).parts)
+
+
+def store_place(settings: Settings, store: ObjectStore, environment: Mapping[str, str]) -> StorePlace:
+    """Return where the store is: the bucket says its region, else the settings and the environment do."""
+    if not settings.store_url.startswith("s3:"):
+        return StorePlace()
+    if settings.store.endpoint_url:
+        return StorePlace(outside=True)
+    configured = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    return StorePlace(in_aws=True, region=bucket_region(store) or settings.store.region or configured or None)
 
 
 def public_address(settings: Settings, store: ObjectStore, key: str) -> str | None:

@@ -1,12 +1,12 @@
 """Gather what a run's report shows from the store, and render it."""
 
 import json
-import time
 from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import ValidationError
 
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry.index import entry_of, versions
@@ -40,13 +40,13 @@ def gather(
         store: Where the run is.
         settings: What a bill needs to know of the store.
         run: Its id.
-        now: Unix seconds; None for the clock's.
+        now: Unix seconds; None for the store's clock's.
         pictures: Whether to read the picture of predictions as well, which only a page shows.
     """
     journal = Journal(store)
     record = journal.run(run)
     documents = journal.read(run)
-    now = time.time() if now is None else now
+    now = clock_of(store)() if now is None else now
     kept = read_bill(store, run)
     entries = _entries(store)
     return Report(

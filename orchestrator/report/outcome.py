@@ -7,6 +7,7 @@ from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.rows import Rows
+from gpu_offload.orchestrator.run.pace import traffic_of
 
 NEGLIGIBLE = Decimal("0.0005")
 """US dollars: below it, a run on a CPU is called free."""
@@ -107,7 +108,9 @@ def expected_money(report: Report) -> str:
         return ""
     if not chosen.offer.usd_per_hour:
         return "free"
-    likely, high = expected_cost(chosen.offer, report.run.estimate)
+    run = report.run
+    traffic = traffic_of(run, None).usd(chosen.offer.region, run.spec.epochs)
+    likely, high = expected_cost(chosen.offer, run.estimate, volume_gib=run.volume_gib, traffic_usd=traffic)
     return f"{human_money(likely)} (at most {human_money(high)})"
 
 

@@ -41,6 +41,7 @@ from gpu_offload.orchestrator.run.step import (
     Launch,
     OpenAttempt,
     Publish,
+    RecordGone,
     RecordHost,
     Step,
     Terminate,
@@ -201,6 +202,8 @@ class Controller:
                 self.attempts.train(observation.attempts[number - 1], observation)
             case RecordHost(number, host):
                 self.attempts.adopt(observation.attempts[number - 1], host)
+            case RecordGone(number, gone):
+                self.journal.record_gone(self.run.id, number, gone)
             case CloseAttempt(number, reason, message, at, by_cloud):
                 self.attempts.close(number, reason, message, at=at, by_cloud=by_cloud)
             case Collect():

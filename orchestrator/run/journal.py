@@ -18,6 +18,7 @@ from gpu_offload.orchestrator.run.record import (
     AttemptEnd,
     AttemptRecord,
     Collected,
+    GoneRecord,
     HostRecord,
     LaunchingRecord,
     Outcome,
@@ -118,6 +119,10 @@ class Journal:
     def record_host(self, run: str, number: int, host: HostRecord) -> None:
         """Journal the instance that an attempt got."""
         self._documents.create(run_key(run, f"attempts/{number}.host.json"), host)
+
+    def record_gone(self, run: str, number: int, gone: GoneRecord) -> None:
+        """Journal when the instance of a closed attempt ended."""
+        self._documents.create(run_key(run, f"attempts/{number}.gone.json"), gone)
 
     def close_attempt(self, run: str, end: AttemptEnd) -> bool:
         """Journal how an attempt ended; False when another driver already did."""

@@ -4,8 +4,8 @@ import re
 
 from gpu_offload.orchestrator.cost.prices import FIRST_HOUR_S
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
-from gpu_offload.orchestrator.run.record import AttemptEnd, EndReason
-from gpu_offload.orchestrator.run.step import RecordHost
+from gpu_offload.orchestrator.run.record import AttemptEnd, EndReason, GoneRecord
+from gpu_offload.orchestrator.run.step import RecordGone, RecordHost
 
 HEARTBEAT_LOST_S = 600.0
 """A running instance without a heartbeat for this long is given up: it uploads one every 15 s, and a store that is
@@ -30,16 +30,36 @@ RECLAIM_GRACE_S = 120.0
 """How much longer the instance may take to end after a notice before it is terminated by us."""
 
 
-def unbooked(observation: Observation) -> RecordHost | None:
-    """Return the step that journals an instance that is over and not in the journal: its launch's answer was lost."""
+BILL_S = 1.0
+"""EC2 says to the second when an instance ended."""
+
+
+def unbooked(observation: Observation) -> RecordHost | RecordGone | None:
+    """Return the step that journals what an instance that is over costs, where the journal does not have it.
+
+    Its launch's answer was lost, or it outlived its attempt, because its driver died or its clock was wrong.
+    """
     for attempt in observation.attempts:
         if attempt.host is not None:
+            if (outlived := _outlived(observation, attempt)) is not None:
+                return RecordGone(attempt.record.number, outlived)
             continue
         for instance in observation.instances_of(attempt.record.number):
             if instance.is_ended and instance.host is not None:
                 # Its attempt may have been closed before it was found: what it ran counts, not what was journalled.
                 at = instance.ended_at if instance.ended_at is not None else observation.now
                 return RecordHost(attempt.record.number, instance.host.model_copy(update={"ended_at": at}))
+    return None
+
+
+def _outlived(observation: Observation, attempt: ObservedAttempt) -> GoneRecord | None:
+    if attempt.host is None or attempt.end is None or attempt.gone is not None:
+        return None
+    for instance in observation.instances_of(attempt.record.number):
+        if instance.id != attempt.host.instance_id or not instance.is_ended or instance.ended_at is None:
+            continue
+        if abs(instance.ended_at - attempt.end.at) > BILL_S:
+            return GoneRecord(instance_id=instance.id, at=instance.ended_at, by_cloud=instance.reclaimed)
     return None
 
 

@@ -7,6 +7,7 @@ from gpu_offload.orchestrator.run.record import (
     AttemptEnd,
     AttemptRecord,
     Collected,
+    GoneRecord,
     HostRecord,
     LaunchingRecord,
     Outcome,
@@ -45,13 +46,14 @@ class ObservedInstance:
 
 @dataclass(frozen=True, slots=True)
 class ObservedAttempt:
-    """An attempt: its journal and its training's heartbeat."""
+    """An attempt: its journal and its training's heartbeat. `gone` is set where its instance outlived it."""
 
     record: AttemptRecord
     host: HostRecord | None = None
     heartbeat: Heartbeat | None = None
     end: AttemptEnd | None = None
     launching: LaunchingRecord | None = None
+    gone: GoneRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Observation:
 
     `me` is this driver; `driver` is another one whose lease is live. `attempts` are in order of their numbers.
     `leftovers` names what the run still has beside instances: security groups, schedules, detached volumes.
+    `checkpoint_bytes` is the size of the newest checkpoint.
     """
 
     now: float
@@ -73,6 +76,7 @@ class Observation:
     instances: tuple[ObservedInstance, ...] = ()
     leftovers: tuple[str, ...] = ()
     epochs_completed: int = 0
+    checkpoint_bytes: int | None = None
     stop: StopRequest | None = None
     spent_usd: float = 0.0
 

@@ -50,6 +50,7 @@ class Observer:
             instances=instances,
             leftovers=cloud.leftovers(run, documents.attempts) if cloud and gone else (),
             epochs_completed=documents.checkpoint.epochs_completed if documents.checkpoint else 0,
+            checkpoint_bytes=documents.checkpoint.size if documents.checkpoint else None,
             stop=documents.stop,
         )
         return replace(observation, spent_usd=self.cost(run, observation))

@@ -2,7 +2,8 @@
 
 from functools import lru_cache
 
-from gpu_offload.orchestrator.cost.prices import ebs_prices, inputs_usd
+from gpu_offload.orchestrator.cost.prices import ebs_prices
+from gpu_offload.orchestrator.cost.traffic import Traffic
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct_running
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Offer
@@ -31,9 +32,16 @@ def extras_per_hour(run: RunRecord, offer: Offer) -> float:
 
 
 def budget(run: RunRecord, observation: Observation, offer: Offer) -> float:
-    """Return what an attempt on an offer may cost by the hour, in US dollars: what is left after its inputs."""
-    inputs = inputs_usd(run.dataset_bytes, run.store_region, offer.region)
-    return run.max_cost_usd - observation.spent_usd - inputs
+    """Return what an attempt on an offer may cost by the hour, in US dollars: what is left after its transfers."""
+    epochs = max(0, run.spec.epochs - observation.epochs_completed)
+    transfers = traffic_of(run, observation.checkpoint_bytes).usd(offer.region, epochs)
+    return run.max_cost_usd - observation.spent_usd - (transfers if offer.where == "ec2" else 0.0)
+
+
+def traffic_of(run: RunRecord, checkpoint_bytes: int | None) -> Traffic:
+    """Return what an attempt passes to and from the store; a checkpoint that was written is better than the estimate."""
+    epoch = run.checkpoint_bytes if checkpoint_bytes is None else checkpoint_bytes
+    return Traffic(run.store_place, run.dataset_bytes, epoch, run.model_bytes)
 
 
 def seconds_left(run: RunRecord, observation: Observation, candidate: Candidate) -> Interval:

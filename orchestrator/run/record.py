@@ -9,6 +9,7 @@ The journal, below `runs/<id>/` in the store; written once, but for the lease an
     attempts/<n>.launching.json  when its instance was last asked for; rewritten before each launch call
     attempts/<n>.host.json  the instance that came of it; what accounting needs once the instance has vanished
     attempts/<n>.end.json   how the attempt ended
+    attempts/<n>.gone.json  when its instance ended by EC2's word, where that is later than the attempt's end
     collected.json          the staged result was read back and found complete
     outcome.json            how the run ended; a run without it is open
 """
@@ -18,6 +19,7 @@ from typing import Literal
 from pydantic import Field
 
 from gpu_offload.orchestrator.cost.prices import VOLUME_GIB
+from gpu_offload.orchestrator.cost.traffic import StorePlace
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.plan.candidate import Candidate, Project
@@ -73,6 +75,16 @@ class RunRecord(Wire):
     dataset_bytes: int = 0
     store_region: str | None = None
     """The bucket's region in AWS; None where it is not known or the store is elsewhere."""
+    store_outside_aws: bool = False
+    """Whether an instance reaches the store over the internet, and AWS charges for what it sends."""
+    checkpoint_bytes: int = 0
+    """What an epoch's checkpoint is expected to have, until the first was written."""
+    model_bytes: int = 0
+
+    @property
+    def store_place(self) -> StorePlace:
+        """Where the store is, as far as AWS's charges depend on it."""
+        return StorePlace(self.store_region is not None, self.store_region, self.store_outside_aws)
 
     @property
     def regions(self) -> frozenset[str]:
@@ -121,6 +133,15 @@ class HostRecord(Wire):
     volume_gib: int
     ended_at: float | None = None
     """When it ended, for an instance that was found after its attempt was closed."""
+
+
+class GoneRecord(Wire):
+    """When the instance of a closed attempt really ended, by EC2's word."""
+
+    instance_id: str
+    at: float
+    by_cloud: bool = False
+    """True when EC2's own state reason says that it took the instance back."""
 
 
 EndReason = Literal[

@@ -10,6 +10,7 @@ from gpu_offload.orchestrator.run.record import (
     AttemptEnd,
     AttemptRecord,
     Collected,
+    GoneRecord,
     HostRecord,
     LaunchingRecord,
     Outcome,
@@ -97,6 +98,7 @@ class _Reader:
             heartbeat=self._heartbeat(record.number),
             end=self._part(AttemptEnd, f"{name}.end.json"),
             launching=self._part(LaunchingRecord, f"{name}.launching.json"),
+            gone=self._part(GoneRecord, f"{name}.gone.json"),
         )
 
     def _heartbeat(self, number: int) -> Heartbeat | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from gpu_offload.orchestrator.offers.offer import Offer
-from gpu_offload.orchestrator.run.record import EndReason, HostRecord, Outcome, OutcomeStatus
+from gpu_offload.orchestrator.run.record import EndReason, GoneRecord, HostRecord, Outcome, OutcomeStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,14 @@ class RecordHost:
 
     number: int
     host: HostRecord
+
+
+@dataclass(frozen=True, slots=True)
+class RecordGone:
+    """Journal when the instance of a closed attempt ended: it has to be paid until then."""
+
+    number: int
+    gone: GoneRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ Step = (
     OpenAttempt
     | Launch
     | RecordHost
+    | RecordGone
     | Train
     | CloseAttempt
     | Collect

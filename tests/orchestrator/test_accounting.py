@@ -78,7 +78,7 @@ def test_a_bill_is_written_once_and_read_back_to_the_last_digit(accounts):
     accounts.settle(run, Observation(now=T0 + 9999, me="me", attempts=()))
     assert read_bill(accounts.store, run.id) == written
     document = json.loads(accounts.store.read(f"runs/{run.id}/{accounting.COST}")[0])
-    assert written.json() | {"instances": ["i-1"]} == document
+    assert written.json() | {"instances": {"i-1": T0 + 3600}} == document
     assert written.total == sum(line.usd for line in written.lines)
 
 
@@ -101,7 +101,7 @@ def test_a_running_spot_instance_counts_by_the_prices_since_and_at_its_highest_w
     seen = Observation(now=T0 + 36_000, me="me", attempts=(running,))
     extras = 10 * (0.005 + 60 * 0.08 / 720)
     told = []
-    monkeypatch.setattr(accounting, "_price_history", lambda attempt, now: tuple(told))
+    monkeypatch.setattr(accounting, "price_history", lambda attempt, now: tuple(told))
     assert accounts.spent(run_of(now=T0), seen) == pytest.approx(5.0 + extras, abs=1e-4)
     told += [PriceStep(T0, Decimal("0.1")), PriceStep(T0 + 3600, Decimal("0.3"))]
     later = replace(seen, now=T0 + 37_000)

@@ -1,6 +1,7 @@
 """A bad night with real processes on the simulated cloud: late instances, lost roles, errors that cannot pass."""
 
 import json
+import os
 import signal
 import time
 
@@ -8,7 +9,7 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from commands import offload, start
+from commands import offload, start, wait_until
 from killing_cloud import Killing
 from leak_case import STORE, train_project
 
@@ -16,6 +17,7 @@ from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.sweep_note import KEY
 from gpu_offload.orchestrator.run.accounting import read_bill
+from gpu_offload.orchestrator.run.attempt_use import ended_of
 from gpu_offload.orchestrator.run.journal import Journal
 
 LATE_S = 12.0
@@ -87,3 +89,39 @@ def test_an_error_that_cannot_pass_ends_the_run_with_its_cause(cloud, tmp_path, 
     journal = Journal(open_store(STORE))
     assert journal.open_ids() == []
     assert not cloud.leftovers()
+
+
+def wrong_clock(folder, seconds):
+    """The environment of a process whose system clock is wrong by so many seconds."""
+    (folder / "sitecustomize.py").write_text(
+        f"import time\n_true = time.time\ntime.time = lambda: _true() + {seconds}\n"
+    )
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+
+
+def test_a_drivers_clock_that_is_wrong_by_an_hour_changes_no_bill(cloud, tmp_path):
+    """One driver's is an hour ahead; it is interrupted, and another's, an hour behind, goes on with the run."""
+    train_project(tmp_path, pace=0.02, epochs=2, held_after=1)
+    for name in ("ahead", "behind"):
+        (tmp_path / name).mkdir()
+    store = open_store(STORE)
+    process = start(tmp_path, "train", "--on", "ec2", environment=wrong_clock(tmp_path / "ahead", 3600))
+    run = wait_until(lambda: next(Journal(store).run_ids(), None), process=process)
+    wait_until(lambda: Journal(store).checkpoint(run), process=process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 75
+    (tmp_path / "gate").touch()
+    process = start(tmp_path, "train", "--on", "ec2", environment=wrong_clock(tmp_path / "behind", -3600))
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    cloud.settle()
+    attempts = Journal(store).attempts(run)
+    assert len(attempts) == 2
+    for attempt in attempts:
+        states = [e for e in cloud.events if e.kind == "state" and e.subject == attempt.host.instance_id]
+        lived = next(e.time for e in states if "shutting-down" in e.text) - states[0].time
+        billed = ended_of(attempt, time.time())[0] - attempt.host.launched_at
+        assert abs(billed - lived) < 3
+        assert abs(attempt.record.created_at - states[0].time) < 30
+        assert attempt.record.expires_at - time.time() < 24 * 3600

@@ -1,5 +1,6 @@
 """The bill: every line by hand, and a sum that is exact."""
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -7,10 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_offload.orchestrator.cost.bill import attempt_lines, bill, cpu_line, spent, store_lines
-from gpu_offload.orchestrator.cost.prices import R2, S3, expected_cost
+from gpu_offload.orchestrator.cost.prices import R2, S3, EbsPrices, expected_cost
+from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace, Traffic
 from gpu_offload.orchestrator.cost.usage import AttemptUse, PriceStep, StoreUse
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import GPUS, Offer, cpu_offer
+from gpu_offload.orchestrator.plan.decision import judge
+from gpu_offload.orchestrator.plan.option import Limits
 
 T0 = 1_795_000_000.0
 
@@ -192,3 +196,48 @@ def test_what_was_expected_of_an_attempt_is_what_it_costs_if_it_takes_so_long():
     offer = Offer("ec2", "g4dn.xlarge", "us-east-2", None, "spot", 0.2, "test", GPUS["T4"], 4, 16)
     likely, _ = expected_cost(offer, Interval(1, 1800, 9000), volume_gib=30)
     assert spent([use(1800)]) == pytest.approx(likely, abs=2e-6)
+
+
+ELSEWHERE, OUTSIDE = StorePlace(in_aws=True, region="eu-west-1"), StorePlace(outside=True)
+
+
+@pytest.mark.parametrize(
+    ("store", "region", "read", "written"),
+    [
+        (ELSEWHERE, "us-east-1", "0.02", "0.02"),
+        (ELSEWHERE, "sa-east-1", "0.02", "0.138"),
+        (replace(ELSEWHERE, region="ap-south-1"), "us-east-1", "0.086", "0.02"),
+        (replace(ELSEWHERE, region="us-east-1"), "us-east-1", "0", "0"),
+        (OUTSIDE, "us-east-1", "0", "0.09"),
+        (OUTSIDE, "ap-northeast-1", "0", "0.114"),
+        (UNCHARGED, "us-east-1", "0", "0"),
+    ],
+)
+def test_what_passes_between_an_instance_and_the_store_is_billed_by_where_both_are(
+    store, region, read, written
+):
+    """10 GB are read and 5 GB are written, each at the price of the region that it leaves."""
+    lines = attempt_lines(
+        use(region=region, store=store, bytes_read=10**10, bytes_written=5 * 10**9), prices=EbsPrices()
+    )
+    transfers = {line.quantity: line.usd for line in lines if line.label.endswith("transfer")}
+    assert transfers.get(Decimal(10), 0) == 10 * Decimal(read)
+    assert transfers.get(Decimal(5), 0) == 5 * Decimal(written)
+
+
+def test_transfers_are_in_an_options_cost_and_can_make_it_too_dear():
+    offer = Offer(
+        "ec2", "g4dn.xlarge", "us-east-1", "us-east-1a", "spot", 0.2, "test", GPUS["T4"], 4, 16.0, 0.5
+    )
+    traffic = Traffic(store=ELSEWHERE, inputs=10**10, epoch=10**8, result=10**7)
+    usd = traffic.usd("us-east-1", 100)
+    assert usd == pytest.approx(10 * 0.02 + 10.01 * 0.02 + 3 * 0.01 * 0.09)
+    limits = Limits(deadline_s=86_400, max_cost_usd=0.5)
+    hour = Interval(3000, 3600, 4000)
+    assert judge(offer, hour, limits).feasible
+    assert not judge(offer, hour, limits, traffic_usd=usd).feasible
+    assert judge(offer, hour, limits, traffic_usd=usd).cost_likely == pytest.approx(
+        judge(offer, hour, limits).cost_likely + usd
+    )
+    dearer = judge(offer, hour, limits, volume_gib=500)
+    assert dearer.cost_high > judge(offer, hour, limits).cost_high + 0.01
