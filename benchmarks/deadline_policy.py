@@ -1,27 +1,33 @@
 """What the rule of `orchestrator.run.spot_policy` is worth: it plays real spot availability series in a harness.
 
-    python -m benchmarks.deadline_policy HARNESS           # trainings of 48 h
+    python -m benchmarks.deadline_policy HARNESS           # trainings of 48 h, zones and dates left out together
     python -m benchmarks.deadline_policy HARNESS --short   # of 2 h and 8 h
-    python -m benchmarks.deadline_policy HARNESS --zones east --fit-without east   # zones that the fit has not seen
+    python -m benchmarks.deadline_policy HARNESS --shipped # with the shipped prior, on all series
 
 HARNESS is the folder of a deadline harness: `harness.py` with `load_set`, `baselines`, `simulate`, `CONFIGS` and `SHORT`,
 and `data/SET.json`, an availability series a zone. It gives the cost of Uniform Progress (UP; Wu et al., "Can't Be
-Late", NSDI 2024) and of the optimum that knows the future (OPT). Printed is (UP - ours) / (UP - OPT) by job type, its
-mean, and the misses. The harness keeps its baselines in a folder beside itself.
+Late", NSDI 2024) and of the optimum that knows the future (OPT). The harness keeps its baselines in a folder beside itself.
+
+A fold is played on the zones of one side of the country in one part of the year, with a prior fitted on the other side
+in the other part (`FOLDS`). Printed by job type: (UP - ours) / (UP - OPT), the score 100 x (on-demand - ours) /
+(on-demand - spot), misses, and the worst single job against UP; then the means, in which small and large overheads
+weigh alike, and the worst fold.
 """
 
 import argparse
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
 from benchmarks import spot_prior
-from gpu_offload.orchestrator.run import availability
+from gpu_offload.orchestrator.run import availability, expected_cost
 from gpu_offload.orchestrator.run.availability import Belief, Sighting, learn
-from gpu_offload.orchestrator.run.spot_policy import Position, choose_market
+from gpu_offload.orchestrator.run.spot_policy import Position, choose_market, uniform_progress
+from gpu_offload.orchestrator.run.standing import Standing
 
 Choice = Literal["spot", "on_demand", "none"]
 HOUR = 3600.0
@@ -33,6 +39,8 @@ class Policy:
     def __init__(self, job: dict[str, float]) -> None:
         self.job = job
         self.belief: Belief | None = None
+        self.paid = 0.0
+        self.rival = Standing(job["total_h"] * HOUR)
 
     def decide(
         self,
@@ -59,9 +67,16 @@ class Policy:
             pending=overhead_left_h * HOUR,
             belief=self.belief,
             now=elapsed_h * HOUR,
+            paid=self.paid,
+            rival=self.rival,
         )
         self.belief = learn(self.belief, Sighting(at.now, spot_available, watched=True))
-        return _CHOICES[choose_market(at)]
+        choice = choose_market(at)
+        step = {"overhead": at.overhead, "spot_price": at.spot_price}
+        self.paid = at.standing.after(choice, at.pause, **step).paid
+        other = at.of(self.rival)
+        self.rival = other.standing.after(uniform_progress(other), at.pause, **step)
+        return _CHOICES[choice]
 
 
 _MARKETS: dict[Choice, Literal["spot", "on-demand"] | None] = {
@@ -72,27 +87,45 @@ _MARKETS: dict[Choice, Literal["spot", "on-demand"] | None] = {
 _CHOICES: dict[Literal["spot", "on-demand"] | None, Choice] = {m: c for c, m in _MARKETS.items()}
 
 
-def measure(
-    harness: ModuleType,
-    name: str,
-    jobs: Sequence[tuple[float, float, float]],
-    zones: Sequence[str],
-    *,
-    full: bool,
-    step: int = 1,
-) -> tuple[float, int]:
-    """Print a line a job type; return the mean share of the gap that is closed, and the misses."""
-    gap_s, windows = harness.load_set(name, full)
-    known: list[Any] = harness.baselines(name, gap_s, windows, jobs)
-    chosen = [i for i, (zone, _, _) in enumerate(windows) if not zones or any(z in zone for z in zones)][
-        ::step
-    ]
-    names = sorted({windows[i][0] for i in chosen})
-    print(f"{name}: {len(chosen)} windows in {len(names)} zones: {', '.join(names)}")
-    print(
-        f"{'job h/deadline/overhead':24}{'UP $':>9}{'OPT $':>9}{'ours $':>9}{'closed':>9}{'misses':>8}{'worst +$':>12}"
-    )
-    shares, all_misses = [], 0
+EARLY, LATE = ("a23/", "p1/"), ("n4/", "n16/")
+"""Series of February to April and of August to September 2023."""
+FOLDS = {
+    f"{side}, {name}": ((side, parts), (other, rest))
+    for side, other in (("east", "west"), ("west", "east"))
+    for name, parts, rest in (("spring", EARLY, LATE), ("summer", LATE, EARLY))
+}
+"""By name: what is played, and what the prior is fitted on; each a side and the prefixes of its series."""
+SMALL_H = 0.05
+"""Overheads above it are large."""
+
+Job = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A job type on some windows: means in US dollars, shares in percent."""
+
+    job: Job
+    windows: int
+    up: float
+    opt: float
+    ours: float
+    score: float
+    misses: int
+    worst: float
+
+    @property
+    def closed(self) -> float:
+        """Share of the gap between UP and OPT."""
+        return 100 * (self.up - self.ours) / (self.up - self.opt)
+
+
+def measure(harness: ModuleType, jobs: Sequence[Job], chosen: Callable[[str], bool], step: int) -> list[Row]:
+    """Play the chosen zones' windows, every `step`-th; return a row a job type."""
+    gap_s, windows = harness.load_set("dev", True)
+    known: list[Any] = harness.baselines("dev", gap_s, windows, jobs)
+    played = [i for i, (zone, _, _) in enumerate(windows) if chosen(zone)][::step]
+    rows = []
     for c, (total, deadline, overhead) in enumerate(jobs):
         job = {
             "total_h": total,
@@ -102,57 +135,112 @@ def measure(
             "price_spot": harness.SPOT,
             "price_on_demand": harness.OD,
         }
-        up = opt = ours = worst = 0.0
-        misses = 0
-        for i in chosen:
+        costs, misses = [], 0
+        for i in played:
             series = windows[i][2].tolist()
             cost, end, _ = harness.simulate(series, gap_s, Policy(job).decide, total, deadline, overhead)
             misses += end is None or end > deadline + 1e-9
-            worst = max(worst, cost - known[i][c][2])
-            up, opt, ours = up + known[i][c][2], opt + known[i][c][3], ours + cost
-        n = len(chosen)
-        shares.append((up - ours) / (up - opt))
-        all_misses += misses
-        print(
-            f"{f'{total}/{deadline}/{overhead}':24}{up / n:9.2f}{opt / n:9.2f}{ours / n:9.2f}"
-            f"{100 * shares[-1]:7.1f} %{misses:8d}{worst:12.2f}"
+            costs.append(cost)
+        up, opt = ([known[i][c][x] for i in played] for x in (2, 3))
+        n, on_demand, spot = len(played), harness.OD * total, harness.SPOT * total
+        ours = sum(costs) / n
+        rows.append(
+            Row(
+                job=(total, deadline, overhead),
+                windows=n,
+                up=sum(up) / n,
+                opt=sum(opt) / n,
+                ours=ours,
+                score=100 * (on_demand - ours) / (on_demand - spot),
+                misses=misses,
+                worst=max(cost - other for cost, other in zip(costs, up, strict=True)),
+            )
         )
-    mean = sum(shares) / len(shares)
-    print(f"mean {100 * mean:.1f} % of the gap closed, {all_misses} misses")
-    return mean, all_misses
+    return rows
+
+
+def fit(harness: Path, chosen: Callable[[str], bool]) -> None:
+    """Let the product use a prior that is fitted on the chosen zones."""
+    rows = [states for zone, states in spot_prior.traces(harness, "dev").items() if chosen(zone)]
+    availability.HAZARDS, availability.EXPOSURES = spot_prior.fit(rows)
+    availability.PRIOR = availability.transition()
+    expected_cost.solve.cache_clear()
+
+
+def means(rows: Sequence[Row]) -> tuple[float, float, float]:
+    """Return the mean share of small and large overheads, weighted alike, and each of the two, in percent."""
+    small, large = (
+        [row.closed for row in rows if (row.job[2] > SMALL_H) == is_large] for is_large in (False, True)
+    )
+    means = sum(small) / len(small), sum(large) / len(large)
+    return sum(means) / 2, *means
+
+
+def show(name: str, rows: Sequence[Row]) -> None:
+    """Print a fold."""
+    print(f"{name}: {rows[0].windows} windows")
+    print(
+        f"{'  job h/deadline/overhead':26}{'UP $':>9}{'OPT $':>9}{'ours $':>9}{'closed':>9}{'score':>8}",
+        end="",
+    )
+    print(f"{'misses':>8}{'worst +$':>10}")
+    for row in rows:
+        print(f"{'  {}/{}/{}'.format(*row.job):26}{row.up:9.2f}{row.opt:9.2f}{row.ours:9.2f}", end="")
+        print(f"{row.closed:7.1f} %{row.score:8.1f}{row.misses:8d}{row.worst:10.2f}")
+    print("  mean {:.1f} %, small overhead {:.1f} %, large {:.1f} %".format(*means(rows)), flush=True)
+
+
+def load(folder: Path) -> ModuleType:
+    """Return the harness of a folder. Raises FileNotFoundError where there is none."""
+    spec = importlib.util.spec_from_file_location("harness", folder / "harness.py")
+    if spec is None or spec.loader is None or not (folder / "harness.py").is_file():
+        raise FileNotFoundError(f"{folder} has no harness.py")
+    harness = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(harness)
+    return harness
 
 
 def main() -> int:
     """Measure; 1 where a deadline was missed."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("harness", type=Path)
-    parser.add_argument("--set", default="dev", help="which series of the harness")
     parser.add_argument("--short", action="store_true", help="trainings of 2 h and 8 h")
-    parser.add_argument("--sampled", action="store_true", help="fewer windows")
-    parser.add_argument(
-        "--fit-without",
-        nargs="+",
-        default=[],
-        help="fit the prior without zones whose name contains one of these",
-    )
+    parser.add_argument("--shipped", action="store_true", help="play all series with the shipped prior")
     parser.add_argument("--step", type=int, default=1, help="play every STEP-th window only")
-    parser.add_argument("--zones", nargs="*", default=[], help="only zones whose name contains one of these")
     arguments = parser.parse_args()
-    spec = importlib.util.spec_from_file_location("harness", arguments.harness / "harness.py")
-    if spec is None or spec.loader is None or not (arguments.harness / "harness.py").is_file():
-        print(f"{arguments.harness} has no harness.py", file=sys.stderr)
+    try:
+        harness = load(arguments.harness)
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
         return 2
-    harness = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(harness)
-    if arguments.fit_without:
-        rows = spot_prior.series(arguments.harness, arguments.set, arguments.fit_without)
-        availability.HAZARDS, availability.EXPOSURES = spot_prior.fit(rows)
-        availability.PRIOR = availability.transition()
     jobs = harness.SHORT if arguments.short else harness.CONFIGS
-    _, misses = measure(
-        harness, arguments.set, jobs, arguments.zones, full=not arguments.sampled, step=arguments.step
+    folds = {}
+    if arguments.shipped:
+        folds["all series, shipped prior"] = measure(harness, jobs, lambda _zone: True, arguments.step)
+    for name, (played, fitted) in FOLDS.items() if not arguments.shipped else ():
+        fit(arguments.harness, lambda zone, fitted=fitted: _is_in(zone, *fitted))
+        folds[name] = measure(
+            harness, jobs, lambda zone, played=played: _is_in(zone, *played), arguments.step
+        )
+    for name, rows in folds.items():
+        show(name, rows)
+    worst = min(folds, key=lambda name: means(folds[name])[0])
+    every = [row for rows in folds.values() for row in rows]
+    print(
+        "worst fold: {}, {:.1f} % (small overhead {:.1f} %, large {:.1f} %)".format(
+            worst, *means(folds[worst])
+        )
     )
+    print(
+        f"all folds: {means(every)[0]:.1f} %, score {sum(r.score for r in every) / len(every):.1f}, ", end=""
+    )
+    misses = sum(row.misses for row in every)
+    print(f"worst job +${max(row.worst for row in every):.2f} against UP, {misses} misses")
     return 1 if misses else 0
+
+
+def _is_in(zone: str, side: str, parts: tuple[str, ...]) -> bool:
+    return side in zone and zone.startswith(parts)
 
 
 if __name__ == "__main__":

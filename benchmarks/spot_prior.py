@@ -41,10 +41,15 @@ def fit(series: Iterable[str]) -> tuple[Rows, Rows]:
     return (hazards(0), hazards(1)), (tuple(steps[0]), tuple(steps[1]))
 
 
+def traces(harness: Path, name: str) -> dict[str, str]:
+    """Return a set's series by zone."""
+    found: dict[str, str] = json.loads((harness / "data" / f"{name}.json").read_text())["traces"]
+    return found
+
+
 def series(harness: Path, name: str, without: Sequence[str]) -> list[str]:
     """Return the series of the zones whose name contains none of `without`."""
-    document = json.loads((harness / "data" / f"{name}.json").read_text())
-    return [s for zone, s in document["traces"].items() if not any(part in zone for part in without)]
+    return [s for zone, s in traces(harness, name).items() if not any(part in zone for part in without)]
 
 
 def main() -> None:

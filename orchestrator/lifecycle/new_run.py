@@ -4,7 +4,7 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
-from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.record import Experience, RunRecord
 from gpu_offload.remote_job.spec import TrainingSpec
 
 
@@ -47,6 +47,7 @@ def run_record(
     commit: str | None,
     repository: str | None,
     resumes: str | None,
+    experience: Experience,
     sweep: str | None = None,
 ) -> RunRecord:
     """Return the run that carries a plan out, beginning now."""
@@ -72,6 +73,7 @@ def run_record(
         dataset_name=settings.dataset.path,
         cpu_estimate=cpu.interval if cpu else None,
         resumes=resumes,
+        experience=experience,
         sweep=sweep,
         project=_project_of(planned),
         spec=planned.spec.model_copy(update={"run": run}),

@@ -28,9 +28,10 @@ from gpu_offload.orchestrator.registry.publish import why_candidate
 from gpu_offload.orchestrator.registry.revert import Revert
 from gpu_offload.orchestrator.registry.stores import public_address
 from gpu_offload.orchestrator.run.backend import InterruptedRunError
+from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
-from gpu_offload.orchestrator.run.record import Outcome, RunRecord, StopRequest
+from gpu_offload.orchestrator.run.record import Experience, Outcome, RunRecord, StopRequest
 from gpu_offload.orchestrator.workspace import Workspace
 
 MANY_RUNS = 50
@@ -131,7 +132,8 @@ class Training:
         if not self.planned.candidates:
             decision = self.planned.report.decision
             raise NothingFeasibleError("\n  - ".join([decision.why, *decision.changes]))
-        if any(candidate.offer.where == "ec2" for candidate in self.planned.candidates):
+        is_rented = any(candidate.offer.where == "ec2" for candidate in self.planned.candidates)
+        if is_rented:
             check_renting(self.planned.settings, inputs=self.planned.inputs)
         if self.planned.candidates[0].offer.where == "cpu":
             check_here(self.planned.inputs)
@@ -144,6 +146,7 @@ class Training:
             commit=commit_of(self.planned.settings.root),
             repository=os.environ.get("GITHUB_REPOSITORY"),
             resumes=previous,
+            experience=read_experience(self.store, self.clock()) if is_rented else Experience(),
             sweep=self.sweep,
         )
         if previous is not None:

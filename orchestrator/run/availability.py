@@ -34,7 +34,9 @@ EXPOSURES = (
 EVIDENCE = 6.0
 """Changes that the prior of a multiplier is worth."""
 KEPT_PER_STEP = 0.99
-"""Weight that evidence keeps after a step: half after eleven hours."""
+"""Weight that evidence keeps after a step in which capacity was seen: half after eleven hours."""
+KEPT_UNSEEN = 0.9993
+"""The same of a step in which nothing was seen: half after a week. A zone keeps its character for weeks."""
 
 IS_UP = np.arange(2 * BUCKETS) >= BUCKETS
 """States by bucket: down first, then up."""
@@ -69,6 +71,25 @@ class Belief:
         """Return what one sighting gives, where nothing else is known."""
         return cls(at, _given(np.array(EXPOSURES).reshape(-1), is_up=is_up))
 
+    @classmethod
+    def unknown(cls, at: float) -> Self:
+        """Return what is likely of a place that was never seen."""
+        steps = np.array(EXPOSURES).reshape(-1)
+        return cls(at, steps / steps.sum())
+
+    def unseen_until(self, at: float) -> "Belief":
+        """Return what is likely at a later time, if nothing is seen until then."""
+        steps = round((at - self.at) / STEP_S)
+        if steps <= 0:
+            return self
+        kept = KEPT_UNSEEN**steps
+        return Belief(
+            at,
+            self.states @ np.linalg.matrix_power(PRIOR, steps),
+            (kept * self.changes[0], kept * self.changes[1]),
+            (kept * self.expected[0], kept * self.expected[1]),
+        )
+
     @property
     def multipliers(self) -> tuple[float, float]:
         """How many times more often capacity changes than the prior says, from down and from up: posterior means."""
@@ -78,33 +99,43 @@ class Belief:
         )
         return down, up
 
+    def hazard(self, steps: float = 1.0) -> float:
+        """Chance that capacity which is up is lost within a step, in the mean over the next `steps`."""
+        _, up = self.multipliers
+        chances = np.minimum(1.0, np.array(HAZARDS[1]) * up)
+        ages = self.states[IS_UP]
+        total = float(ages.sum())
+        if total <= 0:
+            ages, total = np.array(EXPOSURES[1]), sum(EXPOSURES[1])
+        stays = (1 - chances) ** steps
+        return float(1 - (ages @ stays / total) ** (1 / steps))
+
     def after(self, sighting: Sighting) -> "Belief":
         """Return the belief with one more sighting, not older than the last one."""
         steps = round((sighting.at - self.at) / STEP_S)
         if steps <= 0:
             return replace(self, states=_given(self.states, is_up=sighting.is_up))
-        belief = self
-        was_up = bool(self.states[IS_UP].sum() > 0.5)
+        if steps > 1 and not sighting.watched:
+            belief = self.unseen_until(sighting.at)
+            return replace(belief, states=_given(belief.states, is_up=sighting.is_up))
+        belief, was_up = self, self.is_up
         for step in range(steps):
-            is_last = step == steps - 1
-            known = sighting.is_up if is_last else was_up if sighting.watched else None
-            belief = belief._step(known, learns=steps == 1 or sighting.watched)
+            belief = belief._step(is_up=sighting.is_up if step == steps - 1 else was_up)
         return replace(belief, at=sighting.at)
 
-    def _step(self, is_up: bool | None, *, learns: bool) -> "Belief":
-        states = self.states @ PRIOR
-        if is_up is None:
-            return replace(self, states=states)
-        changes, expected = list(self.changes), list(self.expected)
-        if learns:
-            was_up = int(self.states[IS_UP].sum() > 0.5)
-            changes = [KEPT_PER_STEP * value for value in changes]
-            expected = [KEPT_PER_STEP * value for value in expected]
-            expected[was_up] += float(self.states @ np.array(HAZARDS).reshape(-1))
-            changes[was_up] += was_up != is_up
-        return Belief(
-            self.at, _given(states, is_up=is_up), (changes[0], changes[1]), (expected[0], expected[1])
-        )
+    @property
+    def is_up(self) -> bool:
+        """Whether capacity was up at the last sighting."""
+        return bool(self.states[IS_UP].sum() > 0.5)
+
+    def _step(self, *, is_up: bool) -> "Belief":
+        was_up = int(self.is_up)
+        changes = [KEPT_PER_STEP * value for value in self.changes]
+        expected = [KEPT_PER_STEP * value for value in self.expected]
+        expected[was_up] += float(self.states @ np.array(HAZARDS).reshape(-1))
+        changes[was_up] += was_up != is_up
+        states = _given(self.states @ PRIOR, is_up=is_up)
+        return Belief(self.at, states, (changes[0], changes[1]), (expected[0], expected[1]))
 
 
 def learn(belief: Belief | None, sighting: Sighting) -> Belief:

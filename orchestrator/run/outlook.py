@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.candidates import (
     first_market,
     fitting,
-    moving_to_spot,
+    moving,
     steadiest,
     waiting_for_spot,
 )
@@ -58,7 +58,7 @@ class Outlook:
         if self._rented is None:
             return None
         over = verdict(self.seen, self._rented, self.mine)
-        if over is None and (why := moving_to_spot(self.run, self.seen, self._rented)) is not None:
+        if over is None and (why := moving(self.run, self.seen, self._rented)) is not None:
             return "moved", why
         return over or absence(self.seen, self._rented, self.mine)
 

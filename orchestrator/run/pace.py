@@ -11,9 +11,12 @@ from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.startup import start_seconds
 
-START_S = 300.0
-"""What another instance costs in time before it trains: boot, set-up, download (`Overheads`)."""
+
+def start_of(run: RunRecord, offer: Offer) -> float:
+    """Return what another instance of an offer costs in time before it trains, in seconds; 95 % take less."""
+    return start_seconds(run.experience.start_seconds.get(offer.instance_type or "", ()))
 
 
 def fits(run: RunRecord, observation: Observation, candidate: Candidate) -> bool:
@@ -50,7 +53,7 @@ def seconds_left(run: RunRecord, observation: Observation, candidate: Candidate)
     for attempt in reversed(measured):
         rest = _corrected(run, observation, attempt, candidate)
         if rest is not None:
-            return rest + START_S if candidate.offer.where == "ec2" else rest
+            return rest + start_of(run, candidate.offer) if candidate.offer.where == "ec2" else rest
     return candidate.seconds.scaled(_share_left(run, observation.epochs_completed))
 
 

@@ -30,6 +30,29 @@ RUN_PREFIX = "runs/"
 RUN_KEY_LENGTH = 12
 
 
+Policy = Literal["expected-cost", "uniform-progress", "greedy", "on-demand"]
+"""How spot, on-demand and waiting are chosen; see `spot_policy`."""
+
+
+class PlaceSighting(Wire):
+    """What a former run saw of spot capacity in a place (`capacity.place_name`) at a time, in Unix seconds."""
+
+    place: str
+    at: float
+    is_up: bool
+    watched: bool = False
+    """It had not changed since the sighting before."""
+
+
+class Experience(Wire):
+    """What former runs saw of EC2, as it was when this run began."""
+
+    capacity: tuple[PlaceSighting, ...] = ()
+    """In order of time."""
+    start_seconds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """By instance type: seconds from a launch to the first training step."""
+
+
 class RunRecord(Wire):
     """What a run is. Times are Unix seconds, so that every machine reads them alike."""
 
@@ -70,6 +93,10 @@ class RunRecord(Wire):
     images: dict[str, int] | None = None
     """Number of images by split; as `classes`, for the manifest."""
 
+    policy: Policy = "expected-cost"
+    """How spot, on-demand and waiting are chosen."""
+    experience: Experience = Experience()
+    """What former runs saw of EC2: it tells where spot lasts, and how long a start takes."""
     volume_gib: int = VOLUME_GIB
     """An instance's disk."""
     dataset_bytes: int = 0

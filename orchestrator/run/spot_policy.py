@@ -2,21 +2,33 @@
 
 A training has *slack*: the time that may still be lost before only on-demand, started at once and never reclaimed,
 keeps the deadline. Waiting uses it up, and so does every change of machine; training on either market does not. A guard
-allows only what leaves slack in the worst case, so the deadline is kept whatever spot does. Of what it allows, the
-cheapest in expectation is chosen (`expected_cost`), by what the run has seen of spot capacity (`availability`).
+allows only what leaves slack in the worst case, so the deadline is kept whatever spot does (`allowed`). A second one
+follows Uniform Progress where the difference to it would become too dear (`bounded`). Of what both allow, the cheapest
+in expectation is chosen (`expected_cost`), by what the run has seen of spot capacity (`availability`).
 
 See docs/deadline.md for where the numbers come from and what the policy is worth.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.run.availability import STEP_S, Belief, Sighting, learn
 from gpu_offload.orchestrator.run.expected_cost import Job, solve
+from gpu_offload.orchestrator.run.standing import Standing
 
-FLOOR = 0.5
-"""Share of the slack at the beginning that waiting may not use, in proportion to the time left; it bounds bad luck."""
+CHANGES_PER_HOUR = 0.8
+LEAST_RESERVE, MOST_RESERVE = 0.25, 0.6
+"""Slack that waiting may not use: what so many changes of machine an hour would use until the deadline, within these
+shares of the slack at the beginning, in proportion to the time left."""
+
+REGRET, REGRET_S = 0.06, 3600.0
+"""What a training may cost above Uniform Progress before it does what that would do: a share of the training on demand,
+or an hour of it where that is more."""
+
+BEHIND = 0.4
+"""By how much an hour that Uniform Progress is ahead may turn out dearer than an hour on demand."""
 
 LEVELS = 7
 MOST = 3.3
@@ -43,6 +55,9 @@ class Position:
         pending: Overhead of the running machine that is still ahead.
         belief: What earlier sightings say about spot capacity; None where there are none.
         now: On the clock of the belief.
+        loss: Chance within a step that the machine is lost while there is spot capacity in another place.
+        paid: What was paid so far, in seconds of on-demand.
+        rival: Where Uniform Progress would stand now, by the same sightings; None to do without that bound.
     """
 
     left: float
@@ -57,6 +72,9 @@ class Position:
     pending: float = 0.0
     belief: Belief | None = None
     now: float = 0.0
+    loss: float = 0.0
+    paid: float = 0.0
+    rival: Standing | None = None
 
     @property
     def slack(self) -> float:
@@ -64,24 +82,122 @@ class Position:
         return self.until_deadline - self.left - self.overhead
 
     @property
+    def floor(self) -> float:
+        """Share of the slack at the beginning that waiting may not use, in proportion to the time left."""
+        changes = CHANGES_PER_HOUR * self.whole / 3600 * self.overhead
+        return min(MOST_RESERVE, max(LEAST_RESERVE, changes / max(1.0, self._spare)))
+
+    @property
     def reserve(self) -> float:
         """The slack that waiting may not use."""
-        spare = max(0.0, self.whole - self.work - self.overhead)
-        return FLOOR * spare * self.until_deadline / self.whole
+        return self.floor * self._spare * self.until_deadline / self.whole
+
+    @property
+    def _spare(self) -> float:
+        return max(0.0, self.whole - self.work - self.overhead)
+
+    @property
+    def standing(self) -> Standing:
+        """The same as a standing."""
+        return Standing(self.left, self.paid, self.running, self.pending)
+
+    def of(self, standing: Standing) -> "Position":
+        """Return the position of another training with the same deadline and the same sightings."""
+        standing = standing if self.spot_open else standing.reclaimed()
+        return replace(
+            self,
+            left=standing.left,
+            paid=standing.paid,
+            running=standing.running,
+            pending=standing.pending,
+            rival=None,
+        )
 
 
-def allowed(at: Position) -> tuple[Market | None, ...]:
+def allowed(at: Position, *, reserve: float = 0.0) -> tuple[Market | None, ...]:
     """Return the choices after which on-demand still keeps the deadline, whatever spot does. On-demand is always one.
 
     Worst cases: nothing comes of a wait; spot is lost just when its overhead is done. A machine that is past its
-    overhead loses nothing but time that it also trains in.
+    overhead loses nothing but time that it also trains in. `reserve` is slack that waiting leaves, in seconds.
     """
     choices: list[Market | None] = ["on-demand"]
     if at.spot_open and (at.running == "spot" or at.slack >= at.overhead):
         choices.append("spot")
-    if at.running is None and not at.spot_open and at.slack - at.pause >= at.reserve:
+    if at.running is None and not at.spot_open and at.slack - at.pause >= reserve:
         choices.append(None)
     return tuple(choices)
+
+
+def on_demand(_at: Position) -> Market | None:
+    """Return on-demand: what spot is compared with."""
+    return "on-demand"
+
+
+def greedy(at: Position) -> Market | None:
+    """Return spot where there is some, and wait for it as long as the deadline allows."""
+    safe = allowed(at)
+    return "spot" if "spot" in safe else None if None in safe else "on-demand"
+
+
+def uniform_progress(at: Position) -> Market | None:
+    """Return the choice of Uniform Progress (Wu et al., "Can't Be Late", NSDI 2024).
+
+    Spot where there is some; on-demand while the training is behind the straight line from the beginning to the
+    deadline, and from then on until there is spot and it would still be ahead of the line after two overheads. Both
+    safety nets are the paper's: near the deadline on-demand is not left, and at last only a running spot instance.
+    """
+    pace = at.work / at.whole
+    done, elapsed = at.work - at.left, at.whole - at.until_deadline
+    choice: Market | None = "spot" if at.spot_open else "on-demand" if done < elapsed * pace - 1e-6 else None
+    if at.running == "on-demand" and (not at.spot_open or (elapsed + 2 * at.overhead) * pace >= done - 1e-6):
+        choice = "on-demand"
+    steps = math.floor(at.until_deadline / STEP_S + 1e-6)
+    if math.ceil((at.left + 2 * at.overhead) / STEP_S - 1e-6) >= steps and at.running != "spot":
+        choice = "on-demand"
+    if math.ceil((at.left + at.overhead) / STEP_S - 1e-6) >= steps:
+        choice = "spot" if at.running == "spot" and at.pending < 1e-3 else "on-demand"
+    return choice
+
+
+def bounded(at: Position, choices: tuple[Market | None, ...]) -> tuple[Market | None, ...]:
+    """Return those of the choices after which the training may still come out near Uniform Progress.
+
+    If it went on as that does, it would cost what was paid more so far, and the work that the other has done before us,
+    at a price that is a little above on-demand. Where no choice keeps this within `REGRET`, it does what the other does.
+    """
+    if at.rival is None or len(choices) == 1:
+        return choices
+    rival = at.rival if at.spot_open else at.rival.reclaimed()
+    other = uniform_progress(at.of(rival)) if rival.left > 0 else None
+    theirs = rival.after(other, at.pause, overhead=at.overhead, spot_price=at.spot_price)
+
+    def regret(choice: Market | None) -> float:
+        ours = at.standing.after(choice, at.pause, overhead=at.overhead, spot_price=at.spot_price)
+        behind = ours.left - theirs.left
+        regret = ours.paid - theirs.paid + behind * (1 + BEHIND if behind > 0 else at.spot_price)
+        if theirs.running not in {None, ours.running}:
+            regret += at.overhead * (at.spot_price if theirs.running == "spot" else 1.0)
+        return regret + (ours.pending - theirs.pending if ours.running else 0.0)
+
+    limit = max(REGRET * at.work, REGRET_S)
+    near = tuple(choice for choice in choices if regret(choice) <= limit)
+    return near or ((other,) if other in choices else (min(choices, key=regret),))
+
+
+NAMED: dict[str, Callable[[Position], Market | None]] = {
+    "uniform-progress": uniform_progress,
+    "greedy": greedy,
+    "on-demand": on_demand,
+}
+"""Policies to choose instead of ours, by their names in the setting `ec2.policy`."""
+
+
+def choose(policy: str, at: Position) -> Market | None:
+    """Return where to train now by a policy; where that would risk the deadline, on-demand. None is to wait for spot."""
+    if policy not in NAMED:
+        return choose_market(at)
+    choice = NAMED[policy](at)
+    return choice if choice in allowed(at) else "on-demand"
 
 
 def choose_market(at: Position) -> Market | None:
@@ -89,7 +205,7 @@ def choose_market(at: Position) -> Market | None:
 
     The deadline is kept where it could be: a position with slack is never left for one without, whatever spot does.
     """
-    choices = allowed(at)
+    choices = bounded(at, allowed(at, reserve=at.reserve))
     if len(choices) == 1:
         return choices[0]
     costs = expected_costs(at)
@@ -109,9 +225,10 @@ def expected_costs(at: Position) -> dict[Market | None, float]:
         steps=max(1, math.ceil(max(at.whole, at.until_deadline) / step)),
         overhead=max(1, round(at.overhead / step * 10)) / 10,
         spot_price=round(at.spot_price, 2),
-        floor=FLOOR,
+        floor=round(at.floor, 2),
         multipliers=(_level(down) * longer, _level(up) * longer),
         grid=10 if work <= 60 else 1,
+        loss=round(min(0.5, at.loss * longer) * 50) / 50,
     )
     costs = solve(job).costs(
         steps=max(1, round(at.until_deadline / step)),

@@ -359,7 +359,7 @@ MUTANTS = {
         "judge", lambda _self, _seen, _attempt: lambda _beat: None, "outcome",
         LONG["far slower on the CPU than estimated, to the limit"][0]),
     "leaves on-demand for spot at every look": (
-        "moving_to_spot", _moves_at_once, "", LONG["spot does not come back, though it was hoped for"][0]),
+        "moving", _moves_at_once, "", LONG["spot does not come back, though it was hoped for"][0]),
     "forgets a result": ("next_step", _forgets_checkpointed_result, "", SCENES["rented"]),
 }  # fmt: skip
 

@@ -159,8 +159,9 @@ def test_what_is_commented_out_is_every_other_setting_at_its_default():
         for name, value in values.items():
             there = given[section][name]
             if isinstance(value, dict):
-                value, there = ({k: d[k] for k in value if value[k] is not None} for d in (value, there))
-            assert value is None or there == value, (section, name)
+                assert there | {k: v for k, v in value.items() if v is not None} == there, (section, name)
+            else:
+                assert value is None or there == value, (section, name)
 
 
 def test_the_schema_stands_on_the_first_line_where_it_is_given():

@@ -1,0 +1,67 @@
+"""What former runs in the store saw of EC2: spot capacity by place, start-ups by instance type."""
+
+from pydantic import ValidationError
+
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.run.capacity import seen_capacity
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
+from gpu_offload.orchestrator.run.observation import ObservedAttempt
+from gpu_offload.orchestrator.run.record import Experience, PlaceSighting, run_key
+from gpu_offload.remote_job.result import ProgressEvent
+
+MOST_RUNS = 20
+"""The newest runs are read: a belief about capacity fades within weeks."""
+
+MOST_STARTS = 20
+"""Start-ups kept for an instance type, the newest."""
+
+
+def read_experience(store: ObjectStore, now: float) -> Experience:
+    """Return what the newest runs saw; a run that cannot be read is skipped. A store that fails gives nothing."""
+    journal = Journal(store)
+    seen, starts = [], dict[str, list[float]]()
+    try:
+        runs = [info for info in store.list("runs/") if info.key.endswith("/run.json")]
+        for info in sorted(runs, key=lambda info: info.modified)[-MOST_RUNS:]:
+            run = info.key.split("/")[1]
+            try:
+                attempts = journal.attempts(run)
+            except JournalError:
+                continue
+            seen += seen_capacity(attempts, now)
+            for attempt in attempts:
+                seconds = _start_seconds(store, run, attempt)
+                if seconds is not None:
+                    starts.setdefault(attempt.record.offer.instance_type or "", []).append(seconds)
+    except StoreError:
+        return Experience()
+    return Experience(
+        capacity=tuple(
+            PlaceSighting(place=place, at=s.at, is_up=s.is_up, watched=s.watched)
+            for place, s in sorted(seen, key=lambda one: one[1].at)
+        ),
+        start_seconds={kind: tuple(seconds[-MOST_STARTS:]) for kind, seconds in starts.items()},
+    )
+
+
+def _start_seconds(store: ObjectStore, run: str, attempt: ObservedAttempt) -> float | None:
+    """Return the seconds from an instance's launch to its first training step; None where there was none."""
+    if attempt.host is None or attempt.heartbeat is None:
+        return None
+    try:
+        body, _ = store.read(run_key(run, f"attempts/{attempt.record.number}/progress.jsonl"))
+    except ObjectMissingError:
+        return None
+    for line in body.splitlines():
+        try:
+            event = ProgressEvent.model_validate_json(line)
+        except ValidationError:
+            continue
+        if event.event in {"batch", "epoch"}:
+            took = event.time - attempt.host.launched_at
+            # The first word may be of the first epoch's end.
+            took -= event.seconds or 0.0
+            return took if took > 0 else None
+    return None

@@ -1,0 +1,61 @@
+"""Spot capacity in several places: where to launch next, and when to leave one place for another.
+
+A place is an instance type in a zone. Each has its own price and its own belief about capacity. Together they are one
+capacity, up while any of them is; the market is chosen by that one (`spot_policy`), the place here.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_offload.orchestrator.run.availability import STEP_S, Belief
+
+STAYS_STEPS = 12.0
+"""How far ahead the chance of losing a place counts in its price: two hours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Spot capacity in one place.
+
+    Attributes:
+        price: Of an hour of on-demand's work, relative to on-demand.
+        is_open: Whether it has capacity, as far as is known.
+        belief: What was seen of it, up to now.
+    """
+
+    price: float
+    is_open: bool
+    belief: Belief
+
+    @property
+    def hazard(self) -> float:
+        """Chance of losing an instance here within a step, in the mean over the next two hours."""
+        return self.belief.hazard(STAYS_STEPS)
+
+    def cost(self, overhead: float) -> float:
+        """Expected price of an hour of work: a reclaim costs `overhead` seconds of on-demand's price, at most."""
+        return self.price + self.hazard * overhead / STEP_S
+
+
+def best_place(
+    places: Sequence[Place], *, overhead: float, left: float = 0.0, running: int | None = None
+) -> int | None:
+    """Return the place to train in; None where none is open.
+
+    An instance that trains is moved only where that pays for the overhead, within the time that both places may be
+    expected to last.
+
+    Args:
+        places: In order of preference among equals.
+        overhead: Seconds that a change of machine costs.
+        left: Seconds of work that are left.
+        running: The place of the instance that trains.
+    """
+    order = [i for i, place in enumerate(places) if place.is_open]
+    best = min(order, key=lambda i: places[i].cost(overhead), default=None)
+    if running is None or best is None or best == running or not places[running].is_open:
+        return best
+    here, there = places[running], places[best]
+    lasts = STEP_S / max(1e-6, here.hazard + there.hazard)
+    saved = (here.cost(overhead) - there.cost(overhead)) * min(left, lasts)
+    return best if saved > there.price * overhead else running

@@ -1,0 +1,29 @@
+"""How long an instance takes to start: a distribution, learned from former runs for each instance type."""
+
+import math
+from collections.abc import Sequence
+
+START_S = 300.0
+"""What another instance costs in time before it trains: boot, set-up, download (`Overheads`); 95 % take less."""
+
+SIGMA, WORTH = 0.35, 4.0
+"""Spread of the logarithm of a start-up, before any was measured, and how many measurements that is worth."""
+
+Z95 = 1.645
+
+
+def start_seconds(measured: Sequence[float]) -> float:
+    """Return the time that 95 % of an instance type's start-ups keep within, in seconds.
+
+    Start-ups are lognormal, with a normal prior of the logarithm that gives START_S where nothing was measured.
+
+    Args:
+        measured: Seconds from a launch to the first training step.
+    """
+    spread = SIGMA * math.sqrt(1 + 1 / WORTH)
+    prior = math.log(START_S) - Z95 * spread
+    logs = [math.log(max(1.0, seconds)) for seconds in measured]
+    worth = WORTH + len(logs)
+    mean = (WORTH * prior + sum(logs)) / worth
+    squares = WORTH * (SIGMA**2 + (prior - mean) ** 2) + sum((value - mean) ** 2 for value in logs)
+    return math.exp(mean + Z95 * math.sqrt(squares / worth * (1 + 1 / worth)))
