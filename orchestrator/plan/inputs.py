@@ -1,6 +1,6 @@
 """What a plan reads before it estimates anything: dataset, model, weights, the user's code; and the key of them all."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from gpu_offload.orchestrator.plan.model import check_weights, model_file
 from gpu_offload.orchestrator.plan.project import file_sha256
 from gpu_offload.orchestrator.plan.requirements import Requirements, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
+from gpu_offload.orchestrator.plan.warm_start import Start, find_start, is_version
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.model_name import is_weights
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
@@ -30,6 +31,7 @@ class Inputs:
         model_file: The model definition where it is a file of the user's.
         code: The user's training code, None for Ultralytics' trainings.
         requirements: What that code needs installed.
+        start: Where it starts, for a training that was to continue a published version.
     """
 
     settings: Settings
@@ -39,6 +41,7 @@ class Inputs:
     model_file: Path | None
     code: Code | None
     requirements: Requirements | None
+    start: Start | None = None
 
     @cached_property
     def key(self) -> str:
@@ -61,6 +64,12 @@ class Inputs:
                 requirements_sha256=self.requirements.sha256 if self.requirements else None,
             )
         )
+
+    def starting(self, store: ObjectStore, cache: Path) -> "Inputs":
+        """Return the inputs of a training that continues a published version where it can, else begins from scratch."""
+        start = find_start(self.settings.training, store, self.snapshot, cache, self.key)
+        settings = self.settings.model_copy(update={"training": start.training})
+        return replace(self, settings=settings, weights=start.weights, start=start)
 
     @property
     def exports(self) -> tuple[str, ...]:
@@ -127,15 +136,17 @@ def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) ->
     requirements = read_requirements(settings.root, training.requirements) if training.requirements else None
     definition = model_file(settings.root, training.model, is_own=code is not None)
     snapshot = snapshot_of(settings, workspace)
-    return Inputs(
+    continues = is_version(training.init_from)
+    inputs = Inputs(
         settings=settings,
         snapshot=snapshot,
         fingerprint=fingerprint_of(snapshot),
-        weights=_weights(settings, store, workspace),
+        weights=None if continues else _weights(settings, store, workspace),
         model_file=definition,
         code=code,
         requirements=requirements,
     )
+    return inputs.starting(store, workspace.weights) if continues else inputs
 
 
 def _weights(settings: Settings, store: ObjectStore, workspace: Workspace) -> Weights | None:

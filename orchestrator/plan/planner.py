@@ -47,6 +47,7 @@ from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.sections import TrainingSettings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.machine import cores, has_device, has_gpu, memory
 from gpu_offload.remote_job.result import Calibration
@@ -88,7 +89,7 @@ class Planning:
         inputs = read_inputs(self.settings, self.store, self.workspace)
         snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)
         check_code(inputs)
-        work = self._workload(snapshot)
+        work = self._workload(snapshot, inputs.settings.training)
         done = publish.manifest_of(self.store, version)
         measured = None
         limits = self._limits()
@@ -111,10 +112,15 @@ class Planning:
             dataset_bytes=snapshot.bytes,
             options=options,
             decision=decision,
-            notes=(*cpu.notes, inputs.license_note, *missing_extra(inputs)),
+            notes=(
+                *cpu.notes,
+                *([inputs.start.note] if inputs.start else []),
+                inputs.license_note,
+                *missing_extra(inputs),
+            ),
         )
         return Planned(
-            settings=self.settings,
+            settings=inputs.settings,
             inputs=inputs,
             version=version,
             spec=spec,
@@ -156,8 +162,8 @@ class Planning:
             ci_limit_s=limits.ci_limit.total_seconds() if on_runner else None,
         )
 
-    def _workload(self, snapshot: Snapshot) -> Workload:
-        training = self.settings.training
+    @staticmethod
+    def _workload(snapshot: Snapshot, training: TrainingSettings) -> Workload:
         pixels = sum(s.width * s.height for s in snapshot.samples)
         return workload(
             task=snapshot.task,

@@ -89,7 +89,7 @@ def _facts(manifest: Manifest, entry: IndexEntry) -> str:
         "batch": manifest.batch,
         "seed": manifest.seed,
         "hyperparameters": hyperparameters,
-        "started from": f"weights {manifest.weights_sha256[:16]}" if manifest.weights_sha256 else None,
+        "started from": started_from(manifest),
         "parent": manifest.parent,
         "repository": manifest.repository,
         "commit": manifest.commit,
@@ -103,6 +103,16 @@ def _facts(manifest: Manifest, entry: IndexEntry) -> str:
     }
     rows = [(name, str(value)) for name, value in facts.items() if value not in {None, ""}]
     return table([("", ""), *rows]) + "\n"
+
+
+def started_from(manifest: Manifest) -> str | None:
+    """Return what weights a training began with; None for random ones."""
+    if not manifest.weights_sha256:
+        return None
+    weights = f"weights {manifest.weights_sha256[:16]}"
+    if manifest.init_from is None:
+        return weights
+    return f"version {manifest.init_from}, {weights}, warm start {manifest.warm_starts} in a row"
 
 
 def describe_export(export: Export) -> str:

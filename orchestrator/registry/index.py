@@ -127,6 +127,7 @@ def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
         commit=manifest.commit,
         semver=semver,
         training_key=manifest.training_key,
+        recipe=manifest.recipe,
         fingerprint=manifest.fingerprint,
         parent=manifest.parent,
         where=manifest.where,

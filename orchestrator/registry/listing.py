@@ -10,7 +10,7 @@ from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration
 from gpu_offload.orchestrator.registry import alias as aliases
-from gpu_offload.orchestrator.registry.card import describe_export
+from gpu_offload.orchestrator.registry.card import describe_export, started_from
 from gpu_offload.orchestrator.registry.download import find, resolve
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import (
@@ -130,7 +130,7 @@ class Provenance:
             "commit": m.commit,
             "data": m.fingerprint,
             "training key": m.training_key,
-            "weights": m.weights_sha256,
+            "started from": started_from(m),
             "run": m.run,
             "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_cost(m.cost_usd)}",
             "metrics": "  ".join(f"{k} {v:.4f}" for k, v in named_metrics(m.metrics).items()),

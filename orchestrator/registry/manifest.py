@@ -67,6 +67,12 @@ class Manifest(Wire):
     hyperparameters: dict[str, Any] | None = None
     weights_sha256: str | None = None
     """Of the weights that it started from; None: from random ones, or not known."""
+    init_from: str | None = None
+    """The version whose training it continued."""
+    warm_starts: int = 0
+    """How many trainings in a row continued another one, this one included; 0: it began from other weights."""
+    recipe: str | None = None
+    """The training key of the same from scratch; None where it did not matter."""
     exports: tuple[Export, ...] = ()
     """The same model in other formats."""
     failed_exports: dict[str, str] = Field(default_factory=dict)
@@ -110,6 +116,7 @@ class IndexEntry(Wire):
     semver: str | None = None
     """Its number, such as 1.4.0; given once, by the registry."""
     training_key: str | None = None
+    recipe: str | None = None
     fingerprint: str | None = None
     parent: str | None = None
     where: str | None = None

@@ -7,6 +7,7 @@ from gpu_offload.orchestrator.cost.bill import CPU_LABEL
 from gpu_offload.orchestrator.output.metrics import display_order, label
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.report.overfitting import overfitting
 
 SHOWN_CANDIDATES = 8
 SMALL_USD = Decimal("0.001")
@@ -160,6 +161,8 @@ def fact_rows(report: Report) -> Rows:
         "training key": report.run.training_key,
         "dataset": report.run.fingerprint,
         "model": f"{report.run.spec.model}, {report.run.spec.epochs} epochs, {report.run.spec.image_size} px",
+        "start": report.run.origin.note if report.run.origin else "",
+        "fit": overfitting(report.curves) or "",
         "device": device or "unknown",
         "begun": clock(report.run.created_at),
         "commit": report.run.commit or "",

@@ -30,6 +30,7 @@ RUN_PREFIX = "runs/"
 RUN_KEY_LENGTH = 12
 
 
+<<<<<<< HEAD
 Policy = Literal["expected-cost", "uniform-progress", "greedy", "on-demand"]
 """How spot, on-demand and waiting are chosen; see `spot_policy`."""
 
@@ -51,6 +52,16 @@ class Experience(Wire):
     """In order of time."""
     start_seconds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     """By instance type: seconds from a launch to the first training step."""
+=======
+class Origin(Wire):
+    """Where a training that was to continue a published version starts; see `orchestrator.plan.warm_start`."""
+
+    recipe: str
+    version: str | None
+    """The version that it continues; None: it begins from scratch."""
+    warm_starts: int
+    note: str
+>>>>>>> 2c7f730 (Continue a published version when data was added)
 
 
 class RunRecord(Wire):
@@ -92,6 +103,7 @@ class RunRecord(Wire):
     classes: tuple[str, ...] | None = None
     images: dict[str, int] | None = None
     """Number of images by split; as `classes`, for the manifest."""
+    origin: Origin | None = None
 
     policy: Policy = "expected-cost"
     """How spot, on-demand and waiting are chosen."""

@@ -20,7 +20,10 @@ WEIGHTS_PATTERN = rf"{BUILT_IN_MODEL}\.pt|{_WEB_WEIGHTS}|{_STORE_KEY}"
 
 MODEL_PATTERN = rf"[^:#]+\.ya?ml|{WEIGHTS_PATTERN}"
 
-INIT_PATTERN = rf"scratch|{WEIGHTS_PATTERN}"
+VERSION_PATTERN = r"stable|v?\d{1,7}\.\d{1,7}\.\d{1,7}|[0-9a-f]{16}"
+"""A published version: the alias, a number, the digits of its training key."""
+
+INIT_PATTERN = rf"scratch|{VERSION_PATTERN}|{WEIGHTS_PATTERN}"
 
 _WEIGHTS_REMEDY = (
     "weights are a published name (yolo11n.pt), https://HOST/FILE.pt#sha256=64 hex digits, or store:KEY "
@@ -66,4 +69,7 @@ def check_init_from(value: str) -> str:
     """Validate where a training starts from."""
     if re.fullmatch(INIT_PATTERN, value, re.ASCII):
         return value
-    raise wrong(f"{value!r} is nothing to start from", f"write scratch; {_WEIGHTS_REMEDY}")
+    raise wrong(
+        f"{value!r} is nothing to start from",
+        f"write scratch; stable or a version, to continue it; {_WEIGHTS_REMEDY}",
+    )

@@ -108,8 +108,12 @@ class TrainingSettings(Section):
     seed: Count = Field(default=0, ge=0, le=2**31 - 1)
     """Seed of every random choice."""
     init_from: InitFrom = "scratch"
-    """Weights that the model starts from, named as in model; "scratch": random weights, or those that model
-    itself names."""
+    """Weights that the model starts from, named as in model; "stable" or a version: those of a published version, which
+    is continued; "scratch": random weights, or those that model itself names."""
+    warm_epochs: Count | None = Field(default=None, ge=1, le=100_000, examples=[10])
+    """Passes of a training that continues a version; left out, half of epochs."""
+    max_warm_starts: Count = Field(default=5, ge=1, le=1000)
+    """Trainings in a row that continue another one before one begins from scratch."""
     hyperparameters: dict[str, Hyperparameter] = Field(default_factory=dict)
     """Handed to Ultralytics as they are: lr0, optimizer, mosaic, patience, ..."""
     entrypoint: Entrypoint | None = Field(default=None, examples=["mine.train:main"])

@@ -30,6 +30,8 @@ DEFAULTS = {
         "batch": 16,
         "seed": 0,
         "init-from": "scratch",
+        "warm-epochs": None,
+        "max-warm-starts": 5,
         "hyperparameters": {},
         "entrypoint": None,
         "include": (),
