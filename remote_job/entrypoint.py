@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.context import Bench
+from gpu_offload.remote_job.pace.meter import process_age
+from gpu_offload.remote_job.pace.pace_meter import STEPS, WINDOW, spread, usual
 from gpu_offload.remote_job.progress import finite
-from gpu_offload.remote_job.result import Timings
+from gpu_offload.remote_job.result import Pace, Timings
 
 if TYPE_CHECKING:
     from gpu_offload.remote_job.spec import TrainingSpec
 
 PATTERN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
+
+FIRST_SPREAD = 0.25
+"""Relative uncertainty of an epoch by its first batches: what the function does after them is not known yet."""
 
 
 class EntrypointError(OffloadError):
@@ -56,6 +61,7 @@ class TrainingContext:
         self._epoch_began = time.perf_counter()
         self._curves: dict[str, list[float]] = {}
         self._epoch_seconds: list[float] = []
+        self._ready = process_age()
         self.spec: TrainingSpec = bench.spec
         self.tree: Path = bench.data.tree
         self.data: Path = bench.data.argument
@@ -98,6 +104,19 @@ class TrainingContext:
             losses: By name.
         """
         self._bench.progress.update(state="training")
+        if not self._epoch_seconds and batch == min(STEPS, batches - 1) and batch > 0:
+            # The first epoch as a whole, by its first batches.
+            so_far = time.perf_counter() - self._epoch_began
+            pace = Pace(
+                ready=round(self._ready, 4),
+                batches=batches,
+                epoch=so_far / batch * batches,
+                spread=FIRST_SPREAD,
+            )
+            self._bench.progress.update(pace=pace)
+            self._bench.progress.event(
+                "pace", epoch=epoch, epochs=self.spec.epochs, batch=batch, batches=batches, pace=pace
+            )
         self._bench.progress.batch(
             batch,
             batches,
@@ -121,8 +140,9 @@ class TrainingContext:
             self._curves.setdefault(name, []).append(float(value))
         self.epochs_completed = epoch
         mean = sum(self._epoch_seconds) / len(self._epoch_seconds)
+        pace = self._pace()
         self._bench.progress.update(
-            state="training", epochs_completed=epoch, batch=0, seconds_per_epoch=round(mean, 3)
+            state="training", epochs_completed=epoch, batch=0, seconds_per_epoch=round(mean, 3), pace=pace
         )
         self._bench.progress.event(
             "epoch",
@@ -131,6 +151,16 @@ class TrainingContext:
             metrics=finite(dict(metrics)),
             losses=finite(dict(losses or {})),
             seconds=round(seconds, 4),
+            pace=pace,
+        )
+
+    def _pace(self) -> Pace:
+        """Return the pace by the epochs so far; the first one warms up and does not count where there are more."""
+        counted = self._epoch_seconds[1:] or self._epoch_seconds
+        return Pace(
+            ready=round(self._ready, 4),
+            epoch=round(usual(counted[-WINDOW:]), 4),
+            spread=round(spread(counted[-WINDOW:]), 4) if len(counted) > 2 else 0.0,
         )
 
     def checkpoint(self, path: Path, *, epochs_completed: int) -> None:

@@ -60,7 +60,9 @@ class Progress:
 
     def event(
         self,
-        event: Literal["start", "stage", "batch", "epoch", "checkpoint", "interrupted", "finished", "failed"],
+        event: Literal[
+            "start", "stage", "batch", "pace", "epoch", "checkpoint", "interrupted", "finished", "failed"
+        ],
         **fields: Any,
     ) -> None:
         """Report something that happened; `fields` are those of ProgressEvent."""

@@ -43,6 +43,47 @@ class Export(Wire):
     """How many images it was compared on."""
 
 
+class ModePace(Wire):
+    """What a batch takes in one mode: with mosaic augmentation, or without."""
+
+    batch: float
+    """Seconds to load, propagate forward and back, once its pictures are cached; the optimizer's come on top."""
+    spread: float = 0.0
+    """Standard deviation of the batches, relative."""
+    steps: int = 0
+    """How many batches that rests on; 0 where it was derived from the other mode."""
+
+
+class Pace(Wire):
+    """How fast a training is, as its own steps and epochs show; seconds unless said otherwise.
+
+    A training by the user's own code knows no more than `epoch`.
+    """
+
+    ready: float = 0.0
+    """From the process's start to the first batch."""
+    batches: int = 0
+    """Of an epoch."""
+    mosaic: ModePace | None = None
+    plain: ModePace | None = None
+    decoding: float = 0.0
+    """What a batch of the first epoch takes more than a later one."""
+    optimizer: float = 0.0
+    """An optimizer step."""
+    validation: float | None = None
+    """Of an image, loading included."""
+    save: float | None = None
+    """Checkpoint and bookkeeping of an epoch."""
+    final: float = 0.0
+    """The end, beside the final validation."""
+    epoch: float | None = None
+    """A whole epoch."""
+    spread: float = 0.0
+    """Standard deviation of whole epochs, relative."""
+    share: float = 1.0
+    """Of the processor time that it could have used, what it got: 1 on a quiet machine."""
+
+
 class ProgressEvent(Wire):
     """One line of progress; fields that do not belong to the event are absent.
 
@@ -50,7 +91,9 @@ class ProgressEvent(Wire):
     (training, validation and saving) for `epoch`.
     """
 
-    event: Literal["start", "stage", "batch", "epoch", "checkpoint", "interrupted", "finished", "failed"]
+    event: Literal[
+        "start", "stage", "batch", "pace", "epoch", "checkpoint", "interrupted", "finished", "failed"
+    ]
     time: float
     """Unix time, seconds."""
     epoch: int | None = None
@@ -63,6 +106,8 @@ class ProgressEvent(Wire):
     losses: dict[str, float] | None = None
     metrics: dict[str, float] | None = None
     message: str | None = None
+    pace: Pace | None = None
+    """Of `pace`, after the first steps, and of `epoch`."""
 
 
 class Heartbeat(Wire):
@@ -83,6 +128,7 @@ class Heartbeat(Wire):
     """Why it was interrupted or failed, in a sentence."""
     seconds_per_epoch: float | None = None
     device: str | None = None
+    pace: Pace | None = None
 
 
 class CheckpointManifest(Wire):
@@ -155,12 +201,9 @@ class TrainingResult(Wire):
 
 
 class Calibration(Wire):
-    """What a few real optimiser steps on this machine measured; seconds unless said otherwise.
+    """The pace of a training on this machine, by its first steps."""
 
-    Structure and names after `orchestrator.estimate`; see its docstring for the formula.
-    """
-
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     machine: str
     """What the machine is: processor, cores, memory; a calibration is valid for this machine only."""
     device: str
@@ -171,26 +214,9 @@ class Calibration(Wire):
     gflops: float
     """Of one forward pass at `image_size`, as Ultralytics counts it."""
     parameters: int
-    start: float
-    """Import, build and scan."""
-    first_step_extra: float
-    """How much longer the first step took than the others."""
-    decoding: float = 0.0
-    """How much longer a batch takes in the first epoch, which decodes images that are kept for the others."""
+    pace: Pace
     trial: float = 0.0
-    """Of `start`, the trial of memory layouts that only a long training makes."""
+    """Of the seconds until it was ready, the trial of memory layouts that only a long training makes."""
     trial_steps: int = 0
     """From how many batches on a training makes that trial."""
-    step_mosaic: float | None
-    """One batch with mosaic augmentation: load, forward, backward. None where mosaic is never on."""
-    step_plain: float | None
-    """One batch without mosaic."""
-    optimizer_step: float
-    validation_per_image: float
-    save: float
-    """Checkpoint and bookkeeping of one epoch."""
-    final: float
-    """Fixed cost of the end: final validation's set-up, stripping, plots."""
-    contention: float
-    """Wall over CPU seconds per busy core while calibrating: 1.0 is a quiet machine."""
     speed: dict[str, Any] = Field(default_factory=dict)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,7 +29,9 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.project import unpack_project
 from gpu_offload.orchestrator.run.backend import Ending, StoppedHereError
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
+from gpu_offload.orchestrator.run.revision import Revision, beginning, past_of
 from gpu_offload.remote_job.files.result_files import RESULT
+from gpu_offload.remote_job.pace.meter import process_age
 from gpu_offload.remote_job.result import Heartbeat
 from gpu_offload.remote_job.spec import StoreRef, TrainingSpec
 
@@ -67,7 +70,7 @@ class LocalTraining:
         path = output / "spec.json"
         path.write_text(spec.model_dump_json(indent=1))
         tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
-        likely = run.estimate.likely
+        revision = Revision(run, beginning(run.created_at, time.time(), process_age()), past_of(run))
         said = False
 
         def watch() -> Ending | None:
@@ -81,7 +84,7 @@ class LocalTraining:
 
         with (
             self._process(path, own_code=spec.entrypoint is not None) as process,
-            self.console.training(likely) as show,
+            self.console.training(run.estimate.likely, revision.take) as show,
             renewing(self.renew),
             judging(process, watch),
         ):

@@ -8,6 +8,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.events import EventReader
 from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.revision import Revision
 from gpu_offload.remote_job.result import ProgressEvent
 
 POLL_S = 60.0
@@ -28,14 +29,16 @@ class StoreWatch:
     pause: Callable[[float], None]
     clock: Callable[[], float] = time.monotonic
     _reader: EventReader = field(init=False)
+    _revision: Revision = field(init=False)
 
     def __post_init__(self) -> None:
         self._reader = EventReader(self.store, self.run.id, self.attempt)
+        self._revision = Revision(self.run, self.run.created_at)
 
     def follow(self, seconds: float, *, until: Callable[[], bool] = lambda: False) -> None:
         """Show the progress for so long; return early when the training has ended, or when `until` says so."""
         end = self.clock() + seconds
-        with self.console.training(self.run.estimate.likely) as show:
+        with self.console.training(self.run.estimate.likely, self._revision.take) as show:
             while not self._read(show):
                 next_read = min(end, self.clock() + POLL_S)
                 while self.clock() < next_read:

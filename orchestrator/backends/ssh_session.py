@@ -29,6 +29,7 @@ from gpu_offload.infra.ssh.errors import (
 from gpu_offload.orchestrator.backends.remote_spec import remote_spec, send_project
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, RunRecord
+from gpu_offload.orchestrator.run.revision import Revision
 from gpu_offload.remote_job.result import ProgressEvent
 from gpu_offload.remote_job.spec import StoreRef
 
@@ -78,6 +79,10 @@ class Session:
     _next_try: float = 0.0
     _delay: float = RECONNECT_S[0]
     _asked: float = field(default=-1e9)
+    _revision: Revision = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._revision = Revision(self.run, self.run.created_at)
 
     def start(self) -> None:
         """Make the instance ready and start the training; again is harmless.
@@ -131,7 +136,7 @@ class Session:
             Why the attempt is over, where the store never will: the job ended, or is gone, without a last heartbeat.
         """
         end = self.clock() + seconds
-        with self.console.training(self.run.estimate.likely) as show:
+        with self.console.training(self.run.estimate.likely, self._revision.take) as show:
             while self.clock() < end:
                 if not self.reachable:
                     return None

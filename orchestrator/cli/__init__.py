@@ -13,6 +13,7 @@ from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
 from gpu_offload.orchestrator.cli import (
     account_commands,
     dataset_commands,
+    estimate_commands,
     model_commands,
     project_commands,
     registry_commands,
@@ -48,6 +49,7 @@ for module in (
     sweep_commands,
     registry_commands,
     run_commands,
+    estimate_commands,
     dataset_commands,
     project_commands,
     simulate_commands,

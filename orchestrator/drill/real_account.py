@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.drill.stage import Stage
 from gpu_offload.orchestrator.drill.suite import DrillReport, Survived, outcome_of
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.plan.prerequisites import check_renting
-from gpu_offload.orchestrator.report.load import events_of
+from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.settings.load import Settings

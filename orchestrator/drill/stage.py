@@ -17,7 +17,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.drill.command import Command, DrillError
 from gpu_offload.orchestrator.drill.project import CONFIGURATION, OWN, TRAINING, YOLO, Pace
 from gpu_offload.orchestrator.registry import publish
-from gpu_offload.orchestrator.report.load import events_of
+from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RunRecord
 

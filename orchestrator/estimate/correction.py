@@ -21,11 +21,8 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import Kind, Prediction, Ratio, predict
 from gpu_offload.orchestrator.output.units import human_duration
 
-Basis = Literal["calibrated", "prior, not measured", "history"]
+Basis = Literal["calibrated", "prior, not measured", "history", "measured while it trains"]
 
-
-CONTENTION_LIMIT = 1.3
-"""Above it the machine was shared during calibration, the only cause of errors above 50 %: widen the interval."""
 
 DRIFT = 0.03
 """Least relative uncertainty of the rest of a running training: machines drift."""
@@ -80,16 +77,19 @@ class Estimate:
         return self.point - self.epochs_seconds(self.epochs) + self.epochs_seconds(epochs)
 
 
-def correct(estimate: Estimate, history: Sequence[Ratio], kind: Kind | None = None) -> Estimate:
+def correct(
+    estimate: Estimate, history: Sequence[Ratio], kind: Kind | None = None, *, prior: float = 0.0
+) -> Estimate:
     """Correct an estimate by the times of earlier trainings of the same key.
 
     Args:
         estimate: What was predicted; an earlier correction is replaced, not added to.
         history: Ratios of the same key (`matching` picks them).
         kind: The spread to use, where it is not the estimate's own.
+        prior: What other kinds of training let expect (`shared_mean`).
     """
     kind = kind or estimate.kind
-    prediction = predict(kind, [ratio.log for ratio in history])
+    prediction = predict(kind, [r.log for r in history], [r.weight for r in history], prior=prior)
     full = prediction.interval(estimate.point)
     low, high = full.low, full.high
     notes = estimate.notes
@@ -97,7 +97,7 @@ def correct(estimate: Estimate, history: Sequence[Ratio], kind: Kind | None = No
         low = min(low, prediction.interval(estimate.point_after(estimate.earliest_epochs)).low)
         note = f"early stopping could end it after {estimate.earliest_epochs} of {estimate.epochs} epochs"
         notes = notes if note in notes else (*notes, note)
-    if estimate.contention > CONTENTION_LIMIT:
+    if estimate.contention > 1:
         # Quiet from now on, it is faster by as much; busier still, slower by as much.
         low, high = low / estimate.contention, high * estimate.contention
     if history:

@@ -1,6 +1,7 @@
 """Estimates for this machine's CPU."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpu_offload.orchestrator.estimate.posterior import Ratio
@@ -8,8 +9,12 @@ from gpu_offload.orchestrator.estimate.workload import Workload
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Calibration
-from gpu_offload.orchestrator.estimate.correction import CONTENTION_LIMIT, Estimate
+from gpu_offload.orchestrator.estimate.correction import Estimate
+from gpu_offload.orchestrator.estimate.forecast import contention, rates_of
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
+
+FIRST_STEP = 0.5
+"""What the first step takes more than the others, in steps."""
 
 
 def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[Ratio] = ()) -> Estimate:
@@ -33,33 +38,29 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
         )
         if theirs != ours
     ]
-    plain, mosaic = calibration.step_plain, calibration.step_mosaic
-    either = plain if plain is not None else mosaic
-    if either is None:
+    pace = calibration.pace
+    if pace.plain is None and pace.mosaic is None:
         wrong.append("it measured no step")
-        either = 0.0
     if wrong:
         raise ValueError("this calibration is of another training, calibrate again: " + "; ".join(wrong))
-    batches = work.train_images / work.batch
+    rates = rates_of(work, pace)
+    # Of the first epoch: its pictures are decoded, and its first step warms up.
+    first = pace.decoding * work.train_images / work.batch + FIRST_STEP * rates.batch_plain
     no_trial = work.batches * work.epochs < calibration.trial_steps
-    rates = Rates(
-        start=max(0.0, calibration.start - (calibration.trial if no_trial else 0.0)),
-        first=calibration.first_step_extra + batches * calibration.decoding,
-        batch_mosaic=mosaic if mosaic is not None else either,
-        batch_plain=either,
-        optimizer_step=calibration.optimizer_step,
-        validation_image=calibration.validation_per_image,
-        save=calibration.save,
-        final=calibration.final,
-    )
+    start = max(0.0, rates.start - (calibration.trial if no_trial else 0.0))
     notes = [f"measured on this machine: {calibration.machine}"]
-    if calibration.contention > CONTENTION_LIMIT:
+    if (shared := contention(pace)) > 1:
         notes.append(
-            f"the machine was shared while it was measured (wall time {calibration.contention:.1f} times the "
-            "processor's), so the interval is wider"
+            f"the machine was shared while it was measured ({pace.share:.0%} of the processor time it could use), "
+            "so the interval is wider"
         )
     return assemble(
-        work, rates, kind="cpu", history=history, notes=notes, contention=max(1.0, calibration.contention)
+        work,
+        replace(rates, start=start, first=first),
+        kind="cpu",
+        history=history,
+        notes=notes,
+        contention=shared,
     )
 
 

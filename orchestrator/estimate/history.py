@@ -1,24 +1,42 @@
 """Times of finished trainings, kept in the store; the estimate learns from them."""
 
 import importlib.metadata
+import time
 from collections.abc import Iterator
+from typing import Any
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio
 from gpu_offload.remote_job.wire import Wire
 
+TIMINGS = "timings/"
 MOST_RECENT = 200
 """Most timings read: older ones say little about today's machines and releases."""
+
+DAY_S = 86_400.0
+
+
+class Work(Wire):
+    """What was trained, as far as its time depends on it."""
+
+    task: str
+    model: str
+    image_size: int
+    batch: int
+    epochs: int
+    train_images: int
+    val_images: int
 
 
 class Timing(Wire):
     """A finished training; `predicted` is the uncorrected estimate.
 
     Both are seconds: of the training's process on a CPU, from launch to the instance's end on EC2, boot and set-up
-    included.
+    included. What follows them came later, and older records lack it.
     """
 
     format: int = 1
@@ -29,6 +47,27 @@ class Timing(Wire):
     family: str
     predicted: float
     actual: float
+    at: float = 0.0
+    """When it ended, Unix seconds."""
+    planned: Interval | None = None
+    """The whole run in seconds, as the plan said."""
+    forecast: Interval | None = None
+    """The same, as it was revised after the training's first steps."""
+    whole: float | None = None
+    """The same, as it was."""
+    left: tuple[float, float] | None = None
+    """After the first steps: the seconds left as forecast, uncorrected, and as they were."""
+    share: float = 1.0
+    """Of the processor time it could have used, what the training got in its first steps."""
+    stages: dict[str, float] = Field(default_factory=dict)
+    """Seconds by stage."""
+    work: Work | None = None
+    environment: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> HistoryKey:
+        """What it must share with another training to say something about it."""
+        return HistoryKey(self.machine, self.ultralytics, self.dataset, self.family)
 
 
 def ultralytics_minor() -> str:
@@ -46,17 +85,35 @@ def family_of(model: str) -> str:
     return base.rstrip("nsmlx") + dash + task
 
 
-def history(store: ObjectStore) -> Iterator[Ratio]:
-    """Yield the ratios of past trainings; a timing that cannot be read is skipped."""
+def timings(store: ObjectStore) -> Iterator[Timing]:
+    """Yield the most recent timings, the oldest first; one that cannot be read is skipped."""
     try:
-        recent = sorted(store.list("timings/"), key=lambda info: info.modified)[-MOST_RECENT:]
+        recent = sorted(store.list(TIMINGS), key=lambda info: info.modified)[-MOST_RECENT:]
         for info in recent:
             body, _ = store.read(info.key)
             try:
                 timing = Timing.model_validate_json(body)
-                key = HistoryKey(timing.machine, timing.ultralytics, timing.dataset, timing.family)
-                yield Ratio(timing.predicted, timing.actual, key)
-            except (ValidationError, ValueError):
+            except ValidationError:
                 continue
+            at = timing.at or info.modified.timestamp()
+            yield timing.model_copy(update={"at": at})
     except StoreError:
         return
+
+
+def history(store: ObjectStore, now: float | None = None) -> Iterator[Ratio]:
+    """Yield the ratios of past trainings.
+
+    Args:
+        store: It holds the timings.
+        now: Unix seconds, by which their age counts; None for the clock's.
+    """
+    now = time.time() if now is None else now
+    for timing in timings(store):
+        age = max(0.0, now - timing.at) / DAY_S
+        left = timing.left
+        try:
+            rest = Ratio(left[0], left[1]).log if left else None
+            yield Ratio(timing.predicted, timing.actual, timing.key, age_days=age, rest=rest)
+        except ValueError:
+            continue

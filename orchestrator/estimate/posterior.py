@@ -17,13 +17,14 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 UPPER = 0.9
 """`high` is this quantile and `low` its mirror, so the interval covers 80 %."""
 
-Kind = Literal["cpu", "cpu-prior", "gpu"]
-"""How a prediction was made: from a calibration here, from a table for a CPU, from a table for a GPU."""
+Kind = Literal["cpu", "cpu-prior", "gpu", "pace"]
+"""How a prediction was made: by steps on this machine, from a table for a CPU or a GPU, or by the training's own steps."""
 
 _SPREADS: dict[Kind, tuple[float, float]] = {
     "cpu": (0.06, 0.06),
     "cpu-prior": (0.12, 0.35),
     "gpu": (0.12, 0.35),
+    "pace": (0.05, 0.04),
 }
 """sigma0, from run to run of one machine and kind of training, and tau0, from one such kind to another.
 
@@ -32,6 +33,12 @@ apart, which `gpu`'s spread covers too.
 """
 
 NEGLIGIBLE_S = 1e-9
+
+HALF_LIFE_DAYS = 90.0
+"""After so many days a record counts half: releases of PyTorch and of runners' images come a few times a year."""
+
+FEW_KEYS = 2.0
+"""How many kinds of training the assumption of no bias outweighs, when they say what the next kind's will be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,10 @@ class Ratio:
     predicted: float
     actual: float
     key: HistoryKey | None = None
+    age_days: float = 0.0
+    """How long ago it ended: older ones count less."""
+    rest: float | None = None
+    """ln(actual / forecast) of what was left after the first steps; None where it was not forecast."""
 
     def __post_init__(self) -> None:
         if not (self.predicted > NEGLIGIBLE_S and self.actual > NEGLIGIBLE_S):
@@ -77,10 +88,31 @@ class Ratio:
         """ln(actual / predicted): 0.1 is 10 % longer than predicted."""
         return math.log(self.actual / self.predicted)
 
+    @property
+    def weight(self) -> float:
+        """How much it counts, 1 for one of today: machines and releases change."""
+        return math.pow(0.5, self.age_days / HALF_LIFE_DAYS)
+
 
 def matching(history: Iterable[Ratio], key: HistoryKey) -> tuple[Ratio, ...]:
     """Return the trainings of the same key, in their order."""
     return tuple(ratio for ratio in history if ratio.key == key)
+
+
+def shared_mean(history: Iterable[Ratio], key: HistoryKey) -> float:
+    """Return the expected ln(actual / predicted) of a kind of training that has none, by other kinds on its machine.
+
+    Each kind counts as one value, its mean shrunk to 0 as its own prior does; and all of them as `FEW_KEYS` less.
+    """
+    others: dict[HistoryKey, list[Ratio]] = {}
+    for ratio in history:
+        if ratio.key is not None and ratio.key != key and ratio.key.machine == key.machine:
+            others.setdefault(ratio.key, []).append(ratio)
+    means = [
+        math.fsum(r.log * r.weight for r in ratios) / (math.fsum(r.weight for r in ratios) + 1)
+        for ratios in others.values()
+    ]
+    return math.fsum(means) / (len(means) + FEW_KEYS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +133,26 @@ class Prediction:
         return Interval(min(low, likely), likely, max(likely, high))
 
 
-def predict(kind: Kind, logs: Sequence[float] = ()) -> Prediction:
-    """Return the predictive distribution of the next log ratio, given those seen so far."""
+def predict(
+    kind: Kind, logs: Sequence[float] = (), weights: Sequence[float] | None = None, *, prior: float = 0.0
+) -> Prediction:
+    """Return the predictive distribution of the next log ratio, given those seen so far.
+
+    Args:
+        kind: How the prediction was made.
+        logs: Seen so far.
+        weights: How much each counts, 0 to 1; None for 1.
+        prior: What is expected before any is seen (`shared_mean`).
+    """
     sigma, tau = _SPREADS[kind]
+    weights = [1.0] * len(logs) if weights is None else weights
     k0, a0, b0 = (sigma / tau) ** 2, 2.0, 2 * sigma**2
-    n = len(logs)
-    mean = math.fsum(logs) / n if n else 0.0
-    scatter = math.fsum((x - mean) ** 2 for x in logs)
+    n = math.fsum(weights)
+    mean = math.fsum(w * x for w, x in zip(weights, logs, strict=True)) / n if n else prior
+    scatter = math.fsum(w * (x - mean) ** 2 for w, x in zip(weights, logs, strict=True))
     k, a = k0 + n, a0 + n / 2
-    b = b0 + scatter / 2 + k0 * n * mean**2 / (2 * k)
-    return Prediction(n * mean / k, math.sqrt(b * (k + 1) / (a * k)), 2 * a)
+    b = b0 + scatter / 2 + k0 * n * (mean - prior) ** 2 / (2 * k)
+    return Prediction((k0 * prior + n * mean) / k, math.sqrt(b * (k + 1) / (a * k)), 2 * a)
 
 
 @lru_cache(maxsize=256)

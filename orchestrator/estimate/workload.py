@@ -105,21 +105,25 @@ class Workload:
         """The most epochs with which `optimizer=auto` takes AdamW."""
         return MUON_ITERATIONS // math.ceil(self.train_images / max(self.batch, self.nbs))
 
-    def optimizer_steps(self) -> int:
-        """Count the optimiser's steps over all epochs, replaying the accumulation's ramp.
+    def optimizer_steps(self, batches: int | None = None) -> int:
+        """Count the optimiser's steps in the first batches of the training, replaying the accumulation's ramp.
 
         Ultralytics accumulates 1 batch at first and nbs/batch after the warm-up, in between linearly
         (`engine/trainer.py`, 8.4).
+
+        Args:
+            batches: So many; None for all epochs.
         """
         total = self.batches * self.epochs
+        wanted = total if batches is None else min(batches, total)
         full = min(max(round(self.nbs / self.batch), 1), total)
         warm = round(max(0.0, min(self.warmup_epochs, self.epochs - 1)) * self.batches)
         steps, last = 0, -1
-        for i in range(min(warm + 1, total) if warm else 0):
+        for i in range(min(warm + 1, wanted) if warm else 0):
             accumulate = max(1, round(1 + (full - 1) * i / warm))
             if i - last >= accumulate:
                 steps, last = steps + 1, i
-        return steps + (total - 1 - last) // full
+        return steps + max(0, wanted - 1 - last) // full
 
 
 def workload(

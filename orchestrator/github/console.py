@@ -9,6 +9,7 @@ from typing import TextIO
 from gpu_offload.orchestrator.github.annotations import TITLE, Annotation
 from gpu_offload.orchestrator.github.runner import command
 from gpu_offload.orchestrator.output.console import Console, Kind, plain
+from gpu_offload.orchestrator.output.epoch import Revise, unrevised
 from gpu_offload.remote_job.result import ProgressEvent
 
 MOST_ANNOTATIONS = 8
@@ -79,10 +80,12 @@ class GitHubConsole(Console):
         self.stream.flush()
 
     @contextlib.contextmanager
-    def training(self, likely_seconds: float | None) -> Iterator[Callable[[ProgressEvent], None]]:
+    def training(
+        self, likely_seconds: float | None, revise: Revise = unrevised
+    ) -> Iterator[Callable[[ProgressEvent], None]]:
         """Show a line an epoch; a training that starts here speaks only while commands are off."""
         self._stop()
-        with super().training(likely_seconds) as show:
+        with super().training(likely_seconds, revise) as show:
             yield show
 
     def _group(self, title: str) -> None:

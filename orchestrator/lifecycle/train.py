@@ -226,7 +226,7 @@ class Training:
             sha256=manifest.model.sha256,
             metrics=manifest.metrics,
             seconds=round(self.clock() - began, 3),
-            estimate=manifest.seconds.estimated,
+            estimate=manifest.seconds.revised or manifest.seconds.estimated,
             cost_usd=manifest.cost_usd,
             where=manifest.where,
             semver=entry.semver if entry else None,

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, cast
 
-from gpu_offload.orchestrator.output.epoch import epoch_line
+from gpu_offload.orchestrator.output.epoch import Revise, epoch_line, unrevised
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -91,12 +91,26 @@ class Console:
         self.stream.write(f"{prefix}{line}\n")
 
     @contextlib.contextmanager
-    def training(self, likely_seconds: float | None) -> Iterator[Callable[[ProgressEvent], None]]:
-        """Show a training's progress for as long as the context lasts; `likely_seconds` is the estimate."""
+    def training(
+        self, likely_seconds: float | None, revise: Revise = unrevised
+    ) -> Iterator[Callable[[ProgressEvent], None]]:
+        """Show a training's progress for as long as the context lasts.
+
+        Args:
+            likely_seconds: The estimate.
+            revise: Returns what an event says about the time left.
+        """
         estimate = f"; about {human_duration(likely_seconds)} in all" if likely_seconds else ""
         self.note(f"loading the training software, the dataset and the model{estimate}")
         self._spoke_at = None
-        yield self._line_of
+
+        def show(event: ProgressEvent) -> None:
+            self._line_of(event)
+            revised = revise(event)
+            if revised is not None and revised.text:
+                self.note(revised.text)
+
+        yield show
 
     def _line_of(self, event: ProgressEvent) -> None:
         if event.event == "epoch":

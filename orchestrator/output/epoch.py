@@ -1,6 +1,8 @@
 """A training's progress in words: a line an epoch, and the time left."""
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -39,8 +41,24 @@ def metric_label(name: str, *, part: bool) -> str:
     return f"{PARTS[letter[1]]} {short}" if part and letter else short
 
 
+@dataclass(frozen=True, slots=True)
+class Revised:
+    """A training's time left by its own steps; `text` is for a log, and empty where it says nothing new."""
+
+    text: str
+    seconds: float
+
+
+Revise = Callable[[ProgressEvent], Revised | None]
+"""Returns what an event says about the time left."""
+
+
+def unrevised(_event: ProgressEvent) -> None:
+    """Say nothing about the time left."""
+
+
 class TimeLeft:
-    """How far a training is and how long it still takes: the estimate first, then what the epochs took."""
+    """How far a training is and how long it still takes: the estimate first, then what its steps or epochs took."""
 
     def __init__(self, likely_seconds: float | None) -> None:
         self._likely = likely_seconds
@@ -48,13 +66,18 @@ class TimeLeft:
         self._start_share = 0.0
         self._share = 0.0
         self._now = 0.0
+        self._end: float | None = None
+
+    def revise(self, seconds: float) -> None:
+        """Take in how long it still takes from the last event on."""
+        self._end = self._now + seconds
 
     def update(self, event: ProgressEvent) -> float | None:
         """Take an event in; return the share that is done, 0 to 1, None when the event says nothing of it."""
-        if event.event not in {"batch", "epoch"} or not event.epoch or not event.epochs:
+        if event.event not in {"batch", "pace", "epoch"} or not event.epoch or not event.epochs:
             return None
         whole = event.epoch if event.event == "epoch" else event.epoch - 1
-        part = (event.batch or 0) / event.batches if event.event == "batch" and event.batches else 0.0
+        part = (event.batch or 0) / event.batches if event.event != "epoch" and event.batches else 0.0
         self._share, self._now = min(1.0, (whole + part) / event.epochs), event.time
         if self._first is None:
             self._first, self._start_share = event.time, self._share
@@ -70,6 +93,8 @@ class TimeLeft:
 
     def seconds(self) -> float | None:
         """Return the seconds left, None while nothing is known."""
+        if self._end is not None:
+            return max(0.0, self._end - self._now)
         if self._first is None:
             return self._likely
         elapsed, done = self._now - self._first, self._share - self._start_share

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.output.epoch import TimeLeft, epoch_line
+from gpu_offload.orchestrator.output.epoch import Revise, TimeLeft, epoch_line, unrevised
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -35,7 +35,9 @@ class TerminalConsole(Console):
             self._bar.print(text, highlight=False, markup=False, soft_wrap=True)
 
     @contextlib.contextmanager
-    def training(self, likely_seconds: float | None) -> Iterator[Callable[[ProgressEvent], None]]:
+    def training(
+        self, likely_seconds: float | None, revise: Revise = unrevised
+    ) -> Iterator[Callable[[ProgressEvent], None]]:
         """Show a bar over all batches, with the time left."""
         from rich.console import Console as RichConsole
         from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -60,6 +62,11 @@ class TerminalConsole(Console):
                 elif event.event == "interrupted" and event.message:
                     self.warning(event.message)
                 done = clock.update(event)
+                revised = revise(event)
+                if revised is not None:
+                    clock.revise(revised.seconds)
+                    if revised.text:
+                        self.note(revised.text)
                 if done is not None:
                     bar.update(
                         task,

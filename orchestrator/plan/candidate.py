@@ -1,9 +1,12 @@
 """The offers that a run may try, in order."""
 
+from collections.abc import Callable, Sequence
+
 from pydantic import Field
 
 from gpu_offload.orchestrator.estimate.history import ultralytics_minor
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.plan.option import Decision, Option
 from gpu_offload.remote_job.wire import Wire
@@ -16,6 +19,8 @@ class Prediction(Wire):
     """The estimate before history corrected it: of the training's process here, from launch to end on EC2."""
     machine: str
     ultralytics: str
+    rests: tuple[float, ...] = ()
+    """ln(actual / forecast) of what was left after the first steps of earlier trainings of this kind."""
 
 
 class Candidate(Wire):
@@ -36,7 +41,14 @@ class Project(Wire):
 
 
 def list_candidates(
-    decision: Decision, options: tuple[Option, ...], on: str, here: str, *, escalates: bool
+    decision: Decision,
+    options: tuple[Option, ...],
+    on: str,
+    here: str,
+    *,
+    past: Sequence[Ratio],
+    key: Callable[[str], HistoryKey],
+    escalates: bool,
 ) -> tuple[Candidate, ...]:
     """Return what a run may try: the chosen option first, then the feasible ones by their likely cost.
 
@@ -47,13 +59,16 @@ def list_candidates(
         options: All that were judged.
         on: Where the command said.
         here: What this machine is filed under among past trainings.
+        past: Past trainings.
+        key: Returns what a past training on a machine shares with this one.
         escalates: Whether a run on the CPU goes to EC2 where it will not make its limits.
     """
 
     def candidate(option: Option) -> Candidate:
         machine = here if option.where == "cpu" else option.instance_type or ""
+        rests = tuple(r.rest for r in matching(past, key(machine)) if r.rest is not None)
         predicted = option.point and Prediction(
-            seconds=option.point, machine=machine, ultralytics=ultralytics_minor()
+            seconds=option.point, machine=machine, ultralytics=ultralytics_minor(), rests=rests
         )
         return Candidate(offer=option.offer, seconds=option.interval, predicted=predicted or None)
 

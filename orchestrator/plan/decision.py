@@ -61,6 +61,7 @@ def judge(
         reason="; ".join(faults) or f"needs {longest} at most, within {name}",
         basis=estimate.basis if isinstance(estimate, Estimate) else "given",
         point=estimate.point if isinstance(estimate, Estimate) else None,
+        breakdown=estimate.breakdown if isinstance(estimate, Estimate) else {},
     )
 
 

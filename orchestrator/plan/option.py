@@ -60,6 +60,7 @@ class Option:
         reason: Why it is feasible or not, in words with numbers.
         basis: Where the estimate comes from.
         point: The estimate before history corrected it, in seconds; None where there was none to correct.
+        breakdown: Its seconds by part.
     """
 
     offer: Offer
@@ -70,6 +71,7 @@ class Option:
     reason: str
     basis: str
     point: float | None = None
+    breakdown: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def where(self) -> BackendName:

@@ -21,11 +21,11 @@ from gpu_offload.orchestrator.estimate.calibration import (
     can_calibrate,
     kept_calibration,
 )
-from gpu_offload.orchestrator.estimate.correction import Estimate
+from gpu_offload.orchestrator.estimate.correction import Estimate, correct
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
 from gpu_offload.orchestrator.estimate.history import family_of, history, ultralytics_minor
-from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching
+from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching, shared_mean
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
 from gpu_offload.orchestrator.offers.table import TABLE
@@ -131,6 +131,8 @@ class Planning:
                 options,
                 on,
                 self._machine(measured),
+                past=tuple(past),
+                key=self._key,
                 escalates=offers is not None and on == "auto" and self._escalates(inputs),
             ),
             is_forced=on != "auto",
@@ -181,17 +183,21 @@ class Planning:
     def _machine(self, measured: Calibration | None) -> str:
         return f"cpu-{cores()}" + ("" if measured else "-prior")
 
-    def _past(self, past: tuple[Ratio, ...], machine: str) -> tuple[Ratio, ...]:
+    def _key(self, machine: str) -> HistoryKey:
         training = self.settings.training
-        key = HistoryKey(machine, ultralytics_minor(), self.settings.dataset.path, family_of(training.model))
-        return matching(past, key)
+        return HistoryKey(machine, ultralytics_minor(), self.settings.dataset.path, family_of(training.model))
+
+    def _corrected(self, estimate: Estimate, past: tuple[Ratio, ...], machine: str) -> Estimate:
+        key = self._key(machine)
+        return correct(estimate, matching(past, key), prior=shared_mean(past, key))
 
     def _on_cpu(self, work: Workload, measured: Calibration | None, past: tuple[Ratio, ...]) -> Estimate:
-        known = self._past(past, self._machine(measured))
         if measured is None:
-            return estimate_cpu_prior(work, cores(), history=known)
-        exact = replace(work, gflops_640=max(measured.gflops, 1e-3) * (640 / work.image_size) ** 2)
-        return estimate_cpu(exact, measured, history=known)
+            estimate = estimate_cpu_prior(work, cores())
+        else:
+            exact = replace(work, gflops_640=max(measured.gflops, 1e-3) * (640 / work.image_size) ** 2)
+            estimate = estimate_cpu(exact, measured)
+        return self._corrected(estimate, past, self._machine(measured))
 
     @staticmethod
     def _decided_by(prior: Estimate, limits: Limits, on: str) -> bool:
@@ -238,11 +244,10 @@ class Planning:
         for offer in offers:
             wanted = offer.instance_type in settings.instance_types and offer.region in settings.regions
             if wanted and offer.market in markets and offer.gpu is not None:
-                known = self._past(past, offer.instance_type or "")
-                estimate = estimate_gpu_prior(work, offer.gpu, offer.vcpus, history=known)
+                prior = estimate_gpu_prior(work, offer.gpu, offer.vcpus)
                 option = judge(
                     offer,
-                    estimate,
+                    self._corrected(prior, past, offer.instance_type or ""),
                     limits,
                     volume_gib=settings.volume_gib,
                     traffic_usd=traffic.usd(offer.region, work.epochs),

@@ -27,6 +27,8 @@ class ManifestEstimate(Wire):
     """What was estimated, and what it took, in seconds."""
 
     estimated: Interval
+    revised: Interval | None = None
+    """The estimate after the training's first steps."""
     actual: float
 
 

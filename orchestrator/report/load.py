@@ -4,10 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import ValidationError
-
 from gpu_offload.infra.store.clock import clock_of
-from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError
@@ -17,11 +14,11 @@ from gpu_offload.orchestrator.report.page import report_html
 from gpu_offload.orchestrator.report.picture import read_picture
 from gpu_offload.orchestrator.report.text import report_text
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
-from gpu_offload.orchestrator.run.record import RunRecord, run_key
+from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.settings.sections import StoreSettings
-from gpu_offload.remote_job.result import ProgressEvent
 
 Format = Literal["text", "markdown", "json", "html"]
 
@@ -84,21 +81,6 @@ def latest_run(store: ObjectStore) -> str:
     if not records:
         raise JournalError(f"there is no run in {store.url} yet; `offload train` begins one")
     return max(records, key=lambda record: record.created_at).id
-
-
-def events_of(store: ObjectStore, run: str, attempt: int) -> tuple[ProgressEvent, ...]:
-    """Return what an attempt's training said; a line that is no event is left out."""
-    try:
-        body, _ = store.read(run_key(run, f"attempts/{attempt}/progress.jsonl"))
-    except ObjectMissingError:
-        return ()
-    events = []
-    for line in body.splitlines():
-        try:
-            events.append(ProgressEvent.model_validate_json(line))
-        except ValidationError:
-            continue
-    return tuple(events)
 
 
 def render(report: Report, form: Format, *, width: int = 80) -> str:

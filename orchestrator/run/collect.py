@@ -8,6 +8,7 @@ from pathlib import Path
 
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import (
@@ -17,9 +18,11 @@ from gpu_offload.orchestrator.registry.manifest import (
     RegistryError,
 )
 from gpu_offload.orchestrator.run.backend import Ending
+from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.record import Collected, RunRecord, run_key
+from gpu_offload.orchestrator.run.revision import revised
 from gpu_offload.orchestrator.run.timing import record_timing
 from gpu_offload.remote_job.result import TrainingResult
 
@@ -70,7 +73,10 @@ class Collector:
         if observation.result is not None:
             # A role that may publish may not be allowed this, and an estimate that learns nothing is no failure.
             with contextlib.suppress(StoreDeniedError):
-                record_timing(store, self.run, observation.result, observation.attempts)
+                events = events_of(store, self.run.id, observation.result.attempt)
+                record_timing(
+                    store, self.run, observation.result, observation.attempts, events, now=self.clock()
+                )
 
     def _verified(self, result: TrainingResult, scratch: Path) -> Path | Ending:
         """Read the staged model back; discard a result that does not count, and return how its attempt ended."""
@@ -82,6 +88,12 @@ class Collector:
             # Not the end: without the result the training is resumed, and finishes from its checkpoint.
             self.console.warning(f"the staged result does not count and is discarded: {error}")
             return "died", f"its result did not count: {error}"
+
+    def _revised(self, result: TrainingResult) -> Interval | None:
+        """Return the estimate after the training's first steps."""
+        events = events_of(self.journal.store, self.run.id, result.attempt)
+        first = revised(self.run, events, self.run.created_at).first
+        return first.interval if first is not None else None
 
     def _manifest(self, result: TrainingResult, observation: Observation) -> Manifest:
         run = self.run
@@ -109,7 +121,9 @@ class Collector:
             metrics=result.metrics,
             per_class=result.per_class,
             seconds=ManifestEstimate(
-                estimated=run.estimate, actual=round(observation.now - run.created_at, 1)
+                estimated=run.estimate,
+                revised=self._revised(result),
+                actual=round(observation.now - run.created_at, 1),
             ),
             where=(offer.instance_type or "ec2") if offer and offer.where == "ec2" else "cpu",
             cost_usd=round(observation.spent_usd, 4),

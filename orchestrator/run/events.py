@@ -34,3 +34,18 @@ class EventReader:
                 continue
         self._lines = len(lines)
         return events
+
+
+def events_of(store: ObjectStore, run: str, attempt: int) -> tuple[ProgressEvent, ...]:
+    """Return all that an attempt's training said; a line that is no event is left out."""
+    try:
+        body, _ = store.read(run_key(run, f"attempts/{attempt}/progress.jsonl"))
+    except ObjectMissingError:
+        return ()
+    events = []
+    for line in body.splitlines():
+        try:
+            events.append(ProgressEvent.model_validate_json(line))
+        except ValidationError:
+            continue
+    return tuple(events)

@@ -5,13 +5,17 @@ from functools import lru_cache
 from gpu_offload.orchestrator.cost.prices import ebs_prices
 from gpu_offload.orchestrator.cost.traffic import Traffic
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct_running
+from gpu_offload.orchestrator.estimate.forecast import Position, forecast
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import BackendName, Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.startup import start_seconds
+from gpu_offload.orchestrator.run.workload import workload_of
+from gpu_offload.remote_job.result import Pace
 
 
 def start_of(run: RunRecord, offer: Offer) -> float:
@@ -103,19 +107,25 @@ def _corrected(
 ) -> Interval | None:
     """Return the seconds of the epochs that are left, as an attempt's own epochs tell."""
     beat = attempt.heartbeat
-    if beat is None or not beat.seconds_per_epoch:
+    if beat is None:
         return None
     before = max(
         (a.heartbeat.epochs_completed for a in observation.attempts if a.heartbeat and a is not attempt
          and a.record.number < attempt.record.number), default=0,
     )  # fmt: skip
     epochs, trained = run.spec.epochs, beat.epochs_completed - before
-    if trained < 1 or epochs <= trained:
-        return None
-    rest = _measured_rest(candidate.seconds, candidate.offer.where, epochs, trained, beat.seconds_per_epoch)
     completed = max(
         observation.epochs_completed, beat.epochs_completed if attempt is observation.current else 0
     )
+    work = workload_of(run)
+    if beat.pace is not None and work is not None and completed < epochs:
+        batches = beat.batch if attempt is observation.current else 0
+        at = Position(epochs=completed, batches=batches, elapsed=0.0, measured=max(0, trained))
+        if (left := _forecast_rest(work, beat.pace, at)) is not None:
+            return left
+    if not beat.seconds_per_epoch or trained < 1 or epochs <= trained:
+        return None
+    rest = _measured_rest(candidate.seconds, candidate.offer.where, epochs, trained, beat.seconds_per_epoch)
     return rest.scaled(max(0, epochs - completed) / (epochs - trained))
 
 
@@ -138,6 +148,15 @@ def _measured_rest(
     so_far = trained * seconds_per_epoch
     whole = correct_running(estimate, trained, so_far)
     return Interval(*(max(0.0, bound - so_far) for bound in (whole.low, whole.likely, whole.high)))
+
+
+@lru_cache(maxsize=256)
+def _forecast_rest(work: Workload, pace: Pace, at: Position) -> Interval | None:
+    """Return the seconds left by a training's own steps; None where its numbers say nothing: they may be anyone's."""
+    try:
+        return forecast(work, pace, at).interval
+    except ValueError:
+        return None
 
 
 def _share_left(run: RunRecord, epochs_completed: int) -> float:

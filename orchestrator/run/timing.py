@@ -1,18 +1,37 @@
-"""Records how long a finished run took."""
+"""Records how long a finished run took, and how well it was estimated."""
 
 from collections.abc import Sequence
 
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.estimate.history import Timing, family_of
+from gpu_offload.orchestrator.estimate.history import TIMINGS, Timing, Work, family_of
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
-from gpu_offload.remote_job.result import TrainingResult
+from gpu_offload.orchestrator.run.revision import Revision, past_of
+from gpu_offload.orchestrator.run.workload import workload_of
+from gpu_offload.remote_job.result import ProgressEvent, Timings, TrainingResult
+
+ENVIRONMENT = ("ultralytics", "torch", "python", "cpu", "cores", "threads", "gpu")
+"""What of a result's environment is kept; nothing of it names a host."""
 
 
 def record_timing(
-    store: ObjectStore, run: RunRecord, result: TrainingResult, attempts: Sequence[ObservedAttempt]
+    store: ObjectStore,
+    run: RunRecord,
+    result: TrainingResult,
+    attempts: Sequence[ObservedAttempt],
+    events: Sequence[ProgressEvent] = (),
+    *,
+    now: float = 0.0,
 ) -> None:
     """Keep what a run took, if it was trained in one go from its first epoch and its time was predicted.
+
+    Args:
+        store: Where it is kept.
+        run: The run.
+        result: Of its training.
+        attempts: All of them.
+        events: What the training of the last one said.
+        now: When the run ended, Unix seconds.
 
     Raises:
         StoreError: It could not be kept.
@@ -24,8 +43,8 @@ def record_timing(
     offer = trained.record.offer
     predicted = next((c.predicted for c in run.candidates if c.offer == offer), None)
     actual = result.timings.total
+    alone = not any(a.host for a in attempts if a is not trained)
     if offer.where == "ec2":
-        alone = not any(a.host for a in attempts if a is not trained)
         actual = trained.end.at - trained.host.launched_at if trained.host and trained.end and alone else 0.0
     if predicted is None or actual <= 0:
         return
@@ -37,5 +56,61 @@ def record_timing(
         family=family_of(run.spec.model),
         predicted=predicted.seconds,
         actual=actual,
+        at=now,
+        stages=stages(result.timings),
+        work=_work(run),
+        environment={name: result.environment[name] for name in ENVIRONMENT if name in result.environment},
     )
-    store.put(f"timings/{run.id}.json", timing.model_dump_json(indent=1).encode())
+    if len(attempts) == 1 and now > run.created_at:
+        timing = timing.model_copy(update=_scored(run, events, now))
+    store.put(f"{TIMINGS}{run.id}.json", timing.model_dump_json(indent=1).encode())
+
+
+def stages(timings: Timings) -> dict[str, float]:
+    """Return the seconds of a training's process by stage; their sum is the whole of it."""
+    parts = {
+        "import": timings.import_,
+        "build": timings.build,
+        "scan": timings.scan,
+        "training": sum(timings.epoch_train),
+        "validation": sum(timings.epoch_validation),
+        "saving": sum(timings.epoch_save),
+        "final validation": timings.final_validation,
+    }
+    return {
+        **{name: round(seconds, 3) for name, seconds in parts.items()},
+        "rest": round(max(0.0, timings.total - sum(parts.values())), 3),
+    }
+
+
+def _work(run: RunRecord) -> Work | None:
+    work = workload_of(run)
+    if work is None:
+        return None
+    return Work(
+        task=str(work.task),
+        model=work.model if "/" not in work.model else "own",
+        image_size=work.image_size,
+        batch=work.batch,
+        epochs=work.epochs,
+        train_images=work.train_images,
+        val_images=work.val_images,
+    )
+
+
+def _scored(run: RunRecord, events: Sequence[ProgressEvent], now: float) -> dict[str, object]:
+    """Return the estimates of the whole run, and what it was."""
+    update: dict[str, object] = {"planned": run.estimate, "whole": round(now - run.created_at, 3)}
+    revision = Revision(run, run.created_at, past_of(run))
+    for event in events:
+        revision.take(event)
+        if revision.first is not None:
+            first = revision.first
+            forecast = first.point - first.before
+            update |= {
+                "forecast": first.interval,
+                "left": (round(forecast, 3), round(max(1e-3, now - event.time), 3)),
+                "share": event.pace.share if event.pace else 1.0,
+            }
+            break
+    return update

@@ -1,14 +1,12 @@
-"""A few real optimiser steps on this machine, for the estimate of a whole training.
+"""The first steps of a training on this machine, for the estimate of the whole of it.
 
-Three steps in each mode, on the real dataset with the real batch, which decides the accumulation. Ten steps predict no
-better: the machine's own drift is the floor.
+It is the training itself, with its dataset and batch, which decide the accumulation; the caller chooses the epochs. It ends when its pace is known: more steps predict no better, the machine's own drift is the floor.
 """
 
-import math
-import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import data, log, machine, weights
@@ -21,14 +19,29 @@ from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.train import spec_faults
 from gpu_offload.remote_job.yolo import hyperparameters, isolation
 
-BOOKKEEPING = 0.1
-"""Seconds an epoch between its parts: tables, progress, garbage."""
-ENDING = 1.5
-"""Seconds of the end beside the final validation: reading the model back, fusing it, staging the result."""
-PLOTS = 2.6
-"""Seconds for Ultralytics' plots."""
-YOUNG = 10.0
-"""Seconds up to which a process's age counts as its start."""
+PATIENCE_S = 10.0
+"""Seconds of steps after which fewer of them must do."""
+
+
+class PaceKnownError(Exception):
+    """Ends a training whose pace is known."""
+
+
+class Measured:
+    """Mixed in right before one of Ultralytics' trainers: ends the training once its pace is known."""
+
+    def run_callbacks(self, event: str) -> None:
+        """Run the callbacks of an event, or end the training."""
+        super().run_callbacks(event)  # type: ignore[misc]
+        trainer: Any = self
+        if event == "on_train_start":
+            self._began = time.perf_counter()
+        elif event.startswith("on_train_"):
+            pacing = trainer.ours.pacing
+            if not pacing.meter.announced and time.perf_counter() - self._began > PATIENCE_S:
+                pacing.announce(trainer)
+            if pacing.meter.announced:
+                raise PaceKnownError
 
 
 def calibrate(spec: TrainingSpec, *, store: ObjectStore | None = None) -> Calibration:
@@ -61,14 +74,12 @@ def calibrate(spec: TrainingSpec, *, store: ObjectStore | None = None) -> Calibr
 def _calibrate(
     spec: TrainingSpec, progress: Progress, folder: Path, store: ObjectStore | None
 ) -> Calibration:
-    begun = time.perf_counter()
-    # The interpreter's start belongs to a training; what a long-lived caller did before does not.
-    before = age if (age := process_age()) < YOUNG else 0.0
     tree = data.tree(spec.dataset, store=store, output=folder)
     prepared = data.prepare(tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=folder)
     start = weights.local(spec.weights, store=store, folder=folder / "work") if spec.weights else None
     isolation.isolate(folder / "work" / "config")
-    from gpu_offload.remote_job.calibration.measurement import Measured
+    from ultralytics.utils.torch_utils import get_flops, get_num_params, unwrap_model
+
     from gpu_offload.remote_job.speed.plan import TRIAL_MIN_STEPS
     from gpu_offload.remote_job.yolo import run
 
@@ -90,8 +101,15 @@ def _calibrate(
     )
     with isolation.offline():
         trainer = run.build(bench, None, inner=(Measured,))
-        trainer.train()
-    found = trainer.measurement
+        try:
+            trainer.train()
+        except PaceKnownError:
+            for loader in (trainer.train_loader, trainer.test_loader):
+                loader.close()
+    pace = trainer.ours.pacing.meter.pace()
+    if pace is None:
+        raise SpecError(["the training has a single batch: there is nothing to measure"])
+    model = unwrap_model(trainer.model)
     device = str(trainer.device)
     return Calibration(
         machine=machine.name(device),
@@ -100,30 +118,10 @@ def _calibrate(
         task=spec.task,
         image_size=spec.image_size,
         batch=spec.batch,
-        gflops=found.gflops,
-        parameters=found.parameters,
-        start=before + found.ready - begun,
-        first_step_extra=found.first_step_extra,
-        decoding=found.decoding,
+        gflops=float(get_flops(model, trainer.args.imgsz)),
+        parameters=int(get_num_params(model)),
+        pace=pace,
         trial=trainer.trial_seconds,
         trial_steps=TRIAL_MIN_STEPS,
-        step_mosaic=found.step_mosaic,
-        step_plain=found.step_plain,
-        optimizer_step=found.optimizer_step,
-        validation_per_image=found.validation_per_image,
-        save=found.save + BOOKKEEPING,
-        final=ENDING + (PLOTS if trainer.args.plots else 0.0),
-        contention=found.contention,
         speed=trainer.speed.document(),
     )
-
-
-def process_age() -> float:
-    """Return the seconds since this process was started; infinite where the system does not say."""
-    try:
-        fields = Path("/proc/self/stat").read_text(encoding="utf-8").rsplit(")", 1)[1].split()
-        uptime = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
-    except (OSError, IndexError, ValueError):
-        return math.inf
-    # Field 22 by proc(5), which counts from 1; the first two were split off.
-    return uptime - int(fields[19]) / os.sysconf("SC_CLK_TCK")

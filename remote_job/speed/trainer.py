@@ -1,6 +1,7 @@
 """Ultralytics' trainers at the machine's full speed; see `remote_job.speed` for what that means."""
 
 import contextlib
+import dataclasses
 import math
 import time
 from pathlib import Path
@@ -52,6 +53,18 @@ class FastTrainer:
                 else "the allocator refused its settings"
             )
             self.speed = self.speed.turn("allocator", on=kept, reason=reason)
+
+    def compute_in(self, threads: int) -> None:
+        """Compute in so many threads from now on, because others use the cores, or have left them."""
+        torch.set_num_threads(threads)
+        cores = self.capacity.cores
+        reason = (
+            f"{threads} of {cores} cores: other programs use the rest"
+            if threads < cores
+            else f"all {cores} cores"
+        )
+        LOGGER.info(f"speed: computing in {threads} threads, {reason}")
+        self.speed = dataclasses.replace(self.speed.turn("threads", on=True, reason=reason), threads=threads)
 
     def _do_train(self) -> None:
         with contextlib.ExitStack() as stack:

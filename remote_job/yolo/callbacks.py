@@ -7,6 +7,7 @@ from typing import Any
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.yolo import best_model, trainer_state
 from gpu_offload.remote_job.yolo import tensors as states
+from gpu_offload.remote_job.yolo.pacing import Pacing
 from gpu_offload.remote_job.yolo.protocol import Trainer
 from gpu_offload.remote_job.yolo.resume import Resume
 
@@ -38,6 +39,7 @@ class Callbacks:
     def __init__(self, resume: Resume, clock: Clock) -> None:
         self._resume = resume
         self._clock = clock
+        self.pacing = Pacing()
         self.batches_done = 0
         self.finishing = False
 
@@ -49,6 +51,7 @@ class Callbacks:
 
     def on_train_start(self, trainer: Trainer) -> None:
         """Report the device."""
+        self.pacing.start(trainer)
         trainer.bench.progress.update(state="training", device=str(trainer.device))
         trainer.bench.interruption.check()
 
@@ -64,6 +67,7 @@ class Callbacks:
         if self._resume.arrive(trainer):
             self.batches_done = self._resume.first_batch
             trainer.place_order()
+        self.pacing.epoch_started(trainer)
 
     def on_train_batch_start(self, trainer: Trainer) -> None:
         """Continue the epoch's mean loss."""
@@ -82,6 +86,7 @@ class Callbacks:
         if trainer.bench.interruption.requested:
             self._save_in_epoch(trainer)
             trainer.bench.interruption.check()
+        self.pacing.batch_ended(trainer, batches=self.batches_done)
 
     def on_train_epoch_end(self, trainer: Trainer) -> None:
         """Measure the epoch, and remember the random state that its validation begins with."""
@@ -114,6 +119,7 @@ class Callbacks:
             losses=entry.get("losses"),
             metrics=entry.get("metrics"),
             seconds=round(done[-1], 4),
+            pace=self.pacing.epoch_ended(trainer),
         )
         trainer.bench.interruption.check()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from gpu_offload.remote_job.context import Bench
+from gpu_offload.remote_job.speed.capacity import Capacity
 from gpu_offload.remote_job.speed.plan import SpeedPlan
 
 
@@ -12,12 +13,15 @@ class Trainer(Protocol):
 
     bench: Bench
     speed: SpeedPlan
+    capacity: Capacity
     model: Any
     ema: Any
     optimizer: Any
     scaler: Any
     stopper: Any
     train_loader: Any
+    test_loader: Any
+    validator: Any
     args: Any
     csv: Path
     device: Any
@@ -44,6 +48,10 @@ class Trainer(Protocol):
 
     def epoch_seconds(self) -> float:
         """Return the seconds that the epoch in progress has taken."""
+        ...
+
+    def compute_in(self, threads: int) -> None:
+        """Compute in so many threads from now on."""
         ...
 
     def place_order(self) -> None:

@@ -122,7 +122,9 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
 
     def optimizer_step(self) -> None:
         """Step, and remember at which iteration."""
+        begun = time.perf_counter()
         super().optimizer_step()
+        self.ours.pacing.meter.optimized(time.perf_counter() - begun)
         self.last_optimizer_step = self.ours.batches_done + len(self.train_loader) * self.epoch
         self.resuming.accumulate_offset = 0
 

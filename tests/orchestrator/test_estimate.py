@@ -25,7 +25,7 @@ from gpu_offload.orchestrator.estimate.posterior import (
 )
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import GPUS, Gpu
-from gpu_offload.remote_job.result import Calibration
+from gpu_offload.remote_job.result import Calibration, ModePace, Pace
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 ANCHORS = Path(__file__).parents[3] / "shared" / "estimator" / "gpu_anchors.csv"
@@ -54,17 +54,23 @@ def calibration(**changes) -> Calibration:
         "batch": 16,
         "gflops": 2.2,
         "parameters": 3_157_200,
-        "start": 6.0,
-        "first_step_extra": 0.5,
-        "step_mosaic": 1.2,
-        "step_plain": 1.0,
-        "optimizer_step": 0.03,
-        "validation_per_image": 0.02,
-        "save": 0.4,
-        "final": 4.0,
-        "contention": 1.0,
+        "pace": pace(**changes.pop("pace", {})),
     }
     return Calibration(**given_ | changes)
+
+
+def pace(**changes) -> Pace:
+    given_ = {
+        "ready": 6.0,
+        "batches": 19,
+        "mosaic": ModePace(batch=1.2, spread=0.02, steps=3),
+        "plain": ModePace(batch=1.0, spread=0.02, steps=3),
+        "optimizer": 0.03,
+        "validation": 0.02,
+        "save": 0.4,
+        "final": 4.0,
+    }
+    return Pace(**given_ | changes)
 
 
 def test_the_formula_adds_up_by_hand():
@@ -75,7 +81,7 @@ def test_the_formula_adds_up_by_hand():
     assert parts["optimiser"] == pytest.approx(20 * 0.03)
     assert parts["validation"] == pytest.approx(10 * 10 * 0.02)
     assert parts["final validation"] == pytest.approx(0.67 * 10 * 0.02)
-    total = 6 + 0.5 + 22.4 + 0.6 + 2.0 + 10 * 0.4 + 0.134 + 4.0
+    total = 6 + 0.5 * 1.0 + 22.4 + 0.6 + 2.0 + 10 * 0.4 + 0.134 + 4.0
     assert estimate_cpu(training, calibration()).point == pytest.approx(total)
 
 
@@ -136,7 +142,7 @@ def test_a_calibration_of_another_training_is_refused_with_every_difference_name
     ):
         estimate_cpu(work(image_size=640, batch=8), calibration())
     with pytest.raises(ValueError, match="measured no step"):
-        estimate_cpu(work(), calibration(step_mosaic=None, step_plain=None))
+        estimate_cpu(work(), calibration(pace={"mosaic": None, "plain": None}))
 
 
 @given(
@@ -176,7 +182,7 @@ def test_a_calibration_is_kept_for_any_number_of_epochs_and_any_learning_rate():
 
 
 def test_the_first_epoch_decodes_and_only_a_long_training_makes_a_trial():
-    measured = calibration(decoding=0.1, trial=3.0, trial_steps=200)
+    measured = calibration(pace={"decoding": 0.1}, trial=3.0, trial_steps=200)
     short = estimate_cpu(work(epochs=2, train_images=32), measured).breakdown
     long = estimate_cpu(work(epochs=100, train_images=32), measured).breakdown
     assert (short["start"], long["start"]) == (pytest.approx(3.0), pytest.approx(6.0))
@@ -185,11 +191,11 @@ def test_the_first_epoch_decodes_and_only_a_long_training_makes_a_trial():
 
 def test_a_machine_that_was_shared_while_calibrating_widens_the_interval_both_ways():
     quiet = estimate_cpu(work(), calibration()).interval
-    busy = estimate_cpu(work(), calibration(contention=1.8))
+    busy = estimate_cpu(work(), calibration(pace={"share": 0.55}))
     assert busy.interval.low < quiet.low / 1.5
     assert busy.interval.high > quiet.high * 1.5
     assert any("shared" in note for note in busy.notes)
-    assert estimate_cpu(work(), calibration(contention=1.2)).interval == quiet
+    assert estimate_cpu(work(), calibration(pace={"share": 0.95})).interval == quiet
 
 
 def test_early_stopping_lowers_the_low_bound_alone():

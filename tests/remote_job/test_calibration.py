@@ -40,7 +40,7 @@ def tree(tmp_path_factory):
     ],
 )
 def test_only_modes_that_the_training_has_are_measured(task, epochs, close_mosaic, mosaic, expected):
-    from gpu_offload.remote_job.calibration.measurement import modes
+    from gpu_offload.remote_job.yolo.pacing import modes
 
     arguments = SimpleNamespace(epochs=epochs, close_mosaic=close_mosaic, mosaic=mosaic)
     assert modes(task, arguments) == expected
@@ -63,12 +63,14 @@ def test_the_command_prints_one_document_and_nothing_else(tree, tmp_path):
     assert done.returncode == 0, done.stderr
     found = Calibration.model_validate_json(done.stdout)
     assert (found.model, found.task, found.image_size, found.batch) == ("yolov8n.yaml", Task.DETECT, 64, 4)
-    assert 0 < found.step_plain < 60
-    assert 0 < found.step_mosaic < 60
-    assert 0 < found.optimizer_step < 60
-    assert 0 < found.validation_per_image < 10
-    assert found.start > 1
-    assert found.contention > 0.5
+    pace = found.pace
+    assert 0 < pace.plain.batch < 60
+    assert 0 < pace.mosaic.batch < 60
+    assert pace.mosaic.steps >= 3
+    assert 0 < pace.optimizer < 60
+    assert 0 < pace.validation < 10
+    assert pace.ready > 1
+    assert 0 < pace.share <= 1
     assert 2_900_000 < found.parameters < 3_200_000
     assert 0.05 < found.gflops < 0.12
     assert list((tmp_path / "output").iterdir()) == []
@@ -80,8 +82,8 @@ def test_a_classification_is_measured_without_mosaic(tmp_path):
 
     tree = make_tree(tmp_path, Task.CLASSIFY, images=15)
     found = calibrate(make_spec(tree, tmp_path / "output", epochs=50))
-    assert found.step_mosaic is None
-    assert found.validation_per_image > 0
+    assert found.pace.mosaic is None
+    assert found.pace.plain.batch > 0
 
 
 def test_what_cannot_be_trained_cannot_be_measured(tree, tmp_path):

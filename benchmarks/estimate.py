@@ -1,0 +1,269 @@
+"""How well `offload train --on cpu` knows its time: a matrix of whole trainings, their estimates and what they took.
+
+    python benchmarks/estimate.py --records estimate.jsonl [--only NAME ...] [--minutes 5] [--list] [--report]
+
+Each configuration is a project of its own with generated pictures and no history, trained by the command in a process of
+its own. A record is a line of the file: what the plan said, what was said after the first steps and after the first
+epoch, and the wall time of the whole process. A configuration that has a record is not run again, so that the matrix can be run in pieces;
+`--again` runs it once more. Names that end in `+N` run beside N busy programs, `+N>` beside N that begin in the middle,
+`+N<` beside N that end in the middle. `--report` prints the tables from the records alone.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from gpu_offload.dataset.synthetic import generate
+from gpu_offload.dataset.task import Task
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.run.events import events_of
+from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.revision import Revision
+from gpu_offload.orchestrator.state import state_folder
+from gpu_offload.remote_job.machine import name as machine_name
+
+BIN = Path(sys.executable).parent
+BUSY = [sys.executable, "-c", "while True: pass"]
+DETECT, CLASSIFY, SEGMENT, POSE = Task.DETECT, Task.CLASSIFY, Task.SEGMENT, Task.POSE
+
+
+def case(model, size, batch, epochs, images, task=DETECT, source=320, **hyperparameters):
+    return {
+        "model": model, "image_size": size, "batch": batch, "epochs": epochs, "images": images, "task": str(task),
+        "source": source, "hyperparameters": hyperparameters,
+    }  # fmt: skip
+
+
+MATRIX = {
+    "8n-160": case("yolov8n.yaml", 160, 16, 5, 120),
+    "8n-96-b32": case("yolov8n.yaml", 96, 32, 12, 200),
+    "8n-224-b8": case("yolov8n.yaml", 224, 8, 4, 120),
+    "8n-320-b4": case("yolov8n.yaml", 320, 4, 3, 80),
+    "8n-160-long": case("yolov8n.yaml", 160, 16, 20, 200),
+    "8n-160-mosaic": case("yolov8n.yaml", 160, 16, 8, 160, close_mosaic=2),
+    "8n-128-noplots": case("yolov8n.yaml", 128, 16, 6, 150, plots=False),
+    "8n-160-noval": case("yolov8n.yaml", 160, 8, 6, 120, val=False),
+    "8n-160-big": case("yolov8n.yaml", 160, 16, 4, 60, source=2400),
+    "11n-160": case("yolo11n.yaml", 160, 16, 5, 120),
+    "11n-224-b8": case("yolo11n.yaml", 224, 8, 4, 100),
+    "11n-96-b4": case("yolo11n.yaml", 96, 4, 5, 120),
+    "26n-160": case("yolo26n.yaml", 160, 16, 5, 120),
+    "26n-128-b8": case("yolo26n.yaml", 128, 8, 6, 120),
+    "8s-160-b8": case("yolov8s.yaml", 160, 8, 3, 80),
+    "8n-rect": case("yolov8n.yaml", 192, 16, 5, 120, rect=True),
+    "8n-multi": case("yolov8n.yaml", 160, 16, 6, 120, multi_scale=0.5),
+    "8n-freeze": case("yolov8n.yaml", 192, 16, 6, 120, freeze=10),
+    "8n-sgd": case("yolov8n.yaml", 160, 8, 5, 120, optimizer="SGD"),
+    "cls-96": case("yolov8n-cls.yaml", 96, 16, 12, 200, CLASSIFY),
+    "cls11-224": case("yolo11n-cls.yaml", 224, 16, 6, 150, CLASSIFY),
+    "seg-160": case("yolov8n-seg.yaml", 160, 16, 4, 100, SEGMENT),
+    "seg11-128": case("yolo11n-seg.yaml", 128, 8, 5, 100, SEGMENT),
+    "pose-160": case("yolov8n-pose.yaml", 160, 16, 4, 100, POSE),
+    "8n-320-hour": case("yolov8n.yaml", 320, 16, 120, 600),
+    "11n-224-hour": case("yolo11n.yaml", 224, 16, 200, 600),
+    "cls-224-hour": case("yolov8n-cls.yaml", 224, 32, 300, 900, CLASSIFY),
+}
+SHARED = [
+    f"{name}+{n}"
+    for name in ("8n-160", "11n-224-b8", "cls-96", "seg-160")
+    for n in ("1", "2", "4", "2>", "2<")
+]
+NAMES = [
+    *(name for name in MATRIX if not name.endswith("hour")),
+    *SHARED,
+    *(n for n in MATRIX if n.endswith("hour")),
+]
+
+
+def project(folder, name):
+    """Write the project of a configuration."""
+    given = MATRIX[name.partition("+")[0]]
+    generate(folder / "raw", images=given["images"], size=given["source"], task=Task(given["task"]))
+    lines = ["[dataset]", 'path = "raw"', f'task = "{given["task"]}"', "[training]"]
+    settings = {
+        "model": given["model"],
+        "epochs": given["epochs"],
+        "image-size": given["image_size"],
+        "batch": given["batch"],
+    }
+    lines += [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
+    if given["hyperparameters"]:
+        lines += [
+            "[training.hyperparameters]",
+            *(f"{k} = {json.dumps(v)}" for k, v in given["hyperparameters"].items()),
+        ]
+    (folder / "offload.toml").write_text("\n".join(lines) + "\n")
+
+
+def run(name, sets):
+    """Train one configuration; return its record."""
+    beside = name.partition("+")[2]
+    count = int(beside.rstrip("<>") or 0)
+    with tempfile.TemporaryDirectory(prefix="estimate-") as scratch:
+        folder = Path(scratch)
+        project(folder, name)
+        environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
+        load = os.getloadavg()[0]
+        neighbours = [] if beside.endswith(">") else [subprocess.Popen(BUSY) for _ in range(count)]
+        try:
+            began = time.time()
+            command = [str(BIN / "offload"), "train", "--on", "cpu", "--json", *(f"--set={s}" for s in sets)]
+            with subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            ) as process:
+                if beside.endswith((">", "<")):
+                    _wait_for_epochs(environment, process)
+                    if beside.endswith(">"):
+                        neighbours = [subprocess.Popen(BUSY) for _ in range(count)]
+                    else:
+                        _end(neighbours)
+                answer, errors = process.communicate()
+            wall = time.time() - began
+        finally:
+            _end(neighbours)
+        if process.returncode != 0:
+            sys.exit(f"{name} failed:\n{answer[-2000:]}\n{errors[-3000:]}")
+        os.environ["XDG_STATE_HOME"] = environment["XDG_STATE_HOME"]
+        return {
+            "name": name, "at": time.strftime("%Y-%m-%d %H:%M"), "machine": machine_name("cpu"),
+            "python": platform.python_version(), "load": load, "wall": round(wall, 2), **_said(folder, began, wall),
+        }  # fmt: skip
+
+
+def _end(processes):
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def _wait_for_epochs(environment, process):
+    """Wait until half of the epochs are over, by the progress file of the training."""
+    while process.poll() is None:
+        for path in Path(environment["XDG_STATE_HOME"]).rglob("heartbeat.json"):
+            try:
+                beat = json.loads(path.read_text())
+            except (OSError, ValueError):
+                continue
+            if beat["epochs_completed"] * 2 >= beat["epochs"]:
+                return
+        time.sleep(0.2)
+
+
+def _said(folder, began, wall):
+    """Return what was said of the whole time, by when it was said, and where the time went."""
+    store = open_store(f"file:{state_folder(folder) / 'store'}")
+    (key,) = [info.key for info in store.list("runs/") if info.key.endswith("/run.json")]
+    record = RunRecord.model_validate_json(store.read(key)[0])
+    revision, found = Revision(record, began), {"planned": record.estimate.json()}
+    events = events_of(store, record.id, 1)
+    for event in events:
+        before = revision.latest
+        revision.take(event)
+        if revision.latest is before:
+            continue
+        stage = "steps" if event.event == "pace" else f"epoch {event.epoch}"
+        found |= {"steps": revision.latest.interval.json()} if "steps" not in found else {}
+        if stage == "epoch 1" or (event.epoch or 0) * 2 == record.spec.epochs:
+            found |= {"first epoch" if stage == "epoch 1" else "half": revision.latest.interval.json()}
+        if "share" not in found and event.pace:
+            found |= {"share": event.pace.share, "said_at": round(event.time - began, 2)}
+            found["terms"] = {name: round(value, 3) for name, value in revision.latest.breakdown.items()}
+    (timing,) = [json.loads(store.read(info.key)[0]) for info in store.list("timings/")]
+    last = [event.time for event in events if event.event == "epoch"][-1]
+    found |= {"end": round(began + wall - last, 2), "publishing": round(began + wall - events[-1].time, 2)}
+    return {**found, "stages": timing["stages"], "process": timing["actual"]}
+
+
+def report(records):
+    """Print errors and coverage, by who was beside it and by when it was said."""
+    for title, chosen in (
+        (
+            "quiet (a share of 0.93 and more in the first steps, nothing beside it)",
+            lambda r: "+" not in r["name"] and r.get("share", 0) >= 0.93,
+        ),
+        ("busy", lambda r: "+" in r["name"] or r.get("share", 0) < 0.93),
+    ):
+        those = [record for record in records if chosen(record)]
+        if not those:
+            continue
+        print(
+            f"\n{title}: {len(those)} trainings of {min(r['wall'] for r in those):.0f} to {max(r['wall'] for r in those):.0f} s\n"
+        )
+        print("| said | median error | P90 | max | inside the 80 % interval | half-width, median |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        for stage in ("planned", "steps", "first epoch", "half"):
+            said = [r for r in those if stage in r]
+            if not said:
+                continue
+            errors = sorted(abs(r[stage]["likely"] / r["wall"] - 1) for r in said)
+            inside = sum(r[stage]["low"] <= r["wall"] <= r[stage]["high"] for r in said)
+            width = statistics.median(
+                (r[stage]["high"] - r[stage]["low"]) / 2 / r[stage]["likely"] for r in said
+            )
+            p90 = errors[min(len(errors) - 1, round(0.9 * (len(errors) - 1)))]
+            print(
+                f"| {stage} | {statistics.median(errors):.1%} | {p90:.1%} | {errors[-1]:.1%} | "
+                f"{inside} of {len(said)} | {width:.0%} |"
+            )
+        print()
+        for record in those:
+            said = record.get("steps", record["planned"])
+            print(
+                f"  {record['name']:16} {record['wall']:7.1f} s  planned {record['planned']['likely'] / record['wall'] - 1:+6.1%}"
+                f"  steps {said['likely'] / record['wall'] - 1:+6.1%} ({said['low']:.0f} to {said['high']:.0f})"
+                f"  share {record.get('share', 1):.2f}"
+            )
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--records", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[])
+    parser.add_argument("--minutes", type=float, default=5.0, help="begin no training after so many")
+    parser.add_argument(
+        "--again", action="store_true", help="run configurations that have a record once more"
+    )
+    parser.add_argument("--set", dest="sets", action="append", default=[], help="a setting of ours")
+    parser.add_argument("--list", action="store_true")
+    parser.add_argument("--report", action="store_true")
+    options = parser.parse_args()
+    if options.list:
+        print("\n".join(NAMES))
+        return
+    lines = options.records.read_text().splitlines() if options.records.exists() else []
+    records = [json.loads(line) for line in lines]
+    if not options.report:
+        until = time.monotonic() + options.minutes * 60
+        done = set() if options.again else {record["name"] for record in records}
+        for name in options.only or NAMES:
+            if name in done:
+                continue
+            if time.monotonic() > until:
+                break
+            record = run(name, options.sets)
+            records.append(record)
+            with options.records.open("a") as file:
+                file.write(json.dumps(record) + "\n")
+            print(
+                f"{name}: {record['wall']} s, planned {record['planned']['likely']}, steps {record.get('steps')}",
+                flush=True,
+            )
+    report(records)
+
+
+if __name__ == "__main__":
+    main()

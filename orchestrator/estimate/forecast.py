@@ -1,0 +1,169 @@
+"""The time that a running training takes in all: what it has taken, and what is left by its own pace.
+
+The same formula as before a training (`formula`), with the rates that its steps and epochs showed. What is left is as
+uncertain as machines drift; on a machine that is shared, also by what the neighbours may do next.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from gpu_offload.orchestrator.estimate.correction import DRIFT, Estimate
+from gpu_offload.orchestrator.estimate.formula import PHI, Rates, load_seconds
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.estimate.posterior import Prediction, predict
+from gpu_offload.orchestrator.estimate.workload import Workload
+
+if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
+    from gpu_offload.remote_job.result import Pace
+
+QUIET = 0.93
+"""The least share of its processor time that a training gets on a machine of its own: the kernel takes some, too."""
+
+PUBLISHING = 0.7
+"""Seconds from the end of the training's process to the published model, on a CPU."""
+
+EPOCH_SPREAD = 0.1
+"""Relative uncertainty of an epoch's time by the training's own account, before an epoch was completed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """How far a training is.
+
+    Attributes:
+        epochs: Completed.
+        batches: Of the epoch in progress.
+        elapsed: Seconds that it has taken, since the beginning from which the whole is counted.
+        measured: Epochs that the pace rests on: those of this attempt.
+    """
+
+    epochs: int
+    batches: int
+    elapsed: float
+    measured: int = 0
+
+
+def rates_of(work: Workload, pace: "Pace") -> Rates:
+    """Return a training's rates by its pace; what it has not come to yet is derived from what it has.
+
+    Raises:
+        ValueError: no step was measured.
+    """
+    known = pace.plain or pace.mosaic
+    if known is None:
+        raise ValueError("the pace holds no step")
+    plain, mosaic = pace.plain or known, pace.mosaic or known
+    load = load_seconds(work, mosaic=False)
+    forward = max(0.0, plain.batch / work.batch - load) * 0.3
+    return Rates(
+        start=pace.ready,
+        first=0.0,
+        batch_mosaic=mosaic.batch,
+        batch_plain=plain.batch,
+        optimizer_step=pace.optimizer,
+        validation_image=forward + load if pace.validation is None else pace.validation,
+        save=0.1 + work.parameters * 1e-7 if pace.save is None else pace.save,
+        final=pace.final,
+    )
+
+
+def forecast(work: Workload, pace: "Pace", at: Position, past: Sequence[float] = ()) -> Estimate:
+    """Estimate the whole of a running training.
+
+    Args:
+        work: The training.
+        pace: What its steps and epochs took.
+        at: How far it is.
+        past: ln(actual / forecast) of what was left, after the first steps of earlier trainings of the same key.
+
+    Raises:
+        ValueError: the pace holds neither steps nor epochs, or the position is past the end.
+    """
+    if not 0 <= at.epochs <= work.epochs or not at.elapsed >= 0:
+        raise ValueError(f"{at.epochs} of {work.epochs} epochs in {at.elapsed} s cannot be")
+    left = (
+        _by_epochs(work, pace, at)
+        if pace.plain is None and pace.mosaic is None
+        else _by_steps(work, pace, at)
+    )
+    prediction = _prediction(pace, at, past)
+    rest = prediction.interval(math.fsum(left.values()))
+    stays = at.measured / (at.measured + 2)
+    shared = contention(pace) ** (1 - stays / 2)
+    low = rest.low / shared
+    if work.earliest_epochs < work.epochs:
+        soonest = max(at.epochs, work.earliest_epochs)
+        low *= (soonest - at.epochs) / max(1, work.epochs - at.epochs)
+    whole = Interval(low, rest.likely, rest.high * shared) + at.elapsed
+    notes = ["by the training's own steps"]
+    if contention(pace) > 1:
+        notes.append(
+            f"other programs run here: the training gets {pace.share:.0%} of the time it could use, "
+            "and the interval allows for that to end or to get worse"
+        )
+    return Estimate(
+        interval=whole,
+        breakdown={"so far": at.elapsed, **left},
+        basis="measured while it trains",
+        kind="pace",
+        epoch_seconds=(),
+        before=at.elapsed,
+        earliest_epochs=work.earliest_epochs,
+        contention=contention(pace),
+        notes=tuple(notes),
+    )
+
+
+def contention(pace: "Pace") -> float:
+    """Return by what factor other programs slow a training down, 1.0 for a machine of its own."""
+    return 1.0 if pace.share >= QUIET else 1 / max(pace.share, 0.05)
+
+
+def _prediction(pace: "Pace", at: Position, past: Sequence[float]) -> Prediction:
+    """Return the distribution of ln(actual / forecast) of what is left."""
+    usual = predict("pace", past)
+    modes = [mode for mode in (pace.mosaic, pace.plain) if mode is not None and mode.steps]
+    main = max(modes, key=lambda mode: mode.steps, default=None)
+    if main is None:
+        own = max(pace.spread, EPOCH_SPREAD) / math.sqrt(max(1, at.measured))
+    else:
+        own = main.spread / math.sqrt(main.steps)
+    # Each epoch shows more of what the first steps could not; what stays is the machine's drift.
+    scale = math.hypot(DRIFT, own, usual.scale / math.sqrt(1 + at.measured))
+    mean = usual.mean / (1 + at.measured)
+    return replace(usual, mean=mean, scale=scale, freedom=usual.freedom + at.measured)
+
+
+def _by_epochs(work: Workload, pace: "Pace", at: Position) -> dict[str, float]:
+    """Return what is left of a training that reports no more than its epochs."""
+    if pace.epoch is None:
+        raise ValueError("the pace holds neither steps nor epochs")
+    part = at.batches / pace.batches if pace.batches else 0.0
+    return {"training": max(0.0, work.epochs - at.epochs - min(1.0, part)) * pace.epoch, "end": pace.final}
+
+
+def _by_steps(work: Workload, pace: "Pace", at: Position) -> dict[str, float]:
+    rates = rates_of(work, pace)
+    batches = work.train_images / work.batch
+    begun = min(float(at.batches), batches)
+    mosaic_left = max(0.0, work.mosaic_epochs - at.epochs) * batches
+    plain_left = (work.epochs - max(at.epochs, work.mosaic_epochs)) * batches
+    if at.epochs < work.mosaic_epochs:
+        mosaic_left -= begun
+    else:
+        plain_left = max(0.0, plain_left - begun)
+    steps = work.optimizer_steps() - work.optimizer_steps(at.epochs * work.batches + at.batches)
+    validation = work.val_images * rates.validation_image
+    epochs_left = work.epochs - at.epochs
+    validations = epochs_left if work.validate else min(1, epochs_left)
+    return {
+        "training": mosaic_left * rates.batch_mosaic + plain_left * rates.batch_plain,
+        "decoding": max(0.0, batches - begun) * pace.decoding if at.epochs == 0 else 0.0,
+        "optimiser": steps * rates.optimizer_step,
+        "validation": validations * validation,
+        "saving": epochs_left * rates.save,
+        "final validation": PHI * validation,
+        "end": rates.final + PUBLISHING,
+    }

@@ -1,0 +1,100 @@
+"""Revises a run's estimate by what its training reports: after the first steps, and after each epoch."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from gpu_offload.orchestrator.estimate.correction import Estimate, remaining_note
+from gpu_offload.orchestrator.estimate.forecast import Position, forecast
+from gpu_offload.orchestrator.estimate.workload import Workload
+from gpu_offload.orchestrator.output.epoch import Revised
+from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.workload import workload_of
+from gpu_offload.remote_job.result import ProgressEvent
+
+TOLD_AGAIN = 0.1
+"""Relative change of the whole time from which on a log is told again."""
+
+PLANNING_LIMIT_S = 60.0
+"""How long a command plans at most before it creates its run."""
+
+
+def beginning(created: float, now: float, age: float) -> float:
+    """Return when a run's command began, in Unix seconds: its process shortly before the run.
+
+    Args:
+        created: When the run was created, in Unix seconds.
+        now: Unix seconds.
+        age: Of this process, in seconds. One that did something else before, or that resumes a run, does not count.
+    """
+    started = now - age
+    return started if 0 <= created - started <= PLANNING_LIMIT_S else created
+
+
+def past_of(run: RunRecord) -> tuple[float, ...]:
+    """Return what earlier trainings on this machine say about the first steps' estimate."""
+    here = next((c.predicted for c in run.candidates if c.offer.where == "cpu" and c.predicted), None)
+    return here.rests if here is not None else ()
+
+
+@dataclass(slots=True)
+class Revision:
+    """The estimate of one attempt, as its events come in.
+
+    Attributes:
+        run: What it trains.
+        began: From when the whole time is counted, in Unix seconds.
+        past: ln(actual / forecast) of earlier trainings of the same key.
+        first: The estimate after the first steps, by which it is scored.
+        latest: The newest.
+    """
+
+    run: RunRecord
+    began: float
+    past: tuple[float, ...] = ()
+    first: Estimate | None = None
+    latest: Estimate | None = None
+    _work: Workload | None = field(init=False)
+    _epochs: int = 0
+    _told: float = math.inf
+
+    def __post_init__(self) -> None:
+        self._work = workload_of(self.run)
+
+    def take(self, event: ProgressEvent) -> Revised | None:
+        """Take an event in; return what it says about the time left, None where it says nothing."""
+        if event.event not in {"pace", "epoch"} or not event.epoch or self._work is None:
+            return None
+        self._epochs += event.event == "epoch"
+        if event.pace is None:
+            return None
+        done = event.epoch if event.event == "epoch" else event.epoch - 1
+        elapsed = max(0.0, event.time - self.began)
+        at = Position(
+            epochs=min(done, self._work.epochs),
+            batches=0 if event.event == "epoch" else event.batch or 0,
+            elapsed=elapsed,
+            measured=self._epochs,
+        )
+        try:
+            estimate = forecast(self._work, event.pace, at, self.past)
+        except ValueError:  # the numbers of a process that may be anyone's
+            return None
+        self.first, self.latest = self.first or estimate, estimate
+        whole = estimate.interval
+        changed = (
+            abs(math.log(max(whole.likely, 1e-3) / self._told)) if math.isfinite(self._told) else math.inf
+        )
+        text = ""
+        if changed > TOLD_AGAIN and done < self._work.epochs:
+            self._told = max(whole.likely, 1e-3)
+            text = f"{remaining_note(whole, elapsed)}, {estimate.notes[0]}"
+        return Revised(text, whole.likely - elapsed)
+
+
+def revised(run: RunRecord, events: Iterable[ProgressEvent], began: float) -> Revision:
+    """Return the estimates of an attempt by all its events."""
+    revision = Revision(run, began, past_of(run))
+    for event in events:
+        revision.take(event)
+    return revision

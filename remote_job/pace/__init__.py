@@ -1,0 +1,1 @@
+"""Takes the time of a training's own steps and epochs."""

@@ -1,0 +1,122 @@
+"""Reports a training's pace: after its first steps, and after each epoch."""
+
+from typing import Any
+
+from gpu_offload.dataset.task import Task
+from gpu_offload.remote_job.pace.meter import process_age
+from gpu_offload.remote_job.pace.pace_meter import PaceMeter
+from gpu_offload.remote_job.result import Pace
+from gpu_offload.remote_job.speed import threads
+from gpu_offload.remote_job.yolo import preview
+from gpu_offload.remote_job.yolo.protocol import Trainer
+
+ENDING = 1.5
+"""Seconds of the end beside the final validation: reading the model back, fusing it, staging the result."""
+PLOTS = 2.6
+"""Seconds for Ultralytics' plots."""
+
+
+class Pacing:
+    """Measures one training with a `PaceMeter`."""
+
+    def __init__(self) -> None:
+        self.meter = PaceMeter()
+        self._epochs = 0
+        self._batches = 0
+        self._idle = threads.idle()
+        self._mosaic = False
+
+    def start(self, trainer: Trainer) -> None:
+        """Note how long it took to get ready."""
+        self.meter.ready = process_age()
+        self.meter.final = ENDING + (PLOTS if trainer.args.plots else 0.0)
+
+    def epoch_started(self, trainer: Trainer) -> None:
+        """Begin the first step of an epoch."""
+        with_mosaic, without = modes(trainer.bench.spec.task, trainer.args)
+        closing = without and trainer.epoch >= trainer.epochs - trainer.args.close_mosaic
+        self._mosaic = with_mosaic and not closing
+        self.meter.batches = len(trainer.train_loader)
+        self._epochs += 1
+        if self._epochs > 1:
+            self._fit_threads(trainer)
+        self._idle = threads.idle()
+        self.meter.begin()
+
+    def batch_ended(self, trainer: Trainer, *, batches: int) -> None:
+        """End a step, the epoch's `batches`-th; report the pace once there were enough of them."""
+        meter = self.meter
+        self._batches = batches
+        meter.step("mosaic" if self._mosaic else "plain", decodes=self._epochs == 1)
+        if meter.announced or not meter.is_enough:
+            return
+        if self._fit_threads(trainer):
+            return
+        self._look_ahead(trainer)
+        if trainer.device.type == "cpu" and (trainer.args.val or trainer.epochs == 1):
+            meter.validation = round(preview.validation(trainer), 6)
+        self.announce(trainer)
+        meter.begin()
+
+    def _fit_threads(self, trainer: Trainer) -> bool:
+        """Compute in as many threads as there are cores for; return whether their number changed."""
+        if trainer.device.type != "cpu" or not trainer.speed.on("threads"):
+            return False
+        now, share = trainer.speed.threads, self.meter.share()
+        wanted = threads.fewer(now, share)
+        if wanted == now and self._epochs > 1:
+            wanted = threads.more(now, trainer.capacity.cores, threads.idle().since(self._idle))
+        if wanted == now:
+            return False
+        trainer.compute_in(wanted)
+        self.meter.forget()
+        return True
+
+    def _look_ahead(self, trainer: Trainer) -> None:
+        """Taste what the steps so far cannot show."""
+        if trainer.device.type != "cpu":
+            return
+        self.meter.decoding = preview.decoding(trainer)
+        if all(modes(trainer.bench.spec.task, trainer.args)):
+            self.meter.other = preview.other_mode(trainer, mosaic=self._mosaic)
+
+    def announce(self, trainer: Trainer) -> None:
+        """Report the pace."""
+        pace = self.meter.pace()
+        if pace is None:
+            return
+        self.meter.announced = True
+        trainer.bench.progress.update(pace=pace)
+        trainer.bench.progress.event(
+            "pace",
+            epoch=trainer.epoch + 1,
+            epochs=trainer.epochs,
+            batch=self._batches,
+            batches=self.meter.batches,
+            pace=pace,
+        )
+
+    def epoch_ended(self, trainer: Trainer) -> Pace | None:
+        """Take in what an epoch's validation and checkpoint took; return the pace."""
+        entry = trainer.history[-1]
+        images = len(trainer.test_loader.dataset)
+        if entry["validation"] > 0 and images:
+            self.meter.validation = round(entry["validation"] / images, 6)
+        if entry["save"] > 0:
+            self.meter.save = entry["save"]
+        if not self.meter.announced:  # a short epoch, or steps that disagreed
+            self._look_ahead(trainer)
+        self.meter.announced = True
+        pace = self.meter.pace()
+        if pace is not None:
+            trainer.bench.progress.update(pace=pace)
+        return pace
+
+
+def modes(task: Task, arguments: Any) -> tuple[bool, bool]:
+    """Say whether the training has epochs with mosaic, and epochs without."""
+    if task is Task.CLASSIFY or not arguments.mosaic:
+        return False, True
+    if not arguments.close_mosaic:
+        return True, False
+    return arguments.epochs > arguments.close_mosaic, True
