@@ -4,12 +4,7 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
-<<<<<<< HEAD
-from gpu_offload.orchestrator.run.record import Experience, RunRecord
-=======
-from gpu_offload.orchestrator.run.record import Origin, RunRecord
-from gpu_offload.orchestrator.settings.load import Settings
->>>>>>> 2c7f730 (Continue a published version when data was added)
+from gpu_offload.orchestrator.run.record import Experience, Origin, RunRecord
 from gpu_offload.remote_job.spec import TrainingSpec
 
 
@@ -94,8 +89,6 @@ def run_record(
         images=dict(planned.snapshot.images),
         origin=_origin(planned),
     )
-<<<<<<< HEAD
-=======
 
 
 def _origin(planned: Planned) -> Origin | None:
@@ -103,11 +96,3 @@ def _origin(planned: Planned) -> Origin | None:
     if start is None or start.recipe is None:
         return None
     return Origin(recipe=start.recipe, version=start.version, warm_starts=start.warm_starts, note=start.note)
-
-
-def _region_in_aws(settings: Settings) -> str | None:
-    """Return the bucket's region; None where the store is not in AWS, or nothing says where."""
-    if not settings.store_url.startswith("s3:") or settings.store.endpoint_url:
-        return None
-    return settings.store.region or os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
->>>>>>> 2c7f730 (Continue a published version when data was added)

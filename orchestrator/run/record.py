@@ -30,7 +30,6 @@ RUN_PREFIX = "runs/"
 RUN_KEY_LENGTH = 12
 
 
-<<<<<<< HEAD
 Policy = Literal["expected-cost", "uniform-progress", "greedy", "on-demand"]
 """How spot, on-demand and waiting are chosen; see `spot_policy`."""
 
@@ -52,7 +51,8 @@ class Experience(Wire):
     """In order of time."""
     start_seconds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     """By instance type: seconds from a launch to the first training step."""
-=======
+
+
 class Origin(Wire):
     """Where a training that was to continue a published version starts; see `orchestrator.plan.warm_start`."""
 
@@ -61,7 +61,6 @@ class Origin(Wire):
     """The version that it continues; None: it begins from scratch."""
     warm_starts: int
     note: str
->>>>>>> 2c7f730 (Continue a published version when data was added)
 
 
 class RunRecord(Wire):
