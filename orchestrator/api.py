@@ -144,6 +144,7 @@ def train(
     show_plan: Callable[[str], object] | None = None,
     detach: bool = False,
     sweep: str | None = None,
+    repair: bool = False,
 ) -> "TrainReport":
     """Train where it is cheapest and publish; skips a training that is published already.
 
@@ -155,16 +156,23 @@ def train(
         show_plan: Called with the receipt before anything starts.
         detach: On an instance, return once it trains by itself; `attach`, the same call or `tend` carries on.
         sweep: The sweep that it is a training of: the version is published, and no alias moves.
+        repair: Read a version that is published already back whole first, and put back what is damaged.
 
     Raises:
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
+    from gpu_offload.orchestrator.lifecycle.repair import repair_version
     from gpu_offload.orchestrator.lifecycle.train import Training
+    from gpu_offload.orchestrator.plan.inputs import read_inputs
     from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
+    from gpu_offload.orchestrator.plan.training_key import version_of
 
     console = console or Console()
     store, workspace = store_of(settings), Workspace.of(settings.root)
+    if repair:
+        inputs = read_inputs(settings, store, workspace)
+        repair_version(store, version_of(inputs.key), inputs.key, console)
     planned = planning_of(settings, store, console).plan(on=on, calibrate=calibrate, only_if_it_matters=True)
     # Where nothing fits, the error says why.
     if (

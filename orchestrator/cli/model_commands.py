@@ -73,6 +73,9 @@ def plan(
     is_flag=True,
     help="On an instance, return as soon as it trains by itself; see `offload attach`.",
 )
+@click.option(
+    "--repair", is_flag=True, help="Verify a version that is published already, and put back what is damaged."
+)
 @click.option("--sweep", hidden=True, help="The sweep that it trains for: no alias moves by itself.")
 def train(
     directory: Path,
@@ -84,6 +87,7 @@ def train(
     verbose: bool,
     calibrate: bool | None,
     detach: bool,
+    repair: bool,
     sweep: str | None,
 ) -> int:
     """Train where it is cheapest and publish the model; skip what is already trained.
@@ -102,6 +106,7 @@ def train(
         show_plan=None if as_json else click.echo,
         detach=detach,
         sweep=sweep,
+        repair=repair,
     )
     if as_json:
         print_json(report.json())

@@ -190,6 +190,13 @@ class Training:
         )
 
     def _already_trained(self, manifest: Manifest, began: float) -> TrainReport:
+        for file in manifest.files:
+            there = self.store.stat(model_key(manifest.version, file.name))
+            if there is None or there.size != file.size:
+                size = "missing" if there is None else f"{there.size:,} bytes, not {file.size:,}"
+                self.console.warning(
+                    f"version {manifest.version} is damaged: {file.name} is {size}; `offload train --repair` heals it"
+                )
         if self.sweep is not None:
             return self._report("already_trained", manifest, began, stable_moved=False)
         tree = tree_of(self.planned, self.workspace)

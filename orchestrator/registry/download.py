@@ -154,10 +154,16 @@ def pull(
         return manifest, target, False
     target.parent.mkdir(parents=True, exist_ok=True)
     key = model_key(manifest.version, model.name)
-    if isinstance(store, WebStore):
-        _transfer(store, key, target, model, progress)
-    else:
-        store.download(key, target, size=model.size, sha256=model.sha256)
+    try:
+        if isinstance(store, WebStore):
+            _transfer(store, key, target, model, progress)
+        else:
+            store.download(key, target, size=model.size, sha256=model.sha256)
+    except (CorruptObjectError, ObjectMissingError) as error:
+        who = "ask its publisher to run" if isinstance(store, WebStore) else "run"
+        raise type(error)(
+            f"{error}. The published file is damaged: {who} `offload train --repair` in the project, which puts it back"
+        ) from error
     return manifest, target, True
 
 
