@@ -161,6 +161,7 @@ def train(
     Raises:
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
+    from gpu_offload.orchestrator.cleanup.after_publication import after_publication
     from gpu_offload.orchestrator.lifecycle.repair import repair_version
     from gpu_offload.orchestrator.lifecycle.train import Training
     from gpu_offload.orchestrator.plan.inputs import read_inputs
@@ -181,9 +182,12 @@ def train(
         and planned.report.decision.where != "none"
     ):
         show_plan(receipt_text(planned.report, width=terminal_width()))
-    return Training(
+    report = Training(
         planned, store, workspace, console, detach=detach, sweep=sweep, clock=clock_of(store)
     ).run()
+    if report.status == "trained" and sweep is None:
+        after_publication(store, settings, console)
+    return report
 
 
 def models(settings: Settings) -> Listing:

@@ -80,22 +80,22 @@ def prune(
 
 def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:
     journal = Journal(store)
-    runs, fingerprints, ended = set(), set(), {}
+    runs, fingerprints, needed, ended = set(), set(), set(), {}
     for run in journal.run_ids():
         outcome = journal.outcome(run)
         if outcome is None:
             record = journal.run(run)
             runs |= {run, *([record.resumes] if record.resumes else [])}
             fingerprints.add(record.fingerprint)
+            needed |= {record.version, *([record.origin.version] if record.origin else [])}
         elif outcome.status == "published":
             ended[run] = outcome.at
-    needed = set()
     for name in aliases.names(store):
         alias = aliases.alias_of(store, name)
         if alias is not None:
             usable = [m.version for m in reversed(alias.moves) if m.version not in alias.yanked]
             needed |= {alias.version, *list(dict.fromkeys(usable))[: FALLBACKS + 1]}
-    return Needs(frozenset(needed), frozenset(runs), frozenset(fingerprints)), ended
+    return Needs(frozenset(filter(None, needed)), frozenset(runs), frozenset(fingerprints)), ended
 
 
 def _delete(store: ObjectStore, candidate: Candidate) -> None:

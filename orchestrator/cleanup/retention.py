@@ -10,6 +10,7 @@ from gpu_offload.orchestrator.registry.manifest import IndexEntry
 
 Kind = Literal["version", "run", "dataset"]
 DAY_S = 86_400.0
+GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gpu_offload.infra.store.protocol import ObjectInfo
+from gpu_offload.orchestrator.cleanup.retention import GB
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.output.units import human_bytes
 
-GB = 10**9
 MONTH_DAYS = 30
 NEARLY_FULL = 0.8
 """Share of a tier from which on a warning is due."""

@@ -9,6 +9,7 @@ from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.cleanup.after_publication import after_publication
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
 from gpu_offload.orchestrator.github.plan_summary import plan_summary
@@ -60,6 +61,10 @@ def train(step: Step) -> int:
         raise
     step.console.text(trained_text(done))
     _report(step, planned, store, done, before)
+    # A folder on a runner is thrown away with it.
+    if done.status == "trained" and not isinstance(store, KeptFolder):
+        for warning in after_publication(store, step.settings, step.console):
+            step.runner.summary(f"> [!WARNING]\n> {bounded(warning)}")
     _warn_of_dead_sweep(step, store)
     return EXIT_FAILED if done.candidate and step.settings.registry.on_candidate == "fail" else 0
 

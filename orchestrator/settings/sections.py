@@ -183,6 +183,19 @@ class RegistrySettings(Section):
     data, else patch."""
 
 
+class RetentionSettings(Section):
+    """What is deleted after each publication."""
+
+    mode: Literal["off", "dry-run", "delete"] = "off"
+    """What happens after a publication: nothing, a note of what would be deleted, or the deletion."""
+    keep: Count = Field(default=5, ge=1)
+    """The newest versions, which stay."""
+    days: Number = Field(default=30.0, ge=0)
+    """Versions, checkpoints and staged datasets younger than this stay."""
+    below_gb: Number | None = Field(default=None, ge=0, examples=[4.5])
+    """Delete only as much as brings the store below this, in GB, the oldest first."""
+
+
 class Ec2Settings(Section):
     """Which instances may be rented."""
 
@@ -254,6 +267,8 @@ class Sections(Section):
     """Where datasets, checkpoints and models are kept."""
     registry: RegistrySettings = RegistrySettings()
     """Which versions become `stable`, and how they are counted."""
+    retention: RetentionSettings = RetentionSettings()
+    """What is deleted after each publication."""
     ec2: Ec2Settings = Ec2Settings()
     """Which instances may be rented."""
     sweep: SweepSettings = SweepSettings()

@@ -1,6 +1,8 @@
 """What a store no longer needs is deleted, and nothing that an alias or an open run needs."""
 
+import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -10,17 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registry_case import manifest_for
 
+from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectInfo
+from gpu_offload.orchestrator.cleanup.after_publication import after_publication
 from gpu_offload.orchestrator.cleanup.prune import prune
 from gpu_offload.orchestrator.cleanup.retention import Needs, Policy, candidates, owner_of
 from gpu_offload.orchestrator.cleanup.usage import GB, TIERS, tier_of, usage
 from gpu_offload.orchestrator.cli import offload
+from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import alias, download, publish
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError, Yank
 from gpu_offload.orchestrator.registry.promote import promote, yank
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.record import Outcome
+from gpu_offload.orchestrator.run.record import Origin, Outcome
+from gpu_offload.orchestrator.settings.load import load_settings
 
 EVERYTHING = Policy(keep=1, days=0.0)
 
@@ -205,3 +211,59 @@ def test_the_commands_say_it(tmp_path, model):
     used = json.loads(run("usage", "--json", "--tier", "s3-old"))
     assert used["parts"]["models"]["objects"] == 9
     assert "applications" in run("usage")
+
+
+def configured(tmp_path, text="", url="file:store"):
+    (tmp_path / "raw").mkdir(exist_ok=True)
+    (tmp_path / "offload.toml").write_text(f'[dataset]\npath = "raw"\n[store]\nurl = "{url}"\n{text}')
+    return load_settings(tmp_path, environment={})
+
+
+@pytest.mark.parametrize(
+    ("text", "left", "said"),
+    [
+        ("", 6, ""),
+        ('[retention]\nmode = "dry-run"\nkeep = 1\ndays = 0\n', 6, "would delete"),
+        ('[retention]\nmode = "delete"\nkeep = 1\ndays = 0\n', 3, "deleted"),
+        ('[retention]\nmode = "delete"\nkeep = 5\ndays = 0\n', 5, "version aaaa"),
+        ('[retention]\nmode = "delete"\nkeep = 1\ndays = 36500\n', 6, ""),
+        ('[retention]\nmode = "delete"\nkeep = 1\ndays = 0\nbelow-gb = 1.0\n', 6, ""),
+    ],
+)
+def test_after_a_publication_the_configuration_decides_what_goes(store, model, tmp_path, text, left, said):
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
+    manifest = manifest_for(model, "ffff", datetime.now(UTC).timestamp())
+    publish.publish(store, manifest, model, note=lambda _: None)
+    out = io.StringIO()
+    assert after_publication(store, configured(tmp_path, text), Console(out)) == ()
+    assert said in out.getvalue()
+    assert sum(not e.deleted for e in publish.versions(store)) == left
+
+
+def test_a_store_that_is_nearly_full_or_lets_nobody_delete_is_a_warning(store, model, tmp_path):
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
+    bucket = configured(tmp_path, 'endpoint-url = "https://x.r2.cloudflarestorage.com"\n', "s3://models")
+
+    class Other:
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+        def list(self, prefix):
+            for info in store.list(prefix):
+                yield replace(info, size=9 * GB) if info.key == "models/aaaa/model.pt" else info
+
+        def delete(self, key):
+            raise StoreDeniedError("AccessDenied")
+
+    [warning] = after_publication(Other(), bucket, Console(io.StringIO()))
+    assert "90% of what is free (Cloudflare R2)" in warning
+    strict = configured(tmp_path, '[retention]\nmode = "delete"\nkeep = 1\ndays = 0\n')
+    [warning] = after_publication(Other(), strict, Console(io.StringIO()))
+    assert "AccessDenied" in warning
+
+
+def test_the_version_that_an_open_run_continues_stays(store, model):
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
+    origin = Origin(recipe="e" * 64, version="aaaa", warm_starts=1, note="")
+    Journal(store).begin(run_record(Scenario()).model_copy(update={"origin": origin}))
+    assert "aaaa" not in names(prune(store, EVERYTHING))

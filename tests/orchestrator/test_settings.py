@@ -58,6 +58,7 @@ DEFAULTS = {
         "on-revert": "yank",
         "bump": "auto",
     },
+    "retention": {"mode": "off", "keep": 5, "days": 30.0, "below-gb": None},
     "ec2": {
         "regions": ("us-east-1", "us-east-2", "us-west-2"),
         "instance-types": ("g4dn.xlarge", "g5.xlarge", "g6.xlarge", "g6e.xlarge"),
