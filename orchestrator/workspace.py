@@ -11,6 +11,9 @@ from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.model_task import check_task
 from gpu_offload.orchestrator.state import made, prepare_state
 
+CALIBRATION = "calibration-"
+"""How the folders in `work` begin that are no run's."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
@@ -53,9 +56,13 @@ class Workspace:
         return made(self.root, "trees") / fingerprint[:16]
 
     def forget_run(self, run: str) -> None:
-        """Remove the files of a published run."""
+        """Remove the files of a run that is over."""
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(self.work / run)
+
+    def runs(self) -> list[str]:
+        """Return the runs that have files here."""
+        return [folder.name for folder in self.work.iterdir() if not folder.name.startswith(CALIBRATION)]
 
     def forget_trees(self, but: str) -> None:
         """Remove the training trees of other datasets: they can be copies, which add up."""

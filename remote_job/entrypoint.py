@@ -3,7 +3,7 @@
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,7 +59,8 @@ class TrainingContext:
     def __init__(self, bench: Bench) -> None:
         self._bench = bench
         self._epoch_began = time.perf_counter()
-        self._curves: dict[str, list[float]] = {}
+        self._epochs: list[dict[str, float]] = []
+        """Metrics and losses of each epoch, also of those before an interruption."""
         self._epoch_seconds: list[float] = []
         self._ready = process_age()
         self.spec: TrainingSpec = bench.spec
@@ -73,6 +74,11 @@ class TrainingContext:
             self.epochs_completed = checkpoint.manifest.epochs_completed
             bench.seconds_before = checkpoint.manifest.seconds
             self._resumable = checkpoint.last
+            done = self.epochs_completed
+            before = checkpoint.manifest.curves
+            self._epochs = (
+                [{n: v[i] for n, v in before.items() if i < len(v)} for i in range(done)] if before else []
+            )
         bench.progress.update(epochs_completed=self.epochs_completed)
 
     def resume(self) -> Path | None:
@@ -136,8 +142,7 @@ class TrainingContext:
         now = time.perf_counter()
         seconds, self._epoch_began = now - self._epoch_began, now
         self._epoch_seconds.append(seconds)
-        for name, value in {**(losses or {}), **metrics}.items():
-            self._curves.setdefault(name, []).append(float(value))
+        self._epochs.append(finite({**(losses or {}), **metrics}))
         self.epochs_completed = epoch
         mean = sum(self._epoch_seconds) / len(self._epoch_seconds)
         pace = self._pace()
@@ -171,7 +176,10 @@ class TrainingContext:
             epochs_completed: Epochs that are behind it.
         """
         self._bench.checkpoints.save(
-            path.read_bytes(), epochs_completed=epochs_completed, seconds=self._bench.seconds
+            path.read_bytes(),
+            epochs_completed=epochs_completed,
+            seconds=self._bench.seconds,
+            curves=_by_name(self._epochs[:epochs_completed]),
         )
         self._bench.progress.event("checkpoint", epoch=epochs_completed, epochs=self.spec.epochs)
         self._bench.saved()
@@ -181,8 +189,13 @@ class TrainingContext:
         return Timings(epoch_train=tuple(self._epoch_seconds), total=time.perf_counter() - begun)
 
     def curves(self) -> dict[str, tuple[float, ...]]:
-        """Return what `epoch` was given, by name."""
-        return {name: tuple(values) for name, values in self._curves.items()}
+        """Return what `epoch` was given, by name: what every epoch has."""
+        return _by_name(self._epochs)
+
+
+def _by_name(epochs: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, ...]]:
+    names = [name for name in (epochs[0] if epochs else {}) if all(name in epoch for epoch in epochs)]
+    return {name: tuple(epoch[name] for epoch in epochs) for name in names}
 
 
 def fault(reference: str) -> str | None:

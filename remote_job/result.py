@@ -146,6 +146,8 @@ class CheckpointManifest(Wire):
     best: Artifact | None = None
     seconds: float
     """Wall seconds of training behind this checkpoint, over all attempts."""
+    curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
+    """What the user's own training has reported up to here, a value an epoch; Ultralytics' state holds its own."""
 
     @property
     def size(self) -> int:

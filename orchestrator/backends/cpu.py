@@ -26,6 +26,7 @@ from gpu_offload.orchestrator.backends.training_process import (
     renewing,
 )
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.project import unpack_project
 from gpu_offload.orchestrator.run.backend import Ending, StoppedHereError
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
@@ -47,6 +48,8 @@ class LocalTraining:
     work: Path
     store: StoreRef
     console: Console
+    root: Path
+    """The project's folder."""
     renew: Callable[[], object] = field(default=lambda: None)
     weights: Callable[[], Path | None] = field(default=lambda: None)
     model_file: Path | None = None
@@ -82,6 +85,9 @@ class LocalTraining:
                 )
             return judge(_last_word(output, attempt.number))
 
+        self.console.note(
+            f"loading the training software, the dataset and the model; about {human_duration(likely)} in all"
+        )
         with (
             self._process(path, own_code=spec.entrypoint is not None) as process,
             self.console.training(run.estimate.likely, revision.take) as show,
@@ -134,7 +140,9 @@ class LocalTraining:
         with (
             TrainingProcess(
                 command,
-                env=training_environment(os.environ, in_bucket=in_bucket, own_code=own_code),
+                env=training_environment(
+                    os.environ, project=self.root, in_bucket=in_bucket, own_code=own_code
+                ),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -1,6 +1,8 @@
 """The environment variables of a training on this machine: no credentials."""
 
+import os.path
 from collections.abc import Mapping
+from pathlib import Path
 
 COMMAND_FILES = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STATE", "GITHUB_STEP_SUMMARY")
 """Files by which a step sets variables for later steps."""
@@ -12,11 +14,14 @@ STORE_CREDENTIALS = ("ACTIONS_ID_TOKEN_", "AWS_", "STORE_")
 """Beginnings of variables by which a bucket is opened; a store that is a folder needs none."""
 
 
-def training_environment(variables: Mapping[str, str], *, in_bucket: bool, own_code: bool) -> dict[str, str]:
+def training_environment(
+    variables: Mapping[str, str], *, project: Path, in_bucket: bool, own_code: bool
+) -> dict[str, str]:
     """Return the variables for a training's process.
 
     Args:
         variables: Those of this process.
+        project: The project's folder. What PYTHONPATH finds in it is neither in the training key nor on an instance.
         in_bucket: Whether the training uploads to a bucket, for which it needs the credentials.
         own_code: Whether the user's own code trains: then Python finds modules beside a script that it starts.
     """
@@ -26,5 +31,13 @@ def training_environment(variables: Mapping[str, str], *, in_bucket: bool, own_c
         for name, value in variables.items()
         if name not in COMMAND_FILES and not name.startswith(dropped)
     }
+    outside = [path for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if _is_outside(path, project)]
+    if outside:
+        kept["PYTHONPATH"] = os.pathsep.join(outside)
     # Processes that PyTorch or Ultralytics start must not import from the working folder.
     return kept if own_code else kept | {"PYTHONSAFEPATH": "1"}
+
+
+def _is_outside(path: str, project: Path) -> bool:
+    """Whether an entry of PYTHONPATH leads elsewhere than into the project; an empty one means the working folder."""
+    return bool(path) and not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(project))

@@ -7,6 +7,7 @@ import click
 
 from gpu_offload.errors import EXIT_FAILED
 from gpu_offload.orchestrator.cli.options import (
+    command_name,
     console_of,
     json_option,
     print_json,
@@ -118,14 +119,26 @@ def train(
 
 def next_commands(report: "TrainReport") -> str:
     """Return what one does after a training."""
+    first: tuple[tuple[str, str], ...]
+    offload = command_name()
     if report.status == "detached":
-        return f"\nNext:\n  offload status {report.run}\n  offload logs -f {report.run}"
+        return f"\nNext:\n  {offload} status {report.run}\n  {offload} logs -f {report.run}"
+    if report.candidate:
+        name = report.semver or report.version
+        first = (
+            ("pull model.pt --version candidate", "download the candidate, verified"),
+            (f"promote {name} --why TEXT", "make it stable all the same"),
+        )
+    else:
+        first = (("pull model.pt", "download the model, verified"),)
     rows = (
-        ("offload pull model.pt", "download the model, verified"),
-        ("offload report", "time, cost and quality of the run"),
-        ("offload models", "the published versions"),
+        *first,
+        ("report", "time, cost and quality of the run"),
+        ("models", "the published versions"),
+        ("status", "the runs, and where everything is kept"),
     )
-    return "\nNext:\n" + "\n".join(f"  {command:22} {text}" for command, text in rows)
+    widest = max(len(command) for command, _ in rows)
+    return "\nNext:\n" + "\n".join(f"  {offload} {command:{widest}}  {text}" for command, text in rows)
 
 
 @click.command()
@@ -172,16 +185,16 @@ def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
     folder = (into or Path("demo-gpu" if gpu else "demo")).resolve()
     if gpu:
         try:
-            from gpu_offload.orchestrator.demo import run_gpu_demo
+            from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
         except ImportError as error:
             raise click.UsageError(
                 f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
             ) from error
-        run_gpu_demo(folder, console_of(verbose=verbose), click.echo)
+        run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name())
         return
     from gpu_offload.orchestrator.demo import run_demo
 
-    run_demo(folder, console_of(verbose=verbose), click.echo)
+    run_demo(folder, console_of(verbose=verbose), click.echo, command=command_name())
 
 
 COMMANDS = (plan, train, pull, demo)

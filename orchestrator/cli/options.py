@@ -1,6 +1,8 @@
 """Options that many commands share, and what they turn into."""
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -73,6 +75,17 @@ def console_of(*, verbose: bool) -> "Console":
     if sys.stderr.isatty() and not os.environ.get("CI"):
         return TerminalConsole(sys.stderr, verbose=verbose)
     return Console(sys.stderr, verbose=verbose)
+
+
+def command_name() -> str:
+    """Return how `offload` is called here: by its name, or by its path where the shell would not find it."""
+    called = Path(sys.argv[0])
+    if called.name != "offload":
+        return "offload"
+    found = shutil.which("offload")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "offload"
+    return shlex.quote(str(called.absolute()))
 
 
 def print_json(value: Any) -> None:

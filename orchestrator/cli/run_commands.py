@@ -29,10 +29,12 @@ if TYPE_CHECKING:
 def status(
     directory: Path, config: Path | None, sets: tuple[str, ...], run: str | None, *, as_json: bool
 ) -> None:
-    """Show RUN or the latest runs: place, progress and cost so far."""
+    """Show RUN or the latest runs: place, progress and cost so far; and where everything is kept."""
+    from gpu_offload.orchestrator.lifecycle.places import places_text
     from gpu_offload.orchestrator.lifecycle.status import standings, standings_text
-    from gpu_offload.orchestrator.output.table import terminal_width
+    from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
     from gpu_offload.orchestrator.registry.stores import existing_store_of
+    from gpu_offload.orchestrator.workspace import Workspace
 
     settings = settings_of(directory, config, sets)
     found = standings(existing_store_of(settings), settings, run)
@@ -40,6 +42,10 @@ def status(
         print_json({"runs": [standing.json() for standing in found]})
     else:
         click.echo(standings_text(found, width=terminal_width()))
+        if run is None:
+            click.echo(
+                f"\n{wrapped_lines(places_text(settings, Workspace.of(settings.root)), width=terminal_width())}"
+            )
 
 
 @click.command()

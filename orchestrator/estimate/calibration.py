@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.output.console import Console, plain
-from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.orchestrator.workspace import CALIBRATION, Workspace
 from gpu_offload.remote_job.machine import cores, processor
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import TrainingSpec
@@ -79,7 +79,7 @@ def kept_calibration(workspace: Workspace, key: str) -> Calibration | None:
 def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Console) -> Calibration | None:
     """Measure and keep the measurement; None, with a warning, if that fails: the prior is used then."""
     console.stage("measuring a few training steps on this machine (about 15 s; kept for the next time)")
-    folder = workspace.work / f"calibration-{key}"
+    folder = workspace.work / f"{CALIBRATION}{key}"
     folder.mkdir(exist_ok=True)
     path = folder / "spec.json"
     path.write_text(spec.model_copy(update={"output": str(folder)}).model_dump_json())

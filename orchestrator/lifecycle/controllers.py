@@ -82,6 +82,7 @@ def controller_of(
             work=workspace.work,
             store=settings.store_ref(),
             console=console,
+            root=settings.root,
             renew=renew,
             weights=lambda: planned.weights_path,
             model_file=planned.model_file,

@@ -140,10 +140,12 @@ def standings_text(found: Sequence[Standing], *, width: int = 80) -> str:
 
 def _explained(one: Standing) -> str:
     """Say what a run ended with, or waits for; empty where the table says it."""
+    if one.status == "published":
+        return ""
     if one.status != "open":
         return one.message
     place = f"attempt {one.attempt} on {one.instance}" if one.instance else f"attempt {one.attempt}"
     if one.silent_seconds is None and not one.driven:
-        ended = f" ({one.message})" if one.message else ""
-        return f"not running{ended}: `offload train` carries on, `offload stop {one.run}` gives it up"
+        ended = f"; {one.message}" if one.message else ""
+        return f"not running{ended}. `offload train` carries on, `offload stop {one.run}` gives it up"
     return f"{place}: {one.message}" if one.message else place

@@ -30,6 +30,7 @@ from gpu_offload.orchestrator.registry.stores import public_address
 from gpu_offload.orchestrator.run.backend import InterruptedRunError
 from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import Experience, Outcome, RunRecord, StopRequest
 from gpu_offload.orchestrator.workspace import Workspace
@@ -80,6 +81,7 @@ class Training:
         with contextlib.suppress(StoreDeniedError):  # an older role may not; then git shows what changed
             record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         journal = Journal(self.store)
+        self._forget_closed(journal)
         lease = self.lease or Lease(clock=self.clock)
         outcome, run = Outcome(status="failed", at=began), None
         for _ in range(MANY_RUNS):
@@ -99,6 +101,13 @@ class Training:
         if run is None or outcome.status != "published":
             raise TrainingFailedError(f"run {run.id if run else '?'} {outcome.status}: {outcome.message}")
         return self._published(run, began)
+
+    def _forget_closed(self, journal: Journal) -> None:
+        """Remove the files of runs that are over: a later run resumes from the checkpoint in the store."""
+        for run in self.workspace.runs():
+            with contextlib.suppress(JournalError):  # what a newer version wrote is its own
+                if journal.outcome(run) is not None:
+                    self.workspace.forget_run(run)
 
     def _close_runs(self) -> None:
         """Close the runs of a training that is published: a driver was killed before it could, and nothing is billed."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, cast
 
 from gpu_offload.orchestrator.output.epoch import Revise, epoch_line, unrevised
-from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.remote_job.result import ProgressEvent
 
 Kind = Literal["stage", "note", "detail", "warning", "error"]
@@ -100,8 +99,7 @@ class Console:
             likely_seconds: The estimate.
             revise: Returns what an event says about the time left.
         """
-        estimate = f"; about {human_duration(likely_seconds)} in all" if likely_seconds else ""
-        self.note(f"loading the training software, the dataset and the model{estimate}")
+        del likely_seconds
         self._spoke_at = None
 
         def show(event: ProgressEvent) -> None:

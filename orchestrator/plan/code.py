@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gpu_offload.orchestrator.plan.imports import bound_names, find_imports, is_dynamic, needed_modules
-from gpu_offload.orchestrator.plan.project import PlanningError, check_inside, file_sha256
+from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError, check_inside, file_sha256
 
 MAX_BYTES = 50 * 2**20
 """Upper limit for code and included files together; datasets and weights have places of their own."""
@@ -70,7 +70,7 @@ def read_code(root: Path, entrypoint: str, include: Sequence[str] = ()) -> Code:
     module, _, function = entrypoint.partition(":")
     first = module.split(".")[0]
     if not reader.follow(module) or first not in reader.own:
-        raise PlanningError(
+        raise UnknownNameError(
             f"training.entrypoint: there is no module {module} in {root} (looked for {first}.py and {first}/)"
         )
     if (root / first).is_dir():

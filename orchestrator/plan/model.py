@@ -4,7 +4,7 @@ import difflib
 from itertools import product
 from pathlib import Path
 
-from gpu_offload.orchestrator.plan.project import PlanningError, check_inside
+from gpu_offload.orchestrator.plan.project import UnknownNameError, check_inside
 from gpu_offload.orchestrator.settings.model_name import is_weights
 
 _SCALED = {
@@ -75,7 +75,7 @@ def model_file(root: Path, name: str, *, is_own: bool) -> Path | None:
         is_own: Whether the user's own code interprets the name, which then may be anything.
 
     Raises:
-        PlanningError: There is neither such a file nor such a model; similar names are suggested.
+        UnknownNameError: There is neither such a file nor such a model; similar names are suggested.
     """
     path = root / name
     if path.is_file():
@@ -88,7 +88,7 @@ def model_file(root: Path, name: str, *, is_own: bool) -> Path | None:
         return None
     plain = name[: -len(".yml")] + ".yaml" if name.endswith(".yml") else name
     if "/" in name or plain not in DEFINITIONS:
-        raise PlanningError(
+        raise UnknownNameError(
             f"training.model: there is no file {name} in {root}, and no model of Ultralytics has this name"
             + _suggestion(Path(plain).name, DEFINITIONS)
         )
@@ -96,9 +96,9 @@ def model_file(root: Path, name: str, *, is_own: bool) -> Path | None:
 
 
 def check_weights(setting: str, name: str) -> None:
-    """Refuse a name of published weights that does not exist. Raises PlanningError."""
+    """Refuse a name of published weights that does not exist. Raises UnknownNameError."""
     if name.endswith(".pt") and "/" not in name and ":" not in name and name not in WEIGHTS:
-        raise PlanningError(
+        raise UnknownNameError(
             f"{setting}: Ultralytics publishes no weights {name}" + _suggestion(name, WEIGHTS)
         )
 

@@ -7,12 +7,18 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from gpu_offload.errors import OffloadError
+from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.plan.candidate import Project
 
 
 class PlanningError(OffloadError):
     """There is nothing to plan with; the text says what to do."""
+
+
+class UnknownNameError(PlanningError):
+    """A setting names a model, a module or a file that is not there: a fault of the configuration, as others are."""
+
+    exit_code = EXIT_USAGE
 
 
 def check_inside(root: Path, path: Path) -> None:

@@ -57,6 +57,9 @@ class Report:
     picture: bytes | None = None
     """A PNG of predictions on held-out pictures; see `report.picture`."""
 
+    candidate: str | None = None
+    """Why the version is not `stable`; None where it is, or was."""
+
     @property
     def status(self) -> str:
         """`open`, `published`, `stopped` or `failed`."""
@@ -123,6 +126,7 @@ class Report:
             "run": self.run.id,
             "status": self.status,
             "version": self.run.version,
+            "candidate": self.candidate,
             "training_key": self.run.training_key,
             "fingerprint": self.run.fingerprint,
             "why": self.run.why,

@@ -8,6 +8,7 @@ from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError
+from gpu_offload.orchestrator.registry.publish import why_candidate
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import report_markdown
 from gpu_offload.orchestrator.report.page import report_html
@@ -56,6 +57,7 @@ def gather(
         result=documents.result,
         before=_before(entries, record, documents.outcome.at if documents.outcome else now),
         semver=own.semver if (own := entry_of(entries, record.version)) else None,
+        candidate=_candidate(store, record.version),
         events={a.record.number: events_of(store, run, a.record.number) for a in documents.attempts},
     )
 
@@ -65,6 +67,13 @@ def _entries(store: ObjectStore) -> tuple[IndexEntry, ...]:
         return versions(store)
     except RegistryError:
         return ()
+
+
+def _candidate(store: ObjectStore, version: str) -> str | None:
+    try:
+        return why_candidate(store, version)
+    except RegistryError:
+        return None
 
 
 def _before(entries: Sequence[IndexEntry], run: RunRecord, at: float) -> Before | None:

@@ -32,6 +32,8 @@ def headline(
     if report.status == "published":
         quality = quality_text(report, before)
         version = f"stable is now {report.name}" if moved else f"version {report.name}"
+        if report.candidate:
+            version += " stays a candidate"
         return f"Trained in {spent}. {f'{quality}. ' if quality else ''}{version[0].upper()}{version[1:]}"
     done, of = epochs(report)
     reached = f"after epoch {done} of {of}, " if done else "after "
@@ -59,6 +61,13 @@ def glance_rows(report: Report, before: Before | None = None) -> Rows:
         old = named(before.metrics).get(best[0]) if before else None
         rows.append((best[0], f"{old:.3f} before" if old is not None else "first version", f"{best[1]:.3f}"))
     return rows
+
+
+def not_stable(report: Report) -> str:
+    """Say why a published version did not become `stable`; empty where it did."""
+    if not report.candidate:
+        return ""
+    return f"Not stable: {report.candidate}. `offload promote {report.name} --why TEXT` makes it stable all the same"
 
 
 def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, str]]:

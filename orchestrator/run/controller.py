@@ -238,6 +238,9 @@ class Controller:
         self.journal.finish(
             self.run.id, Outcome(status=status, at=self.clock(), message=message, version=version)
         )
+        if status == "published":
+            with contextlib.suppress(StoreError):  # `offload prune` deletes it later
+                self.journal.discard_checkpoint(self.run.id)
 
     def _wait(self, wait: Wait, observation: Observation) -> None:
         self.terminations.check(observation)

@@ -6,7 +6,7 @@ harmless: a new file never replaces one that a manifest still names.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,7 @@ class Checkpoints:
         seconds: float,
         batches_completed: int = 0,
         best: bytes | memoryview | None = None,
+        curves: Mapping[str, tuple[float, ...]] | None = None,
     ) -> CheckpointManifest:
         """Store a checkpoint, make it the newest, and drop what is older than the previous one.
 
@@ -82,6 +83,7 @@ class Checkpoints:
             batches_completed: Batches of the epoch in progress that are behind it too.
             best: The serialised best model where this checkpoint brings a new one; otherwise the last
                 one stays.
+            curves: Metrics and losses of the epochs behind it, by name.
         """
         stem = f"epoch-{epochs_completed:04d}"
         if batches_completed:
@@ -99,6 +101,7 @@ class Checkpoints:
             last=last_file,
             best=self._best,
             seconds=seconds,
+            curves=dict(curves or {}),
         )
         self.adopt(manifest)
         self._prune(manifest)
@@ -175,7 +178,7 @@ class Checkpoints:
 
     def _manifests(self) -> Iterable[CheckpointManifest]:
         """Yield the readable manifests, `manifest.json` and the checkpoints' own, each once."""
-        seen = set()
+        seen: list[CheckpointManifest] = []
         for path in sorted(self.folder.glob("*.json")):
             try:
                 manifest = CheckpointManifest.model_validate_json(path.read_bytes())
@@ -183,7 +186,7 @@ class Checkpoints:
                 self._warn(f"{path}: not a checkpoint manifest, skipped ({str(error).splitlines()[0]})")
                 continue
             if manifest not in seen:
-                seen.add(manifest)
+                seen.append(manifest)
                 yield manifest
 
     def _prune(self, newest: CheckpointManifest) -> None:

@@ -13,8 +13,9 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator import cli
 from gpu_offload.orchestrator.cli.grouped import GROUPS
 from gpu_offload.orchestrator.cli.model_commands import next_commands
+from gpu_offload.orchestrator.cli.options import command_name
 from gpu_offload.orchestrator.cli.run_commands import _form_for, logs, stop
-from gpu_offload.orchestrator.demo import CONFIGURATION, QUICK, DemoError, run_demo
+from gpu_offload.orchestrator.demo import DemoError, configuration_text, run_demo, tour
 from gpu_offload.orchestrator.lifecycle.status import Standing, standings_text
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
@@ -63,7 +64,7 @@ def test_a_status_says_a_shared_reason_once_and_that_nothing_trains_now():
     text = standings_text([one("a-1", "failed"), one("b-1", "failed"), one("c-1", "open", driven=False)])
     assert text.count("out of disk") == 2
     assert "a-1, b-1: out of disk" in text
-    assert "c-1: not running (out of disk)" in text
+    assert "c-1: not running; out of disk" in text
 
 
 def test_ctrl_c_is_said_and_means_run_it_again(monkeypatch, capsys):
@@ -186,6 +187,9 @@ def test_after_a_training_the_next_commands_are_named():
     assert "r2 0.500" in trained_text(trained())
     assert "offload pull model.pt" in next_commands(trained())
     assert "offload logs -f r-1" in next_commands(trained(status="detached"))
+    held = next_commands(trained(candidate="below the floor", semver="1.0.0"))
+    assert "pull model.pt --version candidate" in held, "there is no stable version to pull"
+    assert "promote 1.0.0" in held
 
 
 @pytest.fixture
@@ -215,15 +219,29 @@ def test_tend_without_aws_is_quiet_where_nothing_can_have_been_rented(project, m
 
 def test_the_demos_project_is_one_that_every_command_reads(tmp_path):
     """`cd demo && offload plan` finds what the demo trained with."""
-    (tmp_path / "offload.toml").write_text(CONFIGURATION)
+    (tmp_path / "offload.toml").write_text(configuration_text("a test", epochs=15, image_size=96))
     settings = load_settings(tmp_path, environment={})
-    assert (settings.training.epochs, settings.training.hyperparameters) == (15, QUICK)
+    assert (settings.training.epochs, settings.training.hyperparameters["mosaic"]) == (15, 0.0)
     assert settings.store_url == f"file:{tmp_path / 'store'}"
+
+
+def test_a_demo_names_commands_as_the_shell_here_finds_them(tmp_path, monkeypatch):
+    """`make demo` runs .venv/bin/offload, which is not on PATH; and `open` is there on macOS only."""
+    script = tmp_path / "bin" / "offload"
+    script.parent.mkdir()
+    script.touch(mode=0o755)
+    monkeypatch.setattr(sys, "argv", [str(script), "demo"])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert command_name() == str(script)
+    assert f"{script} report" in tour(tmp_path, command_name())
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert command_name() == "offload"
+    assert " open " not in tour(tmp_path, "offload")
 
 
 def test_a_demo_that_is_run_again_keeps_what_is_published(tmp_path, monkeypatch):
     """The project of an earlier demo is carried on with, its configuration and its store included."""
-    (tmp_path / "offload.toml").write_text(CONFIGURATION)
+    (tmp_path / "offload.toml").write_text(configuration_text("a test", epochs=15, image_size=96))
     published = tmp_path / "store" / "models" / "a" / "model.pt"
     published.parent.mkdir(parents=True)
     published.write_bytes(b"weights")

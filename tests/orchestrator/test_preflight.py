@@ -2,11 +2,13 @@
 
 import dataclasses
 import io
+import os
 
 import pytest
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.backends.training_environment import training_environment
 from gpu_offload.orchestrator.lifecycle.train import Training
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan import prerequisites
@@ -14,7 +16,7 @@ from gpu_offload.orchestrator.plan.inputs import Inputs
 from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, model_file
 from gpu_offload.orchestrator.plan.planner import Planning
 from gpu_offload.orchestrator.plan.prerequisites import TrainingExtraError, renting_faults
-from gpu_offload.orchestrator.plan.project import PlanningError
+from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError
 from gpu_offload.orchestrator.plan.requirements import lock, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
 from gpu_offload.orchestrator.settings.load import load_settings
@@ -238,6 +240,26 @@ def test_a_machine_without_the_extra_begins_no_run_and_names_the_pip_line(shapes
     with pytest.raises(TrainingExtraError, match=r"pip install 'gpu-offload\[train\]'"):
         Training(made, planner.store, planner.workspace, planner.console).run()
     assert list(planner.store.list("runs/")) == []
+
+
+def test_pythonpath_brings_libraries_and_nothing_of_the_project(tmp_path):
+    """What it finds in the project is not hashed, and not on an instance; a cluster's libraries stay importable."""
+    (tmp_path / "src").mkdir()
+    given = os.pathsep.join(["/opt/cluster/lib", str(tmp_path / "src"), "", str(tmp_path)])
+
+    def child(path):
+        variables = {"PYTHONPATH": path, "HOME": "/home/me"}
+        return training_environment(variables, project=tmp_path, in_bucket=False, own_code=True)
+
+    assert child(given) == {"PYTHONPATH": "/opt/cluster/lib", "HOME": "/home/me"}
+    assert child("") == {"HOME": "/home/me"}
+
+
+@pytest.mark.parametrize("setting", ["model = 'yolo8n.yaml'", "entrypoint = 'gone:main'"])
+def test_a_name_that_means_nothing_is_a_fault_of_the_configuration(shapes, setting):
+    with pytest.raises(UnknownNameError) as refused:
+        plan(shapes, f"{setting}\n")
+    assert refused.value.exit_code == 2
 
 
 def test_own_code_needs_no_extra(shapes, monkeypatch):

@@ -271,8 +271,14 @@ def test_an_interrupted_training_exits_75_and_carries_on(project):
     (standing,) = json.loads(offload(project, "status", "--json"))["runs"]
     assert (standing["status"], standing["driven"], standing["silent_seconds"]) == ("open", False, None)
     assert "not running" in offload(project, "status")
+    work = state_folder(project) / "work"
+    (work / "0-1").mkdir()
+    _store(project).put("runs/0-1/outcome.json", b'{"status": "failed", "at": 1.0}')
     report = train(project)
     assert _manifest(project, report)["epochs_completed"] == EPOCHS
+    assert list(work.iterdir()) == [], "the files of runs that are over are removed"
+    kept = [info.key for info in _store(project).list(f"runs/{report['run']}/checkpoint/")]
+    assert kept == [], "nothing resumes from the checkpoint of a published training"
 
 
 def test_a_deadline_ends_a_training_while_it_runs_and_a_later_one_carries_on(long_project):

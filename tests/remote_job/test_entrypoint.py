@@ -12,6 +12,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.entrypoint import EntrypointError, fault
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.progress import read_events
+from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError
 from gpu_offload.remote_job.train import train
 from gpu_offload.remote_job.yolo.overrides import overrides
@@ -75,6 +76,21 @@ def test_interrupted_and_resumed_it_yields_the_same_model(tree, tmp_path, exampl
     assert parts.model.sha256 == whole.model.sha256
     epochs = [e.epoch for e in read_events(tmp_path / "parts" / "progress.jsonl") if e.event == "epoch"]
     assert epochs == [1, 2, 3, 4]
+    assert parts.curves == whole.curves, "those before the interruption are not lost"
+
+
+def test_a_metric_that_is_no_number_spoils_neither_checkpoint_nor_result(tree, tmp_path):
+    body = (
+        "(context.output / 'state').write_bytes(b's')\n"
+        "    for epoch in range(context.epochs_completed + 1, 5):\n"
+        "        context.epoch(epoch, metrics={'f1': epoch / 8, 'loss': float('nan') if epoch == 2 else 1.0})\n"
+        "        context.checkpoint(context.output / 'state', epochs_completed=epoch)\n"
+        f"    {RETURN})"
+    )
+    result = train(with_code(tree, tmp_path, body))
+    assert TrainingResult.model_validate_json(result.model_dump_json()).curves == {
+        "f1": (0.125, 0.25, 0.375, 0.5)
+    }
 
 
 @pytest.mark.process
