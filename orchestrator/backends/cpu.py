@@ -85,9 +85,8 @@ class LocalTraining:
                 )
             return judge(_last_word(output, attempt.number))
 
-        self.console.note(
-            f"loading the training software, the dataset and the model; about {human_duration(likely)} in all"
-        )
+        likely = human_duration(run.estimate.likely)
+        self.console.note(f"loading the training software, the dataset and the model; about {likely} in all")
         with (
             self._process(path, own_code=spec.entrypoint is not None) as process,
             self.console.training(run.estimate.likely, revision.take) as show,
