@@ -3,6 +3,7 @@
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.plan.planner import limits_of
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.run.record import Experience, Origin, RunRecord
 from gpu_offload.remote_job.spec import TrainingSpec
@@ -54,7 +55,8 @@ def run_record(
     settings = planned.settings
     limits = settings.limits
     cpu = next((o for o in planned.report.options if o.where == "cpu"), None)
-    chosen = planned.report.decision.option
+    decision = planned.report.decision
+    chosen = decision.option
     return RunRecord(
         id=run,
         training_key=planned.training_key,
@@ -64,7 +66,10 @@ def run_record(
         deadline_at=now + limits.deadline.total_seconds(),
         max_cost_usd=limits.max_cost_usd,
         value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
-        on_overrun=limits.on_overrun,
+        # A plan that may begin elsewhere than it ends was allowed to rent from the start.
+        on_overrun="escalate" if decision.reversible else limits.on_overrun,
+        reversible=decision.reversible,
+        cpu_limit_s=limits_of(settings).ci_limit_s if decision.reversible else None,
         max_attempts=settings.ec2.max_attempts,
         why=planned.report.decision.why,
         candidates=planned.candidates,

@@ -1,6 +1,8 @@
 """How sure a decision is, by the intervals that it rests on: values in, values out."""
 
 import math
+from bisect import bisect_left, bisect_right
+from functools import lru_cache
 from statistics import NormalDist
 
 from gpu_offload.orchestrator.estimate.interval import Interval
@@ -11,7 +13,7 @@ UPPER = NORMAL.inv_cdf(0.9)
 TOSS_UP = 0.8
 """Below this probability of being right, a decision is a toss-up."""
 
-STEPS = 40
+STEPS = 25
 """Quantiles of each time that are compared with each other."""
 
 
@@ -39,6 +41,14 @@ def quantile(interval: Interval, p: float) -> float:
     return interval.likely * math.exp(abs(place) / UPPER * math.log(bound / interval.likely))
 
 
+@lru_cache(maxsize=64)
+def ratios(first: Interval, second: Interval) -> tuple[float, ...]:
+    """Return the distribution of one time relative to another, independent one, as equally likely values in order."""
+    points = [(i + 0.5) / STEPS for i in range(STEPS)]
+    above, below = ([quantile(interval, p) for p in points] for interval in (first, second))
+    return tuple(sorted(a / max(b, 1e-9) for a in above for b in below))
+
+
 def cheaper(first: tuple[Interval, float], second: tuple[Interval, float]) -> float:
     """Return the probability that the first of two places costs less than the second, 0 to 1.
 
@@ -46,7 +56,22 @@ def cheaper(first: tuple[Interval, float], second: tuple[Interval, float]) -> fl
         first: Its time, and what an hour of it costs: money and waiting, in US dollars.
         second: The same, independent of the first.
     """
-    points = [(i + 0.5) / STEPS for i in range(STEPS)]
-    costs = [[quantile(interval, p) * rate for p in points] for interval, rate in (first, second)]
-    wins = sum((a < b) + 0.5 * (a == b) for a in costs[0] for b in costs[1])
-    return wins / STEPS**2
+    if first[1] <= 0 or second[1] <= 0:
+        return 1.0 if first[1] < second[1] else 0.5 if first[1] == second[1] else 0.0
+    found, limit = ratios(first[0], second[0]), second[1] / first[1]
+    return (bisect_left(found, limit) + bisect_right(found, limit)) / 2 / len(found)
+
+
+def turning_value(gpu: tuple[Interval, float], cpu: Interval, certainty: float) -> float | None:
+    """Return the value of an hour, in US dollars, above which a GPU is worth it with a probability; None where it never is.
+
+    Args:
+        gpu: Its time, and what an hour of it costs in money.
+        cpu: The time of a free CPU.
+        certainty: The probability; at one half the likely times decide.
+    """
+    found = ratios(gpu[0], cpu)
+    share = gpu[0].likely / max(cpu.likely, 1e-9)
+    if certainty > 0.5:
+        share = max(share, found[min(len(found) - 1, math.ceil(certainty * len(found)) - 1)])
+    return gpu[1] * share / (1 - share) if share < 1 else None

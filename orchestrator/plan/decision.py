@@ -2,7 +2,8 @@
 
 The free CPU is the default arm. A GPU must be needed (the CPU's upper estimate is past its limit) or worth it (it
 saves more of your hours than it costs, at the value that you put on them). Nothing whose upper cost exceeds
-`max-cost-usd` is ever chosen.
+`max-cost-usd` is ever chosen. Where the choice is a toss-up the training begins on the CPU, which can be undone, and
+moves once its own steps show that it has to.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Offer
 from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.plan.certainty import TOSS_UP, cheaper, within
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
 from gpu_offload.orchestrator.plan.reasons import (
     changes_for_cpu,
@@ -20,9 +22,14 @@ from gpu_offload.orchestrator.plan.reasons import (
     changes_to_fit_cpu,
     nothing_feasible,
     takes,
+    why_begins_here,
     why_cpu,
+    why_toss_up,
     why_worth,
 )
+
+SHOWN_S, SHOWN_SHARE = 180.0, 0.02
+"""After so many seconds, and so much of the training, its own steps have shown how long it takes, and it can have moved."""
 
 CI_LIMIT_S = 6 * 3600.0
 """A job on a runner that GitHub hosts ends after so long."""
@@ -81,14 +88,57 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
     gpus = [option for option in options if option.where == "ec2" and option.feasible]
     best = min(gpus, key=lambda option: _preference(option, value), default=None)
     if cpu is not None and cpu.feasible:
-        if best is not None and best.total(value) < cpu.total(value):
-            return Decision("ec2", best, why_worth(cpu, best, value), changes_for_worth(cpu, gpus))
-        return Decision("cpu", cpu, why_cpu(cpu, best, limits), changes_for_cpu(cpu, options, limits, epochs))
+        # What can be put off until the training shows what it takes need not be sure now.
+        needed = TOSS_UP if _can_move(cpu, gpus, limits) else 0.5
+        worth = [gpu for gpu in gpus if gpu.total(value) < cpu.total(value)]
+        sure = [gpu for gpu in worth if _beats(gpu, cpu, value) >= needed or needed <= 0.5]
+        if sure:
+            best = min(sure, key=lambda option: _preference(option, value))
+            why = why_worth(cpu, best, value)
+            return Decision("ec2", best, why, changes_for_worth(cpu, gpus, needed), _beats(best, cpu, value))
+        changes = changes_for_cpu(cpu, options, limits, epochs, needed)
+        if best is not None and worth:
+            certainty = _beats(best, cpu, value)
+            why = why_toss_up(cpu, best, certainty)
+            return Decision("cpu", cpu, why, changes, 1 - certainty, reversible=True)
+        keeps = within(cpu.interval, limits.cpu_limit[0])
+        certainty = keeps if best is None or value == 0 else min(keeps, _beats(cpu, best, value))
+        return Decision("cpu", cpu, why_cpu(cpu, best, limits), changes, certainty)
     if best is not None:
+        if cpu is not None and _may_make_it(cpu, best, limits) and _can_move(cpu, gpus, limits):
+            certainty = within(cpu.interval, limits.cpu_limit[0])
+            why = why_begins_here(cpu, best, certainty, limits)
+            return Decision(
+                "cpu", cpu, why, changes_to_fit_cpu(cpu, limits, epochs), certainty, reversible=True
+            )
         because = f"this CPU {cpu.reason}" if cpu is not None else "there is no CPU to train on"
         why = f"A GPU is needed: {because}. {takes(best)}."
-        return Decision("ec2", best, why, changes_to_fit_cpu(cpu, limits, epochs))
+        fails = 1 - within(cpu.interval, limits.cpu_limit[0]) if cpu is not None else None
+        return Decision("ec2", best, why, changes_to_fit_cpu(cpu, limits, epochs), fails)
     return nothing_feasible(options, limits, epochs)
+
+
+def _beats(first: Option, second: Option, value: float) -> float:
+    """Return the probability that an option costs less than another, waiting included."""
+
+    def priced(option: Option) -> tuple[Interval, float]:
+        hours = max(option.interval.likely, 1e-9) / 3600
+        return option.interval, option.cost_likely / hours + value
+
+    return cheaper(priced(first), priced(second))
+
+
+def _may_make_it(cpu: Option, best: Option, limits: Limits) -> bool:
+    """Whether the CPU more likely than not keeps its limit, and no GPU is worth more than that."""
+    value = limits.value_of_time_usd_per_hour
+    in_time = cpu.interval.likely <= limits.cpu_limit[0]
+    return in_time and cpu.cost_high <= limits.max_cost_usd and cpu.total(value) <= best.total(value)
+
+
+def _can_move(cpu: Option, gpus: Sequence[Option], limits: Limits) -> bool:
+    """Whether a GPU still keeps the deadline after the CPU's first steps have shown how long it takes."""
+    shown = SHOWN_S + SHOWN_SHARE * cpu.interval.likely
+    return any(shown + gpu.interval.high <= limits.deadline_s for gpu in gpus)
 
 
 def forced(

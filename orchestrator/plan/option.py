@@ -118,12 +118,22 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where to train. `option` is None exactly where `where` is `none`; `changes` says what would change it."""
+    """Where to train.
+
+    Attributes:
+        option: None exactly where `where` is `none`.
+        changes: What would change it.
+        certainty: The probability that it is right: that the CPU keeps its limit, or that the place costs less than the
+            other, waiting included. None where there was nothing to choose.
+        reversible: Whether it is a toss-up that begins on the CPU, and moves to a GPU once the training shows that it has to.
+    """
 
     where: Where
     option: Option | None
     why: str
     changes: tuple[str, ...] = ()
+    certainty: float | None = None
+    reversible: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,5 +166,10 @@ class PlanReport:
                 "bytes": self.dataset_bytes,
             },
             "options": [option.json() for option in self.options],
-            "decision": {"where": self.decision.where, "why": self.decision.why},
+            "decision": {
+                "where": self.decision.where,
+                "why": self.decision.why,
+                "certainty": None if self.decision.certainty is None else round(self.decision.certainty, 3),
+                "reversible": self.decision.reversible,
+            },
         }

@@ -92,7 +92,7 @@ class Planning:
         work = self._workload(snapshot, inputs.settings.training)
         done = publish.manifest_of(self.store, version)
         measured = None
-        limits = self._limits()
+        limits = limits_of(self.settings)
         past = tuple(history(self.store))
         if done is None and calibrate is not False and on != "ec2":
             prior = self._on_cpu(work, None, past)
@@ -133,7 +133,8 @@ class Planning:
                 self._machine(measured),
                 past=tuple(past),
                 key=self._key,
-                escalates=offers is not None and on == "auto" and self._escalates(inputs),
+                escalates=on == "auto"
+                and (decision.reversible or (offers is not None and self._escalates(inputs))),
             ),
             is_forced=on != "auto",
             lock=lambda: lock(inputs.requirements, self.store) if inputs.requirements else b"",
@@ -151,17 +152,6 @@ class Planning:
             inputs=work.dataset_bytes,
             epoch=parameters * CHECKPOINT_BYTES,
             result=parameters * MODEL_BYTES,
-        )
-
-    def _limits(self) -> Limits:
-        limits = self.settings.limits
-        # A job on a runner is ended from outside; a machine of one's own has no such limit.
-        on_runner = bool(os.environ.get("GITHUB_ACTIONS"))
-        return Limits(
-            deadline_s=limits.deadline.total_seconds(),
-            max_cost_usd=limits.max_cost_usd,
-            value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
-            ci_limit_s=limits.ci_limit.total_seconds() if on_runner else None,
         )
 
     @staticmethod
@@ -277,6 +267,19 @@ class Planning:
             wanted = "To rent a GPU: " + "; ".join(fault.remedy for fault in blocked) + "."
             decision = replace(decision, changes=(*decision.changes, wanted))
         return decision
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return what a training may take, here and now."""
+    limits = settings.limits
+    # A job on a runner is ended from outside; a machine of one's own has no such limit.
+    on_runner = bool(os.environ.get("GITHUB_ACTIONS"))
+    return Limits(
+        deadline_s=limits.deadline.total_seconds(),
+        max_cost_usd=limits.max_cost_usd,
+        value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
+        ci_limit_s=limits.ci_limit.total_seconds() if on_runner else None,
+    )
 
 
 def planning_of(

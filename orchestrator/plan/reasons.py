@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 
 from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.plan.certainty import turning_value
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
 
 
@@ -58,30 +59,51 @@ def why_worth(cpu: Option, best: Option, value: float) -> str:
     )
 
 
-def _break_even(cpu: Option, gpus: Sequence[Option]) -> tuple[float, Option] | None:
-    """Return the least value of an hour at which a GPU beats the CPU, and which one; None where none is faster."""
-    pairs = [
-        (max(0.0, gpu.cost_likely - cpu.cost_likely) / _saved(cpu, gpu) * 3600, gpu)
+def why_begins_here(cpu: Option, best: Option, certainty: float, limits: Limits) -> str:
+    """Return why a training that may not keep the CPU's limit begins there all the same."""
+    return (
+        f"A toss-up: this CPU needs {human_duration(cpu.interval.likely)}, at most "
+        f"{human_duration(cpu.interval.high)}, and keeps {limits.cpu_limit[1]} with {certainty:.0%} probability. It begins here, "
+        f"which costs nothing; if its own steps show that it will not make it, it moves to {best.offer.name} with its "
+        f"checkpoint ({human_duration(best.interval.likely)}, {human_money(best.cost_likely)})."
+    )
+
+
+def why_toss_up(cpu: Option, best: Option, certainty: float) -> str:
+    """Return why a GPU that is worth it only perhaps is not rented at once."""
+    return (
+        f"A toss-up: {best.offer.name} is worth its price with {certainty:.0%} probability. It begins on this CPU "
+        f"({human_duration(cpu.interval.likely)} likely), which can be undone, and moves once its own steps show that the GPU is worth it."
+    )
+
+
+def _break_even(cpu: Option, gpus: Sequence[Option], certainty: float) -> tuple[float, Option] | None:
+    """Return the least value of an hour at which a GPU surely beats the CPU, and which one; None where none is faster."""
+    hours = cpu.interval.likely / 3600
+    extra = [
+        (gpu, max(0.0, gpu.cost_likely - cpu.cost_likely) / max(gpu.interval.likely / 3600, 1e-9))
         for gpu in gpus
-        if gpu.feasible and gpu.where == "ec2" and _saved(cpu, gpu) > 0
+        if gpu.feasible and gpu.where == "ec2" and hours > 0
     ]
+    values = [(turning_value((gpu.interval, price), cpu.interval, certainty), gpu) for gpu, price in extra]
+    pairs = [(value, gpu) for value, gpu in values if value is not None]
     return min(pairs, key=lambda pair: (pair[0], pair[1].offer.name), default=None)
 
 
-def changes_for_worth(cpu: Option, gpus: Sequence[Option]) -> tuple[str, ...]:
-    """Return what would make the CPU the better choice."""
-    even = _break_even(cpu, gpus)
+def changes_for_worth(cpu: Option, gpus: Sequence[Option], certainty: float) -> tuple[str, ...]:
+    """Return what would make the CPU the better choice; a GPU must beat it with so much certainty."""
+    even = _break_even(cpu, gpus, certainty)
     if even is None or even[0] < 0.01 or any(gpu.cost_likely < cpu.cost_likely for gpu in gpus):
         return ()
     return (f"Up to value-of-time-usd-per-hour = {_dollars_down(even[0])} the free CPU would do it.",)
 
 
 def changes_for_cpu(
-    cpu: Option, options: Sequence[Option], limits: Limits, epochs: int | None
+    cpu: Option, options: Sequence[Option], limits: Limits, epochs: int | None, certainty: float
 ) -> tuple[str, ...]:
-    """Return what would make a GPU the better choice."""
+    """Return what would make a GPU the better choice; it must beat the CPU with so much certainty."""
     changes = []
-    even = _break_even(cpu, options)
+    even = _break_even(cpu, options, certainty)
     if even is not None:
         option = even[1]
         changes.append(

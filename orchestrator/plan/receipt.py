@@ -39,7 +39,7 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     parts.append(table)
     if plan.already_trained is not None and not everything:
         return _joined(parts)
-    parts.append([wrapped(plan.decision.why, width=width)])
+    parts.append([wrapped(plan.decision.why, width=width), _certainty(plan)])
     for title, texts in (
         ("Does not fit:", _unfit(shown, plan.decision.why)),
         ("What would change that:", plan.decision.changes),
@@ -49,6 +49,14 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
             listed = [wrapped(text, width=width, indent="  - ", hanging="    ") for text in texts]
             parts.append([title, *listed])
     return _joined(parts)
+
+
+def _certainty(plan: PlanReport) -> str:
+    """Say how sure the decision is; empty where there was nothing to choose, or its reason says so."""
+    certainty = plan.decision.certainty
+    if certainty is None or plan.decision.reversible:
+        return ""
+    return f"Sure to {min(0.99, max(0.01, certainty)):.0%}, by the times' intervals."
 
 
 def _joined(parts: Sequence[Sequence[str]]) -> str:
@@ -122,7 +130,8 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
         fitting = [o for o in shown if o not in first and (o.feasible or chosen is None)]
         others = sorted(fitting, key=lambda o: o.cost_likely)
         first += others[: max(0, FEW - len(first))]
-        lines += [f"**Why.** {escape_markdown(plan.decision.why)}", ""]
+        sure = f" {_certainty(plan)}" if _certainty(plan) else ""
+        lines += [f"**Why.** {escape_markdown(plan.decision.why)}{sure}", ""]
         lines += _places(plan, [option for option in shown if option in first])
         rest = [option for option in shown if option not in first]
         hidden = len(plan.options) - len(shown)

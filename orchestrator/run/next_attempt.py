@@ -80,7 +80,11 @@ def _expiry(run: RunRecord, observation: Observation, offer: Offer, max_price: f
     At the highest possible price, with volume, address and transfer, so that it needs no driver.
     """
     if offer.usd_per_hour <= 0:
-        return run.deadline_at
+        return (
+            run.deadline_at
+            if run.cpu_limit_s is None
+            else min(run.deadline_at, observation.now + run.cpu_limit_s)
+        )
     hourly = (max_price or offer.usd_per_hour) + extras_per_hour(run, offer)
     affordable = budget(run, observation, offer) / hourly * 3600
     return min(run.deadline_at, observation.now + affordable)

@@ -138,6 +138,9 @@ def _overrunning(at: Outlook) -> Step | None:
         if last.end.reason != "overrun" or better is not None:
             return None
         return closing.close_down(at.seen, Finish("failed", last.end.message), "overrun", last.end.message)
+    if at.leaves is not None and at.rented_candidate is not None:
+        name = at.rented_candidate.offer.name
+        return closing.clear_attempt(at, "overrun", f"{at.leaves}; it moves to {name}")
     if at.overrun is None or last.heartbeat is None:
         return None
     if better is not None:

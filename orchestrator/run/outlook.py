@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.run.candidates import (
 )
 from gpu_offload.orchestrator.run.liveness import absence, awaits_reclaim, verdict
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
-from gpu_offload.orchestrator.run.pace import overrun
+from gpu_offload.orchestrator.run.pace import leaves, overrun
 from gpu_offload.orchestrator.run.record import EndReason, RunRecord
 
 
@@ -44,6 +44,18 @@ class Outlook:
     def candidate(self) -> Candidate | None:
         """The best candidate for another attempt."""
         return next(fitting(self.run, self.seen, self.market), None)
+
+    @cached_property
+    def rented_candidate(self) -> Candidate | None:
+        """The best candidate that is an instance."""
+        offers = fitting(self.run, self.seen, self.market)
+        return next((c for c in offers if c.offer.where == "ec2"), None)
+
+    @cached_property
+    def leaves(self) -> str | None:
+        """Why a toss-up that began on the CPU moves to an instance now."""
+        current, better = self.current, self.rented_candidate if self.run.reversible else None
+        return leaves(self.run, self.seen, current, better) if current and better else None
 
     @cached_property
     def wait(self) -> str | None:

@@ -17,6 +17,9 @@ from gpu_offload.orchestrator.run.startup import start_seconds
 from gpu_offload.orchestrator.run.workload import workload_of
 from gpu_offload.remote_job.result import Pace
 
+MOVE_S = 180.0
+"""What it takes to stop a training on the CPU with a checkpoint, and to begin the move."""
+
 
 def start_of(run: RunRecord, offer: Offer) -> float:
     """Return what another instance of an offer costs in time before it trains, in seconds; 95 % take less."""
@@ -27,10 +30,17 @@ def fits(run: RunRecord, observation: Observation, candidate: Candidate) -> bool
     """Whether what is left of the training fits what is left of time and money, even if it goes badly."""
     if run.forced and candidate.offer.where == "cpu":
         return True
-    seconds = seconds_left(run, observation, candidate).high
+    left = seconds_left(run, observation, candidate)
+    seconds = left.likely if _may_begin_here(run, observation, candidate) else left.high
     cost = seconds / 3600 * (candidate.offer.usd_per_hour + extras_per_hour(run, candidate.offer))
     in_time = run.forced or observation.now + seconds <= run.deadline_at
     return in_time and cost <= budget(run, observation, candidate.offer)
+
+
+def _may_begin_here(run: RunRecord, observation: Observation, candidate: Candidate) -> bool:
+    """Whether a candidate is the CPU of a run that begins there as a toss-up, and has not left it yet."""
+    left = any(a.end is not None and a.end.reason == "overrun" for a in observation.attempts)
+    return run.reversible and candidate.offer.where == "cpu" and not left
 
 
 def extras_per_hour(run: RunRecord, offer: Offer) -> float:
@@ -100,6 +110,38 @@ def overrun(
         f"({human_duration(left.low)} to {human_duration(left.high)}, measured), "
         f"and {limit} ends it in {human_duration(max(0.0, available))}"
     )
+
+
+def leaves(
+    run: RunRecord, observation: Observation, current: ObservedAttempt, better: Candidate
+) -> str | None:
+    """Say why a toss-up that began on the CPU moves to an instance now, None while it stays.
+
+    It moves when it will more likely than not exceed its limit; when it may, and later the instance would, too; and when the
+    hours that the instance saves are worth more than it costs, nine in ten certain.
+
+    Args:
+        run: The run.
+        observation: Of it.
+        current: The attempt on the CPU.
+        better: The instance's offer.
+    """
+    beat = current.heartbeat
+    if not run.reversible or current.record.offer.where != "cpu" or (beat and beat.state == "finishing"):
+        return None
+    if (doubt := overrun(run, observation, current, likely=True)) is not None:
+        return doubt
+    left, there = running_left(run, observation, current), seconds_left(run, observation, better)
+    heard = beat.time if beat is not None else observation.now
+    if left is None or heard + left.high > current.record.expires_at:
+        if observation.now + there.high + MOVE_S >= run.deadline_at:
+            return "it may not make it here, and later an instance would not either"
+        return None
+    saved = (left.low - there.high) / 3600 * run.value_of_time_usd_per_hour
+    price = there.high / 3600 * (better.offer.usd_per_hour + extras_per_hour(run, better.offer))
+    if saved > price:
+        return f"an instance saves {human_duration(left.low - there.high)} or more, for ${price:.2f} at most"
+    return None
 
 
 def _corrected(

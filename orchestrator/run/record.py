@@ -77,6 +77,10 @@ class RunRecord(Wire):
     value_of_time_usd_per_hour: float = 0.0
     """What an hour sooner is worth: whether it waits for spot."""
     on_overrun: Literal["stop", "escalate", "continue"] = "stop"
+    reversible: bool = False
+    """Whether it begins on the CPU as a toss-up: it moves to an instance as soon as that is better, or no longer safe to put off."""
+    cpu_limit_s: float | None = None
+    """With `reversible`: how long an attempt on the CPU may take, where its job ends before the deadline."""
     max_attempts: int = Field(default=6, ge=1)
     why: str
     """The decision's reason, as the receipt told it."""

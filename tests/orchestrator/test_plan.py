@@ -46,14 +46,14 @@ FAST = (gpu(), (0.4, 0.5, 0.8))
         (limits(), (2, 3, 4), [FAST], "cpu", "The free CPU does it: 3 h likely, 4 h at most"),
         (
             limits(),
-            (5, 6, 7.34),
+            (6.2, 6.5, 7.34),
             [FAST],
             "ec2",
             "A GPU is needed: this CPU needs 7 h 20 at most, past the 6 h deadline",
         ),
-        (limits(24), (5, 6, 7.34), [FAST], "ec2", "past the 6 h limit of a CI job"),
+        (limits(24), (6.2, 6.5, 7.34), [FAST], "ec2", "past the 6 h limit of a CI job"),
         (limits(24, ci=None), (5, 6, 7.34), [FAST], "cpu", "within the 24 h deadline"),
-        (limits(2), (1, 1.5, 2.5), [FAST], "ec2", "past the 2 h deadline"),
+        (limits(2), (2.1, 2.2, 2.5), [FAST], "ec2", "past the 2 h deadline"),
         (
             limits(value=2.0),
             (2, 3, 4),
@@ -71,11 +71,11 @@ FAST = (gpu(), (0.4, 0.5, 0.8))
             "none",
             "Nothing fits: this CPU needs 8 h at most, past the 6 h deadline",
         ),
-        (limits(0.5), (5, 6, 8), [FAST], "none", "needs 48 min at most, past the 30 min deadline"),
+        (limits(0.5), (6.5, 7, 8), [FAST], "none", "needs 48 min at most, past the 30 min deadline"),
         (limits(), (5, 6, 8), [], "none", "Nothing fits: this CPU needs 8 h at most"),
         (limits(), None, [FAST], "ec2", "there is no CPU to train on"),
         (limits(), None, [], "none", "There is no place to train in"),
-        (limits(), (5, 5.9, 6.001), [FAST], "ec2", "needs just over 6 h, past the 6 h deadline"),
+        (limits(), (5, 6.0005, 6.001), [FAST], "ec2", "needs just over 6 h, past the 6 h deadline"),
     ],
 )
 def test_the_rule(bounds, cpu, gpus, where, why):
@@ -84,21 +84,48 @@ def test_the_rule(bounds, cpu, gpus, where, why):
     assert why in decision.why
 
 
+def test_a_limit_inside_the_interval_is_a_toss_up_that_begins_on_the_cpu():
+    decision = decided(limits(), cpu=(4, 5, 8), gpus=[FAST])
+    assert (decision.where, decision.reversible) == ("cpu", True)
+    assert 0.5 < decision.certainty < 0.8
+    assert "with its checkpoint" in decision.why
+
+
+def test_a_limit_outside_of_the_interval_is_no_toss_up():
+    for cpu, where in (((4, 5, 5.9), "cpu"), ((6.1, 7, 8), "ec2")):
+        decision = decided(limits(), cpu=cpu, gpus=[FAST])
+        assert (decision.where, decision.reversible) == (where, False)
+        assert decision.certainty > 0.89
+
+
+def test_a_toss_up_begins_on_no_cpu_from_which_it_could_not_move_in_time():
+    late = (gpu(0.1), (5.9, 5.95, 5.99))
+    assert decided(limits(), cpu=(4, 5, 8), gpus=[late]).where == "ec2"
+
+
+def test_a_gpu_that_is_worth_it_only_perhaps_is_not_rented_at_once():
+    perhaps = decided(limits(value=0.25), cpu=(1.0, 1.6, 2.5), gpus=[(gpu(0.55), (0.3, 0.45, 0.9))])
+    assert (perhaps.where, perhaps.reversible) == ("cpu", True)
+    surely = decided(limits(value=5), cpu=(2, 3, 4), gpus=[FAST])
+    assert (surely.where, surely.reversible) == ("ec2", False)
+    assert surely.certainty > 0.8
+
+
 def test_among_gpus_the_cheapest_training_wins_not_the_cheapest_hour():
     slow, quick = (gpu(0.2), (0.9, 1.0, 1.2)), (gpu(0.3, "g5.xlarge"), (0.4, 0.5, 0.6))
-    assert decided(limits(), cpu=(5, 6, 8), gpus=[slow, quick]).option.instance_type == "g5.xlarge"
+    assert decided(limits(), cpu=(6.5, 7, 8), gpus=[slow, quick]).option.instance_type == "g5.xlarge"
 
 
 def test_a_dearer_gpu_is_taken_where_time_is_worth_more():
     slow, quick = (gpu(0.2), (0.9, 1.0, 1.2)), (gpu(1.0, "g6e.xlarge"), (0.2, 0.3, 0.4))
-    assert decided(limits(), cpu=(5, 6, 8), gpus=[slow, quick]).option.instance_type == "g4dn.xlarge"
+    assert decided(limits(), cpu=(6.5, 7, 8), gpus=[slow, quick]).option.instance_type == "g4dn.xlarge"
     worth = limits(value=1.0)
-    assert decided(worth, cpu=(5, 6, 8), gpus=[slow, quick]).option.instance_type == "g6e.xlarge"
+    assert decided(worth, cpu=(6.5, 7, 8), gpus=[slow, quick]).option.instance_type == "g6e.xlarge"
 
 
 def test_spot_is_taken_before_on_demand_at_the_same_price():
     both = [(gpu(market="on-demand"), FAST[1]), FAST]
-    assert decided(limits(), cpu=(5, 6, 8), gpus=both).option.market == "spot"
+    assert decided(limits(), cpu=(6.5, 7, 8), gpus=both).option.market == "spot"
 
 
 def test_an_option_says_every_limit_that_it_breaks():
@@ -148,16 +175,16 @@ def test_a_deadline_past_the_ci_limit_is_not_advised():
 
 
 def test_the_money_that_a_receipt_names_is_enough():
-    decision = decided(limits(cost=0.1), cpu=(5, 6, 8), gpus=[FAST])
+    decision = decided(limits(cost=0.1), cpu=(6.5, 7, 8), gpus=[FAST])
     usd = float(
         next(re.search(r"max-cost-usd = ([\d.]+)", c)[1] for c in decision.changes if "max-cost" in c)
     )
-    assert decided(limits(cost=usd), cpu=(5, 6, 8), gpus=[FAST]).where == "ec2"
-    assert decided(limits(cost=usd - 0.01), cpu=(5, 6, 8), gpus=[FAST]).where == "none"
+    assert decided(limits(cost=usd), cpu=(6.5, 7, 8), gpus=[FAST]).where == "ec2"
+    assert decided(limits(cost=usd - 0.01), cpu=(6.5, 7, 8), gpus=[FAST]).where == "none"
 
 
 def test_deadline_and_money_are_named_together_where_both_are_short():
-    decision = decided(limits(0.5, cost=0.01), cpu=(5, 6, 8), gpus=[FAST])
+    decision = decided(limits(0.5, cost=0.01), cpu=(6.5, 7, 8), gpus=[FAST])
     advice = next(c for c in decision.changes if "With a deadline" in c)
     assert advice == "With a deadline of 48m and max-cost-usd = 0.17 g4dn.xlarge spot us-east-2a could do it."
 
@@ -179,7 +206,7 @@ def test_a_place_that_is_asked_for_is_taken_within_its_limits(where, bounds, res
 
 
 def test_a_cpu_that_is_asked_for_may_go_past_its_time_but_not_its_money():
-    late = options(limits(), cpu=(5, 6, 8))
+    late = options(limits(), cpu=(6.5, 7, 8))
     decision = forced("cpu", late, limits())
     assert decision.where == "cpu"
     assert "although it needs 8 h at most, past the 6 h deadline" in decision.why
@@ -219,10 +246,16 @@ def test_a_decision_is_always_one_of_the_feasible_or_says_what_to_do(found, boun
         assert not feasible
         assert decision.changes or not judged
     else:
-        assert decision.option in feasible
         assert decision.where == decision.option.where
         assert decision.option.cost_high <= bounds.max_cost_usd
-        assert decision.option.interval.high <= bounds.deadline_s
+        if decision.reversible:
+            assert decision.option.where == "cpu"
+            assert decision.option.interval.likely <= bounds.deadline_s
+            assert any(o.where == "ec2" and o.interval.high <= bounds.deadline_s for o in feasible)
+        else:
+            assert decision.option in feasible
+            assert decision.option.interval.high <= bounds.deadline_s
+    assert decision.certainty is None or 0 <= decision.certainty <= 1
     assert decision.why.endswith(".")
 
 
@@ -286,4 +319,5 @@ def test_the_json_is_the_one_that_is_documented():
     }
     assert document["options"][0]["cost_usd"] == {"likely": 0.0, "high": 0.0}
     assert document["decision"]["where"] == "cpu"
-    assert set(document["decision"]) == {"where", "why"}
+    assert set(document["decision"]) == {"where", "why", "certainty", "reversible"}
+    assert 0.9 < document["decision"]["certainty"] <= 1

@@ -1,0 +1,116 @@
+"""A toss-up begins on the CPU, and moves to an instance once its own steps show that it has to."""
+
+from dataclasses import replace
+
+import pytest
+
+from gpu_offload.dataset.task import Task
+from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
+from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.run.next_step import next_step
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
+from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, RunRecord
+from gpu_offload.orchestrator.run.step import CloseAttempt, Finish, OpenAttempt, Train
+from gpu_offload.remote_job.result import Heartbeat, ModePace, Pace
+from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
+
+ME, T0, HOUR = "here:1:aa", 1_000_000.0, 3600.0
+CPU = Candidate(offer=cpu_offer(2), seconds=Interval(4 * HOUR, 5 * HOUR, 8 * HOUR))
+GPU = Candidate(
+    offer=Offer("ec2", "g4dn.xlarge", "us-east-1", "us-east-1a", "spot", 0.2, "test", None, 4, 16.0, 0.526),
+    seconds=Interval(1000, 1500, 2400),
+)
+
+
+def run_of(**changes) -> RunRecord:
+    spec = TrainingSpec(
+        run="abc-1", attempt=1, training_key="k" * 64, task=Task.DETECT,
+        dataset=DatasetRef(fingerprint="f" * 64, archive="datasets/f.tar"), model="yolov8n.yaml", epochs=10,
+        image_size=320, batch=16, seed=0, hyperparameters={"patience": 0}, output="/out",
+    )  # fmt: skip
+    values = {
+        "id": "abc-1", "training_key": "k" * 64, "fingerprint": "f" * 64, "version": "k" * 16, "created_at": T0,
+        "deadline_at": T0 + 6 * HOUR, "max_cost_usd": 1.0, "why": "a toss-up", "candidates": (CPU, GPU),
+        "estimate": CPU.seconds, "spec": spec, "on_overrun": "escalate", "reversible": True,
+        "images": {"train": 1600, "val": 100},
+    }  # fmt: skip
+    return RunRecord(**(values | changes))
+
+
+def seen(at, *, batch_seconds=None, epochs=0, batch=4, expires=6 * HOUR, share=1.0) -> Observation:
+    """The CPU trains since T0; its steps take so long."""
+    beat = None
+    if batch_seconds is not None:
+        pace = Pace(
+            batches=100,
+            plain=ModePace(batch=batch_seconds, spread=0.02, steps=3),
+            validation=0.01,
+            share=share,
+        )
+        beat = Heartbeat(
+            run="abc-1", attempt=1, time=at, pid=1, host="h", boot_id="b", epochs_completed=epochs, epochs=10,
+            batch=batch, batches=100, state="training", pace=pace,
+        )  # fmt: skip
+    record = AttemptRecord(number=1, offer=CPU.offer, created_at=T0, expires_at=T0 + expires, driver=ME)
+    return Observation(at, ME, attempts=(ObservedAttempt(record, heartbeat=beat),), epochs_completed=epochs)
+
+
+def test_it_begins_on_the_cpu_although_that_may_not_make_it():
+    step = next_step(run_of(), Observation(T0, ME))
+    assert isinstance(step, OpenAttempt)
+    assert step.offer == CPU.offer
+    step = next_step(run_of(reversible=False), Observation(T0, ME))
+    assert step.offer == GPU.offer
+
+
+def test_it_stays_where_its_steps_show_that_it_makes_it():
+    assert next_step(run_of(), seen(T0 + 120)) == Train(1)
+    assert next_step(run_of(), seen(T0 + 120, batch_seconds=15)) == Train(1)
+
+
+def test_it_moves_after_the_first_steps_that_show_that_it_does_not():
+    step = next_step(run_of(), seen(T0 + 120, batch_seconds=40))
+    assert isinstance(step, CloseAttempt)
+    assert step.reason == "overrun"
+    assert "moves to g4dn.xlarge" in step.message
+
+
+def test_after_the_move_an_instance_carries_on_and_not_the_cpu():
+    observed = seen(T0 + 120, batch_seconds=40)
+    end = AttemptEnd(number=1, reason="overrun", at=T0 + 130, message="it would not make it")
+    closed = replace(observed, attempts=(replace(observed.attempts[0], end=end),), now=T0 + 130)
+    step = next_step(run_of(), closed)
+    assert isinstance(step, OpenAttempt)
+    assert step.offer == GPU.offer
+
+
+def test_what_is_doubtful_is_put_off_until_later_an_instance_would_not_make_it_either():
+    """It more likely than not makes it, and nine in ten would not: beside neighbours that may go or stay."""
+    doubtful = {"batch_seconds": 19.5, "share": 0.7}
+    assert next_step(run_of(), seen(T0 + 120, **doubtful)) == Train(1)
+    late = T0 + 6 * HOUR - 0.8 * GPU.seconds.high - 100
+    step = next_step(run_of(), seen(late, batch_seconds=1.5, epochs=2, share=0.4))
+    assert isinstance(step, CloseAttempt)
+    assert "later an instance would not" in step.message
+
+
+def test_it_moves_where_the_hours_saved_are_surely_worth_the_price():
+    fast = {"batch_seconds": 15}
+    assert next_step(run_of(value_of_time_usd_per_hour=0.01), seen(T0 + 120, **fast)) == Train(1)
+    step = next_step(run_of(value_of_time_usd_per_hour=1.0), seen(T0 + 120, **fast))
+    assert isinstance(step, CloseAttempt)
+    assert "saves" in step.message
+
+
+def test_a_job_that_ends_before_the_deadline_is_a_limit_too():
+    run = run_of(cpu_limit_s=2 * HOUR, deadline_at=T0 + 24 * HOUR)
+    step = next_step(run, Observation(T0, ME))
+    assert step.expires_at == pytest.approx(T0 + 2 * HOUR)
+    step = next_step(run, seen(T0 + 120, batch_seconds=15, expires=2 * HOUR))
+    assert isinstance(step, CloseAttempt)
+
+
+def test_without_an_instance_that_makes_it_the_cpu_goes_on():
+    run = run_of(candidates=(CPU,))
+    assert not isinstance(next_step(run, seen(T0 + 120, batch_seconds=20)), CloseAttempt | Finish)
