@@ -48,6 +48,11 @@ class FaultBook:
                 if fault.after.milestone == "running" and one.state == "running":
                     self.reached(one, "running")
 
+    def forget(self) -> None:
+        """Disarm what has not happened yet."""
+        with self._lock:
+            self._armed.clear()
+
     def launched(self, one: Rented) -> None:
         """An instance is there: who is after it?"""
         with self._lock:

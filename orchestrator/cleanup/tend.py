@@ -177,13 +177,20 @@ class Tend:
         except Exception as error:  # noqa: BLE001 - a defect that one run meets must not keep the others waiting
             return self._failed(record.id, error, unexpected=True)
 
-    def _book(self, journal: Journal, runs: Iterable[str]) -> None:
-        """Account for instances that were found after their run was over."""
+    def _book(self, journal: Journal, found_late: Iterable[str]) -> None:
+        """Account for runs that are over: whose instances were found late, or whose driver died before their bill."""
+        try:
+            runs = {*found_late, *journal.unbilled_ids()}
+        except StoreError as error:
+            self._unreadable(str(error))
+            return
         for run in sorted(runs):
             try:
                 if self.store.stat(run_key(run, "run.json")) is None or journal.outcome(run) is None:
                     continue
                 self._taken_on(journal.run(run))
+            except NewerJournalError as error:
+                self.console.note(str(error))
             except OffloadError as error:
                 self._failed(run, error)
 

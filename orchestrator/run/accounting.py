@@ -30,11 +30,10 @@ from gpu_offload.orchestrator.run.attempt_use import (
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
-from gpu_offload.orchestrator.run.record import RunRecord, run_key
+from gpu_offload.orchestrator.run.record import COST, RunRecord, run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import TrainingResult
 
-COST = "cost.json"
 PUTS_A_MINUTE = 12
 """An instance's uploads while it trains: heartbeat, progress and log every 15 s."""
 

@@ -13,6 +13,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run.journal_documents import Documents, JournalError, sequence_of, to_json
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import (
+    COST,
     RUN_KEY_LENGTH,
     RUN_PREFIX,
     AttemptEnd,
@@ -57,6 +58,12 @@ class Journal:
         keys = {info.key for info in self.store.list(RUN_PREFIX)}
         runs = [match[1] for key in sorted(keys) if (match := re.fullmatch(r"runs/([^/]+)/run\.json", key))]
         return [run for run in runs if run_key(run, "outcome.json") not in keys]
+
+    def unbilled_ids(self) -> list[str]:
+        """Return the ids of the runs that are over without a bill: their driver died in between."""
+        keys = {info.key for info in self.store.list(RUN_PREFIX)}
+        over = [m[1] for key in sorted(keys) if (m := re.fullmatch(r"runs/([^/]+)/outcome\.json", key))]
+        return [run for run in over if run_key(run, COST) not in keys and run_key(run, "run.json") in keys]
 
     def readable_runs(self, runs: Iterable[str] | None = None) -> tuple[list[RunRecord], list[JournalError]]:
         """Return those of the runs (None: all) whose record can be read, and an error for each of the others."""

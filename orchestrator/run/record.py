@@ -12,6 +12,7 @@ The journal, below `runs/<id>/` in the store; written once, but for the lease an
     attempts/<n>.gone.json  when its instance ended by EC2's word, where that is later than the attempt's end
     collected.json          the staged result was read back and found complete
     outcome.json            how the run ended; a run without it is open
+    cost.json               its bill, written after that
 """
 
 from typing import Literal
@@ -28,6 +29,7 @@ from gpu_offload.remote_job.wire import Wire
 
 RUN_PREFIX = "runs/"
 RUN_KEY_LENGTH = 12
+COST = "cost.json"
 
 
 Policy = Literal["expected-cost", "uniform-progress", "greedy", "on-demand"]

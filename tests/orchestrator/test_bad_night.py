@@ -274,3 +274,16 @@ def test_a_schedule_that_has_ended_is_noticed_by_the_age_of_the_last_sweep(store
     assert dead_sweep(store, now=time.time() + 3600) is None
     assert dead_sweep(store, now=time.time() - 3600) is None, "a clock that is behind is no dead schedule"
     assert "60 days" in dead_sweep(store, now=time.time() + 7 * 3600)
+
+
+def test_a_run_whose_driver_died_between_outcome_and_bill_is_billed_by_tend(store, tmp_path, monkeypatch):
+    journal = Journal(store)
+    journal.begin(run_of(id="a-1"))
+    journal.finish("a-1", Outcome(status="failed", at=time.time()))
+    assert journal.open_ids() == []
+    assert journal.unbilled_ids() == ["a-1"]
+    monkeypatch.setattr(Tend, "_sweep", lambda self, regions: EMPTY)
+    done = Tend(settings_of(tmp_path, store), store, Console(io.StringIO())).tend()
+    assert read_bill(store, "a-1") is not None
+    assert done.failures == ()
+    assert journal.unbilled_ids() == []
