@@ -26,7 +26,8 @@ from typing import Any, Literal
 from benchmarks import spot_prior
 from gpu_offload.orchestrator.run import availability, expected_cost
 from gpu_offload.orchestrator.run.availability import Belief, Sighting, learn
-from gpu_offload.orchestrator.run.spot_policy import Position, choose_market, uniform_progress
+from gpu_offload.orchestrator.run.position import Position
+from gpu_offload.orchestrator.run.spot_policy import choose_market, uniform_progress
 from gpu_offload.orchestrator.run.standing import Standing
 
 Choice = Literal["spot", "on_demand", "none"]

@@ -20,7 +20,8 @@ from benchmarks.deadline_policy import HOUR
 from gpu_offload.orchestrator.cost.prices import FIRST_HOUR_S, LEAST_BILLED_S
 from gpu_offload.orchestrator.run.availability import STEP_S, Belief, Sighting, learn
 from gpu_offload.orchestrator.run.places import Place, best_place
-from gpu_offload.orchestrator.run.spot_policy import Position, choose_market
+from gpu_offload.orchestrator.run.position import Position
+from gpu_offload.orchestrator.run.spot_policy import choose_market
 
 PRICE = 0.9731 / 3.06
 """Of spot, relative to on-demand: p3.2xlarge in the harness."""
@@ -56,7 +57,6 @@ class Player:
         places = [Place(self.prices[z], is_open[z], self.beliefs[z]) for z in names]  # type: ignore[arg-type]
         here = names.index(machine.zone) if machine and machine.zone else None
         best = best_place(places, overhead=self.overhead, left=left, running=here)
-        several = len(names) > 1
         at = Position(
             left=left,
             until_deadline=self.deadline - now,
@@ -70,7 +70,6 @@ class Player:
             pending=machine.pending if machine else 0.0,
             belief=self.whole,
             now=now,
-            loss=places[best].hazard if several and best is not None else 0.0,
         )
         self.whole = learn(self.whole, Sighting(now, best is not None, watched=True))
         market = choose_market(at)

@@ -129,10 +129,12 @@ def plan(
     Raises:
         DatasetError, StoreError, PlanningError
     """
+    from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
     from gpu_offload.orchestrator.plan.planner import planning_of
 
-    planning = planning_of(settings, store_of(settings), console or Console())
-    return planning.plan(on=on, calibrate=calibrate).report
+    store = store_of(settings)
+    planned = planning_of(settings, store, console or Console()).plan(on=on, calibrate=calibrate)
+    return with_forecast(planned, store).report
 
 
 def train(
@@ -162,6 +164,7 @@ def train(
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
     from gpu_offload.orchestrator.cleanup.after_publication import after_publication
+    from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
     from gpu_offload.orchestrator.lifecycle.repair import repair_version
     from gpu_offload.orchestrator.lifecycle.train import Training
     from gpu_offload.orchestrator.plan.inputs import read_inputs
@@ -181,7 +184,7 @@ def train(
         and planned.report.already_trained is None
         and planned.report.decision.where != "none"
     ):
-        show_plan(receipt_text(planned.report, width=terminal_width()))
+        show_plan(receipt_text(with_forecast(planned, store).report, width=terminal_width()))
     report = Training(
         planned, store, workspace, console, detach=detach, sweep=sweep, clock=clock_of(store)
     ).run()

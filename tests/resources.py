@@ -28,6 +28,7 @@ _HEAVY = frozenset({"torch", "ultralytics"})
 
 EXPECTED_SKIPS = re.compile(
     r"root reads everything|file system does not tell|dataset is not beside|gpu_anchors.csv is not here"
+    r"|capacity series are not here"
 )
 """Reasons of skips that say nothing about what is installed; see `--no-skips`."""
 

@@ -10,7 +10,6 @@ from gpu_offload.orchestrator.cli.options import (
     command_name,
     console_of,
     json_option,
-    need_simulator,
     print_json,
     settings_of,
     settings_options,
@@ -127,11 +126,11 @@ def next_commands(report: "TrainReport") -> str:
     if report.candidate:
         name = report.semver or report.version
         first = (
-            (f"pull {report.file} --version candidate", "download the candidate, verified"),
+            ("pull model.pt --version candidate", "download the candidate, verified"),
             (f"promote {name} --why TEXT", "make it stable all the same"),
         )
     else:
-        first = ((f"pull {report.file}", "download the model, verified"),)
+        first = (("pull model.pt", "download the model, verified"),)
     rows = (
         *first,
         ("report", "time, cost and quality of the run"),
@@ -185,14 +184,17 @@ def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
     """Plan, train on this CPU, publish, report and skip, on a generated dataset; leaves a project to look around in."""
     folder = (into or Path("demo-gpu" if gpu else "demo")).resolve()
     if gpu:
-        need_simulator()
-        from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
-
-        run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(here=False))
+        try:
+            from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
+        except ImportError as error:
+            raise click.UsageError(
+                f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
+            ) from error
+        run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name())
         return
     from gpu_offload.orchestrator.demo import run_demo
 
-    run_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(here=False))
+    run_demo(folder, console_of(verbose=verbose), click.echo, command=command_name())
 
 
 COMMANDS = (plan, train, pull, demo)

@@ -11,6 +11,7 @@ from gpu_offload.orchestrator.output.console import plain
 def plan(step: Step) -> int:
     """Show what would be done. Needs no credentials, and uses none."""
     from gpu_offload.orchestrator.github.store import readable_store
+    from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
     from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
@@ -22,6 +23,7 @@ def plan(step: Step) -> int:
         )
     planning = planning_of(step.settings, store, step.console, asks_ec2=False)
     planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
+    planned = with_forecast(planned, store)
     report = planned.report
     option = report.decision.option
     step.runner.outputs(

@@ -38,6 +38,7 @@ CLOCK_SLACK_S = 2.0
 def train(step: Step) -> int:
     """Train and publish, or resume an open run; report the outcome, also of a failure."""
     from gpu_offload.orchestrator.github.store import store_on_runner
+    from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
     from gpu_offload.orchestrator.lifecycle.train import Training
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
     from gpu_offload.orchestrator.plan.planner import planning_of
@@ -51,7 +52,7 @@ def train(step: Step) -> int:
         on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True
     )
     if planned.report.already_trained is None and not step.inputs.because:
-        step.console.text(receipt_text(planned.report))
+        step.console.text(receipt_text(with_forecast(planned, store).report))
     try:
         done = Training(planned, store, workspace, step.console, detach=step.inputs.detach, clock=now).run()
     except OffloadError as error:

@@ -78,6 +78,7 @@ def run_record(
         dataset_name=settings.dataset.path,
         cpu_estimate=cpu.interval if cpu else None,
         resumes=resumes,
+        policy=settings.ec2.policy,
         experience=experience,
         sweep=sweep,
         project=_project_of(planned),

@@ -144,6 +144,7 @@ class PlanReport:
         already_trained: The version that this very training yielded before.
         images: How many, by split (`train`, `val`, `test`).
         notes: On what the estimates rest, a sentence each.
+        forecast: Expected cost and worst case of a run that chooses between spot and on-demand.
     """
 
     fingerprint: str
@@ -154,6 +155,7 @@ class PlanReport:
     options: tuple[Option, ...]
     decision: Decision
     notes: tuple[str, ...] = field(default=())
+    forecast: str = ""
 
     def json(self) -> dict[str, Any]:
         """Return the object of `offload plan --json`; docs/plan.md describes it."""
@@ -172,4 +174,5 @@ class PlanReport:
                 "certainty": None if self.decision.certainty is None else round(self.decision.certainty, 3),
                 "reversible": self.decision.reversible,
             },
+            "forecast": self.forecast,
         }

@@ -40,6 +40,8 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     if plan.already_trained is not None and not everything:
         return _joined(parts)
     parts.append([wrapped(plan.decision.why, width=width), _certainty(plan)])
+    if plan.forecast:
+        parts.append([wrapped(plan.forecast, width=width)])
     for title, texts in (
         ("Does not fit:", _unfit(shown, plan.decision.why)),
         ("What would change that:", plan.decision.changes),
@@ -132,6 +134,7 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
         first += others[: max(0, FEW - len(first))]
         sure = f" {_certainty(plan)}" if _certainty(plan) else ""
         lines += [f"**Why.** {escape_markdown(plan.decision.why)}{sure}", ""]
+        lines += [escape_markdown(plan.forecast), ""] if plan.forecast else []
         lines += _places(plan, [option for option in shown if option in first])
         rest = [option for option in shown if option not in first]
         hidden = len(plan.options) - len(shown)

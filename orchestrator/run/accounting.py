@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from gpu_offload.orchestrator.cost.bill import Alternative, Bill, CostLine, bill
 from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3, StorePrices
 from gpu_offload.orchestrator.cost.traffic import READ_BACK
 from gpu_offload.orchestrator.cost.usage import PriceStep, StoreUse
+from gpu_offload.orchestrator.run.alternatives import policy_alternatives
 from gpu_offload.orchestrator.run.attempt_use import (
     bytes_sent,
     ended_of,
@@ -123,13 +124,16 @@ class Accounting:
         ]
         here = [a for a in attempts if a.record.offer.where == "cpu"]
         seconds = sum((a.end.at if a.end else now) - a.record.created_at for a in here)
-        return bill(
+        found = bill(
             uses,
             store=self._store_use(run, attempts, now, result),
             cpu=cpu_line(seconds) if here else None,
             training_seconds=result.timings.total if result else None,
             cpu_estimate=run.cpu_estimate,
         )
+        end = max((a.end.at for a in attempts if a.end), default=now) if all(a.end for a in attempts) else now
+        others = policy_alternatives(run, attempts, end, paid=found.total)
+        return replace(found, alternatives=(*found.alternatives, *others))
 
     def _written(self, run: str) -> tuple[TrainingResult | None, int | None]:
         """Return the staged result and the size of a checkpoint, each None where there is none to be read."""

@@ -99,6 +99,11 @@ class Belief:
         )
         return down, up
 
+    @property
+    def chance(self) -> float:
+        """Probability that capacity is up."""
+        return float(self.states[IS_UP].sum())
+
     def hazard(self, steps: float = 1.0) -> float:
         """Chance that capacity which is up is lost within a step, in the mean over the next `steps`."""
         _, up = self.multipliers
@@ -126,7 +131,7 @@ class Belief:
     @property
     def is_up(self) -> bool:
         """Whether capacity was up at the last sighting."""
-        return bool(self.states[IS_UP].sum() > 0.5)
+        return self.chance > 0.5
 
     def _step(self, *, is_up: bool) -> "Belief":
         was_up = int(self.is_up)

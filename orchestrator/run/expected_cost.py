@@ -30,7 +30,6 @@ class Job:
         floor: Slack at the beginning that waiting may not use, in proportion to the time left.
         multipliers: Of the hazards, from down and from up.
         grid: Points per step of work.
-        loss: Chance per step that a machine is lost while there is spot capacity in another place.
     """
 
     work: int
@@ -40,7 +39,6 @@ class Job:
     floor: float
     multipliers: tuple[float, float]
     grid: int
-    loss: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +80,7 @@ class Table:
             mode = 1 + _nearest(self.pending, overhead - 1)
             if not spot:
                 return price + at(stays + mode, ahead, work)
-            kept = ahead * IS_UP * (1 - self.job.loss)
-            return price + at(mode, kept, work) + at(0, ahead - kept, work)
+            return price + at(mode, ahead * IS_UP, work) + at(0, ahead * ~IS_UP, work)
 
         spot = pending if running == "spot" else self.job.overhead
         steady = pending if running == "on-demand" else self.job.overhead
@@ -111,8 +108,7 @@ def solve(job: Job) -> Table:
         wait = into_up @ later[0] + lost
         slack = steps - work - job.overhead
         waits = np.where(slack - 1 >= spare * steps / job.steps - 1e-9, wait, NEVER)
-        moved = job.loss * (into_up @ later[0]) + lost
-        on_spot = [(1 - job.loss) * (into_up @ later[1 + i]) + moved for i in range(len(pending))]
+        on_spot = [into_up @ later[1 + i] + lost for i in range(len(pending))]
         steady = [(into_up + into_down) @ later[1 + len(pending) + i] for i in range(len(pending))]
         first = _nearest(pending, job.overhead - 1)
         to_steady = _run(steady[first], job.overhead, 1.0, job.grid)

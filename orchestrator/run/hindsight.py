@@ -9,7 +9,7 @@ import numpy as np
 from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.run.availability import STEP_S, Array, Sighting
 from gpu_offload.orchestrator.run.capacity import Seen
-from gpu_offload.orchestrator.run.spot_policy import Position
+from gpu_offload.orchestrator.run.position import Position
 from gpu_offload.orchestrator.run.standing import Standing
 
 Running = dict[tuple[str, int], Array]

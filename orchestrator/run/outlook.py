@@ -8,7 +8,6 @@ from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.candidates import (
     first_market,
     fitting,
-    moving,
     steadiest,
     waiting_for_spot,
 )
@@ -16,6 +15,7 @@ from gpu_offload.orchestrator.run.liveness import absence, awaits_reclaim, verdi
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.pace import leaves, overrun
 from gpu_offload.orchestrator.run.record import EndReason, RunRecord
+from gpu_offload.orchestrator.run.relocation import moving
 
 
 @dataclass(frozen=True)

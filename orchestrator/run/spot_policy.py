@@ -2,7 +2,11 @@
 
 A training has *slack*: the time that may still be lost before only on-demand, started at once and never reclaimed,
 keeps the deadline. Waiting uses it up, and so does every change of machine; training on either market does not. A guard
-allows only what leaves slack in the worst case, so the deadline is kept whatever spot does (`allowed`). A second one
+allows only what leaves slack in the worst case, so the deadline is kept whatever spot does (`allowed`).
+
+Guaranteed is the deadline, whatever spot does, while what a position states holds: the rest takes `left` at most, a
+change of machine costs `overhead` at most (notice, start-up, what is trained again), on-demand is refused for `margin` in
+all at most, and a wait is looked at again after `pause`. What a run puts there: docs/deadline.md. A second bound
 follows Uniform Progress where the difference to it would become too dear (`bounded`). Of what both allow, the cheapest
 in expectation is chosen (`expected_cost`), by what the run has seen of spot capacity (`availability`).
 
@@ -11,17 +15,11 @@ See docs/deadline.md for where the numbers come from and what the policy is wort
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 
 from gpu_offload.orchestrator.offers.offer import Market
-from gpu_offload.orchestrator.run.availability import STEP_S, Belief, Sighting, learn
+from gpu_offload.orchestrator.run.availability import STEP_S, Sighting, learn
 from gpu_offload.orchestrator.run.expected_cost import Job, solve
-from gpu_offload.orchestrator.run.standing import Standing
-
-CHANGES_PER_HOUR = 0.8
-LEAST_RESERVE, MOST_RESERVE = 0.25, 0.6
-"""Slack that waiting may not use: what so many changes of machine an hour would use until the deadline, within these
-shares of the slack at the beginning, in proportion to the time left."""
+from gpu_offload.orchestrator.run.position import Position
 
 REGRET, REGRET_S = 0.06, 3600.0
 """What a training may cost above Uniform Progress before it does what that would do: a share of the training on demand,
@@ -36,82 +34,6 @@ MOST = 3.3
 
 MOST_STEPS = 512
 """A longer time to the deadline is planned in longer steps."""
-
-
-@dataclass(frozen=True, slots=True)
-class Position:
-    """Where a training with checkpoints stands. Times are seconds.
-
-    Attributes:
-        left: What is left to train, on either market.
-        until_deadline: From now.
-        whole: From the beginning of the run to its deadline.
-        work: The whole training.
-        overhead: From a launch to where the training goes on, and what is trained again then.
-        pause: How long a wait lasts before this is asked again.
-        running: The market of the machine that trains, None where none does.
-        spot_open: Whether there is spot capacity, as far as is known.
-        spot_price: Of an hour, relative to on-demand.
-        pending: Overhead of the running machine that is still ahead.
-        belief: What earlier sightings say about spot capacity; None where there are none.
-        now: On the clock of the belief.
-        loss: Chance within a step that the machine is lost while there is spot capacity in another place.
-        paid: What was paid so far, in seconds of on-demand.
-        rival: Where Uniform Progress would stand now, by the same sightings; None to do without that bound.
-    """
-
-    left: float
-    until_deadline: float
-    whole: float
-    work: float
-    overhead: float
-    pause: float
-    running: Market | None
-    spot_open: bool
-    spot_price: float = 0.33
-    pending: float = 0.0
-    belief: Belief | None = None
-    now: float = 0.0
-    loss: float = 0.0
-    paid: float = 0.0
-    rival: Standing | None = None
-
-    @property
-    def slack(self) -> float:
-        """What may be lost before on-demand has to be started; below zero it is too late to start anything."""
-        return self.until_deadline - self.left - self.overhead
-
-    @property
-    def floor(self) -> float:
-        """Share of the slack at the beginning that waiting may not use, in proportion to the time left."""
-        changes = CHANGES_PER_HOUR * self.whole / 3600 * self.overhead
-        return min(MOST_RESERVE, max(LEAST_RESERVE, changes / max(1.0, self._spare)))
-
-    @property
-    def reserve(self) -> float:
-        """The slack that waiting may not use."""
-        return self.floor * self._spare * self.until_deadline / self.whole
-
-    @property
-    def _spare(self) -> float:
-        return max(0.0, self.whole - self.work - self.overhead)
-
-    @property
-    def standing(self) -> Standing:
-        """The same as a standing."""
-        return Standing(self.left, self.paid, self.running, self.pending)
-
-    def of(self, standing: Standing) -> "Position":
-        """Return the position of another training with the same deadline and the same sightings."""
-        standing = standing if self.spot_open else standing.reclaimed()
-        return replace(
-            self,
-            left=standing.left,
-            paid=standing.paid,
-            running=standing.running,
-            pending=standing.pending,
-            rival=None,
-        )
 
 
 def allowed(at: Position, *, reserve: float = 0.0) -> tuple[Market | None, ...]:
@@ -212,9 +134,14 @@ def choose_market(at: Position) -> Market | None:
     return min(choices, key=lambda choice: costs[choice])
 
 
+def step_seconds(at: Position) -> float:
+    """Return the length of a planned step."""
+    return STEP_S * max(1, math.ceil(at.whole / STEP_S / MOST_STEPS))
+
+
 def expected_costs(at: Position) -> dict[Market | None, float]:
     """Return the expected cost of each choice, in hours of on-demand."""
-    step = STEP_S * max(1, math.ceil(at.whole / STEP_S / MOST_STEPS))
+    step = step_seconds(at)
     belief = learn(at.belief, Sighting(at.now, at.spot_open))
     down, up = belief.multipliers
     longer = step / STEP_S
@@ -228,7 +155,6 @@ def expected_costs(at: Position) -> dict[Market | None, float]:
         floor=round(at.floor, 2),
         multipliers=(_level(down) * longer, _level(up) * longer),
         grid=10 if work <= 60 else 1,
-        loss=round(min(0.5, at.loss * longer) * 50) / 50,
     )
     costs = solve(job).costs(
         steps=max(1, round(at.until_deadline / step)),

@@ -20,10 +20,20 @@ def start_seconds(measured: Sequence[float]) -> float:
     Args:
         measured: Seconds from a launch to the first training step.
     """
-    spread = SIGMA * math.sqrt(1 + 1 / WORTH)
-    prior = math.log(START_S) - Z95 * spread
+    mean, spread = _logarithm(measured)
+    return math.exp(mean + Z95 * spread)
+
+
+def usual_start_seconds(measured: Sequence[float]) -> float:
+    """Return the median of the same."""
+    return math.exp(_logarithm(measured)[0])
+
+
+def _logarithm(measured: Sequence[float]) -> tuple[float, float]:
+    """Return mean and spread of the logarithm of the next start-up."""
+    prior = math.log(START_S) - Z95 * SIGMA * math.sqrt(1 + 1 / WORTH)
     logs = [math.log(max(1.0, seconds)) for seconds in measured]
     worth = WORTH + len(logs)
     mean = (WORTH * prior + sum(logs)) / worth
     squares = WORTH * (SIGMA**2 + (prior - mean) ** 2) + sum((value - mean) ** 2 for value in logs)
-    return math.exp(mean + Z95 * math.sqrt(squares / worth * (1 + 1 / worth)))
+    return mean, math.sqrt(squares / worth * (1 + 1 / worth))

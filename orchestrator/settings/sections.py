@@ -205,6 +205,9 @@ class Ec2Settings(Section):
     """Instance types that may be rented."""
     market: Literal["spot", "on-demand", "spot-then-on-demand"] = "spot-then-on-demand"
     """Cheap and reclaimable, dear and safe, or the first until the deadline asks for the second."""
+    policy: Literal["expected-cost", "uniform-progress", "greedy", "on-demand"] = "expected-cost"
+    """How "spot-then-on-demand" chooses: at the least expected cost; ahead of a straight line to the deadline; spot or
+    waiting for it as long as the deadline allows; or on-demand first. All of them keep the deadline."""
     image: Image | None = Field(default=None, examples=["ami-0123456789abcdef0"])
     """An AMI, or an SSM parameter that names one; left out, Amazon's deep-learning image. An AMI belongs to
     one region."""

@@ -639,7 +639,7 @@ def test_spot_is_waited_for_while_there_is_slack_and_on_demand_comes_in_time():
     run, seen = closed_spot(NOW)
     step = next_step(run, seen)
     assert isinstance(step, Wait)
-    assert step.reason.startswith("no spot capacity; on-demand can wait 1")
+    assert step.reason.startswith("no spot capacity; on-demand can wait 23 h")
     late = T0 + 86_400 - 3000
     step = next_step(run, replace(closed_spot(late)[1], now=late))
     assert isinstance(step, OpenAttempt)

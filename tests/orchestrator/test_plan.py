@@ -305,6 +305,7 @@ def test_the_json_is_the_one_that_is_documented():
         "dataset",
         "options",
         "decision",
+        "forecast",
     ]
     assert document["dataset"] == {"images": {"train": 301, "val": 76, "test": 0}, "bytes": 1234}
     assert document["options"][1] == {

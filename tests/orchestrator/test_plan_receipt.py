@@ -32,6 +32,12 @@ def test_a_receipt_is_a_table_then_why_then_what_would_change_it():
     assert table < why < changes < rests
 
 
+def test_a_receipt_says_what_to_expect_of_a_run_that_may_wait_for_spot():
+    line = "Expected $0.31, worst case $0.74; waits for spot until 14:20 UTC at most, then on demand."
+    assert line in receipt_text(report(forecast=line), width=200)
+    assert "waits for spot until 14:20 UTC" in receipt_markdown(report(forecast=line))
+
+
 @pytest.mark.parametrize("everything", [False, True])
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_receipt_fits_the_terminal(width, everything):

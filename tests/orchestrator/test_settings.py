@@ -63,6 +63,7 @@ DEFAULTS = {
         "regions": ("us-east-1", "us-east-2", "us-west-2"),
         "instance-types": ("g4dn.xlarge", "g5.xlarge", "g6.xlarge", "g6e.xlarge"),
         "market": "spot-then-on-demand",
+        "policy": "expected-cost",
         "image": None,
         "subnet": None,
         "instance-profile": None,

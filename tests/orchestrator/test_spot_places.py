@@ -1,6 +1,7 @@
 """Several places of spot: which is chosen, what former runs teach, and what others would have paid."""
 
 import math
+import random
 from dataclasses import replace
 
 import pytest
@@ -15,9 +16,10 @@ from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.hindsight import capacity_steps, optimum, to_end
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.places import Place, best_place
+from gpu_offload.orchestrator.run.position import Position
 from gpu_offload.orchestrator.run.spot_policy import (
     NAMED,
-    Position,
+    allowed,
     bounded,
     choose,
     uniform_progress,
@@ -151,3 +153,71 @@ def test_capacity_that_was_seen_counts_until_it_is_seen_otherwise():
     assert capacity_steps(seen, T0, T0 + 3600) == [True, True, True, True, False, False]
     assert capacity_steps([*seen, ("b", Sighting(T0 + 2400, is_up=True))], T0, T0 + 3600) == [True] * 6
     assert capacity_steps([], T0, T0 + 1200) == [False, False]
+
+
+def train_anywhere(dice, work, whole, start, epoch, margin, stays, choice):
+    """Play a training in several zones that come and go; return when it was done.
+
+    Each start takes any time up to `start`, each change of machine loses anything up to an epoch, and on-demand is refused
+    for `margin` in all. `choice` chooses among the allowed.
+    """
+    zones = [dice.random() < 0.5 for _ in range(dice.randint(1, 3))]
+    now, done, pending, since, running, refused = 0.0, 0.0, 0.0, 0.0, None, 0.0
+    while True:
+        zones = [up if dice.random() < stays else not up for up in zones]
+        if running is not None and running >= 0 and not zones[running]:
+            done, running = done - dice.random() * min(epoch, since), None
+        market = None if running is None else "on-demand" if running < 0 else "spot"
+        at = position(
+            left=work - done, until_deadline=whole - now, whole=whole, work=work, overhead=start + epoch, pause=STEP_S,
+            running=market, spot_open=any(zones), pending=pending if market else 0.0, margin=margin - refused,
+        )  # fmt: skip
+        chosen = choice(at)
+        assert now <= whole + STEP_S, "it never ends"
+        if (
+            chosen == "on-demand"
+            and market != "on-demand"
+            and refused + STEP_S <= margin
+            and dice.random() < 0.5
+        ):
+            if running is not None:  # the instance that trains is not given up for a refusal
+                chosen = "spot"
+            refused += STEP_S if running is None else 0.0
+            chosen = chosen if running is not None else None
+        wanted = {None: None, "on-demand": -1}.get(
+            chosen, running if market == "spot" else zones.index(True) if any(zones) else None
+        )
+        if wanted is not None and wanted != running:
+            done -= dice.random() * min(epoch, since) if running is not None else 0.0
+            pending, since = dice.random() * start, 0.0
+        running = wanted
+        if running is not None:
+            trained = STEP_S - min(STEP_S, pending)
+            if done + trained >= work - 1e-6:
+                return now + min(STEP_S, pending) + work - done
+            done, since, pending = done + trained, since + trained, max(0.0, pending - STEP_S)
+        now += STEP_S
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    work=st.floats(600, 20 * HOUR),
+    spare=st.floats(0, 10 * HOUR),
+    start=st.floats(0, 1500),
+    epoch=st.floats(0, 2000),
+    margin=st.sampled_from([0.0, STEP_S, 2 * STEP_S]),
+    seed=st.integers(0, 10**6),
+    stays=st.sampled_from([0.0, 0.5, 0.9, 0.99]),
+    policy=st.sampled_from(["any", "expected-cost", *NAMED]),
+)
+def test_no_capacity_of_any_zones_causes_a_miss(work, spare, start, epoch, margin, seed, stays, policy):
+    """Start-ups vary, checkpoints are lost, and on-demand is refused, each within what the guard was told."""
+    dice = random.Random(seed)
+    whole = work + start + epoch + margin + spare
+    if policy == "any":
+        end = train_anywhere(
+            dice, work, whole, start, epoch, margin, stays, lambda at: dice.choice(allowed(at))
+        )
+    else:
+        end = train_anywhere(dice, work, whole, start, epoch, margin, stays, lambda at: choose(policy, at))
+    assert end <= whole + 1e-3

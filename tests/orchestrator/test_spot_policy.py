@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from gpu_offload.orchestrator.run.availability import IS_UP, STEP_S, Sighting, learn
 from gpu_offload.orchestrator.run.expected_cost import Job, solve
-from gpu_offload.orchestrator.run.spot_policy import Position, allowed, choose_market, expected_costs
+from gpu_offload.orchestrator.run.position import Position
+from gpu_offload.orchestrator.run.spot_policy import allowed, choose_market, expected_costs
 
 HOUR, TICK = 3600.0, 600.0
 

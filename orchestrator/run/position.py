@@ -1,0 +1,94 @@
+"""Where a training with checkpoints stands between the beginning of its run and its deadline."""
+
+from dataclasses import dataclass, replace
+
+from gpu_offload.orchestrator.offers.offer import Market
+from gpu_offload.orchestrator.run.availability import Belief
+from gpu_offload.orchestrator.run.standing import Standing
+
+CHANGES_PER_HOUR = 0.8
+LEAST_RESERVE, MOST_RESERVE = 0.25, 0.6
+"""Slack that waiting may not use: what so many changes of machine an hour would use until the deadline, within these
+shares of the slack at the beginning, in proportion to the time left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a training with checkpoints stands. Times are seconds.
+
+    Attributes:
+        left: What is left to train, on either market.
+        until_deadline: From now.
+        whole: From the beginning of the run to its deadline.
+        work: The whole training.
+        overhead: From a launch to where the training goes on, and what is trained again then.
+        pause: How long a wait lasts before this is asked again.
+        running: The market of the machine that trains, None where none does.
+        spot_open: Whether there is spot capacity, as far as is known.
+        spot_price: Of an hour, relative to on-demand.
+        pending: Overhead of the running machine that is still ahead.
+        belief: What earlier sightings say about spot capacity; None where there are none.
+        now: On the clock of the belief.
+        paid: What was paid so far, in seconds of on-demand.
+        rival: Where Uniform Progress would stand now, by the same sightings; None to do without that bound.
+        margin: How long on-demand may be refused from now on, in all.
+    """
+
+    left: float
+    until_deadline: float
+    whole: float
+    work: float
+    overhead: float
+    pause: float
+    running: Market | None
+    spot_open: bool
+    spot_price: float = 0.33
+    pending: float = 0.0
+    belief: Belief | None = None
+    now: float = 0.0
+    paid: float = 0.0
+    rival: Standing | None = None
+    margin: float = 0.0
+
+    @property
+    def slack(self) -> float:
+        """What may be lost before on-demand has to be started; below zero it is too late for all that may go wrong."""
+        return self.until_deadline - self.left - self.overhead - self.margin
+
+    @property
+    def floor(self) -> float:
+        """Share of the slack at the beginning that waiting may not use, in proportion to the time left."""
+        changes = CHANGES_PER_HOUR * self.whole / 3600 * self.overhead
+        return min(MOST_RESERVE, max(LEAST_RESERVE, changes / max(1.0, self._spare)))
+
+    @property
+    def reserve(self) -> float:
+        """The slack that waiting may not use."""
+        return self.floor * self._spare * self.until_deadline / self.whole
+
+    @property
+    def patience(self) -> float:
+        """How much longer a wait is allowed, in seconds, if spot stays away."""
+        falls = self.reserve / max(1.0, self.until_deadline)
+        return max(0.0, (self.slack - self.reserve) / (1 - falls))
+
+    @property
+    def _spare(self) -> float:
+        return max(0.0, self.whole - self.work - self.overhead - self.margin)
+
+    @property
+    def standing(self) -> Standing:
+        """The same as a standing."""
+        return Standing(self.left, self.paid, self.running, self.pending)
+
+    def of(self, standing: Standing) -> "Position":
+        """Return the position of another training with the same deadline and the same sightings."""
+        standing = standing if self.spot_open else standing.reclaimed()
+        return replace(
+            self,
+            left=standing.left,
+            paid=standing.paid,
+            running=standing.running,
+            pending=standing.pending,
+            rival=None,
+        )

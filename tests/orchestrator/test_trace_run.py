@@ -1,0 +1,98 @@
+"""Whole runs in a model cloud whose spot capacity follows a series in each of two zones: in time, at the forecast's cost.
+
+Time is the model's: a run of ten hours takes a second. `CAPACITY_SERIES` names a folder of real series, in the format of
+the data of Wu et al., "Can't Be Late" (NSDI 2024), to run on these by hand.
+"""
+
+import json
+import os
+import sys
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+from crash_world import T0, Scenario, cost_of
+from trace_world import TracedWorld, read_series
+
+from gpu_offload.orchestrator.run.alternatives import policy_alternatives
+from gpu_offload.orchestrator.run.forecast import forecast
+
+ZONES = ["us-east-1a", "us-east-1b"]
+HOUR = 3600.0
+SCENARIO = {"epochs": 30, "epoch_s": 600.0, "deadline_s": 12 * HOUR, "max_cost_usd": 10.0}
+
+
+def play(series, gap_s, **changes):
+    world = TracedWorld(Scenario(**(SCENARIO | changes)), series, gap_s)
+    world.play()
+    assert world.outcome() == "published"
+    end = max(a.end.at for a in world.attempts)
+    assert end <= world.run.deadline_at
+    return world, cost_of(world.attempts, end), end
+
+
+def stretches(*lengths, first=1):
+    """Return a series that is up and down in turn, for so many steps."""
+    return [(first + i) % 2 for i, n in enumerate(lengths) for _ in range(n)]
+
+
+def test_a_run_in_two_zones_follows_their_capacity_and_costs_what_was_forecast(tmp_path):
+    """The first zone is taken back after 75 minutes and comes and goes; the second one comes up and lasts."""
+    for zone, data in {
+        "a": stretches(15, 30, 3, 96),
+        "b": stretches(10, 134, first=0),
+    }.items():
+        document = {"metadata": {"gap_seconds": 300}, "data": data}
+        (tmp_path / f"{zone}.json").write_text(json.dumps(document))
+    world, usd, end = play(*read_series(tmp_path, ZONES, 12))
+    assert sum(a.end.reason == "reclaimed" for a in world.attempts) == 1
+    markets = [(a.record.offer.market, a.record.offer.zone) for a in world.attempts if a.host]
+    assert markets == [("spot", ZONES[0]), ("spot", ZONES[1])]
+    expected = forecast(world.run)
+    assert usd <= expected.worst
+    assert 0.5 * expected.expected < usd < 1.5 * expected.expected
+    others = {
+        a.label: float(a.usd)
+        for a in policy_alternatives(world.run, world.attempts, end, paid=Decimal(str(usd)))
+    }
+    assert others["the optimum in hindsight"] <= usd <= others["on-demand only"]
+
+
+def test_without_any_spot_the_wait_ends_in_time_and_the_worst_case_is_what_was_said():
+    world, usd, _ = play({zone: [0] * 144 for zone in ZONES}, 300.0)
+    attempt = next(a for a in world.attempts if a.host)
+    assert attempt.record.offer.market == "on-demand"
+    expected = forecast(world.run)
+    assert attempt.record.created_at <= expected.waits_until + 60
+    assert usd <= expected.worst
+
+
+@pytest.mark.parametrize("policy", ["uniform-progress", "greedy", "on-demand"])
+def test_named_policies_keep_the_deadline_where_spot_comes_and_goes(policy, monkeypatch):
+    import crash_world
+
+    made = crash_world.run_record
+    monkeypatch.setattr(crash_world, "run_record", lambda s: made(s).model_copy(update={"policy": policy}))
+    up = stretches(*[12, 12] * 6)
+    world, _, _ = play({ZONES[0]: up, ZONES[1]: [0] * 144}, 300.0, epochs=12)
+    spot = [a for a in world.attempts if a.host and a.record.offer.market == "spot"]
+    assert bool(spot) == (policy != "on-demand")
+
+
+def test_runs_on_real_series(capsys):
+    folder = os.environ.get("CAPACITY_SERIES")
+    if not folder:
+        pytest.skip("the capacity series are not here: CAPACITY_SERIES is not set")
+    for start in range(0, 12_000, 1500):
+        world, usd, end = play(*read_series(Path(folder), ZONES, 12, start))
+        expected = forecast(world.run)
+        others = ", ".join(
+            f"{a.label} ${a.usd:.2f}"
+            for a in policy_alternatives(world.run, world.attempts, end, paid=Decimal(str(usd)))
+        )
+        with capsys.disabled():
+            sys.stdout.write(
+                f"\nfrom step {start}: ${usd:.2f} in {(end - T0) / HOUR:.1f} h, {world.reclaimed} reclaims. "
+                f"{expected.text} On what was seen: {others}"
+            )
+        assert usd <= expected.worst + 1e-6
