@@ -10,7 +10,7 @@ _HEAD: Final = 1 << 16
 _LARGEST_JSON: Final = 1 << 30
 
 
-class Format(StrEnum):
+class AnnotationFormat(StrEnum):
     """Formats of annotations, by the names that people know them under."""
 
     COCO = "COCO JSON"
@@ -27,7 +27,7 @@ class AnnotationFile:
     """A file that holds annotations; its path is relative to the dataset's root."""
 
     name: str
-    format: Format
+    format: AnnotationFormat
 
 
 def annotation_files(root: Path, names: Iterable[str]) -> tuple[list[AnnotationFile], list[str]]:
@@ -42,7 +42,7 @@ def annotation_files(root: Path, names: Iterable[str]) -> tuple[list[AnnotationF
     return found, others
 
 
-def _format(file: Path, suffix: str) -> Format | None:
+def _format(file: Path, suffix: str) -> AnnotationFormat | None:
     try:
         if suffix in {"ndjson", "jsonl"}:
             return _ndjson(_start(file))
@@ -58,18 +58,18 @@ def _start(file: Path) -> bytes:
         return stream.read(_HEAD)
 
 
-def _ndjson(head: bytes) -> Format | None:
+def _ndjson(head: bytes) -> AnnotationFormat | None:
     first = head.partition(b"\n")[0]
-    return Format.NDJSON if b'"type"' in first and b'"dataset"' in first else None
+    return AnnotationFormat.NDJSON if b'"type"' in first and b'"dataset"' in first else None
 
 
-def _xml(head: bytes) -> Format | None:
+def _xml(head: bytes) -> AnnotationFormat | None:
     if b"<annotations" in head and b"<image" in head:
-        return Format.CVAT
-    return Format.VOC if b"<annotation" in head else None
+        return AnnotationFormat.CVAT
+    return AnnotationFormat.VOC if b"<annotation" in head else None
 
 
-def _json(file: Path) -> Format | None:
+def _json(file: Path) -> AnnotationFormat | None:
     marks = dict.fromkeys(
         (b'"images"', b'"annotations"', b'"categories"', b'"shapes"', b'"imagePath"'), False
     )
@@ -85,10 +85,10 @@ def _json(file: Path) -> Format | None:
             via = via or b'"shape_attributes"' in block
             create_ml = create_ml or (b'"coordinates"' in block and b'"label"' in block)
             if marks[b'"images"'] and marks[b'"annotations"'] and marks[b'"categories"']:
-                return Format.COCO
+                return AnnotationFormat.COCO
             overlap = piece[-32:]
     if marks[b'"shapes"'] and marks[b'"imagePath"']:
-        return Format.LABELME
+        return AnnotationFormat.LABELME
     if via:
-        return Format.VIA
-    return Format.CREATE_ML if create_ml and marks[b'"annotations"'] else None
+        return AnnotationFormat.VIA
+    return AnnotationFormat.CREATE_ML if create_ml and marks[b'"annotations"'] else None

@@ -8,7 +8,7 @@ from typing import Final
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, Severity, error, some, warning
-from gpu_offload.dataset.layout import Layout, Listing, is_image, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image, split_named
 from gpu_offload.dataset.paths import Names, fold
 from gpu_offload.dataset.split import Split, SplitRule, assign
 from gpu_offload.dataset.walk import Found, hidden
@@ -23,7 +23,7 @@ _NO_CLASS: Final = re.compile(
 
 def list_class_folders(
     root: Path, names: Names, named: tuple[str, ...], rule: SplitRule, found: Found
-) -> Listing:
+) -> DatasetFiles:
     """List a classification tree. Folders called train, val or test at the top, in any usual spelling, are splits.
 
     Args:
@@ -68,7 +68,7 @@ def list_class_folders(
             return (assign(name, SplitRule(rule.seed, rule.val)),)
         return (split,)
 
-    return Listing(
+    return DatasetFiles(
         root,
         Layout.FOLDERS,
         Names(kept),

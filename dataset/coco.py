@@ -7,12 +7,12 @@ from typing import Any, Final
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import Conversion, Described, Place, box_of, finished, finite, join
+from gpu_offload.dataset.conversion import Conversion, Described, Location, box_of, finished, finite, join
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.json_stream import JsonError, JsonObject, read_text
-from gpu_offload.dataset.layout import Layout, Listing, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import Split, SplitRule
 from gpu_offload.dataset.task import Task
@@ -24,7 +24,7 @@ _ABOUT_IMAGES: Final = ("instances_",)
 
 def list_coco(
     root: Path, names: Names, files: Sequence[str], task: Task | None, rule: SplitRule, found: Found
-) -> Listing:
+) -> DatasetFiles:
     """List the images that JSON files describe, and turn their annotations into labels.
 
     A file whose name or folder is that of a split (`instances_val2017.json`, `valid/_annotations.coco.json`) gives
@@ -73,9 +73,9 @@ def _classes(readings: Sequence["_Reading"], conversion: Conversion) -> dict[int
     for reading in readings[1:]:
         if reading.categories != first.categories:
             message = f"names other categories, or other ids, than {first.file}; make them equal"
-            conversion.fail(Place(reading.file, None), "class-mismatch", message)
+            conversion.fail(Location(reading.file, None), "class-mismatch", message)
     for problem in class_name_problems(first.categories.values()):
-        conversion.fail(Place(first.file, None), "class-name", problem)
+        conversion.fail(Location(first.file, None), "class-name", problem)
     return first.categories
 
 
@@ -112,7 +112,7 @@ class _Reading:
                     self._image(value, line)
         except JsonError as fault:
             self._text = "{}"
-            conversion.fail(Place(file, fault.line), "malformed-annotations", str(fault))
+            conversion.fail(Location(file, fault.line), "malformed-annotations", str(fault))
 
     def _category(self, value: Any, line: int) -> None:
         number = value.get("id") if isinstance(value, dict) else None
@@ -210,7 +210,7 @@ class _Reading:
             message = "bbox must be [left, top, width, height] in pixels; correct it"
             self._fail(line, what, "malformed-annotations", message)
             return
-        self._conversion.add(Place(self.file, line, what), image[0], index, box, polygon)
+        self._conversion.add(Location(self.file, line, what), image[0], index, box, polygon)
 
     @staticmethod
     def _box(value: Any, image: tuple[str, int, int]) -> tuple[float, ...] | None:
@@ -238,7 +238,7 @@ class _Reading:
         return join(scaled)
 
     def _fail(self, line: int, what: str, code: str, message: str) -> None:
-        self._conversion.fail(Place(self.file, line or None, what), code, message)
+        self._conversion.fail(Location(self.file, line or None, what), code, message)
 
 
 def _size(width: Any, height: Any) -> tuple[int, int] | None:

@@ -12,16 +12,16 @@ from gpu_offload.dataset.finding import Findings, error, some, warning
 from gpu_offload.dataset.label_places import where_labels_are
 
 if TYPE_CHECKING:
-    from gpu_offload.dataset.layout import Listing
+    from gpu_offload.dataset.layout import DatasetFiles
     from gpu_offload.dataset.samples import Samples
     from gpu_offload.dataset.split import Split, SplitRule
 
 
-class Check:
+class ConsistencyCheck:
     """Goes over the samples of one dataset and appends what it finds to `findings`."""
 
     def __init__(
-        self, listing: Listing, samples: Samples, shape: tuple[int, int] | None, findings: Findings
+        self, listing: DatasetFiles, samples: Samples, shape: tuple[int, int] | None, findings: Findings
     ) -> None:
         self._listing = listing
         self._samples = samples

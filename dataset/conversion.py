@@ -9,7 +9,7 @@ from typing import Final
 from gpu_offload.dataset.census import Census, Reason
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
 from gpu_offload.dataset.label_row import judge_row
-from gpu_offload.dataset.layout import Layout, Listing, SplitsOf, is_image, label_name
+from gpu_offload.dataset.layout import DatasetFiles, Layout, SplitsOf, is_image, label_name
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import Split, SplitRule, assign
 from gpu_offload.dataset.task import Task
@@ -25,7 +25,7 @@ _OUTSIDE: Final = "has a coordinate outside of the image, or a negative width or
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """Where an object is described. `what` names it, as `annotation 17`."""
 
     path: str
@@ -49,7 +49,7 @@ class Conversion:
     faults: int = 0
     outlined: int = 0
     """Objects with a polygon that is more than their box."""
-    no_polygon: Place | None = None
+    no_polygon: Location | None = None
     """The first object that has no polygon."""
 
     def add_image(self, name: str, size: tuple[int, int] | None = None) -> None:
@@ -59,7 +59,7 @@ class Conversion:
             self.sizes[name] = size
 
     def add(
-        self, place: Place, image: str, index: int, box: Sequence[float], polygon: Sequence[float] | None
+        self, place: Location, image: str, index: int, box: Sequence[float], polygon: Sequence[float] | None
     ) -> None:
         """Add an object: x-centre, y-centre, width and height, and perhaps the points around it, as fractions."""
         self.objects += 1
@@ -83,12 +83,12 @@ class Conversion:
             self.polygons.setdefault(image, bytearray()).extend(_row(rows[1]))
             self.outlined += not _is_box(box, polygon)
 
-    def fail(self, place: Place, code: str, message: str) -> None:
+    def fail(self, place: Location, code: str, message: str) -> None:
         """Report a fault of a description. Raises DatasetError when there are too many."""
         self.findings.append(error(place.path, code, place.says(message), place.line))
         self._count_fault(place)
 
-    def _count_fault(self, place: Place) -> None:
+    def _count_fault(self, place: Location) -> None:
         self.faults += 1
         if self.faults >= MAX_FAULTS:
             message = f"and perhaps more: after {MAX_FAULTS} faults the rest is not read"
@@ -133,7 +133,7 @@ def finished(
     task: Task | None,
     rule: SplitRule,
     found: Found,
-) -> Listing:
+) -> DatasetFiles:
     """Return the listing of a dataset whose annotations were read."""
     if task not in (None, Task.DETECT, Task.SEGMENT):
         message = (
@@ -149,7 +149,7 @@ def finished(
     if makes_val:
         message = "no annotations are for validation; a part of train is held back for it, by the hash of the file names"
         found.findings.append(warning("", "split-made", message))
-    return Listing(
+    return DatasetFiles(
         root,
         described.layout,
         Names(sorted({*conversion.boxes, *labels})),

@@ -8,7 +8,7 @@ from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_folders import report_unread
 from gpu_offload.dataset.class_names import read_classes
 from gpu_offload.dataset.finding import error, some, warning
-from gpu_offload.dataset.layout import Layout, Listing, is_image, label_name, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image, label_name, split_named
 from gpu_offload.dataset.notes import CLASSES_FILE, is_note
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SplitRule, assign
@@ -18,7 +18,7 @@ _CLASS_FILES: Final = (CLASSES_FILE, "obj.names")
 _REPOSITORY: Final = (".git", "offload.toml", "pyproject.toml", "setup.py")
 
 
-def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> Listing:
+def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> DatasetFiles:
     """List images and labels; the split follows from the images' names."""
     class_files = [name for name in names if PurePosixPath(name).name == CLASSES_FILE]
     notes = {*class_files, *(name for name in names if is_note(name))}
@@ -31,7 +31,7 @@ def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> Listin
     if any((root / mark).exists() for mark in _REPOSITORY) and _has_images_folder(names):
         names = Names(_of_the_repository(names, found))
     _report_unread(names, found)
-    return Listing(
+    return DatasetFiles(
         root,
         Layout.FLAT,
         Names(name for name in names if name not in notes) if notes else names,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gpu_offload.dataset.image_structure import WALKERS, DamagedError, Read, UnsupportedError
+from gpu_offload.dataset.image_structure import WALKERS, DamagedImageError, Read, UnsupportedError
 from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 from gpu_offload.errors import OffloadError
 
@@ -115,7 +115,7 @@ def check_image(read: Read, size: int) -> ImageFacts:
         return _by_pillow(read, size)
     try:
         walked = walker(read, size)
-    except DamagedError as fault:
+    except DamagedImageError as fault:
         raise ImageError("truncated-image", f"the image {fault}; restore or remove it") from None
     except UnsupportedError as fault:
         raise ImageError("unsupported-image", f"the image {fault}; convert it to JPEG or PNG") from None

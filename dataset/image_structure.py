@@ -43,7 +43,7 @@ _MAX_PIXELS: Final = 1 << 27
 """Above this, a file is refused for its dimensions, and its content need not be looked at."""
 
 
-class DamagedError(Exception):
+class DamagedImageError(Exception):
     """The file is cut off or damaged."""
 
     def __init__(self, what: str = "is cut off or damaged") -> None:
@@ -68,12 +68,12 @@ def walk_jpeg(read: Read, size: int) -> Walked:
         if not (marker == 0x01 or 0xD0 <= marker <= 0xD8):
             length = int.from_bytes(segment[:2], "big")
             if len(segment) < 2 or length < 2:
-                raise DamagedError
+                raise DamagedImageError
             offset += length
         if marker == 0xDA:
             break
     if dimensions is None or not has_tables or not _has_end(read, offset, size):
-        raise DamagedError
+        raise DamagedImageError
     return ("JPEG", *dimensions)
 
 
@@ -89,12 +89,12 @@ def _next_marker(read: Read, offset: int, size: int) -> tuple[int, int]:
             break
         offset += len(piece) - 1  # a marker may begin with the last byte
         length = _PIECE
-    raise DamagedError
+    raise DamagedImageError
 
 
 def _frame(segment: bytes) -> tuple[int, int]:
     if len(segment) < 8:
-        raise DamagedError
+        raise DamagedImageError
     if segment[2] != 8:
         raise UnsupportedError(f"has {segment[2]} bits a sample, and training reads 8")
     if segment[7] not in (1, 3, 4):
@@ -120,14 +120,14 @@ def walk_png(read: Read, size: int) -> Walked:
     """Walk the chunks (PNG specification, 5.3), check each one's CRC up to IEND, and inflate the picture's data."""
     header = read(8, 25)
     if header[4:8] != b"IHDR" or len(header) < 25:
-        raise DamagedError
+        raise DamagedImageError
     picture = _Png(header[8:21])
     offset = 8
     for _ in range(_MAX_CHUNKS):
         header = read(offset, 8)
         length, kind = int.from_bytes(header[:4], "big"), header[4:]
         if len(header) < 8 or offset + 12 + length > size:
-            raise DamagedError
+            raise DamagedImageError
         if kind[0] & 0x20 == 0 and kind not in _CRITICAL:
             raise UnsupportedError(f"holds the chunk {kind!r}, which is not read in training")
         position, end = offset + 8, offset + 8 + length
@@ -135,16 +135,16 @@ def walk_png(read: Read, size: int) -> Walked:
         while position < end:
             piece = read(position, min(end - position, _PIECE))
             if not piece:
-                raise DamagedError
+                raise DamagedImageError
             picture.take(kind, piece)
             crc, position = zlib.crc32(piece, crc), position + len(piece)
         if crc != int.from_bytes(read(end, 4), "big"):
-            raise DamagedError
+            raise DamagedImageError
         if kind == b"IEND":
             picture.finish()
             return "PNG", picture.width, picture.height
         offset = end + 4
-    raise DamagedError("has more chunks than any picture")
+    raise DamagedImageError("has more chunks than any picture")
 
 
 class _Png:
@@ -154,7 +154,7 @@ class _Png:
         self.width, self.height = int.from_bytes(header[:4], "big"), int.from_bytes(header[4:8], "big")
         depth, self._colours, interlaced = header[8], header[9], header[12]
         if depth not in _DEPTHS.get(self._colours, ()) or interlaced > 1:
-            raise DamagedError
+            raise DamagedImageError
         self._has_palette = False
         self._missing = 0
         if 0 < self.width * self.height <= _MAX_PIXELS:
@@ -178,12 +178,12 @@ class _Png:
                 self._missing -= len(self._inflater.decompress(piece, _PIECE))
                 piece = self._inflater.unconsumed_tail
         except zlib.error:
-            raise DamagedError from None
+            raise DamagedImageError from None
 
     def finish(self) -> None:
         """See that no row is missing, and no palette."""
         if self._missing > 0 or (self._colours == 3 and not self._has_palette):
-            raise DamagedError
+            raise DamagedImageError
 
 
 def _bytes_of(width: int, height: int, bits: int) -> int:
@@ -196,7 +196,7 @@ def walk_webp(read: Read, size: int) -> Walked:
     head = read(0, 30)
     end = 8 + int.from_bytes(head[4:8], "little")
     if len(head) < 30 or end > size:
-        raise DamagedError
+        raise DamagedImageError
     offset, has_picture = 12, False
     for _ in range(_MAX_CHUNKS):
         if offset + 8 > end:
@@ -204,11 +204,11 @@ def walk_webp(read: Read, size: int) -> Walked:
         header = read(offset, 8)
         length = int.from_bytes(header[4:8], "little")
         if offset + 8 + length > end:
-            raise DamagedError
+            raise DamagedImageError
         has_picture = has_picture or header[:4] in (b"VP8 ", b"VP8L", b"ANMF")
         offset += 8 + length + length % 2
     if not has_picture:
-        raise DamagedError
+        raise DamagedImageError
     if head[12:16] == b"VP8 ":
         width, height = (int.from_bytes(head[i : i + 2], "little") & 0x3FFF for i in (26, 28))
     elif head[12:16] == b"VP8L":
@@ -223,13 +223,13 @@ def walk_bmp(read: Read, size: int) -> Walked | None:
     """Read a BMP's header, of Windows or OS/2, and see that all rows of pixels are there."""
     head = read(0, 54)
     if len(head) < 26:
-        raise DamagedError
+        raise DamagedImageError
     start, kind = int.from_bytes(head[10:14], "little"), int.from_bytes(head[14:18], "little")
     if kind == 12:
         width, height = int.from_bytes(head[18:20], "little"), int.from_bytes(head[20:22], "little")
         bits, compression = int.from_bytes(head[24:26], "little"), 0
     elif len(head) < 54:
-        raise DamagedError
+        raise DamagedImageError
     else:
         width, height = (int.from_bytes(head[i : i + 4], "little", signed=True) for i in (18, 22))
         bits, compression = int.from_bytes(head[28:30], "little"), int.from_bytes(head[30:34], "little")
@@ -238,7 +238,7 @@ def walk_bmp(read: Read, size: int) -> Walked | None:
     if compression not in (0, 3):
         return None
     if width <= 0 or start + (width * bits + 31) // 32 * 4 * abs(height) > size:
-        raise DamagedError
+        raise DamagedImageError
     return "BMP", width, abs(height)
 
 

@@ -15,7 +15,7 @@ from gpu_offload.dataset.stat_cache import CacheWriter
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
+class FileTable:
     """Columns over the files in order of their paths. `facts` holds three numbers a file, `checked` whether."""
 
     names: Names
@@ -43,7 +43,7 @@ def take_inventory(
     cache: Path | None,
     findings: Findings,
     given: Mapping[str, bytes] = MappingProxyType({}),
-) -> Inventory:
+) -> FileTable:
     """Hash the files `names` below `root`, and look into those that `inspector` wants.
 
     A file that the cache vouches for is not opened if it was found clean under the same `context`. What is wrong
@@ -51,7 +51,7 @@ def take_inventory(
     in place of a file's.
     """
     count = len(names)
-    result = Inventory(
+    result = FileTable(
         names,
         bytearray(32 * count),
         array("Q", bytes(8 * count)),

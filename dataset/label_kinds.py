@@ -13,7 +13,7 @@ from gpu_offload.dataset.task import Task
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from gpu_offload.dataset.layout import Listing
+    from gpu_offload.dataset.layout import DatasetFiles
     from gpu_offload.dataset.samples import Samples
 
 _CORNERS = 9
@@ -24,7 +24,7 @@ class LabelKinds:
     """Goes over the labels of one dataset and appends what it finds to `findings`."""
 
     def __init__(
-        self, listing: Listing, samples: Samples, shape: tuple[int, int] | None, findings: Findings
+        self, listing: DatasetFiles, samples: Samples, shape: tuple[int, int] | None, findings: Findings
     ) -> None:
         self._listing = listing
         self._samples = samples

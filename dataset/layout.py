@@ -39,7 +39,7 @@ class Layout(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class DatasetFiles:
     """The files of a dataset, before any is opened. `names` are images and labels, relative to `root`."""
 
     root: Path

@@ -5,11 +5,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import Conversion, Described, Place, box_of, finished, finite
+from gpu_offload.dataset.conversion import Conversion, Described, Location, box_of, finished, finite
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.json_stream import JsonError, decode, read_text
-from gpu_offload.dataset.layout import Layout, Listing, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
@@ -21,7 +21,7 @@ _MAX_LINE: Final = 8 << 20
 
 def list_ndjson(
     root: Path, names: Names, files: Sequence[str], task: Task | None, rule: SplitRule, found: Found
-) -> Listing:
+) -> DatasetFiles:
     """List the images that an NDJSON file describes, and turn their annotations into labels.
 
     The images must be there, below `images/SPLIT/`, `SPLIT/`, `images/` or beside the file: nothing is downloaded.
@@ -52,7 +52,7 @@ def list_ndjson(
             f"{len(reading.absent)} images are not there ({shown}) and nothing is downloaded; "
             "fetch them from their url into images/SPLIT/"
         )
-        conversion.fail(Place(file, None), "missing-path", message)
+        conversion.fail(Location(file, None), "missing-path", message)
     described = Described(Layout.NDJSON, classes, reading.splits)
     return finished(root, names, conversion, described, task or said, rule, found)
 
@@ -101,7 +101,7 @@ class _Reading:
                 written, below, lambda name: int(split_named(name.split("/")[0]) != split)
             )
         except (JsonError, AmbiguousImageError) as fault:
-            self._conversion.fail(Place(self._file, line), "malformed-annotations", str(fault))
+            self._conversion.fail(Location(self._file, line), "malformed-annotations", str(fault))
             return
         if image is None:
             self.absent.append(written)
@@ -112,7 +112,7 @@ class _Reading:
         key = "segments" if self._task is Task.SEGMENT or "boxes" not in annotations else "boxes"
         objects = annotations.get(key) if isinstance(annotations, dict) else None
         for number, values in enumerate(objects if isinstance(objects, list) else [], 1):
-            self._object(Place(self._file, line, f"{key} {number}"), image, values)
+            self._object(Location(self._file, line, f"{key} {number}"), image, values)
 
     def _checked(self, record: Any, line: int) -> tuple[str, Split]:
         """Return file and split of a line about an image."""
@@ -123,7 +123,7 @@ class _Reading:
             raise JsonError(f"split is {str(split)[:40]!r}, not train, val or test; correct it", line)
         return record["file"], split
 
-    def _object(self, place: Place, image: str, values: Any) -> None:
+    def _object(self, place: Location, image: str, values: Any) -> None:
         numbers = finite(values)
         if numbers is None or len(numbers) < 5:
             self._conversion.fail(

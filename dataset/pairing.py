@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.finding import Findings, warning
-from gpu_offload.dataset.inventory import Inventory
-from gpu_offload.dataset.layout import Listing, is_image, label_name
+from gpu_offload.dataset.inventory import FileTable
+from gpu_offload.dataset.layout import DatasetFiles, is_image, label_name
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.samples import Samples
 from gpu_offload.dataset.split import SPLITS, Split
@@ -25,7 +25,7 @@ class Pairs:
     orphans: tuple[str, ...]
     """Labels without an image."""
 
-    def samples(self, inventory: Inventory, listing: Listing, classes: tuple[str, ...]) -> Samples:
+    def samples(self, inventory: FileTable, listing: DatasetFiles, classes: tuple[str, ...]) -> Samples:
         """Return the samples, once their files were read."""
         samples = Samples(inventory)
         indices = {name: index for index, name in enumerate(classes)}
@@ -36,7 +36,7 @@ class Pairs:
         return samples
 
 
-def pair(listing: Listing, findings: Findings) -> Pairs:
+def pair(listing: DatasetFiles, findings: Findings) -> Pairs:
     """Join images and labels by their names. A label that two images share is a warning."""
     names = listing.names
     used = bytearray(len(names))

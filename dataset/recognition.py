@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from gpu_offload.dataset.annotation_files import AnnotationFile, Format, annotation_files
+from gpu_offload.dataset.annotation_files import AnnotationFile, AnnotationFormat, annotation_files
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_folders import (
     list_class_folders,
@@ -15,7 +15,7 @@ from gpu_offload.dataset.finding import DatasetError, Findings, error, some
 from gpu_offload.dataset.flat import has_labels, list_flat
 from gpu_offload.dataset.git import empty_submodule
 from gpu_offload.dataset.label_places import where_labels_are
-from gpu_offload.dataset.layout import Listing, is_image
+from gpu_offload.dataset.layout import DatasetFiles, is_image
 from gpu_offload.dataset.ndjson import list_ndjson
 from gpu_offload.dataset.notes import is_note
 from gpu_offload.dataset.paths import Names
@@ -31,7 +31,7 @@ YAML_SUFFIXES: Final = (".yaml", ".yml")
 
 def list_dataset(
     path: Path, task: Task | None, classes: tuple[str, ...], rule: SplitRule, findings: Findings
-) -> Listing:
+) -> DatasetFiles:
     """Find out the layout of `path`, a folder or a description such as `data.yaml`, and list its files.
 
     Args:
@@ -86,7 +86,7 @@ def _is_empty(path: Path) -> bool:
 
 def _list_description(
     file: Path, task: Task | None, classes: tuple[str, ...], rule: SplitRule, found: Found
-) -> Listing:
+) -> DatasetFiles:
     if file.name.endswith(YAML_SUFFIXES):
         return list_data_yaml(file, rule, found)
     if is_darknet(file):
@@ -101,9 +101,9 @@ def _list_description(
 
 def _damaged(annotations: list[AnnotationFile], others: list[str]) -> list[AnnotationFile]:
     """Return XML files that are among Pascal VOC's and hold none of it: they are at fault, and not to be passed over."""
-    folders = {PurePosixPath(file.name).parent for file in annotations if file.format is Format.VOC}
+    folders = {PurePosixPath(file.name).parent for file in annotations if file.format is AnnotationFormat.VOC}
     return [
-        AnnotationFile(name, Format.VOC)
+        AnnotationFile(name, AnnotationFormat.VOC)
         for name in others
         if name.lower().endswith(".xml") and PurePosixPath(name).parent in folders
     ]
@@ -125,9 +125,9 @@ def _list_annotated(
     classes: tuple[str, ...],
     rule: SplitRule,
     found: Found,
-) -> Listing:
+) -> DatasetFiles:
     """List images whose labels are in files of another format, if they are of one that is read."""
-    by_format: dict[Format, list[str]] = {}
+    by_format: dict[AnnotationFormat, list[str]] = {}
     for file in annotations:
         by_format.setdefault(file.format, []).append(file.name)
     what = "; ".join(f"{kind} annotations ({some(files)})" for kind, files in by_format.items())
@@ -136,11 +136,11 @@ def _list_annotated(
         raise DatasetError([*found.findings, error("", "doubtful-layout", message)])
     ((kind, files),) = by_format.items()
     report_unread(found.unread, found)
-    if kind is Format.COCO:
+    if kind is AnnotationFormat.COCO:
         return list_coco(path, names, files, task, rule, found)
-    if kind is Format.VOC:
+    if kind is AnnotationFormat.VOC:
         return list_voc(path, names, files, classes, task, rule, found)
-    if kind is Format.NDJSON:
+    if kind is AnnotationFormat.NDJSON:
         return list_ndjson(path, names, files, task, rule, found)
     message = f"the images have {what}, which are not read; export them as YOLO, COCO or Pascal VOC"
     raise DatasetError([*found.findings, error("", "foreign-annotations", message)])

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-from gpu_offload.dataset.inventory import Inventory
+from gpu_offload.dataset.inventory import FileTable
 from gpu_offload.dataset.split import SPLITS, Split
 
 
@@ -33,7 +33,7 @@ class Samples(Sequence[Sample]):
 
     __slots__ = ("_classes", "_images", "_inventory", "_labels", "_splits")
 
-    def __init__(self, inventory: Inventory) -> None:
+    def __init__(self, inventory: FileTable) -> None:
         self._inventory = inventory
         self._images = array("I")
         self._labels = array("i")
@@ -80,6 +80,6 @@ class Samples(Sequence[Sample]):
         return ((i, j, names[s]) for i, j, s in zip(self._images, self._labels, self._splits, strict=True))
 
     @property
-    def inventory(self) -> Inventory:
+    def inventory(self) -> FileTable:
         """The files behind the samples."""
         return self._inventory

@@ -15,7 +15,7 @@ from gpu_offload.dataset.inventory import context_of, take_inventory
 from gpu_offload.dataset.inventory_reader import Facts, Read
 from gpu_offload.dataset.label import MAX_BYTES, check_label
 from gpu_offload.dataset.label_kinds import LabelKinds
-from gpu_offload.dataset.layout import Layout, Listing, is_image
+from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image
 from gpu_offload.dataset.lfs import LFS_REMEDY
 from gpu_offload.dataset.pairing import pair
 from gpu_offload.dataset.recognition import list_dataset
@@ -112,7 +112,7 @@ def read_snapshot(
         given=listing.labels,
     )
     samples = pairs.samples(inventory, listing, named)
-    found = consistency.Check(listing, samples, shape, findings)
+    found = consistency.ConsistencyCheck(listing, samples, shape, findings)
     found.names_and_splits(split, pairs.orphans, complete=complete)
     if check:
         found.duplicates()
@@ -144,7 +144,7 @@ def read_snapshot(
     )
 
 
-def _classes(listing: Listing, given: tuple[str, ...], findings: Findings) -> tuple[str, ...]:
+def _classes(listing: DatasetFiles, given: tuple[str, ...], findings: Findings) -> tuple[str, ...]:
     """Settle the class names. What the dataset says must agree with what the caller says."""
     named = listing.classes or given
     if given and listing.classes and given != listing.classes:

@@ -11,7 +11,7 @@ from gpu_offload.dataset.class_names import read_classes
 from gpu_offload.dataset.data_yaml import DataYaml, read_data_yaml
 from gpu_offload.dataset.finding import DatasetError, Findings, error, warning
 from gpu_offload.dataset.image_list import read_list
-from gpu_offload.dataset.layout import Layout, Listing, label_name
+from gpu_offload.dataset.layout import DatasetFiles, Layout, label_name
 from gpu_offload.dataset.notes import is_note
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule, assign
@@ -21,14 +21,14 @@ from gpu_offload.dataset.written_path import is_file, last_parts, resolve
 _MAX_DESCRIPTION: Final = 1 << 20
 
 
-def list_data_yaml(file: Path, rule: SplitRule, found: Found) -> Listing:
+def list_data_yaml(file: Path, rule: SplitRule, found: Found) -> DatasetFiles:
     """List what a `data.yaml` names. Raises DatasetError if the file is at fault."""
     data = read_data_yaml(file)
     found.findings += data.warnings
     return _list_sources(file.parent / data.base if data.base else file.parent, file, data, rule, found)
 
 
-def list_darknet(file: Path, rule: SplitRule, found: Found) -> Listing:
+def list_darknet(file: Path, rule: SplitRule, found: Found) -> DatasetFiles:
     """List what an `obj.data` names: lists of images for train and valid, and a file of class names.
 
     Raises:
@@ -93,7 +93,7 @@ def _list_sources(
     rule: SplitRule,
     found: Found,
     descriptions: frozenset[str] = frozenset(),
-) -> Listing:
+) -> DatasetFiles:
     findings, census = found.findings, found.census
     sources: dict[str, set[Split]] = {}
     for split, source in [(one, source) for one in SPLITS for source in data.sources[one]]:
@@ -128,7 +128,7 @@ def _list_sources(
             chosen = chosen - {"train"} | {assign(name, SplitRule(rule.seed, rule.val))}
         return tuple(chosen)
 
-    return Listing(
+    return DatasetFiles(
         root,
         Layout.YAML,
         Names(sorted(name for name in names if name not in ignored and not is_note(name))),

@@ -25,7 +25,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class DrawnShape:
     """One drawn shape, in pixels. `outline` goes round it; `marks` are its keypoints."""
 
     kind: int
@@ -80,9 +80,9 @@ def generate(
         (directory / "classes.txt").write_text("\n".join([*CLASSES, ""]), encoding="utf-8")
 
 
-def _scene(draw: random.Random, index: int, size: int) -> list[Shape]:
+def _scene(draw: random.Random, index: int, size: int) -> list[DrawnShape]:
     """One to three shapes that do not overlap; the classes take turns, so that none is rare."""
-    shapes: list[Shape] = []
+    shapes: list[DrawnShape] = []
     for number in range(draw.choice((1, 2, 2, 3))):
         kind = (index + number) % len(CLASSES)
         for _ in range(40):
@@ -94,8 +94,8 @@ def _scene(draw: random.Random, index: int, size: int) -> list[Shape]:
 
 
 def _shape(
-    draw: random.Random, kind: int, size: int, radii: tuple[float, float], others: list[Shape]
-) -> Shape:
+    draw: random.Random, kind: int, size: int, radii: tuple[float, float], others: list[DrawnShape]
+) -> DrawnShape:
     radius = size * draw.uniform(*radii) * (0.85 if len(others) > 1 else 1.0)
     x, y = (draw.uniform(radius + 2, size - radius - 2) for _ in range(2))
     tilt = draw.uniform(-0.25, 0.25)
@@ -109,14 +109,14 @@ def _shape(
         for corner in range(corners)
     )
     right, left = {0: (11, 21), 1: (1, 2), 2: (1, 2)}[kind]
-    return Shape(kind, outline, (outline[0], outline[right], outline[left]))
+    return DrawnShape(kind, outline, (outline[0], outline[right], outline[left]))
 
 
 def _overlap(a: tuple[float, float, float, float], b: tuple[float, float, float, float]) -> bool:
     return a[0] < b[2] + 2 and b[0] < a[2] + 2 and a[1] < b[3] + 2 and b[1] < a[3] + 2
 
 
-def _paint(draw: random.Random, shapes: list[Shape], size: int, path: Path) -> None:
+def _paint(draw: random.Random, shapes: list[DrawnShape], size: int, path: Path) -> None:
     from PIL import Image, ImageDraw
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -138,7 +138,7 @@ def _paint(draw: random.Random, shapes: list[Shape], size: int, path: Path) -> N
     large.resize((size, size), Image.Resampling.BOX).save(path, optimize=False, compress_level=6)
 
 
-def _row(shape: Shape, size: int, task: Task) -> str:
+def _row(shape: DrawnShape, size: int, task: Task) -> str:
     left, top, right, bottom = shape.box
     box = ((left + right) / 2, (top + bottom) / 2, right - left, bottom - top)
     if task is Task.SEGMENT:

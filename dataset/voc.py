@@ -5,11 +5,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import Conversion, Described, Place, box_of, finished
+from gpu_offload.dataset.conversion import Conversion, Described, Location, box_of, finished
 from gpu_offload.dataset.finding import error
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
-from gpu_offload.dataset.layout import Layout, Listing, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
@@ -19,7 +19,7 @@ from gpu_offload.dataset.walk import Found
 _LISTS: Final = "ImageSets/Main/"
 _MAX_LIST: Final = 64 << 20
 
-_Object = tuple[Place, str, str, tuple[float, float, float, float], tuple[float, ...] | None]
+_Object = tuple[Location, str, str, tuple[float, float, float, float], tuple[float, ...] | None]
 """Place, image, class, box, polygon."""
 
 
@@ -31,7 +31,7 @@ def list_voc(
     task: Task | None,
     rule: SplitRule,
     found: Found,
-) -> Listing:
+) -> DatasetFiles:
     """List the images that XML files describe, and turn their objects into labels.
 
     The split comes from `ImageSets/Main/train.txt` and `val.txt`, else from folders called like splits, else from
@@ -48,11 +48,11 @@ def list_voc(
         other = images.setdefault(image, file)
         if other != file:
             message = f"describes {image}, as {other} does; remove one"
-            conversion.fail(Place(file, None), "malformed-annotations", message)
+            conversion.fail(Location(file, None), "malformed-annotations", message)
     occurring = tuple(sorted({name for _, _, name, _, _ in objects}))
     classes = given_classes or occurring
     for problem in class_name_problems(classes):
-        conversion.fail(Place("", None), "class-name", problem)
+        conversion.fail(Location("", None), "class-name", problem)
     indices = {name: index for index, name in enumerate(classes)}
     for place, image, name, box, polygon in objects:
         if name in indices:
@@ -76,20 +76,20 @@ def _read(
         annotation = read_xml(root / file)
         image = _image(file, annotation, finder)
     except XmlError as fault:
-        conversion.fail(Place(file, fault.line), "malformed-annotations", str(fault))
+        conversion.fail(Location(file, fault.line), "malformed-annotations", str(fault))
         return None
     except AmbiguousImageError as fault:
-        conversion.fail(Place(file, None), "ambiguous-image", f"the image {fault}")
+        conversion.fail(Location(file, None), "ambiguous-image", f"the image {fault}")
         return None
     if image is None:
         written = annotation.value("filename")[:200] or PurePosixPath(file).stem
         message = f"describes {written!r}, which does not exist; restore the image or remove this file"
-        conversion.fail(Place(file, annotation.line), "missing-path", message)
+        conversion.fail(Location(file, annotation.line), "missing-path", message)
         return None
     size = _size(annotation) or read_size(root / image)
     if size is None:
         message = "<size> is missing or 0, and the image does not tell it; write width and height"
-        conversion.fail(Place(file, annotation.line), "malformed-annotations", message)
+        conversion.fail(Location(file, annotation.line), "malformed-annotations", message)
         return None
     conversion.add_image(image, size)
     for element in annotation.children:
@@ -133,7 +133,7 @@ def _add_object(
     conversion: Conversion,
     objects: list[_Object],
 ) -> None:
-    place = Place(file, element.line)
+    place = Location(file, element.line)
     name = element.value("name")
     polygon = _polygon(element.first("polygon"), size)
     bounds = element.first("bndbox")

@@ -23,7 +23,7 @@ from gpu_offload.remote_job import uploader
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.mirror import spot_notice
-from gpu_offload.remote_job.mirror.inputs import Inputs
+from gpu_offload.remote_job.mirror.inputs import InputFolder
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.speed import allocator
 from gpu_offload.remote_job.train import train
@@ -117,7 +117,7 @@ def _run(options: argparse.Namespace, say: Callable[[str], None]) -> int:
 
 
 def _mirror(options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore) -> None:
-    inputs = Inputs(options.mirror)
+    inputs = InputFolder(options.mirror)
     if options.spot_notice:
         spot_notice.watch(options.spot_notice, inputs.ask_to_stop)
     uploader.mirror(spec, store=store, inputs=inputs, until=options.until)
@@ -133,10 +133,10 @@ def _train(
     if options.spot_notice:
         spot_notice.watch(options.spot_notice, interruption.request)
     if options.fetch:
-        inputs = Inputs(options.fetch)
+        inputs = InputFolder(options.fetch)
         uploader.fetch(spec, store=_needed(store), inputs=inputs, emit=say, interruption=interruption)
     else:
-        taken = Inputs(options.inputs) if options.inputs else None
+        taken = InputFolder(options.inputs) if options.inputs else None
         train(spec, store=store, inputs=taken, emit=say, interruption=interruption)
 
 

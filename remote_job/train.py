@@ -14,7 +14,7 @@ from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
-from gpu_offload.remote_job.mirror.inputs import Inputs
+from gpu_offload.remote_job.mirror.inputs import InputFolder
 from gpu_offload.remote_job.mirror.session import Mirror
 from gpu_offload.remote_job.mirror.target import SupersededError
 from gpu_offload.remote_job.progress import Progress
@@ -34,7 +34,7 @@ def train(
     spec: TrainingSpec,
     *,
     store: ObjectStore | None = None,
-    inputs: Inputs | None = None,
+    inputs: InputFolder | None = None,
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
 ) -> TrainingResult:
@@ -155,7 +155,7 @@ def _train(
     spec: TrainingSpec,
     store: ObjectStore | None,
     mirror: Mirror | None,
-    inputs: Inputs | None,
+    inputs: InputFolder | None,
     progress: Progress,
     interruption: Interruption,
 ) -> TrainingResult:

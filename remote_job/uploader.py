@@ -14,7 +14,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import data, log, requirements, weights
 from gpu_offload.remote_job.files.checkpoint import MANIFEST
 from gpu_offload.remote_job.interruption import Interruption
-from gpu_offload.remote_job.mirror.inputs import Inputs
+from gpu_offload.remote_job.mirror.inputs import InputFolder
 from gpu_offload.remote_job.mirror.session import Mirror
 from gpu_offload.remote_job.mirror.target import MirrorError
 from gpu_offload.remote_job.progress import Progress
@@ -29,7 +29,7 @@ def fetch(
     spec: TrainingSpec,
     *,
     store: ObjectStore,
-    inputs: Inputs,
+    inputs: InputFolder,
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
 ) -> bool:
@@ -78,7 +78,7 @@ def mirror(
     spec: TrainingSpec,
     *,
     store: ObjectStore,
-    inputs: Inputs,
+    inputs: InputFolder,
     until: Path,
     warn: Callable[[str], None] | None = None,
 ) -> None:

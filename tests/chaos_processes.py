@@ -18,7 +18,7 @@ from leak_case import STORE, train_project
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.endpoint import Verdict
+from gpu_offload.infra.simulator.endpoint import CallDecision
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.registry import publish
@@ -130,7 +130,7 @@ class ChaosCloud(SimulatedCloud):
             if plan.ending is signal.SIGKILL:
                 self.process.wait(10)
                 if not plan.done_first:
-                    return Verdict(drop=True)
+                    return CallDecision(drop=True)
         return super().before(call)
 
 

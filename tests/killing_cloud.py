@@ -4,7 +4,7 @@ import os
 import signal
 
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.endpoint import Verdict
+from gpu_offload.infra.simulator.endpoint import CallDecision
 
 
 class Killing(SimulatedCloud):
@@ -23,5 +23,5 @@ class Killing(SimulatedCloud):
             os.killpg(victim.pid, signal.SIGKILL)
             victim.wait(10)
             if not self.done_first:
-                return Verdict(drop=True)
+                return CallDecision(drop=True)
         return super().before(call)

@@ -26,7 +26,7 @@ CONFIG = client_config()
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class StackChange:
     """One line of a change set: Add, Modify or Remove, and of what."""
 
     action: str
@@ -45,7 +45,7 @@ class ChangeSet:
 
     stack: str
     id: str
-    changes: tuple[Change, ...]
+    changes: tuple[StackChange, ...]
     new: bool
 
 
@@ -203,10 +203,10 @@ class Stacks:
         return reasons
 
 
-def _changes(found: Any) -> tuple[Change, ...]:
+def _changes(found: Any) -> tuple[StackChange, ...]:
     details = [each["ResourceChange"] for each in found if "ResourceChange" in each]
     return tuple(
-        Change(
+        StackChange(
             each.get("Action", "?"),
             each.get("LogicalResourceId", "?"),
             each.get("ResourceType", "?"),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from gpu_offload.infra.instance.software import Instance
+from gpu_offload.infra.instance.software import HostSoftware
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.errors import (
     CommandTimeoutError,
@@ -107,7 +107,7 @@ class InstanceJob:
         attempt: counted from 1.
     """
 
-    def __init__(self, host: SshHost, instance: Instance, run: str, attempt: int) -> None:
+    def __init__(self, host: SshHost, instance: HostSoftware, run: str, attempt: int) -> None:
         if not re.fullmatch(r"[A-Za-z0-9._-]+", run):
             raise ValueError(f"a run's id has letters, digits, `.`, `_` and `-` only: {run!r}")
         self.unit = f"gpu-offload-job-{run}-{attempt}"

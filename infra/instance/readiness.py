@@ -12,16 +12,16 @@ from gpu_offload.infra.instance.stage import (
     Broken,
     Passed,
     Pending,
-    Stage,
+    ReadinessStage,
     StageResult,
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class NextCheck:
     """Check this stage next; its time began at `since`."""
 
-    stage: Stage
+    stage: ReadinessStage
     since: float
 
 
@@ -29,34 +29,37 @@ class Check:
 class Ready:
     """All stages are done."""
 
-    details: Mapping[Stage, str]
+    details: Mapping[ReadinessStage, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
     """The instance cannot be used."""
 
-    stage: Stage
+    stage: ReadinessStage
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class ReadinessProgress:
     """Progress through the stages: `current` is checked since `since`, in seconds of a monotonic clock."""
 
-    current: Stage
+    current: ReadinessStage
     since: float
-    details: Mapping[Stage, str]
+    details: Mapping[ReadinessStage, str]
 
 
-def begin(now: float, first: Stage = Stage.CAPACITY) -> Progress:
+def begin(now: float, first: ReadinessStage = ReadinessStage.CAPACITY) -> ReadinessProgress:
     """Return the start of waiting; `first` is later than capacity for an instance that already runs."""
-    return Progress(first, now, {})
+    return ReadinessProgress(first, now, {})
 
 
 def decide(
-    progress: Progress, seen: StageResult, now: float, limits: Mapping[Stage, float] = LIMITS_S
-) -> tuple[Progress, Check | Ready | Failed]:
+    progress: ReadinessProgress,
+    seen: StageResult,
+    now: float,
+    limits: Mapping[ReadinessStage, float] = LIMITS_S,
+) -> tuple[ReadinessProgress, NextCheck | Ready | Failed]:
     """Decide what follows from one observation of the current stage; pure.
 
     Args:
@@ -74,13 +77,13 @@ def decide(
             if spent >= limits[stage]:
                 missing = f": {detail}" if detail else ""
                 return progress, Failed(stage, f"not done after {spent:.0f} s{missing}; {ADVICE[stage]}")
-            return progress, Check(stage, progress.since)
+            return progress, NextCheck(stage, progress.since)
         case Passed(detail):
             details = {**progress.details, stage: detail}
             if stage is STAGES[-1]:
-                return Progress(stage, now, details), Ready(details)
+                return ReadinessProgress(stage, now, details), Ready(details)
             following = STAGES[STAGES.index(stage) + 1]
-            return Progress(following, now, details), Check(following, now)
+            return ReadinessProgress(following, now, details), NextCheck(following, now)
 
 
 class NotReadyError(OffloadError):
@@ -95,13 +98,13 @@ class NotReadyError(OffloadError):
 
 
 def await_ready(
-    checks: Mapping[Stage, Callable[[], StageResult]],
+    checks: Mapping[ReadinessStage, Callable[[], StageResult]],
     *,
     console: Callable[[], str],
-    first: Stage = Stage.CAPACITY,
-    limits: Mapping[Stage, float] = LIMITS_S,
+    first: ReadinessStage = ReadinessStage.CAPACITY,
+    limits: Mapping[ReadinessStage, float] = LIMITS_S,
     every: float = 2.0,
-    tell: Callable[[Stage, StageResult, float], None] = lambda _stage, _seen, _seconds: None,
+    tell: Callable[[ReadinessStage, StageResult, float], None] = lambda _stage, _seen, _seconds: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Ready:
@@ -132,6 +135,6 @@ def await_ready(
                 return step
             case Failed():
                 raise NotReadyError(step, console())
-            case Check():
+            case NextCheck():
                 if progress.current is stage:
                     sleep(every)

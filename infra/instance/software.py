@@ -58,7 +58,7 @@ class Software:
 
 
 @dataclass(frozen=True, slots=True)
-class Instance:
+class HostSoftware:
     """Software and paths found on a host. `found` holds the `name=value` lines of the markers."""
 
     root: str
@@ -87,20 +87,22 @@ class Instance:
         return None
 
 
-def read_instance(text: str) -> Instance:
+def read_instance(text: str) -> HostSoftware:
     """Read what LOOK printed; the later of two equal names counts."""
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    return Instance(values.pop("root", ""), values.pop("processor", ""), bool(values.pop("uv", "")), values)
+    return HostSoftware(
+        values.pop("root", ""), values.pop("processor", ""), bool(values.pop("uv", "")), values
+    )
 
 
-def look(host: SshHost, timeout: float = 60.0) -> Instance:
+def look(host: SshHost, timeout: float = 60.0) -> HostSoftware:
     """Inspect a host, create its inbox and send the script that does everything else there."""
     instance = read_instance(host.run(LOOK, timeout=timeout).text)
     host.put(script("job.sh").encode(), f"{instance.inbox}/job.sh")
     return instance
 
 
-def set_up(host: SshHost, instance: Instance, software: Software) -> str:
+def set_up(host: SshHost, instance: HostSoftware, software: Software) -> str:
     """Make sure that the software is on the instance and return its Python interpreter.
 
     Raises:
@@ -118,7 +120,7 @@ def set_up(host: SshHost, instance: Instance, software: Software) -> str:
     return f"{instance.root}/opt/gpu-offload/venv/bin/python"
 
 
-def _send_uv(host: SshHost, instance: Instance, uv: Path | None) -> None:
+def _send_uv(host: SshHost, instance: HostSoftware, uv: Path | None) -> None:
     if uv is None:
         raise SetUpError(
             f"{host.name}: no uv on this image, and none here to send. Install uv where the launcher runs, or use an "

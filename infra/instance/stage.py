@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Stage(StrEnum):
+class ReadinessStage(StrEnum):
     """The readiness stages, in this order."""
 
     CAPACITY = "capacity"
@@ -16,25 +16,25 @@ class Stage(StrEnum):
     CUDA = "cuda"
 
 
-STAGES = tuple(Stage)
+STAGES = tuple(ReadinessStage)
 
-LIMITS_S: Mapping[Stage, float] = {
-    Stage.CAPACITY: 120.0,
-    Stage.BOOT: 180.0,
-    Stage.SSH: 180.0,
-    Stage.CLOUD_INIT: 300.0,
-    Stage.DRIVER: 120.0,
-    Stage.CUDA: 180.0,
+LIMITS_S: Mapping[ReadinessStage, float] = {
+    ReadinessStage.CAPACITY: 120.0,
+    ReadinessStage.BOOT: 180.0,
+    ReadinessStage.SSH: 180.0,
+    ReadinessStage.CLOUD_INIT: 300.0,
+    ReadinessStage.DRIVER: 120.0,
+    ReadinessStage.CUDA: 180.0,
 }
 """Seconds for each stage, counted from the end of the one before. A first CUDA call on a cold disk takes a minute."""
 
-ADVICE: Mapping[Stage, str] = {
-    Stage.CAPACITY: "another zone or type may have room",
-    Stage.BOOT: "the image may not fit the instance type; see the console output",
-    Stage.SSH: "does the security group let this machine's address in, and is there a route? See the console output",
-    Stage.CLOUD_INIT: "see the console output; /var/log/cloud-init-output.log has all of it",
-    Stage.DRIVER: "the image has no working NVIDIA driver for this instance type; choose another image",
-    Stage.CUDA: "driver and PyTorch's CUDA do not go together, or the GPU is broken; another instance may do",
+ADVICE: Mapping[ReadinessStage, str] = {
+    ReadinessStage.CAPACITY: "another zone or type may have room",
+    ReadinessStage.BOOT: "the image may not fit the instance type; see the console output",
+    ReadinessStage.SSH: "does the security group let this machine's address in, and is there a route? See the console output",
+    ReadinessStage.CLOUD_INIT: "see the console output; /var/log/cloud-init-output.log has all of it",
+    ReadinessStage.DRIVER: "the image has no working NVIDIA driver for this instance type; choose another image",
+    ReadinessStage.CUDA: "driver and PyTorch's CUDA do not go together, or the GPU is broken; another instance may do",
 }
 
 

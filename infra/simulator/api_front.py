@@ -16,7 +16,7 @@ from gpu_offload.infra.simulator.behaviour import Behaviour, Leftovers
 from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
 from gpu_offload.infra.simulator.catalogue import products, quotas, spot_price_history
 from gpu_offload.infra.simulator.compute import Compute
-from gpu_offload.infra.simulator.endpoint import Verdict
+from gpu_offload.infra.simulator.endpoint import CallDecision
 from gpu_offload.infra.simulator.event_log import EventLog
 from gpu_offload.infra.simulator.fault import FaultSyntaxError
 from gpu_offload.infra.simulator.fault_book import of_run
@@ -31,7 +31,7 @@ SELF_SERVED = {"DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "Descri
 
 
 class ApiFront:
-    """Stands between callers and moto; see `infra.simulator.endpoint.Cloud`. Calls come from any thread."""
+    """Stands between callers and moto; see `infra.simulator.endpoint.CallHandler`. Calls come from any thread."""
 
     def __init__(
         self,
@@ -44,7 +44,7 @@ class ApiFront:
         *,
         now: Callable[[], float],
         leftovers: Callable[[], Leftovers],
-        first: Callable[[Call], Verdict | None] = lambda _call: None,
+        first: Callable[[Call], CallDecision | None] = lambda _call: None,
     ) -> None:
         self.account = compute.account
         self.region = behaviour.region
@@ -63,11 +63,11 @@ class ApiFront:
         self._first = first
         self._lock = threading.Lock()
 
-    def before(self, call: Call) -> Verdict:
+    def before(self, call: Call) -> CallDecision:
         """Decide about a call before moto sees it; `first` is asked first."""
         return self._first(call) or self._decide(call)
 
-    def _decide(self, call: Call) -> Verdict:
+    def _decide(self, call: Call) -> CallDecision:
         name = f"{call.service}.{call.operation}"
         instance = self._identities.instance_of(call.access_key)
         with self._lock:
@@ -77,7 +77,7 @@ class ApiFront:
         while self._faults.is_cut(instance) and not self.stopped.wait(0.05):
             pass
         if self.stopped.is_set():
-            return Verdict(drop=True)
+            return CallDecision(drop=True)
         lose = False
         zone = self._ec2.zone_of(call) if call.operation == "RunInstances" else None
         for fault in self._faults.book.of_call(call, zone):
@@ -86,15 +86,15 @@ class ApiFront:
                 case "delay":
                     self.stopped.wait(fault.seconds or 0.0)
                 case "unreachable":
-                    return Verdict(drop=True)
+                    return CallDecision(drop=True)
                 case "error":
                     code = fault.code or "InternalError"
-                    return Verdict(error_reply(call, code, f"injected fault: {fault}"), lose=lose)
+                    return CallDecision(error_reply(call, code, f"injected fault: {fault}"), lose=lose)
                 case "lost-reply":
                     lose = True
         if refusal := self._identities.check(call):
-            return Verdict(error_reply(call, refusal.code, refusal.message), lose=lose)
-        return Verdict(self._own_answer(call), lose=lose)
+            return CallDecision(error_reply(call, refusal.code, refusal.message), lose=lose)
+        return CallDecision(self._own_answer(call), lose=lose)
 
     def during(self, call: Call) -> AbstractContextManager[None]:
         """Return what holds while moto handles a call."""

@@ -25,17 +25,17 @@ from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.cleaner import cleaner
 from gpu_offload.infra.simulator.clients import ACCESS_KEY, SECRET_KEY, Clients
 from gpu_offload.infra.simulator.compute import Compute
-from gpu_offload.infra.simulator.endpoint import Application, Server, Verdict
+from gpu_offload.infra.simulator.endpoint import Application, CallDecision, Server
 from gpu_offload.infra.simulator.event_log import EventLog
-from gpu_offload.infra.simulator.fault import Fault, parse
+from gpu_offload.infra.simulator.fault import InjectedFault, parse
 from gpu_offload.infra.simulator.fault_injection import FaultInjection
 from gpu_offload.infra.simulator.hardware import baked_software
 from gpu_offload.infra.simulator.identity import Identities
 from gpu_offload.infra.simulator.images import IMAGE_ID
-from gpu_offload.infra.simulator.link import Network
+from gpu_offload.infra.simulator.link import LinkRelay
 from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
-from gpu_offload.infra.simulator.place import LoopbackPlace, NamespacePlace, Place
-from gpu_offload.infra.simulator.schedules import Schedules
+from gpu_offload.infra.simulator.place import HostPlace, LoopbackPlace, NamespacePlace
+from gpu_offload.infra.simulator.schedules import ScheduleRunner
 from gpu_offload.infra.simulator.timers import Timers
 
 
@@ -53,7 +53,7 @@ class SimulatedCloud:
     def __init__(
         self,
         behaviour: Behaviour | None = None,
-        faults: Iterable[Fault | str] = (),
+        faults: Iterable[InjectedFault | str] = (),
         *,
         namespaces: bool = False,
         sshd: bool = True,
@@ -151,12 +151,12 @@ class SimulatedCloud:
             self._shift += seconds
         self._schedules.fire()
 
-    def before(self, call: Call) -> Verdict | None:
+    def before(self, call: Call) -> CallDecision | None:
         """Look at a call before it is handled; a verdict decides it. From any thread."""
         del call
         return None
 
-    def inject(self, fault: Fault | str) -> None:
+    def inject(self, fault: InjectedFault | str) -> None:
         """Arm a fault. Raises FaultSyntaxError."""
         self.faults.inject(fault)
 
@@ -167,10 +167,10 @@ class SimulatedCloud:
         self._folder = Path(tempfile.mkdtemp(prefix="gpu-offload-cloud-")).resolve()
         stack.callback(shutil.rmtree, self._folder, ignore_errors=True)
         timers = Timers(lambda error: log.say("error", "timer", f"{type(error).__name__}: {error}"))
-        network = Network()
+        network = LinkRelay()
         network.start()
         stack.callback(network.stop)
-        self._place: Place = (
+        self._place: HostPlace = (
             NamespacePlace(network, stack, use_sshd=self._sshd)
             if self.namespaces
             else LoopbackPlace(network, use_sshd=self._sshd)
@@ -197,7 +197,7 @@ class SimulatedCloud:
             log,
             reclaim_notice_seconds=self.behaviour.reclaim_notice_seconds,
         )
-        self._schedules = Schedules(
+        self._schedules = ScheduleRunner(
             self.account,
             self.now,
             self.compute.end_by_schedule,
@@ -251,7 +251,7 @@ __all__ = [
     "SECRET_KEY",
     "Behaviour",
     "Event",
-    "Fault",
+    "InjectedFault",
     "Leftovers",
     "SimulatedCloud",
 ]

@@ -14,7 +14,7 @@ from typing import TextIO
 from gpu_offload.infra.signals import ending_with_us, handled
 from gpu_offload.infra.simulator.behaviour import Behaviour, Leftovers
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.fault import Fault, parse_all
+from gpu_offload.infra.simulator.fault import InjectedFault, parse_all
 
 EXIT_LEFTOVERS = 3
 """Something that costs money was left when the command had ended well."""
@@ -24,7 +24,7 @@ DROPPED = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_
 
 def simulate(
     command: Sequence[str],
-    faults: Iterable[str | Fault] = (),
+    faults: Iterable[str | InjectedFault] = (),
     *,
     behaviour: Behaviour | None = None,
     namespaces: bool = False,
@@ -54,7 +54,7 @@ def simulate(
     report = sys.stderr if report is None else report
     given = list(faults)
     lines = parse_all(fault for fault in given if isinstance(fault, str))
-    parsed = [fault for fault in given if isinstance(fault, Fault)]
+    parsed = [fault for fault in given if isinstance(fault, InjectedFault)]
     with SimulatedCloud(behaviour, [*lines, *parsed], namespaces=namespaces, sshd=sshd) as cloud:
         code = _run(command, cloud) if command else _stay(cloud)
         cloud.settle()

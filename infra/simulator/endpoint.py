@@ -17,13 +17,13 @@ CONTROL = "/_simulator/"
 """Below this path one talks to the simulation itself."""
 
 
-class Cloud(Protocol):
+class CallHandler(Protocol):
     """Handles API calls."""
 
     account: str
     region: str
 
-    def before(self, call: Call) -> "Verdict":
+    def before(self, call: Call) -> "CallDecision":
         """Count the call, and say what is to become of it."""
 
     def during(self, call: Call) -> Any:
@@ -36,7 +36,7 @@ class Cloud(Protocol):
         """Answer a call to the simulation itself."""
 
 
-class Verdict:
+class CallDecision:
     """Decision about a call: our answer or moto's; delivered or lost."""
 
     def __init__(self, reply: Reply | None = None, *, drop: bool = False, lose: bool = False) -> None:
@@ -50,7 +50,7 @@ class Verdict:
 class Application:
     """The WSGI application."""
 
-    def __init__(self, cloud: Cloud) -> None:
+    def __init__(self, cloud: CallHandler) -> None:
         self._cloud = cloud
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._writing = threading.Lock()

@@ -65,7 +65,7 @@ class When:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class InjectedFault:
     """One line, parsed. Fields that the effect does not use keep their defaults."""
 
     target: Target
@@ -122,7 +122,7 @@ def when_of(text: str) -> When:
         ) from None
 
 
-def parse(text: str) -> Fault:
+def parse(text: str) -> InjectedFault:
     """Read one line. Raises FaultSyntaxError, naming every mistake in it."""
     faults: list[str] = []
     target, _, rest = text.strip().partition(":")
@@ -147,12 +147,12 @@ def parse(text: str) -> Fault:
         raise FaultSyntaxError(f"{text!r}: " + "; ".join(faults))
     if target in {"instance", "network"}:
         fields.setdefault("times", 1)
-    return Fault(**fields)  # type: ignore[arg-type]
+    return InjectedFault(**fields)  # type: ignore[arg-type]
 
 
-def parse_all(lines: Iterable[str]) -> tuple[Fault, ...]:
+def parse_all(lines: Iterable[str]) -> tuple[InjectedFault, ...]:
     """Read several lines. Raises FaultSyntaxError with the mistakes of all of them."""
-    parsed: list[Fault] = []
+    parsed: list[InjectedFault] = []
     wrong: list[str] = []
     for line in lines:
         try:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 from gpu_offload.infra.simulator.call import Call
-from gpu_offload.infra.simulator.fault import Fault
+from gpu_offload.infra.simulator.fault import InjectedFault
 from gpu_offload.infra.simulator.rented import ATTEMPT_TAG, RUN_TAG, Rented
 from gpu_offload.infra.simulator.timers import Timers
 
@@ -16,7 +16,7 @@ from gpu_offload.infra.simulator.timers import Timers
 class _Armed:
     """A fault and how much of it is left."""
 
-    fault: Fault
+    fault: InjectedFault
     left: float
     starts: float | None
     """Monotonic seconds; None while it waits for a milestone."""
@@ -27,13 +27,13 @@ class _Armed:
 class FaultBook:
     """Decides which fault hits whom, and when."""
 
-    def __init__(self, timers: Timers, perform: Callable[[Fault, Rented | None], None]) -> None:
+    def __init__(self, timers: Timers, perform: Callable[[InjectedFault, Rented | None], None]) -> None:
         self._timers = timers
         self._perform = perform
         self._lock = threading.RLock()
         self._armed: list[_Armed] = []
 
-    def add(self, fault: Fault, living: tuple[Rented, ...]) -> None:
+    def add(self, fault: InjectedFault, living: tuple[Rented, ...]) -> None:
         """Arm a fault; instances that live already count as launched now."""
         starts = None if fault.after.milestone else time.monotonic() + fault.after.seconds
         armed = _Armed(fault, float("inf") if fault.times is None else fault.times, starts)
@@ -63,7 +63,7 @@ class FaultBook:
 
     def reached(self, one: Rented, milestone: str, epoch: int = 0) -> None:
         """An instance has come so far."""
-        due: list[Fault] = []
+        due: list[InjectedFault] = []
         with self._lock:
             for armed in self._armed:
                 when = armed.fault.after
@@ -80,7 +80,7 @@ class FaultBook:
         for fault in due:
             self._hit(fault, one, 0.0)
 
-    def of_call(self, call: Call, zone: str | None) -> list[Fault]:
+    def of_call(self, call: Call, zone: str | None) -> list[InjectedFault]:
         """Faults that hit this call, in the order they were injected; each is used up by one."""
         hits = []
         now = time.monotonic()
@@ -106,11 +106,11 @@ class FaultBook:
                 return
         self._hit(armed.fault, one, armed.fault.after.seconds)
 
-    def _hit(self, fault: Fault, one: Rented, seconds: float) -> None:
+    def _hit(self, fault: InjectedFault, one: Rented, seconds: float) -> None:
         self._timers.after(seconds, lambda: self._perform(fault, one))
 
 
-def _hits(fault: Fault, call: Call, zone: str | None) -> bool:
+def _hits(fault: InjectedFault, call: Call, zone: str | None) -> bool:
     if fault.target == "store":
         return call.service == "s3"
     if fault.target != "api":
@@ -124,7 +124,7 @@ def _hits(fault: Fault, call: Call, zone: str | None) -> bool:
     )
 
 
-def _fits(fault: Fault, one: Rented) -> bool:
+def _fits(fault: InjectedFault, one: Rented) -> bool:
     return (
         fault.zone in {None, one.instance.placement.zone}
         and fault.region in {None, one.region}

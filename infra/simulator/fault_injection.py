@@ -6,7 +6,7 @@ import threading
 from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.simulator.compute import Compute
 from gpu_offload.infra.simulator.event_log import EventLog
-from gpu_offload.infra.simulator.fault import Fault, parse
+from gpu_offload.infra.simulator.fault import InjectedFault, parse
 from gpu_offload.infra.simulator.fault_book import FaultBook
 from gpu_offload.infra.simulator.identity import Identities
 from gpu_offload.infra.simulator.rented import Rented
@@ -36,7 +36,7 @@ class FaultInjection:
         compute.on_launch = self.book.launched
         compute.on_running = lambda one: self.book.reached(one, "running")
 
-    def inject(self, fault: Fault | str) -> None:
+    def inject(self, fault: InjectedFault | str) -> None:
         """Arm a fault. Raises FaultSyntaxError."""
         armed = parse(fault) if isinstance(fault, str) else fault
         self._log.say("fault", "armed", str(armed))
@@ -102,7 +102,7 @@ class FaultInjection:
         self._log.say("fault", instance_id, text)
         return self._compute.find(instance_id)
 
-    def _perform(self, fault: Fault, one: Rented | None) -> None:
+    def _perform(self, fault: InjectedFault, one: Rented | None) -> None:
         """Let a fault happen."""
         if fault.target == "token":
             self.expire_credentials(fault.who, fault.lasts)

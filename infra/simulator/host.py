@@ -15,7 +15,7 @@ from pathlib import Path
 from gpu_offload.infra.simulator.hardware import Hardware
 from gpu_offload.infra.simulator.instance_file import process_environment, write_instance
 from gpu_offload.infra.simulator.isolation import isolation
-from gpu_offload.infra.simulator.link import Link, Network
+from gpu_offload.infra.simulator.link import Link, LinkRelay
 from gpu_offload.infra.simulator.processes import Processes, send
 
 
@@ -28,7 +28,7 @@ class Machine:
     """
 
     hardware: Hardware
-    network: Network
+    network: LinkRelay
     on_exit: Callable[[str], None]
     use_sshd: bool = True
     link: Link | None = None

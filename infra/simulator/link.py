@@ -18,7 +18,7 @@ CHUNK = 65_536
 POLL_SECONDS = 0.02
 
 
-class Network:
+class LinkRelay:
     """The thread that relays for every link."""
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class Link:
     that nothing is acknowledged and nothing is closed. The kernel allows that for any user's own sockets.
     """
 
-    def __init__(self, network: Network, here: tuple[str, int], there: tuple[str, int]) -> None:
+    def __init__(self, network: LinkRelay, here: tuple[str, int], there: tuple[str, int]) -> None:
         self.network = network
         self.here = here
         self.there = there

@@ -51,7 +51,7 @@ def _unit(*parts: object) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class SpotPrice:
+class MarketPrice:
     """The price from `time` (Unix, seconds) on, in USD/h."""
 
     time: float
@@ -60,7 +60,7 @@ class SpotPrice:
 
 def spot_price(
     instance_type: str, zone: str, at: float, *, seed: int, step: float, vcpus: int = 4
-) -> SpotPrice:
+) -> MarketPrice:
     """The spot price in force at `at` and since when.
 
     A level per region, a factor per zone (0.85 to 1.15), a slow wave over five days (12 %) and a step every
@@ -76,12 +76,12 @@ def spot_price(
     wave = 0.12 * math.sin(2 * math.pi * (start / (5 * 86400) + _unit(*key, "phase")))
     noise = 0.06 * (2 * _unit(*key, "step", index) - 1)
     zone_factor = 0.85 + 0.3 * _unit(*key, "zone")
-    return SpotPrice(start, round(min(level * zone_factor * (1 + wave + noise), ceiling), 4))
+    return MarketPrice(start, round(min(level * zone_factor * (1 + wave + noise), ceiling), 4))
 
 
 def spot_history(
     instance_type: str, zone: str, *, start: float, end: float, seed: int, step: float, vcpus: int = 4
-) -> Iterator[SpotPrice]:
+) -> Iterator[MarketPrice]:
     """Prices in force between `start` and `end`, newest first; the last one was in force at `start`."""
     at = max(start, end)
     while True:

@@ -10,10 +10,10 @@ from gpu_offload.infra.simulator.endpoint import Application, Server
 from gpu_offload.infra.simulator.hardware import Hardware
 from gpu_offload.infra.simulator.host import Machine
 from gpu_offload.infra.simulator.isolation import isolation
-from gpu_offload.infra.simulator.link import Network
+from gpu_offload.infra.simulator.link import LinkRelay
 
 
-class Place(Protocol):
+class HostPlace(Protocol):
     """Builds machines and gives them addresses."""
 
     ssh_port: int
@@ -37,7 +37,7 @@ class LoopbackPlace:
 
     clean_command = ""
 
-    def __init__(self, network: Network, *, use_sshd: bool) -> None:
+    def __init__(self, network: LinkRelay, *, use_sshd: bool) -> None:
         self.ssh_port = random.SystemRandom().randrange(20_000, 30_000)
         self.ssh_user = isolation().user if use_sshd else "offload"
         self._network = network
@@ -63,7 +63,7 @@ class NamespacePlace:
     ssh_port = 22
     ssh_user = "offload"
 
-    def __init__(self, network: Network, stack: ExitStack, *, use_sshd: bool) -> None:
+    def __init__(self, network: LinkRelay, stack: ExitStack, *, use_sshd: bool) -> None:
         from gpu_offload.infra.simulator.namespace import Range
 
         self._range = Range()

@@ -13,7 +13,7 @@ TERMINATE = re.compile(r"arn:aws[\w-]*:scheduler:::aws-sdk:ec2:terminateInstance
 ONCE = re.compile(r"at\((.+)\)")
 
 
-class Schedules:
+class ScheduleRunner:
     """Looks at moto's schedules and does what they say."""
 
     def __init__(

@@ -1,6 +1,6 @@
 """What an instance is told to train: the run's spec, with the paths and keys of that instance."""
 
-from gpu_offload.infra.instance.software import Instance
+from gpu_offload.infra.instance.software import HostSoftware
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.orchestrator.backends.staging import weights_key
 from gpu_offload.orchestrator.plan.candidate import Project
@@ -49,7 +49,7 @@ def remote_spec(
     )
 
 
-def send_project(host: SshHost, instance: Instance, project: Project, archive: bytes) -> str:
+def send_project(host: SshHost, instance: HostSoftware, project: Project, archive: bytes) -> str:
     """Send the user's own files to an instance and return the folder that they are in. Raises HostError."""
     path = f"{instance.inbox}/{project.sha256}.tar"
     folder = f"{instance.root}/var/lib/gpu-offload/projects/{project.sha256[:16]}"

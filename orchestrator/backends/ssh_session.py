@@ -18,7 +18,7 @@ from gpu_offload.infra.instance.readiness_checks import (
     check_ssh,
 )
 from gpu_offload.infra.instance.software import Software, look, set_up
-from gpu_offload.infra.instance.stage import Broken, Passed, Pending, Stage, StageResult
+from gpu_offload.infra.instance.stage import Broken, Passed, Pending, ReadinessStage, StageResult
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.errors import (
     CommandTimeoutError,
@@ -93,23 +93,27 @@ class Session:
             HostError: what is wrong on the way; `LOST` says which of them are worth another try.
         """
         self._ready(
-            Stage.CAPACITY,
+            ReadinessStage.CAPACITY,
             {
-                Stage.CAPACITY: self._check_capacity,
-                Stage.BOOT: lambda: self._unless_gone(check_boot(self.host.address)),
-                Stage.SSH: self._check_ssh,
-                Stage.CLOUD_INIT: self._check_cloud_init,
+                ReadinessStage.CAPACITY: self._check_capacity,
+                ReadinessStage.BOOT: lambda: self._unless_gone(check_boot(self.host.address)),
+                ReadinessStage.SSH: self._check_ssh,
+                ReadinessStage.CLOUD_INIT: self._check_cloud_init,
             },
         )
         instance = look(self.host)
         simulated, metadata = self.host.run(PROBE, timeout=30).text.split("\n")[:2]
         gpus = 0 if simulated else self.attempt.offer.gpu.count if self.attempt.offer.gpu else 0
-        self._ready(Stage.DRIVER, {Stage.DRIVER: lambda: check_driver(self.host, gpus=gpus)})
+        self._ready(
+            ReadinessStage.DRIVER, {ReadinessStage.DRIVER: lambda: check_driver(self.host, gpus=gpus)}
+        )
         software = self.software()
         if instance.ready_python(software) is None:
             self.console.note("setting up the software; an image that has it baked in saves this")
         python = set_up(self.host, instance, software)
-        self._ready(Stage.CUDA, {Stage.CUDA: lambda: check_cuda(self.host, python, gpus=gpus)})
+        self._ready(
+            ReadinessStage.CUDA, {ReadinessStage.CUDA: lambda: check_cuda(self.host, python, gpus=gpus)}
+        )
         job = InstanceJob(self.host, instance, self.run.id, self.attempt.number)
         project = self.run.project
         folder = send_project(self.host, instance, project, self.project()) if project else None
@@ -161,10 +165,10 @@ class Session:
         """Bytes sent and received."""
         return self.host.traffic.sent + self.host.traffic.received
 
-    def _ready(self, first: Stage, checks: dict[Stage, Callable[[], StageResult]]) -> None:
-        passed: set[Stage] = set()
+    def _ready(self, first: ReadinessStage, checks: dict[ReadinessStage, Callable[[], StageResult]]) -> None:
+        passed: set[ReadinessStage] = set()
 
-        def tell(stage: Stage, seen: StageResult, seconds: float) -> None:
+        def tell(stage: ReadinessStage, seen: StageResult, seconds: float) -> None:
             if stage in checks and isinstance(seen, Passed) and stage not in passed:
                 passed.add(stage)
                 self.console.detail(f"{stage}: {seen.detail or 'ready'} ({seconds:.1f} s)")

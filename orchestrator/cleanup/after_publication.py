@@ -3,7 +3,7 @@
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.prune import prune
-from gpu_offload.orchestrator.cleanup.retention import GB, Policy
+from gpu_offload.orchestrator.cleanup.retention import GB, Retention
 from gpu_offload.orchestrator.cleanup.usage import tier_of, usage
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.units import human_bytes
@@ -38,7 +38,7 @@ def after_publication(store: ObjectStore, settings: Settings, console: Console) 
     return tuple(warnings)
 
 
-def policy_of(settings: RetentionSettings) -> Policy:
+def policy_of(settings: RetentionSettings) -> Retention:
     """Return what the configuration keeps."""
     below = None if settings.below_gb is None else round(settings.below_gb * GB)
-    return Policy(keep=settings.keep, days=settings.days, below=below)
+    return Retention(keep=settings.keep, days=settings.days, below=below)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.cleanup.retention import Candidate, Needs, Policy, candidates
+from gpu_offload.orchestrator.cleanup.retention import Deletable, Needs, Retention, candidates
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.registry import alias as aliases
@@ -23,7 +23,7 @@ FALLBACKS = 2
 class Pruned:
     """What was deleted, or would be."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Deletable, ...]
     dry_run: bool
     total: int
     """Bytes of the store before."""
@@ -60,7 +60,7 @@ class Pruned:
 
 
 def prune(
-    store: ObjectStore, policy: Policy, *, delete: bool = False, clock: Callable[[], float] = time.time
+    store: ObjectStore, policy: Retention, *, delete: bool = False, clock: Callable[[], float] = time.time
 ) -> Pruned:
     """Delete versions, checkpoints of published runs and staged datasets that nothing needs.
 
@@ -98,7 +98,7 @@ def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:
     return Needs(frozenset(filter(None, needed)), frozenset(runs), frozenset(fingerprints)), ended
 
 
-def _delete(store: ObjectStore, candidate: Candidate) -> None:
+def _delete(store: ObjectStore, candidate: Deletable) -> None:
     if candidate.kind == "version":
         manifest = manifest_of(store, candidate.name)
         if manifest is not None:

@@ -14,7 +14,7 @@ GB = 10**9
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class Retention:
     """What is kept regardless of age: None means no such limit.
 
     Attributes:
@@ -29,7 +29,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Deletable:
     """Something that may be deleted."""
 
     kind: Kind
@@ -53,9 +53,9 @@ def candidates(
     entries: Sequence[IndexEntry],
     needs: Needs,
     ended: Mapping[str, float],
-    policy: Policy,
+    policy: Retention,
     now: float,
-) -> list[Candidate]:
+) -> list[Deletable]:
     """Return what may be deleted, the oldest first.
 
     Args:
@@ -87,7 +87,7 @@ def candidates(
     for run in needs.runs:
         why["run"].pop(run, None)
     found = [
-        Candidate(kind, name, size, *why[kind][name])
+        Deletable(kind, name, size, *why[kind][name])
         for (kind, name), size in sizes.items()
         if name in why[kind] and now - why[kind][name][0] >= policy.days * DAY_S
     ]
@@ -104,7 +104,7 @@ def candidates(
 
 
 def _old_versions(
-    entries: Sequence[IndexEntry], needs: Needs, policy: Policy
+    entries: Sequence[IndexEntry], needs: Needs, policy: Retention
 ) -> dict[str, tuple[float, str]]:
     """Return when a version that nothing needs was published, and why it may go, by version."""
     good = sorted((e for e in entries if e.is_usable), key=lambda e: e.created_at)

@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.cli.options import json_option
 
 if TYPE_CHECKING:
     from gpu_offload.infra.github.checkout import Checkout
-    from gpu_offload.orchestrator.github.workflows import Target
+    from gpu_offload.orchestrator.github.workflows import WorkflowProject
 
 WIDTH = 8
 
@@ -66,10 +66,10 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
 
 def _target(
     root: Path, checkout: "Checkout | None", *, workflows: bool | None, action: str | None
-) -> "tuple[Target | None, str]":
+) -> "tuple[WorkflowProject | None, str]":
     """Return what workflows are for, None where none are wanted; and why wanted ones are not possible."""
     from gpu_offload.orchestrator.github.pin import Pin, PinError, own_pin
-    from gpu_offload.orchestrator.github.workflows import Target
+    from gpu_offload.orchestrator.github.workflows import WorkflowProject
 
     asked = workflows or action is not None
     if checkout is None:
@@ -84,7 +84,7 @@ def _target(
         if asked:
             raise click.UsageError(str(error)) from error
         return None, f"the workflows: {error}"
-    target = Target(
+    target = WorkflowProject(
         pin,
         checkout.branch,
         root.relative_to(checkout.root).as_posix(),
@@ -96,7 +96,7 @@ def _target(
 
 
 def _write_workflows(
-    root: Path, checkout: "Checkout", target: "Target", done: list[str], kept: list[str]
+    root: Path, checkout: "Checkout", target: "WorkflowProject", done: list[str], kept: list[str]
 ) -> None:
     """Write the workflows, and the badge with the first of them; sort what happened into `done` and `kept`."""
     from gpu_offload.orchestrator.github.workflows import FOLDER, badge, with_badge, write_workflows
@@ -126,7 +126,7 @@ STATES = {
 }
 
 
-def _explained(target: "Target") -> str:
+def _explained(target: "WorkflowProject") -> str:
     """Say when the workflows train and where the models go."""
     where = "this repository's releases (the store is a folder)" if target.keep else "the store"
     return f"; then a push to {target.branch} trains, and the model goes to {where}"

@@ -251,9 +251,9 @@ def prune(
 ) -> None:
     """Delete versions, checkpoints and staged datasets that neither an alias nor an open run needs."""
     from gpu_offload.orchestrator.cleanup.prune import prune as act
-    from gpu_offload.orchestrator.cleanup.retention import Policy
+    from gpu_offload.orchestrator.cleanup.retention import Retention
 
-    policy = Policy(keep=keep, days=days, below=None if below is None else round(below * 10**9))
+    policy = Retention(keep=keep, days=days, below=None if below is None else round(below * 10**9))
     show_answer(act(_store(directory, config, sets), policy, delete=delete), as_json=as_json)
 
 

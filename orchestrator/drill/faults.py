@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gpu_offload.orchestrator.drill.command import Command, DrillError
 from gpu_offload.orchestrator.drill.project import Pace
-from gpu_offload.orchestrator.drill.stage import Stage
+from gpu_offload.orchestrator.drill.stage import DrillStage
 
 RESUMABLE = 75
 
@@ -22,15 +22,15 @@ class Recovery:
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class DrillFault:
     """One fault of a drill."""
 
     name: str
-    happens: Callable[[Stage], Recovery]
+    happens: Callable[[DrillStage], Recovery]
     pace: Pace = field(default_factory=Pace)
 
 
-def _survived(stage: Stage, *lines: str, until_published: bool = False) -> Recovery:
+def _survived(stage: DrillStage, *lines: str, until_published: bool = False) -> Recovery:
     """Inject faults into a command, which must publish the model without help."""
     for line in lines:
         stage.cloud.inject(line)
@@ -55,12 +55,12 @@ def _survived(stage: Stage, *lines: str, until_published: bool = False) -> Recov
     )
 
 
-def _back(stage: Stage, command: Command, struck: float) -> float:
+def _back(stage: DrillStage, command: Command, struck: float) -> float:
     """Return when the driver observed the resumed training, Unix seconds."""
     return command.epoch_after(struck) or stage.published_at() or time.time()
 
 
-def _cancelled(stage: Stage, moment: str, condition: Callable[[], bool], *lines: str) -> Recovery:
+def _cancelled(stage: DrillStage, moment: str, condition: Callable[[], bool], *lines: str) -> Recovery:
     """Send SIGINT at a given moment, as a cancelled workflow does; the same command must then resume."""
     for line in lines:
         stage.cloud.inject(line)
@@ -80,15 +80,15 @@ def _cancelled(stage: Stage, moment: str, condition: Callable[[], bool], *lines:
     return Recovery("all terminated; the same command carried on and published", seconds)
 
 
-def _is_launching(stage: Stage) -> bool:
+def _is_launching(stage: DrillStage) -> bool:
     return stage.cloud.calls["ec2.RunInstances"] > 0
 
 
-def _is_up(stage: Stage) -> bool:
+def _is_up(stage: DrillStage) -> bool:
     return any(e.kind == "state" and e.text == "running" for e in stage.cloud.events)
 
 
-def _runner_killed(stage: Stage) -> Recovery:
+def _runner_killed(stage: DrillStage) -> Recovery:
     """Kill the driver; there is no driver until the scheduled `tend` runs, on another machine."""
     command = stage.train()
     stage.until("an epoch is trained", stage.has_trained(1), command)
@@ -99,7 +99,7 @@ def _runner_killed(stage: Stage) -> Recovery:
     return Recovery("the instance finished alone; `offload tend` published it", time.time() - killed)
 
 
-def _ssh_dies(stage: Stage) -> Recovery:
+def _ssh_dies(stage: DrillStage) -> Recovery:
     """Kill the SSH server and every session of it: the training needs neither."""
     command = stage.train()
     stage.until("an epoch is trained", stage.has_trained(1), command)
@@ -110,14 +110,14 @@ def _ssh_dies(stage: Stage) -> Recovery:
     return _unbroken(stage, command, struck, "the driver followed it through the store")
 
 
-def _unbroken(stage: Stage, command: Command, struck: float, how: str) -> Recovery:
+def _unbroken(stage: DrillStage, command: Command, struck: float, how: str) -> Recovery:
     run = stage.run()
     if run is None or len(stage.journal.attempts(run.id)) != 1:
         raise DrillError("another instance was rented, and the first one was healthy")
     return Recovery(how, _back(stage, command, struck) - struck)
 
 
-def _token_expires(stage: Stage) -> Recovery:
+def _token_expires(stage: DrillStage) -> Recovery:
     """Let the driver's credentials expire without renewal; the next driver has new ones."""
     command = stage.train()
     stage.until("an epoch is trained", stage.has_trained(1), command)
@@ -142,34 +142,34 @@ def _token_expires(stage: Stage) -> Recovery:
 NOTICE_S, OUTAGE_S, CUT_S = 10.0, 20.0, 12.0
 """Scaled: AWS gives 120 s of notice, and the promise is for a store that is away for 300 s."""
 
-FAULTS: tuple[Fault, ...] = (
-    Fault(
+FAULTS: tuple[DrillFault, ...] = (
+    DrillFault(
         "cancel-while-launching",
         lambda s: _cancelled(
             s, "while launching", lambda: _is_launching(s), "api:RunInstances:delay=2:times=1"
         ),
     ),
-    Fault("cancel-while-starting", lambda s: _cancelled(s, "while starting", lambda: _is_up(s))),
-    Fault("cancel-while-training", lambda s: _cancelled(s, "while training", s.has_trained(1))),
-    Fault("cancel-while-publishing", lambda s: _cancelled(s, "while publishing", s.result_is_there)),
-    Fault("runner-killed", _runner_killed),
-    Fault(
+    DrillFault("cancel-while-starting", lambda s: _cancelled(s, "while starting", lambda: _is_up(s))),
+    DrillFault("cancel-while-training", lambda s: _cancelled(s, "while training", s.has_trained(1))),
+    DrillFault("cancel-while-publishing", lambda s: _cancelled(s, "while publishing", s.result_is_there)),
+    DrillFault("runner-killed", _runner_killed),
+    DrillFault(
         "reclaim-with-notice",
         lambda s: _survived(s, f"instance:reclaim:notice={NOTICE_S}:after=epoch=2"),
         Pace(epochs=40, real=True),
     ),
-    Fault("reclaim-without-notice", lambda s: _survived(s, "instance:reclaim:no-notice:after=epoch=2")),
-    Fault(
+    DrillFault("reclaim-without-notice", lambda s: _survived(s, "instance:reclaim:no-notice:after=epoch=2")),
+    DrillFault(
         "no-capacity", lambda s: _survived(s, "api:RunInstances:error=InsufficientInstanceCapacity:times=2")
     ),
-    Fault("network-cut", lambda s: _survived(s, f"network:cut:heal={CUT_S}:after=epoch=1")),
-    Fault("dead-ssh", _ssh_dies),
-    Fault("expired-token", _token_expires),
-    Fault("full-disk", lambda s: _survived(s, "instance:full-disk:after=epoch=2")),
-    Fault(
+    DrillFault("network-cut", lambda s: _survived(s, f"network:cut:heal={CUT_S}:after=epoch=1")),
+    DrillFault("dead-ssh", _ssh_dies),
+    DrillFault("expired-token", _token_expires),
+    DrillFault("full-disk", lambda s: _survived(s, "instance:full-disk:after=epoch=2")),
+    DrillFault(
         "store-unreachable",
         lambda s: _survived(s, f"store:unreachable:for={OUTAGE_S}:after=epoch=1", until_published=True),
     ),
-    Fault("lost-launch-reply", lambda s: _survived(s, "api:RunInstances:lost-reply:times=1")),
+    DrillFault("lost-launch-reply", lambda s: _survived(s, "api:RunInstances:lost-reply:times=1")),
 )
 """Every fault, in the order of a run."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Self, cast
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.drill.account_cloud import AccountCloud
 from gpu_offload.orchestrator.drill.command import DrillError
-from gpu_offload.orchestrator.drill.faults import FAULTS, Fault, Recovery
+from gpu_offload.orchestrator.drill.faults import FAULTS, DrillFault, Recovery
 from gpu_offload.orchestrator.drill.project import TRAINING, Pace
-from gpu_offload.orchestrator.drill.stage import Stage
+from gpu_offload.orchestrator.drill.stage import DrillStage
 from gpu_offload.orchestrator.drill.suite import DrillReport, Survived, outcome_of
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.plan.prerequisites import check_renting
@@ -87,7 +87,7 @@ def drill_on_account(
 
 
 @dataclass
-class AccountStage(Stage):
+class AccountStage(DrillStage):
     """A stage on the user's account. It leaves no instance in any case."""
 
     account: AccountCloud | None = None
@@ -97,7 +97,7 @@ class AccountStage(Stage):
     _began: float = 0.0
 
     @classmethod
-    def of(cls, settings: Settings, fault: Fault, max_cost_usd: float) -> Self:
+    def of(cls, settings: Settings, fault: DrillFault, max_cost_usd: float) -> Self:
         """Return the stage for one fault."""
         cloud = AccountCloud(settings)
         # A stage uses only what an account can answer.
@@ -160,7 +160,7 @@ def smallest(instance_types: Sequence[str]) -> str:
     return min(instance_types, key=lambda name: price.get(name, float("inf")))
 
 
-def _instance_lost(stage: Stage) -> Recovery:
+def _instance_lost(stage: DrillStage) -> Recovery:
     """Terminate the instance without notice; the driver must rent another and resume."""
     if not isinstance(stage, AccountStage):
         raise DrillError("a simulated cloud has its own reclaims")
@@ -183,8 +183,8 @@ def _toml(section: Mapping[str, object]) -> str:
 
 _SIGNALS = {"cancel-while-starting", "cancel-while-training", "cancel-while-publishing", "runner-killed"}
 
-ON_AN_ACCOUNT: tuple[Fault, ...] = (
+ON_AN_ACCOUNT: tuple[DrillFault, ...] = (
     *(fault for fault in FAULTS if fault.name in _SIGNALS),
-    Fault("instance-lost", _instance_lost),
+    DrillFault("instance-lost", _instance_lost),
 )
 """Faults that need no simulator: signals to our processes, and terminating our instance."""

@@ -41,7 +41,7 @@ POLL_S = 0.1
 
 
 @dataclass
-class Stage:
+class DrillStage:
     """A context manager."""
 
     name: str

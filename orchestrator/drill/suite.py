@@ -15,8 +15,8 @@ from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.environment import replaced_environment
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.drill.command import FOREGROUND, DrillError
-from gpu_offload.orchestrator.drill.faults import FAULTS, Fault
-from gpu_offload.orchestrator.drill.stage import HIDDEN, Stage
+from gpu_offload.orchestrator.drill.faults import FAULTS, DrillFault
+from gpu_offload.orchestrator.drill.stage import HIDDEN, DrillStage
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 
@@ -92,7 +92,7 @@ def drill(
     *,
     jobs: int = 2,
     tell: Callable[[Survived], object] = lambda _: None,
-    faults: Sequence[Fault] = FAULTS,
+    faults: Sequence[DrillFault] = FAULTS,
 ) -> DrillReport:
     """Run a drill on the simulated cloud.
 
@@ -111,7 +111,7 @@ def drill(
     chosen = [known[name] for name in known if not wanted or name in wanted]
     began, children = time.monotonic(), Children()
 
-    def one(fault: Fault) -> Survived:
+    def one(fault: DrillFault) -> Survived:
         done = _survive(fault) if len(chosen) == 1 else children.survive(fault)
         tell(done)
         return done
@@ -133,7 +133,7 @@ class Children:
     _running: list["subprocess.Popen[str]"] = field(default_factory=list)
     _ended: bool = False
 
-    def survive(self, fault: Fault) -> Survived:
+    def survive(self, fault: DrillFault) -> Survived:
         """Run one fault in a process of its own. Raises DrillError if it does not report."""
         if self._ended:
             raise DrillError("ended by hand")
@@ -158,14 +158,14 @@ class Children:
             process.send_signal(signal.SIGINT)
 
 
-def _survive(fault: Fault) -> Survived:
+def _survive(fault: DrillFault) -> Survived:
     from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
-    with _own_environment(), SimulatedCloud() as cloud, Stage(fault.name, cloud, fault.pace) as stage:
+    with _own_environment(), SimulatedCloud() as cloud, DrillStage(fault.name, cloud, fault.pace) as stage:
         return outcome_of(fault, stage)
 
 
-def outcome_of(fault: Fault, stage: Stage) -> Survived:
+def outcome_of(fault: DrillFault, stage: DrillStage) -> Survived:
     """Inject a fault on its stage; return the result."""
     why, seconds, published = "", 0.0, False
     try:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.estimate.posterior import Kind, Prediction, Ratio, predict
+from gpu_offload.orchestrator.estimate.posterior import Kind, Ratio, RatioPrediction, predict
 from gpu_offload.orchestrator.output.units import human_duration
 
 Basis = Literal["calibrated", "prior, not measured", "history", "measured while it trains"]
@@ -134,7 +134,7 @@ def correct_running(estimate: Estimate, epochs_done: int, seconds_so_far: float)
     predicted = estimate.before + estimate.epochs_seconds(epochs_done)
     log = math.log(seconds_so_far / max(predicted, 1e-3))
     prediction = predict(estimate.kind, [log] * epochs_done)
-    prediction = Prediction(prediction.mean, max(prediction.scale, DRIFT), prediction.freedom)
+    prediction = RatioPrediction(prediction.mean, max(prediction.scale, DRIFT), prediction.freedom)
     rest = prediction.interval(estimate.point - predicted if estimate.point > predicted else 0.0)
     low = rest.low
     if epochs_done < estimate.epochs:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from gpu_offload.orchestrator.estimate.correction import DRIFT, Estimate
 from gpu_offload.orchestrator.estimate.formula import PHI, Rates, load_seconds
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.estimate.posterior import Prediction, predict
+from gpu_offload.orchestrator.estimate.posterior import RatioPrediction, predict
 from gpu_offload.orchestrator.estimate.workload import Workload
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
@@ -121,7 +121,7 @@ def contention(pace: "Pace") -> float:
     return 1.0 if pace.share >= QUIET else 1 / max(pace.share, 0.05)
 
 
-def _prediction(pace: "Pace", at: Position, past: Sequence[float]) -> Prediction:
+def _prediction(pace: "Pace", at: Position, past: Sequence[float]) -> RatioPrediction:
     """Return the distribution of ln(actual / forecast) of what is left."""
     usual = predict("pace", past)
     modes = [mode for mode in (pace.mosaic, pace.plain) if mode is not None and mode.steps]

@@ -116,7 +116,7 @@ def shared_mean(history: Iterable[Ratio], key: HistoryKey) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Prediction:
+class RatioPrediction:
     """The next ln(actual / predicted): Student's t, shifted and scaled."""
 
     mean: float
@@ -135,7 +135,7 @@ class Prediction:
 
 def predict(
     kind: Kind, logs: Sequence[float] = (), weights: Sequence[float] | None = None, *, prior: float = 0.0
-) -> Prediction:
+) -> RatioPrediction:
     """Return the predictive distribution of the next log ratio, given those seen so far.
 
     Args:
@@ -152,7 +152,7 @@ def predict(
     scatter = math.fsum(w * (x - mean) ** 2 for w, x in zip(weights, logs, strict=True))
     k, a = k0 + n, a0 + n / 2
     b = b0 + scatter / 2 + k0 * n * (mean - prior) ** 2 / (2 * k)
-    return Prediction((k0 * prior + n * mean) / k, math.sqrt(b * (k + 1) / (a * k)), 2 * a)
+    return RatioPrediction((k0 * prior + n * mean) / k, math.sqrt(b * (k + 1) / (a * k)), 2 * a)
 
 
 @lru_cache(maxsize=256)

@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.github.annotations import SHOWN, annotations_of
 from gpu_offload.orchestrator.github.cleanup_step import stop, tend
 from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import WorkflowEvent
-from gpu_offload.orchestrator.github.inputs import Inputs
+from gpu_offload.orchestrator.github.inputs import WorkflowInputs
 from gpu_offload.orchestrator.github.keep_step import keep, pack
 from gpu_offload.orchestrator.github.plan_step import plan
 from gpu_offload.orchestrator.github.runner import Runner
@@ -61,7 +61,7 @@ def main() -> int:
     sys.stdout.flush()
     inputs, settings = None, None
     try:
-        inputs = Inputs.of(os.environ)
+        inputs = WorkflowInputs.of(os.environ)
         event = WorkflowEvent.of(os.environ)
         if inputs.command == "keep":
             return keep(inputs, event, runner, console)

@@ -31,7 +31,7 @@ class InputsError(OffloadError):
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class WorkflowInputs:
     """What a workflow asks for."""
 
     command: Command
@@ -55,7 +55,7 @@ class Inputs:
     token: str = field(default="", repr=False)
 
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> "Inputs":
+    def of(cls, environment: Mapping[str, str]) -> "WorkflowInputs":
         """Read the inputs. Raises InputsError with all that is wrong."""
 
         def given(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
 from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import WorkflowEvent
-from gpu_offload.orchestrator.github.inputs import Inputs, InputsError
+from gpu_offload.orchestrator.github.inputs import InputsError, WorkflowInputs
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.github.small_summaries import kept_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
@@ -40,7 +40,7 @@ def pack(step: Step) -> int:
     return 0
 
 
-def keep(inputs: Inputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole) -> int:
+def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole) -> int:
     """Bring what a training packed into the repository's release. Needs no configuration, and reads no dataset.
 
     Raises:

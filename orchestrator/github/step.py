@@ -6,7 +6,7 @@ from typing import Literal
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import WorkflowEvent
-from gpu_offload.orchestrator.github.inputs import Inputs
+from gpu_offload.orchestrator.github.inputs import WorkflowInputs
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.settings.load import Settings
 
@@ -21,7 +21,7 @@ class UntrustedEventError(OffloadError):
 class Step:
     """What every command of the action works with."""
 
-    inputs: Inputs
+    inputs: WorkflowInputs
     event: WorkflowEvent
     runner: Runner
     console: GitHubConsole

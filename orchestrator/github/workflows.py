@@ -32,7 +32,7 @@ State = Literal["written", "updated", "unchanged", "edited", "foreign"]
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class WorkflowProject:
     """The project that workflows are for.
 
     Attributes:
@@ -80,12 +80,12 @@ def slug(directory: str) -> str:
     )
 
 
-def workflow_texts(target: Target) -> dict[Path, str]:
+def workflow_texts(target: WorkflowProject) -> dict[Path, str]:
     """Return the workflows of a project by their path in the repository."""
     return {target.path(name): _text(name, target) for name in NAMES}
 
 
-def write_workflows(root: Path, target: Target) -> tuple[Written, ...]:
+def write_workflows(root: Path, target: WorkflowProject) -> tuple[Written, ...]:
     """Write or update the workflows of a project below the repository's root.
 
     Raises:
@@ -94,7 +94,7 @@ def write_workflows(root: Path, target: Target) -> tuple[Written, ...]:
     return tuple(_write(root, path, text) for path, text in workflow_texts(target).items())
 
 
-def badge(repository: str, target: Target) -> str:
+def badge(repository: str, target: WorkflowProject) -> str:
     """Return the README's badge: whether the newest training succeeded."""
     page = f"https://github.com/{repository}/actions/workflows/{target.path('offload-train').name}"
     return f"[![{target.title('train')}]({page}/badge.svg)]({page})"
@@ -110,7 +110,7 @@ def with_badge(readme: str, line: str) -> str:
     return f"{line}\n\n{readme}"
 
 
-def _text(name: str, target: Target) -> str:
+def _text(name: str, target: WorkflowProject) -> str:
     """Fill a template in: each is a workflow that a linter can read, with example values in these places."""
     template = "offload-train-on-runner" if name == "offload-train" and target.keep else name
     text = (TEMPLATES / f"{template}.yml").read_text("utf-8")

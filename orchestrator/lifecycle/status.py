@@ -20,7 +20,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class RunStatus:
     """A run, in a line. `cost_usd` is so far for an open one."""
 
     run: str
@@ -43,7 +43,7 @@ class Standing:
         return asdict(self)
 
 
-def standings(store: ObjectStore, settings: Settings, run: str | None = None) -> list[Standing]:
+def standings(store: ObjectStore, settings: Settings, run: str | None = None) -> list[RunStatus]:
     """Return one run, or the latest ones, the newest first. Raises JournalError where there is no such run."""
     journal, clock = Journal(store), clock_of(store)
     if run is not None:
@@ -60,10 +60,10 @@ def standings(store: ObjectStore, settings: Settings, run: str | None = None) ->
     return standings
 
 
-def _unreadable(error: JournalError) -> Standing:
+def _unreadable(error: JournalError) -> RunStatus:
     """Return the line of a run whose journal cannot be read."""
     found = re.search(r"runs/([^/]+)/", str(error))
-    return Standing(
+    return RunStatus(
         run=found[1] if found else "?",
         status="unreadable",
         where="",
@@ -82,7 +82,7 @@ def _unreadable(error: JournalError) -> Standing:
 
 def _standing(
     store: ObjectStore, settings: Settings, journal: Journal, run: RunRecord, now: float
-) -> Standing:
+) -> RunStatus:
     documents = journal.read(run.id)
     last = documents.attempts[-1] if documents.attempts else None
     beat = last.heartbeat if last else None
@@ -92,7 +92,7 @@ def _standing(
     # What a process here trained ends with it; an instance trains without a driver.
     trains = driven or (last is not None and last.end is None and last.record.offer.where == "ec2")
     cost = float(kept.total) if kept else Accounting(store, settings.store).so_far(documents.attempts, now)
-    return Standing(
+    return RunStatus(
         run=run.id,
         status=documents.outcome.status if documents.outcome else "open",
         where=last.record.offer.name if last else "not yet",
@@ -113,7 +113,7 @@ def _standing(
     )
 
 
-def standings_text(found: Sequence[Standing], *, width: int = 80) -> str:
+def standings_text(found: Sequence[RunStatus], *, width: int = 80) -> str:
     """Return a row for each run, with what it ended with or waits for below the table."""
     if not found:
         return "no run yet; `offload train` starts one"
@@ -138,7 +138,7 @@ def standings_text(found: Sequence[Standing], *, width: int = 80) -> str:
     return "\n".join([text_table(rows, width=width), *(wrapped(t, width=width, hanging="  ") for t in texts)])
 
 
-def _explained(one: Standing) -> str:
+def _explained(one: RunStatus) -> str:
     """Say what a run ended with, or waits for; empty where the table says it."""
     if one.status == "published":
         return ""

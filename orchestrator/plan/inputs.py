@@ -24,7 +24,7 @@ ULTRALYTICS_LICENSE = "AGPL-3.0"
 
 
 @dataclass(frozen=True)
-class Inputs:
+class PlanInputs:
     """Everything that decides a training's result.
 
     Attributes:
@@ -65,7 +65,7 @@ class Inputs:
             )
         )
 
-    def starting(self, store: ObjectStore, cache: Path) -> "Inputs":
+    def starting(self, store: ObjectStore, cache: Path) -> "PlanInputs":
         """Return the inputs of a training that continues a published version where it can, else begins from scratch."""
         start = find_start(self.settings.training, store, self.snapshot, cache, self.key)
         settings = self.settings.model_copy(update={"training": start.training})
@@ -123,7 +123,7 @@ class Inputs:
         )
 
 
-def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) -> Inputs:
+def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) -> PlanInputs:
     """Read everything that a training depends on.
 
     Raises:
@@ -137,7 +137,7 @@ def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) ->
     definition = model_file(settings.root, training.model, is_own=code is not None)
     snapshot = snapshot_of(settings, workspace)
     continues = is_version(training.init_from)
-    inputs = Inputs(
+    inputs = PlanInputs(
         settings=settings,
         snapshot=snapshot,
         fingerprint=fingerprint_of(snapshot),

@@ -8,7 +8,7 @@ from pathlib import Path
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.orchestrator.cost.traffic import Traffic
 from gpu_offload.orchestrator.plan.candidate import Candidate
-from gpu_offload.orchestrator.plan.inputs import Inputs
+from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.option import PlanReport
 from gpu_offload.orchestrator.plan.project import own_model, pack_project
 from gpu_offload.orchestrator.settings.load import Settings
@@ -21,7 +21,7 @@ class Planned:
     """A decision, and everything that is needed to carry it out."""
 
     settings: Settings
-    inputs: Inputs
+    inputs: PlanInputs
     version: str
     spec: TrainingSpec
     report: PlanReport

@@ -32,11 +32,11 @@ from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import list_candidates
 from gpu_offload.orchestrator.plan.decision import decide, forced, judge
-from gpu_offload.orchestrator.plan.inputs import Inputs, read_inputs
+from gpu_offload.orchestrator.plan.inputs import PlanInputs, read_inputs
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option, PlanReport
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.prerequisites import (
-    Fault,
+    Obstacle,
     check_code,
     may_rent,
     missing_extra,
@@ -140,7 +140,7 @@ class Planning:
             lock=lambda: lock(inputs.requirements, self.store) if inputs.requirements else b"",
         )
 
-    def _escalates(self, inputs: Inputs) -> bool:
+    def _escalates(self, inputs: PlanInputs) -> bool:
         """Whether a run on this CPU that turns out too slow is allowed to, and can, move to an instance."""
         return self.settings.limits.on_overrun == "escalate" and may_rent(self.settings, inputs)
 
@@ -196,7 +196,7 @@ class Planning:
         return on == "cpu" or fits
 
     def _calibration(
-        self, inputs: Inputs, spec: TrainingSpec, work: Workload, *, measure: bool
+        self, inputs: PlanInputs, spec: TrainingSpec, work: Workload, *, measure: bool
     ) -> Calibration | None:
         if inputs.code is not None:
             return None  # Ultralytics' steps say nothing about the user's own
@@ -221,7 +221,7 @@ class Planning:
         limits: Limits,
         past: tuple[Ratio, ...],
         offers: Sequence[Offer],
-        blocked: Sequence[Fault],
+        blocked: Sequence[Obstacle],
     ) -> tuple[Option, ...]:
         device = self.settings.training.device
         here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
@@ -251,7 +251,7 @@ class Planning:
         return (here, *rented)
 
     def _decide(
-        self, options: tuple[Option, ...], limits: Limits, on: str, blocked: Sequence[Fault]
+        self, options: tuple[Option, ...], limits: Limits, on: str, blocked: Sequence[Obstacle]
     ) -> Decision:
         epochs = self.settings.training.epochs
         possible = [option for option in options if option.where == "cpu" or not blocked]

@@ -13,7 +13,7 @@ from gpu_offload.infra.instance.software import LOCK
 from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, store_keys
 from gpu_offload.orchestrator.plan.code import External, is_installed
-from gpu_offload.orchestrator.plan.inputs import Inputs
+from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.requirements import normalised
 from gpu_offload.orchestrator.settings.load import Settings
@@ -33,7 +33,7 @@ class TrainingExtraError(OffloadError):
 
 
 @dataclass(frozen=True, slots=True)
-class Fault:
+class Obstacle:
     """One thing that keeps an instance from training: why, in a few words, and what to do."""
 
     reason: str
@@ -43,7 +43,7 @@ class Fault:
         return f"{self.reason}: {self.remedy}"
 
 
-def check_code(inputs: Inputs) -> None:
+def check_code(inputs: PlanInputs) -> None:
     """Check that the user's training code can be imported, without importing it.
 
     Raises:
@@ -70,7 +70,7 @@ def check_code(inputs: Inputs) -> None:
         )
 
 
-def missing_extra(inputs: Inputs, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def missing_extra(inputs: PlanInputs, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Return a note for a plan on a machine that cannot train; a runner's plan job need not be able to."""
     environment = os.environ if environment is None else environment
     if environment.get("GITHUB_ACTIONS") or can_train_here(inputs):
@@ -78,20 +78,20 @@ def missing_extra(inputs: Inputs, environment: Mapping[str, str] | None = None) 
     return (f"training on this machine needs {EXTRA}",)
 
 
-def check_here(inputs: Inputs) -> None:
+def check_here(inputs: PlanInputs) -> None:
     """Check that this machine has what Ultralytics' trainings need. Raises TrainingExtraError."""
     if not can_train_here(inputs):
         raise TrainingExtraError(f"Ultralytics and PyTorch are not installed here: {EXTRA}")
 
 
-def can_train_here(inputs: Inputs) -> bool:
+def can_train_here(inputs: PlanInputs) -> bool:
     """Return whether this environment has what the training imports, as far as we choose it."""
     return inputs.code is not None or all(map(is_installed, ("torch", "ultralytics")))
 
 
 def renting_faults(
-    settings: Settings, inputs: Inputs | None = None, environment: Mapping[str, str] | None = None
-) -> tuple[Fault, ...]:
+    settings: Settings, inputs: PlanInputs | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[Obstacle, ...]:
     """Return what keeps an instance from training, as far as configuration and code decide it."""
     environment = os.environ if environment is None else environment
     faults = [] if environment.get(SIMULATOR) else _account_faults(settings)
@@ -100,7 +100,7 @@ def renting_faults(
     return tuple(faults)
 
 
-def renting_text(faults: Sequence[Fault]) -> str:
+def renting_text(faults: Sequence[Obstacle]) -> str:
     """Return everything that keeps an instance from training, a line each where there are several."""
     if len(faults) == 1:
         return f"cannot train on EC2: {faults[0]}"
@@ -108,7 +108,7 @@ def renting_text(faults: Sequence[Fault]) -> str:
 
 
 def check_renting(
-    settings: Settings, environment: Mapping[str, str] | None = None, inputs: Inputs | None = None
+    settings: Settings, environment: Mapping[str, str] | None = None, inputs: PlanInputs | None = None
 ) -> None:
     """Check configuration, code and environment before anything is rented. Raises RentingError with every fault."""
     environment = os.environ if environment is None else environment
@@ -117,7 +117,7 @@ def check_renting(
     if is_elsewhere(endpoint) and not store_keys(endpoint, environment):
         faults.insert(
             0,
-            Fault(
+            Obstacle(
                 "store.endpoint-url is not AWS's, where an instance's role counts for nothing",
                 f"set {STORE_KEYS[0]} and {STORE_KEYS[1]} to keys for this bucket only; see {documentation('gpu.md')}",
             ),
@@ -126,7 +126,7 @@ def check_renting(
         raise RentingError(renting_text(faults))
 
 
-def may_rent(settings: Settings, inputs: Inputs | None = None) -> bool:
+def may_rent(settings: Settings, inputs: PlanInputs | None = None) -> bool:
     """Return whether `check_renting` passes."""
     try:
         check_renting(settings, inputs=inputs)
@@ -135,18 +135,18 @@ def may_rent(settings: Settings, inputs: Inputs | None = None) -> bool:
     return True
 
 
-def _account_faults(settings: Settings) -> list[Fault]:
+def _account_faults(settings: Settings) -> list[Obstacle]:
     faults = []
     if settings.store_url.startswith("file:"):
         faults.append(
-            Fault(
+            Obstacle(
                 "store.url is a folder, which an instance cannot reach",
                 "set store.url to s3://BUCKET (`offload bootstrap` makes one)",
             )
         )
     if settings.ec2.instance_profile is None:
         faults.append(
-            Fault(
+            Obstacle(
                 "ec2.instance-profile is not set, so an instance could read no dataset and write no checkpoint",
                 "set ec2.instance-profile (`offload bootstrap` makes one)",
             )
@@ -154,7 +154,7 @@ def _account_faults(settings: Settings) -> list[Fault]:
     return faults
 
 
-def _import_faults(inputs: Inputs) -> list[Fault]:
+def _import_faults(inputs: PlanInputs) -> list[Obstacle]:
     """Return the modules that the user's code imports and that an instance would not have."""
     required = inputs.requirements.names if inputs.requirements else frozenset()
     faults = []
@@ -163,7 +163,7 @@ def _import_faults(inputs: Inputs) -> list[Fault]:
         if distributions and not distributions & (_on_instances() | required):
             name = min(distributions)
             faults.append(
-                Fault(
+                Obstacle(
                     f"an instance does not have {external.name}, which {external.where} imports",
                     f"add {name} to training.requirements",
                 )

@@ -36,7 +36,7 @@ Pair = tuple[Any, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class DataChange:
+class ImageDifference:
     """Images that came, went, or changed (picture, label or split); `source` says how that is known."""
 
     added: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class Difference:
 
     old: Manifest
     new: Manifest
-    data: DataChange | None
+    data: ImageDifference | None
     """None where it cannot be told."""
     settings: dict[str, Pair]
     metrics: dict[str, Pair]
@@ -120,7 +120,7 @@ def difference(store: ObjectStore, old: str, new: str, *, dataset: Path | None =
     """
     a, b = resolve(store, old), resolve(store, new)
     number = {entry.version: entry.semver for entry in versions(store)}
-    data: DataChange | None = DataChange()
+    data: ImageDifference | None = ImageDifference()
     if a.fingerprint != b.fingerprint:
         data = _by_store(store, a, b) or (_by_git(dataset, a, b) if dataset else None)
     settings = {name: (x, y) for name in SETTINGS if (x := getattr(a, name)) != (y := getattr(b, name))}
@@ -155,7 +155,7 @@ def data_key(fingerprint: str) -> str:
     return f"datasets/{fingerprint}.json.gz"
 
 
-def _by_store(store: ObjectStore, a: Manifest, b: Manifest) -> DataChange | None:
+def _by_store(store: ObjectStore, a: Manifest, b: Manifest) -> ImageDifference | None:
     lists = []
     for manifest in (a, b):
         try:
@@ -164,14 +164,14 @@ def _by_store(store: ObjectStore, a: Manifest, b: Manifest) -> DataChange | None
         except (ObjectMissingError, StoreDeniedError):
             return None
     old, new = lists
-    return DataChange(
+    return ImageDifference(
         added=tuple(sorted(new.keys() - old.keys())),
         removed=tuple(sorted(old.keys() - new.keys())),
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
     )
 
 
-def _by_git(dataset: Path, a: Manifest, b: Manifest) -> DataChange | None:
+def _by_git(dataset: Path, a: Manifest, b: Manifest) -> ImageDifference | None:
     if not a.commit or not b.commit or not dataset.exists():
         return None
     folder = dataset if dataset.is_dir() else dataset.parent
@@ -188,7 +188,9 @@ def _by_git(dataset: Path, a: Manifest, b: Manifest) -> DataChange | None:
     found: dict[str, list[str]] = {"A": [], "D": [], "M": []}
     for status, name in zip(words[::2], words[1::2], strict=False):
         found.setdefault(status[:1], []).append(name)
-    return DataChange(tuple(found["A"]), tuple(found["D"]), tuple(found["M"]), source="git, labels included")
+    return ImageDifference(
+        tuple(found["A"]), tuple(found["D"]), tuple(found["M"]), source="git, labels included"
+    )
 
 
 def _pairs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Pair]:

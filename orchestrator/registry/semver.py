@@ -18,14 +18,14 @@ LINE = re.compile(r"v?(0|[1-9]\d{0,6})(?:\.(0|[1-9]\d{0,6}))?(?:\.(0|[1-9]\d{0,6
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class VersionChange:
     """How far a model is from its parent, and what makes it so."""
 
     bump: Bump
     why: str
 
 
-def change_of(new: Manifest, parent: Manifest) -> Change:
+def change_of(new: Manifest, parent: Manifest) -> VersionChange:
     """Say how a model differs from its parent.
 
     major: an application may have to change, since task, classes, model family or image size did;
@@ -42,10 +42,10 @@ def change_of(new: Manifest, parent: Manifest) -> Change:
     if None not in (new.image_size, parent.image_size) and new.image_size != parent.image_size:
         reasons.append(f"image size {parent.image_size} became {new.image_size}")
     if reasons:
-        return Change("major", "; ".join(reasons))
+        return VersionChange("major", "; ".join(reasons))
     if new.fingerprint != parent.fingerprint:
-        return Change("minor", "the data changed")
-    return Change("patch", "same data, other settings")
+        return VersionChange("minor", "the data changed")
+    return VersionChange("patch", "same data, other settings")
 
 
 def following(bump: Bump, parent: str | None, taken: Iterable[str]) -> str:

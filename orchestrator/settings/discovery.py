@@ -13,8 +13,8 @@ from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.walk import is_tool_folder
 from gpu_offload.orchestrator.settings.proposal import (
     BUILT,
-    Candidate,
     Folder,
+    Proposal,
     annotated,
     class_folders,
     described,
@@ -29,14 +29,14 @@ CHECKED: Final = 10
 """Proposals that are checked, the likeliest first, until one can be trained on."""
 
 
-def find_candidates(root: Path) -> tuple[Candidate, ...]:
+def find_candidates(root: Path) -> tuple[Proposal, ...]:
     """Return what could be datasets below `root`: first what the checks accept, the likeliest before the others.
 
     Hidden folders, symbolic links and what tools build are not looked into. A file or folder that cannot be
     read is passed over.
     """
     tree = {folder.path: folder for folder in _walk(root)}
-    proposed: list[Candidate] = []
+    proposed: list[Proposal] = []
     for folder in tree.values():
         if any(holds(candidate, folder.path) for candidate in proposed):
             continue
@@ -52,9 +52,9 @@ def find_candidates(root: Path) -> tuple[Candidate, ...]:
     return tuple(_checked(root, proposed))
 
 
-def _checked(root: Path, proposed: Sequence[Candidate]) -> list[Candidate]:
+def _checked(root: Path, proposed: Sequence[Proposal]) -> list[Proposal]:
     """Put the first candidate that the checks accept before those that they refuse."""
-    refused: list[Candidate] = []
+    refused: list[Proposal] = []
     for position, candidate in enumerate(proposed[:CHECKED]):
         try:
             snapshot = read_snapshot(root / candidate.path)
@@ -75,7 +75,7 @@ def _checked(root: Path, proposed: Sequence[Candidate]) -> list[Candidate]:
     return [*refused, *proposed[CHECKED:]]
 
 
-def _named(root: Path, candidate: Candidate, count: int, proposed: Sequence[Candidate]) -> Candidate:
+def _named(root: Path, candidate: Proposal, count: int, proposed: Sequence[Proposal]) -> Proposal:
     """Name the classes as a data.yaml elsewhere in the repository does, if only one way of naming them is there."""
     names = {c.path: read_names(root / c.path) for c in proposed if c.layout == "data.yaml"}
     fitting = {given: path for path, given in names.items() if len(given) >= count}

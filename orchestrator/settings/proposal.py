@@ -26,7 +26,7 @@ Form = Literal["data.yaml", "annotations", "flat", "classes"]
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class Proposal:
     """A folder or file that could be `dataset.path`."""
 
     path: str
@@ -70,7 +70,7 @@ class Folder:
         return name if self.path == "." else f"{self.path}/{name}"
 
 
-def holds(candidate: Candidate, path: str) -> bool:
+def holds(candidate: Proposal, path: str) -> bool:
     """Return whether a path is part of a candidate."""
     base = str(PurePosixPath(candidate.path).parent) if candidate.layout == "data.yaml" else candidate.path
     return base in {".", path} or path.startswith(f"{base}/")
@@ -81,7 +81,7 @@ def _images_below(folder: Folder, tree: Mapping[str, Folder]) -> int:
     return sum(other.images for path, other in tree.items() if other is folder or path.startswith(prefix))
 
 
-def described(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> list[Candidate]:
+def described(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> list[Proposal]:
     """Return the descriptions in a folder: data.yaml files, Darknet's obj.data."""
     found = []
     for name in sorted(folder.files, key=lambda name: name not in {"data.yaml", "data.yml"}):
@@ -90,13 +90,13 @@ def described(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> list[Ca
         text = _read(root / folder.path / name)
         if re.search(r"(?m)^train\s*:", text) and re.search(r"(?m)^(names|nc)\s*:", text):
             task = Task.POSE if re.search(r"(?m)^kpt_shape\s*:", text) else None
-            found.append(Candidate(folder.below(name), "data.yaml", _images_below(folder, tree), task))
+            found.append(Proposal(folder.below(name), "data.yaml", _images_below(folder, tree), task))
     if not found and "obj.data" in folder.files:
-        found.append(Candidate(folder.below("obj.data"), "data.yaml", _images_below(folder, tree)))
+        found.append(Proposal(folder.below("obj.data"), "data.yaml", _images_below(folder, tree)))
     return found
 
 
-def annotated(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> Candidate | None:
+def annotated(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> Proposal | None:
     """Return a folder that has annotations in COCO's, Pascal VOC's or Ultralytics' own format."""
     below = [tree[path] for name in folder.folders if (path := folder.below(name)) in tree]
     beside = [child for child in below if child.images]
@@ -119,10 +119,10 @@ def annotated(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> Candida
     has_labels = "labels" in folder.folders
     if not named or not images or labelled or has_labels or not annotation_files(root, named[:GLANCED])[0]:
         return None
-    return Candidate(folder.path, "annotations", images)
+    return Proposal(folder.path, "annotations", images)
 
 
-def class_folders(folder: Folder, tree: Mapping[str, Folder]) -> Candidate | None:
+def class_folders(folder: Folder, tree: Mapping[str, Folder]) -> Proposal | None:
     """Return a folder whose folders could be classes."""
 
     def classes(base: Folder) -> list[Folder]:
@@ -145,17 +145,17 @@ def class_folders(folder: Folder, tree: Mapping[str, Folder]) -> Candidate | Non
     # One folder of pictures is documentation more often than a class; so are a few pictures in several.
     if not groups or len(groups[0]) < 2 or any(child.images < 2 for child in groups[0]):
         return None
-    return Candidate(
+    return Proposal(
         folder.path, "classes", sum(child.images for group in groups for child in group), Task.CLASSIFY
     )
 
 
-def flat(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> Candidate | None:
+def flat(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> Proposal | None:
     """Return a folder of images and labels, or of images alone."""
     if {"images", "labels"} <= set(folder.folders):
         images, labels = tree.get(folder.below("images")), tree.get(folder.below("labels"))
         if images is not None and labels is not None and _images_below(images, tree):
-            return Candidate(folder.path, "flat", _images_below(images, tree))
+            return Proposal(folder.path, "flat", _images_below(images, tree))
     if not folder.images:
         return None
     texts = {name.removesuffix(".txt") for name in folder.files if name.endswith(".txt")}
@@ -167,9 +167,9 @@ def flat(root: Path, folder: Folder, tree: Mapping[str, Folder]) -> Candidate | 
     highest, task = _glance(root / folder.path, labels_here[:LABELS])
     names = _class_names(root, folder)
     if names and len(names) > highest:
-        return Candidate(folder.path, "flat", folder.images, task, names)
+        return Proposal(folder.path, "flat", folder.images, task, names)
     made_up = tuple(f"class-{number}" for number in range(highest + 1)) if highest < 1_000 else ()
-    return Candidate(folder.path, "flat", folder.images, task, made_up, placeholders=bool(made_up))
+    return Proposal(folder.path, "flat", folder.images, task, made_up, placeholders=bool(made_up))
 
 
 def _glance(folder: Path, stems: Sequence[str]) -> tuple[int, Task | None]:

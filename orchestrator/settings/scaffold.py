@@ -9,7 +9,7 @@ from typing import Any
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.settings.discovery import find_candidates
 from gpu_offload.orchestrator.settings.file import FILE_NAME, find_file
-from gpu_offload.orchestrator.settings.proposal import Candidate
+from gpu_offload.orchestrator.settings.proposal import Proposal
 from gpu_offload.orchestrator.settings.sections import Section, Sections
 from gpu_offload.orchestrator.settings.toml import toml_value
 
@@ -45,7 +45,7 @@ class Configuration:
     """
 
     path: Path
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[Proposal, ...]
     written: bool
 
     @property
@@ -86,7 +86,7 @@ def configuration_for(root: Path, *, schema: str | None = None) -> str:
     return render_configuration(find_candidates(root), schema=schema)
 
 
-def render_configuration(candidates: Sequence[Candidate], *, schema: str | None = None) -> str:
+def render_configuration(candidates: Sequence[Proposal], *, schema: str | None = None) -> str:
     """Return the text of a commented `offload.toml` for the first candidate. Pure.
 
     Every setting is there: what is worth a thought as a line, the rest as a comment with its default.
@@ -113,7 +113,7 @@ def render_configuration(candidates: Sequence[Candidate], *, schema: str | None 
 
 
 def _choices(
-    chosen: Candidate | None, others: Sequence[Candidate]
+    chosen: Proposal | None, others: Sequence[Proposal]
 ) -> tuple[dict[str, Any], dict[str, list[str]]]:
     """Return the values that differ from the defaults, and notes to settings."""
     if chosen is None:
@@ -144,7 +144,7 @@ def _choices(
     return values, notes
 
 
-def _refused(candidate: Candidate) -> str:
+def _refused(candidate: Proposal) -> str:
     return f" `offload check` refuses it: {candidate.fault}." if candidate.fault else ""
 
 

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.checkpoint import MANIFEST
-from gpu_offload.remote_job.mirror.target import DOCUMENT_BYTES, Target, artifacts_of
+from gpu_offload.remote_job.mirror.target import DOCUMENT_BYTES, RunFolder, artifacts_of
 from gpu_offload.remote_job.result import CheckpointManifest
 
 
@@ -18,7 +18,7 @@ class CheckpointUploads:
         known: The checkpoint that the store has already.
     """
 
-    def __init__(self, target: Target, known: CheckpointManifest | None) -> None:
+    def __init__(self, target: RunFolder, known: CheckpointManifest | None) -> None:
         self._target = target
         self._uploaded = [known] if known else []
 

@@ -6,11 +6,11 @@ from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints, position
-from gpu_offload.remote_job.mirror.target import SupersededError, Target, artifacts_of
+from gpu_offload.remote_job.mirror.target import RunFolder, SupersededError, artifacts_of
 from gpu_offload.remote_job.result import CheckpointManifest, TrainingResult
 
 
-def fetch_result(target: Target) -> bool:
+def fetch_result(target: RunFolder) -> bool:
     """Download this training's result if the store has it; return whether it does.
 
     Raises:
@@ -33,7 +33,7 @@ def fetch_result(target: Target) -> bool:
     return True
 
 
-def fetch_checkpoint(target: Target, checkpoints: Checkpoints) -> CheckpointManifest | None:
+def fetch_checkpoint(target: RunFolder, checkpoints: Checkpoints) -> CheckpointManifest | None:
     """Download the store's newest whole checkpoint if it is ahead of the local one; return its manifest.
 
     Raises:
@@ -64,7 +64,7 @@ def fetch_checkpoint(target: Target, checkpoints: Checkpoints) -> CheckpointMani
     return None
 
 
-def _manifests(target: Target) -> Iterator[CheckpointManifest]:
+def _manifests(target: RunFolder) -> Iterator[CheckpointManifest]:
     for info in target.store.list(f"{target.root}/checkpoint/"):
         if not info.key.endswith(".json"):
             continue

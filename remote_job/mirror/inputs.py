@@ -28,7 +28,7 @@ STOP_INTERVAL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class InputFolder:
     """A folder of inputs. The training process can read it and not write to it."""
 
     folder: Path

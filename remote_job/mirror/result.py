@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.remote_job.files import regular_file
-from gpu_offload.remote_job.mirror.target import DOCUMENT_BYTES, MirrorError, Target
+from gpu_offload.remote_job.mirror.target import DOCUMENT_BYTES, MirrorError, RunFolder
 from gpu_offload.remote_job.result import Artifact, TrainingResult
 
 
@@ -22,7 +22,7 @@ class ResultUpload:
         pauses: Seconds between tries; the last one repeats.
     """
 
-    target: Target
+    target: RunFolder
     pauses: Sequence[float]
     _failure: StoreError | OSError | None = None
     _done: threading.Event = field(default_factory=threading.Event)

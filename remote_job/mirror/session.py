@@ -15,7 +15,7 @@ from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.mirror import download
 from gpu_offload.remote_job.mirror.checkpoints import CheckpointUploads
 from gpu_offload.remote_job.mirror.result import ResultUpload
-from gpu_offload.remote_job.mirror.target import MirrorError, SupersededError, Target
+from gpu_offload.remote_job.mirror.target import MirrorError, RunFolder, SupersededError
 from gpu_offload.remote_job.mirror.traces import TraceUploads
 from gpu_offload.remote_job.result import CheckpointManifest
 from gpu_offload.remote_job.spec import TrainingSpec
@@ -52,7 +52,7 @@ class Mirror:
         stop: Callable[[str], None],
         known: CheckpointManifest | None = None,
     ) -> None:
-        self._target = Target(store, spec, warn, stop)
+        self._target = RunFolder(store, spec, warn, stop)
         self._checkpoints = CheckpointUploads(self._target, known)
         self._traces = TraceUploads(self._target)
         self._news = threading.Condition()

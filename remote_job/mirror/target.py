@@ -25,7 +25,7 @@ class MirrorError(OffloadError):
 
 
 @dataclass
-class Target:
+class RunFolder:
     """`runs/<run>/` in the store, written by one attempt.
 
     Code from the repository and data from elsewhere ran in the output folder, so its content is not trusted: links

@@ -6,7 +6,7 @@ import os
 from pydantic import ValidationError
 
 from gpu_offload.remote_job.files import regular_file
-from gpu_offload.remote_job.mirror.target import Target
+from gpu_offload.remote_job.mirror.target import RunFolder
 from gpu_offload.remote_job.result import Heartbeat
 
 TRACES = ("progress.jsonl", "heartbeat.json", "log.txt")
@@ -18,7 +18,7 @@ ENDED = {"finished", "failed", "interrupted"}
 class TraceUploads:
     """Remembers what was sent, so that unchanged files are not sent again."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: RunFolder) -> None:
         self._target = target
         self._failure: str | None = None
         self._sent: dict[str, tuple[int, int]] = {}

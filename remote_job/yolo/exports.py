@@ -39,7 +39,7 @@ class ExportError(OffloadError):
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
+class ExportFormat:
     """A format that a model can be written in; its name ends the file's.
 
     Attributes:
@@ -55,7 +55,7 @@ class Format:
 
 
 FORMATS = {
-    "onnx": Format(("onnx", "onnxruntime"), "onnx", onnx_export.write, onnx_export.load),
+    "onnx": ExportFormat(("onnx", "onnxruntime"), "onnx", onnx_export.write, onnx_export.load),
 }
 """By the names that `registry.exports` takes."""
 

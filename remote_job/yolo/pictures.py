@@ -25,7 +25,7 @@ Points = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class PicturedObject:
     """One object: its class, its outline and its keypoints as shares of the picture, and how sure the model is."""
 
     index: int
@@ -75,38 +75,38 @@ def chosen(info: TreeInfo) -> list[TreeSample]:
     return held_out[:COUNT]
 
 
-def labelled(info: TreeInfo, sample: TreeSample) -> list[Shape]:
+def labelled(info: TreeInfo, sample: TreeSample) -> list[PicturedObject]:
     """Read the objects of a picture from its label file, or its class from its folder."""
     if sample.class_index is not None:
-        return [Shape(sample.class_index)]
+        return [PicturedObject(sample.class_index)]
     if sample.label is None:
         return []
     rows = (info.directory / sample.label.path).read_text("utf-8").splitlines()
     return [_shape([float(value) for value in row.split()], info) for row in rows if row.strip()]
 
 
-def _shape(row: Sequence[float], info: TreeInfo) -> Shape:
+def _shape(row: Sequence[float], info: TreeInfo) -> PicturedObject:
     index, values = int(row[0]), row[1:]
     if info.keypoint_shape is None and len(values) > 4:
-        return Shape(index, tuple(zip(values[::2], values[1::2], strict=True)))
+        return PicturedObject(index, tuple(zip(values[::2], values[1::2], strict=True)))
     x, y, width, height = values[:4]
     left, top, right, bottom = x - width / 2, y - height / 2, x + width / 2, y + height / 2
     points: Points = ()
     if info.keypoint_shape is not None:
         each = info.keypoint_shape[1]
         points = tuple((values[i], values[i + 1]) for i in range(4, len(values), each))
-    return Shape(index, _corners(left, top, right, bottom), points)
+    return PicturedObject(index, _corners(left, top, right, bottom), points)
 
 
-def predicted(result: Any) -> list[Shape]:
+def predicted(result: Any) -> list[PicturedObject]:
     """Return the objects of one of Ultralytics' results, the surest first, as it sorts them."""
     if result.probs is not None:
-        return [Shape(int(result.probs.top1), confidence=float(result.probs.top1conf))]
+        return [PicturedObject(int(result.probs.top1), confidence=float(result.probs.top1conf))]
     boxes = result.boxes
     outlines = result.masks.xyn if result.masks else [_corners(*box) for box in boxes.xyxyn.tolist()]
     keypoints = result.keypoints.xyn.tolist() if result.keypoints else [()] * len(outlines)
     return [
-        Shape(int(index), _points(outline), _points(points), float(confidence))
+        PicturedObject(int(index), _points(outline), _points(points), float(confidence))
         for index, outline, points, confidence in zip(
             boxes.cls.tolist(), outlines, keypoints, boxes.conf.tolist(), strict=True
         )
@@ -122,7 +122,7 @@ def _corners(left: float, top: float, right: float, bottom: float) -> Points:
 
 
 def sheet(
-    pairs: Sequence[tuple[Path, Sequence[Shape], Sequence[Shape]]], names: Sequence[str]
+    pairs: Sequence[tuple[Path, Sequence[PicturedObject], Sequence[PicturedObject]]], names: Sequence[str]
 ) -> Image.Image:
     """Lay out pairs of pictures, each with a caption below; `names` are the classes."""
     columns = min(PAIRS, len(pairs))
@@ -137,7 +137,7 @@ def sheet(
     return page
 
 
-def caption(shapes: Sequence[Shape], names: Sequence[str]) -> str:
+def caption(shapes: Sequence[PicturedObject], names: Sequence[str]) -> str:
     """Name the objects in a line: labels by their number, predictions by how sure the model is of each."""
     if not shapes:
         return "nothing"
@@ -148,7 +148,7 @@ def caption(shapes: Sequence[Shape], names: Sequence[str]) -> str:
     return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
 
 
-def _tile(path: Path, shapes: Sequence[Shape], text: str) -> Image.Image:
+def _tile(path: Path, shapes: Sequence[PicturedObject], text: str) -> Image.Image:
     """Draw outlines on a picture that is scaled to a tile, with a line of text below it."""
     with Image.open(path) as file:
         file.draft("RGB", (2 * TILE, 2 * TILE))  # a large JPEG is decoded at a fraction of its size

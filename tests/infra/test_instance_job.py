@@ -30,7 +30,7 @@ from gpu_offload.infra.instance.job import (
     read_look,
 )
 from gpu_offload.infra.instance.software import (
-    Instance,
+    HostSoftware,
     SetUpError,
     Software,
     look,
@@ -337,7 +337,7 @@ def test_on_a_real_machine_the_job_is_a_unit_of_its_own_with_a_memory_limit(tmp_
 def test_a_run_id_that_a_shell_or_a_path_could_misread_is_refused(tmp_path):
     for run in ("", "a b", "../x/y", "x;y", "$x"):
         with pytest.raises(ValueError, match="run's id"):
-            InstanceJob(LocalHost({}, tmp_path), Instance("", "", True, {}), run, 1)
+            InstanceJob(LocalHost({}, tmp_path), HostSoftware("", "", True, {}), run, 1)
 
 
 @given(st.binary(max_size=60), st.binary(max_size=60), st.integers(0, 99), st.integers(0, 99))
@@ -400,11 +400,11 @@ def test_what_we_installed_is_used_again_only_if_the_wheel_is_the_very_same():
 
 
 def test_without_uv_on_either_side_the_error_says_what_to_do(bench):
-    bare = Instance(bench.instance.root, bench.instance.processor, has_uv=False, found={})
+    bare = HostSoftware(bench.instance.root, bench.instance.processor, has_uv=False, found={})
     with pytest.raises(SetUpError, match="baked in"):
         set_up(bench.host, bare, software())
     with pytest.raises(SetUpError, match="the instance is vax"):
-        set_up(bench.host, Instance("", "vax", has_uv=False, found={}), software(uv=Path(sys.executable)))
+        set_up(bench.host, HostSoftware("", "vax", has_uv=False, found={}), software(uv=Path(sys.executable)))
 
 
 def test_our_wheel_is_the_code_that_runs_and_equal_code_gives_equal_bytes(tmp_path):

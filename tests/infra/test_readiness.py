@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from local_host import LocalHost
 
 from gpu_offload.infra.instance.readiness import (
-    Check,
     Failed,
+    NextCheck,
     NotReadyError,
     Ready,
     await_ready,
@@ -24,7 +24,7 @@ from gpu_offload.infra.instance.readiness_checks import (
     check_ssh,
     read_cloud_init,
 )
-from gpu_offload.infra.instance.stage import LIMITS_S, STAGES, Broken, Passed, Pending, Stage
+from gpu_offload.infra.instance.stage import LIMITS_S, STAGES, Broken, Passed, Pending, ReadinessStage
 from gpu_offload.infra.ssh.connection import Address
 from gpu_offload.infra.ssh.errors import HostKeyMismatchError, HostUnreachableError
 
@@ -55,7 +55,7 @@ def test_each_stage_leads_to_the_next_and_the_last_to_ready():
 def test_a_stage_is_waited_for_within_its_own_time_and_no_longer(stage, since, spent):
     progress, step = decide(begin(since, stage), Pending("missing"), since + spent)
     if (since + spent) - since < LIMITS_S[stage]:
-        assert step == Check(stage, since)
+        assert step == NextCheck(stage, since)
     else:
         assert isinstance(step, Failed)
         assert step.stage is stage
@@ -80,10 +80,10 @@ def test_a_broken_stage_fails_at_once_with_its_advice_and_the_console_output():
     clock = Clock()
     with pytest.raises(NotReadyError, match="driver") as caught:
         await_ready(
-            {Stage.DRIVER: lambda: Broken("no such device")}, console=lambda: "NVRM: fell off the bus",
+            {ReadinessStage.DRIVER: lambda: Broken("no such device")}, console=lambda: "NVRM: fell off the bus",
             clock=clock, sleep=clock.sleep,
         )  # fmt: skip
-    assert caught.value.stage is Stage.DRIVER
+    assert caught.value.stage is ReadinessStage.DRIVER
     assert "no such device" in str(caught.value)
     assert "choose another image" in str(caught.value)
     assert "fell off the bus" in str(caught.value)
@@ -98,10 +98,10 @@ def test_waiting_tells_what_it_sees_and_begins_where_it_is_told():
         return Passed("Tesla T4") if left[0] < 0 else Pending("not yet")
 
     ready = await_ready(
-        {Stage.SSH: lambda: Broken("is not asked"), Stage.DRIVER: driver}, console=lambda: "",
-        first=Stage.CLOUD_INIT, every=5.0, tell=lambda *words: told.append(words), clock=clock, sleep=clock.sleep,
+        {ReadinessStage.SSH: lambda: Broken("is not asked"), ReadinessStage.DRIVER: driver}, console=lambda: "",
+        first=ReadinessStage.CLOUD_INIT, every=5.0, tell=lambda *words: told.append(words), clock=clock, sleep=clock.sleep,
     )  # fmt: skip
-    assert ready.details[Stage.DRIVER] == "Tesla T4"
+    assert ready.details[ReadinessStage.DRIVER] == "Tesla T4"
     assert [(stage.value, type(seen).__name__, seconds) for stage, seen, seconds in told] == [
         ("cloud-init", "Passed", 0.0),
         ("driver", "Pending", 0.0),

@@ -13,7 +13,7 @@ from gpu_offload.client.model_client import ModelClient, NoModelError
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.prune import prune
-from gpu_offload.orchestrator.cleanup.retention import Policy
+from gpu_offload.orchestrator.cleanup.retention import Retention
 from gpu_offload.orchestrator.registry import alias, promote, publish
 from gpu_offload.orchestrator.registry.manifest import RegistryError
 from gpu_offload.orchestrator.registry.publish import Rules, Verdict
@@ -88,7 +88,7 @@ def test_at_each_step_of_a_models_life_the_application_has_what_it_should(store,
         app.get()
     publish_now(store, tmp_path, "eeee")
     assert app.get().version == "eeee"
-    prune(store, Policy(keep=1, days=0.0), delete=True)
+    prune(store, Retention(keep=1, days=0.0), delete=True)
     assert app.get().problem is None
 
 

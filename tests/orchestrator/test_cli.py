@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.cli.model_commands import next_commands
 from gpu_offload.orchestrator.cli.options import command_name
 from gpu_offload.orchestrator.cli.run_commands import _form_for, logs, stop
 from gpu_offload.orchestrator.demo import DemoError, configuration_text, run_demo, tour
-from gpu_offload.orchestrator.lifecycle.status import Standing, standings_text
+from gpu_offload.orchestrator.lifecycle.status import RunStatus, standings_text
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import text_table
@@ -59,7 +59,7 @@ def test_a_status_says_a_shared_reason_once_and_that_nothing_trains_now():
     def one(run, status, **changes):
         given = {"where": "this CPU", "attempt": 1, "epochs_completed": 2, "epochs": 9, "seconds": 5.0}
         given |= {"driven": None, "silent_seconds": None, "cost_usd": 0.0, "instance": None, "version": "v"}
-        return Standing(run, status, **given | {"message": "out of disk"} | changes)
+        return RunStatus(run, status, **given | {"message": "out of disk"} | changes)
 
     text = standings_text([one("a-1", "failed"), one("b-1", "failed"), one("c-1", "open", driven=False)])
     assert text.count("out of disk") == 2
@@ -141,7 +141,7 @@ def test_models_show_whatever_metrics_a_training_has():
 
 
 def test_a_status_is_a_table_that_fits():
-    one = Standing(
+    one = RunStatus(
         "abcdef123456-1",
         "open",
         "g4dn.xlarge on-demand us-east-1a",

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gpu_offload.orchestrator.github.action import main
 from gpu_offload.orchestrator.github.console import MOST_ANNOTATIONS, GitHubConsole
 from gpu_offload.orchestrator.github.event import WorkflowEvent
-from gpu_offload.orchestrator.github.inputs import COMMANDS, Inputs, InputsError
+from gpu_offload.orchestrator.github.inputs import COMMANDS, InputsError, WorkflowInputs
 from gpu_offload.orchestrator.github.runner import SUMMARY_LIMIT, Runner, command
 from gpu_offload.orchestrator.state import state_folder
 
@@ -169,7 +169,7 @@ def test_a_private_repository_is_known():
 
 
 def test_inputs_become_settings_and_stay_values():
-    inputs = Inputs.of(
+    inputs = WorkflowInputs.of(
         {
             "GPU_OFFLOAD_INPUT_COMMAND": "train",
             "GPU_OFFLOAD_INPUT_SET": "training.epochs=2\n\n store.url=s3://b \n",
@@ -190,7 +190,7 @@ def test_inputs_become_settings_and_stay_values():
 
 def test_every_bad_input_is_named_at_once():
     with pytest.raises(InputsError, match=r"command is 'rm'.*on is 'moon'.*detach is 'perhaps'"):
-        Inputs.of(
+        WorkflowInputs.of(
             {
                 "GPU_OFFLOAD_INPUT_COMMAND": "rm",
                 "GPU_OFFLOAD_INPUT_ON": "moon",

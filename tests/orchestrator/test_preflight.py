@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.backends.training_environment import training_envi
 from gpu_offload.orchestrator.lifecycle.train import Training
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan import prerequisites
-from gpu_offload.orchestrator.plan.inputs import Inputs
+from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, model_file
 from gpu_offload.orchestrator.plan.planner import Planning
 from gpu_offload.orchestrator.plan.prerequisites import TrainingExtraError, renting_faults
@@ -265,6 +265,6 @@ def test_a_name_that_means_nothing_is_a_fault_of_the_configuration(shapes, setti
 def test_own_code_needs_no_extra(shapes, monkeypatch):
     (shapes / "mine.py").write_text(MAIN)
     made = plan(shapes, OWN)
-    assert isinstance(made.inputs, Inputs)
+    assert isinstance(made.inputs, PlanInputs)
     monkeypatch.setattr(prerequisites, "is_installed", lambda name: False)
     prerequisites.check_here(made.inputs)

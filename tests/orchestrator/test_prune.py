@@ -17,7 +17,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectInfo
 from gpu_offload.orchestrator.cleanup.after_publication import after_publication
 from gpu_offload.orchestrator.cleanup.prune import prune
-from gpu_offload.orchestrator.cleanup.retention import Needs, Policy, candidates, owner_of
+from gpu_offload.orchestrator.cleanup.retention import Needs, Retention, candidates, owner_of
 from gpu_offload.orchestrator.cleanup.usage import GB, TIERS, tier_of, usage
 from gpu_offload.orchestrator.cli import offload
 from gpu_offload.orchestrator.output.console import Console
@@ -28,7 +28,7 @@ from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import Origin, Outcome
 from gpu_offload.orchestrator.settings.load import load_settings
 
-EVERYTHING = Policy(keep=1, days=0.0)
+EVERYTHING = Retention(keep=1, days=0.0)
 
 
 @pytest.fixture
@@ -82,15 +82,15 @@ def test_a_deleted_version_that_is_trained_again_is_there_again_under_its_number
 def test_yanked_versions_go_first_and_young_ones_stay(store, model):
     published(store, model, "aaaa", "bbbb")
     yank(store, "bbbb", why="bad")
-    assert names(prune(store, Policy(keep=5, days=0.0))) == ["bbbb"]
-    assert names(prune(store, Policy(keep=5, days=30.0), clock=lambda: 101.0 + 86_400)) == []
+    assert names(prune(store, Retention(keep=5, days=0.0))) == ["bbbb"]
+    assert names(prune(store, Retention(keep=5, days=30.0), clock=lambda: 101.0 + 86_400)) == []
 
 
 def test_no_more_is_deleted_than_brings_the_store_below(store, model):
     published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
     total = prune(store, EVERYTHING).total
-    assert names(prune(store, Policy(1, 0.0, below=total))) == []
-    assert names(prune(store, Policy(1, 0.0, below=total - 1))) == ["aaaa"]
+    assert names(prune(store, Retention(1, 0.0, below=total))) == []
+    assert names(prune(store, Retention(1, 0.0, below=total - 1))) == ["aaaa"]
 
 
 def test_what_an_open_run_works_with_stays_and_a_published_runs_checkpoint_goes(store):
@@ -142,7 +142,7 @@ def test_what_is_needed_is_never_a_candidate(listed, needed, keep, below):
         entries,
         Needs(frozenset(needed), frozenset(), frozenset()),
         {},
-        Policy(keep, 0.0, below),
+        Retention(keep, 0.0, below),
         1e9,
     )
     gone = {c.name for c in found}

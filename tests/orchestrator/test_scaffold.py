@@ -16,7 +16,7 @@ from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.settings.discovery import find_candidates
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.settings.overrides import SETTINGS
-from gpu_offload.orchestrator.settings.proposal import Candidate
+from gpu_offload.orchestrator.settings.proposal import Proposal
 from gpu_offload.orchestrator.settings.scaffold import (
     configuration_for,
     render_configuration,
@@ -171,7 +171,7 @@ def test_the_schema_stands_on_the_first_line_where_it_is_given():
 
 @given(st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), min_size=1, max_size=20))
 def test_no_name_of_a_folder_breaks_the_file(name):
-    one = Candidate(name, "flat", 3, classes=(name,))
+    one = Proposal(name, "flat", 3, classes=(name,))
     text = render_configuration([one, one])
     assert tomllib.loads(text)["dataset"] == {"path": name, "classes": [name]}
 

@@ -111,7 +111,7 @@ def test_a_traceback_is_printed_while_commands_are_off(monkeypatch, capsys):
     def broken(_environment):
         raise ZeroDivisionError("\n::add-mask::a\n::set-output name=x::y")
 
-    monkeypatch.setattr(action.Inputs, "of", broken)
+    monkeypatch.setattr(action.WorkflowInputs, "of", broken)
     monkeypatch.setenv("GPU_OFFLOAD_INPUT_COMMAND", "plan")
     assert action.main() == 1
     told = capsys.readouterr().out

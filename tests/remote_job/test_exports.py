@@ -55,7 +55,7 @@ def test_what_is_another_model_cannot_be_read_or_cannot_be_written_is_left_out(
     models, info, tmp_path, monkeypatch
 ):
     def forged(write):
-        form = exports.Format(("onnx",), "onnx", write, onnx_export.load)
+        form = exports.ExportFormat(("onnx",), "onnx", write, onnx_export.load)
         monkeypatch.setitem(exports.FORMATS, "onnx", form)
         return exports.export(models / "one.pt", ["onnx", "stone"], info, image_size=64, folder=tmp_path)
 
@@ -70,7 +70,7 @@ def test_what_is_another_model_cannot_be_read_or_cannot_be_written_is_left_out(
 
 
 def test_a_missing_converter_says_how_to_install_it(models, info, tmp_path, monkeypatch):
-    form = exports.Format(("no_such_converter",), "onnx", onnx_export.write, onnx_export.load)
+    form = exports.ExportFormat(("no_such_converter",), "onnx", onnx_export.write, onnx_export.load)
     monkeypatch.setitem(exports.FORMATS, "onnx", form)
     _, failed = exports.export(tmp_path / "model.pt", ["onnx"], info, image_size=64, folder=tmp_path)
     assert "gpu-offload[onnx]" in failed["onnx"]

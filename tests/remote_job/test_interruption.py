@@ -48,7 +48,7 @@ def metadata():
             pass
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     server.documents, server.tokens = documents, tokens
     server.url = f"http://127.0.0.1:{server.server_port}"

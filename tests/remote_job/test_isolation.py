@@ -124,9 +124,9 @@ def test_a_training_that_was_led_astray_reaches_nothing_and_its_run_is_published
 
 def test_inputs_that_were_fetched_say_what_was_said_before(tmp_path):
     """Whoever follows a training sees one progress, though two users wrote it."""
-    from gpu_offload.remote_job.mirror.inputs import Inputs
+    from gpu_offload.remote_job.mirror.inputs import InputFolder
 
-    inputs, output = Inputs(tmp_path / "input"), tmp_path / "output"
+    inputs, output = InputFolder(tmp_path / "input"), tmp_path / "output"
     inputs.folder.mkdir()
     (inputs.folder / "progress.jsonl").write_text("start\n")
     assert inputs.go_on_telling(output)

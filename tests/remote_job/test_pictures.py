@@ -13,7 +13,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.remote_job.yolo import pictures
-from gpu_offload.remote_job.yolo.pictures import Shape
+from gpu_offload.remote_job.yolo.pictures import PicturedObject
 
 NAMES = ("circle", "square")
 
@@ -56,8 +56,11 @@ def test_held_out_pictures_with_labels_are_drawn_first(tree):
     ("shapes", "text"),
     [
         ([], "nothing"),
-        ([Shape(0), Shape(1), Shape(0)], "2 circle, square"),
-        ([Shape(1, confidence=0.914), Shape(1, confidence=0.5)], "square 0.91, square 0.50"),
+        ([PicturedObject(0), PicturedObject(1), PicturedObject(0)], "2 circle, square"),
+        (
+            [PicturedObject(1, confidence=0.914), PicturedObject(1, confidence=0.5)],
+            "square 0.91, square 0.50",
+        ),
     ],
 )
 def test_a_caption_counts_labels_and_says_how_sure_each_prediction_is(shapes, text):
@@ -70,14 +73,14 @@ def test_results_of_ultralytics_become_shapes():
     )
     found = SimpleNamespace(probs=None, masks=None, keypoints=None, boxes=boxes)
     corners = ((0.25, 0.25), (0.5, 0.25), (0.5, 0.75), (0.25, 0.75))
-    assert pictures.predicted(found) == [Shape(1, corners, (), 0.75)]
+    assert pictures.predicted(found) == [PicturedObject(1, corners, (), 0.75)]
     classified = SimpleNamespace(probs=SimpleNamespace(top1=1, top1conf=0.5))
-    assert pictures.predicted(classified) == [Shape(1, confidence=0.5)]
+    assert pictures.predicted(classified) == [PicturedObject(1, confidence=0.5)]
 
 
 def test_a_sheet_draws_outlines_and_leaves_the_rest_of_a_picture_as_it_is(tmp_path):
     Image.new("RGB", (640, 320), "black").save(tmp_path / "black.png")
-    square = Shape(0, ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)), confidence=0.9)
+    square = PicturedObject(0, ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)), confidence=0.9)
     page = pictures.sheet([(tmp_path / "black.png", [], [square])] * 3, NAMES)
     assert page.size == (2 * (2 * pictures.TILE + 3 * pictures.GAP), 2 * 354 + pictures.GAP)
     inside = page.crop((344, 92, 648, 240))  # the first prediction, without its caption

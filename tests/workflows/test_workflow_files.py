@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.github.workflows import (
     FOLDER,
     NAMES,
     TEMPLATES,
-    Target,
+    WorkflowProject,
     badge,
     slug,
     with_badge,
@@ -24,11 +24,11 @@ PIN = Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0")
 NEWER = Pin("acme/gpu-offload", "abcdef0123" * 4, "v0.2.0")
 
 
-TARGET, MOVED = Target(PIN), Target(NEWER)
+TARGET, MOVED = WorkflowProject(PIN), WorkflowProject(NEWER)
 
 
 def test_a_project_gets_its_workflows(tmp_path):
-    done = write_workflows(tmp_path, Target(PIN, "trunk"))
+    done = write_workflows(tmp_path, WorkflowProject(PIN, "trunk"))
     assert {w.state for w in done} == {"written"}
     train = (tmp_path / ".github/workflows/offload-train.yml").read_text()
     assert f"acme/gpu-offload/.github/workflows/train.yml@{PIN.commit} # v0.1.0" in train
@@ -42,9 +42,9 @@ def test_running_it_again_changes_nothing(tmp_path):
 
 def test_running_a_newer_one_writes_the_whole_file_anew_if_it_was_not_edited(tmp_path):
     write_workflows(tmp_path, TARGET)
-    assert {w.state for w in write_workflows(tmp_path, Target(NEWER, keep=True))} == {"updated"}
+    assert {w.state for w in write_workflows(tmp_path, WorkflowProject(NEWER, keep=True))} == {"updated"}
     train = (tmp_path / ".github/workflows/offload-train.yml").read_text()
-    assert train == workflow_texts(Target(NEWER, keep=True))[FOLDER / "offload-train.yml"]
+    assert train == workflow_texts(WorkflowProject(NEWER, keep=True))[FOLDER / "offload-train.yml"]
 
 
 def test_of_an_edited_workflow_only_the_pins_move(tmp_path):
@@ -55,7 +55,7 @@ def test_of_an_edited_workflow_only_the_pins_move(tmp_path):
     file.write_text(mine)
     assert {w.path.name: w.state for w in write_workflows(tmp_path, TARGET)}["offload-train.yml"] == "edited"
     assert file.read_text() == mine
-    write_workflows(tmp_path, Target(NEWER, "other", keep=True))
+    write_workflows(tmp_path, WorkflowProject(NEWER, "other", keep=True))
     assert file.read_text() == mine.replace(PIN.commit, NEWER.commit).replace("# v0.1.0", "# v0.2.0")
 
 
@@ -69,12 +69,14 @@ def test_a_workflow_that_bears_no_mark_of_ours_stays(tmp_path):
 
 
 def test_projects_in_one_repository_get_workflows_of_their_own():
-    one, two = (workflow_texts(Target(PIN, directory=where, keep=True)) for where in ("apps/a", "apps/b"))
+    one, two = (
+        workflow_texts(WorkflowProject(PIN, directory=where, keep=True)) for where in ("apps/a", "apps/b")
+    )
     assert not set(one) & set(two)
     train = yaml.safe_load(one[FOLDER / "offload-train-apps-a.yml"])
     assert train["name"] == "train apps/a"
     assert [job["with"]["directory"] for job in train["jobs"].values()] == ["apps/a", "apps/a"]
-    assert "offload-train-apps-a.yml" in badge("acme/boards", Target(PIN, directory="apps/a"))
+    assert "offload-train-apps-a.yml" in badge("acme/boards", WorkflowProject(PIN, directory="apps/a"))
 
 
 @given(st.text(min_size=1), st.text(min_size=1))
@@ -84,7 +86,7 @@ def test_two_folders_never_share_a_word(one, two):
 
 
 def test_what_the_checkout_needs_is_fetched_where_the_dataset_is_read():
-    texts = workflow_texts(Target(PIN, keep=True, lfs=True, submodules=True))
+    texts = workflow_texts(WorkflowProject(PIN, keep=True, lfs=True, submodules=True))
     for path, text in texts.items():
         for name, job in yaml.safe_load(text)["jobs"].items():
             wanted = None if name in {"keep", "tend"} else True
@@ -95,7 +97,7 @@ def test_what_the_checkout_needs_is_fetched_where_the_dataset_is_read():
 def test_a_template_is_a_workflow_of_its_own(name):
     document = yaml.safe_load((TEMPLATES / f"{name}.yml").read_text())
     assert all(job["uses"].startswith("OWNER/gpu-offload/") for job in document["jobs"].values())
-    assert "OWNER" not in "".join(workflow_texts(Target(PIN, keep=True)).values())
+    assert "OWNER" not in "".join(workflow_texts(WorkflowProject(PIN, keep=True)).values())
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,10 @@ def test_a_pull_request_reaches_a_workflow_that_may_only_read():
 
 
 def test_a_folder_store_gets_a_job_that_keeps_whatever_became_of_the_training():
-    texts = {path.name: yaml.safe_load(text) for path, text in workflow_texts(Target(PIN, keep=True)).items()}
+    texts = {
+        path.name: yaml.safe_load(text)
+        for path, text in workflow_texts(WorkflowProject(PIN, keep=True)).items()
+    }
     keep = texts["offload-train.yml"]["jobs"]["keep"]
     assert keep["if"].startswith("always()")
     assert keep["needs"] == "train"
@@ -147,6 +152,6 @@ def test_a_folder_store_gets_a_job_that_keeps_whatever_became_of_the_training():
 
 
 def test_a_branch_name_stays_a_value():
-    text = workflow_texts(Target(PIN, 'x"]\n  pull_request_target:\n#'))
+    text = workflow_texts(WorkflowProject(PIN, 'x"]\n  pull_request_target:\n#'))
     document = yaml.safe_load(next(t for p, t in text.items() if p.name == "offload-train.yml"))
     assert set(document[True]) == {"push", "workflow_dispatch"}

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from gpu_offload.orchestrator.github.pin import Pin
-from gpu_offload.orchestrator.github.workflows import TEMPLATES, Target, write_workflows
+from gpu_offload.orchestrator.github.workflows import TEMPLATES, WorkflowProject, write_workflows
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -50,8 +50,8 @@ def written(tmp_path_factory):
     root = tmp_path_factory.mktemp("repository")
     subprocess.run(["git", "init", "-q", "-b", "main", str(root)], check=True)
     pin = Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0")
-    write_workflows(root, Target(pin, keep=True, lfs=True, submodules=True))
-    write_workflows(root, Target(pin, directory="apps/a", keep=True))
+    write_workflows(root, WorkflowProject(pin, keep=True, lfs=True, submodules=True))
+    write_workflows(root, WorkflowProject(pin, directory="apps/a", keep=True))
     return root
 
 

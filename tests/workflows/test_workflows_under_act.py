@@ -24,7 +24,7 @@ from leak_case import OWN_TRAINING
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.github.pin import Pin
-from gpu_offload.orchestrator.github.workflows import Target, write_workflows
+from gpu_offload.orchestrator.github.workflows import WorkflowProject, write_workflows
 from gpu_offload.orchestrator.registry import download
 
 pytestmark = [pytest.mark.workflow, pytest.mark.training]
@@ -176,7 +176,7 @@ class TokenEndpoint:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
         self.thread.start()
         self.environment = {
             "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{self.server.server_port}/token?api-version=1",
@@ -318,7 +318,7 @@ def make(tmp_path, stands):
         (folder / "offload.toml").write_text(text)
         git(folder.parent, "init", "-q", "-b", "main", str(folder))
         git(folder, "remote", "add", "origin", "https://github.com/us/boards.git")
-        write_workflows(folder, Target(PIN, keep=store.startswith("file:.")))
+        write_workflows(folder, WorkflowProject(PIN, keep=store.startswith("file:.")))
         say_what_act_cannot(folder)
         commit(folder, "begin")
         return Repository(folder, stands)
