@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, settings
 
 from gpu_offload.infra.signals import ENDING_SIGNALS
 
-pytest_plugins = ["resources"]
+pytest_plugins = ["resources", "store_kinds"]
 
 # No test depends on speed.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -19,7 +19,8 @@ def open_store(
     """Open a store; nothing is read, written or asked yet.
 
     Args:
-        url: `file:FOLDER`, `s3://BUCKET[/PREFIX]`, or `https://HOST/PATH` to read what a store has made public.
+        url: `file:FOLDER`, `s3://BUCKET[/PREFIX]`, `sftp://USER@HOST/PATH`, `fsspec+PROTOCOL://PATH`, or
+            `https://HOST/PATH` to read what a store has made public.
         endpoint_url: Another server that speaks the S3 API (R2, MinIO, Ceph); None for AWS, or for what
             `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` says. Only for `s3:`.
         region: The bucket's region; None for what the environment says. Only for `s3:`.
@@ -37,13 +38,7 @@ def open_store(
     if parts.scheme == "file":
         from gpu_offload.infra.store.folder import FolderStore
 
-        if parts.netloc not in {"", "localhost"}:
-            raise StoreUrlError(f"store {url!r} names a host: write file:FOLDER or file:///FOLDER")
-        # `file:a b` is a path as one types it; `file:///a%20b` is a URL.
-        path = unquote(parts.path) if url.startswith("file://") else url.removeprefix("file:")
-        if not path:
-            raise StoreUrlError(f"store {url!r} names no folder: write, for example, file:.offload")
-        return FolderStore((base or Path.cwd()) / path)
+        return FolderStore(_folder(url, base or Path.cwd()))
     if endpoint_url is not None and urlsplit(endpoint_url).scheme == "http":
         try:
             check_address(endpoint_url)
@@ -64,10 +59,26 @@ def open_store(
             region=region,
             unsigned=unsigned,
         )
+    if parts.scheme == "sftp" or parts.scheme.startswith("fsspec+"):
+        from gpu_offload.infra.store.remote_files import RemoteFiles
+
+        return RemoteFiles(url)
     if parts.scheme in {"https", "http"}:
         from gpu_offload.infra.store.web import WebStore
 
         return WebStore(url)
     raise StoreUrlError(
-        f"store {url!r}: write file:FOLDER, s3://BUCKET/PREFIX, or https://HOST/PATH to read only"
+        f"store {url!r}: write file:FOLDER, s3://BUCKET/PREFIX, sftp://USER@HOST/PATH, or https://HOST/PATH to read only"
     )
+
+
+def _folder(url: str, base: Path) -> Path:
+    """Return the folder of a `file:` URL. Raises StoreUrlError."""
+    parts = urlsplit(url)
+    if parts.netloc not in {"", "localhost"}:
+        raise StoreUrlError(f"store {url!r} names a host: write file:FOLDER or file:///FOLDER")
+    # `file:a b` is a path as one types it; `file:///a%20b` is a URL.
+    path = unquote(parts.path) if url.startswith("file://") else url.removeprefix("file:")
+    if not path:
+        raise StoreUrlError(f"store {url!r} names no folder: write, for example, file:.offload")
+    return base / path

@@ -32,7 +32,8 @@ def check_http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-STORE_PATTERN = r"file:.+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](?:/.*)?"
+_FILES_PATTERN = r"sftp://(?:[^\s@:/?#]+@)?[^\s@:/?#]+(?::\d{1,5})?/[^\s?#]+|fsspec\+[a-z0-9]+://[^\s?#]+"
+STORE_PATTERN = rf"file:.+|s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9](?:/.*)?|{_FILES_PATTERN}"
 
 
 def check_store_url(value: str) -> str:
@@ -42,8 +43,14 @@ def check_store_url(value: str) -> str:
         if not path or (path.startswith("//") and not path.startswith("///")):
             raise wrong(f"{value!r} names no folder", "write file:FOLDER or file:/ABSOLUTE/FOLDER")
         return "file:" + check_path("/" + path.lstrip("/") if path.startswith("/") else path)
+    if re.match(r"[a-z0-9+]+://[^/]*:[^/]*@", value):
+        raise wrong("the store's address contains a password", "give SSH a key instead")
     if re.fullmatch(STORE_PATTERN, value, re.ASCII) is None:
-        raise wrong(f"{value!r} is no store", "write file:FOLDER or s3://BUCKET/PREFIX")
+        raise wrong(
+            f"{value!r} is no store", "write file:FOLDER, s3://BUCKET/PREFIX or sftp://USER@HOST/PATH"
+        )
+    if not value.startswith("s3:"):
+        return value.rstrip("/")
     prefix = value.removeprefix("s3://").partition("/")[2].rstrip("/")
     if prefix and not all(part not in {"", ".", ".."} for part in prefix.split("/")):
         raise wrong(f"the prefix {prefix!r} has an empty, `.` or `..` part", "write s3://BUCKET/PREFIX")

@@ -75,13 +75,17 @@ class Against(RuleBasedStateMachine):
 
 
 @pytest.mark.simulator
-@pytest.mark.parametrize("kind", ["folder", "bucket"])
+@pytest.mark.parametrize("kind", ["folder", "bucket", "memory"])
 def test_any_sequence_of_calls_leaves_a_store_as_it_leaves_a_dictionary(kind, tmp_path, request):
     numbers = itertools.count()
     if kind == "folder":
 
         def machine():
             return Against(open_store(f"file:{next(numbers)}", base=tmp_path))
+    elif kind == "memory":
+
+        def machine():
+            return Against(open_store(f"fsspec+memory://{tmp_path.name}/{next(numbers)}"))
     else:
         bucket = request.getfixturevalue("bucket")
         first = open_store(f"s3://{bucket}/first")

@@ -326,7 +326,7 @@ BAD = [
     ("limits", "max-cost-usd", "-0.01", "at least 0"),
     ("limits", "max-cost-usd", "inf", "finite"),
     ("limits", "on-overrun", '"pray"', "'stop', 'escalate' or 'continue'"),
-    ("store", "url", '"gs://x"', "write file:FOLDER or s3://BUCKET/PREFIX"),
+    ("store", "url", '"gs://x"', "write file:FOLDER"),
     ("store", "url", '"file:"', "names no folder"),
     ("store", "url", '"file://host/x"', "names no folder"),
     ("store", "url", '"s3://bucket/a/../b"', "`..` part"),

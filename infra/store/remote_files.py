@@ -1,0 +1,305 @@
+"""An object store in the files of another machine or service, through fsspec: SFTP, Google Drive, Dropbox, and others.
+
+There is no compare-and-swap: writers take a lock, the folder `.lock` below the store's root, which one of them makes. SFTP
+and POSIX file systems make a folder once; a service that lets two have the same name (Google Drive) is for one writer at a
+time. A lock that does not change for `LOCK_S` is one of a writer that died, and is taken over.
+"""
+
+import hashlib
+import secrets
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from paramiko import SSHException
+
+from gpu_offload.infra.store.errors import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectMissingError,
+    StoreDeniedError,
+    StoreError,
+    StoreUnreachableError,
+    StoreUrlError,
+)
+from gpu_offload.infra.store.files import write_verified
+from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+HASHED_BELOW = 1 << 20
+"""Bytes up to which an etag is of the content. A larger file's is of its size and time, so that a listing does not read
+them all: no document that is moved by compare-and-swap is that large."""
+
+CHUNK = 1 << 20
+LOCK_S = 60.0
+"""Seconds of waiting after which a lock that nobody renewed counts as left behind; a write holds it for a rename."""
+
+POLL_S = 0.05
+
+_threads: dict[str, threading.Lock] = defaultdict(threading.Lock)
+"""Writers of one process take turns before they ask the server: by the store's address."""
+
+
+class RemoteFiles:
+    """Objects as files below one folder of an fsspec file system.
+
+    A write goes to a temporary file first, which is renamed under the lock; a server that renames in one step (SFTP)
+    shows every object whole or not at all.
+    """
+
+    def __init__(self, url: str, *, lock_s: float = LOCK_S) -> None:
+        self.url = url.rstrip("/")
+        self.lock_s = lock_s
+        self._turn = threading.RLock()  # paramiko's SFTP connection answers one thread at a time
+        parts = urlsplit(url)
+        self._protocol = parts.scheme.removeprefix("fsspec+")
+        if parts.password or parts.query or parts.fragment:
+            raise StoreUrlError(
+                f"store {parts.scheme}://{parts.hostname}: write it without a password, `?` and `#`"
+            )
+        self._options: dict[str, Any] = {}
+        self.root = unquote(parts.path).rstrip("/")
+        if self._protocol == "sftp":
+            if not parts.hostname or not self.root:
+                raise StoreUrlError(f"store {url!r}: write sftp://USER@HOST/PATH")
+            self._options = {"host": parts.hostname, "port": parts.port or 22}
+            if parts.username:
+                self._options["username"] = unquote(parts.username)
+        else:
+            self.root = f"/{parts.netloc}{self.root}"
+
+    @cached_property
+    def _files(self) -> "AbstractFileSystem":
+        """The file system, connected."""
+        try:
+            if self._protocol == "sftp":
+                from gpu_offload.infra.store.sftp import PinnedSftp
+
+                return PinnedSftp(**self._options)
+            import fsspec
+
+            return fsspec.filesystem(self._protocol)
+        except (ImportError, ValueError) as error:
+            raise StoreUrlError(
+                f"store {self.url}: {error}; pip install 'gpu-offload[fsspec]', and what brings {self._protocol}"
+            ) from error
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return content and etag. Raises ObjectMissingError."""
+        with self._errors(key):
+            body: bytes = self._files.cat_file(self._path(key))
+            return body, self._etag(self._files.info(self._path(key)), body)
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Return an object's metadata, None where there is none."""
+        try:
+            with self._errors(key):
+                info = self._files.info(self._path(key))
+                return self._info(key, info) if info["type"] == "file" else None
+        except ObjectMissingError:
+            return None
+
+    def put(self, key: str, body: bytes) -> str:
+        """Write or overwrite; return the etag."""
+        return self._write(key, [body], lambda: True).etag
+
+    def create(self, key: str, body: bytes) -> str:
+        """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
+        return self._write(key, [body], lambda: self._is_free(key, hashlib.sha256(body).hexdigest())).etag
+
+    def replace(self, key: str, body: bytes, etag: str) -> str:
+        """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
+
+        def check() -> bool:
+            try:
+                found, now = self.read(key)
+            except ObjectMissingError:
+                raise ObjectChangedError(
+                    f"{self.url}/{key}: it was deleted in between; read again and decide again"
+                ) from None
+            if now == etag:
+                return True
+            if found == body:
+                return False
+            raise ObjectChangedError(
+                f"{self.url}/{key}: another writer changed it in between; read again and decide again"
+            )
+
+        return self._write(key, [body], check).etag
+
+    def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
+        """Write a file, streaming; with `create`, once, under the rule of `create`."""
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                file.seek(0)
+                chunks = iter(lambda: file.read(CHUNK), b"")
+                return self._write(key, chunks, lambda: not create or self._is_free(key, sha256))
+        except FileNotFoundError as error:
+            raise StoreError(f"{path}: {error.strerror or error}") from error
+
+    def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
+        """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
+        write_verified(f"{self.url}/{key}", self._chunks(key), path, size=size, sha256=sha256)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield objects whose key starts with `prefix`, in key order; what is deleted meanwhile is left out."""
+        folder = check_prefix(prefix).rpartition("/")[0]
+        with self._errors(prefix or "."):
+            found = self._files.find(f"{self.root}/{folder}".rstrip("/"), detail=True)
+            start = len(self.root) + 1
+            named = {path[start:]: info for path, info in found.items() if info["type"] == "file"}
+            keys = sorted(
+                (k for k in named if k.startswith(prefix) and not k.startswith(".")), key=str.encode
+            )
+            infos = []
+            for key in keys:
+                with suppress(FileNotFoundError):
+                    infos.append(self._info(key, named[key]))
+        yield from infos
+
+    def delete(self, key: str) -> None:
+        """Remove an object and the folders that it leaves empty; no error where there is none."""
+        path = self._path(key)
+        with self._errors(key):
+            with suppress(FileNotFoundError):
+                self._files.rm_file(path)
+            folder = path.rpartition("/")[0]
+            while len(folder) > len(self.root):
+                try:
+                    self._files.rmdir(folder)  # so that a key's folder may become a key, as in a bucket
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    break
+                folder = folder.rpartition("/")[0]
+
+    def public_url(self, key: str) -> str | None:
+        """Return None: the setting `store.public-url` says where the public reads."""
+        check_key(key)
+        return None
+
+    def _path(self, key: str) -> str:
+        return f"{self.root}/{check_key(key)}"
+
+    def _chunks(self, key: str) -> Iterator[bytes]:
+        with self._errors(key), self._files.open(self._path(key), "rb") as file:
+            while chunk := file.read(CHUNK):
+                yield chunk
+
+    def _is_free(self, key: str, sha256: str) -> bool:
+        """Whether there is no object yet; False where it is this very one. Raises ObjectExistsError for another."""
+        digest = hashlib.sha256()
+        try:
+            for chunk in self._chunks(key):
+                digest.update(chunk)
+        except ObjectMissingError:
+            return True
+        if digest.hexdigest() != sha256:
+            raise ObjectExistsError(
+                f"{self.url}/{key}: it exists with other content and is written only once"
+            )
+        return False
+
+    def _write(self, key: str, chunks: Iterable[bytes], check: Callable[[], bool]) -> ObjectInfo:
+        """Write a temporary file; if `check` agrees under the lock, rename it. Return what is there."""
+        path, temporary = self._path(key), f"{self.root}/.tmp/{secrets.token_hex(8)}"
+        with self._errors(key):
+            self._files.makedirs(f"{self.root}/.tmp", exist_ok=True)
+            try:
+                with self._files.open(temporary, "wb") as file:
+                    for chunk in chunks:
+                        file.write(chunk)
+                with self._locked():
+                    if check():
+                        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+                        self._files.mv(temporary, path)
+                    info = self._files.info(path)
+                    return self._info(key, info)
+            finally:
+                with suppress(OSError):
+                    self._files.rm_file(temporary)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        lock = f"{self.root}/.lock"
+        with _threads[self.url]:
+            self._take(lock)
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    self._files.rmdir(lock)
+
+    def _take(self, lock: str) -> None:
+        seen, since = None, time.monotonic()
+        while True:
+            try:
+                self._files.mkdir(lock, create_parents=False)
+            except OSError:  # SFTP says no more than that it failed
+                now = self._age_mark(lock)
+                if now is None and seen is None and not self._files.exists(self.root):
+                    raise
+            else:
+                return
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > self.lock_s:
+                with suppress(OSError):
+                    self._files.rmdir(lock)
+                since = time.monotonic()
+            time.sleep(POLL_S)
+
+    def _age_mark(self, lock: str) -> object:
+        """Return what changes when another writer takes the lock, None where it was just given back."""
+        try:
+            info = self._files.info(lock)
+        except FileNotFoundError:
+            return None
+        return info.get("mtime") or info.get("created") or "locked"
+
+    def _info(self, key: str, info: dict[str, Any]) -> ObjectInfo:
+        return ObjectInfo(key, int(info["size"]), self._etag(info), self._modified(info))
+
+    def _etag(self, info: dict[str, Any], body: bytes | None = None) -> str:
+        if info["size"] > HASHED_BELOW:
+            return f"{info['size']:x}-{self._modified(info).timestamp()}"
+        content = self._files.cat_file(info["name"]) if body is None else body
+        return hashlib.sha256(content).hexdigest()[:32]
+
+    @staticmethod
+    def _modified(info: dict[str, Any]) -> datetime:
+        for name in ("mtime", "modified", "modifiedTime", "last_modified", "created"):
+            value = info.get(name)
+            if isinstance(value, datetime):
+                return value if value.tzinfo else value.replace(tzinfo=UTC)
+            if isinstance(value, int | float):
+                return datetime.fromtimestamp(value, UTC)
+        return datetime.now(UTC)
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        where = f"{self.url}/{key}"
+        try:
+            with self._turn:
+                yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise ObjectMissingError(f"{where}: there is no such object in the store") from error
+        except FileExistsError as error:
+            raise StoreError(f"{where}: an object cannot be another object's folder") from error
+        except PermissionError as error:
+            raise StoreDeniedError(f"{where}: {error}: give this user access to the folder") from error
+        except (OSError, EOFError, SSHException) as error:
+            self.__dict__.pop("_files", None)  # the next call connects anew
+            raise StoreUnreachableError(
+                f"{where}: {error or type(error).__name__}; look whether the server is up, and run the command again"
+            ) from error
