@@ -1,8 +1,19 @@
-"""Changes the environment variables of this process for a while."""
+"""The environment variables of this process: changed for a while, and what is missing in them."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
+
+
+def half_credential(variables: Mapping[str, str]) -> str | None:
+    """Say which half of a pair of AWS keys is set without the other; None where both are, or neither."""
+    given = [name for name in AWS_KEYS if variables.get(name)]
+    if len(given) != 1:
+        return None
+    (missing,) = set(AWS_KEYS) - set(given)
+    return f"{given[0]} is set and {missing} is not: set both, or neither"
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from gpu_offload.infra import http
 from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CredentialsError, NoCredentialsError
+from gpu_offload.infra.environment import half_credential
 
 if TYPE_CHECKING:
     from mypy_boto3_sts import STSClient
@@ -93,6 +94,8 @@ def describe_credentials(session: boto3.Session) -> str:
 def check_credentials(session: boto3.Session) -> str:
     """Ask AWS who we are; return the ARN. Raises CloudError, NoCredentialsError if there are none."""
     if session.get_credentials() is None:
+        if half := half_credential(os.environ):
+            raise CredentialsError("asking AWS who we are", remedy=half)
         raise NoCredentialsError("asking AWS who we are: found no credentials")
     config = client_config(attempts=3, read_timeout=10)
     with aws_errors("asking AWS who we are"):

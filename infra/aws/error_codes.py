@@ -1,5 +1,6 @@
 """Maps error codes of AWS and exceptions of botocore to our errors."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from gpu_offload.infra.aws.errors import (
     ThrottledError,
     TokenMismatchError,
 )
+from gpu_offload.infra.environment import half_credential
 
 CODES: dict[str, type[CloudError]] = {
     code: kind
@@ -181,6 +183,8 @@ def _from_botocore(operation: str, error: Exception) -> CloudError:
     name = type(error).__name__
     text = f"{operation}: {error}"
     if isinstance(error, (aws.NoCredentialsError, aws.PartialCredentialsError)):
+        if half := half_credential(os.environ):
+            return CredentialsError(operation, code=name, remedy=half)
         return NoCredentialsError(text, code=name)
     if isinstance(error, (aws.ProfileNotFound, aws.CredentialRetrievalError, aws.ConfigParseError)):
         return CredentialsError(text, code=name)

@@ -1,11 +1,13 @@
 """Translates botocore's exceptions into StoreErrors, each with its remedy."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import botocore.exceptions as aws
 
 from gpu_offload.infra.aws.errors import CloudError
+from gpu_offload.infra.environment import half_credential
 from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     ObjectMissingError,
@@ -131,8 +133,10 @@ def store_errors(where: str) -> Iterator[None]:
 
 def _translated(where: str, error: Exception) -> StoreError:
     if isinstance(error, (aws.NoCredentialsError, aws.PartialCredentialsError)):
+        if half := half_credential(os.environ):
+            return StoreCredentialsError(f"{where}: {half}")
         return StoreCredentialsError(
-            f"{where}: found no complete AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
+            f"{where}: found no AWS credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile "
             "(AWS_PROFILE), or in a workflow `permissions: id-token: write` and a role to assume"
         )
     if isinstance(error, aws.ProfileNotFound):

@@ -10,6 +10,7 @@ from gpu_offload.orchestrator.cli.options import (
     command_name,
     console_of,
     json_option,
+    need_simulator,
     print_json,
     settings_of,
     settings_options,
@@ -126,11 +127,11 @@ def next_commands(report: "TrainReport") -> str:
     if report.candidate:
         name = report.semver or report.version
         first = (
-            ("pull model.pt --version candidate", "download the candidate, verified"),
+            (f"pull {report.file} --version candidate", "download the candidate, verified"),
             (f"promote {name} --why TEXT", "make it stable all the same"),
         )
     else:
-        first = (("pull model.pt", "download the model, verified"),)
+        first = ((f"pull {report.file}", "download the model, verified"),)
     rows = (
         *first,
         ("report", "time, cost and quality of the run"),
@@ -184,17 +185,14 @@ def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
     """Plan, train on this CPU, publish, report and skip, on a generated dataset; leaves a project to look around in."""
     folder = (into or Path("demo-gpu" if gpu else "demo")).resolve()
     if gpu:
-        try:
-            from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
-        except ImportError as error:
-            raise click.UsageError(
-                f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
-            ) from error
-        run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name())
+        need_simulator()
+        from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
+
+        run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(here=False))
         return
     from gpu_offload.orchestrator.demo import run_demo
 
-    run_demo(folder, console_of(verbose=verbose), click.echo, command=command_name())
+    run_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(here=False))
 
 
 COMMANDS = (plan, train, pull, demo)

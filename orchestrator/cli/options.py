@@ -1,5 +1,6 @@
 """Options that many commands share, and what they turn into."""
 
+import importlib.util
 import os
 import shlex
 import shutil
@@ -77,15 +78,27 @@ def console_of(*, verbose: bool) -> "Console":
     return Console(sys.stderr, verbose=verbose)
 
 
-def command_name() -> str:
-    """Return how `offload` is called here: by its name, or by its path where the shell would not find it."""
+def command_name(*, here: bool = True) -> str:
+    """Return how `offload` is called: by its name, or by its path where the shell would not find it.
+
+    The path may be relative to the current folder, unless it is not for `here`.
+    """
     called = Path(sys.argv[0])
     if called.name != "offload":
         return "offload"
     found = shutil.which("offload")
     if found is not None and Path(found).resolve() == called.resolve():
         return "offload"
-    return shlex.quote(str(called.absolute()))
+    paths = (str(called.absolute()), os.path.relpath(called))
+    return shlex.quote(min(paths, key=len) if here else paths[0])
+
+
+def need_simulator() -> None:
+    """Refuse where the simulated cloud is not installed. Raises ClickException."""
+    if importlib.util.find_spec("moto") is None:
+        raise click.ClickException(
+            "the simulated cloud is not installed: pip install 'gpu-offload[simulator]'"
+        )
 
 
 def print_json(value: Any) -> None:

@@ -5,6 +5,7 @@ import sys
 import click
 
 from gpu_offload.infra.origin import documentation
+from gpu_offload.orchestrator.cli.options import need_simulator
 
 
 @click.command(
@@ -27,14 +28,11 @@ def simulate(faults: tuple[str, ...], command: tuple[str, ...], *, namespaces: b
     Its exit code is passed on, or 3 where it left something that would cost money. Without COMMAND the cloud
     stays up and its environment is printed. Write `offload simulate -- COMMAND`.
     """
-    try:
-        from gpu_offload.infra.simulator.command import simulate as run_inside
-        from gpu_offload.infra.simulator.fault import FaultSyntaxError
-        from gpu_offload.infra.simulator.namespace import NamespaceError
-    except ImportError as error:
-        raise click.UsageError(
-            f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
-        ) from error
+    need_simulator()
+    from gpu_offload.infra.simulator.command import simulate as run_inside
+    from gpu_offload.infra.simulator.fault import FaultSyntaxError
+    from gpu_offload.infra.simulator.namespace import NamespaceError
+
     try:
         code = run_inside(command, faults, namespaces=namespaces, sshd=not no_sshd)
     except (FaultSyntaxError, NamespaceError) as error:

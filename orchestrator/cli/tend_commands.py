@@ -9,6 +9,7 @@ from gpu_offload.infra.origin import documentation
 from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
+    need_simulator,
     print_json,
     settings_of,
     settings_options,
@@ -86,13 +87,10 @@ def drill(
         raise click.UsageError(
             "--max-cost-usd and --store belong to --on-my-account; a simulated drill costs nothing"
         )
-    try:
-        from gpu_offload.orchestrator.drill import suite as drilling
-        from gpu_offload.orchestrator.drill.command import DrillError
-    except ImportError as error:
-        raise click.UsageError(
-            f"the simulated cloud is not installed ({error.name}): pip install 'gpu-offload[simulator]'"
-        ) from error
+    if not on_my_account:
+        need_simulator()
+    from gpu_offload.orchestrator.drill import suite as drilling
+    from gpu_offload.orchestrator.drill.command import DrillError
 
     def tell(one: "drilling.Survived") -> None:
         click.echo(f"{one.name}: {one.outcome} ({one.seconds:.1f} s)", err=True)

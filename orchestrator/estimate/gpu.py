@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
+from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS
 from gpu_offload.orchestrator.estimate.posterior import Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu
@@ -77,20 +78,35 @@ def estimate_gpu_prior(
     if work.heavy_optimizer:
         rates = replace(rates, optimizer_step=0.05 * (work.parameters / 3.16e6) ** 0.5)
     extra = (overheads or Overheads()).seconds(work)
-    notes = [f"a prior for {gpu.name}, fitted on 18 public training logs, not measured"]
+    notes = [f"a prior for {gpu.name}, fitted on {len(ANCHORS)} published speeds, not measured"]
     return assemble(work, rates, kind="gpu", history=history, notes=notes + unknowns(work), extra=extra)
 
 
-def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int) -> float:
+def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int, *, host: float = 1.0) -> float:
     """Return a training image's seconds on a GPU, mosaic on: what public logs call an epoch, without validation.
 
-    t = [(a/B + k (s/640)^2 (F/30)^b / I)^6 + (c_load / (vCPU eta))^6]^(1/6), where the host's overhead of an
-    iteration a = 0.083 s (+0.07 with two heads), k = 13.3 ms at 30 GFLOPs on a T4, b = 0.69 and the GPU's
-    speed I = (peak / T4's)^0.13 (bandwidth / T4's)^0.87. Fitted: 13 % median, 58 % largest error on its own
-    logs; 17 and 76 % where the GPU in question was left out.
+    t = [(h (a + d) / B + k (s/640)^2 (F/30)^b / I)^6 + (c_load / (vCPU eta))^6]^(1/6): an iteration costs the host a (and d with
+    two heads), an image k at 30 GFLOPs on a T4, and the GPU's speed is I = (peak / T4's)^p (bandwidth / T4's)^(1-p).
+    Fitted to `gpu_anchors` by `benchmarks/gpu_prior.py`, which prints the errors with each GPU left out.
+
+    Args:
+        work: The training.
+        gpu: Its GPU.
+        vcpus: Of the machine.
+        host: How long its processor takes for an iteration, relative to a cloud's virtual cores.
     """
-    compute = _iteration_seconds(work) / work.batch + _compute_seconds(work, gpu)
+    compute = host * _iteration_seconds(work) / work.batch + _compute_seconds(work, gpu)
     return _overlap(compute, load_seconds(work, mosaic=True) / _workers(vcpus))
+
+
+WORKSTATION = 0.55
+"""`host` of a workstation, as fitted: its cores are faster one by one than a cloud's."""
+
+ITERATION_S, SECOND_HEAD_S = 0.0887, 0.0874
+IMAGE_S, POWER, PEAK_POWER = 0.0134, 0.735, 0.12
+
+SINGLE_PRECISION = 2.4
+"""How much longer the arithmetic takes without tensor cores: twice the bytes, an eighth of the peak; not measured."""
 
 
 def _workers(vcpus: int) -> float:
@@ -100,13 +116,15 @@ def _workers(vcpus: int) -> float:
 
 def _iteration_seconds(work: Workload) -> float:
     """The host's overhead of one iteration."""
-    return 0.083 + (0.07 if work.dual_head else 0.0)
+    return ITERATION_S + (SECOND_HEAD_S if work.dual_head else 0.0)
 
 
 def _compute_seconds(work: Workload, gpu: Gpu) -> float:
     """One image's arithmetic on a GPU; a T4 has 65 TFLOPS in half precision and 320 GB/s."""
-    index = math.pow(gpu.fp16_tflops / 65, 0.13) * math.pow(gpu.bandwidth_gb_s / 320, 0.87)
-    return 0.0133 * (work.image_size / 640) ** 2 * math.pow(work.gflops_640 / 30, 0.69) / index
+    index = math.pow(gpu.fp16_tflops / 65, PEAK_POWER) * math.pow(gpu.bandwidth_gb_s / 320, 1 - PEAK_POWER)
+    precision = 1.0 if work.mixed_precision else SINGLE_PRECISION
+    size = (work.image_size / 640) ** 2
+    return precision * IMAGE_S * size * math.pow(work.gflops_640 / 30, POWER) / index
 
 
 def _overlap(compute: float, load: float) -> float:

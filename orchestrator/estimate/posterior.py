@@ -23,7 +23,7 @@ Kind = Literal["cpu", "cpu-prior", "gpu", "pace"]
 _SPREADS: dict[Kind, tuple[float, float]] = {
     "cpu": (0.06, 0.06),
     "cpu-prior": (0.12, 0.35),
-    "gpu": (0.12, 0.35),
+    "gpu": (0.12, 0.25),
     "pace": (0.05, 0.04),
 }
 """sigma0, from run to run of one machine and kind of training, and tau0, from one such kind to another.

@@ -23,6 +23,7 @@ class Workload:
         close_mosaic: Mosaic is off for the last so many epochs; 0 never turns it off.
         nbs: Images that Ultralytics accumulates before an optimiser step.
         patience: Epochs without progress after which it stops; 0 never stops.
+        mixed_precision: Whether a GPU computes in half precision where it can (`amp`).
         validate: Whether every epoch is validated, or the last alone.
         dataset_bytes: What an instance downloads.
 
@@ -50,6 +51,7 @@ class Workload:
     patience: int = 100
     validate: bool = True
     plots: bool = True
+    mixed_precision: bool = True
 
     def __post_init__(self) -> None:
         least = {"image_size": 1, "batch": 1, "epochs": 1, "train_images": 1, "val_images": 0, "nbs": 1}
@@ -172,4 +174,5 @@ def workload(
         patience=int(given.get("patience", 100)),
         validate=bool(given.get("val", True)),
         plots=bool(given.get("plots", True)),
+        mixed_precision=bool(given.get("amp", True)),
     )

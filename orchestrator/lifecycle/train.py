@@ -252,6 +252,7 @@ class Training:
                 self.planned.settings, self.store, model_key(manifest.version, manifest.model.name)
             ),
             stable_moved=stable_moved,
+            file=manifest.model.name,
             followed=self._followed,
         )
 

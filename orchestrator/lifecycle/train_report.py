@@ -29,6 +29,8 @@ class TrainReport:
     semver: str | None = None
     candidate: str | None = None
     """Why it did not become `stable`; None if it did, or was before."""
+    file: str = "model.pt"
+    """The name of the model's file, which its own training code may choose."""
     followed: str | None = None
     """The other driver that trained and published it while this command followed; None if there was none."""
 

@@ -24,6 +24,7 @@ from gpu_offload.orchestrator.estimate.calibration import (
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
+from gpu_offload.orchestrator.estimate.gpu_memory import memory_fault
 from gpu_offload.orchestrator.estimate.history import family_of, history, ultralytics_minor
 from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching, shared_mean
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
@@ -243,6 +244,8 @@ class Planning:
                     traffic_usd=traffic.usd(offer.region, work.epochs),
                 )
                 reasons = [fault.reason for fault in blocked]
+                if (fault := memory_fault(work, offer.gpu)) is not None:
+                    reasons.append(fault)
                 if not has_gpu(offer.gpu.count, device):
                     reasons.append(f"has no training.device {device}")
                 if reasons:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gpu_offload.orchestrator.output.metrics import label
+from gpu_offload.orchestrator.output.metrics import label, named
 from gpu_offload.orchestrator.registry.manifest import Manifest
 from gpu_offload.orchestrator.registry.publish import Verdict
 
@@ -47,7 +47,9 @@ def judge(
         # A metric that was not finite is missing. Training code of the user's own need not report any.
         is_expected = metric or "ultralytics" in new.environment or (stable and metric_of(stable, metric))
         asked = f"the metric {metric}" if metric else "a metric to judge by"
-        return Verdict(promoted=not is_expected, why=f"it does not have {asked}")
+        others = [n for n in named(new.metrics) if n != metric]
+        hint = f"; set registry.metric to what it has: {', '.join(others)}" if others else ""
+        return Verdict(promoted=not is_expected, why=f"it does not have {asked}{hint}")
     value = float(paired["new"]) if paired else new.metrics[name]
     shown = label(name)
     evidence: dict[str, Any] = {"metric": name, "new": value, "floor": floor, "tolerance": tolerance}

@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.remote_job.result import Artifact, Export
-from gpu_offload.remote_job.wire import Wire
+from gpu_offload.remote_job.wire import Wire, faults_text
 
 STABLE = "stable"
 CANDIDATE = "candidate"
@@ -242,5 +242,5 @@ def parse(kind: type[T], key: str, body: bytes) -> T:
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise RegistryError(
-            f"{key} is not a {kind.__name__} that this version understands: {error}"
+            f"{key} is not a {kind.__name__} that this version understands ({faults_text(error)})"
         ) from error

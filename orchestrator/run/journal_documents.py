@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job.wire import Wire
+from gpu_offload.remote_job.wire import Wire, faults_text
 
 T = TypeVar("T", bound=Wire)
 
@@ -73,10 +73,7 @@ class Documents:
                 raise NewerJournalError(
                     f"{where} was written by a newer version of gpu-offload: use that version, or a newer one"
                 ) from error
-            faults = "; ".join(
-                f"{'.'.join(map(str, f['loc'])) or 'it'}: {f['msg']}" for f in error.errors()[:3]
-            )
-            raise JournalError(f"{where} is not a readable {kind.__name__} ({faults})") from error
+            raise JournalError(f"{where} is not a readable {kind.__name__} ({faults_text(error)})") from error
 
     def read_changed(self, kind: type[T], key: str, etag: str) -> T | None:
         """Read a document, unless this etag of it was read before."""

@@ -187,6 +187,7 @@ def test_after_a_training_the_next_commands_are_named():
     assert "r2 0.500" in trained_text(trained())
     assert "offload pull model.pt" in next_commands(trained())
     assert "offload logs -f r-1" in next_commands(trained(status="detached"))
+    assert "pull model.joblib " in next_commands(trained(file="model.joblib"))
     held = next_commands(trained(candidate="below the floor", semver="1.0.0"))
     assert "pull model.pt --version candidate" in held, "there is no stable version to pull"
     assert "promote 1.0.0" in held
@@ -232,8 +233,10 @@ def test_a_demo_names_commands_as_the_shell_here_finds_them(tmp_path, monkeypatc
     script.touch(mode=0o755)
     monkeypatch.setattr(sys, "argv", [str(script), "demo"])
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert command_name() == str(script)
-    assert f"{script} report" in tour(tmp_path, command_name())
+    assert command_name(here=False) == str(script)
+    assert f"{script} report" in tour(tmp_path, command_name(here=False))
+    monkeypatch.chdir(tmp_path)
+    assert command_name() == "bin/offload"
     monkeypatch.setenv("PATH", str(script.parent))
     assert command_name() == "offload"
     assert " open " not in tour(tmp_path, "offload")
@@ -253,3 +256,14 @@ def test_a_demo_that_is_run_again_keeps_what_is_published(tmp_path, monkeypatch)
     with pytest.raises(DemoError, match="file:store"):
         run_demo(tmp_path, Console(io.StringIO()), print)
     assert published.read_bytes() == b"weights"
+
+
+@pytest.mark.parametrize("command", [["drill"], ["demo", "--gpu"], ["simulate", "--", "true"]])
+def test_without_the_simulator_its_commands_say_what_to_install(monkeypatch, tmp_path, capsys, command):
+    """Also drill, whose faults are processes of their own: they would fail one by one for want of moto."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *_: None if name == "moto" else True)
+    code, _, err = main(capsys, *command)
+    assert code == 1
+    assert "pip install 'gpu-offload[simulator]'" in err
+    assert list(tmp_path.iterdir()) == []

@@ -57,7 +57,8 @@ def training_of(store):
         inputs=SimpleNamespace(code=object()),
         settings=SimpleNamespace(root=Path("/nowhere")),
     )
-    return Training(planned, store, workspace=None, console=Console(io.StringIO()))
+    workspace = SimpleNamespace(runs=list)  # no earlier run left files here
+    return Training(planned, store, workspace=workspace, console=Console(io.StringIO()))
 
 
 def opened(store):

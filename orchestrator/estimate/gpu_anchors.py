@@ -1,0 +1,63 @@
+"""Training speeds on GPUs that others published: what the GPU prior was fitted on, and is tested by.
+
+Each is the training part of an epoch, validation apart, of an Ultralytics model in mixed precision, as a public log or
+README states it; the notebooks are of Kaggle and Colab, whose hosts have two virtual cores. Peaks are the makers' for
+half precision without sparsity, in 10^12 operations a second; bandwidth in 10^9 bytes a second.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Source = Literal["notebook", "cloud instance", "readme", "workstation"]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchor:
+    """One published speed.
+
+    Attributes:
+        workers: Loader processes, or the cores that they share.
+        dual_head: Whether two heads are trained.
+        gflops_640: Of one forward pass of a 640 x 640 image, in 10^9 operations.
+        seconds: Of an epoch's training.
+    """
+
+    gpu: str
+    fp16_tflops: float
+    bandwidth_gb_s: float
+    workers: int
+    model: str
+    dual_head: bool
+    gflops_640: float
+    image_size: int
+    batch: int
+    images: int
+    seconds: float
+    source: Source
+
+    @property
+    def seconds_per_image(self) -> float:
+        """What one image takes."""
+        return self.seconds / self.images
+
+
+ANCHORS = (
+    Anchor("T4", 65, 320, 2, "yolov8n", False, 8.2, 640, 16, 15210, 204, "notebook"),
+    Anchor("T4", 65, 320, 2, "yolov8n", False, 8.2, 640, 16, 5290, 51.5, "notebook"),
+    Anchor("T4", 65, 320, 2, "yolov8n", False, 8.2, 640, 16, 704, 6.66, "notebook"),
+    Anchor("T4", 65, 320, 2, "yolov8n", False, 8.2, 640, 8, 21, 0.35, "notebook"),
+    Anchor("T4", 65, 320, 2, "yolo26s", True, 22.8, 960, 3, 823, 60, "notebook"),
+    Anchor("T4", 65, 320, 2, "yolov8m", False, 79.1, 1024, 8, 1024, 93, "notebook"),
+    Anchor("T4", 65, 320, 2, "yolov8x", False, 258, 640, 16, 1352, 101, "notebook"),
+    Anchor("T4", 65, 320, 4, "yolo11s", False, 21.5, 1280, 4, 101, 9, "cloud instance"),
+    Anchor("T4", 65, 320, 2, "yolo26n", True, 5.4, 640, 16, 143, 2.25, "notebook"),
+    Anchor("V100", 125, 900, 8, "yolov8s", False, 28.7, 640, 32, 648, 5.1, "cloud instance"),
+    Anchor("V100", 125, 900, 8, "yolov5s", False, 16.5, 640, 64, 118287, 552.96, "readme"),
+    Anchor("V100", 125, 900, 8, "yolov5m", False, 49.0, 640, 40, 118287, 1105.92, "readme"),
+    Anchor("V100", 125, 900, 8, "yolov5l", False, 109.1, 640, 24, 118287, 1658.88, "readme"),
+    Anchor("V100", 125, 900, 8, "yolov5x", False, 205.7, 640, 16, 118287, 2211.84, "readme"),
+    Anchor("A100", 312, 1555, 8, "yolo26n", True, 5.4, 640, 32, 6720, 52.9, "cloud instance"),
+    Anchor("RTX 3090", 71, 936, 8, "yolo11x", False, 194.9, 640, 8, 12824, 339, "workstation"),
+    Anchor("RTX 3070", 40.6, 448, 8, "yolov8s", False, 28.6, 640, 16, 1616, 20.6, "workstation"),
+    Anchor("RTX 4060 Ti", 44, 288, 8, "yolo26n", True, 5.4, 640, 16, 3200, 28.9, "workstation"),
+)
