@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-PACKAGES = ("errors", "dataset", "infra", "orchestrator", "remote_job")
+PACKAGES = ("errors", "dataset", "infra", "remote_job")
+"""What the training module imports; the orchestrator stays where the instance is rented from."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time a zip can hold: equal code gives equal bytes."""
 

@@ -408,7 +408,7 @@ def test_without_uv_on_either_side_the_error_says_what_to_do(bench):
 
 
 def test_our_wheel_is_the_code_that_runs_and_equal_code_gives_equal_bytes(tmp_path):
-    for package in ("errors", "dataset", "infra", "orchestrator", "remote_job"):
+    for package in ("errors", "dataset", "infra", "remote_job"):
         (tmp_path / package / "__pycache__").mkdir(parents=True)
         (tmp_path / package / "__init__.py").write_text(f'NAME = "{package}"\n')
         (tmp_path / package / "data.sh").write_text("echo\n")
