@@ -42,6 +42,7 @@ class WorkflowInputs:
     on: Literal["auto", "cpu", "ec2"] = "auto"
     calibrate: bool | None = None
     measured_later: bool = False
+    may_rent: bool = True
     launched_later: bool = False
     detach: bool = False
     run: str = ""
@@ -74,6 +75,7 @@ class WorkflowInputs:
         calibrate = one_of("calibrate", ("auto", "true", "false"), "auto")
         detach = one_of("detach", ("true", "false"), "false")
         measured = one_of("measured-later", ("true", "false"), "false")
+        may_rent = one_of("may-rent", ("true", "false"), "true")
         launched = one_of("launched-later", ("true", "false"), "false")
         if faults:
             raise InputsError("the action's inputs: " + "; ".join(faults))
@@ -90,6 +92,7 @@ class WorkflowInputs:
             on=cast("Literal['auto', 'cpu', 'ec2']", on),
             calibrate=_FLAGS[calibrate],
             measured_later=measured == "true",
+            may_rent=may_rent == "true",
             launched_later=launched == "true",
             detach=detach == "true",
             run=given("run"),

@@ -1,11 +1,19 @@
 """`command: plan`: what a training would take and cost, with no credentials."""
 
+import os
+
 from gpu_offload.orchestrator.github.annotations import SHOWN, annotate
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
 from gpu_offload.orchestrator.github.data_change import base_of, data_change
 from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.plan.prerequisites import Fault
+
+NO_LAUNCHER = Fault(
+    "no job of this workflow has a role that may launch",
+    "deploy `offload bootstrap` and set the repository's variable OFFLOAD_LAUNCHER_ROLE",
+)
 
 
 def plan(step: Step) -> int:
@@ -22,6 +30,9 @@ def plan(step: Step) -> int:
             "again. Set store.url to a bucket and run `offload init` again"
         )
     planning = planning_of(step.settings, store, step.console, asks_ec2=False)
+    # A runner of one's own may have a role by itself.
+    if not step.inputs.may_rent and os.environ.get("RUNNER_ENVIRONMENT") == "github-hosted":
+        planning.barred = (NO_LAUNCHER,)
     planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
     planned = with_forecast(planned, store)
     report = planned.report

@@ -67,6 +67,8 @@ class Planning:
     console: Console
     offers: Callable[[], Sequence[Offer] | None] = lambda: None
     store_place: StorePlace = UNCHARGED
+    barred: tuple[Fault, ...] = ()
+    """What keeps an instance from training, beside the faults of configuration and code."""
 
     def plan(
         self,
@@ -100,7 +102,7 @@ class Planning:
             wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))
             measured = self._calibration(inputs, spec, work, measure=wanted)
         cpu = self._on_cpu(work, measured, past)
-        blocked = renting_faults(self.settings, inputs)
+        blocked = (*self.barred, *renting_faults(self.settings, inputs))
         # EC2 is not asked about a training that is done, or that must or can only run here.
         offers = self.offers() if done is None and on != "cpu" and not blocked else None
         options = self._options(work, cpu, limits, past, TABLE if offers is None else offers, blocked)

@@ -190,3 +190,27 @@ def test_check_for_github_prints_annotations_relative_to_the_repository(reposito
     assert done.stdout.startswith(f"::error title=gpu-offload,file=apps/a/shapes/{label.name},line=1::")
     shutil.rmtree(repository.parents[1] / ".git")
     assert f"file=shapes/{label.name}" in run_check(repository, "--format", "github").stdout
+
+
+@pytest.mark.parametrize(
+    ("runner", "may_rent", "where"),
+    [("github-hosted", "false", "none"), ("github-hosted", "true", "ec2"), ("self-hosted", "false", "ec2")],
+)
+def test_a_plan_offers_a_gpu_only_where_a_job_may_rent_one(
+    repository, tmp_path, monkeypatch, runner, may_rent, where
+):
+    """Without the launcher's role the next job would fail; a runner of one's own may have a role by itself."""
+    (repository / "offload.toml").write_text(
+        CONFIGURATION + '[store]\nurl = "file:store"\n[ec2]\ninstance-profile = "p"\n'
+        "[limits]\nvalue-of-time-usd-per-hour = 1000\n[training]\nepochs = 3000\n"
+    )
+    monkeypatch.setenv("RUNNER_ENVIRONMENT", runner)
+    monkeypatch.setenv("GPU_OFFLOAD_INPUT_MAY_RENT", may_rent)
+    # The folder stands for a bucket.
+    monkeypatch.setenv("GPU_OFFLOAD_SIMULATOR", "http://127.0.0.1:1/")
+    outputs = tmp_path / "outputs"
+    monkeypatch.setenv("GITHUB_OUTPUT", str(outputs))
+    main()
+    found = summary_of(tmp_path)
+    assert re.search(r"^where<<.*\n(\w+)$", outputs.read_text(), re.MULTILINE)[1] == where
+    assert ("OFFLOAD_LAUNCHER_ROLE" in found) == (where == "none")
