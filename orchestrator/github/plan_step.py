@@ -8,9 +8,9 @@ from gpu_offload.orchestrator.github.data_change import base_of, data_change
 from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.output.console import plain
-from gpu_offload.orchestrator.plan.prerequisites import Fault
+from gpu_offload.orchestrator.plan.prerequisites import Obstacle
 
-NO_LAUNCHER = Fault(
+NO_LAUNCHER = Obstacle(
     "no job of this workflow has a role that may launch",
     "deploy `offload bootstrap` and set the repository's variable OFFLOAD_LAUNCHER_ROLE",
 )

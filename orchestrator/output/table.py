@@ -10,10 +10,10 @@ from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.output.markdown import is_numeric
 
 NARROWEST = 40
-SHORTEST = 5
-"""Columns that any cell needs at least."""
-WORD = 12
-"""Columns that a cell of words needs at least."""
+GAP = 2
+"""Spaces between two columns."""
+UNBROKEN = 24
+"""Letters of a word that a column is made wide enough for; longer ones are broken."""
 
 
 def terminal_width() -> int:
@@ -21,15 +21,15 @@ def terminal_width() -> int:
     return max(NARROWEST, shutil.get_terminal_size((80, 24)).columns)
 
 
-TYPED = frozenset({"run", "version", "number"})
+TYPED = frozenset({"run", "version", "number", "commit"})
 """Headings of columns whose cells are typed into other commands: they are never broken, whatever the width."""
 
 
 def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 0) -> str:
-    """Render rows, the headings first, in at most `width` columns: numbers to the right, long cells wrapped.
+    """Render rows, the headings first, in at most `width` columns: numbers to the right, long cells broken at spaces.
 
-    A table is wider than that only where `TYPED` columns leave no room. Columns that are empty in every row are left
-    out, and so are headings that are all empty.
+    Where that is too narrow for the longest words, each row becomes a list of its cells by their headings. Columns that
+    are empty in every row are left out, and so are headings that are all empty.
     """
     from rich.console import Console
     from rich.padding import Padding
@@ -40,31 +40,62 @@ def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 
     kept = [i for i in range(len(head)) if any(i < len(row) and row[i] for row in body)]
     if not body or not kept:
         return ""
-    columns = [[row[i] for row in body if i < len(row)] for i in kept]
-    widths = [max(map(len, (head[i], *cells))) + 2 for i, cells in zip(kept, columns, strict=True)]
+    shown = [[plain(row[i]) if i < len(row) else "" for i in kept] for row in (head, *body)]
+    columns = [list(column) for column in zip(*shown, strict=True)]
     typed = [head[i] in TYPED for i in kept]
-    numbers = [is_numeric(cells) and not id_ for cells, id_ in zip(columns, typed, strict=True)]
-    # Numbers stay whole as long as that leaves room for words.
-    least = [
-        w if number or id_ else min(w, WORD) for w, number, id_ in zip(widths, numbers, typed, strict=True)
-    ]
-    needed = sum(least)
-    whole = sum(widths) + indent <= width
-    table = Table(box=None, show_header=any(head), pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for i, number, id_ in zip(kept, numbers, typed, strict=True):
-        no_wrap = whole or id_ or (number and needed + indent <= width)
-        table.add_column(
-            Text(head[i]), justify="right" if number else "left", no_wrap=no_wrap, overflow="fold"
-        )
-    for row in body:
-        table.add_row(*(Text(plain(row[i]) if i < len(row) else "") for i in kept))
+    numbers = [is_numeric(column[1:]) and not id_ for column, id_ in zip(columns, typed, strict=True)]
+    widths = _allotted(columns, typed, numbers, width - indent)
+    if widths is None:
+        return _listed(shown, width, indent)
+    table = Table(box=None, show_header=any(head), pad_edge=False, padding=(0, GAP, 0, 0), header_style="")
+    for title, room, number in zip(shown[0], widths, numbers, strict=True):
+        table.add_column(Text(title), justify="right" if number else "left", width=room, overflow="fold")
+    for row in shown[1:]:
+        table.add_row(*map(Text, row))
     stream = io.StringIO()
-    room = sum(w if id_ else min(w, SHORTEST) for w, id_ in zip(widths, typed, strict=True)) + indent
-    console = Console(
-        file=stream, width=max(width, room), color_system=None, force_terminal=False, legacy_windows=False
-    )
+    console = Console(file=stream, width=width, color_system=None, force_terminal=False, legacy_windows=False)
     console.print(Padding(table, (0, 0, 0, indent), expand=False), soft_wrap=False)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines())
+
+
+def _allotted(
+    columns: Sequence[Sequence[str]], typed: Sequence[bool], numbers: Sequence[bool], width: int
+) -> list[int] | None:
+    """Divide `width` between columns: numbers whole where that is possible, then words; None where no word fits."""
+    full = [max(map(len, column)) for column in columns]
+    words = [max(len(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+    widths = [
+        all_ if id_ else min(word, UNBROKEN) for all_, word, id_ in zip(full, words, typed, strict=True)
+    ]
+    left = width - sum(widths) - GAP * (len(columns) - 1)
+    if left < 0:
+        return None
+    for i in sorted(range(len(columns)), key=lambda i: (not numbers[i], full[i] - widths[i])):
+        more = min(left, full[i] - widths[i])
+        widths[i], left = widths[i] + more, left - more
+    return widths
+
+
+def _listed(rows: Sequence[Sequence[str]], width: int, indent: int) -> str:
+    """Render each row as its first cell, with what stands before it, and below it the others by their headings."""
+    head, *body = rows
+    first = 1 + next((i for i, title in enumerate(head) if title), 0)
+    lines = []
+    for row in body:
+        cells = [(head[first - 1], " ".join(cell for cell in row[:first] if cell), 0)]
+        named = zip(head[first:], row[first:], strict=True)
+        cells += [(title, f"{title}: {cell}" if title else cell, GAP) for title, cell in named if cell]
+        for title, text, deeper in cells:
+            margin = " " * (indent + deeper)
+            lines += textwrap.wrap(
+                text,
+                width,
+                initial_indent=margin,
+                subsequent_indent=margin + " " * GAP,
+                break_long_words=title not in TYPED,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
 
 
 def wrapped_lines(text: str, *, width: int) -> str:

@@ -67,7 +67,7 @@ class Planning:
     console: Console
     offers: Callable[[], Sequence[Offer] | None] = lambda: None
     store_place: StorePlace = UNCHARGED
-    barred: tuple[Fault, ...] = ()
+    barred: tuple[Obstacle, ...] = ()
     """What keeps an instance from training, beside the faults of configuration and code."""
 
     def plan(

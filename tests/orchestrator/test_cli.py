@@ -98,6 +98,21 @@ def test_what_is_typed_into_other_commands_is_never_broken(width):
     text = text_table(rows, width=width)
     assert "213046fda60c-1" in text
     assert "abcdef12" in text
+    assert max(map(len, text.splitlines())) <= width
+    assert set(re.findall(r"[a-z]+", text)) <= {
+        "long",
+        "words",
+        "there",
+        "where",
+        "why",
+        "run",
+        "version",
+        "epochs",
+        "of",
+        "fda",
+        "c",
+        "abcdef",
+    }, "no word is broken"
 
 
 @pytest.mark.parametrize("command", [["models"], ["status"], ["pull", "x.pt"], ["models", "show"]])
