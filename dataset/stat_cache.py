@@ -132,18 +132,29 @@ class CacheWriter:
         self._file.write(_MAGIC + _HEADER.pack(0))
         self._names = tempfile.SpooledTemporaryFile(max_size=1 << 22)  # noqa: SIM115 - closed in __exit__
         self._count = 0
+        self._failed = False
 
     def __enter__(self) -> Self:
         return self
 
     def add(self, name: str, entry: Entry) -> None:
-        """Append an entry; names come sorted."""
-        self._file.write(_RECORD.pack(*entry.stat, entry.sha256, *entry.facts, entry.context, 0))
-        self._names.write(name.encode() + b"\0")
+        """Append an entry; names come sorted. A disk that is full costs the cache, and nothing else."""
+        if self._failed:
+            return
+        try:
+            self._file.write(_RECORD.pack(*entry.stat, entry.sha256, *entry.facts, entry.context, 0))
+            self._names.write(name.encode() + b"\0")
+        except OSError:
+            self._failed = True
         self._count += 1
 
     def commit(self) -> None:
         """Make what was added the cache, in one rename."""
+        if not self._failed:
+            with suppress(OSError):
+                self._write()
+
+    def _write(self) -> None:
         self._names.seek(0)
         while piece := self._names.read(1 << 20):
             self._file.write(piece)
@@ -160,9 +171,10 @@ class CacheWriter:
     def __exit__(
         self, kind: type[BaseException] | None, fault: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
-        self._names.close()
-        with suppress(FileNotFoundError):
+        for file in (self._file, self._names):
+            with suppress(OSError):  # what is still buffered has no room
+                file.close()
+        with suppress(OSError):
             self._temporary.unlink()
 
 

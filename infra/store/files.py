@@ -1,5 +1,6 @@
 """Verified, durable writes to local files."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -7,6 +8,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from gpu_offload.infra.store.errors import CorruptObjectError
+
+
+NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Errors of a write that do not say of which file."""
 
 
 def sha256_of(path: Path) -> str:
@@ -50,6 +55,10 @@ def write_verified(
                 "replaced; delete it and run again"
             )
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in NAMELESS:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)

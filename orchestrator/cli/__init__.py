@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import click
 
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors.disk import disk_error
 from gpu_offload.orchestrator.cli import (
     account_commands,
     dataset_commands,
@@ -78,6 +79,11 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         sys.exit(error.exit_code)
     except OffloadError as error:
         fail(error, as_json=as_json)
+    except OSError as error:
+        known = disk_error(error)
+        if known is None:
+            raise
+        fail(known, as_json=as_json)
     sys.exit(code or 0)
 
 

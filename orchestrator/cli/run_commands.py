@@ -166,7 +166,10 @@ def report(
     if output is None:
         sys.stdout.write(text)
     else:
-        output.write_text(text, encoding="utf-8")
+        try:
+            output.write_text(text, encoding="utf-8")
+        except OSError as error:  # a full disk does not say for which file
+            raise OSError(error.errno, error.strerror, str(output)) from error
         click.echo(f"{output}: {len(text.encode()):,} bytes", err=True)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors.disk import disk_error
 from gpu_offload.orchestrator.github.annotations import SHOWN, annotations_of
 from gpu_offload.orchestrator.github.cleanup_step import stop, tend
 from gpu_offload.orchestrator.github.console import GitHubConsole
@@ -81,6 +82,12 @@ def main() -> int:
         directory = inputs.directory.resolve() if inputs else Path.cwd()
         report_error(error, settings, directory, runner, console)
         return error.exit_code
+    except OSError as error:
+        known = disk_error(error)
+        if known is None:
+            console.text(traceback.format_exc())
+        console.error(str(known or error))
+        return EXIT_FAILED
     except Exception:  # noqa: BLE001 - a traceback may quote anybody's text, so it is printed while commands are off
         console.text(traceback.format_exc())
         console.error("this is a fault of gpu-offload: the log has its traceback; please report it")
