@@ -9,7 +9,6 @@ from pathlib import Path
 
 from gpu_offload.infra.store.errors import CorruptObjectError
 
-
 NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Errors of a write that do not say of which file."""
 
