@@ -7,6 +7,8 @@ from typing import Final
 from gpu_offload.dataset.finding import Findings, error
 
 MAX_BYTES: Final = 4 << 20
+MAX_CLASSES: Final = 100_000
+"""Of one dataset."""
 
 
 def read_classes(root: Path, name: str, findings: Findings) -> tuple[str, ...]:
@@ -17,13 +19,18 @@ def read_classes(root: Path, name: str, findings: Findings) -> tuple[str, ...]:
         findings.append(error(name, "malformed-classes", message))
         return ()
     try:
-        return tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip())
+        classes = tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip())
     except UnicodeDecodeError:
         findings.append(error(name, "malformed-classes", "is not UTF-8 text; save it as UTF-8"))
         return ()
     except OSError as fault:
         findings.append(error(name, "unreadable-file", f"cannot be read ({fault.strerror})"))
         return ()
+    if len(classes) > MAX_CLASSES:
+        message = f"names more than {MAX_CLASSES} classes; remove those that do not occur"
+        findings.append(error(name, "malformed-classes", message))
+        return ()
+    return classes
 
 
 def class_name_problems(classes: Iterable[str]) -> list[str]:

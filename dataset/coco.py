@@ -6,13 +6,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gpu_offload.dataset.census import Reason
-from gpu_offload.dataset.class_names import class_name_problems
+from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
 from gpu_offload.dataset.conversion import Conversion, Described, Location, box_of, finished, finite, join
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
-from gpu_offload.dataset.json_stream import JsonError, JsonObject, read_text
-from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
+from gpu_offload.dataset.json_stream import JsonError, JsonObject
+from gpu_offload.dataset.layout import Layout, DatasetFiles, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import Split, SplitRule
 from gpu_offload.dataset.task import Task
@@ -101,17 +101,16 @@ class _Reading:
         self._found = found
         self._by_id: dict[Any, tuple[str, int, int]] = {}
         self._missing: set[Any] = set()
-        self._text = ""
         self._has_keypoints = False
+        self._is_damaged = False
         try:
-            self._text = read_text(root / file)
-            for key, value, line in JsonObject(self._text).elements():
+            for key, value, line in JsonObject(root / file).elements():
                 if key == "categories":
                     self._category(value, line)
                 elif key == "images":
                     self._image(value, line)
         except JsonError as fault:
-            self._text = "{}"
+            self._is_damaged = True
             conversion.fail(Location(file, fault.line), "malformed-annotations", str(fault))
 
     def _category(self, value: Any, line: int) -> None:
@@ -125,6 +124,9 @@ class _Reading:
             self._fail(
                 line, f"category {number}", "malformed-annotations", "the id is given twice; correct one"
             )
+        elif len(self.categories) == MAX_CLASSES:
+            message = f"more than {MAX_CLASSES} categories are too many; remove those that do not occur"
+            raise DatasetError([*self._found.findings, error(self.file, "no-classes", message, line)])
         else:
             self.categories[number] = name
 
@@ -150,7 +152,11 @@ class _Reading:
             message = f"{written[:200]!r} does not exist; restore it, or remove it from the file"
             self._fail(line, what, "missing-path", message)
             return
-        size = _size(value.get("width"), value.get("height")) or read_size(self._root / name)
+        size = (
+            _size(value.get("width"), value.get("height"))
+            or self._conversion.sizes.get(name)
+            or read_size(self._root / name)
+        )
         if size is None:
             self._missing.add(number)
             self._fail(line, what, "malformed-annotations", "width and height are missing; write them")
@@ -161,17 +167,18 @@ class _Reading:
 
     def _rank(self, name: str) -> int:
         """Rank an image of a folder of this file's split, or of this file's own folder, before others."""
-        parts = PurePosixPath(name).parts[:-1]
+        parts = name.split("/")[:-1]
         if self._split is not None:
             return 0 if any(split_named(part) == self._split for part in parts) else 1
-        return 0 if parts == PurePosixPath(self.file).parts[:-1] else 1
+        return 0 if parts == self.file.split("/")[:-1] else 1
 
     def add_objects(self, classes: dict[int, int], task: Task | None) -> None:
         """Turn the annotations into rows."""
-        for key, value, line in JsonObject(self._text).elements():
+        if self._is_damaged:
+            return
+        for key, value, line in JsonObject(self._root / self.file).elements():
             if key == "annotations":
                 self._annotation(value, line, classes, task)
-        self._text = ""
 
     def _annotation(self, value: Any, line: int, classes: dict[int, int], task: Task | None) -> None:
         if not isinstance(value, dict):
@@ -232,9 +239,12 @@ class _Reading:
             self._fail(line, what, "malformed-annotations", message)
             return None
         _, width, height = image
-        scaled = [
-            tuple(v / (height if at % 2 else width) for at, v in enumerate(part)) for part in parts if part
-        ]
+        scaled = []
+        for part in filter(None, parts):
+            points = list(part)
+            points[0::2] = [x / width for x in part[0::2]]
+            points[1::2] = [y / height for y in part[1::2]]
+            scaled.append(points)
         return join(scaled)
 
     def _fail(self, line: int, what: str, code: str, message: str) -> None:

@@ -17,9 +17,10 @@ from gpu_offload.dataset.walk import Found
 
 MAX_FAULTS: Final = 2_000
 """Faults after which the rest of the annotations is not read."""
-MAX_OBJECTS: Final = 4_000_000
-"""Objects of one dataset; their rows must fit into memory."""
-
+MAX_OBJECTS: Final = 1_000_000
+"""Objects of one dataset (COCO 2017 has 896,000); their rows must fit into memory."""
+MAX_COORDINATES: Final = 20_000_000
+"""Coordinates of all polygons of one dataset."""
 
 _OUTSIDE: Final = "has a coordinate outside of the image, or a negative width or height; correct it"
 
@@ -46,6 +47,7 @@ class Conversion:
     polygons: dict[str, bytearray] = field(default_factory=dict)
     sizes: dict[str, tuple[int, int]] = field(default_factory=dict)
     objects: int = 0
+    coordinates: int = 0
     faults: int = 0
     outlined: int = 0
     """Objects with a polygon that is more than their box."""
@@ -62,10 +64,7 @@ class Conversion:
         self, place: Location, image: str, index: int, box: Sequence[float], polygon: Sequence[float] | None
     ) -> None:
         """Add an object: x-centre, y-centre, width and height, and perhaps the points around it, as fractions."""
-        self.objects += 1
-        if self.objects > MAX_OBJECTS:
-            message = f"the dataset holds more than {MAX_OBJECTS} objects; split it"
-            raise DatasetError([*self.findings, error(place.path, "huge-file", message, place.line)])
+        self.count(place, polygon)
         rows = [(float(index), *box)] if polygon is None else [(float(index), *box), (float(index), *polygon)]
         faults: list[Finding] = []
         for row in [] if polygon is None and _is_inside(box) else rows:
@@ -82,6 +81,18 @@ class Conversion:
         else:
             self.polygons.setdefault(image, bytearray()).extend(_row(rows[1]))
             self.outlined += not _is_box(box, polygon)
+
+    def count(self, place: Location, polygon: Sequence[float] | None) -> None:
+        """Count an object. Raises DatasetError where there are more than fit into memory."""
+        self.objects += 1
+        self.coordinates += len(polygon or ())
+        for number, limit, what in (
+            (self.objects, MAX_OBJECTS, "objects"),
+            (self.coordinates, MAX_COORDINATES, "coordinates of polygons"),
+        ):
+            if number > limit:
+                message = f"the dataset holds more than {limit} {what}; split it"
+                raise DatasetError([*self.findings, error(place.path, "huge-file", message, place.line)])
 
     def fail(self, place: Location, code: str, message: str) -> None:
         """Report a fault of a description. Raises DatasetError when there are too many."""
@@ -104,6 +115,8 @@ class Conversion:
                 "has no polygon, and segmentation learns from polygons; draw it",
             )
         rows = self.polygons if chosen is Task.SEGMENT else self.boxes
+        if chosen is not Task.SEGMENT:
+            self.polygons = {}
         labels: dict[str, bytes] = {}
         for image in self.boxes:
             name = label_name(image)
@@ -111,6 +124,8 @@ class Conversion:
                 message = f"differs from another image only in its extension, and both would share {name}; rename one"
                 self.findings.append(error(image, "shared-label", message))
             labels[name] = bytes(rows.get(image, b""))
+            if image in rows:
+                rows[image] = bytearray()  # the rows would be in memory twice
         return labels, chosen
 
 
@@ -193,7 +208,7 @@ def finite(values: object, count: int | None = None) -> tuple[float, ...] | None
     """Return a list of finite numbers, `count` of them; None for anything else."""
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return None
-    if not all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values):
+    if not set(map(type, values)) <= {int, float}:
         return None
     try:
         numbers = tuple(map(float, values))
@@ -239,4 +254,4 @@ def _is_box(box: Sequence[float], polygon: Sequence[float]) -> bool:
 
 
 def _row(values: Sequence[float]) -> bytes:
-    return (f"{int(values[0])} " + " ".join(f"{value:.6g}" for value in values[1:]) + "\n").encode()
+    return (b"%d" + b" %.6g" * (len(values) - 1) + b"\n") % tuple(values)

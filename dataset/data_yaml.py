@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from gpu_offload.dataset.class_names import class_name_problems
+from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
 from gpu_offload.dataset.layout import split_named
 from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
@@ -13,7 +13,6 @@ from gpu_offload.dataset.written_path import is_broken_link, is_linked, last_par
 from gpu_offload.dataset.yaml_values import Document, Value, YamlError, read_document
 
 MAX_BYTES: Final = 4 << 20
-MAX_CLASSES: Final = 100_000
 _MAX_SOURCES: Final = 1_000
 
 _SILENT: Final = frozenset(

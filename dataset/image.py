@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from gpu_offload.dataset.image_structure import WALKERS, DamagedImageError, Read, UnsupportedError
+from gpu_offload.dataset.image_structure import WALKERS, DamagedImageError, Read, UnsupportedError, walk_png
 from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 from gpu_offload.errors import OffloadError
 
@@ -31,9 +31,23 @@ MAX_PIXELS: Final = 100_000_000
 MIN_SIDE: Final = 10
 """Pixels; Ultralytics refuses an image with a shorter side."""
 
+MAX_DECODED: Final = {"JPEG2000": 16_000_000, "AVIF": 40_000_000, "HEIF": 40_000_000}
+"""Pixels of formats whose decoders take up to 19 bytes for each."""
+_MAX_DECODED: Final = 64_000_000
+"""Pixels of other formats that are decoded here, such as TIFF."""
+
 _LARGE: Final = 10_000_000
 """Pixels from which on images are decoded one at a time, so that threads do not fill the memory."""
-_DECODING: Final = threading.Lock()
+_LARGE_FILE: Final = 4 << 20
+"""Bytes of a file from which on that holds, too."""
+_DECODING: Final = threading.RLock()
+
+_DENSE: Final = 100
+"""Pixels a byte from which on a picture counts as dense: photographs have up to ten, drawings some dozens."""
+_DENSE_PIXELS: Final = 1_000_000_000
+"""Pixels of all dense pictures of a dataset together, some seconds of work."""
+_WORK: Final = {"JPEG2000": 4}
+"""How many times the work of a PNG's pixel decoding takes."""
 
 _SAMPLE_FORMAT: Final = 339
 _COMPRESSION: Final = 259
@@ -70,6 +84,37 @@ class ImageError(OffloadError):
         self.code = code
 
 
+class Density:
+    """What may still be unpacked of pictures that are much smaller than their pixels, for one dataset.
+
+    A file of 100 kB can stand for 100 megapixels. One of them is a blank picture, a thousand are minutes of work.
+    """
+
+    def __init__(self, pixels: int = _DENSE_PIXELS) -> None:
+        self._left = pixels
+        self._lock = threading.Lock()
+
+    def is_dense(self, facts: ImageFacts, size: int) -> bool:
+        """Whether a picture has so many pixels for its bytes."""
+        return _work(facts) > _DENSE * size
+
+    def take(self, facts: ImageFacts, size: int) -> None:
+        """Count a picture. Raises ImageError where no more may be unpacked."""
+        if self.is_dense(facts, size):
+            with self._lock:
+                self._left -= _work(facts)
+            if self._left < 0:
+                message = (
+                    f"{facts.width} x {facts.height} pixels in {size} bytes: the dataset has too many pictures that "
+                    "are nearly empty; remove them, or save them smaller"
+                )
+                raise ImageError("huge-image", message)
+
+
+def _work(facts: ImageFacts) -> int:
+    return facts.width * facts.height * _WORK.get(facts.format, 1)
+
+
 def suffix(name: str) -> str:
     """Return a file name's extension in lower case, without its dot."""
     _, dot, end = name.rpartition(".")
@@ -92,12 +137,13 @@ def read_size(file: Path) -> tuple[int, int] | None:
         return None
 
 
-def check_image(read: Read, size: int) -> ImageFacts:
+def check_image(read: Read, size: int, density: Density | None = None) -> ImageFacts:
     """Find format and dimensions and see that the file is complete.
 
     Args:
         read: Gives `length` bytes from `offset`.
         size: The file's length in bytes.
+        density: Counts what is unpacked of all pictures of a dataset; None counts this one alone.
 
     Raises:
         ImageError: If it is empty, cut off, damaged, of no supported format, too small or too large.
@@ -107,12 +153,17 @@ def check_image(read: Read, size: int) -> ImageFacts:
     if size > MAX_BYTES:
         message = f"{size / 2**20:.0f} MiB is too large for a training image (limit {MAX_BYTES >> 20} MiB); shrink it"
         raise ImageError("huge-file", message)
+    density = density or Density()
     head = read(0, 64)
     if head.startswith(LFS_POINTER):
         raise ImageError("lfs-pointer", f"is a pointer of Git LFS, not the image; {LFS_REMEDY}")
     walker = next((walk for magic, walk in WALKERS.items() if head.startswith(magic)), None)
     if walker is None or (head[:4] == b"RIFF" and head[8:12] != b"WEBP"):
-        return _by_pillow(read, size)
+        return _by_pillow(read, size, density)
+    if walker is walk_png:
+        width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
+        if width * height <= MAX_PIXELS:  # a larger one is not inflated
+            density.take(ImageFacts("PNG", width, height), size)
     try:
         walked = walker(read, size)
     except DamagedImageError as fault:
@@ -120,16 +171,17 @@ def check_image(read: Read, size: int) -> ImageFacts:
     except UnsupportedError as fault:
         raise ImageError("unsupported-image", f"the image {fault}; convert it to JPEG or PNG") from None
     if walked is None:  # a rare form, which only a decoder can judge
-        return _by_pillow(read, size)
+        return _by_pillow(read, size, density)
     facts = ImageFacts(*walked)
     _check_dimensions(facts.width, facts.height)
     return facts
 
 
-def _check_dimensions(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        message = (
-            f"{width} x {height} pixels are more than {MAX_PIXELS // 10**6} megapixels; shrink the image"
+def _check_dimensions(width: int, height: int, limit: int = MAX_PIXELS) -> None:
+    if width * height > limit:
+        message = f"{width} x {height} pixels are more than {limit // 10**6} megapixels"
+        message += (
+            "; shrink the image" if limit == MAX_PIXELS else ", the limit of its format; save it as PNG"
         )
         raise ImageError("huge-image", message)
     if min(width, height) < MIN_SIDE:
@@ -143,16 +195,22 @@ def _check_format(name: str) -> None:
         raise ImageError("unsupported-image", message)
 
 
-def _by_pillow(read: Read, size: int) -> ImageFacts:
+def _by_pillow(read: Read, size: int, density: Density) -> ImageFacts:
     """Decode with Pillow. Dimensions are checked before the pixels are touched."""
+    with _DECODING if size > _LARGE_FILE else nullcontext():
+        return _decode(read, size, density)
+
+
+def _decode(read: Read, size: int, density: Density) -> ImageFacts:
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(io.BytesIO(read(0, size))) as image:
             name, (width, height) = str(image.format), image.size
             _check_format(name)
-            _check_dimensions(width, height)
+            _check_dimensions(width, height, MAX_DECODED.get(name, _MAX_DECODED))
             _check_pixels(image)
+            density.take(ImageFacts(name, width, height), size)
             with _DECODING if width * height > _LARGE else nullcontext():
                 image.load()
     except (UnidentifiedImageError, ModuleNotFoundError):

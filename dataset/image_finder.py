@@ -3,19 +3,24 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePosixPath
+from typing import Final
 
 from gpu_offload.dataset.finding import some
 from gpu_offload.dataset.layout import is_image
+
+MAX_COMPARED: Final = 1_000_000
+"""Comparisons of images with equal names for one dataset; without a limit they grow with the square of the images."""
 
 
 class ImageFinder:
     """Finds the image that an annotation names, which may be written relative to many a folder."""
 
     def __init__(self, names: Iterable[str]) -> None:
+        self._compared = 0
         self._names = {name for name in names if is_image(name)}
         self._by_base: defaultdict[str, list[str]] = defaultdict(list)
         self._by_stem: defaultdict[str, list[str]] = defaultdict(list)
-        for name in self._names:
+        for name in sorted(self._names):
             base = name.rpartition("/")[2]
             self._by_base[base].append(name)
             self._by_stem[base.rpartition(".")[0]].append(name)
@@ -37,13 +42,15 @@ class ImageFinder:
         """Return the image of this name without its extension. Raises AmbiguousImageError."""
         return self._only(self._by_stem.get(stem, []), rank)
 
-    @staticmethod
-    def _only(names: Sequence[str], rank: Callable[[str], int]) -> str | None:
+    def _only(self, names: Sequence[str], rank: Callable[[str], int]) -> str | None:
+        self._compared += len(names)
+        if len(names) > 1 and self._compared > MAX_COMPARED:
+            raise AmbiguousImageError(names)
         if len(names) > 1:
             best = min(map(rank, names))
             names = [name for name in names if rank(name) == best]
         if len(names) > 1:
-            raise AmbiguousImageError(sorted(names))
+            raise AmbiguousImageError(names)
         return names[0] if names else None
 
 
@@ -51,4 +58,5 @@ class AmbiguousImageError(Exception):
     """Several images have the name that an annotation gives."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        super().__init__(f"could be any of {some(names)}; write the path of the image")
+        shown = some(sorted(names[:100]))
+        super().__init__(f"could be any of {len(names)} images ({shown}); write the path of the image")

@@ -2,7 +2,9 @@
 
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +16,15 @@ from gpu_offload.dataset.walk import UNREAD_PICTURES, hidden
 from gpu_offload.dataset.written_path import MAX_PATH, is_file
 
 MAX_BYTES: Final = 128 << 20
-"""Room for a million images; a longer list is a mistake."""
+"""Of one list."""
+MAX_LINES: Final = 1_000_000
+"""Of all lists of a dataset together."""
 _SHOWN: Final = 20
 """Faults of one list that are shown, one by one."""
 _GIVEN_UP: Final = 200
 """Faults after which the rest of a list is not read."""
+_MAX_FAULTS: Final = 2_000
+"""Faults after which no further list is read."""
 _MAX_DROPPED: Final = 20
 """Folders of another machine that may be before those of the dataset."""
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
@@ -26,7 +32,15 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 Resolve = Callable[[str], str | None]
 
 
-def read_list(root: Path, source: str, findings: Findings, census: Census) -> list[str]:
+@dataclass
+class Allowance:
+    """How much may still be read of all lists of a dataset."""
+
+    lines: int = MAX_LINES
+    faults: int = _MAX_FAULTS
+
+
+def read_list(root: Path, source: str, findings: Findings, census: Census, allowance: Allowance) -> list[str]:
     """Return the images that a list names, relative to `root`, each once and in the list's order.
 
     A path is taken relative to `root`, with a leading `./` relative to the list's own folder, as Ultralytics does.
@@ -44,12 +58,18 @@ def read_list(root: Path, source: str, findings: Findings, census: Census) -> li
             message = f"is larger than {MAX_BYTES >> 20} MiB; split the list"
             findings.append(error(source, "huge-file", message))
             return []
-        text = file.read_text("utf-8-sig")
+        with file.open(encoding="utf-8-sig") as stream:
+            lines = list(islice(stream, allowance.lines + 1))
     except (UnicodeDecodeError, OSError) as fault:
         reason = getattr(fault, "strerror", None) or "not UTF-8"
         findings.append(error(source, "unreadable-file", f"cannot be read ({reason}); list one image a line"))
         return []
-    return _Reading(root, source, findings, census).images(text)
+    if len(lines) > allowance.lines:
+        message = f"the lists have more than {MAX_LINES} lines together; name folders, or split the dataset"
+        findings.append(error(source, "huge-file", message))
+        return []
+    allowance.lines -= len(lines)
+    return _Reading(root, source, findings, census).images(lines, allowance)
 
 
 class _Reading:
@@ -64,10 +84,10 @@ class _Reading:
         self._resolve: Resolve | None = None
         self._folders: dict[str, bool] = {}
 
-    def images(self, text: str) -> list[str]:
+    def images(self, text: Iterable[str], allowance: Allowance) -> list[str]:
         lines: dict[str, int] = {}
         repeated: list[int] = []
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(text, 1):
             written = line.strip()
             if not written or (written.startswith("#") and not is_image(written)):
                 continue
@@ -75,7 +95,8 @@ class _Reading:
                 name = self._image(written, number)
             except _LineError as fault:
                 self._faults.append(error(self._source, fault.code, str(fault), number))
-                if len(self._faults) > _GIVEN_UP:
+                allowance.faults -= 1
+                if len(self._faults) > _GIVEN_UP or allowance.faults <= 0:
                     break
                 continue
             if lines.setdefault(name, number) != number:

@@ -1,5 +1,6 @@
-"""Reads a large JSON object piece by piece, with the line of each piece."""
+"""Reads a large JSON file value by value, with the line of each: memory holds one value, not the file."""
 
+import codecs
 import json
 import re
 from collections.abc import Iterator
@@ -7,10 +8,15 @@ from pathlib import Path
 from typing import Any, Final
 
 MAX_BYTES: Final = 128 << 20
-"""More than a host of git repositories takes for one file, and what fits into memory beside the rest."""
+"""More than a host of git repositories takes for one file."""
+MAX_VALUE: Final = 4 << 20
+"""Characters of one value, such as an annotation. As Python objects they may take thirty times as many bytes."""
 
+_PIECE: Final = 1 << 18
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _DECODER: Final = json.JSONDecoder()
+_TOO_DEEP: Final = "is no JSON that is read: it is nested too deep or holds huge numbers"
+_TOO_LARGE: Final = f"holds a value of more than {MAX_VALUE >> 20} MiB; remove or split it"
 
 
 class JsonError(ValueError):
@@ -21,16 +27,33 @@ class JsonError(ValueError):
         self.line = line
 
 
-def read_text(file: Path) -> str:
-    """Return the text of a file. Raises JsonError if it is too large, not UTF-8 or cannot be read."""
+def pieces(file: Path) -> Iterator[str]:
+    """Yield the text of a file in pieces. Raises JsonError if it is too large, not UTF-8 or cannot be read."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")()
     try:
         if file.stat().st_size > MAX_BYTES:
             raise JsonError(f"is larger than {MAX_BYTES >> 20} MiB; split it", None)
-        return file.read_text("utf-8-sig")
+        with file.open("rb") as stream:
+            while data := stream.read(_PIECE):
+                if text := decoder.decode(data):
+                    yield text
+        yield decoder.decode(b"", final=True)
     except UnicodeDecodeError:
         raise JsonError("is not UTF-8 text; save it as UTF-8", None) from None
     except OSError as fault:
         raise JsonError(f"cannot be read ({fault.strerror})", None) from None
+
+
+def lines(file: Path) -> Iterator[str]:
+    """Yield the lines of a file. Raises JsonError as `pieces`, and where one is longer than MAX_VALUE."""
+    rest, number = "", 1
+    for piece in pieces(file):
+        *whole, rest = (rest + piece).split("\n")
+        if len(rest) > MAX_VALUE:
+            raise JsonError(_TOO_LARGE, number + len(whole))
+        yield from whole
+        number += len(whole)
+    yield rest
 
 
 def decode(text: str, line: int) -> Any:
@@ -40,16 +63,16 @@ def decode(text: str, line: int) -> Any:
     except json.JSONDecodeError as fault:
         raise JsonError(f"is no JSON: {fault.msg}; correct it", line + fault.lineno - 1) from None
     except (RecursionError, ValueError):
-        raise JsonError(
-            "is no JSON that is read: it is nested too deep or holds huge numbers", line
-        ) from None
+        raise JsonError(_TOO_DEEP, line) from None
 
 
 class JsonObject:
-    """The members of the object that a text holds; the elements of arrays come one by one."""
+    """The members of the object that a file holds; the elements of arrays come one by one."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self, file: Path) -> None:
+        self._pieces = pieces(file)
+        self._text = ""
+        """A window on the file, which begins at or before the next character."""
         self._at = 0
         self._counted = 0
         self._line = 1
@@ -58,7 +81,7 @@ class JsonObject:
         """Yield key, element and line for each element of a member that is an array, the value for any other member.
 
         Raises:
-            JsonError: If the text is no JSON object.
+            JsonError: If the file is no JSON object, or holds a value that is too large.
         """
         self._expect("{")
         if self._peek() == "}":
@@ -88,10 +111,25 @@ class JsonObject:
             if not self._comma("]"):
                 return
 
+    def _more(self) -> bool:
+        """Move the window on by as much as it holds, at least a piece; False at the file's end."""
+        size = max(len(self._text) - self._at, 1)
+        new = []
+        while size > 0 and (piece := next(self._pieces, "")):
+            new.append(piece)
+            size -= len(piece)
+        if new:
+            self._here()
+            self._text = self._text[self._at :] + "".join(new)
+            self._at = self._counted = 0
+        return bool(new)
+
     def _peek(self) -> str:
-        match = _SPACE.match(self._text, self._at)
-        self._at = match.end() if match else self._at
-        return self._text[self._at : self._at + 1]
+        while True:
+            match = _SPACE.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text) or not self._more():
+                return self._text[self._at : self._at + 1]
 
     def _expect(self, character: str) -> None:
         if self._peek() != character:
@@ -107,15 +145,27 @@ class JsonObject:
 
     def _value(self) -> Any:
         self._peek()
-        try:
-            value, self._at = _DECODER.raw_decode(self._text, self._at)
-        except json.JSONDecodeError as fault:
-            self._at = fault.pos
-            raise JsonError(f"is no JSON: {fault.msg}; correct it", self._here()) from None
-        except (RecursionError, ValueError):
-            message = "is no JSON that is read: it is nested too deep or holds huge numbers"
-            raise JsonError(message, self._here()) from None
-        return value
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self._text, self._at)
+            except json.JSONDecodeError as fault:
+                # What was cut off by the window's end goes wrong there, or is a text without an end.
+                cut = fault.pos + 16 > len(self._text) or fault.msg.startswith("Unterminated")
+                if cut and self._can_grow():
+                    continue
+                self._at = fault.pos
+                raise JsonError(f"is no JSON: {fault.msg}; correct it", self._here()) from None
+            except (RecursionError, ValueError):
+                raise JsonError(_TOO_DEEP, self._here()) from None
+            if end + 4 < len(self._text) or not self._can_grow():  # else a number might go on
+                self._at = end
+                return value
+
+    def _can_grow(self) -> bool:
+        """Widen the window. Raises JsonError where it is as wide as a value may be."""
+        if len(self._text) - self._at > MAX_VALUE:
+            raise JsonError(_TOO_LARGE, self._here())
+        return self._more()
 
     def _here(self) -> int:
         self._line += self._text.count("\n", self._counted, self._at)

@@ -3,8 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
+from typing import Final
 
 from gpu_offload.dataset.layout import is_image, label_name
+
+_MAX_ALIKE: Final = 10
+"""Texts of one name that are compared with each image of that name."""
 
 
 def where_labels_are(bare: Iterable[str], orphans: Sequence[str], odd_texts: Sequence[str]) -> str | None:
@@ -19,7 +23,9 @@ def where_labels_are(bare: Iterable[str], orphans: Sequence[str], odd_texts: Seq
         return None
     places: dict[str, list[str]] = {}
     for text in (*orphans, *odd_texts):
-        places.setdefault(_stem(text), []).append(text)
+        alike = places.setdefault(_stem(text), [])
+        if len(alike) < _MAX_ALIKE:
+            alike.append(text)
     seen: Counter[tuple[str, str]] = Counter()
     examples: dict[tuple[str, str], tuple[str, str]] = {}
     for image in bare:

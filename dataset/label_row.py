@@ -1,6 +1,7 @@
 """Judges one row of a label file."""
 
 import math
+from operator import mul, sub
 from typing import Final
 
 from gpu_offload.dataset.finding import Finding, error, warning
@@ -73,7 +74,7 @@ def _out_of_range(path: str, line: int, values: tuple[float, ...], what: str) ->
 def _polygon_area(values: tuple[float, ...]) -> float:
     """Shoelace formula; exact zero for points that coincide or, up to rounding, lie on one line."""
     xs, ys = values[0::2], values[1::2]
-    doubled = sum(xs[i - 1] * ys[i] - xs[i] * ys[i - 1] for i in range(len(xs)))
+    doubled = sum(map(sub, map(mul, xs[-1:] + xs[:-1], ys), map(mul, xs, ys[-1:] + ys[:-1])))
     return 0.0 if abs(doubled) < 1e-12 else abs(doubled) / 2
 
 

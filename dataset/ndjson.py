@@ -4,19 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from gpu_offload.dataset.class_names import class_name_problems
+from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
 from gpu_offload.dataset.conversion import Conversion, Described, Location, box_of, finished, finite
-from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.finding import SHOWN_NAMES, DatasetError, error, some
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
-from gpu_offload.dataset.json_stream import JsonError, decode, read_text
-from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
+from gpu_offload.dataset.json_stream import JsonError, decode, lines
+from gpu_offload.dataset.layout import Layout, DatasetFiles, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.walk import Found
 
 _TASKS: Final = {"detect": Task.DETECT, "segment": Task.SEGMENT}
-_MAX_LINE: Final = 8 << 20
+_MAX_ABSENT: Final = 100_000
+"""Missing images after which the rest of the file is not read."""
 
 
 def list_ndjson(
@@ -35,21 +36,22 @@ def list_ndjson(
     (file,) = files
     conversion = Conversion(found.findings)
     try:
-        lines = read_text(root / file).splitlines()
-        head = decode(lines[0] if lines else "", 1)
-        classes, said = _head(head)
+        text = lines(root / file)
+        classes, said = _head(decode(next(text), 1))
+        reading = _Reading(file, conversion, ImageFinder(names), len(classes), task or said)
+        for number, line in enumerate(text, 2):
+            if line.strip():
+                reading.add(line, number)
+            if reading.absent > _MAX_ABSENT:
+                break
     except JsonError as fault:
         raise DatasetError(
             [*found.findings, error(file, "malformed-annotations", str(fault), fault.line)]
         ) from None
-    reading = _Reading(file, conversion, ImageFinder(names), len(classes), task or said)
-    for number, line in enumerate(lines[1:], 2):
-        if line.strip():
-            reading.add(line, number)
     if reading.absent:
-        shown = ", ".join(reading.absent[:5])
+        more = "more than " if reading.absent > _MAX_ABSENT else ""
         message = (
-            f"{len(reading.absent)} images are not there ({shown}) and nothing is downloaded; "
+            f"{more}{reading.absent} images are not there ({some(reading.examples)}) and nothing is downloaded; "
             "fetch them from their url into images/SPLIT/"
         )
         conversion.fail(Location(file, None), "missing-path", message)
@@ -67,6 +69,8 @@ def _head(head: Any) -> tuple[tuple[str, ...], Task]:
     names = head.get("class_names")
     given = names if isinstance(names, dict) else {}
     wanted = [str(index) for index in range(len(given))]
+    if len(given) > MAX_CLASSES:
+        raise JsonError(f"class_names has more than {MAX_CLASSES} classes; remove those that do not occur", 1)
     if not given or set(given) != set(wanted) or not all(isinstance(name, str) for name in given.values()):
         raise JsonError("class_names must number the classes from 0 without a gap; correct it", 1)
     classes = tuple(given[index] for index in wanted)
@@ -83,7 +87,9 @@ class _Reading:
         self, file: str, conversion: Conversion, finder: ImageFinder, classes: int, task: Task
     ) -> None:
         self.splits: dict[str, set[Split]] = {}
-        self.absent: list[str] = []
+        self.absent = 0
+        self.examples: list[str] = []
+        """Some images that are not there, one more than is shown."""
         self._file = file
         self._conversion = conversion
         self._finder = finder
@@ -92,7 +98,7 @@ class _Reading:
 
     def add(self, text: str, line: int) -> None:
         try:
-            record = decode(text[:_MAX_LINE], line)
+            record = decode(text, line)
             written, split = self._checked(record, line)
             folders = (f"images/{split}", split, "images", "")
             base = str(PurePosixPath(self._file).parent)
@@ -104,7 +110,9 @@ class _Reading:
             self._conversion.fail(Location(self._file, line), "malformed-annotations", str(fault))
             return
         if image is None:
-            self.absent.append(written)
+            self.absent += 1
+            if len(self.examples) <= SHOWN_NAMES:
+                self.examples.append(written)
             return
         self._conversion.add_image(image)
         self.splits.setdefault(image, set()).add(split)

@@ -10,7 +10,7 @@ from gpu_offload.dataset import consistency
 from gpu_offload.dataset.class_names import class_name_problems
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, warning
 from gpu_offload.dataset.image import MAX_BYTES as MAX_IMAGE
-from gpu_offload.dataset.image import ImageError, check_image, natural
+from gpu_offload.dataset.image import Density, ImageError, check_image, natural
 from gpu_offload.dataset.inventory import context_of, take_inventory
 from gpu_offload.dataset.inventory_reader import Facts, Read
 from gpu_offload.dataset.label import MAX_BYTES, check_label
@@ -170,6 +170,7 @@ class _Inspector:
         self._images = images
         self._labels = labels
         self._report = report
+        self._density = Density()
 
     def wants(self, name: str) -> bool:
         return self._images if is_image(name) else self._labels
@@ -184,20 +185,21 @@ class _Inspector:
         return [error(name, "huge-file", message)]
 
     def inspect(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding], bool]:
-        facts, findings = (self._image if is_image(name) else self._label)(name, read, size)
-        return facts, findings if self._report else [], not findings
+        facts, findings, clean = (self._image if is_image(name) else self._label)(name, read, size)
+        return facts, findings if self._report else [], clean and not findings
 
-    def _image(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding]]:
+    def _image(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding], bool]:
         try:
-            facts = check_image(read, size)
+            facts = check_image(read, size, self._density)
         except ImageError as fault:
-            return (0, 0, 0), [error(name, fault.code, str(fault))]
+            return (0, 0, 0), [error(name, fault.code, str(fault))], False
         findings = []
         if not natural(facts, name):
             message = f"the content is {facts.format}, not what the extension says; rename it"
             findings.append(warning(name, "wrong-extension", message))
-        return (facts.width, facts.height, 0), findings
+        # A dense picture is looked at each time, so that another look does not have more room than the first.
+        return (facts.width, facts.height, 0), findings, not self._density.is_dense(facts, size)
 
-    def _label(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding]]:
+    def _label(self, name: str, read: Read, size: int) -> tuple[Facts, list[Finding], bool]:
         facts, findings = check_label(name, read(0, size), keypoint_shape=self._shape)
-        return facts.packed(), findings
+        return facts.packed(), findings, True

@@ -10,8 +10,8 @@ from gpu_offload.dataset.class_folders import report_unread
 from gpu_offload.dataset.class_names import read_classes
 from gpu_offload.dataset.data_yaml import DataYaml, read_data_yaml
 from gpu_offload.dataset.finding import DatasetError, Findings, error, warning
-from gpu_offload.dataset.image_list import read_list
-from gpu_offload.dataset.layout import DatasetFiles, Layout, label_name
+from gpu_offload.dataset.image_list import Allowance, read_list
+from gpu_offload.dataset.layout import Layout, DatasetFiles, label_name
 from gpu_offload.dataset.notes import is_note
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule, assign
@@ -101,8 +101,9 @@ def _list_sources(
     folders = {source: splits for source, splits in sources.items() if (root / source).is_dir()}
     lists = {source: splits for source, splits in sources.items() if source not in folders}
     listed: dict[str, set[Split]] = {}
+    allowance = Allowance()
     for source, splits in lists.items():
-        for image in read_list(root, source, findings, census):
+        for image in read_list(root, source, findings, census, allowance):
             listed.setdefault(image, set()).update(splits)
     names = set(listed) | {label for label in map(label_name, listed) if is_file(root / label)}
     walked = {folder for folder in {*folders, *map(_label_folder, folders)} if (root / folder).is_dir()}

@@ -1,26 +1,31 @@
 """Datasets with an XML file for each image, as Pascal VOC has them and many tools write them."""
 
+import sys
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
+from struct import Struct
 from typing import Final
 
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import Conversion, Described, Location, box_of, finished
-from gpu_offload.dataset.finding import error
+from gpu_offload.dataset.conversion import MAX_OBJECTS, Conversion, Described, Location, box_of, finished
+from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
-from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
+from gpu_offload.dataset.image_list import MAX_LINES
+from gpu_offload.dataset.layout import Layout, DatasetFiles, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.voc_xml import Element, XmlError, read_xml
 from gpu_offload.dataset.walk import Found
+from gpu_offload.dataset.written_path import MAX_PATH
 
 _LISTS: Final = "ImageSets/Main/"
-_MAX_LIST: Final = 64 << 20
 
-_Object = tuple[Location, str, str, tuple[float, float, float, float], tuple[float, ...] | None]
-"""Place, image, class, box, polygon."""
+_Object = tuple[str, int, str, str, bytes, tuple[float, ...] | None]
+"""XML file, line, image, class, box, polygon. The box is packed, because there may be a million."""
+_BOX: Final = Struct("4d")
 
 
 def list_voc(
@@ -49,14 +54,16 @@ def list_voc(
         if other != file:
             message = f"describes {image}, as {other} does; remove one"
             conversion.fail(Location(file, None), "malformed-annotations", message)
-    occurring = tuple(sorted({name for _, _, name, _, _ in objects}))
+    occurring = tuple(sorted({name for _, _, _, name, _, _ in objects}))
     classes = given_classes or occurring
     for problem in class_name_problems(classes):
         conversion.fail(Location("", None), "class-name", problem)
     indices = {name: index for index, name in enumerate(classes)}
-    for place, image, name, box, polygon in objects:
+    for file, line, image, name, box, polygon in objects:
+        place = Location(file, line)
         if name in indices:
-            conversion.add(place, image, indices[name], box, polygon if task is not Task.DETECT else None)
+            outline = polygon if task is not Task.DETECT else None
+            conversion.add(place, image, indices[name], _BOX.unpack(box), outline)
         else:
             conversion.fail(
                 place, "unknown-class", f"the class {name[:60]!r} is not in dataset.classes; add it"
@@ -95,6 +102,9 @@ def _read(
     for element in annotation.children:
         if element.tag == "object":
             _add_object(file, image, element, size, conversion, objects)
+    if len(objects) > MAX_OBJECTS:
+        message = f"the dataset holds more than {MAX_OBJECTS} objects; split it"
+        raise DatasetError([*conversion.findings, error(file, "huge-file", message)])
     return image
 
 
@@ -102,11 +112,11 @@ def _image(file: str, annotation: Element, finder: ImageFinder) -> str | None:
     """Return the image of an XML file: of its own name, else of the name in it."""
     path = PurePosixPath(file)
     written = annotation.value("filename").replace("\\", "/").rpartition("/")[2]
-    folders = path.parts[:-1]
+    folders = file.split("/")[:-1]
 
     def rank(name: str) -> int:
         """Rank images by how many folders differ from those of the XML file (`JPEGImages` for `Annotations`: one)."""
-        own = PurePosixPath(name).parts[:-1]
+        own = name.split("/")[:-1]
         if len(own) != len(folders):
             return 1 if own == folders[:-1] or own[:-1] == folders else len(own) + len(folders)
         return sum(a != b for a, b in zip(own, folders, strict=True))
@@ -134,7 +144,7 @@ def _add_object(
     objects: list[_Object],
 ) -> None:
     place = Location(file, element.line)
-    name = element.value("name")
+    name = sys.intern(element.value("name"))
     polygon = _polygon(element.first("polygon"), size)
     bounds = element.first("bndbox")
     corners = [bounds.number(side) for side in ("xmin", "ymin", "xmax", "ymax")] if bounds is not None else []
@@ -146,14 +156,14 @@ def _add_object(
             message = "the object has no <bndbox> with xmin, ymin, xmax, ymax in numbers; correct it"
             conversion.fail(place, "malformed-annotations", message)
         else:
-            objects.append((place, image, name, box_of(polygon), polygon))
+            objects.append((file, element.line, image, name, _BOX.pack(*box_of(polygon)), polygon))
     elif left > right or top > bottom:
         message = "xmin is right of xmax, or ymin below ymax; swap them"
         conversion.fail(place, "malformed-annotations", message)
     else:
         width, height = size
         box = box_of((left / width, top / height, right / width, bottom / height))
-        objects.append((place, image, name, box, polygon))
+        objects.append((file, element.line, image, name, _BOX.pack(*box), polygon))
 
 
 def _polygon(element: Element | None, size: tuple[int, int]) -> tuple[float, ...] | None:
@@ -161,8 +171,9 @@ def _polygon(element: Element | None, size: tuple[int, int]) -> tuple[float, ...
     if element is None:
         return None
     points: list[float] = []
+    by_tag = {child.tag: child for child in element.children}
     for number in range(1, len(element.children) // 2 + 1):
-        x, y = element.number(f"x{number}"), element.number(f"y{number}")
+        x, y = (by_tag[tag].as_number() if tag in by_tag else None for tag in (f"x{number}", f"y{number}"))
         if x is None or y is None:
             return None
         points += [x / size[0], y / size[1]]
@@ -178,6 +189,8 @@ def _splits(root: Path, names: Names, images: dict[str, str], found: Found) -> d
         splits: dict[str, set[Split]] = {}
         for part, name in lists.items():
             for number, line in enumerate(_lines(root, name, found), 1):
+                if found.findings.is_full("error", "missing-path"):
+                    break
                 stem = line.split()[0] if line.split() else ""
                 image = by_stem.get(stem) or by_stem.get(PurePosixPath(stem).stem)
                 if stem and image is None:
@@ -204,11 +217,12 @@ def _list_name(names: Names, split: Split) -> str | None:
 
 
 def _lines(root: Path, name: str, found: Found) -> list[str]:
-    file = root / name
     try:
-        if file.stat().st_size <= _MAX_LIST:
-            return file.read_text("utf-8-sig").splitlines()
-        reason = "it is too large"
+        with (root / name).open(encoding="utf-8-sig") as file:
+            lines = [line[:MAX_PATH] for line in islice(file, MAX_LINES + 1)]
+        if len(lines) <= MAX_LINES:
+            return lines
+        reason = f"it has more than {MAX_LINES} lines"
     except (OSError, UnicodeDecodeError) as fault:
         reason = getattr(fault, "strerror", None) or "not UTF-8"
     found.findings.append(error(name, "unreadable-file", f"cannot be read ({reason}); list one image a line"))

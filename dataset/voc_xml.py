@@ -20,7 +20,7 @@ class XmlError(ValueError):
         self.line = line
 
 
-@dataclass
+@dataclass(slots=True)
 class Element:
     """One element of the XML, with its line."""
 
@@ -40,8 +40,13 @@ class Element:
 
     def number(self, tag: str) -> float | None:
         """Return the finite number in the first child of a name; None where there is none."""
+        child = self.first(tag)
+        return child.as_number() if child is not None else None
+
+    def as_number(self) -> float | None:
+        """Return the text as a finite number; None where it is none."""
         try:
-            number = float(self.value(tag))
+            number = float(self.text)
         except ValueError:
             return None
         return number if math.isfinite(number) else None

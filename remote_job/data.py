@@ -1,6 +1,7 @@
 """The training tree as Ultralytics wants it: a data.yaml of our own, and no file that it would unpickle."""
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,9 @@ def prepare(tree: Path, *, task: Task, fingerprint: str, output: Path) -> Traini
 
 
 def remove_caches(tree: Path) -> None:
-    """Remove label caches: Ultralytics unpickles what it finds beside the labels."""
-    for path in tree.rglob("*.cache"):
-        path.unlink()
+    """Remove label caches, folders of such a name too: Ultralytics unpickles what it finds beside the labels."""
+    for path in list(tree.rglob("*.cache")):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)

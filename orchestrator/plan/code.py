@@ -10,10 +10,26 @@ from functools import cached_property
 from pathlib import Path
 
 from gpu_offload.orchestrator.plan.imports import bound_names, find_imports, is_dynamic, needed_modules
-from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError, check_inside, file_sha256
+from gpu_offload.orchestrator.plan.project import (
+    PlanningError,
+    UnknownNameError,
+    check_inside,
+    file_sha256,
+    read_source,
+)
 
 MAX_BYTES = 50 * 2**20
 """Upper limit for code and included files together; datasets and weights have places of their own."""
+
+MAX_SOURCE = 512 << 10
+"""Bytes of one file whose imports are read; its syntax tree may take 600 times as many."""
+MAX_SOURCES = 8 << 20
+"""Bytes of all files whose imports are read."""
+
+MAX_EXTERNALS = 1_000
+"""Modules that an entrypoint may need from elsewhere."""
+MAX_FAULTS = 100
+"""Faults after which no more code is read."""
 
 SKIPPED = {"__pycache__", "node_modules", "site-packages"}
 """Folders that are never part of a project's code; neither are hidden ones."""
@@ -110,11 +126,17 @@ class _Reader:
     """Top-level names that the project provides."""
     externals: dict[str, External] = field(default_factory=dict)
     faults: list[str] = field(default_factory=list)
-    trees: dict[Path, ast.Module] = field(default_factory=dict)
+    _parsed: int = 0
+    _followed: dict[str, bool] = field(default_factory=dict)
     _waiting: list[Path] = field(default_factory=list)
 
     def follow(self, module: str) -> bool:
         """Add the files that importing a dotted module executes; return whether the project has it."""
+        if module not in self._followed:
+            self._followed[module] = self._follow(module)
+        return self._followed[module]
+
+    def _follow(self, module: str) -> bool:
         folder, parts = self.root, module.split(".")
         found = False
         for position, part in enumerate(parts):
@@ -156,19 +178,32 @@ class _Reader:
     def drain(self) -> None:
         """Read the files that were added, until no import leads to another one."""
         while self._waiting:
+            if len(self.faults) >= MAX_FAULTS:
+                self.faults[MAX_FAULTS:] = ["and perhaps more: the rest of the code is not read"]
+                return
             self._read(self._waiting.pop())
 
     def _read(self, path: Path) -> None:
         name = path.relative_to(self.root).as_posix()
+        source = read_source(path, MAX_SOURCE)
+        self._parsed += len(source)
+        if self._parsed > MAX_SOURCES:
+            raise PlanningError(
+                f"training.entrypoint imports more than {MAX_SOURCES >> 20} MiB of Python source; import less of it"
+            )
         try:
-            tree = ast.parse(path.read_bytes(), filename=name)
+            imports = list(find_imports(ast.parse(source, filename=name)))
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None) or 1
             self.faults.append(f"{name}:{line}: {getattr(error, 'msg', error)}")
             return
-        self.trees[path] = tree
+        except (RecursionError, MemoryError):  # the parser's own limit raises the latter
+            self.faults.append(f"{name}:1: is nested too deep; write it flat")
+            return
         package = path.relative_to(self.root).parent.parts
-        for node, is_certain in find_imports(tree):
+        for node, is_certain in imports:
+            if len(self.faults) >= MAX_FAULTS:
+                return
             where = f"{name}:{node.lineno}"
             if isinstance(node, ast.ImportFrom) and node.level > len(package):
                 self.faults.append(
@@ -188,6 +223,10 @@ class _Reader:
                 self.faults.append(f"{where}: the project has no module {module}")
         elif top not in sys.stdlib_module_names and top != "gpu_offload":
             self.externals.setdefault(top, External(top, where))
+            if len(self.externals) > MAX_EXTERNALS:
+                raise PlanningError(
+                    f"{where}: more than {MAX_EXTERNALS} modules are imported that the project does not have"
+                )
 
 
 def is_installed_elsewhere(name: str, root: Path) -> bool:
@@ -208,9 +247,12 @@ def _function_faults(reader: _Reader, module: str, function: str, entrypoint: st
     if path is None:
         yield f"training.entrypoint {entrypoint}: {module} is a folder without an __init__.py"
         return
-    tree = reader.trees.get(path)
-    if tree is None or function in bound_names(tree) or is_dynamic(tree):
-        return
+    try:
+        tree = ast.parse(read_source(path, MAX_SOURCE))
+        if function in bound_names(tree) or is_dynamic(tree):
+            return
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return  # said where the imports were read
     functions = sorted(n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_")
     known = f"; it has {', '.join(functions)}" if functions else ""
     yield (

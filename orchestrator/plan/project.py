@@ -1,7 +1,9 @@
 """The project's own code and model definition, packed for the process that trains."""
 
+import errno
 import hashlib
 import io
+import os
 import shutil
 import tarfile
 from collections.abc import Mapping
@@ -37,6 +39,21 @@ def check_inside(root: Path, path: Path) -> None:
         raise PlanningError(
             f"{path} leads out of {top}, to {path.resolve()}: copy the file into the repository"
         )
+
+
+def read_source(path: Path, limit: int) -> bytes:
+    """Return the content of a file of the project. Raises PlanningError where it is no file or too large, OSError."""
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    if not path.is_file():
+        raise PlanningError(f"{path} is no regular file; put the real file there")
+    with path.open("rb") as file:
+        body = file.read(limit + 1)
+    if len(body) > limit:
+        raise PlanningError(
+            f"{path} is larger than {limit >> 10} KiB; shorten it, or put data into a file of its own"
+        )
+    return body
 
 
 def own_model(path: Path) -> str:

@@ -12,9 +12,12 @@ from pathlib import Path
 
 from gpu_offload.infra.store.errors import ObjectExistsError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.plan.project import PlanningError
+from gpu_offload.orchestrator.plan.project import PlanningError, check_inside, read_source
 
 LOCK_SECONDS = 300
+MAX_BYTES = 4 << 20
+"""Of one requirements file; a lock of two hundred packages has 300 kB."""
+MAX_FILES = 50
 _NAME = re.compile(r"\s*([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*(?:[<>=!~;@\s]|$)")
 _NESTED = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[ =]+(\S+)")
 
@@ -44,7 +47,7 @@ class Requirements:
 def read_requirements(root: Path, setting: str) -> Requirements:
     """Read `training.requirements`. Raises PlanningError."""
     path = root / setting
-    bodies = _bodies(path, f"training.requirements: {setting}", {})
+    bodies = _bodies(root, path, f"training.requirements: {setting}", {})
     digest = hashlib.sha256()
     for body in bodies.values():
         digest.update(hashlib.sha256("\n".join(body.splitlines()).encode()).digest())
@@ -71,7 +74,7 @@ def lock(requirements: Requirements, store: ObjectStore) -> bytes:
         StoreError: The store did not answer.
     """
     if requirements.is_locked:
-        return requirements.path.read_bytes()
+        return read_source(requirements.path, MAX_BYTES)
     if store.stat(requirements.lock_key) is not None:
         return store.read(requirements.lock_key)[0]
     body = _resolved(requirements)
@@ -111,18 +114,21 @@ def _resolved(requirements: Requirements) -> bytes:
         return target.read_bytes()
 
 
-def _bodies(path: Path, what: str, found: dict[Path, str]) -> dict[Path, str]:
+def _bodies(root: Path, path: Path, what: str, found: dict[Path, str]) -> dict[Path, str]:
     """Return the text of a file and of those it names, in the order in which they are read."""
     if path not in found:
+        if len(found) == MAX_FILES:
+            raise PlanningError(f"{what}: more than {MAX_FILES} files name each other; write one")
+        check_inside(root, path)
         try:
-            found[path] = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise PlanningError(
-                f"{what}: {getattr(error, 'strerror', None) or 'is not UTF-8 text'} ({path})"
-            ) from None
+            found[path] = read_source(path, MAX_BYTES).decode()
+        except UnicodeDecodeError:
+            raise PlanningError(f"{what}: is not UTF-8 text ({path})") from None
+        except OSError as error:
+            raise PlanningError(f"{what}: {error.strerror} ({path})") from None
         for line in _logical_lines(found[path]):
             if match := _NESTED.match(line):
-                _bodies(path.parent / match[1], f"{path.name}: {match[1]}", found)
+                _bodies(root, path.parent / match[1], f"{path.name}: {match[1]}", found)
     return found
 
 

@@ -8,6 +8,10 @@ from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.settings.file import FILE_NAME, PYPROJECT, TABLE
 
 
+MAX_SHOWN = 100
+"""Faults that an error's text lists."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fault:
     """A fault in the configuration."""
@@ -32,7 +36,8 @@ class SettingsError(OffloadError):
         self.faults = tuple(faults)
         count = len(self.faults)
         head = f"the configuration has {count} fault{'s' if count > 1 else ''}:"
-        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults)]))
+        more = [f"  and {count - MAX_SHOWN} more"] if count > MAX_SHOWN else []
+        super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults[:MAX_SHOWN]), *more]))
         self.remedy = "; ".join(dict.fromkeys(fault.remedy for fault in self.faults))
 
 

@@ -14,6 +14,10 @@ FILE_NAME = "offload.toml"
 PYPROJECT = "pyproject.toml"
 TABLE = ("tool", "offload")
 """The table of pyproject.toml that holds the configuration."""
+MAX_BYTES = 1 << 20
+"""Of a configuration file; ours have a few hundred, and the parser may need minutes for more."""
+_DEEP = re.compile(rb"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
+"""A dotted key of more parts than any table has: the parser's time grows with the square of them."""
 
 
 class ConfigurationFileError(OffloadError):
@@ -72,12 +76,14 @@ def find_file(start: Path) -> Path | None:
 
 
 def _has_table(path: Path) -> bool:
+    raw = b""
     try:
-        data = tomllib.loads(path.read_text("utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+        raw = _read(path, PYPROJECT)
+        data = _parse(raw.decode(), PYPROJECT)
+    except (ConfigurationFileError, UnicodeDecodeError):
         # A broken pyproject.toml matters only if it holds our table.
         return (
-            re.search(rb"^\s*\[\s*tool\s*\.\s*offload\s*[.\]]", path.read_bytes(), re.MULTILINE) is not None
+            re.search(rb"^[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*offload[ \t]*[.\]]", raw, re.MULTILINE) is not None
         )
     tool = data.get("tool", {})
     return isinstance(tool, dict) and "offload" in tool
@@ -89,24 +95,13 @@ def read_file(path: Path, label: str) -> ConfigurationFile:
     Raises:
         ConfigurationFileError: it cannot be read, is not UTF-8 or not TOML; with the line.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise ConfigurationFileError(
-            label, f"it cannot be read: {error.strerror}", "write one with `offload init`"
-        ) from None
+    raw = _read(path, label)
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
         raise ConfigurationFileError(f"{label}:{line}", "it is not UTF-8", "save it as UTF-8") from None
-    try:
-        data: Any = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        message, line = _syntax(str(error), text)
-        raise ConfigurationFileError(
-            f"{label}:{line}", f"it is not TOML: {message}", "correct the line (texts stand in quotes)"
-        ) from None
+    data: Any = _parse(text, label)
     lines: dict[KeyPath, int] = key_lines(text)
     if path.name == PYPROJECT:
         tool = data.get("tool")
@@ -120,6 +115,40 @@ def read_file(path: Path, label: str) -> ConfigurationFile:
             f"{label}:{lines.get((), 1)}", "tool.offload is not a table", "write [tool.offload.dataset]"
         )
     return ConfigurationFile(path, label, data, lines)
+
+
+def _read(path: Path, label: str) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigurationFileError(
+            label, f"it cannot be read: {error.strerror}", "write one with `offload init`"
+        ) from None
+    if len(raw) > MAX_BYTES:
+        raise ConfigurationFileError(
+            label, f"it is larger than {MAX_BYTES >> 20} MiB", "keep only settings in it"
+        )
+    return raw
+
+
+def _parse(text: str, label: str) -> dict[str, Any]:
+    if found := _DEEP.search(text.encode()):
+        line = text.encode()[: found.start()].count(b"\n") + 1
+        raise ConfigurationFileError(
+            f"{label}:{line}", "a dotted key or text has more than 32 parts", "write it shorter"
+        )
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        message, line = _syntax(str(error), text)
+        raise ConfigurationFileError(
+            f"{label}:{line}", f"it is not TOML: {message}", "correct the line (texts stand in quotes)"
+        ) from None
+    except (RecursionError, ValueError):  # the latter for a number of thousands of digits
+        raise ConfigurationFileError(
+            label, "it is nested too deep or holds a huge number", "write plain tables and numbers"
+        ) from None
 
 
 def _syntax(message: str, text: str) -> tuple[str, int]:

@@ -1,16 +1,21 @@
 """Any tree is read or refused in words, soon and in little memory."""
 
 import contextlib
-import os
+import json
 import subprocess
 import time
+from unittest import mock
 
 import pytest
-from dataset_case import BOX, BOX_1, POLYGON, bitmap, class_folders, flat, put, with_yaml
+from dataset_case import BOX, BOX_1, POLYGON, bitmap, class_folders, flat, put
+from hostile_trees import MAKERS, png
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gpu_offload.dataset import image_list, json_stream
 from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.dataset.image import Density, ImageError, ImageFacts, check_image
+from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.snapshot import read_snapshot
 
 COCO = (
@@ -120,73 +125,107 @@ def test_a_file_that_was_good_is_read_or_refused_in_words(tmp_path_factory, name
     judged(root)
 
 
-def huge_label(root):
-    put(flat(root) / "000.txt", b"x y\n" * (1 << 22))
-
-
-def rows_without_a_class(root):
-    put(flat(root) / "000.txt", b"9 0.5 0.5 0.1 0.1\n" * 900_000)
-
-
-def fill_bytes(root):
-    put(flat(root) / "x.jpg", b"\xff\xd8" + b"\xff" * (32 << 20))
-
-
-def stuffed_bytes(root):
-    put(flat(root) / "x.jpg", b"\xff\xd8\xff" + b"\xff\0" * (8 << 20))
-
-
-def segments(root):
-    put(flat(root) / "x.jpg", b"\xff\xd8" + b"\xff\xe0\0\2" * (8 << 20))
-
-
-def deep_folders(root):
-    handle = os.open(flat(root), os.O_RDONLY)
-    for _ in range(1_100):
-        os.mkdir("d", dir_fd=handle)
-        below = os.open("d", os.O_RDONLY, dir_fd=handle)
-        os.close(handle)
-        handle = below
-    os.close(handle)
-
-
-def missing_lines(root):
-    with_yaml(root, "train: list.txt\nval: images/val\nnames: [a]\n")
-    put(root / "list.txt", ("a/" * 100 + "x.jpg\n") * 100_000)
-
-
-def many_sources(root):
-    with_yaml(root, "train: [" + "nowhere, " * 100_000 + "]\nval: images/val\nnames: [a]\n")
-
-
-def bad_annotations(root):
-    put(root / "a.bmp", bitmap())
-    put(root / "all.json", b'{"images": [], "categories": [], "annotations": [' + b"{}," * 500_000 + b"{}]}")
-
-
-def nested_json(root):
-    put(root / "a.bmp", bitmap())
-    put(root / "all.json", b'{"categories": [], "annotations": [], "images": ' + b"[" * 1_000_000)
-
-
-def large_file(root):
-    flat(root)
-    with (root / "x.jpg").open("wb") as file:
-        file.truncate(1 << 36)
-
-
 @pytest.mark.process
 @pytest.mark.parametrize(
-    "make",
-    [huge_label, rows_without_a_class, fill_bytes, stuffed_bytes, segments, deep_folders, missing_lines, many_sources,
-     bad_annotations, nested_json, large_file],
+    ("name", "scale"),
+    [("bad_label", 1), ("unknown_classes", 0.005), ("blank_lines", 0.1), ("fill_bytes", 0.1), ("stuffed_bytes", 0.1),
+     ("segments", 0.1), ("deep_folders", 1), ("missing_lines", 0.1), ("yaml_sources", 0.3), ("yaml_merge_keys", 1),
+     ("yaml_base_60", 1), ("coco_lines", 0.02), ("coco_deep", 0.1), ("coco_parts", 0.1),
+     ("coco_categories", 0.06), ("coco_huge_number", 0.1), ("voc_polygon", 1),
+     ("voc_entities", 1), ("voc_lists", 0.05), ("ndjson_one_line", 0.1), ("many_orphans", 0.02),
+     ("class_list", 0.3), ("png_huge", 1), ("tiff_bombs", 0.01), ("sparse_file", 1)],
 )  # fmt: skip
-def test_what_costs_little_to_write_costs_little_to_check(tmp_path, make):
-    make(tmp_path)
+def test_what_costs_little_to_write_costs_little_to_check(tmp_path, name, scale):
+    """benchmarks/hostile_trees.py measures these and more at their full size, and their memory."""
+    MAKERS[name](tmp_path, scale)
     try:
-        assert judged(tmp_path) is None
+        assert judged(tmp_path / "data") is None
     finally:  # pytest's own clean-up would recurse too deep
         subprocess.run(["rm", "-rf", str(tmp_path)], check=True)
+
+
+def test_lists_of_a_dataset_have_a_limit_together(tmp_path):
+    MAKERS["yaml_lists"](tmp_path, 0.004)
+    with (
+        mock.patch.object(image_list.Allowance, "__init__", lambda self: setattr(self, "lines", 30_000)),
+        pytest.raises(DatasetError, match="lines together"),
+    ):
+        read_snapshot(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "name", ["coco_other_member", "coco_empty_objects", "ndjson_one_line", "json_numbers"]
+)
+def test_a_value_that_would_fill_the_memory_is_refused(tmp_path, name):
+    with mock.patch.object(json_stream, "MAX_VALUE", 2_000), mock.patch.object(json_stream, "_PIECE", 500):
+        MAKERS[name](tmp_path, 0.001)
+        with pytest.raises(DatasetError, match="holds a value of more than"):
+            read_snapshot(tmp_path / "data")
+
+
+def test_pictures_of_one_name_are_compared_up_to_a_limit():
+    names = [f"d{index}/a.jpg" for index in range(10_000)] + ["train/a.jpg"]
+    finder = ImageFinder(names)
+    found = []
+
+    def find_all():
+        found.extend(
+            finder.find(f"x{index}/a.jpg", ("",), lambda name: name != "train/a.jpg")
+            for index in range(10_000)
+        )
+
+    with pytest.raises(AmbiguousImageError):
+        find_all()
+    assert set(found) == {"train/a.jpg"}
+    assert len(found) < 200
+
+
+def test_pictures_that_are_nearly_empty_are_unpacked_up_to_a_limit(tmp_path):
+    """Each is allowed, all together are minutes of work; looking again does not change the verdict."""
+    flat(tmp_path / "data")
+    size = 3_000
+    for index in range(3):
+        put(tmp_path / f"data/x{index}.png", png(size, size) + bytes([index]))
+    assert read_snapshot(tmp_path / "data").images["train"]
+    facts, content = ImageFacts("PNG", size, size), png(size, size)
+
+    def read(offset, length):
+        return content[offset : offset + length]
+
+    density = Density(2 * size * size)
+    assert check_image(read, len(content), density) == facts
+    assert check_image(read, len(content), density) == facts
+    with pytest.raises(ImageError) as caught:
+        check_image(read, len(content), density)
+    assert caught.value.code == "huge-image"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
+@given(
+    st.dictionaries(st.text(max_size=5), json_values, max_size=5),
+    st.integers(1, 9),
+    st.sampled_from([None, 2]),
+)
+def test_json_read_in_pieces_is_the_json_read_at_once(tmp_path_factory, value, piece, indent):
+    file = put(
+        tmp_path_factory.mktemp("json") / "a.json", json.dumps(value, indent=indent, ensure_ascii=False)
+    )
+    read: dict[str, object] = {key: [] for key, member in value.items() if isinstance(member, list)}
+    with mock.patch.object(json_stream, "_PIECE", piece):
+        for key, element, line in json_stream.JsonObject(file).elements():
+            if isinstance(value[key], list):
+                read[key].append(element)
+            else:
+                read[key] = element
+            assert 1 <= line <= file.read_bytes().count(b"\n") + 1
+    assert read == value
 
 
 def test_folders_that_are_named_like_caches_are_left_out(tmp_path):
