@@ -12,7 +12,7 @@ from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.json_stream import JsonError, JsonObject
-from gpu_offload.dataset.layout import Layout, DatasetFiles, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import Split, SplitRule
 from gpu_offload.dataset.task import Task

@@ -9,7 +9,7 @@ from gpu_offload.dataset.conversion import Conversion, Described, Location, box_
 from gpu_offload.dataset.finding import SHOWN_NAMES, DatasetError, error, some
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.json_stream import JsonError, decode, lines
-from gpu_offload.dataset.layout import Layout, DatasetFiles, split_named
+from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task

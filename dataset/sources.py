@@ -11,7 +11,7 @@ from gpu_offload.dataset.class_names import read_classes
 from gpu_offload.dataset.data_yaml import DataYaml, read_data_yaml
 from gpu_offload.dataset.finding import DatasetError, Findings, error, warning
 from gpu_offload.dataset.image_list import Allowance, read_list
-from gpu_offload.dataset.layout import Layout, DatasetFiles, label_name
+from gpu_offload.dataset.layout import DatasetFiles, Layout, label_name
 from gpu_offload.dataset.notes import is_note
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule, assign

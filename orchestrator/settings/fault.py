@@ -7,7 +7,6 @@ from pathlib import Path
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.settings.file import FILE_NAME, PYPROJECT, TABLE
 
-
 MAX_SHOWN = 100
 """Faults that an error's text lists."""
 
@@ -38,7 +37,7 @@ class SettingsError(OffloadError):
         head = f"the configuration has {count} fault{'s' if count > 1 else ''}:"
         more = [f"  and {count - MAX_SHOWN} more"] if count > MAX_SHOWN else []
         super().__init__("\n".join([head, *(f"  {fault}" for fault in self.faults[:MAX_SHOWN]), *more]))
-        self.remedy = "; ".join(dict.fromkeys(fault.remedy for fault in self.faults))
+        self.remedy = "; ".join(dict.fromkeys(fault.remedy for fault in self.faults[:MAX_SHOWN]))
 
 
 class NoConfigurationError(SettingsError):
