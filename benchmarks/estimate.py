@@ -27,6 +27,7 @@ from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.revision import Revision
 from gpu_offload.orchestrator.state import state_folder
+from gpu_offload.remote_job.machine import cores
 from gpu_offload.remote_job.machine import name as machine_name
 
 BIN = Path(sys.executable).parent
@@ -138,7 +139,7 @@ def run(name, sets):
         os.environ["XDG_STATE_HOME"] = environment["XDG_STATE_HOME"]
         return {
             "name": name, "at": time.strftime("%Y-%m-%d %H:%M"), "machine": machine_name("cpu"),
-            "python": platform.python_version(), "load": load, "wall": round(wall, 2), **_said(folder, began, wall),
+            "python": platform.python_version(), "cores": cores(), "load": load, "wall": round(wall, 2), **_said(folder, began, wall),
         }  # fmt: skip
 
 

@@ -18,8 +18,11 @@ import tempfile
 import time
 from pathlib import Path
 
+from gpu_offload.orchestrator.run.timing import stages
 from gpu_offload.orchestrator.state import state_folder
+from gpu_offload.remote_job.result import Timings
 
+EPOCHS = ("training", "validation", "saving")
 BIN = Path(sys.executable).parent
 
 
@@ -48,16 +51,16 @@ def plain(tree, folder, options):
 
 
 def ours(folder):
-    """Train through `offload train`. Returns whole and epoch seconds, and the metrics."""
+    """Train through `offload train`. Returns whole seconds, those by stage, and the metrics."""
     shutil.rmtree(state_folder(folder), ignore_errors=True)
     seconds, answer = timed(
         [str(BIN / "offload"), "train", "--on", "cpu", "--json"], folder, dict(os.environ)
     )
     report = json.loads(answer)
     (result,) = (state_folder(folder) / "store" / "runs").glob("*/result/result.json")
-    timings = json.loads(result.read_text())["timings"]
-    epochs = sum(sum(timings[k]) for k in ("epoch_train", "epoch_validation", "epoch_save"))
-    return seconds, epochs, report["metrics"]
+    found = Timings.model_validate(json.loads(result.read_text())["timings"])
+    parts = stages(found)
+    return seconds, {**parts, "outside of the training's process": seconds - found.total}, report["metrics"]
 
 
 def main():
@@ -99,11 +102,13 @@ def main():
             os.environ["OFFLOAD_" + word.split("=")[0].replace(".", "_").replace("-", "_").upper()] = (
                 word.split("=")[1]
             )
-        rows = []
+        rows, by_stage = [], []
         for number in range(options.rounds):
             theirs, epochs_theirs = plain(tree, folder, options)
-            mine, epochs_mine, metrics = ours(folder)
+            mine, parts, metrics = ours(folder)
+            epochs_mine = sum(parts[name] for name in EPOCHS)
             rows.append((theirs, epochs_theirs, mine, epochs_mine))
+            by_stage.append(parts)
             print(
                 f"round {number + 1}: plain {theirs:.1f} s (epochs {epochs_theirs:.1f}), "
                 f"offload train {mine:.1f} s (epochs {epochs_mine:.1f}), "
@@ -117,7 +122,11 @@ def main():
             statistics.median(o - e for _, _, o, e in rows),
             statistics.median(p - e for p, e, _, _ in rows),
         )
-        print(f"fixed cost: ours {fixed[0]:.1f} s, plain {fixed[1]:.1f} s")
+        print(
+            f"fixed cost: ours {fixed[0]:.1f} s, plain {fixed[1]:.1f} s\n\n| stage | seconds |\n| --- | --- |"
+        )
+        for name in by_stage[0]:
+            print(f"| {name} | {statistics.median(parts[name] for parts in by_stage):.2f} |")
 
 
 def training_tree(folder, classes):

@@ -118,6 +118,11 @@ def device_check() -> dict[str, Any]:
     return result
 
 
+def instruction_sets() -> frozenset[str]:
+    """Return which of the instruction sets that decide how fast a convolution is the processor has."""
+    return capacity().instruction_sets
+
+
 def cores() -> int:
     """Return how many processors this process may use (a container's or taskset's share, not the machine's)."""
     return capacity().cores

@@ -27,8 +27,7 @@ _TALK = frozenset({"socket.bind", "socket.connect"})
 _HEAVY = frozenset({"torch", "ultralytics"})
 
 EXPECTED_SKIPS = re.compile(
-    r"root reads everything|file system does not tell|dataset is not beside|gpu_anchors.csv is not here"
-    r"|capacity series are not here"
+    r"root reads everything|file system does not tell|dataset is not beside|capacity series are not here"
 )
 """Reasons of skips that say nothing about what is installed; see `--no-skips`."""
 

@@ -1,8 +1,8 @@
 """Estimates for this machine's CPU."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 from gpu_offload.orchestrator.estimate.posterior import Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
@@ -64,14 +64,62 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
     )
 
 
+@dataclass(frozen=True, slots=True)
+class Processor:
+    """What one core of a processor does; see `orchestrator.estimate.processor`.
+
+    Attributes:
+        product_gflops: Multiplying single-precision matrices, 10^9 operations a second.
+        copy_gb_s: Copying memory, 10^9 bytes a second, read and written.
+        bfloat16: By which instructions it multiplies in 16 bits.
+    """
+
+    product_gflops: float
+    copy_gb_s: float
+    bfloat16: Literal["none", "avx512", "amx"] = "none"
+
+
+CONVOLUTION = 1.9
+"""How much faster convolutions are than the products of the benchmark: 203 against 107 GFLOP/s a core (Zen 5)."""
+PASSES = 3.0
+"""Forward and backward, in forward passes."""
+REST_S, REST_POWER, REST_COPY_GB_S = 0.0148, 0.8, 38.0
+"""Core-seconds of an image beside its convolutions at 2.2 GFLOPs, growing with that power, where so much is copied a second."""
+BFLOAT16 = {"none": (1.0, 1.0), "avx512": (0.5, 0.7), "amx": (0.3, 0.7)}
+"""What 16 bits make of convolutions and of the rest; for AMX not measured."""
+UNMEASURED = 0.35
+"""Core-seconds of one image's forward and backward pass, yolov8n at 640 px: two machines took 0.25 and 0.49."""
+OVERHEAD_S = 0.04
+"""A batch's calls, however small its work."""
+
+
+def _core_seconds(work: Workload, processor: Processor | None) -> float:
+    """Return what one core takes for one image's forward and backward pass."""
+    heads = 2.0 if work.dual_head else 1.0
+    if processor is None:
+        return UNMEASURED * (work.gflops / 8.9) ** 0.9 * heads
+    convolutions, rest = BFLOAT16[processor.bfloat16]
+    if not work.mixed_precision:
+        convolutions = rest = 1.0
+    products = PASSES * work.gflops / (CONVOLUTION * processor.product_gflops)
+    others = REST_S * (work.gflops / 2.2) ** REST_POWER * REST_COPY_GB_S / processor.copy_gb_s
+    return (convolutions * products + rest * others) * heads
+
+
 def estimate_cpu_prior(
-    work: Workload, cores: int, *, full_speed: bool = True, history: Sequence[Ratio] = ()
+    work: Workload,
+    cores: int,
+    *,
+    processor: Processor | None = None,
+    full_speed: bool = True,
+    history: Sequence[Ratio] = (),
 ) -> Estimate:
     """Estimate a training on a CPU without calibration, from its arithmetic.
 
     Args:
         work: The training.
         cores: Available to this process.
+        processor: What one of them does; None where it was not measured.
         full_speed: All cores and the fast memory layout, as this project trains; False for plain Ultralytics,
             which uses one core less, eight at most.
         history: Earlier trainings of the same key.
@@ -82,11 +130,10 @@ def estimate_cpu_prior(
     if cores < 1:
         raise ValueError(f"{cores} cores cannot train")
     threads = cores if full_speed else max(1, min(8, cores - 1))
-    # Core-seconds of one image's forward and backward pass: yolov8n at 640 px took 0.25 and 0.49 on two machines.
-    arithmetic = 0.35 * (work.gflops / 8.9) ** 0.9 * (2.0 if work.dual_head else 1.0)
+    arithmetic = _core_seconds(work, processor)
     speed_up = threads if threads <= 2 else 2 * (threads / 2) ** 0.85
     compute = arithmetic / speed_up * (1.0 if full_speed else 1.16)
-    batch = compute * work.batch + 0.04
+    batch = compute * work.batch + OVERHEAD_S
     rates = Rates(
         start=5.4 + (work.train_images + work.val_images) / 2000,
         first=0.5 * batch,
@@ -97,5 +144,9 @@ def estimate_cpu_prior(
         save=0.2 + work.parameters * 1e-8,
         final=2.0 + (2.6 if work.plots else 0.0),
     )
-    notes = [f"a prior for {cores} cores, not measured; a calibration takes 15 s and is within 10 %"]
+    basis = "by the processor's speed" if processor is not None else "not measured"
+    of = "1 core" if cores == 1 else f"{cores} cores"
+    notes = [
+        f"a prior for {of}, {basis}; the training's first steps replace it, or a calibration of 15 s before"
+    ]
     return assemble(work, rates, kind="cpu-prior", history=history, notes=notes + unknowns(work))

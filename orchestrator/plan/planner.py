@@ -27,6 +27,7 @@ from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
 from gpu_offload.orchestrator.estimate.gpu_memory import memory_fault
 from gpu_offload.orchestrator.estimate.history import family_of, history, ultralytics_minor
 from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching, shared_mean
+from gpu_offload.orchestrator.estimate.processor import this_processor
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
 from gpu_offload.orchestrator.offers.table import TABLE
@@ -186,7 +187,7 @@ class Planning:
 
     def _on_cpu(self, work: Workload, measured: Calibration | None, past: tuple[Ratio, ...]) -> Estimate:
         if measured is None:
-            estimate = estimate_cpu_prior(work, cores())
+            estimate = estimate_cpu_prior(work, cores(), processor=this_processor())
         else:
             exact = replace(work, gflops_640=max(measured.gflops, 1e-3) * (640 / work.image_size) ** 2)
             estimate = estimate_cpu(exact, measured)

@@ -39,7 +39,7 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     parts.append(table)
     if plan.already_trained is not None and not everything:
         return _joined(parts)
-    parts.append([wrapped(plan.decision.why, width=width), _certainty(plan)])
+    parts.append([text for text in (wrapped(plan.decision.why, width=width), _certainty(plan)) if text])
     if plan.forecast:
         parts.append([wrapped(plan.forecast, width=width)])
     for title, texts in (

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,7 @@ class FastTrainer:
                     built = kernel.build(
                         self.capacity.compiler or "cc",
                         wide_vectors="avx512" in self.capacity.instruction_sets,
+                        cache=kernel.cache_folder(os.environ),
                     )
                 except kernel.KernelError as error:
                     LOGGER.warning(f"speed: fused_norm is off: {error}")

@@ -14,7 +14,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.architecture import facts
 from gpu_offload.orchestrator.estimate.calibration import calibration_key
 from gpu_offload.orchestrator.estimate.correction import correct, correct_running, remaining_note
-from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
+from gpu_offload.orchestrator.estimate.cpu import Processor, estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import (
     WORKSTATION,
     Overheads,
@@ -31,6 +31,7 @@ from gpu_offload.orchestrator.estimate.posterior import (
     predict,
     student_t_quantile,
 )
+from gpu_offload.orchestrator.estimate.processor import measure
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import GPUS, Gpu
 from gpu_offload.remote_job.result import Calibration, ModePace, Pace
@@ -236,6 +237,41 @@ def _predicted(anchor: Anchor) -> float:
     gpu = Gpu(anchor.gpu, 16, anchor.fp16_tflops, anchor.bandwidth_gb_s)
     host = WORKSTATION if anchor.source == "workstation" else 1.0
     return gpu_seconds_per_image(training, gpu, anchor.workers, host=host)
+
+
+ZEN5 = Processor(product_gflops=107, copy_gb_s=38)
+
+
+@pytest.mark.parametrize(
+    ("processor", "size", "measured"),
+    [(ZEN5, 320, 0.412), (replace(ZEN5, bfloat16="avx512"), 160, 0.13)],
+)
+def test_the_cpu_prior_by_a_processor_s_speed_meets_the_steps_that_were_measured(processor, size, measured):
+    """yolov8n, batch 16, two cores of a Zen 5: seconds of a step, in single precision and in bfloat16, to a fifth."""
+    training = work(image_size=size, epochs=1, train_images=16)
+    step = estimate_cpu_prior(training, 2, processor=processor).breakdown["training"]
+    assert step == pytest.approx(measured, rel=0.2)
+
+
+@given(
+    st.floats(5, 500), st.floats(2, 100), st.sampled_from(["none", "avx512", "amx"]), st.integers(1, 64),
+    st.integers(1, 20),
+)  # fmt: skip
+def test_a_faster_processor_never_takes_longer(product, copied, kind, cores, size):
+    training, slow = work(image_size=32 * size), Processor(product, copied, kind)
+    least = estimate_cpu_prior(training, cores, processor=slow).point
+    for faster in (Processor(2 * product, copied, kind), Processor(product, 2 * copied, kind)):
+        assert estimate_cpu_prior(training, cores, processor=faster).point <= least
+    assert estimate_cpu_prior(training, cores + 1, processor=slow).point <= least
+    assert estimate_cpu_prior(training, cores, processor=replace(slow, bfloat16="amx")).point <= least
+    larger = work(image_size=32 * size + 32)
+    assert estimate_cpu_prior(larger, cores, processor=slow).point >= least
+
+
+def test_a_processor_is_measured_in_a_second_and_plausibly():
+    found = measure()
+    assert 0.5 < found.product_gflops < 5000
+    assert 0.1 < found.copy_gb_s < 5000
 
 
 def test_the_gpu_prior_holds_on_the_published_speeds_that_it_was_fitted_on():

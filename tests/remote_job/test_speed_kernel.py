@@ -3,6 +3,7 @@
 import copy
 import random
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,6 +32,34 @@ def built():
         pytest.skip("no C compiler on this machine")
     torch.zeros(1 << 20).exp_()
     return kernel.build(machine.compiler, wide_vectors="avx512" in machine.instruction_sets)
+
+
+def test_a_compiled_kernel_is_kept_and_not_compiled_again(built, tmp_path):
+    compiler = capacity.capacity().compiler
+    cache = tmp_path / "kernels"
+    kernel.build(compiler, wide_vectors=False, cache=cache)
+    (kept,) = cache.iterdir()
+    before = kept.stat().st_mtime_ns
+    again = kernel.build(compiler, wide_vectors=False, cache=cache)
+    assert again.bn_act_forward_float is not None
+    assert [path.stat().st_mtime_ns for path in cache.iterdir()] == [before]
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o620])
+def test_a_kept_kernel_that_others_could_have_written_is_not_loaded(built, tmp_path, mode):
+    compiler, cache = capacity.capacity().compiler, tmp_path / "kernels"
+    kernel.build(compiler, wide_vectors=False, cache=cache)
+    (kept,) = cache.iterdir()
+    kept.write_bytes(b"not a library")
+    kept.chmod(mode)
+    kernel.build(compiler, wide_vectors=False, cache=cache)
+    assert kept.read_bytes() != b"not a library", "it was compiled again"
+
+
+def test_kernels_are_kept_in_the_users_cache():
+    assert kernel.cache_folder({"HOME": "/home/me"}) == Path("/home/me/.cache/gpu-offload/kernels")
+    assert kernel.cache_folder({"HOME": "/home/me", "XDG_CACHE_HOME": "/c"}) == Path("/c/gpu-offload/kernels")
+    assert kernel.cache_folder({}) is None
 
 
 def error(value, exact):

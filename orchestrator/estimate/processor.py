@@ -1,0 +1,97 @@
+"""How fast this processor computes, by a benchmark of half a second; kept for the machine."""
+
+import functools
+import hashlib
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gpu_offload.orchestrator.estimate.cpu import Processor
+from gpu_offload.remote_job.machine import cores, instruction_sets, processor
+from gpu_offload.remote_job.wire import Wire
+
+PRODUCT_SIZE, PRODUCTS, PRODUCT_S = 64, 32, 0.3
+"""Matrices so small that a product stays in one thread, how many of them, and for how long they are multiplied."""
+COPY_BYTES, COPY_S = 1 << 26, 0.2
+"""More than a third-level cache holds, and for how long it is copied."""
+
+
+class Measured(Wire):
+    """Speeds of one core."""
+
+    product_gflops: float
+    copy_gb_s: float
+
+
+@functools.cache
+def this_processor() -> Processor:
+    """Return what this processor can do; measured at most once a machine, where there is a place to keep it."""
+    path = _place()
+    kept = _read(path) if path is not None else None
+    found = kept or measure()
+    if kept is None and path is not None:
+        _keep(path, found)
+    sets = instruction_sets()
+    return Processor(
+        product_gflops=found.product_gflops,
+        copy_gb_s=found.copy_gb_s,
+        bfloat16="amx" if "amx_bf16" in sets else "avx512" if "avx512_bf16" in sets else "none",
+    )
+
+
+def measure() -> Measured:
+    """Multiply and copy for half a second.
+
+    Processor time counts, not wall time: a neighbour that has the core in between does not.
+    """
+    import numpy as np
+
+    ones = np.ones((PRODUCTS, PRODUCT_SIZE, PRODUCT_SIZE), np.float32)
+    result = np.empty_like(ones)
+    product = _rate(lambda: np.matmul(ones, ones, out=result), PRODUCT_S)
+    source = np.ones(COPY_BYTES // 4, np.float32)
+    target = np.empty_like(source)
+    copied = _rate(lambda: np.copyto(target, source), COPY_S)
+    return Measured(
+        product_gflops=round(2 * PRODUCTS * PRODUCT_SIZE**3 * product / 1e9, 1),
+        copy_gb_s=round(2 * COPY_BYTES * copied / 1e9, 1),
+    )
+
+
+def _rate(work: Any, seconds: float) -> float:
+    """Return how often a core does something in a second of its time."""
+    work()  # the first brings memory in, and starts threads
+    end, begun, done = time.perf_counter() + seconds, time.process_time(), 0
+    while time.perf_counter() < end:
+        work()
+        done += 1
+    return done / max(time.process_time() - begun, 1e-6)
+
+
+def _place() -> Path | None:
+    base = os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if (home := os.environ.get("HOME")) else "")
+    if not base.startswith("/"):
+        return None
+    name = hashlib.sha256(f"{processor()} {cores()}".encode()).hexdigest()[:16]
+    return Path(base) / "gpu-offload" / f"processor-{name}.json"
+
+
+def _read(path: Path) -> Measured | None:
+    try:
+        found = Measured.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+    return found if found.product_gflops > 0 and found.copy_gb_s > 0 else None
+
+
+def _keep(path: Path, found: Measured) -> None:
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.{os.getpid()}")
+        partial.write_text(found.model_dump_json())
+        partial.replace(path)
+    except OSError:
+        return
