@@ -1,11 +1,13 @@
 """Estimates for this machine's CPU."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from gpu_offload.orchestrator.estimate.posterior import Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
+from gpu_offload.remote_job.pace.ending import PUBLISHING_S, READY_S, SAVE_S, ending
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Calibration
@@ -97,12 +99,12 @@ def _core_seconds(work: Workload, processor: Processor | None) -> float:
     """Return what one core takes for one image's forward and backward pass."""
     heads = 2.0 if work.dual_head else 1.0
     if processor is None:
-        return UNMEASURED * (work.gflops / 8.9) ** 0.9 * heads
+        return UNMEASURED * math.pow(work.gflops / 8.9, 0.9) * heads
     convolutions, rest = BFLOAT16[processor.bfloat16]
     if not work.mixed_precision:
         convolutions = rest = 1.0
     products = PASSES * work.gflops / (CONVOLUTION * processor.product_gflops)
-    others = REST_S * (work.gflops / 2.2) ** REST_POWER * REST_COPY_GB_S / processor.copy_gb_s
+    others = REST_S * math.pow(work.gflops / 2.2, REST_POWER) * REST_COPY_GB_S / processor.copy_gb_s
     return (convolutions * products + rest * others) * heads
 
 
@@ -141,8 +143,8 @@ def estimate_cpu_prior(
         batch_plain=batch + work.batch * load_seconds(work, mosaic=False),
         optimizer_step=(0.67 if work.heavy_optimizer else 0.034) * work.parameters / 3.16e6 * 2 / threads,
         validation_image=0.3 * compute + load_seconds(work, mosaic=False) + 0.002,
-        save=0.2 + work.parameters * 1e-8,
-        final=2.0 + (2.6 if work.plots else 0.0),
+        save=SAVE_S * work.parameters,
+        final=ending(work.task, plots=work.plots, ready=READY_S) + PUBLISHING_S,
     )
     basis = "by the processor's speed" if processor is not None else "not measured"
     of = "1 core" if cores == 1 else f"{cores} cores"

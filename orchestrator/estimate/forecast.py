@@ -14,15 +14,13 @@ from gpu_offload.orchestrator.estimate.formula import PHI, Rates, load_seconds
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import RatioPrediction, predict
 from gpu_offload.orchestrator.estimate.workload import Workload
+from gpu_offload.remote_job.pace.ending import PUBLISHING_S, SAVE_S, slowness
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Pace
 
 QUIET = 0.93
 """The least share of its processor time that a training gets on a machine of its own: the kernel takes some, too."""
-
-PUBLISHING = 0.7
-"""Seconds from the end of the training's process to the published model, on a CPU."""
 
 EPOCH_SPREAD = 0.1
 """Relative uncertainty of an epoch's time by the training's own account, before an epoch was completed."""
@@ -64,7 +62,7 @@ def rates_of(work: Workload, pace: "Pace") -> Rates:
         batch_plain=plain.batch,
         optimizer_step=pace.optimizer,
         validation_image=forward + load if pace.validation is None else pace.validation,
-        save=0.1 + work.parameters * 1e-7 if pace.save is None else pace.save,
+        save=SAVE_S * work.parameters * slowness(pace.ready) if pace.save is None else pace.save,
         final=pace.final,
     )
 
@@ -165,5 +163,5 @@ def _by_steps(work: Workload, pace: "Pace", at: Position) -> dict[str, float]:
         "validation": validations * validation,
         "saving": epochs_left * rates.save,
         "final validation": PHI * validation,
-        "end": rates.final + PUBLISHING,
+        "end": rates.final + PUBLISHING_S * slowness(pace.ready),
     }

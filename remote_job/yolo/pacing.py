@@ -3,17 +3,13 @@
 from typing import Any
 
 from gpu_offload.dataset.task import Task
+from gpu_offload.remote_job.pace.ending import ending
 from gpu_offload.remote_job.pace.meter import process_age
 from gpu_offload.remote_job.pace.pace_meter import PaceMeter
 from gpu_offload.remote_job.result import Pace
 from gpu_offload.remote_job.speed import threads
 from gpu_offload.remote_job.yolo import preview
 from gpu_offload.remote_job.yolo.protocol import Trainer
-
-ENDING = 1.5
-"""Seconds of the end beside the final validation: reading the model back, fusing it, staging the result."""
-PLOTS = 2.6
-"""Seconds for Ultralytics' plots."""
 
 
 class Pacing:
@@ -29,7 +25,8 @@ class Pacing:
     def start(self, trainer: Trainer) -> None:
         """Note how long it took to get ready."""
         self.meter.ready = process_age()
-        self.meter.final = ENDING + (PLOTS if trainer.args.plots else 0.0)
+        task, plots = trainer.bench.spec.task, bool(trainer.args.plots)
+        self.meter.final = round(ending(task, plots=plots, ready=self.meter.ready), 3)
 
     def epoch_started(self, trainer: Trainer) -> None:
         """Begin the first step of an epoch."""

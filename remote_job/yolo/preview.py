@@ -14,7 +14,9 @@ from gpu_offload.remote_job.yolo import tensors as states
 from gpu_offload.remote_job.yolo.protocol import Trainer
 
 IMAGES = 8
-"""Images of a look; batches of fewer are slower by the image, and more take longer."""
+"""Images that are loaded for a look."""
+VALIDATED = 16
+"""Images of a look at validation: by the image, smaller batches take longer than those of a validation."""
 
 
 def other_mode(trainer: Trainer, *, mosaic: bool) -> float:
@@ -92,7 +94,7 @@ class _Look:
     def __init__(self, loader: Any) -> None:
         self.dataset = loader.dataset
         self.batch_size = loader.batch_size
-        self.images = min(IMAGES, loader.batch_size, len(loader.dataset))
+        self.images = min(VALIDATED, loader.batch_size, len(loader.dataset))
         self.seconds = 0.0
         self._collate = loader.collate_fn
 
