@@ -112,6 +112,7 @@ class Row:
     opt: float
     ours: float
     score: float
+    up_score: float
     misses: int
     worst: float
 
@@ -153,6 +154,7 @@ def measure(harness: ModuleType, jobs: Sequence[Job], chosen: Callable[[str], bo
                 opt=sum(opt) / n,
                 ours=ours,
                 score=100 * (on_demand - ours) / (on_demand - spot),
+                up_score=100 * (on_demand - sum(up) / n) / (on_demand - spot),
                 misses=misses,
                 worst=max(cost - other for cost, other in zip(costs, up, strict=True)),
             )
@@ -219,14 +221,16 @@ def main() -> int:
     if arguments.shipped:
         folds["all series, shipped prior"] = measure(harness, jobs, lambda _zone: True, arguments.step)
     for name, (played, fitted) in FOLDS.items() if not arguments.shipped else ():
-        fit(arguments.harness, lambda zone, fitted=fitted: _is_in(zone, *fitted))
-        folds[name] = measure(
-            harness, jobs, lambda zone, played=played: _is_in(zone, *played), arguments.step
-        )
+        fit(arguments.harness, lambda zone, fitted=fitted: is_in(zone, *fitted))
+        folds[name] = measure(harness, jobs, lambda zone, played=played: is_in(zone, *played), arguments.step)
     for name, rows in folds.items():
         show(name, rows)
     worst = min(folds, key=lambda name: means(folds[name])[0])
     every = [row for rows in folds.values() for row in rows]
+
+    def mean_of(name: str) -> float:
+        return sum(getattr(row, name) * row.windows for row in every) / sum(row.windows for row in every)
+
     print(
         "worst fold: {}, {:.1f} % (small overhead {:.1f} %, large {:.1f} %)".format(
             worst, *means(folds[worst])
@@ -240,7 +244,8 @@ def main() -> int:
     return 1 if misses else 0
 
 
-def _is_in(zone: str, side: str, parts: tuple[str, ...]) -> bool:
+def is_in(zone: str, side: str, parts: tuple[str, ...]) -> bool:
+    """Whether a zone is on a side, in a part of the year."""
     return side in zone and zone.startswith(parts)
 
 

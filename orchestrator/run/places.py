@@ -42,8 +42,8 @@ def best_place(
 ) -> int | None:
     """Return the place to train in; None where none is open.
 
-    An instance that trains is moved only where that pays for the overhead, within the time that both places may be
-    expected to last.
+    An instance that trains is moved only where that pays for the overhead, by the chance that there is capacity, within
+    the time that both places may be expected to last.
 
     Args:
         places: In order of preference among equals.
@@ -58,4 +58,6 @@ def best_place(
     here, there = places[running], places[best]
     lasts = STEP_S / max(1e-6, here.hazard + there.hazard)
     saved = (here.cost(overhead) - there.cost(overhead)) * min(left, lasts)
-    return best if saved > there.price * overhead else running
+    chance = there.belief.chance
+    # A start there or, where that fails, another one here.
+    return best if chance * saved > (chance * there.price + (1 - chance) * here.price) * overhead else running

@@ -40,7 +40,7 @@ def moving(run: RunRecord, observation: Observation, current: ObservedAttempt) -
     ]
     at = position(run, observation, steady, running=offer.market, spot_open=True)
     if offer.market == "spot":
-        there = best_place(places, overhead=2 * at.overhead, left=at.left, running=spot.index(here))
+        there = best_place(places, overhead=at.overhead, left=at.left, running=spot.index(here))
         if there is None or spot[there] is here or at.slack < at.overhead:
             return None
         return f"{spot[there].offer.name} costs less, and may be there"

@@ -16,9 +16,11 @@ from gpu_offload.orchestrator.run.record import (
     AttemptEnd,
     AttemptRecord,
     Collected,
+    Experience,
     HostRecord,
     LaunchingRecord,
     Outcome,
+    PlaceSighting,
     RunRecord,
     StopRequest,
 )
@@ -675,6 +677,40 @@ def test_on_demand_is_left_for_spot_after_an_hour_at_the_end_of_an_epoch(hours, 
         step = next_step(run, replace(seen, instances=(ObservedInstance("i-2", 2, "shutting-down"),)))
         assert isinstance(step, CloseAttempt)
         assert step.reason == "moved"
+
+
+@pytest.mark.parametrize(
+    ("price", "hours", "moves"),
+    [(0.45, 24, True), (0.21, 24, False), (0.45, 0.5, False)],
+    ids=["much-dearer", "hardly-dearer", "refused-lately"],
+)
+def test_spot_is_left_for_cheaper_spot_that_was_refused_long_ago(price, hours, moves):
+    takes = Interval(36_000, 40_000, 50_000)
+    cheap = Candidate(offer=SPOT_A.offer, seconds=takes)
+    dear = Candidate(offer=replace(SPOT_B.offer, usd_per_hour=price), seconds=takes)
+    steady = ON_DEMAND.model_copy(update={"seconds": takes})
+    run = run_of(cheap, dear, steady, deadline_at=T0 + 172_800, max_cost_usd=20.0)
+    run = run.model_copy(update={"spec": run.spec.model_copy(update={"epochs": 200})})
+    now = T0 + hours * 3600
+    word = beat(now - 5, epochs=1, pace=200.0).model_copy(update={"batch": 0, "batches": 100})
+    trains = attempt(2, dear, beat=word, expires=T0 + 172_800)
+    refused = attempt(1, cheap, host=False, end=ended(1, "refused", T0))
+    running = ObservedInstance("i-2", 2, "running")
+    step = next_step(
+        run, Observation(now, ME, attempts=(refused, trains), instances=(running,), epochs_completed=1)
+    )
+    assert isinstance(step, Terminate) == moves, step
+
+
+def test_what_former_runs_saw_chooses_the_zone():
+    """The first zone of the plan took instances back an hour ago, again and again."""
+    seen = [
+        PlaceSighting(place="g4dn.xlarge us-east-1a", at=T0 - 30_000 + 1200 * i, is_up=i % 2 == 0)
+        for i in range(25)
+    ]
+    run = run_of(SPOT_A, SPOT_B, ON_DEMAND, experience=Experience(capacity=tuple(seen)))
+    assert next_step(run, Observation(NOW, ME)).offer == SPOT_B.offer
+    assert next_step(run_of(SPOT_A, SPOT_B, ON_DEMAND), Observation(NOW, ME)).offer == SPOT_A.offer
 
 
 @pytest.mark.parametrize("candidate", [SPOT_A, ON_DEMAND, SPOT_BIG])
