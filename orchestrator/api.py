@@ -171,6 +171,7 @@ def train(
     from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
     from gpu_offload.orchestrator.plan.training_key import version_of
+    from gpu_offload.orchestrator.site.write import update_site
 
     console = console or Console()
     store, workspace = store_of(settings), Workspace.of(settings.root)
@@ -190,6 +191,7 @@ def train(
     ).run()
     if report.status == "trained" and sweep is None:
         after_publication(store, settings, console)
+        update_site(store, settings, console)
     return report
 
 

@@ -19,7 +19,10 @@ IF_SAME: Conditions = {"Null": {"s3:if-match": "false"}}
 PARTS: Conditions = {"Bool": {"s3:ObjectCreationOperation": "false"}}
 """Beginning a large upload and sending its parts: these carry no condition, and make no object yet."""
 
-PUBLIC = ("models/*", "aliases/*", "index.json")
+MOVING = ("aliases/*", "index.json", "index.html", "feed.xml")
+"""What each publication writes anew: names, the list, and the model's page."""
+
+PUBLIC = ("models/*", *MOVING)
 READ_BY_TRAINER = ("datasets/*", "weights/*", "environments/*", "wheels/*", "runs/*")
 WRITTEN_BY_TRAINER = ("runs/*/attempts/*/*", "runs/*/checkpoint/*", "runs/*/result/*")
 
@@ -39,7 +42,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
     return (
         *(_publish(site) if site.drivers_publish else ()),
         _list(site),
-        _read(site, ("runs/*", "models/*", "aliases/*", "index.json", "timings/*", "tend.json")),
+        _read(site, ("runs/*", *PUBLIC, "timings/*", "tend.json")),
         Statement(
             "AppendToJournal",
             "How an attempt and a run ended is written once; what stands there already cannot be overwritten.",
@@ -209,7 +212,7 @@ def _drive(site: Site) -> tuple[Statement, ...]:
 
 def _publish(site: Site) -> tuple[Statement, ...]:
     """Create versions, move aliases; overwrite or delete nothing that is published."""
-    moving = site.objects("aliases/*", "index.json")
+    moving = site.objects(*MOVING)
     return (
         Statement(
             "PublishOnce",

@@ -1,4 +1,4 @@
-"""Commands about what is published: models, promote, yank, rollback, usage, prune."""
+"""Commands about what is published: models, promote, yank, rollback, usage, prune, site."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -257,4 +257,27 @@ def prune(
     show_answer(act(_store(directory, config, sets), policy, delete=delete), as_json=as_json)
 
 
-COMMANDS = (models, promote, yank, rollback, usage, prune)
+@click.command()
+@settings_options
+@json_option
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
+@click.option("--private", is_flag=True, help="Leave out the picture, which shows images of the dataset.")
+def site(
+    directory: Path,
+    config: Path | None,
+    sets: tuple[str, ...],
+    folder: Path | None,
+    *,
+    private: bool,
+    as_json: bool,
+) -> None:
+    """Write a page of the model and a feed of its versions to FOLDER, or beside the index in the store."""
+    from gpu_offload.orchestrator.registry.stores import existing_store_of
+    from gpu_offload.orchestrator.site.write import write_site
+
+    settings = settings_of(directory, config, sets)
+    store = existing_store_of(settings)
+    show_answer(write_site(store, settings, folder, is_private=private), as_json=as_json)
+
+
+COMMANDS = (models, promote, yank, rollback, usage, prune, site)

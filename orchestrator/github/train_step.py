@@ -25,6 +25,7 @@ from gpu_offload.orchestrator.registry.manifest import STABLE
 from gpu_offload.orchestrator.report.content import Before
 from gpu_offload.orchestrator.report.outcome import headline
 from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.site.write import update_site
 
 if TYPE_CHECKING:
     from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
@@ -66,6 +67,8 @@ def train(step: Step) -> int:
     if done.status == "trained" and not isinstance(store, KeptFolder):
         for warning in after_publication(store, step.settings, step.console):
             step.runner.summary(f"> [!WARNING]\n> {bounded(warning)}")
+    if not isinstance(store, KeptFolder):
+        update_site(store, step.settings, step.console, is_private=step.event.is_private)
     _warn_of_dead_sweep(step, store)
     return EXIT_FAILED if done.candidate and step.settings.registry.on_candidate == "fail" else 0
 

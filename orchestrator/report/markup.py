@@ -19,7 +19,8 @@ h1{font-size:1.25rem;line-height:1.3;overflow-wrap:anywhere}h2{font-size:1.05rem
 .wide{overflow-x:auto}table{border-collapse:collapse;font-size:.85rem;margin:.5rem 0;min-width:min(100%,24rem)}
 th,td{text-align:left;padding:.25rem .6rem .25rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 th{white-space:nowrap;color:var(--soft);font-weight:500}td.n,th.n{text-align:right;white-space:nowrap}
-td.long{overflow-wrap:anywhere}code{font-size:.9em}tr.total td{font-weight:600}
+pre{overflow-x:auto;background:var(--tile);border-radius:.5rem;padding:.6rem .8rem}a{color:inherit}
+p code{overflow-wrap:anywhere}td.long{overflow-wrap:anywhere}code{font-size:.9em}tr.total td{font-weight:600}
 figure{margin:.5rem 0 1rem}img{max-width:100%}figcaption{font-size:.85rem;color:var(--soft)}
 svg{width:100%;max-width:36rem;height:auto}svg text{font:13px system-ui,sans-serif;fill:var(--soft)}
 .grid{stroke:var(--line);stroke-width:1}summary{cursor:pointer;margin:1.75rem 0 .5rem;font-weight:600}
@@ -34,13 +35,13 @@ LONG_WORD = 20
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def document(title: str, body: str) -> str:
-    """Return a whole page; `body` is markup, `title` any text."""
+def document(title: str, body: str, *, head: str = "") -> str:
+    """Return a whole page; `body` and `head` are markup, `title` any text."""
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
-        f"<title>{safe(title)}</title><style>{STYLE}</style></head>"
+        f"<title>{safe(title)}</title>{head}<style>{STYLE}</style></head>"
         f"<body><h1>{safe(title)}</h1>{body}</body></html>\n"
     )
 

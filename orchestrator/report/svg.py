@@ -45,8 +45,8 @@ def timeline_svg(spans: Sequence[Span]) -> str:
     return svg_figure(height, parts, "Timeline")
 
 
-def curves_svg(title: str, curves: Mapping[str, Sequence[float]]) -> str:
-    """Draw one line for each curve over the epochs, counted from 1, with a legend."""
+def curves_svg(title: str, curves: Mapping[str, Sequence[float]], *, axis: str = "epoch") -> str:
+    """Draw one line for each curve over the epochs, or what `axis` says, counted from 1, with a legend."""
     drawn = {name: values for name, values in curves.items() if values and all(map(math.isfinite, values))}
     if not drawn:
         return ""
@@ -64,7 +64,7 @@ def curves_svg(title: str, curves: Mapping[str, Sequence[float]]) -> str:
         parts.append(svg_text(LEFT - 8, y + 4, f"{tick:g}", "end"))
     epochs = sorted({max(1, round(t)) for t in _ticks(1.0, float(max(count, 2))) if t <= count})
     parts += [svg_text(LEFT + (epoch - 1) * x_scale, plot + 26, str(epoch), "middle") for epoch in epochs]
-    parts.append(svg_text((LEFT + WIDTH - RIGHT) / 2, plot + 44, "epoch", "middle"))
+    parts.append(svg_text((LEFT + WIDTH - RIGHT) / 2, plot + 44, axis, "middle"))
     for i, (name, values) in enumerate(drawn.items()):
         colour = COLOURS[i % len(COLOURS)]
         points = [(LEFT + j * x_scale, 10 + plot - (v - low) * y_scale) for j, v in enumerate(values)]

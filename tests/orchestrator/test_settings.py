@@ -53,6 +53,7 @@ DEFAULTS = {
         "floor": 0.001,
         "exports": None,
         "on-failed-export": "publish",
+        "site": "off",
         "tolerance": 0.02,
         "on-candidate": "pass",
         "on-revert": "yank",

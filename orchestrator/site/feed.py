@@ -1,0 +1,54 @@
+"""The versions of a model as an Atom feed (RFC 4287): what became stable, or was withdrawn, and why."""
+
+from datetime import UTC, datetime
+from xml.etree import ElementTree as ET
+
+from gpu_offload.orchestrator.registry.manifest import Move
+from gpu_offload.orchestrator.report.markup import without_controls
+from gpu_offload.orchestrator.site.content import Site
+from gpu_offload.orchestrator.site.page import FEED, PAGE
+
+NAMESPACE = "http://www.w3.org/2005/Atom"
+ENTRIES = 50
+TITLES = {
+    "publish": "is stable",
+    "promote": "was promoted",
+    "yank": "is stable again",
+    "rollback": "is stable again",
+}
+
+
+def feed_xml(site: Site) -> bytes:
+    """Render the moves of `stable`, newest first; every text is escaped."""
+    moves = list(site.stable.moves) if site.stable else []
+    page, own = site.address(PAGE), site.address(FEED)
+    feed = ET.Element("feed", {"xmlns": NAMESPACE})
+    _add(feed, "title", site.name)
+    _add(feed, "id", own or f"urn:gpu-offload:{site.name}")
+    _add(feed, "updated", _time(moves[-1].at if moves else 0.0))
+    _add(ET.SubElement(feed, "author"), "name", site.name)
+    if own:
+        ET.SubElement(feed, "link", {"rel": "self", "href": own})
+    if page:
+        ET.SubElement(feed, "link", {"href": page})
+    for position, move in reversed(list(enumerate(moves))[-ENTRIES:]):
+        _entry(feed, site, position, move, page)
+    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(feed, encoding="utf-8") + b"\n"
+
+
+def _entry(feed: ET.Element, site: Site, position: int, move: Move, page: str | None) -> None:
+    entry = ET.SubElement(feed, "entry")
+    _add(entry, "title", f"{move.semver or move.version} {TITLES[move.cause]}")
+    _add(entry, "id", f"urn:gpu-offload:{site.name}:stable:{position}:{move.version}")
+    _add(entry, "updated", _time(move.at))
+    _add(entry, "summary", move.why or move.cause)
+    if page:
+        ET.SubElement(entry, "link", {"href": page})
+
+
+def _add(parent: ET.Element, name: str, text: str) -> None:
+    ET.SubElement(parent, name).text = without_controls(text).replace("\ufffe", " ").replace("\uffff", " ")
+
+
+def _time(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

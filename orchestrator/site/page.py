@@ -1,0 +1,180 @@
+"""The page of a model as one HTML file that loads nothing: no script, no style sheet, no picture from elsewhere."""
+
+from base64 import b64encode
+
+from gpu_offload.dataset.split import SPLITS
+from gpu_offload.orchestrator.output.metrics import curve_name, named
+from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.registry.card import started_from
+from gpu_offload.orchestrator.registry.listing import when
+from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, model_key
+from gpu_offload.orchestrator.report.markup import document, html_table, safe, tiles_html, without_controls
+from gpu_offload.orchestrator.report.svg import curves_svg
+from gpu_offload.orchestrator.site.content import Site
+
+FEED = "feed.xml"
+PAGE = "index.html"
+
+MAIN_METRICS = 2
+SHOWN_VERSIONS = 200
+SHOWN_MOVES = 50
+
+
+def site_html(site: Site) -> str:
+    """Render a model's page; every text from the registry is escaped."""
+    sections = (
+        ("Versions", html_table(version_rows(site))),
+        ("Get it", _download(site)),
+        ("Quality", _quality(site)),
+        ("Predictions", _picture(site.picture)),
+        ("What stable meant", html_table(move_rows(site))),
+        ("Card", html_table(card_rows(site.manifest)) if site.manifest else ""),
+    )
+    body = "".join(f"<section><h2>{name}</h2>{content}</section>" for name, content in sections if content)
+    if not site.versions:
+        body = "<p>No version is published yet.</p>"
+    feed = f'<link rel="alternate" type="application/atom+xml" title="{safe(site.name)}" href="{FEED}">'
+    foot = f'<p><a href="{FEED}">Feed of its versions</a></p>'
+    return document(site.name, f"{tiles_html(tiles(site))}{body}{foot}", head=feed)
+
+
+def tiles(site: Site) -> list[tuple[str, str, str]]:
+    """Return what one looks for first: the version in use, how good it is, what it cost."""
+    entry = site.shown
+    if entry is None or site.manifest is None:
+        return []
+    is_stable = site.stable is not None and site.stable.version == entry.version
+    quality = list(named(entry.metrics).items())[:MAIN_METRICS]
+    cost = human_money(site.manifest.cost_usd) if site.manifest.cost_usd else "free"
+    return [
+        ("stable" if is_stable else "newest, not stable", number(entry), f"of {when(entry.created_at)} UTC"),
+        *((name, f"{value:.3f}", "") for name, value in quality),
+        ("cost", cost, f"{human_duration(site.manifest.seconds.actual)} on {site.manifest.where}"),
+    ]
+
+
+def number(entry: IndexEntry) -> str:
+    """Return how people say a version."""
+    return entry.semver or entry.version
+
+
+def version_rows(site: Site) -> list[tuple[str, ...]]:
+    """Return a row for each version, newest first."""
+    metrics = [named(entry.metrics) for entry in site.versions]
+    names = list(dict.fromkeys(name for one in metrics for name in list(one)[:MAIN_METRICS]))
+    rows: list[tuple[str, ...]] = [
+        ("version", "", "published (UTC)", *names, "size", "cost", "where", "commit")
+    ]
+    for entry, one in list(zip(site.versions, metrics, strict=True))[:SHOWN_VERSIONS]:
+        cost = "" if entry.cost_usd is None else human_money(entry.cost_usd) if entry.cost_usd else "free"
+        rows.append(
+            (
+                number(entry),
+                site.state(entry),
+                when(entry.created_at),
+                *(f"{one[name]:.3f}" if name in one else "" for name in names),
+                human_bytes(entry.size),
+                cost,
+                entry.where or "",
+                (entry.commit or "")[:9],
+            )
+        )
+    return rows
+
+
+def move_rows(site: Site) -> list[tuple[str, ...]]:
+    """Return what `stable` meant since when, newest first."""
+    moves = reversed(site.stable.moves) if site.stable else ()
+    rows = [(when(m.at), m.semver or m.version, m.cause, m.by, m.why) for m in moves]
+    return [("since (UTC)", "version", "by", "who", "why"), *rows[:SHOWN_MOVES]]
+
+
+def card_rows(manifest: Manifest) -> list[tuple[str, ...]]:
+    """Return how the version came about."""
+    settings = ", ".join(f"{k} = {v}" for k, v in sorted((manifest.hyperparameters or {}).items()))
+    facts = {
+        "task": manifest.task,
+        "model": manifest.base_model,
+        "classes": ", ".join(manifest.classes or ()),
+        "images": ", ".join(f"{manifest.images[s]} {s}" for s in SPLITS if (manifest.images or {}).get(s))
+        if manifest.images
+        else "",
+        "epochs": f"{manifest.epochs_completed} of {manifest.epochs}",
+        "image size": str(manifest.image_size or ""),
+        "started from": started_from(manifest) or "",
+        "settings": settings,
+        "licence": manifest.license or "",
+        "commit": manifest.commit or "",
+        "data": manifest.fingerprint,
+        "training key": manifest.training_key,
+    }
+    return [("", ""), *((name, value) for name, value in facts.items() if value)]
+
+
+def _download(site: Site) -> str:
+    if site.manifest is None:
+        return ""
+    version = site.manifest.version
+    rows: list[tuple[str, ...]] = [("file", "size", "sha256")]
+    rows += [(file.name, human_bytes(file.size), file.sha256) for file in site.manifest.files]
+    parts = [html_table(rows)]
+    links = []
+    for file in site.manifest.files:
+        url = site.address(model_key(version, file.name))
+        if url is not None and url.startswith("https://"):
+            links.append(f'<a href="{safe(url)}">{safe(file.name)}</a>')
+    if links:
+        parts.append(f"<p>Directly: {', '.join(links)}</p>")
+    if site.base is not None:
+        code = (
+            "from model_client import ModelClient\n\n"
+            f'model = ModelClient("{without_controls(site.base)}", "models").get()\n'
+        )
+        parts.append(
+            f"<p>From a shell: <code>offload pull model.pt --from {safe(site.base)}</code></p>"
+            f"<p>In an application, which then stays up to date:</p><pre>{safe(code)}</pre>"
+        )
+    return "".join(parts)
+
+
+def _quality(site: Site) -> str:
+    if site.manifest is None:
+        return ""
+    metrics = named(site.manifest.metrics)
+    per_class = {name: named(values) for name, values in site.manifest.per_class.items()}
+    columns = list(dict.fromkeys(column for values in per_class.values() for column in values))
+    by_class: list[tuple[str, ...]] = [("class", *columns)]
+    by_class += [
+        (name, *(f"{values[c]:.3f}" if c in values else "" for c in columns))
+        for name, values in per_class.items()
+    ]
+    curves = {
+        curve_name(without_controls(name)): values
+        for name, values in site.curves.items()
+        if not name.startswith("lr/") and "loss" not in name
+    }
+    return (
+        html_table([("metric", "value"), *((name, f"{value:.4f}") for name, value in metrics.items())])
+        + html_table(by_class)
+        + _history(site)
+        + curves_svg("By epoch of its training", curves)
+    )
+
+
+def _history(site: Site) -> str:
+    """Draw the main metric over the versions that were good enough, oldest first."""
+    entries = [e for e in reversed(site.versions) if e.yanked is None and e.metrics]
+    names = list(dict.fromkeys(name for e in entries for name in list(named(e.metrics))[:1]))
+    curves = {name: [named(e.metrics)[name] for e in entries if name in named(e.metrics)] for name in names}
+    shown = {name: values for name, values in curves.items() if len(values) > 1}
+    return curves_svg("Over the versions", shown, axis="version, oldest first")
+
+
+def _picture(png: bytes | None) -> str:
+    if png is None:
+        return ""
+    return (
+        "<figure><figcaption>On pictures that it was not trained on: as labelled, and as the model sees them."
+        f'</figcaption><img alt="labels and predictions" src="data:image/png;base64,{b64encode(png).decode()}">'
+        "</figure>"
+    )
