@@ -39,7 +39,8 @@ def plan(step: Step) -> int:
     option = report.decision.option
     step.runner.outputs(
         {
-            "where": report.decision.where,
+            # What is trained already is only published again, as after a revert: no instance does that.
+            "where": report.decision.where if report.already_trained is None else "cpu",
             "version": planned.version,
             "training-key": planned.training_key,
             "already-trained": flag(report.already_trained is not None),
