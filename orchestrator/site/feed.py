@@ -33,7 +33,8 @@ def feed_xml(site: Site) -> bytes:
         ET.SubElement(feed, "link", {"href": page})
     for position, move in reversed(list(enumerate(moves))[-ENTRIES:]):
         _entry(feed, site, position, move, page)
-    return b'<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(feed, encoding="utf-8") + b"\n"
+    text: bytes = ET.tostring(feed, encoding="utf-8", xml_declaration=True)
+    return text + b"\n"
 
 
 def _entry(feed: ET.Element, site: Site, position: int, move: Move, page: str | None) -> None:

@@ -51,12 +51,17 @@ def write_site(
     files = {PAGE: site_html(site).encode(), FEED: feed_xml(site)}
     if folder is None:
         for key, body in files.items():
-            swap(store, key, lambda _there, body=body: body)
+            _replace(store, key, body)
         return Written(*(address(key) or f"{store.url}/{key}" for key in (PAGE, FEED)))
     folder.mkdir(parents=True, exist_ok=True)
     for name, body in files.items():
         durable.write(folder / name, body)
     return Written(str(folder / PAGE), str(folder / FEED))
+
+
+def _replace(store: ObjectStore, key: str, body: bytes) -> None:
+    """Write a document that others may write at the same time; a publisher's role may only do it conditionally."""
+    swap(store, key, lambda _there: body)
 
 
 def update_site(

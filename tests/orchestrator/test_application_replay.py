@@ -1,15 +1,19 @@
 """An application that polls all along always has a complete, verified, not yanked model, whatever the registry does."""
 
 import hashlib
+import json
+import subprocess
 import threading
 import time
 from collections.abc import Mapping
 
 import pytest
+from commands import offload
 from model_server import ModelServer
 from registry_case import manifest_for
 
 from gpu_offload.client.model_client import ModelClient, NoModelError
+from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.prune import prune
@@ -142,3 +146,103 @@ def test_an_application_that_polls_while_others_publish_yank_and_roll_back_never
         polling.join()
     assert wrong == []
     assert app.get().version == alias.alias_of(store, "stable").version
+
+
+OWN_TRAINING = """
+from gpu_offload.remote_job.entrypoint import Trained
+
+
+def main(context):
+    names = sorted(path.name for path in (context.tree / "images").rglob("*.png"))
+    good = sum("bad" not in name for name in names) / len(names)
+    model = context.output / "model.txt"
+    model.write_text("\\n".join(names))
+    context.epoch(1, metrics={"accuracy": good})
+    return Trained(model, {"accuracy": good})
+"""
+
+
+class Boards:
+    """A repository with a dataset that grows, is spoilt and is mended, and whose model is trained at each commit."""
+
+    def __init__(self, root):
+        self.root = root
+        generate(root / "shapes", images=12, size=64)
+        (root / "mine.py").write_text(OWN_TRAINING)
+        (root / "offload.toml").write_text(
+            '[dataset]\npath = "shapes"\nclasses = ["circle", "square", "triangle"]\n[training]\n'
+            'entrypoint = "mine:main"\nepochs = 1\nimage-size = 64\n[store]\nurl = "file:../store"\n'
+        )
+        self.git("init", "-q", "-b", "main")
+
+    def git(self, *words):
+        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(self.root), *identity, *words], check=True, capture_output=True)
+
+    def add(self, *names):
+        """Commit images that are none of those before."""
+        image = min((self.root / "shapes").glob("*.png"))
+        for name in names:
+            (self.root / "shapes" / f"{name}.png").write_bytes(image.read_bytes() + name.encode())
+            label = image.with_suffix(".txt").read_text()
+            (self.root / "shapes" / f"{name}.txt").write_text(label)
+        self.git("add", ".")
+        self.git("commit", "-qm", f"Add {names}")
+
+    def train(self):
+        report = json.loads(offload(self.root, "train", "--on", "cpu", "--no-calibrate", "--json"))
+        return report["status"], report["version"]
+
+
+@pytest.mark.training
+def test_a_history_that_adds_spoils_reverts_and_adds_again_ends_as_it_should(tmp_path):
+    """With real trainings of a real repository, while an application polls all along."""
+    (tmp_path / "boards").mkdir()
+    boards, store = Boards(tmp_path / "boards"), open_store(f"file:{tmp_path / 'store'}")
+    with ModelServer() as server:
+        server.files = Published(store)
+        application = ModelClient(server.url, tmp_path / "app", interval=0, pause=0.001)
+        seen, wrong, over = [], [], threading.Event()
+
+        def poll():
+            while not over.is_set():
+                try:
+                    model = application.get()
+                except NoModelError:
+                    wrong.extend(seen[-1:])  # there was one before
+                    continue
+                if hashlib.sha256(model.path.read_bytes()).hexdigest() != model.sha256:
+                    wrong.append(model.version)
+                if not seen or seen[-1] != model.version:
+                    seen.append(model.version)
+                over.wait(0.02)
+
+        polling = threading.Thread(target=poll)
+        polling.start()
+        try:
+            boards.add("first")
+            _, first = boards.train()
+            boards.add("bad1", "bad2")  # worse, and no collapse: it becomes stable
+            _, worse = boards.train()
+            assert alias.alias_of(store, "stable").version == worse
+            boards.git("revert", "--no-edit", "HEAD")
+            assert boards.train() == ("already_trained", first)
+            assert alias.alias_of(store, "stable").version == first
+            boards.add(*(f"bad{number}" for number in range(30)))  # a collapse: it stays a candidate
+            _, broken = boards.train()
+            assert alias.alias_of(store, "candidate").version == broken
+            boards.git("revert", "--no-edit", "HEAD")
+            boards.add("second")
+            _, last = boards.train()
+        finally:
+            while not seen or seen[-1] != alias.alias_of(store, "stable").version:
+                over.wait(0.02)
+            over.set()
+            polling.join()
+    stable = alias.alias_of(store, "stable")
+    assert [move.version for move in stable.moves] == [first, worse, first, last]
+    yanked = {entry.version for entry in publish.versions(store) if entry.yanked}
+    assert yanked == {worse}
+    assert wrong == []
+    assert broken not in seen
+    assert application.get().version == last
