@@ -19,7 +19,7 @@ IF_SAME: Conditions = {"Null": {"s3:if-match": "false"}}
 PARTS: Conditions = {"Bool": {"s3:ObjectCreationOperation": "false"}}
 """Beginning a large upload and sending its parts: these carry no condition, and make no object yet."""
 
-MOVING = ("aliases/*", "index.json", "index.html", "feed.xml")
+MOVING = ("aliases/*", "index.json", "site/index.html", "site/feed.xml")
 """What each publication writes anew: names, the list, and the model's page."""
 
 PUBLIC = ("models/*", *MOVING)

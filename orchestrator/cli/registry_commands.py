@@ -33,10 +33,22 @@ def show_answer(answer: Answer, *, as_json: bool) -> None:
         click.echo(plain(answer.text()))
 
 
-def _store(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "ObjectStore":
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
+store_option = click.option(
+    "--store",
+    "source",
+    metavar="URL",
+    help="A store in place of the configuration's: a release of GitHub's, with GITHUB_TOKEN.",
+)
 
-    return existing_store_of(settings_of(directory, config, sets))
+
+def _store(
+    directory: Path, config: Path | None, sets: tuple[str, ...], source: str | None = None
+) -> "ObjectStore":
+    from gpu_offload.orchestrator.registry.stores import existing_store_of, store_to_change
+
+    return (
+        existing_store_of(settings_of(directory, config, sets)) if source is None else store_to_change(source)
+    )
 
 
 @click.group(invoke_without_command=True)
@@ -126,6 +138,7 @@ def moment(text: str) -> float:
 @click.command()
 @settings_options
 @json_option
+@store_option
 @click.argument("version")
 @click.option("--why", default="by hand", metavar="TEXT", help="The reason, for the history.")
 @click.option(
@@ -144,19 +157,21 @@ def promote(
     why: str,
     rollout: float,
     minimum: str | None,
+    source: str | None,
     *,
     as_json: bool,
 ) -> None:
     """Let `stable` mean VERSION, a candidate for example."""
     from gpu_offload.orchestrator.registry.promote import promote as act
 
-    store = _store(directory, config, sets)
+    store = _store(directory, config, sets, source)
     show_answer(act(store, version, why=why, rollout=rollout / 100, minimum=minimum), as_json=as_json)
 
 
 @click.command()
 @settings_options
 @json_option
+@store_option
 @click.argument("version")
 @why_option
 @click.option("--undo", is_flag=True, help="It may be used after all; aliases stay where they are.")
@@ -166,6 +181,7 @@ def yank(
     sets: tuple[str, ...],
     version: str,
     why: str,
+    source: str | None,
     *,
     undo: bool,
     as_json: bool,
@@ -173,12 +189,13 @@ def yank(
     """Withdraw VERSION: applications leave it, and aliases go to the version before. Its files stay."""
     from gpu_offload.orchestrator.registry.promote import yank as act
 
-    show_answer(act(_store(directory, config, sets), version, why=why, undo=undo), as_json=as_json)
+    show_answer(act(_store(directory, config, sets, source), version, why=why, undo=undo), as_json=as_json)
 
 
 @click.command()
 @settings_options
 @json_option
+@store_option
 @click.option("--to", metavar="VERSION", help="The version to go back to; by default the one before.")
 @why_option
 def rollback(
@@ -187,13 +204,14 @@ def rollback(
     sets: tuple[str, ...],
     to: str | None,
     why: str,
+    source: str | None,
     *,
     as_json: bool,
 ) -> None:
     """Withdraw what `stable` means, and let it mean the version before."""
     from gpu_offload.orchestrator.registry.promote import rollback as act
 
-    show_answer(act(_store(directory, config, sets), to, why=why), as_json=as_json)
+    show_answer(act(_store(directory, config, sets, source), to, why=why), as_json=as_json)
 
 
 @click.command()
@@ -271,7 +289,7 @@ def site(
     private: bool,
     as_json: bool,
 ) -> None:
-    """Write a page of the model and a feed of its versions to FOLDER, or beside the index in the store."""
+    """Write a page of the model and a feed of its versions to FOLDER, or to `site/` in the store."""
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.site.write import write_site
 

@@ -4,6 +4,7 @@ import os.path
 from collections.abc import Mapping
 from pathlib import Path
 
+from gpu_offload.infra.github.release_store import open_release
 from gpu_offload.infra.store.errors import StoreMissingError, StoreUrlError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
@@ -79,6 +80,11 @@ def store_place(settings: Settings, store: ObjectStore, environment: Mapping[str
         return StorePlace(outside=True)
     configured = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
     return StorePlace(in_aws=True, region=bucket_region(store) or settings.store.region or configured or None)
+
+
+def store_to_change(url: str) -> ObjectStore:
+    """Open a store by its URL to move what is published there; a release of GitHub's by the token of the environment."""
+    return open_release(url) or open_store(url)
 
 
 def public_address(settings: Settings, store: ObjectStore, key: str) -> str | None:

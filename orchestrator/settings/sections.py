@@ -180,7 +180,7 @@ class RegistrySettings(Section):
     on_failed_export: Literal["publish", "fail"] = "publish"
     """What becomes of a model that cannot be written in a format, or differs there: publish it without, or fail."""
     site: Literal["off", "store"] = "off"
-    """Whether each publication writes the model's page, index.html and feed.xml, beside index.json in the store."""
+    """Whether each publication writes the model's page, site/index.html and site/feed.xml, in the store."""
     bump: Literal["auto", "major", "minor", "patch"] = "auto"
     """How far a version is from its parent; auto: major for other classes, model family or image size, minor for other
     data, else patch."""

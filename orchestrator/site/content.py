@@ -34,6 +34,7 @@ class Site:
         curves: Of its training, where its run is still in the store.
         picture: A PNG of its predictions.
         address: The public address of a file by its key, None where there is none.
+        home: The public address of the page's own folder, None where it is not known.
         base: What an application's client is told: the public address of the store.
     """
 
@@ -45,6 +46,7 @@ class Site:
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     picture: bytes | None = None
     address: Callable[[str], str | None] = lambda _: None
+    home: str | None = None
     base: str | None = None
 
     @property
@@ -69,6 +71,7 @@ def read_site(
     *,
     address: Callable[[str], str | None],
     base: str | None,
+    home: str | None = None,
     is_private: bool = False,
 ) -> Site:
     """Read what is published.
@@ -77,6 +80,7 @@ def read_site(
         store: Where it is.
         address: The public address of a key.
         base: The public address of the store.
+        home: The public address of the page's own folder.
         is_private: Whether pictures of the dataset are to stay out.
 
     Raises:
@@ -100,6 +104,7 @@ def read_site(
         curves=result.curves if result else {},
         picture=picture,
         address=address,
+        home=home,
         base=base,
     )
 

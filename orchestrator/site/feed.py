@@ -21,7 +21,7 @@ TITLES = {
 def feed_xml(site: Site) -> bytes:
     """Render the moves of `stable`, newest first; every text is escaped."""
     moves = list(site.stable.moves) if site.stable else []
-    page, own = site.address(PAGE), site.address(FEED)
+    page, own = (f"{site.home}/{name}" if site.home else None for name in (PAGE, FEED))
     feed = ET.Element("feed", {"xmlns": NAMESPACE})
     _add(feed, "title", site.name)
     _add(feed, "id", own or f"urn:gpu-offload:{site.name}")

@@ -16,6 +16,9 @@ from gpu_offload.orchestrator.site.feed import feed_xml
 from gpu_offload.orchestrator.site.page import FEED, PAGE, site_html
 from gpu_offload.remote_job.files import durable
 
+FOLDER = "site"
+"""Where page and feed are in the store."""
+
 
 @dataclass(frozen=True, slots=True)
 class Written:
@@ -36,7 +39,7 @@ class Written:
 def write_site(
     store: ObjectStore, settings: Settings, folder: Path | None, *, is_private: bool = False
 ) -> Written:
-    """Write page and feed into a folder, or beside the index in the store where `folder` is None.
+    """Write page and feed into a folder, or below `site/` in the store where `folder` is None.
 
     Raises:
         StoreError, RegistryError: The registry cannot be read, or the store refuses.
@@ -47,12 +50,15 @@ def write_site(
 
     index = address("index.json")
     base = index.removesuffix("/index.json") if index else None
-    site = read_site(store, address=address, base=base, is_private=is_private)
+    there = address(f"{FOLDER}/{PAGE}") if folder is None else None
+    home = there.removesuffix(f"/{PAGE}") if there else None
+    site = read_site(store, address=address, base=base, home=home, is_private=is_private)
     files = {PAGE: site_html(site).encode(), FEED: feed_xml(site)}
     if folder is None:
         for key, body in files.items():
-            _replace(store, key, body)
-        return Written(*(address(key) or f"{store.url}/{key}" for key in (PAGE, FEED)))
+            _replace(store, f"{FOLDER}/{key}", body)
+        keys = (f"{FOLDER}/{PAGE}", f"{FOLDER}/{FEED}")
+        return Written(*(address(key) or f"{store.url}/{key}" for key in keys))
     folder.mkdir(parents=True, exist_ok=True)
     for name, body in files.items():
         durable.write(folder / name, body)

@@ -138,6 +138,6 @@ def test_the_command_writes_both_files(three, tmp_path, folder):
     for _ in range(2):
         result = CliRunner().invoke(offload, ["site", *target, "-C", str(tmp_path)], standalone_mode=False)
         assert result.exception is None
-    written = tmp_path / "public" if folder else tmp_path / "store"
+    written = tmp_path / "public" if folder else tmp_path / "store" / "site"
     assert "us/boards" in (written / "index.html").read_text()
     assert ET.fromstring((written / "feed.xml").read_bytes()).findall("a:entry", ATOM)

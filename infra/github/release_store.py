@@ -1,0 +1,131 @@
+"""A release of GitHub's as a store whose documents can be moved: who has a token may promote, yank and roll back."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from gpu_offload.infra.github.release import Asset, GitHubRelease
+from gpu_offload.infra.store.errors import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectMissingError,
+    StoreError,
+    StoreReadOnlyError,
+)
+from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore, check_key
+from gpu_offload.infra.store.web import RELEASE, WebStore, asset_name
+
+SERVER, API = "https://github.com", "https://api.github.com"
+ALIASES = "aliases/"
+
+
+class ReleaseStore(WebStore):
+    """Reads documents through GitHub's API, past every cache, and replaces them there; models come from the web address.
+
+    A release has no conditional write. `create` is GitHub's own refusal of a second file of the same name. `replace` looks
+    before it writes, and reads back: of two that write within that second one may be lost, and is told so.
+    """
+
+    remedy = "a release takes new versions from the workflow `keep` only"
+
+    def __init__(self, url: str, release: GitHubRelease) -> None:
+        super().__init__(url)
+        self.release = release
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return content and etag. Raises ObjectMissingError."""
+        body = self.release.read(self._asset(key))
+        return body, hashlib.sha256(body).hexdigest()[:32]
+
+    def put(self, key: str, body: bytes) -> str:
+        """Write or overwrite; return the etag."""
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            path = Path(scratch) / "document"
+            path.write_bytes(body)
+            self.release.replace(asset_name(check_key(key)), path)
+        return self.read(key)[1]
+
+    def create(self, key: str, body: bytes) -> str:
+        """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
+        refused = None
+        if asset_name(check_key(key)) not in self.release.assets():
+            with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+                path = Path(scratch) / "document"
+                path.write_bytes(body)
+                try:
+                    self.release.upload(asset_name(key), path)
+                except StoreError as error:  # another was first, if it is there now
+                    refused = error
+        try:
+            found, etag = self.read(key)
+        except ObjectMissingError:
+            raise refused or ObjectChangedError(f"{self.url}/{key}: it went while it was written") from None
+        if found != body:
+            raise ObjectExistsError(
+                f"{self.url}/{key}: it exists with other content and is written only once"
+            )
+        return etag
+
+    def replace(self, key: str, body: bytes, etag: str) -> str:
+        """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
+        changed = f"{self.url}/{key}: another writer changed it in between; read again and decide again"
+        self.release.repair()
+        try:
+            found, now = self.read(key)
+        except ObjectMissingError:
+            raise ObjectChangedError(changed) from None
+        if found == body:
+            return now
+        if now != etag:
+            raise ObjectChangedError(changed)
+        written = self.put(key, body)
+        if written != hashlib.sha256(body).hexdigest()[:32]:
+            raise ObjectChangedError(changed)
+        return written
+
+    def delete(self, key: str) -> None:
+        """Remove an object; no error where there is none."""
+        there = self.release.assets().get(asset_name(check_key(key)))
+        if there is not None:
+            self.release.delete(there)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the aliases. A release knows no folders: nothing else of it can be listed. Raises StoreReadOnlyError."""
+        if prefix != ALIASES:
+            raise StoreReadOnlyError(f"{self.url}/{prefix}: a release lists its aliases only")
+        start = asset_name(ALIASES)
+        for name, asset in sorted(self.release.assets().items()):
+            if name.startswith(start) and name.endswith(".json") and asset.whole:
+                key = ALIASES + name.removeprefix(start)
+                yield ObjectInfo(key, asset.size, str(asset.id), datetime.now(UTC))
+
+    def _asset(self, key: str) -> Asset:
+        try:
+            found = self.release.assets().get(asset_name(check_key(key)))
+        except FileNotFoundError:
+            found = None
+        if found is None or not found.whole:
+            raise ObjectMissingError(f"{self.url}/{key}: there is no such object in the store")
+        return found
+
+
+def open_release(url: str, environ: Mapping[str, str] | None = None) -> ObjectStore | None:
+    """Open a release to write to it; None where the address is none of a server that the token is for, or there is no token.
+
+    The token is GITHUB_TOKEN or GH_TOKEN. It is sent to GitHub's API, or to that of the server that a workflow runs on,
+    and to no address of a URL.
+    """
+    environ = os.environ if environ is None else environ
+    token = environ.get("GITHUB_TOKEN") or environ.get("GH_TOKEN")
+    parts = urlsplit(url)
+    own = environ.get("GITHUB_SERVER_URL", SERVER).rstrip("/")
+    server = f"{parts.scheme}://{parts.netloc}"
+    if not token or RELEASE.search(parts.path) is None or server not in {SERVER, own}:
+        return None
+    api = environ.get("GITHUB_API_URL", API) if server == own else API
+    owner, repository, _, _, tag = unquote(parts.path).strip("/").split("/")[-5:]
+    return ReleaseStore(url.rstrip("/"), GitHubRelease(api, f"{owner}/{repository}", token, tag))
