@@ -81,7 +81,8 @@ class LocalTraining:
             if process.told is not None and not said:
                 said = True
                 self.console.note(
-                    f"{signal_text(process.told)}: stopping after this batch, with a checkpoint"
+                    f"{signal_text(process.told)}: stopping after this batch, with a checkpoint (Ctrl-C again: at once, "
+                    "without the epoch in progress)"
                 )
             return judge(_last_word(output, attempt.number))
 

@@ -1,9 +1,11 @@
 """The process of a training on this machine: signals, output, lease and limits beside it."""
 
+import math
 import os
 import signal
 import subprocess
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,6 +25,8 @@ LONGEST_LINE = 1 << 16
 """Characters of a line of output that are looked at together."""
 LOOK_S = 1.0
 """Between two looks at a training's last word; it is a file on this machine."""
+AGAIN_S = 1.0
+"""Between two Ctrl-C that are two: a wrapper may pass on the same one that the terminal sent."""
 KEEP_S = 120.0
 """How long a training that is stopped may take to reach the end of its batch and to upload its checkpoint."""
 
@@ -40,13 +44,22 @@ class TrainingProcess(subprocess.Popen[str]):
 def passing_signals_on(process: TrainingProcess) -> Iterator[None]:
     """Pass ending signals on to the training as SIGTERM: it then leaves a resumable state.
 
+    A second Ctrl-C, once the first has been answered, kills it: the checkpoint of the last complete epoch is kept.
     Outside the main thread the caller's own handlers stay; the training ends when its standard input closes.
     """
+    first = math.inf
 
     def pass_on(number: int, _frame: FrameType | None) -> None:
+        nonlocal first
         process.told = process.told or number
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGTERM)
+        if process.poll() is not None:
+            return
+        now = time.monotonic()
+        if number == signal.SIGINT and now - first > AGAIN_S:
+            os.killpg(process.pid, signal.SIGKILL)
+            return
+        first = min(first, now)
+        os.kill(process.pid, signal.SIGTERM)
 
     with handled(pass_on):
         yield

@@ -49,9 +49,14 @@ def open_next(at: Outlook) -> Step:
     if passing:
         minutes = max(1, round((min(end.at for end in passing) + REFUSAL_LASTS_S - seen.now) / 60))
         return Wait(60.0, f"every offer was refused; asking again in {minutes} min: {passing[-1].message}")
-    last = f"; the last refusal: {refusals[-1].message}" if refusals else ""
+    # What was refused fitted the limits.
+    why = (
+        f"; the last refusal: {refusals[-1].message}"
+        if refusals
+        else " that fits the deadline and max-cost-usd"
+    )
     kept = f"; {seen.epochs_completed} of {run.spec.epochs} epochs are kept" if seen.epochs_completed else ""
-    return Finish("failed", f"no offer is left that fits the deadline and max-cost-usd{last}{kept}")
+    return Finish("failed", f"no offer is left{why}{kept}")
 
 
 def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -> float | None:

@@ -2,11 +2,14 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
 
 from gpu_offload.infra.signals import ENDING_SIGNALS, handled
+from gpu_offload.orchestrator.backends import training_process
 from gpu_offload.orchestrator.run.signals import EndingSignal, ending_signals
 
 
@@ -73,3 +76,34 @@ def test_other_threads_leave_the_handlers_alone(foreground):
     thread.start()
     thread.join()
     assert set(seen) == {signal.SIG_DFL}
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("numbers", "apart", "ended_by"),
+    [
+        ((signal.SIGINT, signal.SIGINT), 2.0, signal.SIGKILL),
+        ((signal.SIGINT, signal.SIGINT), 0.1, None),
+        ((signal.SIGINT, signal.SIGTERM), 9.0, None),
+    ],
+)
+def test_a_second_ctrl_c_ends_a_training_at_once_and_an_echo_of_the_first_does_not(
+    foreground, monkeypatch, numbers, apart, ended_by
+):
+    """A wrapper may pass on what the terminal sent; GitHub sends SIGTERM after SIGINT, and the checkpoint may still be saved."""
+    clock = [100.0]
+    monkeypatch.setattr(training_process.time, "monotonic", lambda: clock[0])
+    stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); input()"
+    with training_process.TrainingProcess(
+        [sys.executable, "-c", stubborn], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        process.stdout.readline()
+        with training_process.passing_signals_on(process):
+            for number in numbers:
+                os.kill(os.getpid(), number)
+                clock[0] += apart
+        assert process.told == numbers[0]
+        if ended_by is None:
+            process.communicate("\n")
+        assert process.wait() == (-ended_by if ended_by else 0)

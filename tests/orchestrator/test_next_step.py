@@ -248,7 +248,7 @@ CASES = {
     "a quota that is too small for every offer ends the run": (
         run_of(SPOT_A), Observation(NOW, ME, attempts=(
             attempt(host=False, end=ended(1, "refused", NOW, quota=True, limit_vcpus=0)),)),
-        Finish("failed", "no offer is left that fits the deadline and max-cost-usd; the last refusal: refused")),
+        Finish("failed", "no offer is left; the last refusal: refused")),
     "a quota that others use up is waited for": (
         run_of(SPOT_A), Observation(NOW, ME, attempts=(
             attempt(host=False, end=ended(1, "refused", NOW, quota=True, limit_vcpus=8)),)),
@@ -256,7 +256,7 @@ CASES = {
     "a quota of unknown size is asked for three times": (
         run_of(SPOT_A), Observation(NOW, ME, attempts=tuple(
             attempt(n, host=False, end=ended(n, "refused", T0 - 9000, quota=True)) for n in (1, 2, 3))),
-        Finish("failed", "no offer is left that fits the deadline and max-cost-usd; the last refusal: refused")),
+        Finish("failed", "no offer is left; the last refusal: refused")),
     "a quota that has passed is asked for again": (
         run_of(SPOT_A), Observation(NOW, ME, attempts=(
             attempt(host=False, end=ended(1, "refused", T0 - 1200, quota=True)),)),
