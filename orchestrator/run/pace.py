@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.estimate.correction import Estimate, correct_runni
 from gpu_offload.orchestrator.estimate.forecast import Position, forecast
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.orchestrator.offers.offer import BackendName, Offer
+from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
@@ -167,22 +167,20 @@ def _corrected(
             return left
     if not beat.seconds_per_epoch or trained < 1 or epochs <= trained:
         return None
-    rest = _measured_rest(candidate.seconds, candidate.offer.where, epochs, trained, beat.seconds_per_epoch)
+    rest = _measured_rest(candidate.seconds, epochs, trained, beat.seconds_per_epoch)
     return rest.scaled(max(0, epochs - completed) / (epochs - trained))
 
 
 @lru_cache(maxsize=256)
-def _measured_rest(
-    seconds: Interval, where: BackendName, epochs: int, trained: int, seconds_per_epoch: float
-) -> Interval:
+def _measured_rest(seconds: Interval, epochs: int, trained: int, seconds_per_epoch: float) -> Interval:
     """Return the seconds of the epochs after `trained`, from the estimate of all and the pace of those."""
     likely = max(seconds.likely, 1e-3)
     estimate = Estimate(
         interval=seconds,
         breakdown={"training": likely},
         basis="prior, not measured",
-        # Not "cpu", even where this CPU was calibrated: measured epochs count more than the calibration.
-        kind="gpu" if where == "ec2" else "cpu-prior",
+        # The widest spread, however it was estimated: measured epochs count more than what was expected of them.
+        kind="cpu-prior",
         epoch_seconds=((epochs, likely / epochs),),
         before=0.0,
         earliest_epochs=epochs,
