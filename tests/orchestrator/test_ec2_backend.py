@@ -28,6 +28,7 @@ from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.ssh.key import HostKey
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.backends import progress
 from gpu_offload.orchestrator.backends.ec2_access import rented_training
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.prerequisites import RentingError, check_renting
@@ -438,7 +439,8 @@ def test_a_terminal_that_closes_ends_what_is_rented(cloud, project, foreground):
     assert not cloud.leftovers().instances
 
 
-def test_a_detached_run_goes_on_by_itself_and_attach_publishes_it(cloud, project):
+def test_a_detached_run_goes_on_by_itself_and_attach_publishes_it(cloud, project, monkeypatch):
+    monkeypatch.setattr(progress, "POLL_S", 0.5)
     pace = ("--set", "training.hyperparameters.pace=0.5")
     report = json.loads(offload(project, "train", "--on", "ec2", "--detach", "--json", *pace))
     assert report["status"] == "detached"
