@@ -2,7 +2,7 @@
 
 import io
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Self
 
@@ -95,7 +95,6 @@ class SshHost:
         timeout: float,
         check: bool = True,
         stdin: bytes | IO[bytes] = b"",
-        stream: Callable[[str], None] | None = None,
     ) -> Completed:
         """Run a command to its end. It is not repeated after a lost connection: it may have run.
 
@@ -104,7 +103,6 @@ class SshHost:
             timeout: seconds until CommandTimeoutError.
             check: raise CommandFailedError for an exit code other than 0.
             stdin: the command's standard input.
-            stream: called with decoded standard output as it arrives; the pieces are not lines.
 
         Raises:
             ConnectionLostError: the connection ended while the command was running.
@@ -113,7 +111,7 @@ class SshHost:
         import invoke
         import paramiko
 
-        from gpu_offload.infra.ssh.runner import BYTES, Pieces
+        from gpu_offload.infra.ssh.runner import BYTES
 
         text = command if isinstance(command, str) else shlex.join(command)
         connection = self.connect()
@@ -125,7 +123,6 @@ class SshHost:
                 timeout=timeout,
                 encoding=BYTES,
                 in_stream=io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin,
-                out_stream=Pieces(stream) if stream else None,
             )
         except invoke.CommandTimedOut as error:
             raise CommandTimeoutError(
@@ -145,8 +142,8 @@ class SshHost:
             raise CommandFailedError(self.name, text, completed)
         return completed
 
-    # fabric's own put and get need an SFTP server on the host, which a minimal one lacks, and write in place.
-    # Ours need a shell and show a file under its name only when it is whole:
+    # fabric's own put needs an SFTP server on the host, which a minimal one lacks, and writes in place.
+    # This one needs a shell, and the file has its name only once it is whole:
     # test_an_upload_that_is_cut_short_leaves_the_old_file, test_files_arrive_whole_and_private.
 
     def put(self, data: bytes | Path, remote: str, mode: int = 0o600) -> None:
@@ -157,15 +154,6 @@ class SshHost:
             words = {"folder": remote.rpartition("/")[0] or ".", "part": f"{remote}.part", "target": remote}
             quoted = {name: shlex.quote(word) for name, word in words.items()}
             self.run(["sh", "-c", PUT.format(mode=mode, size=size, **quoted)], timeout=TRANSFER_S, stdin=body)
-
-    def get(self, remote: str, local: Path) -> None:
-        """Read a file into a local one, whole or not at all."""
-        part = local.with_name(f".{local.name}.part")
-        try:
-            part.write_bytes(self.run(["cat", "--", remote], timeout=TRANSFER_S).stdout)
-            part.replace(local)
-        finally:
-            part.unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the connection, where there is one."""

@@ -83,15 +83,22 @@ def open_connection(
 def _own_config() -> "fabric.Config":
     """Return fabric's defaults with our runner. `lazy` reads no file of invoke's and fabric's, `ssh_config` none of
     SSH's: test_the_users_own_ssh_and_fabric_settings_are_not_read.
+
+    Nothing asks for this process's user name, because the host's user is always given. A uid may have no name, and
+    `getpass` raises OSError then from Python 3.13 on, which fabric and paramiko do not expect:
+    test_a_user_without_a_name_connects.
     """
     import fabric
     import paramiko
 
     from gpu_offload.infra.ssh.runner import BinaryRunner
 
-    return fabric.Config(
-        lazy=True, ssh_config=paramiko.SSHConfig(), overrides={"runners": {"remote": BinaryRunner}}
-    )
+    class Empty(paramiko.SSHConfig):
+        def lookup(self, hostname: str) -> paramiko.SSHConfigDict:
+            return paramiko.SSHConfigDict(hostname=hostname)
+
+    fabric.config.get_local_user = lambda: None
+    return fabric.Config(lazy=True, ssh_config=Empty(), overrides={"runners": {"remote": BinaryRunner}})
 
 
 def _pin(client: "paramiko.SSHClient", expected: PublicKey) -> None:

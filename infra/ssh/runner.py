@@ -1,7 +1,5 @@
 """fabric's command runner, made safe for binary data of any size."""
 
-from codecs import getincrementaldecoder
-from collections.abc import Callable
 from contextlib import suppress
 from typing import IO
 
@@ -46,18 +44,3 @@ class BinaryRunner(Remote):  # type: ignore[misc]  # fabric has no types
         except BaseException:
             self.channel.close()
             raise
-
-
-class Pieces:
-    """The writable half of a file that passes what is written on as UTF-8 text."""
-
-    def __init__(self, stream: Callable[[str], None]) -> None:
-        self._stream = stream
-        self._decoder = getincrementaldecoder("utf-8")("replace")
-
-    def write(self, text: str) -> None:
-        """Pass one piece on; a character that is cut in two waits for its other half."""
-        self._stream(self._decoder.decode(text.encode(BYTES)))
-
-    def flush(self) -> None:
-        """Do nothing: nothing is held back."""

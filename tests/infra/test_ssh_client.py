@@ -20,7 +20,6 @@ from gpu_offload.infra.ssh.errors import (
     CommandTimeoutError,
     ConnectionLostError,
     HostAuthError,
-    HostError,
     HostKeyMismatchError,
     HostUnreachableError,
 )
@@ -37,15 +36,23 @@ def connect(server, **options):
     return SshHost(server.address, server.client_key, server.host_key.public, **options)
 
 
-def test_a_command_runs_and_its_output_streams(server):
-    pieces = []
+def test_a_command_runs_with_its_input_and_its_output_is_bytes(server):
     with connect(server) as host:
-        done = host.run("echo one; echo two >&2; cat; exit 3", timeout=20, check=False, stdin=b"\xff\x00in",
-                        stream=pieces.append)  # fmt: skip
+        done = host.run("echo one; echo two >&2; cat; exit 3", timeout=20, check=False, stdin=b"\xff\x00in")
         quoted = host.run(["printf", "%s", "a b'c$HOME"], timeout=20)
     assert (done.exit_code, done.stdout, done.stderr) == (3, b"one\n\xff\x00in", b"two\n")
-    assert "".join(pieces) == "one\n\N{REPLACEMENT CHARACTER}\x00in"
     assert quoted.text == "a b'c$HOME"
+
+
+def test_a_user_without_a_name_connects(server, monkeypatch):
+    """A container may run under a uid that /etc/passwd does not have; from Python 3.13 on that is an OSError."""
+
+    def no_name():
+        raise OSError("No username set in the environment")
+
+    monkeypatch.setattr("getpass.getuser", no_name)
+    with connect(server) as host:
+        assert host.run("echo on", timeout=20).text == "on\n"
 
 
 def test_large_output_on_both_streams_does_not_block(server):
@@ -69,25 +76,18 @@ def test_a_command_that_does_not_end_is_given_up(server):
 
 def test_files_arrive_whole_and_private(server, tmp_path):
     body = os.urandom(3_000_000)
-    source, back = tmp_path / "source", tmp_path / "back"
+    source = tmp_path / "source"
     source.write_bytes(body)
     remote = tmp_path / "a new folder" / "file 'quoted'"
     with connect(server) as host:
         host.put(source, str(remote), 0o640)
-        host.get(str(remote), back)
-        assert (remote.stat().st_mode & 0o777, remote.read_bytes() == body, back.read_bytes() == body) == (
-            0o640,
-            True,
-            True,
-        )
+        assert (remote.stat().st_mode & 0o777, remote.read_bytes() == body) == (0o640, True)
         host.put(b"", str(remote))
         assert (remote.stat().st_mode & 0o777, remote.read_bytes()) == (0o600, b"")
-        with pytest.raises(HostError, match="nowhere"):
-            host.get(str(tmp_path / "nowhere"), back)
         with pytest.raises(CommandFailedError):
             host.put(b"x", "/proc/none/x")
     assert host.traffic.sent > len(body)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a new folder", "back", "source", "sshd"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a new folder", "source", "sshd"]
 
 
 def test_an_upload_that_is_cut_short_leaves_the_old_file(server, tmp_path):
