@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpu_offload.infra.instance.wheel import pack_wheel
+from gpu_offload.infra.instance.wheel import EVERYTHING, pack_wheel
 
 ROOT = Path(__file__).parents[1]
 SETUPTOOLS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
@@ -37,6 +37,13 @@ def files():
 
 def test_every_folder_with_code_is_listed_as_a_package():
     assert {package_of(path) for path in files() if path.suffix == ".py"} == set(SETUPTOOLS["packages"])
+
+
+def test_the_action_unpacks_every_package():
+    """An instance does without some of them; the action runs the orchestrator."""
+    assert set(EVERYTHING) == {package.split(".")[1] for package in SETUPTOOLS["packages"]}
+    script = (ROOT / "infra" / "action" / "install.sh").read_text("utf-8")
+    assert 'packing["EVERYTHING"]' in script
 
 
 def test_nothing_is_installed_beside_our_root():

@@ -51,16 +51,16 @@ elif [[ ! -x $python ]]; then
     echo "::endgroup::"
 fi
 
-# Our own code is the action's checkout, unpacked as the wheel that an instance gets, too: nothing is built.
+# Our own code is the action's checkout, unpacked as a wheel like the one that an instance gets: nothing is built.
 "$python" -I - "$action" <<'PYTHON'
 import io, runpy, sys, sysconfig, tomllib, zipfile
 from pathlib import Path
 
 action = Path(sys.argv[1])
-pack_wheel = runpy.run_path(str(action / "infra/instance/wheel.py"))["pack_wheel"]
+packing = runpy.run_path(str(action / "infra/instance/wheel.py"))
 
 release = tomllib.loads((action / "pyproject.toml").read_text("utf-8"))["project"]["version"]
-with zipfile.ZipFile(io.BytesIO(pack_wheel(release, action).body)) as wheel:
+with zipfile.ZipFile(io.BytesIO(packing["pack_wheel"](release, action, packing["EVERYTHING"]).body)) as wheel:
     wheel.extractall(sysconfig.get_path("purelib"))
 PYTHON
 echo "python=$python" >>"$GITHUB_OUTPUT"

@@ -4,12 +4,15 @@ import base64
 import hashlib
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 PACKAGES = ("errors", "dataset", "infra", "remote_job")
 """What the training module imports; the orchestrator stays where the instance is rented from."""
+EVERYTHING = (*PACKAGES, "client", "orchestrator")
+"""What the action runs."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time a zip can hold: equal code gives equal bytes."""
 
@@ -28,7 +31,7 @@ class Wheel:
         return hashlib.sha256(self.body).hexdigest()
 
 
-def pack_wheel(release: str, root: Path | None = None) -> Wheel:
+def pack_wheel(release: str, root: Path | None = None, packages: Sequence[str] = PACKAGES) -> Wheel:
     """Pack our packages from where they were imported, however they were installed.
 
     Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
@@ -36,12 +39,13 @@ def pack_wheel(release: str, root: Path | None = None) -> Wheel:
     Args:
         release: the version that the wheel says it has.
         root: the folder that holds the packages; by default the one that this module is in.
+        packages: those to pack; by default what an instance needs.
     """
     root = root or Path(__file__).parents[2]
     info = f"gpu_offload-{release}.dist-info"
     files = {
         f"gpu_offload/{path.relative_to(root).as_posix()}": path.read_bytes()
-        for package in PACKAGES
+        for package in packages
         for path in sorted((root / package).rglob("*"))
         if path.is_file() and "__pycache__" not in path.parts
     }
