@@ -237,7 +237,8 @@ def main() -> int:
         )
     )
     print(
-        f"all folds: {means(every)[0]:.1f} %, score {sum(r.score for r in every) / len(every):.1f}, ", end=""
+        f"all folds: {means(every)[0]:.1f} %, score {mean_of('score'):.1f} (UP {mean_of('up_score'):.1f}), ",
+        end="",
     )
     misses = sum(row.misses for row in every)
     print(f"worst job +${max(row.worst for row in every):.2f} against UP, {misses} misses")

@@ -18,7 +18,7 @@ AGES = (1, 2, 3, 6, 12, 24, 48, 96)
 """Last age of each bucket, in steps; one more bucket holds what is older."""
 BUCKETS = len(AGES) + 1
 
-# Fitted by `python -m benchmarks.spot_prior HARNESS` on 19 availability series of V100 instances on AWS in 2022 and
+# Fitted by `python -m benchmarks.spot_prior HARNESS` on 19 availability series of V100 instances on AWS in
 # 2023, resampled to ten minutes (data of Wu et al., "Can't Be Late", NSDI 2024).
 HAZARDS = (
     (0.2591, 0.2364, 0.1601, 0.1181, 0.0744, 0.0499, 0.0361, 0.0241, 0.0092),

@@ -7,15 +7,17 @@ the data of Wu et al., "Can't Be Late" (NSDI 2024), to run on these by hand.
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import crash_world
 import pytest
 from crash_world import T0, Scenario, cost_of
 from trace_world import TracedWorld, read_series
 
 from gpu_offload.orchestrator.run.alternatives import policy_alternatives
-from gpu_offload.orchestrator.run.forecast import forecast
+from gpu_offload.orchestrator.run.forecast import Forecast, forecast
 
 ZONES = ["us-east-1a", "us-east-1b"]
 HOUR = 3600.0
@@ -69,14 +71,33 @@ def test_without_any_spot_the_wait_ends_in_time_and_the_worst_case_is_what_was_s
 
 @pytest.mark.parametrize("policy", ["uniform-progress", "greedy", "on-demand"])
 def test_named_policies_keep_the_deadline_where_spot_comes_and_goes(policy, monkeypatch):
-    import crash_world
-
     made = crash_world.run_record
     monkeypatch.setattr(crash_world, "run_record", lambda s: made(s).model_copy(update={"policy": policy}))
     up = stretches(*[12, 12] * 6)
     world, _, _ = play({ZONES[0]: up, ZONES[1]: [0] * 144}, 300.0, epochs=12)
     spot = [a for a in world.attempts if a.host and a.record.offer.market == "spot"]
     assert bool(spot) == (policy != "on-demand")
+
+
+@pytest.mark.parametrize(
+    ("waits_until", "text"),
+    [
+        (None, "on demand at once"),
+        (T0 + HOUR, f"until {datetime.fromtimestamp(T0 + HOUR, UTC):%H:%M} UTC"),
+        (T0 + 48 * HOUR, f"until {datetime.fromtimestamp(T0 + 48 * HOUR, UTC):%Y-%m-%d %H:%M} UTC"),
+    ],
+)
+def test_a_forecast_names_both_costs_and_the_end_of_the_wait(waits_until, text):
+    said = Forecast(0.31, 0.74, T0, waits_until).text
+    assert said.startswith("Expected $0.31, worst case $0.74; ")
+    assert text in said
+
+
+def test_a_run_without_a_choice_of_market_has_no_forecast():
+    run = crash_world.run_record(Scenario())
+    for candidates in (run.candidates[:2], run.candidates[2:]):
+        assert forecast(run.model_copy(update={"candidates": candidates})) is None
+    assert forecast(run.model_copy(update={"forced": True})) is None
 
 
 def test_runs_on_real_series(capsys):
