@@ -73,11 +73,12 @@ class PlanInputs:
 
     @property
     def exports(self) -> tuple[str, ...]:
-        """Formats that the model is written in: by default ONNX for Ultralytics' detectors."""
+        """Formats that the model is written in: by default safetensors for Ultralytics' models, and ONNX for detectors."""
         wanted = self.settings.registry.exports
         if wanted is None:
-            is_detector = self.code is None and Task(self.snapshot.task) is Task.DETECT
-            return ("onnx",) if is_detector else ()
+            if self.code is not None:
+                return ()
+            return ("onnx", "safetensors") if Task(self.snapshot.task) is Task.DETECT else ("safetensors",)
         return wanted
 
     @property

@@ -176,7 +176,8 @@ class RegistrySettings(Section):
     on_revert: Literal["yank", "delete", "keep"] = "yank"
     """What becomes of a version whose data a later commit reverted: yank it, delete its files as well, or keep it."""
     exports: Annotated[tuple[ExportFormat, ...], Distinct] | None = Field(default=None, examples=[["onnx"]])
-    """Formats that a model is published in beside its own; left out, ONNX for Ultralytics' detection models."""
+    """Formats that a model is published in beside its own; left out, safetensors for Ultralytics' models, and ONNX for those that
+    detect."""
     on_failed_export: Literal["publish", "fail"] = "publish"
     """What becomes of a model that cannot be written in a format, or differs there: publish it without, or fail."""
     site: Literal["off", "store"] = "off"

@@ -164,7 +164,7 @@ def _pattern(pattern: str) -> Any:
 Count = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Flag = Annotated[bool, Strict()]
-ExportFormat = Literal["onnx"]
+ExportFormat = Literal["onnx", "safetensors"]
 """The formats of `remote_job.yolo.exports`."""
 Duration = Annotated[
     timedelta,

@@ -4,20 +4,15 @@ import importlib.util
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from gpu_offload.dataset.tree_manifest import TreeInfo
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError
-from gpu_offload.remote_job.yolo import onnx_export
-
-Array = NDArray[np.float32]
-Outputs = Callable[[Array], Sequence[Array]]
-"""A model: from one image, shaped (1, 3, side, side) with values 0 to 1, to its raw outputs."""
+from gpu_offload.remote_job.yolo import onnx_export, safetensors_export
+from gpu_offload.remote_job.yolo.raw_outputs import Array, Outputs, own_outputs
 
 IMAGES = 8
 """Held-out images that an export is compared on."""
@@ -56,6 +51,7 @@ class ExportFormat:
 
 FORMATS = {
     "onnx": ExportFormat(("onnx", "onnxruntime"), "onnx", onnx_export.write, onnx_export.load),
+    "safetensors": ExportFormat(("safetensors",), "train", safetensors_export.write, safetensors_export.load),
 }
 """By the names that `registry.exports` takes."""
 
@@ -161,21 +157,3 @@ def _same(a: Array, b: Array) -> float:
     within = TOLERANCE * np.abs(rows).max(axis=0)
     close = (np.abs(others[None] - rows[:, None]) <= within).all(axis=2)
     return float(min(close.any(axis=1).mean(), close.any(axis=0).mean()))
-
-
-def own_outputs(model: Path) -> Outputs:
-    """Return the model itself, in single precision on the processor."""
-    import torch
-    from ultralytics import YOLO
-
-    from gpu_offload.remote_job.yolo.isolation import tensors
-
-    network: Any = YOLO(model).model.float().eval()
-
-    def outputs(array: Array) -> list[Array]:
-        with torch.no_grad():
-            found = network(torch.from_numpy(array))
-        # Beside the result a head returns what it was made from, which an export leaves out.
-        return [t.numpy() for t in tensors(found[0] if isinstance(found, list | tuple) else found)]
-
-    return outputs

@@ -1,14 +1,18 @@
 """A model in another format is that model, or it does not count."""
 
+import json
+
 import numpy as np
 import pytest
 from remote_job_case import make_tree
 
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.orchestrator.settings.types import ExportFormat
-from gpu_offload.remote_job.yolo import exports, onnx_export
+from gpu_offload.remote_job.yolo import exports, onnx_export, safetensors_export
+from gpu_offload.remote_job.yolo.raw_outputs import own_outputs
 
 onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
+safe_open = pytest.importorskip("safetensors", reason="the extra [train] is not installed").safe_open
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +52,28 @@ def test_an_export_has_the_models_outputs_and_the_same_bytes_each_time(models, i
     assert {"names", "stride", "task", "imgsz"} <= {
         prop.key for prop in onnx.load(tmp_path / "a" / "model.onnx").metadata_props
     }
+
+
+@pytest.mark.training
+def test_safetensors_hold_the_models_weights_and_what_it_is(models, info, tmp_path):
+    """Another model's weights in the file are found, although the network comes from the model's own file."""
+    found = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        [made], failed = exports.export(
+            models / "one.pt", ["safetensors"], info, image_size=64, folder=folder
+        )
+        assert (failed, made.agreement) == ({}, 1.0)
+        found.append(made.path.read_bytes())
+    assert found[0] == found[1]
+    with safe_open(tmp_path / "a/model.safetensors", "np") as file:
+        about = json.loads(file.metadata()["model"])
+        assert {"model.0.conv.weight", "model.22.cv3.0.2.bias"} <= set(file.keys())
+    assert (about["task"], about["imgsz"], about["names"]["0"]) == ("detect", 64, "0")
+    safetensors_export.write(models / "other.pt", tmp_path / "other", 64)
+    ours = own_outputs(models / "one.pt")
+    theirs = safetensors_export.load(tmp_path / "other", models / "one.pt")
+    array = exports.as_array(exports.held_out(info)[0], 64)
+    assert exports.agreement(ours(array), theirs(array)) < exports.AGREEMENT
 
 
 @pytest.mark.training
