@@ -4,6 +4,7 @@ import getpass
 from pathlib import Path
 
 import pytest
+from hub_case import REPOSITORY, Hub
 from real_sshd import Sshd, end_processes
 
 from gpu_offload.infra.store.factory import open_store
@@ -14,8 +15,9 @@ KINDS = [
     pytest.param("bucket", marks=pytest.mark.simulator),
     "memory",
     pytest.param("sftp", marks=pytest.mark.process),
+    pytest.param("hub", marks=pytest.mark.simulator),
 ]
-"""`memory` is fsspec's, `sftp` a real OpenSSH server."""
+"""`memory` is fsspec's, `sftp` a real OpenSSH server, `hub` a server with the API of Hugging Face's."""
 
 
 class SftpServer:
@@ -68,6 +70,14 @@ def new_store(request, tmp_path, monkeypatch):
             store.multipart_above, store.part_size = 6 << 20, 5 << 20  # S3's smallest part: tests stay small
             opened.append(store._bucket.reader.close)
             return store
+        if kind == "hub":
+            pytest.importorskip("huggingface_hub", reason="the extra [hub] is not installed")
+            from gpu_offload.infra.store.hub import HubStore
+
+            hub = Hub().__enter__()
+            opened.append(hub.__exit__)
+            monkeypatch.setenv("HF_TOKEN", "hf_test")
+            return HubStore(f"hf://{REPOSITORY}", endpoint=hub.url)
         pytest.importorskip("fsspec", reason="the extra [fsspec] is not installed")
         if kind == "memory":
             return open_store(f"fsspec+memory://{tmp_path.name}")

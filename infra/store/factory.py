@@ -19,7 +19,8 @@ def open_store(
     """Open a store; nothing is read, written or asked yet.
 
     Args:
-        url: `file:FOLDER`, `s3://BUCKET[/PREFIX]`, `sftp://USER@HOST/PATH`, `fsspec+PROTOCOL://PATH`, or
+        url: `file:FOLDER`, `s3://BUCKET[/PREFIX]`, `sftp://USER@HOST/PATH`, `fsspec+PROTOCOL://PATH`,
+            `hf://OWNER/REPOSITORY`, or
             `https://HOST/PATH` to read what a store has made public.
         endpoint_url: Another server that speaks the S3 API (R2, MinIO, Ceph); None for AWS, or for what
             `AWS_ENDPOINT_URL_S3` or `AWS_ENDPOINT_URL` says. Only for `s3:`.
@@ -63,6 +64,8 @@ def open_store(
         from gpu_offload.infra.store.remote_files import RemoteFiles
 
         return RemoteFiles(url)
+    if parts.scheme == "hf":
+        return _hub(url)
     if parts.scheme in {"https", "http"}:
         from gpu_offload.infra.store.web import WebStore
 
@@ -82,3 +85,12 @@ def _folder(url: str, base: Path) -> Path:
     if not path:
         raise StoreUrlError(f"store {url!r} names no folder: write, for example, file:.offload")
     return base / path
+
+
+def _hub(url: str) -> ObjectStore:
+    """Return a repository of the Hugging Face Hub. Raises StoreUrlError, also where its client is not installed."""
+    try:
+        from gpu_offload.infra.store.hub import HubStore
+    except ImportError as error:
+        raise StoreUrlError(f"store {url!r}: {error}; pip install 'gpu-offload[hub]'") from error
+    return HubStore(url)

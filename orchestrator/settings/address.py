@@ -32,7 +32,7 @@ def check_http_url(value: str) -> str:
     return value.rstrip("/")
 
 
-_FILES_PATTERN = r"sftp://(?:[^\s@:/?#]+@)?[^\s@:/?#]+(?::\d{1,5})?/[^\s?#]+|fsspec\+[a-z0-9]+://[^\s?#]+"
+_FILES_PATTERN = r"sftp://(?:[^\s@:/?#]+@)?[^\s@:/?#]+(?::\d{1,5})?/[^\s?#]+|fsspec\+[a-z0-9]+://[^\s?#]+|hf://[\w.-]+/[\w.-]+"
 STORE_PATTERN = rf"file:.+|s3://[a-z0-9][a-z0-9.-]{{1,61}}[a-z0-9](?:/.*)?|{_FILES_PATTERN}"
 
 

@@ -150,8 +150,8 @@ class StoreSettings(Section):
     """Where datasets, checkpoints and models are kept."""
 
     url: StoreUrl = "file:.offload"
-    """file:FOLDER (relative to this file), s3://BUCKET/PREFIX, or sftp://USER@HOST/PATH; file:.offload is kept outside of
-    the checkout."""
+    """file:FOLDER (relative to this file), s3://BUCKET/PREFIX, sftp://USER@HOST/PATH or hf://OWNER/REPOSITORY; file:.offload is
+    kept outside of the checkout."""
     endpoint_url: HttpUrl | None = Field(default=None, examples=["https://ACCOUNT.r2.cloudflarestorage.com"])
     """Another server that speaks the S3 API: R2, MinIO, Ceph."""
     region: Text | None = Field(default=None, examples=["us-east-1"])

@@ -151,7 +151,7 @@ def test_a_user_whose_key_is_not_accepted_is_told_so(sftp_server, new_store):
     try:
         keys.write_text("")
         with pytest.raises(StoreDeniedError, match="authorized_keys"):
-            store.stat("k")
+            RemoteFiles(store.url).stat("k")
     finally:
         keys.write_text(accepted)
     store.put("k", b"1")

@@ -1,0 +1,220 @@
+"""An object store in a model repository of the Hugging Face Hub: each write is a commit onto the one that was looked at."""
+
+import hashlib
+import os
+import random
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, hf_hub_url
+from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.hf_api import RepoFile
+
+from gpu_offload.infra.store.errors import (
+    ObjectChangedError,
+    ObjectExistsError,
+    ObjectMissingError,
+    StoreDeniedError,
+    StoreError,
+    StoreMissingError,
+    StoreUnreachableError,
+    StoreUrlError,
+)
+from gpu_offload.infra.store.files import write_verified
+from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
+
+MOVED = {409, 412}
+"""Statuses of a commit whose parent is not the newest any more."""
+
+TRIES = 60
+LONGEST_PAUSE_S = 1.0
+
+
+class HubStore:
+    """Objects as files of a repository's `main`.
+
+    `parent_commit` makes a commit conditional: the Hub refuses it where another came first, and the object is looked at
+    again. An object's time is the repository's newest: nothing looks older than it is.
+    """
+
+    def __init__(self, url: str, *, endpoint: str | None = None) -> None:
+        parts = urlsplit(url)
+        name = parts.path.strip("/")
+        if (
+            not parts.netloc
+            or not name
+            or "/" in name
+            or parts.query
+            or parts.fragment
+            or "@" in parts.netloc
+        ):
+            raise StoreUrlError(f"store {url!r}: write hf://OWNER/REPOSITORY")
+        self.url = f"hf://{parts.netloc}/{name}"
+        self.repository = f"{parts.netloc}/{name}"
+        self._api = HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT"))
+
+    def read(self, key: str) -> tuple[bytes, str]:
+        """Return content and etag. Raises ObjectMissingError."""
+        with self._errors(key):
+            commit, _ = self._head()
+            info = self._info(key, commit)
+            if info is None:
+                raise self._missing(key)
+            return b"".join(self._chunks(key, commit)), info.blob_id
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Return an object's metadata, None where there is none."""
+        with self._errors(check_key(key)):
+            commit, modified = self._head()
+            info = self._info(key, commit)
+            return None if info is None else ObjectInfo(key, info.size, info.blob_id, modified)
+
+    def put(self, key: str, body: bytes) -> str:
+        """Write or overwrite; return the etag."""
+        return self._commit(key, body, lambda _commit, _info: True).etag
+
+    def create(self, key: str, body: bytes) -> str:
+        """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
+        sha256 = hashlib.sha256(body).hexdigest()
+        return self._commit(key, body, lambda commit, info: self._is_free(key, commit, info, sha256)).etag
+
+    def replace(self, key: str, body: bytes, etag: str) -> str:
+        """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
+
+        def check(commit: str, info: RepoFile | None) -> bool:
+            if info is not None and info.blob_id == etag:
+                return True
+            if info is not None and b"".join(self._chunks(key, commit)) == body:
+                return False
+            raise ObjectChangedError(
+                f"{self.url}/{key}: another writer changed or deleted it in between; read again and decide again"
+            )
+
+        return self._commit(key, body, check).etag
+
+    def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
+        """Write a file; with `create`, once, under the rule of `create`."""
+        try:
+            with path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise StoreError(f"{path}: {error.strerror or error}") from error
+        return self._commit(
+            key, str(path), lambda commit, info: not create or self._is_free(key, commit, info, sha256)
+        )
+
+    def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
+        """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
+        with self._errors(key):
+            commit, _ = self._head()
+            write_verified(f"{self.url}/{key}", self._chunks(key, commit), path, size=size, sha256=sha256)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield objects whose key starts with `prefix`, in key order."""
+        check_prefix(prefix)
+        with self._errors(prefix):
+            commit, modified = self._head()
+            tree = self._api.list_repo_tree(self.repository, recursive=True, revision=commit)
+            found = [one for one in tree if isinstance(one, RepoFile) and one.path.startswith(prefix)]
+        for one in sorted(found, key=lambda one: one.path.encode()):
+            if not one.path.startswith("."):  # .gitattributes is the Hub's own
+                yield ObjectInfo(one.path, one.size, one.blob_id, modified)
+
+    def delete(self, key: str) -> None:
+        """Remove an object; no error where there is none."""
+        self._commit(key, None, lambda _commit, info: info is not None)
+
+    def public_url(self, key: str) -> str | None:
+        """Where anyone could read the object if the repository is public."""
+        return f"{self._api.endpoint}/{self.repository}/resolve/main/{check_key(key)}"
+
+    def _commit(
+        self, key: str, content: bytes | str | None, check: Callable[[str, RepoFile | None], bool]
+    ) -> ObjectInfo:
+        """Commit what `check` agrees to onto the commit that it looked at, again where another came first."""
+        add = None if content is None else CommitOperationAdd(check_key(key), content)
+        operation = CommitOperationDelete(check_key(key)) if add is None else add
+        with self._errors(key):
+            for attempt in range(TRIES):
+                commit, modified = self._head()
+                info = self._info(key, commit)
+                if check(commit, info):
+                    try:
+                        done = self._api.create_commit(
+                            self.repository,
+                            [operation],
+                            commit_message=f"{'Write' if add else 'Delete'} {key}",
+                            parent_commit=commit,
+                        )
+                    except HfHubHTTPError as error:
+                        if error.response.status_code not in MOVED:
+                            raise
+                        time.sleep(random.random() * min(LONGEST_PAUSE_S, 0.02 * 2**attempt))  # noqa: S311 - no secret
+                        continue
+                    info = self._info(key, done.oid)
+                size, etag = (info.size, info.blob_id) if info else (0, "")
+                return ObjectInfo(key, size, etag, modified)
+        raise ObjectChangedError(f"{self.url}/{key}: others kept coming first; run the command again")
+
+    def _is_free(self, key: str, commit: str, info: RepoFile | None, sha256: str) -> bool:
+        if info is None:
+            return True
+        digest = hashlib.sha256()
+        for chunk in self._chunks(key, commit):
+            digest.update(chunk)
+        if digest.hexdigest() != sha256:
+            raise ObjectExistsError(
+                f"{self.url}/{key}: it exists with other content and is written only once"
+            )
+        return False
+
+    def _head(self) -> tuple[str, datetime]:
+        info = self._api.repo_info(self.repository, revision="main")
+        return str(info.sha), info.last_modified or datetime.now(UTC)
+
+    def _info(self, key: str, commit: str) -> RepoFile | None:
+        found = self._api.get_paths_info(self.repository, [check_key(key)], revision=commit)
+        return next((one for one in found if isinstance(one, RepoFile) and one.path == key), None)
+
+    def _chunks(self, key: str, commit: str) -> Iterator[bytes]:
+        url = hf_hub_url(self.repository, check_key(key), revision=commit, endpoint=self._api.endpoint)
+        headers: dict[str, Any] = self._api._build_hf_headers()  # noqa: SLF001 - the library's own way to sign a request
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True) as reply:
+            if reply.status_code == 404:
+                raise self._missing(key)
+            reply.raise_for_status()
+            yield from reply.iter_bytes()
+
+    def _missing(self, key: str) -> ObjectMissingError:
+        return ObjectMissingError(f"{self.url}/{key}: there is no such object in the store")
+
+    @contextmanager
+    def _errors(self, key: str) -> Iterator[None]:
+        where = f"{self.url}/{key}"
+        try:
+            yield
+        except RepositoryNotFoundError as error:
+            raise StoreMissingError(
+                f"{self.url}: there is no such repository, or this token may not see it: make it on the Hub, and set HF_TOKEN"
+            ) from error
+        except (HfHubHTTPError, httpx.HTTPStatusError) as error:
+            status = error.response.status_code
+            if status in {401, 403}:
+                raise StoreDeniedError(
+                    f"{where}: the Hub answers {status}: set HF_TOKEN to one that may write"
+                ) from error
+            if status < 500 and status != 429:
+                raise StoreError(f"{where}: the Hub answers {status}: {error}") from error
+            raise StoreUnreachableError(
+                f"{where}: the Hub answers {status}; run again in a minute"
+            ) from error
+        except httpx.HTTPError as error:
+            raise StoreUnreachableError(
+                f"{where}: {error or type(error).__name__}; check the network"
+            ) from error
