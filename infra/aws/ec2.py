@@ -36,7 +36,7 @@ SPOT_RECLAIMS = {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance of ours, as EC2 describes it. `state_reason` is EC2's code, empty while it lives."""
+    """An instance of ours, as EC2 describes it. `state_reason` is EC2's code, empty while it lives; `why` its sentence."""
 
     id: str
     run: str
@@ -54,6 +54,7 @@ class Instance:
     volumes: tuple[str, ...]
     security_groups: tuple[str, ...]
     store: str | None = None
+    why: str = ""
 
     @property
     def ended(self) -> bool:
@@ -192,15 +193,15 @@ def _instance(item: Mapping[str, Any]) -> Instance:
     found = tags_of(item)
     attempt = found.get(ATTEMPT_TAG, "")
     mappings = item.get("BlockDeviceMappings", [])
+    over = item["State"]["Name"] in {*ENDED, "stopped"}
+    reason = item.get("StateReason", {}) if over else {}
     return Instance(
         id=item["InstanceId"],
         run=found.get(RUN_TAG, ""),
         attempt=int(attempt) if attempt.isdecimal() else 0,
         expires=parse_time(found.get(EXPIRES_TAG)),
         state=item["State"]["Name"],
-        state_reason=item.get("StateReason", {}).get("Code", "")
-        if item["State"]["Name"] in {*ENDED, "stopped"}
-        else "",
+        state_reason=reason.get("Code", ""),
         type=item["InstanceType"],
         zone=item["Placement"]["AvailabilityZone"],
         market="spot" if item.get("InstanceLifecycle") == "spot" else "on-demand",
@@ -213,6 +214,7 @@ def _instance(item: Mapping[str, Any]) -> Instance:
         volumes=tuple(mapping["Ebs"]["VolumeId"] for mapping in mappings if "Ebs" in mapping),
         security_groups=tuple(group["GroupId"] for group in item.get("SecurityGroups", [])),
         store=found.get(STORE_TAG),
+        why=reason.get("Message", ""),
     )
 
 

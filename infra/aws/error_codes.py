@@ -22,6 +22,7 @@ from gpu_offload.infra.aws.errors import (
     NoCredentialsError,
     NotOfferedError,
     NotYetVisibleError,
+    ProtectedError,
     QuotaError,
     ServerFaultError,
     ThrottledError,
@@ -64,6 +65,7 @@ CODES: dict[str, type[CloudError]] = {
             "InternalError InternalFailure InternalServerException InternalServiceError ServerInternal "
             "ServiceUnavailable ServiceUnavailableException Unavailable RequestTimeout"
         ),
+        ProtectedError: "OperationNotPermitted",
         DeniedError: "UnauthorizedOperation AccessDenied AccessDeniedException NotAuthorized UnauthorizedException",
         CredentialsError: (
             "AuthFailure InvalidClientTokenId InvalidAccessKeyId UnrecognizedClientException SignatureDoesNotMatch "

@@ -98,6 +98,15 @@ class DeniedError(CloudError):
     default_remedy = "give the role this right; `offload bootstrap` prints what each role needs"
 
 
+class ProtectedError(CloudError):
+    """The instance is protected against termination; nobody but a person turns that on."""
+
+    default_remedy = (
+        "turn its protection off (aws ec2 modify-instance-attribute --no-disable-api-termination --instance-id ID), then "
+        "run the same command again; the timer inside it powers it off all the same, at its end"
+    )
+
+
 class CredentialsError(CloudError):
     """AWS does not accept the credentials."""
 

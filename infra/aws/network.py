@@ -67,7 +67,7 @@ class Network:
         ]
         with aws_errors(f"looking for the default subnets of {self.region}"):
             pages = self._client.get_paginator("describe_subnets").paginate(Filters=filters)
-            found = [_subnet(item) for page in pages for item in page["Subnets"]]
+            found = [_subnet(item) for page in pages for item in page["Subnets"] if _has_ipv4(item)]
         return {subnet.zone: subnet for subnet in sorted(found, key=lambda subnet: subnet.zone)}
 
     def subnet(self, zone: str, subnet_id: str | None = None) -> Subnet:
@@ -88,7 +88,13 @@ class Network:
                 + ", or set ec2.subnet",
             )
         with aws_errors(f"looking for {subnet_id}"):
-            found = _subnet(self._client.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0])
+            item = self._client.describe_subnets(SubnetIds=[subnet_id])["Subnets"][0]
+        found = _subnet(item)
+        if not _has_ipv4(item):
+            raise NoNetworkError(
+                f"{subnet_id} has IPv6 addresses only, and an instance is reached over IPv4",
+                remedy="set ec2.subnet to one with IPv4 addresses, or leave it out to use the zones' default ones",
+            )
         if found.zone != zone:
             raise NoNetworkError(
                 f"{subnet_id} is in {found.zone}, the offer is in {zone}",
@@ -223,6 +229,11 @@ class Network:
         if stale:
             with aws_errors(f"revoking former addresses in {group_id}"):
                 self._client.revoke_security_group_ingress(GroupId=group_id, SecurityGroupRuleIds=stale)
+
+
+def _has_ipv4(item: Mapping[str, Any]) -> bool:
+    """Whether instances get IPv4 addresses in a subnet."""
+    return not item.get("Ipv6Native", False)
 
 
 def _subnet(item: Mapping[str, Any]) -> Subnet:

@@ -2,14 +2,18 @@
 
 import base64
 import binascii
+import time
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from datetime import UTC
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+from moto.iam.models import iam_backends
 
 from gpu_offload.infra.aws.instance_state import ENDED
+from gpu_offload.infra.simulator.account import PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.market import family, spot_price
@@ -115,6 +119,34 @@ def offerings(region: str) -> Iterator[tuple[str, str]]:
     """Zones and the types that are offered in them, as moto has them from AWS."""
     for offering in INSTANCE_TYPE_OFFERINGS["availability-zone"].get(region, []):
         yield offering["Location"], offering["InstanceType"]
+
+
+class NewProfiles:
+    """Instance profiles that EC2 does not know yet: IAM's changes reach it late."""
+
+    def __init__(self, account: str, behaviour: Behaviour) -> None:
+        self._account = account
+        self._behaviour = behaviour
+        self._refused = 0
+
+    def check(self, form: dict[str, Any]) -> None:
+        """Refuse a launch with a profile that is too new, by raising EC2ClientError."""
+        name = (
+            form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
+        )
+        profiles = iam_backends[self._account]["aws"].instance_profiles.values()
+        found = next((profile for profile in profiles if profile.name == name), None)
+        if found is None or name == PROFILE:  # which is there from the start
+            return
+        age = time.time() - found.create_date.replace(tzinfo=UTC).timestamp()
+        behaviour = self._behaviour
+        if age >= behaviour.profile_lag_seconds and self._refused >= behaviour.profile_lag_calls:
+            return
+        self._refused += 1
+        raise EC2ClientError(
+            "InvalidParameterValue",
+            f"Value ({name}) for parameter iamInstanceProfile.name is invalid. Invalid IAM Instance Profile name",
+        )
 
 
 def decoded_user_data(form: dict[str, Any]) -> bytes:

@@ -36,6 +36,13 @@ class Behaviour:
     """vCPU of "Running On-Demand G and VT instances"."""
     quota_spot_standard: int = 64
     quota_on_demand_standard: int = 64
+    profile_lag_seconds: float = 2.0
+    """For how long EC2 does not know an instance profile that was just made."""
+    profile_lag_calls: int = 0
+    """Number of launches with such a profile that are refused, besides `profile_lag_seconds`."""
+    launch_failure: str = ""
+    """A state reason such as `Client.InternalError`: instances go from `pending` to `terminated` because of it, as with a
+    key for their disks that may not be used."""
     price_step_seconds: float = 4 * 3600.0
     """Seconds between two spot prices."""
     reclaim_notice_seconds: float = 120.0

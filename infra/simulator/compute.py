@@ -179,6 +179,11 @@ class Compute:
     def start(self, one: Rented) -> None:
         """Switch on an instance that is new or was stopped: pending now, running after a while."""
         one.become("pending")
+        if code := self.behaviour.launch_failure:
+            self._timers.after(
+                self.behaviour.boot_seconds, lambda: self.end(one.id, code, "Client error on launch")
+            )
+            return
         self._timers.after(0.0, lambda: self._switch_on(one))
         self._timers.after(self.behaviour.boot_seconds, lambda: self._now_running(one))
 

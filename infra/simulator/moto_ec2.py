@@ -10,7 +10,7 @@ from typing import Any
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 
-from gpu_offload.infra.simulator.admission import Admission, decoded_user_data
+from gpu_offload.infra.simulator.admission import Admission, NewProfiles, decoded_user_data
 from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.compute import Compute
 from gpu_offload.infra.simulator.images import add_image
@@ -27,6 +27,7 @@ class MotoEc2:
         self._now = now
         self._tokens = LaunchTokens(now, compute.behaviour.token_seconds)
         self._local = threading.local()
+        self._new_profiles = NewProfiles(compute.account, compute.behaviour)
         self._backends: dict[str, Any] = {}
         self._originals: dict[str, dict[str, Any]] = {}
         compute.on_terminated = self._terminated
@@ -93,6 +94,7 @@ class MotoEc2:
         user_data = decoded_user_data(form)
         if image_id not in self.region(region).amis:
             raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
+        self._new_profiles.check(form)
         behaviour = replace(self._compute.behaviour, capacity=self._capacity)
         admission = Admission(behaviour, self._compute.rented.values(), self._now())
         zone = admission.zone(call, self.zone_of(call), count)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from gpu_offload.infra.aws.errors import CloudError, NotYetVisibleError
+from gpu_offload.infra.aws.state_reason import explained
 from gpu_offload.infra.instance.readiness import NotReadyError
 from gpu_offload.infra.instance.software import Software, own_software
 from gpu_offload.infra.instance.user_data import SSH_USER
@@ -71,6 +72,7 @@ class RentedTraining:
                 reclaimed=i.reclaimed,
                 host=self.launcher.host_record(i, region),
                 ended_at=i.ended_at.timestamp() if i.ended_at else None,
+                why=explained(i.state_reason, i.why),
             )
             for region, i in self.found.find(run.id, attempts)
         )

@@ -42,6 +42,9 @@ PROFILE_LIMIT_S = 30.0
 REGIONAL = ("InvalidAMI", "InvalidSubnet", "DefaultVpc", "VPCIdNotSpecified", "InvalidSnapshot", "OptIn")
 """Beginnings of the error codes that say something about one region only."""
 
+POLICY_VOLUME_GIB = 100
+"""The largest disk that the policies of `offload bootstrap` allow by default (`infra.account.site.Site`)."""
+
 SCHEDULE_SLACK_S = 120.0
 """How much later than the instance's own timer its schedule acts: it is for an instance whose timer did not."""
 
@@ -121,7 +124,7 @@ class Launcher:
         match error:
             case DeniedError():
                 return LaunchDeniedError(
-                    f"{error}. The run stays open: a driver with the launcher's role goes on with it "
+                    f"{error}.{self._large_disk(offer)} The run stays open: a driver with the launcher's role goes on with it "
                     "(`offload train`, or `offload tend` with that role)"
                 )
             case QuotaError():
@@ -138,6 +141,18 @@ class Launcher:
             case _:
                 regional = error.code.startswith(REGIONAL) or isinstance(error, (MissingError, AccountError))
                 return RefusedError(str(error), for_good="region" if regional else "run")
+
+    def _large_disk(self, offer: Offer) -> str:
+        """Say that a disk may be larger than the role's policy allows: a denial does not say which condition failed."""
+        image = self._images.get(region_of(offer))
+        size = self._volume_gib(image) if image else self.settings.volume_gib
+        allowed = max(POLICY_VOLUME_GIB, self.settings.volume_gib)
+        if size <= allowed:
+            return ""
+        return (
+            f" The image needs a disk of {size} GiB, and the policy of `offload bootstrap` allows {allowed} GiB: set "
+            f"ec2.volume-gib = {size} and deploy the stack again, or choose a smaller image."
+        )
 
     def _limit(self, error: CloudError, offer: Offer) -> float | None:
         """Return the quota that refused an offer, in vCPUs, where EC2 says it or may be asked."""

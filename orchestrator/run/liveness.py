@@ -152,7 +152,8 @@ def absence(
 ) -> tuple[EndReason, str] | None:
     """Return why an attempt is over whose instance is missing or gone."""
     if mine and all(not i.is_up for i in mine):
-        return "died", f"the instance is {mine[-1].state}"
+        why = f" ({mine[-1].why})" if mine[-1].why else ""
+        return "died", f"the instance is {mine[-1].state}{why}"
     if mine:
         return None
     if current.host is not None:

@@ -24,6 +24,7 @@ class ObservedInstance:
         reclaimed: Whether EC2's own state reason says that it took the instance back.
         host: The host record of an attempt whose launch's answer was lost.
         ended_at: When it began to shut down, Unix seconds; None where EC2 does not say.
+        why: EC2's reason, in its words.
     """
 
     id: str
@@ -32,6 +33,7 @@ class ObservedInstance:
     reclaimed: bool = False
     host: HostRecord | None = None
     ended_at: float | None = None
+    why: str = ""
 
     @property
     def is_ended(self) -> bool:

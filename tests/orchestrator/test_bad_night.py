@@ -12,6 +12,10 @@ from run_case import T0, run_of, seen_attempt
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.tree import materialise
+from gpu_offload.infra.aws.ec2 import Ec2
+from gpu_offload.infra.aws.error_codes import from_reply
+from gpu_offload.infra.aws.errors import NoNetworkError
+from gpu_offload.infra.aws.state_reason import explained
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
 from gpu_offload.orchestrator.cleanup.reaper import Sweep
@@ -287,3 +291,45 @@ def test_a_run_whose_driver_died_between_outcome_and_bill_is_billed_by_tend(stor
     assert read_bill(store, "a-1") is not None
     assert done.failures == ()
     assert journal.unbilled_ids() == []
+
+
+def test_what_an_account_causes_has_its_remedy():
+    assert explained("Client.UserInitiatedShutdown", "User initiated shutdown") == ""
+    assert "kms:CreateGrant" in explained("Client.InternalError", "Client error on launch")
+    assert explained("Client.InvalidKMSKey.InvalidState", "").startswith(
+        "Client.InvalidKMSKey.InvalidState; "
+    )
+    assert (
+        explained("Server.InternalError", "Server.InternalError: a fault") == "Server.InternalError: a fault"
+    )
+    protected = from_reply("terminating i-1", "OperationNotPermitted", "may not be terminated", 400)
+    assert protected.retry == "never"
+    assert "--no-disable-api-termination" in str(protected)
+
+
+def test_a_subnet_without_ipv4_is_no_place_for_an_instance(monkeypatch):
+    item = {"SubnetId": "subnet-1", "VpcId": "vpc-1", "AvailabilityZone": "us-east-1a", "Ipv6Native": True}
+
+    class Pages:
+        def paginate(self, **_):
+            return [
+                {
+                    "Subnets": [
+                        item,
+                        item
+                        | {"SubnetId": "subnet-2", "Ipv6Native": False, "AvailabilityZone": "us-east-1b"},
+                    ]
+                }
+            ]
+
+    class Client:
+        def describe_subnets(self, **_):
+            return {"Subnets": [item]}
+
+        def get_paginator(self, _):
+            return Pages()
+
+    monkeypatch.setattr(Ec2, "_client", Client())
+    assert list(Ec2("us-east-1").subnets()) == ["us-east-1b"]
+    with pytest.raises(NoNetworkError, match="IPv6"):
+        Ec2("us-east-1").subnet("us-east-1a", "subnet-1")

@@ -13,6 +13,7 @@ from commands import offload, start, wait_until
 from killing_cloud import Killing
 from leak_case import STORE, train_project
 
+from gpu_offload.infra.simulator.account import PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.sweep_note import KEY
@@ -125,3 +126,26 @@ def test_a_drivers_clock_that_is_wrong_by_an_hour_changes_no_bill(cloud, tmp_pat
         assert abs(billed - lived) < 3
         assert abs(attempt.record.created_at - states[0].time) < 30
         assert attempt.record.expires_at - time.time() < 24 * 3600
+
+
+@pytest.mark.simulator
+def test_an_instance_that_ec2_ends_at_launch_is_told_with_its_reason_and_the_remedy(tmp_path, monkeypatch):
+    """The account's key for disks may not be used: pending, then terminated. EC2 knows the new profile after seconds only."""
+    with Killing(
+        Behaviour(lag_seconds=0.1, launch_failure="Client.InternalError", profile_lag_calls=1)
+    ) as simulated:
+        for name, value in simulated.environment().items():
+            monkeypatch.setenv(name, value)
+        iam = simulated.client("iam")
+        iam.create_instance_profile(InstanceProfileName="fresh")
+        iam.add_role_to_instance_profile(InstanceProfileName="fresh", RoleName=PROFILE)
+        train_project(tmp_path, extra='instance-profile = "fresh"')
+        code, said = failing(tmp_path, "train", "--on", "ec2")
+        assert code == 1
+        assert simulated.runner_calls["ec2.RunInstances"] == 3, "the refused one, and two instances"
+        assert "Client.InternalError" in said
+        assert "kms:CreateGrant" in said
+        [run] = Journal(open_store(STORE)).run_ids()
+        assert len(Journal(open_store(STORE)).attempts(run)) == 2, "a broken instance is replaced once"
+        simulated.settle()
+        assert not simulated.leftovers()

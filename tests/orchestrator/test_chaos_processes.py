@@ -1,0 +1,16 @@
+"""Rounds of chaos with real processes; `benchmarks/chaos.py --real` plays as many as one likes."""
+
+import pytest
+
+pytest.importorskip("moto", reason="the extra [simulator] is not installed")
+
+from chaos_processes import play_round
+
+pytestmark = [pytest.mark.simulator, pytest.mark.process]
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_no_round_with_real_drivers_leaves_loses_or_misbills_anything(seed):
+    """In round 3 the driver once died between the outcome and the bill, and nobody wrote that any more."""
+    played = play_round(seed)
+    assert not played.broken, played.told
