@@ -28,8 +28,8 @@ _SPREADS: dict[Kind, tuple[float, float]] = {
 }
 """sigma0, from run to run of one machine and kind of training, and tau0, from one such kind to another.
 
-`cpu` and `gpu` are fitted (see docs/estimate.md). Uncalibrated CPUs of the same core count were a factor of 1.9
-apart, which `gpu`'s spread covers too.
+`cpu` and `gpu` are fitted (see docs/estimate.md). CPUs of the same core count were a factor of 1.9 apart, which `cpu-prior`
+covers.
 """
 
 NEGLIGIBLE_S = 1e-9

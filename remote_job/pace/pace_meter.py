@@ -51,6 +51,8 @@ class PaceMeter:
         validation: Seconds of a validation image.
         save: Seconds of a checkpoint.
         final: Seconds of the end, beside the final validation.
+        between: Seconds an epoch between its parts.
+        announced: Whether the pace was reported.
     """
 
     clock: Callable[[], Reading] = read

@@ -1,5 +1,6 @@
 """Reports a training's pace: after its first steps, and after each epoch."""
 
+import time
 from typing import Any
 
 from gpu_offload.dataset.task import Task
@@ -19,6 +20,7 @@ class Pacing:
         self.meter = PaceMeter()
         self._epochs = 0
         self._batches = 0
+        self._began = 0.0
         self._idle = threads.idle()
         self._mosaic = False
 
@@ -34,6 +36,11 @@ class Pacing:
         closing = without and trainer.epoch >= trainer.epochs - trainer.args.close_mosaic
         self._mosaic = with_mosaic and not closing
         self.meter.batches = len(trainer.train_loader)
+        now = time.perf_counter()
+        if self._epochs and len(trainer.history) > 1:
+            parts = sum(trainer.history[-2][part] for part in ("train", "validation", "save"))
+            self.meter.between = round(max(0.0, now - self._began - parts), 4)
+        self._began = now
         self._epochs += 1
         if self._epochs > 1:
             self._fit_threads(trainer)
@@ -49,9 +56,7 @@ class Pacing:
             return
         if self._fit_threads(trainer):
             return
-        self._look_ahead(trainer)
-        if trainer.device.type == "cpu" and (trainer.args.val or trainer.epochs == 1):
-            meter.validation = round(preview.validation(trainer), 6)
+        self._look_ahead(trainer, validation=trainer.args.val or trainer.epochs == 1)
         self.announce(trainer)
         meter.begin()
 
@@ -69,13 +74,18 @@ class Pacing:
         self.meter.forget()
         return True
 
-    def _look_ahead(self, trainer: Trainer) -> None:
+    def _look_ahead(self, trainer: Trainer, *, validation: bool = False) -> None:
         """Taste what the steps so far cannot show."""
         if trainer.device.type != "cpu":
             return
-        self.meter.decoding = preview.decoding(trainer)
-        if all(modes(trainer.bench.spec.task, trainer.args)):
-            self.meter.other = preview.other_mode(trainer, mosaic=self._mosaic)
+        try:
+            self.meter.decoding = preview.decoding(trainer)
+            if all(modes(trainer.bench.spec.task, trainer.args)):
+                self.meter.other = preview.other_mode(trainer, mosaic=self._mosaic)
+            if validation:
+                self.meter.validation = round(preview.validation(trainer), 6)
+        except Exception as error:  # noqa: BLE001 - an estimate must not end a training
+            print(f"the estimate goes without a look ahead: {type(error).__name__}: {error}")  # noqa: T201 - to the log
 
     def announce(self, trainer: Trainer) -> None:
         """Report the pace."""

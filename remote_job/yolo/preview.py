@@ -117,6 +117,7 @@ def validation(trainer: Trainer) -> float:
     validator.args = copy.copy(validator.args)
     validator.args.plots = False
     validator.metrics = copy.deepcopy(validator.metrics)
+    validator.callbacks = {}  # an interruption is obeyed between two steps, not in here
     validator.dataloader = look
     before = states.random_state()
     try:

@@ -193,6 +193,19 @@ def test_a_signal_leaves_a_resumable_state_in_the_middle_of_an_epoch(tree, tmp_p
     assert "start it again to resume" in stderr(tmp_path)
 
 
+def test_a_look_ahead_changes_nothing_and_may_fail(whole, tree, tmp_path, monkeypatch):
+    """The estimate looks at validation and other modes between two steps; without that the model is the same to the bit."""
+    from gpu_offload.remote_job.yolo import preview
+
+    def fails(_trainer):
+        raise RuntimeError("a dataset of another kind")
+
+    monkeypatch.setattr(preview, "decoding", fails)
+    result, output = whole
+    assert any(event.pace for event in read_events(output / "progress.jsonl"))
+    assert train(make_spec(tree, tmp_path / "output")).model.sha256 == result.model.sha256
+
+
 def test_a_parent_that_is_killed_leaves_no_training_behind(tree, tmp_path):
     output = tmp_path / "output"
     with module(make_spec(tree, output, epochs=100), tmp_path, "--parent-stdin") as process:
