@@ -5,7 +5,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 import pytest
-from run_case import T0, run_of, seen_attempt
+from run_case import T0, gpu_offer, run_of, seen_attempt
 
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cost.bill import attempt_lines
@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.run.accounting import Accounting, read_bill, store
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.settings.sections import StoreSettings
+from gpu_offload.remote_job.result import Heartbeat
 
 
 @pytest.fixture
@@ -123,3 +124,25 @@ def test_the_volume_counts_at_the_price_of_its_region_and_the_dataset_between_re
     assert "attempt 1: transfer" not in {
         line.label for line in attempt_lines(use_of(far, now=T0 + 3600, run=near))
     }
+
+
+def test_a_run_that_chose_its_market_is_held_against_other_policies(accounts, monkeypatch):
+    """Reclaimed after half an hour, then on-demand for two hours; early stopping ended it after 10 of 100 epochs."""
+    monkeypatch.setattr(accounting, "price_history", lambda _attempt, now: ())
+    spot, steady = gpu_offer(), replace(gpu_offer(market="on-demand"), usd_per_hour=0.526)
+    run = run_of(spot, steady, now=T0, forced=False, deadline_at=T0 + 4 * 3600)
+    run = run.model_copy(update={"spec": run.spec.model_copy(update={"epochs": 100})})
+    beat = Heartbeat(
+        run=run.id, attempt=2, time=T0 + 9000, pid=1, host="h", boot_id="b", epochs_completed=10, epochs=100,
+        state="finished", seconds_per_epoch=600.0,
+    )  # fmt: skip
+    last = seen_attempt(2, T0 + 1800, T0 + 9000, market="on-demand")
+    attempts = (seen_attempt(1, T0, T0 + 1800, "reclaimed"), replace(last, heartbeat=beat))
+    bill = accounts.bill(run, attempts, now=T0 + 9000)
+    others = {a.label: float(a.usd) for a in bill.alternatives}
+    hourly = 0.526 + 0.005 + 50 * 0.08 / 720
+    assert 6000 < others["on-demand only"] / hourly * 3600 < 7200
+    assert others["the optimum in hindsight"] <= min(others["Uniform Progress"], float(bill.total))
+    assert not any(
+        "hindsight" in a.label for a in accounts.bill(run_of(now=T0), attempts, now=T0).alternatives
+    )
