@@ -29,8 +29,10 @@ from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.lease import Lease
-from gpu_offload.orchestrator.run.observation import Observation
-from gpu_offload.orchestrator.run.record import AttemptRecord, Outcome, StopRequest
+from gpu_offload.orchestrator.run.next_step import next_step
+from gpu_offload.orchestrator.run.observation import Observation, ObservedInstance
+from gpu_offload.orchestrator.run.record import AttemptRecord, GoneRecord, Outcome, StopRequest
+from gpu_offload.orchestrator.run.step import RecordGone
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
 
@@ -333,3 +335,20 @@ def test_a_subnet_without_ipv4_is_no_place_for_an_instance(monkeypatch):
     assert list(Ec2("us-east-1").subnets()) == ["us-east-1b"]
     with pytest.raises(NoNetworkError, match="IPv6"):
         Ec2("us-east-1").subnet("us-east-1a", "subnet-1")
+
+
+def test_an_instance_that_outlived_its_attempt_is_billed_until_it_ended(store):
+    """Its driver closed the attempt and died, or its clock was wrong; EC2 says when the instance really ended."""
+    accounts = Accounting(store, StoreSettings(url=store.url))
+    journal, run = Journal(store), run_of(now=T0)
+    journal.begin(run)
+    closed = seen_attempt(1, T0, T0 + 60, "died", market="on-demand")
+    accounts.settle(run, Observation(now=T0 + 100, me="me", attempts=(closed,)))
+    gone = ObservedInstance("i-1", 1, "terminated", ended_at=T0 + 7200)
+    seen = Observation(now=T0 + 8000, me="me", attempts=(closed,), instances=(gone,))
+    step = next_step(run, seen)
+    assert step == RecordGone(1, GoneRecord(instance_id="i-1", at=T0 + 7200))
+    booked = replace(seen, attempts=(replace(closed, gone=step.gone),))
+    assert not isinstance(next_step(run, booked), RecordGone)
+    accounts.settle(run, booked)
+    assert float(read_bill(store, run.id).lines[0].quantity) == 2.0

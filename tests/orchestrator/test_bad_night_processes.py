@@ -1,5 +1,6 @@
 """A bad night with real processes on the simulated cloud: late instances, lost roles, errors that cannot pass."""
 
+import io
 import json
 import os
 import signal
@@ -12,14 +13,19 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 from commands import offload, start, wait_until
 from killing_cloud import Killing
 from leak_case import STORE, train_project
+from run_case import attempt_of, host, run_of
 
 from gpu_offload.infra.simulator.account import PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.backends.ec2 import RentedTraining
 from gpu_offload.orchestrator.cleanup.sweep_note import KEY
+from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.accounting import read_bill
 from gpu_offload.orchestrator.run.attempt_use import ended_of
 from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.settings.sections import Ec2Settings
+from gpu_offload.remote_job.spec import StoreRef
 
 LATE_S = 12.0
 """How late EC2 shows a new instance; AWS speaks of up to five minutes."""
@@ -149,3 +155,14 @@ def test_an_instance_that_ec2_ends_at_launch_is_told_with_its_reason_and_the_rem
         assert len(Journal(open_store(STORE)).attempts(run)) == 2, "a broken instance is replaced once"
         simulated.settle()
         assert not simulated.leftovers()
+
+
+def test_an_adopted_instance_gets_its_schedule(cloud):
+    """The launch's answer was lost, so the launch itself could make none."""
+    settings = Ec2Settings(schedule_role="arn:aws:iam::123456789012:role/gpu-offload-scheduler")
+    backend = RentedTraining(
+        settings, Journal(open_store(STORE)), StoreRef(url=STORE), Console(io.StringIO())
+    )
+    run = run_of()
+    backend.adopt(run, attempt_of(run), host(time.time()))
+    assert len(cloud.leftovers().schedules) == 1
