@@ -26,6 +26,7 @@ from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
 
 HEARTBEAT = re.compile(r"(?:^|/)runs/([^/]+)/attempts/([^/]+)/heartbeat\.json$")
 CHECKPOINT = re.compile(r"(?:^|/)runs/([^/]+)/checkpoint/manifest\.json$")
+ACCESS_KEY = re.compile(rb"<AccessKeyId>([^<]+)</AccessKeyId>")
 SELF_SERVED = {"DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "DescribeRegions"}
 """EC2 calls that only read tables, and take long: they need not wait for each other."""
 
@@ -104,8 +105,10 @@ class ApiFront:
             return nullcontext()
         return self._ec2.during(call)
 
-    def after(self, call: Call, status: int) -> None:
-        """Look whether an object that was just written is a milestone of a run."""
+    def after(self, call: Call, status: int, body: bytes) -> None:
+        """Look whose session was just made, and whether an object that was written is a milestone of a run."""
+        if call.operation.startswith("AssumeRole") and (key := ACCESS_KEY.search(body)):
+            self._identities.assumed(key[1].decode(), str(call.parameters.get("RoleArn", "")))
         if (
             call.service != "s3"
             or call.operation not in {"PutObject", "CompleteMultipartUpload"}

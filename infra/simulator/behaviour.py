@@ -47,6 +47,8 @@ class Behaviour:
     """Seconds between two spot prices."""
     reclaim_notice_seconds: float = 120.0
     """The notice that AWS gives before it takes a spot instance."""
+    enforce_roles: bool = False
+    """Whether a session of a launcher, janitor or publisher may only do what is an action of its real policy."""
     credential_seconds: float = 6 * 3600.0
     """For how long the instance role's credentials are good."""
     baked: bool = True

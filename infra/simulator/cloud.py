@@ -176,7 +176,7 @@ class SimulatedCloud:
             else LoopbackPlace(network, use_sshd=self._sshd)
         )
         stack.enter_context(cleaner(self._folder, self._place.clean_command))
-        self.identities = Identities()
+        self.identities = Identities(enforce_roles=self.behaviour.enforce_roles)
         self.compute = Compute(
             self.account,
             self.behaviour,

@@ -29,8 +29,8 @@ class CallHandler(Protocol):
     def during(self, call: Call) -> Any:
         """A context in which moto answers the call."""
 
-    def after(self, call: Call, status: int) -> None:
-        """Learn from a call that was answered."""
+    def after(self, call: Call, status: int, body: bytes) -> None:
+        """Learn from a call that was answered, and from the answer."""
 
     def control(self, method: str, path: str, body: bytes) -> Reply:
         """Answer a call to the simulation itself."""
@@ -79,7 +79,7 @@ class Application:
             if hasattr(replies, "close"):
                 replies.close()
         status, headers = answers[-1]
-        self._cloud.after(call, int(status.split()[0]))
+        self._cloud.after(call, int(status.split()[0]), body)
         if verdict.lose:
             raise ConnectionAbortedError
         start_response(status, headers)

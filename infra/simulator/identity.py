@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from gpu_offload.infra.simulator.call import DENIED, EXPIRED, Call
+from gpu_offload.infra.simulator.role_rights import may
 
 READ = {"GetObject", "HeadObject"}
 LIST = {"ListObjectsV2", "ListObjects"}
@@ -44,7 +45,9 @@ class Refusal:
 class Identities:
     """Keys that the cloud gave out or has seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, enforce_roles: bool = False) -> None:
+        self._enforce_roles = enforce_roles
+        self._roles: dict[str, str] = {}
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}
         self._seen: set[str] = set()
@@ -65,6 +68,11 @@ class Identities:
             "Token": secrets.token_urlsafe(60),
             "Expiration": _iso(now + seconds),
         }
+
+    def assumed(self, access_key: str, role: str) -> None:
+        """Note that a session's key belongs to a role, by the role's ARN."""
+        with self._lock:
+            self._roles[access_key] = role
 
     def instance_of(self, access_key: str) -> str | None:
         """The instance whose role a key belongs to."""
@@ -98,6 +106,16 @@ class Identities:
                 code,
                 f"User: arn:aws:sts::000000000000:assumed-role/gpu-offload-instance/{grant.instance_id} is not "
                 f"authorized to perform: {call.service}:{call.operation} on {call.key or '*'}",
+            )
+        role = self._roles.get(call.access_key)
+        if self._enforce_roles and role is not None and not may(role, call):
+            code = DENIED.get(call.service, "AccessDeniedException")
+            name = role.rpartition("/")[2]
+            return Refusal(
+                code,
+                f"User: arn:aws:sts::000000000000:assumed-role/{name}/session is not authorized to perform: "
+                f"{call.service}:{call.operation} because no identity-based policy allows the "
+                f"{call.service}:{call.operation} action",
             )
         return None
 

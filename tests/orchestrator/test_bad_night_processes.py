@@ -10,6 +10,8 @@ import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
+import boto3
+from botocore.exceptions import ClientError
 from commands import offload, start, wait_until
 from killing_cloud import Killing
 from leak_case import STORE, train_project
@@ -17,6 +19,7 @@ from run_case import attempt_of, host, run_of
 
 from gpu_offload.infra.simulator.account import PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.ec2 import RentedTraining
 from gpu_offload.orchestrator.cleanup.sweep_note import KEY
@@ -166,3 +169,30 @@ def test_an_adopted_instance_gets_its_schedule(cloud):
     run = run_of()
     backend.adopt(run, attempt_of(run), host(time.time()))
     assert len(cloud.leftovers().schedules) == 1
+
+
+@pytest.mark.simulator
+def test_the_simulated_cloud_denies_what_is_no_action_of_a_roles_real_policy():
+    with SimulatedCloud(Behaviour(enforce_roles=True, lag_seconds=0.0)) as simulated:
+
+        def ec2_of(role):
+            given = simulated.client("sts").assume_role_with_web_identity(
+                RoleArn=f"arn:aws:iam::123456789012:role/gpu-offload-{role}",
+                RoleSessionName="job",
+                WebIdentityToken="a token",
+            )["Credentials"]
+            return boto3.client(
+                "ec2",
+                "us-east-1",
+                endpoint_url=simulated.url,
+                aws_access_key_id=given["AccessKeyId"],
+                aws_secret_access_key=given["SecretAccessKey"],
+                aws_session_token=given["SessionToken"],
+            )
+
+        launch = {"ImageId": simulated.image_id, "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
+        for role in ("janitor", "publisher"):
+            with pytest.raises(ClientError, match="UnauthorizedOperation"):
+                ec2_of(role).run_instances(**launch)
+        [instance] = ec2_of("launcher").run_instances(**launch)["Instances"]
+        assert ec2_of("janitor").terminate_instances(InstanceIds=[instance["InstanceId"]])
