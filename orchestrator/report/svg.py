@@ -52,7 +52,7 @@ def curves_svg(title: str, curves: Mapping[str, Sequence[float]], *, axis: str =
         return ""
     low = min(0.0, *(min(values) for values in drawn.values()))
     high = max(max(values) for values in drawn.values())
-    high = high if high > low else low + 1.0
+    high = high if high - low > 1e-300 else low + 1.0  # a smaller span has no logarithm
     count = max(len(values) for values in drawn.values())
     plot = 220
     height = plot + 66 + 18 * len(drawn)
