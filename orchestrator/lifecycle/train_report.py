@@ -60,8 +60,9 @@ def trained_text(report: TrainReport) -> str:
     where = "this CPU" if report.where == "cpu" else report.where
     cost = f"cost {human_money(report.cost_usd)}" if report.cost_usd else "free"
     name = f"version {report.version}" + (f" as {report.semver}" if report.semver else "")
-    held = f"it stays a candidate: {report.candidate}\n" if report.candidate else ""
+    # Why was said when it was published.
+    held = ", a candidate" if report.candidate else ""
     return (
-        f"published {name}  {score}\n{held}"
+        f"published {name}{held}  {score}\n"
         f"trained on {where} in {human_duration(report.seconds)}{estimate}; {cost}; sha256 {report.sha256[:16]}"
     )

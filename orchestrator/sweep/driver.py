@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Literal, assert_never
 
 from gpu_offload.errors import EXIT_RESUMABLE, EXIT_USAGE, OffloadError
-from gpu_offload.infra.signals import handled
+from gpu_offload.infra.signals import handled, signal_text
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.units import human_money
 from gpu_offload.orchestrator.run.backend import InterruptedRunError
@@ -133,11 +133,9 @@ class Driver:
 
     def _leave(self) -> None:
         """Wait until the processes have ended, each with a resumable state, and say so."""
-        name = signal.Signals(self._signal or signal.SIGTERM).name
+        by = signal_text(self._signal or signal.SIGTERM)
         self._end_children()
-        raise InterruptedRunError(
-            f"received {name}: {self.record.id} stays open; run the same command to carry on"
-        )
+        raise InterruptedRunError(f"{by}; {self.record.id} stays open; run the same command to carry on")
 
     def _end_children(self) -> None:
         """Let the processes end, each with a resumable state, and wait for them."""
