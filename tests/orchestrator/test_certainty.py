@@ -1,7 +1,7 @@
 """How sure a decision is, and what is done where it is a toss-up."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpu_offload.orchestrator.estimate.interval import Interval
@@ -20,6 +20,7 @@ def test_the_bounds_are_the_tenth_and_the_ninetieth_percentile():
     assert quantile(interval, 0.9) == pytest.approx(300)
 
 
+@example(Interval(2.0, 2.0, 2.0), 0.0, 5e-324)
 @given(TIMES, st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_later_limit_is_never_less_likely_kept(interval, first, second):
     early, late = sorted((first, second))
