@@ -202,8 +202,9 @@ def test_a_plan_offers_a_gpu_only_where_a_job_may_rent_one(
     """Without the launcher's role the next job would fail; a runner of one's own may have a role by itself."""
     (repository / "offload.toml").write_text(
         CONFIGURATION + '[store]\nurl = "file:store"\n[ec2]\ninstance-profile = "p"\n'
-        "[limits]\nvalue-of-time-usd-per-hour = 1000\n[training]\nepochs = 3000\n"
+        '[limits]\nmax-cost-usd = 100\ndeadline = "2d"\n[training]\nepochs = 3\n'
     )
+    monkeypatch.setenv("GPU_OFFLOAD_INPUT_ON", "ec2")
     monkeypatch.setenv("RUNNER_ENVIRONMENT", runner)
     monkeypatch.setenv("GPU_OFFLOAD_INPUT_MAY_RENT", may_rent)
     # The folder stands for a bucket.
