@@ -155,8 +155,11 @@ def usage(objects: Iterable[ObjectInfo], tier: Tier, model: int, users: int, upd
 
 def tier_of(store_url: str, endpoint_url: str | None) -> Tier:
     """Return the free tier of the store in use: by its address."""
-    if not store_url.startswith("s3:"):
-        return TIERS["folder"]
+    scheme = store_url.partition(":")[0]
+    if scheme != "s3":
+        return (
+            TIERS["folder"] if scheme == "file" else Tier(f"a store by {scheme}, whose limits are not known")
+        )
     host = urlsplit(endpoint_url or "").hostname or ""
     if host.endswith(".r2.cloudflarestorage.com"):
         return TIERS["r2"]

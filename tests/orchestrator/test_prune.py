@@ -185,6 +185,7 @@ def test_the_free_tier_and_how_many_applications_it_carries():
 @pytest.mark.parametrize(
     ("url", "endpoint", "name"),
     [
+        ("sftp://me@files.example.org/srv", None, "sftp"),
         ("file:.offload", None, "folder"),
         ("s3://b", None, "S3"),
         ("s3://b", "https://x.r2.cloudflarestorage.com", "R2"),
