@@ -38,7 +38,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import STABLE, model_key
-from gpu_offload.orchestrator.run.accounting import use_of
+from gpu_offload.orchestrator.run.attempt_use import ended_of, use_of
 from gpu_offload.orchestrator.run.backend import (
     CloudUnreachableError,
     InterruptedRunError,
@@ -50,6 +50,7 @@ from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.observation import ObservedInstance
 from gpu_offload.orchestrator.run.record import HostRecord, RunRecord, StopRequest
+from gpu_offload.orchestrator.run.refusals import REFUSAL_LASTS_S
 from gpu_offload.orchestrator.run.signals import EndingSignal
 from gpu_offload.remote_job.result import (
     Artifact,
@@ -1107,7 +1108,10 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         + bool(scenario.dies_at)
         + 2 * bool(scenario.crowded)
     )
-    if len(documents.attempts) > 1 + lives + sum(scenario.refused.values()) + len(scenario.quota):
+    # A crowded quota is asked for again every 20 minutes; two of these are in `lives`.
+    asked_again = sum(max(0, int(until // REFUSAL_LASTS_S) - 1) for until in scenario.crowded.values())
+    refusals = asked_again + sum(scenario.refused.values()) + len(scenario.quota)
+    if len(documents.attempts) > 1 + lives + refusals:
         broken.append(f"attempts: {len(documents.attempts)}")
     if len(world.machines) > 1 + lives:
         broken.append(f"surplus: {len(world.machines)} instances for {lives} deaths and reclaims")
@@ -1130,9 +1134,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
     unbooked = [m.id for m in world.machines if m.id not in booked]
     if unbooked and not world.stalls:
         broken.append(f"cost: {unbooked} are in no account")
-    accounted = sum(
-        (a.end.at if a.end else world.now) - a.host.launched_at for a in documents.attempts if a.host
-    )
+    accounted = sum(ended_of(a, world.now)[0] - a.host.launched_at for a in documents.attempts if a.host)
     usd = sum(
         ((m.stopping_at or world.now) - m.launched_at) / 3600 * m.offer.usd_per_hour
         for m in world.machines
