@@ -11,6 +11,8 @@ MAX_BYTES: Final = 128 << 20
 """More than a host of git repositories takes for one file."""
 MAX_VALUE: Final = 4 << 20
 """Characters of one value, such as an annotation. As Python objects they may take thirty times as many bytes."""
+MAX_ELEMENTS: Final = 3_000_000
+"""Elements of all arrays of one file; COCO 2017 has a million."""
 
 _PIECE: Final = 1 << 18
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
@@ -76,6 +78,7 @@ class JsonObject:
         self._at = 0
         self._counted = 0
         self._line = 1
+        self._elements = 0
 
     def elements(self) -> Iterator[tuple[str, Any, int]]:
         """Yield key, element and line for each element of a member that is an array, the value for any other member.
@@ -107,6 +110,9 @@ class JsonObject:
         while True:
             self._peek()
             line = self._here()
+            self._elements += 1
+            if self._elements > MAX_ELEMENTS:
+                raise JsonError(f"holds more than {MAX_ELEMENTS} elements; split it", line)
             yield key, self._value(), line
             if not self._comma("]"):
                 return

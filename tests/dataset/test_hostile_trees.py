@@ -163,6 +163,13 @@ def test_a_value_that_would_fill_the_memory_is_refused(tmp_path, name):
             read_snapshot(tmp_path / "data")
 
 
+def test_elements_that_no_dataset_has_are_not_counted_to_their_end(tmp_path):
+    with mock.patch.object(json_stream, "MAX_ELEMENTS", 1_000):
+        MAKERS["coco_lines"](tmp_path, 0.001)
+        with pytest.raises(DatasetError, match="more than 1000 elements"):
+            read_snapshot(tmp_path / "data")
+
+
 def test_pictures_of_one_name_are_compared_up_to_a_limit():
     names = [f"d{index}/a.jpg" for index in range(10_000)] + ["train/a.jpg"]
     finder = ImageFinder(names)
