@@ -30,7 +30,7 @@ demo: $(STAMP) ## Generate a dataset, plan, train on the CPU, publish, report; n
 demo-gpu: $(STAMP) ## The whole GPU path on a simulated cloud; no account and no root needed
 	@$(BIN)/offload demo --gpu
 
-lint: $(STAMP) ## Format, lint, types and the import contract
+lint: $(STAMP) docs ## Format, lint, types, the import contract and the documentation's links
 	$(BIN)/ruff format --check --quiet .
 	$(BIN)/ruff check --quiet .
 	@mkdir -p .lint && ln -sfn .. .lint/gpu_offload
