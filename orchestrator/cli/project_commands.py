@@ -109,11 +109,11 @@ def _write_workflows(
         into = done if state in {"written", "updated"} else kept
         into.append(f"{listed} in {FOLDER}{STATES[state]}")
     readme = root / "README.md"
-    if "written" in by_state and checkout.repository and readme.is_file():
-        old = readme.read_text("utf-8")
+    if "written" in by_state and checkout.repository and readme.is_file() and not readme.is_symlink():
+        old = readme.read_bytes().decode("utf-8", "surrogateescape")
         new = with_badge(old, badge(checkout.repository, target))
         if new != old:
-            readme.write_text(new, encoding="utf-8")
+            readme.write_bytes(new.encode("utf-8", "surrogateescape"))
             done.append("a badge in README.md")
 
 

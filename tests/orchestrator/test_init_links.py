@@ -1,0 +1,35 @@
+"""`offload init` writes only into the repository: a link that somebody committed leads it nowhere."""
+
+import subprocess
+
+import pytest
+from click.testing import CliRunner
+from dataset_case import flat, put
+
+from gpu_offload.orchestrator.cli.project_commands import init
+from gpu_offload.orchestrator.github.workflows import LinkedFolderError
+
+pytestmark = pytest.mark.process
+FORK = f"me/fork@{'9' * 40}#v9"
+
+
+@pytest.mark.parametrize(
+    "link", ["README.md", ".github", ".github/workflows", ".github/workflows/offload.yml"]
+)
+def test_nothing_is_written_through_a_link(tmp_path, link):
+    root, outside = tmp_path / "repository", tmp_path / "outside"
+    mine = put(outside / "mine.txt", "# Mine\n\nText.\n")
+    flat(root / "data")
+    subprocess.run(["git", "init", "-q", root], check=True)
+    subprocess.run(
+        ["git", "-C", root, "remote", "add", "origin", "https://github.com/acme/boards.git"], check=True
+    )
+    (root / link).parent.mkdir(parents=True, exist_ok=True)
+    (root / link).symlink_to(
+        {"README.md": mine, ".github/workflows/offload.yml": outside / "new"}.get(link, outside)
+    )
+    done = CliRunner().invoke(init, [str(root), "--action", FORK])
+    if link != "README.md":
+        assert isinstance(done.exception, LinkedFolderError)
+    assert mine.read_text() == "# Mine\n\nText.\n"
+    assert list(outside.iterdir()) == [mine]
