@@ -19,6 +19,7 @@ IF_SAME: Conditions = {"Null": {"s3:if-match": "false"}}
 PARTS: Conditions = {"Bool": {"s3:ObjectCreationOperation": "false"}}
 """Beginning a large upload and sending its parts: these carry no condition, and make no object yet."""
 
+INDEX = ("open/*", "recent/*")
 MOVING = ("aliases/*", "index.json", "site/index.html", "site/feed.xml")
 """What each publication writes anew: names, the list, and the model's page."""
 
@@ -42,7 +43,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
     return (
         *(_publish(site) if site.drivers_publish else ()),
         _list(site),
-        _read(site, ("runs/*", *PUBLIC, "timings/*", "tend.json")),
+        _read(site, ("runs/*", *INDEX, *PUBLIC, "timings/*", "tend.json")),
         Statement(
             "AppendToJournal",
             "How an attempt and a run ended is written once; what stands there already cannot be overwritten.",
@@ -59,6 +60,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
             site.objects("runs/*/driver.json", "runs/*/attempts/*.launching.json", "runs/*/cost.json"),
             IF_SAME,
         ),
+        *_keep_index(site),
         *((_abort(site, ("models/*",)),) if site.drivers_publish else ()),
         Statement(
             "RecordTimings",
@@ -206,7 +208,28 @@ def _drive(site: Site) -> tuple[Statement, ...]:
             ("s3:DeleteObject",),
             site.objects("runs/*/checkpoint/*", "runs/*/result/*"),
         ),
+        *_keep_index(site),
         _abort(site, (*written, "datasets/*", "models/*")),
+    )
+
+
+def _keep_index(site: Site) -> tuple[Statement, ...]:
+    """Enter runs into the index of open and recent ones, and remove those that ended."""
+    return (
+        Statement(
+            "EnterRuns",
+            "Which runs may be open, and which are the newest; the journal decides, this says where to look.",
+            OBJECTS,
+            ("s3:PutObject",),
+            site.objects(*INDEX),
+        ),
+        Statement(
+            "RemoveEndedRuns",
+            "A run that ended leaves the index of open ones; nothing of the run itself goes.",
+            OBJECTS,
+            ("s3:DeleteObject",),
+            site.objects("open/*"),
+        ),
     )
 
 

@@ -181,6 +181,12 @@ def _lifecycle(prefix: str) -> list[dict[str, Any]]:
             "NoncurrentVersionExpiration": {"NoncurrentDays": OLD_RUN_VERSION_DAYS},
         },
         {
+            "Id": "end-recent-runs",
+            "Status": "Enabled",
+            "Prefix": f"{prefix}recent/",
+            "ExpirationInDays": RUNS_DAYS,
+        },
+        {
             "Id": "end-datasets",
             "Status": "Enabled",
             "Prefix": f"{prefix}datasets/",

@@ -92,8 +92,8 @@ class FolderStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects whose key starts with `prefix`, in key order. Not a snapshot: what is deleted is left out."""
-        folder = check_prefix(prefix).rpartition("/")[0]
-        for key in self.files.keys(folder):
+        folder, _, beginning = check_prefix(prefix).rpartition("/")
+        for key in self.files.keys(folder, beginning):
             if key.startswith(prefix):
                 info = self.stat(key)
                 if info is not None:

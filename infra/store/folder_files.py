@@ -51,8 +51,11 @@ class FolderFiles:
         with file:
             yield file
 
-    def keys(self, folder: str) -> Iterator[str]:
-        """Walk the files below a folder ("" for all) in the order of their keys' bytes."""
+    def keys(self, folder: str, beginning: str = "") -> Iterator[str]:
+        """Walk the files below a folder ("" for all) in the order of their keys' bytes.
+
+        Files and folders right below it whose name does not begin with `beginning` are not looked into.
+        """
         try:
             entries = list(os.scandir(self.root / folder))
         except (FileNotFoundError, NotADirectoryError):
@@ -61,7 +64,7 @@ class FolderFiles:
             raise _as_store_error(self.root / folder, error) from error
         names = []
         for entry in entries:
-            if not folder and entry.name.startswith("."):
+            if (not folder and entry.name.startswith(".")) or not entry.name.startswith(beginning):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 names.append(entry.name + "/")  # compared with its slash: `a-b` comes before `a/b`

@@ -146,7 +146,7 @@ class Tend:
         """Return the open runs, and what is said of those that cannot be read."""
         records, unreadable = list[RunRecord](), list[RunTended]()
         try:
-            names = journal.open_ids()
+            names = journal.open_ids(now=self._now(), write=not self.dry_run)
         except StoreError as error:
             self._unreadable(str(error))
             return [], []

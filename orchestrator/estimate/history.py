@@ -1,6 +1,7 @@
 """Times of finished trainings, kept in the store; the estimate learns from them."""
 
 import importlib.metadata
+import itertools
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,8 @@ from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio
 from gpu_offload.remote_job.wire import Wire
 
 TIMINGS = "timings/"
+NEWEST = "timings/newest/"
+"""Below it a listing begins with the newest (`newest_first`), so that older ones cost nothing."""
 MOST_RECENT = 200
 """Most timings read: older ones say little about today's machines and releases."""
 
@@ -88,7 +91,9 @@ def family_of(model: str) -> str:
 def timings(store: ObjectStore) -> Iterator[Timing]:
     """Yield the most recent timings, the oldest first; one that cannot be read is skipped."""
     try:
-        recent = sorted(store.list(TIMINGS), key=lambda info: info.modified)[-MOST_RECENT:]
+        recent = list(itertools.islice(store.list(NEWEST), MOST_RECENT))[::-1]
+        if len(recent) < MOST_RECENT:  # those of before have other names
+            recent = sorted(store.list(TIMINGS), key=lambda info: info.modified)[-MOST_RECENT:]
         for info in recent:
             body, _ = store.read(info.key)
             try:

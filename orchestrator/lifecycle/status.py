@@ -44,15 +44,16 @@ class RunStatus:
 
 
 def standings(store: ObjectStore, settings: Settings, run: str | None = None) -> list[RunStatus]:
-    """Return one run, or the latest ones, the newest first. Raises JournalError where there is no such run."""
+    """Return one run, or the latest and the open ones, the newest first. Raises JournalError where there is no such run."""
     journal, clock = Journal(store), clock_of(store)
     if run is not None:
         record = journal.run(run)
         return [_standing(store, settings, journal, record, clock())]
-    records, damaged = journal.readable_runs()
+    shown = dict.fromkeys([*journal.open_ids(), *journal.recent_ids(SHOWN)])
+    records, damaged = journal.readable_runs(shown)
     now = clock()  # only now: a store's replies tell its time
     standings = [_unreadable(error) for error in damaged]
-    for record in sorted(records, key=lambda r: -r.created_at)[:SHOWN]:
+    for record in sorted(records, key=lambda r: -r.created_at):
         try:
             standings.append(_standing(store, settings, journal, record, now))
         except JournalError as error:

@@ -26,6 +26,9 @@ from gpu_offload.orchestrator.registry.manifest import (
 SHORT = 8
 """Digits of a version or commit that a list shows; commands take the beginning of a version."""
 
+SHOWN = 50
+"""Versions that a list shows, the newest; and those that an alias means."""
+
 MAIN_METRICS = 2
 """Metrics of a version that a list shows."""
 
@@ -54,10 +57,12 @@ class Listing:
         """Return a table for 80 columns; the JSON has the rest."""
         if not self.versions:
             return "no model is published yet; `offload train` makes one"
-        quality = [named_metrics(entry.metrics) for entry in self.versions]
+        meant = set(self.aliases.values())
+        shown = [e for n, e in enumerate(self.versions) if n < SHOWN or e.version in meant]
+        quality = [named_metrics(entry.metrics) for entry in shown]
         names = list(dict.fromkeys(name for one in quality for name in list(one)[:MAIN_METRICS]))
         rows = [("number", "version", "", "published (UTC)", "cost", *names, "commit")]
-        for entry, one in zip(self.versions, quality, strict=True):
+        for entry, one in zip(shown, quality, strict=True):
             rows.append(
                 (
                     entry.semver or "",
@@ -69,7 +74,9 @@ class Listing:
                     (entry.commit or "")[:SHORT],
                 )
             )
-        return text_table(rows, width=terminal_width())
+        table = text_table(rows, width=terminal_width())
+        more = len(self.versions) - len(shown)
+        return f"{table}\nand {more:,} older versions: offload models --json" if more else table
 
     def _state(self, entry: IndexEntry) -> str:
         names = [name for name, version in sorted(self.aliases.items()) if version == entry.version]

@@ -86,10 +86,10 @@ def _before(entries: Sequence[IndexEntry], run: RunRecord, at: float) -> Before 
 def latest_run(store: ObjectStore) -> str:
     """Return the id of the run that began last. Raises JournalError where there is none."""
     journal = Journal(store)
-    records = [journal.run(run) for run in journal.run_ids()]
-    if not records:
+    newest = journal.recent_ids(1)
+    if not newest:
         raise JournalError(f"there is no run in {store.url} yet; `offload train` begins one")
-    return max(records, key=lambda record: record.created_at).id
+    return newest[0]
 
 
 def render(report: Report, form: Format, *, width: int = 80) -> str:

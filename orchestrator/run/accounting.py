@@ -32,6 +32,7 @@ from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import COST, RunRecord, run_key
+from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import TrainingResult
 
@@ -103,6 +104,7 @@ class Accounting:
             if a.host
         }
         if _is_complete(self.store, key, booked):
+            RunIndex(self.store).finish(run.id)
             return
         document = self.bill(run, observation.attempts, now=observation.now).json() | {"instances": booked}
         body = (json.dumps(document, indent=1) + "\n").encode()
@@ -112,6 +114,7 @@ class Accounting:
             # An older role may not replace it; the next driver with a newer one does.
             with contextlib.suppress(ObjectChangedError, ObjectMissingError, StoreDeniedError):
                 self.store.replace(key, body, self.store.read(key)[1])
+        RunIndex(self.store).finish(run.id)
 
     def bill(self, run: RunRecord, attempts: Sequence[ObservedAttempt], *, now: float) -> Bill:
         """Account for a run, open or finished; asks EC2 for the spot prices of the time."""

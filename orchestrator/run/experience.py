@@ -23,9 +23,7 @@ def read_experience(store: ObjectStore, now: float) -> Experience:
     journal = Journal(store)
     seen, starts = [], dict[str, list[float]]()
     try:
-        runs = [info for info in store.list("runs/") if info.key.endswith("/run.json")]
-        for info in sorted(runs, key=lambda info: info.modified)[-MOST_RUNS:]:
-            run = info.key.split("/")[1]
+        for run in reversed(journal.recent_ids(MOST_RUNS)):
             try:
                 attempts = journal.attempts(run)
             except JournalError:

@@ -1,6 +1,7 @@
 """The journal of runs in the store: what `next_step` reads, and the only place that writes it."""
 
 import contextlib
+import itertools
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -13,7 +14,6 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run.journal_documents import Documents, JournalError, sequence_of, to_json
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import (
-    COST,
     RUN_KEY_LENGTH,
     RUN_PREFIX,
     AttemptEnd,
@@ -29,6 +29,7 @@ from gpu_offload.orchestrator.run.record import (
     run_key,
 )
 from gpu_offload.orchestrator.run.run_documents import RunDocuments, read_outcome, read_run
+from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.remote_job.result import CheckpointManifest, TrainingResult
 
 
@@ -37,13 +38,14 @@ class Journal:
 
     def __init__(self, store: ObjectStore) -> None:
         self.store = store
+        self.index = RunIndex(store)
         self._documents = Documents(store)
 
     def run(self, run: str) -> RunRecord:
         """Return a run. Raises JournalError where there is none."""
         record = self._documents.read(RunRecord, run_key(run, "run.json"))
         if record is None:
-            known = ", ".join(list(self.run_ids())[-5:]) or "none yet"
+            known = ", ".join(self.recent_ids(5)) or "none yet"
             raise JournalError(f"there is no run {run!r} in {self.store.url} (the last ones: {known})")
         return record
 
@@ -53,17 +55,22 @@ class Journal:
             if match := re.fullmatch(r"runs/([^/]+)/run\.json", info.key):
                 yield match[1]
 
-    def open_ids(self) -> list[str]:
-        """Return the ids of the runs that have no outcome, readable or not."""
-        keys = {info.key for info in self.store.list(RUN_PREFIX)}
-        runs = [match[1] for key in sorted(keys) if (match := re.fullmatch(r"runs/([^/]+)/run\.json", key))]
-        return [run for run in runs if run_key(run, "outcome.json") not in keys]
+    def open_ids(self, *, now: float | None = None, write: bool = True) -> list[str]:
+        """Return the ids of the runs that have no outcome, readable or not.
+
+        With `now`, Unix seconds, all runs are looked through once a day: see `RunIndex`. Without `write` the index is
+        left as it is.
+        """
+        index = self.index if write else RunIndex(self.store, writes=False)
+        return index.open_ids(now=now)
+
+    def recent_ids(self, count: int) -> list[str]:
+        """Return the ids of the runs that began last, the newest first."""
+        return list(itertools.islice(self.index.recent(), count))
 
     def unbilled_ids(self) -> list[str]:
         """Return the ids of the runs that are over without a bill: their driver died in between."""
-        keys = {info.key for info in self.store.list(RUN_PREFIX)}
-        over = [m[1] for key in sorted(keys) if (m := re.fullmatch(r"runs/([^/]+)/outcome\.json", key))]
-        return [run for run in over if run_key(run, COST) not in keys and run_key(run, "run.json") in keys]
+        return self.index.unbilled_ids()
 
     def readable_runs(self, runs: Iterable[str] | None = None) -> tuple[list[RunRecord], list[JournalError]]:
         """Return those of the runs (None: all) whose record can be read, and an error for each of the others."""
@@ -92,10 +99,12 @@ class Journal:
 
     def begin(self, record: RunRecord) -> RunRecord:
         """Journal a run; return it, or the one that another driver began under the same id a moment before."""
+        self.index.begin(record.id)
         try:
             self.store.create(run_key(record.id, "run.json"), to_json(record))
         except ObjectExistsError:
             return self.run(record.id)
+        self.index.begun(record.id, record.created_at)
         return record
 
     def read(self, run: str) -> RunDocuments:
@@ -190,6 +199,6 @@ class Journal:
 
     def finish(self, run: str, outcome: Outcome) -> Outcome:
         """Journal how a run ended; return what the journal has, which another driver may have written."""
-        if self._documents.create(run_key(run, "outcome.json"), outcome):
-            return outcome
-        return self.outcome(run) or outcome
+        if not self._documents.create(run_key(run, "outcome.json"), outcome):
+            return self.outcome(run) or outcome
+        return outcome

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
+from gpu_offload.infra.store.newest_first import newest_first
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.estimate.history import TIMINGS, Timing, Work, family_of
+from gpu_offload.orchestrator.estimate.history import NEWEST, Timing, Work, family_of
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.revision import Revision, past_of
@@ -63,7 +64,9 @@ def record_timing(
     )
     if len(attempts) == 1 and now > run.created_at:
         timing = timing.model_copy(update=_scored(run, events, now))
-    store.put(f"{TIMINGS}{run.id}.json", timing.model_dump_json(indent=1).encode())
+    store.put(
+        f"{NEWEST}{newest_first(run.created_at, run.id)}.json", timing.model_dump_json(indent=1).encode()
+    )
 
 
 def stages(timings: Timings) -> dict[str, float]:

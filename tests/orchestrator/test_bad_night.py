@@ -32,6 +32,7 @@ from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation, ObservedInstance
 from gpu_offload.orchestrator.run.record import AttemptRecord, GoneRecord, Outcome, StopRequest
+from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.orchestrator.run.step import RecordGone
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
@@ -142,8 +143,9 @@ def test_unreadable_is_not_absent(store):
 def test_a_damaged_old_run_breaks_no_listing(store, tmp_path):
     journal, run = Journal(store), run_of(now=T0, id="aaaaaaaaaaaa-1")
     journal.begin(run)
-    store.put("runs/old-1/run.json", b"{}")
-    store.put(f"runs/{run.training_key[:12]}-9/run.json", b"damaged")
+    for other, body in (("old-1", b"{}"), (f"{run.training_key[:12]}-9", b"damaged")):
+        store.put(f"runs/{other}/run.json", body)
+        RunIndex(store).begun(other, T0)
     found = standings(store, settings_of(tmp_path, store))
     assert {s.status for s in found} == {"open", "unreadable"}
     assert [r.id for r in journal.runs_of(run.training_key)] == [run.id]

@@ -1,0 +1,172 @@
+"""An index of runs in the store, so that finding the open and the newest ones costs nothing for those of before.
+
+    open/<run>.json                a run that may be open or without a bill; created before the run, removed after its bill
+    open/index.json                when all runs were looked through last: since then the index is whole
+    recent/<inverted>-<run>.json   every run, the newest first in a listing
+
+The journal decides; the index only says where to look. An entry too many costs two requests. One too few can come of a
+version without an index, and is found when `tend` looks through all runs, once a day.
+"""
+
+import contextlib
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from gpu_offload.infra.store.errors import (
+    ObjectExistsError,
+    ObjectMissingError,
+    StoreDeniedError,
+    StoreReadOnlyError,
+)
+from gpu_offload.infra.store.newest_first import newest_first
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.run.record import COST, RUN_PREFIX, run_key
+
+OPEN, RECENT = "open/", "recent/"
+WHOLE = "open/index.json"
+LATEST_KEPT = 50
+"""Runs of before the index that are listed as recent, the newest."""
+RESCAN_S = 24 * 3600.0
+FORGOTTEN_S = 7 * 24 * 3600.0
+"""After so long an entry without a run is removed: its driver died before it wrote the run, or the run has expired."""
+RUN = re.compile(r"runs/([^/]+)/run\.json")
+ENTRY = re.compile(r"(?:open/|recent/\d{10}-)(.+)\.json")
+NOT_ALLOWED = (StoreDeniedError, StoreReadOnlyError)
+"""What a role from before the index answers: then its runs are found by looking through all."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunIndex:
+    """The index of one store; without `writes` it is only looked at."""
+
+    store: ObjectStore
+    writes: bool = True
+
+    def begin(self, run: str) -> None:
+        """Enter a run that is about to be written."""
+        with contextlib.suppress(*NOT_ALLOWED):
+            if self.store.stat(WHOLE) is None and next(self.store.list(RUN_PREFIX), None) is None:
+                self._note(0.0)
+            self._enter(f"{OPEN}{run}.json")
+
+    def begun(self, run: str, created_at: float) -> None:
+        """Enter a run that is written among the recent ones; `created_at` in Unix seconds."""
+        if self.writes:
+            with contextlib.suppress(*NOT_ALLOWED):
+                self._enter(recent_key(run, created_at))
+
+    def finish(self, run: str) -> None:
+        """Remove a run that has its outcome and its bill."""
+        if self.writes:
+            with contextlib.suppress(*NOT_ALLOWED):
+                self.store.delete(f"{OPEN}{run}.json")
+
+    def open_ids(self, *, now: float | None = None) -> list[str]:
+        """Return the runs that have no outcome, readable or not, in order of their ids.
+
+        Args:
+            now: The time, for a caller that keeps the index whole: then all runs are looked through once a day.
+        """
+        scanned = self._scanned_at()
+        if scanned is None or (now is not None and now - scanned > RESCAN_S):
+            return self.scan(now or 0.0)
+        found = []
+        for run, entered_at in self._entries():
+            if self.store.stat(run_key(run, "outcome.json")) is not None:
+                if self.store.stat(run_key(run, COST)) is not None:
+                    self.finish(run)
+            elif self.store.stat(run_key(run, "run.json")) is not None:
+                found.append(run)
+            elif now is not None and now - entered_at > FORGOTTEN_S:
+                self.finish(run)
+        return sorted(found)
+
+    def unbilled_ids(self) -> list[str]:
+        """Return the runs that are over without a bill: their driver died in between."""
+        if self._scanned_at() is None:
+            self.scan(0.0)
+        return sorted(
+            run
+            for run, _ in self._entries()
+            if self.store.stat(run_key(run, "outcome.json")) is not None
+            and self.store.stat(run_key(run, COST)) is None
+            and self.store.stat(run_key(run, "run.json")) is not None
+        )
+
+    def _entries(self) -> list[tuple[str, float]]:
+        """Return the runs that may be open or unbilled, and when they were entered, Unix seconds."""
+        return [
+            (match[1], info.modified.timestamp())
+            for info in self.store.list(OPEN)
+            if info.key != WHOLE and (match := ENTRY.fullmatch(info.key))
+        ]
+
+    def recent(self) -> Iterator[str]:
+        """Yield the runs that are there, the newest first; of runs before the index the newest alone."""
+        some = False
+        for info in self.store.list(RECENT):
+            if match := ENTRY.fullmatch(info.key):
+                some = True
+                if self.store.stat(run_key(match[1], "run.json")) is not None:
+                    yield match[1]
+        if not some:
+            runs = {
+                match[1]: info.modified.timestamp()
+                for info in self.store.list(RUN_PREFIX)
+                if (match := RUN.fullmatch(info.key))
+            }
+            self._enter_newest(runs)
+            yield from sorted(runs, key=lambda run: -runs[run])
+
+    def scan(self, now: float) -> list[str]:
+        """Look through all runs, make the index whole, and return the open ones."""
+        runs, ended, billed = dict[str, float](), set[str](), set[str]()
+        for info in self.store.list(RUN_PREFIX):
+            if match := RUN.fullmatch(info.key):
+                runs[match[1]] = info.modified.timestamp()
+            elif info.key.endswith("/outcome.json"):
+                ended.add(info.key.split("/")[1])
+            elif info.key.endswith(f"/{COST}"):
+                billed.add(info.key.split("/")[1])
+        still_open = sorted(runs.keys() - ended)
+        if not self.writes:
+            return still_open
+        with contextlib.suppress(*NOT_ALLOWED):
+            entries = {m[1] for info in self.store.list(OPEN) if (m := ENTRY.fullmatch(info.key))}
+            for run in sorted(runs.keys() - (ended & billed)):
+                if run not in entries:
+                    self._enter(f"{OPEN}{run}.json")
+            self._enter_newest(runs)
+            self._note(now)
+        return still_open
+
+    def _enter_newest(self, runs: Mapping[str, float]) -> None:
+        """Enter the newest runs among the recent ones, by when they were written, Unix seconds."""
+        listed = itertools.islice(self.store.list(RECENT), 2 * LATEST_KEPT)
+        entered = {match[1] for info in listed if (match := ENTRY.fullmatch(info.key))}
+        for run in sorted(runs, key=lambda run: -runs[run])[:LATEST_KEPT]:
+            if run not in entered:
+                self.begun(run, runs[run])
+
+    def _scanned_at(self) -> float | None:
+        """Return when all runs were looked through last, Unix seconds; None for never."""
+        try:
+            body, _ = self.store.read(WHOLE)
+            return float(json.loads(body)["at"])
+        except (ObjectMissingError, ValueError, KeyError, TypeError):
+            return None
+
+    def _note(self, at: float) -> None:
+        self.store.put(WHOLE, json.dumps({"format": 1, "at": round(at)}).encode() + b"\n")
+
+    def _enter(self, key: str) -> None:
+        with contextlib.suppress(ObjectExistsError):
+            self.store.create(key, b"{}\n")
+
+
+def recent_key(run: str, created_at: float) -> str:
+    """Return the key under which a run stands among the recent ones: later ones come first."""
+    return f"{RECENT}{newest_first(created_at, run)}.json"
