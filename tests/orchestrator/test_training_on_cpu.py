@@ -285,12 +285,14 @@ def test_a_deadline_ends_a_training_while_it_runs_and_a_later_one_carries_on(lon
     code, _, err = run(long_project, "train", "--on", "cpu", "--set", "limits.deadline=5s")
     assert code == 1
     assert "raise limits.deadline" in err
-    kept = len(trained_epochs(long_project))
-    assert 1 < kept < LONG, "it was stopped while it ran"
+    first = trained_epochs(long_project)
+    assert 1 < len(first) < LONG, "it was stopped while it ran"
     offload(long_project, "train", "--on", "cpu", "--set", "limits.deadline=5s", code=1)
     epochs = trained_epochs(long_project)
-    assert len(epochs) > kept
-    assert len(epochs) - len(set(epochs)) <= 1, "an epoch that was complete was trained again"
+    # The files of a run that is over may be gone.
+    second = epochs[len(first) :] if epochs[: len(first)] == first else epochs
+    assert second, "it carried on"
+    assert second[0] >= first[-1], "an epoch that was complete was trained again"
 
 
 def test_a_background_job_ignores_ctrl_c_and_obeys_a_plain_kill(long_project):
