@@ -123,13 +123,13 @@ def _sort_entry(entry: os.DirEntry[str], prefix: str, names: list[str], found: F
             found.census.count(Reason.TOOL, f"{path}/")
         else:
             names.append(f"{name}/")
-    elif entry.is_symlink() and (relevant(name) or entry.is_dir()):
+    elif entry.is_symlink() and (relevant(name) or ending in _ANNOTATIONS or entry.is_dir()):
         found.findings.append(error(path, "symlink", "is a symlink; put the real file or folder there"))
     elif relevant(name):
         names.append(name)
     elif ending in UNREAD_PICTURES:
         found.unread.append(path)
-    elif ending in _ANNOTATIONS:
+    elif ending in _ANNOTATIONS and entry.is_file():  # opening a pipe would wait without end
         found.annotations.append(path)
     elif ending == "txt":
         found.odd_texts.append(path)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from unittest import mock
@@ -161,6 +162,16 @@ def test_a_value_that_would_fill_the_memory_is_refused(tmp_path, name):
         MAKERS[name](tmp_path, 0.001)
         with pytest.raises(DatasetError, match="holds a value of more than"):
             read_snapshot(tmp_path / "data")
+
+
+@pytest.mark.parametrize("name", ["b.json", "c.xml", "d.ndjson"])
+def test_annotations_behind_a_link_and_pipes_are_not_opened(tmp_path, name):
+    data = flat(tmp_path / "linked")
+    (data / name).symlink_to("/dev/zero")
+    with pytest.raises(DatasetError, match="is a symlink"):
+        read_snapshot(data)
+    os.mkfifo(flat(tmp_path / "pipe") / name)
+    assert read_snapshot(tmp_path / "pipe").images["train"]
 
 
 def test_elements_that_no_dataset_has_are_not_counted_to_their_end(tmp_path):
