@@ -8,7 +8,7 @@ from typing import Any
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.settings.discovery import find_candidates
-from gpu_offload.orchestrator.settings.file import FILE_NAME, find_file
+from gpu_offload.orchestrator.settings.file import FILE_NAME, ConfigurationFileError, find_file
 from gpu_offload.orchestrator.settings.proposal import Proposal
 from gpu_offload.orchestrator.settings.sections import Section, Sections
 from gpu_offload.orchestrator.settings.toml import toml_value
@@ -76,6 +76,8 @@ def write_configuration(root: Path, *, schema: str | None = None) -> Configurati
     if present is not None and present.parent == root.resolve():
         return Configuration(present, candidates, written=False)
     path = root / FILE_NAME
+    if path.exists() or path.is_symlink():
+        raise ConfigurationFileError(FILE_NAME, "it is no regular file", "remove it, then run this again")
     with path.open("x", encoding="utf-8") as file:
         file.write(render_configuration(candidates, schema=schema))
     return Configuration(path, candidates, written=True)

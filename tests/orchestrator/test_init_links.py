@@ -8,9 +8,17 @@ from dataset_case import flat, put
 
 from gpu_offload.orchestrator.cli.project_commands import init
 from gpu_offload.orchestrator.github.workflows import LinkedFolderError
+from gpu_offload.orchestrator.settings.file import ConfigurationFileError
 
 pytestmark = pytest.mark.process
 FORK = f"me/fork@{'9' * 40}#v9"
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "nowhere"])
+def test_a_configuration_that_is_no_file_is_refused_in_words(tmp_path, target):
+    (flat(tmp_path) / "offload.toml").symlink_to(target)
+    done = CliRunner().invoke(init, [str(tmp_path), "--no-workflows"])
+    assert isinstance(done.exception, ConfigurationFileError)
 
 
 @pytest.mark.parametrize(
