@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,9 @@ from gpu_offload.orchestrator.output.console import Console, plain
 
 COMMAND = (sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli")
 TAIL_LINES = 20
+POLL_S = 0.1
+ENDING_S = 180.0
+"""How long a process may take to keep its checkpoint and to terminate its instance."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,3 +109,58 @@ class Child:
         if self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
+
+
+@dataclass
+class Children:
+    """The commands at work. A signal that came is passed on to all of them, also to one that was just being started."""
+
+    console: Console
+    clock: Callable[[], float]
+    sleep: Callable[[float], None]
+    signal: int | None = None
+    """The signal by which this process was told to end."""
+    _working: list[Child] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self._working)
+
+    def __iter__(self) -> Iterator[Child]:
+        return iter(list(self._working))
+
+    def of(self, trial: int, training: int) -> Child | None:
+        """Return the command that works on a training."""
+        return next((c for c in self._working if (c.trial, c.training) == (trial, training)), None)
+
+    def add(self, child: Child) -> None:
+        """Count a command that was started."""
+        self._working.append(child)
+        if self.signal is not None:  # it came while the process was being started
+            child.tell(self.signal)
+
+    def hear(self, number: int) -> None:
+        """Keep a signal, and pass it on."""
+        self.signal = number
+        for child in self._working:
+            child.tell(number)
+
+    def take_ended(self) -> Iterator[tuple[Child, Ended]]:
+        """Yield the commands that have ended, and forget them."""
+        for child in self:
+            ended = child.poll()
+            if ended is not None:
+                self._working.remove(child)
+                yield child, ended
+
+    def end(self) -> None:
+        """Let the commands end, each with a resumable state, and wait for them."""
+        if self._working:
+            self.console.note(f"waiting for {len(self._working)} trainings to stop")
+        for child in self._working:
+            child.tell()
+        until = self.clock() + ENDING_S
+        while any(child.poll() is None for child in self._working) and self.clock() < until:
+            self.sleep(POLL_S)
+        for child in self._working:
+            child.kill()
+        self._working.clear()

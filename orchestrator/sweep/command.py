@@ -11,13 +11,14 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.sweep.candidate import propose_best
+from gpu_offload.orchestrator.sweep.closing import SweepFailedError
 from gpu_offload.orchestrator.sweep.content import SweepReport
-from gpu_offload.orchestrator.sweep.driver import Driver, SweepFailedError
+from gpu_offload.orchestrator.sweep.driver import Driver
 from gpu_offload.orchestrator.sweep.gather import gather_sweep
 from gpu_offload.orchestrator.sweep.journal import SweepJournal
 from gpu_offload.orchestrator.sweep.receipt import Receipt, places
 from gpu_offload.orchestrator.sweep.record import NAME, SweepRecord
-from gpu_offload.orchestrator.sweep.sampling import Tried, ask
+from gpu_offload.orchestrator.sweep.sampling import Tried
 from gpu_offload.orchestrator.sweep.space import Space, Values
 from gpu_offload.orchestrator.sweep.trainings import Trainings, Where
 from gpu_offload.orchestrator.workspace import Workspace
@@ -54,7 +55,7 @@ class Sweep:
             if show_plan is not None:
                 show_plan(self._receipt(driver).text(width=terminal_width()))
             driver.to_end()
-        report = gather_sweep(self.store, self.settings.store, record.id, facts=driver.facts)
+        report = gather_sweep(self.store, self.settings.store, record.id, facts=driver.results.facts)
         if report.best is None:
             closed = report.record.closed
             raise SweepFailedError(
@@ -62,7 +63,7 @@ class Sweep:
             )
         if propose_best(self.store, report) == report.candidate:
             return report
-        return gather_sweep(self.store, self.settings.store, record.id, facts=driver.facts)
+        return gather_sweep(self.store, self.settings.store, record.id, facts=driver.results.facts)
 
     def plan(self) -> str:
         """Return the receipt alone; nothing is written or started. Raises as `run`."""
@@ -131,19 +132,13 @@ class Sweep:
         space = driver.trainings.space
         sampled: list[Values] = []
         while len(sampled) < SAMPLED:
-            tried = [driver.as_tried(trial) for trial in driver.trials()]
-            values = ask(
-                space,
-                [*tried, *(Tried(one, "running") for one in sampled)],
-                seed=driver.seed,
-                goal=driver.record.goal,
-            )
+            values = driver.trials.next_values([Tried(one, "running") for one in sampled])
             if values is None:
                 break
             sampled.append(values)
         first = space.repetitions[0]
         plans = [driver.trainings.plan(values, first, calibrate=None).report for values in sampled or [{}]]
-        view = driver.view(driver.trials())
+        view = driver.view()
         return Receipt(
             record=driver.record,
             space=space,

@@ -1,0 +1,47 @@
+"""The closing of a sweep: why it is over, in words."""
+
+from collections.abc import Sequence
+
+from gpu_offload.errors import OffloadError
+from gpu_offload.orchestrator.output.units import human_money
+from gpu_offload.orchestrator.sweep.journal import Trial
+from gpu_offload.orchestrator.sweep.record import Closed, SweepRecord, Why
+from gpu_offload.orchestrator.sweep.space import values_text
+
+
+class SweepFailedError(OffloadError):
+    """Every trial failed."""
+
+
+def closing_of(
+    record: SweepRecord, why: str, trials: Sequence[Trial], *, exhausted: bool, now: float
+) -> Closed:
+    """Return how a sweep is closed.
+
+    Args:
+        record: The sweep.
+        why: `budget`, `deadline`, `complete` or `failed`.
+        trials: All of its trials.
+        exhausted: Whether every combination of values was tried.
+        now: Unix seconds.
+
+    Raises:
+        SweepFailedError: It failed; it stays open.
+    """
+    if why == "failed":
+        first = next(trial for trial in trials if trial.end and trial.end.state == "failed")
+        message = first.end.message if first.end else ""
+        raise SweepFailedError(
+            f"every trial of {record.id} failed; trial {first.record.number} "
+            f"({values_text(first.record.values)}): {message}"
+        )
+    reasons: dict[str, tuple[Why, str]] = {
+        "budget": (
+            "budget",
+            f"what is left of {human_money(record.budget_usd)} buys no other training; a higher --budget-usd continues it",
+        ),
+        "deadline": ("deadline", "the time is up; a longer --deadline continues it"),
+        "complete": ("complete", f"{len(trials)} trials" + (", every combination" if exhausted else "")),
+    }
+    kind, message = reasons[why]
+    return Closed(at=now, why=kind, message=message)
