@@ -226,9 +226,10 @@ def pull(
     version: str = STABLE,
     export: str | None = None,
     progress: "Progress | None" = None,
+    signer: str | None = None,
 ) -> Pulled:
-    """Download a model from the configured store, in its own format or another. Raises StoreError, RegistryError."""
-    return _pull(existing_store_of(settings), destination, version, export, progress)
+    """Download a model from the configured store, in its own format or another; see `registry.download.pull`."""
+    return _pull(existing_store_of(settings), destination, version, export, progress=progress, signer=signer)
 
 
 def pull_from(
@@ -238,14 +239,12 @@ def pull_from(
     version: str = STABLE,
     export: str | None = None,
     progress: "Progress | None" = None,
+    signer: str | None = None,
 ) -> Pulled:
-    """Download a model from any store, such as a public address. Raises StoreError, RegistryError.
-
-    `progress` is called with the bytes that are there and the bytes of the whole, from a web address.
-    """
+    """Download a model from any store, such as a public address; see `registry.download.pull`."""
     store = open_store(url)
     check_exists(store)
-    return _pull(store, destination, version, export, progress)
+    return _pull(store, destination, version, export, progress=progress, signer=signer)
 
 
 def _pull(
@@ -253,7 +252,11 @@ def _pull(
     destination: Path,
     version: str,
     export: str | None,
+    *,
     progress: "Progress | None",
+    signer: str | None,
 ) -> Pulled:
-    manifest, path, downloaded = download.pull(store, version, destination, export=export, progress=progress)
+    manifest, path, downloaded = download.pull(
+        store, version, destination, export=export, progress=progress, signer=signer
+    )
     return Pulled(manifest.version, path, download.file_of(manifest, export).sha256, downloaded)

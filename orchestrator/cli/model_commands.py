@@ -149,6 +149,12 @@ def next_commands(report: "TrainReport") -> str:
 @click.option("--version", "wanted", default="stable", help="A version, its beginning, or an alias.")
 @click.option("--format", "export", metavar="NAME", help="A format that it was exported to, such as onnx.")
 @click.option("--from", "source", metavar="URL", help="A store to pull from, instead of the configuration's.")
+@click.option(
+    "--verify-signer",
+    "signer",
+    metavar="OWNER/REPO",
+    help="Take only a file that a workflow of this repository attested; needs gh.",
+)
 def pull(
     directory: Path,
     config: Path | None,
@@ -157,6 +163,7 @@ def pull(
     wanted: str,
     source: str | None,
     export: str | None,
+    signer: str | None,
     *,
     as_json: bool,
 ) -> None:
@@ -164,9 +171,10 @@ def pull(
     from gpu_offload.orchestrator import api
 
     if source is None:
-        pulled = api.pull(settings_of(directory, config, sets), destination, version=wanted, export=export)
+        settings = settings_of(directory, config, sets)
+        pulled = api.pull(settings, destination, version=wanted, export=export, signer=signer)
     else:
-        pulled = api.pull_from(source, destination, version=wanted, export=export)
+        pulled = api.pull_from(source, destination, version=wanted, export=export, signer=signer)
     if as_json:
         print_json(pulled.json())
     else:

@@ -69,7 +69,13 @@ def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: 
         return 0
     address = release_address(server, event.repository, tag)
     url = f"{address}/{asset_name(model_key(kept.version, kept.model.name))}" if kept else ""
-    runner.outputs({"model-url": url, "version": kept.version if kept else ""})
+    runner.outputs(
+        {
+            "model-url": url,
+            "version": kept.version if kept else "",
+            "model-digest": f"sha256:{kept.model.sha256}" if kept else "",
+        }
+    )
     picture = asset_name(model_key(kept.version, PREDICTIONS)) if kept else ""
     shown = f"{address}/{picture}" if picture and picture in release.assets() else ""
     runner.summary(

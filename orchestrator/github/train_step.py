@@ -93,6 +93,7 @@ def _report(
             "cost-usd": f"{report.bill.total if report else 0:.4f}",
             "seconds": f"{done.seconds:.0f}",
             "model-url": done.model_url or "",
+            "model-digest": f"sha256:{done.sha256}" if done.status == "trained" else "",
             "already-trained": flag(skipped),
             "training-key": done.training_key,
             "why": step.inputs.because or plain(planned.report.decision.why),

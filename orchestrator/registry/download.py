@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingErro
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import WebStore
 from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.registry import attestation
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.index import entry_of, manifest_of, versions
 from gpu_offload.orchestrator.registry.manifest import (
@@ -129,6 +131,7 @@ def pull(
     *,
     export: str | None = None,
     progress: "Progress | None" = None,
+    signer: str | None = None,
 ) -> tuple[Manifest, Path, bool]:
     """Download a version, verified, and rename it into place.
 
@@ -140,19 +143,37 @@ def pull(
         destination: A file, or a folder that receives the model under its own name.
         export: `onnx`, or another that it was exported to; None: the model's own.
         progress: Called with the bytes that are there and the bytes of the whole, from a web address.
+        signer: The repository at GitHub whose workflow must have attested the file; see `attestation`.
 
     Returns:
         The manifest, the file, and whether it was downloaded: False if the file already was this version, whole.
 
     Raises:
         RegistryError: no such version, or not in this format. CorruptObjectError: what came is not what was published.
+        AttestationError: it is not the signer's.
     """
     manifest = resolve(store, wanted)
     model = file_of(manifest, export)
     target = destination / model.name if destination.is_dir() or not destination.suffix else destination
     if _matches(target, model):
+        if signer is not None:
+            attestation.verify(target, signer)
         return manifest, target, False
     target.parent.mkdir(parents=True, exist_ok=True)
+    if signer is None:
+        _fetch(store, manifest, model, target, progress)
+        return manifest, target, True
+    with tempfile.TemporaryDirectory(prefix=".offload-", dir=target.parent) as folder:
+        fresh = Path(folder) / model.name
+        _fetch(store, manifest, model, fresh, progress)
+        attestation.verify(fresh, signer)
+        fresh.replace(target)
+    return manifest, target, True
+
+
+def _fetch(
+    store: ObjectStore, manifest: Manifest, model: Artifact, target: Path, progress: "Progress | None"
+) -> None:
     key = model_key(manifest.version, model.name)
     try:
         if isinstance(store, WebStore):
@@ -164,7 +185,6 @@ def pull(
         raise type(error)(
             f"{error}. The published file is damaged: {who} `offload train --repair` in the project, which puts it back"
         ) from error
-    return manifest, target, True
 
 
 def file_of(manifest: Manifest, export: str | None) -> Artifact:

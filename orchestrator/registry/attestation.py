@@ -1,0 +1,54 @@
+"""Verifies by GitHub's own client that a workflow of a repository published a file."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from gpu_offload.errors import EXIT_USAGE, OffloadError
+from gpu_offload.orchestrator.output.console import plain
+
+TIMEOUT_S = 120
+REASON = 300
+"""Characters of what `gh` says."""
+
+
+class AttestationError(OffloadError):
+    """A file was not attested by the repository that must have published it, or this cannot be found out here."""
+
+
+class SignerError(AttestationError):
+    """A repository's name is not one of GitHub's."""
+
+    exit_code = EXIT_USAGE
+
+
+def verify(path: Path, repository: str) -> None:
+    """Return only if a workflow of a repository attested this very file.
+
+    `gh` finds the attestation by the file's sha256, at GitHub, and verifies its signature against Sigstore's roots and its
+    certificate against the repository: https://cli.github.com/manual/gh_attestation_verify
+
+    Args:
+        path: The file.
+        repository: `OWNER/REPO`.
+
+    Raises:
+        SignerError: That is no repository's name.
+        AttestationError: There is no such attestation, or `gh` is missing, not logged in, or gave no answer.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+", repository):
+        raise SignerError(f"{plain(repository)!r} is not a repository at GitHub: write OWNER/REPO")
+    gh = shutil.which("gh")
+    if gh is None:
+        raise AttestationError("gh verifies attestations and is not installed: https://cli.github.com")
+    command = [gh, "attestation", "verify", str(path.resolve()), "--repo", repository]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise AttestationError(f"gh gave no answer: {error}") from error
+    if done.returncode != 0:
+        said = " ".join(plain(done.stderr).split())[-REASON:]
+        raise AttestationError(
+            f"no workflow of {repository} is known to have published {path.name}: {said or 'gh gave no reason'}"
+        )
