@@ -1,36 +1,26 @@
 """An object store in the files of another machine or service, through fsspec: SFTP, Google Drive, Dropbox, and others.
 
-There is no compare-and-swap: writers take a lock, the folder `.lock` below the store's root, which one of them makes. SFTP
-and POSIX file systems make a folder once; a service that lets two have the same name (Google Drive) is for one writer at a
-time. A lock that does not change for `LOCK_S` is one of a writer that died, and is taken over.
+There is no compare-and-swap: writers take the store's lock (`remote_lock`).
 """
 
 import hashlib
 import secrets
-import threading
-import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote, urlsplit
-
-from paramiko import SSHException
 
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
-    StoreDeniedError,
     StoreError,
-    StoreUnreachableError,
-    StoreUrlError,
 )
 from gpu_offload.infra.store.files import write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
+from gpu_offload.infra.store.remote_connection import RemoteConnection
+from gpu_offload.infra.store.remote_lock import LOCK_S, RemoteLock
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -40,13 +30,6 @@ HASHED_BELOW = 1 << 20
 them all: no document that is moved by compare-and-swap is that large."""
 
 CHUNK = 1 << 20
-LOCK_S = 60.0
-"""Seconds of waiting after which a lock that nobody renewed counts as left behind; a write holds it for a rename."""
-
-POLL_S = 0.05
-
-_threads: dict[str, threading.Lock] = defaultdict(threading.Lock)
-"""Writers of one process take turns before they ask the server: by the store's address."""
 
 
 class RemoteFiles:
@@ -57,52 +40,24 @@ class RemoteFiles:
     """
 
     def __init__(self, url: str, *, lock_s: float = LOCK_S) -> None:
-        self.url = url.rstrip("/")
-        self.lock_s = lock_s
-        self._turn = threading.RLock()  # paramiko's SFTP connection answers one thread at a time
-        parts = urlsplit(url)
-        self._protocol = parts.scheme.removeprefix("fsspec+")
-        if parts.password or parts.query or parts.fragment:
-            raise StoreUrlError(
-                f"store {parts.scheme}://{parts.hostname}: write it without a password, `?` and `#`"
-            )
-        self._options: dict[str, Any] = {}
-        self.root = unquote(parts.path).rstrip("/")
-        if self._protocol == "sftp":
-            if not parts.hostname or not self.root:
-                raise StoreUrlError(f"store {url!r}: write sftp://USER@HOST/PATH")
-            self._options = {"host": parts.hostname, "port": parts.port or 22}
-            if parts.username:
-                self._options["username"] = unquote(parts.username)
-        else:
-            self.root = f"/{parts.netloc}{self.root}"
+        self._connection = RemoteConnection(url)
+        self._lock = RemoteLock(self._connection, lock_s)
+        self.url, self.root = self._connection.url, self._connection.root
 
-    @cached_property
+    @property
     def _files(self) -> "AbstractFileSystem":
-        """The file system, connected."""
-        try:
-            if self._protocol == "sftp":
-                from gpu_offload.infra.store.sftp import PinnedSftp
-
-                return PinnedSftp(**self._options)
-            import fsspec
-
-            return fsspec.filesystem(self._protocol)
-        except (ImportError, ValueError) as error:
-            raise StoreUrlError(
-                f"store {self.url}: {error}; pip install 'gpu-offload[fsspec]', and what brings {self._protocol}"
-            ) from error
+        return self._connection.files
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
-        with self._errors(key):
+        with self._connection.errors(key):
             body: bytes = self._files.cat_file(self._path(key))
             return body, self._etag(self._files.info(self._path(key)), body)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's metadata, None where there is none."""
         try:
-            with self._errors(key):
+            with self._connection.errors(key):
                 info = self._files.info(self._path(key))
                 return self._info(key, info) if info["type"] == "file" else None
         except ObjectMissingError:
@@ -154,7 +109,7 @@ class RemoteFiles:
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         """Yield objects whose key starts with `prefix`, in key order; what is deleted meanwhile is left out."""
         folder = check_prefix(prefix).rpartition("/")[0]
-        with self._errors(prefix or "."):
+        with self._connection.errors(prefix or "."):
             found = self._files.find(f"{self.root}/{folder}".rstrip("/"), detail=True)
             start = len(self.root) + 1
             named = {path[start:]: info for path, info in found.items() if info["type"] == "file"}
@@ -170,7 +125,7 @@ class RemoteFiles:
     def delete(self, key: str) -> None:
         """Remove an object and the folders that it leaves empty; no error where there is none."""
         path = self._path(key)
-        with self._errors(key):
+        with self._connection.errors(key):
             with suppress(FileNotFoundError):
                 self._files.rm_file(path)
             folder = path.rpartition("/")[0]
@@ -192,7 +147,7 @@ class RemoteFiles:
         return f"{self.root}/{check_key(key)}"
 
     def _chunks(self, key: str) -> Iterator[bytes]:
-        with self._errors(key), self._files.open(self._path(key), "rb") as file:
+        with self._connection.errors(key), self._files.open(self._path(key), "rb") as file:
             while chunk := file.read(CHUNK):
                 yield chunk
 
@@ -213,13 +168,13 @@ class RemoteFiles:
     def _write(self, key: str, chunks: Iterable[bytes], check: Callable[[], bool]) -> ObjectInfo:
         """Write a temporary file; if `check` agrees under the lock, rename it. Return what is there."""
         path, temporary = self._path(key), f"{self.root}/.tmp/{secrets.token_hex(8)}"
-        with self._errors(key):
+        with self._connection.errors(key):
             self._files.makedirs(f"{self.root}/.tmp", exist_ok=True)
             try:
                 with self._files.open(temporary, "wb") as file:
                     for chunk in chunks:
                         file.write(chunk)
-                with self._locked():
+                with self._lock.held():
                     if check():
                         self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
                         self._files.mv(temporary, path)
@@ -228,44 +183,6 @@ class RemoteFiles:
             finally:
                 with suppress(OSError):
                     self._files.rm_file(temporary)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = f"{self.root}/.lock"
-        with _threads[self.url]:
-            self._take(lock)
-            try:
-                yield
-            finally:
-                with suppress(OSError):
-                    self._files.rmdir(lock)
-
-    def _take(self, lock: str) -> None:
-        seen, since = None, time.monotonic()
-        while True:
-            try:
-                self._files.mkdir(lock, create_parents=False)
-            except OSError:  # SFTP says no more than that it failed
-                now = self._age_mark(lock)
-                if now is None and seen is None and not self._files.exists(self.root):
-                    raise
-            else:
-                return
-            if now != seen:
-                seen, since = now, time.monotonic()
-            elif time.monotonic() - since > self.lock_s:
-                with suppress(OSError):
-                    self._files.rmdir(lock)
-                since = time.monotonic()
-            time.sleep(POLL_S)
-
-    def _age_mark(self, lock: str) -> object:
-        """Return what changes when another writer takes the lock, None where it was just given back."""
-        try:
-            info = self._files.info(lock)
-        except FileNotFoundError:
-            return None
-        return info.get("mtime") or info.get("created") or "locked"
 
     def _info(self, key: str, info: dict[str, Any]) -> ObjectInfo:
         return ObjectInfo(key, int(info["size"]), self._etag(info), self._modified(info))
@@ -285,21 +202,3 @@ class RemoteFiles:
             if isinstance(value, int | float):
                 return datetime.fromtimestamp(value, UTC)
         return datetime.now(UTC)
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        where = f"{self.url}/{key}"
-        try:
-            with self._turn:
-                yield
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise ObjectMissingError(f"{where}: there is no such object in the store") from error
-        except FileExistsError as error:
-            raise StoreError(f"{where}: an object cannot be another object's folder") from error
-        except PermissionError as error:
-            raise StoreDeniedError(f"{where}: {error}: give this user access to the folder") from error
-        except (OSError, EOFError, SSHException) as error:
-            self.__dict__.pop("_files", None)  # the next call connects anew
-            raise StoreUnreachableError(
-                f"{where}: {error or type(error).__name__}; look whether the server is up, and run the command again"
-            ) from error

@@ -1,0 +1,80 @@
+"""The connection of a store to the files of another machine or service, through fsspec."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote, urlsplit
+
+from paramiko import SSHException
+
+from gpu_offload.infra.store.errors import (
+    ObjectMissingError,
+    StoreDeniedError,
+    StoreError,
+    StoreUnreachableError,
+    StoreUrlError,
+)
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+
+class RemoteConnection:
+    """A file system and the store's folder in it, `root`; one that was lost is opened again at the next use."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+        self._turn = threading.RLock()  # paramiko's SFTP connection answers one thread at a time
+        parts = urlsplit(url)
+        self._protocol = parts.scheme.removeprefix("fsspec+")
+        if parts.password or parts.query or parts.fragment:
+            raise StoreUrlError(
+                f"store {parts.scheme}://{parts.hostname}: write it without a password, `?` and `#`"
+            )
+        self._options: dict[str, Any] = {}
+        self.root = unquote(parts.path).rstrip("/")
+        if self._protocol == "sftp":
+            if not parts.hostname or not self.root:
+                raise StoreUrlError(f"store {url!r}: write sftp://USER@HOST/PATH")
+            self._options = {"host": parts.hostname, "port": parts.port or 22}
+            if parts.username:
+                self._options["username"] = unquote(parts.username)
+        else:
+            self.root = f"/{parts.netloc}{self.root}"
+
+    @cached_property
+    def files(self) -> "AbstractFileSystem":
+        """The file system, connected. Raises StoreUrlError where nothing installed speaks the protocol."""
+        try:
+            if self._protocol == "sftp":
+                from gpu_offload.infra.store.sftp import PinnedSftp
+
+                return PinnedSftp(**self._options)
+            import fsspec
+
+            return fsspec.filesystem(self._protocol)
+        except (ImportError, ValueError) as error:
+            raise StoreUrlError(
+                f"store {self.url}: {error}; pip install 'gpu-offload[fsspec]', and what brings {self._protocol}"
+            ) from error
+
+    @contextmanager
+    def errors(self, key: str) -> Iterator[None]:
+        """Take a turn on the connection; raise what goes wrong with an object as a StoreError."""
+        where = f"{self.url}/{key}"
+        try:
+            with self._turn:
+                yield
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise ObjectMissingError(f"{where}: there is no such object in the store") from error
+        except FileExistsError as error:
+            raise StoreError(f"{where}: an object cannot be another object's folder") from error
+        except PermissionError as error:
+            raise StoreDeniedError(f"{where}: {error}: give this user access to the folder") from error
+        except (OSError, EOFError, SSHException) as error:
+            self.__dict__.pop("files", None)  # the next call connects anew
+            raise StoreUnreachableError(
+                f"{where}: {error or type(error).__name__}; look whether the server is up, and run the command again"
+            ) from error

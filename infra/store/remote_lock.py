@@ -1,0 +1,68 @@
+"""The lock of a store without compare-and-swap: the folder `.lock` below its root, which one writer makes.
+
+SFTP and POSIX file systems make a folder once; a service that lets two have the same name (Google Drive) is for one
+writer at a time. A lock that does not change for `LOCK_S` is one of a writer that died, and is taken over.
+"""
+
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from gpu_offload.infra.store.remote_connection import RemoteConnection
+
+LOCK_S = 60.0
+"""Seconds of waiting after which a lock that has not changed counts as left behind; a write holds it for a rename."""
+
+POLL_S = 0.05
+
+_threads: dict[str, threading.Lock] = defaultdict(threading.Lock)
+"""Writers of one process take turns before they ask the server: by the store's address."""
+
+
+class RemoteLock:
+    """The lock of one store. Another writer's is taken over once it has not changed for `patience_s` seconds."""
+
+    def __init__(self, connection: RemoteConnection, patience_s: float = LOCK_S) -> None:
+        self.patience_s = patience_s
+        self._connection = connection
+        self._path = f"{connection.root}/.lock"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the lock. Raises OSError where the server does not let it be made."""
+        with _threads[self._connection.url]:
+            self._take()
+            try:
+                yield
+            finally:
+                with suppress(OSError):
+                    self._connection.files.rmdir(self._path)
+
+    def _take(self) -> None:
+        seen, since = None, time.monotonic()
+        while True:
+            try:
+                self._connection.files.mkdir(self._path, create_parents=False)
+            except OSError:  # SFTP says no more than that it failed
+                now = self._age_mark()
+                if now is None and seen is None and not self._connection.files.exists(self._connection.root):
+                    raise
+            else:
+                return
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > self.patience_s:
+                with suppress(OSError):
+                    self._connection.files.rmdir(self._path)
+                since = time.monotonic()
+            time.sleep(POLL_S)
+
+    def _age_mark(self) -> object:
+        """Return what changes when another writer takes the lock, None where it was just given back."""
+        try:
+            info = self._connection.files.info(self._path)
+        except FileNotFoundError:
+            return None
+        return info.get("mtime") or info.get("created") or "locked"
