@@ -8,32 +8,22 @@ from typing import Literal
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.cost.traffic import (
-    CHECKPOINT_BYTES,
-    MODEL_BYTES,
-    UNCHARGED,
-    StorePlace,
-    Traffic,
-)
+from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace
 from gpu_offload.orchestrator.estimate.calibration import (
     calibrate,
     calibration_key,
     can_calibrate,
     kept_calibration,
 )
-from gpu_offload.orchestrator.estimate.correction import Estimate, correct
-from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
-from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
-from gpu_offload.orchestrator.estimate.gpu_memory import memory_fault
-from gpu_offload.orchestrator.estimate.history import family_of, history, ultralytics_minor
-from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching, shared_mean
-from gpu_offload.orchestrator.estimate.processor import this_processor
+from gpu_offload.orchestrator.estimate.correction import Estimate
+from gpu_offload.orchestrator.estimate.history import history
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
-from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
+from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.appraisal import Appraisal, cpu_machine
 from gpu_offload.orchestrator.plan.candidate import list_candidates
-from gpu_offload.orchestrator.plan.decision import decide, forced, judge
+from gpu_offload.orchestrator.plan.decision import decide, forced
 from gpu_offload.orchestrator.plan.inputs import PlanInputs, read_inputs
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option, PlanReport
 from gpu_offload.orchestrator.plan.planned import Planned
@@ -51,11 +41,8 @@ from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import TrainingSettings
 from gpu_offload.orchestrator.workspace import Workspace
-from gpu_offload.remote_job.machine import cores, has_device, has_gpu, memory
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
-
-GIB = 2**30
 
 
 @dataclass
@@ -97,16 +84,16 @@ class Planning:
         done = publish.manifest_of(self.store, version)
         measured = None
         limits = limits_of(self.settings)
-        past = tuple(history(self.store))
+        appraisal = Appraisal(self.settings, work, tuple(history(self.store)), self.store_place)
         if done is None and calibrate is not False and on != "ec2":
-            prior = self._on_cpu(work, None, past)
+            prior = appraisal.on_cpu(None)
             wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))
             measured = self._calibration(inputs, spec, work, measure=wanted)
-        cpu = self._on_cpu(work, measured, past)
+        cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
         # EC2 is not asked about a training that is done, or that must or can only run here.
         offers = self.offers() if done is None and on != "cpu" and not blocked else None
-        options = self._options(work, cpu, limits, past, TABLE if offers is None else offers, blocked)
+        options = appraisal.options(cpu, limits, TABLE if offers is None else offers, blocked)
         decision = self._decide(options, limits, on, blocked)
         report = PlanReport(
             fingerprint=inputs.fingerprint,
@@ -129,14 +116,14 @@ class Planning:
             version=version,
             spec=spec,
             report=report,
-            traffic=self._traffic(work),
+            traffic=appraisal.traffic,
             candidates=list_candidates(
                 decision,
                 options,
                 on,
-                self._machine(measured),
-                past=tuple(past),
-                key=self._key,
+                cpu_machine(measured),
+                past=appraisal.past,
+                key=appraisal.key,
                 escalates=on == "auto"
                 and (decision.reversible or (offers is not None and self._escalates(inputs))),
             ),
@@ -147,16 +134,6 @@ class Planning:
     def _escalates(self, inputs: PlanInputs) -> bool:
         """Whether a run on this CPU that turns out too slow is allowed to, and can, move to an instance."""
         return self.settings.limits.on_overrun == "escalate" and may_rent(self.settings, inputs)
-
-    def _traffic(self, work: Workload) -> Traffic:
-        """Return what passes to and from the store; of a training of the user's own only the dataset is known."""
-        parameters = 0 if self.settings.training.entrypoint else work.parameters
-        return Traffic(
-            store=self.store_place,
-            inputs=work.dataset_bytes,
-            epoch=parameters * CHECKPOINT_BYTES,
-            result=parameters * MODEL_BYTES,
-        )
 
     @staticmethod
     def _workload(snapshot: Snapshot, training: TrainingSettings) -> Workload:
@@ -173,25 +150,6 @@ class Planning:
             megapixels=pixels / len(snapshot.samples) / 1e6 or None,
             dataset_bytes=snapshot.bytes,
         )
-
-    def _machine(self, measured: Calibration | None) -> str:
-        return f"cpu-{cores()}" + ("" if measured else "-prior")
-
-    def _key(self, machine: str) -> HistoryKey:
-        training = self.settings.training
-        return HistoryKey(machine, ultralytics_minor(), self.settings.dataset.path, family_of(training.model))
-
-    def _corrected(self, estimate: Estimate, past: tuple[Ratio, ...], machine: str) -> Estimate:
-        key = self._key(machine)
-        return correct(estimate, matching(past, key), prior=shared_mean(past, key))
-
-    def _on_cpu(self, work: Workload, measured: Calibration | None, past: tuple[Ratio, ...]) -> Estimate:
-        if measured is None:
-            estimate = estimate_cpu_prior(work, cores(), processor=this_processor())
-        else:
-            exact = replace(work, gflops_640=max(measured.gflops, 1e-3) * (640 / work.image_size) ** 2)
-            estimate = estimate_cpu(exact, measured)
-        return self._corrected(estimate, past, self._machine(measured))
 
     @staticmethod
     def _decided_by(prior: Estimate, limits: Limits, on: str) -> bool:
@@ -217,44 +175,6 @@ class Planning:
             }
         )
         return calibrate(local, self.workspace, key, self.console)
-
-    def _options(
-        self,
-        work: Workload,
-        cpu: Estimate,
-        limits: Limits,
-        past: tuple[Ratio, ...],
-        offers: Sequence[Offer],
-        blocked: Sequence[Obstacle],
-    ) -> tuple[Option, ...]:
-        device = self.settings.training.device
-        here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
-        if not has_device(device):
-            here = replace(here, feasible=False, reason=f"has no training.device {device}")
-        settings = self.settings.ec2
-        markets = {"spot": {"spot"}, "on-demand": {"on-demand"}}.get(settings.market, {"spot", "on-demand"})
-        rented = []
-        traffic = self._traffic(work)
-        for offer in offers:
-            wanted = offer.instance_type in settings.instance_types and offer.region in settings.regions
-            if wanted and offer.market in markets and offer.gpu is not None:
-                prior = estimate_gpu_prior(work, offer.gpu, offer.vcpus)
-                option = judge(
-                    offer,
-                    self._corrected(prior, past, offer.instance_type or ""),
-                    limits,
-                    volume_gib=settings.volume_gib,
-                    traffic_usd=traffic.usd(offer.region, work.epochs),
-                )
-                reasons = [fault.reason for fault in blocked]
-                if (fault := memory_fault(work, offer.gpu)) is not None:
-                    reasons.append(fault)
-                if not has_gpu(offer.gpu.count, device):
-                    reasons.append(f"has no training.device {device}")
-                if reasons:
-                    option = replace(option, feasible=False, reason="; ".join(reasons))
-                rented.append(option)
-        return (here, *rented)
 
     def _decide(
         self, options: tuple[Option, ...], limits: Limits, on: str, blocked: Sequence[Obstacle]

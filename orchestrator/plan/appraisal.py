@@ -1,0 +1,100 @@
+"""What one training takes and costs on each offer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from gpu_offload.orchestrator.cost.traffic import CHECKPOINT_BYTES, MODEL_BYTES, StorePlace, Traffic
+from gpu_offload.orchestrator.estimate.correction import Estimate, correct
+from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
+from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
+from gpu_offload.orchestrator.estimate.gpu_memory import memory_fault
+from gpu_offload.orchestrator.estimate.history import family_of, ultralytics_minor
+from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching, shared_mean
+from gpu_offload.orchestrator.estimate.processor import this_processor
+from gpu_offload.orchestrator.estimate.workload import Workload
+from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
+from gpu_offload.orchestrator.plan.decision import judge
+from gpu_offload.orchestrator.plan.option import Limits, Option
+from gpu_offload.orchestrator.plan.prerequisites import Obstacle
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.remote_job.machine import cores, has_device, has_gpu, memory
+from gpu_offload.remote_job.result import Calibration
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Appraisal:
+    """Estimates a training on this CPU and on instances, corrected by what earlier trainings took (`past`)."""
+
+    settings: Settings
+    work: Workload
+    past: tuple[Ratio, ...]
+    store_place: StorePlace
+
+    @cached_property
+    def traffic(self) -> Traffic:
+        """What passes to and from the store; of a training of the user's own only the dataset is known."""
+        parameters = 0 if self.settings.training.entrypoint else self.work.parameters
+        return Traffic(
+            store=self.store_place,
+            inputs=self.work.dataset_bytes,
+            epoch=parameters * CHECKPOINT_BYTES,
+            result=parameters * MODEL_BYTES,
+        )
+
+    def on_cpu(self, measured: Calibration | None) -> Estimate:
+        """Estimate the training on this CPU, by a measurement where there is one."""
+        if measured is None:
+            estimate = estimate_cpu_prior(self.work, cores(), processor=this_processor())
+        else:
+            gflops = max(measured.gflops, 1e-3) * (640 / self.work.image_size) ** 2
+            estimate = estimate_cpu(replace(self.work, gflops_640=gflops), measured)
+        return self._corrected(estimate, cpu_machine(measured))
+
+    def options(
+        self, cpu: Estimate, limits: Limits, offers: Sequence[Offer], blocked: Sequence[Obstacle]
+    ) -> tuple[Option, ...]:
+        """Return this CPU as an option, then the instances that the settings allow; `blocked` rules those out."""
+        device = self.settings.training.device
+        here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
+        if not has_device(device):
+            here = replace(here, feasible=False, reason=f"has no training.device {device}")
+        settings = self.settings.ec2
+        markets = {"spot": {"spot"}, "on-demand": {"on-demand"}}.get(settings.market, {"spot", "on-demand"})
+        rented = []
+        for offer in offers:
+            wanted = offer.instance_type in settings.instance_types and offer.region in settings.regions
+            if wanted and offer.market in markets and offer.gpu is not None:
+                prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus)
+                option = judge(
+                    offer,
+                    self._corrected(prior, offer.instance_type or ""),
+                    limits,
+                    volume_gib=settings.volume_gib,
+                    traffic_usd=self.traffic.usd(offer.region, self.work.epochs),
+                )
+                reasons = [fault.reason for fault in blocked]
+                if (fault := memory_fault(self.work, offer.gpu)) is not None:
+                    reasons.append(fault)
+                if not has_gpu(offer.gpu.count, device):
+                    reasons.append(f"has no training.device {device}")
+                if reasons:
+                    option = replace(option, feasible=False, reason="; ".join(reasons))
+                rented.append(option)
+        return (here, *rented)
+
+    def key(self, machine: str) -> HistoryKey:
+        """Return what earlier trainings are matched by on a machine: a CPU or an instance type."""
+        training = self.settings.training
+        return HistoryKey(machine, ultralytics_minor(), self.settings.dataset.path, family_of(training.model))
+
+    def _corrected(self, estimate: Estimate, machine: str) -> Estimate:
+        key = self.key(machine)
+        return correct(estimate, matching(self.past, key), prior=shared_mean(self.past, key))
+
+
+def cpu_machine(measured: Calibration | None) -> str:
+    """Return this machine's name in the history: estimates with and without a measurement err differently."""
+    return f"cpu-{cores()}" + ("" if measured else "-prior")
