@@ -20,6 +20,7 @@ from gpu_offload.orchestrator.cli import (
     registry_commands,
     run_commands,
     simulate_commands,
+    store_commands,
     sweep_commands,
     tend_commands,
 )
@@ -49,6 +50,7 @@ for module in (
     model_commands,
     sweep_commands,
     registry_commands,
+    store_commands,
     run_commands,
     estimate_commands,
     dataset_commands,

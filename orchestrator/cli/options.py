@@ -1,4 +1,4 @@
-"""Options that many commands share, and what they turn into."""
+"""Options that many commands share, what they turn into, and how a command answers."""
 
 import importlib.util
 import os
@@ -7,9 +7,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import click
+
+from gpu_offload.orchestrator.output.console import plain
 
 if TYPE_CHECKING:
     from gpu_offload.orchestrator.output.console import Console
@@ -106,3 +108,21 @@ def print_json(value: Any) -> None:
     import json
 
     click.echo(json.dumps(value, indent=1, allow_nan=False))
+
+
+class Answer(Protocol):
+    """What a command has to say."""
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+
+    def text(self) -> str:
+        """Return it for a person."""
+
+
+def show_answer(answer: Answer, *, as_json: bool) -> None:
+    """Print what a command has to say."""
+    if as_json:
+        print_json(answer.json())
+    else:
+        click.echo(plain(answer.text()))

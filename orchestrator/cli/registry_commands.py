@@ -1,36 +1,17 @@
-"""Commands about what is published: models, promote, yank, rollback, usage, prune, site."""
+"""Commands about published versions: models, promote, yank, rollback."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 import click
 
-from gpu_offload.orchestrator.cli.options import json_option, print_json, settings_of, settings_options
-from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.cli.options import json_option, settings_of, settings_options, show_answer
 
 if TYPE_CHECKING:
     from gpu_offload.infra.store.protocol import ObjectStore
 
 why_option = click.option("--why", required=True, metavar="TEXT", help="The reason, for the history.")
-
-
-class Answer(Protocol):
-    """What a command has to say."""
-
-    def json(self) -> dict[str, Any]:
-        """Return the documented JSON object."""
-
-    def text(self) -> str:
-        """Return it for a person."""
-
-
-def show_answer(answer: Answer, *, as_json: bool) -> None:
-    """Print what a command has to say."""
-    if as_json:
-        print_json(answer.json())
-    else:
-        click.echo(plain(answer.text()))
 
 
 store_option = click.option(
@@ -214,88 +195,4 @@ def rollback(
     show_answer(act(_store(directory, config, sets, source), to, why=why), as_json=as_json)
 
 
-@click.command()
-@settings_options
-@json_option
-@click.option("--users", type=click.IntRange(0), default=100, help="Applications that start once a day.")
-@click.option("--updates", type=click.IntRange(0), default=4, help="New models a month that they download.")
-@click.option(
-    "--tier",
-    type=click.Choice(["s3-old", "s3", "r2", "releases", "folder"]),
-    help="The free tier to hold it against; by default that of the store's address.",
-)
-def usage(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    users: int,
-    updates: int,
-    tier: str | None,
-    *,
-    as_json: bool,
-) -> None:
-    """Show what the store holds, and how many applications its free tier carries."""
-    from gpu_offload.orchestrator.cleanup.usage import TIERS, tier_of
-    from gpu_offload.orchestrator.cleanup.usage import usage as used
-    from gpu_offload.orchestrator.registry.index import versions
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
-
-    settings = settings_of(directory, config, sets)
-    store = existing_store_of(settings)
-    free = TIERS[tier] if tier else tier_of(settings.store_url, settings.store.endpoint_url)
-    model = next((entry.size for entry in reversed(versions(store))), 0)
-    show_answer(used(store.list(""), free, model, users, updates), as_json=as_json)
-
-
-@click.command()
-@settings_options
-@json_option
-@click.option("--keep", type=click.IntRange(1), default=5, help="Newest versions that stay.")
-@click.option("--days", type=click.FloatRange(0), default=30.0, help="What is younger stays.")
-@click.option(
-    "--below", type=click.FloatRange(0), metavar="GB", help="Delete only as much as brings the store below."
-)
-@click.option("--delete", is_flag=True, help="Do it; without this it only says what it would delete.")
-def prune(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    keep: int,
-    days: float,
-    below: float | None,
-    *,
-    delete: bool,
-    as_json: bool,
-) -> None:
-    """Delete versions, checkpoints and staged datasets that neither an alias nor an open run needs."""
-    from gpu_offload.orchestrator.cleanup.prune import prune as act
-    from gpu_offload.orchestrator.cleanup.retention import Retention
-
-    policy = Retention(keep=keep, days=days, below=None if below is None else round(below * 10**9))
-    show_answer(act(_store(directory, config, sets), policy, delete=delete), as_json=as_json)
-
-
-@click.command()
-@settings_options
-@json_option
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
-@click.option("--private", is_flag=True, help="Leave out the picture, which shows images of the dataset.")
-def site(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    folder: Path | None,
-    *,
-    private: bool,
-    as_json: bool,
-) -> None:
-    """Write a page of the model and a feed of its versions to FOLDER, or to `site/` in the store."""
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
-    from gpu_offload.orchestrator.site.write import write_site
-
-    settings = settings_of(directory, config, sets)
-    store = existing_store_of(settings)
-    show_answer(write_site(store, settings, folder, is_private=private), as_json=as_json)
-
-
-COMMANDS = (models, promote, yank, rollback, usage, prune, site)
+COMMANDS = (models, promote, yank, rollback)
