@@ -1,48 +1,17 @@
 """The user's training code: the files that the entrypoint imports below the project root, read without running them."""
 
-import ast
 import hashlib
-import importlib.util
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gpu_offload.orchestrator.plan.imports import bound_names, find_imports, is_dynamic, needed_modules
-from gpu_offload.orchestrator.plan.project import (
-    PlanningError,
-    UnknownNameError,
-    check_inside,
-    file_sha256,
-    read_source,
-)
+from gpu_offload.orchestrator.plan.code_files import included_files, python_files
+from gpu_offload.orchestrator.plan.code_reader import CodeReader, External
+from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError, file_sha256
 
 MAX_BYTES = 50 * 2**20
 """Upper limit for code and included files together; datasets and weights have places of their own."""
-
-MAX_SOURCE = 512 << 10
-"""Bytes of one file whose imports are read; its syntax tree may take 600 times as many."""
-MAX_SOURCES = 8 << 20
-"""Bytes of all files whose imports are read."""
-
-MAX_EXTERNALS = 1_000
-"""Modules that an entrypoint may need from elsewhere."""
-MAX_FAULTS = 100
-"""Faults after which no more code is read."""
-
-SKIPPED = {"__pycache__", "node_modules", "site-packages"}
-"""Folders that are never part of a project's code; neither are hidden ones."""
-
-
-@dataclass(frozen=True, slots=True)
-class External:
-    """A module that no file of the project provides."""
-
-    name: str
-    """The top-level module."""
-    where: str
-    """`path:line` of the import."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +51,7 @@ def read_code(root: Path, entrypoint: str, include: Sequence[str] = ()) -> Code:
     Raises:
         PlanningError: There is no such module, or the files are too large.
     """
-    reader = _Reader(root.resolve())
+    reader = CodeReader(root.resolve())
     module, _, function = entrypoint.partition(":")
     first = module.split(".")[0]
     if not reader.follow(module) or first not in reader.own:
@@ -90,13 +59,13 @@ def read_code(root: Path, entrypoint: str, include: Sequence[str] = ()) -> Code:
             f"training.entrypoint: there is no module {module} in {root} (looked for {first}.py and {first}/)"
         )
     if (root / first).is_dir():
-        for path in _python_files(root / first):
+        for path in python_files(root / first):
             reader.add(path)
     reader.drain()
-    faults = [*reader.faults, *_function_faults(reader, module, function, entrypoint)]
+    faults = [*reader.faults, *reader.function_faults(module, function)]
     files = {path.relative_to(reader.root).as_posix(): path for path in sorted(reader.files)}
     for pattern in include:
-        found = dict(_included(reader.root, pattern))
+        found = dict(included_files(reader.root, pattern))
         if not found:
             faults.append(f"training.include: {pattern!r} matches no file below {root}")
         files |= found
@@ -108,180 +77,3 @@ def read_code(root: Path, entrypoint: str, include: Sequence[str] = ()) -> Code:
             f"largest file is {largest}. Put data into the dataset, and weights into training.init-from"
         )
     return Code(files, tuple(reader.externals.values()), tuple(faults))
-
-
-def is_installed(module: str) -> bool:
-    """Return whether this environment has a top-level module, without importing it."""
-    try:
-        return importlib.util.find_spec(module) is not None
-    except (ImportError, ValueError):
-        return False
-
-
-@dataclass
-class _Reader:
-    root: Path
-    files: set[Path] = field(default_factory=set)
-    own: set[str] = field(default_factory=set)
-    """Top-level names that the project provides."""
-    externals: dict[str, External] = field(default_factory=dict)
-    faults: list[str] = field(default_factory=list)
-    _parsed: int = 0
-    _followed: dict[str, bool] = field(default_factory=dict)
-    _waiting: list[Path] = field(default_factory=list)
-
-    def follow(self, module: str) -> bool:
-        """Add the files that importing a dotted module executes; return whether the project has it."""
-        if module not in self._followed:
-            self._followed[module] = self._follow(module)
-        return self._followed[module]
-
-    def _follow(self, module: str) -> bool:
-        folder, parts = self.root, module.split(".")
-        found = False
-        for position, part in enumerate(parts):
-            package, file = folder / part / "__init__.py", folder / f"{part}.py"
-            if package.is_file():
-                self.add(package)
-                folder = folder / part
-            elif file.is_file():
-                self.add(file)
-                found = True
-                break
-            elif (folder / part).is_dir() and (position or self._is_namespace(folder / part)):
-                folder = folder / part
-            else:
-                break
-            found = True
-        if found:
-            self.own.add(parts[0])
-        return found
-
-    def _is_namespace(self, folder: Path) -> bool:
-        """A folder without `__init__.py` counts only where nothing that is installed has its name."""
-        name = folder.name
-        is_known = name in sys.stdlib_module_names or is_installed_elsewhere(name, self.root)
-        return not is_known and any(True for _ in _python_files(folder))
-
-    def path_of(self, module: str) -> Path | None:
-        """Return the file of a dotted module of the project."""
-        base = self.root.joinpath(*module.split("."))
-        return next((p for p in (base / "__init__.py", base.with_suffix(".py")) if p.is_file()), None)
-
-    def add(self, path: Path) -> None:
-        """Count a file, and read its imports later."""
-        if path not in self.files:
-            check_inside(self.root, path)
-            self.files.add(path)
-            self._waiting.append(path)
-
-    def drain(self) -> None:
-        """Read the files that were added, until no import leads to another one."""
-        while self._waiting:
-            if len(self.faults) >= MAX_FAULTS:
-                self.faults[MAX_FAULTS:] = ["and perhaps more: the rest of the code is not read"]
-                return
-            self._read(self._waiting.pop())
-
-    def _read(self, path: Path) -> None:
-        name = path.relative_to(self.root).as_posix()
-        source = read_source(path, MAX_SOURCE)
-        self._parsed += len(source)
-        if self._parsed > MAX_SOURCES:
-            raise PlanningError(
-                f"training.entrypoint imports more than {MAX_SOURCES >> 20} MiB of Python source; import less of it"
-            )
-        try:
-            imports = list(find_imports(ast.parse(source, filename=name)))
-        except (SyntaxError, ValueError) as error:
-            line = getattr(error, "lineno", None) or 1
-            self.faults.append(f"{name}:{line}: {getattr(error, 'msg', error)}")
-            return
-        except (RecursionError, MemoryError):  # the parser's own limit raises the latter
-            self.faults.append(f"{name}:1: is nested too deep; write it flat")
-            return
-        package = path.relative_to(self.root).parent.parts
-        for node, is_certain in imports:
-            if len(self.faults) >= MAX_FAULTS:
-                return
-            where = f"{name}:{node.lineno}"
-            if isinstance(node, ast.ImportFrom) and node.level > len(package):
-                self.faults.append(
-                    f"{where}: a relative import leads out of its package; write `from {node.module or 'MODULE'} import`"
-                )
-                continue
-            for required, module in needed_modules(node, package):
-                own = self.follow(module)
-                if is_certain:
-                    self._check(required, where, is_own=own)
-
-    def _check(self, module: str, where: str, *, is_own: bool) -> None:
-        """Note a module that is missing in the project, or that must come from elsewhere."""
-        top = module.split(".", maxsplit=1)[0]
-        if is_own:
-            if self.path_of(module) is None and not self.root.joinpath(*module.split(".")).is_dir():
-                self.faults.append(f"{where}: the project has no module {module}")
-        elif top not in sys.stdlib_module_names and top != "gpu_offload":
-            self.externals.setdefault(top, External(top, where))
-            if len(self.externals) > MAX_EXTERNALS:
-                raise PlanningError(
-                    f"{where}: more than {MAX_EXTERNALS} modules are imported that the project does not have"
-                )
-
-
-def is_installed_elsewhere(name: str, root: Path) -> bool:
-    """Return whether a regular module of this name is importable from outside a project."""
-    try:
-        found = importlib.util.find_spec(name)
-    except (ImportError, ValueError):
-        return False
-    if found is None or found.origin is None:
-        return False
-    origin = Path(found.origin).resolve()
-    return origin.parent not in {root, root / name}
-
-
-def _function_faults(reader: _Reader, module: str, function: str, entrypoint: str) -> Iterator[str]:
-    """Yield what is wrong with the entrypoint's function, as far as the source shows it."""
-    path = reader.path_of(module)
-    if path is None:
-        yield f"training.entrypoint {entrypoint}: {module} is a folder without an __init__.py"
-        return
-    try:
-        tree = ast.parse(read_source(path, MAX_SOURCE))
-        if function in bound_names(tree) or is_dynamic(tree):
-            return
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return  # said where the imports were read
-    functions = sorted(n.name for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_")
-    known = f"; it has {', '.join(functions)}" if functions else ""
-    yield (
-        f"training.entrypoint {entrypoint}: {path.relative_to(reader.root)} has no function {function}{known}"
-    )
-
-
-def _python_files(folder: Path) -> Iterator[Path]:
-    yield from (path for path in _files(folder) if path.suffix == ".py")
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name in SKIPPED or (path / "pyvenv.cfg").is_file():
-            continue
-        if path.is_dir() and not path.is_symlink():
-            yield from _files(path)
-        elif path.is_file():
-            yield path
-
-
-def _included(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
-    for path in _matches(root, pattern):
-        for file in _files(path) if path.is_dir() else (path,):
-            if file.is_file() and file.resolve().is_relative_to(root):
-                yield file.relative_to(root).as_posix(), file
-
-
-def _matches(root: Path, pattern: str) -> Iterable[Path]:
-    if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
-        return []
-    return [root / pattern] if (root / pattern).exists() else sorted(root.glob(pattern))

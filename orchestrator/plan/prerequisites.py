@@ -12,7 +12,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra.instance.software import LOCK
 from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, store_keys
-from gpu_offload.orchestrator.plan.code import External, is_installed
+from gpu_offload.orchestrator.plan.code_reader import External
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.requirements import normalised
@@ -41,6 +41,14 @@ class Obstacle:
 
     def __str__(self) -> str:
         return f"{self.reason}: {self.remedy}"
+
+
+def is_installed(module: str) -> bool:
+    """Return whether this environment has a top-level module, without importing it."""
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def check_code(inputs: PlanInputs) -> None:
