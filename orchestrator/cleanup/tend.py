@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.credentials import open_session
@@ -15,6 +14,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep
 from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
 from gpu_offload.orchestrator.cleanup.sweep_note import note_sweep
+from gpu_offload.orchestrator.cleanup.tend_report import RunTended, Tended
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import LaunchDeniedError
@@ -28,61 +28,6 @@ from gpu_offload.orchestrator.settings.load import Settings
 
 LONGEST_WAIT_S = 30.0
 """What takes longer than this is left to the next `tend`: a training, and offers that were all refused."""
-
-
-@dataclass(frozen=True, slots=True)
-class RunTended:
-    """What became of an open run: `open`, or how it ended; `message` says what it waits for, or what was done."""
-
-    run: str
-    status: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tended:
-    """What one `tend` did. Anything in `failures` is red, and each says what to do."""
-
-    runs: tuple[RunTended, ...]
-    sweep: Sweep
-    failures: tuple[str, ...]
-    store_readable: bool
-    dry_run: bool
-    denied: tuple[str, ...] = ()
-    """Of `runs`, those whose next instance this role may not launch; each is in `failures`, too, unless another job
-    follows that may."""
-
-    def json(self) -> dict[str, Any]:
-        """Return the documented JSON object."""
-        return {
-            "dry_run": self.dry_run,
-            "store_readable": self.store_readable,
-            "runs": [{"run": r.run, "status": r.status, "message": r.message} for r in self.runs],
-            "removed": [stray.json() for stray in self.sweep.removed],
-            "kept": [
-                {"id": thing.id, "region": thing.region, "run": thing.run, "state": thing.state}
-                for thing in self.sweep.kept
-            ],
-            "failures": list(self.failures),
-            "denied": list(self.denied),
-        }
-
-    def text(self) -> str:
-        """Return it for a person."""
-        lines = [
-            f"run {one.run}: {one.status}{f', {one.message}' if one.message else ''}" for one in self.runs
-        ]
-        verb = "would remove" if self.dry_run else "removed"
-        removed = [s.what for s in self.sweep.removed]
-        counts = [
-            f"{n} {kind}{'' if n == 1 else 's'}"
-            for kind in ("instance", "volume", "security group", "schedule")
-            if (n := sum(thing.kind == kind for thing in removed))
-        ]
-        lines.append(f"{verb} {', '.join(counts)}" if counts else "nothing to remove")
-        lines += [f"{thing.id} in {thing.region} goes on, for run {thing.run}" for thing in self.sweep.kept]
-        lines += [f"note: {note}" for note in self.sweep.notes]
-        return "\n".join(lines)
 
 
 @dataclass
