@@ -20,13 +20,12 @@ from gpu_offload.orchestrator.run.backend import (
     StoppedHereError,
 )
 from gpu_offload.orchestrator.run.bystander import Bystander
-from gpu_offload.orchestrator.run.closing import ENDING_POLL_S
 from gpu_offload.orchestrator.run.collect import Collector
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.lease import Lease, holder_text
 from gpu_offload.orchestrator.run.limits import LimitWatch
-from gpu_offload.orchestrator.run.next_step import LONGEST_WAIT_S, next_step
+from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.observe import Observer
 from gpu_offload.orchestrator.run.patience import Patience
@@ -49,6 +48,7 @@ from gpu_offload.orchestrator.run.step import (
     Wait,
 )
 from gpu_offload.orchestrator.run.terminations import Terminations
+from gpu_offload.orchestrator.run.waiting import Waiting
 from gpu_offload.remote_job.result import TrainingResult
 
 
@@ -82,8 +82,8 @@ class Controller:
     patiently: Patience = field(init=False)
     terminations: Terminations = field(init=False)
     bystander: Bystander = field(init=False)
+    waiting: Waiting = field(init=False)
     _observation: Observation | None = None
-    _waits_for: str = ""
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.run, self.journal, self.lease, self.cloud, self.clock, self.cost)
@@ -103,6 +103,7 @@ class Controller:
             self.patiently,
         )
         self.terminations = Terminations(self.run, self.attempts, self.console, self.clock, self.sleep)
+        self.waiting = Waiting(self.run, self.attempts, self.bystander, self.console, self.clock, self.sleep)
 
     @property
     def store(self) -> ObjectStore:
@@ -125,7 +126,8 @@ class Controller:
                         if outcome is not None:
                             return outcome
                 except EndingSignal as signal:
-                    self._abandon(signal)
+                    if self._observation is not None:
+                        self.terminations.abandon(self._observation, signal.by, detach=self.detach)
                     raise InterruptedRunError(self._interruption(signal.by)) from None
                 except StoppedHereError as stopped:
                     raise InterruptedRunError(self._interruption(stopped.by)) from None
@@ -175,23 +177,6 @@ class Controller:
             return "its next attempt trains on a CPU: run `offload train` where its dataset is"
         return None
 
-    def _abandon(self, signal: "EndingSignal") -> None:
-        """Leave the run at once: terminate what costs money, unless it was to be left training."""
-        seen = self._observation
-        if self.cloud is None or seen is None or seen.driver is not None or seen.outcome:
-            return
-        current = seen.current
-        if current is None or current.record.offer.where != "ec2":
-            return
-        if self.detach and current.heartbeat is not None:
-            return
-        self.console.note(f"{signal.by}: terminating what run {self.run.id} has rented")
-        ids = self.cloud.abandon(self.run, current)
-        self.console.note(f"terminate call sent: {', '.join(ids) or 'there was no instance'}")
-        if ids:
-            # Without an instance the attempt stays open: a launch may be under way, and has to be accounted for.
-            self.attempts.close(current.record.number, "stopped", f"stopped by {signal.by}")
-
     def _perform(self, step: Step, observation: Observation) -> None:  # noqa: C901, PLR0912 - one case a step
         match step:
             case OpenAttempt():
@@ -217,7 +202,8 @@ class Controller:
             case CleanUp(leftovers):
                 self.attempts.rented().clean_up(self.run, leftovers)
             case Wait():
-                self._wait(step, observation)
+                self.terminations.check(observation)
+                self.waiting.wait(step, observation)
             case Finish(status, message):
                 self._finish(status, message, observation)
             case Done():
@@ -241,29 +227,6 @@ class Controller:
         if status == "published":
             with contextlib.suppress(StoreError):  # `offload prune` deletes it later
                 self.journal.discard_checkpoint(self.run.id)
-
-    def _wait(self, wait: Wait, observation: Observation) -> None:
-        self.terminations.check(observation)
-        if observation.driver is not None and observation.outcome is None:
-            self.bystander.look(observation.driver)
-            self.sleep(wait.seconds)
-            return
-        current = observation.current
-        if wait.follows and self.cloud is not None and current is not None:
-            began = self.clock()
-            ended = self.cloud.follow(self.run, current, wait.seconds)
-            if ended is not None:
-                self.attempts.close(current.record.number, *ended)
-            elif self.clock() - began < ENDING_POLL_S:
-                self.sleep(ENDING_POLL_S)  # it has nothing to follow, and the heartbeat does not say so
-            return
-        # Said once, so that a long wait is not silent, and its many looks are.
-        tell = (
-            self.console.detail if wait.reason == self._waits_for or wait.seconds < 30 else self.console.note
-        )
-        self._waits_for = wait.reason
-        tell(f"waiting: {wait.reason}")
-        self.sleep(min(wait.seconds, LONGEST_WAIT_S))
 
     def _release(self) -> None:
         if self.cloud is not None:

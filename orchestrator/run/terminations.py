@@ -39,6 +39,28 @@ class Terminations:
         self.attempts.rented().terminate(self.run, due)
         self._sent |= dict.fromkeys(due, self.clock())
 
+    def abandon(self, seen: Observation, by: str, *, detach: bool) -> None:
+        """Terminate at once what costs money, unless it was to be left training.
+
+        Args:
+            seen: What was known last.
+            by: What ends this process.
+            detach: Whether an instance that trains by itself is left to.
+        """
+        current, cloud = seen.current, self.attempts.cloud
+        if cloud is None or seen.driver is not None or seen.outcome:
+            return
+        if current is None or current.record.offer.where != "ec2":
+            return
+        if detach and current.heartbeat is not None:
+            return
+        self.console.note(f"{by}: terminating what run {self.run.id} has rented")
+        ids = cloud.abandon(self.run, current)
+        self.console.note(f"terminate call sent: {', '.join(ids) or 'there was no instance'}")
+        if ids:
+            # Without an instance the attempt stays open: a launch may be under way, and has to be accounted for.
+            self.attempts.close(current.record.number, "stopped", f"stopped by {by}")
+
     def check(self, observation: Observation) -> None:
         """Raise InstanceLeftError where an instance still lives long after the run's end."""
         if observation.outcome is None or observation.now - observation.outcome.at <= LIMIT_S:
