@@ -25,7 +25,6 @@ from gpu_offload.orchestrator.run.record import (
     Outcome,
     RunRecord,
     StopRequest,
-    run_id,
     run_key,
 )
 from gpu_offload.orchestrator.run.run_documents import RunDocuments, read_outcome, read_run
@@ -90,7 +89,7 @@ class Journal:
     def next_id(self, training_key: str) -> str:
         """Return the id that the next run of a training gets; the driver that writes it first begins that run."""
         taken = [sequence_of(r) for r in self._ids_of(training_key)]
-        return run_id(training_key, max(taken, default=0) + 1)
+        return f"{training_key[:RUN_KEY_LENGTH]}-{max(taken, default=0) + 1}"
 
     def _ids_of(self, training_key: str) -> list[str]:
         prefix = training_key[:RUN_KEY_LENGTH] + "-"

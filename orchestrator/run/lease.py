@@ -12,7 +12,8 @@ from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.run.record import RUN_PREFIX, LeaseRecord
+from gpu_offload.orchestrator.run.record import RUN_PREFIX
+from gpu_offload.remote_job.wire import Wire
 
 LEASE_S = 150.0
 """A driver that has not renewed for this long is taken for dead, unless its process can be looked at."""
@@ -42,6 +43,19 @@ def _started(pid: int) -> str | None:
     except PermissionError:
         return ""
     return ""
+
+
+class LeaseRecord(Wire):
+    """The lease of a driver. Safety never depends on it: it keeps two drivers from doing the same work twice."""
+
+    holder: str
+    host: str
+    boot_id: str
+    pid: int
+    started: str
+    """When the process started, by its kernel: process numbers are reused."""
+    renewed_at: float
+    released: bool = False
 
 
 def read_lease(body: bytes) -> LeaseRecord | None:

@@ -224,19 +224,6 @@ class StopRequest(Wire):
     reason: str
 
 
-class LeaseRecord(Wire):
-    """The lease of a driver. Safety never depends on it: it keeps two drivers from doing the same work twice."""
-
-    holder: str
-    host: str
-    boot_id: str
-    pid: int
-    started: str
-    """When the process started, by its kernel: process numbers are reused."""
-    renewed_at: float
-    released: bool = False
-
-
 class Collected(Wire):
     """The staged result was read back whole: sizes, sha256 and epochs are right."""
 
@@ -255,11 +242,6 @@ class Outcome(Wire):
     at: float
     message: str = ""
     version: str | None = None
-
-
-def run_id(training_key: str, sequence: int) -> str:
-    """Return the id of the `sequence`-th run of a training; the same for every driver that starts it."""
-    return f"{training_key[:RUN_KEY_LENGTH]}-{sequence}"
 
 
 def run_key(run: str, name: str) -> str:

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.run.lease import LEASE_S, Lease
-from gpu_offload.orchestrator.run.record import LeaseRecord, run_key
+from gpu_offload.orchestrator.run.lease import LEASE_S, Lease, LeaseRecord
+from gpu_offload.orchestrator.run.record import run_key
 
 RUN = "abc-1"
 
