@@ -8,17 +8,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gpu_offload.errors import OffloadError
-from gpu_offload.infra.github.repository import commit_of
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of, tree_of
-from gpu_offload.orchestrator.lifecycle.new_run import run_record, spec_differences
+from gpu_offload.orchestrator.lifecycle.opening import Opening
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.decision import CI_LIMIT_S
 from gpu_offload.orchestrator.plan.planned import Planned
-from gpu_offload.orchestrator.plan.prerequisites import check_here, check_renting
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.difference import record_data
 from gpu_offload.orchestrator.registry.evaluation import Judge
@@ -28,11 +26,10 @@ from gpu_offload.orchestrator.registry.publish import why_candidate
 from gpu_offload.orchestrator.registry.revert import Revert
 from gpu_offload.orchestrator.registry.stores import public_address
 from gpu_offload.orchestrator.run.backend import InterruptedRunError
-from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.lease import Lease
-from gpu_offload.orchestrator.run.record import Experience, Outcome, RunRecord, StopRequest
+from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.orchestrator.workspace import Workspace
 
 MANY_RUNS = 50
@@ -41,10 +38,6 @@ MANY_RUNS = 50
 
 class TrainingFailedError(OffloadError):
     """The run ended without a model; the text says why and what to do."""
-
-
-class NothingFeasibleError(OffloadError):
-    """No option fits the limits; nothing was started."""
 
 
 @dataclass
@@ -82,10 +75,11 @@ class Training:
             record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         journal = Journal(self.store)
         self._forget_closed(journal)
+        opening = Opening(self.planned, self.store, self.console, self.clock, self.sweep)
         lease = self.lease or Lease(clock=self.clock)
         outcome, run = Outcome(status="failed", at=began), None
         for _ in range(MANY_RUNS):
-            record, is_new = self._open_run(journal)
+            record, is_new = opening.open_run(journal)
             if record.id == (run.id if run else None):
                 break
             run = record
@@ -121,48 +115,6 @@ class Training:
                 InterruptedRunError
             ):  # it has instances, and we no access to EC2: tend closes it
                 self._drive(run, self.lease or Lease(clock=self.clock))
-
-    def _open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
-        """Return the open run of this training, or begin one; and whether we began it."""
-        # Looked up before the runs are: one that another driver begins meanwhile is found, or has this very id.
-        fresh = journal.next_id(self.planned.training_key)
-        earlier = journal.runs_of(self.planned.training_key)
-        if earlier and journal.outcome(earlier[-1].id) is None:
-            run = earlier[-1]
-            if differences := spec_differences(self.planned, run):
-                names = ", ".join(differences)
-                self.console.warning(
-                    f"ending run {run.id}: it would train something else than planned ({names})"
-                )
-                journal.request_stop(run.id, StopRequest(at=self.clock(), reason=f"not as planned: {names}"))
-                journal.discard_result(run.id)
-            else:
-                self.console.stage(f"carrying on with run {run.id}")
-            return run, False
-        if not self.planned.candidates:
-            decision = self.planned.report.decision
-            raise NothingFeasibleError("\n  - ".join([decision.why, *decision.changes]))
-        is_rented = any(candidate.offer.where == "ec2" for candidate in self.planned.candidates)
-        if is_rented:
-            check_renting(self.planned.settings, inputs=self.planned.inputs)
-        if self.planned.candidates[0].offer.where == "cpu":
-            check_here(self.planned.inputs)
-        same = [r.id for r in reversed(earlier) if not spec_differences(self.planned, r)]
-        previous = next((run for run in same if journal.checkpoint(run) is not None), None)
-        record = run_record(
-            self.planned,
-            fresh,
-            now=self.clock(),
-            commit=commit_of(self.planned.settings.root),
-            repository=os.environ.get("GITHUB_REPOSITORY"),
-            resumes=previous,
-            experience=read_experience(self.store, self.clock()) if is_rented else Experience(),
-            sweep=self.sweep,
-        )
-        if previous is not None:
-            journal.copy_checkpoint(previous, record.id)
-        self.console.stage(f"beginning run {record.id}")
-        return journal.begin(record), True
 
     def _drive(self, run: RunRecord, lease: Lease) -> Outcome | None:
         if job_ends_first(run, detach=self.detach, environment=os.environ, now=self.clock()):

@@ -11,6 +11,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.lifecycle.opening import Opening
 from gpu_offload.orchestrator.lifecycle.train import Training, TrainingFailedError
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
@@ -63,12 +64,14 @@ def training_of(store):
 
 def opened(store):
     """The run that a `train` command drives."""
-    return training_of(store)._open_run(Journal(store))[0].id
+    training = training_of(store)
+    opening = Opening(training.planned, store, training.console, training.clock)
+    return opening.open_run(Journal(store))[0].id
 
 
 @pytest.mark.process
 def test_a_command_that_sees_another_ones_run_fail_does_not_train_it_again(tmp_path, monkeypatch):
-    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.train.spec_differences", lambda *_: [])
+    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.opening.spec_differences", lambda *_: [])
     monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.train.record_data", lambda *_: None)
     store = open_store(tmp_path.as_uri())
     Journal(store).begin(run_of(f"{KEY[:12]}-1"))
@@ -86,9 +89,9 @@ def test_a_command_that_sees_another_ones_run_fail_does_not_train_it_again(tmp_p
 def test_two_drivers_that_begin_at_once_drive_one_run_at_whatever_moment_the_other_comes(
     when, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.train.spec_differences", lambda *_: [])
+    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.opening.spec_differences", lambda *_: [])
     monkeypatch.setattr(
-        "gpu_offload.orchestrator.lifecycle.train.run_record",
+        "gpu_offload.orchestrator.lifecycle.opening.run_record",
         lambda _planned, run, *, resumes, **_: run_of(run, resumes),
     )
     store = Raced(tmp_path)

@@ -1,0 +1,80 @@
+"""The run that a command drives: the open one of its training, or a new one."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpu_offload.errors import OffloadError
+from gpu_offload.infra.github.repository import commit_of
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.lifecycle.new_run import run_record, spec_differences
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.plan.prerequisites import check_here, check_renting
+from gpu_offload.orchestrator.run.experience import read_experience
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import Experience, RunRecord, StopRequest
+
+
+class NothingFeasibleError(OffloadError):
+    """No option fits the limits; nothing was started."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Opens runs of a planned training; `sweep` names the sweep that it belongs to."""
+
+    planned: Planned
+    store: ObjectStore
+    console: Console
+    clock: Callable[[], float]
+    sweep: str | None = None
+
+    def open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
+        """Return the open run of this training, or begin one; and whether we began it.
+
+        An open run that would train something else is asked to stop, and returned.
+
+        Raises:
+            NothingFeasibleError: The plan found nothing that fits.
+            OffloadError: What a training needs here, or on an instance, is missing.
+        """
+        # Looked up before the runs are: one that another driver begins meanwhile is found, or has this very id.
+        fresh = journal.next_id(self.planned.training_key)
+        earlier = journal.runs_of(self.planned.training_key)
+        if earlier and journal.outcome(earlier[-1].id) is None:
+            run = earlier[-1]
+            if differences := spec_differences(self.planned, run):
+                names = ", ".join(differences)
+                self.console.warning(
+                    f"ending run {run.id}: it would train something else than planned ({names})"
+                )
+                journal.request_stop(run.id, StopRequest(at=self.clock(), reason=f"not as planned: {names}"))
+                journal.discard_result(run.id)
+            else:
+                self.console.stage(f"carrying on with run {run.id}")
+            return run, False
+        if not self.planned.candidates:
+            decision = self.planned.report.decision
+            raise NothingFeasibleError("\n  - ".join([decision.why, *decision.changes]))
+        is_rented = any(candidate.offer.where == "ec2" for candidate in self.planned.candidates)
+        if is_rented:
+            check_renting(self.planned.settings, inputs=self.planned.inputs)
+        if self.planned.candidates[0].offer.where == "cpu":
+            check_here(self.planned.inputs)
+        same = [r.id for r in reversed(earlier) if not spec_differences(self.planned, r)]
+        previous = next((run for run in same if journal.checkpoint(run) is not None), None)
+        record = run_record(
+            self.planned,
+            fresh,
+            now=self.clock(),
+            commit=commit_of(self.planned.settings.root),
+            repository=os.environ.get("GITHUB_REPOSITORY"),
+            resumes=previous,
+            experience=read_experience(self.store, self.clock()) if is_rented else Experience(),
+            sweep=self.sweep,
+        )
+        if previous is not None:
+            journal.copy_checkpoint(previous, record.id)
+        self.console.stage(f"beginning run {record.id}")
+        return journal.begin(record), True
