@@ -2,7 +2,7 @@
 
 import hashlib
 import mimetypes
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +21,7 @@ from gpu_offload.infra.store.files import sha256_of, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 from gpu_offload.infra.store.s3_client import BucketClient
 from gpu_offload.infra.store.s3_download import FIRST_S, TRIES, Download
-from gpu_offload.infra.store.s3_errors import COLLISIONS, CONTESTS, code_of, status_of, store_errors
+from gpu_offload.infra.store.s3_errors import code_of, collided, contested, status_of, store_errors
 from gpu_offload.infra.store.s3_multipart import completes_conditionally, upload_parts
 
 if TYPE_CHECKING:
@@ -134,14 +134,12 @@ class S3Store:
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""
         with store_errors(self._where(key)):
-            self._bucket.writer.delete_object(Bucket=self.bucket, Key=self._key(key))
+            self._bucket.writer.delete_object(**self._address(key))
 
     def completes_conditionally(self, key: str) -> bool:
         """Whether a large upload keeps the rule of `create`; `key` must exist and may be overwritten."""
         with store_errors(self._where(key)):
-            return completes_conditionally(
-                self._bucket.writer, {"Bucket": self.bucket, "Key": self._key(key)}
-            )
+            return completes_conditionally(self._bucket.writer, self._address(key))
 
     def public_url(self, key: str) -> str | None:
         """Where anyone could read the object if its policy allows it."""
@@ -151,6 +149,9 @@ class S3Store:
     def _key(self, key: str) -> str:
         return self.prefix + check_key(key)
 
+    def _address(self, key: str) -> dict[str, Any]:
+        return {"Bucket": self.bucket, "Key": self._key(key)}
+
     def _where(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
@@ -159,7 +160,7 @@ class S3Store:
 
     def _head(self, key: str) -> Any:
         """HeadObject's reply, None where there is no object."""
-        address: dict[str, Any] = {"Bucket": self.bucket, "Key": self._key(key)}
+        address = self._address(key)
         with store_errors(self._where(key)):
             try:
                 return self._bucket.reader.head_object(**address)
@@ -186,11 +187,10 @@ class S3Store:
         kind = mimetypes.guess_type(key)[0] or "application/octet-stream"
         with store_errors(self._where(key)):
             try:
-                for attempt in attempts(_collided, first=FIRST_S, tries=TRIES):
+                for attempt in attempts(collided, first=FIRST_S, tries=TRIES):
                     with attempt:
                         return self._bucket.writer.put_object(
-                            Bucket=self.bucket,
-                            Key=self._key(key),
+                            **self._address(key),
                             Body=body,
                             ContentType=kind,
                             Metadata=metadata,
@@ -206,16 +206,15 @@ class S3Store:
 
     def _upload_large(self, key: str, path: Path, size: int, *, create: bool) -> ObjectInfo:
         sha256 = sha256_of(path)
-        address = {"Bucket": self.bucket, "Key": self._key(key)}
         with store_errors(self._where(key)):
-            for attempt in attempts(_contested, first=FIRST_S, tries=TRIES):
+            for attempt in attempts(contested, first=FIRST_S, tries=TRIES):
                 with attempt:
                     if create and (found := self._same(key, size, sha256)):
                         return found
                     try:
                         etag = upload_parts(
                             self._bucket.writer,
-                            address,
+                            self._address(key),
                             path,
                             sha256=sha256,
                             part_size=self.part_size,
@@ -223,7 +222,7 @@ class S3Store:
                         )
                     except aws.ClientError as error:
                         # Another writer was first, or our completion went through and its reply was lost: look, then decide.
-                        if _contested(error):
+                        if contested(error):
                             with suppress(*([] if create else [ObjectExistsError])):
                                 if found := self._same(key, size, sha256):
                                     return found
@@ -249,12 +248,3 @@ class S3Store:
 
     def _content(self, key: str) -> Download:
         return Download(self._bucket.reader, self.bucket, self._key(key))
-
-
-def _answered(*codes: str) -> Callable[[Exception], bool]:
-    """Return a test for an error with one of these codes."""
-    return lambda error: isinstance(error, aws.ClientError) and code_of(error) in codes
-
-
-_collided = _answered(*COLLISIONS)
-_contested = _answered(*COLLISIONS, *CONTESTS)

@@ -102,6 +102,16 @@ def status_of(error: aws.ClientError) -> int:
     return int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
 
 
+def collided(error: Exception) -> bool:
+    """Whether a write met another one at the same time."""
+    return isinstance(error, aws.ClientError) and code_of(error) in COLLISIONS
+
+
+def contested(error: Exception) -> bool:
+    """Whether an upload met another one, came second, or went through while its reply was lost."""
+    return isinstance(error, aws.ClientError) and code_of(error) in {*COLLISIONS, *CONTESTS}
+
+
 @contextmanager
 def store_errors(where: str) -> Iterator[None]:
     """Turn what botocore raises inside into a StoreError that says where, what and what to do."""
