@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from gpu_offload.dataset.change import changed_since
-from gpu_offload.dataset.finding import DatasetError, Finding, counted
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.check_report import Checked
 from gpu_offload.orchestrator.output.console import Console, plain
 from gpu_offload.orchestrator.output.table import terminal_width
-from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.registry import download
 from gpu_offload.orchestrator.registry.listing import Listing, listing
 from gpu_offload.orchestrator.registry.manifest import STABLE
@@ -62,46 +61,6 @@ def snapshot(settings: Settings) -> Snapshot:
 def fingerprint(settings: Settings) -> str:
     """Return the dataset's fingerprint, 64 hex digits. Raises DatasetError."""
     return fingerprint_of(snapshot(settings))
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A dataset that can be trained on, and its warnings."""
-
-    snapshot: Snapshot
-    warnings: tuple[Finding, ...]
-
-    def json(self) -> dict[str, Any]:
-        """Return the documented JSON object."""
-        return {
-            "task": self.snapshot.task,
-            "classes": list(self.snapshot.classes),
-            "images": dict(self.snapshot.images),
-            "bytes": self.snapshot.bytes,
-            "faults": [],
-            "warnings": [asdict(w) for w in self.warnings],
-            "left_out": list(self.snapshot.left_out),
-        }
-
-    def text(self, prefix: str = "") -> str:
-        """Return it as text for people; `prefix` makes paths relative to another folder than the dataset's."""
-        counts = ", ".join(f"{n} {split}" for split, n in self.snapshot.images.items())
-        lines = [
-            (
-                f"{self.snapshot.task}: {counts}; {human_bytes(self.snapshot.bytes)}; "
-                f"classes {', '.join(self.snapshot.classes)}"
-            )
-        ]
-        lines += [f"warning: {warning.text(prefix)}" for warning in self.warnings]
-        lines += [f"left out: {line}" for line in self.snapshot.left_out]
-        lines.append(f"no faults, {counted(len(self.warnings), 'warning')}")
-        return "\n".join(lines)
-
-
-def faults_json(error: DatasetError) -> dict[str, Any]:
-    """Return the object that `offload check --json` prints for a dataset with faults."""
-    by = {kind: [asdict(f) for f in error.findings if f.severity == kind] for kind in ("error", "warning")}
-    return {"faults": by["error"], "warnings": by["warning"], "error": error.json()}
 
 
 def check(settings: Settings) -> Checked:

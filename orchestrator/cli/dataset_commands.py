@@ -23,6 +23,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
     """Check the dataset: every fault with its file and line."""
     from gpu_offload.dataset.finding import DatasetError
     from gpu_offload.orchestrator import api
+    from gpu_offload.orchestrator.check_report import faults_json
     from gpu_offload.orchestrator.github.annotations import annotate, prefix_of
 
     settings = settings_of(directory, config, sets)
@@ -42,7 +43,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
             click.echo(plain(checked.text(places)))
     elif failure is not None:
         if as_json:
-            print_json(api.faults_json(failure))
+            print_json(faults_json(failure))
         if form == "text":
             click.echo(plain(f"error: {failure.text(places)}"), err=True)
         sys.exit(failure.exit_code)

@@ -1,0 +1,48 @@
+"""What `offload check` found in a dataset, as text and as JSON."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from gpu_offload.dataset.finding import DatasetError, Finding, counted
+from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.orchestrator.output.units import human_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """A dataset that can be trained on, and its warnings."""
+
+    snapshot: Snapshot
+    warnings: tuple[Finding, ...]
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "task": self.snapshot.task,
+            "classes": list(self.snapshot.classes),
+            "images": dict(self.snapshot.images),
+            "bytes": self.snapshot.bytes,
+            "faults": [],
+            "warnings": [asdict(w) for w in self.warnings],
+            "left_out": list(self.snapshot.left_out),
+        }
+
+    def text(self, prefix: str = "") -> str:
+        """Return it as text for people; `prefix` makes paths relative to another folder than the dataset's."""
+        counts = ", ".join(f"{n} {split}" for split, n in self.snapshot.images.items())
+        lines = [
+            (
+                f"{self.snapshot.task}: {counts}; {human_bytes(self.snapshot.bytes)}; "
+                f"classes {', '.join(self.snapshot.classes)}"
+            )
+        ]
+        lines += [f"warning: {warning.text(prefix)}" for warning in self.warnings]
+        lines += [f"left out: {line}" for line in self.snapshot.left_out]
+        lines.append(f"no faults, {counted(len(self.warnings), 'warning')}")
+        return "\n".join(lines)
+
+
+def faults_json(error: DatasetError) -> dict[str, Any]:
+    """Return the object that `offload check --json` prints for a dataset with faults."""
+    by = {kind: [asdict(f) for f in error.findings if f.severity == kind] for kind in ("error", "warning")}
+    return {"faults": by["error"], "warnings": by["warning"], "error": error.json()}
