@@ -20,15 +20,14 @@ from gpu_offload.infra.aws.errors import (
     QuotaError,
     TokenMismatchError,
 )
-from gpu_offload.infra.aws.image import Image, find_image
 from gpu_offload.infra.aws.launch import LaunchRequest
 from gpu_offload.infra.aws.public_address import public_cidr
 from gpu_offload.infra.aws.schedule import Schedules
-from gpu_offload.infra.aws.security_group import Subnet
 from gpu_offload.infra.aws.spot_market import SpotMarket
 from gpu_offload.infra.instance.user_data import SSH_USER, user_data
 from gpu_offload.infra.ssh.key import ClientKey, HostKey
 from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances, region_of
+from gpu_offload.orchestrator.backends.ec2_regions import Ec2Regions
 from gpu_offload.orchestrator.backends.staging import Staging
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
@@ -74,12 +73,14 @@ class Launcher:
     ssh_user: str = SSH_USER
     keys: dict[int, Keys] = field(default_factory=dict)
     """By attempt."""
-    _images: dict[str, Image] = field(default_factory=dict)
-    _subnets: dict[str, dict[str, Subnet]] = field(default_factory=dict)
     clock: Callable[[], float] = time.time
+    regions: Ec2Regions = field(init=False)
     _cidr: str = ""
     _profile_unknown_since: float = 0.0
     _staged: bool = False
+
+    def __post_init__(self) -> None:
+        self.regions = Ec2Regions(self.settings)
 
     def stage(self, run: RunRecord) -> None:
         """Put into the store what an instance reads, once. Raises StoreError, DatasetError."""
@@ -144,8 +145,7 @@ class Launcher:
 
     def _large_disk(self, offer: Offer) -> str:
         """Say that a disk may be larger than the role's policy allows: a denial does not say which condition failed."""
-        image = self._images.get(region_of(offer))
-        size = self._volume_gib(image) if image else self.settings.volume_gib
+        size = self.regions.volume_gib(region_of(offer))
         allowed = max(POLICY_VOLUME_GIB, self.settings.volume_gib)
         if size <= allowed:
             return ""
@@ -163,7 +163,6 @@ class Launcher:
 
     def host_record(self, instance: Instance, region: str) -> HostRecord:
         """Return what the journal keeps of an instance; the image's size counts where it was looked up."""
-        image = self._images.get(region)
         return HostRecord(
             instance_id=instance.id,
             address=instance.public_ip,
@@ -171,7 +170,7 @@ class Launcher:
             market=instance.market,
             zone=instance.zone,
             region=region,
-            volume_gib=self._volume_gib(image) if image else self.settings.volume_gib,
+            volume_gib=self.regions.volume_gib(region),
         )
 
     def _launched(self, ec2: Ec2, run: RunRecord, attempt: AttemptRecord) -> Instance:
@@ -191,7 +190,7 @@ class Launcher:
         offer, expires = attempt.offer, datetime.fromtimestamp(int(attempt.expires_at), UTC)
         keys = self.keys.setdefault(attempt.number, Keys.generate())
         mark = self.instances.mark
-        image, subnet = self._image(ec2.region), self._subnet(ec2, offer)
+        image, subnet = self.regions.image(ec2.region), self.regions.subnet(ec2, offer)
         self._cidr = self._cidr or public_cidr(self.settings.ssh_cidr)
         group = ec2.create_security_group(
             run.id,
@@ -219,29 +218,11 @@ class Launcher:
                 client_key=keys.client.public,
                 ssh_user=self.ssh_user,
             ),
-            volume_gib=self._volume_gib(image),
+            volume_gib=self.regions.volume_gib(ec2.region),
             instance_profile=self.settings.instance_profile,
             max_price_usd=attempt.max_price_usd,
             store=mark,
         )
-
-    def _volume_gib(self, image: Image) -> int:
-        return max(self.settings.volume_gib, image.size_gib)
-
-    def _image(self, region: str) -> Image:
-        if region not in self._images:
-            self._images[region] = find_image(region, self.settings.image)
-        return self._images[region]
-
-    def _subnet(self, ec2: Ec2, offer: Offer) -> Subnet:
-        if offer.zone is not None and self.settings.subnet is not None:
-            return ec2.subnet(offer.zone, self.settings.subnet)
-        if ec2.region not in self._subnets:
-            self._subnets[ec2.region] = ec2.subnets()
-        zones = self._subnets[ec2.region]
-        # Without a zone in the offer (no API was asked for prices) any that has a network will do.
-        zone = offer.zone or next(iter(zones), "")
-        return zones[zone] if zone in zones else ec2.subnet(zone)
 
     def schedule(self, run: RunRecord, attempt: AttemptRecord, instance_id: str, region: str) -> None:
         """Let AWS itself terminate the instance, should everything else fail."""
