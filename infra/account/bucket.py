@@ -1,4 +1,4 @@
-"""What the roles, the instance and the public may do with the store."""
+"""Statements for access to the store by roles, instance and public."""
 
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Conditions, Statement
@@ -12,16 +12,16 @@ ARTICLE = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/example-bucket-
 MULTIPART = "https://docs.aws.amazon.com/AmazonS3/latest/userguide/mpuoverview.html"
 
 IF_ABSENT: Conditions = {"Null": {"s3:if-none-match": "false"}}
-"""The write carries `If-None-Match`, and the only value that S3 takes there is `*`: never over an object."""
+"""The write has `If-None-Match`. S3 accepts only `*` there, so it never replaces an object."""
 
 IF_SAME: Conditions = {"Null": {"s3:if-match": "false"}}
 
 PARTS: Conditions = {"Bool": {"s3:ObjectCreationOperation": "false"}}
-"""Beginning a large upload and sending its parts: these carry no condition, and make no object yet."""
+"""Starting a multipart upload and uploading parts: these have no condition and create no object yet."""
 
 INDEX = ("open/*", "recent/*")
 MOVING = ("aliases/*", "index.json", "site/index.html", "site/feed.xml")
-"""What each publication writes anew: names, the list, and the model's page."""
+"""What each publication rewrites: aliases, the index, and the model's page."""
 
 PUBLIC = ("models/*", *MOVING)
 READ_BY_TRAINER = ("datasets/*", "weights/*", "environments/*", "wheels/*", "runs/*")
@@ -29,7 +29,7 @@ WRITTEN_BY_TRAINER = ("runs/*/attempts/*/*", "runs/*/checkpoint/*", "runs/*/resu
 
 
 def launcher_store(site: Site) -> tuple[Statement, ...]:
-    """Stage the inputs, keep the journal; publish, where one role does both."""
+    """Stage the inputs, write the journal; publish, where one role does both."""
     return (*_drive(site), *(_publish(site) if site.drivers_publish else ()))
 
 
@@ -39,7 +39,7 @@ def publisher_store(site: Site) -> tuple[Statement, ...]:
 
 
 def janitor_store(site: Site) -> tuple[Statement, ...]:
-    """Read the journal and add to it how a run ended; publish what an instance left; change nothing that is there."""
+    """Read the journal and add a run's outcome; publish staged results; overwrite nothing."""
     return (
         *(_publish(site) if site.drivers_publish else ()),
         _list(site),
@@ -73,7 +73,7 @@ def janitor_store(site: Site) -> tuple[Statement, ...]:
 
 
 def trainer_store(site: Site) -> tuple[Statement, ...]:
-    """Read inputs; write what an instance writes of a run: progress, checkpoints, the staged result."""
+    """Read inputs; write an instance's part of a run: progress, checkpoints, the staged result."""
     return (
         _list(site),
         _read(site, READ_BY_TRAINER),
@@ -150,7 +150,7 @@ def _public_models(site: Site) -> tuple[Statement, ...]:
 
 
 def _public_everything(site: Site) -> tuple[Statement, ...]:
-    """The article's policy, word for word, for those who ask for it."""
+    """A policy that makes the whole bucket public, for `--plain-public`."""
     return (
         Statement(
             "PublicList",
@@ -214,7 +214,7 @@ def _drive(site: Site) -> tuple[Statement, ...]:
 
 
 def _keep_index(site: Site) -> tuple[Statement, ...]:
-    """Enter runs into the index of open and recent ones, and remove those that ended."""
+    """Add runs to the index of open and recent runs, and remove those that ended."""
     return (
         Statement(
             "EnterRuns",

@@ -1,10 +1,10 @@
-"""What the roles may do with instances and what belongs to them."""
+"""Statements for access to instances and their resources by the roles."""
 
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Conditions, Statement
 
 OURS: Conditions = {"Null": {"aws:ResourceTag/gpu-offload:run": "false"}}
-"""It has our tag. The tag cannot be put on something that exists: see `TagAtBirth`."""
+"""The resource has our tag, which cannot be added to an existing one: see `TagAtBirth`."""
 
 INCLUDED_IOPS, INCLUDED_THROUGHPUT = "3000", "125"
 """What gp3's price includes, the second in MiB/s. https://aws.amazon.com/ebs/pricing/"""
@@ -25,11 +25,11 @@ LOOK = (
     "ec2:DescribeSpotInstanceRequests",
     "scheduler:ListSchedules",
 )
-"""What both the launcher and the janitor look at. None of it can be limited to resources of ours."""
+"""What both launcher and janitor read. IAM cannot limit these calls to tagged resources."""
 
 
 def launcher_compute(site: Site) -> tuple[Statement, ...]:
-    """Rent within the limits, with everything that keeps an instance from leaking; end what is ours."""
+    """Launch within the limits, with every safeguard against leaks; terminate tagged resources."""
     return (
         Statement(
             "Look",
@@ -73,7 +73,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
                     "ec2:InstanceMarketType": site.markets,
                     "ec2:MetadataHttpTokens": "required",
                 },
-                # A dedicated host or instance costs a multiple, and no price of ours knows of it.
+                # A dedicated host or instance costs a multiple, which no price here includes.
                 "StringEqualsIfExists": {"ec2:Tenancy": "default"},
                 "NumericEquals": {"ec2:MetadataHttpPutResponseHopLimit": "1"},
                 "ArnEquals": {"ec2:InstanceProfile": site.profile},
@@ -236,7 +236,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
 
 
 def janitor_compute(site: Site) -> tuple[Statement, ...]:
-    """Find and end what is ours, in every region: a stray is also ended where launches are no longer allowed."""
+    """Find and terminate tagged resources in every region, also where launches are not allowed any more."""
     return (
         Statement(
             "Look",
@@ -250,7 +250,7 @@ def janitor_compute(site: Site) -> tuple[Statement, ...]:
 
 
 def scheduler_compute(site: Site) -> tuple[Statement, ...]:
-    """Terminate what has our tag, and nothing else."""
+    """Terminate only what has our tag."""
     return (_terminate(site),)
 
 

@@ -8,11 +8,11 @@ from gpu_offload.infra.account.statement import Policy
 
 
 def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
-    """Return every policy of a stack, in the order in which one reads them.
+    """Return every policy of a stack, in reading order.
 
     Args:
         site: What the stack is for.
-        plain_public: The article's bucket policy, which shows everything in the bucket, instead of ours.
+        plain_public: Use a bucket policy that makes everything public.
     """
     from gpu_offload.infra.account.bucket import (
         bucket_statements,

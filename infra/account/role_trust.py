@@ -24,12 +24,12 @@ class Trust:
     audiences: tuple[str, ...]
 
     def admits(self, subject: str) -> bool:
-        """Whether a token with this subject, made for AWS, gets in."""
+        """Whether a token with this subject and AWS's audience is admitted."""
         return subject in self.subjects or any(fnmatchcase(subject, pattern) for pattern in self.patterns)
 
 
 def trust_of(session: boto3.Session, role: str) -> Trust:
-    """Read whom a role of the account trusts, by its name or ARN. Raises CloudError."""
+    """Read the trust policy of a role of the account, by its name or ARN. Raises CloudError."""
     with aws_errors(f"reading the role {role}"):
         client = session.client("iam", region_name=session.region_name or "us-east-1", config=CONFIG)
         document: Any = client.get_role(RoleName=role.rsplit("/", 1)[-1])["Role"]["AssumeRolePolicyDocument"]
@@ -37,9 +37,9 @@ def trust_of(session: boto3.Session, role: str) -> Trust:
 
 
 def read_trust(document: Mapping[str, Any]) -> Trust:
-    """Read whom a trust policy admits of GitHub's workflows.
+    """Return the GitHub workflows that a trust policy admits.
 
-    A statement without a condition on the subject admits every repository of GitHub's: it counts as `*`.
+    A statement without a condition on the subject admits every repository on GitHub: it counts as `*`.
     """
     subjects: list[str] = []
     patterns: list[str] = []
@@ -69,7 +69,7 @@ def read_trust(document: Mapping[str, Any]) -> Trust:
 
 
 def trust_faults(trust: Trust, classic: str, numeric: str | None) -> tuple[list[str], list[str]]:
-    """Return what is wrong with whom a role trusts, and what is doubtful.
+    """Return the faults and the doubtful points of a trust policy.
 
     Args:
         trust: As `trust_of` read it.

@@ -1,4 +1,4 @@
-"""The values of one stack: account, bucket, repository, and limits of what may be rented."""
+"""The values of one stack: account, bucket, repository, and limits for launches."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from gpu_offload.infra.github.repository import REPOSITORY
 
 ACCOUNT = "${AWS::AccountId}"
 PARTITION = "${AWS::Partition}"
-"""CloudFormation fills these in; a caller that knows the account puts its number there."""
+"""CloudFormation fills these in; a caller that knows the account can set its number."""
 
 ISSUER = "token.actions.githubusercontent.com"
 AUDIENCE = "sts.amazonaws.com"
@@ -43,10 +43,9 @@ class SiteError(OffloadError, ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Whom the roles trust, and what they may use.
+    """The repository that the roles trust, and the resources that they can use.
 
-    Every text is checked against what cannot mean something else in a policy: no wildcard, no variable, no
-    separator.
+    Every text is checked to have no special meaning in a policy: no wildcard, no variable, no separator.
 
     Raises:
         SiteError: With all faults at once.
@@ -58,7 +57,7 @@ class Site:
     owner_id: int | None = None
     repository_id: int | None = None
     """GitHub's numbers. Both or none; without them a repository that was created, renamed or transferred
-    since 15 July 2026 gets in by no role."""
+    since 15 July 2026 can assume no role."""
     branch: str = "main"
     environment: str = "gpu"
     prefix: str = ""
@@ -77,7 +76,7 @@ class Site:
     job_workflow_ref: str | None = None
     """The only workflow file whose jobs get a role, `ORG/REPO/.github/workflows/FILE@REF`; None for any."""
     drivers_publish: bool = True
-    """Whether launcher and janitor may publish, too: the loop that drives an instance, or collects it, does."""
+    """Whether launcher and janitor can publish, too."""
     account: str = ACCOUNT
     partition: str = PARTITION
 
@@ -129,7 +128,7 @@ class Site:
             raise SiteError(faults)
 
     def role(self, kind: str) -> str:
-        """Return the ARN of one of our roles: launcher, janitor, publisher, trainer, scheduler."""
+        """Return the ARN of a role: launcher, janitor, publisher, trainer, scheduler."""
         return f"arn:{self.partition}:iam::{self.account}:role/{self.name}-{kind}"
 
     @property
@@ -159,7 +158,7 @@ class Site:
 
     @property
     def mark(self) -> str:
-        """The mark of the store, which is on everything that its runs make; see `store_mark`."""
+        """The mark of the store, which is on every resource of its runs; see `store_mark`."""
         return store_mark(f"s3://{self.bucket}/{self.prefix}")
 
     @property
@@ -187,8 +186,8 @@ class Site:
         """Return the subjects of this repository's tokens, in both forms, with this ending.
 
         GitHub puts the numeric ids into the subjects of repositories that were created, renamed or transferred
-        since 15 July 2026, so that who takes over a name does not take over its rights; older ones keep the
-        names alone. https://docs.github.com/en/actions/reference/security/oidc
+        since 15 July 2026, so that a later owner of a name does not inherit its permissions; older ones keep
+        only the names. https://docs.github.com/en/actions/reference/security/oidc
         """
         owner, name = self.repository.split("/")
         forms = [f"repo:{owner}/{name}:{suffix}"]
@@ -198,7 +197,7 @@ class Site:
 
     @property
     def environment_subjects(self) -> tuple[str, ...]:
-        """Subjects of a job behind the environment: a person let it through."""
+        """Subjects of a job behind the environment, which a person approved."""
         return self.subjects(f"environment:{self.environment}")
 
     @property

@@ -27,7 +27,7 @@ CONFIG = client_config()
 
 @dataclass(frozen=True, slots=True)
 class StackChange:
-    """One line of a change set: Add, Modify or Remove, and of what."""
+    """One line of a change set: Add, Modify or Remove, and the resource."""
 
     action: str
     resource: str
@@ -69,7 +69,7 @@ class Stacks:
             return self._opened.client("cloudformation", region_name=self.region, config=CONFIG)
 
     def has_provider(self) -> bool:
-        """Whether the account has GitHub's identity provider already; an account can have it once only."""
+        """Whether the account has GitHub's identity provider already; an account can have only one."""
         with aws_errors("looking for GitHub's identity provider"):
             client = self._opened.client("iam", region_name=self.region, config=CONFIG)
             found = client.list_open_id_connect_providers()["OpenIDConnectProviderList"]

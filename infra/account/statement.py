@@ -1,4 +1,4 @@
-"""Policies as statements that say why they are there: who may do what, of all that our roles can."""
+"""Policy statements with the reason for each."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,20 +11,20 @@ Conditions = Mapping[str, Mapping[str, str | tuple[str, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One statement of a policy, with the reason for it and AWS's or GitHub's own words on it."""
+    """One statement of a policy, with its reason and a link to AWS's or GitHub's documentation."""
 
     sid: str
     reason: str
     link: str
     actions: tuple[str, ...]
     resources: tuple[str, ...] = ()
-    """Empty in a trust policy: there it is the role that has it."""
+    """Empty in a trust policy, whose resource is its role."""
     conditions: Conditions = field(default_factory=dict)
     effect: Literal["Allow", "Deny"] = "Allow"
     principal: Any = None
 
     def json(self) -> dict[str, Any]:
-        """Return the statement as IAM wants it; the reason stays here, because IAM has no place for it."""
+        """Return the statement in IAM's form, which has no field for the reason."""
         found: dict[str, Any] = {"Sid": self.sid, "Effect": self.effect}
         if self.principal is not None:
             found["Principal"] = self.principal
@@ -51,7 +51,7 @@ class Policy:
     statements: tuple[Statement, ...]
 
     def json(self) -> dict[str, Any]:
-        """Return the document as IAM wants it."""
+        """Return the document in IAM's form."""
         return {"Version": VERSION, "Statement": [statement.json() for statement in self.statements]}
 
 

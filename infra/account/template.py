@@ -7,7 +7,7 @@ from gpu_offload.infra.account.site import AUDIENCE, ISSUER, Site
 from gpu_offload.infra.account.statement import Policy
 
 RUNS_DAYS = 30
-"""Days after which a run's journal, checkpoints and staged result go."""
+"""Days after which a run's journal, checkpoints and staged result are deleted."""
 
 OLD_VERSION_DAYS = 30
 OLD_RUN_VERSION_DAYS = 1
@@ -29,15 +29,15 @@ def template(site: Site, *, plain_public: bool = False) -> dict[str, Any]:
     account has GitHub's identity provider already (an account can have one only), and the budget's alarm.
 
     Args:
-        site: What the stack is for. Its account and partition are CloudFormation's to fill in, by default.
-        plain_public: The article's bucket policy instead of ours.
+        site: What the stack is for. By default CloudFormation fills in its account and partition.
+        plain_public: Use a bucket policy that makes everything public.
     """
     found = {each.name: each for each in policies(site, plain_public=plain_public)}
     resources: dict[str, Any] = {
         "GitHubProvider": {
             "Type": "AWS::IAM::OIDCProvider",
             "Condition": "MakeProvider",
-            # Other stacks of the account use it, too, once it is there.
+            # Other stacks of the account use it, too.
             "DeletionPolicy": "Retain",
             "UpdateReplacePolicy": "Retain",
             "Properties": {"Url": f"https://{ISSUER}", "ClientIdList": [AUDIENCE]},
@@ -98,7 +98,7 @@ def template(site: Site, *, plain_public: bool = False) -> dict[str, Any]:
 def in_cloudformation(value: Any) -> Any:
     """Return a document with CloudFormation's pseudo parameters marked for substitution.
 
-    IAM has variables in the same form (`${aws:userid}`): they are escaped, so that IAM still sees them.
+    IAM has variables in the same form (`${aws:userid}`): they are escaped for IAM.
     """
     if isinstance(value, dict):
         return {key: in_cloudformation(each) for key, each in value.items()}
@@ -115,7 +115,7 @@ def _role(site: Site, kind: str, about: str, found: dict[str, Policy]) -> dict[s
         "Properties": {
             "RoleName": f"{site.name}-{kind}",
             "Description": about.format(environment=site.environment, repository=site.repository),
-            "MaxSessionDuration": 3600,  # the session renews itself; a stolen one ends soon
+            "MaxSessionDuration": 3600,  # sessions are renewed; a stolen one ends soon
             "AssumeRolePolicyDocument": in_cloudformation(found[f"{kind}-trust"].json()),
             "Policies": [
                 {
@@ -138,8 +138,8 @@ def _bucket(site: Site, policy: Policy) -> dict[str, Any]:
             "Properties": {
                 "BucketName": site.bucket,
                 "OwnershipControls": {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]},
-                # What is public is so by the policy below, which names three prefixes; an object can make
-                # itself public by no ACL. https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
+                # Only the policy below makes objects public, under three prefixes; no object can make
+                # itself public by an ACL. https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
                 "PublicAccessBlockConfiguration": {
                     "BlockPublicAcls": True,
                     "IgnorePublicAcls": True,
@@ -151,7 +151,7 @@ def _bucket(site: Site, policy: Policy) -> dict[str, Any]:
                         {"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
                     ]
                 },
-                # An instance that was taken over can overwrite checkpoints, and no older version of them.
+                # A compromised instance can overwrite checkpoints, but not their older versions.
                 "VersioningConfiguration": {"Status": "Enabled"},
                 "LifecycleConfiguration": {"Rules": _lifecycle(site.prefix)},
             },

@@ -1,4 +1,4 @@
-"""Who may become which role."""
+"""Trust policies: who can assume which role."""
 
 from gpu_offload.infra.account.site import AUDIENCE, ISSUER, Site
 from gpu_offload.infra.account.statement import Statement
@@ -9,7 +9,7 @@ SUBJECTS = "https://github.blog/changelog/2026-04-23-immutable-subject-claims-fo
 
 
 def trust_environment(site: Site) -> tuple[Statement, ...]:
-    """Trust a job that stands behind the environment: the reviewers that it asks for have agreed."""
+    """Trust a job behind the environment, which its reviewers approved."""
     return (
         _github(
             site,
@@ -39,7 +39,7 @@ def trust_branch(site: Site, kind: str) -> tuple[Statement, ...]:
 
 
 def trust_instance() -> tuple[Statement, ...]:
-    """Trust EC2, which hands the role to instances that have its profile."""
+    """Trust EC2, which gives the role to instances with its profile."""
     return (
         Statement(
             "InstancesOnly",
@@ -90,7 +90,7 @@ def _github(site: Site, subjects: tuple[str, ...], reason: str) -> Statement:
         f"{ISSUER}:ref": site.ref,
     }
     if site.repository_id is not None:
-        # A number that is never given again: a repository that takes over a name has another one.
+        # GitHub never reuses the number: a repository that takes over a name has another one.
         claims[f"{ISSUER}:repository_id"] = str(site.repository_id)
     if site.job_workflow_ref is not None:
         claims[f"{ISSUER}:job_workflow_ref"] = site.job_workflow_ref

@@ -9,9 +9,9 @@ def client_config(*, attempts: int = 5, read_timeout: float = 30, **more: Any) -
     """Return a client's settings.
 
     Args:
-        attempts: how often a call is sent at most, the first time included.
+        attempts: maximum number of tries of a call, including the first.
         read_timeout: seconds to wait for an answer.
-        more: other settings of botocore's.
+        more: other settings of botocore.
     """
     return Config(
         connect_timeout=5,

@@ -41,20 +41,20 @@ METHODS = {
     "iam-role": "the instance's role",
     "container-role": "the container's role",
 }
-"""botocore's name for a way to credentials -> ours."""
+"""botocore's name of a credential provider -> the name in messages."""
 
 
 def open_session(
     region: str | None = None, *, role_arn: str | None = None, environ: Mapping[str, str] | None = None
 ) -> boto3.Session:
-    """Return a session; nothing is asked yet, and credentials are fetched at the first call that needs them.
+    """Return a session. Credentials are fetched at the first call that needs them.
 
     On a workflow's runner with `id-token: write` and a role to assume, credentials come from the runner's token
     endpoint and are renewed from it as long as the session is used, because trainings outlive a role's session.
-    That goes before credentials in the environment: those would expire. Everywhere else it is boto3's chain.
+    These take precedence over credentials in the environment, which would expire. Elsewhere boto3's chain applies.
 
     Args:
-        region: The region of the session's clients; None for what the environment says.
+        region: The region of the session's clients; None for that of the environment.
         role_arn: The role to assume; None for `AWS_ROLE_ARN`.
         environ: Instead of the process's environment.
     """
@@ -92,7 +92,7 @@ def describe_credentials(session: boto3.Session) -> str:
 
 
 def check_credentials(session: boto3.Session) -> str:
-    """Ask AWS who we are; return the ARN. Raises CloudError, NoCredentialsError if there are none."""
+    """Return the ARN of the caller, from AWS. Raises CloudError, NoCredentialsError if there are none."""
     if session.get_credentials() is None:
         if half := half_credential(os.environ):
             raise CredentialsError("asking AWS who we are", remedy=half)

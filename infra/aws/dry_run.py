@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 CONFIG = client_config(attempts=3, read_timeout=15)
 PROBE_GROUP_S = 900
-"""Seconds until `offload tend` may remove the group of a doctor that was killed."""
+"""Seconds until `offload tend` removes the group of a doctor that was killed."""
 
 NOBODY = "203.0.113.1/32"
-"""An address for documentation (RFC 5737), which no host has: the group for a dry run lets no one in."""
+"""An address for documentation (RFC 5737), which no host has: the group for a dry run admits no one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +38,13 @@ class Caller:
 
     @property
     def role(self) -> str | None:
-        """The name of the role that we have assumed; None for a user."""
+        """The name of the assumed role; None for a user."""
         found = re.fullmatch(r"arn:[^:]+:sts::\d+:assumed-role/([^/]+)/.*", self.arn)
         return found[1] if found else None
 
 
 def caller(session: boto3.Session) -> Caller:
-    """Ask AWS who we are, and what time it is. Raises CloudError."""
+    """Ask AWS for the caller's identity and the time. Raises CloudError."""
     with aws_errors("asking AWS who we are"):
         client = session.client("sts", region_name=session.region_name or "us-east-1", config=CONFIG)
         reply = client.get_caller_identity()
@@ -53,7 +53,7 @@ def caller(session: boto3.Session) -> Caller:
 
 
 def skew(date: str, now: datetime) -> float:
-    """Return how far `now` is ahead of an HTTP Date header, in seconds; 0 where the header is none.
+    """Return how far `now` is ahead of an HTTP Date header, in seconds; 0 without a valid header.
 
     The header has whole seconds, so anything below 2 is nothing.
     """
@@ -73,12 +73,12 @@ def try_launch(
     volume_gib: int,
     instance_profile: str | None,
 ) -> None:
-    """Ask EC2 whether we may launch exactly what a run would, without launching it.
+    """Ask EC2 whether the launch of a run would be allowed, without launching.
 
-    Launches use a security group of ours, so one that lets no one in is created, and deleted again.
+    A launch needs a tagged security group, so one that admits no one is created and deleted again.
 
     Raises:
-        CloudError: We may not, or AWS did not answer. A quota is not looked at by EC2 here.
+        CloudError: It is denied, or AWS did not answer. EC2 does not check quotas here.
     """
     run, expires = f"doctor-{secrets.token_hex(6)}", datetime.now(UTC) + timedelta(seconds=PROBE_GROUP_S)
     group = ec2.create_security_group(run, NOBODY, vpc=subnet.vpc, expires=expires)
@@ -104,7 +104,7 @@ def try_launch(
 
 
 def may_terminate(session: boto3.Session, region: str, instance_id: str) -> None:
-    """Ask EC2 whether we may terminate an instance, without doing so. Raises CloudError."""
+    """Ask EC2 whether terminating an instance would be allowed, without doing so. Raises CloudError."""
     import botocore.exceptions as aws
 
     with aws_errors(f"asking whether we may terminate {instance_id}"):

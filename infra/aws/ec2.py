@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 SPOT_RECLAIMS = {"Server.SpotInstanceTermination", "Server.SpotInstanceShutdown"}
-"""State reasons of an instance that AWS took back."""
+"""State reasons of an instance that AWS reclaimed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Instance:
-    """An instance of ours, as EC2 describes it. `state_reason` is EC2's code, empty while it lives; `why` its sentence."""
+    """A tagged instance, as EC2 describes it. `state_reason` is EC2's code, empty while it lives; `why` its sentence."""
 
     id: str
     run: str
@@ -58,18 +58,18 @@ class Instance:
 
     @property
     def ended(self) -> bool:
-        """Whether it is terminated, or on the way there."""
+        """Whether it is terminated or shutting down."""
         return self.state in ENDED
 
     @property
     def reclaimed(self) -> bool:
-        """Whether AWS took it back."""
+        """Whether AWS reclaimed it."""
         return self.state_reason in SPOT_RECLAIMS
 
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume of ours; `attached_to` is an instance's id."""
+    """A tagged volume; `attached_to` is an instance's id."""
 
     id: str
     run: str
@@ -81,11 +81,11 @@ class Volume:
 
 
 class Ec2(Network):
-    """Instances of one region. Only what carries our tags is ever seen."""
+    """Instances of one region that have our tags."""
 
     @cached_property
     def _launcher(self) -> "EC2Client":
-        # AWS answers "no capacity" with status 500, which the SDK would repeat for a while in vain.
+        # AWS answers "no capacity" with status 500, which the SDK would retry in vain.
         return self._make_client(attempts=1)
 
     def launch(self, request: LaunchRequest) -> Instance:
@@ -93,7 +93,7 @@ class Ec2(Network):
 
         Raises:
             CloudError: Its `retry` says whether another offer is worth a try. After an EndpointError,
-                ServerFaultError or TokenMismatchError an instance may exist: look with `find`.
+                ServerFaultError or TokenMismatchError an instance can exist: use `find`.
         """
         operation = f"launching {request.instance_type} ({request.market}) in {request.subnet.zone}"
         parameters = launch_parameters(request)
@@ -103,7 +103,7 @@ class Ec2(Network):
         raise AssertionError  # the loop returns or raises
 
     def check_launch(self, request: LaunchRequest) -> None:
-        """Ask whether we may launch this, without launching it. Raises CloudError; a quota is not checked."""
+        """Ask whether this launch would be allowed, without launching. Raises CloudError; a quota is not checked."""
         operation = f"asking whether we may launch {request.instance_type} in {request.subnet.zone}"
         with aws_errors(operation):
             try:

@@ -86,7 +86,7 @@ CODES: dict[str, type[CloudError]] = {
     }.items()
     for code in codes.split()
 }
-"""AWS's error code -> our error. https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html"""
+"""AWS's error code -> error class. https://docs.aws.amazon.com/AWSEC2/latest/APIReference/errors-overview.html"""
 
 REMEDIES = {
     "AuthFailure.ServiceLinkedRoleCreationNotPermitted": (
@@ -124,10 +124,10 @@ UNREACHABLE = (
 
 @contextmanager
 def aws_errors(operation: str) -> Iterator[None]:
-    """Turn what botocore raises inside into a CloudError.
+    """Turn botocore's exceptions into a CloudError.
 
     Args:
-        operation: What we were doing, for the message: "launching g4dn.xlarge in us-east-1a".
+        operation: The operation, for the message: "launching g4dn.xlarge in us-east-1a".
     """
     try:
         yield
@@ -148,7 +148,7 @@ def from_reply(operation: str, code: str, message: str, status: int = 0) -> Clou
         kind: type[CloudError] = DeniedError
         code = "AuthFailure.ServiceLinkedRoleCreationNotPermitted"
     elif code == "InvalidParameterValue" and "iam instance profile" in message.lower():
-        # EC2 learns of a new profile late; a wrong name looks the same, so retries must be bounded.
+        # A new profile reaches EC2 with a delay; a wrong name looks the same, so retries must be bounded.
         kind = NotYetVisibleError
     else:
         kind = CODES.get(code) or _guess(code, status)

@@ -9,11 +9,11 @@ Retry = Literal["same", "elsewhere", "never"]
 
 
 class CloudError(OffloadError):
-    """AWS could not or would not do what was asked.
+    """A call to AWS failed or was refused.
 
     Attributes:
-        retry: What a caller may do about it.
-        remedy: What a person may do about it; a sentence without a full stop.
+        retry: What a caller can do about it.
+        remedy: What a person can do about it; a sentence without a full stop.
         code: AWS's error code; the exception's name where no reply came.
         encoded: EC2's encoded reason for a refusal, for `aws sts decode-authorization-message`; mostly empty.
     """
@@ -93,13 +93,13 @@ class ServerFaultError(CloudError):
 
 
 class DeniedError(CloudError):
-    """The credentials are valid and do not allow this."""
+    """The credentials are valid but do not allow this."""
 
     default_remedy = "give the role this right; `offload bootstrap` prints what each role needs"
 
 
 class ProtectedError(CloudError):
-    """The instance is protected against termination; nobody but a person turns that on."""
+    """The instance has termination protection, which gpu-offload never turns on."""
 
     default_remedy = (
         "turn its protection off (aws ec2 modify-instance-attribute --no-disable-api-termination --instance-id ID), then "
@@ -132,7 +132,7 @@ class NoCredentialsError(CredentialsError):
 
 
 class AccountError(CloudError):
-    """The account as a whole may not use EC2 now."""
+    """EC2 is disabled for the account."""
 
     default_remedy = (
         "see the account's billing and support pages; a new account is verified within four hours"

@@ -1,4 +1,4 @@
-"""GPU instance types that may be rented by default, with the prices noted for when no API can be asked."""
+"""Default GPU instance types, with dated prices for use without the API."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

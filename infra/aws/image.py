@@ -16,7 +16,7 @@ PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubu
 driver and image do not rot. https://docs.aws.amazon.com/dlami/latest/devguide/find-dlami-id.html"""
 
 TRUSTED = ("amazon", "self")
-"""Owners whose images we start. An image runs as root beside our credentials, and anyone can publish one."""
+"""Trusted owners of images. An image runs as root with the role's credentials, and anyone can publish one."""
 
 CONFIG = client_config()
 
@@ -48,8 +48,8 @@ def find_image(
         region: An image's id belongs to one region.
         wanted: An AMI's id, the name of an SSM parameter that holds one (it begins with `/`), or None for
             Amazon's deep-learning image. A parameter below `/aws/service/` must name an image of Amazon's.
-        session: Whose account asks; None for `open_session`.
-        owners: Who may own the image: "amazon", "self" or account ids.
+        session: The caller's session; None for `open_session`.
+        owners: Allowed owners of the image: "amazon", "self" or account ids.
         architecture: "x86_64" or "arm64".
 
     Raises:

@@ -39,9 +39,9 @@ class LaunchRequest:
 
 
 def client_token(run: str, attempt: int, offer: str, store: str | None = None) -> str:
-    """Return the token by which EC2 takes a repeated launch for the same: 64 characters, by these four alone.
+    """Return the token by which EC2 recognises a repeated launch: 64 characters, from these four alone.
 
-    Two stores in one account may have runs of the same name, and each wants an instance of its own.
+    Two stores in one account can have runs of the same name, and each needs its own instance.
 
     https://docs.aws.amazon.com/ec2/latest/devguide/ec2-api-idempotency.html
     """
@@ -49,7 +49,7 @@ def client_token(run: str, attempt: int, offer: str, store: str | None = None) -
 
 
 def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
-    """Return the parameters of RunInstances for a request: everything that keeps an instance from leaking is here."""
+    """Return the parameters of RunInstances for a request, with every safeguard against leaks."""
     name = f"gpu-offload {request.run} #{request.attempt}"
     labels = tags(
         {RUN_TAG: request.run, ATTEMPT_TAG: str(request.attempt), "Name": name},

@@ -118,9 +118,9 @@ class Network:
 
         Args:
             run: The run's id.
-            ingress_cidr: The one address (`A.B.C.D/32`) that may come in. What was allowed before (a run
+            ingress_cidr: The one address (`A.B.C.D/32`) to admit. What was allowed before (a run
                 resumed by another machine) is revoked.
-            port: The one TCP port it may come in at.
+            port: The one TCP port to admit it at.
             vpc: The network; None for the region's default one.
             expires: When the group must not exist any more; kept in a tag.
             store: The mark of the run's store; kept in a tag.
@@ -143,11 +143,13 @@ class Network:
                             }
                         ],
                     )["GroupId"]
-            except ExistsError:  # another driver of the run was a moment faster, or our first reply was lost
+            except ExistsError:  # another driver of the run was faster, or the first reply was lost
                 group_id = self._group_in(vpc, name)
                 if group_id is None:
                     raise
-        for attempt in attempts(NotYetVisibleError, first=0.5):  # a group is not known everywhere at once
+        for attempt in attempts(
+            NotYetVisibleError, first=0.5
+        ):  # a new group is not visible everywhere at once
             with attempt:
                 self._set_ingress(group_id, ingress_cidr, port)
         return group_id
@@ -166,7 +168,7 @@ class Network:
         return True
 
     def find_security_groups(self, run: str | None = None) -> list[SecurityGroup]:
-        """Return the groups of a run, or of all our runs."""
+        """Return the groups of a run, or of all runs."""
         with aws_errors(f"looking for security groups in {self.region}"):
             pages = self._client.get_paginator("describe_security_groups").paginate(Filters=[run_filter(run)])
             groups = [(item["GroupId"], tags_of(item)) for page in pages for item in page["SecurityGroups"]]

@@ -1,4 +1,4 @@
-"""On-demand prices from AWS's Pricing API, or from a dated table where the API cannot be asked."""
+"""On-demand prices from AWS's Pricing API, or from a dated table without the API."""
 
 import json
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ from gpu_offload.infra.aws.errors import CloudError, MissingError
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES, NOTED, NOTED_REGION
 
 PRICING_REGION = "us-east-1"
-"""The Pricing API has endpoints in few regions; this one knows the prices of all."""
+"""The Pricing API has endpoints in few regions; this one has the prices of all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ def on_demand_prices(
     session: boto3.Session | None = None,
     endpoint_url: str | None = None,
 ) -> OnDemandPrices:
-    """Return on-demand prices. Never fails: `source` says where they come from, and why."""
+    """Return on-demand prices. Never fails: `source` names their origin and the reason."""
     wanted = sorted(set(types))
     try:
         session = session or open_session(region)

@@ -18,7 +18,7 @@ def public_cidr(override: str | None = None, *, url: str = CHECK_URL) -> str:
 
     Raises:
         EndpointError: The service did not answer, or not with an address.
-        InvalidRequestError: The override is no IPv4 network, or would let everybody in.
+        InvalidRequestError: The override is no IPv4 network, or would admit every address.
     """
     if override:
         try:

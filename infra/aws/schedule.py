@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A schedule of ours. It deletes itself once it has run. `store` is the mark of the run's store."""
+    """A schedule of a run, deleted once it has run. `store` is the mark of the run's store."""
 
     name: str
     run: str
@@ -42,9 +42,9 @@ def schedule_parameters(
     store: str = "",
     partition: str = "aws",
 ) -> dict[str, Any]:
-    """Return the parameters of CreateSchedule: once, at this time, terminate this instance, and go.
+    """Return the parameters of CreateSchedule: terminate this instance once, at this time; then the schedule is deleted.
 
-    A schedule cannot be tagged; its name has its store's mark, and its description says whose it is.
+    A schedule cannot be tagged; its name has its store's mark, and its description names its owner.
     https://docs.aws.amazon.com/scheduler/latest/UserGuide/managing-targets-universal.html
     """
     return {
@@ -62,7 +62,7 @@ def schedule_parameters(
             "Arn": f"arn:{partition}:scheduler:::aws-sdk:ec2:terminateInstances",
             "RoleArn": role_arn,
             "Input": json.dumps({"InstanceIds": [instance_id]}),
-            # A day of tries: the point is that it happens at last.
+            # Retries for a day: the termination must succeed eventually.
             "RetryPolicy": {"MaximumEventAgeInSeconds": 86_400, "MaximumRetryAttempts": 185},
         },
     }
@@ -98,7 +98,7 @@ class Schedules:
             attempt: The attempt's number.
             instance_id: What to terminate.
             at: When, in the future; to the second, and AWS is on time within a minute.
-            role_arn: The role that EventBridge Scheduler terminates by.
+            role_arn: The role that EventBridge Scheduler assumes.
             store: The mark of the run's store.
         """
         partition = self._session.get_partition_for_region(self.region)

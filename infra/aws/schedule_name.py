@@ -1,4 +1,4 @@
-"""Names of schedules. Schedules have no tags, so a policy can only tell stores apart by the names."""
+"""Names of schedules. Schedules have no tags, so a policy can distinguish stores only by the names."""
 
 import hashlib
 import re

@@ -16,7 +16,7 @@ class Subnet:
 
 @dataclass(frozen=True, slots=True)
 class SecurityGroup:
-    """A security group of ours. `expires` is when it must not exist any more."""
+    """The security group of a run. It must not exist after `expires`."""
 
     id: str
     run: str

@@ -52,7 +52,7 @@ class SpotPrice:
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """vCPUs that the account may run at once in G and VT instances; None where we may not ask."""
+    """The account's quotas for G and VT instances, in vCPUs; None where reading is denied."""
 
     spot_vcpus: float | None
     on_demand_vcpus: float | None
@@ -135,7 +135,7 @@ class SpotMarket:
         return [(since, found[since]) for since in sorted(found) if since > start or since == max(before)]
 
     def quotas(self) -> Quotas:
-        """Return the account's quotas in this region; None for what we may not ask."""
+        """Return the account's quotas in this region; None where reading is denied."""
         reasons: list[str] = []
         values = [self._quota(code, reasons) for code in (SPOT_QUOTA, ON_DEMAND_QUOTA)]
         return Quotas(values[0], values[1], "; ".join(dict.fromkeys(reasons)))
@@ -166,7 +166,7 @@ class SpotMarket:
             ]
 
     def _quota(self, code: str, reasons: list[str]) -> float | None:
-        """Ask for the account's value, and for AWS's default where the account has none of its own."""
+        """Read the account's value, or AWS's default where the account has none."""
         operation = f"asking for the quota {code} in {self.region}"
         try:
             with aws_errors(operation):
@@ -187,7 +187,7 @@ class SpotMarket:
         except (DeniedError, MissingError) as error:
             reasons.append(str(error))
         except CloudError as error:
-            # A quota is advice before the launch; EC2 itself refuses what is over it.
+            # A quota is only a hint before the launch; EC2 refuses launches above it.
             reasons.append(str(error))
         return None
 

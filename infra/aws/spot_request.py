@@ -1,4 +1,4 @@
-"""Persistent spot requests with our tag, which would launch again after every end; our launches create none."""
+"""Persistent spot requests with our tag, which would launch again after each termination; gpu-offload creates none."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,6 +60,6 @@ class SpotRequests:
         ]
 
     def cancel(self, request_id: str) -> None:
-        """Cancel a request; its instance goes on until it is terminated. Raises CloudError."""
+        """Cancel a request; its instance runs until it is terminated. Raises CloudError."""
         with aws_errors(f"cancelling the spot request {request_id}"):
             self._client.cancel_spot_instance_requests(SpotInstanceRequestIds=[request_id])

@@ -1,4 +1,4 @@
-"""EC2's reasons for the end of an instance, with what to do about those that an account causes."""
+"""EC2's reasons for the end of an instance, with remedies for those that an account causes."""
 
 REMEDIES = {
     "Client.InternalError": (
@@ -17,7 +17,7 @@ ORDINARY = ("Client.UserInitiatedShutdown", "Client.InstanceInitiatedShutdown")
 
 
 def explained(code: str, message: str) -> str:
-    """Return EC2's reason as a sentence with its remedy; empty for an end that was asked for."""
+    """Return EC2's reason as a sentence with its remedy; empty for a requested termination."""
     if not code or code.startswith(ORDINARY):
         return ""
     told = message if message.startswith(code) else f"{code}: {message}" if message else code

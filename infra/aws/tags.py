@@ -18,7 +18,7 @@ EXPIRES_TAG = "gpu-offload:expires"
 """Every resource we create carries its run, its attempt, and the time (ISO 8601, UTC) after which it must not exist."""
 
 STORE_TAG = "gpu-offload:store"
-"""The store that holds the run's journal: projects that share an account must not sweep each other's instances."""
+"""The store that holds the run's journal: projects that share an account must not terminate each other's instances."""
 
 
 def tags(
@@ -34,12 +34,12 @@ def tags(
 
 
 def tags_of(item: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of something that EC2 described."""
+    """Return the tags of a resource that EC2 described."""
     return {tag["Key"]: tag["Value"] for tag in item.get("Tags", [])}
 
 
 def run_filter(run: str | None) -> "FilterTypeDef":
-    """Return the filter for what belongs to a run, or to any run of ours."""
+    """Return the filter for the resources of a run, or of all runs."""
     if run is None:
         return {"Name": "tag-key", "Values": [RUN_TAG]}
     return {"Name": f"tag:{RUN_TAG}", "Values": [re.sub(r"([*?\\])", r"\\\1", run)]}  # EC2 expands * and ?

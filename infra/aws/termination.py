@@ -8,19 +8,19 @@ from gpu_offload.infra.aws.ec2 import Ec2, Instance
 from gpu_offload.infra.aws.errors import CloudError
 
 LIMIT_S = 900.0
-"""How long an instance may take to terminate before that is an error: it takes a minute or two."""
+"""Time limit of a termination, which usually takes a minute or two."""
 
 POLL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Terminated:
-    """What became of the instances.
+    """The outcome of a termination.
 
     Attributes:
         ended: The ids of those that were terminated here.
         left: Those that did not end within `LIMIT_S`, with their states.
-        refused: By instance id or region: why EC2 did not do or answer what was asked.
+        refused: By instance id or region: why EC2 refused or did not answer.
     """
 
     ended: tuple[str, ...]
@@ -41,12 +41,12 @@ def terminate_and_wait(
     """Terminate every selected instance, those that appear meanwhile too, and wait until all are terminated.
 
     EC2 forgets a terminated instance within the hour: one that is not shown any more counts as terminated. An error
-    with one instance or region does not keep the others alive.
+    with one instance or region does not affect the others.
 
     Args:
         clients: By region.
-        select: Which instances of ours to terminate.
-        run: Look only for instances of this run.
+        select: Which tagged instances to terminate.
+        run: Only instances of this run.
         announce: Called before an instance is terminated.
         until: From what is shown now: False as long as another instance may appear.
         sleep: Waits that many seconds.

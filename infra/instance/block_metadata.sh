@@ -1,8 +1,8 @@
-# Keeps a user away from the instance's metadata, and so from its role's credentials. Harmless to repeat.
+# Blocks a user from the instance's metadata, and so from its role's credentials. Can be repeated.
 #
 #   UID   the user
 #
-# Whether it worked is tried out, as that user, before a job starts: job.sh.
+# job.sh tests it as that user before a job starts.
 
 address=169.254.169.254
 [ "$(id -u)" = 0 ] || exit 0 # a simulated host without root has one user and no such address
@@ -23,7 +23,7 @@ table ip gpu_offload {
 }
 END
 fi
-# Needs no packet filter, which Amazon Linux does not bring along.
+# Needs no packet filter, which Amazon Linux does not include.
 if command -v ip >/dev/null; then
     ip rule del priority 1 2>/dev/null
     ip rule add priority 1 uidrange "$1-$1" to $address/32 prohibit

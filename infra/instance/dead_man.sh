@@ -1,14 +1,14 @@
 # Powers this machine off at an absolute time, even while a job runs. Powering off terminates the instance.
 #
-#   arm TEXT DEADLINE LIFETIME START_WITHIN   every boot, first of all; TEXT is this script
-#   watch DEADLINE LIFETIME START_WITHIN      what it leaves running, twice where there is systemd
+#   arm TEXT DEADLINE LIFETIME START_WITHIN   first on every boot; TEXT is this script
+#   watch DEADLINE LIFETIME START_WITHIN      runs in the background, twice where there is systemd
 #
-# DEADLINE is Unix time. LIFETIME, seconds since boot, holds where the clock is wrong. START_WITHIN, seconds
-# since boot, is how long the machine waits for a job that never comes.
+# DEADLINE is Unix time. LIFETIME, seconds since boot, applies if the clock is wrong. START_WITHIN, seconds
+# since boot, is the time within which a job must start.
 #
 # With GPU_OFFLOAD_ROOT set, or where systemd did not start the machine, this is a simulated host: paths are below
-# that folder, and nothing is called but the host's own shutdown command, because the machine around it must
-# not go down.
+# that folder, and only the host's own shutdown command is called, because the surrounding machine must
+# not shut down.
 
 simulated() {
     [ -n "${GPU_OFFLOAD_ROOT+set}" ] || [ "$(id -u)" != 0 ] || [ "$(cat /proc/1/comm)" != systemd ]
@@ -23,7 +23,7 @@ power_off() {
         return
     fi
     shutdown -h now || systemctl --no-block poweroff
-    # A unit that does not stop can block a shutdown for ever; what follows does not wait for units.
+    # A unit that does not stop can block a shutdown for ever; these commands do not wait for units.
     sleep 60
     systemctl poweroff --force --force || poweroff -f
     sleep 10
@@ -62,7 +62,7 @@ arm() {
     # Needs no disk and no systemd.
     setsid sh -c "$text" gpu-offload-dead-man watch "$@" </dev/null >/dev/null 2>&1 &
     simulated && return
-    # Needs no process of ours to stay alive, and is there before cloud-init on the next boot.
+    # Depends on no process, and runs before cloud-init on the next boot.
     printf '%s\n' "$text" >/usr/local/sbin/gpu-offload-dead-man
     cat >/etc/systemd/system/gpu-offload-dead-man.service <<END
 [Unit]
@@ -80,7 +80,7 @@ END
     systemctl daemon-reload
     systemctl enable gpu-offload-dead-man.service
     systemctl --no-block start gpu-offload-dead-man.service
-    # And one that systemd keeps by itself. Never wait for systemd here: the boot waits for us.
+    # A timer of systemd's own. Never wait for systemd here: the boot waits for this script.
     systemd-run --no-block --unit=gpu-offload-power-off --on-calendar="@$1" systemctl poweroff --force
 }
 

@@ -37,7 +37,7 @@ class JobState(StrEnum):
     RUNNING = "running"
     ENDED = "ended"
     LOST = "lost"
-    """Started, gone, and without an exit code: killed, or the machine has booted again."""
+    """Started, gone, and without an exit code: killed, or the machine rebooted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +45,9 @@ class JobOptions:
     """Options of a job."""
 
     power_off_after: int = 600
-    """Seconds from the job's end, or from the last look that held it, until the machine powers itself off."""
+    """Seconds from the job's end, or from the last poll that held it, until the machine powers off."""
     memory_max: str = "90%"
-    """As systemd's MemoryMax= takes it, so that a training that eats everything does not take SSH along."""
+    """systemd's MemoryMax=, so that a training that uses all memory does not end SSH."""
     spot_notice: str | None = SPOT_NOTICE
     """Address to watch for the interruption notice; None on a machine that is never reclaimed."""
 
@@ -62,7 +62,7 @@ class Look:
     """Whole or partial lines of JSON. Like the log, it comes from another machine: validate, and escape."""
     log: bytes
     progress_offset: int
-    """Where the next look begins."""
+    """Offset of the next poll."""
     log_offset: int
     more: bool
     """Whether PIECE cut something off."""
@@ -98,7 +98,7 @@ def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
 
 
 class InstanceJob:
-    """One attempt of one run on a host. Making one starts nothing: it is also how to come back to a job.
+    """One attempt of one run on a host. The constructor starts nothing, so it also gives access to a running job.
 
     Args:
         host: where.
@@ -152,7 +152,7 @@ class InstanceJob:
         )  # fmt: skip
 
     def look(self, progress_offset: int = 0, log_offset: int = 0, *, hold: bool = False) -> Look:
-        """Look at the job.
+        """Poll the job.
 
         Args:
             progress_offset: bytes of `progress.jsonl` that are known.
@@ -163,12 +163,12 @@ class InstanceJob:
         return read_look(self._call("poll", self.unit, *words, timeout=POLL_S), progress_offset, log_offset)
 
     def console(self) -> str:
-        """Return the end of what the job's processes printed, for a message about a job that failed early."""
+        """Return the end of the job's output, for a message about a job that failed early."""
         text = f"tail -c 4000 {shlex.quote(f'{self.folder}/console.txt')}"
         return self._host.run(text, timeout=POLL_S, check=False).text
 
     def stop(self, grace: int) -> None:
-        """Ask the training to end, which leaves a checkpoint, and end it after `grace` seconds."""
+        """Ask the training to stop with a checkpoint; kill it after `grace` seconds."""
         self._call("stop", self.unit, str(grace), timeout=grace + POLL_S)
 
     def _call(self, *words: str, timeout: float, stdin: bytes = b"") -> bytes:
@@ -190,13 +190,13 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Look]:
-    """Yield looks until the job no longer runs, the last one with nothing left to read.
+    """Yield polls until the job no longer runs; the last one has nothing left to read.
 
     After a lost connection the same offsets are asked for again, so that nothing is missed or repeated.
 
     Args:
         job: which.
-        every: seconds between two looks.
+        every: seconds between two polls.
         patience: seconds without an answer after which the error is raised.
         progress_offset: where to begin.
         log_offset: where to begin.
@@ -220,7 +220,7 @@ def follow(
         answered = clock()
         over = found.state is not JobState.RUNNING
         if over and not found.more and (found.progress or found.log):
-            # What was written between the look at the files and the end is in the next one.
+            # What was written between reading the files and the end is in the next poll.
             found = replace(found, more=True)
         progress_offset, log_offset = found.progress_offset, found.log_offset
         yield found

@@ -1,14 +1,14 @@
-# Sets up, starts, shows and stops a training on this machine. Nothing here depends on a connection that stays.
+# Installs, starts, polls and stops a training on this machine. Nothing here depends on a lasting connection.
 #
-#   install LOCK_SHA256 WHEEL [UV_OPTION...]              make the environment from what is in the inbox
-#   start UNIT PYTHON GRACE MEMORY NOTICE                 start a job once; again is harmless
+#   install LOCK_SHA256 WHEEL [UV_OPTION...]              create the environment from the inbox
+#   start UNIT PYTHON GRACE MEMORY NOTICE                 start a job once; repeating has no effect
 #   poll UNIT PROGRESS_OFFSET LOG_OFFSET LIMIT HOLD       its state, then what was written since
-#   stop UNIT SECONDS                                     SIGTERM, and SIGKILL for what is left after SECONDS
-#   supervise ...                                         what `start` leaves running
+#   stop UNIT SECONDS                                     SIGTERM, and SIGKILL after SECONDS
+#   supervise ...                                         the background process of `start`
 #
 # A job is three processes: the user `uploader` fetches the inputs; the user `trainer` trains, without network;
-# `uploader` mirrors what it writes. What only `uploader` may know comes to `start` by standard input.
-# GRACE is how many seconds after a job's end the machine powers itself off, unless `poll` with HOLD says 1.
+# `uploader` mirrors what it writes. `start` reads the secrets of `uploader` from standard input.
+# GRACE: seconds from a job's end until the machine powers off, unless `poll` sets HOLD to 1.
 #
 # GPU_OFFLOAD_ROOT, GPU_OFFLOAD_SHUTDOWN, GPU_OFFLOAD_SAME_USER, GPU_OFFLOAD_POLL: see docs/instance.md.
 
@@ -34,10 +34,10 @@ fail() {
     exit 1
 }
 
-# Whether the users are different ones, each with as much network as it needs.
+# Whether the users are isolated from one another.
 separate() { [ "$(id -u)" = 0 ] && [ -z "${GPU_OFFLOAD_SAME_USER:-}" ]; }
 
-# Becomes another user, for good; on a simulated host without root there is only one.
+# Becomes another user permanently; on a simulated host without root there is only one.
 become() {
     uid=$1
     shift
@@ -47,8 +47,8 @@ become() {
     exec "$@"
 }
 
-# Becomes the user that talks to the store. Neither its folder nor its home is one that the trainer writes to, and
-# Python looks for modules in neither (-P): the training user must not decide what runs here.
+# Becomes the user that accesses the store. The trainer can write to neither its folder nor its home, and
+# Python imports from neither (-P): the training user must not control what runs here.
 become_uploader() {
     export HOME="$job/input" USER=uploader LOGNAME=uploader
     cd "$job/input" || exit 1
@@ -58,9 +58,9 @@ become_uploader() {
     become $UPLOADER setsid "$python" -P -m gpu_offload.remote_job ${notice:+--spot-notice "$notice"} "$@"
 }
 
-# Becomes the user that trains, in a network of its own that leads nowhere, and knows nothing of the store. Of the
-# machine's folders for sockets, shared memory and temporary files it sees empty ones of its own: a socket in /run
-# (name resolution, D-Bus) leads out despite the network namespace.
+# Becomes the user that trains, in a network namespace without connections and without access to the store. Its
+# folders for sockets, shared memory and temporary files are empty ones of its own, because a socket in /run
+# (name resolution, D-Bus) bypasses the network namespace.
 become_trainer() {
     export HOME="$job/home" USER=trainer LOGNAME=trainer
     cd "$job/output" || exit 1
@@ -76,8 +76,8 @@ become_trainer() {
         setsid "$python" "$@"
 }
 
-# What is done as root in the new namespaces. Several GPUs talk to one another over the loopback device. Only on a
-# simulated host does a job or its Python lie below one of these folders, which then stays.
+# Set-up as root in the new namespaces. Several GPUs communicate over the loopback device. Only on a simulated
+# host can a job or its Python be below one of these folders, which is then kept.
 APART='
 job=$1 python=$2
 shift 2
@@ -104,7 +104,7 @@ install() {
     inbox=$state/inbox
     uv=$(command -v uv) || uv=$inbox/uv
     [ -x "$uv" ] || fail "there is no uv on this image and none was sent"
-    # Where every user can read it: a home folder of root's is closed to the one that trains.
+    # Readable by every user: the trainer has no access to root's home folder.
     export UV_PYTHON_INSTALL_DIR="$opt/python" UV_NO_PROGRESS=1 UV_NO_CONFIG=1
     export UV_CACHE_DIR="${UV_CACHE_DIR:-$root/var/cache/gpu-offload/uv}"
     umask 022
@@ -137,7 +137,7 @@ start() {
     chmod 644 "$job/spec.json" "$job/job.sh"
     chmod 600 "$job/environment"
     : >"$job/console.txt"
-    # The process that makes this folder starts the job; there is no second one.
+    # Only the process that creates this folder starts the job.
     mkdir "$job/launched" || return
     : >"$run/started"
     if simulated; then
@@ -162,7 +162,7 @@ launch() {
     child=$!
 }
 
-# Waits for a process through any number of signals to ourselves and sets `code`.
+# Waits for a process despite signals to this shell, and sets `code`.
 await() {
     while :; do
         wait "$1"
@@ -178,7 +178,7 @@ supervise() {
     cat /proc/sys/kernel/random/boot_id >"$job/boot"
     stopping=
     child=
-    # The machine goes down, or we are told to: the training gets its chance to leave a checkpoint.
+    # On shutdown or a stop request the training can still write a checkpoint.
     trap 'stopping=1; [ -z "$child" ] || kill -TERM "$child" 2>/dev/null' TERM INT
     umask 022
     code=0
@@ -189,7 +189,7 @@ supervise() {
     [ -n "$stopping" ] || rest
 }
 
-# Says whether there is something to train.
+# Whether there is something to train.
 fetch() {
     launch become_uploader --fetch "$job/input" "$job/spec.json"
     echo "$child" >"$job/pid"
@@ -210,7 +210,7 @@ fetch() {
 }
 
 train() {
-    # Deaf to signals from its first moment: what the training leaves when it is told to end has still to be sent.
+    # Ignores signals from its start, because the training's last checkpoint still has to be uploaded.
     launch deaf become_uploader --mirror "$job/input" --until "$job/trained" "$job/spec.json"
     mirror=$child
     launch become_trainer -P -m gpu_offload.remote_job --inputs "$job/input" "$job/input/spec.json"
@@ -259,7 +259,7 @@ alive() {
         grep -q '^State:[[:space:]]*[^ZX[:space:]]' "/proc/$(cat "$job/supervisor")/status" 2>/dev/null
 }
 
-# One line of what is so, then the pieces of progress and log, as long as the line says.
+# One line with the state and the lengths of the pieces, then the pieces of progress and log.
 poll() {
     job=$state/jobs/$1
     code=
@@ -292,7 +292,7 @@ piece() {
     echo "$left"
 }
 
-# Reads as the user who wrote: a link to a file of root's leads nowhere.
+# Reads as the user who wrote the file, so that a link to root's files cannot be read.
 cut_out() {
     [ "$3" = 0 ] || (become "$(stat -c %u "$job/output")" tail -c +$(($2 + 1)) "$1") | head -c "$3"
 }
@@ -303,7 +303,7 @@ stop() {
     [ ! -e "$job/exit" ] && alive || return 0
     left=$2 told=
     while :; do
-        # Once each: what fetches may have ended just now, and the training begun.
+        # Once for each process: the fetch can have ended just now, and the training begun.
         pid=$(cat "$job/pid")
         [ "$pid" = "$told" ] || kill -TERM "$pid" 2>/dev/null
         told=$pid

@@ -111,11 +111,11 @@ def await_ready(
     """Wait until every stage is done.
 
     Args:
-        checks: how to look at each stage; one that is absent counts as passed.
-        console: fetches the console output, asked only on failure; may return "".
+        checks: the check of each stage; a missing one counts as passed.
+        console: fetches the console output, called only on failure; can return "".
         first: where to begin.
         limits: seconds for each stage.
-        every: seconds between two looks.
+        every: seconds between two checks.
         tell: called after each check with the stage, its result, and the seconds since the stage began.
         clock: monotonic seconds.
         sleep: waits that many seconds.

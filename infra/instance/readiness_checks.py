@@ -12,7 +12,7 @@ from gpu_offload.infra.ssh.errors import HostError, HostKeyMismatchError
 
 
 def _unless_silent(look: Callable[[], StageResult]) -> StageResult:
-    """Take an unreachable host for "not yet". A wrong host key is raised: it is not a stage that fails."""
+    """Treat an unreachable host as "not yet". A wrong host key is raised as an error."""
     try:
         return look()
     except HostKeyMismatchError:
@@ -22,7 +22,7 @@ def _unless_silent(look: Callable[[], StageResult]) -> StageResult:
 
 
 def check_boot(address: Address) -> StageResult:
-    """Check whether the address answers at the port, even with a refusal: then its kernel is up."""
+    """Check whether the address answers at the port, even with a refusal: then its kernel runs."""
     try:
         socket.create_connection((address.host, address.port), timeout=5).close()
     except ConnectionRefusedError:
@@ -33,7 +33,7 @@ def check_boot(address: Address) -> StageResult:
 
 
 def check_ssh(host: SshHost) -> StageResult:
-    """Check whether we can log in. A refused key counts as "not yet": cloud-init may be about to write it."""
+    """Check whether we can log in. A refused key counts as "not yet": cloud-init writes it late."""
 
     def look() -> StageResult:
         host.run("true", timeout=15)
@@ -43,7 +43,7 @@ def check_ssh(host: SshHost) -> StageResult:
 
 
 def check_cloud_init(host: SshHost) -> StageResult:
-    """Check whether all of the user data was carried out."""
+    """Check whether all of the user data was processed."""
     ready = f'test -e "${{GPU_OFFLOAD_ROOT%/}}{READY}"'
 
     def look() -> StageResult:
@@ -103,7 +103,7 @@ print(torch.cuda.get_device_name(), "CUDA", torch.version.cuda)
 def check_cuda(host: SshHost, python: str, *, gpus: int) -> StageResult:
     """Run a CUDA operation with the PyTorch that will train; skip it where the offer has no GPU.
 
-    A failure is "not yet": a GPU that has just been found may need another moment, and the stage's time decides.
+    A failure is "not yet": a GPU that was just detected can need more time, and the stage's limit decides.
     """
     if gpus == 0:
         return Passed("no GPU to try")

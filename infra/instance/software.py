@@ -62,7 +62,7 @@ class HostSoftware:
     """Software and paths found on a host. `found` holds the `name=value` lines of the markers."""
 
     root: str
-    """Stands before every path; empty but on a simulated host."""
+    """Prefix of every path; empty except on a simulated host."""
     processor: str
     has_uv: bool
     found: dict[str, str]
@@ -75,8 +75,7 @@ class HostSoftware:
     def ready_python(self, software: Software) -> str | None:
         """Return the interpreter that has exactly this software, None where there is none.
 
-        An image's marker is trusted to say what it was made from; what we installed ourselves must be the very
-        same wheel.
+        An image's marker is trusted for its version; software installed by gpu-offload must be the same wheel.
         """
         found = self.found
         if (found.get("version"), found.get("lock")) == (software.version, software.lock_sha256):
@@ -88,7 +87,7 @@ class HostSoftware:
 
 
 def read_instance(text: str) -> HostSoftware:
-    """Read what LOOK printed; the later of two equal names counts."""
+    """Parse the output of LOOK; the later of two equal names counts."""
     values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     return HostSoftware(
         values.pop("root", ""), values.pop("processor", ""), bool(values.pop("uv", "")), values
@@ -106,8 +105,8 @@ def set_up(host: SshHost, instance: HostSoftware, software: Software) -> str:
     """Make sure that the software is on the instance and return its Python interpreter.
 
     Raises:
-        SetUpError: neither the image nor we have a uv for it.
-        CommandFailedError: uv said no; the text quotes it.
+        SetUpError: neither the image nor this machine has a uv for it.
+        CommandFailedError: uv failed; the text quotes it.
     """
     if python := instance.ready_python(software):
         return python
@@ -142,10 +141,10 @@ class LockMissingError(OffloadError):
 
 
 def own_software() -> Software:
-    """Return our code, packed from where it was imported, the lock beside it and a uv to send.
+    """Return the running code as a wheel, its lock, and a uv to send.
 
     Raises:
-        LockMissingError: this copy of ours came without its lock.
+        LockMissingError: this installation has no lock.
     """
     ours = version("gpu-offload")
     if not LOCK.is_file():

@@ -47,14 +47,14 @@ class Passed:
 
 @dataclass(frozen=True, slots=True)
 class Pending:
-    """Not yet; look again. `detail` says what is missing."""
+    """Not yet; check again. `detail` says what is missing."""
 
     detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """The stage can never be done; waiting costs money."""
+    """The stage cannot succeed; waiting costs money."""
 
     reason: str
 

@@ -12,7 +12,7 @@ LIMIT = 16_384
 
 SSH_USER = "offload"
 TRAINER_UID = 64_001
-"""The user that runs the training. A number, because firewall rules name it before users exist."""
+"""The user that runs the training. A number, because firewall rules need it before users exist."""
 UPLOADER_UID = 64_002
 """The user that talks to the store, the only one that uses the instance's role."""
 
@@ -20,7 +20,7 @@ LIFETIME_SLACK_S = 300
 """Seconds added to the time limit since boot, which guards against a wrong clock."""
 
 READY = "/var/lib/gpu-offload/ready"
-"""Exists once all of the user data was carried out, in this boot or an earlier one."""
+"""Exists once all of the user data was processed, in this boot or an earlier one."""
 
 
 class UserDataTooLargeError(OffloadError, ValueError):
@@ -45,10 +45,10 @@ def user_data(
     Args:
         deadline: Unix time at which the instance powers itself off, in this boot or any later one.
         launched: Unix time of the launch; `deadline - launched` also limits the time since boot.
-        host_key: the identity that the instance's SSH server takes on, its only one.
-        client_key: the key that may log in.
+        host_key: the only host key of the instance's SSH server.
+        client_key: the key that can log in.
         start_within: seconds since boot in which a job must be started, or the instance powers itself off.
-        ssh_user: the login user; may become root.
+        ssh_user: the login user; can become root.
 
     Raises:
         UserDataTooLargeError: the document has more than 16,384 bytes.
@@ -64,7 +64,7 @@ def _document(
     limits: tuple[int, int, int], host_key: HostKey, client_key: PublicKey, ssh_user: str
 ) -> dict[str, Any]:
     return {
-        # Before anything else, and on every boot: cloud-init runs this before it looks at keys and users.
+        # First, on every boot: cloud-init runs this before keys and users.
         "bootcmd": [
             ["sh", "-c", 'sh -c "$1" gpu-offload-dead-man arm "$@"', "sh", script("dead_man.sh"),
              *map(str, limits)],

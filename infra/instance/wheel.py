@@ -10,11 +10,11 @@ from functools import cached_property
 from pathlib import Path
 
 PACKAGES = ("errors", "dataset", "infra", "remote_job")
-"""What the training module imports; the orchestrator stays where the instance is rented from."""
+"""What the training module imports; the orchestrator stays on the launching machine."""
 EVERYTHING = (*PACKAGES, "client", "orchestrator")
 """What the action runs."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The earliest time a zip can hold: equal code gives equal bytes."""
+"""The earliest time that a zip can store, so that equal code gives equal bytes."""
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,12 @@ class Wheel:
 
 
 def pack_wheel(release: str, root: Path | None = None, packages: Sequence[str] = PACKAGES) -> Wheel:
-    """Pack our packages from where they were imported, however they were installed.
+    """Pack the packages from their import location, however they were installed.
 
     Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
 
     Args:
-        release: the version that the wheel says it has.
+        release: the wheel's version.
         root: the folder that holds the packages; by default the one that this module is in.
         packages: those to pack; by default what an instance needs.
     """
