@@ -1,4 +1,4 @@
-"""What follows a publication: automatic retention, and a warning before the store's free tier is full."""
+"""After a publication: automatic retention, and a warning before the store's free tier is full."""
 
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -13,9 +13,9 @@ from gpu_offload.orchestrator.settings.sections import RetentionSettings
 
 
 def after_publication(store: ObjectStore, settings: Settings, console: Console) -> tuple[str, ...]:
-    """Delete what the configuration lets go, and return warnings for the job's summary.
+    """Delete what the configuration does not keep, and return warnings for the job's summary.
 
-    A store that cannot be listed, or lets nobody delete, is a warning: the model is published all the same.
+    A store that cannot be listed, or refuses to delete, is a warning: the model is already published.
     """
     warnings: list[str] = []
     try:

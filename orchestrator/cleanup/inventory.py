@@ -1,4 +1,4 @@
-"""What of ours is in an account: instances, volumes, security groups and schedules with our tag, in every region."""
+"""Lists the instances, volumes, security groups and schedules with our tag in every region of an account."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ class Inventory:
     regions: Sequence[str]
     complain: Callable[[str], object]
     schedules_wanted: bool = False
-    """Whether the configuration has schedules: then a role that may not list them is an error."""
+    """Whether the configuration has schedules: then a role that cannot list them is an error."""
     notes: list[str] = field(default_factory=list)
     _clients: dict[str, Ec2] = field(default_factory=dict)
     _deaf: set[str] = field(default_factory=set)
@@ -34,7 +34,7 @@ class Inventory:
         return [region for region in self.regions if region not in self._deaf]
 
     def look(self) -> list[Resource]:
-        """Return everything with our tag. Schedules are read first: then the instances that they end are known, too."""
+        """Return everything with our tag. Schedules are read first, so that the instances that they terminate are listed, too."""
         return [thing for region in self.regions for thing in self._look_at(region)]
 
     def _look_at(self, region: str) -> list[Resource]:

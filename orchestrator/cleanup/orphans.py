@@ -1,6 +1,6 @@
-"""What of ours in the account may not exist any more: a pure function of what was found there and of the store.
+"""Finds orphans: a pure function of an account's tagged resources and of the store.
 
-It errs on the side of a training: where the store is silent, only what is past its own absolute end is doomed.
+In doubt it keeps a training: without the store, only resources past their own absolute end are orphans.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,17 +14,17 @@ Kind = Literal["instance", "volume", "security group", "schedule"]
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Something in the account. Times are Unix seconds."""
+    """A resource in the account. Times are Unix seconds."""
 
     kind: Kind
     id: str
     region: str
     run: str
-    """The run that its tag names; empty for what is not ours."""
+    """The run that its tag names; empty without our tag."""
     expires: float | None = None
     """When it must not exist any more, by its own tag; for a schedule, when it acts."""
     store: str | None = None
-    """Which store its run is in, by its tag; None where it says nothing of it."""
+    """The store of its run, by its tag; None without that tag."""
     state: str = ""
     instance: str | None = None
     """The instance that holds it (volume, group), or that it will end (schedule)."""
@@ -37,7 +37,7 @@ class Resource:
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """How long a run that the store knows may own anything. `legible` is False for another version's record."""
+    """How long a run in the store can own resources. `legible` is False for another version's record."""
 
     deadline_at: float
     over: bool = False
@@ -46,7 +46,7 @@ class RunLimits:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """Something that must go, and why."""
+    """A resource to remove, and the reason."""
 
     what: Resource
     reason: str
@@ -62,14 +62,14 @@ class Orphan:
 def find_orphans(
     found: Iterable[Resource], runs: Mapping[str, RunLimits] | None, now: float, store: str
 ) -> tuple[Orphan, ...]:
-    """Say what must go.
+    """Return the resources to remove.
 
-    An instance holds its volume, its group and its schedule: these are doomed only once it is gone, so ask
-    again after the instances were terminated.
+    An instance holds its volume, its group and its schedule, which are returned only once it is gone. Call again
+    after the instances were terminated.
 
     Args:
-        found: What has our tag, in every region. It must have been looked for *before* the runs were read:
-            a run is journalled before its launch, so what belongs to a run of a moment ago is never unknown.
+        found: What has our tag, in every region. It must be listed *before* the runs are read: a run is
+            journalled before its launch, so the resources of a new run are never unknown.
         runs: The runs of those that were found and are in the store; None where it could not be read.
         now: Unix seconds.
         store: The mark of our store; what has another one belongs to another project in the same account.

@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.registry.revert import delete_files
 from gpu_offload.orchestrator.run.journal import Journal
 
 FALLBACKS = 2
-"""Versions before the one that an alias means which stay, to roll back to."""
+"""Number of versions kept before the one that an alias points at, to roll back to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ def prune(
 ) -> Pruned:
     """Delete versions, checkpoints of published runs and staged datasets that nothing needs.
 
-    Never a version that an alias means or would fall back to; never anything that an open run works with.
+    Never a version that an alias points at or would fall back to; never a file of an open run.
 
     Raises:
         StoreError: The store cannot be listed, or refuses; what was deleted until then is gone as a whole.
@@ -102,7 +102,7 @@ def _delete(store: ObjectStore, candidate: Deletable) -> None:
     if candidate.kind == "version":
         manifest = manifest_of(store, candidate.name)
         if manifest is not None:
-            # An alias may have come to mean it since the listing.
+            # An alias can have moved to it since the listing.
             if any(
                 (alias := aliases.alias_of(store, name)) is not None and alias.version == candidate.name
                 for name in aliases.names(store)

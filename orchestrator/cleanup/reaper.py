@@ -1,4 +1,4 @@
-"""The sweep: removes every tagged resource that belongs to no open run, and verifies that it is gone."""
+"""Removes every tagged resource that belongs to no open run, and verifies that it is gone."""
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.cleanup.spot_requests import cancel_persistent_req
 from gpu_offload.orchestrator.output.console import Console
 
 RELEASE_S = 120.0
-"""How long a terminated instance may hold its group or volume."""
+"""How long a terminated instance can hold its group or volume."""
 
 POLL_S = 2.0
 
@@ -31,9 +31,9 @@ class Sweep:
 
 @dataclass
 class Reaper:
-    """Sweeps an account. `mark` is our store's; `runs` says which of these runs the store knows, None if it is silent.
+    """Sweeps an account. `mark` is our store's; `runs` returns the limits of the runs in the store, None if it cannot be read.
 
-    Harmless to repeat, and for two at a time.
+    It can be repeated, and two can run at a time.
     """
 
     regions: Sequence[str]
@@ -42,7 +42,7 @@ class Reaper:
     console: Console
     dry_run: bool = False
     schedules_wanted: bool = False
-    """Whether the configuration has schedules: then not being allowed to see them is red."""
+    """Whether the configuration has schedules: then a role that cannot list them is a failure."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.time
     inventory: Inventory = field(init=False)
@@ -52,7 +52,7 @@ class Reaper:
         self.inventory = Inventory(self.regions, self._fail, schedules_wanted=self.schedules_wanted)
 
     def sweep(self) -> Sweep:
-        """Remove what must go: instances first, then what they held."""
+        """Remove orphans: instances first, then what they held."""
         found = self.inventory.look()
         cancel_persistent_requests(
             self.inventory.reachable,
@@ -76,7 +76,7 @@ class Reaper:
         return self._report([*terminated, *self._delete(rest)], found)
 
     def _terminate(self, strays: Sequence[Orphan]) -> list[Orphan]:
-        """Terminate and wait until it is so; what does not end is red."""
+        """Terminate instances and wait; one that does not terminate is a failure."""
         wanted = {stray.what.id: stray for stray in strays}
         for stray in strays:
             self._say("removing", "terminating", stray)
@@ -133,7 +133,7 @@ class Reaper:
     def _expected(
         self, found: Sequence[Resource], instances: Sequence[Orphan], runs: Mapping[str, RunLimits] | None
     ) -> list[Orphan]:
-        """Return what would go, as if those instances were gone; their volumes go with them."""
+        """Return what would be removed once those instances are gone, with their volumes."""
         gone = {stray.what.id for stray in instances}
         left = [
             thing

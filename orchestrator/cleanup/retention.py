@@ -1,4 +1,4 @@
-"""What of a store may be deleted, and what it holds: decisions over a listing, and nothing else."""
+"""Decides from a store's listing what can be deleted."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +20,7 @@ class Retention:
     Attributes:
         keep: The newest versions that are kept.
         days: Versions, finished runs and staged datasets younger than this are kept.
-        below: Bytes that the store shall not exceed: only as much is deleted as brings it below.
+        below: Limit of the store in bytes: only enough is deleted to bring the store below it.
     """
 
     keep: int = 5
@@ -30,7 +30,7 @@ class Retention:
 
 @dataclass(frozen=True, slots=True)
 class Deletable:
-    """Something that may be deleted."""
+    """An object or a group of objects that can be deleted."""
 
     kind: Kind
     name: str
@@ -41,7 +41,7 @@ class Deletable:
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What must stay: versions that an alias means or would fall back to, and what open runs work with."""
+    """What must stay: versions that an alias points at or would fall back to, and files of open runs."""
 
     versions: frozenset[str]
     runs: frozenset[str]
@@ -56,7 +56,7 @@ def candidates(
     policy: Retention,
     now: float,
 ) -> list[Deletable]:
-    """Return what may be deleted, the oldest first.
+    """Return what can be deleted, the oldest first.
 
     Args:
         objects: The whole listing of the store.
@@ -106,7 +106,7 @@ def candidates(
 def _old_versions(
     entries: Sequence[IndexEntry], needs: Needs, policy: Retention
 ) -> dict[str, tuple[float, str]]:
-    """Return when a version that nothing needs was published, and why it may go, by version."""
+    """Return the publication time of each version that nothing needs, and the reason to delete it."""
     good = sorted((e for e in entries if e.is_usable), key=lambda e: e.created_at)
     kept = needs.versions | {entry.version for entry in good[-policy.keep :]}
     return {
@@ -120,7 +120,7 @@ def _old_versions(
 
 
 def owner_of(key: str) -> tuple[Kind, str] | None:
-    """Return what an object belongs to that may be deleted as a whole; None for what always stays."""
+    """Return the deletable group that an object belongs to; None for what always stays."""
     first, _, rest = key.partition("/")
     name, slash, below = rest.partition("/")
     if first == "models" and slash:

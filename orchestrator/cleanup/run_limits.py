@@ -1,4 +1,4 @@
-"""What the store knows of the runs that own something in the account."""
+"""Limits of the runs that own resources in the account, from the store."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.run.record import run_key
 
 
 def limits_of(store: ObjectStore, runs: Iterable[str]) -> Mapping[str, RunLimits]:
-    """Return what the store says of these runs; those it does not have are left out. Raises StoreError."""
+    """Return the limits of those of these runs that are in the store. Raises StoreError."""
     journal, found = Journal(store), {}
     for run in runs:
         try:
@@ -28,7 +28,7 @@ def limits_of(store: ObjectStore, runs: Iterable[str]) -> Mapping[str, RunLimits
 def readable_limits(
     store: ObjectStore, complain: Callable[[str], None]
 ) -> Callable[[Iterable[str]], Mapping[str, RunLimits] | None]:
-    """Return `limits_of` for a reaper; where the store cannot be read, it complains and returns None."""
+    """Return `limits_of` for a reaper; where the store cannot be read, it reports that and returns None."""
 
     def read(runs: Iterable[str]) -> Mapping[str, RunLimits] | None:
         try:

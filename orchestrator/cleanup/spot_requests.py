@@ -1,4 +1,4 @@
-"""Cancels persistent spot requests with our tag: each would launch again what a sweep has terminated."""
+"""Cancels persistent spot requests with our tag: each would launch again after a termination."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,7 +20,7 @@ def cancel_persistent_requests(
         regions: Where to look.
         store: The mark of our store.
         dry_run: Only report.
-        note: Called with what was or would be done; also where the role may not look.
+        note: Called with what was or would be done; also where the role cannot list them.
         fail: Called with what could not be done.
     """
     for region in regions:

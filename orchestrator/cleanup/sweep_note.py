@@ -1,4 +1,4 @@
-"""The note that a sweep leaves in the store, and whether the last one is so old that the schedule must be dead."""
+"""The time of the last `offload tend` in the store, and a warning if its schedule has stopped."""
 
 import json
 
@@ -10,7 +10,7 @@ from gpu_offload.orchestrator.output.units import human_duration
 KEY = "tend.json"
 
 SILENT_S = 6 * 3600.0
-"""GitHub may start a scheduled workflow hours late; a silence longer than this is a schedule that has ended."""
+"""GitHub can start a scheduled workflow hours late; after a longer gap the schedule counts as stopped."""
 
 REMEDY = (
     "GitHub ends the schedules of a public repository after 60 days without activity: enable the workflow `offload-tend` "
@@ -19,15 +19,15 @@ REMEDY = (
 
 
 def note_sweep(store: ObjectStore) -> None:
-    """Note in the store that a sweep was made now; the store's own clock says when. Raises StoreError."""
+    """Record in the store that `tend` ran now, by the store's clock. Raises StoreError."""
     store.put(KEY, json.dumps({"format": 1, "at": round(clock_of(store)())}).encode() + b"\n")
 
 
 def seconds_since_sweep(store: ObjectStore, *, now: float) -> float | None:
-    """Return how long ago `tend` ran on this store last; None where it never did, or this role may not see it.
+    """Return the seconds since the last `tend` on this store; None if there was none or the role cannot read it.
 
     Args:
-        store: Where `tend` leaves its note.
+        store: Where `tend` records its runs.
         now: Unix seconds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`offload tend`: sweep the account, then take every open run as far as it goes without waiting."""
+"""`offload tend`: removes orphans, then advances every open run as far as possible without waiting."""
 
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +39,7 @@ class Tend:
     console: Console
     dry_run: bool = False
     launched_later: bool = False
-    """Whether a job follows whose role may launch: a run that waits for it is then no failure."""
+    """Whether a job follows whose role can launch: a run that waits for it is then no failure."""
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] | None = None
     """Unix seconds; None for the store's."""
@@ -52,7 +52,7 @@ class Tend:
         self._now = self.clock or clock_of(self.store)
 
     def tend(self) -> Tended:
-        """Sweep, then take every open run on. No run keeps the sweep or another run from its turn."""
+        """Remove orphans, then advance every open run. A run that fails does not affect the others."""
         journal = Journal(self.store)
         records, tended = self._open_runs(journal)
         regions = {*self.settings.ec2.regions, *(r for record in records for r in record.regions)}
@@ -88,7 +88,7 @@ class Tend:
         ).sweep()
 
     def _open_runs(self, journal: Journal) -> tuple[list[RunRecord], list[RunTended]]:
-        """Return the open runs, and what is said of those that cannot be read."""
+        """Return the open runs, and a message for each that cannot be read."""
         records, unreadable = list[RunRecord](), list[RunTended]()
         try:
             names = journal.open_ids(now=self._now(), write=not self.dry_run)
@@ -99,7 +99,7 @@ class Tend:
             try:
                 records.append(journal.run(name))
             except NewerJournalError as error:
-                # Nothing is wrong with it: the version that began it goes on with it.
+                # Not a failure: the version that began it continues it.
                 self.console.note(str(error))
                 unreadable.append(RunTended(name, "open", str(error)))
             except (JournalError, StoreError) as error:
@@ -119,11 +119,11 @@ class Tend:
             )
         except OffloadError as error:
             return self._failed(record.id, error)
-        except Exception as error:  # noqa: BLE001 - a defect that one run meets must not keep the others waiting
+        except Exception as error:  # noqa: BLE001 - a defect in one run must not affect the others
             return self._failed(record.id, error, unexpected=True)
 
     def _book(self, journal: Journal, found_late: Iterable[str]) -> None:
-        """Account for runs that are over: whose instances were found late, or whose driver died before their bill."""
+        """Bill finished runs whose instances were found late or whose driver died before the bill."""
         try:
             runs = {*found_late, *journal.unbilled_ids()}
         except StoreError as error:
@@ -170,7 +170,7 @@ class Tend:
         return RunTended(run.id, "open", controller.detached_reason or "its instance trains")
 
     def _imagined(self, run: RunRecord) -> RunTended:
-        """Say what would be done, without so much as a lease."""
+        """Report what would be done, without taking a lease."""
         lease = Onlooker(clock=self._now)
         controller = controller_of(self.settings, self.store, run, self.console, lease=lease, clock=self._now)
         try:
@@ -210,7 +210,7 @@ class Onlooker(Lease):
 
 
 def would(step: Step) -> str:
-    """Say what performing a step would do."""
+    """Describe what performing a step would do."""
     match step:
         case Terminate(instances, reason):
             return f"would terminate {', '.join(instances)}: {reason}"

@@ -1,4 +1,4 @@
-"""What one `offload tend` did, as text and as JSON."""
+"""The report of one `offload tend`, as text and as JSON."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.cleanup.reaper import Sweep
 
 @dataclass(frozen=True, slots=True)
 class RunTended:
-    """What became of an open run: `open`, or how it ended; `message` says what it waits for, or what was done."""
+    """The result for an open run: `open`, or how it ended; `message` says what it waits for or what was done."""
 
     run: str
     status: str
@@ -17,7 +17,7 @@ class RunTended:
 
 @dataclass(frozen=True, slots=True)
 class Tended:
-    """What one `tend` did. Anything in `failures` is red, and each says what to do."""
+    """What one `tend` did. Each of `failures` names a remedy."""
 
     runs: tuple[RunTended, ...]
     sweep: Sweep
@@ -25,8 +25,8 @@ class Tended:
     store_readable: bool
     dry_run: bool
     denied: tuple[str, ...] = ()
-    """Of `runs`, those whose next instance this role may not launch; each is in `failures`, too, unless another job
-    follows that may."""
+    """Of `runs`, those whose next instance this role cannot launch; each is in `failures`, too, unless another job
+    follows that can."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""

@@ -1,4 +1,4 @@
-"""What a store holds, and how far its free tier reaches."""
+"""A store's usage against its free tier."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -13,12 +13,12 @@ from gpu_offload.orchestrator.output.units import human_bytes
 
 MONTH_DAYS = 30
 NEARLY_FULL = 0.8
-"""Share of a tier from which on a warning is due."""
+"""Share of a tier that triggers a warning."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """What a store gives for nothing, a month; None where there is no limit.
+    """A store's monthly free tier; None where there is no limit.
 
     `gets` are requests that read; `egress` are bytes to the internet.
     """
@@ -47,7 +47,7 @@ REQUESTS_A_DOWNLOAD = 2
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What a store holds, and what `users` applications that start once a day take from it.
+    """A store's content, and the traffic of `users` applications that start once a day.
 
     `updates` is how many times a month they download a model of `model` bytes.
     """
@@ -62,7 +62,7 @@ class Usage:
 
     @property
     def gets(self) -> int:
-        """Requests a month: one look a day, and two for a download."""
+        """Requests a month: one check a day, and two for a download."""
         return self.users * (MONTH_DAYS + (REQUESTS_A_DOWNLOAD - 1) * self.updates)
 
     @property

@@ -154,7 +154,7 @@ class Accounting:
         now: float,
         result: TrainingResult | None,
     ) -> StoreUse:
-        """Reckon what the run asked of the store; requests are counted by what the parts are known to do."""
+        """Estimate the run's requests to the store from the known behaviour of its parts."""
         prices = store_prices(self.store.url, self.settings.endpoint_url)
         if prices is FOLDER:
             return StoreUse()

@@ -1,4 +1,4 @@
-"""What other policies would have paid for a run, on the spot capacity that was seen: rows of its bill."""
+"""What other policies would have paid for a run, on the observed spot capacity: rows of its bill."""
 
 from collections.abc import Sequence
 from decimal import Decimal

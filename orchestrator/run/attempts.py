@@ -99,7 +99,7 @@ class Attempts:
             self.patiently(lambda: self.journal.close_attempt(self.run.id, denied))
             raise
         else:
-            # Patient by itself: a store that is away now must not make us launch again.
+            # Retries on its own: a store that does not answer now must not cause a second launch.
             if host is not None:
                 self.patiently(lambda: self.journal.record_host(self.run.id, number, host))
             return
@@ -117,7 +117,7 @@ class Attempts:
         return None
 
     def adopt(self, attempt: ObservedAttempt, host: HostRecord) -> None:
-        """Journal an instance whose launch's answer was lost, and give it what a launch gives."""
+        """Journal an instance whose launch reply was lost, and complete the launch."""
         if attempt.end is None and host.ended_at is None:
             self.rented().adopt(self.run, attempt.record, host)
         self.journal.record_host(self.run.id, attempt.record.number, host)
@@ -132,7 +132,7 @@ class Attempts:
                 with contextlib.suppress(StoreError):  # then the next driver closes it
                     self.close(number, "stopped", str(error))
                 raise
-            # Patient by itself: it took long, and a store that is away now must not make us train again.
+            # Retries on its own: a store that does not answer now must not repeat a long training.
             if ended is None and self.patiently(lambda: self.journal.result(self.run.id)) is None:
                 ended = "died", "the training ended without a result in the store"
         else:

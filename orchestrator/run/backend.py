@@ -11,7 +11,7 @@ from gpu_offload.remote_job.result import Heartbeat
 
 
 class RefusedError(OffloadError):
-    """No instance came of an offer.
+    """An offer was refused.
 
     Attributes:
         quota: The account's quota refused: no other zone helps.
@@ -34,15 +34,15 @@ class RefusedError(OffloadError):
 
 
 class LaunchDeniedError(OffloadError):
-    """This driver's role may not launch. Nothing is wrong with the run: it stays open for a driver that may."""
+    """This driver's role is not allowed to launch. The run stays open for a driver that can."""
 
 
 class CloudUnreachableError(OffloadError):
-    """EC2 could not answer just now; asking again later may help."""
+    """EC2 did not answer; a later retry can help."""
 
 
 class InterruptedRunError(OffloadError):
-    """This process was told to end; the run stays open and resumes where it was."""
+    """This process received an ending signal; the run stays open and can be resumed."""
 
     exit_code = EXIT_RESUMABLE
 
@@ -99,7 +99,7 @@ class Cloud(Protocol):
         """
 
     def adopt(self, run: RunRecord, attempt: AttemptRecord, host: HostRecord) -> None:
-        """Give an instance whose launch's answer was lost what a launch gives beside the instance: its schedule."""
+        """Create the schedule of an instance whose launch reply was lost."""
 
     def train(self, run: RunRecord, attempt: ObservedAttempt) -> Ending | None:
         """Start the training on the instance; return why that cannot be, if it cannot."""
@@ -121,4 +121,4 @@ class Cloud(Protocol):
         """Send the terminate call for what the attempt has, within seconds; return the instances' ids."""
 
     def close(self) -> None:
-        """Close connections; what runs on instances goes on."""
+        """Close connections; trainings on instances continue."""

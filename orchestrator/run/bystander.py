@@ -1,4 +1,4 @@
-"""Follows a run that another process drives, until it is over or left to us."""
+"""Follows a run that another process drives, until it ends or its lease is free."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
 
 @dataclass(slots=True)
 class Bystander:
-    """Says once who drives a run, then shows its epochs."""
+    """Names the driver of a run once, then shows its epochs."""
 
     run: RunRecord
     journal: Journal

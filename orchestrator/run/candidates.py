@@ -1,7 +1,8 @@
-"""Which candidate a run tries next: the market by `spot_policy`, the place of spot by what it may cost (`places`).
+"""Which candidate a run tries next: the market by `spot_policy`, the place of spot by its expected cost (`places`).
 
-A refused place is passed over for a while, and so are the types above a quota; what can never be had is ruled out. A
-place that took an instance back comes after those that did not. An instance type whose epochs were measured is judged by them, not by its estimate.
+A refused place is skipped for a while, and so are the types above a quota; a permanent refusal excludes an offer. A
+place that reclaimed an instance comes after those that did not. Measured epochs of an instance type replace its
+estimate.
 """
 
 from collections.abc import Iterator
@@ -17,11 +18,11 @@ from gpu_offload.orchestrator.run.run_position import overhead_seconds, places_o
 from gpu_offload.orchestrator.run.spot_policy import choose
 
 RECLAIMS_BEFORE_ON_DEMAND, RECLAIMS_COUNT_S = 2, 7200.0
-"""So often may a run be reclaimed in so many seconds before on-demand offers come first."""
+"""Number of reclaims, and the seconds within which they occur, after which on-demand offers come first."""
 
 
 SPOT_GONE_S = 7200.0
-"""How long spot capacity that is gone stays away, in the mean (docs/deadline.md)."""
+"""Mean time without spot capacity (docs/deadline.md)."""
 
 
 def fitting(run: RunRecord, observation: Observation, market: Market | None) -> Iterator[Candidate]:
@@ -47,9 +48,9 @@ def fitting(run: RunRecord, observation: Observation, market: Market | None) -> 
 
 
 def _spot_by_cost(run: RunRecord, observation: Observation) -> list[Candidate]:
-    """Return the candidates in their order, but the spot ones among them by what they may be expected to cost.
+    """Return the candidates in their order, with the spot ones among them by expected cost.
 
-    Without anything seen that is the order of the plan.
+    Without observations that is the order of the plan.
     """
     spot = [c for c in run.candidates if c.offer.market == "spot"]
     if len(spot) < 2 or not (observation.attempts or run.experience.capacity):
@@ -62,7 +63,7 @@ def _spot_by_cost(run: RunRecord, observation: Observation) -> list[Candidate]:
 
 
 def waiting_for_spot(run: RunRecord, observation: Observation, steady: Candidate) -> str:
-    """Say that a run waits for spot, and for how long `steady`, its on-demand candidate, allows it."""
+    """Describe that a run waits for spot, and how long its on-demand candidate `steady` allows it."""
     at = position(run, observation, steady)
     return f"no spot capacity; on-demand can wait {human_duration(at.patience)} for it"
 

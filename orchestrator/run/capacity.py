@@ -1,4 +1,4 @@
-"""What attempts say about spot capacity, place by place: an instance type in a zone."""
+"""What attempts observed of spot capacity, place by place: an instance type in a zone."""
 
 from collections.abc import Iterable, Sequence
 

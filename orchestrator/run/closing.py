@@ -40,7 +40,7 @@ def _close(
 
 
 def appearing(observation: Observation, least: float = ENDING_POLL_S) -> float:
-    """Return how long to wait before looking again for an instance that may appear: longer as time passes."""
+    """Return how long to wait before the next search for a late instance: longer as time passes."""
     launched = max((last_launch(a) or 0.0 for a in observation.attempts), default=0.0)
     return min(LONGEST_APPEARING_POLL_S, max(least, (observation.now - launched) / 10))
 

@@ -65,7 +65,7 @@ class Controller:
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
     detach: bool = False
-    """Leave the run as soon as its instance trains by itself."""
+    """Leave the run once its instance trains without the driver."""
     max_wait: float = math.inf
     """The longest wait that this driver makes, in seconds; what takes longer is left to the next driver."""
     detached_reason: str | None = None
@@ -111,10 +111,10 @@ class Controller:
         return self.journal.store
 
     def to_end(self) -> Outcome | None:
-        """Drive the run until it is done; None where it goes on without us, as `detached_reason` says.
+        """Drive the run until it is done; None where it continues without this driver; see `detached_reason`.
 
         Raises:
-            InterruptedRunError: this process was told to end; what was rented is being terminated.
+            InterruptedRunError: this process received an ending signal; its instances are being terminated.
             InstanceLeftError: an instance would not terminate.
             StoreError: the store could not be reached for long. RegistryError: it holds what it should not.
         """
@@ -136,7 +136,7 @@ class Controller:
             self._release()
 
     def _interruption(self, by: str) -> str:
-        """Say what an interruption leaves, and how to carry on."""
+        """Describe what an interruption leaves, and how to resume."""
         if self.bystander.driver is not None:
             return f"{by}; run {self.run.id} goes on in {holder_text(self.bystander.driver)}"
         checkpoint = None
@@ -147,7 +147,7 @@ class Controller:
         return f"{by}; run {self.run.id} stays open, {kept}. Run the same command to carry on"
 
     def once(self) -> Outcome | None:
-        """Take the run one step on; return its outcome when there is nothing left to do."""
+        """Perform one step; return the run's outcome when there is nothing left to do."""
         observation = self._observation = self.patiently(self.observer.observe)
         self.limits.warn(observation)
         step = next_step(self.run, observation)

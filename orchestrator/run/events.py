@@ -1,4 +1,4 @@
-"""What the training of an attempt says in the store, read as it grows."""
+"""Reads the progress events of an attempt from the store as they arrive."""
 
 from dataclasses import dataclass
 
@@ -37,7 +37,7 @@ class EventReader:
 
 
 def events_of(store: ObjectStore, run: str, attempt: int) -> tuple[ProgressEvent, ...]:
-    """Return all that an attempt's training said; a line that is no event is left out."""
+    """Return all events of an attempt's training; invalid lines are left out."""
     try:
         body, _ = store.read(run_key(run, f"attempts/{attempt}/progress.jsonl"))
     except ObjectMissingError:

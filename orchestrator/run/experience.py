@@ -1,4 +1,4 @@
-"""What former runs in the store saw of EC2: spot capacity by place, start-ups by instance type."""
+"""What former runs observed of EC2: spot capacity by place, start-ups by instance type."""
 
 from pydantic import ValidationError
 
@@ -59,7 +59,7 @@ def _start_seconds(store: ObjectStore, run: str, attempt: ObservedAttempt) -> fl
             continue
         if event.event in {"batch", "epoch"}:
             took = event.time - attempt.host.launched_at
-            # The first word may be of the first epoch's end.
+            # The first event can be the end of the first epoch.
             took -= event.seconds or 0.0
             return took if took > 0 else None
     return None

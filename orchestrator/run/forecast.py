@@ -1,4 +1,4 @@
-"""What a run on EC2 may be expected to cost, at most, and how long it waits for spot: the receipt's line."""
+"""A run's expected and highest cost on EC2, and how long it waits for spot: the receipt's line."""
 
 import math
 from dataclasses import dataclass, replace

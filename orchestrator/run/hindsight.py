@@ -1,4 +1,4 @@
-"""What other policies would have paid for a training, on what was seen of spot capacity."""
+"""What other policies would have paid for a training, on the observed spot capacity."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -30,7 +30,7 @@ def sequence_of(run: str) -> int:
 
 
 def _is_newer(body: bytes) -> bool:
-    """Whether a document names a format above ours."""
+    """Whether a document has a newer format than this version."""
     try:
         document = json.loads(body)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Who drives: this process, as other drivers can recognise it, and its lease on a run."""
+"""The driver of a run: this process, as other drivers can recognise it, and its lease on a run."""
 
 import os
 import socket
@@ -155,7 +155,7 @@ class Lease:
         return None
 
     def release(self, store: ObjectStore, run: str) -> None:
-        """Let go of a run, so that the next driver need not wait for the lease to end."""
+        """Release the lease, so that the next driver need not wait for its end."""
         key = self._key(run)
         self._held.pop(run, None)
         try:

@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.run.step import CloseAttempt
 from gpu_offload.remote_job.result import Heartbeat
 
 STOP_LOOK_S = 20.0
-"""Seconds between two looks for a stop request while the training runs on this machine."""
+"""Seconds between two checks for a stop request while the training runs on this machine."""
 
 CONSEQUENCES = {
     "stop": "Once that is certain it stops, and keeps its checkpoint",

@@ -27,7 +27,7 @@ NOTICE_S = 120.0
 """From the spot interruption notice to the end of the instance."""
 
 RECLAIM_GRACE_S = 120.0
-"""How much longer the instance may take to end after a notice before it is terminated by us."""
+"""How much longer the instance may take to end after a notice before the driver terminates it."""
 
 
 BILL_S = 1.0
@@ -86,7 +86,7 @@ def may_appear(observation: Observation, attempt: ObservedAttempt) -> bool:
 
 
 def is_gone(observation: Observation) -> bool:
-    """Whether the open attempt's instance has ended by itself: until that is journalled, its cost grows."""
+    """Whether the open attempt's instance has ended without the driver: until that is journalled, its cost grows."""
     current = observation.current
     if current is None or current.host is None or current.record.offer.where != "ec2":
         return False
@@ -112,7 +112,7 @@ def ended_at(observation: Observation, current: ObservedAttempt) -> float | None
 def awaits_reclaim(
     observation: Observation, current: ObservedAttempt, mine: tuple[ObservedInstance, ...]
 ) -> bool:
-    """Whether AWS is about to take a spot instance back within its first hour.
+    """Whether AWS is about to reclaim a spot instance within its first hour.
 
     AWS charges nothing then, unless the user terminates the instance first
     (EC2 User Guide, "Billing for interrupted Spot Instances").

@@ -16,10 +16,10 @@ SLACK = 1.5
 """How much longer than its high estimate a training may take at the highest spot price."""
 
 HEADROOM = 1.1
-"""By how much a spot price may rise at least before EC2 takes the instance back."""
+"""Smallest rise of the spot price at which EC2 reclaims the instance."""
 
 ALIKE_ENDS = 2
-"""How many attempts may end alike without progress: a broken instance is replaced once, the rest would repeat."""
+"""Attempts that can end alike without progress: a broken instance is replaced once."""
 
 
 def open_next(at: Outlook) -> Step:

@@ -27,7 +27,7 @@ from gpu_offload.orchestrator.run.step import (
 )
 
 WATCH_S = 240.0
-"""Seconds between two looks at a training on an instance. A driver that follows it looks at once when it ends or falls
+"""Seconds between two checks of a training on an instance. A driver that follows it checks at once when it ends or falls
 silent, so this only bounds what asking costs: 15 times an hour."""
 
 TRAINING = "the instance is training"
@@ -207,7 +207,7 @@ def _on_instance(at: Outlook) -> Step:
         return Wait(closing.appearing(at.seen, STARTING_POLL_S), "the instance is not visible yet")
     if at.current.heartbeat is not None:
         seconds = max(ENDING_POLL_S, min(WATCH_S, at.current.record.expires_at - at.seen.now))
-        # After its last word there is nothing to follow.
+        # After its last heartbeat there is nothing to follow.
         follows = at.current.heartbeat.state not in {"finished", "failed", "interrupted"}
         return Wait(seconds, f"it may not make it: {at.doubt}" if at.doubt else TRAINING, follows=follows)
     if all(i.state == "pending" for i in up):

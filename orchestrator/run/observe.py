@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.run.record import RunRecord
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """Observes one run for one driver. `cost` reckons what the run has spent so far, in US dollars."""
+    """Observes one run for one driver. `cost` computes what the run has spent so far, in US dollars."""
 
     run: RunRecord
     journal: Journal
@@ -27,7 +27,7 @@ class Observer:
         run = self.run
         other = self.lease.claim(self.journal.store, run.id)
         if other is not None:
-            # That driver looks at the rest; we only want to know when the run is over.
+            # That driver observes the rest; this one only needs the end of the run.
             outcome = self.journal.outcome(run.id)
             if outcome is None:
                 return Observation(now=self.clock(), me=self.lease.name, driver=other)

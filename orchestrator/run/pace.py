@@ -99,7 +99,7 @@ def overrun(
     if left is None or beat is None or beat.state != "training":
         return None
     available = current.record.expires_at - observation.now
-    # From its last word on: while it is not heard (a store that is away), it trains on.
+    # Counted from its last heartbeat: while the store does not answer, it continues to train.
     if beat.time + (left.likely if likely else left.low) <= current.record.expires_at:
         return None
     by_money = current.record.expires_at < run.deadline_at - 1

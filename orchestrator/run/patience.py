@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.run.backend import CloudUnreachableError
 T = TypeVar("T")
 
 LIMIT_S = 900.0
-"""How long a store or a cloud that cannot be reached is waited for: the training goes on without it."""
+"""How long to wait for an unreachable store or cloud: the training continues without it."""
 
 LONGEST_PAUSE_S = 30.0
 

@@ -1,7 +1,7 @@
 """Spot capacity in several places: where to launch next, and when to leave one place for another.
 
 A place is an instance type in a zone. Each has its own price and its own belief about capacity. Together they are one
-capacity, up while any of them is; the market is chosen by that one (`spot_policy`), the place here.
+capacity, up while any of them is. `spot_policy` chooses the market by it; this module chooses the place.
 """
 
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ class Place:
 def best_place(
     places: Sequence[Place], *, overhead: float, left: float = 0.0, running: int | None = None
 ) -> int | None:
-    """Return the place to train in; None where none is open.
+    """Return the place to train in; None if no place is open.
 
     An instance that trains is moved only where that pays for the overhead, by the chance that there is capacity, within
     the time that both places may be expected to last.

@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.run.standing import Standing
 
 CHANGES_PER_HOUR = 0.8
 LEAST_RESERVE, MOST_RESERVE = 0.25, 0.6
-"""Slack that waiting may not use: what so many changes of machine an hour would use until the deadline, within these
+"""Reserve of slack for waiting: the number of changes of machine an hour to allow for until the deadline, and bounds as
 shares of the slack at the beginning, in proportion to the time left."""
 
 
@@ -22,7 +22,7 @@ class Position:
         whole: From the beginning of the run to its deadline.
         work: The whole training.
         overhead: From a launch to where the training goes on, and what is trained again then.
-        pause: How long a wait lasts before this is asked again.
+        pause: How long a wait lasts before the next decision.
         running: The market of the machine that trains, None where none does.
         spot_open: Whether there is spot capacity, as far as is known.
         spot_price: Of an hour, relative to on-demand.

@@ -9,7 +9,7 @@ The journal, below `runs/<id>/` in the store; written once, but for the lease an
     attempts/<n>.launching.json  when its instance was last asked for; rewritten before each launch call
     attempts/<n>.host.json  the instance that came of it; what accounting needs once the instance has vanished
     attempts/<n>.end.json   how the attempt ended
-    attempts/<n>.gone.json  when its instance ended by EC2's word, where that is later than the attempt's end
+    attempts/<n>.gone.json  when its instance ended, where that is later than the attempt's end
     collected.json          the staged result was read back and found complete
     outcome.json            how the run ended; a run without it is open
     cost.json               its bill, written after that
@@ -85,7 +85,7 @@ class RunRecord(Wire):
     """With `reversible`: how long an attempt on the CPU may take, where its job ends before the deadline."""
     max_attempts: int = Field(default=6, ge=1)
     why: str
-    """The decision's reason, as the receipt told it."""
+    """The decision's reason, as in the receipt."""
     candidates: tuple[Candidate, ...]
     """In order of preference; an attempt takes the first that was not refused and still fits."""
     forced: bool = False
@@ -94,13 +94,13 @@ class RunRecord(Wire):
     dataset_name: str = ""
     """The dataset's path in the repository: it survives the dataset's growth."""
     cpu_estimate: Interval | None = None
-    """What the free runner would have taken; for the report."""
+    """Estimate for the free runner; for the report."""
     resumes: str | None = None
     """The earlier run of the same training whose checkpoint this one starts from."""
     spec: TrainingSpec
     """The training; `attempt`, `output` and `dataset.tree` are filled in by the machine that trains."""
     sweep: str | None = None
-    """The sweep that it belongs to: its version is published, and no alias moves by itself."""
+    """The sweep that it belongs to: its version is published, and no alias moves."""
     project: Project | None = None
     """What the training needs of the user's repository beside the dataset; None for Ultralytics' own models."""
     commit: str | None = None
@@ -113,7 +113,7 @@ class RunRecord(Wire):
     policy: Policy = "expected-cost"
     """How spot, on-demand and waiting are chosen."""
     experience: Experience = Experience()
-    """What former runs saw of EC2: it tells where spot lasts, and how long a start takes."""
+    """What former runs observed of EC2: where spot lasts, and how long a start takes."""
     volume_gib: int = VOLUME_GIB
     """An instance's disk."""
     dataset_bytes: int = 0
@@ -180,7 +180,7 @@ class HostRecord(Wire):
 
 
 class GoneRecord(Wire):
-    """When the instance of a closed attempt really ended, by EC2's word."""
+    """When the instance of a closed attempt really ended, by EC2's state reason."""
 
     instance_id: str
     at: float

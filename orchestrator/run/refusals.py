@@ -1,4 +1,4 @@
-"""Refused offers: how long each is passed over."""
+"""Refused offers: how long each is skipped."""
 
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
@@ -6,7 +6,7 @@ from gpu_offload.orchestrator.run.pace import fits
 from gpu_offload.orchestrator.run.record import AttemptEnd, RunRecord
 
 REFUSAL_LASTS_S = 1200.0
-"""Capacity comes back, and quota is free again; a refused offer is asked for again after this."""
+"""Seconds after which a refused offer is tried again: capacity returns, and quotas become free."""
 
 QUOTA_TRIES = 3
 """How often an offer may be over a quota of unknown size before it is not asked for again: it may be 0."""

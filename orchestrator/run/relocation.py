@@ -12,11 +12,11 @@ from gpu_offload.orchestrator.run.run_position import places_of, position, price
 from gpu_offload.orchestrator.run.spot_policy import choose
 
 MOVE_AFTER_S = 3600.0
-"""So long after spot was last refused or taken back it is tried again instead of an on-demand instance that trains."""
+"""Seconds after spot was last refused or reclaimed until it can replace an on-demand instance that trains."""
 
 
 def moving(run: RunRecord, observation: Observation, current: ObservedAttempt) -> str | None:
-    """Say why an instance that trains is left for a spot instance elsewhere, None where it is not.
+    """Return why a training instance is left for a spot instance elsewhere, None where it is not.
 
     Only a launch shows whether there is spot capacity. So the move must pay by the chance that there is, and an epoch
     must have just been completed, since what was trained of the next one is lost.

@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.run.workload import workload_of
 from gpu_offload.remote_job.result import ProgressEvent
 
 TOLD_AGAIN = 0.1
-"""Relative change of the whole time from which on a log is told again."""
+"""Relative change of the whole time that is logged again."""
 
 PLANNING_LIMIT_S = 60.0
 """How long a command plans at most before it creates its run."""
@@ -32,7 +32,7 @@ def beginning(created: float, now: float, age: float) -> float:
 
 
 def past_of(run: RunRecord) -> tuple[float, ...]:
-    """Return what earlier trainings on this machine say about the first steps' estimate."""
+    """Return the errors of earlier trainings' first-step estimates on this machine."""
     here = next((c.predicted for c in run.candidates if c.offer.where == "cpu" and c.predicted), None)
     return here.rests if here is not None else ()
 

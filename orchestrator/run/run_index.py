@@ -1,4 +1,4 @@
-"""An index of runs in the store, so that finding the open and the newest ones costs nothing for those of before.
+"""An index of runs in the store, so that finding the open and the newest runs does not depend on the number of past runs.
 
     open/<run>.json                a run that may be open or without a bill; created before the run, removed after its bill
     open/index.json                when all runs were looked through last: since then the index is whole
@@ -31,7 +31,7 @@ LATEST_KEPT = 50
 """Runs of before the index that are listed as recent, the newest."""
 RESCAN_S = 24 * 3600.0
 FORGOTTEN_S = 7 * 24 * 3600.0
-"""After so long an entry without a run is removed: its driver died before it wrote the run, or the run has expired."""
+"""Age after which an entry without a run is removed: its driver died before it wrote the run, or the run expired."""
 RUN = re.compile(r"runs/([^/]+)/run\.json")
 ENTRY = re.compile(r"(?:open/|recent/\d{10}-)(.+)\.json")
 NOT_ALLOWED = (StoreDeniedError, StoreReadOnlyError)

@@ -20,7 +20,7 @@ MOST_MARGIN = 0.1
 """Of the time to the deadline, that is kept for refusals of on-demand: at most one round of them (`REFUSAL_LASTS_S`)."""
 
 PAUSE_S = 1800.0
-"""How long a wait for spot may last at least: a scheduled `tend` comes no more often."""
+"""Shortest wait for spot: a scheduled `tend` runs no more often."""
 
 NOTICE_S = 120.0
 """From a reclaim's notice to its end, in which nothing is trained."""
@@ -65,7 +65,7 @@ def position(
     running: Market | None = None,
     spot_open: bool = False,
 ) -> Position:
-    """Return where a run stands if everything takes as long as it may."""
+    """Return a run's position if everything takes its upper bound."""
     start = start_of(run, steady.offer)
     left = max(0.0, seconds_left(run, observation, steady).high - start)
     spot = [c for c in run.candidates if c.offer.market == "spot"]

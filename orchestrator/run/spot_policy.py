@@ -7,7 +7,7 @@ allows only what leaves slack in the worst case, so the deadline is kept whateve
 Guaranteed is the deadline, whatever spot does, while what a position states holds: the rest takes `left` at most, a
 change of machine costs `overhead` at most (notice, start-up, what is trained again), on-demand is refused for `margin` in
 all at most, and a wait is looked at again after `pause`. What a run puts there: docs/deadline.md. A second bound
-follows Uniform Progress where the difference to it would become too dear (`bounded`). Of what both allow, the cheapest
+follows Uniform Progress where the excess over its cost would become too large (`bounded`). Of what both allow, the cheapest
 in expectation is chosen (`expected_cost`), by what the run has seen of spot capacity (`availability`).
 
 See docs/deadline.md for where the numbers come from and what the policy is worth.
@@ -26,11 +26,11 @@ REGRET, REGRET_S = 0.06, 3600.0
 or an hour of it where that is more."""
 
 BEHIND = 0.4
-"""By how much an hour that Uniform Progress is ahead may turn out dearer than an hour on demand."""
+"""Factor on the on-demand price of each hour of work that Uniform Progress is ahead."""
 
 LEVELS = 7
 MOST = 3.3
-"""Multipliers of hazards are rounded to one of so many levels between 1 / MOST and MOST."""
+"""Multipliers of hazards are rounded to one of these levels between 1 / MOST and MOST."""
 
 MOST_STEPS = 512
 """A longer time to the deadline is planned in longer steps."""
@@ -111,7 +111,7 @@ NAMED: dict[str, Callable[[Position], Market | None]] = {
     "greedy": greedy,
     "on-demand": on_demand,
 }
-"""Policies to choose instead of ours, by their names in the setting `ec2.policy`."""
+"""Alternatives to the default policy, by their names in the setting `ec2.policy`."""
 
 
 def choose(policy: str, at: Position) -> Market | None:

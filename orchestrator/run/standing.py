@@ -1,4 +1,4 @@
-"""Where a training stands in a replay of what was seen of spot capacity."""
+"""State of a training in a replay of observed spot capacity."""
 
 from dataclasses import dataclass
 

@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.record import RunRecord
 
 LIMIT_S = 900.0
-"""How long an instance may take to terminate before that is an error of its own: it takes a minute or two."""
+"""Time limit of a termination, which usually takes a minute or two."""
 REPEAT_S = 60.0
 """Seconds between two terminate calls for the same instance."""
 
@@ -40,12 +40,12 @@ class Terminations:
         self._sent |= dict.fromkeys(due, self.clock())
 
     def abandon(self, seen: Observation, by: str, *, detach: bool) -> None:
-        """Terminate at once what costs money, unless it was to be left training.
+        """Terminate at once what costs money, unless it is left training.
 
         Args:
             seen: What was known last.
             by: What ends this process.
-            detach: Whether an instance that trains by itself is left to.
+            detach: Whether an instance that trains without the driver is left running.
         """
         current, cloud = seen.current, self.attempts.cloud
         if cloud is None or seen.driver is not None or seen.outcome:

@@ -31,7 +31,7 @@ def record_timing(
         run: The run.
         result: Of its training.
         attempts: All of them.
-        events: What the training of the last one said.
+        events: Of the last attempt's training.
         now: When the run ended, Unix seconds.
 
     Raises:
