@@ -16,7 +16,7 @@ SLACK = 1.5
 """How much longer than its high estimate a training may take at the highest spot price."""
 
 HEADROOM = 1.1
-"""Smallest rise of the spot price at which EC2 reclaims the instance."""
+"""Lower bound of the highest spot price, relative to the current price."""
 
 ALIKE_ENDS = 2
 """Attempts that can end alike without progress: a broken instance is replaced once."""

@@ -26,7 +26,7 @@ REGRET, REGRET_S = 0.06, 3600.0
 or an hour of it where that is more."""
 
 BEHIND = 0.4
-"""Factor on the on-demand price of each hour of work that Uniform Progress is ahead."""
+"""Share by which an hour of work that Uniform Progress is ahead counts above an hour on demand."""
 
 LEVELS = 7
 MOST = 3.3
