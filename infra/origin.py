@@ -10,7 +10,7 @@ ORIGIN = Path(__file__).with_name("origin.json")
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class BuildOrigin:
     """A commit of a repository at GitHub."""
 
     repository: str
@@ -18,11 +18,11 @@ class Origin:
 
 
 @cache
-def origin(path: Path = ORIGIN) -> Origin | None:
+def origin(path: Path = ORIGIN) -> BuildOrigin | None:
     """Return what the build wrote into the wheel; None in a checkout, or after a build of uncommitted code."""
     try:
         found = json.loads(path.read_text("utf-8"))
-        return Origin(str(found["repository"]), str(found["commit"]))
+        return BuildOrigin(str(found["repository"]), str(found["commit"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -92,7 +92,7 @@ def _send(reply: Reply, start_response: StartResponse) -> Iterable[bytes]:
     return [reply.body]
 
 
-class _Handler(MotoRequestHandler):  # type: ignore[misc]  # moto is not typed
+class _EndpointHandler(MotoRequestHandler):  # type: ignore[misc]  # moto is not typed
     """Keeps quiet."""
 
     def log(self, *_: object) -> None:
@@ -115,7 +115,7 @@ class Server:
             self.port,
             application,
             threaded=True,
-            request_handler=_Handler,
+            request_handler=_EndpointHandler,
             fd=self._listener.fileno(),
         )
         self._server.daemon_threads = True

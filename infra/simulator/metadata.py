@@ -8,7 +8,7 @@ ROOT = "/latest/meta-data"
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HostFacts:
     """An instance, as its metadata shows it."""
 
     instance_id: str
@@ -30,7 +30,7 @@ class Facts:
     """When the rebalance recommendation came."""
 
 
-def metadata_document(facts: Facts) -> dict[str, str]:
+def metadata_document(facts: HostFacts) -> dict[str, str]:
     """Every path that answers, with its text; a path that is not here answers 404."""
     region = facts.zone[:-1]
     identity = {

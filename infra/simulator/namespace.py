@@ -47,7 +47,7 @@ def run(*words: str) -> str:
     return done.stdout.decode(errors="replace")
 
 
-class Range:
+class AddressRange:
     """The addresses of one cloud: 10.77.x.0/24, from `open` on, of which nothing ever leaves by the default route."""
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class NamespaceMachine(Machine):
     namespaces, cable and files.
     """
 
-    range: Range = field(default_factory=Range)
+    range: AddressRange = field(default_factory=AddressRange)
     WRAPPER: ClassVar[tuple[str, ...]] = (
         "unshare", "--net", "--pid", "--mount", "--fork", "--kill-child", "--mount-proc", "--",
     )  # fmt: skip

@@ -64,9 +64,9 @@ class NamespacePlace:
     ssh_user = "offload"
 
     def __init__(self, network: LinkRelay, stack: ExitStack, *, use_sshd: bool) -> None:
-        from gpu_offload.infra.simulator.namespace import Range
+        from gpu_offload.infra.simulator.namespace import AddressRange
 
-        self._range = Range()
+        self._range = AddressRange()
         self._range.open()
         stack.callback(self._range.close)
         self.clean_command = self._range.clean_command

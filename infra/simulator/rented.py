@@ -9,7 +9,7 @@ from moto.ec2.models.instances import Instance, InstanceState
 from moto.ec2.responses._base_response import EC2BaseResponse
 
 from gpu_offload.infra.simulator.host import Machine
-from gpu_offload.infra.simulator.metadata import Facts
+from gpu_offload.infra.simulator.metadata import HostFacts
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 RUN_TAG, ATTEMPT_TAG = "gpu-offload:run", "gpu-offload:attempt"
@@ -116,10 +116,10 @@ class Rented:
         elif name == "terminated":
             self.instance._reason = self.instance.reason_when_ended  # noqa: SLF001  the same
 
-    def facts(self, account: str) -> Facts:
+    def facts(self, account: str) -> HostFacts:
         """Return the facts for its metadata service."""
         instance = self.instance
-        return Facts(
+        return HostFacts(
             instance_id=self.id,
             instance_type=instance.instance_type,
             image_id=instance.image_id,

@@ -16,7 +16,7 @@ from gpu_offload.infra.ssh.errors import (
     HostUnreachableError,
 )
 from gpu_offload.infra.ssh.key import ClientKey, PublicKey
-from gpu_offload.infra.ssh.socket import Traffic
+from gpu_offload.infra.ssh.socket import SocketTraffic
 
 if TYPE_CHECKING:
     import fabric
@@ -53,7 +53,7 @@ class SshHost:
         connect_timeout: float = 10.0,
     ) -> None:
         self.name = str(address)
-        self.traffic = Traffic()
+        self.traffic = SocketTraffic()
         self.address = address
         self._key = key
         self._host_key = host_key

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from gpu_offload.infra.ssh.errors import HostAuthError, HostKeyMismatchError, HostUnreachableError
 from gpu_offload.infra.ssh.key import ClientKey, PublicKey
-from gpu_offload.infra.ssh.socket import Traffic, connect
+from gpu_offload.infra.ssh.socket import SocketTraffic, connect
 
 if TYPE_CHECKING:
     import fabric
@@ -29,7 +29,7 @@ class Address:
 
 
 def open_connection(
-    address: Address, key: ClientKey, host_key: PublicKey, timeout: float, traffic: Traffic
+    address: Address, key: ClientKey, host_key: PublicKey, timeout: float, traffic: SocketTraffic
 ) -> "fabric.Connection":
     """Connect once: socket, key exchange, the host's identity, then ours; in this order.
 

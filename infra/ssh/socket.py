@@ -18,14 +18,14 @@ paramiko's own keep-alive sends and waits for no answer, so it cannot notice a c
 
 
 @dataclass(slots=True)
-class Traffic:
+class SocketTraffic:
     """Bytes sent and received, over all connections to a host."""
 
     sent: int = 0
     received: int = 0
 
 
-def connect(host: str, port: int, timeout: float, traffic: Traffic) -> "CountedSocket":
+def connect(host: str, port: int, timeout: float, traffic: SocketTraffic) -> "CountedSocket":
     """Connect within `timeout` seconds. Raises OSError."""
     connection = CountedSocket(socket.create_connection((host, port), timeout=timeout), traffic)
     _notice_silent_cuts(connection)
@@ -54,7 +54,7 @@ def _notice_silent_cuts(connection: socket.socket) -> None:
 class CountedSocket(socket.socket):
     """A connection that counts bytes. Takes over an open one, which is unusable afterwards."""
 
-    def __init__(self, plain: socket.socket, traffic: Traffic) -> None:
+    def __init__(self, plain: socket.socket, traffic: SocketTraffic) -> None:
         timeout = plain.gettimeout()
         super().__init__(plain.family, plain.type, plain.proto, plain.detach())
         self.settimeout(timeout)

@@ -19,7 +19,7 @@ POLL_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep:
+class Reaping:
     """What a sweep found and did. `failures` are red: each says what to do."""
 
     removed: tuple[Orphan, ...]
@@ -51,7 +51,7 @@ class Reaper:
     def __post_init__(self) -> None:
         self.inventory = Inventory(self.regions, self._fail, schedules_wanted=self.schedules_wanted)
 
-    def sweep(self) -> Sweep:
+    def sweep(self) -> Reaping:
         """Remove orphans: instances first, then what they held."""
         found = self.inventory.look()
         cancel_persistent_requests(
@@ -143,10 +143,10 @@ class Reaper:
         rest = find_orphans(left, runs, self.clock(), self.mark)
         return [*instances, *(stray for stray in rest if stray.what.kind != "instance")]
 
-    def _report(self, removed: Sequence[Orphan], found: Sequence[Resource]) -> Sweep:
+    def _report(self, removed: Sequence[Orphan], found: Sequence[Resource]) -> Reaping:
         gone = {stray.what.id for stray in removed}
         kept = tuple(t for t in found if t.kind == "instance" and not t.is_gone and t.id not in gone)
-        return Sweep(tuple(removed), kept, tuple(self._failures), tuple(self.inventory.notes))
+        return Reaping(tuple(removed), kept, tuple(self._failures), tuple(self.inventory.notes))
 
     def _say(self, verb: str, for_instances: str, stray: Orphan) -> None:
         thing = stray.what

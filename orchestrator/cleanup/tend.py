@@ -11,7 +11,7 @@ from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.cleanup.reaper import Reaper, Sweep
+from gpu_offload.orchestrator.cleanup.reaper import Reaper, Reaping
 from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
 from gpu_offload.orchestrator.cleanup.sweep_note import note_sweep
 from gpu_offload.orchestrator.cleanup.tend_report import RunTended, Tended
@@ -75,7 +75,7 @@ class Tend:
         except StoreError as error:
             self.console.warning(f"the store does not know that this `tend` ran: {error}")
 
-    def _sweep(self, regions: Sequence[str]) -> Sweep:
+    def _sweep(self, regions: Sequence[str]) -> Reaping:
         return Reaper(
             regions=regions if self._may_have_rented() else [],
             mark=store_mark(self.settings.store_url, self.settings.store.endpoint_url),

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_offload.orchestrator.cleanup.reaper import Sweep
+from gpu_offload.orchestrator.cleanup.reaper import Reaping
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class Tended:
     """What one `tend` did. Each of `failures` names a remedy."""
 
     runs: tuple[RunTended, ...]
-    sweep: Sweep
+    sweep: Reaping
     failures: tuple[str, ...]
     store_readable: bool
     dry_run: bool

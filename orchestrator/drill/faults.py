@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gpu_offload.orchestrator.drill.command import Command, DrillError
-from gpu_offload.orchestrator.drill.project import Pace
+from gpu_offload.orchestrator.drill.project import DrillPace
 from gpu_offload.orchestrator.drill.stage import DrillStage
 
 RESUMABLE = 75
@@ -27,7 +27,7 @@ class DrillFault:
 
     name: str
     happens: Callable[[DrillStage], Recovery]
-    pace: Pace = field(default_factory=Pace)
+    pace: DrillPace = field(default_factory=DrillPace)
 
 
 def _survived(stage: DrillStage, *lines: str, until_published: bool = False) -> Recovery:
@@ -156,7 +156,7 @@ FAULTS: tuple[DrillFault, ...] = (
     DrillFault(
         "reclaim-with-notice",
         lambda s: _survived(s, f"instance:reclaim:notice={NOTICE_S}:after=epoch=2"),
-        Pace(epochs=40, real=True),
+        DrillPace(epochs=40, real=True),
     ),
     DrillFault("reclaim-without-notice", lambda s: _survived(s, "instance:reclaim:no-notice:after=epoch=2")),
     DrillFault(

@@ -57,7 +57,7 @@ instance-types = ["g4dn.xlarge"]
 
 
 @dataclass(frozen=True, slots=True)
-class Pace:
+class DrillPace:
     """The size of the training: `epochs` of `seconds` each; `real` for Ultralytics, whose epochs have no set time."""
 
     epochs: int = 4

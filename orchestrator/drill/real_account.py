@@ -11,7 +11,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.drill.account_cloud import AccountCloud
 from gpu_offload.orchestrator.drill.command import DrillError
 from gpu_offload.orchestrator.drill.faults import FAULTS, DrillFault, Recovery
-from gpu_offload.orchestrator.drill.project import TRAINING, Pace
+from gpu_offload.orchestrator.drill.project import TRAINING, DrillPace
 from gpu_offload.orchestrator.drill.stage import DrillStage
 from gpu_offload.orchestrator.drill.suite import DrillReport, Survived, outcome_of
 from gpu_offload.orchestrator.offers.table import TABLE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
 
-PACE = Pace(epochs=4, seconds=15.0)
+PACE = DrillPace(epochs=4, seconds=15.0)
 
 CONFIGURATION = """\
 [dataset]

@@ -15,7 +15,7 @@ from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.drill.command import Command, DrillError
-from gpu_offload.orchestrator.drill.project import CONFIGURATION, OWN, TRAINING, YOLO, Pace
+from gpu_offload.orchestrator.drill.project import CONFIGURATION, OWN, TRAINING, YOLO, DrillPace
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
@@ -46,7 +46,7 @@ class DrillStage:
 
     name: str
     cloud: "SimulatedCloud"
-    pace: Pace = field(default_factory=Pace)
+    pace: DrillPace = field(default_factory=DrillPace)
     patience: float = 240.0
     """Seconds to wait for an expected event."""
     hidden: tuple[str, ...] = HIDDEN

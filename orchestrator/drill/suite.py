@@ -109,7 +109,7 @@ def drill(
     if unknown := [name for name in wanted if name not in known]:
         raise DrillError(f"no such fault: {', '.join(unknown)} (there are {', '.join(known)})")
     chosen = [known[name] for name in known if not wanted or name in wanted]
-    began, children = time.monotonic(), Children()
+    began, children = time.monotonic(), DrillProcesses()
 
     def one(fault: DrillFault) -> Survived:
         done = _survive(fault) if len(chosen) == 1 else children.survive(fault)
@@ -127,7 +127,7 @@ def drill(
 
 
 @dataclass
-class Children:
+class DrillProcesses:
     """Processes, one per fault: moto's state is global, so a process can hold only one cloud."""
 
     _running: list["subprocess.Popen[str]"] = field(default_factory=list)

@@ -27,7 +27,7 @@ EPOCH_SPREAD = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
+class ForecastPosition:
     """How far a training is.
 
     Attributes:
@@ -67,7 +67,7 @@ def rates_of(work: Workload, pace: "Pace") -> Rates:
     )
 
 
-def forecast(work: Workload, pace: "Pace", at: Position, past: Sequence[float] = ()) -> Estimate:
+def forecast(work: Workload, pace: "Pace", at: ForecastPosition, past: Sequence[float] = ()) -> Estimate:
     """Estimate the whole of a running training.
 
     Args:
@@ -119,7 +119,7 @@ def contention(pace: "Pace") -> float:
     return 1.0 if pace.share >= QUIET else 1 / max(pace.share, 0.05)
 
 
-def _prediction(pace: "Pace", at: Position, past: Sequence[float]) -> RatioPrediction:
+def _prediction(pace: "Pace", at: ForecastPosition, past: Sequence[float]) -> RatioPrediction:
     """Return the distribution of ln(actual / forecast) of what is left."""
     usual = predict("pace", past)
     modes = [mode for mode in (pace.mosaic, pace.plain) if mode is not None and mode.steps]
@@ -134,7 +134,7 @@ def _prediction(pace: "Pace", at: Position, past: Sequence[float]) -> RatioPredi
     return replace(usual, mean=mean, scale=scale, freedom=usual.freedom + at.measured)
 
 
-def _by_epochs(work: Workload, pace: "Pace", at: Position) -> dict[str, float]:
+def _by_epochs(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, float]:
     """Return what is left of a training that reports no more than its epochs."""
     if pace.epoch is None:
         raise ValueError("the pace holds neither steps nor epochs")
@@ -142,7 +142,7 @@ def _by_epochs(work: Workload, pace: "Pace", at: Position) -> dict[str, float]:
     return {"training": max(0.0, work.epochs - at.epochs - min(1.0, part)) * pace.epoch, "end": pace.final}
 
 
-def _by_steps(work: Workload, pace: "Pace", at: Position) -> dict[str, float]:
+def _by_steps(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, float]:
     rates = rates_of(work, pace)
     batches = work.train_images / work.batch
     begun = min(float(at.batches), batches)

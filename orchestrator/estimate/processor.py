@@ -19,7 +19,7 @@ COPY_BYTES, COPY_S = 1 << 26, 0.2
 """More than a third-level cache holds, and for how long it is copied."""
 
 
-class Measured(Wire):
+class ProcessorSpeed(Wire):
     """Speeds of one core."""
 
     product_gflops: float
@@ -42,7 +42,7 @@ def this_processor() -> Processor:
     )
 
 
-def measure() -> Measured:
+def measure() -> ProcessorSpeed:
     """Multiply and copy for half a second.
 
     Processor time counts, not wall time: a neighbour that has the core in between does not.
@@ -55,7 +55,7 @@ def measure() -> Measured:
     source = np.ones(COPY_BYTES // 4, np.float32)
     target = np.empty_like(source)
     copied = _rate(lambda: np.copyto(target, source), COPY_S)
-    return Measured(
+    return ProcessorSpeed(
         product_gflops=round(2 * PRODUCTS * PRODUCT_SIZE**3 * product / 1e9, 1),
         copy_gb_s=round(2 * COPY_BYTES * copied / 1e9, 1),
     )
@@ -79,15 +79,15 @@ def _place() -> Path | None:
     return Path(base) / "gpu-offload" / f"processor-{name}.json"
 
 
-def _read(path: Path) -> Measured | None:
+def _read(path: Path) -> ProcessorSpeed | None:
     try:
-        found = Measured.model_validate_json(path.read_bytes())
+        found = ProcessorSpeed.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
         return None
     return found if found.product_gflops > 0 and found.copy_gb_s > 0 else None
 
 
-def _keep(path: Path, found: Measured) -> None:
+def _keep(path: Path, found: ProcessorSpeed) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}")

@@ -22,7 +22,7 @@ MOST = math.log(2)
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class EstimateScore:
     """How well one kind of estimate held.
 
     Attributes:
@@ -38,13 +38,13 @@ class Score:
     inside: int
 
 
-def score(estimates: Iterable[tuple[Interval, float]]) -> Score | None:
+def score(estimates: Iterable[tuple[Interval, float]]) -> EstimateScore | None:
     """Score intervals against what happened; None where there is none."""
     pairs = [(interval, actual) for interval, actual in estimates if interval.likely > 0]
     if not pairs:
         return None
     errors = [actual / interval.likely - 1 for interval, actual in pairs]
-    return Score(
+    return EstimateScore(
         count=len(pairs),
         error=statistics.median(map(abs, errors)),
         bias=statistics.median(errors),
@@ -52,8 +52,8 @@ def score(estimates: Iterable[tuple[Interval, float]]) -> Score | None:
     )
 
 
-def scores(timings: Sequence[Timing]) -> dict[str, Score]:
-    """Score what the plans said, and what was said after the first steps; by name, without what there is none of."""
+def scores(timings: Sequence[Timing]) -> dict[str, EstimateScore]:
+    """Score the estimates of the plans and those after the first steps; a name without estimates is left out."""
     whole = [(timing, timing.whole) for timing in timings if timing.whole]
     found = {
         "plan": score((t.planned, actual) for t, actual in whole if t.planned),

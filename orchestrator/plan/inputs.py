@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.plan.model import check_weights, model_file
 from gpu_offload.orchestrator.plan.project import file_sha256
 from gpu_offload.orchestrator.plan.requirements import Requirements, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
-from gpu_offload.orchestrator.plan.warm_start import Start, find_start, is_version
+from gpu_offload.orchestrator.plan.warm_start import WarmStart, find_start, is_version
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.model_name import is_weights
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
@@ -41,7 +41,7 @@ class PlanInputs:
     model_file: Path | None
     code: Code | None
     requirements: Requirements | None
-    start: Start | None = None
+    start: WarmStart | None = None
 
     @cached_property
     def key(self) -> str:

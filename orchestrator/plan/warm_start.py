@@ -30,7 +30,7 @@ LEAST_PATIENCE = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class WarmStart:
     """Where a training starts.
 
     Attributes:
@@ -57,7 +57,7 @@ def is_version(init_from: str) -> bool:
 
 def find_start(
     training: TrainingSettings, store: ObjectStore, snapshot: Snapshot, cache: Path, recipe: str
-) -> Start:
+) -> WarmStart:
     """Return where a training starts that is to continue a version.
 
     What was trained before on the same data with the same settings keeps its parent: else `stable`, which that training
@@ -69,7 +69,7 @@ def find_start(
     """
     if (known := _trained(store, recipe)) is not None:
         if known.init_from is None:
-            return Start(None, training, recipe, note=f"version {known.version} was trained from scratch")
+            return WarmStart(None, training, recipe, note=f"version {known.version} was trained from scratch")
         before = manifest_of(store, known.init_from)
         key = model_key(known.init_from, before.model.name if before else "model.pt")
         weights = Weights(sha256=known.weights_sha256 or "", key=key)
@@ -78,9 +78,9 @@ def find_start(
     try:
         parent = resolve(store, wanted)
     except RegistryError as error:
-        return Start(None, training, recipe, note=f"from scratch, not from {wanted}: {error}")
+        return WarmStart(None, training, recipe, note=f"from scratch, not from {wanted}: {error}")
     if (why := _unfit(training, snapshot, parent)) is not None:
-        return Start(
+        return WarmStart(
             None, training, recipe, note=f"from scratch, not from {wanted} ({parent.version}): {why}"
         )
     path = cache / f"{parent.model.sha256[:16]}-{parent.model.name}"
@@ -127,7 +127,9 @@ def _unfit(training: TrainingSettings, snapshot: Snapshot, parent: Manifest) -> 
     return next((why for fails, why in checks if fails()), None)
 
 
-def _warm(training: TrainingSettings, recipe: str, version: str, warm_starts: int, weights: Weights) -> Start:
+def _warm(
+    training: TrainingSettings, recipe: str, version: str, warm_starts: int, weights: Weights
+) -> WarmStart:
     epochs = training.warm_epochs or math.ceil(training.epochs * FEWER)
     hyperparameters = dict(training.hyperparameters)
     if training.entrypoint is None:
@@ -137,4 +139,4 @@ def _warm(training: TrainingSettings, recipe: str, version: str, warm_starts: in
     if "patience" in hyperparameters:
         note += f", fewer if {hyperparameters['patience']} in a row do not improve the validation"
     told = training.model_copy(update={"epochs": epochs, "hyperparameters": hyperparameters})
-    return Start(weights, told, recipe, version, warm_starts, note)
+    return WarmStart(weights, told, recipe, version, warm_starts, note)

@@ -5,7 +5,7 @@ from functools import lru_cache
 from gpu_offload.orchestrator.cost.prices import ebs_prices
 from gpu_offload.orchestrator.cost.traffic import Traffic
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct_running
-from gpu_offload.orchestrator.estimate.forecast import Position, forecast
+from gpu_offload.orchestrator.estimate.forecast import ForecastPosition, forecast
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Offer
@@ -162,7 +162,7 @@ def _corrected(
     work = workload_of(run)
     if beat.pace is not None and work is not None and completed < epochs:
         batches = beat.batch if attempt is observation.current else 0
-        at = Position(epochs=completed, batches=batches, elapsed=0.0, measured=max(0, trained))
+        at = ForecastPosition(epochs=completed, batches=batches, elapsed=0.0, measured=max(0, trained))
         if (left := _forecast_rest(work, beat.pace, at)) is not None:
             return left
     if not beat.seconds_per_epoch or trained < 1 or epochs <= trained:
@@ -191,7 +191,7 @@ def _measured_rest(seconds: Interval, epochs: int, trained: int, seconds_per_epo
 
 
 @lru_cache(maxsize=256)
-def _forecast_rest(work: Workload, pace: Pace, at: Position) -> Interval | None:
+def _forecast_rest(work: Workload, pace: Pace, at: ForecastPosition) -> Interval | None:
     """Return the seconds left by a training's own steps; None where its numbers say nothing: they may be anyone's."""
     try:
         return forecast(work, pace, at).interval

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from gpu_offload.orchestrator.estimate.correction import Estimate, remaining_note
-from gpu_offload.orchestrator.estimate.forecast import Position, forecast
+from gpu_offload.orchestrator.estimate.forecast import ForecastPosition, forecast
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.output.epoch import Revised
 from gpu_offload.orchestrator.run.record import RunRecord
@@ -70,7 +70,7 @@ class Revision:
             return None
         done = event.epoch if event.event == "epoch" else event.epoch - 1
         elapsed = max(0.0, event.time - self.began)
-        at = Position(
+        at = ForecastPosition(
             epochs=min(done, self._work.epochs),
             batches=0 if event.event == "epoch" else event.batch or 0,
             elapsed=elapsed,

@@ -24,7 +24,7 @@ from gpu_offload.remote_job.result import PREDICTIONS, TrainingResult
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ModelPage:
     """A model and its versions, newest first.
 
     Attributes:
@@ -73,7 +73,7 @@ def read_site(
     base: str | None,
     home: str | None = None,
     is_private: bool = False,
-) -> Site:
+) -> ModelPage:
     """Read what is published.
 
     Args:
@@ -95,7 +95,7 @@ def read_site(
     name = (manifest.repository or manifest.base_model) if manifest else "no model yet"
     result = _result(store, manifest) if manifest else None
     picture = None if manifest is None or is_private else _picture(store, manifest, result)
-    return Site(
+    return ModelPage(
         name=name,
         versions=tuple(reversed(entries)),
         stable=stable,

@@ -5,7 +5,7 @@ from xml.etree import ElementTree as ET
 
 from gpu_offload.orchestrator.registry.manifest import Move
 from gpu_offload.orchestrator.report.markup import without_controls
-from gpu_offload.orchestrator.site.content import Site
+from gpu_offload.orchestrator.site.content import ModelPage
 from gpu_offload.orchestrator.site.page import FEED, PAGE
 
 NAMESPACE = "http://www.w3.org/2005/Atom"
@@ -18,7 +18,7 @@ TITLES = {
 }
 
 
-def feed_xml(site: Site) -> bytes:
+def feed_xml(site: ModelPage) -> bytes:
     """Render the moves of `stable`, newest first; every text is escaped."""
     moves = list(site.stable.moves) if site.stable else []
     page, own = (f"{site.home}/{name}" if site.home else None for name in (PAGE, FEED))
@@ -37,7 +37,7 @@ def feed_xml(site: Site) -> bytes:
     return text + b"\n"
 
 
-def _entry(feed: ET.Element, site: Site, position: int, move: Move, page: str | None) -> None:
+def _entry(feed: ET.Element, site: ModelPage, position: int, move: Move, page: str | None) -> None:
     entry = ET.SubElement(feed, "entry")
     _add(entry, "title", f"{move.semver or move.version} {TITLES[move.cause]}")
     _add(entry, "id", f"urn:gpu-offload:{site.name}:stable:{position}:{move.version}")

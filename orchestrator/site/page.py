@@ -10,7 +10,7 @@ from gpu_offload.orchestrator.registry.listing import when
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, model_key
 from gpu_offload.orchestrator.report.markup import document, html_table, safe, tiles_html, without_controls
 from gpu_offload.orchestrator.report.svg import curves_svg
-from gpu_offload.orchestrator.site.content import Site
+from gpu_offload.orchestrator.site.content import ModelPage
 
 FEED = "feed.xml"
 PAGE = "index.html"
@@ -20,7 +20,7 @@ SHOWN_VERSIONS = 200
 SHOWN_MOVES = 50
 
 
-def site_html(site: Site) -> str:
+def site_html(site: ModelPage) -> str:
     """Render a model's page; every text from the registry is escaped."""
     sections = (
         ("Versions", html_table(version_rows(site))),
@@ -38,7 +38,7 @@ def site_html(site: Site) -> str:
     return document(site.name, f"{tiles_html(tiles(site))}{body}{foot}", head=feed)
 
 
-def tiles(site: Site) -> list[tuple[str, str, str]]:
+def tiles(site: ModelPage) -> list[tuple[str, str, str]]:
     """Return what one looks for first: the version in use, how good it is, what it cost."""
     entry = site.shown
     if entry is None or site.manifest is None:
@@ -58,7 +58,7 @@ def number(entry: IndexEntry) -> str:
     return entry.semver or entry.version
 
 
-def version_rows(site: Site) -> list[tuple[str, ...]]:
+def version_rows(site: ModelPage) -> list[tuple[str, ...]]:
     """Return a row for each version, newest first."""
     metrics = [named(entry.metrics) for entry in site.versions]
     names = list(dict.fromkeys(name for one in metrics for name in list(one)[:MAIN_METRICS]))
@@ -82,7 +82,7 @@ def version_rows(site: Site) -> list[tuple[str, ...]]:
     return rows
 
 
-def move_rows(site: Site) -> list[tuple[str, ...]]:
+def move_rows(site: ModelPage) -> list[tuple[str, ...]]:
     """Return what `stable` meant since when, newest first."""
     moves = reversed(site.stable.moves) if site.stable else ()
     rows = [(when(m.at), m.semver or m.version, m.cause, m.by, m.why) for m in moves]
@@ -111,7 +111,7 @@ def card_rows(manifest: Manifest) -> list[tuple[str, ...]]:
     return [("", ""), *((name, value) for name, value in facts.items() if value)]
 
 
-def _download(site: Site) -> str:
+def _download(site: ModelPage) -> str:
     if site.manifest is None:
         return ""
     version = site.manifest.version
@@ -137,7 +137,7 @@ def _download(site: Site) -> str:
     return "".join(parts)
 
 
-def _quality(site: Site) -> str:
+def _quality(site: ModelPage) -> str:
     if site.manifest is None:
         return ""
     metrics = named(site.manifest.metrics)
@@ -161,7 +161,7 @@ def _quality(site: Site) -> str:
     )
 
 
-def _history(site: Site) -> str:
+def _history(site: ModelPage) -> str:
     """Draw the main metric over the versions that were good enough, oldest first."""
     entries = [e for e in reversed(site.versions) if e.yanked is None and e.metrics]
     names = list(dict.fromkeys(name for e in entries for name in list(named(e.metrics))[:1]))

@@ -21,7 +21,7 @@ FOLDER = "site"
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenPage:
     """Where page and feed are now."""
 
     page: str
@@ -38,7 +38,7 @@ class Written:
 
 def write_site(
     store: ObjectStore, settings: Settings, folder: Path | None, *, is_private: bool = False
-) -> Written:
+) -> WrittenPage:
     """Write page and feed into a folder, or below `site/` in the store where `folder` is None.
 
     Raises:
@@ -58,11 +58,11 @@ def write_site(
         for key, body in files.items():
             _replace(store, f"{FOLDER}/{key}", body)
         keys = (f"{FOLDER}/{PAGE}", f"{FOLDER}/{FEED}")
-        return Written(*(address(key) or f"{store.url}/{key}" for key in keys))
+        return WrittenPage(*(address(key) or f"{store.url}/{key}" for key in keys))
     folder.mkdir(parents=True, exist_ok=True)
     for name, body in files.items():
         durable.write(folder / name, body)
-    return Written(str(folder / PAGE), str(folder / FEED))
+    return WrittenPage(str(folder / PAGE), str(folder / FEED))
 
 
 def _replace(store: ObjectStore, key: str, body: bytes) -> None:

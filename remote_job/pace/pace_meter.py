@@ -27,7 +27,7 @@ BOOKKEEPING = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class TimedStep:
     """One batch: what it took, the part of it that the optimizer took, and whether its pictures were new."""
 
     took: Reading
@@ -65,7 +65,7 @@ class PaceMeter:
     save: float | None = None
     between: float = BOOKKEEPING
     announced: bool = False
-    _steps: dict[str, deque[Step]] = field(default_factory=dict)
+    _steps: dict[str, deque[TimedStep]] = field(default_factory=dict)
     _optimizer: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
     _first: float | None = None
     _first_optimizer: float = 0.0
@@ -85,7 +85,7 @@ class PaceMeter:
         """End the step in progress, and begin the next."""
         now = self.clock()
         if self._began is not None:
-            step = Step(now.since(self._began), self._in_optimizer, decodes)
+            step = TimedStep(now.since(self._began), self._in_optimizer, decodes)
             if self._first is None:
                 # It warms up, and says nothing about the others, but may be the only one before many are accumulated.
                 self._first, self._first_optimizer = step.took.wall, self._in_optimizer

@@ -23,7 +23,7 @@ GAIN = 1.05
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class SpeedTrial:
     """Seconds of one forward and backward pass on one core, the best of a few; None is what was not tried."""
 
     contiguous: float
@@ -49,7 +49,7 @@ class Trial:
         )
 
 
-def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -> Trial:
+def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -> SpeedTrial:
     """Time passes of noise through copies of the model, in turns.
 
     One thread's own processor time counts: threads that wait for each other while another program has a core would
@@ -83,7 +83,7 @@ def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -
                 total.backward()  # type: ignore[no-untyped-call, unused-ignore]
                 if turn:  # the first warms up
                     best[name] = min(best[name], time.thread_time() - begun)
-    return Trial(**best)
+    return SpeedTrial(**best)
 
 
 @contextlib.contextmanager

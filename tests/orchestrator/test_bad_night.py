@@ -18,7 +18,7 @@ from gpu_offload.infra.aws.errors import NoNetworkError
 from gpu_offload.infra.aws.state_reason import explained
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
-from gpu_offload.orchestrator.cleanup.reaper import Sweep
+from gpu_offload.orchestrator.cleanup.reaper import Reaping
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep, note_sweep
 from gpu_offload.orchestrator.cleanup.tend import Tend
 from gpu_offload.orchestrator.lifecycle.status import standings
@@ -37,7 +37,7 @@ from gpu_offload.orchestrator.run.step import RecordGone
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
 
-EMPTY = Sweep((), (), (), ())
+EMPTY = Reaping((), (), (), ())
 
 
 @pytest.fixture

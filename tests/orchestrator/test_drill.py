@@ -14,7 +14,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.drill import real_account
 from gpu_offload.orchestrator.drill.command import DrillError
 from gpu_offload.orchestrator.drill.faults import FAULTS
-from gpu_offload.orchestrator.drill.project import Pace
+from gpu_offload.orchestrator.drill.project import DrillPace
 from gpu_offload.orchestrator.drill.suite import DrillReport, Survived, drill
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.load import load_settings
@@ -111,7 +111,7 @@ def cloud(monkeypatch):
 def test_a_drill_on_an_account_rents_within_its_limit_and_leaves_nothing(cloud, tmp_path, monkeypatch):
     """The account is a simulated one here; the drill knows no more of it than EC2 tells."""
     train_project(tmp_path)
-    monkeypatch.setattr(real_account, "PACE", Pace(epochs=2, seconds=0.2))
+    monkeypatch.setattr(real_account, "PACE", DrillPace(epochs=2, seconds=0.2))
     settings = load_settings(tmp_path, environment={})
     report = real_account.drill_on_account(settings, "s3://drill", 0.4, wanted=["cancel-while-starting"])
     assert report.green, report.text()

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.estimate.forecast import Position, forecast
+from gpu_offload.orchestrator.estimate.forecast import ForecastPosition, forecast
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.remote_job.pace.meter import Reading
 from gpu_offload.remote_job.pace.pace_meter import PaceMeter, spread, usual
@@ -80,14 +80,14 @@ def simulated(seed: int, busy) -> tuple[float, list[tuple[int, float, object]]]:
                     -0.1 / meter.share(),
                     0.01 / meter.share(),
                 )
-                at = Position(epoch, number + 1, machine.now)
+                at = ForecastPosition(epoch, number + 1, machine.now)
                 found.append((epoch, machine.now, forecast(training, meter.pace(), at)))
         begun = machine.now
         machine.compute(80 * 0.01)
         meter.validation = (machine.now - begun) / 80
         machine.compute(0.3)
         meter.save, meter.between = 0.3, 0.0
-        at = Position(epoch + 1, 0, machine.now, measured=epoch + 1)
+        at = ForecastPosition(epoch + 1, 0, machine.now, measured=epoch + 1)
         found.append((epoch + 1, machine.now, forecast(training, meter.pace(), at)))
     machine.compute(0.67 * 80 * 0.01 + 4.7)
     return machine.now, found
@@ -143,7 +143,7 @@ def test_an_estimate_after_the_last_epoch_is_what_was_measured_and_the_end():
 )
 def test_every_forecast_is_in_order_and_never_in_the_past(epochs, done, batches, elapsed, share, measured):
     training = work(epochs=epochs)
-    at = Position(min(done, epochs), batches, elapsed, measured)
+    at = ForecastPosition(min(done, epochs), batches, elapsed, measured)
     estimate = forecast(training, pace(share=share), at)
     assert elapsed <= estimate.interval.low <= estimate.interval.likely <= estimate.interval.high
     assert estimate.point == pytest.approx(math.fsum(estimate.breakdown.values()))
@@ -151,7 +151,7 @@ def test_every_forecast_is_in_order_and_never_in_the_past(epochs, done, batches,
 
 @given(st.integers(1, 50), st.integers(16, 2000), st.integers(1, 400))
 def test_more_epochs_and_more_images_never_take_less(epochs, images, held_out):
-    at = Position(0, 4, 12.0)
+    at = ForecastPosition(0, 4, 12.0)
     least = forecast(work(epochs=epochs, train_images=images, val_images=held_out), pace(), at).point
     for more_work in (
         work(epochs=epochs + 1, train_images=images, val_images=held_out),
@@ -163,14 +163,14 @@ def test_more_epochs_and_more_images_never_take_less(epochs, images, held_out):
 
 def test_code_of_one_s_own_is_estimated_by_its_epochs():
     mine = Pace(epoch=10.0, spread=0.05)
-    estimate = forecast(work(), mine, Position(5, 0, 55.0, measured=5))
+    estimate = forecast(work(), mine, ForecastPosition(5, 0, 55.0, measured=5))
     assert estimate.interval.likely == pytest.approx(55 + 15 * 10)
-    early = forecast(work(), Pace(epoch=10.0, spread=0.25, batches=20), Position(0, 3, 5.0))
+    early = forecast(work(), Pace(epoch=10.0, spread=0.25, batches=20), ForecastPosition(0, 3, 5.0))
     assert early.interval.high / early.interval.likely > estimate.interval.high / estimate.interval.likely
 
 
 def test_past_trainings_correct_a_forecast():
-    at = Position(0, 4, 12.0)
+    at = ForecastPosition(0, 4, 12.0)
     plain, corrected = forecast(work(), pace(), at), forecast(work(), pace(), at, past=[0.1] * 5)
     assert corrected.interval.likely > plain.interval.likely * 1.05
     assert corrected.interval.high / corrected.interval.low < plain.interval.high / plain.interval.low
@@ -178,7 +178,7 @@ def test_past_trainings_correct_a_forecast():
 
 def test_a_pace_without_a_step_or_an_epoch_says_nothing():
     with pytest.raises(ValueError, match="neither"):
-        forecast(work(), Pace(), Position(0, 0, 1.0))
+        forecast(work(), Pace(), ForecastPosition(0, 0, 1.0))
 
 
 def test_steps_that_disagree_need_more_of_them():

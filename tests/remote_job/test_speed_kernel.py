@@ -321,6 +321,6 @@ def test_a_trial_changes_neither_model_nor_random_numbers():
     ],
 )
 def test_what_a_trial_shows_to_be_slower_is_given_up(contiguous, last, mixed, kept):
-    tried = trial.Trial(contiguous, last, mixed)
+    tried = trial.SpeedTrial(contiguous, last, mixed)
     assert tried.keeps_channels_last is (kept != "neither")
     assert tried.keeps_bfloat16 is (kept == "both")
