@@ -25,7 +25,7 @@ def within(interval: Interval, limit: float) -> float:
     if limit <= 0 or interval.likely <= 0:
         return 0.0 if limit < interval.likely else 1.0
     distance = math.log(limit) - math.log(interval.likely)
-    bound = interval.high if distance > 0 else interval.low
+    bound = interval.high if distance >= 0 else interval.low
     spread = abs(math.log(max(bound, 1e-9) / interval.likely)) / UPPER
     if spread < 1e-9:
         return 1.0 if distance >= 0 else 0.0

@@ -21,6 +21,7 @@ def test_the_bounds_are_the_tenth_and_the_ninetieth_percentile():
 
 
 @example(Interval(2.0, 2.0, 2.0), 0.0, 5e-324)
+@example(Interval(1.0, 1.0, 2.0), 1.0, 2.0)
 @given(TIMES, st.floats(0, 1e6), st.floats(0, 1e6))
 def test_a_later_limit_is_never_less_likely_kept(interval, first, second):
     early, late = sorted((first, second))

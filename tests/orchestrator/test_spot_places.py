@@ -79,7 +79,7 @@ def test_a_new_run_knows_what_former_runs_saw_and_it_fades(tmp_path):
     store = open_store(f"file:{tmp_path / 'store'}")
     journal = Journal(store)
     for number in (1, 2):
-        run = journal.begin(run_of(id=f"aaaaaaaaaaaa-{number}", now=T0))
+        run = journal.begin(run_of(id=f"aaaaaaaaaaaa-{number}", now=T0 + number))
         attempt = seen_attempt(1, T0, T0 + HOUR, "reclaimed")
         journal.open_attempt(run.id, attempt.record)
         journal.record_host(run.id, 1, attempt.host)
