@@ -99,7 +99,7 @@ def trainer_store(site: Site) -> tuple[Statement, ...]:
 
 
 def bucket_statements(site: Site, *, plain_public: bool = False) -> tuple[Statement, ...]:
-    """Return the bucket's own policy: what the public may read, and what is denied to all, administrators included."""
+    """Return the bucket's own policy: what the public can read, and what is denied to all, administrators included."""
     return (
         *(_public_everything(site) if plain_public else _public_models(site)),
         Statement(

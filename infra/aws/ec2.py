@@ -117,7 +117,7 @@ class Ec2(Network):
     def find(self, run: str | None = None) -> list[Instance]:
         """Return the instances of a run, or of all our runs, terminated ones included, oldest first.
 
-        EC2 forgets a terminated instance within the hour, and may not know a new one for some seconds.
+        EC2 forgets a terminated instance within the hour, and can omit a new one for some minutes.
         """
         with aws_errors(f"looking for instances in {self.region}"):
             pages = self._client.get_paginator("describe_instances").paginate(Filters=[run_filter(run)])
@@ -146,7 +146,7 @@ class Ec2(Network):
         states: dict[str, str] = {}
         for instance_id in instance_ids:  # one by one: EC2 refuses a whole list if it does not know one of it
             # An id comes from a reply of EC2, so it was known once: what is still unknown after some seconds, in which
-            # EC2 may learn of a new instance, is forgotten.
+            # EC2 can learn of a new instance, is forgotten.
             states[instance_id] = "terminated"
             with suppress(NotYetVisibleError):
                 for attempt in attempts(NotYetVisibleError, first=0.5):
@@ -185,7 +185,7 @@ class Ec2(Network):
 
 
 def _passes(error: Exception) -> bool:
-    """Whether the same launch may succeed in a moment."""
+    """Whether the same launch can succeed in a moment."""
     return isinstance(error, CloudError) and error.retry == "same"
 
 

@@ -115,7 +115,7 @@ class Schedules:
         return str(parameters["Name"])
 
     def find(self, run: str | None = None, *, store: str = "") -> list[Schedule]:
-        """Return the schedules of a store's run, or of all runs of everybody's."""
+        """Return the schedules of a store's run, or all runs of all stores."""
         prefix = PREFIX if run is None else schedule_name(run, 0, store).removesuffix("0")
         with aws_errors(f"looking for schedules in {self.region}"):
             pages = self._client.get_paginator("list_schedules").paginate(

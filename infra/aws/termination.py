@@ -48,7 +48,7 @@ def terminate_and_wait(
         select: Which tagged instances to terminate.
         run: Only instances of this run.
         announce: Called before an instance is terminated.
-        until: From what is shown now: False as long as another instance may appear.
+        until: From what is shown now: False as long as another instance can appear.
         sleep: Waits that many seconds.
         clock: Unix seconds.
     """

@@ -192,7 +192,7 @@ def follow(
 ) -> Iterator[Look]:
     """Yield polls until the job no longer runs; the last one has nothing left to read.
 
-    After a lost connection the same offsets are asked for again, so that nothing is missed or repeated.
+    After a lost connection the same offsets are requested again, so that nothing is missed or repeated.
 
     Args:
         job: which.

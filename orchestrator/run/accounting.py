@@ -40,7 +40,7 @@ PUTS_A_MINUTE = 12
 """An instance's uploads while it trains: heartbeat, progress and log every 15 s."""
 
 PRICES_LAST_S = 600.0
-"""How old the spot prices of a running attempt may be: they change some times a day."""
+"""How old the spot prices of a running attempt can be: they change some times a day."""
 
 PUTS_AN_EPOCH = 3
 """A checkpoint: two files and the manifest."""
@@ -56,12 +56,12 @@ class Accounting:
     store: ObjectStore
     settings: StoreSettings
     _asked: dict[int, tuple[float, tuple[PriceStep, ...]]] = field(default_factory=dict)
-    """By attempt: when its prices were asked for, and what they were."""
+    """By attempt: when its prices were read, and the prices."""
 
     def spent(self, run: RunRecord, observation: Observation) -> float:
-        """Return what a run has cost so far, in US dollars, by the spot prices since, asked for now and then.
+        """Return what a run has cost so far, in US dollars, by the spot prices since, which are updated from time to time.
 
-        Where EC2 does not tell them, an attempt counts at the highest price that it may have come to.
+        Without prices from EC2 an attempt counts at the highest price that it can have come to.
         """
         now = observation.now
         sent = bytes_sent(run, observation.attempts, observation.checkpoint_bytes, observation.result)

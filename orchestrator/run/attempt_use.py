@@ -71,7 +71,7 @@ def use_of(
 
 
 def ended_of(attempt: ObservedAttempt, now: float) -> tuple[float, bool]:
-    """Return until when an attempt's instance is billed, in Unix seconds, and whether EC2 took it back.
+    """Return until when an attempt's instance is billed, in Unix seconds, and whether EC2 reclaimed it.
 
     EC2's word counts where there is one; the journal's end of the attempt is only as good as its driver's look.
     """
@@ -90,7 +90,7 @@ def is_billed(attempt: ObservedAttempt) -> bool:
 
 
 def highest_price(attempt: ObservedAttempt) -> tuple[PriceStep, ...]:
-    """Return the highest price that an attempt may have come to, throughout; () where none is known."""
+    """Return the highest price that an attempt can have come to, throughout; () where none is known."""
     highest = attempt.record.max_price_usd
     if highest is None or attempt.host is None or attempt.host.market != "spot":
         return ()

@@ -71,10 +71,10 @@ class Attempts:
             LaunchDeniedError: the driver's role may not launch; the attempt is closed, the run stays open.
         """
         cloud, number = self.rented(), attempt.number
-        cloud.prepare(self.run)  # may take minutes
+        cloud.prepare(self.run)  # can take minutes
         self.patiently(lambda: self.journal.record_launching(self.run.id, number, self.clock()))
         # The record is written before this is read, and a stop is written before the record is read: so either
-        # this driver sees the stop, or the stop sees that an instance may appear.
+        # this driver sees the stop, or the stop sees that an instance can appear.
         why = self.patiently(lambda: self._reason_not_to_launch(number))
         if why is not None:
             self.console.note(f"nothing is launched: {why}")

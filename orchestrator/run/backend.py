@@ -16,7 +16,7 @@ class RefusedError(OffloadError):
     Attributes:
         quota: The account's quota refused: no other zone helps.
         limit_vcpus: That quota, where it is known.
-        for_good: What the refusal rules out for the whole run; None where another hour may help.
+        for_good: What the refusal rules out for the whole run; None where another hour can help.
     """
 
     def __init__(
@@ -71,9 +71,9 @@ class Cpu(Protocol):
     ) -> Ending | None:
         """Train to the end and return None, or why the attempt ended without a result.
 
-        `judge` is asked all the while, with the training's last word, and from any thread; once it gives a reason
+        `judge` is asked all the while, with the latest heartbeat, and from any thread; once it gives a reason
         the training is stopped, with a checkpoint, and that reason returned.
-        Raises StoppedHereError when this process was told to end.
+        Raises StoppedHereError when this process received an ending signal.
         """
 
 
@@ -90,10 +90,10 @@ class Cloud(Protocol):
         """Name what the run has beside instances."""
 
     def prepare(self, run: RunRecord) -> None:
-        """Do what must be done before the first launch and may take minutes, such as staging."""
+        """Do what must be done before the first launch and can take minutes, such as staging."""
 
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
-        """Ask for the instance; None where the answer was lost and must be asked for again.
+        """Ask for the instance; None where the answer was lost and the call must be repeated.
 
         Raises RefusedError, LaunchDeniedError.
         """

@@ -65,7 +65,7 @@ class Collector:
         return None
 
     def complete(self, observation: Observation) -> None:
-        """Finish a publication that may have been cut off, and keep what the training took."""
+        """Finish an interrupted publication, and record the training's times."""
         store = self.journal.store
         manifest = publish.manifest_of(store, self.run.version)
         if manifest is not None:

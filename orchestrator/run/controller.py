@@ -152,7 +152,7 @@ class Controller:
         self.limits.warn(observation)
         step = next_step(self.run, observation)
         if observation.driver is None and not isinstance(step, Done):
-            self.bystander.driver = None  # the run is ours
+            self.bystander.driver = None  # this driver holds the lease
         if isinstance(step, Done):
             if self.bystander.driver is not None:
                 self.bystander.look(self.bystander.driver)  # its last epochs
@@ -164,7 +164,7 @@ class Controller:
         return None
 
     def _reason_to_detach(self, step: Step, observation: Observation) -> str | None:
-        """Why this driver leaves the run here, None where it goes on."""
+        """Why this driver leaves the run here, None where it continues."""
         current = observation.current
         rented = current is not None and current.record.offer.where == "ec2"
         if self.detach and isinstance(step, Wait) and rented and current and current.heartbeat is not None:

@@ -25,7 +25,7 @@ class EventReader:
             body, _ = self.store.read(run_key(self.run, f"attempts/{self.attempt}/progress.jsonl"))
         except (ObjectMissingError, StoreUnreachableError):
             return []
-        lines = body.split(b"\n")[:-1]  # the last one may be half written
+        lines = body.split(b"\n")[:-1]  # the last one can be half written
         events = []
         for line in lines[self._lines :]:
             try:

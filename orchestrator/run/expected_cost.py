@@ -23,11 +23,11 @@ class Job:
     """What to finish by when. Times are in steps of `availability.STEP_S`.
 
     Attributes:
-        work: The most work that may be left.
+        work: The most work that can be left.
         steps: From the beginning to the deadline.
         overhead: Work that a start or a change of machine costs.
         spot_price: Relative to on-demand.
-        floor: Slack at the beginning that waiting may not use, in proportion to the time left.
+        floor: Slack at the beginning that waiting must not use, in proportion to the time left.
         multipliers: Of the hazards, from down and from up.
         grid: Points per step of work.
     """

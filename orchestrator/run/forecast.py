@@ -19,7 +19,7 @@ class Forecast:
     """Costs in US dollars, before the run begins.
 
     Attributes:
-        expected: The mean over what spot capacity may do.
+        expected: The mean over what spot capacity can do.
         worst: The upper end of the time on the on-demand instance that the run would take last, after two starts that
             came to nothing; never above max-cost-usd.
         begins_at: Unix seconds.
@@ -43,7 +43,7 @@ class Forecast:
 
 
 def forecast(run: RunRecord) -> Forecast | None:
-    """Return the forecast of a run that may choose between spot and on-demand; None for any other."""
+    """Return the forecast of a run that can choose between spot and on-demand; None for any other."""
     observation = Observation(now=run.created_at, me="")
     run = run.model_copy(update={"value_of_time_usd_per_hour": 0.0})  # money alone
     steady = steadiest(run, observation)

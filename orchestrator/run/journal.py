@@ -57,7 +57,7 @@ class Journal:
     def open_ids(self, *, now: float | None = None, write: bool = True) -> list[str]:
         """Return the ids of the runs that have no outcome, readable or not.
 
-        With `now`, Unix seconds, all runs are looked through once a day: see `RunIndex`. Without `write` the index is
+        With `now`, Unix seconds, all runs are read once a day: see `RunIndex`. Without `write` the index is
         left as it is.
         """
         index = self.index if write else RunIndex(self.store, writes=False)
@@ -119,7 +119,7 @@ class Journal:
         return self._documents.create(run_key(run, f"attempts/{record.number}.json"), record)
 
     def record_launching(self, run: str, number: int, at: float) -> None:
-        """Journal that the instance of an attempt is asked for now, at `at` in Unix seconds."""
+        """Journal that the instance of an attempt is requested now, at `at` in Unix seconds."""
         key = run_key(run, f"attempts/{number}.launching.json")
         if self._documents.create(key, LaunchingRecord(first_at=at, at=at)):
             return
@@ -197,7 +197,7 @@ class Journal:
         return read_outcome(self._documents, run)
 
     def finish(self, run: str, outcome: Outcome) -> Outcome:
-        """Journal how a run ended; return what the journal has, which another driver may have written."""
+        """Journal how a run ended; return what the journal has, which another driver can have written."""
         if not self._documents.create(run_key(run, "outcome.json"), outcome):
             return self.outcome(run) or outcome
         return outcome

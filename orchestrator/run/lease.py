@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.run.record import RUN_PREFIX
 from gpu_offload.remote_job.wire import Wire
 
 LEASE_S = 150.0
-"""A driver that has not renewed for this long is taken for dead, unless its process can be looked at."""
+"""A driver that has not renewed for this long counts as dead, unless its process can be checked."""
 
 RENEW_S = 60.0
 
@@ -31,7 +31,7 @@ def _boot_id() -> str:
 def _started(pid: int) -> str | None:
     """Return the kernel's start time of a process, None where there is no such process, "" where unknown."""
     try:
-        # The command's name, in parentheses, may hold spaces; the start time is the 20th field after it.
+        # The command's name, in parentheses, can hold spaces; the start time is the 20th field after it.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return None if fields[0] in "ZX" else fields[19]  # a zombie
     except OSError:
@@ -77,7 +77,7 @@ def holder_text(name: str) -> str:
 
 @dataclass
 class Lease:
-    """This process as a driver of runs, or of what else lies below `folder`. `clock` gives Unix seconds."""
+    """This process as a driver of runs, or of what else is below `folder`. `clock` gives Unix seconds."""
 
     clock: Callable[[], float] = time.time
     folder: str = RUN_PREFIX
@@ -106,7 +106,7 @@ class Lease:
         )
 
     def is_live(self, lease: LeaseRecord) -> bool:
-        """Whether the holder of a lease may still be at work."""
+        """Whether the holder of a lease can still be at work."""
         if lease.released:
             return False
         if lease.host == self.host and lease.boot_id == self.boot_id:

@@ -15,7 +15,7 @@ START_LIMIT_S = 1200.0
 """From launch to the first heartbeat: boot, set-up and the dataset's download."""
 
 LAUNCH_LIMIT_S = 300.0
-"""How long a launch may be repeated under its token. Past it the token could start a second instance."""
+"""How long a launch can be repeated under its token. Past it the token could start a second instance."""
 
 VISIBLE_S = 300.0
 """Grace period before a launched instance must appear in DescribeInstances: AWS says up to five minutes."""
@@ -27,7 +27,7 @@ NOTICE_S = 120.0
 """From the spot interruption notice to the end of the instance."""
 
 RECLAIM_GRACE_S = 120.0
-"""How much longer the instance may take to end after a notice before the driver terminates it."""
+"""How much longer the instance can take to end after a notice before the driver terminates it."""
 
 
 BILL_S = 1.0
@@ -46,7 +46,7 @@ def unbooked(observation: Observation) -> RecordHost | RecordGone | None:
             continue
         for instance in observation.instances_of(attempt.record.number):
             if instance.is_ended and instance.host is not None:
-                # Its attempt may have been closed before it was found: what it ran counts, not what was journalled.
+                # Its attempt can have been closed before it was found: what it ran counts, not what was journalled.
                 at = instance.ended_at if instance.ended_at is not None else observation.now
                 return RecordHost(attempt.record.number, instance.host.model_copy(update={"ended_at": at}))
     return None
@@ -73,13 +73,13 @@ def last_launch(attempt: ObservedAttempt) -> float | None:
 
 
 def may_appear_until(attempt: ObservedAttempt) -> float:
-    """Return until when an instance of an attempt may appear in EC2's answers, in Unix seconds; 0 for none."""
+    """Return until when an instance of an attempt can appear in EC2's answers, in Unix seconds; 0 for none."""
     launched = last_launch(attempt)
     return 0.0 if launched is None else launched + VISIBLE_S
 
 
 def may_appear(observation: Observation, attempt: ObservedAttempt) -> bool:
-    """Whether an attempt may have an instance that EC2 does not show yet."""
+    """Whether an attempt can have an instance that EC2 does not show yet."""
     if observation.instances_of(attempt.record.number):
         return False
     return observation.now < may_appear_until(attempt)
@@ -161,7 +161,7 @@ def absence(
         return ("died", "the instance has vanished") if vanished else None
     if current.launching is not None and observation.now - current.launching.first_at > LAUNCH_LIMIT_S:
         # Launching again is harmless only under the same token, and only for a while. What the unconfirmed
-        # launch may have started has the run's tag and is terminated as a stray.
+        # launch can have started has the run's tag and is terminated as an orphan.
         return "died", "its launch was never confirmed"
     return None
 

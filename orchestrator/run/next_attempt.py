@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.run.refusals import REFUSAL_LASTS_S, passing_refus
 from gpu_offload.orchestrator.run.step import Finish, OpenAttempt, Step, Wait
 
 SLACK = 1.5
-"""How much longer than its high estimate a training may take at the highest spot price."""
+"""How much longer than its high estimate a training can take at the highest spot price."""
 
 HEADROOM = 1.1
 """Lower bound of the highest spot price, relative to the current price."""
@@ -60,7 +60,7 @@ def open_next(at: Outlook) -> Step:
 
 
 def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -> float | None:
-    """Return the spot price, USD/h, above which EC2 takes the instance back.
+    """Return the spot price, USD/h, above which EC2 reclaims the instance.
 
     It is the highest price at which the rest of the training is affordable even if it goes worse than badly, at most
     the on-demand price, and a tenth above today's at least: a lower one would be interrupted by every small rise.

@@ -21,7 +21,7 @@ class ObservedInstance:
     """An instance that has the run's tag.
 
     Attributes:
-        reclaimed: Whether EC2's own state reason says that it took the instance back.
+        reclaimed: Whether EC2's own state reason says that it reclaimed the instance.
         host: The host record of an attempt whose launch's answer was lost.
         ended_at: When it began to shut down, Unix seconds; None where EC2 does not say.
         why: EC2's reason, in its words.

@@ -35,7 +35,7 @@ class Observer:
         rented = any(a.record.offer.where == "ec2" for a in documents.attempts)
         cloud = self.cloud if rented else None
         instances = cloud.instances(run, documents.attempts) if cloud else ()
-        # What an instance holds cannot be removed before the instance is gone, so it is not asked for earlier.
+        # What an instance holds cannot be removed before the instance is gone, so it is not listed earlier.
         ended = not documents.attempts or documents.attempts[-1].end is not None
         gone = ended and all(i.state == "terminated" for i in instances)
         observation = Observation(

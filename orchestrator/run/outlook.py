@@ -20,7 +20,7 @@ from gpu_offload.orchestrator.run.relocation import moving
 
 @dataclass(frozen=True)
 class Outlook:
-    """A run, an observation of it, and what follows from the two; each part is computed when it is first asked for."""
+    """A run, an observation of it, and what follows from the two; each part is computed on first use."""
 
     run: RunRecord
     seen: Observation

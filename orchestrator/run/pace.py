@@ -49,7 +49,7 @@ def extras_per_hour(run: RunRecord, offer: Offer) -> float:
 
 
 def budget(run: RunRecord, observation: Observation, offer: Offer) -> float:
-    """Return what an attempt on an offer may cost by the hour, in US dollars: what is left after its transfers."""
+    """Return what an attempt on an offer can cost by the hour, in US dollars: what is left after its transfers."""
     epochs = max(0, run.spec.epochs - observation.epochs_completed)
     transfers = traffic_of(run, observation.checkpoint_bytes).usd(offer.region, epochs)
     return run.max_cost_usd - observation.spent_usd - (transfers if offer.where == "ec2" else 0.0)
@@ -91,7 +91,7 @@ def goes_to_its_limit(run: RunRecord, offer: Offer) -> bool:
 def overrun(
     run: RunRecord, observation: Observation, current: ObservedAttempt, *, likely: bool = False
 ) -> str | None:
-    """Say why an attempt that trains will not make it, None while it may.
+    """Say why an attempt that trains will not make it, None while it can.
 
     Nine in ten certain: even the interval's lower end is past its limit. With `likely`: more probable than not.
     """
@@ -117,7 +117,7 @@ def leaves(
 ) -> str | None:
     """Say why a toss-up that began on the CPU moves to an instance now, None while it stays.
 
-    It moves when it will more likely than not exceed its limit; when it may, and later the instance would, too; and when the
+    It moves when it will more likely than not exceed its limit; when it could, and later the instance would, too; and when the
     hours that the instance saves are worth more than it costs, nine in ten certain.
 
     Args:
@@ -147,7 +147,7 @@ def leaves(
 def _corrected(
     run: RunRecord, observation: Observation, attempt: ObservedAttempt, candidate: Candidate
 ) -> Interval | None:
-    """Return the seconds of the epochs that are left, as an attempt's own epochs tell."""
+    """Return the seconds of the epochs that are left, by an attempt's own epochs."""
     beat = attempt.heartbeat
     if beat is None:
         return None
@@ -192,7 +192,7 @@ def _measured_rest(seconds: Interval, epochs: int, trained: int, seconds_per_epo
 
 @lru_cache(maxsize=256)
 def _forecast_rest(work: Workload, pace: Pace, at: ForecastPosition) -> Interval | None:
-    """Return the seconds left by a training's own steps; None where its numbers say nothing: they may be anyone's."""
+    """Return the seconds left by a training's own steps; None where its numbers say nothing: they can be anyone's."""
     try:
         return forecast(work, pace, at).interval
     except ValueError:

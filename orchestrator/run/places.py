@@ -43,7 +43,7 @@ def best_place(
     """Return the place to train in; None if no place is open.
 
     An instance that trains is moved only where that pays for the overhead, by the chance that there is capacity, within
-    the time that both places may be expected to last.
+    the time that both places can be expected to last.
 
     Args:
         places: In order of preference among equals.

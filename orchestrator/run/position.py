@@ -31,7 +31,7 @@ class Position:
         now: On the clock of the belief.
         paid: What was paid so far, in seconds of on-demand.
         rival: Where Uniform Progress would stand now, by the same sightings; None to do without that bound.
-        margin: How long on-demand may be refused from now on, in all.
+        margin: How long on-demand can be refused from now on, in all.
     """
 
     left: float
@@ -52,18 +52,18 @@ class Position:
 
     @property
     def slack(self) -> float:
-        """What may be lost before on-demand has to be started; below zero it is too late for all that may go wrong."""
+        """What can be lost before on-demand has to be started; below zero it is too late for all that can go wrong."""
         return self.until_deadline - self.left - self.overhead - self.margin
 
     @property
     def floor(self) -> float:
-        """Share of the slack at the beginning that waiting may not use, in proportion to the time left."""
+        """Share of the slack at the beginning that waiting must not use, in proportion to the time left."""
         changes = CHANGES_PER_HOUR * self.whole / 3600 * self.overhead
         return min(MOST_RESERVE, max(LEAST_RESERVE, changes / max(1.0, self._spare)))
 
     @property
     def reserve(self) -> float:
-        """The slack that waiting may not use."""
+        """The slack that waiting must not use."""
         return self.floor * self._spare * self.until_deadline / self.whole
 
     @property

@@ -6,7 +6,7 @@ The journal, below `runs/<id>/` in the store; written once, but for the lease an
     stop.json               a request to end the run
     driver.json             the lease of the driver
     attempts/<n>.json       an attempt, written before the launch it describes
-    attempts/<n>.launching.json  when its instance was last asked for; rewritten before each launch call
+    attempts/<n>.launching.json  when its instance was last requested; rewritten before each launch call
     attempts/<n>.host.json  the instance that came of it; what accounting needs once the instance has vanished
     attempts/<n>.end.json   how the attempt ended
     attempts/<n>.gone.json  when its instance ended, where that is later than the attempt's end
@@ -82,7 +82,7 @@ class RunRecord(Wire):
     reversible: bool = False
     """Whether it begins on the CPU as a toss-up: it moves to an instance as soon as that is better, or no longer safe to put off."""
     cpu_limit_s: float | None = None
-    """With `reversible`: how long an attempt on the CPU may take, where its job ends before the deadline."""
+    """With `reversible`: how long an attempt on the CPU can take, where its job ends before the deadline."""
     max_attempts: int = Field(default=6, ge=1)
     why: str
     """The decision's reason, as in the receipt."""
@@ -157,12 +157,12 @@ class AttemptRecord(Wire):
 
 
 class LaunchingRecord(Wire):
-    """When the instance of an attempt was asked for; written before the launch call, so that a later reader knows."""
+    """When the instance of an attempt was requested; written before the launch call, so that a later reader knows."""
 
     first_at: float
     """The first call: its client token does not last for ever."""
     at: float
-    """The last call: an instance may appear for some minutes after it."""
+    """The last call: an instance can appear for some minutes after it."""
 
 
 class HostRecord(Wire):
@@ -185,7 +185,7 @@ class GoneRecord(Wire):
     instance_id: str
     at: float
     by_cloud: bool = False
-    """True when EC2's own state reason says that it took the instance back."""
+    """True when EC2's own state reason says that it reclaimed the instance."""
 
 
 EndReason = Literal[
@@ -193,7 +193,7 @@ EndReason = Literal[
 ]
 """`refused`: no instance came; `died`: the heartbeat stopped; `orphaned`: its driver died, and with it the keys or the
 training; `failed`: the training itself failed, and would again; `overrun`: too slow for the limits, and another offer
-would make it; `moved`: on-demand was left for spot, which is cheaper and may be there again."""
+would make it; `moved`: on-demand was left for spot, which is cheaper and can be there again."""
 
 Scope = Literal["offer", "region", "run"]
 
@@ -206,7 +206,7 @@ class AttemptEnd(Wire):
     at: float
     message: str = ""
     quota: bool = False
-    """True when the account's quota refused: no other zone helps, and a smaller type or a later hour may."""
+    """True when the account's quota refused: no other zone helps, and a smaller type or a later hour can."""
     limit_vcpus: float | None = None
     """With `quota`: the account's limit, where it is known. An offer above it is never possible."""
     for_good: Scope | None = None
@@ -214,7 +214,7 @@ class AttemptEnd(Wire):
     denied: bool = False
     """True when the driver's role may not launch: it says nothing about the offer."""
     by_cloud: bool = False
-    """True when EC2's own state reason says that it took the instance back."""
+    """True when EC2's own state reason says that it reclaimed the instance."""
 
 
 class StopRequest(Wire):

@@ -9,7 +9,7 @@ REFUSAL_LASTS_S = 1200.0
 """Seconds after which a refused offer is tried again: capacity returns, and quotas become free."""
 
 QUOTA_TRIES = 3
-"""How often an offer may be over a quota of unknown size before it is not asked for again: it may be 0."""
+"""How often an offer can be over a quota of unknown size before it is excluded: it can be 0."""
 
 
 def passing_refusals(run: RunRecord, observation: Observation) -> list[AttemptEnd]:

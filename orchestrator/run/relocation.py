@@ -58,7 +58,7 @@ def moving(run: RunRecord, observation: Observation, current: ObservedAttempt) -
 
 
 def _since_trouble(observation: Observation, current: ObservedAttempt, offer: Offer) -> float:
-    """Return the seconds since an offer's place was last refused or taken back, or since the current attempt began."""
+    """Return the seconds since an offer's place was last refused or reclaimed, or since the current attempt began."""
     spot = (a for a in observation.attempts if a.end is not None and a.record.offer.market == "spot")
     if current.record.offer.market == "spot":
         spot = (a for a in spot if place_of(a.record.offer) == place_of(offer))

@@ -1,11 +1,11 @@
 """An index of runs in the store, so that finding the open and the newest runs does not depend on the number of past runs.
 
-    open/<run>.json                a run that may be open or without a bill; created before the run, removed after its bill
-    open/index.json                when all runs were looked through last: since then the index is whole
+    open/<run>.json                a run that can be open or without a bill; created before the run, removed after its bill
+    open/index.json                when all runs were last read: since then the index is complete
     recent/<inverted>-<run>.json   every run, the newest first in a listing
 
 The journal decides; the index only says where to look. An entry too many costs two requests. One too few can come of a
-version without an index, and is found when `tend` looks through all runs, once a day.
+version without an index, and is found when `tend` reads all runs, once a day.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ NOT_ALLOWED = (StoreDeniedError, StoreReadOnlyError)
 
 @dataclass(frozen=True, slots=True)
 class RunIndex:
-    """The index of one store; without `writes` it is only looked at."""
+    """The index of one store; without `writes` it is only read."""
 
     store: ObjectStore
     writes: bool = True
@@ -68,7 +68,7 @@ class RunIndex:
         """Return the runs that have no outcome, readable or not, in order of their ids.
 
         Args:
-            now: The time, for a caller that keeps the index whole: then all runs are looked through once a day.
+            now: The time, for a caller that keeps the index complete: then all runs are read once a day.
         """
         scanned = self._scanned_at()
         if scanned is None or (now is not None and now - scanned > RESCAN_S):
@@ -97,7 +97,7 @@ class RunIndex:
         )
 
     def _entries(self) -> list[tuple[str, float]]:
-        """Return the runs that may be open or unbilled, and when they were entered, Unix seconds."""
+        """Return the runs that can be open or unbilled, and when they were entered, Unix seconds."""
         return [
             (match[1], info.modified.timestamp())
             for info in self.store.list(OPEN)
@@ -122,7 +122,7 @@ class RunIndex:
             yield from sorted(runs, key=lambda run: -runs[run])
 
     def scan(self, now: float) -> list[str]:
-        """Look through all runs, make the index whole, and return the open ones."""
+        """Read all runs, complete the index, and return the open ones."""
         runs, ended, billed = dict[str, float](), set[str](), set[str]()
         for info in self.store.list(RUN_PREFIX):
             if match := RUN.fullmatch(info.key):
@@ -152,7 +152,7 @@ class RunIndex:
                 self.begun(run, runs[run])
 
     def _scanned_at(self) -> float | None:
-        """Return when all runs were looked through last, Unix seconds; None for never."""
+        """Return when all runs were last read, Unix seconds; None for never."""
         try:
             body, _ = self.store.read(WHOLE)
             return float(json.loads(body)["at"])

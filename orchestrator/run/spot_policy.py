@@ -1,12 +1,12 @@
 """Spot, on-demand or wait: how a training keeps its deadline at the least expected cost.
 
-A training has *slack*: the time that may still be lost before only on-demand, started at once and never reclaimed,
+A training has *slack*: the time that can still be lost before only on-demand, started at once and never reclaimed,
 keeps the deadline. Waiting uses it up, and so does every change of machine; training on either market does not. A guard
 allows only what leaves slack in the worst case, so the deadline is kept whatever spot does (`allowed`).
 
 Guaranteed is the deadline, whatever spot does, while what a position states holds: the rest takes `left` at most, a
 change of machine costs `overhead` at most (notice, start-up, what is trained again), on-demand is refused for `margin` in
-all at most, and a wait is looked at again after `pause`. What a run puts there: docs/deadline.md. A second bound
+all at most, and a wait is checked again after `pause`. What a run puts there: docs/deadline.md. A second bound
 follows Uniform Progress where the excess over its cost would become too large (`bounded`). Of what both allow, the cheapest
 in expectation is chosen (`expected_cost`), by what the run has seen of spot capacity (`availability`).
 
@@ -22,7 +22,7 @@ from gpu_offload.orchestrator.run.expected_cost import Job, solve
 from gpu_offload.orchestrator.run.position import Position
 
 REGRET, REGRET_S = 0.06, 3600.0
-"""What a training may cost above Uniform Progress before it does what that would do: a share of the training on demand,
+"""What a training can cost above Uniform Progress before it does what that would do: a share of the training on demand,
 or an hour of it where that is more."""
 
 BEHIND = 0.4
@@ -82,7 +82,7 @@ def uniform_progress(at: Position) -> Market | None:
 
 
 def bounded(at: Position, choices: tuple[Market | None, ...]) -> tuple[Market | None, ...]:
-    """Return those of the choices after which the training may still come out near Uniform Progress.
+    """Return those of the choices after which the training can still come out near Uniform Progress.
 
     If it went on as that does, it would cost what was paid more so far, and the work that the other has done before us,
     at a price that is a little above on-demand. Where no choice keeps this within `REGRET`, it does what the other does.

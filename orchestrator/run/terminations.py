@@ -1,4 +1,4 @@
-"""Terminate calls for a run's instances, and how long EC2 may take to carry them out."""
+"""Terminate calls for a run's instances, and how long EC2 can take to carry them out."""
 
 import math
 from collections.abc import Callable
@@ -58,7 +58,7 @@ class Terminations:
         ids = cloud.abandon(self.run, current)
         self.console.note(f"terminate call sent: {', '.join(ids) or 'there was no instance'}")
         if ids:
-            # Without an instance the attempt stays open: a launch may be under way, and has to be accounted for.
+            # Without an instance the attempt stays open: a launch can be under way, and has to be accounted for.
             self.attempts.close(current.record.number, "stopped", f"stopped by {by}")
 
     def check(self, observation: Observation) -> None:

@@ -40,7 +40,7 @@ class Waiting:
             elif self.clock() - began < ENDING_POLL_S:
                 self.sleep(ENDING_POLL_S)  # it has nothing to follow, and the heartbeat does not say so
             return
-        # Said once, so that a long wait is not silent, and its many looks are.
+        # Logged once, so that a long wait is not silent but its checks are.
         tell = self.console.detail if wait.reason == self._said or wait.seconds < 30 else self.console.note
         self._said = wait.reason
         tell(f"waiting: {wait.reason}")
