@@ -71,7 +71,7 @@ class Collector:
         if manifest is not None:
             publish.complete(store, manifest, rules=self.rules)
         if observation.result is not None:
-            # A role that may publish may not be allowed this, and an estimate that learns nothing is no failure.
+            # A role that can publish can lack this permission, and a missing record of times is no failure.
             with contextlib.suppress(StoreDeniedError):
                 events = events_of(store, self.run.id, observation.result.attempt)
                 record_timing(
