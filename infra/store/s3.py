@@ -35,8 +35,8 @@ class S3Store:
 
     Create-once and compare-and-swap are S3's conditional writes. A file above `multipart_above` bytes goes up in
     parts and becomes visible when they are completed; `create` then puts its condition on the completion (AWS
-    and MinIO honour it there) and looks before it sends anything, which is all that is left on a server that
-    ignores the condition. A process killed meanwhile leaves parts that are invisible but cost storage: give
+    honours it there, MinIO depending on its version) and checks the key before it sends anything, the only
+    protection on a server that ignores the condition. A process killed meanwhile leaves parts that are invisible but cost storage: give
     the bucket a lifecycle rule that aborts incomplete multipart uploads (our own stack has it).
     """
 
