@@ -75,7 +75,10 @@ def test_projects_in_one_repository_get_workflows_of_their_own():
     assert not set(one) & set(two)
     train = yaml.safe_load(one[FOLDER / "offload-train-apps-a.yml"])
     assert train["name"] == "train apps/a"
-    assert [job["with"]["directory"] for job in train["jobs"].values()] == ["apps/a", "apps/a"]
+    assert {name: job["with"]["directory"] for name, job in calls(train).items()} == {
+        "train": "apps/a",
+        "keep": "apps/a",
+    }
     assert "offload-train-apps-a.yml" in badge("acme/boards", WorkflowProject(PIN, directory="apps/a"))
 
 
@@ -88,7 +91,7 @@ def test_two_folders_never_share_a_word(one, two):
 def test_what_the_checkout_needs_is_fetched_where_the_dataset_is_read():
     texts = workflow_texts(WorkflowProject(PIN, keep=True, lfs=True, submodules=True))
     for path, text in texts.items():
-        for name, job in yaml.safe_load(text)["jobs"].items():
+        for name, job in calls(yaml.safe_load(text)).items():
             wanted = None if name in {"keep", "tend"} else True
             assert [job["with"].get(key) for key in ("lfs", "submodules")] == [wanted] * 2, (path, name)
 
@@ -96,7 +99,7 @@ def test_what_the_checkout_needs_is_fetched_where_the_dataset_is_read():
 @pytest.mark.parametrize("name", NAMES)
 def test_a_template_is_a_workflow_of_its_own(name):
     document = yaml.safe_load((TEMPLATES / f"{name}.yml").read_text())
-    assert all(job["uses"].startswith("OWNER/gpu-offload/") for job in document["jobs"].values())
+    assert all(job["uses"].startswith("OWNER/gpu-offload/") for job in calls(document).values())
     assert "OWNER" not in "".join(workflow_texts(WorkflowProject(PIN, keep=True)).values())
 
 
@@ -125,6 +128,23 @@ def jobs_of(document):
     return document["jobs"].values()
 
 
+def calls(document):
+    """Return the jobs that call a workflow of ours: all but the one that attests."""
+    return {name: job for name, job in document["jobs"].items() if name != "attest"}
+
+
+@pytest.mark.parametrize(("keep", "before"), [(False, "train"), (True, "keep")])
+def test_a_model_is_attested_in_a_job_that_runs_nothing_else_and_only_where_it_is_asked_for(keep, before):
+    texts = workflow_texts(WorkflowProject(PIN, keep=keep))
+    attest = yaml.safe_load(texts[FOLDER / "offload-train.yml"])["jobs"]["attest"]
+    assert attest["needs"] == before
+    assert attest["if"].startswith("vars.OFFLOAD_ATTEST == 'true' && ")
+    assert attest["permissions"] == {"attestations": "write", "id-token": "write"}
+    (step,) = attest["steps"]
+    assert re.fullmatch(r"actions/attest-build-provenance@[0-9a-f]{40}", step["uses"])
+    assert step["with"]["subject-digest"] == f"${{{{ needs.{before}.outputs.model-digest }}}}"
+
+
 def test_a_pull_request_reaches_a_workflow_that_may_only_read():
     for path, text in workflow_texts(TARGET).items():
         document = yaml.safe_load(text)
@@ -145,7 +165,7 @@ def test_a_folder_store_gets_a_job_that_keeps_whatever_became_of_the_training():
     assert keep["if"].startswith("always()")
     assert keep["needs"] == "train"
     assert keep["with"]["training-key"] == "${{ needs.train.outputs.training-key }}"
-    jobs = texts["offload-train.yml"]["jobs"].values()
+    jobs = calls(texts["offload-train.yml"]).values()
     assert not any("id-token" in job["permissions"] for job in jobs), "nothing that a training could take"
     assert keep["permissions"] == {"contents": "write"}
     assert "keep" not in yaml.safe_load(workflow_texts(TARGET)[FOLDER / "offload-train.yml"])["jobs"]
