@@ -84,6 +84,20 @@ runs:
       run: exec cp -rT <<copy>>
 """
 
+ATTEST = """
+name: attest
+description: Stands in for the action that signs at Sigstore.
+inputs:
+  subject-name: {description: of the file, required: true}
+  subject-digest: {description: of the file, required: true}
+runs:
+  using: composite
+  steps:
+    - shell: bash
+      env: {SUBJECT: "${{ inputs.subject-name }} ${{ inputs.subject-digest }}"}
+      run: echo "$SUBJECT" > "$ARTIFACTS/attested"
+"""
+
 PACE = "hyperparameters = {pace = 0.5}"
 FAILING = """
 def main(context):
@@ -213,6 +227,9 @@ def stands(tmp_path_factory):
         (folder / name).mkdir()
         (folder / name / "action.yml").write_text(ARTIFACT.replace("<<copy>>", copy))
         commit(folder / name, "stand in")
+    (folder / "attest-build-provenance").mkdir()
+    (folder / "attest-build-provenance/action.yml").write_text(ATTEST)
+    commit(folder / "attest-build-provenance", "stand in")
     return folder
 
 
@@ -227,11 +244,14 @@ class Repository:
 
     def command(self, event, *words):
         texts = "".join(
-            (ROOT / f".github/workflows/{name}.yml").read_text() for name in ("train-on-runner", "keep")
+            (ROOT / f"{name}.yml").read_text()
+            for name in (
+                ".github/workflows/train-on-runner",
+                ".github/workflows/keep",
+                "orchestrator/github/templates/offload-train",
+            )
         )
-        pins = dict(
-            re.findall(r"uses: actions/(checkout|upload-artifact|download-artifact)@([0-9a-f]{40})", texts)
-        )
+        pins = dict(re.findall(r"uses: actions/([a-z-]+)@([0-9a-f]{40})", texts))
         ours = [
             word
             for name, commit in pins.items()
@@ -297,7 +317,7 @@ def say_what_act_cannot(folder):
     """Say in the workflows where the packages are, and where the action comes from: act tells no called workflow."""
     for file in (folder / ".github/workflows").glob("*.yml"):
         given = f"    with:\n      python: {sys.prefix}\n      action-repository: {PIN.repository}\n"
-        text = file.read_text().replace("    with:\n", given)
+        text = re.sub(r"(?m)^    with:\n", given, file.read_text())
         file.write_text(re.sub(r"(?m)(keep\.yml@.*\n)(?!    with)", rf"\1{given}", text))
 
 
@@ -370,9 +390,10 @@ def github_words(github):
 def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_release(fresh, tmp_path):
     """Each workflow checks out anew, as on a hosted runner: what is not in the release is gone."""
     with GitHub() as github:
-        log = fresh.run("push", "offload-train", *github_words(github))
+        words = [*github_words(github), "--var", "OFFLOAD_ATTEST=true"]
+        log = fresh.run("push", "offload-train", *words)
         assert log.code == 0, log.text("plan")[-3000:] + log.text("train")[-3000:]
-        assert log.jobs == {"plan": "success", "train": "success", "keep": "success"}
+        assert log.jobs == {"plan": "success", "train": "success", "keep": "success", "attest": "success"}
         outputs = log.outputs("train")
         assert outputs["where"] == "cpu"
         assert outputs["already-trained"] == "false"
@@ -394,13 +415,15 @@ def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_r
         assert f"### Kept: version {version}" in log.summary("keep")
         assert TOKEN not in "".join(line.get("msg", "") for line in log.lines)
 
-        again = fresh.run("push", "offload-train", *github_words(github))
+        again = fresh.run("push", "offload-train", *words)
         assert again.code == 0, again.text("train")[-3000:]
         assert again.jobs == {"plan": "success", "train": "success"}
         assert again.outputs("train")["already-trained"] == "true"
         assert "Already trained" in again.summary("train")
         pulled = download.pull(open_store(github.address), "stable", tmp_path / "model.pt")
         assert pulled[0].version == version
+        attested = (fresh.folder.parent / "artifacts/attested").read_text().split()
+        assert attested == [f"model-{version}", f"sha256:{pulled[0].model.sha256}"]
 
 
 def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_path):
