@@ -6,8 +6,14 @@ from pathlib import Path
 
 TIMEOUT_S = 10
 
-CAREFUL = ("core.fsmonitor=false", "core.quotepath=off", "safe.bareRepository=explicit")
-"""`safe.bareRepository`: a committed folder that looks like a bare repository brings no configuration of its own."""
+CAREFUL = (
+    "core.fsmonitor=false",
+    "core.quotepath=off",
+    "safe.bareRepository=explicit",
+    "protocol.allow=never",
+)
+"""`safe.bareRepository`: a committed folder that looks like a bare repository brings no configuration of its own.
+`protocol.allow`: an object that is missing here is fetched from nowhere."""
 
 
 def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":

@@ -55,6 +55,10 @@ class Workspace:
         """Where the training tree of a dataset is or will be."""
         return made(self.root, "trees") / fingerprint[:16]
 
+    def caches(self) -> tuple[Path, ...]:
+        """Return the folders that can be deleted while nothing runs here."""
+        return (made(self.root, "cache"), made(self.root, "trees"), self.work)
+
     def forget_run(self, run: str) -> None:
         """Remove the files of a run that is over."""
         with contextlib.suppress(FileNotFoundError):

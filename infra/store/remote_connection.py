@@ -21,6 +21,26 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 
+PROTOCOLS = (
+    "abfs",
+    "az",
+    "box",
+    "dropbox",
+    "ftp",
+    "gcs",
+    "gdrive",
+    "gs",
+    "hdfs",
+    "memory",
+    "oci",
+    "smb",
+    "webdav",
+    "webdavs",
+)
+"""Protocols of fsspec that lead away from this machine's files. Others open a folder, an archive or a repository that a
+checkout may hold, and what a checkout holds is never a store; `memory` is empty in each process."""
+
+
 class RemoteConnection:
     """A file system and the store's folder in it, `root`; one that was lost is opened again at the next use."""
 
@@ -32,6 +52,11 @@ class RemoteConnection:
         if parts.password or parts.query or parts.fragment:
             raise StoreUrlError(
                 f"store {parts.scheme}://{parts.hostname}: write it without a password, `?` and `#`"
+            )
+        if self._protocol not in ("sftp", *PROTOCOLS):
+            raise StoreUrlError(
+                f"store {url!r}: fsspec+{self._protocol} is not a store of another machine; write file:FOLDER for a folder, "
+                f"or one of {', '.join(f'fsspec+{name}' for name in PROTOCOLS if name != 'memory')}"
             )
         self._options: dict[str, Any] = {}
         self.root = unquote(parts.path).rstrip("/")

@@ -2,13 +2,13 @@
 
 import gzip
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gpu_offload.dataset.snapshot import Snapshot
+from gpu_offload.infra.git import git
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.metrics import own_metrics
@@ -175,13 +175,8 @@ def _by_git(dataset: Path, a: Manifest, b: Manifest) -> ImageDifference | None:
     if not a.commit or not b.commit or not dataset.exists():
         return None
     folder = dataset if dataset.is_dir() else dataset.parent
-    command = ["git", "-C", str(folder), "diff", "--name-status", "--no-renames", "-z", "--relative"]
-    try:
-        done = subprocess.run(
-            [*command, a.commit, b.commit, "--", "."], capture_output=True, text=True, timeout=60, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    options = ("--name-status", "--no-renames", "--no-ext-diff", "-z", "--relative")
+    done = git(folder, "diff", *options, "--end-of-options", a.commit, b.commit, "--", ".")
     if done.returncode != 0:
         return None
     words = done.stdout.split("\0")[:-1]

@@ -1,9 +1,9 @@
 """A version that was trained before is what the repository asks for again: a revert, or an old commit?"""
 
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_offload.infra.git import git
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
@@ -75,8 +75,4 @@ def delete_files(store: ObjectStore, manifest: Manifest) -> int:
 
 def is_ancestor(root: Path, commit: str, of: str) -> bool:
     """Return whether git knows that a commit is another one or behind it."""
-    command = ["git", "-C", str(root), "merge-base", "--is-ancestor", commit, of]
-    try:
-        return subprocess.run(command, capture_output=True, timeout=30, check=False).returncode == 0
-    except (OSError, subprocess.TimeoutExpired):
-        return False
+    return git(root, "merge-base", "--is-ancestor", "--end-of-options", commit, of).returncode == 0

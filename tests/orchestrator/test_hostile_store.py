@@ -1,0 +1,82 @@
+"""A store or a checkout of a stranger: what it holds is data, and starts, overwrites and replaces nothing."""
+
+import subprocess
+
+import pytest
+from registry_case import manifest_for
+
+from gpu_offload.infra.store.errors import StoreUrlError
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.lifecycle.places import places_text
+from gpu_offload.orchestrator.registry import difference
+from gpu_offload.orchestrator.registry.revert import is_ancestor
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.sections import DatasetSettings
+from gpu_offload.orchestrator.state import state_folder
+from gpu_offload.orchestrator.workspace import Workspace
+
+BARE = """
+[core]
+repositoryformatversion = 1
+bare = true
+sshCommand = touch {marker}; false
+[extensions]
+partialClone = o
+[remote "o"]
+url = ssh://x/y
+promisor = true
+"""
+
+
+@pytest.fixture
+def versions(tmp_path):
+    """Return a function that makes the manifests of two versions with these commits."""
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"weights")
+
+    def made(one, two):
+        return tuple(manifest_for(model).model_copy(update={"commit": commit}) for commit in (one, two))
+
+    return made
+
+
+@pytest.mark.process
+def test_a_committed_bare_repository_is_not_asked_and_runs_no_command(tmp_path, versions):
+    data, marker = tmp_path / "data", tmp_path / "executed"
+    for folder in ("objects", "refs/heads"):
+        (data / folder).mkdir(parents=True)
+    (data / "HEAD").write_text("ref: refs/heads/main\n")
+    (data / "config").write_text(BARE.format(marker=marker))
+    assert difference._by_git(data, *versions("1" * 40, "2" * 40)) is None
+    assert not is_ancestor(data, "1" * 40, "2" * 40)
+    assert not marker.exists()
+
+
+@pytest.mark.process
+def test_a_published_commit_is_no_option_of_git(tmp_path, versions):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    who = ["-c", "user.name=x", "-c", "user.email=x@x"]
+    subprocess.run(["git", "-C", str(tmp_path), *who, "commit", "-q", "--allow-empty", "-m", "x"], check=True)
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    assert difference._by_git(tmp_path, *versions(f"--output={victim}", "HEAD")) is None
+    assert not is_ancestor(tmp_path, "--all", "HEAD")
+    assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "protocol", ["file", "local", "dir", "generic", "zip", "tar", "git", "reference", "data"]
+)
+def test_a_store_of_other_files_leads_away_from_this_machine(protocol, tmp_path):
+    """A checkout may hold a planted folder or archive; `file:` has its own check."""
+    with pytest.raises(StoreUrlError, match="file:FOLDER"):
+        open_store(f"fsspec+{protocol}://{tmp_path}")
+
+
+def test_the_folders_that_may_be_deleted_do_not_hold_the_store(tmp_path):
+    settings = Settings(dataset=DatasetSettings(path="x"), root=tmp_path)
+    workspace = Workspace.of(tmp_path)
+    store = state_folder(tmp_path) / "store"
+    assert store.is_relative_to(workspace.root)
+    assert not any(store.is_relative_to(folder) for folder in workspace.caches())
+    assert "cache, trees, work in" in places_text(settings, workspace)
