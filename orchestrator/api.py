@@ -215,6 +215,7 @@ def _pull(
     progress: "Progress | None",
     signer: str | None,
 ) -> Pulled:
+    export = export or download.format_of(destination)
     manifest, path, downloaded = download.pull(
         store, version, destination, export=export, progress=progress, signer=signer
     )

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreUnreachableError
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -26,6 +26,7 @@ from gpu_offload.orchestrator.registry.manifest import (
 )
 from gpu_offload.orchestrator.registry.semver import line_of
 from gpu_offload.orchestrator.registry.semver import parse as numbers
+from gpu_offload.orchestrator.settings.types import ExportFormat
 from gpu_offload.remote_job.result import Artifact
 
 if TYPE_CHECKING:
@@ -185,6 +186,12 @@ def _fetch(
         raise type(error)(
             f"{error}. The published file is damaged: {who} `offload train --repair` in the project, which puts it back"
         ) from error
+
+
+def format_of(destination: Path) -> str | None:
+    """Return the export that a destination's name asks for; None for a folder and for the model's own format."""
+    suffix = destination.suffix.removeprefix(".")
+    return suffix if suffix in get_args(ExportFormat) else None
 
 
 def file_of(manifest: Manifest, export: str | None) -> Artifact:

@@ -96,16 +96,20 @@ class Report:
         found: list[Span] = []
         for attempt in self.attempts:
             number, end = attempt.record.number, attempt.end.at if attempt.end else self.now
-            events = self.events.get(number, ())
+            # A training that resumes here goes on with the progress file of the attempt before it.
+            times = [
+                event.time
+                for event in self.events.get(number, ())
+                if event.event in {"batch", "epoch"} and event.time >= attempt.record.created_at
+            ]
             launched = attempt.host.launched_at if attempt.host else attempt.record.created_at
-            began = next((e.time for e in events if e.event in {"batch", "epoch"}), None)
-            last = max((e.time for e in events if e.event in {"batch", "epoch"}), default=None)
             marks: list[tuple[Phase, float, float]] = [("request", attempt.record.created_at, launched)]
             if attempt.end is not None and attempt.end.reason == "refused":
                 marks = [("request", attempt.record.created_at, end)]
-            elif began is None or last is None:
+            elif not times:
                 marks.append(("set-up", launched, end))
             else:
+                began, last = times[0], max(times)
                 marks += [("set-up", launched, began), ("training", began, last), ("ending", last, end)]
             found += [Span(number, phase, start, max(start, stop)) for phase, start, stop in marks]
         return tuple(found)

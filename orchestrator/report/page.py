@@ -9,11 +9,10 @@ from gpu_offload.orchestrator.report.markup import (
     document,
     html_table,
     prose,
-    safe,
     tiles_html,
     without_controls,
 )
-from gpu_offload.orchestrator.report.outcome import headline, missed, money, tiles
+from gpu_offload.orchestrator.report.outcome import headline, missed, money, not_stable, tiles
 from gpu_offload.orchestrator.report.rows import (
     alternative_rows,
     attempt_rows,
@@ -53,8 +52,8 @@ def report_html(report: Report) -> str:
         )
         if content
     )
-    late = f"<p>{safe(text)}</p>" if (text := missed(report)) else ""
-    return document(title, f"{tiles_html(tiles(report))}{late}{body}{folded}")
+    notes = "".join(f"<p>{prose(text)}</p>" for text in (not_stable(report), missed(report)) if text)
+    return document(title, f"{tiles_html(tiles(report))}{notes}{body}{folded}")
 
 
 def _picture(png: bytes | None) -> str:

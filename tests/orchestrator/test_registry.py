@@ -235,3 +235,10 @@ def test_a_failed_export_holds_a_model_back_only_where_the_configuration_says_so
     wanted = collect.UnfitResultError if required else ObjectMissingError  # nothing is staged here
     with pytest.raises(wanted):
         collect.verify_staged(store, run, result, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("a.onnx", "onnx"), ("a.safetensors", "safetensors"), ("a.pt", None), ("app", None)]
+)
+def test_a_destination_that_is_named_after_an_export_gets_it(name, form, tmp_path):
+    assert download.format_of(tmp_path / name) == form

@@ -83,6 +83,18 @@ def test_the_timeline_has_no_gap_from_the_first_request_to_the_end(report):
     assert (spans[1].end, spans[2].end, spans[3].end) == (T0 + 120, T0 + 300, T0 + 610)
 
 
+def test_what_an_earlier_attempt_left_in_the_progress_is_not_of_the_later_one(report):
+    """On one machine a training that resumes goes on with the same file."""
+    both = {**report.events, 2: (*report.events[2], *report.events[2])}
+    early = tuple(event.model_copy(update={"time": T0 - 900.0}) for event in report.events[2])
+    for events in ({**report.events, 2: (*early, *report.events[2])}, both):
+        assert replace(report, events=events).spans == report.spans
+
+
+def test_the_page_says_why_a_version_is_not_stable(report):
+    assert "Not stable: worse" in report_html(replace(report, candidate="worse"))
+
+
 def test_an_open_run_has_a_report_too_with_the_curves_so_far(report):
     still = Report(report.run, T0 + 700, report.bill, report.attempts, events=report.events)
     assert still.status == "open"
