@@ -47,6 +47,8 @@ _FORMAT = re.compile(r"[A-Za-z0-9]{1,16}", re.ASCII)
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODEL = re.compile(r"model(?:\.[A-Za-z0-9]{1,16}){0,2}", re.ASCII)
 _RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
+_UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading an answer of an unforeseen form can raise."""
 
 
 class NoModelError(Exception):
@@ -224,12 +226,19 @@ class ModelClient:
         until = None if self.patience is None or model is None else time.monotonic() + self.patience
         web = Web(self.timeout, until, 1 if model is not None else self.tries, self.pause)
         state["checked_at"] = time.time()
+        before = dict(state)
         try:
-            wanted = self._look(web, state)
+            try:
+                wanted = self._look(web, state)
+            except _UNREADABLE as error:
+                raise _unreadable(self.url, error) from error
+            finally:
+                self._save(state)
         except TransferError as error:
-            self._save(state)
             return self._kept(model, str(error))
-        self._save(state)
+        except RecursionError as error:  # the document can be read, but is nested too deeply to be saved
+            self._save(before)
+            return self._kept(model, str(_unreadable(self.url, error)))
         web.tries = self.tries
         if wanted is None:
             return self._kept(self._good(state), f"{self.url}: no version that may be used ({self._rules()})")
@@ -317,12 +326,11 @@ class ModelClient:
             if error.status not in {404, 410} or not self.pin:
                 raise
             answer = {}, ""  # no alias; the pinned version may be published all the same
-        if answer is not None:
-            if not is_alias(answer[0]) and not (self.pin and not answer[0]):
-                raise TransferError(f"{self._address(key)}: not an alias of a registry", passing=False)
-            state["document"], state["etag"] = answer
-        document = state["document"]
+        document, etag = answer if answer is not None else (state["document"], state["etag"])
+        if answer is not None and not is_alias(document) and not (self.pin and not document):
+            raise TransferError(f"{self._address(key)}: not an alias of a registry", passing=False)
         found = self._choose(document)
+        state["document"], state["etag"] = document, etag
         if found is None and self.pin:
             found = self._in_index(web, self.pin)
         if found is not None and (found.size is None or found.sha256 is None):
@@ -335,15 +343,21 @@ class ModelClient:
             model = self._installed(name)
             if model is not None and pin in {model.version, model.semver}:
                 return Release(model.version, sha256=model.sha256, size=model.size, semver=model.semver)
-        index, _ = web.document(self._address("index.json"), None) or ({}, "")
-        releases = [_release(entry, self.export) for entry in index.get("versions") or []]
+        address = self._address("index.json")
+        index, _ = web.document(address, None) or ({}, "")
+        entries = index.get("versions")
+        if not isinstance(entries, list):
+            raise TransferError(f"{address}: not the index of a registry", passing=False)
+        releases = [_release(entry, self.export) for entry in entries]
         return next((r for r in releases if r is not None and pin in {r.version, r.semver}), None)
 
     def _in_manifest(self, web: Web, release: Release) -> Release:
         """Return a release with what an older alias does not say. Raises TransferError if neither has it."""
         address = self._address(f"models/{release.version}/manifest.json")
         facts, _ = web.document(address, None) or ({}, "")
-        found = _release({"version": release.version, "semver": release.semver, **(facts.get("model") or {})})
+        model = facts.get("model")
+        file = {key: model.get(key) for key in ("name", "sha256", "size")} if isinstance(model, dict) else {}
+        found = _release({"version": release.version, "semver": release.semver, **file})
         if found is None or found.sha256 is None or release.sha256 not in {None, found.sha256}:
             raise TransferError(f"{address}: not the manifest of {release.version}", passing=False)
         return found
@@ -522,12 +536,14 @@ def _release(entry: Any, export: str | None = None) -> Release | None:
     if sha256 is not None and not (isinstance(sha256, str) and _SHA256.fullmatch(sha256)):
         return None
     semver, share, name = entry.get("semver"), entry.get("rollout"), file.get("file") or file.get("name")
+    if share is not None and not (isinstance(share, (int, float)) and 0 <= share <= 1):
+        return None
     return Release(
         version,
         sha256=sha256,
         size=size if isinstance(size, int) and size >= 0 else None,
         semver=semver if isinstance(semver, str) else None,
-        share=float(share) if isinstance(share, (int, float)) else 1.0,
+        share=1.0 if share is None else float(share),
         # An alias has a name, too.
         file=name if isinstance(name, str) and _MODEL.fullmatch(name) else "model.pt",
     )
@@ -541,7 +557,7 @@ def newest(web: Web, url: str, prefix: str, suffix: str) -> Release:
     from urllib.parse import quote, urlencode
     from xml.etree import ElementTree as ET
 
-    found: list[tuple[str, str, str, str]] = []
+    found: list[tuple[str, str, str, int]] = []
     query = {"list-type": "2", "prefix": prefix}
     for _ in range(MOST_PAGES):
         body, _ = web.read(f"{url}/?{urlencode(query)}", None) or (b"", "")
@@ -553,8 +569,10 @@ def newest(web: Web, url: str, prefix: str, suffix: str) -> Release:
         except ET.ParseError as error:
             raise TransferError(f"{url}: not a bucket's listing ({error})", passing=False) from None
         for item in page.iterfind("{*}Contents"):
-            key, size = item.findtext("{*}Key") or "", item.findtext("{*}Size") or ""
-            if key.endswith(suffix) and size.isdigit():
+            key, size = item.findtext("{*}Key") or "", _decimal(item.findtext("{*}Size") or "")
+            if key.endswith(suffix):
+                if size is None:
+                    raise TransferError(f"{url}: the listing gives no size of {key}", passing=False)
                 etag = (item.findtext("{*}ETag") or "").strip('"')
                 found.append((item.findtext("{*}LastModified") or "", key, etag, size))
         token = page.findtext("{*}NextContinuationToken")
@@ -565,7 +583,7 @@ def newest(web: Web, url: str, prefix: str, suffix: str) -> Release:
         raise TransferError(f"{url}: the bucket lists no object named {prefix}*{suffix}", passing=False)
     _, key, etag, size = max(found)
     name = re.sub(r"[^A-Za-z0-9._-]", "-", f"{key.removesuffix(suffix)}-{etag[:12]}").lstrip(".-_")[-120:]
-    return Release(name.lstrip(".-_") or "model", size=int(size), key=quote(key), etag=etag)
+    return Release(name.lstrip(".-_") or "model", size=size, key=quote(key), etag=etag)
 
 
 class Web:
@@ -745,9 +763,12 @@ class Web:
             body += chunk
             if len(body) > LARGEST_DOCUMENT:
                 raise TransferError(f"{url}: larger than any document of a registry", passing=False)
-        length = reply.headers.get("Content-Length") or ""
-        if length.isdigit() and len(body) < int(length):
-            raise TransferError(f"{url}: {len(body):,} of {length} bytes came")
+        given = reply.headers.get("Content-Length")
+        length = len(body) if given is None else _decimal(given.strip())
+        if length is None:
+            raise TransferError(f"{url}: its Content-Length is not a number of bytes")
+        if len(body) < length:
+            raise TransferError(f"{url}: {len(body):,} of {length:,} bytes came")
         return body
 
     def _chunk(self, url: str, reply: http.client.HTTPResponse, most: int) -> bytes:
@@ -757,7 +778,7 @@ class Web:
             raise TransferError(f"{url}: out of time; what has come is kept for the next time", passing=False)
         try:
             return reply.read1(most)
-        except (http.client.HTTPException, OSError, ValueError) as error:
+        except (http.client.HTTPException, OSError, *_UNREADABLE) as error:
             raise TransferError(f"{url}: it broke off ({error or type(error).__name__})") from None
 
     @contextlib.contextmanager
@@ -780,17 +801,28 @@ class Web:
             raise TransferError(
                 f"{url}: the server answers {error.code}", passing=passing, status=error.code
             ) from None
-        except (urllib.error.URLError, http.client.HTTPException, OSError, ValueError) as error:
+        except (urllib.error.URLError, http.client.HTTPException, OSError, *_UNREADABLE) as error:
             reason = getattr(error, "reason", None) or error
             raise TransferError(f"{url}: no answer ({reason or type(reason).__name__})") from None
         with reply:
             yield reply
 
 
-def _begins(reply: http.client.HTTPResponse) -> int:
-    """Return at which byte of the file a reply begins."""
-    found = re.match(r"bytes (\d+)-", reply.headers.get("Content-Range") or "")
-    return int(found[1]) if found and reply.status == 206 else 0
+def _begins(reply: http.client.HTTPResponse) -> int | None:
+    """Return at which byte of the file a reply begins; None where a part does not say."""
+    if reply.status != 206:
+        return 0
+    span = (reply.headers.get("Content-Range") or "").removeprefix("bytes ")
+    return _decimal(span.partition("-")[0])
+
+
+def _decimal(text: str) -> int | None:
+    """Return a number of bytes written in ASCII digits, below 10**18; None where the text is something else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
+
+
+def _unreadable(url: str, error: Exception) -> TransferError:
+    return TransferError(f"{url}: an answer cannot be read ({type(error).__name__}: {error})", passing=False)
 
 
 def check_url(url: str) -> None:

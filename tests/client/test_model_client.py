@@ -345,7 +345,12 @@ def test_a_model_that_is_not_the_promised_one_is_never_used(server, folder, bad)
         b'{"version": "cccc", "history": 5}',
         b'{"version": "cccc", "yanked": 5, "minimum": 7, "rollout": "x"}',
         b"[" * 100_000,
+        b'{"version": "cccc", "yanked": {}, "x": ' + b"[" * 900 + b"]" * 900 + b"}",
         b"\xff\xfe\x00",
+        *(
+            b'{"version": "bbbb", "sha256": null, "rollout": %s}' % share
+            for share in (b"1" + b"0" * 400, b"-1", b"1e999", b"NaN", b'"x"', b"[]", b"1" * 5000)
+        ),
     ],
 )
 def test_a_document_that_is_none_keeps_the_model_of_before(server, folder, document):
@@ -358,6 +363,84 @@ def test_a_document_that_is_none_keeps_the_model_of_before(server, folder, docum
     # and what is right again is taken again
     server.document = {}
     new = server.publish("dddd")
+    assert body_of(client(server, folder).get()) == new
+
+
+@pytest.mark.parametrize("model", ["x", [1], 5, None, {}, {"sha256": 5}, {"sha256": "0" * 64, "size": "x"}])
+def test_a_manifest_that_is_none_keeps_the_model_of_before(server, folder, model):
+    old = server.publish("aaaa")
+    client(server, folder).get()
+    server.publish("bbbb")
+    server.document = {"version": "bbbb"}
+    server.files["/models/bbbb/manifest.json"] = json.dumps({"model": model}).encode()
+    found = client(server, folder, tries=1).get()
+    assert body_of(found) == old
+    assert found.problem
+
+
+def test_a_manifest_does_not_rename_the_version_that_was_asked_for(server, folder):
+    body = server.publish("aaaa")
+    server.document = {"version": "aaaa", "semver": "1.0.0"}
+    manifest = json.loads(server.files["/models/aaaa/manifest.json"])
+    manifest["model"] |= {"version": "bbbb", "semver": "9.0.0"}
+    server.files["/models/aaaa/manifest.json"] = json.dumps(manifest).encode()
+    model = client(server, folder).get()
+    assert (model.version, model.semver, body_of(model)) == ("aaaa", "1.0.0", body)
+
+
+@pytest.mark.parametrize("versions", [5, "x", {"a": 1}, True, None, [5, None, "x", [], {"version": 5}]])
+def test_an_index_that_is_none_keeps_the_model_of_before(server, folder, versions):
+    old = server.publish("aaaa", semver="1.0.0")
+    client(server, folder, pin="1").get()
+    server.document = {"version": "cccc", "semver": "2.0.0", "sha256": "0" * 64, "size": 1}
+    server.files["/index.json"] = json.dumps({"versions": versions}).encode()
+    model = client(server, folder, pin="1", tries=1).get()
+    assert body_of(model) == old
+    assert model.problem
+
+
+NO_NUMBERS = ["\u00b2", "1" * 5000, "-1", "x", ""]
+
+
+@pytest.mark.parametrize("length", NO_NUMBERS)
+@pytest.mark.parametrize("what", ["stable.json", "model.pt"])
+def test_a_length_that_is_no_number_keeps_a_good_model(server, folder, what, length):
+    """A document of unknown length is not used; a model has its sha256."""
+    old = server.publish("aaaa")
+    client(server, folder).get()
+    new = server.publish("bbbb")
+    server.length(what, length, times=9)
+    model = client(server, folder, tries=1).get()
+    assert body_of(model) == (old if what == "stable.json" else new)
+    assert bool(model.problem) is (what == "stable.json")
+
+
+@pytest.mark.parametrize("start", NO_NUMBERS)
+def test_a_range_that_is_no_number_keeps_the_model_of_before(server, folder, start):
+    old = server.publish("aaaa")
+    client(server, folder).get()
+    server.publish("bbbb", os.urandom(10_000))
+    server.cut("model.pt", 3_000)
+    server.status("model.pt", 206, Content_Range=f"bytes {start}-9999/10000")
+    model = client(server, folder, tries=2).get()
+    assert body_of(model) == old
+    assert "range" in model.problem
+
+
+@pytest.mark.parametrize("fault", [TypeError, KeyError, OverflowError, RecursionError, ValueError])
+def test_an_answer_of_an_unforeseen_form_keeps_the_model_of_before(server, folder, fault, monkeypatch):
+    old = server.publish("aaaa")
+    client(server, folder).get()
+    new = server.publish("bbbb")
+
+    def fails(*_):
+        raise fault("unforeseen")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_client, "is_alias", fails)
+        model = client(server, folder).get()
+    assert body_of(model) == old
+    assert "unforeseen" in model.problem
     assert body_of(client(server, folder).get()) == new
 
 
@@ -789,6 +872,18 @@ def test_what_is_no_listing_is_an_error(server, folder, text):
     server.fault("/", lambda handler, _: handler.answer(200, text), times=9)
     with pytest.raises(NoModelError):
         client(server, folder, listing=True).get()
+
+
+@pytest.mark.parametrize("size", NO_NUMBERS)
+def test_a_size_in_a_listing_that_is_no_number_keeps_the_model_of_before(server, folder, size):
+    listing(server, [("a.pt", "2026-01-01T00:00:00.000Z", b"a" * 99)])
+    client(server, folder, listing=True).get()
+    text = f"<ListBucketResult><Contents><Key>b.pt</Key><Size>{size}</Size></Contents></ListBucketResult>"
+    server.faults.clear()
+    server.fault("/", lambda handler, _: handler.answer(200, text.encode()))
+    model = client(server, folder, listing=True, tries=1).get()
+    assert body_of(model) == b"a" * 99
+    assert "size" in model.problem
 
 
 def test_a_download_by_itself_says_what_is_wrong(server, tmp_path):
