@@ -14,6 +14,7 @@ from gpu_offload.remote_job.pace.meter import process_age
 from gpu_offload.remote_job.pace.pace_meter import STEPS, WINDOW, spread, usual
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.result import Pace, Timings
+from gpu_offload.remote_job.wire import MOST
 
 if TYPE_CHECKING:
     from gpu_offload.remote_job.spec import TrainingSpec
@@ -113,10 +114,10 @@ class TrainingContext:
         if not self._epoch_seconds and batch == min(STEPS, batches - 1) and batch > 0:
             # The first epoch as a whole, by its first batches.
             so_far = time.perf_counter() - self._epoch_began
-            pace = Pace(
+            pace = Pace.measured(
                 ready=round(self._ready, 4),
                 batches=batches,
-                epoch=so_far / batch * batches,
+                epoch=so_far / batch * min(batches, MOST),
                 spread=FIRST_SPREAD,
             )
             self._bench.progress.update(pace=pace)
@@ -162,7 +163,7 @@ class TrainingContext:
     def _pace(self) -> Pace:
         """Return the pace by the epochs so far; the first one warms up and does not count where there are more."""
         counted = self._epoch_seconds[1:] or self._epoch_seconds
-        return Pace(
+        return Pace.measured(
             ready=round(self._ready, 4),
             epoch=round(usual(counted[-WINDOW:]), 4),
             spread=round(spread(counted[-WINDOW:]), 4) if len(counted) > 2 else 0.0,

@@ -66,7 +66,7 @@ class Progress:
         **fields: Any,
     ) -> None:
         """Report something that happened; `fields` are those of ProgressEvent."""
-        self._write(ProgressEvent(event=event, time=time.time(), **fields), to_file=True)
+        self._write(ProgressEvent.measured(event=event, time=time.time(), **fields), to_file=True)
 
     def stage(self, name: str, seconds: float) -> None:
         """Report a stage that is over."""
@@ -94,7 +94,7 @@ class Progress:
             self._last_batch_file = now
         if self._emit is None and not to_file:
             return
-        event = ProgressEvent(
+        event = ProgressEvent.measured(
             event="batch",
             time=time.time(),
             epoch=epoch,
@@ -115,7 +115,7 @@ class Progress:
 
     def heartbeat(self) -> None:
         """Write heartbeat.json now."""
-        beat = Heartbeat(time=time.time(), **self._beat)
+        beat = Heartbeat.measured(time=time.time(), **self._beat)
         self._safely(
             lambda: durable.write(
                 self._output / "heartbeat.json",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.remote_job.wire import Wire
+from gpu_offload.remote_job.wire import Count, Seconds, Time, Wire
 
 PREDICTIONS = "predictions.png"
 """The extra that shows what the model finds on held-out pictures."""
@@ -46,11 +46,11 @@ class Export(Wire):
 class ModePace(Wire):
     """What a batch takes in one mode: with mosaic augmentation, or without."""
 
-    batch: float
+    batch: Seconds
     """Seconds to load, propagate forward and back, once its pictures are cached; the optimizer's come on top."""
-    spread: float = 0.0
+    spread: Seconds = 0.0
     """Standard deviation of the batches, relative."""
-    steps: int = 0
+    steps: Count = 0
     """How many batches that rests on; 0 where it was derived from the other mode."""
 
 
@@ -60,27 +60,27 @@ class Pace(Wire):
     A training by the user's own code knows no more than `epoch`.
     """
 
-    ready: float = 0.0
+    ready: Seconds = 0.0
     """From the process's start to the first batch."""
-    batches: int = 0
+    batches: Count = 0
     """Of an epoch."""
     mosaic: ModePace | None = None
     plain: ModePace | None = None
-    decoding: float = 0.0
+    decoding: Seconds = 0.0
     """What a batch of the first epoch takes more than a later one."""
-    optimizer: float = 0.0
+    optimizer: Seconds = 0.0
     """An optimizer step."""
-    validation: float | None = None
+    validation: Seconds | None = None
     """Of an image, loading included."""
-    save: float | None = None
+    save: Seconds | None = None
     """Checkpoint and bookkeeping of an epoch."""
-    final: float = 0.0
+    final: Seconds = 0.0
     """The end, beside the final validation."""
-    epoch: float | None = None
+    epoch: Seconds | None = None
     """A whole epoch."""
-    spread: float = 0.0
+    spread: Seconds = 0.0
     """Standard deviation of whole epochs, relative."""
-    share: float = 1.0
+    share: Seconds = 1.0
     """Of the processor time that it could have used, what it got: 1 on a quiet machine."""
 
 
@@ -94,15 +94,15 @@ class ProgressEvent(Wire):
     event: Literal[
         "start", "stage", "batch", "pace", "epoch", "checkpoint", "interrupted", "finished", "failed"
     ]
-    time: float
+    time: Time
     """Unix time, seconds."""
-    epoch: int | None = None
+    epoch: Count | None = None
     """Counted from 1."""
-    epochs: int | None = None
-    batch: int | None = None
-    batches: int | None = None
+    epochs: Count | None = None
+    batch: Count | None = None
+    batches: Count | None = None
     stage: str | None = None
-    seconds: float | None = None
+    seconds: Seconds | None = None
     losses: dict[str, float] | None = None
     metrics: dict[str, float] | None = None
     message: str | None = None
@@ -114,19 +114,19 @@ class Heartbeat(Wire):
     """That the training is alive, and how far it is. Rewritten every few seconds, uploaded every 15 s."""
 
     run: str
-    attempt: int
-    time: float
+    attempt: Count
+    time: Time
     pid: int
     host: str
     boot_id: str
-    epochs_completed: int
-    epochs: int
-    batch: int = 0
-    batches: int = 0
+    epochs_completed: Count
+    epochs: Count
+    batch: Count = 0
+    batches: Count = 0
     state: Literal["starting", "training", "finishing", "interrupted", "finished", "failed"]
     message: str | None = None
     """Why it was interrupted or failed, in a sentence."""
-    seconds_per_epoch: float | None = None
+    seconds_per_epoch: Seconds | None = None
     device: str | None = None
     pace: Pace | None = None
 

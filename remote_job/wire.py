@@ -1,6 +1,22 @@
 """The one base of every JSON document that crosses a process or a machine."""
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+MOST = 10**9
+"""Ceiling of counts and of seconds (30 years) that a training reports; more overflows what is computed from them."""
+
+YEAR_9999 = 253_402_300_799.0
+"""The last second that a calendar date can name, in Unix seconds."""
+
+Count = Annotated[int, Field(ge=0, le=MOST)]
+Seconds = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+Time = Annotated[float, Field(ge=0, le=YEAR_9999, allow_inf_nan=False)]
+"""Unix seconds, of which a calendar date can be written."""
+
+_BOUNDS = {"greater_than_equal", "less_than_equal", "finite_number"}
+"""Pydantic's names of the faults of a value that is out of its field's bounds."""
 
 SHOWN = 3
 """Faults of a document that a message names."""
@@ -13,6 +29,22 @@ class Wire(BaseModel):
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @classmethod
+    def measured(cls, **fields: Any) -> Self:
+        """Return a document of values that were measured; those out of bounds are left out, so that a training goes on.
+
+        Raises:
+            ValidationError: a value has the wrong type, or a required one is out of bounds.
+        """
+        try:
+            return cls(**fields)
+        except ValidationError as error:
+            faults = error.errors()
+            if any(fault["type"] not in _BOUNDS for fault in faults):
+                raise
+            odd = {fault["loc"][0] for fault in faults}
+            return cls(**{name: value for name, value in fields.items() if name not in odd})
 
 
 def faults_text(error: ValidationError) -> str:

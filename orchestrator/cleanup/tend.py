@@ -138,6 +138,8 @@ class Tend:
                 self.console.note(str(error))
             except OffloadError as error:
                 self._failed(run, error)
+            except Exception as error:  # noqa: BLE001 - a defect in one run must not affect the others
+                self._failed(run, error, unexpected=True)
 
     def _may_have_rented(self) -> bool:
         """Whether EC2 has to be searched: an instance needs a store that it reaches, and credentials."""

@@ -78,6 +78,7 @@ def forecast(work: Workload, pace: "Pace", at: ForecastPosition, past: Sequence[
 
     Raises:
         ValueError: the pace holds neither steps nor epochs, or the position is past the end.
+        ArithmeticError: its numbers are too large to compute with.
     """
     if not 0 <= at.epochs <= work.epochs or not at.elapsed >= 0:
         raise ValueError(f"{at.epochs} of {work.epochs} epochs in {at.elapsed} s cannot be")

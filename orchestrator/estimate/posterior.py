@@ -128,7 +128,12 @@ class RatioPrediction:
         return self.mean + self.scale * student_t_quantile(p, self.freedom)
 
     def interval(self, seconds: float) -> Interval:
-        """Return the 80 % interval of an amount of predicted seconds; its middle is the median."""
+        """Return the 80 % interval of an amount of predicted seconds; its middle is the median.
+
+        Raises:
+            ValueError: a bound is infinite.
+            OverflowError: its exponential is.
+        """
         low, likely, high = (seconds * math.exp(self.quantile(p)) for p in (1 - UPPER, 0.5, UPPER))
         return Interval(min(low, likely), likely, max(likely, high))
 

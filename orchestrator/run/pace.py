@@ -168,12 +168,12 @@ def _corrected(
     if not beat.seconds_per_epoch or trained < 1 or epochs <= trained:
         return None
     rest = _measured_rest(candidate.seconds, epochs, trained, beat.seconds_per_epoch)
-    return rest.scaled(max(0, epochs - completed) / (epochs - trained))
+    return rest and rest.scaled(max(0, epochs - completed) / (epochs - trained))
 
 
 @lru_cache(maxsize=256)
-def _measured_rest(seconds: Interval, epochs: int, trained: int, seconds_per_epoch: float) -> Interval:
-    """Return the seconds of the epochs after `trained`, from the estimate of all and the pace of those."""
+def _measured_rest(seconds: Interval, epochs: int, trained: int, seconds_per_epoch: float) -> Interval | None:
+    """Return the seconds of the epochs after `trained`, by the estimate of all and their pace; None for odd numbers."""
     likely = max(seconds.likely, 1e-3)
     estimate = Estimate(
         interval=seconds,
@@ -186,8 +186,11 @@ def _measured_rest(seconds: Interval, epochs: int, trained: int, seconds_per_epo
         earliest_epochs=epochs,
     )
     so_far = trained * seconds_per_epoch
-    whole = correct_running(estimate, trained, so_far)
-    return Interval(*(max(0.0, bound - so_far) for bound in (whole.low, whole.likely, whole.high)))
+    try:
+        whole = correct_running(estimate, trained, so_far)
+        return Interval(*(max(0.0, bound - so_far) for bound in (whole.low, whole.likely, whole.high)))
+    except (ValueError, ArithmeticError):  # the number of a process that can be anyone's
+        return None
 
 
 @lru_cache(maxsize=256)
@@ -195,7 +198,7 @@ def _forecast_rest(work: Workload, pace: Pace, at: ForecastPosition) -> Interval
     """Return the seconds left by a training's own steps; None where its numbers say nothing: they can be anyone's."""
     try:
         return forecast(work, pace, at).interval
-    except ValueError:
+    except (ValueError, ArithmeticError):
         return None
 
 

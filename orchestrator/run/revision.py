@@ -78,7 +78,7 @@ class Revision:
         )
         try:
             estimate = forecast(self._work, event.pace, at, self.past)
-        except ValueError:  # the numbers of a process that can be anyone's
+        except (ValueError, ArithmeticError):  # the numbers of a process that can be anyone's
             return None
         self.first, self.latest = self.first or estimate, estimate
         whole = estimate.interval

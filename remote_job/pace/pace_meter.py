@@ -127,7 +127,7 @@ class PaceMeter:
             modes[unseen] = known.model_copy(
                 update={"batch": max(1e-6, known.batch + self.other), "steps": 0}
             )
-        return Pace(
+        return Pace.measured(
             ready=round(self.ready, 4),
             batches=self.batches,
             mosaic=modes.get("mosaic"),

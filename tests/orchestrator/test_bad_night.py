@@ -115,12 +115,27 @@ def test_documents_with_fields_of_a_newer_version_are_read_and_another_format_is
         journal.run(run.id)
 
 
-def test_an_unreadable_heartbeat_is_a_sign_of_life_at_the_time_it_was_written(store):
+@pytest.mark.parametrize(
+    "changed",
+    [
+        '{"format": 7}',
+        '"seconds_per_epoch": -1',
+        '"seconds_per_epoch": 1e308',
+        '"seconds_per_epoch": NaN',
+        f'"batch": {"9" * 400}',
+        '"time": 1e300',
+        '"pace": {"mosaic": {"batch": 1, "spread": 1e308, "steps": 5}}',
+    ],
+)
+def test_an_unreadable_heartbeat_is_a_sign_of_life_at_the_time_it_was_written(store, changed):
     journal, run = Journal(store), run_of(now=T0)
     journal.begin(run)
     attempt = seen_attempt(1, T0, None)
     journal.open_attempt(run.id, attempt.record)
-    store.put(f"runs/{run.id}/attempts/1/heartbeat.json", b'{"format": 7}')
+    if not (body := changed).startswith("{"):
+        good = '"time": 1, "run": "a", "attempt": 1, "pid": 1, "host": "h", "boot_id": "b", "epochs_completed": 1'
+        body = f'{{{good}, "epochs": 9, "state": "finished", {changed}}}'
+    store.put(f"runs/{run.id}/attempts/1/heartbeat.json", body.encode())
     [seen] = journal.read(run.id).attempts
     assert abs(seen.heartbeat.time - time.time()) < 60
     assert seen.heartbeat.state == "training"
@@ -191,6 +206,24 @@ def test_a_defect_that_one_run_meets_does_not_keep_the_others_waiting(store, tmp
     done = Tend(settings_of(tmp_path, store), store, Console(io.StringIO())).tend()
     assert [r.status for r in done.runs] == ["open", "failed"]
     assert "ZeroDivisionError" in done.failures[0]
+
+
+def test_a_defect_in_one_runs_bill_does_not_affect_the_others(store, tmp_path, monkeypatch):
+    journal, booked = Journal(store), []
+    for name in ("a-1", "b-1"):
+        run = run_of(now=T0, id=name)
+        journal.begin(run)
+        journal.finish(run.id, Outcome(status="failed", at=T0, message="?"))
+
+    def taken_on(self, run):
+        booked.append(run.id)
+        raise OverflowError("a defect")
+
+    monkeypatch.setattr(Tend, "_taken_on", taken_on)
+    tending = Tend(settings_of(tmp_path, store), store, Console(io.StringIO()))
+    tending._book(journal, {"a-1", "b-1"})
+    assert booked == ["a-1", "b-1"]
+    assert all("OverflowError" in failure for failure in tending._failures)
 
 
 def test_what_is_found_late_is_booked_for_the_seconds_that_it_ran(store):

@@ -9,10 +9,12 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.forecast import ForecastPosition, forecast
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
+from gpu_offload.orchestrator.run.pace import _forecast_rest, _measured_rest
 from gpu_offload.remote_job.pace.meter import Reading
 from gpu_offload.remote_job.pace.pace_meter import PaceMeter, spread, usual
-from gpu_offload.remote_job.result import ModePace, Pace
+from gpu_offload.remote_job.result import ModePace, Pace, ProgressEvent
 from gpu_offload.remote_job.speed.threads import fewer, more
 
 BATCH, EPOCHS = 16, 20
@@ -229,3 +231,29 @@ def test_threads_follow_the_share_and_come_back_with_idle_cores(threads, share):
     assert left < threads or share >= 0.75 or threads == 1
     assert more(left, threads, idle_cores=0.2) == left
     assert more(left, threads, idle_cores=64.0) == threads
+
+
+ODD = st.one_of(st.floats(), st.sampled_from([0.0, -1.0, 5e-324, 1e9, 1e308, math.inf, math.nan]))
+
+
+@given(ODD, ODD, ODD, ODD, st.integers(0, 10**400), st.integers(0, 10**400))
+def test_no_claim_of_a_training_stops_its_driver(batch, spread_, decoding, share, batches, begun):
+    """Even claims that a reader refuses give a rest or none."""
+    mode = ModePace.model_construct(batch=batch, spread=spread_, steps=5)
+    odd = Pace.model_construct(mosaic=mode, decoding=decoding, share=share)
+    by_epoch = Pace.model_construct(epoch=batch, batches=batches, share=share)
+    for claim in (odd, by_epoch):
+        rest = _forecast_rest(work(), claim, ForecastPosition(0, begun, 0.0))
+        assert rest is None or 0 <= rest.low <= rest.high < math.inf
+    rest = _measured_rest(Interval(1.0, 2.0, 3.0), 10, 3, batch)
+    assert rest is None or 0 <= rest.low <= rest.high < math.inf
+
+
+@pytest.mark.parametrize("odd", [-1.0, math.nan, math.inf, 1e300])
+def test_a_training_leaves_out_what_it_cannot_say_and_goes_on(odd):
+    said = ProgressEvent.measured(event="epoch", time=1.0, epoch=3, seconds=odd)
+    assert (said.epoch, said.seconds) == (3, None)
+    with pytest.raises(ValueError):
+        ProgressEvent(event="epoch", time=1.0, seconds=odd)
+    with pytest.raises(ValueError):
+        ProgressEvent.measured(event="epoch", time=odd)
