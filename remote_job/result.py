@@ -34,7 +34,7 @@ class Artifact(Wire):
 class Export(Wire):
     """The model in another format, after it was compared with the model itself on held-out images."""
 
-    format: str
+    format: str = Field(pattern="^[A-Za-z0-9]{1,16}$")
     """`onnx`, ..."""
     file: Artifact
     agreement: float

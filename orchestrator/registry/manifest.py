@@ -2,7 +2,7 @@
 
 import json
 import re
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
@@ -21,6 +21,14 @@ MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
 """Names of a model's file: they become paths on the machine that pulls it."""
 
 T = TypeVar("T", bound=Wire)
+
+MOST_METRICS, LONGEST_NAME = 500, 200
+Metrics = Annotated[
+    dict[Annotated[str, Field(max_length=LONGEST_NAME)], float], Field(max_length=MOST_METRICS)
+]
+"""Metrics by name. A training's own words are bounded: every application reads them again with each look at the index."""
+
+Usd = Annotated[float, Field(ge=0, le=1e9)]
 
 
 class ManifestEstimate(Wire):
@@ -51,11 +59,11 @@ class Manifest(Wire):
     base_model: str
     epochs: int
     epochs_completed: int
-    metrics: dict[str, float]
-    per_class: dict[str, dict[str, float]] = Field(default_factory=dict)
+    metrics: Metrics
+    per_class: dict[str, Metrics] = Field(default_factory=dict)
     seconds: ManifestEstimate
-    where: str
-    cost_usd: float
+    where: str = Field(max_length=200)
+    cost_usd: Usd
     environment: dict[str, Any] = Field(default_factory=dict)
     parent: str | None = None
     """The version that `stable` meant when this one was published."""
@@ -109,7 +117,7 @@ class IndexEntry(Wire):
     created_at: float
     sha256: str
     size: int
-    metrics: dict[str, float]
+    metrics: Metrics
     commit: str | None = None
     file: str = "model.pt"
     """The model's name below the version."""
@@ -121,8 +129,8 @@ class IndexEntry(Wire):
     recipe: str | None = None
     fingerprint: str | None = None
     parent: str | None = None
-    where: str | None = None
-    cost_usd: float | None = None
+    where: str | None = Field(default=None, max_length=200)
+    cost_usd: Usd | None = None
     yanked: Yank | None = None
     cleared_at: float | None = None
     """When a yank was taken back, Unix seconds."""

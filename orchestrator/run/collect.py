@@ -12,7 +12,9 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import (
+    LONGEST_NAME,
     MODEL_NAME,
+    MOST_METRICS,
     Manifest,
     ManifestEstimate,
     RegistryError,
@@ -154,6 +156,12 @@ def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, sc
             f"it completed {result.epochs_completed} of {run.spec.epochs} epochs, and would again: call "
             "`context.epoch(...)` once for each epoch, and say so where the training stops early"
         )
+    for metrics in (result.metrics, *result.per_class.values()):
+        if len(metrics) > MOST_METRICS or any(len(name) > LONGEST_NAME for name in metrics):
+            faults.append(
+                f"it has {len(metrics)} metrics: return at most {MOST_METRICS}, with names of {LONGEST_NAME} letters at most"
+            )
+            break
     files = (result.model, *(export.file for export in result.exports))
     names = [file.name for file in files]
     if not all(map(MODEL_NAME.fullmatch, names)) or len(set(names)) < len(names):

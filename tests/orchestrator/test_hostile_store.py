@@ -1,5 +1,6 @@
 """A store or a checkout of a stranger: what it holds is data, and starts, overwrites and replaces nothing."""
 
+import json
 import subprocess
 
 import pytest
@@ -9,11 +10,19 @@ from gpu_offload.infra.store.errors import StoreUrlError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.lifecycle.places import places_text
 from gpu_offload.orchestrator.registry import difference
+from gpu_offload.orchestrator.registry.manifest import Manifest, RegistryError, parse, to_json
 from gpu_offload.orchestrator.registry.revert import is_ancestor
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings
 from gpu_offload.orchestrator.state import state_folder
 from gpu_offload.orchestrator.workspace import Workspace
+
+EXPORT = {
+    "format": "onnx",
+    "file": {"name": "model.onnx", "size": 1, "sha256": "0" * 64},
+    "agreement": 1.0,
+    "images": 8,
+}
 
 BARE = """
 [core]
@@ -80,3 +89,24 @@ def test_the_folders_that_may_be_deleted_do_not_hold_the_store(tmp_path):
     assert store.is_relative_to(workspace.root)
     assert not any(store.is_relative_to(folder) for folder in workspace.caches())
     assert "cache, trees, work in" in places_text(settings, workspace)
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        {"cost_usd": 1e300},
+        {"cost_usd": -1.0},
+        {"cost_usd": float("nan")},
+        {"where": "x" * 1000},
+        {"metrics": {"m" * 1000: 0.5}},
+        {"metrics": {f"m{number}": 0.5 for number in range(1000)}},
+        {"exports": [EXPORT | {"format": "x" * 1000}]},
+        {"exports": [EXPORT | {"format": "../x"}]},
+    ],
+    ids=lambda claim: str(claim)[:30],
+)
+def test_what_a_training_claims_of_itself_is_bounded_before_it_is_published(claim, versions):
+    manifest, _ = versions("1" * 40, "2" * 40)
+    document = json.loads(to_json(manifest)) | claim
+    with pytest.raises(RegistryError):
+        parse(Manifest, "manifest.json", json.dumps(document).encode())
