@@ -1,6 +1,7 @@
 """How people read amounts: `3 h 10`, `42 s`, `$0.21`, `1.4 GB`."""
 
 import math
+from datetime import UTC, datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 _MINUTE, _HOUR, _DAY = 60, 3600, 86400
@@ -28,6 +29,20 @@ def human_duration(seconds: float) -> str:
         return f"{hours} h {rest:02d}" if rest else f"{hours} h"
     days, hours = divmod(round(seconds / _HOUR), 24)
     return f"{days} d {hours} h" if hours else f"{days} d"
+
+
+def utc(at: float, form: str, *, otherwise: str = "unknown") -> str:
+    """Write a time in UTC as `strftime` does; `otherwise` where it is no date from 1970 to 9999.
+
+    Args:
+        at: Unix seconds.
+        form: `%Y-%m-%d %H:%M`.
+        otherwise: Instead of a time that is no date.
+    """
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime(form) if at >= 0 else otherwise
+    except (ValueError, OverflowError, OSError):  # infinite, or past the year 9999
+        return otherwise
 
 
 def human_money(usd: Decimal | float) -> str:

@@ -3,7 +3,6 @@
 https://huggingface.co/docs/hub/model-cards
 """
 
-from datetime import UTC, datetime
 from typing import Any
 
 import yaml
@@ -11,7 +10,7 @@ import yaml
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table
 from gpu_offload.orchestrator.output.metrics import named
-from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, utc
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest
 from gpu_offload.remote_job.result import Export
 
@@ -73,7 +72,7 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
 
 
 def _facts(manifest: Manifest, entry: IndexEntry) -> str:
-    when = datetime.fromtimestamp(manifest.created_at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    when = utc(manifest.created_at, "%Y-%m-%d %H:%M UTC")
     hyperparameters = ", ".join(f"{k} = {v}" for k, v in sorted((manifest.hyperparameters or {}).items()))
     count = manifest.images or {}
     images = ", ".join(f"{count[split]} {split}" for split in SPLITS if count.get(split))

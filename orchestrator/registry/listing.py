@@ -1,14 +1,13 @@
 """What is published, for people and programs: the list, one version's provenance, an alias's history."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
-from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, utc
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.card import describe_export, started_from
 from gpu_offload.orchestrator.registry.download import find, resolve
@@ -214,7 +213,7 @@ def moved(move: Move) -> str:
 
 def when(at: float) -> str:
     """Return a time for people, in UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M")
+    return utc(at, "%Y-%m-%d %H:%M")
 
 
 def named(store: ObjectStore, wanted: str) -> IndexEntry:

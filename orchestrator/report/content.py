@@ -3,8 +3,10 @@
 Text in it that a training, a branch or a cloud wrote is untrusted; the renderers escape it.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from gpu_offload.orchestrator.cost.bill import Bill
@@ -12,6 +14,7 @@ from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.remote_job.result import ProgressEvent, TrainingResult
+from gpu_offload.remote_job.wire import YEAR_9999
 
 Phase = Literal["request", "set-up", "training", "ending"]
 
@@ -24,6 +27,28 @@ class Span:
     phase: Phase
     start: float
     end: float
+
+
+SHORTEST_S = 1e-3
+"""Of a span that is drawn: Mermaid counts in milliseconds."""
+
+LARGEST = sys.float_info.max / 8
+"""The largest value that is drawn."""
+
+
+def drawable(spans: Sequence[Span]) -> list[Span]:
+    """Return the spans that a timeline draws: clipped to what a date can name, and those of no length left out."""
+    clipped = [
+        replace(span, start=max(0.0, span.start), end=min(YEAR_9999, span.end))
+        for span in spans
+        if not math.isnan(span.start + span.end)
+    ]
+    return [span for span in clipped if span.end - span.start >= SHORTEST_S]
+
+
+def is_drawable(values: Sequence[float]) -> bool:
+    """Whether a curve can be drawn: the distances of its values are finite, and what is added to them, too."""
+    return all(abs(value) <= LARGEST for value in values)
 
 
 @dataclass(frozen=True, slots=True)

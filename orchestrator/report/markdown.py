@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table, titled
 from gpu_offload.orchestrator.output.metrics import curve_name, main_curve
-from gpu_offload.orchestrator.report.content import Report
+from gpu_offload.orchestrator.output.units import utc
+from gpu_offload.orchestrator.report.content import Report, drawable, is_drawable
 from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed, not_stable
 from gpu_offload.orchestrator.report.rows import (
     Rows,
@@ -71,7 +71,7 @@ def report_markdown(report: Report) -> str:
 
 def gantt(report: Report) -> str:
     """The timeline; it says nothing but our own words, because Mermaid has no escape for others'."""
-    spans = [span for span in report.spans if span.end > span.start]
+    spans = drawable(report.spans)
     if not spans:
         return ""
     lasted = max(span.end for span in spans) - min(span.start for span in spans)
@@ -98,7 +98,7 @@ def gantt(report: Report) -> str:
 
 
 def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
+    return utc(at, "%H:%M:%S")
 
 
 def charts(report: Report) -> list[str]:
@@ -110,7 +110,7 @@ def charts(report: Report) -> list[str]:
     }
     if not curves:
         return []
-    drawn = []
+    drawn: list[str] = []
     chosen = main_curve(curves)
     if chosen is not None:
         drawn.append(_chart(f"{chosen} by epoch", curves[chosen], zero=True))
@@ -122,6 +122,7 @@ def charts(report: Report) -> list[str]:
     if not drawn:
         name, values = next(iter(curves.items()))
         drawn.append(_chart(f"{name} by epoch", values))
+    drawn = [chart for chart in drawn if chart]
     rows: Rows = [("epoch", *curves)]
     longest = max(len(v) for v in curves.values())
     rows += [
@@ -132,7 +133,9 @@ def charts(report: Report) -> list[str]:
 
 
 def _chart(title: str, values: Sequence[float], *, zero: bool = False) -> str:
-    """Draw one curve over the epochs; with `zero` from nothing up, as a share of one is looked at."""
+    """Draw one curve over the epochs, if it can be drawn; with `zero` from nothing up, as a share of one is looked at."""
+    if not is_drawable(values):
+        return ""
     step = max(1, -(-len(values) // MOST_POINTS))
     shown = values[::step]
     epochs = ", ".join(str(1 + i * step) for i in range(len(shown)))
@@ -140,7 +143,7 @@ def _chart(title: str, values: Sequence[float], *, zero: bool = False) -> str:
     # A share of a thousandth must not look like a steep success.
     low, high = (0.0, max(*shown, 0.1)) if zero else (min(shown), max(shown))
     if not high > low:
-        high = low + 1
+        high = low + max(1.0, abs(low))
     return "\n".join(
         [
             "```mermaid",

@@ -1,11 +1,10 @@
 """Tables of a report, as rows of cells that every rendering shows; the headings first."""
 
-from datetime import UTC, datetime
 from decimal import Decimal
 
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL
 from gpu_offload.orchestrator.output.metrics import display_order, label
-from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_duration, human_money, utc
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.overfitting import overfitting
 
@@ -123,7 +122,7 @@ def attempt_rows(report: Report) -> Rows:
                 str(a.record.number),
                 a.record.offer.name,
                 a.host.instance_id if a.host else "none",
-                datetime.fromtimestamp(a.record.created_at, UTC).strftime("%H:%M:%S"),
+                utc(a.record.created_at, "%H:%M:%S"),
                 human_duration(max(0.0, lasted)),
                 f"{a.heartbeat.epochs_completed}/{a.heartbeat.epochs}" if a.heartbeat else "0",
                 end.reason if end else "open",
@@ -173,4 +172,4 @@ def fact_rows(report: Report) -> Rows:
 
 def clock(at: float) -> str:
     """Write a time of day, UTC."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return utc(at, "%Y-%m-%d %H:%M:%S UTC")

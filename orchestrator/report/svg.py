@@ -5,7 +5,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gpu_offload.orchestrator.output.units import human_duration
-from gpu_offload.orchestrator.report.content import Span
+from gpu_offload.orchestrator.report.content import Span, drawable, is_drawable
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f")
 PHASES = {"request": "#9ca3af", "set-up": "#d97706", "training": "#059669", "ending": "#2563eb"}
@@ -15,7 +15,7 @@ ROW, BAR = 28, 18
 
 def timeline_svg(spans: Sequence[Span]) -> str:
     """Draw a row for each attempt; time goes to the right, from the start of the first."""
-    drawn = [span for span in spans if span.end > span.start]
+    drawn = drawable(spans)
     if not drawn:
         return ""
     first, last = min(s.start for s in drawn), max(s.end for s in drawn)
@@ -47,12 +47,13 @@ def timeline_svg(spans: Sequence[Span]) -> str:
 
 def curves_svg(title: str, curves: Mapping[str, Sequence[float]], *, axis: str = "epoch") -> str:
     """Draw one line for each curve over the epochs, or what `axis` says, counted from 1, with a legend."""
-    drawn = {name: values for name, values in curves.items() if values and all(map(math.isfinite, values))}
+    drawn = {name: values for name, values in curves.items() if values and is_drawable(values)}
     if not drawn:
         return ""
     low = min(0.0, *(min(values) for values in drawn.values()))
     high = max(max(values) for values in drawn.values())
-    high = high if high - low > 1e-300 else low + 1.0  # a smaller span has no logarithm
+    if high - low <= max(1e-300, 1e-12 * -low):  # too small a span for ticks or a logarithm
+        high = low + max(1.0, -low)
     count = max(len(values) for values in drawn.values())
     plot = 220
     height = plot + 66 + 18 * len(drawn)

@@ -1,8 +1,8 @@
 """The versions of a model as an Atom feed (RFC 4287): what became stable, or was withdrawn, and why."""
 
-from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
+from gpu_offload.orchestrator.output.units import utc
 from gpu_offload.orchestrator.registry.manifest import Move
 from gpu_offload.orchestrator.report.markup import without_controls
 from gpu_offload.orchestrator.site.content import ModelPage
@@ -52,4 +52,4 @@ def _add(parent: ET.Element, name: str, text: str) -> None:
 
 
 def _time(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return utc(at, "%Y-%m-%dT%H:%M:%SZ", otherwise="1970-01-01T00:00:00Z")

@@ -2,13 +2,14 @@
 
 import itertools
 import json
+import math
 import re
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from report_case import evil
 from run_case import T0, run_of
@@ -16,7 +17,7 @@ from run_case import T0, run_of
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cost.bill import Bill
 from gpu_offload.orchestrator.registry.manifest import Index, IndexEntry
-from gpu_offload.orchestrator.report.content import Before, Report
+from gpu_offload.orchestrator.report.content import Before, Report, Span
 from gpu_offload.orchestrator.report.load import gather
 from gpu_offload.orchestrator.report.markdown import CHART_STYLE, report_markdown
 from gpu_offload.orchestrator.report.outcome import headline
@@ -176,6 +177,52 @@ def test_any_curves_make_a_picture(curves):
     text = curves_svg("t", curves)
     if text:
         ET.fromstring(re.sub(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]", "", text))
+
+
+EXTREME = st.one_of(
+    st.floats(), st.sampled_from([0.0, 5e-324, 1e-300, 1e20, -1e20, 1e300, -1e300, 1e308, -1e308, math.inf])
+)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), st.lists(EXTREME, max_size=5), max_size=3))
+@example({"a": [1e308, -1e308]})
+@example({"a": [-1e300]})
+@example({"a": [-1e20, -1e20]})
+def test_curves_of_extreme_values_make_a_picture_of_finite_places(curves):
+    assert_finite(curves_svg("t", curves))
+
+
+def assert_finite(text):
+    """A legend may name any value; places are numbers."""
+    places = re.findall(r'(?:points|x|y|x1|x2|y1|y2|cx|cy|width|height)="([^"]*)"', text)
+    assert not re.search("nan|inf", " ".join(places))
+
+
+@given(st.lists(st.tuples(EXTREME, EXTREME), max_size=4))
+@example([(T0, math.inf)])
+@example([(T0, 1e300)])
+@example([(T0, 1e13)])
+def test_spans_of_extreme_times_make_a_timeline(times):
+    assert_finite(timeline_svg([Span(1, "training", start, end) for start, end in times]))
+
+
+@given(EXTREME, st.lists(EXTREME, min_size=2, max_size=4), EXTREME)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@example(1e300, [1e308, -1e308], math.inf)
+@example(1e12, [-1e300, -1e300], 1e13)
+def test_a_report_of_extreme_numbers_is_a_report(report, at, values, now):
+    curves = {"train/box_loss": values, "train/cls_loss": values, "metrics/mAP50-95(B)": values}
+    odd = replace(
+        report,
+        now=now,
+        attempts=tuple(
+            replace(a, end=a.end and a.end.model_copy(update={"at": at})) for a in report.attempts
+        ),
+        result=report.result.model_copy(update={"curves": curves}),
+    )
+    drawn = re.findall(r"^  (?:y-axis|line|training|ending).*", report_markdown(odd), re.MULTILINE)
+    assert not re.search(r"\b(nan|inf)\b", " ".join(drawn))
+    report_html(odd)
 
 
 def test_no_span_makes_no_picture():

@@ -1,6 +1,8 @@
 """The page of a model and its feed: everything on them is from the registry, escaped, and from nowhere else."""
 
+import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
 
@@ -123,6 +125,19 @@ def test_the_feed_has_each_move_of_stable_newest_first(three):
     assert "<script>" in feed.find("a:entry", ATOM).findtext("a:summary", None, ATOM), "escaped once"
     for needed in ("title", "id", "updated", "author/a:name"):
         assert feed.findtext(f"a:{needed}", None, ATOM)
+
+
+@pytest.mark.parametrize("at", [math.nan, math.inf, -1.0, -1e300, 1e300, 1e12])
+def test_a_time_that_is_no_date_does_not_stop_the_site(three, at):
+    site = shown(three)
+    moves = tuple(move.model_copy(update={"at": at}) for move in site.stable.moves)
+    entries = tuple(entry.model_copy(update={"created_at": at}) for entry in site.versions)
+    odd = replace(
+        site, stable=site.stable.model_copy(update={"moved_at": at, "history": moves}), versions=entries
+    )
+    assert "unknown" in site_html(odd)
+    feed = ET.fromstring(feed_xml(odd))
+    assert feed.findtext("a:updated", None, ATOM) == "1970-01-01T00:00:00Z"
 
 
 def test_a_registry_without_versions_has_a_page_too(store):
