@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.remote_job.uv import find_uv, uv_environment
 
 REQUIREMENTS = ".gpu-offload/requirements.txt"
 """The lock's path in a project."""
@@ -39,11 +40,20 @@ def install(project: Path, root: Path) -> Path | None:
     shutil.rmtree(packages, ignore_errors=True)
     packages.mkdir(parents=True)
     command = [
-        _uv(), "pip", "install", "--quiet", "--python", sys.executable, "--target", str(packages), "--no-deps",
-        "--require-hashes", "--only-binary", ":all:", "--requirements", str(lock),
+        _uv(), "pip", "install", "--quiet", "--no-config", "--python", sys.executable, "--target",
+        str(packages.absolute()), "--no-deps",
+        "--require-hashes", "--only-binary", ":all:", "--requirements", str(lock.absolute()),
     ]  # fmt: skip
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=False)
+        done = subprocess.run(
+            command,
+            cwd=packages,
+            env=uv_environment(os.environ),
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise RequirementsError(f"training.requirements were not installed within {SECONDS} s") from None
     if done.returncode != 0:
@@ -60,8 +70,7 @@ def _is_complete(packages: Path, digest: str) -> bool:
 
 
 def _uv() -> str:
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    found = shutil.which("uv", path=path)
+    found = find_uv()
     if found is None:
         raise RequirementsError("training.requirements needs uv, which is not installed here: pip install uv")
     return found

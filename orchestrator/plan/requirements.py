@@ -3,23 +3,39 @@
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpu_offload.errors import EXIT_USAGE
 from gpu_offload.infra.store.errors import ObjectExistsError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.plan.project import PlanningError, check_inside, read_source
+from gpu_offload.remote_job.uv import find_uv, uv_environment
 
 LOCK_SECONDS = 300
 MAX_BYTES = 4 << 20
 """Of one requirements file; a lock of two hundred packages has 300 kB."""
 MAX_FILES = 50
-_NAME = re.compile(r"\s*([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?)\s*(?:\[[^\]]*\])?\s*(?:[<>=!~;@\s]|$)")
-_NESTED = re.compile(r"\s*(?:-r|-c|--requirement|--constraint)[ =]+(\S+)")
+MAX_FAULTS = 20
+_NAME = re.compile(r"([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?) ?(?:\[[^\]]*\])? ?(?:[<>=!~;@(\s]|$)")
+_NESTED = re.compile(r"(-r|-c|--requirement|--constraint)[ =] ?(\S+)")
+_OPTION = re.compile(
+    r"(?:-i|--index-url|--extra-index-url|-f|--find-links)[ =] ?https?://\S+"
+    r"|--only-binary[ =] ?(?!\S*:none:)\S+|--no-index|--pre|--prefer-binary|--require-hashes"
+)
+_DIRECT = re.compile(r"[\w.-]+ ?(?:\[[^\]]*\])? ?@ ?(\S*)")
+_WHEEL = re.compile(r"https?://[^\s?#]+\.whl(?:[?#]\S*)?", re.IGNORECASE)
+_VARIABLE = re.compile(r"\$\{\w+\}")
+
+
+class RequirementLineError(PlanningError):
+    """Lines of a requirements file ask for what is never installed: a fault of the configuration."""
+
+    exit_code = EXIT_USAGE
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +47,14 @@ class Requirements:
         sha256: Digest of its content, and of that of the files it names with `-r` and `-c`.
         names: Distributions that it asks for, normalised.
         is_locked: Whether every requirement has a hash.
+        files: What uv reads, by file name, the first one first: only the lines that were checked.
     """
 
     path: Path
     sha256: str
     names: frozenset[str]
     is_locked: bool
+    files: Mapping[str, str] = field(repr=False)
 
     @property
     def lock_key(self) -> str:
@@ -45,19 +63,26 @@ class Requirements:
 
 
 def read_requirements(root: Path, setting: str) -> Requirements:
-    """Read `training.requirements`. Raises PlanningError."""
+    """Read `training.requirements`.
+
+    Raises:
+        PlanningError: A file is missing, too large, or outside of the repository.
+        RequirementLineError: Lines name something other than a published distribution; the text has all of them.
+    """
     path = root / setting
     bodies = _bodies(root, path, f"training.requirements: {setting}", {})
     digest = hashlib.sha256()
     for body in bodies.values():
         digest.update(hashlib.sha256("\n".join(body.splitlines()).encode()).digest())
-    lines = [line for body in bodies.values() for line in _logical_lines(body)]
+    _check_lines(root, bodies)
+    lines = [line for body in bodies.values() for _, line in _logical_lines(body)]
     asked = [(match[1], line) for line in lines if (match := _NAME.match(line))]
     return Requirements(
         path=path,
         sha256=digest.hexdigest(),
         names=frozenset(normalised(name) for name, _ in asked),
         is_locked=bool(asked) and len(bodies) == 1 and all("--hash=" in line for _, line in asked),
+        files=_copies(bodies),
     )
 
 
@@ -86,20 +111,24 @@ def lock(requirements: Requirements, store: ObjectStore) -> bytes:
 
 
 def _resolved(requirements: Requirements) -> bytes:
-    uv = shutil.which("uv", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
+    uv = find_uv()
     if uv is None:
         raise PlanningError("training.requirements needs uv: pip install uv")
     with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
-        target = Path(scratch) / "requirements.txt"
+        folder = Path(scratch)
+        for name, text in requirements.files.items():
+            (folder / name).write_text(text, encoding="utf-8")
+        target = folder / "lock.txt"
         command = [
-            uv, "pip", "compile", requirements.path.name, "--quiet", "--universal", "--python-version", "3.11",
-            "--generate-hashes", "--no-header", "--no-annotate", "--emit-index-url", "--emit-find-links",
-            "--output-file", str(target),
+            uv, "pip", "compile", next(iter(requirements.files)), "--quiet", "--no-config", "--only-binary", ":all:",
+            "--python", sys.executable, "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header",
+            "--no-annotate", "--emit-index-url", "--emit-find-links", "--output-file", str(target),
         ]  # fmt: skip
         try:
             done = subprocess.run(
                 command,
-                cwd=requirements.path.parent,
+                cwd=folder,
+                env=uv_environment(os.environ),
                 capture_output=True,
                 text=True,
                 timeout=LOCK_SECONDS,
@@ -126,13 +155,75 @@ def _bodies(root: Path, path: Path, what: str, found: dict[Path, str]) -> dict[P
             raise PlanningError(f"{what}: is not UTF-8 text ({path})") from None
         except OSError as error:
             raise PlanningError(f"{what}: {error.strerror} ({path})") from None
-        for line in _logical_lines(found[path]):
-            if match := _NESTED.match(line):
-                _bodies(root, path.parent / match[1], f"{path.name}: {match[1]}", found)
+        for _, line in _logical_lines(found[path]):
+            if match := _NESTED.fullmatch(line):
+                _bodies(root, path.parent / match[2], f"{path.name}: {match[2]}", found)
     return found
 
 
-def _logical_lines(body: str) -> list[str]:
-    lines = body.replace("\\\n", " ").splitlines()
-    stripped = (re.sub(r"(^|\s)#.*$", "", line).strip() for line in lines)
-    return [line for line in stripped if line]
+def _check_lines(root: Path, bodies: Mapping[Path, str]) -> None:
+    faults = [
+        f"{path.relative_to(root)}:{number}: {fault}"
+        for path, body in bodies.items()
+        for number, line in _logical_lines(body)
+        if (fault := _fault(line))
+    ]
+    if not faults:
+        return
+    more = [f"and {len(faults) - MAX_FAULTS} more"] if len(faults) > MAX_FAULTS else []
+    raise RequirementLineError(
+        "\n".join(f"training.requirements: {f}" for f in (*faults[:MAX_FAULTS], *more))
+    )
+
+
+def _fault(line: str) -> str | None:
+    """Return why a line is refused: resolving it would run code of the project, or read what it does not name."""
+    shown = line if len(line) <= 100 else f"{line[:100]}..."
+    if _VARIABLE.search(line):
+        return (
+            f"{shown}: environment variables are not read here; set UV_INDEX_URL for an index with a password"
+        )
+    if line.startswith("-"):
+        if _NESTED.fullmatch(line) or _OPTION.fullmatch(line):
+            return None
+        if re.match(r"-e|--editable", line):
+            return f"{shown}: nothing is built or installed from a folder; name the code in training.include"
+        return f"{shown}: this option is not supported; indexes are http or https addresses, and nothing is built"
+    if direct := _DIRECT.match(line):
+        if _WHEEL.fullmatch(direct[1]):
+            return None
+        return f"{shown}: only a wheel at an http or https address can be named so; publish a wheel, or name a version"
+    if _NAME.match(line):
+        return None
+    return f"{shown}: is no distribution with a version, such as numpy>=2; paths and repositories are never installed"
+
+
+def _copies(bodies: Mapping[Path, str]) -> dict[str, str]:
+    """Return the checked lines of every file for a folder of their own, where the files name each other."""
+    names = {path: f"{number}.txt" for number, path in enumerate(bodies)}
+
+    def copied(path: Path, line: str) -> str:
+        nested = _NESTED.fullmatch(line)
+        return f"{nested[1]} {names[path.parent / nested[2]]}" if nested else line
+
+    return {
+        names[path]: "".join(f"{copied(path, line)}\n" for _, line in _logical_lines(body))
+        for path, body in bodies.items()
+    }
+
+
+def _logical_lines(body: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines without comments, continued ones joined, with the number at which each begins.
+
+    A comment ends with its own line, even after a backslash: uv and pip read the next line.
+    """
+    start, parts = 0, list[str]()
+    for number, physical in enumerate([*body.splitlines(), ""], 1):
+        text = re.sub(r"(^|\s)#.*$", "", physical)
+        start = start or number
+        parts.append(text.removesuffix("\\"))
+        if text.endswith("\\"):
+            continue
+        if line := " ".join(" ".join(parts).split()):
+            yield start, line
+        start, parts = 0, []
