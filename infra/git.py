@@ -6,14 +6,8 @@ from pathlib import Path
 
 TIMEOUT_S = 10
 
-CAREFUL = (
-    "core.fsmonitor=false",
-    "core.quotepath=off",
-    "safe.bareRepository=explicit",
-    "protocol.allow=never",
-)
-"""`safe.bareRepository`: a committed folder that looks like a bare repository brings no configuration of its own.
-`protocol.allow`: an object that is missing here is fetched from nowhere."""
+CAREFUL = ("core.fsmonitor=false", "core.quotepath=off", "safe.bareRepository=explicit")
+"""`safe.bareRepository`: a committed folder that looks like a bare repository brings no configuration of its own."""
 
 
 def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -21,6 +15,9 @@ def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     settings = [word for setting in CAREFUL for word in ("-c", setting)]
     command = ["git", "-C", str(folder), *settings, *words]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_NO_LAZY_FETCH"] = (
+        "1"  # an object that is missing in a partial clone is fetched from nowhere
+    )
     try:
         return subprocess.run(
             command,

@@ -76,8 +76,10 @@ def _target(
         if asked:
             raise click.UsageError(f"workflows need a git repository, and {root} is in none: run `git init`")
         return None, ""
-    if workflows is False or not (asked or checkout.repository):
+    if workflows is False:
         return None, ""
+    if not (asked or checkout.repository):
+        return None, "the workflows: no remote is at GitHub; add it and run init again, or give --workflows"
     try:
         pin = Pin.of(action) if action else own_pin()
     except PinError as error:
