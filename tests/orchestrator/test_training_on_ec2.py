@@ -27,6 +27,8 @@ image-size = 64
 batch = 8
 seed = 7
 hyperparameters = {plots = false}
+# As many threads as the load allows would round the numbers differently.
+speed = {threads = false}
 [ec2]
 regions = ["us-east-1"]
 instance-types = ["g4dn.xlarge"]
