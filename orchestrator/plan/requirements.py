@@ -22,6 +22,9 @@ MAX_BYTES = 4 << 20
 MAX_FILES = 50
 MAX_FAULTS = 20
 _NAME = re.compile(r"([A-Za-z0-9](?:[\w.-]*[A-Za-z0-9])?) ?(?:\[[^\]]*\])? ?(?:[<>=!~;@(\s]|$)")
+_PASSWORD = re.compile(rb"://[^/@\s]*@")
+"""Credentials in an address."""
+
 _NESTED = re.compile(r"(-r|-c|--requirement|--constraint)[ =] ?(\S+)")
 _OPTION = re.compile(
     r"(?:-i|--index-url|--extra-index-url|-f|--find-links)[ =] ?https?://\S+"
@@ -140,7 +143,13 @@ def _resolved(requirements: Requirements) -> bytes:
             ) from None
         if done.returncode != 0:
             raise PlanningError(f"training.requirements: {requirements.path}: {done.stderr.strip()}")
-        return target.read_bytes()
+        body = target.read_bytes()
+        if _PASSWORD.search(body):
+            raise PlanningError(
+                "training.requirements: the index's address holds a password, which the lock in the store would show; "
+                "write the address without it, and keep the password in ~/.netrc"
+            )
+        return body
 
 
 def _bodies(root: Path, path: Path, what: str, found: dict[Path, str]) -> dict[Path, str]:

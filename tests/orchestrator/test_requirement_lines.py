@@ -25,7 +25,9 @@ import json, os, pathlib, sys
 seen = {{"environment": dict(os.environ), "folder": os.getcwd(), "files": sorted(os.listdir()), "arguments": sys.argv[1:]}}
 pathlib.Path(sys.argv[0]).with_name("seen.json").write_text(json.dumps(seen))
 if "--output-file" in sys.argv:
-    pathlib.Path(sys.argv[sys.argv.index("--output-file") + 1]).write_text("a==1 --hash=sha256:00\\n")
+    pathlib.Path(sys.argv[sys.argv.index("--output-file") + 1]).write_text(
+        f"--index-url {{os.environ.get('UV_INDEX_URL')}}\\na==1 --hash=sha256:00\\n"
+    )
 """
 SECRETS = (
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
@@ -123,6 +125,17 @@ def test_uv_resolves_without_secrets_in_a_folder_of_its_own(tmp_path, stand_in):
     assert seen["environment"]["UV_NO_CONFIG"] == "1"
     assert seen["files"] == ["0.txt", "1.txt", "2.txt"]
     assert not seen["folder"].startswith(str(tmp_path / "p"))
+
+
+@pytest.mark.process
+def test_a_password_of_the_index_is_never_kept_in_the_lock(tmp_path, stand_in, monkeypatch):
+    monkeypatch.setenv("UV_INDEX_URL", "http://me:secret@127.0.0.1:9/simple")
+    put(tmp_path / "p/r.txt", "a\n")
+    store = open_store(f"file:{tmp_path / 'store'}")
+    with pytest.raises(PlanningError, match="password") as caught:
+        lock(read_requirements(tmp_path / "p", "r.txt"), store)
+    assert "secret" not in str(caught.value)
+    assert list(store.list("")) == []
 
 
 @pytest.mark.process
