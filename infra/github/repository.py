@@ -75,7 +75,7 @@ def is_public(repository: str, environment: Mapping[str, str]) -> bool | None:
 
 
 def described(path: str, environment: Mapping[str, str]) -> dict[str, Any] | None:
-    """Return what GitHub's API shows everybody at a path: nothing where there is nothing, None without an answer."""
+    """Return what GitHub's API shows without credentials at a path: nothing where there is nothing, None without an answer."""
     base = environment.get("GITHUB_API_URL") or API
     accept = {"Accept": "application/vnd.github+json"}
     try:

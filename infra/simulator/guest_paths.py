@@ -19,7 +19,7 @@ PRIVATE = (
 class PathMap:
     """Rewrites the absolute paths in a text, so that what is written for `/opt/...` lands in `root/opt/...`.
 
-    Paths of this very machine's Python and of our package stay as they are: they are what the image has
+    Paths of this machine's Python and of our package stay as they are: they are what the image has
     baked in. With `root` None nothing is rewritten: the instance has a file system of its own.
     """
 

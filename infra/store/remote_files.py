@@ -152,7 +152,7 @@ class RemoteFiles:
                 yield chunk
 
     def _is_free(self, key: str, sha256: str) -> bool:
-        """Whether there is no object yet; False where it is this very one. Raises ObjectExistsError for another."""
+        """Whether there is no object yet; False where its content is the same. Raises ObjectExistsError for other content."""
         digest = hashlib.sha256()
         try:
             for chunk in self._chunks(key):

@@ -56,7 +56,7 @@ class GitHubConsole(Console):
         self.stream.flush()
 
     def notice(self, text: str) -> None:
-        """Annotate the run with what everybody wants to know."""
+        """Annotate the run with its result."""
         self.end_group()
         self._command(command("notice", plain(text), title=TITLE))
         self.stream.flush()

@@ -180,7 +180,7 @@ def _list(release: GitHubRelease, manifest: Manifest, claimed: Index, now: float
 
 
 def _move(release: GitHubRelease, key: str, claimed: Alias, version: str, now: float) -> None:
-    """Add to an alias's history that it means a version, where the training says so of this very one."""
+    """Add to an alias's history that it means a version, where the training claims it for that version."""
     index = _kept(Index, release, INDEX_KEY) or Index()
     entry = entry_of(index.versions, version)
     move = claims.claimed_move(claimed, entry, now, actor()) if entry is not None else None

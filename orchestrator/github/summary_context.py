@@ -13,8 +13,8 @@ class Around:
         because: The plan's reason; the run's own where it is empty.
         reason: Why a person asked for it, in their words.
         before: The version before.
-        model_url: Where everybody may download the model.
-        pictures_url: A picture of predictions that everybody may see.
+        model_url: The model's public address.
+        pictures_url: A public picture of predictions.
         trouble: What ended the command, if something did.
         log: The end of the training's log.
         can_resume: Whether the same command would carry on.

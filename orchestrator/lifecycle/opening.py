@@ -39,7 +39,7 @@ class Opening:
             NothingFeasibleError: The plan found nothing that fits.
             OffloadError: What a training needs here, or on an instance, is missing.
         """
-        # Looked up before the runs are: one that another driver begins meanwhile is found, or has this very id.
+        # Looked up before the runs are: one that another driver begins meanwhile is found, or has the same id.
         fresh = journal.next_id(self.planned.training_key)
         earlier = journal.runs_of(self.planned.training_key)
         if earlier and journal.outcome(earlier[-1].id) is None:

@@ -67,7 +67,7 @@ def _repair_file(
             store.upload(key, path)
         except StoreDeniedError as error:
             raise RegistryError(
-                f"{key} is damaged, and a whole copy is in {source}, but the store lets nobody replace a published file: "
+                f"{key} is damaged, and a whole copy is in {source}, but the store refuses to replace a published file: "
                 f"delete {key} as the store's owner, then run the command again ({error})"
             ) from error
     console.note(f"{key} is published again, from {source}")

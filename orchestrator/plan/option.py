@@ -141,7 +141,7 @@ class PlanReport:
     """Everything that `offload plan` shows.
 
     Attributes:
-        already_trained: The version that this very training yielded before.
+        already_trained: The version that the same training yielded before.
         images: How many, by split (`train`, `val`, `test`).
         notes: On what the estimates rest, a sentence each.
         forecast: Expected cost and worst case of a run that chooses between spot and on-demand.

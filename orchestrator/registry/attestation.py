@@ -24,7 +24,7 @@ class SignerError(AttestationError):
 
 
 def verify(path: Path, repository: str) -> None:
-    """Return only if a workflow of a repository attested this very file.
+    """Return only if a workflow of a repository attested the file.
 
     `gh` finds the attestation by the file's sha256, at GitHub, and verifies its signature against Sigstore's roots and its
     certificate against the repository: https://cli.github.com/manual/gh_attestation_verify

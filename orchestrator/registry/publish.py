@@ -203,7 +203,7 @@ def _write_file(
     try:
         store.upload(key, path, create=True)
     except ObjectExistsError:
-        # A publish that was killed before its manifest, by a run whose result then got lost: nobody sees
+        # A publish that was killed before its manifest, by a run whose result then got lost: no reader sees
         # this model, nothing refers to it, and no manifest can be written for it any more.
         if manifest_of(store, manifest.version) is None:
             note(f"replacing {key}, which an unfinished publish left without a manifest")
@@ -211,8 +211,8 @@ def _write_file(
                 store.upload(key, path)
             except StoreDeniedError as error:
                 raise RegistryError(
-                    f"{key} was left by an unfinished publish, and the store lets nobody replace it. Nobody sees "
-                    f"it: delete it as the bucket's owner and run the command again ({error})"
+                    f"{key} was left by an unfinished publish, and the store refuses to replace it. No reader "
+                    f"sees it: delete it as the bucket's owner and run the command again ({error})"
                 ) from error
 
 

@@ -88,7 +88,7 @@ def store_to_change(url: str) -> ObjectStore:
 
 
 def public_address(settings: Settings, store: ObjectStore, key: str) -> str | None:
-    """Return where anybody reads an object of the store, as the settings say or as the store itself does."""
+    """Return the public address of an object, from the settings or from the store."""
     if settings.store.public_url:
         return open_store(settings.store.public_url).public_url(key)
     return store.public_url(key)

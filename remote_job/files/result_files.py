@@ -34,7 +34,7 @@ def write(result: TrainingResult, folder: Path) -> None:
 
 
 def read(folder: Path, *, training_key: str) -> TrainingResult | None:
-    """Return the result of this very training if it is there and complete, else None."""
+    """Return the result of this training if it is there and complete, else None."""
     try:
         result = TrainingResult.model_validate_json((folder / RESULT).read_bytes())
     except (FileNotFoundError, ValidationError):

@@ -53,7 +53,7 @@ def bundled_font(_font: str = "") -> str:
 
 
 def check_amp(model: Any) -> bool:
-    """Say whether mixed precision is sound here, by this very model instead of a downloaded one.
+    """Say whether mixed precision is sound here, by the model to train instead of a downloaded one.
 
     The model's answer to noise in half precision must be finite and close to its answer in single
     precision. Ultralytics fetches `yolo26n.pt` for the same question.

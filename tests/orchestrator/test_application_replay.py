@@ -163,7 +163,7 @@ def main(context):
 
 
 class Boards:
-    """A repository with a dataset that grows, is spoilt and is mended, and whose model is trained at each commit."""
+    """A repository whose dataset grows, gets bad data and loses it again; its model is trained at each commit."""
 
     def __init__(self, root):
         self.root = root

@@ -147,7 +147,7 @@ OLDER = Alias(name="stable", version="c" * 16, sha256="0" * 64, moved_at=1.0).mo
 def test_a_job_that_is_overwritten_tries_again_and_fails_where_it_never_wins(
     github, tmp_path, model, name, body
 ):
-    """A version that the index does not list is lost to everybody, so giving up is an error."""
+    """A version that the index does not list is lost to every reader, so giving up is an error."""
     runner = Runner(github, tmp_path / "1")
     runner.publish(model, A)
     runner.pack(A)

@@ -1,4 +1,4 @@
-"""`offload init` writes only into the repository: a link that somebody committed leads it nowhere."""
+"""`offload init` writes only into the repository and follows no committed link."""
 
 import subprocess
 

@@ -20,7 +20,7 @@ MODEL = b"a model" * 100
 
 
 class Frozen:
-    """A store that lets nobody replace or delete what is published, as the bucket's policy does."""
+    """A store that refuses to replace or delete what is published, as the bucket's policy does."""
 
     def __init__(self, store):
         self.store = store

@@ -174,7 +174,7 @@ def open_to_everybody(bucket, keys):
 
 
 def look_at_the_picture(project, run, version):
-    """Where anybody may read the store, predictions are shown beside the model; a folder nobody else reads."""
+    """A store that is public shows predictions beside the model; a private folder does not."""
     settings = load_settings(project, environment={})
     store, console = store_of(settings), Console()
     report = gather(store, settings.store, run, pictures=True)
