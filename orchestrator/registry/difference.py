@@ -1,7 +1,9 @@
 """The difference of two versions: data, settings, metrics."""
 
 import gzip
+import io
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +20,9 @@ from gpu_offload.orchestrator.registry.manifest import Manifest
 
 MOST_IMAGES = 200_000
 """Of a dataset whose list is kept; a longer one would be some ten MB for each version."""
+
+MOST_BYTES = 1 << 27
+"""Of an unpacked list; a longer one is not of this program's making."""
 
 MOST_NAMES = 10
 SETTINGS = (
@@ -156,19 +161,28 @@ def data_key(fingerprint: str) -> str:
 
 
 def _by_store(store: ObjectStore, a: Manifest, b: Manifest) -> ImageDifference | None:
-    lists = []
-    for manifest in (a, b):
-        try:
-            body, _ = store.read(data_key(manifest.fingerprint))
-            lists.append(json.loads(gzip.decompress(body))["images"])
-        except (ObjectMissingError, StoreDeniedError):
-            return None
-    old, new = lists
+    old, new = (_images(store, manifest.fingerprint) for manifest in (a, b))
+    if old is None or new is None:
+        return None
     return ImageDifference(
         added=tuple(sorted(new.keys() - old.keys())),
         removed=tuple(sorted(old.keys() - new.keys())),
         changed=tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name])),
     )
+
+
+def _images(store: ObjectStore, fingerprint: str) -> dict[str, Any] | None:
+    """Return the list that was kept of a dataset; None where there is none, or none that can be read."""
+    try:
+        body, _ = store.read(data_key(fingerprint))
+        with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:
+            text = file.read(MOST_BYTES + 1)
+        images = json.loads(text)["images"] if len(text) <= MOST_BYTES else None
+    except (ObjectMissingError, StoreDeniedError):
+        return None
+    except (OSError, EOFError, zlib.error, ValueError, TypeError, LookupError, RecursionError):
+        return None  # damaged, or written by another program
+    return images if isinstance(images, dict) else None
 
 
 def _by_git(dataset: Path, a: Manifest, b: Manifest) -> ImageDifference | None:

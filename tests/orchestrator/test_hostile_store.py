@@ -1,5 +1,6 @@
 """A store or a checkout of a stranger: what it holds is data, and starts, overwrites and replaces nothing."""
 
+import gzip
 import json
 import subprocess
 
@@ -71,6 +72,25 @@ def test_a_published_commit_is_no_option_of_git(tmp_path, versions):
     assert difference._by_git(tmp_path, *versions(f"--output={victim}", "HEAD")) is None
     assert not is_ancestor(tmp_path, "--all", "HEAD")
     assert victim.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"no archive",
+        gzip.compress(b"{")[:-4],
+        gzip.compress(b"[1]"),
+        gzip.compress(b'{"images": [1]}'),
+        gzip.compress(b"[" * 100_000),
+        gzip.compress(bytes(difference.MOST_BYTES + 1), 1),
+    ],
+    ids=["no archive", "cut", "no object", "no list of images", "deep", "bomb"],
+)
+def test_a_damaged_list_of_images_is_no_list(body, tmp_path, versions):
+    store = open_store(f"file:{tmp_path / 'store'}")
+    one, two = versions(None, None)
+    store.put(difference.data_key(one.fingerprint), body)
+    assert difference._by_store(store, one, two) is None
 
 
 @pytest.mark.parametrize(
