@@ -72,7 +72,11 @@ def sweep(
     arguments += [part for word in sets for part in ("--set", word)]
     command = Sweep(settings, store_of(settings), console_of(verbose=verbose), arguments, where)
     if only_plan:
-        click.echo(command.plan(), nl=False)
+        plan = command.plan()
+        if as_json:
+            print_json(plan.json())
+        else:
+            click.echo(plan.text(width=terminal_width()), nl=False)
         return
     report = command.run(show_plan=None if as_json else click.echo)
     if as_json:

@@ -65,10 +65,9 @@ class Sweep:
             return report
         return gather_sweep(self.store, self.settings.store, record.id, facts=driver.results.facts)
 
-    def plan(self) -> str:
+    def plan(self) -> Receipt:
         """Return the receipt alone; nothing is written or started. Raises as `run`."""
-        driver = self._driver(self._trainings(), as_new=True)
-        return self._receipt(driver).text(width=terminal_width())
+        return self._receipt(self._driver(self._trainings(), as_new=True))
 
     def _trainings(self) -> Trainings:
         trainings = Trainings(

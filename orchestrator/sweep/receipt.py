@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.table import text_table, wrapped
@@ -68,6 +69,30 @@ class Receipt:
         time = chosen.trials_in(self.left_s, each, upper=upper)
         wanted = self.record.trials - self.done
         return max(0, min(x for x in (wanted, time, money) if x is not None))
+
+    def json(self) -> dict[str, Any]:
+        """Return the plan as one JSON object; docs/json.md describes it."""
+        return {
+            "sweep": self.record.id,
+            "trials": self.record.trials,
+            "done": self.done,
+            "spent_usd": self.spent_usd,
+            "left_usd": self.left_usd,
+            "left_seconds": self.left_s,
+            "trainings_per_trial": len(self.space.repetitions),
+            "buys": {"likely": self.buys(), "at_least": self.buys(upper=True)},
+            "places": [
+                {
+                    "name": place.name,
+                    "chosen": place.chosen,
+                    "seconds": place.seconds.json(),
+                    "cost_likely_usd": place.cost_likely,
+                    "cost_high_usd": place.cost_high,
+                    "parallel": place.parallel,
+                }
+                for place in self.places
+            ],
+        }
 
     def text(self, *, width: int = 80) -> str:
         """Render it for a terminal or a log."""

@@ -1,5 +1,6 @@
 """The decisions of a sweep: what is tried, what is pruned, what it may cost, and what the result is worth."""
 
+import json
 import math
 import statistics
 from dataclasses import replace
@@ -335,6 +336,9 @@ def test_a_receipt_counts_by_the_scarcer_of_money_and_time():
     assert (on_gpu.buys(), on_gpu.buys(upper=True)) == (15, 7)
     assert "15" in on_gpu.text()
     assert "No place" in Receipt(record, space, (), 0, 0.0, now=0.0).text()
+    document = json.loads(json.dumps(on_gpu.json(), allow_nan=False))
+    assert document["buys"] == {"likely": 15, "at_least": 7}
+    assert [place["name"] for place in document["places"]] == ["g4dn.xlarge"]
 
 
 def replace_limits(**changes):
