@@ -61,6 +61,7 @@ FAULTS = (
     "instance:reclaim:no-notice:after=epoch=1",
     "instance:reclaim:no-notice:after=running",
     "token:expire:who=instance:after=2s",
+    "market:rise=4:for=20s:after=heartbeat",
 )
 
 TRACED = '''
@@ -98,6 +99,8 @@ class Plan:
     at_call: int
     done_first: bool
     skew: int
+    beside: tuple[str, ...] | None = None
+    """A second command that starts at the same time, with a true clock and no signal."""
 
 
 @dataclass
@@ -170,35 +173,55 @@ def play_round(seed: int) -> Round:
 def _plan(dice: random.Random) -> Plan:
     ending = dice.choice(ENDINGS) if dice.random() < 0.8 else None
     return Plan(
-        dice.choice(COMMANDS), ending, dice.randint(1, CALLS), dice.random() < 0.5, dice.choice(SKEWS)
+        dice.choice(COMMANDS),
+        ending,
+        dice.randint(1, CALLS),
+        dice.random() < 0.5,
+        dice.choice(SKEWS),
+        dice.choice(COMMANDS) if dice.random() < 0.35 else None,
     )
 
 
 def _drive(cloud: ChaosCloud, folder: Path, plan: Plan, played: Round, lag: float) -> int:
-    """Run one command as a process until it ends; what takes too long is killed, and counts as broken."""
+    """Run one command, or two at once, as processes until they end; return the first one's exit code."""
+    played.told += f"{plan}\n"
     cloud.plan, cloud.called, cloud.signalled = plan, 0, False
-    process = subprocess.Popen(
-        [sys.executable, "-P", str(DRIVER), *plan.command],
+    process = _start(folder, plan.command, plan.skew, lag)
+    second = _start(folder, plan.beside, 0, lag) if plan.beside else None
+    cloud.process = process
+    code = _wait(process, plan.command, played)
+    cloud.process = None
+    played.counts[f"{signal.Signals(plan.ending).name}" if cloud.signalled else "undisturbed"] += 1
+    if second and plan.beside:
+        _wait(second, plan.beside, played)
+        played.counts["at once"] += 1
+    return code
+
+
+def _start(folder: Path, command: tuple[str, ...], skew: int, lag: float) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-P", str(DRIVER), *command],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env=os.environ | {"CHAOS_SKEW": str(plan.skew), "CHAOS_VISIBLE": str(lag + 6)},
+        env=os.environ | {"CHAOS_SKEW": str(skew), "CHAOS_VISIBLE": str(lag + 6)},
     )
-    cloud.process = process
+
+
+def _wait(process: subprocess.Popen, command: tuple[str, ...], played: Round) -> int:
+    """Wait until a command ends; one that takes too long is killed, and counts as broken."""
     played.counts["drivers"] += 1
     try:
         said, _ = process.communicate(timeout=DRIVER_LIMIT_S)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         said, _ = process.communicate()
-        played.broken.append(f"stuck: {plan.command} after {DRIVER_LIMIT_S:.0f} s")
-    cloud.process = None
-    played.counts[f"{signal.Signals(plan.ending).name}" if cloud.signalled else "undisturbed"] += 1
+        played.broken.append(f"stuck: {command} after {DRIVER_LIMIT_S:.0f} s")
     if "Traceback" in said:
-        played.broken.append(f"traceback: {plan.command}: {said[said.index('Traceback') :][-600:]}")
-    played.told += f"$ {' '.join(plan.command)} ({plan})\n{said}\n-> {process.returncode}\n"
+        played.broken.append(f"traceback: {command}: {said[said.index('Traceback') :][-600:]}")
+    played.told += f"$ {' '.join(command)}\n{said}\n-> {process.returncode}\n"
     return process.returncode
 
 

@@ -16,7 +16,7 @@ from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.simulator.account import PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.call import Call
-from gpu_offload.infra.simulator.market import family, spot_price
+from gpu_offload.infra.simulator.market import SpotMarket, family
 from gpu_offload.infra.simulator.rented import Rented
 
 USER_DATA_LIMIT = 16_384
@@ -28,6 +28,7 @@ class Admission:
 
     behaviour: Behaviour
     """With the capacity that there is now."""
+    market: SpotMarket
     rented: Collection[Rented]
     now: float
     """Unix seconds."""
@@ -49,7 +50,7 @@ class Admission:
         spot = call.parameters.get("InstanceMarketOptions.MarketType") == "spot"
         self._check_quota(region, kind, count, spot=spot)
         highest = call.parameters.get("InstanceMarketOptions.SpotOptions.MaxPrice")
-        price = self._price(kind, zone)
+        price = self.market.price(kind, zone, self.now).price
         if spot and highest and float(highest) < price:
             raise EC2ClientError(
                 "SpotMaxPriceTooLow",
@@ -103,11 +104,6 @@ class Admission:
             for one in self.rented
         )
         return bool(used + count <= free)
-
-    def _price(self, kind: str, zone: str) -> float:
-        """USD/h now."""
-        seed, step = self.behaviour.seed, self.behaviour.price_step_seconds
-        return spot_price(kind, zone, self.now, seed=seed, step=step, vcpus=vcpus(kind)).price
 
 
 def vcpus(kind: str) -> int:

@@ -159,7 +159,7 @@ class ApiFront:
         """Answer what moto does not."""
         match call.service, call.operation:
             case "ec2", "DescribeSpotPriceHistory":
-                return spot_price_history(call, self._behaviour, self._now(), offerings, vcpus)
+                return spot_price_history(call, self._compute.market, self._now(), offerings)
             case "ec2", "GetConsoleOutput":
                 return self._console_output(call)
             case "servicequotas", _:

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
-from gpu_offload.infra.simulator.market import ON_DEMAND, QUOTAS, on_demand_price, spot_history
+from gpu_offload.infra.simulator.market import ON_DEMAND, QUOTAS, SpotMarket, on_demand_price
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 PRODUCT = "Linux/UNIX"
@@ -37,9 +37,7 @@ def filters_of(parameters: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def spot_price_history(
-    call: Call, behaviour: Behaviour, now: float, offerings: Offerings, vcpus: Vcpus
-) -> Reply:
+def spot_price_history(call: Call, market: SpotMarket, now: float, offerings: Offerings) -> Reply:
     """DescribeSpotPriceHistory: the changes in the time asked for, and what was in force at its start."""
     form, filters = call.parameters, filters_of(call.parameters)
     types = set(numbered(form, "InstanceType") or filters.get("instance-type", []))
@@ -55,16 +53,7 @@ def spot_price_history(
             if (types and kind not in types) or (zones and place not in zones):
                 continue
             rows += [
-                (price.time, place, kind, price.price)
-                for price in spot_history(
-                    kind,
-                    place,
-                    start=start,
-                    end=end,
-                    seed=behaviour.seed,
-                    step=behaviour.price_step_seconds,
-                    vcpus=vcpus(kind),
-                )
+                (price.time, place, kind, price.price) for price in market.history(kind, place, start, end)
             ]
     rows.sort(key=lambda row: (-row[0], row[1], row[2]))
     first = int(form.get("NextToken") or 0)

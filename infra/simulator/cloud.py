@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpu_offload.infra.simulator.account import BUCKET, PROFILE, forget, provision
+from gpu_offload.infra.simulator.admission import vcpus
 from gpu_offload.infra.simulator.api_front import ApiFront
 from gpu_offload.infra.simulator.behaviour import Behaviour, Event, Leftovers
 from gpu_offload.infra.simulator.call import Call
@@ -33,6 +34,7 @@ from gpu_offload.infra.simulator.hardware import baked_software
 from gpu_offload.infra.simulator.identity import Identities
 from gpu_offload.infra.simulator.images import IMAGE_ID
 from gpu_offload.infra.simulator.link import LinkRelay
+from gpu_offload.infra.simulator.market import SpotMarket
 from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
 from gpu_offload.infra.simulator.place import HostPlace, LoopbackPlace, NamespacePlace
 from gpu_offload.infra.simulator.schedules import ScheduleRunner
@@ -182,6 +184,7 @@ class SimulatedCloud:
             self.behaviour,
             timers,
             self.identities,
+            SpotMarket(self.behaviour.seed, self.behaviour.price_step_seconds, vcpus),
             now=self.now,
             say=log.say,
             build=self._place.build,
@@ -196,6 +199,7 @@ class SimulatedCloud:
             timers,
             log,
             reclaim_notice_seconds=self.behaviour.reclaim_notice_seconds,
+            now=self.now,
         )
         self._schedules = ScheduleRunner(
             self.account,

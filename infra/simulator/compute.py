@@ -13,6 +13,7 @@ from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.hardware import Hardware
 from gpu_offload.infra.simulator.host import Machine
 from gpu_offload.infra.simulator.identity import Identities
+from gpu_offload.infra.simulator.market import SpotMarket
 from gpu_offload.infra.simulator.metadata_keeper import MetadataKeeper
 from gpu_offload.infra.simulator.rented import ITSELF, RECLAIMED, USER, HonestInstance, Rented
 from gpu_offload.infra.simulator.timers import Timers
@@ -27,6 +28,7 @@ class Compute:
         behaviour: Behaviour,
         timers: Timers,
         identities: Identities,
+        market: SpotMarket,
         *,
         now: Callable[[], float],
         say: Callable[[str, str, str], None],
@@ -37,6 +39,7 @@ class Compute:
     ) -> None:
         self.account = account
         self.behaviour = behaviour
+        self.market = market
         self.lock = threading.RLock()
         self.rented: dict[str, Rented] = {}
         self.on_launch: Callable[[Rented], None] = lambda _: None
@@ -139,10 +142,15 @@ class Compute:
             self.metadata.renew(one)
 
     def tick(self) -> None:
-        """Renew credentials that near their end."""
+        """Renew credentials that near their end; reclaim spot instances whose price is above their highest."""
         for one in self.living():
             if self.metadata.is_due(one):
                 self.metadata.refresh(one)
+            if one.max_price is None or one.reclaim_at is not None:
+                continue
+            kind, zone = one.instance.instance_type, one.instance.placement.zone
+            if self.market.price(kind, zone, self._now()).price > one.max_price:
+                self.reclaim(one.id, self.behaviour.reclaim_notice_seconds)
 
     def console(self, instance_id: str) -> str:
         """Return the instance's console output."""

@@ -6,6 +6,7 @@
     network:cut[:heal=SECONDS] | slow=RATE[:heal=SECONDS]    [the same]
     store:unreachable                                        [:for= :after=]
     token:expire                                             [:who=runner|instance|all :for= :after=]
+    market:rise=FACTOR                                       [:zone= :region= :type= :for= :after=]
 
 OPERATION is a name of the AWS API, or a pattern (`*`, `Describe*`, `s3.PutObject`). A duration is `10s`, `2m`,
 `500ms` or a plain number of seconds; a rate is `1mbit`, `256kbit`. `after=` is a duration (since the launch of
@@ -21,7 +22,7 @@ from typing import Literal
 
 from gpu_offload.errors import OffloadError
 
-Target = Literal["api", "instance", "network", "store", "token"]
+Target = Literal["api", "instance", "network", "store", "token", "market"]
 
 EFFECTS: dict[str, tuple[str, ...]] = {
     "api": ("error", "delay", "lost-reply"),
@@ -29,8 +30,9 @@ EFFECTS: dict[str, tuple[str, ...]] = {
     "network": ("cut", "slow"),
     "store": ("unreachable",),
     "token": ("expire",),
+    "market": ("rise",),
 }
-VALUED = {"error", "delay", "slow"}
+VALUED = {"error", "delay", "slow", "rise"}
 """Effects that are written `effect=value`."""
 
 _PLACE = ("zone", "region", "type", "times", "after")
@@ -40,6 +42,7 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "network": (*_PLACE, "attempt", "heal"),
     "store": ("for", "after"),
     "token": ("who", "for", "after"),
+    "market": ("zone", "region", "type", "for", "after"),
 }
 WHO = ("runner", "instance", "all")
 MILESTONES = ("running", "heartbeat", "checkpoint")
@@ -75,6 +78,8 @@ class InjectedFault:
     seconds: float | None = None
     """Of a delay."""
     bits_per_second: float | None = None
+    factor: float = 1.0
+    """Of spot prices."""
     notice: float | None = None
     """Seconds between the metadata notice and the end; None takes the cloud's; 0 gives none."""
     after: When = When()
@@ -106,6 +111,13 @@ def rate_of(text: str) -> float:
     if not (match := _RATE.fullmatch(text)) or not float(match[1]):
         raise ValueError(f"{text!r} is not a rate such as 1mbit or 256kbit")
     return float(match[1]) * _RATE_UNIT[match[2]]
+
+
+def factor_of(text: str) -> float:
+    """Parse the factor of a rise of prices. Raises ValueError."""
+    if not (re.fullmatch(r"\d+(?:\.\d+)?", text) and float(text)):
+        raise ValueError(f"{text!r} is not a factor such as 1.5")
+    return float(text)
 
 
 def when_of(text: str) -> When:
@@ -203,6 +215,7 @@ _READERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "error": ("code", str),
     "delay": ("seconds", seconds_of),
     "slow": ("bits_per_second", rate_of),
+    "rise": ("factor", factor_of),
     "notice": ("notice", seconds_of),
     "after": ("after", when_of),
     "for": ("lasts", seconds_of),

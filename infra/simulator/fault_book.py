@@ -11,6 +11,9 @@ from gpu_offload.infra.simulator.fault import InjectedFault
 from gpu_offload.infra.simulator.rented import ATTEMPT_TAG, RUN_TAG, Rented
 from gpu_offload.infra.simulator.timers import Timers
 
+_WITHOUT_INSTANCE = {"token", "market"}
+"""Targets that no instance and no call is needed for."""
+
 
 @dataclass(slots=True)
 class _Armed:
@@ -39,7 +42,7 @@ class FaultBook:
         armed = _Armed(fault, float("inf") if fault.times is None else fault.times, starts)
         with self._lock:
             self._armed.append(armed)
-        if fault.target == "token":
+        if fault.target in _WITHOUT_INSTANCE:
             if fault.after.milestone is None:
                 self._timers.after(fault.after.seconds, lambda: self._perform(fault, None))
         elif fault.target in {"instance", "network"}:
@@ -75,7 +78,7 @@ class FaultBook:
                         due.append(armed.fault)
                 elif armed.starts is None:
                     armed.starts = time.monotonic()
-                    if armed.fault.target == "token":
+                    if armed.fault.target in _WITHOUT_INSTANCE:
                         due.append(armed.fault)
         for fault in due:
             self._hit(fault, one, 0.0)

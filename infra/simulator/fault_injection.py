@@ -1,7 +1,9 @@
 """Faults of a simulated cloud: armed by a line, or done to an instance at once."""
 
 import contextlib
+import math
 import threading
+from collections.abc import Callable
 
 from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.simulator.compute import Compute
@@ -9,6 +11,7 @@ from gpu_offload.infra.simulator.event_log import EventLog
 from gpu_offload.infra.simulator.fault import InjectedFault, parse
 from gpu_offload.infra.simulator.fault_book import FaultBook
 from gpu_offload.infra.simulator.identity import Identities
+from gpu_offload.infra.simulator.market import Rise
 from gpu_offload.infra.simulator.rented import Rented
 from gpu_offload.infra.simulator.timers import Timers
 
@@ -24,12 +27,14 @@ class FaultInjection:
         log: EventLog,
         *,
         reclaim_notice_seconds: float,
+        now: Callable[[], float],
     ) -> None:
         self.book = FaultBook(timers, self._perform)
         self._compute = compute
         self._identities = identities
         self._timers = timers
         self._log = log
+        self._now = now
         self._notice = reclaim_notice_seconds
         self._cut: set[str] = set()
         self._lock = threading.Lock()
@@ -107,6 +112,9 @@ class FaultInjection:
         if fault.target == "token":
             self.expire_credentials(fault.who, fault.lasts)
             return
+        if fault.target == "market":
+            self._raise_prices(fault)
+            return
         if one is None or one.state in ENDED:
             return
         if fault.effect == "reclaim":
@@ -124,6 +132,13 @@ class FaultInjection:
             simple[fault.effect](one.id)
         if fault.target == "network" and fault.lasts is not None:
             self._timers.after(fault.lasts, lambda: self._heal_if_there(one.id))
+
+    def _raise_prices(self, fault: InjectedFault) -> None:
+        start = self._now()
+        end = math.inf if fault.lasts is None else start + fault.lasts
+        where = fault.zone, fault.region, fault.instance_type
+        self._compute.market.rises.append(Rise(fault.factor, start, end, *where))
+        self._log.say("fault", "spot prices", str(fault))
 
     def _heal_if_there(self, instance_id: str) -> None:
         with contextlib.suppress(KeyError):

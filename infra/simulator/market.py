@@ -1,9 +1,9 @@
-"""Prices, offers and quotas of the simulated cloud: pure functions of seed, zone, type and time."""
+"""Prices, offers and quotas of the simulated cloud: functions of seed, zone, type and time, and injected rises."""
 
 import hashlib
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
 
@@ -79,17 +79,56 @@ def spot_price(
     return MarketPrice(start, round(min(level * zone_factor * (1 + wave + noise), ceiling), 4))
 
 
-def spot_history(
-    instance_type: str, zone: str, *, start: float, end: float, seed: int, step: float, vcpus: int = 4
-) -> Iterator[MarketPrice]:
-    """Prices in force between `start` and `end`, newest first; the last one was in force at `start`."""
-    at = max(start, end)
-    while True:
-        price = spot_price(instance_type, zone, at, seed=seed, step=step, vcpus=vcpus)
-        yield price
-        if price.time <= start:
-            return
-        at = price.time - step / 2
+@dataclass(frozen=True, slots=True)
+class Rise:
+    """Spot prices times `factor` from `start` until before `end` (Unix, seconds), in one zone or of one type if given."""
+
+    factor: float
+    start: float
+    end: float = math.inf
+    zone: str | None = None
+    region: str | None = None
+    instance_type: str | None = None
+
+    def affects(self, instance_type: str, zone: str) -> bool:
+        """Return whether it changes the price of a type in a zone."""
+        return (
+            self.zone in {None, zone}
+            and self.region in {None, zone[:-1]}
+            and self.instance_type in {None, instance_type}
+        )
+
+
+@dataclass(slots=True)
+class SpotMarket:
+    """The spot prices of one cloud: `spot_price`, changed by injected rises; never above on demand."""
+
+    seed: int
+    step: float
+    """Seconds between two prices."""
+    vcpus: Callable[[str], int]
+    rises: list[Rise] = field(default_factory=list)
+
+    def price(self, instance_type: str, zone: str, at: float) -> MarketPrice:
+        """Return the price in force at `at` (Unix, seconds) and since when."""
+        vcpus = self.vcpus(instance_type)
+        base = spot_price(instance_type, zone, at, seed=self.seed, step=self.step, vcpus=vcpus)
+        start, usd = base.time, base.price
+        for rise in tuple(self.rises):
+            if rise.affects(instance_type, zone):
+                start = max([start, *(edge for edge in (rise.start, rise.end) if edge <= at)])
+                usd *= rise.factor if rise.start <= at < rise.end else 1.0
+        return MarketPrice(start, round(min(usd, on_demand_price(instance_type, vcpus)), 4))
+
+    def history(self, instance_type: str, zone: str, start: float, end: float) -> Iterator[MarketPrice]:
+        """Yield the prices in force between `start` and `end`, newest first; the last was in force at `start`."""
+        at = max(start, end)
+        while True:
+            price = self.price(instance_type, zone, at)
+            yield price
+            if price.time <= start:
+                return
+            at = price.time - 0.001
 
 
 QUOTAS = {

@@ -96,7 +96,7 @@ class MotoEc2:
             raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
         self._new_profiles.check(form)
         behaviour = replace(self._compute.behaviour, capacity=self._capacity)
-        admission = Admission(behaviour, self._compute.rented.values(), self._now())
+        admission = Admission(behaviour, self._compute.market, self._compute.rented.values(), self._now())
         zone = admission.zone(call, self.zone_of(call), count)
         if not form.get("SubnetId") and not options.get("nics"):
             options["placement"] = zone

@@ -8,6 +8,7 @@ from typing import Any
 from moto.ec2.models.instances import Instance, InstanceState
 from moto.ec2.responses._base_response import EC2BaseResponse
 
+from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.host import Machine
 from gpu_offload.infra.simulator.metadata import HostFacts
 
@@ -67,7 +68,7 @@ class Rented:
     launched: float
     """Unix time, seconds."""
     user_data: bytes
-    born_in: object
+    born_in: Call
     """The call that launched it: that one sees it."""
     host: Machine
     role: str | None
@@ -92,6 +93,12 @@ class Rented:
     def spot(self) -> bool:
         """Whether AWS may take it back."""
         return bool(self.instance.lifecycle == "spot")
+
+    @property
+    def max_price(self) -> float | None:
+        """USD/h above which AWS takes a spot instance back; None where the launch named no price."""
+        named = self.born_in.parameters.get("InstanceMarketOptions.SpotOptions.MaxPrice")
+        return float(named) if self.spot and named else None
 
     @property
     def state(self) -> str:

@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -142,6 +143,19 @@ def test_a_highest_price_below_the_market_is_refused(cloud):
     options = {"MarketType": "spot", "SpotOptions": {"MaxPrice": "0.01", "SpotInstanceType": "one-time"}}
     with refused("SpotMaxPriceTooLow"):
         launch(cloud, InstanceMarketOptions=options)
+
+
+@pytest.mark.simulator
+def test_a_spot_instance_is_reclaimed_once_its_price_is_above_its_highest():
+    with SimulatedCloud(replace(QUICK, reclaim_notice_seconds=0.0)) as cloud:
+        spot = {"MarketType": "spot", "SpotOptions": {"MaxPrice": "0.45", "SpotInstanceType": "one-time"}}
+        cheap, dear = (launch(cloud, **o)["InstanceId"] for o in ({"InstanceMarketOptions": spot}, {}))
+        cloud.inject("market:rise=3")
+        wait_for(lambda: see(cloud, cheap)["State"]["Name"] == "terminated")
+        assert see(cloud, cheap)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
+        assert see(cloud, dear)["State"]["Name"] == "running"
+        with refused("SpotMaxPriceTooLow"):
+            launch(cloud, InstanceMarketOptions=spot)
 
 
 def test_user_data_above_16_kib_and_unknown_images_are_refused(cloud):

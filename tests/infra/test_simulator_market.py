@@ -9,9 +9,10 @@ from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.market import (
     ON_DEMAND,
     SPOT,
+    Rise,
+    SpotMarket,
     family,
     on_demand_price,
-    spot_history,
     spot_price,
 )
 
@@ -63,15 +64,38 @@ def test_another_seed_gives_another_market():
     )
 
 
-@given(TIMES, st.floats(0, 3 * 86400))
-def test_history_goes_back_from_the_end_to_the_price_in_force_at_the_start(start, length):
-    history = list(
-        spot_history("g4dn.xlarge", "us-east-1a", start=start, end=start + length, seed=0, step=STEP)
-    )
+RISES = st.lists(
+    st.builds(
+        lambda factor, at, lasts, zone: (factor, at, lasts, zone),
+        st.floats(1.1, 5.0), st.floats(-86400, 3 * 86400), st.floats(0.01, 86400),
+        st.sampled_from([None, "us-east-1a", "us-east-1b"]),
+    ),
+    max_size=3,
+)  # fmt: skip
+
+
+@given(TIMES, st.floats(0, 3 * 86400), RISES)
+def test_history_goes_back_from_the_end_to_the_price_in_force_at_the_start(start, length, rises):
+    market = SpotMarket(0, STEP, lambda _: 4)
+    market.rises += [Rise(factor, start + at, start + at + lasts, zone) for factor, at, lasts, zone in rises]
+    history = list(market.history("g4dn.xlarge", "us-east-1a", start, start + length))
     assert history[-1].time <= start
     assert all(later.time > earlier.time for later, earlier in pairwise(history))
     assert all(price.time > start for price in history[:-1])
-    assert history[0] == spot_price("g4dn.xlarge", "us-east-1a", start + length, seed=0, step=STEP)
+    assert history[0] == market.price("g4dn.xlarge", "us-east-1a", start + length)
+    assert all(0 < price.price <= on_demand_price("g4dn.xlarge") for price in history)
+
+
+def test_a_rise_multiplies_the_prices_of_its_zone_for_its_time():
+    market = SpotMarket(0, STEP, lambda _: 4, [Rise(1.5, MOMENT, MOMENT + 60, zone="us-east-1a")])
+
+    def price(zone, at):
+        return market.price("g4dn.xlarge", zone, at)
+
+    before, during, after = (price("us-east-1a", MOMENT + s) for s in (-1, 30, 60))
+    assert during.price == round(1.5 * before.price, 4)
+    assert (during.time, after.time, after.price) == (MOMENT, MOMENT + 60, before.price)
+    assert price("us-east-1b", MOMENT + 30) == price("us-east-1b", MOMENT - 1)
 
 
 def test_capacity_is_by_zone_and_type_and_the_first_pattern_that_fits_counts():
