@@ -8,6 +8,7 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.record import AttemptEnd, Outcome
+from gpu_offload.orchestrator.run.run_documents import RunDocuments
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import Artifact, Heartbeat, ProgressEvent, Timings, TrainingResult
 
@@ -46,7 +47,7 @@ def report_in(tmp_path):
     )
     store = open_store(f"file:{tmp_path}")
     store.put("runs/abc-1/result/result.json", result().model_dump_json(by_alias=True).encode())
-    bill = Accounting(store, StoreSettings()).bill(run, attempts, now=T0 + 700)
+    bill = Accounting(store, StoreSettings()).bill(run, RunDocuments(attempts, result=result()), now=T0 + 700)
     return Report(
         run=run, now=T0 + 700, bill=bill, attempts=attempts, result=result(), events={2: events(T0 + 60)},
         outcome=Outcome(status="published", at=T0 + 620, version=run.version),

@@ -14,6 +14,7 @@ from gpu_offload.orchestrator.registry.index import manifest_of, versions
 from gpu_offload.orchestrator.registry.listing import when
 from gpu_offload.orchestrator.registry.revert import delete_files
 from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH
 
 FALLBACKS = 2
 """Number of versions kept before the one that an alias points at, to roll back to."""
@@ -80,6 +81,8 @@ def prune(
 
 def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:
     journal = Journal(store)
+    # An earlier run of a training that is published has nothing to resume, either.
+    published = {entry.version[:RUN_KEY_LENGTH] for entry in versions(store) if not entry.deleted}
     runs, fingerprints, needed, ended = set(), set(), set(), {}
     for run in journal.run_ids():
         outcome = journal.outcome(run)
@@ -88,7 +91,7 @@ def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:
             runs |= {run, *([record.resumes] if record.resumes else [])}
             fingerprints.add(record.fingerprint)
             needed |= {record.version, *([record.origin.version] if record.origin else [])}
-        elif outcome.status == "published":
+        elif outcome.status == "published" or run[:RUN_KEY_LENGTH] in published:
             ended[run] = outcome.at
     for name in aliases.names(store):
         alias = aliases.alias_of(store, name)

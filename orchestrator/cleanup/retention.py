@@ -62,7 +62,7 @@ def candidates(
         objects: The whole listing of the store.
         entries: The registry's versions.
         needs: What must stay.
-        ended: When each run that published ended, Unix seconds. A run that did not keeps its checkpoint.
+        ended: When each run of a published training ended, Unix seconds. Another keeps its checkpoint.
         policy: What is kept.
         now: Unix seconds.
     """
@@ -76,7 +76,7 @@ def candidates(
     why = {
         "version": _old_versions(entries, needs, policy),
         "run": {
-            run: (at, "checkpoint and staged result of a run that published") for run, at in ended.items()
+            run: (at, "checkpoint and staged result of a published training") for run, at in ended.items()
         },
         "dataset": {
             name: (at, "staged for an instance; packed again when one needs it")

@@ -98,6 +98,7 @@ def train(
     """
     from gpu_offload.orchestrator import api
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
+    from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
 
     settings = settings_of(directory, config, sets)
     report = api.train(
@@ -113,7 +114,7 @@ def train(
     if as_json:
         print_json(report.json())
     else:
-        click.echo(trained_text(report))
+        click.echo(wrapped_lines(trained_text(report), width=terminal_width()))
         click.echo(next_commands(report))
     return EXIT_FAILED if report.candidate and settings.registry.on_candidate == "fail" else 0
 
@@ -128,7 +129,7 @@ def next_commands(report: "TrainReport") -> str:
         name = report.semver or report.version
         first = (
             (f"pull {report.file} --version candidate", "download the candidate, verified"),
-            (f"promote {name} --why TEXT", "make it stable all the same"),
+            (f"promote {name}", "make it stable all the same"),
         )
     else:
         first = ((f"pull {report.file}", "download the model, verified"),)

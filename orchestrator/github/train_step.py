@@ -91,7 +91,7 @@ def _report(
             "run": done.run,
             # What is accounted for, store and disks included; nothing where nothing was done.
             "cost-usd": f"{report.bill.total if report else 0:.4f}",
-            "seconds": f"{done.seconds:.0f}",
+            "seconds": f"{report.seconds if report else 0:.0f}",
             "model-url": done.model_url or "",
             "model-digest": f"sha256:{done.sha256}" if done.status == "trained" else "",
             "already-trained": flag(skipped),

@@ -116,6 +116,7 @@ def controller_of(
         detach=detach,
         max_wait=max_wait,
         cost=accounting.spent,
+        bill=accounting.total,
         on_done=accounting.settle,
         rules=replace(
             Judge(store, settings.registry, console, tree).rules(), moves_aliases=run.sweep is None

@@ -9,10 +9,10 @@ from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_cost, human_duration
-from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.accounting import Accounting
+from gpu_offload.orchestrator.run.activity import activity_of, idle_text
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
-from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.settings.load import Settings
 
@@ -87,12 +87,8 @@ def _standing(
     documents = journal.read(run.id)
     last = documents.attempts[-1] if documents.attempts else None
     beat = last.heartbeat if last else None
-    kept = read_bill(store, run.id)
-    # An open run is reckoned by the prices at launch: a status must not depend on EC2's answering.
-    driven = None if documents.outcome else Lease().live_driver(store, run.id) is not None
-    # What a process here trained ends with it; an instance trains without a driver.
-    trains = driven or (last is not None and last.end is None and last.record.offer.where == "ec2")
-    cost = float(kept.total) if kept else Accounting(store, settings.store).so_far(documents.attempts, now)
+    activity = activity_of(store, run, documents, now)
+    bill = Accounting(store, settings.store).known_bill(run, documents, now=activity.until)
     return RunStatus(
         run=run.id,
         status=documents.outcome.status if documents.outcome else "open",
@@ -103,10 +99,10 @@ def _standing(
             beat.epochs_completed if beat else 0,
         ),
         epochs=run.spec.epochs,
-        seconds=round((documents.outcome.at if documents.outcome else now) - run.created_at, 1),
-        driven=driven,
-        silent_seconds=round(now - beat.time, 1) if beat and trains and not documents.outcome else None,
-        cost_usd=round(cost, 6),
+        seconds=activity.seconds,
+        driven=activity.driven,
+        silent_seconds=round(now - beat.time, 1) if beat and activity.at_work else None,
+        cost_usd=float(bill.total),
         instance=last.host.instance_id if last and last.host else None,
         version=run.version,
         message=(documents.outcome.message if documents.outcome else "")
@@ -147,6 +143,6 @@ def _explained(one: RunStatus) -> str:
         return one.message
     place = f"attempt {one.attempt} on {one.instance}" if one.instance else f"attempt {one.attempt}"
     if one.silent_seconds is None and not one.driven:
-        ended = f"; {one.message}" if one.message else ""
-        return f"not running{ended}. `offload train` carries on, `offload stop {one.run}` gives it up"
+        ended = f"{one.message}; " if one.message else ""
+        return ended + idle_text(one.run)
     return f"{place}: {one.message}" if one.message else place

@@ -70,7 +70,7 @@ class Training:
         done = publish.manifest_of(self.store, self.planned.version)
         if done is not None:
             self._close_runs()
-            return self._already_trained(done, began)
+            return self._already_trained(done)
         with contextlib.suppress(StoreDeniedError):  # an older role may not; then git shows what changed
             record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         journal = Journal(self.store)
@@ -85,7 +85,7 @@ class Training:
             run = record
             ended = self._drive(run, lease)
             if ended is None:
-                return self._detached(run, began)
+                return self._detached(run)
             outcome = ended
             # The open run of an earlier command may have passed its deadline before this command, or train something
             # else: then a new run begins. A failure that this command saw happen would only happen again.
@@ -94,7 +94,7 @@ class Training:
                 break
         if run is None or outcome.status != "published":
             raise TrainingFailedError(f"run {run.id if run else '?'} {outcome.status}: {outcome.message}")
-        return self._published(run, began)
+        return self._published(run)
 
     def _forget_closed(self, journal: Journal) -> None:
         """Remove the files of runs that are over: a later run resumes from the checkpoint in the store."""
@@ -137,7 +137,7 @@ class Training:
         self._followed = controller.bystander.driver
         return outcome
 
-    def _detached(self, run: RunRecord, began: float) -> TrainReport:
+    def _detached(self, run: RunRecord) -> TrainReport:
         return TrainReport(
             status="detached",
             version=run.version,
@@ -145,13 +145,13 @@ class Training:
             training_key=run.training_key,
             sha256="",
             metrics={},
-            seconds=round(self.clock() - began, 3),
+            seconds=round(self.clock() - run.created_at, 3),
             estimate=run.estimate,
             cost_usd=0.0,
             where="ec2",
         )
 
-    def _already_trained(self, manifest: Manifest, began: float) -> TrainReport:
+    def _already_trained(self, manifest: Manifest) -> TrainReport:
         for file in manifest.files:
             there = self.store.stat(model_key(manifest.version, file.name))
             if there is None or there.size != file.size:
@@ -160,13 +160,13 @@ class Training:
                     f"version {manifest.version} is damaged: {file.name} is {size}; `offload train --repair` heals it"
                 )
         if self.sweep is not None:
-            return self._report("already_trained", manifest, began, stable_moved=False)
+            return self._report("already_trained", manifest, stable_moved=False)
         tree = tree_of(self.planned, self.workspace)
         judge = Judge(self.store, self.planned.settings.registry, self.console, tree)
         moved = Revert(self.store, self.planned.settings, self.console).complete(manifest, judge.rules())
-        return self._report("already_trained", manifest, began, stable_moved=moved)
+        return self._report("already_trained", manifest, stable_moved=moved)
 
-    def _published(self, run: RunRecord, began: float) -> TrainReport:
+    def _published(self, run: RunRecord) -> TrainReport:
         manifest = publish.manifest_of(self.store, run.version)
         if manifest is None:
             raise TrainingFailedError(f"run {run.id} says that {run.version} is published, and it is not")
@@ -176,13 +176,12 @@ class Training:
         stable = publish.alias_of(self.store, STABLE)
         moved = stable is not None and stable.version == manifest.version
         status: Literal["trained", "already_trained"] = "already_trained" if self._followed else "trained"
-        return self._report(status, manifest, began, stable_moved=moved)
+        return self._report(status, manifest, stable_moved=moved)
 
     def _report(
         self,
         status: Literal["trained", "already_trained"],
         manifest: Manifest,
-        began: float,
         *,
         stable_moved: bool,
     ) -> TrainReport:
@@ -194,8 +193,9 @@ class Training:
             training_key=manifest.training_key,
             sha256=manifest.model.sha256,
             metrics=manifest.metrics,
-            seconds=round(self.clock() - began, 3),
-            estimate=manifest.seconds.revised or manifest.seconds.estimated,
+            seconds=manifest.seconds.actual,
+            estimate=manifest.seconds.estimated,
+            revised=manifest.seconds.revised,
             cost_usd=manifest.cost_usd,
             where=manifest.where,
             semver=entry.semver if entry else None,

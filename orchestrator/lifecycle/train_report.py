@@ -6,13 +6,14 @@ from typing import Any, Literal
 
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.metrics import score_text
-from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_cost, human_duration
+from gpu_offload.orchestrator.registry.semver import version_text
 from gpu_offload.orchestrator.run.lease import holder_text
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What `offload train` did. `seconds` is wall time of this command, `cost_usd` what the run cost."""
+    """What `offload train` did. `seconds` and `cost_usd` are the run's, over all its attempts."""
 
     status: Literal["trained", "already_trained", "detached"]
     version: str
@@ -22,6 +23,7 @@ class TrainReport:
     metrics: Mapping[str, float]
     seconds: float
     estimate: Interval | None
+    """By the plan."""
     cost_usd: float
     where: str = "cpu"
     model_url: str | None = None
@@ -33,10 +35,12 @@ class TrainReport:
     """The name of the model's file, which its own training code may choose."""
     followed: str | None = None
     """The other driver that trained and published it while this command followed; None if there was none."""
+    revised: Interval | None = None
+    """The estimate after the training's first steps; None where there is none."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
-        return asdict(self) | {"estimate": asdict(self.estimate) if self.estimate else None}
+        return asdict(self)
 
 
 def trained_text(report: TrainReport) -> str:
@@ -46,6 +50,7 @@ def trained_text(report: TrainReport) -> str:
             f"run {report.run} trains by itself; `offload attach {report.run}`, the same command again, or the next "
             "`offload tend` collects and publishes it"
         )
+    name = version_text(report.version, report.semver)
     score = score_text(report.metrics)
     if report.status == "already_trained":
         if report.followed is not None:
@@ -54,15 +59,22 @@ def trained_text(report: TrainReport) -> str:
             begin = "already trained"
         moved = "; stable points at it again" if report.stable_moved else ""
         held = f"; it is not stable: {report.candidate}" if report.candidate else ""
-        name = f"version {report.version}" + (f", {report.semver}" if report.semver else "")
-        return f"{begin}: {name}{moved}{held} (key {report.training_key[:16]})  {score}".rstrip()
-    estimate = f" (estimated {human_duration(report.estimate.likely)})" if report.estimate else ""
+        return f"{begin}: version {name}{moved}{held}  {score}".rstrip()
     where = "this CPU" if report.where == "cpu" else report.where
-    cost = f"cost {human_money(report.cost_usd)}" if report.cost_usd else "free"
-    name = f"version {report.version}" + (f" as {report.semver}" if report.semver else "")
     # Why was said when it was published.
     held = ", a candidate" if report.candidate else ""
     return (
-        f"published {name}{held}  {score}\n"
-        f"trained on {where} in {human_duration(report.seconds)}{estimate}; {cost}; sha256 {report.sha256[:16]}"
+        f"published version {name}{held}  {score}\n"
+        f"trained on {where} in {human_duration(report.seconds)}, {human_cost(report.cost_usd)}{_expected(report)}\n"
+        f"sha256 {report.sha256}"
     )
+
+
+def _expected(report: TrainReport) -> str:
+    """Return what the run was expected to take: by its plan, and after its first steps."""
+    if report.estimate is None:
+        return ""
+    plan = f"; the plan said {human_duration(report.estimate.likely)}"
+    if report.revised is None:
+        return plan
+    return f"{plan}, the first steps {human_duration(report.revised.likely)}"

@@ -45,21 +45,30 @@ def utc(at: float, form: str, *, otherwise: str = "unknown") -> str:
         return otherwise
 
 
+NEGLIGIBLE = Decimal("0.0005")
+"""US dollars: what cost less is called free."""
+
+
 def human_money(usd: Decimal | float) -> str:
     """Write US dollars to the cent, and to a tenth of a cent where a cent would hide them: `$0.21`, `$0.004`."""
-    amount = usd if isinstance(usd, Decimal) else Decimal(repr(float(usd)))
+    amount = _decimal(usd)
     if not amount.is_finite():
         return "no price"
     sign, size = ("-", -amount) if amount < 0 else ("", amount)
-    if 0 < size < Decimal("0.0005"):
+    if 0 < size < NEGLIGIBLE:
         return f"{sign}<$0.001"
     step = Decimal("0.001") if 0 < size < Decimal("0.0095") else Decimal("0.01")
     return f"{sign}${size.quantize(step, ROUND_HALF_UP)}"
 
 
 def human_cost(usd: Decimal | float) -> str:
-    """Write what something cost, nothing as `free`: the one word for it everywhere."""
-    return human_money(usd) if usd else "free"
+    """Write what something cost, next to nothing as `free`: the one word for it everywhere."""
+    amount = _decimal(usd)
+    return "free" if amount.is_finite() and amount < NEGLIGIBLE else human_money(amount)
+
+
+def _decimal(usd: Decimal | float) -> Decimal:
+    return usd if isinstance(usd, Decimal) else Decimal(repr(float(usd)))
 
 
 def human_bytes(count: int) -> str:

@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.registry.manifest import (
     RegistryError,
     model_key,
 )
-from gpu_offload.orchestrator.registry.semver import line_of
+from gpu_offload.orchestrator.registry.semver import line_of, promotion_hint
 from gpu_offload.orchestrator.registry.semver import parse as numbers
 from gpu_offload.orchestrator.settings.types import ExportFormat
 from gpu_offload.remote_job.result import Artifact
@@ -48,8 +48,8 @@ def resolve(store: ObjectStore, wanted: str) -> Manifest:
     if found is None and wanted == STABLE and (held := alias_of(store, CANDIDATE)) is not None:
         number, why = held.semver or held.version, held.moves[-1].why
         raise RegistryError(
-            f"no version in {store.url} is stable yet. {number} stays a candidate: {why}. Pull it with --version candidate, "
-            f"or make it stable with `offload promote {number} --why WHY`"
+            f"no version in {store.url} is stable yet. {number} stays a candidate: {why}. "
+            f"`--version candidate` pulls it, {promotion_hint(number)}"
         )
     if found is None:
         known = ", ".join(_named(e) for e in versions(store)[-5:])

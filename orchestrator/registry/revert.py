@@ -11,6 +11,7 @@ from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.index import mark_deleted
 from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest, model_key
 from gpu_offload.orchestrator.registry.promote import yank
+from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.settings.load import Settings
 
 
@@ -41,7 +42,7 @@ class Revert:
         if present is not None and commit is not None and not is_behind and is_ancestor(root, "HEAD", commit):
             self.console.note(
                 f"stable stays {present.version}: its commit {commit[:9]} is newer than the one that is checked out; "
-                f"`offload promote {manifest.version}` moves it all the same"
+                f"{promotion_hint(manifest.version)}"
             )
             return False
         moved = publish.complete(self.store, manifest, again=True, rules=rules)

@@ -94,3 +94,13 @@ def line_of(text: str) -> tuple[int, ...] | None:
 def _named(classes: tuple[str, ...] | None) -> str:
     names = classes or ()
     return ", ".join(names) if len(names) <= 8 else f"{len(names)} names"
+
+
+def version_text(version: str, semver: str | None) -> str:
+    """Return how a version is named in a sentence: its number, and the digits by which the store knows it."""
+    return f"{semver} ({version})" if semver else version
+
+
+def promotion_hint(name: str) -> str:
+    """Say how a candidate becomes `stable`."""
+    return f"`offload promote {name}` makes it stable all the same"

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from gpu_offload.orchestrator.cost.bill import Bill
 from gpu_offload.orchestrator.output.metrics import named
+from gpu_offload.orchestrator.run.activity import run_seconds
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import Outcome, RunRecord
 from gpu_offload.remote_job.result import ProgressEvent, TrainingResult
@@ -67,10 +68,11 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """A run, finished or not, at `now` (Unix seconds). `events` are the trainings' own, by attempt."""
+    """A run, finished or not. `events` are the trainings' own, by attempt."""
 
     run: RunRecord
     now: float
+    """Unix seconds; where nothing works on an open run any more, when that began."""
     bill: Bill
     attempts: tuple[ObservedAttempt, ...] = ()
     outcome: Outcome | None = None
@@ -84,6 +86,8 @@ class Report:
 
     candidate: str | None = None
     """Why the version is not `stable`; None where it is, or was."""
+    is_idle: bool = False
+    """Whether nothing works on an open run: its process was stopped or killed."""
 
     @property
     def status(self) -> str:
@@ -97,8 +101,13 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """From the beginning to the end, or until now."""
-        return max(0.0, (self.outcome.at if self.outcome else self.now) - self.run.created_at)
+        """The run's time; see `run.activity`."""
+        return run_seconds(self.run, self.attempts, self.until)
+
+    @property
+    def until(self) -> float:
+        """The run's end, or now, in Unix seconds."""
+        return self.outcome.at if self.outcome else self.now
 
     @property
     def curves(self) -> dict[str, tuple[float, ...]]:
@@ -120,7 +129,8 @@ class Report:
         """The timeline: what each attempt spent its time with."""
         found: list[Span] = []
         for attempt in self.attempts:
-            number, end = attempt.record.number, attempt.end.at if attempt.end else self.now
+            # An attempt on a CPU is closed by the process that has published its model.
+            number, end = attempt.record.number, min(attempt.end.at, self.until) if attempt.end else self.now
             # A training that resumes here goes on with the progress file of the attempt before it.
             times = [
                 event.time
@@ -154,13 +164,14 @@ class Report:
         return {
             "run": self.run.id,
             "status": self.status,
+            "idle": self.is_idle,
             "version": self.run.version,
             "candidate": self.candidate,
             "training_key": self.run.training_key,
             "fingerprint": self.run.fingerprint,
             "why": self.run.why,
             "message": self.outcome.message if self.outcome else "",
-            "seconds": round(self.seconds, 3),
+            "seconds": self.seconds,
             "estimate": self.run.estimate.json(),
             "cpu_estimate": self.run.cpu_estimate.json() if self.run.cpu_estimate else None,
             "cost": self.bill.json(),

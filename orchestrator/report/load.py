@@ -14,7 +14,8 @@ from gpu_offload.orchestrator.report.markdown import report_markdown
 from gpu_offload.orchestrator.report.page import report_html
 from gpu_offload.orchestrator.report.picture import read_picture
 from gpu_offload.orchestrator.report.text import report_text
-from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.accounting import Accounting
+from gpu_offload.orchestrator.run.activity import activity_of
 from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
@@ -45,13 +46,14 @@ def gather(
     record = journal.run(run)
     documents = journal.read(run)
     now = clock_of(store)() if now is None else now
-    kept = read_bill(store, run)
+    activity = activity_of(store, record, documents, now)
     entries = _entries(store)
     return Report(
         picture=read_picture(store, run, documents.result) if pictures else None,
         run=record,
-        now=now,
-        bill=kept or Accounting(store, settings).bill(record, documents.attempts, now=now),
+        now=now if documents.outcome else activity.until,
+        is_idle=documents.outcome is None and not activity.at_work,
+        bill=Accounting(store, settings).known_bill(record, documents, now=activity.until),
         attempts=documents.attempts,
         outcome=documents.outcome,
         result=documents.result,

@@ -7,7 +7,7 @@ from gpu_offload.orchestrator.output.markdown import details, escape_markdown, t
 from gpu_offload.orchestrator.output.metrics import curve_name, main_curve
 from gpu_offload.orchestrator.output.units import utc
 from gpu_offload.orchestrator.report.content import Report, drawable, is_drawable
-from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed, not_stable
+from gpu_offload.orchestrator.report.outcome import explained, glance_rows, headline, missed
 from gpu_offload.orchestrator.report.rows import (
     Rows,
     alternative_rows,
@@ -48,7 +48,7 @@ def report_markdown(report: Report) -> str:
     """Render a report in the order of a job summary; text from a run is escaped."""
     parts = [
         f"### {escape_markdown(headline(report))}",
-        escape_markdown(not_stable(report)),
+        escape_markdown(explained(report)),
         table(glance_rows(report)),
         escape_markdown(missed(report)),
         f"**Where and why.** {escape_markdown(report.run.why)}",

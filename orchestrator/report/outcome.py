@@ -1,16 +1,13 @@
 """The outcome of a run in one sentence and three rows, the same in every rendering."""
 
-from decimal import Decimal
-
 from gpu_offload.orchestrator.cost.prices import expected_cost
 from gpu_offload.orchestrator.output.metrics import named
-from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_cost, human_duration, human_money
+from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.rows import Rows
+from gpu_offload.orchestrator.run.activity import idle_text
 from gpu_offload.orchestrator.run.pace import traffic_of
-
-NEGLIGIBLE = Decimal("0.0005")
-"""US dollars: below it, a run on a CPU is called free."""
 
 WORTH_A_WORD_S = 5.0
 """Seconds outside of an estimate that need no explanation."""
@@ -37,7 +34,7 @@ def headline(
         return f"Trained in {spent}. {f'{quality}. ' if quality else ''}{version[0].upper()}{version[1:]}"
     done, of = epochs(report)
     reached = f"after epoch {done} of {of}, " if done else "after "
-    if interrupted:
+    if interrupted or report.is_idle:
         return f"Interrupted {reached}{spent}"
     if report.status == "open":
         return f"Training: epoch {done} of {of}, {spent} so far"
@@ -63,16 +60,22 @@ def glance_rows(report: Report, before: Before | None = None) -> Rows:
     return rows
 
 
-def not_stable(report: Report) -> str:
-    """Say why a published version did not become `stable`; empty where it did."""
+def explained(report: Report) -> str:
+    """Say why a run ended without a version, what an open one waits for, or why a version is not `stable`; else empty."""
+    if report.is_idle:
+        text = idle_text(report.run.id)
+        return f"{text[0].upper()}{text[1:]}."
+    if report.outcome is not None and report.status != "published":
+        return report.outcome.message
     if not report.candidate:
         return ""
-    return f"Not stable: {report.candidate}. `offload promote {report.name} --why TEXT` makes it stable all the same"
+    return f"Not stable: {report.candidate}. {promotion_hint(report.name)}"
 
 
 def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, str]]:
     """Return the four facts that a reader looks for first: name, value, what to hold it against."""
     words = {"published": "Trained", "open": "Training", "stopped": "Stopped", "failed": "Not trained"}
+    words |= {"open": "Interrupted"} if report.is_idle else {}
     rows = glance_rows(report, before)[1:]
     facts = [(name, actual, expected) for name, expected, actual in rows]
     shown = [
@@ -104,10 +107,8 @@ def place(report: Report) -> str:
 
 
 def money(report: Report) -> str:
-    """Return what the run cost; a CPU whose store cost next to nothing is free."""
-    if report.is_on_cpu and report.bill.total < NEGLIGIBLE:
-        return "free"
-    return human_money(report.bill.total)
+    """Return what the run cost."""
+    return human_cost(report.bill.total)
 
 
 def expected_money(report: Report) -> str:

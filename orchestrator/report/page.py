@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.report.markup import (
     tiles_html,
     without_controls,
 )
-from gpu_offload.orchestrator.report.outcome import headline, missed, money, not_stable, tiles
+from gpu_offload.orchestrator.report.outcome import explained, headline, missed, money, tiles
 from gpu_offload.orchestrator.report.rows import (
     alternative_rows,
     attempt_rows,
@@ -52,7 +52,7 @@ def report_html(report: Report) -> str:
         )
         if content
     )
-    notes = "".join(f"<p>{prose(text)}</p>" for text in (not_stable(report), missed(report)) if text)
+    notes = "".join(f"<p>{prose(text)}</p>" for text in (explained(report), missed(report)) if text)
     return document(title, f"{tiles_html(tiles(report))}{notes}{body}{folded}")
 
 

@@ -116,7 +116,7 @@ def attempt_rows(report: Report) -> Rows:
     rows: Rows = [("no.", "offer", "instance", "opened (UTC)", "lasted", "epochs", "end", "why")]
     for a in report.attempts:
         end = a.end
-        lasted = (end.at if end else report.now) - a.record.created_at
+        lasted = (min(end.at, report.until) if end else report.now) - a.record.created_at
         rows.append(
             (
                 str(a.record.number),

@@ -2,7 +2,7 @@
 
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.report.content import Report
-from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed, not_stable
+from gpu_offload.orchestrator.report.outcome import explained, glance_rows, headline, missed
 from gpu_offload.orchestrator.report.rows import (
     Rows,
     alternative_rows,
@@ -30,7 +30,7 @@ def report_text(report: Report, *, width: int = 80) -> str:
     )
     parts = [
         wrapped(headline(report), width=width),
-        wrapped(not_stable(report), width=width),
+        wrapped(explained(report), width=width),
         text_table(glance_rows(report), width=width),
         wrapped(missed(report), width=width),
         wrapped(report.run.why, width=width),

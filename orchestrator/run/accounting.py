@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -29,12 +29,11 @@ from gpu_offload.orchestrator.run.attempt_use import (
     use_of,
 )
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import COST, RunRecord, run_key
+from gpu_offload.orchestrator.run.run_documents import RunDocuments
 from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.orchestrator.settings.sections import StoreSettings
-from gpu_offload.remote_job.result import TrainingResult
 
 PUTS_A_MINUTE = 12
 """An instance's uploads while it trains: heartbeat, progress and log every 15 s."""
@@ -78,9 +77,22 @@ class Accounting:
         ]
         return spent(uses)
 
-    def so_far(self, attempts: Sequence[ObservedAttempt], now: float) -> float:
-        """Return what attempts have cost until now, in US dollars, by the prices at launch, without a call to AWS."""
-        return spent([use_of(a, now=now) for a in attempts if is_billed(a)])
+    def known_bill(self, run: RunRecord, documents: RunDocuments, *, now: float) -> Bill:
+        """Return the bill of a finished run as it was written, else what a run has come to until `now`, Unix seconds.
+
+        An open run is reckoned by the prices at launch, so that what is shown does not depend on EC2's answering.
+        """
+        is_over = documents.outcome is not None
+        kept = read_bill(self.store, run.id) if is_over else None
+        return kept or self.bill(run, documents, now=now, ask=is_over)
+
+    def total(self, run: RunRecord, observation: Observation) -> float:
+        """Return what a run's bill comes to now, in US dollars."""
+        return float(self._observed_bill(run, observation).total)
+
+    def _observed_bill(self, run: RunRecord, observation: Observation) -> Bill:
+        documents = replace(Journal(self.store).read(run.id), attempts=observation.attempts)
+        return self.bill(run, documents, now=observation.now)
 
     def _prices(self, attempt: ObservedAttempt, now: float) -> tuple[PriceStep, ...]:
         """Return an attempt's spot prices, at most `PRICES_LAST_S` old while it runs."""
@@ -106,7 +118,7 @@ class Accounting:
         if _is_complete(self.store, key, booked):
             RunIndex(self.store).finish(run.id)
             return
-        document = self.bill(run, observation.attempts, now=observation.now).json() | {"instances": booked}
+        document = self._observed_bill(run, observation).json() | {"instances": booked}
         body = (json.dumps(document, indent=1) + "\n").encode()
         try:
             self.store.create(key, body)
@@ -116,20 +128,25 @@ class Accounting:
                 self.store.replace(key, body, self.store.read(key)[1])
         RunIndex(self.store).finish(run.id)
 
-    def bill(self, run: RunRecord, attempts: Sequence[ObservedAttempt], *, now: float) -> Bill:
-        """Account for a run, open or finished; asks EC2 for the spot prices of the time."""
-        result, checkpoint_bytes = self._written(run.id)
+    def bill(self, run: RunRecord, documents: RunDocuments, *, now: float, ask: bool = True) -> Bill:
+        """Account for a run, open or finished; with `ask` by EC2's spot prices of the time, else by those at launch."""
+        attempts, result = documents.attempts, documents.result
+        checkpoint_bytes = documents.checkpoint.size if documents.checkpoint else None
         sent = bytes_sent(run, attempts, checkpoint_bytes, result)
         uses = [
-            use_of(a, now=now, run=run, prices=price_history(a, now), sent=sent[a.record.number])
+            use_of(
+                a, now=now, run=run, prices=price_history(a, now) if ask else (), sent=sent[a.record.number]
+            )
             for a in attempts
             if is_billed(a)
         ]
         here = [a for a in attempts if a.record.offer.where == "cpu"]
-        seconds = sum((a.end.at if a.end else now) - a.record.created_at for a in here)
+        # The attempt that published is closed after its run's end.
+        until = documents.outcome.at if documents.outcome else now
+        seconds = sum(max(0.0, min(a.end.at if a.end else now, until) - a.record.created_at) for a in here)
         found = bill(
             uses,
-            store=self._store_use(run, attempts, now, result),
+            store=self._store_use(run, documents, now),
             cpu=cpu_line(seconds) if here else None,
             training_seconds=result.timings.total if result else None,
             cpu_estimate=run.cpu_estimate,
@@ -138,26 +155,12 @@ class Accounting:
         others = policy_alternatives(run, attempts, end, paid=found.total)
         return replace(found, alternatives=(*found.alternatives, *others))
 
-    def _written(self, run: str) -> tuple[TrainingResult | None, int | None]:
-        """Return the staged result and the size of a checkpoint, each None where there is none to be read."""
-        journal, result, size = Journal(self.store), None, None
-        with contextlib.suppress(JournalError):
-            result = journal.result(run)
-        with contextlib.suppress(JournalError):
-            size = checkpoint.size if (checkpoint := journal.checkpoint(run)) else None
-        return result, size
-
-    def _store_use(
-        self,
-        run: RunRecord,
-        attempts: Sequence[ObservedAttempt],
-        now: float,
-        result: TrainingResult | None,
-    ) -> StoreUse:
+    def _store_use(self, run: RunRecord, documents: RunDocuments, now: float) -> StoreUse:
         """Estimate the run's requests to the store from the known behaviour of its parts."""
         prices = store_prices(self.store.url, self.settings.endpoint_url)
         if prices is FOLDER:
             return StoreUse()
+        attempts, result = documents.attempts, documents.result
         end = max((a.end.at for a in attempts if a.end), default=now)
         seconds = max(0.0, end - run.created_at)
         epochs = max((a.heartbeat.epochs_completed for a in attempts if a.heartbeat), default=0)
@@ -166,7 +169,7 @@ class Accounting:
             prices=prices,
             puts=OVERHEAD_PUTS + round(mirrored / 60 * PUTS_A_MINUTE) + PUTS_AN_EPOCH * epochs,
             gets=OVERHEAD_GETS + round(seconds / 240 * 6),
-            stored_bytes=sum(info.size for info in self.store.list(run_key(run.id, ""))),
+            stored_bytes=documents.stored_bytes,
             stored_seconds=seconds,
             egress_bytes=READ_BACK * result.model.size if result else 0,
         )

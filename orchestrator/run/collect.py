@@ -19,6 +19,7 @@ from gpu_offload.orchestrator.registry.manifest import (
     ManifestEstimate,
     RegistryError,
 )
+from gpu_offload.orchestrator.run.activity import run_seconds
 from gpu_offload.orchestrator.run.backend import Ending
 from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
@@ -55,30 +56,33 @@ class Collector:
         self.journal.record_collected(self.run.id, note)
         return None
 
-    def publish(self, result: TrainingResult, observation: Observation) -> Ending | None:
+    def publish(
+        self, result: TrainingResult, observation: Observation, cost_usd: Callable[[], float]
+    ) -> Ending | None:
         """Publish a collected result; or discard it, where it was damaged since, and return how its attempt ended."""
         self.console.stage(f"publishing version {self.run.version}")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
             model = self._verified(result, Path(scratch))
             if not isinstance(model, Path):
                 return model
-            manifest = self._manifest(result, observation)
+            manifest = self._manifest(result, observation, cost_usd())
             publish.publish(self.journal.store, manifest, model, note=self.console.note, rules=self.rules)
         return None
 
-    def complete(self, observation: Observation) -> None:
-        """Finish an interrupted publication, and record the training's times."""
-        store = self.journal.store
+    def complete(self, observation: Observation) -> float:
+        """Finish an interrupted publication, and record the training's times; return when it published, Unix seconds."""
+        store, at = self.journal.store, self.clock()
         manifest = publish.manifest_of(store, self.run.version)
         if manifest is not None:
             publish.complete(store, manifest, rules=self.rules)
+            if manifest.run == self.run.id:
+                at = manifest.created_at
         if observation.result is not None:
             # A role that can publish can lack this permission, and a missing record of times is no failure.
             with contextlib.suppress(StoreDeniedError):
                 events = events_of(store, self.run.id, observation.result.attempt)
-                record_timing(
-                    store, self.run, observation.result, observation.attempts, events, now=self.clock()
-                )
+                record_timing(store, self.run, observation.result, observation.attempts, events, now=at)
+        return at
 
     def _verified(self, result: TrainingResult, scratch: Path) -> Path | Ending:
         """Read the staged model back; discard a result that does not count, and return how its attempt ended."""
@@ -97,8 +101,8 @@ class Collector:
         first = revised(self.run, events, self.run.created_at).first
         return first.interval if first is not None else None
 
-    def _manifest(self, result: TrainingResult, observation: Observation) -> Manifest:
-        run = self.run
+    def _manifest(self, result: TrainingResult, observation: Observation, cost_usd: float) -> Manifest:
+        run, now = self.run, self.clock()
         attempt = next((a for a in observation.attempts if a.record.number == result.attempt), None)
         offer = attempt.record.offer if attempt else None
         return Manifest(
@@ -108,7 +112,7 @@ class Collector:
             run=run.id,
             commit=run.commit,
             repository=run.repository,
-            created_at=self.clock(),
+            created_at=now,
             model=result.model,
             init_from=run.origin.version if run.origin else None,
             warm_starts=run.origin.warm_starts if run.origin else 0,
@@ -125,10 +129,10 @@ class Collector:
             seconds=ManifestEstimate(
                 estimated=run.estimate,
                 revised=self._revised(result),
-                actual=round(observation.now - run.created_at, 1),
+                actual=run_seconds(run, observation.attempts, now),
             ),
             where=(offer.instance_type or "ec2") if offer and offer.where == "ec2" else "cpu",
-            cost_usd=round(observation.spent_usd, 4),
+            cost_usd=cost_usd,
             environment=result.environment,
             classes=run.classes,
             images=run.images,

@@ -1,6 +1,7 @@
 """The loop: observe a run, ask for the next step, perform it; until the run is done."""
 
 import contextlib
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -73,6 +74,9 @@ class Controller:
     on_done: Callable[[RunRecord, Observation], None] = field(default=lambda _run, _seen: None)
     """Called when the run is done, perhaps more than once: accounts for it."""
     cost: Callable[[RunRecord, Observation], float] = field(default=lambda _run, _seen: 0.0)
+    """What limits count: instances and transfers so far, US dollars."""
+    bill: Callable[[RunRecord, Observation], float] = field(default=lambda _run, _seen: 0.0)
+    """What the whole bill comes to, US dollars."""
     rules: publish.Rules = publish.DEFAULT
     """By which the registry counts and promotes what is published."""
     attempts: Attempts = field(init=False)
@@ -157,6 +161,9 @@ class Controller:
             if self.bystander.driver is not None:
                 self.bystander.look(self.bystander.driver)  # its last epochs
             self.patiently(lambda: self.on_done(self.run, observation))
+            if step.outcome.status == "published":
+                with contextlib.suppress(StoreError, JournalError):  # `offload prune` deletes them later
+                    self.journal.discard_checkpoints(self.run)
             return step.outcome
         self.detached_reason = self._reason_to_detach(step, observation)
         if self.detached_reason is None:
@@ -196,7 +203,8 @@ class Controller:
                 self._unless_counted(result, self.collector.collect(result))
             case Publish():
                 result = _result(observation)
-                self._unless_counted(result, self.collector.publish(result, observation))
+                cost = functools.partial(self.bill, self.run, observation)
+                self._unless_counted(result, self.collector.publish(result, observation, cost))
             case Terminate(instances, reason):
                 self.terminations.send(instances, reason)
             case CleanUp(leftovers):
@@ -218,15 +226,9 @@ class Controller:
             self.journal.discard_result(self.run.id)
 
     def _finish(self, status: OutcomeStatus, message: str, observation: Observation) -> None:
-        if status == "published":
-            self.collector.complete(observation)
+        at = self.collector.complete(observation) if status == "published" else self.clock()
         version = self.run.version if status == "published" else None
-        self.journal.finish(
-            self.run.id, Outcome(status=status, at=self.clock(), message=message, version=version)
-        )
-        if status == "published":
-            with contextlib.suppress(StoreError):  # `offload prune` deletes it later
-                self.journal.discard_checkpoint(self.run.id)
+        self.journal.finish(self.run.id, Outcome(status=status, at=at, message=message, version=version))
 
     def _release(self) -> None:
         if self.cloud is not None:

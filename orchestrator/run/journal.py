@@ -155,11 +155,14 @@ class Journal:
         """Return the staged result, None where there is none."""
         return self._documents.read(TrainingResult, run_key(run, "result/result.json"))
 
-    def discard_checkpoint(self, run: str) -> None:
-        """Forget the checkpoint of a run that published: nothing resumes from it. Its manifest goes first."""
-        self.store.delete(run_key(run, "checkpoint/manifest.json"))
-        for info in list(self.store.list(run_key(run, "checkpoint/"))):
-            self.store.delete(info.key)
+    def discard_checkpoints(self, published: RunRecord) -> None:
+        """Forget the checkpoints of a training that a run published: nothing resumes from them. Manifests go first."""
+        for run in self.runs_of(published.training_key):
+            if self.outcome(run.id) is None:
+                continue
+            found = [info.key for info in self.store.list(run_key(run.id, "checkpoint/"))]
+            for key in sorted(found, key=lambda key: not key.endswith("manifest.json")):
+                self.store.delete(key)
 
     def discard_result(self, run: str) -> None:
         """Forget a staged result that did not count; the training then finishes again from its checkpoint."""

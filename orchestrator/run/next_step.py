@@ -5,6 +5,7 @@ question until the answer is Done.
 """
 
 from gpu_offload.orchestrator.run import closing
+from gpu_offload.orchestrator.run.activity import last_sign
 from gpu_offload.orchestrator.run.closing import ENDING_POLL_S
 from gpu_offload.orchestrator.run.liveness import LAUNCH_LIMIT_S, is_gone, unbooked
 from gpu_offload.orchestrator.run.next_attempt import open_next
@@ -85,8 +86,12 @@ def _result_staged(at: Outlook) -> Step | None:
         return None
     if at.seen.collected is None:
         return Collect()
-    live = at.seen.live
-    return Terminate(tuple(i.id for i in live), "the result is in the store") if live else Publish()
+    live, why = at.seen.live, "the result is in the store"
+    if live:
+        return Terminate(tuple(i.id for i in live), why)
+    if at.current is not None and at.current.record.offer.where == "ec2":
+        return closing.clear_attempt(at, "finished", why)  # the manifest has its final cost
+    return Publish()
 
 
 def _stopped(at: Outlook) -> Step | None:
@@ -170,7 +175,8 @@ def _on_this_machine(at: Outlook) -> Step | None:
         return None
     if at.current.record.driver == at.seen.me:
         return Train(at.current.record.number)
-    return CloseAttempt(at.current.record.number, "orphaned", "the process that trained is gone")
+    number, spoke = at.current.record.number, last_sign(at.current)
+    return CloseAttempt(number, "orphaned", "the process that trained is gone", min(spoke, at.seen.now))
 
 
 def _attempt_over(at: Outlook) -> Step | None:

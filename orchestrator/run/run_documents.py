@@ -33,6 +33,8 @@ class RunDocuments:
     collected: Collected | None = None
     checkpoint: CheckpointManifest | None = None
     stop: StopRequest | None = None
+    stored_bytes: int = 0
+    """Of all its objects."""
 
 
 def read_run(documents: Documents, run: str) -> RunDocuments:
@@ -72,6 +74,7 @@ class _Reader:
             collected=self._part(Collected, "collected.json"),
             checkpoint=self._unless_damaged(CheckpointManifest, "checkpoint/manifest.json"),
             stop=self._stop(),
+            stored_bytes=sum(info.size for info in self._objects.values()),
         )
 
     def _at(self, name: str) -> ObjectInfo | None:

@@ -48,7 +48,7 @@ class Train:
 
 @dataclass(frozen=True, slots=True)
 class CloseAttempt:
-    """Journal how an attempt ended; `at` is when its instance did, where that is known, in Unix seconds.
+    """Journal how an attempt ended; `at` is when its instance or its process did, where that is known, in Unix seconds.
 
     `by_cloud` says that EC2 took the instance back.
     """

@@ -4,7 +4,7 @@ from base64 import b64encode
 
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.metrics import curve_name, named
-from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration
 from gpu_offload.orchestrator.registry.card import started_from
 from gpu_offload.orchestrator.registry.listing import when
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, model_key
@@ -45,7 +45,7 @@ def tiles(site: ModelPage) -> list[tuple[str, str, str]]:
         return []
     is_stable = site.stable is not None and site.stable.version == entry.version
     quality = list(named(entry.metrics).items())[:MAIN_METRICS]
-    cost = human_money(site.manifest.cost_usd) if site.manifest.cost_usd else "free"
+    cost = human_cost(site.manifest.cost_usd)
     return [
         ("stable" if is_stable else "newest, not stable", number(entry), f"of {when(entry.created_at)} UTC"),
         *((name, f"{value:.3f}", "") for name, value in quality),
@@ -66,7 +66,7 @@ def version_rows(site: ModelPage) -> list[tuple[str, ...]]:
         ("version", "", "published (UTC)", *names, "size", "cost", "where", "commit")
     ]
     for entry, one in list(zip(site.versions, metrics, strict=True))[:SHOWN_VERSIONS]:
-        cost = "" if entry.cost_usd is None else human_money(entry.cost_usd) if entry.cost_usd else "free"
+        cost = "" if entry.cost_usd is None else human_cost(entry.cost_usd)
         rows.append(
             (
                 number(entry),

@@ -14,6 +14,7 @@ from gpu_offload.orchestrator.registry.evidence import MAIN
 from gpu_offload.orchestrator.registry.index import manifest_of
 from gpu_offload.orchestrator.registry.manifest import Manifest
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.activity import activity_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RunRecord, run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
@@ -111,7 +112,7 @@ class Facts:
                 continue
             booked = False
             documents = self._journal.read(run.id)
-            cost += self._accounting.so_far(documents.attempts, now)
+            cost += float(self._accounting.known_bill(run, documents, now=now).total)
             limit += run.max_cost_usd if documents.outcome is None else 0.0
         return cost, limit, booked
 
@@ -123,7 +124,7 @@ class Facts:
             run=run.id,
             epochs=documents.checkpoint.epochs_completed if documents.checkpoint else 0,
             of=run.spec.epochs,
-            seconds=max(0.0, (documents.outcome.at if documents.outcome else now) - run.created_at),
+            seconds=activity_of(self.store, run, documents, now).seconds,
             where=(last.record.offer.instance_type or "cpu") if last else "",
             message=documents.outcome.message if documents.outcome else "",
             cut=last is not None and last.end is not None and last.end.reason in {"expired", "overrun"},

@@ -5,7 +5,8 @@ import json
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table, titled
 from gpu_offload.orchestrator.output.metrics import label
 from gpu_offload.orchestrator.output.table import text_table, wrapped
-from gpu_offload.orchestrator.output.units import human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_cost, human_duration, human_money
+from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.report.load import Format
 from gpu_offload.orchestrator.report.markup import document, html_table, safe, tiles_html
 from gpu_offload.orchestrator.report.rows import Rows
@@ -29,7 +30,7 @@ def headline(report: SweepReport) -> str:
     counts = [
         f"{n} {state}" for state in ("complete", "pruned", "failed", "open") if (n := report.count(state))
     ]
-    spent = f"{human_duration(report.seconds)} of training, {_money(report.cost_usd)}"
+    spent = f"{human_duration(report.seconds)} of training, {human_cost(report.cost_usd)}"
     if best is None or best.score is None:
         return f"{report.record.id}: no trial is complete yet ({', '.join(counts) or 'no trials'}); {spent}"
     return (
@@ -61,7 +62,7 @@ def verdict(report: SweepReport) -> str:
         saved = f"Pruning saved about {human_duration(report.saved_seconds)} of training"
         parts.append(saved + (f" and {human_money(report.saved_usd)}." if report.saved_usd else "."))
     if report.candidate:
-        parts.append(f"Its model is the candidate: `offload promote {report.candidate}` makes it stable.")
+        parts.append(f"Its model is the candidate: {promotion_hint(report.candidate)}.")
     if report.record.closed is not None and report.record.closed.why != "complete":
         parts.append(f"It ended early: {report.record.closed.message}.")
     return " ".join(parts)
@@ -93,7 +94,7 @@ def trial_rows(report: SweepReport) -> Rows:
             trial.state + (", known before" if trial.known == trial.trainings else ""),
             f"{trial.epochs} of {trial.of}" if trial.of else "",
             human_duration(trial.seconds) if trial.seconds else "",
-            _money(trial.cost_usd),
+            human_cost(trial.cost_usd),
         )
         for trial in report.ranked
     ]
@@ -165,7 +166,7 @@ def _html(report: SweepReport) -> str:
             str(len(report.trials)),
             f"{report.count('pruned')} pruned, {report.count('failed')} failed",
         ),
-        ("cost", _money(report.cost_usd), f"of {human_money(report.record.budget_usd)}"),
+        ("cost", human_cost(report.cost_usd), f"of {human_money(report.record.budget_usd)}"),
         (
             "training",
             human_duration(report.seconds),
@@ -184,7 +185,3 @@ def _score(trial: TrialReport) -> str:
         return ""
     interval = "" if trial.score.low is None else f" ({trial.score.low:.4g} to {trial.score.high:.4g})"
     return f"{trial.score.mean:.4g}{interval}"
-
-
-def _money(usd: float) -> str:
-    return human_money(usd) if usd else "free"

@@ -15,6 +15,7 @@ from gpu_offload.orchestrator.run import accounting
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill, store_prices, use_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.run_documents import RunDocuments
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.remote_job.result import Heartbeat
 
@@ -39,7 +40,7 @@ def test_a_bill_is_what_one_reckons_by_hand(accounts, monkeypatch):
         seen_attempt(1, T0, T0 + 1800, "reclaimed"),
         seen_attempt(2, T0 + 1800, T0 + 7200),
     )
-    bill = accounts.bill(run_of(now=T0), attempts, now=T0 + 9000)
+    bill = accounts.bill(run_of(now=T0), RunDocuments(attempts), now=T0 + 9000)
     by_hand = {
         "reclaimed in the first hour": Decimal(0),
         "its volume: 60 GiB x 1800 s / 2592000 s x 0.08": Decimal("0.003333"),
@@ -55,19 +56,19 @@ def test_a_bill_is_what_one_reckons_by_hand(accounts, monkeypatch):
 
 def test_what_is_running_is_reckoned_until_now_at_the_price_of_its_offer(accounts):
     running = seen_attempt(1, T0, None)
-    spent = accounts.so_far((running,), T0 + 3600)
-    assert spent == pytest.approx(0.2 + 0.005 + 60 * 0.08 / 720, abs=1e-6)
+    bill = accounts.known_bill(run_of(now=T0), RunDocuments((running,)), now=T0 + 3600)
+    assert float(bill.total) == pytest.approx(0.2 + 0.005 + 60 * 0.08 / 720, abs=2e-6)
 
 
 def test_an_attempt_that_was_refused_costs_nothing(accounts):
     refused = seen_attempt(1, T0, T0 + 5, "refused", with_host=False)
-    assert accounts.bill(run_of(now=T0), (refused,), now=T0 + 10).total == 0
+    assert accounts.bill(run_of(now=T0), RunDocuments((refused,)), now=T0 + 10).total == 0
 
 
 @pytest.mark.simulator
 def test_prices_that_nobody_may_ask_for_are_those_of_the_offer(accounts):
     """The environment leads nowhere: EC2 does not answer."""
-    bill = accounts.bill(run_of(now=T0), (seen_attempt(1, T0, T0 + 3600),), now=T0 + 3600)
+    bill = accounts.bill(run_of(now=T0), RunDocuments((seen_attempt(1, T0, T0 + 3600),)), now=T0 + 3600)
     assert bill.lines[0].usd == Decimal("0.200000")
 
 
@@ -138,11 +139,12 @@ def test_a_run_that_chose_its_market_is_held_against_other_policies(accounts, mo
     )  # fmt: skip
     last = seen_attempt(2, T0 + 1800, T0 + 9000, market="on-demand")
     attempts = (seen_attempt(1, T0, T0 + 1800, "reclaimed"), replace(last, heartbeat=beat))
-    bill = accounts.bill(run, attempts, now=T0 + 9000)
+    bill = accounts.bill(run, RunDocuments(attempts), now=T0 + 9000)
     others = {a.label: float(a.usd) for a in bill.alternatives}
     hourly = 0.526 + 0.005 + 50 * 0.08 / 720
     assert 6000 < others["on-demand only"] / hourly * 3600 < 7200
     assert others["the optimum in hindsight"] <= min(others["Uniform Progress"], float(bill.total))
     assert not any(
-        "hindsight" in a.label for a in accounts.bill(run_of(now=T0), attempts, now=T0).alternatives
+        "hindsight" in a.label
+        for a in accounts.bill(run_of(now=T0), RunDocuments(attempts), now=T0).alternatives
     )

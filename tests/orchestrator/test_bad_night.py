@@ -21,11 +21,13 @@ from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, sta
 from gpu_offload.orchestrator.cleanup.reaper import Reaping
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep, note_sweep
 from gpu_offload.orchestrator.cleanup.tend import Tend
+from gpu_offload.orchestrator.cost.bill import spent
 from gpu_offload.orchestrator.lifecycle.status import standings
 from gpu_offload.orchestrator.lifecycle.train import job_ends_first
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
+from gpu_offload.orchestrator.run.attempt_use import use_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.lease import Lease
@@ -244,8 +246,8 @@ def test_what_is_found_late_is_booked_for_the_seconds_that_it_ran(store):
 def test_a_reclaim_is_free_only_where_the_cloud_itself_says_so():
     by_cloud = seen_attempt(1, T0, T0 + 600, "reclaimed")
     noticed = replace(by_cloud, end=by_cloud.end.model_copy(update={"by_cloud": False}))
-    by_notice = Accounting(None, None).so_far((noticed,), T0 + 700)
-    assert Accounting(None, None).so_far((by_cloud,), T0 + 700) < by_notice / 2
+    by_notice = spent([use_of(noticed, now=T0 + 700)])
+    assert spent([use_of(by_cloud, now=T0 + 700)]) < by_notice / 2
 
 
 def test_a_stop_while_the_inputs_are_staged_lets_nothing_be_launched():

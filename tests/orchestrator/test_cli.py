@@ -64,7 +64,7 @@ def test_a_status_says_a_shared_reason_once_and_that_nothing_trains_now():
     text = standings_text([one("a-1", "failed"), one("b-1", "failed"), one("c-1", "open", driven=False)])
     assert text.count("out of disk") == 2
     assert "a-1, b-1: out of disk" in text
-    assert "c-1: not running; out of disk" in text
+    assert "c-1: out of disk; nothing works on it now" in text
 
 
 def test_ctrl_c_is_said_and_means_run_it_again(monkeypatch, capsys):

@@ -332,11 +332,15 @@ CASES = {
         run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW, "finished", 10)),), instances=(RUNNING,),
                        result=RESULT, collected=COLLECTED),
         Terminate(("i-1",), "the result is in the store")),
-    "then it is published": (
+    "then its attempt is closed, so that its cost is known": (
         run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW, "finished", 10)),), instances=(ENDING,),
+                       result=RESULT, collected=COLLECTED),
+        CloseAttempt(1, "finished", "the result is in the store")),
+    "then it is published": (
+        run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "finished")),), instances=(ENDING,),
                        result=RESULT, collected=COLLECTED), Publish()),
     "a result is brought home even past the deadline": (
-        run_of(), Observation(LATE, ME, attempts=(attempt(),), result=RESULT, collected=COLLECTED), Publish()),
+        run_of(CPU), Observation(LATE, ME, attempts=(attempt(candidate=CPU),), result=RESULT, collected=COLLECTED), Publish()),
     "a published run waits for its instance to be gone": (
         run_of(), Observation(NOW, ME, attempts=(attempt(),), instances=(ENDING,), published=True),
         Wait(3.0, "an instance is shutting down")),
@@ -358,7 +362,7 @@ CASES = {
         Terminate(("i-1",), "it belongs to no open attempt")),
     "a training whose process is gone is carried on by a new attempt": (
         run_of(CPU), Observation(NOW, ME, attempts=(attempt(candidate=CPU, driver=OTHER),)),
-        CloseAttempt(1, "orphaned", "the process that trained is gone")),
+        CloseAttempt(1, "orphaned", "the process that trained is gone", T0)),
     "an attempt of mine trains here": (
         run_of(CPU), Observation(NOW, ME, attempts=(attempt(candidate=CPU),)), Train(1)),
     "attempts that complete no epoch come to an end": (

@@ -117,6 +117,25 @@ def test_the_checkpoint_of_a_run_that_published_goes_and_its_journal_stays(store
     assert {i.key.rpartition("/")[2] for i in store.list(f"runs/{run.id}/")} == {"run.json", "outcome.json"}
 
 
+def test_an_earlier_run_of_a_published_training_keeps_no_checkpoint(store, model):
+    """It was stopped; another run continued from a copy of its checkpoint, and published."""
+    journal, now = Journal(store), 1.0
+    stopped = run_record(Scenario())
+    key = stopped.training_key
+    runs = [stopped.model_copy(update={"id": f"{key[:12]}-{n}"}) for n in (1, 2, 3)]
+    for run in runs:
+        journal.begin(run)
+        store.put(f"runs/{run.id}/checkpoint/manifest.json", b"{}")
+        store.put(f"runs/{run.id}/checkpoint/last.pt", b"x" * 100)
+    journal.finish(runs[0].id, Outcome(status="stopped", at=now))
+    journal.finish(runs[1].id, Outcome(status="published", at=now, version=key[:16]))
+    published(store, model, key[:16])
+    assert names(prune(store, EVERYTHING), "run") == [runs[0].id, runs[1].id]
+    journal.discard_checkpoints(runs[1])
+    left = {info.key.split("/")[1] for run in runs for info in store.list(f"runs/{run.id}/checkpoint/")}
+    assert left == {runs[2].id}, "it is still open"
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("abcdefgh"), st.booleans()), unique_by=lambda pair: pair[0]),
     st.sets(st.sampled_from("abcdefgh")),

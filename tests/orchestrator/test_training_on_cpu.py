@@ -154,7 +154,20 @@ def test_it_plans_trains_publishes_skips_and_pulls(project):
     assert pulled["sha256"] == first["sha256"]
     assert Path(project, pulled["path"]).stat().st_size > 1_000_000
     assert json.loads(offload(project, "plan", "--no-calibrate", "--json"))["already_trained"]
+    assert said_everywhere(project) == {(first["seconds"], first["cost_usd"])}
     look_at_the_picture(project, first["run"], first["version"])
+
+
+def said_everywhere(project):
+    """Return the pairs of time and cost that commands give for the latest run."""
+    (status,) = json.loads(offload(project, "status", "--json"))["runs"]
+    report = json.loads(offload(project, "report", "--json"))
+    shown = json.loads(offload(project, "models", "show", "stable", "--json"))
+    return {
+        (status["seconds"], status["cost_usd"]),
+        (report["seconds"], float(report["cost"]["total_usd"])),
+        (shown["seconds"]["actual"], shown["cost_usd"]),
+    }
 
 
 def open_to_everybody(bucket, keys):
@@ -269,7 +282,9 @@ def test_an_interrupted_training_exits_75_and_carries_on(project):
     assert said.count("stays open") == said.count(f"{kept} of {EPOCHS} epochs are kept") == 1
     (standing,) = json.loads(offload(project, "status", "--json"))["runs"]
     assert (standing["status"], standing["driven"], standing["silent_seconds"]) == ("open", False, None)
-    assert "not running" in offload(project, "status")
+    assert "nothing works on it now" in offload(project, "status")
+    report = json.loads(offload(project, "report", "--json"))
+    assert (report["status"], report["idle"], report["seconds"]) == ("open", True, standing["seconds"])
     work = state_folder(project) / "work"
     (work / "0-1").mkdir()
     _store(project).put("runs/0-1/outcome.json", b'{"status": "failed", "at": 1.0}')

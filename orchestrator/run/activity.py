@@ -1,0 +1,93 @@
+"""What works on a run and how long the run took: the one calculation behind the time that every command, report and document shows.
+
+A run's time is from its beginning to its end, without the pauses in which nothing worked on it. A pause begins where a
+training on a CPU loses its process (Ctrl-C, a kill, a cancelled job) and ends with the next attempt. Waiting for an
+instance is no pause: the run does that itself.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.observation import ObservedAttempt
+from gpu_offload.orchestrator.run.record import EndReason, Outcome, RunRecord
+from gpu_offload.orchestrator.run.run_documents import RunDocuments
+
+LOST: frozenset[EndReason] = frozenset({"stopped", "orphaned"})
+"""How an attempt on a CPU ends that loses its process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """What works on a run.
+
+    Attributes:
+        driven: Whether a process drives it now; None for a run that is over.
+        at_work: Whether a driver or an instance works on it.
+        until: Until when its time and its cost count, in Unix seconds.
+        seconds: Its time.
+    """
+
+    driven: bool | None
+    at_work: bool
+    until: float
+    seconds: float
+
+
+def activity_of(store: ObjectStore, run: RunRecord, documents: RunDocuments, now: float) -> Activity:
+    """Return what works on a run at `now`, Unix seconds."""
+    attempts, outcome = documents.attempts, documents.outcome
+    driven = None if outcome else Lease().live_driver(store, run.id) is not None
+    at_work = outcome is None and is_at_work(attempts, driven=bool(driven))
+    until = counted_until(attempts, outcome, now=now, at_work=at_work)
+    return Activity(driven, at_work, until, run_seconds(run, attempts, until))
+
+
+def idle_text(run: str) -> str:
+    """Say that nothing works on an open run, and what to do."""
+    return f"nothing works on it now. `offload train` carries on, `offload stop {run}` gives it up"
+
+
+def is_at_work(attempts: Sequence[ObservedAttempt], *, driven: bool) -> bool:
+    """Whether anything works on an open run: a driver, or an instance, which trains without one."""
+    last = attempts[-1] if attempts else None
+    return driven or (last is not None and last.end is None and last.record.offer.where == "ec2")
+
+
+def last_sign(attempt: ObservedAttempt) -> float:
+    """Return when an attempt whose process is gone was last heard of, in Unix seconds."""
+    spoke = attempt.heartbeat.time if attempt.heartbeat is not None else 0.0
+    return max(attempt.record.created_at, spoke)
+
+
+def counted_until(
+    attempts: Sequence[ObservedAttempt], outcome: Outcome | None, *, now: float, at_work: bool
+) -> float:
+    """Return until when time and cost of a run count, in Unix seconds: its end, now, or where its training was left.
+
+    Args:
+        attempts: All of them.
+        outcome: None for an open run.
+        now: Unix seconds.
+        at_work: As of `is_at_work`.
+    """
+    if outcome is not None:
+        return outcome.at
+    last = attempts[-1] if attempts else None
+    if at_work or last is None or last.record.offer.where != "cpu":
+        return now
+    if last.end is None:
+        return min(now, last_sign(last))
+    return last.end.at if last.end.reason in LOST else now
+
+
+def run_seconds(run: RunRecord, attempts: Sequence[ObservedAttempt], until: float) -> float:
+    """Return the time of a run in seconds, until `counted_until`."""
+    following = [*(attempt.record.created_at for attempt in attempts[1:]), until]
+    paused = sum(
+        max(0.0, begin - attempt.end.at)
+        for attempt, begin in zip(attempts, following, strict=bool(attempts))
+        if attempt.end is not None and attempt.end.reason in LOST and attempt.record.offer.where == "cpu"
+    )
+    return round(max(0.0, until - run.created_at - paused), 3)
