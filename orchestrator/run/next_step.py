@@ -138,9 +138,9 @@ def _overrunning(at: Outlook) -> Step | None:
     last = at.seen.attempts[-1] if at.seen.attempts else None
     if last is None or goes_to_its_limit(at.run, last.record.offer):
         return None
-    better = at.candidate if at.run.on_overrun == "escalate" else None
+    escalates = at.run.on_overrun == "escalate"
     if last.end is not None:
-        if last.end.reason != "overrun" or better is not None:
+        if last.end.reason != "overrun" or (escalates and at.candidate is not None):
             return None
         return closing.close_down(at.seen, Finish("failed", last.end.message), "overrun", last.end.message)
     if at.leaves is not None and at.rented_candidate is not None:
@@ -148,8 +148,9 @@ def _overrunning(at: Outlook) -> Step | None:
         return closing.clear_attempt(at, "overrun", f"{at.leaves}; it moves to {name}")
     if at.overrun is None or last.heartbeat is None:
         return None
-    if better is not None:
-        return closing.clear_attempt(at, "overrun", f"{at.overrun}; {better.offer.name} would make it")
+    if escalates and at.candidate is not None:
+        name = at.candidate.offer.name
+        return closing.clear_attempt(at, "overrun", f"{at.overrun}; {name} would make it")
     kept = max(at.seen.epochs_completed, last.heartbeat.epochs_completed)
     advice = (
         f"{at.overrun}. {kept} of {at.run.spec.epochs} epochs are kept: raise the limit and train again, "
