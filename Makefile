@@ -5,9 +5,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_ARGS ?=
-# Half of the suite waits, for hosts and processes: it takes twice as long in one process.
 WORKERS ?= auto
-PYTEST := $(BIN)/pytest -n $(WORKERS) --dist worksteal
+PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal
 # The marks are defined in tests/resources.py.
 QUICK := not (simulator or process or training or root or workflow)
 WHEEL_VENV := .venv-wheel
@@ -40,6 +39,8 @@ lint: $(STAMP) docs ## Format, lint, types, the import contract and the document
 quick: lint ## Lint, and the tests that need no process, no training and no simulated cloud
 	$(PYTEST) -m '$(QUICK)' $(PYTEST_ARGS)
 
+# Half of the suite waits for hosts and processes, so one more test runs than there are processors.
+test: WORKERS := $(or $(WORKERS:auto=),$(shell echo $$(($$(getconf _NPROCESSORS_ONLN) + 1))))
 test: $(STAMP) ## Run the tests
 	$(PYTEST) $(PYTEST_ARGS)
 

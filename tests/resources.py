@@ -71,12 +71,32 @@ def pytest_configure(config):
     sys.addaudithook(GUARD.check)
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
     for item in items:
         for mark in {OF_FIXTURE[name] for name in item.fixturenames if name in OF_FIXTURE}:
             item.add_marker(mark)
         if hasattr(item, "callspec") and "namespaces" in item.callspec.params.values():
             item.add_marker("root")
+    workers = getattr(config, "workerinput", {}).get("workercount", 1)
+    items[:] = deal(items, workers)
+
+
+def deal(items, workers):
+    """Order tests so that the share of each worker begins with the slowest kinds and ends with the quickest.
+
+    xdist gives each worker a run of consecutive tests. A file stays together: its tests share fixtures.
+    """
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    kinds = ("workflow", "training", "root", "simulator", "process")
+
+    def rank(tests):
+        marks = {mark.name for test in tests for mark in test.iter_markers()}
+        return next((i for i, kind in enumerate(kinds) if kind in marks), len(kinds))
+
+    slowest_first = sorted(files.values(), key=rank)
+    return [test for worker in range(workers) for tests in slowest_first[worker::workers] for test in tests]
 
 
 @pytest.hookimpl(wrapper=True)

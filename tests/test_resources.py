@@ -3,14 +3,17 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from resources import deal
 
 pytestmark = pytest.mark.process
 
 SUITE = """
 import socket, subprocess, sys
 import pytest
+from resources import deal
 
 def test_starts_a_process():
     subprocess.run([sys.executable, "-c", ""])
@@ -75,3 +78,17 @@ def test_marks_follow_from_fixtures(tmp_path):
 )
 def test_a_skip_fails_where_none_is_allowed_but_the_expected(tmp_path, name, words, code):
     assert run(tmp_path, f"test_suite.py::{name}", *words)[0] == code
+
+
+def test_each_workers_share_begins_with_the_slow_files_and_keeps_files_together():
+    class Item(SimpleNamespace):
+        def iter_markers(self):
+            return iter(self.marks)
+
+    act, root = SimpleNamespace(name="workflow"), SimpleNamespace(name="root")
+    items = [
+        Item(path="a", marks=[]), Item(path="b", marks=[]), Item(path="b", marks=[root]),
+        Item(path="c", marks=[]), Item(path="d", marks=[act]),
+    ]  # fmt: skip
+    assert [item.path for item in deal(items, 1)] == ["d", "b", "b", "a", "c"]
+    assert [item.path for item in deal(items, 2)] == ["d", "a", "b", "b", "c"]
