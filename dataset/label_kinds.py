@@ -145,8 +145,13 @@ class LabelKinds:
                 message = f"class {count - 1} is used and no class is named; name the classes"
                 self._findings.append(error("", "no-classes", message))
                 return ()
-            message = f"the {count} classes have no names and are called by their numbers; name them"
-            self._findings.append(warning("", "no-classes", message))
+            message = (
+                f"the {count} classes have no names and are called by their numbers; list the names in classes.txt, one a "
+                "line, or in dataset.classes"
+            )
+            label = max(highest, key=lambda label: highest[label], default=None)
+            path = self._samples.inventory.names[label] if label is not None else ""
+            self._findings.append(warning(path, "no-classes", message))
             return tuple(str(number) for number in range(max(count, 1)))
         for label in [label for label, number in highest.items() if number > len(named)]:
             name = self._samples.inventory.names[label]

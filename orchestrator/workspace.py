@@ -5,8 +5,10 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.snapshot import Snapshot, read_snapshot
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.settings.findings import findings_prefix
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.model_task import check_task
 from gpu_offload.orchestrator.state import made, prepare_state
@@ -81,12 +83,16 @@ def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:
     Raises:
         DatasetError: With every fault.
     """
-    snapshot = read_snapshot(
-        settings.dataset_path,
-        classes=settings.dataset.classes,
-        task=settings.dataset.task,
-        split=settings.dataset.split.rule,
-        cache=workspace.stat_cache,
-    )
+    try:
+        snapshot = read_snapshot(
+            settings.dataset_path,
+            classes=settings.dataset.classes,
+            task=settings.dataset.task,
+            split=settings.dataset.split.rule,
+            cache=workspace.stat_cache,
+        )
+    except DatasetError as error:
+        error.args = (error.text(findings_prefix(settings)),)
+        raise
     check_task(settings, snapshot)
     return snapshot

@@ -208,6 +208,13 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
             {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}},
         ),
         Statement(
+            "LookAtTheProfile",
+            "A plan says that the instance profile is missing before anything is staged or rented.",
+            "https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsidentityandaccessmanagementiam.html",
+            ("iam:GetInstanceProfile",),
+            (site.profile,),
+        ),
+        Statement(
             "HandSchedulerToSchedules",
             "Exactly this role, and to EventBridge Scheduler only.",
             "https://docs.aws.amazon.com/scheduler/latest/UserGuide/setting-up.html",

@@ -52,7 +52,7 @@ def account_checks(
     yield Check("AWS identity", "green", me.arn)
     yield _clock(me.skew_s)
     yield from _trusts(session, me.role, repository, environment, roles)
-    yield from _limits(settings)
+    yield from _limits(settings, session)
     with ThreadPoolExecutor(len(settings.ec2.regions)) as pool:
         regions = list(
             pool.map(lambda name: list(check_region(name, settings, probe=probe)), settings.ec2.regions)
@@ -126,8 +126,14 @@ def _trusts(
                 )
 
 
-def _limits(settings: Settings) -> Iterator[Check]:
-    if settings.ec2.instance_profile is None:
+def _limits(settings: Settings, session: Any) -> Iterator[Check]:
+    from gpu_offload.infra.aws.profile import profile_fault
+
+    name = settings.ec2.instance_profile
+    if name is not None and (fault := profile_fault(session, name)) is not None:
+        remedy = "set ec2.instance-profile to the profile that `offload bootstrap` made"
+        yield Check("instance profile", "red", f"{name}: {fault}", remedy)
+    if name is None:
         yield Check(
             "instance profile",
             "yellow",

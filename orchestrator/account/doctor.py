@@ -166,11 +166,15 @@ def _sweep(settings: Settings) -> Iterator[Check]:
     except StoreError:
         return  # the store's own check says why
     if silent is None:
-        yield Check("sweep", "grey", "`offload tend` has not run on this store yet", f"schedule it. {REMEDY}")
+        yield Check(
+            "scheduled tend", "grey", "`offload tend` has not run on this store yet", f"schedule it. {REMEDY}"
+        )
     elif silent < SILENT_S:
-        yield Check("sweep", "green", f"`offload tend` ran {human_duration(silent)} ago")
+        yield Check("scheduled tend", "green", f"`offload tend` ran {human_duration(silent)} ago")
     else:
-        yield Check("sweep", "yellow", f"`offload tend` ran last {human_duration(silent)} ago", REMEDY)
+        yield Check(
+            "scheduled tend", "yellow", f"`offload tend` ran last {human_duration(silent)} ago", REMEDY
+        )
 
 
 def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Check]:

@@ -86,11 +86,13 @@ class LocalTraining:
                 )
             return judge(_last_word(output, attempt.number))
 
-        likely = human_duration(run.estimate.likely)
-        self.console.note(f"loading the training software, the dataset and the model; about {likely} in all")
+        resumes = attempt.number > 1 or run.resumes is not None
+        likely = None if resumes else run.estimate.likely
+        whole = f"; about {human_duration(likely)} in all" if likely else ""
+        self.console.note(f"loading the training software, the dataset and the model{whole}")
         with (
             self._process(path, own_code=spec.entrypoint is not None) as process,
-            self.console.training(run.estimate.likely, revision.take) as show,
+            self.console.training(likely, revision.take) as show,
             renewing(self.renew),
             judging(process, watch),
         ):

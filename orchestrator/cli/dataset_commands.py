@@ -24,7 +24,8 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
     from gpu_offload.dataset.finding import DatasetError
     from gpu_offload.orchestrator import api
     from gpu_offload.orchestrator.check_report import faults_json
-    from gpu_offload.orchestrator.github.annotations import annotate, prefix_of
+    from gpu_offload.orchestrator.github.annotations import annotate
+    from gpu_offload.orchestrator.settings.findings import findings_prefix
 
     settings = settings_of(directory, config, sets)
     try:
@@ -32,7 +33,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
     except DatasetError as error:
         checked, failure = None, error
     findings = failure.findings if failure else checked.warnings if checked else ()
-    places = prefix_of(settings)
+    places = findings_prefix(settings)
     if form == "github":
         for annotation in annotate(findings, settings):
             click.echo(annotation.command())

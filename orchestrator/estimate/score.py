@@ -66,20 +66,21 @@ def history_text(timings: Sequence[Timing], *, width: int = 80) -> str:
     """Render past trainings, the newest last: predicted against actual, their coverage and bias, and a plot."""
     if not timings:
         return "no training has left its time yet; `offload train` does"
-    rows = [("run", "where", "plan", "first steps", "actual", "")]
+    rows = [("run", "where", "plan", "within", "first steps", "within", "actual")]
     rows += [
         (
             timing.run,
             timing.machine.removesuffix("-prior"),
             human_duration(timing.planned.likely) if timing.planned else human_duration(timing.predicted),
+            _within(timing.planned, timing.whole),
             human_duration(timing.forecast.likely) if timing.forecast else "",
+            _within(timing.forecast, timing.whole),
             human_duration(timing.whole or timing.actual),
-            _verdict(timing),
         )
         for timing in timings
     ]
     parts = [text_table(rows, width=width)]
-    summary = [("said", "trainings", "error", "bias", "inside the 80 % interval")]
+    summary = [("estimate", "trainings", "error", "bias", "within its 80 % interval")]
     summary += [
         (name, str(one.count), f"{one.error:.0%}", f"{one.bias:+.0%}", f"{one.inside} of {one.count}")
         for name, one in scores(timings).items()
@@ -91,11 +92,10 @@ def history_text(timings: Sequence[Timing], *, width: int = 80) -> str:
     return "\n\n".join(parts)
 
 
-def _verdict(timing: Timing) -> str:
-    said = timing.forecast or timing.planned
-    if said is None or not timing.whole:
+def _within(estimate: Interval | None, actual: float | None) -> str:
+    if estimate is None or not actual:
         return ""
-    return "inside" if said.low <= timing.whole <= said.high else "outside"
+    return "yes" if estimate.low <= actual <= estimate.high else "no"
 
 
 def plot_text(timings: Sequence[Timing]) -> str:

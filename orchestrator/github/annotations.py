@@ -1,6 +1,5 @@
 """Faults at their places: a file and a line relative to the repository, as GitHub shows them in a pull request."""
 
-import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -9,9 +8,9 @@ from typing import Literal
 
 from gpu_offload.dataset.finding import DatasetError, Finding
 from gpu_offload.errors import OffloadError
-from gpu_offload.infra.git import git_output
 from gpu_offload.orchestrator.github.runner import command
 from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.settings.findings import checkout_root, findings_folder, relative_to
 from gpu_offload.orchestrator.settings.load import Settings, SettingsError
 
 TITLE = "gpu-offload"
@@ -56,48 +55,26 @@ def annotations_of(error: OffloadError, settings: Settings | None, directory: Pa
 
 def annotate(findings: Iterable[Finding], settings: Settings) -> tuple[Annotation, ...]:
     """Return findings of a dataset as annotations."""
-    folder = _folder_of(settings)
-    top = _repository(settings.root)
+    folder = findings_folder(settings)
+    top = checkout_root(settings.root)
     return tuple(
         Annotation(
             finding.severity,
             finding.message,
-            _relative(folder / finding.path, top) if finding.path else "",
+            relative_to(folder / finding.path, top) if finding.path else "",
             finding.line,
         )
         for finding in findings
     )
 
 
-def prefix_of(settings: Settings) -> str:
-    """Return what stands before a finding's path to make it relative to the repository; empty or with a slash."""
-    folder = _folder_of(settings)
-    found = _relative(folder, _repository(settings.root))
-    return "" if found == "." else f"{found}/"
-
-
-def _folder_of(settings: Settings) -> Path:
-    """Return what the paths of findings are relative to."""
-    return settings.dataset_path if settings.dataset_path.is_dir() else settings.dataset_path.parent
-
-
 def _settings_faults(error: SettingsError, directory: Path) -> Iterator[Annotation]:
-    top = _repository(directory)
+    top = checkout_root(directory)
     for fault in error.faults:
         text = f"{fault.message}; {fault.remedy}"
         at = re.fullmatch(r"(?P<file>[^:]+):(?P<line>\d+)", fault.where)
         file = next((p for p in (directory, *directory.parents) if at and (p / at["file"]).is_file()), None)
         if at and file is not None:
-            yield Annotation("error", text, _relative(file / at["file"], top), int(at["line"]))
+            yield Annotation("error", text, relative_to(file / at["file"], top), int(at["line"]))
         else:
             yield Annotation("error", f"{fault.where}: {text}")
-
-
-def _repository(folder: Path) -> Path:
-    """Return what annotations are relative to: the checkout's root, else the folder itself."""
-    top = git_output(folder, "rev-parse", "--show-toplevel")
-    return Path(top) if top else folder.resolve()
-
-
-def _relative(path: Path, top: Path) -> str:
-    return Path(os.path.relpath(path.resolve(), top.resolve())).as_posix()

@@ -13,6 +13,7 @@ from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.prerequisites import check_here, check_renting
 from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.record import Experience, RunRecord, StopRequest
 
 
@@ -52,7 +53,7 @@ class Opening:
                 journal.request_stop(run.id, StopRequest(at=self.clock(), reason=f"not as planned: {names}"))
                 journal.discard_result(run.id)
             else:
-                self.console.stage(f"carrying on with run {run.id}")
+                self.console.stage(f"carrying on with run {run.id}{_left(journal, run)}")
             return run, False
         if not self.planned.candidates:
             decision = self.planned.report.decision
@@ -76,5 +77,18 @@ class Opening:
         )
         if previous is not None:
             journal.copy_checkpoint(previous, record.id)
-        self.console.stage(f"beginning run {record.id}")
+        self.console.stage(f"beginning run {record.id}{_left(journal, record)}")
         return journal.begin(record), True
+
+
+def _left(journal: Journal, run: RunRecord) -> str:
+    """Say what an interrupted training has left; empty where it has no complete epoch."""
+    try:
+        kept = journal.checkpoint(run.id)
+    except JournalError:
+        return ""
+    if kept is None:
+        return ""
+    done, of = kept.epochs_completed, run.spec.epochs
+    before = f", which continues run {run.resumes}" if run.resumes else ""
+    return f"{before}: {done} of {of} epochs are done, {max(0, of - done)} are left"

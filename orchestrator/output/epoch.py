@@ -41,6 +41,17 @@ def metric_label(name: str, *, part: bool) -> str:
     return f"{PARTS[letter[1]]} {short}" if part and letter else short
 
 
+AFTER = {"final": "exporting", "export": "drawing predictions"}
+"""What a training does after a stage of its end."""
+
+
+def closing_stage(event: ProgressEvent) -> str | None:
+    """Return what a training does after its last epoch, None before it."""
+    if event.event == "epoch" and event.epoch and event.epoch == event.epochs:
+        return "final validation"
+    return AFTER.get(event.stage or "") if event.event == "stage" else None
+
+
 @dataclass(frozen=True, slots=True)
 class Revised:
     """A training's time left by its own steps; `text` is for a log, and empty where it says nothing new."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.output.epoch import Revise, TimeLeft, epoch_line, unrevised
+from gpu_offload.orchestrator.output.epoch import Revise, TimeLeft, closing_stage, epoch_line, unrevised
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -75,6 +75,8 @@ class TerminalConsole(Console):
                         description=f"epoch {event.epoch}/{event.epochs}",
                         left=clock.text(),
                     )
+                if (closing := closing_stage(event)) is not None:
+                    bar.update(task, description=closing, left="")
 
             try:
                 yield show

@@ -155,16 +155,18 @@ def forced(
         feasible, key=lambda option: _preference(option, limits.value_of_time_usd_per_hour), default=None
     )
     if best is not None:
-        said = f"`--on {where}` says so"
         return Decision(
-            where, best, f"{said}. {takes(best)}.", (f"Without `--on {where}` the rule decides.",)
+            where,
+            best,
+            f"Chosen with `--on {where}`. {takes(best)}.",
+            (f"Without `--on {where}` the rule decides.",),
         )
     late = next((o for o in those if where == "cpu" and o.cost_high <= limits.max_cost_usd), None)
     if late is not None:
-        why = f"`--on cpu` says so, although it {late.reason}: it would stop there and can be resumed."
+        why = f"Chosen with `--on cpu`, although it {late.reason}: it would stop there and can be resumed."
         return Decision("cpu", late, why, changes_to_fit_cpu(late, limits, epochs))
     if not those:
-        return Decision("none", None, f"`--on {where}` says so, but there is no such offer.", ())
+        return Decision("none", None, f"Nothing fits `--on {where}`: there is no such offer.", ())
     return nothing_feasible(those, limits, epochs)
 
 

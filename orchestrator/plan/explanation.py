@@ -43,7 +43,7 @@ def _terms(option: Option, width: int) -> str:
     if total and abs(likely / total - 1) >= 0.005:
         rows.append((f"corrected by history, {likely / total - 1:+.0%}", human_duration(likely), ""))
     bounds = f"{human_duration(option.interval.low)} to {human_duration(option.interval.high)}"
-    basis = BASES.get(option.basis, f"times: {option.basis}")
+    basis = f"times: {BASES.get(option.basis, option.basis)}"
     return text_table(rows, width=width) + f"\n   eight in ten take {bounds}; {basis}"
 
 

@@ -32,6 +32,7 @@ from gpu_offload.orchestrator.plan.prerequisites import (
     check_code,
     may_rent,
     missing_extra,
+    profile_obstacles,
     renting_faults,
 )
 from gpu_offload.orchestrator.plan.requirements import lock
@@ -57,6 +58,8 @@ class Planning:
     store_place: StorePlace = UNCHARGED
     barred: tuple[Obstacle, ...] = ()
     """What keeps an instance from training, beside the faults of configuration and code."""
+    account: Callable[[], Sequence[Obstacle]] = lambda: ()
+    """Asks AWS for what keeps an instance from training."""
 
     def plan(
         self,
@@ -91,8 +94,10 @@ class Planning:
             measured = self._calibration(inputs, spec, work, measure=wanted)
         cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
-        # EC2 is not asked about a training that is done, or that must or can only run here.
-        offers = self.offers() if done is None and on != "cpu" and not blocked else None
+        # AWS is not asked about a training that is done, or that must or can only run here.
+        asks = done is None and on != "cpu" and not blocked
+        blocked = tuple(self.account()) if asks else blocked
+        offers = self.offers() if asks and not blocked else None
         options = appraisal.options(cpu, limits, TABLE if offers is None else offers, blocked)
         decision = self._decide(options, limits, on, blocked)
         report = PlanReport(
@@ -104,7 +109,7 @@ class Planning:
             options=options,
             decision=decision,
             notes=(
-                *cpu.notes,
+                *(f"this CPU: {note}" for note in cpu.notes),
                 *([inputs.start.note] if inputs.start else []),
                 inputs.license_note,
                 *missing_extra(inputs),
@@ -213,10 +218,13 @@ def planning_of(
 ) -> Planning:
     """Return the planning of a project, beside its files. `asks_ec2` is False where there are no credentials."""
 
+    def account() -> Sequence[Obstacle]:
+        return profile_obstacles(settings) if asks_ec2 else ()
+
     def offers() -> Sequence[Offer] | None:
         from gpu_offload.orchestrator.offers.ec2 import ec2_offers
 
         return ec2_offers(settings.ec2, console) if asks_ec2 else None
 
     place = store_place(settings, store, os.environ)
-    return Planning(settings, store, Workspace.of(settings.root), console, offers, place)
+    return Planning(settings, store, Workspace.of(settings.root), console, offers, place, account=account)

@@ -143,6 +143,19 @@ def may_rent(settings: Settings, inputs: PlanInputs | None = None) -> bool:
     return True
 
 
+def profile_obstacles(settings: Settings) -> tuple[Obstacle, ...]:
+    """Ask AWS whether instances can get their profile; () where it is not set, or nothing can be said."""
+    name = settings.ec2.instance_profile
+    if name is None:
+        return ()
+    from gpu_offload.infra.aws.credentials import open_session
+    from gpu_offload.infra.aws.profile import profile_fault
+
+    why = profile_fault(open_session(settings.ec2.regions[0]), name)
+    remedy = "set ec2.instance-profile to the profile that `offload bootstrap` made"
+    return (Obstacle(f"ec2.instance-profile {name}: {why}", remedy),) if why else ()
+
+
 def _account_faults(settings: Settings) -> list[Obstacle]:
     faults = []
     if settings.store_url.startswith("file:"):

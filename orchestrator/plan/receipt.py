@@ -14,9 +14,9 @@ FEW = 4
 """Rows of a summary before the rest is folded away."""
 
 BASES = {
-    "prior, not measured": "times: a first estimate, nothing was measured yet",
-    "calibrated": "times: a measurement of this machine",
-    "history": "times: earlier trainings",
+    "prior, not measured": "a first estimate, by the sizes of model and dataset",
+    "calibrated": "a measurement of this machine",
+    "history": "earlier trainings",
 }
 
 
@@ -100,10 +100,13 @@ def _first(plan: PlanReport) -> list[Option]:
 
 
 def _bases(options: Sequence[Option]) -> list[str]:
-    """Explain times and prices once for all places."""
-    times = [BASES.get(basis, f"times: {basis}") for basis in dict.fromkeys(o.basis for o in options)]
+    """Explain times and prices once for all places of a kind."""
+    texts = []
+    for where, whose in (("cpu", "this CPU's"), ("ec2", "GPUs'")):
+        bases = dict.fromkeys(BASES.get(o.basis, o.basis) for o in options if o.where == where)
+        texts += [f"{whose} times: {', '.join(bases)}"] if bases else []
     prices = dict.fromkeys(o.offer.price_basis for o in options if o.where == "ec2")
-    return [*times, *([f"prices: {', '.join(prices)}"] if prices else [])]
+    return [*texts, *([f"GPUs' prices: {', '.join(prices)}"] if prices else [])]
 
 
 def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> str:
@@ -194,7 +197,7 @@ def _places(plan: PlanReport, options: Sequence[Option]) -> list[str]:
         *(f"|{'|'.join(f' {cell} ' for cell in row)}|" for row in rows),
     ]
     if len(bases) == 1 and (told := BASES.get(bases.pop())):
-        lines += ["", f"{told[0].upper()}{told[1:]}."]
+        lines += ["", f"Times: {told}."]
     return lines
 
 

@@ -103,6 +103,7 @@ def test_a_bucket_without_credentials_is_red(project):
     assert "AWS_ROLE_ARN" in line(report, "AWS credentials").remedy
 
 
+@pytest.mark.process
 @pytest.mark.usefixtures("no_account")
 def test_a_faulty_dataset_or_configuration_is_red_and_says_where_to_look(project):
     (project / "data" / "0003.txt").write_text("7 0.5 0.5 0.1 0.1\n")

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import pytest
 from click.testing import CliRunner
@@ -70,7 +71,10 @@ def test_plan_and_first_steps_are_scored_apart_and_old_records_are_left_out():
 def test_the_history_shows_every_training_and_fits_the_width():
     text = history_text([timing(), timing(run="0123456789ab-2", whole=170.0)])
     assert "0123456789ab-2" in text
-    assert "outside" in text
+    assert [re.split(r"\s{2,}", line)[3:6:2] for line in text.splitlines()[1:3]] == [
+        ["yes", "yes"],
+        ["no", "no"],
+    ]
     assert max(map(len, text.splitlines())) <= 80
     assert "no training" in history_text([])
 

@@ -202,7 +202,7 @@ def test_a_place_that_is_asked_for_is_taken_within_its_limits(where, bounds, res
     decision = forced(where, those, bounds)
     assert decision.where == result
     if result != "none":
-        assert f"`--on {where}` says so" in decision.why
+        assert f"`--on {where}`" in decision.why
 
 
 def test_a_cpu_that_is_asked_for_may_go_past_its_time_but_not_its_money():

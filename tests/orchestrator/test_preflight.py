@@ -6,6 +6,7 @@ import os
 
 import pytest
 
+from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.training_environment import training_environment
@@ -15,7 +16,7 @@ from gpu_offload.orchestrator.plan import prerequisites
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, model_file
 from gpu_offload.orchestrator.plan.planner import Planning
-from gpu_offload.orchestrator.plan.prerequisites import TrainingExtraError, renting_faults
+from gpu_offload.orchestrator.plan.prerequisites import TrainingExtraError, profile_obstacles, renting_faults
 from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError
 from gpu_offload.orchestrator.plan.requirements import lock, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
@@ -103,6 +104,17 @@ def test_weights_to_start_from_are_looked_up_before_they_are_fetched(shapes):
         plan(shapes, 'init-from = "yolov8b.pt"')
 
 
+@pytest.mark.process
+def test_a_plan_names_the_faults_of_a_dataset_with_its_folder_and_the_warnings_too(shapes):
+    label = next((shapes / "shapes").rglob("*.txt"))
+    label.write_text("9 0.5 0.5 0.1 0.1\n")
+    next(path for path in (shapes / "shapes").rglob("*.txt") if path != label).unlink()
+    with pytest.raises(DatasetError) as found:
+        plan(shapes)
+    assert f"{label.relative_to(shapes)}:1" in str(found.value)
+    assert "1 warning" in str(found.value)
+
+
 def test_a_plan_refuses_an_unknown_model(shapes):
     with pytest.raises(PlanningError, match=r"yolov8n\.yaml"):
         plan(shapes, 'model = "yolo8n.yaml"')
@@ -133,6 +145,29 @@ def test_ec2_is_not_asked_where_nothing_could_be_rented(shapes, monkeypatch):
 
     planner.offers = offers
     assert planner.plan(calibrate=False).report.decision.where == "cpu"
+
+
+@pytest.mark.parametrize("on", ["auto", "ec2"])
+def test_a_missing_or_empty_instance_profile_is_found_before_anything_is_staged(shapes, cloud, on):
+    """One that has its role is fit, and so is one that the caller may not read: then the launch says it."""
+    import boto3
+
+    iam = boto3.client("iam")
+    ready = {"store": 'url = "s3://bucket/x"', "ec2": 'instance-profile = "trainer"'}
+
+    def obstacles():
+        planner = planning(shapes, **ready)
+        planner.account = lambda: profile_obstacles(planner.settings)
+        options = planner.plan(on=on, calibrate=False).report.options
+        return {option.reason for option in options if option.where == "ec2" and "profile" in option.reason}
+
+    assert "no such instance profile" in "".join(obstacles())
+    iam.create_instance_profile(InstanceProfileName="trainer")
+    assert "no role" in "".join(obstacles())
+    iam.create_role(RoleName="trainer", AssumeRolePolicyDocument="{}")
+    iam.add_role_to_instance_profile(InstanceProfileName="trainer", RoleName="trainer")
+    assert obstacles() == set()
+    iam.close()
 
 
 def test_a_plan_on_ec2_says_everything_that_is_missing(shapes):
