@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.infra.git import tracked_below
+from gpu_offload.orchestrator.state_owner import record_owner
 
 OLD = ".offload"
 """Where earlier versions kept state, and what `store.url` still calls the place where it is kept now."""
@@ -37,7 +38,12 @@ def state_folder(project: Path, environment: Mapping[str, str] | None = None) ->
     real = os.path.realpath(project)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(real).name)[:40].strip("-") or "project"
     digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
-    return _base(variables) / "gpu-offload" / f"{name}-{digest}"
+    return state_base(variables) / f"{name}-{digest}"
+
+
+def state_base(environment: Mapping[str, str] | None = None) -> Path:
+    """Return the folder with the state folders of all projects."""
+    return _base(os.environ if environment is None else environment) / "gpu-offload"
 
 
 def _base(variables: Mapping[str, str]) -> Path:
@@ -121,6 +127,7 @@ def prepare_state(
             f"{base}: cannot be made ({error.strerror}); set XDG_STATE_HOME to a folder that can be written to"
         ) from error
     made(base, *state.relative_to(base).parts)
+    record_owner(state, project)
     old = project.absolute() / OLD
     if os.path.lexists(old):
         check_untracked(old, project)

@@ -5,7 +5,7 @@ import click
 GROUPS = {
     "Start": ("init", "check", "plan", "train", "sweep"),
     "Models": ("models", "pull", "promote", "rollback", "yank", "usage", "prune", "site"),
-    "Runs": ("status", "logs", "report", "stop", "attach", "estimate"),
+    "Runs": ("status", "logs", "report", "stop", "attach", "estimate", "state"),
     "AWS account": ("bootstrap", "doctor", "tend"),
     "Try it without an account": ("demo", "simulate", "drill"),
     "For scripts": ("changed", "fingerprint", "schema"),

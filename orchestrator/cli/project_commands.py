@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_offload.orchestrator.cli.options import json_option
+from gpu_offload.orchestrator.cli.options import json_option, show_answer
 
 if TYPE_CHECKING:
     from gpu_offload.infra.github.checkout import Checkout
@@ -173,4 +173,44 @@ def schema(*, as_json: bool) -> None:
     click.echo(schema_text(), nl=False)
 
 
-COMMANDS = (init, schema)
+@click.command()
+@json_option
+@click.option(
+    "-C",
+    "directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path(),
+    help="Run as if started in this folder.",
+)
+@click.option("--delete-gone", is_flag=True, help="Delete the state of projects whose folder is not there.")
+@click.option(
+    "--adopt",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Take over the state of the project that was at PATH.",
+)
+def state(directory: Path, adopt: Path | None, *, as_json: bool, delete_gone: bool) -> None:
+    """List what this machine keeps of every project: models and runs of folder stores, caches."""
+    from gpu_offload.orchestrator import project_states as states
+
+    if adopt is not None:
+        folder = states.adopt(_project(directory), adopt.absolute())
+        click.echo(f"models, runs and caches of {adopt} are this project's now, in {folder}", err=as_json)
+    if delete_gone:
+        show_answer(states.delete_gone(), as_json=as_json)
+    elif adopt is None or as_json:
+        found = states.ProjectStates(states.with_sizes(states.project_states()))
+        show_answer(found, as_json=as_json)
+
+
+def _project(directory: Path) -> Path:
+    """Return the project's folder: that of the configuration, here or above, else this one."""
+    from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
+
+    try:
+        return load_settings(directory.resolve(), environment=os.environ).root
+    except SettingsError:
+        return directory.resolve()
+
+
+COMMANDS = (init, schema, state)

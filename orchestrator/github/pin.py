@@ -70,8 +70,8 @@ def own_pin() -> Pin:
     )
     if pin is None:
         raise PinError(
-            "the commit of the action to pin is unknown, because this copy of gpu-offload was built from a local "
-            "checkout: name it with --action OWNER/REPO@COMMIT"
+            "the commit of the action to pin is unknown, because this copy of gpu-offload comes from a checkout that has "
+            "no remote at GitHub, or whose commit is not there: name one with --action OWNER/REPO@COMMIT"
         )
     return pin
 
@@ -98,4 +98,6 @@ def _clone_of(root: Path) -> Pin | None:
         return None
     repository = from_remote(git_output(root, "remote", "get-url", "origin"))
     commit = git_output(root, "rev-parse", "HEAD")
+    if not git_output(root, "for-each-ref", "--contains", commit, "refs/remotes", "refs/tags"):
+        return None  # GitHub does not have it
     return Pin(repository, commit) if repository and SHA.fullmatch(commit) else None

@@ -1,9 +1,9 @@
 """Where a project keeps what it made, and how much that is."""
 
-import os
 from pathlib import Path
 
 from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.project_states import size_of
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.workspace import Workspace
 
@@ -18,17 +18,6 @@ def places_text(settings: Settings, workspace: Workspace) -> str:
     return (
         f"models and runs: {models}; `offload prune` deletes what nothing needs\n"
         f"caches of this machine: {', '.join(path.name for path in own)} in {workspace.root} "
-        f"({human_bytes(sum(map(size_of, own)))}); made again where they are deleted"
+        f"({human_bytes(sum(map(size_of, own)))}); made again where they are deleted; "
+        "`offload state` lists those of all projects"
     )
-
-
-def size_of(folder: Path) -> int:
-    """Return the bytes of the files below a folder; links count for themselves."""
-    total = 0
-    for path, _, files in os.walk(folder):
-        for name in files:
-            try:
-                total += os.lstat(os.path.join(path, name)).st_size  # noqa: PTH118 - a Path for each of thousands is slow
-            except OSError:  # deleted meanwhile
-                continue
-    return total

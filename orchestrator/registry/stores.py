@@ -2,6 +2,7 @@
 
 import os.path
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from gpu_offload.infra.github.release_store import open_release
@@ -12,8 +13,9 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.region import bucket_region
 from gpu_offload.orchestrator.cost.traffic import StorePlace
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.project_states import renamed_note
 from gpu_offload.orchestrator.settings.load import Settings
-from gpu_offload.orchestrator.state import check_untracked, made, prepare_state
+from gpu_offload.orchestrator.state import check_untracked, made, on_runner, prepare_state
 
 
 def store_of(settings: Settings, *, unsigned: bool = False) -> ObjectStore:
@@ -69,7 +71,15 @@ def check_store_folder(settings: Settings) -> None:
             f"store.url: {there} is not a folder, so there can be no store at {actual}; write file:FOLDER"
         )
     if actual.is_relative_to(state):
+        _warn_of_rename(settings.root)
         made(state, *actual.relative_to(state).parts)
+
+
+@cache
+def _warn_of_rename(project: Path) -> None:
+    """Warn once where a project without models seems to be a renamed one."""
+    if not on_runner(os.environ) and (renamed := renamed_note(project)):
+        Console().warning(renamed)
 
 
 def store_place(settings: Settings, store: ObjectStore, environment: Mapping[str, str]) -> StorePlace:

@@ -115,6 +115,24 @@ def test_without_a_known_release_the_configuration_is_written_and_the_workflows_
     assert run(repository, "--workflows").exit_code == 2
 
 
+def test_a_clone_is_pinned_to_its_commit_once_github_has_it(tmp_path):
+    theirs, ours = tmp_path / "theirs", tmp_path / "ours"
+    theirs.mkdir()
+    git(theirs, "init", "-q", "-b", "main")
+    (theirs / "action.yml").write_text("name: x\n")
+    git(theirs, "add", "action.yml")
+    git(theirs, "commit", "-qm", "one")
+    git(tmp_path, "clone", "-q", str(theirs), str(ours))
+    git(ours, "remote", "set-url", "origin", "https://github.com/me/fork.git")
+    found = pin._clone_of(ours)
+    assert (found.repository, found.commit) == (
+        "me/fork",
+        (theirs / ".git/refs/heads/main").read_text().strip(),
+    )
+    git(ours, "commit", "-qm", "two", "--allow-empty")
+    assert pin._clone_of(ours) is None, "it is not pushed"
+
+
 def test_a_wheel_knows_the_commit_that_it_was_built_from(monkeypatch, tmp_path):
     monkeypatch.setattr(pin, "_installed_from", lambda _: None)
     file = tmp_path / "origin.json"

@@ -1,0 +1,185 @@
+"""The state of all projects on this machine: which are gone, and which belongs to a renamed one."""
+
+import os
+import shlex
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpu_offload.errors import OffloadError
+from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
+from gpu_offload.orchestrator.output.units import human_bytes, utc
+from gpu_offload.orchestrator.state import state_base, state_folder
+from gpu_offload.orchestrator.state_owner import OWNER, Owner, read_owner, record_owner
+
+STORE = "store"
+
+
+class ProjectStateError(OffloadError):
+    """The state of a project cannot be moved; the text says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectState:
+    """A state folder. `owner` is None where no version wrote down whose it is; `used_at` in Unix seconds."""
+
+    folder: Path
+    owner: Owner | None
+    used_at: float
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether the project's folder is not there any more."""
+        return self.owner is not None and not self.owner.path.exists()
+
+    @property
+    def has_models(self) -> bool:
+        """Whether models and runs are in it, not only what can be made again."""
+        return has_models(self.folder)
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectStates:
+    """What `offload state` shows; `deleted` is what it has just deleted."""
+
+    states: tuple[tuple[ProjectState, int], ...]
+    """Each with its size in bytes."""
+    deleted: bool = False
+
+    def json(self) -> dict[str, Any]:
+        """Return the documented JSON object."""
+        return {
+            "states": [
+                {
+                    "folder": str(state.folder),
+                    "project": str(state.owner.path) if state.owner else None,
+                    "gone": state.is_gone,
+                    "models": state.has_models,
+                    "bytes": size,
+                    "used_at": state.used_at,
+                }
+                for state, size in self.states
+            ],
+            "deleted": self.deleted,
+        }
+
+    def text(self) -> str:
+        """Return it for a person."""
+        width = terminal_width()
+        if not self.states:
+            return "no state of a deleted project is here" if self.deleted else "no state is here"
+        rows = [("project", "there", "size", "used (UTC)", "holds")]
+        rows += [
+            (
+                str(state.owner.path if state.owner else state.folder.name),
+                "unknown" if state.owner is None else "no" if state.is_gone else "yes",
+                human_bytes(size),
+                utc(state.used_at, "%Y-%m-%d"),
+                "models and runs" if state.has_models else "caches",
+            )
+            for state, size in self.states
+        ]
+        whole = human_bytes(sum(size for _, size in self.states))
+        if self.deleted:
+            last = f"deleted {whole}"
+        elif any(state.is_gone for state, _ in self.states):
+            last = (
+                f"{whole} in {self.states[0][0].folder.parent}; `--delete-gone` deletes the state of projects that are "
+                "not there, `--adopt PATH` gives the state of a renamed or moved project to this one"
+            )
+        else:
+            last = f"{whole} in {self.states[0][0].folder.parent}"
+        return f"{text_table(rows, width=width)}\n{wrapped(last, width=width)}"
+
+
+def project_states(environment: Mapping[str, str] | None = None) -> tuple[ProjectState, ...]:
+    """Return the state folders of this user, the one used last first; reads a small file of each."""
+    try:
+        folders = [
+            path for path in state_base(environment).iterdir() if path.is_dir() and not path.is_symlink()
+        ]
+    except OSError:
+        return ()
+    found = []
+    for folder in folders:
+        written = folder / OWNER
+        used_at = (written if written.is_file() else folder).stat().st_mtime
+        found.append(ProjectState(folder, read_owner(folder), used_at))
+    return tuple(sorted(found, key=lambda state: (-state.used_at, state.folder)))
+
+
+def has_models(folder: Path) -> bool:
+    """Whether a state folder has a store with anything in it."""
+    try:
+        return any((folder / STORE).iterdir())
+    except OSError:
+        return False
+
+
+def with_sizes(states: tuple[ProjectState, ...]) -> tuple[tuple[ProjectState, int], ...]:
+    """Return states with their sizes in bytes."""
+    return tuple((state, size_of(state.folder)) for state in states)
+
+
+def delete_gone(environment: Mapping[str, str] | None = None) -> ProjectStates:
+    """Delete the state of projects whose folder is not there; return what that was."""
+    gone = with_sizes(tuple(state for state in project_states(environment) if state.is_gone))
+    for state, _ in gone:
+        shutil.rmtree(state.folder)
+    return ProjectStates(gone, deleted=True)
+
+
+def size_of(folder: Path) -> int:
+    """Return the bytes of the files below a folder; links count for themselves."""
+    total = 0
+    for path, _, files in os.walk(folder):
+        for name in files:
+            try:
+                total += os.lstat(os.path.join(path, name)).st_size  # noqa: PTH118 - a Path for each of thousands is slow
+            except OSError:  # deleted meanwhile
+                continue
+    return total
+
+
+def renamed_note(project: Path) -> str:
+    """Say that a project without models seems to be a renamed one whose models are still there; else empty."""
+    if has_models(state_folder(project)):
+        return ""
+    owner = Owner.of(project)
+    for state in project_states():
+        if state.owner is not None and state.is_gone and state.has_models and owner.is_renamed(state.owner):
+            return (
+                f"this project seems to be {state.owner.path} renamed, whose models and runs are kept under that name. "
+                f"`offload state --adopt {shlex.quote(str(state.owner.path))}` takes them over"
+            )
+    return ""
+
+
+def adopt(project: Path, former: Path, environment: Mapping[str, str] | None = None) -> Path:
+    """Give a project the state of a former place of it; return its folder.
+
+    Raises:
+        ProjectStateError: There is no such state, its project is still there, or this one has models of its own.
+    """
+    source, target = state_folder(former, environment), state_folder(project, environment)
+    if not source.is_dir():
+        raise ProjectStateError(f"there is no state of {former}; `offload state` lists what is there")
+    if former.exists():
+        raise ProjectStateError(f"{former} is still there, and its state is its own")
+    if has_models(target):
+        raise ProjectStateError(
+            f"{project} has models and runs of its own in {target / STORE}; remove them first"
+        )
+    if target.is_dir():
+        # Caches only; set aside first, so that a crash leaves both.
+        aside = target.with_name(f"{target.name}.{time.time_ns()}")
+        target.rename(aside)
+        source.rename(target)
+        shutil.rmtree(aside)
+    else:
+        source.rename(target)
+    record_owner(target, project)
+    return target

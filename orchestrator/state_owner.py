@@ -1,0 +1,52 @@
+"""Whose state a state folder is: a small document in it."""
+
+import contextlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+OWNER = "project.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A project: its path, and device and inode of its folder, which a rename keeps."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, project: Path) -> "Owner":
+        """Return a project that is there. Raises OSError."""
+        real = Path(os.path.realpath(project))
+        found = real.stat()
+        return cls(real, found.st_dev, found.st_ino)
+
+    def is_renamed(self, former: "Owner") -> bool:
+        """Whether this is the same folder under another name."""
+        return self.path != former.path and (self.device, self.inode) == (former.device, former.inode)
+
+
+def record_owner(state: Path, project: Path) -> None:
+    """Write down whose state it is, and that it is used now; a disk that is full is another's to report."""
+    with contextlib.suppress(OSError):
+        owner, path = Owner.of(project), state / OWNER
+        if read_owner(state) == owner:
+            os.utime(path)
+            return
+        partial = state / f".{OWNER}.{os.getpid()}"
+        text = json.dumps({"path": str(owner.path), "device": owner.device, "inode": owner.inode})
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+def read_owner(state: Path) -> Owner | None:
+    """Return whose state it is, None where that is not known."""
+    path = state / OWNER
+    try:
+        told = json.loads(path.read_bytes()) if not path.is_symlink() else {}
+        return Owner(Path(str(told["path"])), int(told["device"]), int(told["inode"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
