@@ -33,7 +33,7 @@ from gpu_offload.orchestrator.backends.ec2_access import rented_training
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.prerequisites import RentingError, check_renting
 from gpu_offload.orchestrator.plan.receipt import BASES
-from gpu_offload.orchestrator.run.backend import RefusedError
+from gpu_offload.orchestrator.run.backend import LaunchDeniedError, RefusedError
 from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
@@ -268,6 +268,18 @@ def test_no_capacity_is_a_refusal_that_another_zone_may_mend_and_a_quota_is_not(
         rented.launch(run, attempt_of(run, 2))
     assert no_quota.value.quota
     assert not cloud.leftovers().instances
+
+
+def test_a_denial_with_a_disk_above_the_policy_names_both_sizes(cloud, rented):
+    regions, run = rented.launcher.regions, run_of()
+    regions._images["us-east-1"] = replace(regions.image("us-east-1"), size_gib=150)
+    cloud.inject("api:RunInstances:error=UnauthorizedOperation:times=2")
+    with pytest.raises(LaunchDeniedError, match="150 GiB.*100 GiB"):
+        rented.launch(run, attempt_of(run))
+    regions._images["us-east-1"] = replace(regions.image("us-east-1"), size_gib=80)
+    with pytest.raises(LaunchDeniedError) as denied:
+        rented.launch(run, attempt_of(run, 2))
+    assert "GiB" not in str(denied.value)
 
 
 def test_a_driver_without_the_keys_starts_nothing_and_says_why(cloud, rented, tmp_path):
