@@ -71,6 +71,7 @@ def scenario_of(dice: random.Random) -> Scenario:
             for driver in range(1, dice.randint(1, 5))
             for _ in range(dice.randint(0, 2))
         },
+        outsider=maybe(0.1, lambda: {n: dice.uniform(10, 2000) for n in attempts}, {}),
     )
 
 

@@ -71,6 +71,7 @@ BOOT_S = 5.0
 SHUTDOWN_S = 8.0
 FORGOTTEN_S = 3600.0
 """After so long a terminated instance is not described any more."""
+UNREADABLE = "heartbeat's form"
 TOKEN_S = 900.0
 """After so long a launch token means nothing any more: the same launch starts another instance."""
 DEAD_PID = 1 << 30
@@ -121,6 +122,8 @@ class Scenario:
     on_overrun: str = "stop"
     reclaims: dict[int, tuple[float, bool]] = field(default_factory=dict)
     """By attempt: seconds after its training began, and whether a notice precedes it."""
+    outsider: dict[int, float] = field(default_factory=dict)
+    """By attempt: seconds after its training began at which somebody terminates its instance."""
     silent: dict[int, float] = field(default_factory=dict)
     """By attempt: seconds after its training began at which its machine hangs and says nothing more."""
     deaf: dict[int, tuple[float, float]] = field(default_factory=dict)
@@ -407,13 +410,13 @@ class Job:
             return
         self.world.beat(self.attempt, self.epochs, self.state, message)
 
-    def interrupt(self) -> None:
-        """The two-minute notice: keep what there is, and say so."""
+    def interrupt(self, message: str = "spot notice") -> None:
+        """The two-minute notice, or a shutdown: keep what there is, and say so."""
         if self.works and self.state in {"starting", "training"}:
             self.state = "interrupted"
             if self.hears and self.epochs:
                 self.upload_checkpoint(self.epochs)
-            self.beat(message="spot notice")
+            self.beat(message=message)
             self.over = True
 
 
@@ -500,9 +503,19 @@ class World:
         if reclaim is not None:
             after, notice = reclaim
             self.reclaim(machine, after, notice=notice)
+        if machine.attempt in self.scenario.outsider:
+            self.at(self.now + self.scenario.outsider[machine.attempt], lambda: self.terminate(machine))
+
+    def terminate(self, machine: Machine) -> None:
+        """Terminate an instance from outside: its system shuts the training down."""
+        self.shut_down(machine)
+        if machine.job is not None:
+            machine.job.interrupt("received SIGTERM")
 
     def reclaim(self, machine: Machine, after: float, *, notice: bool) -> None:
-        """Take an instance back."""
+        """Take an instance back; EC2 does so with spot instances only."""
+        if machine.offer.market != "spot":
+            return
         if notice:
             self.at(self.now + after, lambda: machine.job.interrupt() if machine.job else None)
             after += 120
@@ -557,7 +570,7 @@ class World:
         body = _json(beat)
         if "heartbeat" in scenario.foreign:
             body = body.replace(b"{", b'{"temperature": {"gpu": 71}, ', 1)
-        if "heartbeat's form" in scenario.foreign:
+        if UNREADABLE in scenario.foreign:
             body = body.replace(b'"state"', b'"phase"')
         self.store.put(f"runs/{RUN}/attempts/{attempt}/heartbeat.json", body)
 
@@ -811,6 +824,7 @@ class ModelCloud:
                 m.reclaimed and self._state(m) in ENDED,
                 _host(m),
                 m.stopping_at if self._state(m) in ENDED else None,
+                shut_down=not m.reclaimed and self._state(m) in ENDED,
             )
             for m in self._seen()
         )
@@ -899,16 +913,26 @@ class ModelCloud:
                 continue
             self._call("DeleteSecurityGroup", lambda n=name: self.world.groups.discard(n), 0.3)
 
-    def follow(self, run: RunRecord, attempt: object, seconds: float) -> None:
-        self._follow(attempt.record.number, seconds)
+    def follow(self, run: RunRecord, attempt: object, seconds: float) -> tuple[str, str] | None:
+        number = attempt.record.number
+        self._follow(number, seconds)
+        failed = any(job.state == "failed" for job in self._jobs(number))
+        return ("failed", "the job ended with exit code 1") if failed and self._only_by_ssh(number) else None
+
+    def _jobs(self, number: int) -> list[Job]:
+        return [m.job for m in self.world.machines if m.attempt == number and m.job is not None]
+
+    def _only_by_ssh(self, number: int) -> bool:
+        """Whether the driver learns of the job's end by SSH, and the store does not say it."""
+        return number in self.keys and UNREADABLE in self.world.scenario.foreign
 
     def _follow(self, number: int, seconds: float) -> None:
         """Pass the time, keeping the lease; come back early when the training has said its last word."""
         end = self.world.now + seconds
 
         def over() -> bool:
-            jobs = [m.job for m in self.world.machines if m.attempt == number and m.job is not None]
-            return any(j.state in {"finished", "failed", "interrupted"} for j in jobs)
+            says = number in self.keys or UNREADABLE not in self.world.scenario.foreign
+            return says and any(j.state in {"finished", "failed", "interrupted"} for j in self._jobs(number))
 
         while self.world.now < end and not over():
             self.actor.check()
@@ -1100,12 +1124,14 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         broken.append(f"surplus: {world.most_alive} instances lived at once")
     reasons = Counter(a.end.reason for a in documents.attempts if a.end is not None)
     lives = world.deaths + world.stalls + reasons["reclaimed"] + len(scenario.silent) + bool(scenario.mute_s)
+    lives += len(scenario.outsider)
     lives += (
         reasons["overrun"]
         + reasons["moved"]
         + reasons["expired"]
         + world.denials
         + bool(scenario.dies_at)
+        + bool(scenario.dies_at and scenario.deaf)  # an epoch that the store missed counts as progress later
         + 2 * bool(scenario.crowded)
     )
     # A crowded quota is asked for again every 20 minutes; two of these are in `lives`.

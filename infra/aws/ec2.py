@@ -15,6 +15,7 @@ from gpu_offload.infra.aws.errors import CloudError, NotYetVisibleError, ServerF
 from gpu_offload.infra.aws.instance_state import ENDED, InstanceState
 from gpu_offload.infra.aws.launch import LaunchRequest, Market, launch_parameters
 from gpu_offload.infra.aws.network import Network
+from gpu_offload.infra.aws.state_reason import ORDINARY
 from gpu_offload.infra.aws.tags import (
     ATTEMPT_TAG,
     EXPIRES_TAG,
@@ -65,6 +66,11 @@ class Instance:
     def reclaimed(self) -> bool:
         """Whether AWS reclaimed it."""
         return self.state_reason in SPOT_RECLAIMS
+
+    @property
+    def shut_down(self) -> bool:
+        """Whether a call or its own system terminated or stopped it."""
+        return self.state_reason.startswith(ORDINARY)
 
 
 @dataclass(frozen=True, slots=True)

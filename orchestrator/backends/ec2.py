@@ -70,6 +70,7 @@ class RentedTraining:
                 attempt=i.attempt or None,
                 state=i.state,
                 reclaimed=i.reclaimed,
+                shut_down=i.shut_down,
                 host=self.launcher.host_record(i, region),
                 ended_at=i.ended_at.timestamp() if i.ended_at else None,
                 why=explained(i.state_reason, i.why),

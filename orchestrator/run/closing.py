@@ -4,7 +4,7 @@ from gpu_offload.orchestrator.run.liveness import ended_at, last_launch, may_app
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.outlook import Outlook
 from gpu_offload.orchestrator.run.record import EndReason
-from gpu_offload.orchestrator.run.step import CleanUp, CloseAttempt, Finish, Step, Terminate, Wait
+from gpu_offload.orchestrator.run.step import CleanUp, CloseAttempt, Done, Finish, Step, Terminate, Wait
 
 ENDING_POLL_S = 3.0
 LONGEST_APPEARING_POLL_S = 15.0
@@ -20,7 +20,7 @@ def clear_attempt(at: Outlook, reason: EndReason, message: str) -> Step:
     return _close(at.seen, at.current, reason, message)
 
 
-def close_down(observation: Observation, finish: Finish, reason: EndReason, message: str) -> Step:
+def close_down(observation: Observation, finish: Finish | Done, reason: EndReason, message: str) -> Step:
     """End the run: what costs money first, then the journal."""
     remaining = clear(observation, message)
     if remaining is not None:

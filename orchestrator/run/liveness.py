@@ -134,6 +134,11 @@ def verdict(
     if any(i.reclaimed for i in mine):
         return "reclaimed", "EC2 took the instance back"
     if beat is not None and beat.state == "interrupted" and not awaits_reclaim(observation, current, mine):
+        # A shutdown from outside is no reclaim: if it repeats without progress, the run ends instead of renting on.
+        # The run's own TerminateInstances comes after the heartbeat that it answers.
+        before = any(i.shut_down and i.ended_at is not None and i.ended_at <= beat.time for i in mine)
+        if before or current.record.offer.market != "spot":
+            return "died", "the instance was shut down, but not by AWS"
         return "reclaimed", beat.message or "the training was interrupted"
     if beat is not None and observation.now - beat.time > HEARTBEAT_LOST_S:
         return "died", f"silent for {(observation.now - beat.time) / 60:.0f} min"
@@ -152,8 +157,8 @@ def absence(
 ) -> tuple[EndReason, str] | None:
     """Return why an attempt is over whose instance is missing or gone."""
     if mine and all(not i.is_up for i in mine):
-        why = f" ({mine[-1].why})" if mine[-1].why else ""
-        return "died", f"the instance is {mine[-1].state}{why}"
+        why = "shut down, but not by AWS" if mine[-1].shut_down else mine[-1].why
+        return "died", f"the instance is {mine[-1].state}{f' ({why})' if why else ''}"
     if mine:
         return None
     if current.host is not None:

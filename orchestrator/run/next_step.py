@@ -63,7 +63,13 @@ def next_step(run: RunRecord, observation: Observation) -> Step:
 def _over(at: Outlook) -> Step | None:
     if at.seen.outcome is None:
         return None
-    return closing.clear(at.seen, "the run is over") or unbooked(at.seen) or Done(at.seen.outcome)
+    why = "the run is over"
+    return (
+        closing.clear(at.seen, why)
+        or unbooked(at.seen)
+        # A driver that stalled before it opened an attempt can open it after another driver ended the run.
+        or closing.close_down(at.seen, Done(at.seen.outcome), "stopped", why)
+    )
 
 
 def _driven_elsewhere(at: Outlook) -> Step | None:

@@ -25,6 +25,7 @@ class ObservedInstance:
         host: The host record of an attempt whose launch's answer was lost.
         ended_at: When it began to shut down, Unix seconds; None where EC2 does not say.
         why: EC2's reason, in its words.
+        shut_down: Whether it was ended, or stopped, by a call or from within, and not by EC2.
     """
 
     id: str
@@ -34,6 +35,7 @@ class ObservedInstance:
     host: HostRecord | None = None
     ended_at: float | None = None
     why: str = ""
+    shut_down: bool = False
 
     @property
     def is_ended(self) -> bool:

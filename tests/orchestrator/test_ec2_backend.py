@@ -274,7 +274,7 @@ def test_a_denial_with_a_disk_above_the_policy_names_both_sizes(cloud, rented):
     regions, run = rented.launcher.regions, run_of()
     regions._images["us-east-1"] = replace(regions.image("us-east-1"), size_gib=150)
     cloud.inject("api:RunInstances:error=UnauthorizedOperation:times=2")
-    with pytest.raises(LaunchDeniedError, match="150 GiB.*100 GiB"):
+    with pytest.raises(LaunchDeniedError, match=r"150 GiB.*100 GiB"):
         rented.launch(run, attempt_of(run))
     regions._images["us-east-1"] = replace(regions.image("us-east-1"), size_gib=80)
     with pytest.raises(LaunchDeniedError) as denied:

@@ -228,6 +228,18 @@ CASES = {
         run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 20)),),
                        instances=(ObservedInstance("i-1", 1, "terminated", reclaimed=True),)),
         CloseAttempt(1, "reclaimed", "EC2 took the instance back", None, by_cloud=True)),
+    "an instance that a user of the account terminates was not reclaimed": (
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 5, "interrupted", message="received SIGTERM")),),
+                       instances=(ObservedInstance("i-1", 1, "terminated", shut_down=True, ended_at=NOW - 6),)),
+        CloseAttempt(1, "died", "the instance was shut down, but not by AWS", NOW - 6)),
+    "an interrupted training on demand was not reclaimed": (
+        run_of(), Observation(NOW, ME, instances=(GONE,), attempts=(
+            attempt(candidate=ON_DEMAND, beat=beat(NOW - 5, "interrupted", message="received SIGTERM")),)),
+        CloseAttempt(1, "died", "the instance was shut down, but not by AWS")),
+    "a reclaim that this run answered by terminating the instance stays a reclaim": (
+        run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW - 5, "interrupted", message="spot notice")),),
+                       instances=(ObservedInstance("i-1", 1, "terminated", shut_down=True, ended_at=NOW - 2),)),
+        CloseAttempt(1, "reclaimed", "spot notice", NOW - 2)),
     "after its first hour a noticed reclaim ends the attempt before AWS does": (
         run_of(), Observation(NOW, ME, instances=(RUNNING,), attempts=(
             attempt(created=T0 - 4000, beat=beat(NOW - 5, "interrupted", message="spot notice")),)),
@@ -353,6 +365,9 @@ CASES = {
     "and is over": (
         run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "finished")),), published=True),
         Finish("published", "")),
+    "an attempt that a stalled driver opened after the end is closed": (
+        run_of(), Observation(NOW, ME, outcome=Outcome(status="stopped", at=T0), attempts=(attempt(host=False),)),
+        CloseAttempt(1, "stopped", "the run is over")),
     "an instance of a run that is over is terminated": (
         run_of(), Observation(NOW, ME, outcome=Outcome(status="published", at=T0), instances=(RUNNING,)),
         Terminate(("i-1",), "the run is over")),
