@@ -121,6 +121,8 @@ def train(
 
 def next_commands(report: "TrainReport") -> str:
     """Return what one does after a training."""
+    from gpu_offload.orchestrator.output.table import terminal_width
+
     first: tuple[tuple[str, str], ...]
     offload = command_name()
     if report.status == "detached":
@@ -140,7 +142,10 @@ def next_commands(report: "TrainReport") -> str:
         ("status", "the runs, and where everything is kept"),
     )
     widest = max(len(command) for command, _ in rows)
-    return "\nNext:\n" + "\n".join(f"  {offload} {command:{widest}}  {text}" for command, text in rows)
+    lines = [f"  {offload} {command:{widest}}  {text}" for command, text in rows]
+    if max(map(len, lines)) > terminal_width():  # `offload` is a long path
+        lines = [f"  {offload} {command}\n      {text}" for command, text in rows]
+    return "\nNext:\n" + "\n".join(lines)
 
 
 @click.command()

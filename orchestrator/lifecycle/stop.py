@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from gpu_offload.infra.aws.ec2 import Ec2, Instance
+from gpu_offload.infra.aws.errors import NoCredentialsError
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.aws.termination import LIMIT_S, terminate_and_wait
 from gpu_offload.infra.store.clock import clock_of
@@ -49,16 +50,22 @@ def stop_run(
         CloudError: EC2 could not be asked: run it again with good credentials.
     """
     journal, clock = Journal(store), clock or clock_of(store)
+    unknown: JournalError | None = None
     try:
         record: RunRecord | None = journal.run(run)
     except JournalError as error:
         console.note(f"{error}; looking for its instances all the same")
-        record = None
+        record, unknown = None, error
     if record is not None and journal.outcome(run) is None:
         # Written before the attempts are read: a driver that is about to launch sees it, or is seen.
         journal.request_stop(run, StopRequest(at=clock(), reason=reason))
     rented = record is None or record.is_rented
-    ended = _terminate(settings, store, record, run, console, sleep, clock) if rented else ()
+    try:
+        ended = _terminate(settings, store, record, run, console, sleep, clock) if rented else ()
+    except NoCredentialsError:
+        if unknown is not None:  # without an account there are no instances
+            raise unknown from None
+        raise
     if record is not None and journal.outcome(run) is None:
         _finish(settings, store, record, console, sleep, clock)
     return ended

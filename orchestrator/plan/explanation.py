@@ -44,7 +44,8 @@ def _terms(option: Option, width: int) -> str:
         rows.append((f"corrected by history, {likely / total - 1:+.0%}", human_duration(likely), ""))
     bounds = f"{human_duration(option.interval.low)} to {human_duration(option.interval.high)}"
     basis = f"times: {BASES.get(option.basis, option.basis)}"
-    return text_table(rows, width=width) + f"\n   eight in ten take {bounds}; {basis}"
+    told = wrapped(f"eight in ten take {bounds}; {basis}", width=width, indent="   ", hanging="   ")
+    return f"{text_table(rows, width=width)}\n{told}"
 
 
 def explanation_json(report: PlanReport) -> dict[str, Any]:

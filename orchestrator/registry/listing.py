@@ -6,7 +6,7 @@ from typing import Any
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.metrics import named as named_metrics
-from gpu_offload.orchestrator.output.table import terminal_width, text_table
+from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, utc
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.card import describe_export, started_from
@@ -145,10 +145,13 @@ class Provenance:
             **{f"as {export.format}": describe_export(export) for export in m.exports},
             **{f"not {name}": why for name, why in m.failed_exports.items()},
         }
-        lines = [f"{name:13} {value}" for name, value in facts.items() if value not in {None, ""}]
-        for name, moves in self.moves.items():
-            lines += [f"{name:13} {moved(move)}" for move in moves]
-        return "\n".join(lines)
+        lines = [(name, str(value)) for name, value in facts.items() if value not in {None, ""}]
+        lines += [(name, moved(move)) for name, moves in self.moves.items() for move in moves]
+        widest, width = max(len(name) for name, _ in lines), terminal_width()
+        return "\n".join(
+            wrapped(value, width=width, indent=f"{name:{widest}}  ", hanging=" " * (widest + 2))
+            for name, value in lines
+        )
 
 
 def provenance(store: ObjectStore, wanted: str, url: str | None = None) -> Provenance:

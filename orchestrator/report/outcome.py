@@ -5,7 +5,7 @@ from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.output.units import human_cost, human_duration, human_money
 from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.report.content import Before, Report
-from gpu_offload.orchestrator.report.rows import Rows
+from gpu_offload.orchestrator.report.rows import Rows, expected_time
 from gpu_offload.orchestrator.run.activity import idle_text
 from gpu_offload.orchestrator.run.pace import traffic_of
 
@@ -44,11 +44,9 @@ def headline(
 def glance_rows(report: Report, before: Before | None = None) -> Rows:
     """Time, cost and quality: what was expected and what it was."""
     before = before or report.before
-    run, likely = report.run, report.run.estimate.likely
-    usual = f"{human_duration(likely)} ({human_duration(run.estimate.low)} to {human_duration(run.estimate.high)})"
     rows: Rows = [
         ("", "expected", "actual"),
-        ("time", usual, human_duration(report.seconds)),
+        ("time", expected_time(report.run.estimate), human_duration(report.seconds)),
         ("cost", expected_money(report), money(report)),
     ]
     done, of = epochs(report)

@@ -3,6 +3,7 @@
 from decimal import Decimal
 
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.metrics import display_order, label
 from gpu_offload.orchestrator.output.units import human_duration, human_money, utc
 from gpu_offload.orchestrator.report.content import Report
@@ -32,10 +33,16 @@ def where_rows(report: Report) -> Rows:
     return rows
 
 
+def expected_time(estimate: Interval) -> str:
+    """Return what a run is expected to take, with its interval."""
+    low, likely, high = map(human_duration, (estimate.low, estimate.likely, estimate.high))
+    return f"{likely} ({low} to {high})"
+
+
 def estimate_rows(report: Report) -> Rows:
     """Estimate against what it was."""
     estimate = report.run.estimate
-    rows: Rows = [("", "low", "likely", "high", "actual", "")]
+    rows: Rows = [("", "expected", "actual", "")]
     verdict = "not over yet"
     if report.outcome is not None:
         inside = estimate.low <= report.seconds <= estimate.high
@@ -44,24 +51,20 @@ def estimate_rows(report: Report) -> Rows:
     rows.append(
         (
             "the whole run",
-            human_duration(estimate.low),
-            human_duration(estimate.likely),
-            human_duration(estimate.high),
+            expected_time(estimate),
             human_duration(report.seconds),
             verdict,
         )
     )
     if report.result is not None:
         took = human_duration(report.result.timings.total)
-        rows.append(("the training alone", "", "", "", took, "the last attempt's process"))
+        rows.append(("the training alone", "", took, "the last attempt's process"))
     cpu = report.run.cpu_estimate
     if cpu is not None and report.run.candidates and report.run.candidates[0].offer.where != "cpu":
         rows.append(
             (
                 "the free CPU instead",
-                human_duration(cpu.low),
-                human_duration(cpu.likely),
-                human_duration(cpu.high),
+                expected_time(cpu),
                 "",
                 "not tried",
             )

@@ -1,7 +1,7 @@
 """Draws what a model finds on pictures that it was not trained on, beside what their labels say."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -11,14 +11,15 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gpu_offload.dataset.tree_manifest import TreeInfo, TreeSample, read_tree
 
-COUNT = 8
+COUNT = 6
 CONFIDENCE = 0.25
 """Predictions below it are not drawn; Ultralytics' own default."""
 
-TILE, CAPTION, GAP = 320, 26, 8
-"""Pixels: side of a picture, height of the line below it, space around both."""
-PAIRS = 2
-"""Pairs of pictures in a row."""
+TILE, LINE, GAP = 320, 28, 8
+"""Pixels: side of a picture, height of a line of its caption, space around both. A pair is as wide as a phone shows legibly."""
+LINES, LONGEST = 2, 200
+"""Lines and characters of a caption; the rest is left out."""
+CAPTION = LINES * LINE
 COLOURS = ("#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4", "#008080", "#9a6324", "#f032e6")
 
 Points = tuple[tuple[float, float], ...]
@@ -125,15 +126,12 @@ def sheet(
     pairs: Sequence[tuple[Path, Sequence[PicturedObject], Sequence[PicturedObject]]], names: Sequence[str]
 ) -> Image.Image:
     """Lay out pairs of pictures, each with a caption below; `names` are the classes."""
-    columns = min(PAIRS, len(pairs))
-    rows = -(-len(pairs) // columns)
-    wide, high = 2 * TILE + 3 * GAP, TILE + CAPTION + GAP
-    page = Image.new("RGB", (columns * wide, rows * high + GAP), "white")
+    high = TILE + CAPTION + GAP
+    page = Image.new("RGB", (2 * TILE + 3 * GAP, len(pairs) * high + GAP), "white")
     for number, (path, labels, predictions) in enumerate(pairs):
-        left, top = number % columns * wide + GAP, number // columns * high + GAP
         for side, (title, shapes) in enumerate((("label", labels), ("model", predictions))):
             tile = _tile(path, shapes, f"{title}: {caption(shapes, names)}")
-            page.paste(tile, (left + side * (TILE + GAP), top))
+            page.paste(tile, (GAP + side * (TILE + GAP), GAP + number * high))
     return page
 
 
@@ -149,7 +147,7 @@ def caption(shapes: Sequence[PicturedObject], names: Sequence[str]) -> str:
 
 
 def _tile(path: Path, shapes: Sequence[PicturedObject], text: str) -> Image.Image:
-    """Draw outlines on a picture that is scaled to a tile, with a line of text below it."""
+    """Draw outlines on a picture that is scaled to a tile, with a caption below it."""
     with Image.open(path) as file:
         file.draft("RGB", (2 * TILE, 2 * TILE))  # a large JPEG is decoded at a fraction of its size
         picture = ImageOps.contain(ImageOps.exif_transpose(file).convert("RGB"), (TILE, TILE))
@@ -163,11 +161,32 @@ def _tile(path: Path, shapes: Sequence[PicturedObject], text: str) -> Image.Imag
                 pen.ellipse((x - 3, y - 3, x + 3, y + 3), fill=colour)
     tile = Image.new("RGB", (TILE, TILE + CAPTION), "white")
     tile.paste(picture, ((TILE - picture.width) // 2, (TILE - picture.height) // 2))
-    font = _font()
-    while text and font.getlength(text) > TILE:
-        text = text.removesuffix("...")[:-1] + "..."
-    ImageDraw.Draw(tile).text((0, TILE + 2), text, fill="#374151", font=font)
+    pen, font = ImageDraw.Draw(tile), _font()
+    for number, line in enumerate(caption_lines(text, lambda line: font.getlength(line) <= TILE)):
+        pen.text((0, TILE + 2 + number * LINE), line, fill="#374151", font=font)
     return tile
+
+
+def caption_lines(text: str, fits: Callable[[str], bool]) -> list[str]:
+    """Break a caption between words into lines that fit; `...` stands for what does not."""
+    lines = [""]
+    for word in text[:LONGEST].split():
+        longer = f"{lines[-1]} {word}".strip()
+        if fits(longer):
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    lines = [line for line in lines if line]
+    is_cut = len(lines) > LINES or len(text) > LONGEST
+    shown = lines[:LINES]
+    for number, line in enumerate(shown):
+        if fits(line) and not (is_cut and number == len(shown) - 1):
+            continue
+        kept = line
+        while kept and not fits(f"{kept}..."):
+            kept = kept[:-1]
+        shown[number] = f"{kept}..."
+    return shown
 
 
 @cache
@@ -175,7 +194,7 @@ def _font() -> ImageFont.FreeTypeFont:
     """Return the font that comes with matplotlib: it has more alphabets than Pillow's own."""
     import matplotlib as mpl
 
-    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 18)
+    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 22)
 
 
 def _pixels(points: Points, size: tuple[int, int]) -> list[tuple[float, float]]:

@@ -67,6 +67,19 @@ def test_a_caption_counts_labels_and_says_how_sure_each_prediction_is(shapes, te
     assert pictures.caption(shapes, NAMES) == text
 
 
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("label: circle", ["label: circle"]),
+        ("model: circle 0.92, square 0.81", ["model: circle", "0.92, square..."]),
+        ("model: " + "x" * 10**6, ["model:", "xxxxxxxxxxxx..."]),
+        ("", []),
+    ],
+)
+def test_a_caption_has_two_lines_at_most_and_is_cut_where_it_does_not_fit(text, lines):
+    assert pictures.caption_lines(text, lambda line: len(line) <= 15) == lines
+
+
 def test_results_of_ultralytics_become_shapes():
     boxes = SimpleNamespace(
         cls=np.array([1.0]), conf=np.array([0.75]), xyxyn=np.array([[0.25, 0.25, 0.5, 0.75]])
@@ -82,7 +95,8 @@ def test_a_sheet_draws_outlines_and_leaves_the_rest_of_a_picture_as_it_is(tmp_pa
     Image.new("RGB", (640, 320), "black").save(tmp_path / "black.png")
     square = PicturedObject(0, ((0.25, 0.25), (0.75, 0.25), (0.75, 0.75), (0.25, 0.75)), confidence=0.9)
     page = pictures.sheet([(tmp_path / "black.png", [], [square])] * 3, NAMES)
-    assert page.size == (2 * (2 * pictures.TILE + 3 * pictures.GAP), 2 * 354 + pictures.GAP)
+    high = pictures.TILE + pictures.CAPTION + pictures.GAP
+    assert page.size == (2 * pictures.TILE + 3 * pictures.GAP, 3 * high + pictures.GAP)
     inside = page.crop((344, 92, 648, 240))  # the first prediction, without its caption
     colours = {colour for _, colour in inside.getcolors(1 << 16)}
     assert colours - {(255, 255, 255)} == {(0, 0, 0), (230, 25, 75)}
