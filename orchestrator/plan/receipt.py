@@ -45,7 +45,7 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     for title, texts in (
         ("Does not fit:", _unfit(shown, plan.decision.why)),
         ("What would change that:", plan.decision.changes),
-        ("Based on:", (*_bases(shown), *plan.notes)),
+        ("Based on:", (*_bases(shown, plan.notes), *plan.notes)),
     ):
         if texts:
             listed = [wrapped(text, width=width, indent="  - ", hanging="    ") for text in texts]
@@ -99,11 +99,13 @@ def _first(plan: PlanReport) -> list[Option]:
     return [o for o in plan.options if o.where == "cpu" or o in (best, plan.decision.option)]
 
 
-def _bases(options: Sequence[Option]) -> list[str]:
+def _bases(options: Sequence[Option], notes: Sequence[str]) -> list[str]:
     """Explain times and prices once for all places of a kind."""
     texts = []
     for where, whose in (("cpu", "this CPU's"), ("ec2", "GPUs'")):
         bases = dict.fromkeys(BASES.get(o.basis, o.basis) for o in options if o.where == where)
+        if where == "cpu" and any(note.startswith("this CPU: ") for note in notes):
+            continue  # they say it in detail
         texts += [f"{whose} times: {', '.join(bases)}"] if bases else []
     prices = dict.fromkeys(o.offer.price_basis for o in options if o.where == "ec2")
     return [*texts, *([f"GPUs' prices: {', '.join(prices)}"] if prices else [])]

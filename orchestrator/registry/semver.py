@@ -103,4 +103,4 @@ def version_text(version: str, semver: str | None) -> str:
 
 def promotion_hint(name: str) -> str:
     """Say how a candidate becomes `stable`."""
-    return f"`offload promote {name}` makes it stable all the same"
+    return f"`offload promote {name}` makes it stable"

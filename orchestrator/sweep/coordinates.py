@@ -3,12 +3,15 @@
 import html
 import math
 
+from gpu_offload.orchestrator.output.metrics import label
 from gpu_offload.orchestrator.report.svg import svg_figure, svg_text
 from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar
 from gpu_offload.orchestrator.sweep.content import SweepReport, TrialReport
 from gpu_offload.orchestrator.sweep.space import Space, shown, values_text
 
-WIDTH, LEFT, RIGHT, TOP, PLOT = 520, 64, 64, 28, 220
+WIDTH, LEFT, RIGHT, TOP, PLOT = 520, 64, 64, 58, 220
+NAME, LINE, FEW_AXES = 14, 14, 4
+"""Where the names of axes are, and up to how many axes they fit beside each other; of more, each second is a line lower."""
 WORST, BEST = (148, 163, 184), (5, 150, 105)
 PRUNED = "#d97706"
 
@@ -29,9 +32,11 @@ def coordinates_svg(report: SweepReport) -> str:
         x = LEFT + i * gap
         anchor = "start" if i == 0 else "end" if i == len(axes) - 1 else "middle"
         parts.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{TOP + PLOT}" class="grid"/>')
-        parts.append(svg_text(x, 16, name, anchor))
+        lower = LINE if len(axes) > FEW_AXES and i % 2 else 0
+        named = name if name in space.dimensions else label(name)
+        parts.append(svg_text(x, NAME + lower, named, anchor))
         for at, text in _marks(space.dimensions.get(name), low, high):
-            parts.append(svg_text(x, TOP + PLOT * (1 - at) + (14 if at == 0 else -4), text, anchor))
+            parts.append(svg_text(x, TOP + PLOT * (1 - at) + (14 if at == 0 else -6), text, anchor))
     for trial in sorted(drawn, key=lambda t: (t.state != "pruned", _good(t, low, high, report))):
         points = [_position(space.dimensions[n], trial.values[n]) for n in space.dimensions]
         points.append(_share(trial.value or 0.0, low, high))
@@ -39,10 +44,10 @@ def coordinates_svg(report: SweepReport) -> str:
         pruned = trial.state == "pruned"
         colour = PRUNED if pruned else _colour(_good(trial, low, high, report))
         dashed = ' stroke-dasharray="4 3"' if pruned else ""
-        label = f"trial {trial.number}: {values_text(trial.values)}; {trial.value:.4g}"
+        told = f"trial {trial.number}: {values_text(trial.values)}; {trial.value:.4g}"
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashed}>'
-            f"<title>{html.escape(label)}</title></polyline>"
+            f"<title>{html.escape(told)}</title></polyline>"
         )
     return svg_figure(TOP + PLOT + 24, parts, "Trials: the greener the better; dashed ones were pruned")
 

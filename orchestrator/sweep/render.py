@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_cost, human_duration, human_money
 from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.report.load import Format
-from gpu_offload.orchestrator.report.markup import document, html_table, safe, tiles_html
+from gpu_offload.orchestrator.report.markup import document, html_table, prose, tiles_html
 from gpu_offload.orchestrator.report.rows import Rows
 from gpu_offload.orchestrator.sweep.content import SweepReport, TrialReport
 from gpu_offload.orchestrator.sweep.coordinates import coordinates_svg
@@ -173,7 +173,7 @@ def _html(report: SweepReport) -> str:
             f"{human_duration(report.saved_seconds)} saved by pruning",
         ),
     ]
-    body = tiles_html(tiles) + f"<p>{safe(verdict(report))}</p>{coordinates_svg(report)}"
+    body = tiles_html(tiles) + f"<p>{prose(verdict(report))}</p>{coordinates_svg(report)}"
     for title, rows in SECTIONS:
         if content := html_table(rows(report)):
             body += f"<section><h2>{title}</h2>{content}</section>"
