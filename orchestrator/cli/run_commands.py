@@ -99,7 +99,7 @@ def _kept(journal: "Journal", run: str) -> str:
         return "the store has no record of it"
     if documents.outcome is not None and documents.outcome.status == "published":
         return f"it had published version {documents.outcome.version}"
-    if documents.checkpoint is None:
+    if documents.checkpoint is None or not documents.checkpoint.epochs_completed:
         return "no epoch was completed, so nothing is kept"
     done, of = documents.checkpoint.epochs_completed, journal.run(run).spec.epochs
     return f"kept the checkpoint after epoch {done} of {of}: `offload train` continues from it"

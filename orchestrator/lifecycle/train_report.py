@@ -59,15 +59,18 @@ def trained_text(report: TrainReport) -> str:
             begin = "already trained"
         moved = "; stable points at it again" if report.stable_moved else ""
         held = f"; it is not stable: {report.candidate}" if report.candidate else ""
-        return f"{begin}: version {name}{moved}{held}  {score}".rstrip()
+        return f"{begin}: version {name}{moved}{held}\n{score}".rstrip()
     where = "this CPU" if report.where == "cpu" else report.where
     # Why was said when it was published.
     held = ", a candidate" if report.candidate else ""
-    return (
-        f"published version {name}{held}  {score}\n"
-        f"trained on {where} in {human_duration(report.seconds)}, {human_cost(report.cost_usd)}{_expected(report)}\n"
-        f"sha256 {report.sha256}"
+    took = f"{human_duration(report.seconds)}, {human_cost(report.cost_usd)}{_expected(report)}"
+    lines = (
+        f"published version {name}{held}",
+        score,
+        f"trained on {where} in {took}",
+        f"sha256 {report.sha256}",
     )
+    return "\n".join(line for line in lines if line)
 
 
 def _expected(report: TrainReport) -> str:

@@ -64,10 +64,10 @@ def explained(report: Report) -> str:
         text = idle_text(report.run.id)
         return f"{text[0].upper()}{text[1:]}."
     if report.outcome is not None and report.status != "published":
-        return report.outcome.message
+        return f"Why: {report.outcome.message}" if report.outcome.message else ""
     if not report.candidate:
         return ""
-    return f"Not stable: {report.candidate}. {promotion_hint(report.name)}"
+    return f"Not stable: {report.candidate}. {promotion_hint(report.name)}."
 
 
 def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, str]]:

@@ -85,7 +85,7 @@ def test_an_idle_run_has_the_time_until_it_was_left_and_its_report_says_so(store
     journal.finish(run.id, Outcome(status="stopped", at=T0 + 5e5, message="stopped by hand"))
     report = gather(store, StoreSettings(), run.id, now=T0 + 1e6)
     assert headline(report).startswith("Stopped after epoch 2 of 3")
-    assert explained(report) == "stopped by hand"
+    assert explained(report) == "Why: stopped by hand"
 
 
 def test_an_instance_works_on_a_run_without_a_driver(store):
