@@ -137,7 +137,6 @@ class Described:
     classes: tuple[str, ...]
     splits: dict[str, set[Split]]
     """The given splits of the images; empty where none are given."""
-    unlisted_split: bool = False
 
 
 def finished(

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
@@ -30,7 +30,6 @@ class Interruption:
         self._reason: str | None = None
         self._at_once = False
         self._handles_signals = False
-        self._listeners: list[Callable[[str], None]] = []
 
     @property
     def requested(self) -> bool:
@@ -48,8 +47,6 @@ class Interruption:
             return
         self._reason = reason
         self._wish.set()
-        for listener in self._listeners:
-            listener(reason)
         # From another thread the main thread is reached through its signal handler.
         if (
             self._at_once
@@ -57,10 +54,6 @@ class Interruption:
             and threading.current_thread() is not threading.main_thread()
         ):
             os.kill(os.getpid(), signal.SIGTERM)
-
-    def subscribe(self, listener: Callable[[str], None]) -> None:
-        """Call `listener` with the reason, once, in the thread that asks."""
-        self._listeners.append(listener)
 
     def check(self) -> None:
         """Raise InterruptedTrainingError if the training should stop."""

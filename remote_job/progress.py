@@ -1,6 +1,5 @@
 """What a training says while it runs: events as JSON lines, and a heartbeat."""
 
-import json
 import os
 import socket
 import threading
@@ -163,14 +162,3 @@ def finite(values: dict[str, Any]) -> dict[str, float]:
         if number - number == 0:
             result[name] = round(number, 6)
     return result
-
-
-def read_events(path: Path) -> list[ProgressEvent]:
-    """Read progress.jsonl; a last line that a kill cut short is left out."""
-    events = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            events.append(ProgressEvent.model_validate(json.loads(line)))
-        except ValueError:
-            continue
-    return events

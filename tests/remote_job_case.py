@@ -12,7 +12,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.remote_job.interruption import Interruption
-from gpu_offload.remote_job.progress import Progress
+from gpu_offload.remote_job.progress import Progress, ProgressEvent
 from gpu_offload.remote_job.spec import DatasetRef, StoreRef, TrainingSpec
 
 ROOT = Path(__file__).parent.parent
@@ -114,3 +114,8 @@ def stopping_at(monkeypatch, epoch, batch):
 def stderr(folder):
     """Return what the module said."""
     return (Path(folder) / "stderr.txt").read_text()
+
+
+def read_events(path):
+    """Read progress.jsonl."""
+    return [ProgressEvent.model_validate_json(line) for line in path.read_text("utf-8").splitlines()]

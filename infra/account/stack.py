@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 
 from gpu_offload.infra.account.site import ISSUER
-from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, InvalidRequestError, ServerFaultError
@@ -22,7 +22,6 @@ POLL_S = 3.0
 PREPARE_S = 120.0
 MAKE_S = 900.0
 NOTHING = ("didn't contain changes", "No updates are to be performed")
-CONFIG = client_config()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,13 +64,13 @@ class Stacks:
 
     @cached_property
     def _client(self) -> "CloudFormationClient":
-        with aws_errors(f"preparing calls to CloudFormation in {self.region}"):
-            return self._opened.client("cloudformation", region_name=self.region, config=CONFIG)
+        client: CloudFormationClient = make_client(self._opened, "cloudformation", self.region)
+        return client
 
     def has_provider(self) -> bool:
         """Whether the account has GitHub's identity provider already; an account can have only one."""
         with aws_errors("looking for GitHub's identity provider"):
-            client = self._opened.client("iam", region_name=self.region, config=CONFIG)
+            client = make_client(self._opened, "iam", self.region)
             found = client.list_open_id_connect_providers()["OpenIDConnectProviderList"]
         return any(each.get("Arn", "").endswith(f"/{ISSUER}") for each in found)
 

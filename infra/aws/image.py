@@ -5,7 +5,7 @@ from datetime import datetime
 
 import boto3
 
-from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import DeniedError, InvalidRequestError, MissingError
@@ -15,10 +15,10 @@ PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubu
 """Deep Learning Base AMI: Ubuntu 22.04 with NVIDIA's open driver, which g4dn and newer need. AWS renews it often, so
 driver and image do not rot. https://docs.aws.amazon.com/dlami/latest/devguide/find-dlami-id.html"""
 
+ARCHITECTURE = "x86_64"
+
 TRUSTED = ("amazon", "self")
 """Trusted owners of images. An image runs as root with the role's credentials, and anyone can publish one."""
-
-CONFIG = client_config()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,6 @@ class Image:
     id: str
     name: str
     owner: str
-    architecture: str
     root_device: str
     size_gib: int
     created: datetime | None
@@ -40,7 +39,6 @@ def find_image(
     *,
     session: boto3.Session | None = None,
     owners: tuple[str, ...] = TRUSTED,
-    architecture: str = "x86_64",
 ) -> Image:
     """Return the image to start, after checks of its owner, state, architecture and root device.
 
@@ -50,7 +48,6 @@ def find_image(
             Amazon's deep-learning image. A parameter below `/aws/service/` must name an image of Amazon's.
         session: The caller's session; None for `open_session`.
         owners: Allowed owners of the image: "amazon", "self" or account ids.
-        architecture: "x86_64" or "arm64".
 
     Raises:
         InvalidRequestError: There is no such image, or it does not fit.
@@ -64,7 +61,7 @@ def find_image(
         if source.startswith("/aws/service/"):
             owners = ("amazon",)
     with aws_errors(f"looking for image {wanted} in {region}"):
-        client = session.client("ec2", region_name=region, config=CONFIG)
+        client = make_client(session, "ec2", region)
         found = client.describe_images(ImageIds=[wanted], IncludeDeprecated=True)["Images"]
     if not found:
         raise InvalidRequestError(
@@ -89,8 +86,8 @@ def find_image(
         for wrong, text in (
             (item.get("State") != "available", f"is {item.get('State')}"),
             (
-                item.get("Architecture") != architecture,
-                f"is for {item.get('Architecture')}, not {architecture}",
+                item.get("Architecture") != ARCHITECTURE,
+                f"is for {item.get('Architecture')}, not {ARCHITECTURE}",
             ),
             (item.get("RootDeviceType") != "ebs" or not root, "has no EBS root device"),
             (item.get("Platform") == "windows", "is Windows"),
@@ -103,7 +100,6 @@ def find_image(
         id=wanted,
         name=item.get("Name", ""),
         owner=owner,
-        architecture=architecture,
         root_device=root,
         size_gib=max(sizes, default=0),
         created=parse_time(item.get("CreationDate")),
@@ -114,8 +110,8 @@ def _parameter(region: str, name: str, session: boto3.Session) -> str:
     operation = f"reading the parameter {name} in {region}"
     try:
         with aws_errors(operation):
-            client = session.client("ssm", region_name=region, config=CONFIG)
-            value = client.get_parameter(Name=name)["Parameter"]["Value"]
+            client = make_client(session, "ssm", region)
+            value: str = client.get_parameter(Name=name)["Parameter"]["Value"]
     except MissingError as error:
         raise InvalidRequestError(
             f"{operation}: there is none", code=error.code, remedy="correct ec2.image, or leave it out"
@@ -133,5 +129,5 @@ def _trusted(owner: str, owner_id: str, owners: tuple[str, ...], session: boto3.
     if "self" not in owners:
         return False
     with aws_errors("asking AWS which account this is"):
-        client = session.client("sts", region_name=region, config=CONFIG)
-        return client.get_caller_identity()["Account"] == owner_id
+        client = make_client(session, "sts", region)
+        return bool(client.get_caller_identity()["Account"] == owner_id)

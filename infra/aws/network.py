@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import (
@@ -37,12 +37,9 @@ if TYPE_CHECKING:
 class Network:
     """Subnets and security groups of one region; the part of `Ec2` that outlives an instance."""
 
-    def __init__(
-        self, region: str, *, session: boto3.Session | None = None, endpoint_url: str | None = None
-    ) -> None:
+    def __init__(self, region: str, *, session: boto3.Session | None = None) -> None:
         self.region = region
         self._session = session
-        self._endpoint_url = endpoint_url
 
     @cached_property
     def _client(self) -> "EC2Client":
@@ -51,13 +48,8 @@ class Network:
     def _make_client(self, *, attempts: int) -> "EC2Client":
         if self._session is None:
             self._session = open_session(self.region)
-        with aws_errors(f"preparing calls to EC2 in {self.region}"):
-            return self._session.client(
-                "ec2",
-                region_name=self.region,
-                endpoint_url=self._endpoint_url,
-                config=client_config(attempts=attempts),
-            )
+        client: EC2Client = make_client(self._session, "ec2", self.region, attempts=attempts)
+        return client
 
     def subnets(self) -> dict[str, Subnet]:
         """Return the default subnet of every zone that has one, by zone."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import boto3
 
-from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, MissingError
@@ -26,23 +26,14 @@ class OnDemandPrices:
 
 
 def on_demand_prices(
-    types: Iterable[str],
-    region: str,
-    *,
-    session: boto3.Session | None = None,
-    endpoint_url: str | None = None,
+    types: Iterable[str], region: str, *, session: boto3.Session | None = None
 ) -> OnDemandPrices:
     """Return on-demand prices. Never fails: `source` names their origin and the reason."""
     wanted = sorted(set(types))
     try:
         session = session or open_session(region)
         with aws_errors("asking for on-demand prices"):
-            client = session.client(
-                "pricing",
-                region_name=PRICING_REGION,
-                endpoint_url=endpoint_url,
-                config=client_config(attempts=2, read_timeout=20),
-            )
+            client = make_client(session, "pricing", PRICING_REGION, attempts=2, read_timeout=20)
             found = {}
             for name in wanted:
                 pages = client.get_paginator("get_products").paginate(

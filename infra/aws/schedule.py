@@ -4,12 +4,11 @@ import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import ExistsError, MissingError
@@ -71,22 +70,10 @@ def schedule_parameters(
 class Schedules:
     """Schedules of one region."""
 
-    def __init__(
-        self, region: str, *, session: boto3.Session | None = None, endpoint_url: str | None = None
-    ) -> None:
+    def __init__(self, region: str, *, session: boto3.Session | None = None) -> None:
         self.region = region
         self._session = session or open_session(region)
-        self._endpoint_url = endpoint_url
-
-    @cached_property
-    def _client(self) -> "EventBridgeSchedulerClient":
-        with aws_errors(f"preparing calls to EventBridge Scheduler in {self.region}"):
-            return self._session.client(
-                "scheduler",
-                region_name=self.region,
-                endpoint_url=self._endpoint_url,
-                config=client_config(),
-            )
+        self._client: EventBridgeSchedulerClient = make_client(self._session, "scheduler", region)
 
     def create(
         self, run: str, attempt: int, instance_id: str, at: datetime, role_arn: str, *, store: str = ""

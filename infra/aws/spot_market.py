@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.errors import CloudError, DeniedError, MissingError
@@ -63,20 +63,14 @@ class Quotas:
 class SpotMarket:
     """The market of one region. Nothing is cached; a caller asks once per plan."""
 
-    def __init__(
-        self, region: str, *, session: boto3.Session | None = None, endpoint_url: str | None = None
-    ) -> None:
+    def __init__(self, region: str, *, session: boto3.Session | None = None) -> None:
         self.region = region
         self._session = session or open_session(region)
-        self._endpoint_url = endpoint_url
-        self._config = client_config()
 
     @cached_property
     def _client(self) -> "EC2Client":
-        with aws_errors(f"preparing calls to EC2 in {self.region}"):
-            return self._session.client(
-                "ec2", region_name=self.region, endpoint_url=self._endpoint_url, config=self._config
-            )
+        client: EC2Client = make_client(self._session, "ec2", self.region)
+        return client
 
     def instance_types(self, families: Iterable[str] = FAMILIES) -> list[InstanceType]:
         """Return the region's GPU types of these families, by name."""
@@ -170,12 +164,7 @@ class SpotMarket:
         operation = f"asking for the quota {code} in {self.region}"
         try:
             with aws_errors(operation):
-                client = self._session.client(
-                    "service-quotas",
-                    region_name=self.region,
-                    endpoint_url=self._endpoint_url,
-                    config=self._config,
-                )
+                client = make_client(self._session, "service-quotas", self.region)
             try:
                 with aws_errors(operation):
                     reply = client.get_service_quota(ServiceCode="ec2", QuotaCode=code)

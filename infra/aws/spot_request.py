@@ -1,12 +1,11 @@
 """Persistent spot requests with our tag, which would launch again after each termination; gpu-offload creates none."""
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import boto3
 
-from gpu_offload.infra.aws.client_config import client_config
+from gpu_offload.infra.aws.client_config import make_client
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.error_codes import aws_errors
 from gpu_offload.infra.aws.tags import RUN_TAG, STORE_TAG, run_filter, tags_of
@@ -34,16 +33,7 @@ class SpotRequests:
 
     def __init__(self, region: str, *, session: boto3.Session | None = None) -> None:
         self.region = region
-        self._session = session or open_session(region)
-
-    @cached_property
-    def _client(self) -> "EC2Client":
-        with aws_errors(f"preparing calls to EC2 in {self.region}"):
-            return self._session.client(
-                "ec2",
-                region_name=self.region,
-                config=client_config(),
-            )
+        self._client: EC2Client = make_client(session or open_session(region), "ec2", region)
 
     def find(self) -> list[SpotRequest]:
         """Return those that can still launch. Raises CloudError."""

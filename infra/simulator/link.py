@@ -62,7 +62,6 @@ class Link:
         self.network = network
         self.here = here
         self.there = there
-        self.bytes_relayed = 0
         self.is_cut = False
         self.bits_per_second: float | None = None
         self._open = asyncio.Event()
@@ -166,7 +165,6 @@ class Link:
             if self.bits_per_second is not None:
                 await asyncio.sleep(8 * len(data) / self.bits_per_second)
             await loop.sock_sendall(sink, data)
-            self.bytes_relayed += len(data)
         await self._open.wait()
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)

@@ -52,13 +52,3 @@ class WorkflowEvent:
         """Whether the repository shows nothing to strangers, its releases included."""
         told = self.payload.get("repository")
         return isinstance(told, dict) and told.get("private") is True
-
-    @property
-    def is_fork(self) -> bool:
-        """Whether a pull request comes from another repository; one that was deleted counts as another."""
-        request = self.payload.get("pull_request")
-        if not isinstance(request, dict):
-            return False
-        head = request.get("head")
-        source = head.get("repo") if isinstance(head, dict) else None
-        return not isinstance(source, dict) or source.get("full_name") != self.repository

@@ -1,6 +1,5 @@
 """Where a training could run and at which price: this CPU, or an instance type in a zone and a market."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,8 +65,3 @@ def cpu_offer(cores: int, memory_gib: float = 16.0, usd_per_hour: float = 0.0) -
     """Return this machine as an offer; a public repository's runner is free."""
     basis = "free for public repositories" if usd_per_hour == 0 else "as configured"
     return Offer("cpu", None, None, None, None, usd_per_hour, basis, None, cores, memory_gib)
-
-
-def in_region(offers: Sequence[Offer], region: str) -> tuple[Offer, ...]:
-    """Return the offers of one region."""
-    return tuple(offer for offer in offers if offer.region == region)

@@ -7,7 +7,7 @@ aliases/<name>.json              which version the name means; moves last, by co
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +45,6 @@ __all__ = [
     "complete",
     "manifest_of",
     "publish",
-    "unpublished_models",
     "versions",
     "why_candidate",
 ]
@@ -214,12 +213,3 @@ def _write_file(
                     f"{key} was left by an unfinished publish, and the store refuses to replace it. No reader "
                     f"sees it: delete it as the bucket's owner and run the command again ({error})"
                 ) from error
-
-
-def unpublished_models(store: ObjectStore) -> Iterator[str]:
-    """Yield versions that have a model but no manifest: publishes that were killed, invisible to readers."""
-    files: dict[str, set[str]] = {}
-    for info in store.list("models/"):
-        _, version, name = info.key.split("/", 2)
-        files.setdefault(version, set()).add(name)
-    yield from (v for v, names in sorted(files.items()) if "manifest.json" not in names)

@@ -2,10 +2,6 @@
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
-
-from gpu_offload.orchestrator.settings.sections import Section, Sections
 
 
 def toml_key(name: str) -> str:
@@ -32,20 +28,3 @@ def toml_value(value: object) -> str:
         pairs = ", ".join(f"{toml_key(key)} = {toml_value(item)}" for key, item in value.items())
         return f"{{ {pairs} }}" if pairs else "{}"
     raise TypeError(f"TOML has no {type(value).__name__}")
-
-
-def settings_toml(settings: Sections) -> str:
-    """Write every setting that has a value, defaults included, as the `offload.toml` that says the same."""
-    return "\n".join(
-        line for name in Sections.model_fields for line in (f"[{name}]", *_lines(getattr(settings, name)), "")
-    )
-
-
-def _lines(section: Section, prefix: str = "") -> Iterator[str]:
-    plain: dict[str, Any] = section.model_dump(mode="json", by_alias=True, exclude_none=True)
-    for name, info in type(section).model_fields.items():
-        key, value = info.alias or name, getattr(section, name)
-        if isinstance(value, Section):
-            yield from _lines(value, f"{prefix}{key}.")
-        elif key in plain:
-            yield f"{prefix}{key} = {toml_value(plain[key])}"

@@ -249,8 +249,9 @@ def test_a_dry_run_launches_nothing_and_tells_a_refusal(cloud, ec2, request_):
 
 
 @pytest.mark.simulator
-def test_no_answer_at_all_is_told(no_waiting):
-    ec2 = Ec2("us-east-1", endpoint_url="http://127.0.0.1:9")
+def test_no_answer_at_all_is_told(no_waiting, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    ec2 = Ec2("us-east-1")
     ec2._client = ec2._make_client(attempts=1)
     with pytest.raises(EndpointError, match="AWS_ENDPOINT_URL"):
         ec2.find()

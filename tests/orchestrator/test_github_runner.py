@@ -1,7 +1,6 @@
 """The runner of a workflow: what it is told, and what it must not take for a command."""
 
 import io
-import json
 import re
 
 import pytest
@@ -127,29 +126,6 @@ def test_a_summary_that_github_would_drop_is_refused(tmp_path):
 def test_secrets_are_masked():
     runner = Runner({"AWS_SECRET_ACCESS_KEY": "abc%\n", "HOME": "/root"})
     assert list(runner.masks()) == ["::add-mask::abc%25%0A"]
-
-
-@pytest.mark.parametrize(
-    ("payload", "fork"),
-    [
-        ({"pull_request": {"head": {"repo": {"full_name": "them/it"}}}}, True),
-        ({"pull_request": {"head": {"repo": None}}}, True),
-        ({"pull_request": {"head": {"repo": {"full_name": "us/it"}}}}, False),
-        ({}, False),
-    ],
-)
-def test_a_pull_request_from_elsewhere_is_known(tmp_path, payload, fork):
-    file = tmp_path / "event.json"
-    file.write_text(json.dumps(payload))
-    event = WorkflowEvent.of(
-        {
-            "GITHUB_EVENT_NAME": "pull_request",
-            "GITHUB_EVENT_PATH": str(file),
-            "GITHUB_REPOSITORY": "us/it",
-        }
-    )
-    assert event.is_fork is fork
-    assert not event.is_trusted
 
 
 @pytest.mark.parametrize(

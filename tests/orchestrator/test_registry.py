@@ -195,12 +195,6 @@ def test_a_document_of_another_version_is_an_error_that_names_it(store):
         publish.versions(store)
 
 
-def test_an_unfinished_publish_can_be_told(store, model):
-    publish_now(store, manifest_for(model, "aaaa"), model)
-    store.put(model_key("bbbb"), b"no manifest")
-    assert list(publish.unpublished_models(store)) == ["bbbb"]
-
-
 def test_a_stray_model_that_the_store_protects_is_an_error_that_says_what_to_do(store, model):
     """The bucket's policy of `offload bootstrap` denies every overwrite below models/."""
     store.put(model_key("aaaa"), b"no manifest")

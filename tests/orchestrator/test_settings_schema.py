@@ -6,11 +6,11 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from settings_case import settings_toml
 
 from gpu_offload.orchestrator.settings.json_schema import schema, schema_text
 from gpu_offload.orchestrator.settings.overrides import SETTINGS
 from gpu_offload.orchestrator.settings.sections import Sections
-from gpu_offload.orchestrator.settings.toml import settings_toml
 
 COMMITTED = Path(__file__).parents[2] / "docs" / "offload.schema.json"
 

@@ -6,12 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from remote_job_case import ROOT, make_spec, make_tree, run_module, stderr, stopping_at
+from remote_job_case import ROOT, make_spec, make_tree, read_events, run_module, stderr, stopping_at
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.entrypoint import EntrypointError, fault
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
-from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError
 from gpu_offload.remote_job.train import train

@@ -68,14 +68,6 @@ def test_the_first_reason_counts():
         interruption.check()
 
 
-def test_listeners_hear_of_it_once():
-    interruption, heard = Interruption(), []
-    interruption.subscribe(heard.append)
-    interruption.request("first")
-    interruption.request("second")
-    assert heard == ["first"]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_is_a_wish_that_is_kept_until_the_next_boundary(number, foreground):
     interruption = Interruption()

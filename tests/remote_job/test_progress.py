@@ -6,9 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from remote_job_case import read_events
 
 from gpu_offload.remote_job import progress as module
-from gpu_offload.remote_job.progress import Progress, finite, read_events
+from gpu_offload.remote_job.progress import Progress, finite
 from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -86,11 +87,6 @@ def test_the_heartbeat_says_who_where_and_how_far(progress, spec):
 def test_a_change_of_state_is_in_the_heartbeat_at_once(progress, spec):
     progress.update(state="interrupted", message="spot notice")
     assert heartbeat(spec).message == "spot notice"
-
-
-def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path):
-    (tmp_path / "progress.jsonl").write_text('{"event":"start","time":1.0}\n{"event":"ba')
-    assert [event.event for event in read_events(tmp_path / "progress.jsonl")] == ["start"]
 
 
 def test_numbers_that_json_cannot_carry_are_left_out():
