@@ -7,8 +7,9 @@ from typing import Any, Final
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.conversion import Conversion, Described, Location, box_of, finished, finite, join
+from gpu_offload.dataset.conversion import Conversion, Described, Location, finished
 from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.geometry import box_in, box_of, outline_in
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.json_stream import JsonError, JsonObject
@@ -212,40 +213,23 @@ class _Reading:
         polygon = (
             self._polygon(value.get("segmentation"), image, line, what) if task is not Task.DETECT else None
         )
-        box = self._box(value.get("bbox"), image) or (box_of(polygon) if polygon else None)
+        box = box_in(value.get("bbox"), *image[1:]) or (box_of(polygon) if polygon else None)
         if box is None:
             message = "bbox must be [left, top, width, height] in pixels; correct it"
             self._fail(line, what, "malformed-annotations", message)
             return
         self._conversion.add(Location(self.file, line, what), image[0], index, box, polygon)
 
-    @staticmethod
-    def _box(value: Any, image: tuple[str, int, int]) -> tuple[float, ...] | None:
-        numbers = finite(value, 4)
-        if numbers is None:
-            return None
-        _, width, height = image
-        left, top, across, down = numbers
-        return (left + across / 2) / width, (top + down / 2) / height, across / width, down / height
-
     def _polygon(
         self, value: Any, image: tuple[str, int, int], line: int, what: str
     ) -> tuple[float, ...] | None:
         if not isinstance(value, list) or not value:
             return None  # none, or a mask in run lengths
-        parts = [finite(part) for part in value]
-        if any(part is None or len(part) < 6 or len(part) % 2 for part in parts):
+        outline = outline_in(value, *image[1:])
+        if outline is None:
             message = "segmentation must be lists of x, y in pixels, three points or more; correct it"
             self._fail(line, what, "malformed-annotations", message)
-            return None
-        _, width, height = image
-        scaled = []
-        for part in filter(None, parts):
-            points = list(part)
-            points[0::2] = [x / width for x in part[0::2]]
-            points[1::2] = [y / height for y in part[1::2]]
-            scaled.append(points)
-        return join(scaled)
+        return outline
 
     def _fail(self, line: int, what: str, code: str, message: str) -> None:
         self._conversion.fail(Location(self.file, line or None, what), code, message)

@@ -1,6 +1,5 @@
 """Labels of other formats, turned into YOLO's rows, and judged as those are."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Final
 
 from gpu_offload.dataset.census import Census, Reason
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
+from gpu_offload.dataset.geometry import is_box, is_inside
 from gpu_offload.dataset.label_row import judge_row
 from gpu_offload.dataset.layout import DatasetFiles, Layout, SplitsOf, is_image, label_name
 from gpu_offload.dataset.paths import Names
@@ -67,7 +67,7 @@ class Conversion:
         self.count(place, polygon)
         rows = [(float(index), *box)] if polygon is None else [(float(index), *box), (float(index), *polygon)]
         faults: list[Finding] = []
-        for row in [] if polygon is None and _is_inside(box) else rows:
+        for row in [] if polygon is None and is_inside(box) else rows:
             faults += judge_row(place.path, place.line or 0, row, None)
         for fault in faults:
             make = error if fault.severity == "error" else warning
@@ -80,7 +80,7 @@ class Conversion:
             self.no_polygon = self.no_polygon or place
         else:
             self.polygons.setdefault(image, bytearray()).extend(_row(rows[1]))
-            self.outlined += not _is_box(box, polygon)
+            self.outlined += not is_box(box, polygon)
 
     def count(self, place: Location, polygon: Sequence[float] | None) -> None:
         """Count an object. Raises DatasetError where there are more than fit into memory."""
@@ -201,55 +201,6 @@ def _splits_of(given: dict[str, set[Split]], rule: SplitRule, *, makes_val: bool
         return tuple(chosen)
 
     return splits_of
-
-
-def finite(values: object, count: int | None = None) -> tuple[float, ...] | None:
-    """Return a list of finite numbers, `count` of them; None for anything else."""
-    if not isinstance(values, list) or (count is not None and len(values) != count):
-        return None
-    if not set(map(type, values)) <= {int, float}:
-        return None
-    try:
-        numbers = tuple(map(float, values))
-    except OverflowError:
-        return None
-    return numbers if all(map(math.isfinite, numbers)) else None
-
-
-def box_of(points: Sequence[float]) -> tuple[float, float, float, float]:
-    """Return x-centre, y-centre, width and height of the box around points `x1 y1 x2 y2 ...`."""
-    xs, ys = points[0::2], points[1::2]
-    left, right, top, bottom = min(xs), max(xs), min(ys), max(ys)
-    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
-
-
-def join(parts: Sequence[Sequence[float]]) -> tuple[float, ...]:
-    """Return one outline of a shape in several parts: each is gone around, from the first one's start and back.
-
-    The ways between the parts are gone both ways, so that they enclose nothing.
-    """
-    outline = list(parts[0])
-    for part in parts[1:]:
-        outline += [*parts[0][:2], *part, *part[:2]]
-    return tuple(outline)
-
-
-def _is_inside(box: Sequence[float]) -> bool:
-    """Whether a box is as most are, so that nothing about it need be judged."""
-    return 0 <= box[0] <= 1 and 0 <= box[1] <= 1 and 0 < box[2] <= 1 and 0 < box[3] <= 1
-
-
-def _is_box(box: Sequence[float], polygon: Sequence[float]) -> bool:
-    """Whether a polygon is nothing but the box's four corners, as some tools write it."""
-    if len(polygon) not in (8, 10):
-        return False
-    around = box_of(polygon)
-    on_edges = all(
-        min(abs(x - around[0] - s * around[2] / 2) for s in (-1, 1)) < 1e-6
-        and min(abs(y - around[1] - s * around[3] / 2) for s in (-1, 1)) < 1e-6
-        for x, y in zip(polygon[0::2], polygon[1::2], strict=True)
-    )
-    return on_edges and all(abs(a - b) < 1e-2 for a, b in zip(around, box, strict=True))
 
 
 def _row(values: Sequence[float]) -> bytes:

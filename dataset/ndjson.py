@@ -5,8 +5,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.conversion import Conversion, Described, Location, box_of, finished, finite
+from gpu_offload.dataset.conversion import Conversion, Described, Location, finished
 from gpu_offload.dataset.finding import SHOWN_NAMES, DatasetError, error, some
+from gpu_offload.dataset.geometry import box_of, finite
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.json_stream import JsonError, decode, lines
 from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named

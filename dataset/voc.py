@@ -8,8 +8,9 @@ from struct import Struct
 from typing import Final
 
 from gpu_offload.dataset.class_names import class_name_problems
-from gpu_offload.dataset.conversion import MAX_OBJECTS, Conversion, Described, Location, box_of, finished
+from gpu_offload.dataset.conversion import MAX_OBJECTS, Conversion, Described, Location, finished
 from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.geometry import box_of
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
 from gpu_offload.dataset.image_list import MAX_LINES
