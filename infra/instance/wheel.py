@@ -11,6 +11,8 @@ from pathlib import Path
 
 PACKAGES = ("errors", "dataset", "infra", "remote_job")
 """What the training module imports; the orchestrator stays on the launching machine."""
+EVERYTHING = (*PACKAGES, "client", "orchestrator")
+"""What the action runs; its script reads this name."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can store, so that equal code gives equal bytes."""
 

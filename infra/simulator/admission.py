@@ -125,11 +125,9 @@ class NewProfiles:
         self._behaviour = behaviour
         self._refused = 0
 
-    def check(self, form: dict[str, Any]) -> None:
+    def check(self, call: Call) -> None:
         """Refuse a launch with a profile that is too new, by raising EC2ClientError."""
-        name = (
-            form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
-        )
+        name = call.profile
         profiles = iam_backends[self._account]["aws"].instance_profiles.values()
         found = next((profile for profile in profiles if profile.name == name), None)
         if found is None or name == PROFILE:  # which is there from the start

@@ -67,6 +67,14 @@ class Call:
         """The type that a launch asks for."""
         return self.parameters.get("InstanceType")
 
+    @property
+    def profile(self) -> str:
+        """The instance profile of a launch, by its name; empty for none."""
+        form = self.parameters
+        return str(
+            form.get("IamInstanceProfile.Name") or form.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
+        )
+
 
 def read_call(environ: dict[str, Any], default_region: str) -> Call:
     """Understand a request; a form or JSON body is read and put back."""

@@ -18,13 +18,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
-from gpu_offload.infra.simulator.account import BUCKET, PROFILE, forget, provision
+from gpu_offload.infra.simulator.account import forget, provision
 from gpu_offload.infra.simulator.admission import vcpus
 from gpu_offload.infra.simulator.api_front import ApiFront
 from gpu_offload.infra.simulator.behaviour import Behaviour, Event, Leftovers
 from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.cleaner import cleaner
-from gpu_offload.infra.simulator.clients import ACCESS_KEY, SECRET_KEY, Clients
+from gpu_offload.infra.simulator.clients import Clients
 from gpu_offload.infra.simulator.compute import Compute
 from gpu_offload.infra.simulator.endpoint import Application, CallDecision, Server
 from gpu_offload.infra.simulator.event_log import EventLog
@@ -32,7 +32,6 @@ from gpu_offload.infra.simulator.fault import InjectedFault, parse
 from gpu_offload.infra.simulator.fault_injection import FaultInjection
 from gpu_offload.infra.simulator.hardware import baked_software
 from gpu_offload.infra.simulator.identity import Identities
-from gpu_offload.infra.simulator.images import IMAGE_ID
 from gpu_offload.infra.simulator.link import LinkRelay
 from gpu_offload.infra.simulator.market import SpotMarket
 from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
@@ -115,11 +114,6 @@ class SimulatedCloud:
     def ssh_user(self) -> str:
         """The user to log in as."""
         return self._place.ssh_user
-
-    @property
-    def image_id(self) -> str:
-        """The image that the public parameter points to."""
-        return IMAGE_ID
 
     @property
     def events(self) -> tuple[Event, ...]:
@@ -246,16 +240,3 @@ class SimulatedCloud:
             "baked": (self.behaviour.baked_as or baked_software()) if self.behaviour.baked else {},
             "environment": self.behaviour.environment,
         }
-
-
-__all__ = [
-    "ACCESS_KEY",
-    "BUCKET",
-    "PROFILE",
-    "SECRET_KEY",
-    "Behaviour",
-    "Event",
-    "InjectedFault",
-    "Leftovers",
-    "SimulatedCloud",
-]

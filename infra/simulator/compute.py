@@ -75,10 +75,6 @@ class Compute:
             **self._hardware(),
         )
         host = self._build(hardware, lambda why: self._went_down(instance.id, why))
-        profile = (
-            call.parameters.get("IamInstanceProfile.Name")
-            or call.parameters.get("IamInstanceProfile.Arn", "").rpartition("/")[2]
-        )
         one = Rented(
             instance=instance,
             region=region,
@@ -86,7 +82,7 @@ class Compute:
             user_data=user_data,
             born_in=call,
             host=host,
-            role=profile or None,
+            role=call.profile or None,
             unseen=self.behaviour.lag_calls,
             visible_at=time.monotonic() + self.behaviour.lag_seconds,
         )
@@ -136,11 +132,6 @@ class Compute:
         with self.lock:
             self.rented[instance_id].instance.impaired = True
 
-    def renew_credentials(self) -> None:
-        """Let every role have new credentials now."""
-        for one in self.living():
-            self.metadata.renew(one)
-
     def tick(self) -> None:
         """Renew credentials that near their end; reclaim spot instances whose price is above their highest."""
         for one in self.living():
@@ -156,10 +147,6 @@ class Compute:
         """Return the instance's console output."""
         one = self.rented[instance_id]
         return one.host.console() or one.console
-
-    def find(self, instance_id: str) -> Rented:
-        """An instance by id. Raises KeyError."""
-        return self.rented[instance_id]
 
     def living(self) -> tuple[Rented, ...]:
         """Instances that are neither terminated nor on the way there."""

@@ -100,12 +100,13 @@ class FaultInjection:
         self._log.say("fault", who, "credentials expire")
         self._identities.expire(who, seconds)
         if who != "runner":
-            self._compute.renew_credentials()
+            for one in self._compute.living():
+                self._compute.metadata.renew(one)
 
     def _find(self, instance_id: str, text: str) -> Rented:
         """Return an instance, and log what happens to it."""
         self._log.say("fault", instance_id, text)
-        return self._compute.find(instance_id)
+        return self._compute.rented[instance_id]
 
     def _perform(self, fault: InjectedFault, one: Rented | None) -> None:
         """Let a fault happen."""

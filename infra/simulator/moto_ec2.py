@@ -94,7 +94,7 @@ class MotoEc2:
         user_data = decoded_user_data(form)
         if image_id not in self.region(region).amis:
             raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
-        self._new_profiles.check(form)
+        self._new_profiles.check(call)
         behaviour = replace(self._compute.behaviour, capacity=self._capacity)
         admission = Admission(behaviour, self._compute.market, self._compute.rented.values(), self._now())
         zone = admission.zone(call, self.zone_of(call), count)

@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.images import IMAGE_ID
 
 PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 QUICK = Behaviour(boot_seconds=0.05, shutdown_seconds=0.05, lag_seconds=0.0)
@@ -28,7 +29,7 @@ def cloud():
 
 def launch(cloud, token=None, ec2=None, **options):
     ec2 = ec2 or cloud.client("ec2")
-    wanted = {"InstanceType": "g4dn.xlarge", "ImageId": cloud.image_id, "MinCount": 1, "MaxCount": 1, **SPOT}
+    wanted = {"InstanceType": "g4dn.xlarge", "ImageId": IMAGE_ID, "MinCount": 1, "MaxCount": 1, **SPOT}
     if token:
         wanted["ClientToken"] = token
     return ec2.run_instances(**(wanted | options))["Instances"][0]

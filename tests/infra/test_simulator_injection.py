@@ -10,6 +10,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConn
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.fault import FaultSyntaxError
+from gpu_offload.infra.simulator.images import IMAGE_ID
 
 ONCE = Config(retries={"total_max_attempts": 1, "mode": "standard"})
 SPOT = {"InstanceMarketOptions": {"MarketType": "spot"}}
@@ -26,7 +27,7 @@ def cloud():
 def launch(cloud, ec2=None, **options):
     wanted = {
         "InstanceType": "g4dn.xlarge",
-        "ImageId": cloud.image_id,
+        "ImageId": IMAGE_ID,
         "MinCount": 1,
         "MaxCount": 1,
         "TagSpecifications": [{"ResourceType": "instance", "Tags": TAGS}],

@@ -23,6 +23,7 @@ from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.images import IMAGE_ID
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.orphans import Resource, RunLimits, find_orphans
 from gpu_offload.orchestrator.cleanup.reaper import Reaper
@@ -200,9 +201,7 @@ def test_whatever_of_ours_is_expired_over_or_unknown_goes_and_nobody_elses_is_to
     ]
     other = launch("theirs-1", store=OTHER_STORE)
     client = cloud.client("ec2")
-    stranger = client.run_instances(
-        ImageId=cloud.image_id, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1
-    )
+    stranger = client.run_instances(ImageId=IMAGE_ID, InstanceType="g4dn.xlarge", MinCount=1, MaxCount=1)
     stranger = stranger["Instances"][0]["InstanceId"]
     loose = client.create_volume(
         AvailabilityZone="us-east-1a",
