@@ -1,9 +1,11 @@
 """Runs the user's own training function and checks what it returns."""
 
 import contextlib
+import errno
 import importlib
 import os
 import shutil
+import socket
 import sys
 import time
 import traceback
@@ -18,6 +20,8 @@ from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import TrainingSpec
+
+UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
 def load(reference: str) -> Callable[[TrainingContext], Trained | None]:
@@ -125,12 +129,26 @@ def _called(
         print(traceback.format_exc())  # noqa: T201 - to the log
         message = f"{_line_of(error, Path.cwd()) or _place(function)}: {type(error).__name__}: {error}"
         is_ours = isinstance(error, FileNotFoundError) and not Path(str(error.filename)).is_absolute()
+        if bench.spec.store is None and _wants_network(error):
+            message += (
+                "; a training has no network: what it reads comes with the dataset, training.include, training.requirements or "
+                'training.init-from. On a runner training.isolation = "off" gives it the network, an instance never does'
+            )
         if is_ours and bench.spec.project is not None:
             message += "; files of the repository that the training reads are named in training.include"
         raise EntrypointError(message) from error
     if returned is None:
         bench.interruption.check()
     return returned
+
+
+def _wants_network(error: BaseException | None) -> bool:
+    """Whether an exception comes from a name that was not resolved or an address without a route."""
+    while error is not None:
+        if isinstance(error, socket.gaierror) or getattr(error, "errno", None) in UNREACHABLE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _checked(

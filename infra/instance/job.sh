@@ -5,6 +5,8 @@
 #   poll UNIT PROGRESS_OFFSET LOG_OFFSET LIMIT HOLD       its state, then what was written since
 #   stop UNIT SECONDS                                     SIGTERM, and SIGKILL after SECONDS
 #   supervise ...                                         the background process of `start`
+#   apart JOB HIDDEN KEPT COMMAND...                      runs COMMAND as `trainer` on a machine with other work
+#   end_apart JOB                                         kills it
 #
 # A job is three processes: the user `uploader` fetches the inputs; the user `trainer` trains, without network;
 # `uploader` mirrors what it writes. `start` reads the secrets of `uploader` from standard input.
@@ -14,6 +16,7 @@
 
 set -u
 TRAINER=64001
+SHARED="/run /tmp /var/tmp /dev/shm"
 UPLOADER=64002
 METADATA=169.254.169.254
 NO_CAPABILITIES="--bounding-set=-all --inh-caps=-all --ambient-caps=-all"
@@ -71,28 +74,117 @@ become_trainer() {
     . "$job/environment"
     set +a
     separate || exec setsid "$python" "$@"
-    exec unshare --net --mount --ipc --propagation private -- sh -c "$APART" sh "$job" "$python" \
-        setpriv --reuid $TRAINER --regid $TRAINER --clear-groups --no-new-privs $NO_CAPABILITIES -- \
-        setsid "$python" "$@"
+    hidden=
+    for folder in $SHARED; do # only on a simulated host can a job or its Python be below one of these
+        case "$job:$python" in "$folder"/* | *":$folder"/*) ;; *) hidden="$hidden$folder$newline" ;; esac
+    done
+    isolate "$hidden" "" setsid "$python" "$@"
 }
 
-# Set-up as root in the new namespaces. Several GPUs communicate over the loopback device. Only on a simulated
-# host can a job or its Python be below one of these folders, which is then kept.
+# Becomes COMMAND as the user that trains, without capabilities, in network, mount and IPC namespaces of its own, and in
+# those that $MORE_NAMESPACES names: isolate HIDDEN KEPT COMMAND... The first two are lists of absolute paths, one a line.
+# HIDDEN: folders that become empty ones. KEPT: files and folders that are there all the same, after `+ ` writable.
+# What else the machine has cannot be written to.
+isolate() {
+    hidden=$1 kept=$2
+    shift 2
+    exec unshare --net --mount --ipc --propagation private ${MORE_NAMESPACES:-} -- \
+        sh -c "$APART" sh "$hidden" "$kept" "$job" \
+        setpriv --reuid $TRAINER --regid $TRAINER --clear-groups --no-new-privs $NO_CAPABILITIES -- "$@"
+}
+
+# Set-up as root in the new namespaces. Several GPUs communicate over the loopback device.
 APART='
-job=$1 python=$2
-shift 2
+hidden=$1 kept=$2 job=$3
+shift 3
+refuse() {
+    echo "gpu-offload: $1: not started" >&2
+    exit 76
+}
+newline="
+"
 ip link set lo up
-for folder in /run /tmp /var/tmp /dev/shm; do
-    case "$job" in "$folder"/*) continue ;; esac
-    case "$python" in "$folder"/*) continue ;; esac
+read -r pid rest </proc/self/stat
+[ -z "$kept" ] || echo "$pid" >"$job/pid"
+IFS=$newline
+set -f
+
+# What is kept is bound elsewhere first, to an empty folder below which nothing is kept.
+stash=
+[ -z "$kept" ] || for folder in $hidden; do
+    case "$newline${kept}" in *"$newline$folder/"* | *"$newline+ $folder/"*) continue ;; esac
     [ -d "$folder" ] && [ ! -L "$folder" ] || continue
-    mount -n -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "$folder" || {
-        echo "gpu-offload: $folder could not be hidden from the training: not started" >&2
-        exit 76
-    }
+    stash=$folder/.kept
+    mount -n -t tmpfs -o nosuid,nodev,mode=700 tmpfs "$folder" && mkdir "$stash" || refuse "$folder could not be hidden"
+    break
 done
+[ -z "$kept" ] || [ -n "$stash" ] || refuse "something of the training is below each folder that has to be hidden"
+number=0
+for path in $kept; do
+    path=${path#+ }
+    number=$((number + 1))
+    if [ -d "$path" ]; then mkdir "$stash/$number"; else : >"$stash/$number"; fi
+    mount -n --bind "$path" "$stash/$number" || refuse "$path could not be kept"
+done
+for folder in $hidden; do
+    [ -d "$folder" ] && [ ! -L "$folder" ] || continue
+    [ "$folder/.kept" != "$stash" ] || continue
+    mount -n -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "$folder" ||
+        refuse "$folder could not be hidden from the training"
+done
+number=0
+for path in $kept; do
+    path=${path#+ }
+    number=$((number + 1))
+    if [ -d "$stash/$number" ]; then mkdir -p "$path"; else mkdir -p "${path%/*}" && : >>"$path"; fi
+    mount -n --bind "$stash/$number" "$path" || refuse "$path could not be kept"
+    umount -n "$stash/$number" && rm -d "$stash/$number" || refuse "$path could not be kept"
+done
+if [ -n "$kept" ]; then
+    # Not even what every user may write to elsewhere. Mounts below a hidden folder that are not kept are out of reach.
+    for point in $(cut -d" " -f5 /proc/self/mountinfo); do
+        point=$(printf %b "$point")
+        case $point in /proc | /proc/* | /sys | /sys/* | /dev | /dev/*) continue ;; esac
+        case $newline$kept$newline in
+        *"$newline+ $point$newline"*) continue ;;
+        *"$newline$point$newline"*) ;;
+        *) for folder in $hidden; do case $point/ in "$folder"/*) continue 2 ;; esac; done ;;
+        esac
+        mount -n -o remount,bind,ro "$point" || refuse "$point could not be made read-only"
+    done
+    rmdir "$stash" && chmod 1777 "${stash%/.kept}"
+    mount -n -t proc -o nosuid,nodev,noexec proc /proc || refuse "processes could not be hidden"
+fi
 exec "$@"
 '
+newline='
+'
+
+# Runs a command as the user that trains, on a machine that has other work and secrets of its own, as a runner of GitHub's:
+# in a PID namespace, too, so that no process of it is left behind. Waits for it, and gives its output back to
+# the owner of JOB, which has to hold `output`, `home` and `environment`; HIDDEN and KEPT as for `isolate`.
+apart() {
+    job=$1 hidden=$2 kept=$3
+    shift 3
+    separate || fail "a training is isolated by root only"
+    owner=$(stat -c %u:%g "$job") || exit
+    own -RP $TRAINER:$TRAINER "$job/output" "$job/home" || exit
+    rm -f "$job/pid" "$job/trained"
+    umask 022
+    (
+        cd "$job/output" || exit
+        MORE_NAMESPACES="--pid --fork --kill-child"
+        isolate "$hidden" "$kept" env -i sh -c 'set -a; . "$0"; set +a; exec "$@"' "$job/environment" "$@"
+    )
+    code=$?
+    own -RP "$owner" "$job/output" "$job/home"
+    echo $code >"$job/trained"
+    exit $code
+}
+
+end_apart() {
+    pid=$(cat "$1/pid") && kill -KILL "$pid"
+}
 
 own() {
     ! separate || chown "$@"

@@ -8,14 +8,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.signals import signal_text
+from gpu_offload.orchestrator.backends.isolated_training import IsolatedTraining, not_isolated
 from gpu_offload.orchestrator.backends.training_environment import training_environment
 from gpu_offload.orchestrator.backends.training_process import (
     TrainingProcess,
@@ -31,6 +34,7 @@ from gpu_offload.orchestrator.plan.project import unpack_project
 from gpu_offload.orchestrator.run.backend import Ending, StoppedHereError
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
 from gpu_offload.orchestrator.run.revision import Revision, beginning, past_of
+from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.result_files import RESULT
 from gpu_offload.remote_job.pace.meter import process_age
 from gpu_offload.remote_job.result import Heartbeat
@@ -59,8 +63,22 @@ class LocalTraining:
     packages: Path | None = None
     """Where installed requirements are kept between trainings."""
 
+    why_open: Callable[[], str | None] = field(default=lambda: "")
+    """Why the training is not isolated here; None where it trains as another user, in three processes as on an instance."""
+
     def output(self, run: RunRecord) -> Path:
         """Return where the training of a run writes on this machine."""
+        return self._folder(run) / "output" if self.is_isolated else self._folder(run)
+
+    @cached_property
+    def is_isolated(self) -> bool:
+        """Whether it trains as another user."""
+        reason = self.why_open()
+        if reason:
+            self.console.warning(not_isolated(reason))
+        return reason is None
+
+    def _folder(self, run: RunRecord) -> Path:
         return self.work / run.id
 
     def train(
@@ -70,10 +88,47 @@ class LocalTraining:
         output = self.output(run)
         output.mkdir(parents=True, exist_ok=True)
         spec = self._spec(run, attempt, output)
-        path = output / "spec.json"
-        path.write_text(spec.model_dump_json(indent=1))
         tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
         revision = Revision(run, beginning(run.created_at, time.time(), process_age()), past_of(run))
+        resumes = attempt.number > 1 or run.resumes is not None
+        likely = None if resumes else run.estimate.likely
+        whole = f"; about {human_duration(likely)} in all" if likely else ""
+        self.console.note(f"loading the training software, the dataset and the model{whole}")
+        told: int | None = None
+        message = ""
+
+        def look() -> Ending | None:
+            return judge(_last_word(output, attempt.number))
+
+        with self.console.training(likely, revision.take) as show, renewing(self.renew):
+            for stage in self._stages(spec, tail):
+                with (
+                    stage as process,
+                    passing_signals_on(process),
+                    judging(process, self._watch(process, look)),
+                ):
+                    reader = threading.Thread(target=drain, args=(process, tail), daemon=True)
+                    reader.start()
+                    for event in events_of(process):
+                        if (
+                            event.event != "interrupted" or process.told is None
+                        ):  # else it only repeats our signal
+                            show(event)
+                        if event.event in {"failed", "interrupted"}:
+                            message = event.message or ""
+                    process.wait()
+                    reader.join(timeout=5)
+                told = told or process.told
+                if process.code != 0:
+                    break
+        if process.code != 0 and process.verdict is not None and told is None:
+            return process.verdict
+        return self._ending(process.code, message, tail, output, told=told)
+
+    def _watch(
+        self, process: TrainingProcess, look: Callable[[], Ending | None]
+    ) -> Callable[[], Ending | None]:
+        """Return what is asked all the while: it says once that a signal came, and then what `look` says."""
         said = False
 
         def watch() -> Ending | None:
@@ -84,31 +139,34 @@ class LocalTraining:
                     f"{signal_text(process.told)}: stopping after this batch, with a checkpoint (Ctrl-C again: at once, "
                     "without the epoch in progress)"
                 )
-            return judge(_last_word(output, attempt.number))
+            return look()
 
-        resumes = attempt.number > 1 or run.resumes is not None
-        likely = None if resumes else run.estimate.likely
-        whole = f"; about {human_duration(likely)} in all" if likely else ""
-        self.console.note(f"loading the training software, the dataset and the model{whole}")
-        with (
-            self._process(path, own_code=spec.entrypoint is not None) as process,
-            self.console.training(likely, revision.take) as show,
-            renewing(self.renew),
-            judging(process, watch),
-        ):
-            reader = threading.Thread(target=drain, args=(process, tail), daemon=True)
-            reader.start()
-            message = ""
-            for event in events_of(process):
-                if event.event != "interrupted" or process.told is None:  # else it only repeats our signal
-                    show(event)
-                if event.event in {"failed", "interrupted"}:
-                    message = event.message or ""
-            code = process.wait()
-            reader.join(timeout=5)
-        if code != 0 and process.verdict is not None and process.told is None:
-            return process.verdict
-        return self._ending(code, message, tail, output, told=process.told)
+        return watch
+
+    def _stages(
+        self, spec: TrainingSpec, tail: deque[str]
+    ) -> Iterator[AbstractContextManager[TrainingProcess]]:
+        """Yield the processes of the training, one after the other; each begins when the one before it has succeeded."""
+        in_bucket = not self.store.url.startswith("file:")
+        own_code = spec.entrypoint is not None
+        # A session of its own: a terminal's Ctrl-C would otherwise reach it twice, by the group and by us.
+        options: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        options |= {"text": True, "start_new_session": True}
+        if self.is_isolated:
+            training = IsolatedTraining(spec, self.root, options)
+            training.prepare()
+            yield training.fetching()
+            if training.inputs.spec.exists():  # else the store has the result
+                yield training.training(tail)
+            return
+        path = Path(spec.output) / "spec.json"
+        path.write_text(spec.model_dump_json(indent=1))
+        environment = training_environment(
+            os.environ, project=self.root, in_bucket=in_bucket, own_code=own_code
+        )
+        # Leaving closes its standard input, by which it knows that we are gone, and waits for it.
+        command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(path), "--parent-stdin"]
+        yield TrainingProcess(command, env=environment, **options)
 
     def _spec(self, run: RunRecord, attempt: AttemptRecord, output: Path) -> TrainingSpec:
         tree = self.tree()
@@ -116,7 +174,7 @@ class LocalTraining:
         project: Path | None = None
         packages: Path | None = None
         if self.project is not None:
-            project, packages = output / "project", self.packages
+            project, packages = self._folder(run) / "project", self.packages
             unpack_project(self.project, project)
         return run.spec.model_copy(
             update={
@@ -133,34 +191,12 @@ class LocalTraining:
             }
         )
 
-    @contextmanager
-    def _process(self, spec: Path, *, own_code: bool) -> Iterator["TrainingProcess"]:
-        """Run the training module; pass an ending signal on to it, and never leave it behind."""
-        command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(spec), "--parent-stdin"]
-        in_bucket = not self.store.url.startswith("file:")
-        # A session of its own: a terminal's Ctrl-C would otherwise reach it twice, by the group and by us.
-        with (
-            TrainingProcess(
-                command,
-                env=training_environment(
-                    os.environ, project=self.root, in_bucket=in_bucket, own_code=own_code
-                ),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                start_new_session=True,
-            ) as process,
-            passing_signals_on(process),
-        ):
-            yield process
-            # Leaving closes its standard input, by which it knows that we are gone, and waits for it.
-
     def _ending(
         self, code: int, message: str, tail: deque[str], output: Path, *, told: int | None
     ) -> Ending | None:
         if code == 0:
-            if (output / "result" / RESULT).is_file():
+            # What is fetched for an isolated training can be the result that the store has already.
+            if any((folder / "result" / RESULT).is_file() for folder in (output, output.with_name("input"))):
                 return None
             return (
                 "failed",
@@ -186,7 +222,7 @@ class LocalTraining:
 def _last_word(output: Path, attempt: int) -> Heartbeat | None:
     """Return what an attempt's training said last on this machine."""
     try:
-        beat = Heartbeat.model_validate_json((output / "heartbeat.json").read_bytes())
+        beat = Heartbeat.model_validate_json(regular_file.read(output, "heartbeat.json", limit=1 << 20))
     except (OSError, ValidationError):
         return None
     return beat if beat.attempt == attempt else None  # an earlier one's word may still lie there

@@ -38,6 +38,22 @@ class TrainingProcess(subprocess.Popen[str]):
     """The ending signal that we passed on."""
     verdict: Ending | None = None
     """Why we stopped it."""
+    mirror_code: int = 0
+    """The exit code of the process that mirrors it to the store, where another one does."""
+
+    @property
+    def code(self) -> int:
+        """How it ended: 0 where it trained and all of it is in the store; negative after a signal."""
+        return self.returncode
+
+    def stop(self, reason: str) -> None:
+        """Ask the training to stop with a checkpoint at the end of its batch."""
+        del reason  # it gives its own: the signal
+        self.terminate()
+
+    def end(self) -> None:
+        """Kill it with all its processes; the checkpoint of the last complete epoch is kept."""
+        os.killpg(self.pid, signal.SIGKILL)
 
 
 @contextmanager
@@ -56,10 +72,10 @@ def passing_signals_on(process: TrainingProcess) -> Iterator[None]:
             return
         now = time.monotonic()
         if number == signal.SIGINT and now - first > AGAIN_S:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.end()
             return
         first = min(first, now)
-        os.kill(process.pid, signal.SIGTERM)
+        process.stop(f"received {signal.Signals(number).name}")
 
     with handled(pass_on):
         yield
@@ -91,9 +107,9 @@ def judging(process: TrainingProcess, judge: Callable[[], Ending | None]) -> Ite
             process.verdict = judge()
             if process.verdict is None:
                 continue
-            process.terminate()  # it keeps a checkpoint at the end of its batch
+            process.stop(process.verdict[1])
             if not over.wait(KEEP_S):
-                os.killpg(process.pid, signal.SIGKILL)  # the last epoch's checkpoint is kept
+                process.end()
             return
 
     with beside(work, over, "limits"):

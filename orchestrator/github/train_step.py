@@ -9,6 +9,7 @@ from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.backends.isolated_training import not_isolated, why_open
 from gpu_offload.orchestrator.cleanup.after_publication import after_publication
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
@@ -119,6 +120,8 @@ def _report(
         # A picture that `keep` has still to publish is in the summary of that job.
         around = around if around.kept else replace(around, pictures_url=picture)
     step.runner.summary(run_summary(report, around))
+    if done.where == "cpu" and (reason := why_open(step.settings, os.environ)):
+        step.runner.summary(f"> [!NOTE]\n> {bounded(not_isolated(reason))}")
     step.console.notice(plain(headline(report, around.before, moved=around.moved)))
 
 

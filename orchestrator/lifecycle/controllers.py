@@ -1,6 +1,7 @@
 """The one place that assembles the controller of a run: for train, attach, stop and tend."""
 
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,6 +11,7 @@ from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.backends.cpu import LocalTraining
+from gpu_offload.orchestrator.backends.isolated_training import why_open
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.registry.evaluation import Judge
@@ -88,6 +90,7 @@ def controller_of(
             model_file=planned.model_file,
             project=planned.project if run.spec.entrypoint else None,
             packages=workspace.packages,
+            why_open=lambda: why_open(settings, os.environ),
         )
     cloud = None
     if run.is_rented:

@@ -126,6 +126,9 @@ class TrainingSettings(Section):
     """SPDX expression of the model's licence, for plan and manifest; left out, AGPL-3.0 for Ultralytics' models."""
     device: Device = "auto"
     """Where the training computes: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", "1" or "mps"."""
+    isolation: Literal["auto", "required", "off"] = "auto"
+    """On a runner of GitHub's: train as another user, without network and credentials, where the runner can ("auto"), or not at
+    all ("required"); "off" for code of your own that needs the network or the runner's files. An instance always isolates."""
     speed: dict[str, Flag] = Field(default_factory=dict)
     """Speed switches turned on or off by hand; the machine chooses the others."""
 

@@ -1,20 +1,29 @@
 """On an instance the process that trains has no network, no credentials and nothing to say about those who do."""
 
+import contextlib
 import json
 import os
+import signal
+import socket
+import tempfile
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from commands import offload
+from commands import offload, run, start, wait_until
 from leak_case import STORE, train_project
 
+from gpu_offload.errors import EXIT_RESUMABLE
+from gpu_offload.infra.instance import isolation
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.namespace import why_not
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.backends import isolated_training
+from gpu_offload.orchestrator.state import state_folder
 
 HOSTILE = '''
 import ctypes, os, signal, socket, stat, time
@@ -120,6 +129,159 @@ def test_a_training_that_was_led_astray_reaches_nothing_and_its_run_is_published
     assert [beat["state"] for beat in beats] == ["interrupted", "finished"]
     assert "spot interruption notice" in beats[0]["message"]
     assert not [key for key, body in logs.items() if b"training_key" in body]
+
+
+ON_RUNNER = '''
+import os, socket, stat, subprocess, sys, time
+from pathlib import Path
+
+from gpu_offload.remote_job.entrypoint import Trained
+
+SECRETS = ("ACTIONS_", "AWS_", "GITHUB_", "GPU_OFFLOAD_", "MY_", "RUNNER_", "STORE_")
+CHECKOUT, TEMP, ELSEWHERE, PORT, ABSTRACT = GIVEN
+
+
+def succeeds(deed):
+    try:
+        deed()
+    except Exception:
+        return 0.0
+    return 1.0
+
+
+def appends(path):
+    return succeeds(lambda: open(path, "a").write("x"))
+
+
+def main(context):
+    """Train two epochs, the second after it was told to stop, and try everything meanwhile that must not be possible."""
+    subprocess.Popen(["sh", "-c", "setsid sleep 987654 &"])
+    others = [p for p in Path("/proc").glob("[0-9]*") if p.stat().st_uid != os.getuid()]
+    folders = ("/run", "/tmp", "/var/tmp", "/dev/shm")
+    tried = {
+        "environment": float(sum(name.startswith(SECRETS) for name in os.environ)),
+        "its beginning": float(any(n.encode() in Path("/proc/1/environ").read_bytes() for n in SECRETS)),
+        "processes": float(len(others)),
+        "git credentials": succeeds(lambda: Path(CHECKOUT, ".git/config").read_bytes()),
+        "checkout": succeeds(lambda: next(Path(CHECKOUT).iterdir())),
+        "workspace": appends(f"{CHECKOUT}/action.yml"),
+        "later steps": appends(f"{TEMP}/env") + appends(f"{TEMP}/step.sh"),
+        "the store": succeeds(lambda: next(Path(TEMP).rglob("run.json"))),
+        "inputs": appends(context.tree / "dataset.json") + appends(Path(context.output).parents[2] / "input/stop"),
+        "our Python": appends(f"{sys.prefix}/x.pth") + appends(f"{sys.base_prefix}/x"),
+        "a folder for all": appends(f"{ELSEWHERE}/x"),
+        "network": succeeds(lambda: socket.create_connection(("127.0.0.1", PORT), 1)),
+        "metadata": succeeds(lambda: socket.create_connection(("169.254.169.254", 80), 1)),
+        "abstract socket": succeeds(lambda: socket.socket(socket.AF_UNIX).connect(ABSTRACT)),
+        "docker": sum(succeeds(lambda p=p: socket.socket(socket.AF_UNIX).connect(p))
+            for p in ("/run/docker.sock", "/var/run/docker.sock")),
+        "sockets": float(sum(stat.S_ISSOCK(p.lstat().st_mode) for f in folders for p in Path(f).rglob("*"))),
+        "root": succeeds(lambda: os.setuid(0)),
+        "sudo": succeeds(lambda: subprocess.run(["sudo", "-n", "true"], check=True, capture_output=True)),
+    }
+    model = context.output / "model.bin"
+    model.write_text("model")
+    resumed = context.epochs_completed
+    for epoch in range(resumed + 1, 3):
+        context.epoch(epoch, metrics={}, losses={})
+        context.checkpoint(model, epochs_completed=epoch)
+        while epoch == 1 and not context.interrupted():
+            time.sleep(0.02)
+        if context.interrupted():
+            return None
+    output = Path(context.spec.output)
+    (output / "heartbeat.json").unlink()
+    (output / "heartbeat.json").symlink_to("/etc/passwd")
+    return Trained(model, tried | {"resumed": float(resumed)})
+'''
+
+
+@pytest.fixture
+def runner(tmp_path, monkeypatch):
+    """Return a checkout with credentials and the variables of a step on a runner, whose user may become root."""
+    checkout, temp = tmp_path / "checkout", tmp_path / "temp"
+    checkout.mkdir()
+    temp.mkdir()
+    train_project(checkout, epochs=2)
+    configuration = checkout / "offload.toml"
+    configuration.write_text(configuration.read_text().replace(STORE, "file:.offload"))
+    (checkout / ".git").mkdir()
+    (checkout / ".git/config").write_text("[http]\nextraheader = AUTHORIZATION: basic abc\n")
+    variables = {
+        "GITHUB_ACTIONS": "true",
+        "GITHUB_WORKSPACE": str(checkout),
+        "GITHUB_ENV": str(temp / "env"),
+        "RUNNER_TEMP": str(temp),
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "secret",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "MY_API_KEY": "secret",
+    }
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    if (reason := isolation.why_not(temp, ())) is not None:
+        pytest.skip(reason)
+    return checkout
+
+
+@pytest.mark.root
+def test_a_hostile_training_on_a_runner_reaches_nothing_and_resumes_after_a_signal(runner, tmp_path):
+    """Its checkpoint of the cancelled job is kept, nothing that it started outlives it, and its files are ours again."""
+    name = f"\0gpu-offload-{os.getpid()}"
+    with (
+        socket.create_server(("127.0.0.1", 0)) as server,
+        socket.socket(socket.AF_UNIX) as abstract,
+        tempfile.TemporaryDirectory(dir="/opt") as elsewhere,
+    ):
+        Path(elsewhere).chmod(0o777)
+        abstract.bind(name)
+        abstract.listen()
+        given = (str(runner), str(tmp_path / "temp"), elsewhere, server.getsockname()[1], name)
+        (runner / "mine.py").write_text(ON_RUNNER.replace("GIVEN", repr(given)))
+        process = start(runner, "train", "--on", "cpu")
+        work = state_folder(runner) / "work"
+        wait_until(lambda: list(work.glob("*/output/checkpoint/*.json")), process=process)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == EXIT_RESUMABLE, (out, err)
+        assert {path.owner() for path in work.rglob("*")} == {work.owner()}
+        tried = json.loads(offload(runner, "train", "--on", "cpu", "--json"))["metrics"]
+    assert tried.pop("resumed") == 1
+    assert {name for name, value in tried.items() if value} == set()
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"987654" in _read(path)]
+    assert not left
+
+
+def _read(path):
+    with contextlib.suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+@pytest.mark.root
+def test_a_training_on_a_runner_that_wants_the_network_learns_which_setting_lets_it(runner, monkeypatch):
+    """With that setting it trains as before, and a warning says so; where isolation is required, nothing is trained."""
+    fetch = "import urllib.request\n\ndef main(context):\n    urllib.request.urlopen('http://weights.example/x.pt')\n"
+    kept = (runner / "mine.py").read_text()
+    (runner / "mine.py").write_text(fetch)
+    code, _, err = run(runner, "train", "--on", "cpu")
+    assert code == 1
+    assert "training.isolation" in err
+    (runner / "mine.py").write_text(kept)
+    configuration = runner / "offload.toml"
+    configuration.write_text(configuration.read_text().replace("[training]", '[training]\nisolation = "off"'))
+    code, _, err = run(runner, "train", "--on", "cpu")
+    assert code == 0, err
+    assert "::warning" in err
+    assert "not isolated" in err
+    configuration.write_text(
+        configuration.read_text().replace('"off"', '"required"').replace("epochs = 2", "epochs = 3")
+    )
+    monkeypatch.setattr(isolated_training, "why_not", lambda *_: "sudo asks for a password")
+    isolated_training._why_not.cache_clear()
+    code, _, err = run(runner, "train", "--on", "cpu")
+    isolated_training._why_not.cache_clear()
+    assert code == 1
+    assert "sudo asks for a password" in err
 
 
 def test_inputs_that_were_fetched_say_what_was_said_before(tmp_path):

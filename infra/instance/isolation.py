@@ -1,0 +1,113 @@
+"""Runs a training on this machine as it runs on an instance: as a user of its own, without network and secrets."""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+SCRIPT = Path(__file__).with_name("job.sh")
+SHARED = tuple(map(Path, ("/run", "/tmp", "/var/tmp", "/dev/shm", "/home", "/root")))  # noqa: S108 - hidden, not used
+"""Folders of every machine that a training finds empty."""
+SYSTEM = tuple(map(Path, ("/usr", "/etc", "/bin", "/lib", "/dev", "/proc", "/sys")))
+"""Folders that nothing runs without; a folder that holds one of them is not hidden."""
+VARIABLES = frozenset({"PATH", "LANG", "LANGUAGE", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONSAFEPATH"})
+VARIABLE_GROUPS = ("LC_", "OMP_", "MKL_", "OPENBLAS_", "CUDA_", "NVIDIA_")
+"""What a training learns of the environment: names, and beginnings of names. Others may hold a secret."""
+PROBE_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """How one training is isolated.
+
+    Attributes:
+        job: A folder of ours; the training reads all of it and writes to `output` and `home` in it.
+        hidden: Folders that the training finds empty.
+        kept: Files and folders below them that it reads all the same, beside `job` and this Python.
+    """
+
+    job: Path
+    hidden: tuple[Path, ...]
+    kept: tuple[Path, ...] = ()
+
+    def prepare(self, environment: Mapping[str, str]) -> None:
+        """Make the folders of the job and write down the variables that the training may see."""
+        for folder in (self.job, self.job / "output", self.job / "home", self.job / "input"):
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o755)
+        known = {n: v for n, v in environment.items() if n in VARIABLES or n.startswith(VARIABLE_GROUPS)}
+        known |= {"HOME": str(self.job / "home"), "USER": "trainer", "LOGNAME": "trainer"}
+        file = self.job / "environment"
+        file.write_text("".join(f"{name}={shlex.quote(value)}\n" for name, value in known.items()))
+        file.chmod(0o644)
+
+    def command(self, *words: str) -> list[str]:
+        """Return a command that runs another one as the training runs; its output is ours again afterwards."""
+        hidden = [folder for folder in (*SHARED, *self.hidden) if _can_be_hidden(folder)]
+        named = {place for path in (*_python(), *self.kept, self.job) for place in (path, path.resolve())}
+        kept = _outermost(path for path in named if path.exists() and any(map(path.is_relative_to, hidden)))
+        writable = [f"+ {self.job / name}" for name in ("output", "home")]
+        lists = ("\n".join(map(str, hidden)), "\n".join((*map(str, kept), *writable)))
+        return ["sh", str(SCRIPT), "apart", str(self.job), *lists, *words]
+
+    def end_command(self) -> list[str]:
+        """Return a command that kills the training with all its processes."""
+        return ["sh", str(SCRIPT), "end_apart", str(self.job)]
+
+
+def why_not(folder: Path, hidden: tuple[Path, ...]) -> str | None:
+    """Try to isolate a process; return why that cannot be here, None where it can.
+
+    Args:
+        folder: Where job folders are made.
+        hidden: As in `Isolation`.
+    """
+    if os.geteuid() != 0 and shutil.which("sudo") is None:
+        return "sudo is not installed"
+    if missing := [name for name in ("unshare", "setpriv", "mountpoint") if shutil.which(name) is None]:
+        return f"{', '.join(missing)} is not installed"
+    with tempfile.TemporaryDirectory(dir=folder, prefix="isolation-") as name:
+        isolation = Isolation(Path(name), hidden)
+        isolation.prepare(os.environ)
+        command = isolation.command(sys.executable, "-P", "-c", "import gpu_offload.remote_job")
+        try:
+            done = subprocess.run(
+                command,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=PROBE_S,
+                check=False,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+    if done.returncode == 0:
+        return None
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    return lines[-1].removeprefix("gpu-offload: ") if lines else f"exit code {done.returncode}"
+
+
+def _python() -> set[Path]:
+    """Return what this Python runs from, and our own package."""
+    homes = {Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parents[1]}
+    package = Path(__file__).parents[2]
+    found = {*homes, *(package / name for name in ("errors", "dataset", "infra", "remote_job"))}
+    return found | {Path(entry) for entry in sys.path if entry.startswith("/")}
+
+
+def _can_be_hidden(folder: Path) -> bool:
+    in_it = [path for path in SYSTEM if path.is_relative_to(folder)]
+    return folder.is_absolute() and folder.is_dir() and not in_it
+
+
+def _outermost(paths: Iterable[Path]) -> list[Path]:
+    kept: list[Path] = []
+    for path in sorted(set(paths), key=lambda path: len(path.parts)):
+        if not any(map(path.is_relative_to, kept)):
+            kept.append(path)
+    return kept
