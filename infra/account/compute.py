@@ -3,8 +3,17 @@
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Conditions, Statement
 
-OURS: Conditions = {"Null": {"aws:ResourceTag/gpu-offload:run": "false"}}
-"""The resource has our tag, which cannot be added to an existing one: see `TagAtBirth`."""
+
+def ours(site: Site) -> Conditions:
+    """Return the condition that a resource has our tag, which cannot be added to an existing one: see `TagAtBirth`.
+
+    Where it names a store, that is this one: another repository's stack in the account has another.
+    """
+    return {
+        "Null": {"aws:ResourceTag/gpu-offload:run": "false"},
+        "StringEqualsIfExists": {"aws:ResourceTag/gpu-offload:store": site.mark},
+    }
+
 
 INCLUDED_IOPS, INCLUDED_THROUGHPUT = "3000", "125"
 """What gp3's price includes, the second in MiB/s. https://aws.amazon.com/ebs/pricing/"""
@@ -72,6 +81,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
                     "ec2:InstanceType": site.instance_types,
                     "ec2:InstanceMarketType": site.markets,
                     "ec2:MetadataHttpTokens": "required",
+                    "aws:RequestTag/gpu-offload:store": site.mark,
                 },
                 # A dedicated host or instance costs a multiple, which no price here includes.
                 "StringEqualsIfExists": {"ec2:Tenancy": "default"},
@@ -127,7 +137,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
             KEYS,
             ("ec2:RunInstances",),
             (site.ec2("security-group"),),
-            OURS,
+            ours(site),
         ),
         Statement(
             "LaunchInSubnet",
@@ -188,7 +198,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
             KEYS,
             ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"),
             (site.ec2("security-group"),),
-            OURS,
+            ours(site),
         ),
         Statement(
             "ReadOurConsole",
@@ -196,7 +206,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
             KEYS,
             ("ec2:GetConsoleOutput",),
             (site.ec2("instance"),),
-            OURS,
+            ours(site),
         ),
         *_end(site),
         Statement(
@@ -271,7 +281,7 @@ def _end(site: Site) -> tuple[Statement, ...]:
             KEYS,
             ("ec2:CancelSpotInstanceRequests",),
             (site.ec2("spot-instances-request"),),
-            OURS,
+            ours(site),
         ),
         Statement(
             "DeleteOurVolumes",
@@ -279,7 +289,7 @@ def _end(site: Site) -> tuple[Statement, ...]:
             KEYS,
             ("ec2:DeleteVolume",),
             (site.ec2("volume"),),
-            OURS,
+            ours(site),
         ),
         Statement(
             "DeleteOurGroups",
@@ -287,7 +297,7 @@ def _end(site: Site) -> tuple[Statement, ...]:
             KEYS,
             ("ec2:DeleteSecurityGroup",),
             (site.ec2("security-group"),),
-            OURS,
+            ours(site),
         ),
         Statement(
             "DeleteOurSchedules",
@@ -303,9 +313,9 @@ def _end(site: Site) -> tuple[Statement, ...]:
 def _terminate(site: Site) -> Statement:
     return Statement(
         "TerminateWhatIsOurs",
-        "Only what has our tag, in every region: the rest of the account is not ours.",
+        "Only what has our tag, in every region, and no other store's: the rest of the account is not ours.",
         EXAMPLES,
         ("ec2:TerminateInstances",),
         (site.ec2("instance"),),
-        OURS,
+        ours(site),
     )

@@ -62,6 +62,8 @@ class Site:
     environment: str = "gpu"
     prefix: str = ""
     """Of the store in the bucket; empty, or with a slash at the end."""
+    endpoint_url: str | None = None
+    """The server of a store outside AWS, which is part of the store's mark."""
     name: str = "gpu-offload"
     """Of the stack; the roles' names begin with it."""
     regions: tuple[str, ...] = REGIONS
@@ -159,7 +161,7 @@ class Site:
     @property
     def mark(self) -> str:
         """The mark of the store, which is on every resource of its runs; see `store_mark`."""
-        return store_mark(f"s3://{self.bucket}/{self.prefix}")
+        return store_mark(f"s3://{self.bucket}/{self.prefix}", self.endpoint_url)
 
     @property
     def schedules(self) -> str:

@@ -72,6 +72,7 @@ def try_launch(
     market: Any,
     volume_gib: int,
     instance_profile: str | None,
+    store: str,
 ) -> None:
     """Ask EC2 whether the launch of a run would be allowed, without launching.
 
@@ -81,7 +82,7 @@ def try_launch(
         CloudError: It is denied, or AWS did not answer. EC2 does not check quotas here.
     """
     run, expires = f"doctor-{secrets.token_hex(6)}", datetime.now(UTC) + timedelta(seconds=PROBE_GROUP_S)
-    group = ec2.create_security_group(run, NOBODY, vpc=subnet.vpc, expires=expires)
+    group = ec2.create_security_group(run, NOBODY, vpc=subnet.vpc, expires=expires, store=store)
     try:
         ec2.check_launch(
             LaunchRequest(
@@ -97,6 +98,7 @@ def try_launch(
                 user_data="",
                 volume_gib=max(volume_gib, image.size_gib),
                 instance_profile=instance_profile,
+                store=store,
             )
         )
     finally:

@@ -30,7 +30,7 @@ def check_region(name: str, settings: Settings, *, probe: bool) -> Iterator[Chec
         subnets = ec2.subnets()
         subnet = next(iter(subnets.values()), None)
         yield _network(name, tuple(subnets), settings)
-        yield from _terminating(name, ec2, session)
+        yield from _terminating(name, ec2, session, _mark(settings))
     except CloudError as error:
         yield _of(f"{name}: network", error)
     if not probe:
@@ -48,12 +48,19 @@ def _network(name: str, zones: Sequence[str], settings: Settings) -> Check:
     return Check(f"{name}: network", "red", "there is no default subnet", remedy)
 
 
-def _terminating(name: str, ec2: Any, session: Any) -> Iterator[Check]:
+def _mark(settings: Settings) -> str:
+    """Return the mark of the store, without which the launcher's role launches nothing and terminates nothing."""
+    from gpu_offload.infra.aws.tags import store_mark
+
+    return store_mark(settings.store_url, settings.store.endpoint_url)
+
+
+def _terminating(name: str, ec2: Any, session: Any, mark: str) -> Iterator[Check]:
     """Check terminating by a dry run; EC2 needs an existing instance for it, one of ours."""
     from gpu_offload.infra.aws.dry_run import may_terminate
     from gpu_offload.infra.aws.errors import CloudError
 
-    ours = [instance for instance in ec2.find() if not instance.ended]
+    ours = [found for found in ec2.find() if not found.ended and found.store in {None, mark}]
     if not ours:
         return
     try:
@@ -65,6 +72,7 @@ def _terminating(name: str, ec2: Any, session: Any) -> Iterator[Check]:
 
 def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings) -> Check:
     from gpu_offload.infra.aws.dry_run import try_launch
+    from gpu_offload.infra.aws.tags import store_mark
     from gpu_offload.infra.aws.errors import CloudError
 
     title, kind = f"{name}: launching", settings.ec2.instance_types[0]
@@ -77,7 +85,9 @@ def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings)
             instance_type=kind,
             market=market,
             volume_gib=settings.ec2.volume_gib,
+            store=store_mark(settings.store_url, settings.store.endpoint_url),
             instance_profile=settings.ec2.instance_profile,
+            store=_mark(settings),
         )
     except CloudError as error:
         found = _of(title, error)

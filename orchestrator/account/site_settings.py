@@ -50,6 +50,7 @@ def site_of(
                 bucket, prefix = told, f"{folder.strip('/')}/".lstrip("/")
         image = settings.ec2.image
         limits = {
+            "endpoint_url": settings.store.endpoint_url,
             "regions": tuple(settings.ec2.regions),
             "instance_types": tuple(settings.ec2.instance_types),
             "markets": MARKETS[settings.ec2.market],

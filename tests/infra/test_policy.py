@@ -60,6 +60,7 @@ def launch(market="spot", *, public=True):
             user_data="",
             volume_gib=60,
             instance_profile="gpu-offload-trainer",
+            store=SITE.mark,
         )
     )
 
@@ -73,9 +74,12 @@ def test_the_launcher_may_launch_what_we_launch(market, public):
     assert may("launcher", *launch_requests(launch(market, public=public)))
 
 
-def test_the_mark_of_the_store_is_one_of_our_tags():
-    """By it a sweep tells its own runs from those of another project in the account."""
-    assert may("launcher", *launch_requests(with_tag("gpu-offload:store")))
+def test_a_launch_has_the_mark_of_the_store_also_of_one_outside_aws():
+    """By it a sweep, and each role, tells its own runs from those of another project in the account."""
+    assert SITE.mark == store_mark(f"s3://{BUCKET}")
+    elsewhere = replace(SITE, endpoint_url="https://r2.example")
+    assert elsewhere.mark == store_mark(f"s3://{BUCKET}", "https://r2.example")
+    assert not may("launcher", *launch_requests(launch()), site=elsewhere)
 
 
 def changed(**changes):
@@ -105,6 +109,7 @@ def with_tag(key):
     return parameters
 
 
+OURS_TAGS = {"gpu-offload:run": "abc-1"}
 METADATA = launch()["MetadataOptions"]
 REFUSED_LAUNCHES = {
     "a wrong type": (changed(InstanceType="p4d.24xlarge"), {}),
@@ -132,6 +137,14 @@ REFUSED_LAUNCHES = {
     "no tag of a run on the volume": (without_tag("volume", "gpu-offload:run"), {}),
     "a tag of somebody else's": (with_tag("team"), {}),
     "a security group that is not ours": (launch(), {"group_tags": {}}),
+    "a security group of another store's": (
+        launch(),
+        {"group_tags": {**OURS_TAGS, "gpu-offload:store": "x"}},
+    ),
+    "no mark of a store": (without_tag("instance", "gpu-offload:store"), {}),
+    "the mark of another store": (with_tag("gpu-offload:store"), {}),
+    "one operation a second more than the price includes": (disk(Iops=3_001), {}),
+    "one MiB a second more than the price includes": (disk(Throughput=126), {}),
 }
 
 
@@ -139,6 +152,10 @@ REFUSED_LAUNCHES = {
 def test_the_launcher_may_not_launch_with(case):
     parameters, around = REFUSED_LAUNCHES[case]
     assert not may("launcher", *launch_requests(parameters, **around))
+
+
+def test_a_disk_may_be_as_fast_as_its_price_includes():
+    assert may("launcher", *launch_requests(disk(Iops=3_000, Throughput=125)))
 
 
 def test_a_stack_for_spot_alone_does_not_launch_on_demand():
@@ -158,6 +175,14 @@ def test_nobody_else_launches(role):
 OURS = {"aws:ResourceTag/gpu-offload:run": "abc-1"}
 
 
+ENDS = (
+    ("ec2:DeleteVolume", "volume"),
+    ("ec2:DeleteSecurityGroup", "security-group"),
+    ("ec2:CancelSpotInstanceRequests", "spot-instances-request"),
+)
+"""What ends or removes what an instance can leave."""
+
+
 def on(action, kind, context=OURS, region="us-east-1"):
     common = {"aws:RequestedRegion": region}
     return Request(action, f"arn:aws:ec2:{region}:{ACCOUNT}:{kind}/x-1", {**common, **context})
@@ -170,6 +195,19 @@ def test_what_bears_our_tag_may_be_terminated_and_nothing_else(role):
         assert may(role, on("ec2:TerminateInstances", "instance", region=region))
         assert not may(role, on("ec2:TerminateInstances", "instance", {}, region))
     assert not may(role, on("ec2:TerminateInstances", "instance", {"aws:ResourceTag/Name": "gpu-offload"}))
+
+
+@pytest.mark.parametrize("role", ["launcher", "janitor", "scheduler"])
+def test_what_another_repository_of_the_account_rents_is_out_of_reach(role):
+    """Stacks side by side, each of a repository: instances, disks, groups and requests bear the mark of a store."""
+    for store, mine in ((SITE.mark, True), (store_mark("s3://another-bucket"), False)):
+        marked = {**OURS, "aws:ResourceTag/gpu-offload:store": store}
+        assert may(role, on("ec2:TerminateInstances", "instance", marked)) is mine
+        for action, kind in () if role == "scheduler" else ENDS:
+            assert may(role, on(action, kind, marked)) is mine
+    for action in ("ec2:AuthorizeSecurityGroupIngress", "ec2:RevokeSecurityGroupIngress"):
+        assert not may("launcher", on(action, "security-group", marked))
+    assert not may("launcher", on("ec2:GetConsoleOutput", "instance", marked))
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -192,8 +230,9 @@ def test_what_an_instance_leaves_is_deleted_by_tag_and_schedules_by_name(role):
     )
     name = mine
     arn = f"arn:aws:scheduler:us-east-1:{ACCOUNT}:schedule"
-    assert not may(role, Request("scheduler:DeleteSchedule", f"{arn}/default/{another}")), "another stack's"
-    assert may(role, Request("scheduler:DeleteSchedule", f"{arn}/default/{name}"))
+    for action in ("Delete", "Get", *(("Create", "Update") if role == "launcher" else ())):
+        assert not may(role, Request(f"scheduler:{action}Schedule", f"{arn}/default/{another}")), "another's"
+        assert may(role, Request(f"scheduler:{action}Schedule", f"{arn}/default/{name}"))
     assert not may(role, Request("scheduler:DeleteSchedule", f"{arn}/default/backup"))
     assert not may(role, Request("scheduler:DeleteSchedule", f"{arn}/other/{name}"))
 

@@ -13,9 +13,11 @@ from gpu_offload.infra.account.policies import policy
 from gpu_offload.infra.account.role_trust import read_trust, trust_faults
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.aws.dry_run import skew
+from gpu_offload.infra.github.protection import Protection
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.probe import probe_store
+from gpu_offload.orchestrator.account import doctor
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.doctor import examine
 from gpu_offload.orchestrator.settings.load import load_settings
@@ -59,6 +61,25 @@ def state(report, name):
 def line(report, name):
     (found,) = [check for check in report.checks if check.name == name]
     return found
+
+
+@pytest.mark.parametrize(
+    ("found", "state", "told"),
+    [
+        (None, "grey", "does not show"),
+        (Protection(exists=False), "yellow", "no environment"),
+        (Protection(exists=True), "yellow", "no required reviewers"),
+        (Protection(exists=True, reviewers=1), "yellow", "every branch"),
+        (Protection(exists=True, reviewers=1, limits_branches=True), "green", "1 reviewer"),
+    ],
+)
+def test_the_protection_of_the_launchers_environment_is_read_and_judged(found, state, told, monkeypatch):
+    asked = []
+    monkeypatch.setattr(doctor, "protection_of", lambda *words: asked.append(words) or found)
+    check = doctor._deployment(REPOSITORY, "gpu", OFFLINE)
+    assert asked == [(REPOSITORY, "gpu", OFFLINE)]
+    assert check.state == state
+    assert told in check.text
 
 
 # ------------------------------------------------------------------------------- without an account
