@@ -72,7 +72,6 @@ def _terminating(name: str, ec2: Any, session: Any, mark: str) -> Iterator[Check
 
 def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings) -> Check:
     from gpu_offload.infra.aws.dry_run import try_launch
-    from gpu_offload.infra.aws.tags import store_mark
     from gpu_offload.infra.aws.errors import CloudError
 
     title, kind = f"{name}: launching", settings.ec2.instance_types[0]
@@ -85,7 +84,6 @@ def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings)
             instance_type=kind,
             market=market,
             volume_gib=settings.ec2.volume_gib,
-            store=store_mark(settings.store_url, settings.store.endpoint_url),
             instance_profile=settings.ec2.instance_profile,
             store=_mark(settings),
         )
