@@ -125,10 +125,9 @@ class _Checkout:
     def differs(self, path: Path, commit: str) -> bool:
         """Whether a folder or link differs from the commit, or holds files that are not tracked."""
         inside = self._inside(path)
-        # --no-ext-diff, --no-textconv: what a repository's configuration says must not run here.
         difference = git(
             self.top,
-            *("diff", "--name-only", "-z", "--no-renames", "--no-ext-diff", "--no-textconv"),
+            *("diff", "--name-only", "-z", "--no-renames"),
             *("--ignore-submodules=none", commit, "--", inside),
         )
         untracked = git(self.top, "ls-files", "-z", "--others", "--exclude-standard", "--", inside)

@@ -1,13 +1,10 @@
-"""Asks git, without its configuration running anything or its output being translated."""
+"""Asks git about a dataset and its checkout."""
 
-import os
 import subprocess
 from pathlib import Path
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
-
-CAREFUL = ("-c", "core.quotepath=off", "-c", "core.fsmonitor=false", "-c", "safe.bareRepository=explicit")
-"""A committed folder that looks like a bare repository brings no configuration, and so no command, of its own."""
+from gpu_offload.errors.git import careful
 
 
 class NotARepositoryError(OffloadError):
@@ -19,13 +16,14 @@ class NotARepositoryError(OffloadError):
 def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run git in a folder and return what it says. Raises NotARepositoryError if git is not installed."""
     try:
+        command, environment = careful(folder, *words)
         return subprocess.run(
-            ["git", "-C", str(folder), *CAREFUL, *words],
+            command,
             capture_output=True,
             check=False,
             encoding="utf-8",
             errors="surrogateescape",
-            env={**os.environ, "LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0"},
+            env=environment,
         )
     except FileNotFoundError:
         raise NotARepositoryError("git is not installed; install it") from None

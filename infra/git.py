@@ -1,24 +1,18 @@
 """Asks git about a checkout, which may be a stranger's: nothing that it contains is run or believed."""
 
-import os
 import subprocess
 from pathlib import Path
 
-TIMEOUT_S = 10
+from gpu_offload.errors.git import careful
 
-CAREFUL = ("core.fsmonitor=false", "core.quotepath=off", "safe.bareRepository=explicit")
-"""`safe.bareRepository`: a committed folder that looks like a bare repository brings no configuration of its own."""
+TIMEOUT_S = 10
 
 
 def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run git in a folder and return its exit code and output; code 127 where git is missing or does not answer."""
-    settings = [word for setting in CAREFUL for word in ("-c", setting)]
-    command = ["git", "-C", str(folder), *settings, *words]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment["GIT_NO_LAZY_FETCH"] = (
-        "1"  # an object that is missing in a partial clone is fetched from nowhere
-    )
+    command = ["git", *words]
     try:
+        command, environment = careful(folder, *words)
         return subprocess.run(
             command,
             capture_output=True,

@@ -63,8 +63,6 @@ def data_change(snapshot: Snapshot, base: str) -> DataChange | None:
     names = git(
         snapshot.root,
         "diff",
-        "--no-ext-diff",
-        "--no-textconv",
         "--no-renames",
         "--relative",
         "--name-status",
@@ -76,8 +74,6 @@ def data_change(snapshot: Snapshot, base: str) -> DataChange | None:
     lines = git(
         snapshot.root,
         "diff",
-        "--no-ext-diff",
-        "--no-textconv",
         "--no-renames",
         "--relative",
         "--unified=0",

@@ -189,7 +189,7 @@ def _by_git(dataset: Path, a: Manifest, b: Manifest) -> ImageDifference | None:
     if not a.commit or not b.commit or not dataset.exists():
         return None
     folder = dataset if dataset.is_dir() else dataset.parent
-    options = ("--name-status", "--no-renames", "--no-ext-diff", "-z", "--relative")
+    options = ("--name-status", "--no-renames", "-z", "--relative")
     done = git(folder, "diff", *options, "--end-of-options", a.commit, b.commit, "--", ".")
     if done.returncode != 0:
         return None

@@ -5,6 +5,7 @@ import subprocess
 import pytest
 from clone_case import git as run_git
 
+from gpu_offload.dataset.git import git as dataset_git
 from gpu_offload.infra.git import git, tracked_below
 
 pytestmark = pytest.mark.process
@@ -51,3 +52,43 @@ def test_a_repository_that_git_cannot_read_is_an_error_and_not_none(tmp_path):
     (tmp_path / "kept").mkdir()
     with pytest.raises(OSError, match="git cannot read"):
         tracked_below(tmp_path / "kept")
+
+
+def test_an_archive_with_its_own_configuration_brings_no_command(tmp_path, monkeypatch):
+    """Neither for itself nor for a submodule; a filter that the user has configured for himself works on."""
+    outer, ran = tmp_path / "outer", tmp_path / "ran"
+    for folder in (outer, outer / "inner"):
+        folder.mkdir()
+        run_git(folder, "init", "--quiet")
+        (folder / ".gitattributes").write_text("*.png filter=evil diff=evil\n*.txt filter=mine\n")
+        (folder / "a.png").write_text("one")
+        (folder / "a.txt").write_text("kept")
+    for folder in (outer / "inner", outer):
+        run_git(folder, "add", "--all")
+        run_git(folder, "commit", "--quiet", "--message", "x")
+    touch = f"touch {ran}; cat"
+    for folder in (outer, outer / "inner"):
+        for name in ("filter.evil.clean", "filter.evil.process", "diff.evil.textconv", "diff.evil.command",
+                     "diff.external", "core.sshCommand", "core.fsmonitor", "core.alternateRefsCommand",
+                     "credential.helper", "filter.mine.clean"):  # fmt: skip
+            run_git(folder, "config", name, touch)
+        run_git(folder, "config", "filter.evil.required", "true")
+        run_git(folder, "config", "core.hooksPath", str(folder / "hooks"))
+        run_git(folder, "config", "protocol.ext.allow", "always")
+        run_git(folder, "config", "remote.origin.url", f"ext::sh -c touch% {ran}")
+        (folder / "hooks").mkdir()
+        (folder / "hooks/post-index-change").write_text(f"#!/bin/sh\ntouch {ran}\n")
+        (folder / "hooks/post-index-change").chmod(0o755)
+        (folder / "a.png").write_text("two")
+        (folder / "a.txt").write_text("KEPT")
+    (tmp_path / ".gitconfig").write_text('[filter "mine"]\n\tclean = tr A-Z a-z\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for ask in (git, dataset_git):
+        names = ask(outer, "diff", "--name-only", "HEAD").stdout.split()
+        assert names == ["a.png", "inner"]
+        assert ask(outer, "diff", "--ignore-submodules=none", "HEAD").returncode == 0
+        ask(outer, "status")
+        assert ask(outer, "ls-remote", "origin").returncode != 0
+    assert not ran.exists()
+    subprocess.run(["git", "-C", str(outer), "diff", "HEAD"], capture_output=True, check=False)
+    assert ran.exists(), "without our care the trap works"

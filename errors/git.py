@@ -1,0 +1,88 @@
+"""How git is asked about a checkout, which may be a stranger's: nothing that it contains or configures is run.
+
+A repository's own configuration is a stranger's where it came in an archive, with its `.git`. What the user has configured for
+himself, such as Git LFS, counts.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+ALWAYS = (
+    "core.quotepath=off",
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    # A committed folder that looks like a bare repository brings no configuration of its own.
+    "safe.bareRepository=explicit",
+)
+PROTOCOLS = "file:git:http:https:ssh"
+"""Others run a command that a remote's address names."""
+
+RUNS = re.compile(
+    r"filter\..*\.(?:clean|smudge|process)|core\.(?:sshcommand|gitproxy|askpass|alternaterefscommand|pager|editor)"
+    r"|credential\.(?:.*\.)?helper|remote\..*\.(?:uploadpack|vcs)|lfs\.extension\..*",
+    re.DOTALL,
+)
+"""Settings whose value is a command."""
+LFS = re.compile(r"git-lfs (?:(?:clean|smudge)(?: --skip)? -- %f|filter-process(?: --skip)?)")
+"""What `git lfs install --local` configures, as a checkout on a runner does."""
+REPLACED = {"core.sshcommand": "ssh", "uploadpack": "git-upload-pack"}
+
+
+def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
+    """Return a git command in a folder, and its environment. Raises FileNotFoundError where git is missing."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment |= {
+        "LC_ALL": "C",
+        "GIT_ALLOW_PROTOCOL": PROTOCOLS,
+        # An object that is missing in a partial clone is fetched from nowhere.
+        "GIT_NO_LAZY_FETCH": "1",
+        "GIT_OPTIONAL_LOCKS": "0",
+        "GIT_TERMINAL_PROMPT": "0",
+    }
+    base = ["git", "-C", str(folder), *(word for setting in ALWAYS for word in ("-c", setting))]
+    if words[0] == "diff":
+        words = ("diff", "--no-ext-diff", "--no-textconv", *words[1:])
+    settings = dict(_harmless(base, environment, submodules=words[0] in {"diff", "status"}))
+    return [
+        *base,
+        *(w for key, value in settings.items() for w in ("-c", f"{key}={value}")),
+        *words,
+    ], environment
+
+
+def _harmless(
+    base: list[str], environment: Mapping[str, str], *, submodules: bool
+) -> Iterator[tuple[str, str]]:
+    """Yield settings that take the place of those commands that the repository itself configures.
+
+    A comparison looks into submodules, whose configuration is the repository's, too.
+    """
+    own, users = {}, {}
+    parts = _said([*base, "config", "--list", "-z", "--show-scope"], environment).split("\0")
+    for scope, setting in zip(parts[::2], parts[1::2], strict=False):
+        key, _, value = setting.partition("\n")
+        (own if scope in {"local", "worktree"} else users)[key] = value
+    is_extended = any(key.startswith("lfs.extension.") for key in own)
+    for key, value in own.items():
+        if not RUNS.fullmatch(key) or (LFS.fullmatch(value) and not is_extended):
+            continue
+        yield key, users.get(key, REPLACED.get(key, REPLACED.get(key.rpartition(".")[2], "")))
+        if key.startswith("filter."):
+            yield f"{key.rpartition('.')[0]}.required", "false"
+        if key.startswith("credential."):
+            yield "credential.helper", ""  # an empty one takes all before it back
+    if submodules:
+        for line in _said([*base, "ls-files", "--stage", "-z"], environment).split("\0"):
+            if line.startswith("160000 "):
+                inner = [*base[:3], "-C", line.partition("\t")[2], *base[3:]]
+                yield from _harmless(inner, environment, submodules=True)
+
+
+def _said(command: list[str], environment: Mapping[str, str]) -> str:
+    done = subprocess.run(
+        command, capture_output=True, env=environment, encoding="utf-8", errors="surrogateescape", check=False
+    )
+    return done.stdout if done.returncode == 0 else ""
