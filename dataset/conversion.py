@@ -1,5 +1,6 @@
 """Labels of other formats, turned into YOLO's rows, and judged as those are."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Final
 from gpu_offload.dataset.census import Census, Reason
 from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, some, warning
 from gpu_offload.dataset.geometry import is_box, is_inside
+from gpu_offload.dataset.label import MAX_ROWS, too_many_rows
 from gpu_offload.dataset.label_row import judge_row
 from gpu_offload.dataset.layout import DatasetFiles, Layout, SplitsOf, is_image, label_name
 from gpu_offload.dataset.paths import Names
@@ -49,6 +51,8 @@ class Conversion:
     objects: int = 0
     coordinates: int = 0
     faults: int = 0
+    per_image: Counter[str] = field(default_factory=Counter)
+    """Objects of each image."""
     outlined: int = 0
     """Objects with a polygon that is more than their box."""
     no_polygon: Location | None = None
@@ -65,6 +69,11 @@ class Conversion:
     ) -> None:
         """Add an object: x-centre, y-centre, width and height, and perhaps the points around it, as fractions."""
         self.count(place, polygon)
+        self.per_image[image] += 1
+        if self.per_image[image] > MAX_ROWS:
+            if self.per_image[image] == MAX_ROWS + 1:
+                self.findings.append(too_many_rows(place.path, place.line))
+            return
         rows = [(float(index), *box)] if polygon is None else [(float(index), *box), (float(index), *polygon)]
         faults: list[Finding] = []
         for row in [] if polygon is None and is_inside(box) else rows:

@@ -13,6 +13,8 @@ MAX_VALUE: Final = 4 << 20
 """Characters of one value, such as an annotation. As Python objects they may take thirty times as many bytes."""
 MAX_ELEMENTS: Final = 3_000_000
 """Elements of all arrays of one file; COCO 2017 has a million."""
+MAX_LISTS: Final = 10_000_000
+"""Lists and objects of one file, by their opening brackets; COCO 2017 has 4 million."""
 
 _PIECE: Final = 1 << 18
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
@@ -30,13 +32,20 @@ class JsonError(ValueError):
 
 
 def pieces(file: Path) -> Iterator[str]:
-    """Yield the text of a file in pieces. Raises JsonError if it is too large, not UTF-8 or cannot be read."""
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    """Yield the text of a file in pieces.
+
+    Raises:
+        JsonError: It is too large, holds too many lists, is not UTF-8 or cannot be read.
+    """
+    decoder, opened = codecs.getincrementaldecoder("utf-8-sig")(), 0
     try:
         if file.stat().st_size > MAX_BYTES:
             raise JsonError(f"is larger than {MAX_BYTES >> 20} MiB; split it", None)
         with file.open("rb") as stream:
             while data := stream.read(_PIECE):
+                opened += data.count(b"[") + data.count(b"{")
+                if opened > MAX_LISTS:
+                    raise JsonError(f"holds more than {MAX_LISTS} lists and objects; split it", None)
                 if text := decoder.decode(data):
                     yield text
         yield decoder.decode(b"", final=True)

@@ -66,7 +66,7 @@ def check_label(
             error(path, "lfs-pointer", f"is a pointer of Git LFS, not the label; {LFS_REMEDY}")
         ]
     if data.count(b"\n") > 10 * MAX_ROWS:
-        return LabelFacts(), [_too_many(path)]
+        return LabelFacts(), [too_many_rows(path)]
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
@@ -161,7 +161,7 @@ class _Reading:
             )
             found.append(error(self._path, "mixed-rows", message, line))
         if self._rows > MAX_ROWS:
-            return [_too_many(self._path)]
+            return [too_many_rows(self._path)]
         if self.is_full:
             message = (
                 f"and perhaps more: after {MAX_FAULTS} faults and doubts the rest of this label is not read"
@@ -170,9 +170,10 @@ class _Reading:
         return found
 
 
-def _too_many(path: str) -> Finding:
+def too_many_rows(path: str, line: int | None = None) -> Finding:
+    """Return the error of an image with more objects than are read."""
     message = f"more than {MAX_ROWS} rows are too many for one image; remove what is no object"
-    return error(path, "huge-file", message)
+    return error(path, "huge-file", message, line)
 
 
 def _could_be_keypoints(values: tuple[float, ...]) -> bool:

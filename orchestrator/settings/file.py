@@ -1,5 +1,6 @@
 """The configuration file: where it is, its values, and their line numbers."""
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ PYPROJECT = "pyproject.toml"
 TABLE = ("tool", "offload")
 """The table of pyproject.toml that holds the configuration."""
 MAX_BYTES = 1 << 20
+_TABLE = re.compile(rb"[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*offload[ \t]*[.\]]")
 """Of a configuration file; ours have a few hundred, and the parser may need minutes for more."""
 _DEEP = re.compile(rb"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
 """A dotted key of more parts than any table has: the parser's time grows with the square of them."""
@@ -76,15 +78,13 @@ def find_file(start: Path) -> Path | None:
 
 
 def _has_table(path: Path) -> bool:
-    raw = b""
     try:
-        raw = _read(path, PYPROJECT)
-        data = _parse(raw.decode(), PYPROJECT)
+        data = _parse(_read(path, PYPROJECT).decode(), PYPROJECT)
     except (ConfigurationFileError, UnicodeDecodeError):
-        # A broken pyproject.toml matters only if it holds our table.
-        return (
-            re.search(rb"^[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*offload[ \t]*[.\]]", raw, re.MULTILINE) is not None
-        )
+        # A pyproject.toml that is broken or too large matters only if it holds our table.
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            return any(map(_TABLE.match, iter(lambda: file.readline(MAX_BYTES), b"")))
+        return False
     tool = data.get("tool", {})
     return isinstance(tool, dict) and "offload" in tool
 

@@ -25,5 +25,9 @@ def checkout_root(folder: Path) -> Path:
 
 
 def relative_to(path: Path, top: Path) -> str:
-    """Return a path as the checkout names it."""
-    return Path(os.path.relpath(path.resolve(), top.resolve())).as_posix()
+    """Return the path by which git knows a file; of a link its own path, not that of its target."""
+    top = top.resolve()
+    real = path.parent.resolve() / path.name
+    if not real.is_relative_to(top) and path.is_relative_to(top):
+        real = path  # below a link out of the repository
+    return Path(os.path.relpath(real, top)).as_posix()

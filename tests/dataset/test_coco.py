@@ -5,6 +5,7 @@ import json
 import pytest
 from dataset_case import bitmap, put
 
+from gpu_offload.dataset import conversion, json_stream
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.layout import Layout
@@ -226,3 +227,21 @@ def test_yolo_labels_go_before_a_json_file(tmp_path):
         put(tmp_path / name.replace(".bmp", ".txt"), "0 0.5 0.5 0.2 0.2\n")
     put(tmp_path / "all.json", coco(names))
     assert read_snapshot(tmp_path).layout is Layout.FLAT
+
+
+def test_more_objects_of_one_image_than_are_trained_are_one_error(tmp_path, monkeypatch):
+    """As in a label file; the rest of them is not read."""
+    monkeypatch.setattr(conversion, "MAX_ROWS", 3)
+    names = pictures(tmp_path, ["a.bmp", "b.bmp"])
+    put(tmp_path / "all.json", coco(names, [box(number, 0) for number in range(6)] + [box(6, 1)]))
+    (found,) = errors(tmp_path)
+    assert found.code == "huge-file"
+    assert found.path == "all.json"
+
+
+def test_a_file_of_lists_in_lists_is_refused_before_they_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(json_stream, "MAX_LISTS", 1_000)
+    names = pictures(tmp_path, ["a.bmp"])
+    deep = [[[[0]]]] * 300
+    put(tmp_path / "all.json", coco(names, x=deep))
+    assert any("lists and objects" in found.message for found in errors(tmp_path))

@@ -3,6 +3,7 @@
 import pytest
 from dataset_case import bitmap, put
 
+from gpu_offload.dataset import conversion
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.layout import Layout
 from gpu_offload.dataset.snapshot import read_snapshot
@@ -115,3 +116,11 @@ def test_an_annotation_whose_image_is_gone_or_of_another_size_is_an_error(tmp_pa
         ("Annotations/3.xml", "missing-path"),
         ("JPEGImages/4.bmp", "size-mismatch"),
     ]
+
+
+def test_more_objects_of_one_image_than_are_trained_are_one_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(conversion, "MAX_ROWS", 3)
+    voc(tmp_path)
+    put(tmp_path / "Annotations/0.xml", xml(*[("cat", BOX)] * 6))
+    (found,) = errors(tmp_path)
+    assert (found.code, found.path) == ("huge-file", "Annotations/0.xml")

@@ -135,6 +135,15 @@ def test_a_broken_pyproject_matters_only_where_it_holds_our_table(tmp_path):
         read_file(find_file(tmp_path), "pyproject.toml")
 
 
+def test_a_pyproject_that_is_too_large_is_passed_over_only_where_it_does_not_hold_our_table(tmp_path):
+    large = "# " + "x" * (1 << 20) + "\n[tool.other]\n"
+    (tmp_path / "pyproject.toml").write_text(large)
+    assert find_file(tmp_path) is None
+    (tmp_path / "pyproject.toml").write_text(large + "[tool.offload.dataset]\n")
+    with pytest.raises(ConfigurationFileError, match="larger than 1 MiB"):
+        read_file(find_file(tmp_path), "pyproject.toml")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
