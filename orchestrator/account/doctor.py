@@ -12,6 +12,7 @@ from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError, StoreReadOnlyError
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.checks import account_checks, not_needed
+from gpu_offload.orchestrator.backends.isolated_training import IsolationError, not_isolated, why_open
 from gpu_offload.orchestrator.cleanup.sweep_note import REMEDY, SILENT_S, seconds_since_sweep
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration
 from gpu_offload.orchestrator.registry.stores import store_of
@@ -58,6 +59,7 @@ def examine(
         Check("configuration", "green", f"{settings.source or 'no file: defaults and the environment'}")
     )
     checks.append(_dataset(settings))
+    checks += _isolation(settings, environment)
     repository = repository or repository_of(directory, environment)
     checks.append(_repository(repository))
     in_bucket = settings.store.url.startswith("s3://")
@@ -111,6 +113,20 @@ def _ultralytics() -> Check:
     from importlib.metadata import version
 
     return Check("training here", "green", f"Ultralytics {version('ultralytics')} is installed")
+
+
+def _isolation(settings: Settings, environment: Mapping[str, str]) -> Iterator[Check]:
+    """Check, on a runner, whether a training there is isolated."""
+    title = "training.isolation"
+    try:
+        reason = why_open(settings, environment)
+    except IsolationError as error:
+        yield Check(title, "red", str(error))
+        return
+    if reason is None:
+        yield Check(title, "green", "a training on this runner has no network and no credentials")
+    elif reason:
+        yield Check(title, "yellow", not_isolated(reason), documentation("security.md"))
 
 
 def _dataset(settings: Settings) -> Check:

@@ -242,6 +242,6 @@ def test_more_objects_of_one_image_than_are_trained_are_one_error(tmp_path, monk
 def test_a_file_of_lists_in_lists_is_refused_before_they_are_made(tmp_path, monkeypatch):
     monkeypatch.setattr(json_stream, "MAX_LISTS", 1_000)
     names = pictures(tmp_path, ["a.bmp"])
-    deep = [[[[0]]]] * 300
+    deep = [[[[0]]]] * 400
     put(tmp_path / "all.json", coco(names, x=deep))
     assert any("lists and objects" in found.message for found in errors(tmp_path))

@@ -13,6 +13,7 @@ from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.cli.dataset_commands import check
+from gpu_offload.orchestrator.github import annotations
 from gpu_offload.orchestrator.github.action import main
 from gpu_offload.orchestrator.github.data_change import DataChange, base_of, data_change
 from gpu_offload.orchestrator.github.event import WorkflowEvent
@@ -215,3 +216,23 @@ def test_a_plan_offers_a_gpu_only_where_a_job_may_rent_one(
     found = summary_of(tmp_path)
     assert re.search(r"^where<<.*\n(\w+)$", outputs.read_text(), re.MULTILINE)[1] == where
     assert ("OFFLOAD_LAUNCHER_ROLE" in found) == (where == "none")
+
+
+def test_a_fault_of_a_link_is_annotated_at_the_link_and_below_a_linked_folder_at_the_file(tmp_path):
+    """GitHub places an annotation by the path that git knows; the target of a link may be anywhere."""
+    real, outside = tmp_path / "real", tmp_path.parent / f"{tmp_path.name}-outside"
+    real.mkdir()
+    outside.mkdir()
+    (real / "a.txt").touch()
+    (tmp_path / "b.txt").symlink_to("real/a.txt")
+    (tmp_path / "c.txt").symlink_to(outside / "c.txt")
+    (tmp_path / "linked").symlink_to("real")
+    (tmp_path / "away").symlink_to(outside)
+    wanted = {
+        "b.txt": "b.txt",
+        "c.txt": "c.txt",
+        "linked/a.txt": "real/a.txt",
+        "away/d.txt": "away/d.txt",
+        "real/a.txt": "real/a.txt",
+    }
+    assert {name: annotations._relative(tmp_path / name, tmp_path) for name in wanted} == wanted
