@@ -60,7 +60,8 @@ def _harmless(
 
     A comparison looks into submodules, whose configuration is the repository's, too.
     """
-    own, users = {}, {}
+    own: dict[str, str] = {}
+    users: dict[str, str] = {}
     parts = _said([*base, "config", "--list", "-z", "--show-scope"], environment).split("\0")
     for scope, setting in zip(parts[::2], parts[1::2], strict=False):
         key, _, value = setting.partition("\n")

@@ -13,10 +13,10 @@ from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.cli.dataset_commands import check
-from gpu_offload.orchestrator.github import annotations
 from gpu_offload.orchestrator.github.action import main
 from gpu_offload.orchestrator.github.data_change import DataChange, base_of, data_change
 from gpu_offload.orchestrator.github.event import WorkflowEvent
+from gpu_offload.orchestrator.settings.findings import relative_to
 from gpu_offload.orchestrator.settings.load import load_settings
 
 pytestmark = pytest.mark.process
@@ -235,4 +235,4 @@ def test_a_fault_of_a_link_is_annotated_at_the_link_and_below_a_linked_folder_at
         "away/d.txt": "away/d.txt",
         "real/a.txt": "real/a.txt",
     }
-    assert {name: annotations._relative(tmp_path / name, tmp_path) for name in wanted} == wanted
+    assert {name: relative_to(tmp_path / name, tmp_path) for name in wanted} == wanted
