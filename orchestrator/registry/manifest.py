@@ -250,5 +250,5 @@ def parse(kind: type[T], key: str, body: bytes) -> T:
         return kind.model_validate_json(body)
     except ValidationError as error:
         raise RegistryError(
-            f"{key} is not a {kind.__name__} that this version understands ({faults_text(error)})"
+            f"{key} is no {kind.__name__} that this version understands ({faults_text(error)})"
         ) from error

@@ -191,7 +191,7 @@ def test_pull_of_a_corrupt_model_leaves_the_old_file_alone(store, model, tmp_pat
 
 def test_a_document_of_another_version_is_an_error_that_names_it(store):
     store.put("index.json", json.dumps({"format": 2, "versions": []}).encode())
-    with pytest.raises(RegistryError, match=r"index\.json is not a Index"):
+    with pytest.raises(RegistryError, match=r"index\.json is no Index"):
         publish.versions(store)
 
 
