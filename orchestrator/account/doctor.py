@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from gpu_offload.dataset.finding import DatasetError
+from gpu_offload.dataset.finding import DatasetError, counted
 from gpu_offload.infra.github.protection import protection_of
 from gpu_offload.infra.github.repository import repository_of
 from gpu_offload.infra.origin import documentation
@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.backends.isolated_training import IsolationError, 
 from gpu_offload.orchestrator.cleanup.sweep_note import REMEDY, SILENT_S, seconds_since_sweep
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration
 from gpu_offload.orchestrator.registry.stores import store_of
+from gpu_offload.orchestrator.settings.findings import findings_prefix
 from gpu_offload.orchestrator.settings.load import Settings, SettingsError
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
@@ -131,15 +132,16 @@ def _isolation(settings: Settings, environment: Mapping[str, str]) -> Iterator[C
 
 def _dataset(settings: Settings) -> Check:
     try:
-        found = snapshot_of(settings, Workspace.of(settings.root))
+        snapshot = snapshot_of(settings, Workspace.of(settings.root))
     except DatasetError as error:
-        first, _, rest = str(error).partition("\n")
-        more = f" (and {len(rest.splitlines())} lines more)" if rest else ""
+        found = [finding for finding in error.findings if finding.severity == "error"]
+        first = found[0].text(findings_prefix(settings))
+        more = f", and {counted(len(found) - 1, 'other fault')}" if len(found) > 1 else ""
         return Check(
             "dataset", "red", f"{first}{more}", "`offload check` lists every fault with its file and line"
         )
-    counts = ", ".join(f"{n} {split}" for split, n in found.images.items())
-    return Check("dataset", "green", f"{found.task}: {counts}; {human_bytes(found.bytes)}")
+    counts = ", ".join(f"{n} {split}" for split, n in snapshot.images.items())
+    return Check("dataset", "green", f"{snapshot.task}: {counts}; {human_bytes(snapshot.bytes)}")
 
 
 def _repository(repository: str | None) -> Check:
