@@ -45,9 +45,9 @@ def main(context):
 '''
 
 
-def train_project(folder, *, pace=0.1, epochs=3, held_after=10**6, extra=""):
+def train_project(folder, *, pace=0.1, epochs=3, images=24, held_after=10**6, extra=""):
     """Make a project whose training lasts `pace` seconds an epoch, and waits after one of them for the file `gate`."""
-    generate(folder / "shapes", images=24, size=64)
+    generate(folder / "shapes", images=images, size=64)
     held = f"HELD_AFTER = {held_after}\nGATE = {str(folder / 'gate')!r}\n"
     (folder / "mine.py").write_text(held + OWN_TRAINING)
     (folder / "offload.toml").write_text(

@@ -3,7 +3,7 @@
 import base64
 import binascii
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC
 from typing import Any
@@ -32,14 +32,17 @@ class Admission:
     rented: Collection[Rented]
     now: float
     """Unix seconds."""
+    free_spot: Callable[[str], int | None]
+    """Spot instances that a zone has for us now; None for plenty."""
 
     def zone(self, call: Call, wanted: str | None, count: int) -> str:
         """Return the zone that a launch goes to, `wanted` where it says so; refuse by raising EC2ClientError."""
         kind, region = call.instance_type or "m1.small", call.region
         if kind not in INSTANCE_TYPES:
             raise EC2ClientError("InvalidParameterValue", f"Invalid value '{kind}' for InstanceType.")
+        spot = call.parameters.get("InstanceMarketOptions.MarketType") == "spot"
         offered = sorted(place for place, name in offerings(region) if name == kind)
-        zone = wanted or next((z for z in offered if self._free(z, kind, count)), f"{region}a")
+        zone = wanted or next((z for z in offered if self._free(z, kind, count, spot=spot)), f"{region}a")
         if zone not in offered:
             raise EC2ClientError(
                 "Unsupported",
@@ -47,7 +50,6 @@ class Admission:
                 f"({zone}). Please retry your request by not specifying an Availability Zone or choosing "
                 f"{', '.join(offered)}.",
             )
-        spot = call.parameters.get("InstanceMarketOptions.MarketType") == "spot"
         self._check_quota(region, kind, count, spot=spot)
         highest = call.parameters.get("InstanceMarketOptions.SpotOptions.MaxPrice")
         price = self.market.price(kind, zone, self.now).price
@@ -57,8 +59,8 @@ class Admission:
                 f"Your Spot request price of {highest} is lower than the minimum required Spot request "
                 f"fulfillment price of {price}.",
             )
-        if not self._free(zone, kind, count):
-            where = ", ".join(z for z in offered if z != zone and self._free(z, kind, count))
+        if not self._free(zone, kind, count, spot=spot):
+            where = ", ".join(z for z in offered if z != zone and self._free(z, kind, count, spot=spot))
             raise EC2ClientError(
                 "InsufficientInstanceCapacity",
                 f"We currently do not have sufficient {kind} capacity in the Availability Zone you requested "
@@ -93,17 +95,13 @@ class Admission:
             "ec2-request to request an adjustment to this limit.",
         )
 
-    def _free(self, zone: str, kind: str, count: int) -> bool:
+    def _free(self, zone: str, kind: str, count: int, *, spot: bool) -> bool:
+        here = [one for one in self.rented if one.instance.placement.zone == zone and one.state not in ENDED]
         free = self.behaviour.free(zone, kind)
-        if free is None:
-            return True
-        used = sum(
-            one.instance.instance_type == kind
-            and one.instance.placement.zone == zone
-            and one.state not in ENDED
-            for one in self.rented
-        )
-        return bool(used + count <= free)
+        if free is not None and sum(one.instance.instance_type == kind for one in here) + count > free:
+            return False
+        free = self.free_spot(zone) if spot else None
+        return free is None or sum(one.spot for one in here) + count <= free
 
 
 def vcpus(kind: str) -> int:

@@ -1,6 +1,6 @@
 """Settings of the simulated cloud: delays, capacity, quotas and seed."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -30,6 +30,11 @@ class Behaviour:
     """For how long a ClientToken is remembered after its instance was launched."""
     capacity: Mapping[str, int] = field(default_factory=dict)
     """Machines free for us, by pattern `zone:type` (`us-east-1a:g4dn.*`); the first match counts; no match: plenty."""
+    spot_series: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    """Spot instances of any type that a zone has for us over time, from the cloud's start on; none after the end.
+    EC2 reclaims what is above it. Zones that are not listed always have capacity."""
+    spot_series_gap_seconds: float = 300.0
+    """Between two values of `spot_series`."""
     quota_spot_gpu: int = 64
     """vCPU of "All G and VT Spot Instance Requests" (0 on a new account; 4 suffice for a g4dn.xlarge)."""
     quota_on_demand_gpu: int = 64
@@ -64,6 +69,14 @@ class Behaviour:
         """Return the free machines of a type in a zone; None for plenty."""
         name = f"{zone}:{instance_type}"
         return next((n for pattern, n in self.capacity.items() if fnmatchcase(name, pattern)), None)
+
+    def free_spot(self, zone: str, age: float) -> int | None:
+        """Return the spot instances that a zone has for us so many seconds after the cloud's start; None for plenty."""
+        series = self.spot_series.get(zone)
+        if series is None:
+            return None
+        step = int(age // self.spot_series_gap_seconds)
+        return series[step] if step < len(series) else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -37,6 +37,7 @@ from gpu_offload.infra.simulator.market import SpotMarket
 from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
 from gpu_offload.infra.simulator.place import HostPlace, LoopbackPlace, NamespacePlace
 from gpu_offload.infra.simulator.schedules import ScheduleRunner
+from gpu_offload.infra.simulator.spot_series import SpotSeries
 from gpu_offload.infra.simulator.timers import Timers
 
 
@@ -49,6 +50,7 @@ class SimulatedCloud:
         faults: faults, as lines or parsed, that are armed from the start.
         namespaces: give every instance a network, a file system and processes of its own; needs root.
         sshd: use real sshd where there is one; False takes our own server.
+        clock: Unix seconds; another one than this machine's also needs instances that follow it. Delays stay wall seconds.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class SimulatedCloud:
         *,
         namespaces: bool = False,
         sshd: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.behaviour = behaviour or Behaviour()
         self.region = self.behaviour.region
@@ -65,7 +68,8 @@ class SimulatedCloud:
         self.namespaces = namespaces
         self._initial = [parse(fault) if isinstance(fault, str) else fault for fault in faults]
         self._sshd = sshd
-        self._log = EventLog()
+        self._clock = clock
+        self._log = EventLog(self.now)
         self._lock = threading.RLock()
         self._shift = 0.0
         self._stack = contextlib.ExitStack()
@@ -136,8 +140,8 @@ class SimulatedCloud:
         return self.compute.console(instance_id)
 
     def now(self) -> float:
-        """The cloud's time, Unix seconds: ours, unless `advance` has moved it."""
-        return time.time() + self._shift
+        """The cloud's time, Unix seconds: the clock's, unless `advance` has moved it."""
+        return self._clock() + self._shift
 
     # ---------------------------------------------------------------- changes
 
@@ -186,7 +190,8 @@ class SimulatedCloud:
             folder=self._folder,
             hardware=self._hardware,
         )
-        self.ec2 = MotoEc2(self.compute, self.now)
+        series = SpotSeries(self.behaviour, self.compute, self.now)
+        self.ec2 = MotoEc2(self.compute, self.now, lambda zone: series.free(zone, self.now()))
         self.faults = FaultInjection(
             self.compute,
             self.identities,
@@ -214,7 +219,7 @@ class SimulatedCloud:
         )
         self.calls, self.runner_calls = front.calls, front.runner_calls
         application = Application(front)
-        self._server = Server(application, "127.0.0.1")
+        self._server = Server(application, "127.0.0.1", clock=self.now)
         self._clients = Clients(self.url, self.region)
         stack.callback(self._clients.close)
         self._endpoint = self._place.serve(application, stack) or self._server.url
@@ -224,6 +229,7 @@ class SimulatedCloud:
         for fault in self._initial:
             self.inject(fault)
         timers.every(0.1, self._schedules.fire)
+        timers.every(0.02, series.reclaim) if self.behaviour.spot_series else None
         timers.every(1.0, self.compute.tick)
         timers.every(1.0, self.ec2.forget_tokens)
         timers.start()

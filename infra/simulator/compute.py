@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ class Compute:
         if instance.lifecycle == "spot":
             digest = hashlib.sha256(instance.id.encode()).hexdigest()
             instance.spot_instance_request_id = f"sir-{digest[:8]}"
+        launched = self._now()
+        instance.launch_time = datetime.fromtimestamp(launched, UTC).replace(tzinfo=None)
         nic = instance.nics[0]
         address = self._address()
         if nic.public_ip is not None:
@@ -78,7 +81,7 @@ class Compute:
         one = Rented(
             instance=instance,
             region=region,
-            launched=time.time(),
+            launched=launched,
             user_data=user_data,
             born_in=call,
             host=host,
@@ -97,7 +100,7 @@ class Compute:
             one = self.rented.get(instance_id)
             if one is None or one.state in ENDED:
                 return
-            one.become("shutting-down", code, message)
+            one.become("shutting-down", self._now(), code, message)
         self._say("state", one.id, f"shutting-down: {code}")
         self._timers.after(0.0, one.host.power_button)
         self._timers.after(self.behaviour.shutdown_seconds, lambda: self._terminated(one, code, message))
@@ -116,16 +119,20 @@ class Compute:
             if not one.spot:
                 self._say("fault", one.id, "on demand: AWS does not reclaim it")
                 return
-            if notice > 0:
-                one.rebalance_at = time.time()
-                one.reclaim_at = time.time() + notice
-        self.metadata.refresh(one)
-        self._say("fault", one.id, f"reclaimed with {notice:g} s of notice")
+        self.give_notice(one, notice)
         if notice > 0:
             self._timers.after(notice, lambda: self.end(instance_id, *RECLAIMED))
         else:
             one.host.kill()
             self.end(instance_id, *RECLAIMED)
+
+    def give_notice(self, one: Rented, notice: float) -> None:
+        """Say in an instance's metadata that EC2 takes it back in so many seconds; 0 for no notice."""
+        if notice > 0:
+            one.rebalance_at = self._now()
+            one.reclaim_at = one.rebalance_at + notice
+            self.metadata.refresh(one)
+        self._say("fault", one.id, f"reclaimed with {notice:g} s of notice")
 
     def impair(self, instance_id: str) -> None:
         """The status checks fail from now on; the state stays `running`, and so does the bill."""
@@ -173,7 +180,7 @@ class Compute:
 
     def start(self, one: Rented) -> None:
         """Switch on an instance that is new or was stopped: pending now, running after a while."""
-        one.become("pending")
+        one.become("pending", self._now())
         if code := self.behaviour.launch_failure:
             self._timers.after(
                 self.behaviour.boot_seconds, lambda: self.end(one.id, code, "Client error on launch")
@@ -195,7 +202,7 @@ class Compute:
         with self.lock:
             if one.state != "pending":
                 return
-            one.become("running")
+            one.become("running", self._now())
         self._say("state", one.id, "running")
         self.on_running(one)
 
@@ -204,7 +211,7 @@ class Compute:
         with self.lock:
             if one.state not in {"pending", "running"}:
                 return
-            one.become("stopping", code, message)
+            one.become("stopping", self._now(), code, message)
         self._say("state", one.id, f"stopping: {code}")
         self._timers.after(0.0, one.host.power_button)
 
@@ -212,7 +219,7 @@ class Compute:
             one.host.kill()
             with self.lock:
                 if one.state == "stopping":
-                    one.become("stopped", code, message)
+                    one.become("stopped", self._now(), code, message)
 
         self._timers.after(self.behaviour.shutdown_seconds, stopped)
 
@@ -221,7 +228,7 @@ class Compute:
         one.host.close()
         with self.lock:
             self.on_terminated(one)
-            one.become("terminated", code, message)
+            one.become("terminated", self._now(), code, message)
         self._say("state", one.id, "terminated")
         self._timers.after(self.behaviour.vanish_seconds, lambda: self._vanish(one))
 

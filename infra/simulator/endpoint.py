@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from typing import Any, Protocol
@@ -93,7 +94,11 @@ def _send(reply: Reply, start_response: StartResponse) -> Iterable[bytes]:
 
 
 class _EndpointHandler(MotoRequestHandler):  # type: ignore[misc]  # moto is not typed
-    """Keeps quiet."""
+    """Keeps quiet, and dates its replies by the cloud's clock."""
+
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """See `BaseHTTPRequestHandler`."""
+        return str(super().date_time_string(self.server.clock() if timestamp is None else timestamp))
 
     def log(self, *_: object) -> None:
         """Say nothing."""
@@ -106,7 +111,14 @@ class _EndpointHandler(MotoRequestHandler):  # type: ignore[misc]  # moto is not
 class Server:
     """Serves an application on an address, in threads."""
 
-    def __init__(self, application: Application, address: str, port: int = 0) -> None:
+    def __init__(
+        self,
+        application: Application,
+        address: str,
+        port: int = 0,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         # Bound here: HTTPServer would ask DNS for the name of the address.
         self._listener = socket.create_server((address, port), backlog=256)
         self.address, self.port = self._listener.getsockname()[:2]
@@ -118,6 +130,7 @@ class Server:
             request_handler=_EndpointHandler,
             fd=self._listener.fileno(),
         )
+        self._server.clock = clock
         self._server.daemon_threads = True
         self._server.block_on_close = False
         self._thread = threading.Thread(

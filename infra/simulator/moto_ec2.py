@@ -21,8 +21,11 @@ from gpu_offload.infra.simulator.rented import USER, Rented
 class MotoEc2:
     """Replaces what moto's EC2 does with instances, region by region, with what `Compute` does."""
 
-    def __init__(self, compute: Compute, now: Callable[[], float]) -> None:
+    def __init__(
+        self, compute: Compute, now: Callable[[], float], free_spot: Callable[[str], int | None]
+    ) -> None:
         self._compute = compute
+        self._free_spot = free_spot
         self._capacity = dict(compute.behaviour.capacity)
         self._now = now
         self._tokens = LaunchTokens(now, compute.behaviour.token_seconds)
@@ -96,7 +99,9 @@ class MotoEc2:
             raise EC2ClientError("InvalidAMIID.NotFound", f"The image id '[{image_id}]' does not exist")
         self._new_profiles.check(call)
         behaviour = replace(self._compute.behaviour, capacity=self._capacity)
-        admission = Admission(behaviour, self._compute.market, self._compute.rented.values(), self._now())
+        admission = Admission(
+            behaviour, self._compute.market, self._compute.rented.values(), self._now(), self._free_spot
+        )
         zone = admission.zone(call, self.zone_of(call), count)
         if not form.get("SubnetId") and not options.get("nics"):
             options["placement"] = zone

@@ -1,6 +1,5 @@
 """An instance as the cloud knows it: moto's, with states that we set, and what else there is of it."""
 
-import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -110,15 +109,15 @@ class Rented:
         """Its tags."""
         return {str(tag["key"]): str(tag["value"]) for tag in self.instance.get_tags()}
 
-    def become(self, name: str, code: str = "", message: str = "") -> None:
-        """Be in a state from now on, for a reason of EC2's."""
+    def become(self, name: str, at: float, code: str = "", message: str = "") -> None:
+        """Be in a state from `at` (Unix seconds) on, for a reason of EC2's."""
         self.instance._state = _State(name)  # noqa: SLF001  moto has no other way in
         self.instance.state_reason.code = code or ("pending" if name == "pending" else "")
         self.instance.state_reason.message = f"{code}: {message}" if code else name
         if code and name in {"shutting-down", "stopping"}:
             who = "User" if code.startswith("Client") else "Service"
-            at = datetime.fromtimestamp(time.time(), UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
-            self.instance._reason = f"{who} initiated ({at})"  # noqa: SLF001  the same
+            when = datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%S GMT")
+            self.instance._reason = f"{who} initiated ({when})"  # noqa: SLF001  the same
             self.instance.reason_when_ended = self.instance._reason  # noqa: SLF001  the same
         elif name == "terminated":
             self.instance._reason = self.instance.reason_when_ended  # noqa: SLF001  the same
