@@ -8,14 +8,12 @@ HARNESS is the folder of a deadline harness: `harness.py` with `load_set`, `base
 and `data/SET.json`, an availability series a zone. It gives the cost of Uniform Progress (UP; Wu et al., "Can't Be
 Late", NSDI 2024) and of the optimum that knows the future (OPT). The harness keeps its baselines in a folder beside itself.
 
-A fold is played on the zones of one side of the country in one part of the year, with a prior fitted on the other side
-in the other part (`FOLDS`). Printed by job type: (UP - ours) / (UP - OPT), the score 100 x (on-demand - ours) /
+Folds: `benchmarks.deadline_folds`. Printed by job type: (UP - ours) / (UP - OPT), the score 100 x (on-demand - ours) /
 (on-demand - spot), misses, and the worst single job against UP; then the means, in which small and large overheads
 weigh alike, and the worst fold.
 """
 
 import argparse
-import importlib.util
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,11 +21,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from benchmarks import spot_prior
-from gpu_offload.orchestrator.run import availability, expected_cost
+from benchmarks.deadline_folds import FOLDS, fit, is_in, load
 from gpu_offload.orchestrator.run.availability import Belief, Sighting, learn
 from gpu_offload.orchestrator.run.position import Position
-from gpu_offload.orchestrator.run.spot_policy import choose_market, uniform_progress
+from gpu_offload.orchestrator.run.spot_policy import BREAKER_S, choose_market, uniform_progress
 from gpu_offload.orchestrator.run.standing import Standing
 
 Choice = Literal["spot", "on_demand", "none"]
@@ -42,6 +39,8 @@ class Policy:
         self.belief: Belief | None = None
         self.paid = 0.0
         self.rival = Standing(job["total_h"] * HOUR)
+        self.reclaims = list[float]()
+        self.was: Choice = "none"
 
     def decide(
         self,
@@ -55,6 +54,8 @@ class Policy:
         overhead_left_h: float = 0.0,
     ) -> Choice:
         """Return what runs in the next tick."""
+        if self.was == "spot" and running_on == "none":
+            self.reclaims.append(elapsed_h * HOUR)
         at = Position(
             left=(total_h - progress_h) * HOUR,
             until_deadline=(deadline_h - elapsed_h) * HOUR,
@@ -70,6 +71,7 @@ class Policy:
             now=elapsed_h * HOUR,
             paid=self.paid,
             rival=self.rival,
+            reclaims=sum(elapsed_h * HOUR - when < BREAKER_S for when in self.reclaims),
         )
         self.belief = learn(self.belief, Sighting(at.now, spot_available, watched=True))
         choice = choose_market(at)
@@ -77,7 +79,8 @@ class Policy:
         self.paid = at.standing.after(choice, at.pause, **step).paid
         other = at.of(self.rival)
         self.rival = other.standing.after(uniform_progress(other), at.pause, **step)
-        return _CHOICES[choice]
+        self.was = _CHOICES[choice]
+        return self.was
 
 
 _MARKETS: dict[Choice, Literal["spot", "on-demand"] | None] = {
@@ -88,14 +91,6 @@ _MARKETS: dict[Choice, Literal["spot", "on-demand"] | None] = {
 _CHOICES: dict[Literal["spot", "on-demand"] | None, Choice] = {m: c for c, m in _MARKETS.items()}
 
 
-EARLY, LATE = ("a23/", "p1/"), ("n4/", "n16/")
-"""Series of February to April and of August to September 2023."""
-FOLDS = {
-    f"{side}, {name}": ((side, parts), (other, rest))
-    for side, other in (("east", "west"), ("west", "east"))
-    for name, parts, rest in (("spring", EARLY, LATE), ("summer", LATE, EARLY))
-}
-"""By name: what is played, and what the prior is fitted on; each a side and the prefixes of its series."""
 SMALL_H = 0.05
 """Overheads above it are large."""
 
@@ -162,14 +157,6 @@ def measure(harness: ModuleType, jobs: Sequence[Job], chosen: Callable[[str], bo
     return rows
 
 
-def fit(harness: Path, chosen: Callable[[str], bool]) -> None:
-    """Let the product use a prior that is fitted on the chosen zones."""
-    rows = [states for zone, states in spot_prior.traces(harness, "dev").items() if chosen(zone)]
-    availability.HAZARDS, availability.EXPOSURES = spot_prior.fit(rows)
-    availability.PRIOR = availability.transition()
-    expected_cost.solve.cache_clear()
-
-
 def means(rows: Sequence[Row]) -> tuple[float, float, float]:
     """Return the mean share of small and large overheads, weighted alike, and each of the two, in percent."""
     small, large = (
@@ -191,16 +178,6 @@ def show(name: str, rows: Sequence[Row]) -> None:
         print(f"{'  {}/{}/{}'.format(*row.job):26}{row.up:9.2f}{row.opt:9.2f}{row.ours:9.2f}", end="")
         print(f"{row.closed:7.1f} %{row.score:8.1f}{row.misses:8d}{row.worst:10.2f}")
     print("  mean {:.1f} %, small overhead {:.1f} %, large {:.1f} %".format(*means(rows)), flush=True)
-
-
-def load(folder: Path) -> ModuleType:
-    """Return the harness of a folder. Raises FileNotFoundError where there is none."""
-    spec = importlib.util.spec_from_file_location("harness", folder / "harness.py")
-    if spec is None or spec.loader is None or not (folder / "harness.py").is_file():
-        raise FileNotFoundError(f"{folder} has no harness.py")
-    harness = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(harness)
-    return harness
 
 
 def main() -> int:
@@ -243,11 +220,6 @@ def main() -> int:
     misses = sum(row.misses for row in every)
     print(f"worst job +${max(row.worst for row in every):.2f} against UP, {misses} misses")
     return 1 if misses else 0
-
-
-def is_in(zone: str, side: str, parts: tuple[str, ...]) -> bool:
-    """Whether a zone is on a side, in a part of the year."""
-    return side in zone and zone.startswith(parts)
 
 
 if __name__ == "__main__":

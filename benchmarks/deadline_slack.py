@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.deadline_policy import FOLDS, HOUR, Policy, fit, is_in, load
+from benchmarks.deadline_folds import FOLDS, fit, is_in, load
+from benchmarks.deadline_policy import HOUR, Policy
 from gpu_offload.orchestrator.report.svg import COLOURS, svg_text
 
 WORK_H = 48.0

@@ -441,6 +441,7 @@ class World:
         self.lost_uploads = 0
         self.stalls = 0
         self.settled = 0
+        self.prices = lambda run, _seen: run
         self.rented_while_publishing = False
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
@@ -635,6 +636,7 @@ class Actor:
             detach=world.scenario.detach and number == 1,
             on_done=self.settle,
             cost=lambda _run, seen: cost_of(seen.attempts, seen.now),
+            prices=world.prices,
         )
 
     def settle(self, run: RunRecord, seen: object) -> None:

@@ -176,7 +176,8 @@ class Tend:
         lease = Onlooker(clock=self._now)
         controller = controller_of(self.settings, self.store, run, self.console, lease=lease, clock=self._now)
         try:
-            step = next_step(run, controller.observer.observe())
+            observation = controller.observer.observe()
+            step = next_step(controller.prices(run, observation), observation)
         finally:
             if controller.cloud is not None:
                 controller.cloud.close()

@@ -21,6 +21,7 @@ from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
+from gpu_offload.orchestrator.run.spot_prices import SpotPrices
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.result import Heartbeat
@@ -121,6 +122,7 @@ def controller_of(
         cost=accounting.spent,
         bill=accounting.total,
         on_done=accounting.settle,
+        prices=SpotPrices(),
         rules=replace(
             Judge(store, settings.registry, console, tree).rules(), moves_aliases=run.sweep is None
         ),

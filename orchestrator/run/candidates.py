@@ -14,12 +14,8 @@ from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.pace import fits, seconds_left
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.refusals import could_be_had, place_of, ruled_out, went_wrong_lately
-from gpu_offload.orchestrator.run.run_position import overhead_seconds, places_of, position
-from gpu_offload.orchestrator.run.spot_policy import choose
-
-RECLAIMS_BEFORE_ON_DEMAND, RECLAIMS_COUNT_S = 2, 7200.0
-"""Number of reclaims, and the seconds within which they occur, after which on-demand offers come first."""
-
+from gpu_offload.orchestrator.run.run_position import overhead_seconds, places_of, position, recent_reclaims
+from gpu_offload.orchestrator.run.spot_policy import BREAKER, choose
 
 SPOT_GONE_S = 7200.0
 """Mean time without spot capacity (docs/deadline.md)."""
@@ -70,15 +66,10 @@ def waiting_for_spot(run: RunRecord, observation: Observation, steady: Candidate
 
 def first_market(run: RunRecord, observation: Observation, steady: Candidate | None) -> Market | None:
     """Return which market comes first now; None to wait for spot."""
-    ends = [
-        a.end
-        for a in observation.attempts
-        if a.end is not None and observation.now - a.end.at < RECLAIMS_COUNT_S
-    ]
-    if sum(end.reason == "reclaimed" for end in ends) >= RECLAIMS_BEFORE_ON_DEMAND:
-        return "on-demand"
-    if steady is None or run.forced:
+    if steady is None:
         return "spot"
+    if run.forced:
+        return "on-demand" if recent_reclaims(observation) >= BREAKER else "spot"
     spot = [c for c in run.candidates if c.offer.market == "spot" and fits(run, observation, c)]
     is_open = any(could_be_had(observation, c.offer) for c in spot)
     market = choose(run.policy, position(run, observation, steady, spot_open=is_open))

@@ -77,6 +77,8 @@ class Controller:
     """What limits count: instances and transfers so far, US dollars."""
     bill: Callable[[RunRecord, Observation], float] = field(default=lambda _run, _seen: 0.0)
     """What the whole bill comes to, US dollars."""
+    prices: Callable[[RunRecord, Observation], RunRecord] = field(default=lambda run, _seen: run)
+    """Returns the run with the spot prices of now."""
     rules: publish.Rules = publish.DEFAULT
     """By which the registry counts and promotes what is published."""
     attempts: Attempts = field(init=False)
@@ -154,7 +156,7 @@ class Controller:
         """Perform one step; return the run's outcome when there is nothing left to do."""
         observation = self._observation = self.patiently(self.observer.observe)
         self.limits.warn(observation)
-        step = next_step(self.run, observation)
+        step = next_step(self.prices(self.run, observation), observation)
         if observation.driver is None and not isinstance(step, Done):
             self.bystander.driver = None  # this driver holds the lease
         if isinstance(step, Done):

@@ -4,12 +4,13 @@ import math
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from gpu_offload.orchestrator.output.units import human_money
+from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.candidates import fitting, steadiest
 from gpu_offload.orchestrator.run.observation import Observation
-from gpu_offload.orchestrator.run.pace import extras_per_hour
+from gpu_offload.orchestrator.run.pace import extras_per_hour, start_of
 from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.relocation import MOVE_AFTER_S
 from gpu_offload.orchestrator.run.run_position import position
 from gpu_offload.orchestrator.run.spot_policy import choose, expected_costs, step_seconds
 
@@ -20,20 +21,33 @@ class Forecast:
 
     Attributes:
         expected: The mean over what spot capacity can do.
-        worst: The upper end of the time on the on-demand instance that the run would take last, after two starts that
-            came to nothing; never above max-cost-usd.
+        worst: What it costs at most, whatever spot does (`_worst`).
         begins_at: Unix seconds.
         waits_until: The latest moment at which waiting for spot ends in on-demand, Unix seconds; None for no wait.
+        takes: The longest training, in seconds, with which the deadline is kept whatever spot does; None where the deadline
+            is too close for any promise.
+        start: The longest start-up, likewise.
     """
 
     expected: float
     worst: float
     begins_at: float
     waits_until: float | None
+    takes: float | None = None
+    start: float = 0.0
 
     @property
     def text(self) -> str:
-        """Say it in a sentence."""
+        """Say it in two sentences: the forecast, and what is guaranteed."""
+        if self.takes is None:
+            return self._costs
+        return (
+            f"{self._costs} In time whatever spot does, while the training takes {human_duration(self.takes)} at most, a "
+            f"start {human_duration(self.start)}, and max-cost-usd allows it."
+        )
+
+    @property
+    def _costs(self) -> str:
         costs = f"Expected {human_money(self.expected)}, worst case {human_money(self.worst)}"
         if self.waits_until is None:
             return f"{costs}; where there is no spot, on demand at once."
@@ -65,13 +79,27 @@ def forecast(run: RunRecord) -> Forecast | None:
     waits_until = run.created_at + closed.patience if choose(run.policy, closed) is None else None
     late = replace(observation, now=waits_until or run.created_at)
     last = next((c for c in fitting(run, late, "on-demand") if c.offer.market == "on-demand"), steady)
-    worst = _on_demand_usd(run, last, last.seconds.high + 2 * at.overhead)
     return Forecast(
         expected=ratio * min(_on_demand_usd(run, c, c.seconds.likely + at.overhead) for c in on_demand),
-        worst=min(worst, run.max_cost_usd) if run.max_cost_usd > 0 else worst,
+        worst=min(_worst(run, last, at.overhead, closed.slack), run.max_cost_usd),
         begins_at=run.created_at,
         waits_until=waits_until,
+        takes=closed.left if closed.slack >= 0 else None,
+        start=start_of(run, steady.offer),
     )
+
+
+def _worst(run: RunRecord, last: Candidate, overhead: float, slack: float) -> float:
+    """Return what a run costs at most, in US dollars, if its limits in money allow it.
+
+    All of the training is on demand, on the instance `last`, at the upper end of its time, with a change of machine for each
+    hour (`relocation.MOVE_AFTER_S`) and one more. Spot that EC2 reclaims within its first hour is free but for its volume and
+    address, which can be paid for as long as there is slack; what lasts longer costs less than on-demand for its work.
+    """
+    seconds = last.seconds.high
+    changes = 1 + math.ceil(seconds / MOVE_AFTER_S)
+    idle = max(0.0, slack) / 3600 * extras_per_hour(run, last.offer)
+    return _on_demand_usd(run, last, seconds + changes * overhead) + idle
 
 
 def _on_demand_usd(run: RunRecord, candidate: Candidate, seconds: float) -> float:

@@ -26,7 +26,7 @@ def moving(run: RunRecord, observation: Observation, current: ObservedAttempt) -
         return None
     if beat.epochs_completed < 1 or beat.batch * 10 > beat.batches:
         return None
-    here = next((c for c in run.candidates if c.offer == offer), None)
+    here = next((c for c in run.candidates if place_of(c.offer) == place_of(offer)), None)
     steady = here if offer.market == "on-demand" else steadiest(run, observation)
     spot = [c for c in run.candidates if c.offer.market == "spot"]
     if here is None or steady is None or not spot:
@@ -34,7 +34,7 @@ def moving(run: RunRecord, observation: Observation, current: ObservedAttempt) -
     waited = {place_of(c.offer): _since_trouble(observation, current, c.offer) for c in spot}
     places = [
         place
-        if c.offer == offer
+        if c is here
         else replace(place, is_open=place.is_open and waited[place_of(c.offer)] >= MOVE_AFTER_S)
         for c, place in zip(spot, places_of(run, observation, spot), strict=True)
     ]

@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.run.places import Place, best_place
 from gpu_offload.orchestrator.run.position import Position
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.refusals import REFUSAL_LASTS_S, could_be_had
-from gpu_offload.orchestrator.run.spot_policy import uniform_progress
+from gpu_offload.orchestrator.run.spot_policy import BREAKER_S, uniform_progress
 
 MOST_MARGIN = 0.1
 """Of the time to the deadline, that is kept for refusals of on-demand: at most one round of them (`REFUSAL_LASTS_S`)."""
@@ -57,6 +57,12 @@ def price_of_work(run: RunRecord, observation: Observation, candidate: Candidate
     return hours * (hourly + run.value_of_time_usd_per_hour)
 
 
+def recent_reclaims(observation: Observation) -> int:
+    """Return how many instances EC2 reclaimed within the last `BREAKER_S`."""
+    ends = [a.end for a in observation.attempts if a.end is not None and a.end.reason == "reclaimed"]
+    return sum(observation.now - end.at < BREAKER_S for end in ends)
+
+
 def position(
     run: RunRecord,
     observation: Observation,
@@ -91,6 +97,7 @@ def position(
         now=observation.now,
         margin=min(REFUSAL_LASTS_S, MOST_MARGIN * whole),
         paid=observation.spent_usd / hourly * 3600 if hourly else 0.0,
+        reclaims=recent_reclaims(observation),
     )
     # What the whole work is thought to be now, so that Uniform Progress is not better informed than this run.
     begin = replace(

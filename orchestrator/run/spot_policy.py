@@ -28,6 +28,9 @@ or an hour of it where that is more."""
 BEHIND = 0.4
 """Share by which an hour of work that Uniform Progress is ahead counts above an hour on demand."""
 
+BREAKER, BREAKER_S = 3, 3600.0
+"""Number of reclaims, and the seconds within which they occur, after which on-demand comes first."""
+
 LEVELS = 7
 MOST = 3.3
 """Multipliers of hazards are rounded to one of these levels between 1 / MOST and MOST."""
@@ -127,6 +130,8 @@ def choose_market(at: Position) -> Market | None:
 
     The deadline is kept where it could be: a position with slack is never left for one without, whatever spot does.
     """
+    if at.reclaims >= BREAKER and at.running != "spot":
+        return "on-demand"
     choices = bounded(at, allowed(at, reserve=at.reserve))
     if len(choices) == 1:
         return choices[0]

@@ -7,6 +7,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.history import NEWEST, Timing, Work, family_of
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.refusals import place_of
 from gpu_offload.orchestrator.run.revision import Revision, past_of
 from gpu_offload.orchestrator.run.workload import workload_of
 from gpu_offload.remote_job.result import ProgressEvent, Timings, TrainingResult
@@ -42,7 +43,7 @@ def record_timing(
     if trained is None or not whole or run.resumes is not None:
         return
     offer = trained.record.offer
-    predicted = next((c.predicted for c in run.candidates if c.offer == offer), None)
+    predicted = next((c.predicted for c in run.candidates if place_of(c.offer) == place_of(offer)), None)
     actual = result.timings.total
     alone = not any(a.host for a in attempts if a is not trained)
     if offer.where == "ec2":

@@ -304,12 +304,13 @@ CASES = {
         run_of(), Observation(NOW, ME, epochs_completed=2, attempts=tuple(
             attempt(n, beat=beat(T0, epochs=2), end=ended(n, "died")) for n in (1, 2))),
         Finish("failed", "2 attempts ended alike without progress: died")),
-    "two reclaims bring on-demand to the front": (
+    "three reclaims within an hour bring on-demand to the front": (
         run_of(),
         Observation(NOW, ME, attempts=(
             attempt(1, beat=beat(T0, epochs=1), end=ended(1, "reclaimed")),
-            attempt(2, SPOT_B, beat=beat(T0, epochs=2), end=ended(2, "reclaimed"))), epochs_completed=2),
-        Opens(3, ON_DEMAND.offer)),
+            attempt(2, SPOT_B, beat=beat(T0, epochs=2), end=ended(2, "reclaimed")),
+            attempt(3, beat=beat(T0, epochs=3), end=ended(3, "reclaimed"))), epochs_completed=3),
+        Opens(4, ON_DEMAND.offer)),
     "an attempt that would exceed the money is not opened": (
         run_of(max_cost_usd=0.05), Observation(NOW, ME), Finish("failed", "no offer is left that fits the deadline and max-cost-usd")),
     "used-up money ends what runs": (

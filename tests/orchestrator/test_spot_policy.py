@@ -3,6 +3,7 @@
 import math
 import random
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,66 @@ def test_a_deadline_that_on_demand_could_keep_is_kept_whatever_spot_does(work, s
 
     end = train(work, whole, overhead, flicker, choose=lambda at: dice.choice(allowed(at)))[0]
     assert end <= whole + 1e-3
+
+
+def latest_end(work, whole, start, epoch, margin):
+    """Return the latest end of a training, in half ticks, over every series of spot capacity and every allowed choice.
+
+    Each start takes `start` or nothing; a change of machine loses all since the last epoch, or nothing; on-demand is
+    refused for `margin` in all, at whichever ticks. Lengths are half ticks.
+    """
+    half = TICK / 2
+
+    @cache
+    def end(now, left, running, pending, since, margin):
+        if now > whole:
+            return math.inf
+        ends = []
+        for is_open in (True, False):
+            lost = {0, min(epoch, since)} if running == "spot" and not is_open else {0}
+            for repeated in lost:
+                reclaimed = running == "spot" and not is_open
+                state = (left + repeated, None, 0, 0) if reclaimed else (left, running, pending, since)
+                at = replace(
+                    POSITION, left=state[0] * half, until_deadline=(whole - now) * half, whole=whole * half,
+                    work=work * half, overhead=(start + epoch) * half, running=state[1], spot_open=is_open,
+                    margin=margin * half,
+                )  # fmt: skip
+                ends += [after(now, *state, margin, choice) for choice in allowed(at)]
+        return max(ends)
+
+    def after(now, left, running, pending, since, margin, choice):
+        if choice is None:
+            return end(now + 2, left, None, 0, 0, margin)
+        if choice == running:
+            return trained(now, left, running, pending, since, margin)
+        lost = {0, min(epoch, since)} if running else {0}
+        ends = [
+            trained(now, left + repeated, choice, pending, 0, margin)
+            for repeated in lost
+            for pending in {0, start}
+        ]
+        if choice == "on-demand" and margin >= 2 and running is None:
+            ends.append(end(now + 2, left, None, 0, 0, margin - 2))
+        return max(ends)
+
+    def trained(now, left, running, pending, since, margin):
+        done = 2 - min(2, pending)
+        if left <= done:
+            return now + min(2, pending) + left
+        return end(now + 2, left - done, running, max(0, pending - 2), min(epoch, since + done), margin)
+
+    return end(0, work, None, 0, 0, margin)
+
+
+@pytest.mark.parametrize("margin", [0, 2, 4])
+@pytest.mark.parametrize(("start", "epoch"), [(1, 0), (2, 1), (3, 2), (0, 3)])
+def test_among_all_series_and_allowed_choices_none_misses_a_deadline(start, epoch, margin):
+    """Exhaustively, for short trainings; long ones are drawn at random."""
+    for work in (2, 5, 8):
+        for spare in range(8):
+            whole = work + start + epoch + margin + spare
+            assert latest_end(work, whole, start, epoch, margin) <= whole
 
 
 @pytest.mark.parametrize("spare", range(0, 30_000, 6000))

@@ -6,6 +6,7 @@ the data of Wu et al., "Can't Be Late" (NSDI 2024), to run on these by hand.
 
 import json
 import os
+import random
 import sys
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,6 +19,8 @@ from trace_world import TracedWorld, read_series
 
 from gpu_offload.orchestrator.run.alternatives import policy_alternatives
 from gpu_offload.orchestrator.run.forecast import Forecast, forecast
+from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.spot_prices import SpotPrices
 
 ZONES = ["us-east-1a", "us-east-1b"]
 HOUR = 3600.0
@@ -60,6 +63,41 @@ def test_a_run_in_two_zones_follows_their_capacity_and_costs_what_was_forecast(t
     assert others["the optimum in hindsight"] <= usd <= others["on-demand only"]
 
 
+def test_a_zone_whose_price_rises_is_left_for_one_that_costs_less():
+    """Prices are those of the moment, not of the plan: the cheaper zone becomes the dearer one after two hours."""
+    up = dict.fromkeys(ZONES, [1] * 144)
+    world = TracedWorld(Scenario(**SCENARIO), up, 300.0)
+    rise = {("g4dn.xlarge", ZONES[0]): 0.5}
+    read = SpotPrices(lambda _region, _types, at: rise if at >= T0 + 2 * HOUR else {})
+    world.prices = read
+    world.play()
+    first, second = world.attempts
+    assert (first.record.offer.zone, first.end.reason) == (ZONES[0], "moved")
+    assert T0 + 2 * HOUR < first.end.at < T0 + 3 * HOUR
+    assert (second.record.offer.zone, second.record.offer.market) == (ZONES[1], "spot")
+
+
+def test_prices_are_asked_for_while_they_matter_and_kept_where_ec2_does_not_answer():
+    asked, answers = [], {T0 + 700: {("g4dn.xlarge", ZONES[0]): 0.1}}
+
+    def read(region, types, at):
+        asked.append((region, types, at))
+        return answers.get(at, {})
+
+    run, prices = crash_world.run_record(Scenario()), SpotPrices(read)
+
+    def offers(at, **seen):
+        found = prices(run, Observation(now=T0 + at, me="me", **seen)).candidates
+        return {c.offer.name: c.offer.usd_per_hour for c in found}
+
+    planned = {c.offer.name: c.offer.usd_per_hour for c in run.candidates}
+    changed = planned | {f"g4dn.xlarge spot {ZONES[0]}": 0.1}
+    assert offers(500) == offers(700, driver="another") == offers(700, published=True) == planned
+    assert not asked, "the plan's prices are as new"
+    assert offers(700) == offers(1000) == offers(1400) == changed
+    assert [at for _, _, at in asked] == [T0 + 700, T0 + 1400]
+
+
 def test_without_any_spot_the_wait_ends_in_time_and_the_worst_case_is_what_was_said():
     world, usd, _ = play({zone: [0] * 144 for zone in ZONES}, 300.0)
     attempt = next(a for a in world.attempts if a.host)
@@ -67,6 +105,17 @@ def test_without_any_spot_the_wait_ends_in_time_and_the_worst_case_is_what_was_s
     expected = forecast(world.run)
     assert attempt.record.created_at <= expected.waits_until + 60
     assert usd <= expected.worst
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_whatever_two_zones_do_a_run_is_in_time_and_within_its_worst_case(seed):
+    dice = random.Random(seed)
+    series = {
+        zone: stretches(*[dice.choice([1, 2, 4, 30]) for _ in range(144)], first=dice.randint(0, 1))[:144]
+        for zone in ZONES
+    }
+    world, usd, _ = play(series, 300.0, deadline_s=7 * HOUR)
+    assert usd <= forecast(world.run).worst
 
 
 @pytest.mark.parametrize("policy", ["uniform-progress", "greedy", "on-demand"])
@@ -91,6 +140,8 @@ def test_a_forecast_names_both_costs_and_the_end_of_the_wait(waits_until, text):
     said = Forecast(0.31, 0.74, T0, waits_until).text
     assert said.startswith("Expected $0.31, worst case $0.74; ")
     assert text in said
+    assert "In time" not in said, "a deadline that is too close is no promise"
+    assert "46 min at most, a start 5 min" in Forecast(0.31, 0.74, T0, waits_until, 2760.0, 300.0).text
 
 
 def test_a_run_without_a_choice_of_market_has_no_forecast():

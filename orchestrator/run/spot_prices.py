@@ -1,0 +1,61 @@
+"""Spot prices of a run's offers, read again while the run lasts: each decision is made by the prices of its time."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+
+from gpu_offload.orchestrator.run.observation import Observation
+from gpu_offload.orchestrator.run.record import RunRecord
+
+LAST_S = 600.0
+"""How old the prices of a decision can be: they change some times a day."""
+
+Prices = Mapping[tuple[str, str], float]
+"""USD an hour by instance type and zone."""
+
+
+def read_prices(region: str, types: list[str], at: float) -> Prices:
+    """Ask EC2 for a region's spot prices at a time, in Unix seconds; nothing where it does not answer."""
+    from gpu_offload.infra.aws.errors import CloudError
+    from gpu_offload.infra.aws.spot_market import SpotMarket
+
+    try:
+        found = SpotMarket(region).spot_prices(types, at=datetime.fromtimestamp(at, UTC))
+    except CloudError:
+        return {}
+    return {(price.type, price.zone): price.usd_per_hour for price in found}
+
+
+@dataclass(slots=True)
+class SpotPrices:
+    """The prices of one run, by one driver. `read` asks for those of a region."""
+
+    read: Callable[[str, list[str], float], Prices] = read_prices
+    _known: dict[tuple[str, str], float] = field(default_factory=dict)
+    _read_at: float | None = None
+
+    def __call__(self, run: RunRecord, observation: Observation) -> RunRecord:
+        """Return the run with the prices of now, or with those that were read last.
+
+        Nothing is asked where nothing can be launched, and where the plan's own prices are not older than `LAST_S`.
+        """
+        over = observation.outcome is not None or observation.published or observation.driver is not None
+        current = observation.current
+        here = current is not None and current.record.offer.where == "cpu"
+        spot = [c.offer for c in run.candidates if c.offer.market == "spot"]
+        if not over and not here and observation.now - (self._read_at or run.created_at) >= LAST_S:
+            self._read_at = observation.now
+            for region in sorted({offer.region for offer in spot if offer.region}):
+                types = sorted({o.instance_type for o in spot if o.region == region and o.instance_type})
+                self._known |= self.read(region, types, observation.now)
+        if not self._known:
+            return run
+        basis = f"API, {datetime.fromtimestamp(self._read_at or 0.0, UTC):%Y-%m-%dT%H:%MZ}"
+        candidates = []
+        for candidate in run.candidates:
+            offer = candidate.offer
+            price = self._known.get((offer.instance_type or "", offer.zone or ""))
+            if offer.market == "spot" and price is not None and price != offer.usd_per_hour:
+                offer = replace(offer, usd_per_hour=price, price_basis=basis)
+            candidates.append(candidate.model_copy(update={"offer": offer}))
+        return run.model_copy(update={"candidates": tuple(candidates)})
