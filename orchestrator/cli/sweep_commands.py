@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from gpu_offload.orchestrator.cli.options import (
+    command_name,
     console_of,
     json_option,
     print_json,
@@ -83,7 +84,7 @@ def sweep(
         print_json(report.json())
     else:
         click.echo(render_sweep(report, "text", width=terminal_width()), nl=False)
-        click.echo(f"\nNext:\n  offload report {report.record.id} -o sweep.html")
+        click.echo(f"\nNext:\n  {command_name()} report {report.record.id} -o sweep.html")
 
 
 COMMANDS = (sweep,)

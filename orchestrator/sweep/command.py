@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.metrics import label
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.sweep.candidate import propose_best
@@ -61,9 +62,21 @@ class Sweep:
             raise SweepFailedError(
                 f"no trial of {record.id} is complete: {closed.message if closed else 'it is open'}"
             )
-        if propose_best(self.store, report) == report.candidate:
+        if self._proposed(report) == report.candidate:
             return report
         return gather_sweep(self.store, self.settings.store, record.id, facts=driver.results.facts)
+
+    def _proposed(self, report: SweepReport) -> str | None:
+        """Propose the best trial's model unless it is worse than what may become stable; return its version."""
+        best, floor = report.best, self.settings.registry.floor
+        mean = best.score.mean if best is not None and best.score is not None else floor
+        if report.record.goal == "maximize" and mean < floor:
+            name = label(report.record.metric or "metric")
+            self.console.warning(
+                f"no candidate: the best trial's {name} {mean:.4g} is below registry.floor {floor:g}"
+            )
+            return None
+        return propose_best(self.store, report)
 
     def plan(self) -> Receipt:
         """Return the receipt alone; nothing is written or started. Raises as `run`."""
@@ -121,7 +134,7 @@ class Sweep:
             epochs=min(int(e) for e in epochs.ends) if epochs else self.settings.training.epochs,
             created_at=now,
             opened_at=now,
-            trials=sweep.trials or space.default_trials,
+            trials=space.at_most(sweep.trials),
             budget_usd=limits.max_cost_usd if sweep.budget_usd is None else sweep.budget_usd,
             deadline_s=deadline.total_seconds(),
         )

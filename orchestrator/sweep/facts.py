@@ -1,5 +1,6 @@
 """What the store knows of a sweep's trainings: how far each is, what it reached and what it cost."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,10 +35,11 @@ def metric_in(metrics: Mapping[str, float], configured: str | None) -> str | Non
 
 
 def value_in(metrics: Mapping[str, float], name: str) -> float | None:
-    """Return a metric's value by our name, also where an epoch reports it by Ultralytics' name."""
-    if name in metrics:
-        return metrics[name]
-    return next((value for key, value in metrics.items() if curve_name(key) == label(name)), None)
+    """Return a metric's finite value by our name, also where an epoch reports it by Ultralytics' name."""
+    found = metrics.get(name)
+    if found is None:
+        found = next((value for key, value in metrics.items() if curve_name(key) == label(name)), None)
+    return found if found is not None and math.isfinite(found) else None
 
 
 @dataclass(frozen=True, slots=True)

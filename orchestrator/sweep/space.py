@@ -62,10 +62,10 @@ class Space:
             size *= dimension.count
         return size
 
-    @property
-    def default_trials(self) -> int:
-        """How many trials a sweep has unless it says so."""
-        return DEFAULT_TRIALS if self.size is None else min(self.size, DEFAULT_TRIALS)
+    def at_most(self, trials: int | None) -> int:
+        """Return how many trials a sweep has at most, None for the default: no more than there are combinations."""
+        wanted = trials or DEFAULT_TRIALS
+        return wanted if self.size is None else min(self.size, wanted)
 
     def combinations(self) -> Iterator[Values]:
         """Yield every trial of a finite space."""

@@ -57,13 +57,18 @@ class Trials:
         self._read = None
 
     def complete(self, trial: Trial) -> None:
-        """End a trial whose trainings are all published.
+        """End a trial whose trainings are all published; one that diverged, and has no finite score, failed.
 
         Raises:
-            SweepError: One of them lacks the metric that trials are compared by.
+            SweepError: It lacks the metric that trials are compared by, and so far no trial had it.
         """
         scores, metric = self.results.scores(trial), self.results.metric
         if len(scores) < len(trial.record.trainings):
+            if metric and any(
+                self.results.scores(other) or self.results.curve(other) for other in self.all()
+            ):
+                self.fail(trial.record.number, f"{metric} is not a finite number")
+                return
             facts = self.results.facts_of(trial.record.trainings[0])
             raise SweepError(
                 f"trial {trial.record.number} has no metric to compare by"

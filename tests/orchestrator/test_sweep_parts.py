@@ -325,6 +325,19 @@ def test_an_epochs_metric_is_found_by_our_name():
     assert metric_in({"f1": 0.5, "g": 0.5}, None) is None
 
 
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_a_metric_that_is_no_finite_number_is_none(odd):
+    """It would rank above everything, and JSON has no word for it."""
+    assert value_in({"score": odd}, "score") is None
+    assert metric_in({"map50_95": odd, "map50": 0.5}, None) == "map50"
+
+
+def test_no_more_trials_are_promised_than_there_are_combinations():
+    space = Space.written({"model": ["a.yaml", "b.yaml"], "batch": ["4", "8"]}, 1, 1)
+    assert [space.at_most(wanted) for wanted in (None, 3, 9)] == [4, 3, 4]
+    assert Space.written({"lr0": "0.1..0.9"}, 1, 1).at_most(50) == 50
+
+
 def test_a_receipt_counts_by_the_scarcer_of_money_and_time():
     record = replace_limits(trials=100, budget_usd=2.0, deadline_s=3600.0)
     cpu = Place("this CPU", True, Interval(60, 120, 240), 0.0, 0.0, 1)
