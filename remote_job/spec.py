@@ -79,6 +79,9 @@ class TrainingSpec(Wire):
     """SPDX expression of training code and weights, for the manifest; None where it is not known."""
     device: str = "auto"
     """Where to compute: `auto` is the first GPU where there is one, else the CPU; `cpu`, `mps`, `cuda`, `cuda:1`."""
+    gpus: int = Field(default=1, ge=1)
+    """How many GPUs train together, from the first on, a process each; the batch is divided among them. With `device` cpu so
+    many processes share the CPU. A training of the user's own finds the number here and starts its processes itself."""
     project: str | None = None
     """A local folder with the entrypoint's modules and files; None for the working directory."""
     packages: str | None = None

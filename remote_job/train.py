@@ -110,6 +110,7 @@ def spec_faults(spec: TrainingSpec, *, has_store: bool) -> list[str]:
         faults += plan.faults(spec.speed)
         if spec.weights is None and not spec.model.endswith((".yaml", ".yml")):
             faults.append(f"model: {spec.model} names weights, and the spec brings none (weights)")
+        faults += _team_faults(spec)
         if spec.image_size % 32:
             faults.append(
                 f"image_size: {spec.image_size} is not a multiple of 32, which the models' strides ask for"
@@ -124,6 +125,15 @@ def spec_faults(spec: TrainingSpec, *, has_store: bool) -> list[str]:
         faults.append("dataset.archive: needs a store")
     if spec.weights is not None:
         faults += weights.faults(spec.weights, has_store=has_store)
+    return faults
+
+
+def _team_faults(spec: TrainingSpec) -> list[str]:
+    faults = []
+    if spec.batch % spec.gpus:
+        faults.append(f"batch: {spec.batch} cannot be divided among {spec.gpus} GPUs")
+    if spec.gpus > 1 and spec.device not in {"auto", "cpu", "cuda"}:
+        faults.append(f"device: {spec.device} is one device, and gpus asks for {spec.gpus}")
     return faults
 
 

@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from gpu_offload.errors import OffloadError
-from gpu_offload.infra.aws.gpu_types import GPU_TYPES
+from gpu_offload.infra.aws.gpu_types import ONE_GPU
 from gpu_offload.infra.aws.schedule_name import schedule_pattern
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.github.repository import REPOSITORY
@@ -67,7 +67,7 @@ class Site:
     name: str = "gpu-offload"
     """Of the stack; the roles' names begin with it."""
     regions: tuple[str, ...] = REGIONS
-    instance_types: tuple[str, ...] = tuple(GPU_TYPES)
+    instance_types: tuple[str, ...] = ONE_GPU
     markets: tuple[str, ...] = ("spot", "on-demand")
     max_volume_gib: int = 100
     image_owners: tuple[str, ...] = ("amazon",)

@@ -74,7 +74,7 @@ def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings)
     from gpu_offload.infra.aws.dry_run import try_launch
     from gpu_offload.infra.aws.errors import CloudError
 
-    title, kind = f"{name}: launching", settings.ec2.instance_types[0]
+    title, kind = f"{name}: launching", settings.ec2.types[0]
     market = "on-demand" if settings.ec2.market == "on-demand" else "spot"
     try:
         try_launch(

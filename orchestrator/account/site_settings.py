@@ -52,7 +52,7 @@ def site_of(
         limits = {
             "endpoint_url": settings.store.endpoint_url,
             "regions": tuple(settings.ec2.regions),
-            "instance_types": tuple(settings.ec2.instance_types),
+            "instance_types": tuple(settings.ec2.types),
             "markets": MARKETS[settings.ec2.market],
             "subnets": (settings.ec2.subnet,) if settings.ec2.subnet else (),
             "max_volume_gib": max(VOLUME_GIB, settings.ec2.volume_gib),

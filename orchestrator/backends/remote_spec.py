@@ -19,7 +19,14 @@ $become chmod -R a+rX "$3"
 
 
 def remote_spec(
-    run: RunRecord, attempt: int, store: StoreRef, *, dataset: str, output: str, project: str | None
+    run: RunRecord,
+    attempt: int,
+    store: StoreRef,
+    *,
+    dataset: str,
+    output: str,
+    project: str | None,
+    gpus: int = 1,
 ) -> TrainingSpec:
     """Return the spec of an attempt on an instance.
 
@@ -30,6 +37,7 @@ def remote_spec(
         dataset: The key of the staged dataset.
         output: The folder on the instance to write to.
         project: The folder on the instance with the user's own files, None where there are none.
+        gpus: How many of them train together.
     """
     own_model = run.project.model if run.project else None
     return run.spec.model_copy(
@@ -37,6 +45,7 @@ def remote_spec(
             "run": run.id,
             "attempt": attempt,
             "output": output,
+            "gpus": max(1, gpus),
             "store": store,
             "project": project if run.spec.entrypoint else None,
             "model": f"{project}/{own_model}" if own_model else run.spec.model,

@@ -126,6 +126,7 @@ class Session:
             dataset=self.dataset(),
             output=job.output,
             project=folder,
+            gpus=gpus if self.run.spec.device in {"auto", "cuda"} else 1,
         )
         job.start(spec.model_dump_json(indent=1).encode(), python, options, uploader=uploader)
         self._job, self.started = job, True

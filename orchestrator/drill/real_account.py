@@ -112,7 +112,7 @@ class AccountStage(DrillStage):
         )
         store = settings.store.model_dump(by_alias=True, mode="json", exclude_none=True)
         ec2 = settings.ec2.model_dump(by_alias=True, mode="json", exclude_none=True)
-        ec2["instance-types"] = [smallest(settings.ec2.instance_types)]
+        ec2["instance-types"] = [smallest(settings.ec2.types)]
         (self.project / "offload.toml").write_text(
             CONFIGURATION.format(
                 epochs=self.pace.epochs,

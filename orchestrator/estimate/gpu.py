@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
 from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS
-from gpu_offload.orchestrator.estimate.posterior import Ratio
+from gpu_offload.orchestrator.estimate.gpu_team import speed_up, team_step
+from gpu_offload.orchestrator.estimate.posterior import Kind, Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu
 
@@ -50,28 +51,29 @@ def estimate_gpu_prior(
 
     Args:
         work: The training.
-        gpu: Its GPU; a second one is not used.
+        gpu: Its GPU, or several of a kind, among which the batch is divided.
         vcpus: Of the instance: they load and augment the images.
         overheads: Of the instance; None for the priors.
         history: Earlier trainings of the same key.
     """
-    workers = _workers(vcpus)
+    workers = _workers(vcpus // gpu.count)
     iteration = _iteration_seconds(work)
     compute = _compute_seconds(work, gpu)
-    per_image = {
-        mosaic: _overlap(iteration / work.batch + compute, load_seconds(work, mosaic=mosaic) / workers)
-        for mosaic in (True, False)
+    each = work.batch / gpu.count
+    step = team_step(iteration + each * compute, work, gpu.count)
+    batch = {
+        mosaic: _overlap(step, each * load_seconds(work, mosaic=mosaic) / workers) for mosaic in (True, False)
     }
     validation = _overlap(
-        iteration / (2 * work.batch) + 0.35 * compute + 0.003, load_seconds(work, mosaic=False) / workers
+        iteration / (2 * each) + 0.35 * compute + 0.003, load_seconds(work, mosaic=False) / workers
     )
     rates = Rates(
         start=20.0 + (work.train_images + work.val_images) / (500 * workers),
         first=5.0,
-        batch_mosaic=per_image[True] * work.batch,
-        batch_plain=per_image[False] * work.batch,
+        batch_mosaic=batch[True],
+        batch_plain=batch[False],
         optimizer_step=0.0,  # AdamW's share is already in the host's time per iteration, as fitted to the logs.
-        validation_image=validation,
+        validation_image=validation / gpu.count,
         save=0.5 + work.parameters * 1e-8,
         final=5.0 + (4.0 if work.plots else 0.0),
     )
@@ -79,7 +81,13 @@ def estimate_gpu_prior(
         rates = replace(rates, optimizer_step=0.05 * (work.parameters / 3.16e6) ** 0.5)
     extra = (overheads or Overheads()).seconds(work)
     notes = [f"a prior for {gpu.name}, fitted on {len(ANCHORS)} published speeds, not measured"]
-    return assemble(work, rates, kind="gpu", history=history, notes=notes + unknowns(work), extra=extra)
+    if gpu.count > 1:
+        one = _overlap(
+            iteration + work.batch * compute, work.batch * load_seconds(work, mosaic=True) / _workers(vcpus)
+        )
+        notes.append(speed_up(one, batch[True], gpu.count))
+    kind: Kind = "gpu" if gpu.count == 1 else "gpus"
+    return assemble(work, rates, kind=kind, history=history, notes=notes + unknowns(work), extra=extra)
 
 
 def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int, *, host: float = 1.0) -> float:

@@ -30,16 +30,16 @@ def memory_gib(work: Workload, batch: int | None = None) -> float:
 
 
 def largest_batch(work: Workload, gpu: Gpu) -> int:
-    """Return the largest batch that surely fits; 0 where not even one image does."""
+    """Return the largest batch that surely fits, all GPUs together; 0 where not even one image does."""
     each = memory_gib(work, 2) - memory_gib(work, 1)
-    return max(0, math.floor((USABLE * gpu.memory_gib - memory_gib(work, 0)) / each))
+    return gpu.count * max(0, math.floor((USABLE * gpu.memory_gib - memory_gib(work, 0)) / each))
 
 
 def memory_fault(work: Workload, gpu: Gpu) -> str | None:
     """Say why a batch will not fit, and which one would; None where it does or may."""
-    needed = memory_gib(work)
+    needed = memory_gib(work, math.ceil(work.batch / gpu.count))
     if needed <= DOUBT * USABLE * gpu.memory_gib:
         return None
     batch = largest_batch(work, gpu)
     remedy = f"training.batch = {batch} fits" if batch else "a smaller image-size or model is needed"
-    return f"training.batch {work.batch} needs about {needed:.0f} GiB of GPU memory, of {gpu.memory_gib:.0f}: {remedy}"
+    return f"training.batch {work.batch} needs about {needed:.0f} GiB of GPU memory, of {gpu.memory_gib:.0f}{' each' if gpu.count > 1 else ''}: {remedy}"

@@ -66,11 +66,11 @@ def _ask(name: str, settings: Ec2Settings) -> Region | str:
     session = open_session(name)
     market = SpotMarket(name, session=session)
     try:
-        families = sorted({kind.partition(".")[0] for kind in settings.instance_types})
-        types = tuple(t for t in market.instance_types(families) if t.name in settings.instance_types)
+        families = sorted({kind.partition(".")[0] for kind in settings.types})
+        types = tuple(t for t in market.instance_types(families) if t.name in settings.types)
         names = [t.name for t in types]
         if not names:
-            return f"{name} has none of {', '.join(settings.instance_types)}"
+            return f"{name} has none of {', '.join(settings.types)}"
         return Region(
             name=name,
             types=types,

@@ -1,5 +1,7 @@
 """Offers from the shipped price table, for a plan without access to the API."""
 
+from dataclasses import replace
+
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES, NOTED
 from gpu_offload.orchestrator.offers.offer import GPUS, Market, Offer
 
@@ -17,7 +19,7 @@ def _table() -> tuple[Offer, ...]:
             market,
             price,
             basis,
-            GPUS[kind.gpu],
+            replace(GPUS[kind.gpu], count=kind.gpus),
             kind.vcpus,
             kind.memory_gib,
             kind.on_demand,

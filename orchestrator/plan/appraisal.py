@@ -65,8 +65,10 @@ class Appraisal:
         markets = {"spot": {"spot"}, "on-demand": {"on-demand"}}.get(settings.market, {"spot", "on-demand"})
         rented = []
         for offer in offers:
-            wanted = offer.instance_type in settings.instance_types and offer.region in settings.regions
-            if wanted and offer.market in markets and offer.gpu is not None:
+            wanted = offer.instance_type in settings.types and offer.region in settings.regions
+            if offer.gpu is None or settings.gpus not in {"auto", offer.gpu.count}:
+                continue
+            if wanted and offer.market in markets:
                 prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus)
                 option = judge(
                     offer,
@@ -78,6 +80,12 @@ class Appraisal:
                 reasons = [fault.reason for fault in blocked]
                 if (fault := memory_fault(self.work, offer.gpu)) is not None:
                     reasons.append(fault)
+                if self.work.batch % offer.gpu.count:
+                    reasons.append(
+                        f"training.batch {self.work.batch} is not a multiple of its {offer.gpu.count} GPUs"
+                    )
+                if offer.gpu.count > 1 and device not in {"auto", "cuda"}:
+                    reasons.append(f"training.device {device} would leave all but one of its GPUs idle")
                 if not has_gpu(offer.gpu.count, device):
                     reasons.append(f"has no training.device {device}")
                 if reasons:

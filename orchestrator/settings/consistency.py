@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpu_offload.dataset.task import Task
+from gpu_offload.infra.aws.gpu_types import GPU_TYPES
 from gpu_offload.orchestrator.settings.model_name import built_in_task, is_weights
 from gpu_offload.orchestrator.settings.sections import Sections
 
@@ -47,6 +48,14 @@ def disagreements(settings: Sections, root: str = "/") -> Iterator[Disagreement]
     yield from _training(settings)
     yield from _own_code(settings)
     yield from _money(settings)
+    ec2 = settings.ec2
+    if not ec2.types:
+        counts = sorted({GPU_TYPES[name].gpus for name in ec2.instance_types})
+        yield Disagreement(
+            (("ec2", "gpus"), ("ec2", "instance-types")),
+            f"ec2.gpus is {ec2.gpus}, and the types of ec2.instance-types have {' or '.join(map(str, counts))}",
+            f'write gpus = {counts[0]} or gpus = "auto"',
+        )
     if settings.registry.exports and settings.training.entrypoint:
         yield Disagreement(
             (("registry", "exports"), ("training", "entrypoint")),

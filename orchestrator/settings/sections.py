@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gpu_offload.dataset.split import SplitRule
 from gpu_offload.dataset.task import Task
-from gpu_offload.infra.aws.gpu_types import GPU_TYPES
+from gpu_offload.infra.aws.gpu_types import GPU_TYPES, ONE_GPU
 from gpu_offload.orchestrator.settings.types import (
     Cidr,
     Count,
@@ -23,6 +23,7 @@ from gpu_offload.orchestrator.settings.types import (
     ExportFormat,
     Flag,
     Fold,
+    Gpus,
     HttpUrl,
     Hyperparameter,
     Image,
@@ -208,8 +209,11 @@ class Ec2Settings(Section):
 
     regions: Annotated[tuple[Region, ...], Distinct, NotEmpty] = ("us-east-1", "us-east-2", "us-west-2")
     """Regions to look for offers in."""
-    instance_types: Annotated[tuple[InstanceType, ...], Distinct, NotEmpty] = tuple(GPU_TYPES)
-    """Instance types that may be rented."""
+    instance_types: Annotated[tuple[InstanceType, ...], Distinct, NotEmpty] = ONE_GPU
+    """Instance types that may be rented; left out, those of our price table with as many GPUs as `gpus` says."""
+    gpus: Gpus = Field(default=1, examples=[4])
+    """GPUs of an instance: only types with so many are rented; "auto" for any number. Several train together, and training.batch
+    is divided among them."""
     market: Literal["spot", "on-demand", "spot-then-on-demand"] = "spot-then-on-demand"
     """Cheap and reclaimable, dear and safe, or the first until the deadline asks for the second."""
     policy: Literal["expected-cost", "uniform-progress", "greedy", "on-demand"] = "expected-cost"
@@ -236,6 +240,15 @@ class Ec2Settings(Section):
     """Addresses that may reach SSH; left out, that of the machine which drives the run, /32."""
     max_attempts: Count = Field(default=6, ge=1, le=50)
     """Instances a run may start, one after the other."""
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        """The instance types that may be rented, as far as their GPUs are known."""
+        return tuple(
+            name
+            for name in (GPU_TYPES if self.instance_types == ONE_GPU else self.instance_types)
+            if self.gpus == "auto" or name not in GPU_TYPES or GPU_TYPES[name].gpus == self.gpus
+        )
 
 
 class SweepSettings(Section):

@@ -17,6 +17,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     PlainSerializer,
+    PlainValidator,
     Strict,
     WithJsonSchema,
 )
@@ -156,6 +157,12 @@ def _fold(value: str) -> str:
     return value
 
 
+def _gpus(value: object) -> object:
+    if value == "auto" or (isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 16):
+        return value
+    raise wrong(f"{value!r} is no number of GPUs of one machine", 'write 1, 4, 8 or "auto"')
+
+
 def _pattern(pattern: str) -> Any:
     """Add the pattern of a validator to the JSON schema, for editors."""
     return Field(json_schema_extra={"pattern": f"^(?:{pattern})$"})
@@ -164,6 +171,11 @@ def _pattern(pattern: str) -> Any:
 Count = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Flag = Annotated[bool, Strict()]
+Gpus = Annotated[
+    int | Literal["auto"],
+    PlainValidator(_gpus),
+    WithJsonSchema({"type": ["integer", "string"], "enum": ["auto", *range(1, 17)]}),
+]
 ExportFormat = Literal["onnx", "safetensors"]
 """The formats of `remote_job.yolo.exports`."""
 Duration = Annotated[

@@ -62,7 +62,7 @@ def calibrate(spec: TrainingSpec, *, store: ObjectStore | None = None) -> Calibr
     Path(spec.output).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="calibration-", dir=spec.output) as name:
         folder = Path(name)
-        spec = spec.model_copy(update={"output": name, "store": None})
+        spec = spec.model_copy(update={"output": name, "store": None, "gpus": 1})
         progress = Progress(spec)
         try:
             with log.to(folder / "log.txt"):

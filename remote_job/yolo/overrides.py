@@ -1,6 +1,5 @@
 """The arguments that a training passes to Ultralytics."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,9 @@ def overrides(
         data: data.yaml, or the tree for classification.
         model: A model definition, or the name of weights that bring their own.
         weights: A local file of starting weights.
-        folder: Where Ultralytics may write; emptied.
+        folder: Where Ultralytics may write.
         batch: In place of the spec's, where memory did not suffice for it before.
     """
-    shutil.rmtree(folder, ignore_errors=True)
     is_definition = model.endswith((".yaml", ".yml"))
     return {
         **spec.hyperparameters,
@@ -41,8 +39,16 @@ def overrides(
         "seed": spec.seed,
         "save_dir": str(folder),
         "exist_ok": True,
-        **({} if spec.device == "auto" else {"device": device_argument(spec.device)}),
+        **device_settings(spec),
     }
+
+
+def device_settings(spec: TrainingSpec) -> dict[str, Any]:
+    """Return on which devices Ultralytics computes; several batches at once cannot keep the shapes of pictures (`rect`)."""
+    if spec.gpus > 1:
+        several = ",".join(map(str, range(spec.gpus)))
+        return {"device": "cpu" if spec.device == "cpu" else several, "rect": False}
+    return {} if spec.device == "auto" else {"device": device_argument(spec.device)}
 
 
 def device_argument(device: str) -> str:
@@ -51,11 +57,15 @@ def device_argument(device: str) -> str:
     return index or "0" if name == "cuda" else name
 
 
-def device_fault(device: str) -> str | None:
-    """Return why this machine cannot compute there, None where it can. Imports torch."""
+def device_fault(spec: TrainingSpec) -> str | None:
+    """Return why this machine cannot compute where a spec says, None where it can. Imports torch."""
     import torch
 
-    argument = device_argument(device)
+    device, argument = spec.device, device_argument(spec.device)
+    if spec.gpus > 1 and device != "cpu" and spec.gpus > torch.cuda.device_count():
+        return (
+            f"gpus: {spec.gpus} are asked for, and PyTorch finds {torch.cuda.device_count()} CUDA GPUs here"
+        )
     if argument.isdigit() and not int(argument) < torch.cuda.device_count():
         return f"device: {device} is asked for, and PyTorch finds {torch.cuda.device_count()} CUDA GPUs here"
     if argument == "mps" and not torch.backends.mps.is_available():

@@ -62,7 +62,7 @@ class Pacing:
 
     def _fit_threads(self, trainer: Trainer) -> bool:
         """Compute in as many threads as there are cores for; return whether their number changed."""
-        if trainer.device.type != "cpu" or not trainer.speed.on("threads"):
+        if trainer.device.type != "cpu" or trainer.world_size > 1 or not trainer.speed.on("threads"):
             return False
         now, share = trainer.speed.threads, self.meter.share()
         wanted = threads.fewer(now, share)
@@ -76,7 +76,7 @@ class Pacing:
 
     def _look_ahead(self, trainer: Trainer, *, validation: bool = False) -> None:
         """Taste what the steps so far cannot show."""
-        if trainer.device.type != "cpu":
+        if trainer.device.type != "cpu" or trainer.world_size > 1:
             return
         try:
             self.meter.decoding = preview.decoding(trainer)

@@ -34,6 +34,7 @@ class Trainer(Protocol):
     epoch: int
     start_epoch: int
     batch_size: int
+    world_size: int
     fitness: Any
     best_fitness: Any
     metrics: Any

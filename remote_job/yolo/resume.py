@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import distributed
+from ultralytics.data.build import InfiniteDataLoader
 from ultralytics.engine import trainer as engine
-from ultralytics.utils import LOGGER
-from ultralytics.utils.torch_utils import unwrap_model
+from ultralytics.utils import LOGGER, RANK
+from ultralytics.utils.torch_utils import init_seeds, unwrap_model
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.context import Bench
@@ -104,7 +106,12 @@ class Resume:
         self._pending = False
         states.set_gradients(unwrap_model(trainer.model), self.state["gradients"])
         states.set_image_buffer(trainer.train_loader.dataset, self.state["buffer"])
-        states.set_random_state(self.state["random"])
+        if RANK > 0:  # the state is rank 0's; other ranks augment other images, each in its own way
+            init_seeds(
+                trainer.args.seed + 1 + RANK + 1000 * trainer.epoch, deterministic=trainer.args.deterministic
+            )
+        else:
+            states.set_random_state(self.state["random"])
         if self.state["batches"] == len(trainer.train_loader):
             self.accumulate_offset = trainer.last_optimizer_step + 1
             self.first_batch = self.state["batches_completed"]
@@ -142,7 +149,10 @@ def recover_from_nan(trainer: Trainer, epoch: int) -> bool:
         DivergedError: It returned more than MAX_NAN_RECOVERIES times.
     """
     finite_loss = trainer.loss is None or bool(trainer.loss.isfinite())
-    if finite_loss and (trainer.fitness is None or trainer.fitness - trainer.fitness == 0):
+    sound = [finite_loss and (trainer.fitness is None or trainer.fitness - trainer.fitness == 0)]
+    if trainer.world_size > 1:
+        distributed.broadcast_object_list(sound, 0)  # rank 0 alone knows the fitness
+    if sound[0]:
         return False
     checkpoint = trainer.bench.checkpoints.load()
     if checkpoint is None:
@@ -166,8 +176,8 @@ def recover_from_nan(trainer: Trainer, epoch: int) -> bool:
 
 @contextlib.contextmanager
 def positioned_bars(resume: Resume) -> Iterator[None]:
-    """Let the loop's progress bar count from the batch that a resumed epoch begins with."""
-    plain = engine.TQDM
+    """Let the loop begin at the batch that a resumed epoch begins with: rank 0 by its progress bar, others without one."""
+    plain, loops = engine.TQDM, vars(engine)
 
     def bar(iterable: Any, *args: Any, **kwargs: Any) -> Any:
         first = resume.take_first_batch()
@@ -176,8 +186,17 @@ def positioned_bars(resume: Resume) -> Iterator[None]:
         rest = itertools.islice(iterable, kwargs["total"] - first)
         return plain(((first + i, batch) for i, batch in rest), *args, initial=first, **kwargs)
 
+    def counted(iterable: Any, start: int = 0) -> Any:
+        if not isinstance(iterable, InfiniteDataLoader):
+            return enumerate(iterable, start)
+        first = resume.take_first_batch()
+        return enumerate(itertools.islice(iterable, len(iterable) - first), first)
+
     engine.TQDM = bar
+    if RANK > 0:
+        loops["enumerate"] = counted
     try:
         yield
     finally:
         engine.TQDM = plain
+        loops.pop("enumerate", None)

@@ -1,6 +1,8 @@
 """A training by Ultralytics: isolated, resumed where there is something to resume, and summed up."""
 
+import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,11 +14,15 @@ from gpu_offload.remote_job.spec import SpecError
 from gpu_offload.remote_job.speed import plan
 from gpu_offload.remote_job.speed.capacity import capacity
 from gpu_offload.remote_job.yolo import hyperparameters, isolation
+from gpu_offload.remote_job.yolo.team import team
 
 if TYPE_CHECKING:
     from gpu_offload.remote_job.yolo.exports import Exported
     from gpu_offload.remote_job.yolo.resume import Resumption
     from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
+
+TRAIN = "train"
+"""The folder that Ultralytics writes to, below the work folder."""
 
 
 def run(bench: Bench) -> TrainingResult:
@@ -28,14 +34,20 @@ def run(bench: Bench) -> TrainingResult:
         UnreadableStateError: The checkpoint is not one of ours.
     """
     begun = time.perf_counter()
+    isolation.isolate(bench.work / "config")
+    shutil.rmtree(bench.work / TRAIN, ignore_errors=True)
+    with team(bench):
+        return _run(bench, begun)
+
+
+def _run(bench: Bench, begun: float) -> TrainingResult:
     with bench.interruption.at_once():
-        isolation.isolate(bench.work / "config")
         from gpu_offload.remote_job.yolo import metrics, overrides, resume
 
         imported = time.perf_counter() - begun
         bench.progress.stage("import", imported)
         faults = hyperparameters.value_faults(bench.spec.hyperparameters)
-        if (fault := overrides.device_fault(bench.spec.device)) is not None:
+        if (fault := overrides.device_fault(bench.spec)) is not None:
             faults.append(fault)
         if faults:
             raise SpecError(faults)
@@ -118,10 +130,12 @@ def build(bench: Bench, resumption: "Resumption | None", *, inner: tuple[type, .
         data=bench.data.argument,
         model=spec.model,
         weights=bench.weights,
-        folder=bench.work / "train",
+        folder=bench.work / TRAIN,
         batch=resumption.state["batch_size"] if resumption else None,
     )
     here = capacity()
+    # Each rank of a team has its share of the machine.
+    here = replace(here, cores=max(1, here.cores // spec.gpus), memory_bytes=here.memory_bytes // spec.gpus)
     return trainer.trainer_class(spec.task, *inner)(
         bench,
         settings,

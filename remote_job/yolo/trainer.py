@@ -1,15 +1,17 @@
 """Ultralytics' trainers, made interruptible, resumable to the bit, and observable."""
 
+import contextlib
 import time
 from typing import Any
 
-from torch.utils.data import RandomSampler, SequentialSampler
+from torch import distributed
+from torch.utils.data import DistributedSampler, RandomSampler, SequentialSampler
 from ultralytics.engine.trainer import BaseTrainer
 from ultralytics.models.yolo.classify import ClassificationTrainer
 from ultralytics.models.yolo.detect import DetectionTrainer
 from ultralytics.models.yolo.pose import PoseTrainer
 from ultralytics.models.yolo.segment import SegmentationTrainer
-from ultralytics.utils import LOGGER
+from ultralytics.utils import LOGGER, RANK
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.context import Bench
@@ -20,6 +22,7 @@ from gpu_offload.remote_job.yolo import best_model
 from gpu_offload.remote_job.yolo.callbacks import Callbacks, Clock
 from gpu_offload.remote_job.yolo.resume import Resume, Resumption, positioned_bars, recover_from_nan
 from gpu_offload.remote_job.yolo.sampler import EpochSampler
+from gpu_offload.remote_job.yolo.team import on_cpu
 
 TRAINERS = {
     Task.DETECT: DetectionTrainer,
@@ -58,6 +61,8 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self._accumulate = 1
         begun = time.perf_counter()
         super().__init__(overrides=overrides)
+        if bench.spec.gpus > 1:
+            self.world_size = bench.spec.gpus  # Ultralytics counts GPUs; there are none in a team on a CPU
         self.callbacks["on_val_batch_end"].append(lambda _validator: self.ours.on_validation_batch_end(self))
         self.clock.build = time.perf_counter() - begun
 
@@ -71,22 +76,35 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self._accumulate = value
 
     def _do_train(self) -> None:
-        with positioned_bars(self.resuming):
+        with positioned_bars(self.resuming), on_cpu() if self._on_cpus else contextlib.nullcontext():
             if self.resuming.is_finished:
                 self._conclude()
             else:
                 super()._do_train()
 
+    @property
+    def _on_cpus(self) -> bool:
+        return self.world_size > 1 and self.device.type == "cpu"
+
+    def _setup_ddp(self) -> None:
+        if self._on_cpus:
+            distributed.init_process_group("gloo", rank=RANK, world_size=self.world_size)
+        else:
+            super()._setup_ddp()
+
     def _conclude(self) -> None:
         """Do what the loop does after its last epoch, for a training that died right there."""
+        if self.world_size > 1:
+            self._setup_ddp()
         self._setup_train()
         self.train_time_start = time.time()
         self.epoch = self.resuming.epochs_completed - 1
         LOGGER.info("All epochs were completed before; finishing.")
         self.final_eval()
-        if self.args.plots:
-            self.plot_metrics()
-        self.run_callbacks("on_train_end")
+        if RANK <= 0:
+            if self.args.plots:
+                self.plot_metrics()
+            self.run_callbacks("on_train_end")
         for loader in (self.train_loader, self.test_loader):
             loader.close()
 
@@ -102,9 +120,11 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         loader = super().get_dataloader(*args, **kwargs)
         self.clock.scan += time.perf_counter() - begun
         batches = loader.batch_sampler.sampler
-        if isinstance(batches.sampler, RandomSampler):
+        if isinstance(batches.sampler, RandomSampler | DistributedSampler):
             if kwargs.get("mode") == "train":
-                batches.sampler = EpochSampler(len(loader.dataset), self.args.seed)
+                batches.sampler = EpochSampler(
+                    len(loader.dataset), self.args.seed, max(RANK, 0), max(self.world_size, 1)
+                )
             else:
                 batches.sampler = SequentialSampler(loader.dataset)
         return loader
@@ -161,7 +181,10 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self.ours.finishing = True
         self.bench.progress.update(state="finishing")
         begun = time.perf_counter()
-        best_model.write(self, self.best_state or best_model.capture(self), self.best)
+        if RANK <= 0:
+            best_model.write(self, self.best_state or best_model.capture(self), self.best)
+        if self.world_size > 1:
+            distributed.barrier()
         LOGGER.info(f"\nValidating {self.best}...")
         self.validator.args.plots = self.args.plots
         self.validator.args.compile = False

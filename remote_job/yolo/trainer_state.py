@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 import ultralytics
+from ultralytics.utils import RANK
 from ultralytics.utils.torch_utils import ModelEMA, unwrap_model
 
 from gpu_offload.remote_job.yolo import tensors as states
@@ -92,9 +93,10 @@ def load_weights(trainer: Trainer, restored: dict[str, Any]) -> None:
 def load_course(trainer: Trainer, restored: dict[str, Any]) -> None:
     """Load how far the training is and what it measured on the way."""
     trainer.fitness = restored["fitness"]
-    trainer.metrics.update(restored["metrics"])
     trainer.loss_names = tuple(restored["loss_names"])
-    trainer.csv.write_text(restored["csv"], encoding="utf-8")
+    if RANK <= 0:
+        trainer.metrics.update(restored["metrics"])
+        trainer.csv.write_text(restored["csv"], encoding="utf-8")
     trainer.history = list(restored["history"])
     trainer.start_epoch = restored["epochs_completed"]
     trainer.done = restored["done"]

@@ -342,6 +342,31 @@ def test_a_rented_gpu_s_estimate_counts_boot_set_up_and_download():
     assert usual.basis == "prior, not measured"
 
 
+def test_several_gpus_are_faster_but_never_as_many_times_and_less_certain():
+    """Near Ultralytics' own figures of GPUs with NVLink, a batch of 16 for each, and below them: PCIe is slower."""
+    for gpus, published in ((2, 1.76), (4, 3.47), (8, 6.55)):
+        one = work(model="yolov5l.yaml", batch=16, train_images=118_287, image_size=640, epochs=1)
+        many = replace(one, batch=16 * gpus)
+        alone = estimate_gpu_prior(one, GPUS["A100"], 12)
+        together = estimate_gpu_prior(many, replace(GPUS["A100"], count=gpus), 12 * gpus)
+        speed_up = alone.breakdown["training"] / together.breakdown["training"]
+        assert 0.85 * published < speed_up < 1.02 * published
+        spread = together.interval.high / together.interval.likely
+        assert spread > alone.interval.high / alone.interval.likely
+        assert any(f"{gpus} GPUs" in note for note in together.notes)
+
+
+def test_a_small_batch_gains_little_from_more_gpus_and_a_large_one_fits_into_several():
+    small, t4 = work(batch=8, image_size=320), GPUS["T4"]
+    four = replace(t4, count=4)
+    training = [estimate_gpu_prior(small, gpu, 48).breakdown["training"] for gpu in (t4, four)]
+    assert training[0] / training[1] < 1.2
+    large = work(model="yolov8x.yaml", image_size=640, batch=32)
+    assert memory_fault(large, t4) is not None
+    assert memory_fault(large, four) is None
+    assert largest_batch(large, four) == 4 * largest_batch(large, t4)
+
+
 sizes = st.fixed_dictionaries(
     {
         "model": st.sampled_from(["yolov8n.yaml", "yolo26s.yaml", "yolo11m-seg.yaml", "my/own.yaml"]),

@@ -64,6 +64,7 @@ DEFAULTS = {
     "ec2": {
         "regions": ("us-east-1", "us-east-2", "us-west-2"),
         "instance-types": ("g4dn.xlarge", "g5.xlarge", "g6.xlarge", "g6e.xlarge"),
+        "gpus": 1,
         "market": "spot-then-on-demand",
         "policy": "expected-cost",
         "image": None,
@@ -411,6 +412,7 @@ def test_settings_that_contradict_each_other_are_found(tmp_path):
         '[training]\nmodel = "yolo11n-pose.pt"\n', "dataset.task=segment"
     )
     assert "is for detect, but dataset.task is classify" in only("", "dataset.task=classify")
+    assert 'gpus = "auto"' in only('[ec2]\ninstance-types = ["g5.12xlarge"]\n')
     assert "forbids it" in only('[limits]\non-overrun = "escalate"\n[ec2]\nmarket = "spot"\n')
 
 
@@ -424,6 +426,8 @@ def test_what_fits_together_is_accepted(tmp_path):
         ("training.entrypoint=mine:go", "training.image-size=50", "training.hyperparameters={ name = 'x' }"),
         ("ec2.image=ami-0123456789abcdef0", "ec2.regions=eu-west-1"),
         ("ec2.image=/aws/service/x",),
+        ("ec2.gpus=4",),
+        ("ec2.gpus=auto", 'ec2.instance-types=["g5.12xlarge", "g5.xlarge"]'),
         ("dataset.path=.",),
         ("store.url=file:/somewhere/else",),
     ):

@@ -1,0 +1,199 @@
+"""Several processes that train one model together, a GPU each: this one is rank 0, which reports, saves and decides.
+
+The others get the variables that `torch.distributed.run` gives its workers, and Ultralytics' trainer takes part by them. They
+report and save nothing and hear no signals: they end with rank 0, and it with the first of them that fails.
+"""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gpu_offload.errors import EXIT_FAILED
+from gpu_offload.infra.signals import ENDING_SIGNALS, ending_with_us
+from gpu_offload.remote_job.context import Bench
+from gpu_offload.remote_job.data import TrainingData
+from gpu_offload.remote_job.files.checkpoint import Checkpoints
+from gpu_offload.remote_job.interruption import Interruption
+from gpu_offload.remote_job.progress import Progress
+from gpu_offload.remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job.wire import Wire
+from gpu_offload.remote_job.yolo import isolation
+
+PATIENCE_S = 5.0
+"""How long rank 0 may take to notice that another rank is gone: NCCL can wait for it for hours."""
+
+
+class Orders(Wire):
+    """What another rank is told on its standard input."""
+
+    spec: TrainingSpec
+    tree: str
+    argument: str
+    images: dict[str, int]
+    weights: str | None
+
+
+@contextlib.contextmanager
+def team(bench: Bench) -> Iterator[None]:
+    """Start the other ranks of a training; they are gone when the context ends. Call it before Ultralytics is imported.
+
+    Raises:
+        SpecError: Ultralytics was imported before, as the only process of a training.
+    """
+    ranks = bench.spec.gpus
+    if ranks == 1:
+        yield
+        return
+    if "ultralytics" in sys.modules:
+        raise SpecError(["gpus: several need a process of their own: python -m gpu_offload.remote_job"])
+    from torch.distributed import TCPStore
+
+    # As torch.distributed.run does it: the address is taken before any rank asks for it.
+    meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(meeting.port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "WORLD_SIZE": str(ranks),
+        "OMP_NUM_THREADS": str(max(1, int(os.environ["OMP_NUM_THREADS"]) // ranks)),
+    }
+    orders = Orders(
+        spec=bench.spec,
+        tree=str(bench.data.tree),
+        argument=str(bench.data.argument),
+        images=bench.data.images,
+        weights=str(bench.weights) if bench.weights else None,
+    ).model_dump_json()
+    ended, others = threading.Event(), []
+    try:
+        for rank in range(1, ranks):
+            others.append(_start(rank, os.environ | shared, orders))
+            threading.Thread(target=_watch, args=(others[-1], rank, bench, ended), daemon=True).start()
+        os.environ.update(shared | {"RANK": "0", "LOCAL_RANK": "0"})
+        yield
+    finally:
+        ended.set()
+        for other in others:
+            other.kill()
+            other.wait()
+
+
+def _start(rank: int, environment: dict[str, str], orders: str) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-P", "-m", "gpu_offload.remote_job.yolo.team"]
+    process = subprocess.Popen(
+        ending_with_us(command) if sys.platform == "linux" else command,
+        env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+        stdin=subprocess.PIPE,
+        stdout=sys.stderr.fileno(),
+        text=True,
+    )
+    assert process.stdin is not None  # noqa: S101 - a pipe
+    with process.stdin:
+        process.stdin.write(orders)
+    return process
+
+
+def _watch(other: "subprocess.Popen[str]", rank: int, bench: Bench, ended: threading.Event) -> None:
+    """End this process if another rank ends first, and this one does not notice by itself."""
+    code = other.wait()
+    if ended.is_set() or code == 0:
+        return
+    message = f"the process of GPU {rank} ended with code {code}; its last words are in the log"
+    print(message)  # noqa: T201 - to the log
+    if ended.wait(PATIENCE_S):
+        return
+    bench.progress.update(state="failed", message=message)
+    bench.progress.event("failed", message=message)
+    os._exit(EXIT_FAILED)
+
+
+class Silent(Progress):
+    """Reports nothing."""
+
+    def __init__(self) -> None:
+        """Open nothing."""
+
+    def event(self, event: Any, **fields: Any) -> None:
+        """Report nothing."""
+
+    def batch(self, *positions: int, **fields: Any) -> None:
+        """Report nothing."""
+
+    def update(self, *, state: Any = None, **fields: Any) -> None:
+        """Report nothing."""
+
+
+def follow(text: str) -> None:
+    """Train as another rank than the first, to the end."""
+    for number in ENDING_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    if sys.platform == "linux":
+        _die_with_parent()
+    orders = Orders.model_validate_json(text)
+    spec = orders.spec
+    output = Path(spec.output)
+    bench = Bench(
+        spec=spec,
+        progress=Silent(),
+        interruption=Interruption(),
+        checkpoints=Checkpoints(
+            output / "checkpoint",
+            run=spec.run,
+            attempt=spec.attempt,
+            training_key=spec.training_key,
+            epochs=spec.epochs,
+        ),
+        data=TrainingData(Path(orders.tree), Path(orders.argument), orders.images),
+        weights=Path(orders.weights) if orders.weights else None,
+    )
+    isolation.isolate(bench.work / "config")
+    from gpu_offload.remote_job.yolo import resume, run
+
+    with isolation.offline():
+        run.build(bench, resume.resumption(bench)).train()
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGKILL should rank 0 die: SIGTERM is not heard here."""
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+
+
+@contextlib.contextmanager
+def on_cpu() -> Iterator[None]:
+    """Let Ultralytics' trainer and validator take part in a team without GPUs: they assume one for each rank."""
+    import torch
+    from torch.nn import parallel
+    from ultralytics.engine import validator
+
+    wrapped, backend = parallel.DistributedDataParallel, validator.AutoBackend
+
+    def wrap(model: Any, **settings: Any) -> Any:
+        return wrapped(model, **(settings | {"device_ids": None}))
+
+    def load(**settings: Any) -> Any:
+        return backend(**(settings | {"device": torch.device("cpu")}))
+
+    class NoGpu:
+        current_device: Callable[[], int] = staticmethod(lambda: 0)
+
+    known = validator.get_torch_device_backend
+    parallel.DistributedDataParallel, validator.AutoBackend = wrap, load
+    validator.get_torch_device_backend = lambda _device: NoGpu
+    try:
+        yield
+    finally:
+        parallel.DistributedDataParallel, validator.AutoBackend = wrapped, backend
+        validator.get_torch_device_backend = known
+
+
+if __name__ == "__main__":
+    follow(sys.stdin.read())
