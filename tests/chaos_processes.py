@@ -163,7 +163,7 @@ def play_round(seed: int) -> Round:
             _finish(cloud, folder, played, lag, dice)
             cloud.settle()
             played.broken += broken_promises(cloud, trace, epochs)
-            played.counts["instances"] += len(_lives(cloud))
+            played.counts["instances"] += len(lives_of(cloud))
         finally:
             os.environ.clear()
             os.environ.update(environment)
@@ -255,8 +255,8 @@ def broken_promises(cloud: ChaosCloud, trace: Path, epochs: int) -> list[str]:
         alias = alias_of(store, STABLE)
         if alias is None or alias.version != entry.version:
             broken.append("publish: stable does not mean it")
-    lives = _lives(cloud)
-    broken += _bill_faults(store, lives)
+    lives = lives_of(cloud)
+    broken += bill_faults(store, lives)
     begun = (
         Counter(line.split()[1] for line in trace.read_text().splitlines()) if trace.exists() else Counter()
     )
@@ -272,7 +272,7 @@ def broken_promises(cloud: ChaosCloud, trace: Path, epochs: int) -> list[str]:
     return broken
 
 
-def _lives(cloud: ChaosCloud) -> dict[str, tuple[float, float, bool]]:
+def lives_of(cloud: ChaosCloud) -> dict[str, tuple[float, float, bool]]:
     """Return when each instance began and ceased to cost money, and whether EC2 took it back."""
     found: dict[str, tuple[float, float, bool]] = {}
     for event in cloud.events:
@@ -286,7 +286,7 @@ def _lives(cloud: ChaosCloud) -> dict[str, tuple[float, float, bool]]:
     return found
 
 
-def _bill_faults(store, lives: dict[str, tuple[float, float, bool]]) -> list[str]:
+def bill_faults(store, lives: dict[str, tuple[float, float, bool]]) -> list[str]:
     broken, journal, booked = [], Journal(store), {}
     for run in journal.run_ids():
         if journal.outcome(run) is None:

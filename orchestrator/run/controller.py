@@ -214,8 +214,8 @@ class Controller:
             case Wait():
                 self.terminations.check(observation)
                 self.waiting.wait(step, observation)
-            case Finish(status, message):
-                self._finish(status, message, observation)
+            case Finish(status, message, cut):
+                self._finish(status, message, observation, cut=cut)
             case Done():
                 pass
             case _:
@@ -227,10 +227,13 @@ class Controller:
             self.attempts.close(result.attempt, *ended)
             self.journal.discard_result(self.run.id)
 
-    def _finish(self, status: OutcomeStatus, message: str, observation: Observation) -> None:
+    def _finish(
+        self, status: OutcomeStatus, message: str, observation: Observation, *, cut: bool = False
+    ) -> None:
         at = self.collector.complete(observation) if status == "published" else self.clock()
         version = self.run.version if status == "published" else None
-        self.journal.finish(self.run.id, Outcome(status=status, at=at, message=message, version=version))
+        ending = Outcome(status=status, at=at, message=message, version=version, cut=cut)
+        self.journal.finish(self.run.id, ending)
 
     def _release(self) -> None:
         if self.cloud is not None:

@@ -56,7 +56,7 @@ def open_next(at: Outlook) -> Step:
         else " that fits the deadline and max-cost-usd"
     )
     kept = f"; {seen.epochs_completed} of {run.spec.epochs} epochs are kept" if seen.epochs_completed else ""
-    return Finish("failed", f"no offer is left{why}{kept}")
+    return Finish("failed", f"no offer is left{why}{kept}", cut=not refusals)
 
 
 def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -> float | None:

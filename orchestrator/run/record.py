@@ -242,6 +242,8 @@ class Outcome(Wire):
     at: float
     message: str = ""
     version: str | None = None
+    cut: bool = False
+    """Whether money or time ended it, and a run with more of them would carry on."""
 
 
 def run_key(run: str, name: str) -> str:

@@ -100,6 +100,8 @@ class Finish:
 
     status: OutcomeStatus
     message: str
+    cut: bool = False
+    """Whether its limits ended it: with higher ones another run carries on."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,7 +102,7 @@ class StopRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Train:
+class StartTraining:
     """Start or carry on a training, counted from 0."""
 
     number: int
@@ -125,11 +125,11 @@ class Over:
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class Idle:
     """Until a process ends or a limit passes."""
 
 
-Move = Complete | Fail | StopRun | Train | NewTrial | Over | Wait
+Move = Complete | Fail | StopRun | StartTraining | NewTrial | Over | Idle
 
 
 def next_move(sweep: SweepView) -> Move:
@@ -138,18 +138,18 @@ def next_move(sweep: SweepView) -> Move:
         if (move := _ending(trial)) is not None:
             return move
     if _hopeless(sweep.trials):
-        return Wait() if sweep.busy else Over("failed")
+        return Idle() if sweep.busy else Over("failed")
     if sweep.now >= sweep.deadline_at:
-        return Wait() if sweep.busy else Over("deadline")
+        return Idle() if sweep.busy else Over("deadline")
     if sweep.busy >= sweep.parallel:
-        return Wait()
+        return Idle()
     for trial in sweep.trials:
         if (index := _startable(trial, prune=sweep.prune)) is not None:
-            return Train(trial.number, index)
+            return StartTraining(trial.number, index)
     if len(sweep.trials) < sweep.most_trials and not sweep.exhausted:
         return NewTrial(len(sweep.trials) + 1)
     if sweep.busy:
-        return Wait()
+        return Idle()
     return Over("failed" if all(t.end and t.end.state == "failed" for t in sweep.trials) else "complete")
 
 

@@ -16,15 +16,15 @@ from gpu_offload.orchestrator.sweep.closing import closing_of
 from gpu_offload.orchestrator.sweep.decision import (
     Complete,
     Fail,
+    Idle,
     Move,
     NewTrial,
     Over,
+    StartTraining,
     StopRun,
     SweepView,
-    Train,
     TrainingView,
     TrialView,
-    Wait,
     next_move,
 )
 from gpu_offload.orchestrator.sweep.facts import Facts, TrainingFacts
@@ -120,8 +120,8 @@ class Driver:
             self._prune()
         trials = self.trials.all()
         move = next_move(self.view())
-        if self._blocked and isinstance(move, Train | NewTrial):
-            move = Wait() if self.children else Over(self._blocked)
+        if self._blocked and isinstance(move, StartTraining | NewTrial):
+            move = Idle() if self.children else Over(self._blocked)
         return self._perform(move, trials)
 
     def view(self) -> SweepView:
@@ -162,13 +162,13 @@ class Driver:
                 self.trials.fail(number, message)
             case StopRun(number, training, run):
                 self._stop(number, training, run)
-            case Train(number, training):
+            case StartTraining(number, training):
                 self._train(trials[number - 1], training)
             case NewTrial(number):
                 self.trials.begin(number)
             case Over(why):
                 return self._over(why, trials)
-            case Wait():
+            case Idle():
                 self.sleep(POLL_S)
             case _:
                 assert_never(move)

@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.registry.manifest import Manifest
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.activity import activity_of
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.record import RunRecord, run_key
+from gpu_offload.orchestrator.run.record import AttemptEnd, Outcome, RunRecord, run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.orchestrator.sweep.pruning import Point
 from gpu_offload.orchestrator.sweep.record import TrainingRef
@@ -129,7 +129,8 @@ class Facts:
             seconds=activity_of(self.store, run, documents, now).seconds,
             where=(last.record.offer.instance_type or "cpu") if last else "",
             message=documents.outcome.message if documents.outcome else "",
-            cut=last is not None and last.end is not None and last.end.reason in {"expired", "overrun"},
+            # A run without an attempt cost nothing, and would be begun again without end.
+            cut=last is not None and last.end is not None and _is_cut(documents.outcome, last.end),
             deadline_at=run.deadline_at,
             max_cost_usd=run.max_cost_usd,
         )
@@ -163,6 +164,10 @@ class Facts:
             except ObjectMissingError:
                 continue
         return lines
+
+
+def _is_cut(outcome: Outcome | None, end: AttemptEnd) -> bool:
+    return end.reason in {"expired", "overrun"} or (outcome is not None and outcome.cut)
 
 
 def _published(manifest: Manifest, cost_usd: float, *, known: bool) -> TrainingFacts:

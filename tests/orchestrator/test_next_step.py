@@ -312,7 +312,7 @@ CASES = {
             attempt(3, beat=beat(T0, epochs=3), end=ended(3, "reclaimed"))), epochs_completed=3),
         Opens(4, ON_DEMAND.offer)),
     "an attempt that would exceed the money is not opened": (
-        run_of(max_cost_usd=0.05), Observation(NOW, ME), Finish("failed", "no offer is left that fits the deadline and max-cost-usd")),
+        run_of(max_cost_usd=0.05), Observation(NOW, ME), Finish("failed", "no offer is left that fits the deadline and max-cost-usd", cut=True)),
     "used-up money ends what runs": (
         run_of(), Observation(NOW, ME, attempts=(attempt(beat=beat(NOW)),), instances=(RUNNING,), spent_usd=1.01),
         Terminate(("i-1",), "max-cost-usd is used up ($1.01 of $1.00)")),

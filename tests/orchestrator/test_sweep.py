@@ -2,12 +2,11 @@
 
 import json
 import signal
-import subprocess
-import sys
 from collections import Counter
+from itertools import pairwise
 
 import pytest
-from commands import OFFLOAD, offload, run, start, wait_until
+from commands import offload, run, start, wait_until
 from sweep_case import sweep_project
 
 from gpu_offload.infra.store.factory import open_store
@@ -67,57 +66,40 @@ def test_folds_give_an_interval_and_all_that_is_wrong_is_said_at_once(tmp_path):
 
 
 @pytest.mark.simulator
-def test_instances_train_two_at_a_time_and_a_reclaimed_one_resumes(tmp_path):
-    """The trials' costs are the bill, nothing is left, and a budget that buys nothing starts nothing."""
+def test_instances_survive_a_small_budget_a_reclaim_and_an_interruption(tmp_path, foreground, monkeypatch):
+    """Nothing is trained twice, the trials' costs are the bill, and nothing is left, also while it is interrupted."""
     pytest.importorskip("moto", reason="the extra [simulator] is not installed")
+    from chaos_processes import lives_of
+    from sweep_judge import sweep_faults
+
+    from gpu_offload.infra.simulator.behaviour import Behaviour
+    from gpu_offload.infra.simulator.cloud import SimulatedCloud
+
     folder = sweep_project(
         tmp_path, pace=0.3, epochs=6, store="s3://gpu-offload/sweep", sweep="trials = 2\nprune = false"
     )
-    command = " ".join([*OFFLOAD, "sweep", "--on", "ec2", "--parallel", "2", "--json"])
-    script = f"{command} --budget-usd 0.001; test $? = 1 || exit 9; {command} && {sys.executable} check.py"
-    (folder / "check.py").write_text(CHECK)
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "gpu_offload.infra.simulator",
-         "--fault", "instance:reclaim:no-notice:after=epoch=2", "--", "sh", "-c", script],
-        cwd=folder, capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert "left: 0 instances, 0 volumes, 0 security groups, 0 schedules" in done.stderr
-    assert "reclaimed" in done.stderr
-    refused, report, bills = map(json.loads, _documents(done.stdout))
-    assert "budget" in refused["error"]["message"]
-    assert [trial["state"] for trial in report["trials"]] == ["complete", "complete"]
-    assert report["cost_usd"] == pytest.approx(sum(bills["usd"]), abs=1e-6)
-    assert report["cost_usd"] > 0
-    assert sum(bills["attempts"]) == 3
-    assert bills["together"], "the two never trained at the same time"
-
-
-CHECK = """
-import json
-
-from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.run.accounting import read_bill
-from gpu_offload.orchestrator.run.journal import Journal
-
-store = open_store("s3://gpu-offload/sweep")
-journal = Journal(store)
-runs = list(journal.run_ids())
-looks = [journal.read(run) for run in runs]
-spans = [(look.attempts[0].record.created_at, look.outcome.at) for look in looks]
-print(json.dumps({
-    "usd": [float(read_bill(store, run).total) for run in runs],
-    "attempts": [len(look.attempts) for look in looks],
-    "together": max(begin for begin, _ in spans) < min(end for _, end in spans),
-}))
-"""
-
-
-def _documents(text):
-    """Split what several commands printed into JSON documents."""
-    decoder, found, rest = json.JSONDecoder(), [], text.strip()
-    while rest:
-        _, end = decoder.raw_decode(rest)
-        found.append(rest[:end])
-        rest = rest[end:].strip()
-    return found
+    command = ("sweep", "--on", "ec2", "--parallel", "2", "--json")
+    with SimulatedCloud(Behaviour(vanish_seconds=3600.0)) as cloud:
+        for name, value in cloud.environment().items():
+            monkeypatch.setenv(name, value)
+        refused = json.loads(offload(folder, *command, "--budget-usd", "0.001", code=1))
+        assert "budget" in refused["error"]["message"]
+        assert lives_of(cloud) == {}
+        cloud.inject("instance:reclaim:no-notice:after=epoch=2")
+        process = start(folder, *command)
+        wait_until(lambda: any(taken for _, _, taken in lives_of(cloud).values()), process=process)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 75, said
+        cloud.settle()
+        assert not cloud.leftovers().costs_money
+        report = json.loads(offload(folder, *command))
+        cloud.settle()
+        assert not cloud.leftovers()
+        assert [trial["state"] for trial in report["trials"]] == ["complete", "complete"]
+        lives = lives_of(cloud)
+        store = open_store("s3://gpu-offload/sweep")
+        assert sweep_faults(store, report, trainings=2, epochs=6, lives=lives, lost=3) == []
+        assert report["cost_usd"] > 0
+        spans = sorted((began, ended) for began, ended, _ in lives.values())
+        assert any(later < ended for (_, ended), (later, _) in pairwise(spans)), "no two trained at once"

@@ -18,14 +18,14 @@ from gpu_offload.orchestrator.sweep.content import saved
 from gpu_offload.orchestrator.sweep.decision import (
     Complete,
     Fail,
+    Idle,
     NewTrial,
     Over,
+    StartTraining,
     StopRun,
     SweepView,
-    Train,
     TrainingView,
     TrialView,
-    Wait,
     allowance,
     next_move,
     reserve,
@@ -209,20 +209,20 @@ def ended(number, state):
     ("view", "move"),
     [
         (sweep(), NewTrial(1)),
-        (sweep(trial(1, NEW)), Train(1, 0)),
-        (sweep(trial(1, OPEN)), Train(1, 0)),
+        (sweep(trial(1, NEW)), StartTraining(1, 0)),
+        (sweep(trial(1, OPEN)), StartTraining(1, 0)),
         (sweep(trial(1, BUSY)), NewTrial(2)),
-        (sweep(trial(1, BUSY), trial(2, BUSY)), Wait()),
+        (sweep(trial(1, BUSY), trial(2, BUSY)), Idle()),
         (sweep(trial(1, BUSY, NEW)), NewTrial(2)),
-        (sweep(trial(1, BUSY, NEW), prune=False), Train(1, 1)),
-        (sweep(trial(1, PUBLISHED, NEW)), Train(1, 1)),
+        (sweep(trial(1, BUSY, NEW), prune=False), StartTraining(1, 1)),
+        (sweep(trial(1, PUBLISHED, NEW)), StartTraining(1, 1)),
         (sweep(trial(1, PUBLISHED, PUBLISHED)), Complete(1)),
         (sweep(trial(1, FAILED)), Fail(1, "it diverged")),
-        (sweep(trial(1, replace(FAILED, by_sweep=True))), Train(1, 0)),
+        (sweep(trial(1, replace(FAILED, by_sweep=True))), StartTraining(1, 0)),
         (sweep(trial(1, OPEN, end=ended(1, "pruned"))), StopRun(1, 0, "r")),
         (sweep(trial(1, BUSY, end=ended(1, "pruned"))), NewTrial(2)),
         (sweep(trial(1, NEW), now=100.0), Over("deadline")),
-        (sweep(trial(1, BUSY), now=100.0), Wait()),
+        (sweep(trial(1, BUSY), now=100.0), Idle()),
         (sweep(exhausted=True), Over("failed")),
         (sweep(trial(1, PUBLISHED, end=ended(1, "complete")), exhausted=True), Over("complete")),
         (sweep(*(trial(n, FAILED, end=ended(n, "failed")) for n in (1, 2, 3)), most_trials=9), Over("failed")),
@@ -244,15 +244,15 @@ def test_every_sweep_ends_within_its_limits(parallel, most, repetitions, prune, 
         assert view.busy <= parallel
         assert view.committed_usd <= budget + 1e-9
         move = next_move(view)
-        if blocked and isinstance(move, Train | NewTrial):
-            move = Wait() if view.busy else Over("budget")
+        if blocked and isinstance(move, StartTraining | NewTrial):
+            move = Idle() if view.busy else Over("budget")
         match move:
             case Over():
                 assert not view.busy
                 return
             case NewTrial(number):
                 trials.append(trial(number, *[NEW] * repetitions))
-            case Train(number, index):
+            case StartTraining(number, index):
                 high = random.choice([0.05, 0.2])
                 allowed = allowance(budget, view.committed_usd, 1.0)
                 if allowed < high:
@@ -266,7 +266,7 @@ def test_every_sweep_ends_within_its_limits(parallel, most, repetitions, prune, 
                 trials[number - 1] = replace(trials[number - 1], end=ended(number, "failed"))
             case StopRun():
                 raise AssertionError("nothing was pruned")
-            case Wait():
+            case Idle():
                 busy = [(t.number, i) for t in trials for i, one in enumerate(t.trainings) if one.busy]
                 assert busy
                 number, index = random.choice(busy)

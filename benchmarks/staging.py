@@ -1,0 +1,196 @@
+"""What it takes to bring a dataset to an instance: time, memory, disk, requests and bytes.
+
+    python benchmarks/staging.py [--mb 1000]
+
+Pictures of noise, 1 MB each, are staged in moto's S3 over HTTP of this machine: as new, unchanged, and with one changed
+picture; then an instance fetches and unpacks them. Each step is a process of its own, whose peak memory is measured; disk is
+the most that its temporary folder held at once, looked at every 20 ms. Prints a Markdown table.
+"""
+
+import argparse
+import json
+import logging
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import boto3
+import numpy as np
+from moto.server import ThreadedMotoServer
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+SIDE = 577
+"""Pixels: 577 * 577 * 3 bytes are a MB."""
+BUCKET = "staging"
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--mb", type=int, default=1000, help="size of the dataset")
+    parser.add_argument("--step", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.step:
+        print(json.dumps(step(options.step, options.folder)))
+        return
+    with tempfile.TemporaryDirectory(prefix="staging-") as name:
+        folder = Path(name)
+        draw(folder / "raw", options.mb)
+        logging.getLogger("werkzeug").setLevel(logging.ERROR)
+        server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+        server.start()
+        host, port = server.get_host_and_port()
+        os.environ |= {
+            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+            "AWS_ACCESS_KEY_ID": "a",
+            "AWS_SECRET_ACCESS_KEY": "b",
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+        boto3.client("s3").create_bucket(Bucket=BUCKET)
+        print("| step | seconds | peak memory | temporary disk | requests | sent or read |")
+        print("| --- | --- | --- | --- | --- | --- |")
+        try:
+            row("import and read the dataset", folder, "snapshot")
+            row("stage, new", folder, "stage")
+            row("stage, unchanged", folder, "stage")
+            row("fetch and unpack on an instance", folder, "fetch")
+            noise(folder / "raw" / "images" / "0000.png", 10**6)
+            row("stage, one picture of 1 MB changed", folder, "stage")
+        finally:
+            server.stop()
+
+
+def draw(raw, count):
+    """Write a detection dataset: noise does not compress."""
+    (raw / "images").mkdir(parents=True)
+    (raw / "labels").mkdir()
+    for n in range(count):
+        noise(raw / "images" / f"{n:04d}.png", n)
+        (raw / "labels" / f"{n:04d}.txt").write_text("0 0.5 0.5 0.2 0.2\n")
+    (raw / "data.yaml").write_text("train: images\nnames: [noise]\n")
+
+
+def noise(path, seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path, compress_level=0)
+
+
+def row(name, folder, which):
+    """Run a step as a process; print its line."""
+    scratch = folder / "tmp"
+    scratch.mkdir(exist_ok=True)
+    peak, done = [0], threading.Event()
+
+    def look():
+        while not done.wait(0.02):
+            peak[0] = max(peak[0], used(scratch))
+
+    watch = threading.Thread(target=look)
+    watch.start()
+    command = [sys.executable, __file__, "--step", which, "--folder", str(folder)]
+    try:
+        answer = subprocess.run(
+            command, env=os.environ | {"TMPDIR": str(scratch)}, capture_output=True, text=True, check=False
+        )
+    finally:
+        done.set()
+        watch.join()
+    shutil.rmtree(scratch / "instance", ignore_errors=True)
+    if answer.returncode:
+        sys.exit(answer.stderr)
+    found = json.loads(answer.stdout.splitlines()[-1])
+    print(
+        f"| {name} | {found['seconds']:.1f} | {found['memory'] / 2**20:.0f} MiB | {peak[0] / 1e6:.0f} MB "
+        f"| {found['requests']} | {found['bytes'] / 1e6:.0f} MB |",
+        flush=True,
+    )
+
+
+def used(folder):
+    """Return the bytes of the files below a folder, of which some may vanish meanwhile."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
+
+
+def step(which, folder):
+    """Do one step; return what it took."""
+    counted = {"requests": 0, "bytes": 0}
+    count(counted)
+    act = {
+        "snapshot": lambda: tree_of(folder),
+        "stage": lambda: stage(folder),
+        "fetch": lambda: fetch(folder),
+    }[which]
+    began = time.perf_counter()
+    act()
+    seconds = time.perf_counter() - began
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return counted | {"seconds": seconds, "memory": memory}
+
+
+def count(counted):
+    """Count the requests that botocore sends and the bytes of their bodies and answers."""
+    from botocore.httpsession import URLLib3Session
+
+    plain = URLLib3Session.send
+
+    def send(self, request):
+        counted["requests"] += 1
+        counted["bytes"] += int(request.headers.get("Content-Length") or 0)
+        reply = plain(self, request)
+        if request.method == "GET":
+            counted["bytes"] += int(reply.headers.get("Content-Length") or 0)
+        return reply
+
+    URLLib3Session.send = send
+
+
+def tree_of(folder):
+    from gpu_offload.dataset.fingerprint import fingerprint
+    from gpu_offload.dataset.snapshot import read_snapshot
+    from gpu_offload.dataset.tree import materialise
+
+    snapshot = read_snapshot(folder / "raw")
+    return fingerprint(snapshot), materialise(snapshot, folder / "tree")
+
+
+def stage(folder):
+    from run_case import run_of
+
+    from gpu_offload.infra.store.factory import open_store
+    from gpu_offload.orchestrator.backends.staging import Staging
+    from gpu_offload.orchestrator.output.console import Console
+
+    fingerprint, tree = tree_of(folder)
+    run = run_of(fingerprint=fingerprint)
+    dataset = run.spec.dataset.model_copy(update={"archive": None})
+    run = run.model_copy(update={"spec": run.spec.model_copy(update={"dataset": dataset})})
+    Staging(open_store(f"s3://{BUCKET}/project"), Console(), lambda: tree).stage(run)
+
+
+def fetch(folder):
+    from gpu_offload.infra.store.factory import open_store
+    from gpu_offload.remote_job import data
+    from gpu_offload.remote_job.spec import DatasetRef
+
+    fingerprint, _ = tree_of(folder)
+    reference = DatasetRef(fingerprint=fingerprint, archive=f"datasets/{fingerprint}.tar")
+    data.tree(reference, store=open_store(f"s3://{BUCKET}/project"), output=folder / "tmp" / "instance")
+
+
+if __name__ == "__main__":
+    main()
