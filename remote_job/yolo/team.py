@@ -6,24 +6,17 @@ report and save nothing and hear no signals: they end with rank 0, and it with t
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 from gpu_offload.errors import EXIT_FAILED
-from gpu_offload.infra.signals import ENDING_SIGNALS, ending_with_us
+from gpu_offload.infra.signals import ending_with_us
 from gpu_offload.remote_job.context import Bench
-from gpu_offload.remote_job.data import TrainingData
-from gpu_offload.remote_job.files.checkpoint import Checkpoints
-from gpu_offload.remote_job.interruption import Interruption
-from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.wire import Wire
-from gpu_offload.remote_job.yolo import isolation
 
 PATIENCE_S = 5.0
 """How long rank 0 may take to notice that another rank is gone: NCCL can wait for it for hours."""
@@ -86,7 +79,7 @@ def team(bench: Bench) -> Iterator[None]:
 
 
 def _start(rank: int, environment: dict[str, str], orders: str) -> "subprocess.Popen[str]":
-    command = [sys.executable, "-P", "-m", "gpu_offload.remote_job.yolo.team"]
+    command = [sys.executable, "-P", "-m", "gpu_offload.remote_job.yolo.rank"]
     process = subprocess.Popen(
         ending_with_us(command) if sys.platform == "linux" else command,
         env=environment | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
@@ -112,59 +105,6 @@ def _watch(other: "subprocess.Popen[str]", rank: int, bench: Bench, ended: threa
     bench.progress.update(state="failed", message=message)
     bench.progress.event("failed", message=message)
     os._exit(EXIT_FAILED)
-
-
-class Silent(Progress):
-    """Reports nothing."""
-
-    def __init__(self) -> None:
-        """Open nothing."""
-
-    def event(self, event: Any, **fields: Any) -> None:
-        """Report nothing."""
-
-    def batch(self, *positions: int, **fields: Any) -> None:
-        """Report nothing."""
-
-    def update(self, *, state: Any = None, **fields: Any) -> None:
-        """Report nothing."""
-
-
-def follow(text: str) -> None:
-    """Train as another rank than the first, to the end."""
-    for number in ENDING_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
-    if sys.platform == "linux":
-        _die_with_parent()
-    orders = Orders.model_validate_json(text)
-    spec = orders.spec
-    output = Path(spec.output)
-    bench = Bench(
-        spec=spec,
-        progress=Silent(),
-        interruption=Interruption(),
-        checkpoints=Checkpoints(
-            output / "checkpoint",
-            run=spec.run,
-            attempt=spec.attempt,
-            training_key=spec.training_key,
-            epochs=spec.epochs,
-        ),
-        data=TrainingData(Path(orders.tree), Path(orders.argument), orders.images),
-        weights=Path(orders.weights) if orders.weights else None,
-    )
-    isolation.isolate(bench.work / "config")
-    from gpu_offload.remote_job.yolo import resume, run
-
-    with isolation.offline():
-        run.build(bench, resume.resumption(bench)).train()
-
-
-def _die_with_parent() -> None:
-    """Ask Linux for SIGKILL should rank 0 die: SIGTERM is not heard here."""
-    import ctypes
-
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
 
 
 @contextlib.contextmanager
@@ -193,7 +133,3 @@ def on_cpu() -> Iterator[None]:
     finally:
         parallel.DistributedDataParallel, validator.AutoBackend = wrapped, backend
         validator.get_torch_device_backend = known
-
-
-if __name__ == "__main__":
-    follow(sys.stdin.read())
