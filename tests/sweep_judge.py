@@ -43,7 +43,9 @@ def sweep_faults(store, report, *, trainings, epochs, lives=None, lost=0):
     if len(publish.versions(store)) != trainings:
         broken.append(f"{len(publish.versions(store))} models are listed")
     trained = epochs_of(store)
-    if set(trained) != {(key, epoch) for key in keys for epoch in range(1, epochs + 1)}:
+    wanted = {(key, epoch) for key in keys for epoch in range(1, epochs + 1)}
+    # An instance that is lost takes what it has not sent yet along: its checkpoints come before its progress.
+    if set(trained) != wanted and not (lost and set(trained) < wanted):
         broken.append(f"the epochs {sorted(trained)} were trained")
     if (surplus := sum(trained.values()) - len(trained)) > lost:
         broken.append(f"{surplus} epochs were trained again, and {lost} instances were lost")
