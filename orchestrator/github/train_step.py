@@ -23,6 +23,7 @@ from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import STABLE
+from gpu_offload.orchestrator.registry.semver import version_text
 from gpu_offload.orchestrator.report.content import Before
 from gpu_offload.orchestrator.report.outcome import headline
 from gpu_offload.orchestrator.run.journal import Journal
@@ -112,7 +113,7 @@ def _report(
     )
     if report is None:
         step.runner.summary(done_summary(done.semver or done.version, around, moved=done.stable_moved))
-        step.console.notice(f"already trained: version {done.version}")
+        step.console.notice(f"already trained: version {version_text(done.version, done.semver)}")
         return
     # A private repository's pictures stay where its dataset is, also where its store's models are public.
     if done.status == "trained" and not step.event.is_private:

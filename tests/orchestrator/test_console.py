@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_offload.orchestrator.output.console import Console, plain
-from gpu_offload.orchestrator.output.epoch import TimeLeft, epoch_line
+from gpu_offload.orchestrator.output.epoch import TimeLeft, closing_stage, epoch_line
 from gpu_offload.orchestrator.output.terminal import TerminalConsole
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -124,3 +124,10 @@ def test_no_color_is_obeyed_where_a_terminal_would_have_colours(monkeypatch, no_
     with TerminalConsole(stream).training(10.0) as show:
         show(batch(1, 1, time=1.0))
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", stream.getvalue())) != no_colour
+
+
+def test_after_its_last_epoch_a_training_says_what_it_does():
+    assert closing_stage(epoch(epoch=1, epochs=2)) is None
+    assert closing_stage(epoch(epoch=2, epochs=2)) == "final validation"
+    assert closing_stage(ProgressEvent(event="stage", time=0, stage="final")) == "exporting"
+    assert closing_stage(ProgressEvent(event="stage", time=0, stage="import")) is None
