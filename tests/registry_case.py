@@ -1,10 +1,15 @@
-"""Manifests of published models, and a store whose user dies."""
+"""Manifests of published models, publishers that race, and a store whose user dies."""
 
 import hashlib
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimate
+from gpu_offload.orchestrator.registry import alias, promote, publish
+from gpu_offload.orchestrator.registry.alias import yanks
+from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimate, RegistryError
 from gpu_offload.remote_job.result import Artifact
 
 
@@ -49,3 +54,45 @@ class DyingStore:
             return answer
 
         return dying
+
+
+def publish_and_roll_back_at_once(store, folder, publishers, rollbacks):
+    """Let so many threads publish, and so many roll back, at the same time; check that one history is left."""
+    models = {}
+    for number in range(publishers + 2):
+        version = f"{number:016x}"
+        models[version] = folder / f"{version}.pt"
+        models[version].write_bytes(version.encode())
+    names = list(models)
+
+    def add(version):
+        manifest = manifest_for(models[version], version, 100.0 + int(version, 16))
+        publish.publish(store, manifest, models[version], note=lambda _: None)
+
+    for version in names[:2]:
+        add(version)
+    barrier = threading.Barrier(publishers + rollbacks)
+
+    def act(job):
+        barrier.wait()
+        if job in models:
+            add(job)
+            return None
+        try:
+            return promote.rollback(store, why=f"rollback {job}").entry.version
+        except RegistryError:  # there was nothing left to go back to at that moment
+            return None
+
+    with ThreadPoolExecutor(publishers + rollbacks) as pool:
+        withdrawn = {v for v in pool.map(act, [*names[2:], *map(str, range(rollbacks))]) if v}
+
+    entries = publish.versions(store)
+    assert sorted(e.version for e in entries) == names, "a version got lost"
+    assert len({e.semver for e in entries}) == len(entries), "a number was given twice"
+    assert {e.version for e in entries if e.yanked} == withdrawn
+    stable = alias.alias_of(store, "stable")
+    assert stable.version not in withdrawn
+    assert stable.yanked == yanks(entries)
+    assert (stable.version, stable.sha256) == (stable.history[-1].version, stable.history[-1].sha256)
+    assert all(a.at <= b.at for a, b in pairwise(stable.history))
+    assert publish.manifest_of(store, stable.version).model.sha256 == stable.sha256

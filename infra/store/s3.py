@@ -17,7 +17,7 @@ from gpu_offload.infra.store.errors import (
     ObjectMissingError,
     StoreError,
 )
-from gpu_offload.infra.store.files import sha256_of, write_verified
+from gpu_offload.infra.store.files import read_document, sha256_of, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 from gpu_offload.infra.store.s3_client import BucketClient
 from gpu_offload.infra.store.s3_download import FIRST_S, TRIES, Download
@@ -67,7 +67,7 @@ class S3Store:
         """Return content and etag. Raises ObjectMissingError."""
         with store_errors(self._where(key)):
             content = self._content(key)
-            return b"".join(content), content.etag
+            return read_document(self._where(key), content), content.etag
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's metadata, None where there is none."""
@@ -90,18 +90,24 @@ class S3Store:
 
     def replace(self, key: str, body: bytes, etag: str) -> str:
         """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
-        try:
-            return self._put(key, body, IfMatch=etag)
-        except ObjectMissingError:
-            raise ObjectChangedError(
-                f"{self._where(key)}: it was deleted in between; read again and decide again"
-            ) from None
-        except ObjectChangedError:
-            with suppress(ObjectMissingError):
-                found, new = self.read(key)
+        for condition in dict.fromkeys((etag, etag.strip('"'))):
+            try:
+                return self._put(key, body, IfMatch=condition)
+            except ObjectMissingError:
+                break
+            except ObjectChangedError:
+                try:
+                    found, now = self.read(key)
+                except ObjectMissingError:
+                    break
                 if found == body:
-                    return new
-            raise
+                    return now
+                if now != etag:
+                    raise
+                # The object is as it was: Ceph before 17 takes the quotes for a part of the etag, and wants it without.
+        raise ObjectChangedError(
+            f"{self._where(key)}: another writer changed or deleted it in between; read again and decide again"
+        )
 
     def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
         """Write a file, streaming; with `create`, once, under the rule of `create`."""
@@ -129,7 +135,9 @@ class S3Store:
             for page in pages.paginate(Bucket=self.bucket, Prefix=self.prefix + prefix):
                 for item in page.get("Contents", []):
                     key = item["Key"].removeprefix(self.prefix)
-                    yield ObjectInfo(key, item["Size"], item["ETag"], item["LastModified"])
+                    # Ceph lists milliseconds; a HEAD, which is HTTP's, has seconds.
+                    modified = item["LastModified"].replace(microsecond=0)
+                    yield ObjectInfo(key, item["Size"], item["ETag"], modified)
 
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""
@@ -227,6 +235,8 @@ class S3Store:
                                 if found := self._same(key, size, sha256):
                                     return found
                         raise
+                    if not etag.strip('"'):  # Ceph 16 does not say
+                        etag = self._head(key)["ETag"]
                     return ObjectInfo(key, size, etag, datetime.now(UTC))
         raise AssertionError  # the loop returns or raises
 
