@@ -11,6 +11,28 @@ if TYPE_CHECKING:
 logging.getLogger("stamina").addHandler(logging.NullHandler())
 
 
+def contended(
+    on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool], tries: int
+) -> "Iterator[stamina.Attempt]":
+    """Yield attempts of a write that others come before. Their waits are mostly chance, so that many that collide part.
+
+    The last error is raised as it is.
+    """
+    import stamina
+
+    return iter(
+        stamina.retry_context(
+            on,
+            attempts=tries,
+            timeout=None,
+            wait_initial=0.01,
+            wait_exp_base=1.2,
+            wait_max=2.0,
+            wait_jitter=0.25,
+        )
+    )
+
+
 def attempts(
     on: type[Exception] | tuple[type[Exception], ...] | Callable[[Exception], bool],
     *,

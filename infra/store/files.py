@@ -9,8 +9,23 @@ from pathlib import Path
 
 from gpu_offload.infra.store.errors import CorruptObjectError
 
+DOCUMENT = 128 << 20
+"""Bytes that an object which is read into memory may have: the longest list of a registry, with room to spare."""
+
 NAMELESS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Errors of a write that do not say of which file."""
+
+
+def read_document(where: str, chunks: Iterable[bytes]) -> bytes:
+    """Return chunks as one. Raises CorruptObjectError where they are more than a document can have."""
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > DOCUMENT:
+            raise CorruptObjectError(
+                f"{where}: is larger than {DOCUMENT:,} bytes, as no document is: it was replaced; delete it"
+            )
+    return bytes(body)
 
 
 def sha256_of(path: Path) -> str:

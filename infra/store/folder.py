@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
-from gpu_offload.infra.store.files import write_verified
+from gpu_offload.infra.store.files import read_document, write_verified
 from gpu_offload.infra.store.folder_files import FolderFiles
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 
@@ -32,7 +32,7 @@ class FolderStore:
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
         with self.files.open(key) as file:
-            body = file.read()
+            body = read_document(str(self.root / key), iter(lambda: file.read(CHUNK), b""))
             return body, _etag(file, body)
 
     def stat(self, key: str) -> ObjectInfo | None:

@@ -2,8 +2,6 @@
 
 import hashlib
 import os
-import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,6 +14,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ge
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from huggingface_hub.hf_api import RepoFile
 
+from gpu_offload.infra.retry import contended
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
     ObjectExistsError,
@@ -26,14 +25,17 @@ from gpu_offload.infra.store.errors import (
     StoreUnreachableError,
     StoreUrlError,
 )
-from gpu_offload.infra.store.files import write_verified
+from gpu_offload.infra.store.files import read_document, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 
 MOVED = {409, 412}
 """Statuses of a commit whose parent is not the newest any more."""
 
 TRIES = 60
-LONGEST_PAUSE_S = 1.0
+
+
+class _MovedError(StoreError):
+    """Another commit came first."""
 
 
 class HubStore:
@@ -66,7 +68,7 @@ class HubStore:
             info = self._info(key, commit)
             if info is None:
                 raise self._missing(key)
-            return b"".join(self._chunks(key, commit)), info.blob_id
+            return read_document(f"{self.url}/{key}", self._chunks(key, commit)), info.blob_id
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's metadata, None where there is none."""
@@ -90,7 +92,7 @@ class HubStore:
         def check(commit: str, info: RepoFile | None) -> bool:
             if info is not None and info.blob_id == etag:
                 return True
-            if info is not None and b"".join(self._chunks(key, commit)) == body:
+            if info is not None and read_document(f"{self.url}/{key}", self._chunks(key, commit)) == body:
                 return False
             raise ObjectChangedError(
                 f"{self.url}/{key}: another writer changed or deleted it in between; read again and decide again"
@@ -140,27 +142,26 @@ class HubStore:
         """Commit what `check` agrees to onto the commit that it looked at, again where another came first."""
         add = None if content is None else CommitOperationAdd(check_key(key), content)
         operation = CommitOperationDelete(check_key(key)) if add is None else add
-        with self._errors(key):
-            for attempt in range(TRIES):
-                commit, modified = self._head()
-                info = self._info(key, commit)
-                if check(commit, info):
-                    try:
+        try:
+            for attempt in contended(_MovedError, TRIES):
+                with attempt, self._errors(key):
+                    commit, modified = self._head()
+                    info = self._info(key, commit)
+                    if check(commit, info):
                         done = self._api.create_commit(
                             self.repository,
                             [operation],
                             commit_message=f"{'Write' if add else 'Delete'} {key}",
                             parent_commit=commit,
                         )
-                    except HfHubHTTPError as error:
-                        if error.response.status_code not in MOVED:
-                            raise
-                        time.sleep(random.random() * min(LONGEST_PAUSE_S, 0.02 * 2**attempt))  # noqa: S311 - no secret
-                        continue
-                    info = self._info(key, done.oid)
-                size, etag = (info.size, info.blob_id) if info else (0, "")
-                return ObjectInfo(key, size, etag, modified)
-        raise ObjectChangedError(f"{self.url}/{key}: others kept coming first; run the command again")
+                        info = self._info(key, done.oid)
+                    size, etag = (info.size, info.blob_id) if info else (0, "")
+                    return ObjectInfo(key, size, etag, modified)
+        except _MovedError as error:
+            raise ObjectChangedError(
+                f"{self.url}/{key}: others kept coming first; run the command again"
+            ) from error
+        raise AssertionError  # the loop returns or raises
 
     def _is_free(self, key: str, commit: str, info: RepoFile | None, sha256: str) -> bool:
         if info is None:
@@ -205,6 +206,8 @@ class HubStore:
             ) from error
         except (HfHubHTTPError, httpx.HTTPStatusError) as error:
             status = error.response.status_code
+            if status in MOVED:
+                raise _MovedError(f"{where}: another commit came first") from error
             if status in {401, 403}:
                 raise StoreDeniedError(
                     f"{where}: the Hub answers {status}: set HF_TOKEN to one that may write"

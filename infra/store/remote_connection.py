@@ -7,8 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
-from paramiko import SSHException
-
+from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.errors import (
     ObjectMissingError,
     StoreDeniedError,
@@ -20,6 +19,9 @@ from gpu_offload.infra.store.errors import (
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
+
+SAID = 300
+"""Characters of what a library says."""
 
 PROTOCOLS = (
     "abfs",
@@ -66,24 +68,51 @@ class RemoteConnection:
             self._options = {"host": parts.hostname, "port": parts.port or 22}
             if parts.username:
                 self._options["username"] = unquote(parts.username)
-        else:
+        elif self._protocol == "memory":
             self.root = f"/{parts.netloc}{self.root}"
+        else:
+            self._find(url.removeprefix("fsspec+"))
+
+    def _find(self, url: str) -> None:
+        """Read an address as its protocol does: some begin a path with a host, others with a bucket or a drive."""
+        with self._installed():
+            import fsspec
+
+            kind = fsspec.get_filesystem_class(self._protocol)
+            self._options = dict(kind._get_kwargs_from_urls(url))  # noqa: SLF001 - as fsspec.core.url_to_fs does
+            self.root = str(kind._strip_protocol(url)).rstrip("/")  # noqa: SLF001
+        if not self.root:
+            raise StoreUrlError(
+                f"store {self.url!r} names no folder: write fsspec+{self._protocol}://HOST/PATH"
+            )
+
+    @contextmanager
+    def _installed(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreError:
+            raise
+        except (ImportError, ValueError) as error:
+            raise StoreUrlError(
+                f"store {self.url}: {error}; pip install 'gpu-offload[fsspec]', and what brings {self._protocol}"
+            ) from error
+        except Exception as error:  # the libraries below fsspec have their own errors
+            raise StoreUnreachableError(
+                f"store {self.url}: {_said(error)}; look whether the address is right, the server up, and this user may use it"
+            ) from error
 
     @cached_property
     def files(self) -> "AbstractFileSystem":
         """The file system, connected. Raises StoreUrlError where nothing installed speaks the protocol."""
-        try:
+        with self._installed():
             if self._protocol == "sftp":
                 from gpu_offload.infra.store.sftp import PinnedSftp
 
                 return PinnedSftp(**self._options)
             import fsspec
 
-            return fsspec.filesystem(self._protocol)
-        except (ImportError, ValueError) as error:
-            raise StoreUrlError(
-                f"store {self.url}: {error}; pip install 'gpu-offload[fsspec]', and what brings {self._protocol}"
-            ) from error
+            return fsspec.filesystem(self._protocol, **self._options)
+        raise AssertionError  # it returns or raises
 
     @contextmanager
     def errors(self, key: str) -> Iterator[None]:
@@ -98,8 +127,15 @@ class RemoteConnection:
             raise StoreError(f"{where}: an object cannot be another object's folder") from error
         except PermissionError as error:
             raise StoreDeniedError(f"{where}: {error}: give this user access to the folder") from error
-        except (OSError, EOFError, SSHException) as error:
+        except OffloadError:
+            raise
+        except Exception as error:  # paramiko, ftplib and each library below fsspec have their own errors
             self.__dict__.pop("files", None)  # the next call connects anew
             raise StoreUnreachableError(
-                f"{where}: {error or type(error).__name__}; look whether the server is up, and run the command again"
+                f"{where}: {_said(error)}; look whether the server is up, and run the command again"
             ) from error
+
+
+def _said(error: Exception) -> str:
+    """Return what an error of a library says, in a line."""
+    return " ".join(str(error).split())[:SAID] or type(error).__name__

@@ -17,7 +17,7 @@ from gpu_offload.infra.store.errors import (
     ObjectMissingError,
     StoreError,
 )
-from gpu_offload.infra.store.files import write_verified
+from gpu_offload.infra.store.files import read_document, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 from gpu_offload.infra.store.remote_connection import RemoteConnection
 from gpu_offload.infra.store.remote_lock import LOCK_S, RemoteLock
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
 
 HASHED_BELOW = 1 << 20
-"""Bytes up to which an etag is of the content. A larger file's is of its size and time, so that a listing does not read
-them all: no document that is moved by compare-and-swap is that large."""
+"""Bytes up to which the etag of a listing is of the content, as that of a read always is. A larger file's is of its size
+and time, so that a listing does not read them all."""
 
 CHUNK = 1 << 20
 
@@ -51,8 +51,8 @@ class RemoteFiles:
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
         with self._connection.errors(key):
-            body: bytes = self._files.cat_file(self._path(key))
-            return body, self._etag(self._files.info(self._path(key)), body)
+            body = read_document(f"{self.url}/{key}", self._chunks(key))
+            return body, _hash(body)
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's metadata, None where there is none."""
@@ -65,11 +65,13 @@ class RemoteFiles:
 
     def put(self, key: str, body: bytes) -> str:
         """Write or overwrite; return the etag."""
-        return self._write(key, [body], lambda: True).etag
+        self._write(key, [body], lambda: True)
+        return _hash(body)
 
     def create(self, key: str, body: bytes) -> str:
         """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
-        return self._write(key, [body], lambda: self._is_free(key, hashlib.sha256(body).hexdigest())).etag
+        self._write(key, [body], lambda: self._is_free(key, hashlib.sha256(body).hexdigest()))
+        return _hash(body)
 
     def replace(self, key: str, body: bytes, etag: str) -> str:
         """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
@@ -89,7 +91,8 @@ class RemoteFiles:
                 f"{self.url}/{key}: another writer changed it in between; read again and decide again"
             )
 
-        return self._write(key, [body], check).etag
+        self._write(key, [body], check)
+        return _hash(body)
 
     def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
         """Write a file, streaming; with `create`, once, under the rule of `create`."""
@@ -187,11 +190,10 @@ class RemoteFiles:
     def _info(self, key: str, info: dict[str, Any]) -> ObjectInfo:
         return ObjectInfo(key, int(info["size"]), self._etag(info), self._modified(info))
 
-    def _etag(self, info: dict[str, Any], body: bytes | None = None) -> str:
+    def _etag(self, info: dict[str, Any]) -> str:
         if info["size"] > HASHED_BELOW:
             return f"{info['size']:x}-{self._modified(info).timestamp()}"
-        content = self._files.cat_file(info["name"]) if body is None else body
-        return hashlib.sha256(content).hexdigest()[:32]
+        return _hash(self._files.cat_file(info["name"]))
 
     @staticmethod
     def _modified(info: dict[str, Any]) -> datetime:
@@ -202,3 +204,7 @@ class RemoteFiles:
             if isinstance(value, int | float):
                 return datetime.fromtimestamp(value, UTC)
         return datetime.now(UTC)
+
+
+def _hash(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]

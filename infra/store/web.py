@@ -17,7 +17,7 @@ from gpu_offload.infra.store.errors import (
     StoreUnreachableError,
     StoreUrlError,
 )
-from gpu_offload.infra.store.files import write_verified
+from gpu_offload.infra.store.files import DOCUMENT, write_verified
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key
 from gpu_offload.infra.store.read_only import ReadOnlyStore
 
@@ -44,7 +44,7 @@ class WebStore(ReadOnlyStore):
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
         with self._asked("GET", key) as reply:
-            return http.read(reply), _info(key, reply).etag
+            return http.read(reply, DOCUMENT), _info(key, reply).etag
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Return an object's metadata, None where there is none."""

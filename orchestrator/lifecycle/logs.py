@@ -40,7 +40,7 @@ def read_log(
             info = store.stat(key)
             if info is not None and info.etag != etag:
                 try:
-                    body, etag = store.read(key)
+                    body, etag = store.read(key)[0], info.etag
                 except ObjectMissingError:
                     body = b""
                 # Up to the last whole line, unless nothing more can come.

@@ -1,9 +1,8 @@
 """Compare-and-swap of a document in a store."""
 
-import random
-import time
 from collections.abc import Callable
 
+from gpu_offload.infra.retry import contended
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
     ObjectExistsError,
@@ -13,8 +12,6 @@ from gpu_offload.infra.store.errors import (
 from gpu_offload.infra.store.protocol import ObjectStore
 
 TRIES = 60
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.02, 1.0
-"""Before another try; each a random share of its length, so that many that collide part."""
 
 
 def swap(store: ObjectStore, key: str, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
@@ -26,21 +23,27 @@ def swap(store: ObjectStore, key: str, change: Callable[[bytes | None], bytes | 
     Raises:
         StoreError: Others kept coming first.
     """
-    for attempt in range(TRIES):
-        try:
-            body, etag = store.read(key)
-        except ObjectMissingError:
-            body, etag = None, None
-        new = change(body)
-        if new is None or new == body:
-            return body
-        try:
-            if etag is None:
-                store.create(key, new)
-            else:
-                store.replace(key, new, etag)
-        except (ObjectChangedError, ObjectExistsError):
-            time.sleep(random.random() * min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt))  # noqa: S311 - no secret
-            continue
-        return new
-    raise StoreError(f"{store.url}: {key} kept changing under {TRIES} tries; run the command again")
+    try:
+        for attempt in contended((ObjectChangedError, ObjectExistsError), TRIES):
+            with attempt:
+                return _tried(store, key, change)
+    except (ObjectChangedError, ObjectExistsError) as error:
+        raise StoreError(
+            f"{store.url}: {key} kept changing under {TRIES} tries; run the command again"
+        ) from error
+    raise AssertionError  # the loop returns or raises
+
+
+def _tried(store: ObjectStore, key: str, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
+    try:
+        body, etag = store.read(key)
+    except ObjectMissingError:
+        body, etag = None, None
+    new = change(body)
+    if new is None or new == body:
+        return body
+    if etag is None:
+        store.create(key, new)
+    else:
+        store.replace(key, new, etag)
+    return new

@@ -1,6 +1,8 @@
 """All stores are one: what holds for a bucket holds for a folder and for files elsewhere. And a bad store is found out."""
 
 import contextlib
+import ftplib
+import socket
 import time
 
 import pytest
@@ -8,7 +10,9 @@ import store_conformance as conformance
 from store_kinds import KINDS
 
 from gpu_offload.infra.ssh.key import HostKey
+from gpu_offload.infra.store import files
 from gpu_offload.infra.store.errors import (
+    CorruptObjectError,
     ObjectChangedError,
     ObjectExistsError,
     StoreDeniedError,
@@ -179,8 +183,46 @@ def test_a_lock_that_a_dead_writer_left_is_taken_over(tmp_path):
         store.replace("k", b"3", etag)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_object_that_no_document_is_as_large_as_is_not_read_to_its_end(
+    kind, new_store, tmp_path, monkeypatch
+):
+    store = new_store(kind)
+    store.put("k", b"x" * 2000)
+    monkeypatch.setattr(files, "DOCUMENT", 1000)
+    with pytest.raises(CorruptObjectError, match="larger than"):
+        store.read("k")
+    store.download("k", tmp_path / "k", size=2000)
+
+
+@pytest.mark.simulator
+def test_an_error_of_a_library_below_fsspec_is_a_sentence(tmp_path, monkeypatch):
+    pytest.importorskip("fsspec", reason="the extra [fsspec] is not installed")
+    store = open_store(f"fsspec+memory://{tmp_path.name}")
+
+    def fails(*_, **__):
+        raise ftplib.error_perm("550 no\nmore")
+
+    monkeypatch.setattr(store._files, "open", fails)
+    monkeypatch.setattr(store._files, "info", fails)
+    for act in (lambda: store.read("k"), lambda: store.stat("k"), lambda: store.put("k", b"1")):
+        with pytest.raises(StoreUnreachableError, match="550 no more"):
+            act()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(StoreUnreachableError, match="refused"):
+        open_store(f"fsspec+ftp://me@127.0.0.1:{port}/models").read("k")
+
+
 @pytest.mark.parametrize(
-    "url", ["sftp://host", "sftp://me:secret@host/path", "sftp:///path", "fsspec+nothing://x/y"]
+    "url",
+    [
+        "sftp://host",
+        "sftp://me:secret@host/path",
+        "sftp:///path",
+        "fsspec+nothing://x/y",
+        "fsspec+ftp://host",
+    ],
 )
 def test_an_address_that_is_no_store_is_refused(url):
     with pytest.raises(StoreUrlError) as refused:
