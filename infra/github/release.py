@@ -17,11 +17,15 @@ from gpu_offload.infra.store.errors import (
     StoreUnreachableError,
     StoreUrlError,
 )
+from gpu_offload.infra.store.files import DOCUMENT
 
 TIMEOUT_S = 120
 PAGE = 100
 LARGEST = 2 * 1024**3 - 1
 """Bytes of one file of a release."""
+
+FRESH = ".new"
+"""Ends the name of a file that is about to take another's place."""
 
 NOTES = "Models that gpu-offload trained. Read by `offload pull --from`; written by the workflow `keep`."
 
@@ -66,7 +70,7 @@ class GitHubRelease:
         """Return a small file's content, past every cache. Raises StoreError."""
         headers = {"Accept": "application/octet-stream"}
         with self._asked("GET", f"{self.base}/assets/{asset.id}", headers=headers) as reply:
-            return http.read(reply)
+            return http.read(reply, DOCUMENT)
 
     def upload(self, name: str, path: Path) -> Asset:
         """Add a file. Raises StoreError, also where one of this name is there."""
@@ -87,7 +91,7 @@ class GitHubRelease:
     def replace(self, name: str, path: Path) -> None:
         """Put a file in another's place: uploaded under another name first, so that the old one is there until then."""
         there = self.assets()
-        fresh = f"{name}.new"
+        fresh = f"{name}{FRESH}"
         if fresh in there:
             self.delete(there[fresh])
         uploaded = self.upload(fresh, path)
@@ -101,8 +105,8 @@ class GitHubRelease:
         for name, asset in there.items():
             if not asset.whole:
                 self.delete(asset)
-            elif name.endswith(".new") and name.removesuffix(".new") not in there:
-                self._json("PATCH", f"{self.base}/assets/{asset.id}", {"name": name.removesuffix(".new")})
+            elif name.endswith(FRESH) and name.removesuffix(FRESH) not in there:
+                self._json("PATCH", f"{self.base}/assets/{asset.id}", {"name": name.removesuffix(FRESH)})
 
     def delete(self, asset: Asset) -> None:
         """Remove a file."""

@@ -4,23 +4,28 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gpu_offload.infra.github.release import Asset, GitHubRelease
+from gpu_offload.infra.github.release import FRESH, Asset, GitHubRelease
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
     StoreError,
     StoreReadOnlyError,
+    StoreUnreachableError,
 )
 from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore, check_key
 from gpu_offload.infra.store.web import RELEASE, WebStore, asset_name
 
 SERVER, API = "https://github.com", "https://api.github.com"
 ALIASES = "aliases/"
+TRIES = 5
+HASHED_BELOW = 1 << 20
+"""Bytes up to which `stat` reads an object for its etag; models are not read for it."""
 
 
 class ReleaseStore(WebStore):
@@ -38,8 +43,20 @@ class ReleaseStore(WebStore):
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
-        body = self.release.read(self._asset(key))
-        return body, hashlib.sha256(body).hexdigest()[:32]
+        for _ in range(TRIES):
+            with suppress(FileNotFoundError):  # replaced since it was listed
+                body = self.release.read(self._asset(key))
+                return body, _etag(body)
+        raise StoreUnreachableError(f"{self.url}/{key}: others keep replacing it; run the command again")
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Return an object's metadata, None where there is none."""
+        try:
+            asset = self._asset(key)
+        except ObjectMissingError:
+            return None
+        etag = str(asset.id) if asset.size > HASHED_BELOW else _etag(self.release.read(asset))
+        return ObjectInfo(key, asset.size, etag, datetime.now(UTC))
 
     def put(self, key: str, body: bytes) -> str:
         """Write or overwrite; return the etag."""
@@ -82,10 +99,22 @@ class ReleaseStore(WebStore):
             return now
         if now != etag:
             raise ObjectChangedError(changed)
-        written = self.put(key, body)
-        if written != hashlib.sha256(body).hexdigest()[:32]:
+        try:
+            written = self.put(key, body)
+        except StoreError as error:
+            # Of two at once the slower one finds its upload, or the name that it wants, gone.
+            if self._is_as_it_was(key, etag):
+                raise
+            raise ObjectChangedError(changed) from error
+        if written != _etag(body):
             raise ObjectChangedError(changed)
         return written
+
+    def _is_as_it_was(self, key: str, etag: str) -> bool:
+        try:
+            return self.read(key)[1] == etag
+        except ObjectMissingError:
+            return False
 
     def delete(self, key: str) -> None:
         """Remove an object; no error where there is none."""
@@ -105,12 +134,18 @@ class ReleaseStore(WebStore):
 
     def _asset(self, key: str) -> Asset:
         try:
-            found = self.release.assets().get(asset_name(check_key(key)))
+            name, there = asset_name(check_key(key)), self.release.assets()
+            # While another writer replaces it, it is there under the name that it has until then.
+            found = there.get(name) or there.get(f"{name}{FRESH}")
         except FileNotFoundError:
             found = None
         if found is None or not found.whole:
             raise ObjectMissingError(f"{self.url}/{key}: there is no such object in the store")
         return found
+
+
+def _etag(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()[:32]
 
 
 def open_release(url: str, environ: Mapping[str, str] | None = None) -> ObjectStore | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.cleanup.retention import Deletable, Needs, Retention, candidates
+from gpu_offload.orchestrator.cleanup.retention import Deletable, Needs, Retention, candidates, why_kept
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
 from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.registry import alias as aliases
@@ -15,6 +15,9 @@ from gpu_offload.orchestrator.registry.listing import when
 from gpu_offload.orchestrator.registry.revert import delete_files
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH
+
+SHOWN = 10
+"""Versions whose reason to stay the text shows."""
 
 FALLBACKS = 2
 """Number of versions kept before the one that an alias points at, to roll back to."""
@@ -28,6 +31,8 @@ class Pruned:
     dry_run: bool
     total: int
     """Bytes of the store before."""
+    kept: dict[str, str]
+    """Why each version stays, by its number, the newest first."""
 
     @property
     def freed(self) -> int:
@@ -40,6 +45,7 @@ class Pruned:
             "dry_run": self.dry_run,
             "bytes": self.total,
             "freed": self.freed,
+            "kept": self.kept,
             "deleted": [
                 {"kind": c.kind, "name": c.name, "bytes": c.bytes, "at": c.at, "why": c.why}
                 for c in self.candidates
@@ -48,8 +54,12 @@ class Pruned:
 
     def text(self) -> str:
         """Return it for a person."""
+        shown = list(self.kept.items())[:SHOWN]
+        kept = [f"kept {name}: {why}" for name, why in shown]
+        if more := len(self.kept) - len(shown):
+            kept.append(f"and {more:,} older ones are kept: offload prune --json")
         if not self.candidates:
-            return f"nothing to delete; the store holds {human_bytes(self.total)}"
+            return "\n".join([*kept, f"nothing to delete; the store holds {human_bytes(self.total)}"])
         rows = [("what", "name", "size", "of (UTC)", "why")]
         rows += [(c.kind, c.name, human_bytes(c.bytes), when(c.at), c.why) for c in self.candidates]
         what = (
@@ -57,7 +67,7 @@ class Pruned:
             if self.dry_run
             else f"freed {human_bytes(self.freed)} of {human_bytes(self.total)}"
         )
-        return f"{text_table(rows, width=terminal_width())}\n{what}"
+        return "\n".join([*kept, text_table(rows, width=terminal_width()), what])
 
 
 def prune(
@@ -72,11 +82,20 @@ def prune(
     """
     objects = list(store.list(""))
     needs, ended = _needs(store)
-    found = candidates(objects, versions(store), needs, ended, policy, clock())
+    entries, now = versions(store), clock()
+    found = candidates(objects, entries, needs, ended, policy, now)
+    going = {candidate.name for candidate in found}
+    reasons = why_kept(entries, needs, policy, now)
+    kept = {
+        e.semver or e.version: ", ".join(reasons[e.version])
+        or "the store is small enough without deleting it"
+        for e in reversed(entries)
+        if e.version in reasons and e.version not in going
+    }
     if delete:
         for candidate in found:
             _delete(store, candidate)
-    return Pruned(tuple(found), not delete, sum(info.size for info in objects))
+    return Pruned(tuple(found), not delete, sum(info.size for info in objects), kept)
 
 
 def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:

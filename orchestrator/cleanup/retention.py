@@ -74,7 +74,7 @@ def candidates(
             sizes[owner] += info.size
             newest[owner] = max(newest.get(owner, 0.0), info.modified.timestamp())
     why = {
-        "version": _old_versions(entries, needs, policy),
+        "version": _old_versions(entries, needs, policy, now),
         "run": {
             run: (at, "checkpoint and staged result of a published training") for run, at in ended.items()
         },
@@ -103,19 +103,43 @@ def candidates(
     return chosen
 
 
+def why_kept(
+    entries: Sequence[IndexEntry], needs: Needs, policy: Retention, now: float
+) -> dict[str, tuple[str, ...]]:
+    """Return the reasons for which each version stays, regardless of the store's size; none where nothing needs it."""
+    good = sorted((e for e in entries if e.is_usable), key=lambda e: e.created_at)
+    newest = {entry.version for entry in good[-policy.keep :]}
+    return {
+        entry.version: tuple(
+            reason
+            for reason, holds in (
+                (
+                    "an alias means it or could go back to it, or an open run needs it",
+                    entry.version in needs.versions,
+                ),
+                (f"among the newest {policy.keep}", entry.version in newest),
+                (f"younger than {policy.days:g} days", now - entry.created_at < policy.days * DAY_S),
+            )
+            if holds
+        )
+        for entry in entries
+        if not entry.deleted
+    }
+
+
 def _old_versions(
-    entries: Sequence[IndexEntry], needs: Needs, policy: Retention
+    entries: Sequence[IndexEntry], needs: Needs, policy: Retention, now: float
 ) -> dict[str, tuple[float, str]]:
     """Return the publication time of each version that nothing needs, and the reason to delete it."""
-    good = sorted((e for e in entries if e.is_usable), key=lambda e: e.created_at)
-    kept = needs.versions | {entry.version for entry in good[-policy.keep :]}
+    kept = why_kept(entries, needs, policy, now)
+    beyond = f"not among the newest {policy.keep}, and no alias needs it"
     return {
         entry.version: (
             entry.created_at,
-            "yanked" if entry.yanked else f"not among the newest {policy.keep}, and no alias needs it",
+            f"{(now - entry.created_at) / DAY_S:.0f} days old, {'yanked' if entry.yanked else beyond}",
         )
         for entry in entries
-        if entry.version not in kept
+        if not kept.get(entry.version)
     }
 
 

@@ -28,6 +28,11 @@ class Tier:
     gets: int | None = None
     egress: int | None = None
 
+    @property
+    def has_limits(self) -> bool:
+        """Whether anything is limited, as far as it is known."""
+        return (self.storage, self.gets, self.egress) != (None, None, None)
+
 
 TIERS = {
     "s3-old": Tier("S3, accounts opened before 15 July 2025, first 12 months", 5 * GB, 20_000, 100 * GB),
@@ -36,7 +41,7 @@ TIERS = {
     ),
     "r2": Tier("Cloudflare R2", 10 * GB, 10_000_000, None),
     "releases": Tier("GitHub releases: 2 GiB a file, no limit on transfer"),
-    "folder": Tier("a folder"),
+    "folder": Tier("a folder has no limit but its disk"),
 }
 """https://aws.amazon.com/free, https://developers.cloudflare.com/r2/pricing,
 https://docs.github.com/repositories/releasing-projects-on-github/about-releases."""
@@ -126,19 +131,21 @@ class Usage:
                 (name.removesuffix(", bytes"), show(used), "no limit" if free is None else show(free))
             )
         width = terminal_width()
-        most = "any number of" if self.most_users is None else f"{self.most_users:,}"
-        lines = [
-            text_table(held, width=width),
-            "",
-            (
-                f"{self.users:,} applications that look once a day and download {human_bytes(self.model)} "
-                f"{self.updates} times a month, against {self.tier.name}:"
-            ),
-            text_table(month, width=width),
-            f"the free tier carries {most} applications at this rate",
-            *(f"warning: {warning}" for warning in self.warnings()),
-        ]
-        return "\n".join(lines)
+        users = (
+            f"{self.users:,} applications that look once a day and download {human_bytes(self.model)} "
+            f"{self.updates} times a month"
+        )
+        lines = [text_table(held, width=width), ""]
+        if self.tier.has_limits:
+            most = "any number of" if self.most_users is None else f"{self.most_users:,}"
+            lines += [
+                f"{users}, against {self.tier.name}:",
+                text_table(month, width=width),
+                f"the free tier carries {most} applications at this rate",
+            ]
+        else:
+            lines += [f"{users}; {self.tier.name}:", text_table([row[:2] for row in month], width=width)]
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings())])
 
 
 def usage(objects: Iterable[ObjectInfo], tier: Tier, model: int, users: int, updates: int) -> Usage:
@@ -158,9 +165,13 @@ def tier_of(store_url: str, endpoint_url: str | None) -> Tier:
     scheme = store_url.partition(":")[0]
     if scheme != "s3":
         return (
-            TIERS["folder"] if scheme == "file" else Tier(f"a store by {scheme}, whose limits are not known")
+            TIERS["folder"] if scheme == "file" else Tier(f"the limits of a store by {scheme} are not known")
         )
     host = urlsplit(endpoint_url or "").hostname or ""
     if host.endswith(".r2.cloudflarestorage.com"):
         return TIERS["r2"]
-    return TIERS["s3"] if not host or host.endswith(".amazonaws.com") else Tier(host)
+    return (
+        TIERS["s3"]
+        if not host or host.endswith(".amazonaws.com")
+        else Tier(f"the limits of {host} are not known")
+    )

@@ -1,6 +1,7 @@
 """Options that many commands share, what they turn into, and how a command answers."""
 
 import importlib.util
+import math
 import os
 import shlex
 import shutil
@@ -104,10 +105,22 @@ def need_simulator() -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object on standard output."""
+    """Print one JSON object on standard output; a number that JSON has no form for, as documents may hold, is null."""
     import json
 
-    click.echo(json.dumps(value, indent=1, allow_nan=False))
+    try:
+        text = json.dumps(value, indent=1, allow_nan=False)
+    except ValueError:
+        text = json.dumps(_finite(value), indent=1, allow_nan=False)
+    click.echo(text)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Answer(Protocol):

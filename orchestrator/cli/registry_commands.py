@@ -56,14 +56,12 @@ def show(directory: Path, config: Path | None, sets: tuple[str, ...], version: s
     Data, commit, settings, metrics, cost, and when aliases moved to it.
     """
     from gpu_offload.orchestrator.registry.listing import provenance
-    from gpu_offload.orchestrator.registry.manifest import model_key
     from gpu_offload.orchestrator.registry.stores import existing_store_of, public_address
 
     settings = settings_of(directory, config, sets)
     store = existing_store_of(settings)
-    found = provenance(store, version)
-    url = public_address(settings, store, model_key(found.manifest.version))
-    show_answer(provenance(store, version, url), as_json=as_json)
+    found = provenance(store, version, lambda key: public_address(settings, store, key))
+    show_answer(found, as_json=as_json)
 
 
 @models.command()

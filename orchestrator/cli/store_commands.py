@@ -27,7 +27,7 @@ def usage(
     *,
     as_json: bool,
 ) -> None:
-    """Show what the store holds, and how many applications its free tier carries."""
+    """Show what the store holds, and how many applications its free tier, if it has one, carries."""
     from gpu_offload.orchestrator.cleanup.usage import TIERS, tier_of
     from gpu_offload.orchestrator.cleanup.usage import usage as used
     from gpu_offload.orchestrator.registry.index import versions

@@ -83,7 +83,11 @@ def move(
         if entry is None:
             raise RegistryError(f"{version} is not published in {store.url}")
         if not entry.is_usable:
-            why_not = f"is yanked: {entry.yanked.why}" if entry.yanked else "was deleted; train it again"
+            why_not = (
+                f"is yanked ({entry.yanked.why}): take that back first with `offload yank {entry.semver} --undo --why WHY`"
+                if entry.yanked
+                else "was deleted; train it again"
+            )
             raise RegistryError(f"{entry.semver} ({version}) {why_not}")
         if expected not in {ANY, alias.version if alias else None}:
             raise AliasMovedError(f"{name} has moved meanwhile; look at `offload models`, and decide again")

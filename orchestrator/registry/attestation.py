@@ -9,6 +9,9 @@ from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.output.console import plain
 
 TIMEOUT_S = 120
+REPOSITORY = re.compile(r"(?=[^/]{1,39}/)[A-Za-z0-9]+(-[A-Za-z0-9]+)*/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
+"""https://docs.github.com/en/get-started/learning-about-github/types-of-github-accounts; `.` and `..` are no repositories."""
+
 REASON = 300
 """Characters of what `gh` says."""
 
@@ -37,7 +40,7 @@ def verify(path: Path, repository: str) -> None:
         SignerError: That is no repository's name.
         AttestationError: There is no such attestation, or `gh` is missing, not logged in, or gave no answer.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+", repository):
+    if not REPOSITORY.fullmatch(repository):
         raise SignerError(f"{plain(repository)!r} is not a repository at GitHub: write OWNER/REPO")
     gh = shutil.which("gh")
     if gh is None:

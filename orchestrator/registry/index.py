@@ -1,5 +1,6 @@
 """The list of all versions: their numbers and their yanks."""
 
+import functools
 import time
 from collections.abc import Callable, Iterable
 
@@ -172,5 +173,7 @@ def numbered(entries: Iterable[IndexEntry]) -> tuple[IndexEntry, ...]:
     return tuple(found)
 
 
+@functools.lru_cache(maxsize=1)
 def _read(body: bytes | None) -> tuple[IndexEntry, ...]:
+    """Return the entries of a list; a command reads the same one several times, and 100,000 of them take seconds."""
     return () if body is None else numbered(parse(Index, INDEX_KEY, body).versions)

@@ -1,5 +1,6 @@
 """What is published, for people and programs: the list, one version's provenance, an alias's history."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -154,8 +155,10 @@ class Provenance:
         )
 
 
-def provenance(store: ObjectStore, wanted: str, url: str | None = None) -> Provenance:
-    """Return what is known of a version. Raises StoreError, RegistryError."""
+def provenance(
+    store: ObjectStore, wanted: str, address: Callable[[str], str | None] | None = None
+) -> Provenance:
+    """Return what is known of a version, with the address of its key; None: the store's. Raises StoreError, RegistryError."""
     manifest = resolve(store, wanted)
     found = {name: aliases.alias_of(store, name) for name in aliases.names(store)}
     moves = {
@@ -167,7 +170,7 @@ def provenance(store: ObjectStore, wanted: str, url: str | None = None) -> Prove
         manifest,
         entry_of(versions(store), manifest.version),
         moves,
-        url or store.public_url(model_key(manifest.version)),
+        (address or store.public_url)(model_key(manifest.version)),
     )
 
 

@@ -22,6 +22,9 @@ MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
 
 T = TypeVar("T", bound=Wire)
 
+LONGEST = 4 << 20
+"""Bytes of a manifest or an alias; an application's client reads no longer one. The index grows with each version."""
+
 MOST_METRICS, LONGEST_NAME = 500, 200
 Metrics = Annotated[
     dict[Annotated[str, Field(max_length=LONGEST_NAME)], float], Field(max_length=MOST_METRICS)
@@ -245,7 +248,9 @@ def to_json(document: Wire) -> bytes:
 
 
 def parse(kind: type[T], key: str, body: bytes) -> T:
-    """Read a document of the registry."""
+    """Read a document of the registry. Raises RegistryError where it is another one, or longer than it can be."""
+    if kind is not Index and len(body) > LONGEST:
+        raise RegistryError(f"{key} has {len(body):,} bytes, more than any {kind.__name__}: it was replaced")
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -82,7 +82,23 @@ def test_without_gh_nothing_is_taken_on_trust(published, tmp_path, monkeypatch):
     assert not (tmp_path / "app" / "model.pt").exists()
 
 
-@pytest.mark.parametrize("name", ["", "boards", "us/boards/x", "--repo", "us/b oards", "-x/y", "us/\x1b[2J"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "boards",
+        "us/boards/x",
+        "--repo",
+        "us/b oards",
+        "-x/y",
+        "us/\x1b[2J",
+        "us/..",
+        "us/.",
+        "us-/x",
+        "u--s/x",
+        "a" * 40 + "/x",
+    ],
+)
 def test_a_signer_is_a_repository_at_github(name, tmp_path):
     with pytest.raises(SignerError) as caught:
         attestation.verify(tmp_path, name)

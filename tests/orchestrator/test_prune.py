@@ -225,12 +225,19 @@ def test_the_commands_say_it(tmp_path, model):
 
     found = json.loads(run("prune", "--keep", "1", "--json"))
     assert (found["dry_run"], [d["name"] for d in found["deleted"]]) == (True, ["aaaa", "bbbb"])
+    assert all("days old" in d["why"] for d in found["deleted"])
+    assert ["newest 1" in why for why in found["kept"].values()] == [True, False, False]
+    assert all("alias" in why for why in found["kept"].values())
+    young = json.loads(run("prune", "--keep", "1", "--days", "36500", "--json"))["kept"]
+    assert ["younger than 36500 days" in why for why in young.values()] == [True] * 5
     assert "--delete" in run("prune", "--keep", "1")
     assert "freed" in run("prune", "--keep", "1", "--delete")
     assert "nothing to delete" in run("prune", "--keep", "1")
     used = json.loads(run("usage", "--json", "--tier", "s3-old"))
     assert used["parts"]["models"]["objects"] == 9
-    assert "applications" in run("usage")
+    told = run("usage")
+    assert "applications" in told
+    assert "free" not in told, "a folder has no free tier"
 
 
 def configured(tmp_path, text="", url="file:store"):

@@ -184,3 +184,25 @@ def test_the_card_has_the_hubs_metadata_and_shows_names_as_they_are(project):
     shown = card(manifest, entry_for(manifest, "1.1.0"))
     assert "<img" not in shown
     assert "\n# evil" not in shown
+
+
+def test_a_yanked_version_is_not_promoted_and_what_to_do_is_said(project):
+    run(project, "yank", "1.0.0", "--why", "bad at night")
+    for command in (["promote", "1.0.0"], ["rollback", "--to", "1.0.0", "--why", "x"]):
+        with pytest.raises(OffloadError, match=r"offload yank 1\.0\.0 --undo"):
+            run(project, *command)
+    with pytest.raises(OffloadError, match=r"--to.*offload yank 1\.1\.0"):
+        run(project, "rollback", "--why", "x")
+
+
+def test_a_number_that_json_cannot_write_is_null_in_a_listing(project):
+    index = project / "store" / "index.json"
+    index.write_text(index.read_text().replace(f'"created_at": {MARCH_3 - DAY}', '"created_at": NaN'))
+    found = run_json(project, "models")
+    assert [version["created_at"] for version in found["versions"]] == [MARCH_3 + DAY / 2, None]
+
+
+def test_a_manifest_as_large_as_none_is_refused(project):
+    (project / "store" / "models" / "aaaa1111" / "manifest.json").write_text(" " * (5 << 20))
+    with pytest.raises(OffloadError, match="more than any Manifest"):
+        run(project, "models", "show", "1.0.0")
