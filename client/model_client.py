@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 AGENT = "gpu-offload-client/1"
 CHUNK = 1 << 18
 LARGEST_DOCUMENT = 4 << 20
+SLOWEST = 100
+"""Bytes a second. A server that sends less for `timeout` seconds stalls, although no single read waits that long."""
+
 FACTS = ".model.json"
 """Ends the name of what is known of a model in the folder, written after the model."""
 
@@ -131,7 +134,7 @@ class ModelClient:
         minimum: The lowest version that the application works with, such as "1.2.0".
         interval: Seconds between two looks at the server, also after one that failed.
         keep: How many good models are kept, the one in use included.
-        timeout: Seconds that the server may be silent.
+        timeout: Seconds that the server may be silent, or send next to nothing.
         patience: Seconds that one `get` may spend on the network while there is a usable model; None: no limit. What
             was downloaded until then is kept for the next time.
         largest: Bytes that a model may have.
@@ -731,9 +734,10 @@ class Web:
         progress: Progress | None,
     ) -> int:
         """Write a reply to a part, and to the disk even if the server breaks off; return the part's new size."""
+        pace = _Pace(self.timeout)
         try:
             while size is None or have < size:
-                chunk = self._chunk(url, reply, CHUNK if size is None else min(CHUNK, size - have))
+                chunk = self._chunk(url, reply, CHUNK if size is None else min(CHUNK, size - have), pace)
                 if not chunk:
                     break
                 file.write(chunk)
@@ -758,8 +762,8 @@ class Web:
 
     def _whole(self, url: str, reply: http.client.HTTPResponse) -> bytes:
         """Return the body of a document. Raises TransferError if it is cut off, or no document's size."""
-        body = b""
-        while chunk := self._chunk(url, reply, CHUNK):
+        body, pace = b"", _Pace(self.timeout)
+        while chunk := self._chunk(url, reply, CHUNK, pace):
             body += chunk
             if len(body) > LARGEST_DOCUMENT:
                 raise TransferError(f"{url}: larger than any document of a registry", passing=False)
@@ -771,15 +775,18 @@ class Web:
             raise TransferError(f"{url}: {len(body):,} of {length:,} bytes came")
         return body
 
-    def _chunk(self, url: str, reply: http.client.HTTPResponse, most: int) -> bytes:
+    def _chunk(self, url: str, reply: http.client.HTTPResponse, most: int, pace: _Pace) -> bytes:
         import http.client
 
         if self.until is not None and time.monotonic() >= self.until:
             raise TransferError(f"{url}: out of time; what has come is kept for the next time", passing=False)
         try:
-            return reply.read1(most)
+            chunk = reply.read1(most)
         except (http.client.HTTPException, OSError, *_UNREADABLE) as error:
             raise TransferError(f"{url}: it broke off ({error or type(error).__name__})") from None
+        if chunk and not pace.is_kept(len(chunk)):
+            raise TransferError(f"{url}: it sends less than {SLOWEST} bytes a second")
+        return chunk
 
     @contextlib.contextmanager
     def _opened(self, url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
@@ -806,6 +813,25 @@ class Web:
             raise TransferError(f"{url}: no answer ({reason or type(reason).__name__})") from None
         with reply:
             yield reply
+
+
+class _Pace:
+    """Whether enough comes in each stretch of `seconds`."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._began = time.monotonic()
+        self._came = 0
+
+    def is_kept(self, length: int) -> bool:
+        """Count bytes; return False where the stretch that ends with them had too few."""
+        self._came += length
+        lasted = time.monotonic() - self._began
+        if lasted < self.seconds:
+            return True
+        enough = self._came >= SLOWEST * lasted
+        self._began, self._came = time.monotonic(), 0
+        return enough
 
 
 def _begins(reply: http.client.HTTPResponse) -> int | None:

@@ -1,6 +1,8 @@
 """The application's side: never a bad model, never a lost good one, whatever the server does."""
 
+import contextlib
 import datetime as dt
+import gzip
 import hashlib
 import json
 import os
@@ -267,6 +269,48 @@ def test_a_server_that_never_answers_keeps_the_model_of_before(server, folder):
     finally:
         over.set()
     assert body_of(model) == body
+    assert model.problem
+
+
+@pytest.mark.parametrize("what", ["stable.json", "model.pt"])
+def test_a_server_that_sends_a_byte_now_and_then_is_left(server, folder, what):
+    """No single read times out, so that without this an application would wait for days."""
+    old = server.publish("aaaa")
+    client(server, folder).get()
+    new = server.publish("bbbb", os.urandom(100_000))
+    over = threading.Event()
+
+    def drip(handler, request):
+        body = server.files[request.path]
+        handler.answer(200, b"", Content_Length=str(len(body)))
+        with contextlib.suppress(OSError):
+            for byte in body:
+                handler.wfile.write(bytes([byte]))
+                if over.wait(0.05):
+                    break
+
+    server.fault(what, drip)
+    try:
+        model = client(server, folder, timeout=0.3, tries=1).get()
+    finally:
+        over.set()
+    assert body_of(model) == old
+    assert "bytes a second" in model.problem
+    assert body_of(client(server, folder).get()) == new
+
+
+@pytest.mark.parametrize("what", ["stable.json", "model.pt"])
+def test_what_comes_compressed_although_nobody_asked_keeps_the_model_of_before(server, folder, what):
+    old = server.publish("aaaa")
+    client(server, folder).get()
+    server.publish("bbbb", os.urandom(10_000))
+
+    def compressed(handler, request):
+        handler.answer(200, gzip.compress(server.files[request.path]), Content_Encoding="gzip")
+
+    server.fault(what, compressed, times=9)
+    model = client(server, folder, tries=1).get()
+    assert body_of(model) == old
     assert model.problem
 
 
