@@ -19,6 +19,7 @@ from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import WorkflowInputs
 from gpu_offload.orchestrator.github.keep_step import keep, pack
 from gpu_offload.orchestrator.github.plan_step import plan
+from gpu_offload.orchestrator.github.rollback_step import find_revert, rollback, rollback_in_release
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.github.small_summaries import faults_summary, trouble_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
@@ -32,6 +33,8 @@ COMMANDS: "Mapping[str, Callable[[Step], int]]" = {
     "plan": plan,
     "train": train,
     "pack": pack,
+    "find-revert": find_revert,
+    "rollback": rollback,
     "stop": stop,
     "tend": tend,
 }
@@ -66,6 +69,8 @@ def main() -> int:
         event = WorkflowEvent.of(os.environ)
         if inputs.command == "keep":
             return keep(inputs, event, runner, console)
+        if inputs.command == "rollback" and inputs.token:
+            return rollback_in_release(inputs, event, runner, console)
         if inputs.role:
             os.environ["AWS_ROLE_ARN"] = inputs.role
         settings = load_settings(

@@ -10,8 +10,8 @@ from gpu_offload.errors import EXIT_USAGE, OffloadError
 
 PREFIX = "GPU_OFFLOAD_INPUT_"
 
-Command = Literal["plan", "train", "pack", "keep", "stop", "tend"]
-COMMANDS = ("plan", "train", "pack", "keep", "stop", "tend")
+Command = Literal["plan", "train", "pack", "keep", "find-revert", "rollback", "stop", "tend"]
+COMMANDS = ("plan", "train", "pack", "keep", "find-revert", "rollback", "stop", "tend")
 
 SHORTHANDS = {
     "instance-type": "ec2.instance-types",
@@ -53,6 +53,10 @@ class WorkflowInputs:
     """The plan's reason, where an earlier job decided."""
     packed: Path = Path()
     """The folder that `pack` filled."""
+    to: str = ""
+    """The version to go back to."""
+    withdraw: str = ""
+    """The version that `find-revert` found to be reverted."""
     token: str = field(default="", repr=False)
 
     @classmethod
@@ -100,6 +104,8 @@ class WorkflowInputs:
             role=given("role"),
             reason=given("reason"),
             because=given("because"),
+            to=given("to"),
+            withdraw=given("withdraw"),
             packed=Path(given("packed") or "."),
             token=given("token"),
         )

@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.github.section import (
 from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import table
 from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.registry.promote import Moved
 
 if TYPE_CHECKING:
     from gpu_offload.orchestrator.report.rows import Rows
@@ -35,6 +36,13 @@ def done_summary(version: str, around: Around, *, moved: bool) -> str:
             SummarySection((model_line(around),), 7),
         ]
     )
+
+
+def rollback_summary(done: Moved) -> str:
+    """Render what was rolled back, or that nothing had to be."""
+    title = "Rolled back" if done.changed else "Nothing to roll back"
+    lines = "\n".join(f"- {bounded(line)}" for line in done.text().splitlines())
+    return fitted([SummarySection((f"### {title}",), 9), SummarySection((lines,), 8)])
 
 
 def kept_summary(address: str, version: str | None, url: str, size: int, *, picture: str = "") -> str:

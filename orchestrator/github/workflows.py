@@ -12,7 +12,9 @@ from gpu_offload.orchestrator.github.pin import Pin
 
 FOLDER = Path(".github/workflows")
 TEMPLATES = Path(__file__).with_name("templates")
-NAMES = ("offload-plan", "offload-train", "offload", "offload-tend")
+NAMES = ("offload-plan", "offload-train", "offload", "offload-rollback", "offload-tend")
+IN_RELEASE = {"offload-train": "offload-train-on-runner", "offload-rollback": "offload-rollback-in-release"}
+"""Templates in the place of others where models are kept in a release."""
 
 MARK = "# Written by `offload init`"
 """The first line of a file that `offload init` may update."""
@@ -21,7 +23,9 @@ UNEDITED = "# unedited "
 """Begins the last line of a file, with a digest of the lines above it. After an edit the digest is wrong: the text is the
 user's, and only the pins move."""
 
-USES = re.compile(r"\S+/\.github/workflows/(plan|train-on-runner|train|keep|tend)\.yml@[0-9a-f]{40}( # \S+)?")
+USES = re.compile(
+    r"\S+/\.github/workflows/(plan|train-on-runner|train|keep|rollback-in-release|rollback|tend)\.yml@[0-9a-f]{40}( # \S+)?"
+)
 """A call of one of our reusable workflows."""
 
 BADGE = re.compile(
@@ -113,7 +117,7 @@ def with_badge(readme: str, line: str) -> str:
 
 def _text(name: str, target: WorkflowProject) -> str:
     """Fill a template in: each is a workflow that a linter can read, with example values in these places."""
-    template = "offload-train-on-runner" if name == "offload-train" and target.keep else name
+    template = IN_RELEASE.get(name, name) if target.keep else name
     text = (TEMPLATES / f"{template}.yml").read_text("utf-8")
     text = re.sub(r"(?m)^name: (\w+)$", lambda m: f"name: {json.dumps(target.title(m[1]))}", text, count=1)
     text = text.replace("branches: [main]", f"branches: [{json.dumps(target.branch)}]")

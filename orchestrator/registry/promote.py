@@ -92,6 +92,24 @@ def yank(store: ObjectStore, wanted: str, *, why: str, undo: bool = False, rever
     return Moved(done, entry, moved, (entry.yanked is None) != undo)
 
 
+def take_back(store: ObjectStore, to: str, reverted: str, *, why: str) -> Moved:
+    """Let `stable` mean a version whose data is back, and yank the one that it means and that was reverted.
+
+    Harmless to repeat.
+
+    Raises:
+        AliasMovedError: `stable` means a third version meanwhile.
+        RegistryError: There is no such version, or `to` may not be used.
+    """
+    entry = named(store, to)
+    stable = aliases.alias_of(store, STABLE)
+    changed = stable is None or stable.version != entry.version
+    if changed:
+        aliases.move(store, STABLE, entry.version, cause="rollback", why=why, expected=reverted)
+    yank(store, reverted, why=why, reverted=True)
+    return Moved("stable again", entry, {STABLE: entry.version}, changed)
+
+
 def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
     """Withdraw what `stable` means, and let it mean another version: the one before, or `to`.
 
@@ -105,7 +123,10 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
     if target is not None and target.version == stable.version:
         return Moved("stable", target, {STABLE: target.version}, changed=False)
     if target is not None and target.yanked is not None:
-        raise RegistryError(f"{target.semver} ({target.version}) is yanked: {target.yanked.why}")
+        raise RegistryError(
+            f"{target.semver} ({target.version}) is yanked ({target.yanked.why}): take that back first with "
+            f"`offload yank {target.semver} --undo --why WHY`"
+        )
     usable = [
         e
         for m in stable.moves
@@ -114,7 +135,11 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
         and e.is_usable
     ]
     if target is None and not usable:
-        raise RegistryError("there is no version before it that may be used; name one with --to, or yank it")
+        name = stable.semver or stable.version
+        raise RegistryError(
+            f"stable means {name}, and no version before it may be used: name one with --to, or withdraw {name} without a "
+            f"successor with `offload yank {name} --why WHY`"
+        )
     done = yank(store, stable.version, why=why)
     if target is not None:
         aliases.move(store, STABLE, target.version, cause="rollback", why=why)

@@ -23,32 +23,51 @@ class Revert:
     settings: Settings
     console: Console
 
+    def reverted(self, manifest: Manifest) -> Manifest | None:
+        """Return the version whose data the commit that is checked out took back, to that of `manifest`; None for none.
+
+        It is what `stable` means, and of a commit behind the one that is checked out, whereas `manifest` is of an earlier one.
+        """
+        present = self._present(manifest)
+        if present is None or present.commit is None or manifest.commit is None:
+            return None
+        root = self.settings.root
+        took_back = is_ancestor(root, present.commit, "HEAD") and is_ancestor(
+            root, manifest.commit, present.commit
+        )
+        return present if took_back else None
+
+    def _present(self, manifest: Manifest) -> Manifest | None:
+        """Return what `stable` means now, None where that is no other version, or it never meant this one."""
+        stable = publish.alias_of(self.store, STABLE)
+        if stable is None or stable.version == manifest.version or not stable.has_meant(manifest.version):
+            return None
+        return publish.manifest_of(self.store, stable.version)
+
     def complete(self, manifest: Manifest, rules: publish.Rules) -> bool:
         """Let `stable` mean a version that was trained before; return whether it moved.
 
-        Git tells the case. Where the commit of the present `stable` is behind the one that is checked out, and the wanted
-        version is of an earlier one, data was reverted: `stable` moves back, and the reverted version is yanked. Where it is the other way round, a job of before
-        was run again: `stable` stays. Where git does not know (no repository, a shallow clone) `stable` moves.
+        Git decides. After a revert (see `reverted`) `stable` moves back, and the reverted version is yanked. Where the
+        checked out commit is behind that of `stable`, a job of an older commit was run again: `stable` stays. Where git does
+        not know (no repository, a shallow clone) `stable` moves.
         """
-        stable = publish.alias_of(self.store, STABLE)
-        present = None
-        if stable is not None and stable.version != manifest.version and stable.has_meant(manifest.version):
-            present = publish.manifest_of(self.store, stable.version)
-        root, commit = self.settings.root, present.commit if present else None
-        is_behind = commit is not None and is_ancestor(root, commit, "HEAD")
-        is_older = (
-            commit is not None and manifest.commit is not None and is_ancestor(root, manifest.commit, commit)
-        )
-        if present is not None and commit is not None and not is_behind and is_ancestor(root, "HEAD", commit):
+        present, reverted = self._present(manifest), self.reverted(manifest)
+        commit = present.commit if present else None
+        if present is not None and commit is not None and self._is_older(commit):
             self.console.note(
                 f"stable stays {present.version}: its commit {commit[:9]} is newer than the one that is checked out; "
                 f"{promotion_hint(manifest.version)}"
             )
             return False
         moved = publish.complete(self.store, manifest, again=True, rules=rules)
-        if moved and present is not None and is_behind and is_older:
-            self._withdraw(present)
+        if moved and reverted is not None:
+            self._withdraw(reverted)
         return moved
+
+    def _is_older(self, commit: str) -> bool:
+        """Whether the checked out commit is behind another one."""
+        root = self.settings.root
+        return is_ancestor(root, "HEAD", commit) and not is_ancestor(root, commit, "HEAD")
 
     def _withdraw(self, reverted: Manifest) -> None:
         what = self.settings.registry.on_revert

@@ -2,19 +2,21 @@
 
 import hashlib
 import json
+import os
+import re
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping
 
 import pytest
 from commands import offload
 from model_server import ModelServer
 from registry_case import manifest_for
+from replay_case import OWN_TRAINING, Published, add_images
 
 from gpu_offload.client.model_client import ModelClient, NoModelError
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.prune import prune
 from gpu_offload.orchestrator.cleanup.retention import Retention
@@ -23,25 +25,6 @@ from gpu_offload.orchestrator.registry.manifest import RegistryError
 from gpu_offload.orchestrator.registry.publish import Rules, Verdict
 
 pytestmark = pytest.mark.simulator
-
-
-class Published(Mapping):
-    """What a store makes public, by path, read anew for each request."""
-
-    def __init__(self, store):
-        self.store = store
-
-    def __getitem__(self, path):
-        try:
-            return self.store.read(path.removeprefix("/"))[0]
-        except ObjectMissingError:
-            raise KeyError(path) from None
-
-    def __iter__(self):
-        return iter(())
-
-    def __len__(self):
-        return 0
 
 
 @pytest.fixture
@@ -148,20 +131,6 @@ def test_an_application_that_polls_while_others_publish_yank_and_roll_back_never
     assert app.get().version == alias.alias_of(store, "stable").version
 
 
-OWN_TRAINING = """
-from gpu_offload.remote_job.entrypoint import Trained
-
-
-def main(context):
-    names = sorted(path.name for path in (context.tree / "images").rglob("*.png"))
-    good = sum("bad" not in name for name in names) / len(names)
-    model = context.output / "model.txt"
-    model.write_text("\\n".join(names))
-    context.epoch(1, metrics={"accuracy": good})
-    return Trained(model, {"accuracy": good})
-"""
-
-
 class Boards:
     """A repository whose dataset grows, gets bad data and loses it again; its model is trained at each commit."""
 
@@ -181,17 +150,30 @@ class Boards:
 
     def add(self, *names):
         """Commit images that are none of those before."""
-        image = min((self.root / "shapes").glob("*.png"))
-        for name in names:
-            (self.root / "shapes" / f"{name}.png").write_bytes(image.read_bytes() + name.encode())
-            label = image.with_suffix(".txt").read_text()
-            (self.root / "shapes" / f"{name}.txt").write_text(label)
+        add_images(self.root / "shapes", *names)
         self.git("add", ".")
         self.git("commit", "-qm", f"Add {names}")
 
     def train(self):
         report = json.loads(offload(self.root, "train", "--on", "cpu", "--no-calibrate", "--json"))
         return report["status"], report["version"]
+
+    def roll_back(self, event, **inputs):
+        """Run the action's step of the workflow `rollback`; return its outputs."""
+        output = self.root.parent / "outputs"
+        output.write_text("")
+        given = {"command": "rollback", "directory": str(self.root), **inputs}
+        environment = os.environ | {
+            "GITHUB_EVENT_NAME": event,
+            "GITHUB_REPOSITORY": "us/boards",
+            "GITHUB_OUTPUT": str(output),
+            "RUNNER_TEMP": str(self.root.parent),
+            **{f"GPU_OFFLOAD_INPUT_{name.upper()}": value for name, value in given.items()},
+        }
+        command = [sys.executable, "-P", "-m", "gpu_offload.orchestrator.github.action"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return dict(re.findall(r"(?m)^(\S+)<<(?:end-\S+)\n(.*)$", output.read_text()))
 
 
 @pytest.mark.training
@@ -225,22 +207,28 @@ def test_a_history_that_adds_spoils_reverts_and_adds_again_ends_as_it_should(tmp
             boards.add("bad1", "bad2")  # worse, and no collapse: it becomes stable
             _, worse = boards.train()
             assert alias.alias_of(store, "stable").version == worse
+            assert boards.roll_back("push") == {}, "there is no revert"
             boards.git("revert", "--no-edit", "HEAD")
-            assert boards.train() == ("already_trained", first)
+            assert boards.roll_back("push")["to"] == first
             assert alias.alias_of(store, "stable").version == first
+            assert boards.train() == ("already_trained", first)
             boards.add(*(f"bad{number}" for number in range(30)))  # a collapse: it stays a candidate
             _, broken = boards.train()
             assert alias.alias_of(store, "candidate").version == broken
             boards.git("revert", "--no-edit", "HEAD")
             boards.add("second")
             _, last = boards.train()
+            boards.roll_back("workflow_dispatch", reason="worse at night")
+            assert alias.alias_of(store, "stable").version == first
+            promote.yank(store, last, why="it was the camera", undo=True)
+            promote.promote(store, last, why="it was the camera")
         finally:
             while not seen or seen[-1] != alias.alias_of(store, "stable").version:
                 over.wait(0.02)
             over.set()
             polling.join()
     stable = alias.alias_of(store, "stable")
-    assert [move.version for move in stable.moves] == [first, worse, first, last]
+    assert [move.version for move in stable.moves] == [first, worse, first, last, first, last]
     yanked = {entry.version for entry in publish.versions(store) if entry.yanked}
     assert yanked == {worse}
     assert wrong == []

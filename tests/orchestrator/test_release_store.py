@@ -1,8 +1,13 @@
 """What a release keeps can be promoted, yanked and rolled back by who has a token."""
 
+import contextlib
+import io
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import store_conformance as conformance
 from click.testing import CliRunner
 from github_case import TOKEN, GitHub
 from registry_case import manifest_for
@@ -11,14 +16,21 @@ from gpu_offload.client.model_client import ModelClient
 from gpu_offload.infra.github.release_store import ReleaseStore, open_release
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
-    ObjectExistsError,
     ObjectMissingError,
+    StoreError,
     StoreReadOnlyError,
 )
 from gpu_offload.orchestrator.cli import offload
-from gpu_offload.orchestrator.registry import alias
+from gpu_offload.orchestrator.github.console import GitHubConsole
+from gpu_offload.orchestrator.github.event import WorkflowEvent
+from gpu_offload.orchestrator.github.inputs import InputsError, WorkflowInputs
+from gpu_offload.orchestrator.github.rollback_step import rollback_in_release
+from gpu_offload.orchestrator.github.runner import Runner
+from gpu_offload.orchestrator.github.step import UntrustedEventError
+from gpu_offload.orchestrator.registry import alias, index, promote
+from gpu_offload.orchestrator.registry.alias import AliasMovedError
 from gpu_offload.orchestrator.registry.index import entry_for
-from gpu_offload.orchestrator.registry.manifest import Index, Move, to_json
+from gpu_offload.orchestrator.registry.manifest import Index, Move, RegistryError, to_json
 
 pytestmark = pytest.mark.simulator
 
@@ -79,23 +91,59 @@ def test_a_release_is_rolled_back_and_applications_follow(published, github, tmp
     assert not [name for name in github.files() if name.endswith(".new")]
 
 
-def test_documents_are_created_once_and_replaced_only_as_they_were(store):
+LACKS = {
+    conformance.of_twenty_that_replace_one_wins: "no conditional write",
+    conformance.deleting_is_idempotent: "lists its aliases only",
+    conformance.a_listing_is_by_prefix_and_in_the_order_of_bytes: "lists its aliases only",
+    conformance.a_file_goes_up_and_comes_down_verified: "takes models from `keep` only",
+    conformance.a_file_is_created_once: "takes models from `keep` only",
+}
+"""What a release does not keep to of what any other store must."""
+
+
+@pytest.mark.parametrize(
+    "check", [c for c in conformance.CHECKS if c not in LACKS], ids=lambda check: check.__name__
+)
+def test_a_release_keeps_to_what_stores_must(check, store, tmp_path):
+    store.release.assets()  # makes the release
+    check(store, tmp_path)
+
+
+def test_a_release_lists_its_aliases_takes_no_model_and_forgets_what_is_deleted(store, tmp_path):
     etag = store.create("aliases/x.json", b"1")
-    assert store.create("aliases/x.json", b"1") == etag
-    with pytest.raises(ObjectExistsError):
-        store.create("aliases/x.json", b"2")
-    new = store.replace("aliases/x.json", b"2", etag)
-    with pytest.raises(ObjectChangedError):
-        store.replace("aliases/x.json", b"3", etag)
-    assert store.read("aliases/x.json") == (b"2", new)
     assert [info.key for info in store.list("aliases/")] == ["aliases/x.json"]
-    store.delete("aliases/x.json")
+    for _ in range(2):
+        store.delete("aliases/x.json")
     with pytest.raises(ObjectMissingError):
         store.read("aliases/x.json")
     with pytest.raises(ObjectChangedError):
-        store.replace("aliases/x.json", b"3", new)
-    with pytest.raises(StoreReadOnlyError):
-        list(store.list("models/"))
+        store.replace("aliases/x.json", b"3", etag)
+    for refused in (lambda: list(store.list("models/")), lambda: store.upload("models/x/model.pt", tmp_path)):
+        with pytest.raises(StoreReadOnlyError):
+            refused()
+
+
+def test_what_two_do_at_once_to_a_release_is_done_or_refused_and_leaves_one_history(published, github):
+    acts = [
+        lambda: promote.promote(published, "1.0.0", why="a"),
+        lambda: promote.rollback(published, why="b"),
+    ]
+    barrier = threading.Barrier(len(acts))
+
+    def run(act):
+        barrier.wait()
+        with contextlib.suppress(StoreError, RegistryError):
+            act()
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        list(pool.map(run, acts))
+    published.release.repair()
+    act(github, "yank", "1.0.0", "--why", "bad")  # what was cut short is completed by the next
+    stable = alias.alias_of(published, "stable")
+    assert {e.version for e in index.versions(published)} == {A, B}
+    assert stable.version == stable.history[-1].version
+    assert [m.version for m in stable.history][:2] == [A, B]
+    assert A in stable.yanked
 
 
 def test_the_token_goes_to_its_own_server_only(github):
@@ -107,3 +155,37 @@ def test_the_token_goes_to_its_own_server_only(github):
     elsewhere = open_release("https://github.com/us/boards/releases/download/models", own)
     assert isinstance(elsewhere, ReleaseStore)
     assert elsewhere.release.base.startswith("https://api.github.com/repos/us/boards")
+
+
+def roll_back(event, **inputs):
+    given = WorkflowInputs(command="rollback", token=TOKEN, **inputs)
+    rollback_in_release(given, WorkflowEvent(event, "us/boards"), Runner({}), GitHubConsole(io.StringIO()))
+
+
+def test_the_job_that_may_write_to_a_release_rolls_back_what_the_other_found(published, monkeypatch):
+    monkeypatch.delenv("GITHUB_TOKEN")
+    for _ in range(2):  # harmless to repeat
+        roll_back("push", to=A, withdraw=B)
+        stable = alias.alias_of(published, "stable")
+        assert [(m.version, m.cause) for m in stable.moves][1:] == [(B, "publish"), (A, "rollback")]
+        assert index.entry_of(index.versions(published), B).yanked.reverted
+    with pytest.raises(UntrustedEventError):
+        roll_back("pull_request_target", to=A, withdraw=B)
+    with pytest.raises(InputsError, match="find-revert"):
+        roll_back("push")
+    with pytest.raises(InputsError, match="reason"):
+        roll_back("workflow_dispatch")
+
+
+def test_a_version_that_became_stable_meanwhile_is_not_rolled_back_with_the_reverted_one(published):
+    promote.promote(published, A, why="by hand")
+    with pytest.raises(AliasMovedError):
+        promote.take_back(published, B, "c" * 16, why="reverted")
+    assert alias.alias_of(published, "stable").version == A
+
+
+def test_a_person_rolls_back_a_release_by_the_workflow(published):
+    roll_back("workflow_dispatch", reason="worse at night")
+    stable = alias.alias_of(published, "stable")
+    assert (stable.version, set(stable.yanked)) == (A, {B})
+    assert "worse at night" in stable.moves[-1].why

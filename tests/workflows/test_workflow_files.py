@@ -171,7 +171,22 @@ def test_a_folder_store_gets_a_job_that_keeps_whatever_became_of_the_training():
     assert "keep" not in yaml.safe_load(workflow_texts(TARGET)[FOLDER / "offload-train.yml"])["jobs"]
 
 
-def test_a_branch_name_stays_a_value():
+@pytest.mark.parametrize("name", ["offload-train.yml", "offload-rollback.yml"])
+def test_a_branch_name_stays_a_value(name):
     text = workflow_texts(WorkflowProject(PIN, 'x"]\n  pull_request_target:\n#'))
-    document = yaml.safe_load(next(t for p, t in text.items() if p.name == "offload-train.yml"))
+    document = yaml.safe_load(next(t for p, t in text.items() if p.name == name))
     assert set(document[True]) == {"push", "workflow_dispatch"}
+
+
+@pytest.mark.parametrize(
+    ("keep", "called", "permissions"),
+    [
+        (False, "rollback", {"contents": "read", "id-token": "write"}),
+        (True, "rollback-in-release", {"contents": "write"}),
+    ],
+)
+def test_a_push_can_roll_back_with_the_permission_of_its_store_only(keep, called, permissions):
+    texts = workflow_texts(WorkflowProject(PIN, keep=keep))
+    job = yaml.safe_load(texts[FOLDER / "offload-rollback.yml"])["jobs"]["rollback"]
+    assert job["uses"] == f"{PIN.repository}/.github/workflows/{called}.yml@{PIN.commit}"
+    assert job["permissions"] == permissions

@@ -103,7 +103,7 @@ def test_a_workflow_has_no_permission_that_a_job_does_not_name_and_no_job_withou
         assert isinstance(job["timeout-minutes"], int), name
         own = {"pages"} if path.name == "docs.yml" else set()
         assert set(job["permissions"]) <= {"contents", "id-token"} | own, name
-        writes = {("keep.yml", "keep"), ("release.yml", "release")}
+        writes = {("keep.yml", "keep"), ("rollback-in-release.yml", "rollback"), ("release.yml", "release")}
         may = "write" if (path.name, name) in writes else "read"
         assert job["permissions"].get("contents", may) == may, name
 
@@ -123,13 +123,14 @@ def test_a_job_that_can_get_credentials_runs_on_trusted_events_only(path):
             assert not [key for key in given if "role" in key], name
 
 
-def test_what_may_write_to_the_repository_runs_none_of_its_code_and_gets_no_other_credentials():
-    job = load(ROOT / ".github/workflows/keep.yml")["jobs"]["keep"]
+@pytest.mark.parametrize(("file", "command"), [("keep", "keep"), ("rollback-in-release", "rollback")])
+def test_what_may_write_to_the_repository_runs_none_of_its_code_and_gets_no_other_credentials(file, command):
+    job = load(ROOT / f".github/workflows/{file}.yml")["jobs"][command]
     assert job["permissions"] == {"contents": "write"}
     assert not set(yaml.safe_load(re.search(r"fromJSON\('(\[.*?\])'\)", job["if"])[1])) & UNTRUSTED
     checkouts = [step for step in job["steps"] if "checkout" in step.get("uses", "")]
     assert ["repository" in step["with"] for step in checkouts] == [True]
-    assert [s["with"]["command"] for s in job["steps"] if s.get("uses") == "./.gpu-offload"] == ["keep"]
+    assert [s["with"]["command"] for s in job["steps"] if s.get("uses") == "./.gpu-offload"] == [command]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)

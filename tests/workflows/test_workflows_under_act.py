@@ -19,13 +19,15 @@ from pathlib import Path
 
 import pytest
 from github_case import TOKEN, GitHub
-from leak_case import OWN_TRAINING
+from leak_case import OWN_TRAINING as HELD_TRAINING
+from replay_case import OWN_TRAINING, add_images
 
+from gpu_offload.client.model_client import ModelClient
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.github.pin import Pin
 from gpu_offload.orchestrator.github.workflows import WorkflowProject, write_workflows
-from gpu_offload.orchestrator.registry import download
+from gpu_offload.orchestrator.registry import alias, download
 
 pytestmark = [pytest.mark.workflow, pytest.mark.training]
 
@@ -270,7 +272,8 @@ class Repository:
     def start(self, event, *words):
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "GITHUB_"))}
         artifacts = self.folder.parent / "artifacts"
-        artifacts.mkdir(exist_ok=True)
+        shutil.rmtree(artifacts, ignore_errors=True)  # each run has its own
+        artifacts.mkdir()
         own = {
             "OURS_UNDER_TEST": str(self.stands / "ours"),
             "ARTIFACTS": str(artifacts),
@@ -415,15 +418,47 @@ def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_r
         assert f"### Kept: version {version}" in log.summary("keep")
         assert TOKEN not in "".join(line.get("msg", "") for line in log.lines)
 
-        again = fresh.run("push", "offload-train", *words)
-        assert again.code == 0, again.text("train")[-3000:]
-        assert again.jobs == {"plan": "success", "train": "success"}
-        assert again.outputs("train")["already-trained"] == "true"
-        assert "Already trained" in again.summary("train")
         pulled = download.pull(open_store(github.address), "stable", tmp_path / "model.pt")
         assert pulled[0].version == version
         attested = (fresh.folder.parent / "artifacts/attested").read_text().split()
         assert attested == [f"model-{version}", f"sha256:{pulled[0].model.sha256}"]
+
+
+def test_a_history_that_adds_spoils_reverts_and_adds_again_ends_as_it_should(make, tmp_path):
+    """The registry is the repository's release; an application looks at it after each push."""
+    repository = make("file:.offload", own=OWN_TRAINING, epochs="1")
+    images = repository.folder / "shapes"
+    with GitHub() as github:
+        words = github_words(github)
+        release = open_store(github.address)
+        application = ModelClient(github.address, tmp_path / "app", interval=0)
+
+        def push(workflow, jobs):
+            log = repository.run("push", workflow, *words)
+            assert log.code == 0, "\n".join(log.text(job)[-2000:] for job in log.jobs)
+            assert log.jobs == dict.fromkeys(jobs, "success")
+            return log
+
+        def trained(*names):
+            add_images(images, *names)
+            commit(repository.folder, f"Add {names}")
+            version = push("offload-train", ("plan", "train", "keep")).outputs("train")["version"]
+            assert application.get().version == alias.alias_of(release, "stable").version == version
+            return version
+
+        first = trained("first")
+        worse = trained("bad1", "bad2")
+        git(repository.folder, "revert", "--no-edit", "HEAD")
+        log = push("offload-rollback", ("find", "rollback"))
+        assert log.outputs("rollback")["to"] == first
+        assert "### Rolled back" in log.summary("rollback")
+        assert application.get().version == first
+        assert push("offload-train", ("plan", "train")).outputs("train")["already-trained"] == "true"
+
+        last = trained("second")
+        stable = alias.alias_of(release, "stable")
+        assert [move.version for move in stable.moves] == [first, worse, first, last]
+        assert set(stable.yanked) == {worse}
 
 
 def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_path):
@@ -517,7 +552,7 @@ ROLES = [
 def rented(make, cloud, tmp_path):
     """A repository with training code of its own, which needs no PyTorch and waits after an epoch for its gate."""
     gate = tmp_path / "gate"
-    repository = make("s3://gpu-offload", own=f"HELD_AFTER = 1\nGATE = {str(gate)!r}\n{OWN_TRAINING}")
+    repository = make("s3://gpu-offload", own=f"HELD_AFTER = 1\nGATE = {str(gate)!r}\n{HELD_TRAINING}")
     repository.environment |= cloud.to_act
     repository.gate = gate
     return repository

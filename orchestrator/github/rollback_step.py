@@ -1,0 +1,120 @@
+"""`command: find-revert` and `rollback`: bring `stable` back where a push took data back, or where a person asks for it."""
+
+import os
+from pathlib import Path
+
+from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.github.console import GitHubConsole
+from gpu_offload.orchestrator.github.event import WorkflowEvent
+from gpu_offload.orchestrator.github.inputs import InputsError, WorkflowInputs
+from gpu_offload.orchestrator.github.runner import Runner
+from gpu_offload.orchestrator.github.small_summaries import rollback_summary
+from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
+from gpu_offload.orchestrator.registry import promote, publish
+from gpu_offload.orchestrator.registry.listing import named
+from gpu_offload.orchestrator.registry.manifest import Manifest
+from gpu_offload.orchestrator.registry.promote import Moved
+from gpu_offload.orchestrator.registry.revert import Revert
+
+WHY = "its data was reverted"
+
+
+def find_revert(step: Step) -> int:
+    """Say which version a push brought back, and which one it reverted, for a job that may write to the release."""
+    found = _found(step)
+    if found is not None:
+        _, wanted, reverted = found
+        keeps = step.settings.registry.on_revert == "keep"
+        step.runner.outputs({"to": wanted.version, "withdraw": "" if keeps else reverted.version})
+    return 0
+
+
+def rollback(step: Step) -> int:
+    """Roll back in the configured store: what a push reverted, or what a person asks for."""
+    if step.event.name != "push":
+        store = _store(step)
+        _report(
+            promote.rollback(store, step.inputs.to or None, why=_why(step.inputs)), step.runner, step.console
+        )
+        return 0
+    found = _found(step)
+    if found is not None:
+        revert, wanted, reverted = found
+        changed = revert.complete(wanted, publish.DEFAULT)
+        entry = named(revert.store, wanted.version)
+        done = f"stable again, in place of {reverted.version}"
+        _report(Moved(done, entry, {"stable": wanted.version}, changed), step.runner, step.console)
+    return 0
+
+
+def rollback_in_release(
+    inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole
+) -> int:
+    """Roll back in the repository's release. Needs no configuration, and reads nothing of the repository.
+
+    Raises:
+        UntrustedEventError: A stranger may have caused it.
+    """
+    from gpu_offload.infra.github.release_store import open_release
+    from gpu_offload.infra.store.web import release_address
+    from gpu_offload.orchestrator.github.store import release_tag
+
+    if not event.is_trusted:
+        raise UntrustedEventError(
+            f"'rollback' does not run on {event.name}: it changes what applications use"
+        )
+    if event.name == "push" and not inputs.to:
+        raise InputsError("'rollback' of a push needs the input to, which find-revert has as an output")
+    server = os.environ.get("GITHUB_SERVER_URL") or "https://github.com"
+    tag = release_tag(inputs.directory, Path(os.environ.get("GITHUB_WORKSPACE") or "."))
+    address = release_address(server, event.repository, tag)
+    store = open_release(address, os.environ | {"GITHUB_TOKEN": inputs.token})
+    if store is None:
+        raise InputsError(
+            f"'rollback' needs the input token: ${{{{ github.token }}}}, and {address} be a release"
+        )
+    if event.name != "push":
+        done = promote.rollback(store, inputs.to or None, why=_why(inputs))
+    elif inputs.withdraw:
+        done = promote.take_back(store, inputs.to, inputs.withdraw, why=WHY)
+    else:
+        done = promote.promote(store, inputs.to, why="its data is what the repository asks for again")
+    _report(done, runner, console)
+    return 0
+
+
+def _found(step: Step) -> tuple[Revert, Manifest, Manifest] | None:
+    """Return what a push brought back and what it reverted; None, and say so, where it reverted nothing."""
+    from gpu_offload.orchestrator.plan.planner import planning_of
+
+    store = _store(step)
+    planned = planning_of(step.settings, store, step.console, asks_ec2=False).plan(on="cpu", calibrate=False)
+    wanted = publish.manifest_of(store, planned.version)
+    revert = Revert(store, step.settings, step.console)
+    reverted = revert.reverted(wanted) if wanted is not None else None
+    if wanted is None or reverted is None:
+        step.console.text("this push takes no data back to that of an earlier version: nothing to roll back")
+        return None
+    step.console.text(
+        f"this push takes back the data of {reverted.version}: {wanted.version} is wanted again"
+    )
+    return revert, wanted, reverted
+
+
+def _store(step: Step) -> ObjectStore:
+    from gpu_offload.orchestrator.github.store import store_on_runner
+
+    return store_on_runner(step.settings, os.environ)
+
+
+def _why(inputs: WorkflowInputs) -> str:
+    if not inputs.reason:
+        raise InputsError("'rollback' needs the input reason: it stays in the history of the alias")
+    return inputs.reason
+
+
+def _report(done: Moved, runner: Runner, console: GitHubConsole) -> None:
+    stable = done.aliases.get("stable") or ""
+    runner.outputs({"to": stable, "version": done.entry.version, "semver": done.entry.semver or ""})
+    runner.summary(rollback_summary(done))
+    console.notice(done.text().splitlines()[0])
