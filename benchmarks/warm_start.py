@@ -2,14 +2,15 @@
 
     python benchmarks/warm_start.py --data FOLDER [--image-size 160] [--epochs 30] [--keep FOLDER]
 
-Three trainings of the same definition, size, batch and seed, judged on the same validation images: `before` from random
-weights on five sixths of the training images, then on all of them once from random weights (`scratch`) and once from the
-weights of `before` (`warm`). With `--keep` a training that is done is not repeated, so that the benchmark may be run in
+Trainings of the same definition, size, batch and seed, judged on the same validation images: `before` from random weights on
+five sixths of the training images, then on all of them once from random weights (`scratch`), once from the weights of
+`before` (`warm`), and once from these by the rule of `init-from` (`rule`): half of the epochs, and a patience. With `--keep` a training that is done is not repeated, so that the benchmark may be run in
 pieces (`--only before`).
 """
 
 import argparse
 import json
+import math
 import shutil
 import sys
 import tempfile
@@ -19,10 +20,14 @@ from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.orchestrator.plan.warm_start import FEWER, LEAST_PATIENCE, PATIENCE
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights
 from gpu_offload.remote_job.train import train
+
+RUNS = (("before", "before"), ("scratch", "after"), ("warm", "after"), ("rule", "after"))
+"""Trainings, and the tree of each."""
 
 METRIC = "metrics/mAP50(B)"
 SHARES = (0.5, 0.8, 0.9, 1.0)
@@ -50,10 +55,14 @@ def run(options, folder, name, tree, start=None):
     """Train, unless that is done; return mAP50 and wall seconds, one value an epoch."""
     output = folder / name
     info = read_tree(tree)
+    epochs, more = options.epochs, {}
+    if name == "rule":
+        epochs = math.ceil(epochs * FEWER)
+        more = {"patience": max(LEAST_PATIENCE, math.ceil(epochs * PATIENCE))}
     spec = TrainingSpec(
-        run=name, attempt=1, training_key=name, task=info.task, model=options.model, epochs=options.epochs,
+        run=name, attempt=1, training_key=name, task=info.task, model=options.model, epochs=epochs,
         dataset=DatasetRef(fingerprint=info.fingerprint, tree=str(tree)), image_size=options.image_size,
-        batch=options.batch, seed=0, hyperparameters={"plots": False}, output=str(output),
+        batch=options.batch, seed=0, hyperparameters={"plots": False, **more}, output=str(output),
         weights=Weights(sha256=durable.sha256_of(start), path=str(start)) if start else None,
     )  # fmt: skip
     train(spec)
@@ -80,7 +89,8 @@ def main():
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--keep", type=Path, help="where trainings are kept")
-    parser.add_argument("--only", choices=("before", "scratch", "warm"), help="train this one only")
+    parser.add_argument("--only", choices=[name for name, _ in RUNS], help="train this one only")
+    parser.add_argument("--without", nargs="*", default=(), choices=["warm", "rule"], help="leave these out")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="warm-start-") as scratch:
         folder = options.keep or Path(scratch)
@@ -88,9 +98,10 @@ def main():
         made = dict(trees(options, folder))
         start = folder / "before" / "result" / "model.pt"
         found = {}
-        for name, tree in (("before", "before"), ("scratch", "after"), ("warm", "after")):
-            if options.only in {None, name}:
-                found[name] = run(options, folder, name, made[tree], start if name == "warm" else None)
+        for name, tree in RUNS:
+            if options.only in {None, name} and name not in options.without:
+                starts = start if name in {"warm", "rule"} else None
+                found[name] = run(options, folder, name, made[tree], starts)
         if options.only:
             return
         images = {name: read_tree(tree).images for name, tree in made.items()}
@@ -99,7 +110,7 @@ def main():
             {
                 "mAP50": round(share * best, 3),
                 "of the best from scratch": f"{share:.0%}",
-                **{name: reached(*found[name], share * best) for name in ("scratch", "warm")},
+                **{name: reached(*found[name], share * best) for name in found if name != "before"},
             }
             for share in SHARES
         ]
