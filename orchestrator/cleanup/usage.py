@@ -1,15 +1,18 @@
 """A store's usage against its free tier."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
 
 from gpu_offload.infra.store.protocol import ObjectInfo
-from gpu_offload.orchestrator.cleanup.retention import GB
+from gpu_offload.orchestrator.cleanup.retention import DAY_S, GB
+from gpu_offload.orchestrator.cost.prices import R2, S3, StorePrices
 from gpu_offload.orchestrator.output.table import terminal_width, text_table
-from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost
+from gpu_offload.orchestrator.registry.manifest import IndexEntry
 
 MONTH_DAYS = 30
 NEARLY_FULL = 0.8
@@ -27,6 +30,8 @@ class Tier:
     storage: int | None = None
     gets: int | None = None
     egress: int | None = None
+    prices: StorePrices | None = None
+    """Of what is beyond it; None where they are not known, or nothing is charged."""
 
     @property
     def has_limits(self) -> bool:
@@ -35,11 +40,11 @@ class Tier:
 
 
 TIERS = {
-    "s3-old": Tier("S3, accounts opened before 15 July 2025, first 12 months", 5 * GB, 20_000, 100 * GB),
+    "s3-old": Tier("S3, accounts opened before 15 July 2025, first 12 months", 5 * GB, 20_000, 100 * GB, S3),
     "s3": Tier(
-        "S3, accounts opened since 15 July 2025: credits for storage, 100 GB egress", None, None, 100 * GB
+        "S3, accounts opened since 15 July 2025: credits for storage, 100 GB egress", None, None, 100 * GB, S3
     ),
-    "r2": Tier("Cloudflare R2", 10 * GB, 10_000_000, None),
+    "r2": Tier("Cloudflare R2", 10 * GB, 10_000_000, None, R2),
     "releases": Tier("GitHub releases: 2 GiB a file, no limit on transfer"),
     "folder": Tier("a folder has no limit but its disk"),
 }
@@ -64,6 +69,35 @@ class Usage:
     model: int
     users: int
     updates: int
+    growth: float = 0.0
+    """Bytes that the store grows by in a month."""
+
+    @property
+    def cost_usd(self) -> float | None:
+        """US dollars a month beyond the free tier, None where there are no prices. A limit that is not named is none."""
+        prices, tier = self.tier.prices, self.tier
+        if prices is None:
+            return None
+        storage, gets, egress = (
+            Decimal(max(0, used - (free or 0)))
+            for used, free in (
+                (self.storage, tier.storage),
+                (self.gets, tier.gets),
+                (self.egress, tier.egress),
+            )
+        )
+        return float(
+            storage / GB * prices.storage_gb_month
+            + gets / 1000 * prices.gets_1000
+            + egress / GB * prices.egress_gb
+        )
+
+    @property
+    def full_in_days(self) -> float | None:
+        """Days until the free storage is full at this growth; None where it has no limit, or does not grow."""
+        if self.tier.storage is None or self.growth <= 0:
+            return None
+        return max(0.0, (self.tier.storage - self.storage) / self.growth * MONTH_DAYS)
 
     @property
     def gets(self) -> int:
@@ -117,6 +151,9 @@ class Usage:
             "updates_a_month": self.updates,
             "month": {name: {"used": used, "free": free} for name, used, free in self.rows()},
             "most_users": self.most_users,
+            "cost_usd": self.cost_usd,
+            "growth_bytes": round(self.growth),
+            "full_in_days": self.full_in_days,
             "warnings": self.warnings(),
         }
 
@@ -143,12 +180,28 @@ class Usage:
                 text_table(month, width=width),
                 f"the free tier carries {most} applications at this rate",
             ]
+            if (cost := self.cost_usd) is not None:
+                lines.append(f"beyond it this costs {human_cost(cost)} a month, at list prices")
+            if (days := self.full_in_days) is not None:
+                lines.append(
+                    f"the store grows by {human_bytes(round(self.growth))} a month: its storage is full in {days:,.0f} days"
+                )
         else:
             lines += [f"{users}; {self.tier.name}:", text_table([row[:2] for row in month], width=width)]
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings())])
 
 
-def usage(objects: Iterable[ObjectInfo], tier: Tier, model: int, users: int, updates: int) -> Usage:
+def growth_of(entries: Sequence[IndexEntry], now: float) -> float:
+    """Return the bytes of models, exports included, that a month brought since the first version, or in the first month."""
+    if not entries:
+        return 0.0
+    months = max(1.0, (now - min(entry.created_at for entry in entries)) / (MONTH_DAYS * DAY_S))
+    return sum(e.size + sum(file.size for file in e.exports.values()) for e in entries) / months
+
+
+def usage(
+    objects: Iterable[ObjectInfo], tier: Tier, model: int, users: int, updates: int, growth: float = 0.0
+) -> Usage:
     """Add up a store's listing."""
     count: Counter[str] = Counter()
     size: Counter[str] = Counter()
@@ -157,7 +210,7 @@ def usage(objects: Iterable[ObjectInfo], tier: Tier, model: int, users: int, upd
         count[part] += 1
         size[part] += info.size
     parts = {name: (count[name], size[name]) for name in count}
-    return Usage(tier, sum(size.values()), parts, model, users, updates)
+    return Usage(tier, sum(size.values()), parts, model, users, updates, growth)
 
 
 def tier_of(store_url: str, endpoint_url: str | None) -> Tier:

@@ -1,5 +1,6 @@
 """Commands about what the store holds: usage, prune, site."""
 
+import time
 from pathlib import Path
 
 import click
@@ -28,7 +29,7 @@ def usage(
     as_json: bool,
 ) -> None:
     """Show what the store holds, and how many applications its free tier, if it has one, carries."""
-    from gpu_offload.orchestrator.cleanup.usage import TIERS, tier_of
+    from gpu_offload.orchestrator.cleanup.usage import TIERS, growth_of, tier_of
     from gpu_offload.orchestrator.cleanup.usage import usage as used
     from gpu_offload.orchestrator.registry.index import versions
     from gpu_offload.orchestrator.registry.stores import existing_store_of
@@ -36,8 +37,10 @@ def usage(
     settings = settings_of(directory, config, sets)
     store = existing_store_of(settings)
     free = TIERS[tier] if tier else tier_of(settings.store_url, settings.store.endpoint_url)
-    model = next((entry.size for entry in reversed(versions(store))), 0)
-    show_answer(used(store.list(""), free, model, users, updates), as_json=as_json)
+    entries = versions(store)
+    model = next((entry.size for entry in reversed(entries)), 0)
+    growth = growth_of(entries, time.time())
+    show_answer(used(store.list(""), free, model, users, updates, growth), as_json=as_json)
 
 
 @click.command()

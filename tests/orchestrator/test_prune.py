@@ -18,10 +18,11 @@ from gpu_offload.infra.store.protocol import ObjectInfo
 from gpu_offload.orchestrator.cleanup.after_publication import after_publication
 from gpu_offload.orchestrator.cleanup.prune import prune
 from gpu_offload.orchestrator.cleanup.retention import Needs, Retention, candidates, owner_of
-from gpu_offload.orchestrator.cleanup.usage import GB, TIERS, tier_of, usage
+from gpu_offload.orchestrator.cleanup.usage import GB, TIERS, growth_of, tier_of, usage
 from gpu_offload.orchestrator.cli import offload
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import alias, download, publish
+from gpu_offload.orchestrator.registry.index import entry_for
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError, Yank
 from gpu_offload.orchestrator.registry.promote import promote, yank
 from gpu_offload.orchestrator.run.journal import Journal
@@ -199,6 +200,31 @@ def test_the_free_tier_and_how_many_applications_it_carries():
     assert ["requests a month" in warning for warning in full.warnings()] == [True]
     assert usage(objects, TIERS["folder"], model=1, users=10**9, updates=9).most_users is None
     assert usage([], TIERS["s3"], model=GB, users=200, updates=1).most_users == 100
+
+
+def test_what_is_beyond_the_free_tier_costs_and_its_end_is_foreseen():
+    objects = [ObjectInfo("models/a/model.pt", 6 * GB, "e", datetime.now(UTC))]
+    over = usage(objects, TIERS["s3-old"], model=GB, users=200, updates=1, growth=GB)
+    assert over.cost_usd == pytest.approx(
+        0.023 + 100 * 0.09
+    )  # 1 GB too much, 200 GB of transfer where 100 are free
+    assert over.full_in_days == 0
+    assert usage(objects, TIERS["s3"], model=0, users=0, updates=0).cost_usd == pytest.approx(6 * 0.023)
+    r2 = usage(objects, TIERS["r2"], model=GB, users=200, updates=1, growth=GB)
+    assert (r2.cost_usd, r2.full_in_days) == (0, 4 * 30)
+    assert "120 days" in r2.text()
+    assert usage(objects, TIERS["folder"], model=GB, users=9, updates=9, growth=GB).cost_usd is None
+
+
+def test_a_store_grows_by_its_models_and_exports_since_the_first_one(model):
+    entries = [
+        entry_for(manifest_for(model, version, at))
+        for version, at in (("aaaa", 0.0), ("bbbb", 86_400.0 * 60))
+    ]
+    size = entries[0].size
+    assert growth_of(entries, 86_400.0 * 60) == size
+    assert growth_of(entries[:1], 1.0) == size
+    assert growth_of([], 1.0) == 0
 
 
 @pytest.mark.parametrize(
