@@ -56,7 +56,7 @@ class WorkflowInputs:
     to: str = ""
     """The version to go back to."""
     withdraw: str = ""
-    """The version that `find-revert` found to be reverted."""
+    """The versions that `find-revert` found to be reverted, the newest first, with a space between them."""
     token: str = field(default="", repr=False)
 
     @classmethod

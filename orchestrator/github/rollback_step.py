@@ -25,7 +25,9 @@ def find_revert(step: Step) -> int:
     if found is not None:
         _, wanted, reverted = found
         keeps = step.settings.registry.on_revert == "keep"
-        step.runner.outputs({"to": wanted.version, "withdraw": "" if keeps else reverted.version})
+        step.runner.outputs(
+            {"to": wanted.version, "withdraw": "" if keeps else " ".join(each.version for each in reverted)}
+        )
     return 0
 
 
@@ -42,7 +44,7 @@ def rollback(step: Step) -> int:
         revert, wanted, reverted = found
         changed = revert.complete(wanted, publish.DEFAULT)
         entry = named(revert.store, wanted.version)
-        done = f"stable again, in place of {reverted.version}"
+        done = f"stable again, in place of {reverted[0].version}"
         _report(Moved(done, entry, {"stable": wanted.version}, changed), step.runner, step.console)
     return 0
 
@@ -76,14 +78,14 @@ def rollback_in_release(
     if event.name != "push":
         done = promote.rollback(store, inputs.to or None, why=_why(inputs))
     elif inputs.withdraw:
-        done = promote.take_back(store, inputs.to, inputs.withdraw, why=WHY)
+        done = promote.take_back(store, inputs.to, inputs.withdraw.split(), why=WHY)
     else:
         done = promote.promote(store, inputs.to, why="its data is what the repository asks for again")
     _report(done, runner, console)
     return 0
 
 
-def _found(step: Step) -> tuple[Revert, Manifest, Manifest] | None:
+def _found(step: Step) -> tuple[Revert, Manifest, tuple[Manifest, ...]] | None:
     """Return what a push brought back and what it reverted; None, and say so, where it reverted nothing."""
     from gpu_offload.orchestrator.plan.planner import planning_of
 
@@ -91,12 +93,12 @@ def _found(step: Step) -> tuple[Revert, Manifest, Manifest] | None:
     planned = planning_of(step.settings, store, step.console, asks_ec2=False).plan(on="cpu", calibrate=False)
     wanted = publish.manifest_of(store, planned.version)
     revert = Revert(store, step.settings, step.console)
-    reverted = revert.reverted(wanted) if wanted is not None else None
-    if wanted is None or reverted is None:
+    reverted = revert.reverted(wanted) if wanted is not None else ()
+    if wanted is None or not reverted:
         step.console.text("this push takes no data back to that of an earlier version: nothing to roll back")
         return None
     step.console.text(
-        f"this push takes back the data of {reverted.version}: {wanted.version} is wanted again"
+        f"this push takes back the data of {reverted[0].version}: {wanted.version} is wanted again"
     )
     return revert, wanted, reverted
 

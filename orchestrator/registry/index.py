@@ -1,6 +1,7 @@
 """The list of all versions: their numbers and their yanks."""
 
 import functools
+import gc
 import time
 from collections.abc import Callable, Iterable
 
@@ -175,5 +176,13 @@ def numbered(entries: Iterable[IndexEntry]) -> tuple[IndexEntry, ...]:
 
 @functools.lru_cache(maxsize=1)
 def _read(body: bytes | None) -> tuple[IndexEntry, ...]:
-    """Return the entries of a list; a command reads the same one several times, and 100,000 of them take seconds."""
-    return () if body is None else numbered(parse(Index, INDEX_KEY, body).versions)
+    """Return the entries of a list. A command reads the same one several times, and it may have 100,000 entries."""
+    if body is None:
+        return ()
+    collects = gc.isenabled()
+    gc.disable()  # none of the many objects that this makes is garbage; looking for it takes most of the time
+    try:
+        return numbered(parse(Index, INDEX_KEY, body).versions)
+    finally:
+        if collects:
+            gc.enable()

@@ -1,6 +1,7 @@
 """Acts by hand on what is published: promote, yank, roll back."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,8 +93,8 @@ def yank(store: ObjectStore, wanted: str, *, why: str, undo: bool = False, rever
     return Moved(done, entry, moved, (entry.yanked is None) != undo)
 
 
-def take_back(store: ObjectStore, to: str, reverted: str, *, why: str) -> Moved:
-    """Let `stable` mean a version whose data is back, and yank the one that it means and that was reverted.
+def take_back(store: ObjectStore, to: str, reverted: Sequence[str], *, why: str) -> Moved:
+    """Let `stable` mean a version whose data is back, and yank those that were reverted; it means the first of them.
 
     Harmless to repeat.
 
@@ -105,8 +106,9 @@ def take_back(store: ObjectStore, to: str, reverted: str, *, why: str) -> Moved:
     stable = aliases.alias_of(store, STABLE)
     changed = stable is None or stable.version != entry.version
     if changed:
-        aliases.move(store, STABLE, entry.version, cause="rollback", why=why, expected=reverted)
-    yank(store, reverted, why=why, reverted=True)
+        aliases.move(store, STABLE, entry.version, cause="rollback", why=why, expected=reverted[0])
+    for version in reverted:
+        yank(store, version, why=why, reverted=True)
     return Moved("stable again", entry, {STABLE: entry.version}, changed)
 
 

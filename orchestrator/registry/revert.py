@@ -1,6 +1,7 @@
 """A version that was trained before is what the repository asks for again: a revert, or an old commit?"""
 
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from gpu_offload.infra.git import git
@@ -17,25 +18,34 @@ from gpu_offload.orchestrator.settings.load import Settings
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Brings `stable` back to a version whose data is back, and withdraws the one that was reverted."""
+    """Brings `stable` back to a version whose data is back, and withdraws those that were reverted."""
 
     store: ObjectStore
     settings: Settings
     console: Console
 
-    def reverted(self, manifest: Manifest) -> Manifest | None:
-        """Return the version whose data the commit that is checked out took back, to that of `manifest`; None for none.
+    def reverted(self, manifest: Manifest) -> tuple[Manifest, ...]:
+        """Return the versions whose data the commit that is checked out took back, to that of `manifest`, the newest first.
 
-        It is what `stable` means, and of a commit behind the one that is checked out, whereas `manifest` is of an earlier one.
+        They are what `stable` means now and what it meant since it last meant `manifest`. Their commits are behind the one
+        that is checked out, and that of `manifest` is behind theirs.
         """
-        present = self._present(manifest)
-        if present is None or present.commit is None or manifest.commit is None:
-            return None
+        stable, present = publish.alias_of(self.store, STABLE), self._present(manifest)
+        if stable is None or present is None or not self._is_taken_back(present, manifest):
+            return ()
+        since = takewhile(lambda move: move.version != manifest.version, reversed(stable.moves))
+        names = dict.fromkeys(move.version for move in since if move.version not in stable.yanked)
+        found = (publish.manifest_of(self.store, name) for name in names)
+        return tuple(each for each in found if each is not None and self._is_taken_back(each, manifest))
+
+    def _is_taken_back(self, version: Manifest, to: Manifest) -> bool:
         root = self.settings.root
-        took_back = is_ancestor(root, present.commit, "HEAD") and is_ancestor(
-            root, manifest.commit, present.commit
+        return (
+            version.commit is not None
+            and to.commit not in {None, version.commit}
+            and is_ancestor(root, version.commit, "HEAD")
+            and is_ancestor(root, to.commit or "", version.commit)
         )
-        return present if took_back else None
 
     def _present(self, manifest: Manifest) -> Manifest | None:
         """Return what `stable` means now, None where that is no other version, or it never meant this one."""
@@ -47,7 +57,7 @@ class Revert:
     def complete(self, manifest: Manifest, rules: publish.Rules) -> bool:
         """Let `stable` mean a version that was trained before; return whether it moved.
 
-        Git decides. After a revert (see `reverted`) `stable` moves back, and the reverted version is yanked. Where the
+        Git decides. After a revert (see `reverted`) `stable` moves back, and the reverted versions are yanked. Where the
         checked out commit is behind that of `stable`, a job of an older commit was run again: `stable` stays. Where git does
         not know (no repository, a shallow clone) `stable` moves.
         """
@@ -60,8 +70,9 @@ class Revert:
             )
             return False
         moved = publish.complete(self.store, manifest, again=True, rules=rules)
-        if moved and reverted is not None:
-            self._withdraw(reverted)
+        if moved:
+            for each in reverted:
+                self._withdraw(each)
         return moved
 
     def _is_older(self, commit: str) -> bool:

@@ -93,6 +93,25 @@ def test_a_history_that_adds_reverts_and_adds_again_ends_as_told(project):
     ]
 
 
+def test_several_commits_that_one_push_reverts_withdraw_each_of_their_versions(project):
+    grown(project, "a", "b", "c")
+    project.git("revert", "--no-edit", "HEAD")
+    project.git("revert", "--no-edit", "HEAD~2")
+    assert project.train() is False
+    assert (project.stable, project.yanked()) == ("aaaa", ["bbbb", "cccc"])
+
+
+def test_of_two_trainings_of_one_commit_none_is_reverted(project):
+    commit = project.commit("a")
+    project.train()
+    model = project.root.parent / "other.pt"
+    model.write_text("other settings")
+    other = manifest_for(model, "dddd", time.time()).model_copy(update={"commit": commit})
+    publish.publish(project.store, other, model, note=lambda _: None)
+    assert project.train() is False
+    assert (project.stable, project.yanked()) == ("aaaa", [])
+
+
 def test_what_was_reverted_comes_back_with_its_data(project):
     grown(project, "a", "b")
     project.git("revert", "--no-edit", "HEAD")

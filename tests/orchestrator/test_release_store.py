@@ -180,7 +180,7 @@ def test_the_job_that_may_write_to_a_release_rolls_back_what_the_other_found(pub
 def test_a_version_that_became_stable_meanwhile_is_not_rolled_back_with_the_reverted_one(published):
     promote.promote(published, A, why="by hand")
     with pytest.raises(AliasMovedError):
-        promote.take_back(published, B, "c" * 16, why="reverted")
+        promote.take_back(published, B, ["c" * 16], why="reverted")
     assert alias.alias_of(published, "stable").version == A
 
 
