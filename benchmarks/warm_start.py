@@ -22,7 +22,6 @@ from gpu_offload.dataset.tree import materialise
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.orchestrator.plan.warm_start import FEWER, LEAST_PATIENCE, PATIENCE
 from gpu_offload.remote_job.files import durable
-from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights
 from gpu_offload.remote_job.train import train
 
@@ -66,8 +65,9 @@ def run(options, folder, name, tree, start=None):
         weights=Weights(sha256=durable.sha256_of(start), path=str(start)) if start else None,
     )  # fmt: skip
     train(spec)
-    events = [event for event in read_events(output / "progress.jsonl") if event.event == "epoch"]
-    return [event.metrics[METRIC] for event in events], [event.seconds for event in events]
+    lines = (output / "progress.jsonl").read_text().splitlines()
+    events = [event for event in map(json.loads, lines) if event["event"] == "epoch"]
+    return [event["metrics"][METRIC] for event in events], [event["seconds"] for event in events]
 
 
 def reached(curve, seconds, wanted):
