@@ -153,7 +153,7 @@ def test_printing_writes_nothing_and_prints_only_files(repository):
         "offload.toml", ".github/workflows/offload-plan.yml"
     ]  # fmt: skip
     assert "Next" not in done.output
-    assert len(parts) == 5
+    assert len(parts) == 6
 
 
 @pytest.mark.process
