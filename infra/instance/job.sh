@@ -154,6 +154,8 @@ if [ -n "$kept" ]; then
     done
     rmdir "$stash" && chmod 1777 "${stash%/.kept}"
     mount -n -t proc -o nosuid,nodev,noexec proc /proc || refuse "processes could not be hidden"
+    # By its name: a working folder of before would be below what is hidden, and so would all that is reached from it.
+    cd "$job/output" || refuse "$job/output could not be kept"
 fi
 exec "$@"
 '
@@ -172,7 +174,7 @@ apart() {
     rm -f "$job/pid" "$job/trained"
     umask 022
     (
-        cd "$job/output" || exit
+        cd / || exit
         MORE_NAMESPACES="--pid --fork --kill-child"
         isolate "$hidden" "$kept" env -i sh -c 'set -a; . "$0"; set +a; exec "$@"' "$job/environment" "$@"
     )

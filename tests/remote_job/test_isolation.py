@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -249,6 +250,27 @@ def test_a_hostile_training_on_a_runner_reaches_nothing_and_resumes_after_a_sign
     assert {name for name, value in tried.items() if value} == set()
     left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"987654" in _read(path)]
     assert not left
+
+
+@pytest.mark.root
+def test_no_way_leads_from_the_working_folder_to_what_is_hidden_and_links_to_no_file_of_ours(tmp_path):
+    """The folder in which a command begins is on the mount that hides; what it links to is not given to it afterwards."""
+    if (reason := isolation.why_not(tmp_path, ())) is not None:
+        pytest.skip(reason)
+    secret, job = tmp_path / "secret", tmp_path / "job"
+    secret.write_text("secret")
+    apart = isolation.Isolation(job, (tmp_path,))
+    apart.prepare(os.environ)
+    os.chown(job, 1001, 1001)
+    hostile = f"ln -s {secret} link; ln {secret} hard; cp /bin/true root; chmod 4755 root; cat {'../' * 20}{secret} ../../secret"
+    for _ in range(2):  # what one attempt leaves is given to the next
+        done = subprocess.run(apart.command("sh", "-c", hostile), capture_output=True, text=True, check=False)
+        assert not done.stdout
+        assert "Read-only" not in done.stderr
+    assert secret.stat().st_uid == 0
+    assert not (job / "output/hard").exists()
+    left = (job / "output/root").stat()
+    assert (left.st_uid, left.st_mode & 0o4000) == (1001, 0)
 
 
 def _read(path):
