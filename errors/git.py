@@ -26,6 +26,8 @@ RUNS = re.compile(
     re.DOTALL,
 )
 """Settings whose value is a command."""
+DEEPEST = 8
+"""Submodules within submodules that are looked into; a repository may name itself as one."""
 LFS = re.compile(r"git-lfs (?:(?:clean|smudge)(?: --skip)? -- %f|filter-process(?: --skip)?)")
 """What `git lfs install --local` configures, as a checkout on a runner does."""
 REPLACED = {"core.sshcommand": "ssh", "uploadpack": "git-upload-pack"}
@@ -45,7 +47,9 @@ def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
     base = ["git", "-C", str(folder), *(word for setting in ALWAYS for word in ("-c", setting))]
     if words[0] == "diff":
         words = ("diff", "--no-ext-diff", "--no-textconv", *words[1:])
-    settings = dict(_harmless(base, environment, submodules=words[0] in {"diff", "status"}))
+    # A comparison looks into submodules, whose configuration is the repository's, too.
+    depth = DEEPEST if words[0] in {"diff", "status"} else 0
+    settings = dict(_harmless(folder, base, environment, depth))
     return [
         *base,
         *(w for key, value in settings.items() for w in ("-c", f"{key}={value}")),
@@ -54,12 +58,9 @@ def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
 
 
 def _harmless(
-    base: list[str], environment: Mapping[str, str], *, submodules: bool
+    folder: Path, base: list[str], environment: Mapping[str, str], depth: int
 ) -> Iterator[tuple[str, str]]:
-    """Yield settings that take the place of those commands that the repository itself configures.
-
-    A comparison looks into submodules, whose configuration is the repository's, too.
-    """
+    """Yield settings that take the place of those commands that a repository itself configures, or its submodules."""
     own: dict[str, str] = {}
     users: dict[str, str] = {}
     parts = _said([*base, "config", "--list", "-z", "--show-scope"], environment).split("\0")
@@ -75,11 +76,12 @@ def _harmless(
             yield f"{key.rpartition('.')[0]}.required", "false"
         if key.startswith("credential."):
             yield "credential.helper", ""  # an empty one takes all before it back
-    if submodules:
-        for line in _said([*base, "ls-files", "--stage", "-z"], environment).split("\0"):
-            if line.startswith("160000 "):
-                inner = [*base[:3], "-C", line.partition("\t")[2], *base[3:]]
-                yield from _harmless(inner, environment, submodules=True)
+    if not depth:
+        return
+    for line in _said([*base, "ls-files", "--stage", "-z"], environment).split("\0"):
+        inner = folder / line.partition("\t")[2]
+        if line.startswith("160000 ") and os.path.lexists(inner / ".git"):  # else it is not checked out
+            yield from _harmless(inner, [*base[:2], str(inner), *base[3:]], environment, depth - 1)
 
 
 def _said(command: list[str], environment: Mapping[str, str]) -> str:

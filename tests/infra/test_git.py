@@ -1,5 +1,6 @@
 """Asking git about a stranger's checkout runs nothing that is in it."""
 
+import shutil
 import subprocess
 
 import pytest
@@ -92,3 +93,18 @@ def test_an_archive_with_its_own_configuration_brings_no_command(tmp_path, monke
     assert not ran.exists()
     subprocess.run(["git", "-C", str(outer), "diff", "HEAD"], capture_output=True, check=False)
     assert ran.exists(), "without our care the trap works"
+
+
+def test_a_submodule_that_is_not_checked_out_or_is_the_repository_itself_is_no_endless_one(tmp_path):
+    outer = tmp_path / "outer"
+    inner = outer / "inner"
+    for folder in (outer, inner):
+        folder.mkdir()
+        run_git(folder, "init", "--quiet")
+        run_git(folder, "commit", "--quiet", "--allow-empty", "--message", "x")
+    run_git(outer, "add", "inner")
+    run_git(outer, "commit", "--quiet", "--message", "y")
+    shutil.rmtree(inner / ".git")
+    assert git(outer, "diff", "--name-only", "HEAD").returncode == 0
+    (inner / ".git").write_text("gitdir: ../.git\n")
+    git(outer, "diff", "--name-only", "HEAD")
