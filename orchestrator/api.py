@@ -50,7 +50,7 @@ __all__ = [
     "train",
 ]
 
-Where = Literal["auto", "cpu", "ec2"]
+Where = Literal["auto", "cpu", "ec2", "ray"]
 
 
 def snapshot(settings: Settings) -> Snapshot:

@@ -39,6 +39,11 @@ class Workspace:
         return made(self.root, "cache", "calibration")
 
     @property
+    def clusters(self) -> Path:
+        """Checks of Ray clusters."""
+        return made(self.root, "cache", "ray")
+
+    @property
     def weights(self) -> Path:
         """Starting weights that were fetched."""
         return made(self.root, "cache", "weights")

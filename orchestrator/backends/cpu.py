@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import ValidationError
 
@@ -47,6 +47,7 @@ LOG_TAIL_LINES = 15
 class LocalTraining:
     """Runs the training module here. `renew` keeps the driver's lease alive while the training lasts."""
 
+    BEGINNING: ClassVar[str] = "loading the training software, the dataset and the model"
     tree: Callable[[], Path]
     """Makes the training tree, if it is not there yet, and returns it."""
     work: Path
@@ -84,7 +85,7 @@ class LocalTraining:
     def train(
         self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
     ) -> Ending | None:
-        """Train to the end; see `orchestrator.run.backend.Cpu`."""
+        """Train to the end; see `orchestrator.run.backend.Attended`."""
         output = self.output(run)
         output.mkdir(parents=True, exist_ok=True)
         spec = self._spec(run, attempt, output)
@@ -93,7 +94,7 @@ class LocalTraining:
         resumes = attempt.number > 1 or run.resumes is not None
         likely = None if resumes else run.estimate.likely
         whole = f"; about {human_duration(likely)} in all" if likely else ""
-        self.console.note(f"loading the training software, the dataset and the model{whole}")
+        self.console.note(f"{self.BEGINNING}{whole}")
         told: int | None = None
         message = ""
 
@@ -191,6 +192,10 @@ class LocalTraining:
             }
         )
 
+    def _log(self, output: Path) -> str:
+        """Say where the whole log is."""
+        return str(output / "log.txt")
+
     def _ending(
         self, code: int, message: str, tail: deque[str], output: Path, *, told: int | None
     ) -> Ending | None:
@@ -200,7 +205,7 @@ class LocalTraining:
                 return None
             return (
                 "failed",
-                f"the training process exited with code 0 and without a result (the whole log: {output / 'log.txt'})",
+                f"the training process exited with code 0 and without a result (the whole log: {self._log(output)})",
             )
         if told is not None:
             raise StoppedHereError(told)
@@ -216,7 +221,7 @@ class LocalTraining:
             return "died", f"the training process ended by {name}{hint}"
         if not message:
             message = next((line for line in reversed(tail) if line.strip()), f"exit code {code}")
-        return "failed", f"{message} (the whole log: {output / 'log.txt'})"
+        return "failed", f"{message} (the whole log: {self._log(output)})"
 
 
 def _last_word(output: Path, attempt: int) -> Heartbeat | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gpu_offload.orchestrator.api import Where
     from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 
-WHERE = click.Choice(["auto", "cpu", "ec2"])
+WHERE = click.Choice(["auto", "cpu", "ec2", "ray"])
 
 
 @click.command()

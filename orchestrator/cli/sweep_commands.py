@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 @json_option
 @verbose_option
 @click.option("--trials", type=click.IntRange(1), help="Choices of values to try at most.")
-@click.option("--parallel", type=click.IntRange(1), help="Instances that train at the same time.")
+@click.option(
+    "--parallel", type=click.IntRange(1), help="Trainings at the same time, on instances or a Ray cluster."
+)
 @click.option("--budget-usd", type=click.FloatRange(0), help="Dollars that the whole sweep may cost.")
 @click.option("--deadline", metavar="TIME", help="Time from the start of the sweep to its end: 12h.")
 @click.option(
     "--on",
     "where",
-    type=click.Choice(["auto", "cpu", "ec2"]),
+    type=click.Choice(["auto", "cpu", "ec2", "ray"]),
     default="auto",
     help="Decide for a place yourself.",
 )

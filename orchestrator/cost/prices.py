@@ -94,7 +94,7 @@ def expected_cost(
     On EC2 a volume, a public address and `traffic_usd` are included, and a minute at least. A spot price may rise, but
     what runs is stopped at `max-cost-usd`, so the high bound takes today's.
     """
-    if offer.where == "cpu":
+    if not offer.is_rented:
         return (
             offer.usd_per_hour * interval.likely / 3600,
             offer.usd_per_hour * interval.high / 3600,

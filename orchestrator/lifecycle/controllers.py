@@ -12,11 +12,12 @@ from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.backends.cpu import LocalTraining
 from gpu_offload.orchestrator.backends.isolated_training import why_open
+from gpu_offload.orchestrator.backends.staging import Staging
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.registry.evaluation import Judge
 from gpu_offload.orchestrator.run.accounting import Accounting
-from gpu_offload.orchestrator.run.backend import Cpu, Ending, InterruptedRunError
+from gpu_offload.orchestrator.run.backend import Attended, Ending, InterruptedRunError
 from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
@@ -27,8 +28,8 @@ from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.result import Heartbeat
 
 
-class NoCpu:
-    """The CPU backend of a driver that does not train on this machine; see `orchestrator.run.backend.Cpu`."""
+class NotHere:
+    """The backend of a driver that has no dataset to train with; see `orchestrator.run.backend.Attended`."""
 
     def train(
         self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]
@@ -36,7 +37,8 @@ class NoCpu:
         """Refuse: the dataset is where `offload train` runs."""
         del judge
         raise InterruptedRunError(
-            f"attempt {attempt.number} of run {run.id} trains on a CPU: run `offload train` where its dataset is"
+            f"attempt {attempt.number} of run {run.id} trains on {attempt.offer.kind}: run `offload train` where its "
+            "dataset is"
         )
 
 
@@ -76,11 +78,11 @@ def controller_of(
     def renew() -> object:
         return driver.claim(store, run.id)
 
-    cpu: Cpu = NoCpu()
+    attended: Attended = NotHere()
     tree = None
     if planned is not None and workspace is not None:
         tree = tree_of(planned, workspace)
-        cpu = LocalTraining(
+        attended = LocalTraining(
             tree=tree,
             work=workspace.work,
             store=settings.store_ref(),
@@ -93,6 +95,13 @@ def controller_of(
             packages=workspace.packages,
             why_open=lambda: why_open(settings, os.environ),
         )
+        if run.candidates[0].offer.where == "ray":
+            from gpu_offload.orchestrator.backends.ray import RayTraining
+
+            staging = Staging(store, console, tree, planned.weights_path, planned.project)
+            attended = RayTraining(
+                **vars(attended) | {"why_open": lambda: ""}, ray=settings.ray, staging=staging
+            )
     cloud = None
     if run.is_rented:
         from gpu_offload.orchestrator.backends.ec2_access import rented_training
@@ -112,7 +121,7 @@ def controller_of(
         run,
         journal,
         driver,
-        cpu,
+        attended,
         console,
         cloud=cloud,
         clock=clock,

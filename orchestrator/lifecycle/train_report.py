@@ -60,10 +60,11 @@ def trained_text(report: TrainReport) -> str:
         moved = "; stable points at it again" if report.stable_moved else ""
         held = f"; it is not stable: {report.candidate}" if report.candidate else ""
         return f"{begin}: version {name}{moved}{held}\n{score}".rstrip()
-    where = "this CPU" if report.where == "cpu" else report.where
+    where = {"cpu": "this CPU", "ray": "the Ray cluster"}.get(report.where, report.where)
+    cost = "the cluster's cost not counted" if report.where == "ray" else human_cost(report.cost_usd)
     # Why was said when it was published.
     held = ", a candidate" if report.candidate else ""
-    took = f"{human_duration(report.seconds)}, {human_cost(report.cost_usd)}{_expected(report)}"
+    took = f"{human_duration(report.seconds)}, {cost}{_expected(report)}"
     lines = (
         f"published version {name}{held}",
         score,

@@ -1,10 +1,10 @@
-"""Where a training could run and at which price: this CPU, or an instance type in a zone and a market."""
+"""Where a training could run and at which price: this CPU, a Ray cluster, or an instance type in a zone and a market."""
 
 from dataclasses import dataclass
 from typing import Literal
 
 Market = Literal["spot", "on-demand"]
-BackendName = Literal["cpu", "ec2"]
+BackendName = Literal["cpu", "ec2", "ray"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Offer:
 
     Attributes:
         zone: An availability zone; None where the cloud may choose.
-        usd_per_hour: 0 for a free runner.
+        usd_per_hour: 0 for a free runner, and for a cluster, whose price is its owner's.
         price_basis: Where the price comes from: `API, 2026-11-22T20:00Z` or `table of 2026-07, not measured`.
         vcpus: Of the machine, for loading images.
         on_demand_usd_per_hour: The same instance without interruptions, to compare with.
@@ -43,10 +43,34 @@ class Offer:
     on_demand_usd_per_hour: float | None = None
 
     @property
+    def is_rented(self) -> bool:
+        """Whether it is an instance, which trains by itself and costs money until it is terminated."""
+        return self.where == "ec2"
+
+    @property
+    def kind(self) -> str:
+        """What it is, in words."""
+        return {"cpu": "a CPU", "ec2": "EC2", "ray": "the Ray cluster"}[self.where]
+
+    @property
+    def machine(self) -> str:
+        """What it is filed under among past trainings, unless it is this CPU."""
+        if self.where == "ray":
+            return f"ray-{self.gpu.name if self.gpu else f'cpu-{self.vcpus}'}"
+        return self.instance_type or ""
+
+    @property
+    def unpriced(self) -> str:
+        """What is said in place of a price of 0."""
+        return "not counted" if self.where == "ray" else "free"
+
+    @property
     def name(self) -> str:
         """A short unique name: `this CPU`, `g4dn.xlarge spot us-east-2a`."""
         if self.where == "cpu":
             return "this CPU"
+        if self.where == "ray":
+            return self.kind
         return " ".join(str(x) for x in (self.instance_type, self.market, self.zone or self.region) if x)
 
 

@@ -93,6 +93,14 @@ class Appraisal:
                 rented.append(option)
         return (here, *rented)
 
+    def on_ray(self, offer: Offer, limits: Limits) -> Option:
+        """Estimate the training on a Ray cluster, whose processors nobody has measured."""
+        if offer.gpu is not None:
+            prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus)
+        else:
+            prior = estimate_cpu_prior(self.work, offer.vcpus)
+        return judge(offer, self._corrected(prior, offer.machine), limits)
+
     def key(self, machine: str) -> HistoryKey:
         """Return what earlier trainings are matched by on a machine: a CPU or an instance type."""
         training = self.settings.training

@@ -65,7 +65,7 @@ def list_candidates(
     """
 
     def candidate(option: Option) -> Candidate:
-        machine = here if option.where == "cpu" else option.instance_type or ""
+        machine = here if option.where == "cpu" else option.offer.machine
         rests = tuple(r.rest for r in matching(past, key(machine)) if r.rest is not None)
         predicted = option.point and Prediction(
             seconds=option.point, machine=machine, ultralytics=ultralytics_minor(), rests=rests
@@ -75,7 +75,7 @@ def list_candidates(
     chosen = decision.option
     if chosen is None:
         return ()
-    if chosen.where == "cpu" and not escalates:
+    if chosen.where == "ray" or (chosen.where == "cpu" and not escalates):
         return (candidate(chosen),)
     rented = [o for o in options if o.where == "ec2" and o.feasible and o is not chosen]
     rented.sort(key=lambda o: (o.market != "spot", o.cost_likely))

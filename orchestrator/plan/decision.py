@@ -144,9 +144,9 @@ def _can_move(cpu: Option, gpus: Sequence[Option], limits: Limits) -> bool:
 def forced(
     where: BackendName, options: Sequence[Option], limits: Limits, *, epochs: int | None = None
 ) -> Decision:
-    """Obey `--on cpu` or `--on ec2`.
+    """Obey `--on`.
 
-    The CPU may go past its time limit, because it leaves a state to resume from; nothing may cost more than
+    What ends with its driver may go past its time limit, because it leaves a state to resume from; nothing may cost more than
     `max-cost-usd`.
     """
     those = [option for option in options if option.where == where]
@@ -161,10 +161,12 @@ def forced(
             f"Chosen with `--on {where}`. {takes(best)}.",
             (f"Without `--on {where}` the rule decides.",),
         )
-    late = next((o for o in those if where == "cpu" and o.cost_high <= limits.max_cost_usd), None)
+    late = next((o for o in those if where != "ec2" and o.cost_high <= limits.max_cost_usd), None)
     if late is not None:
-        why = f"Chosen with `--on cpu`, although it {late.reason}: it would stop there and can be resumed."
-        return Decision("cpu", late, why, changes_to_fit_cpu(late, limits, epochs))
+        why = (
+            f"Chosen with `--on {where}`, although it {late.reason}: it would stop there and can be resumed."
+        )
+        return Decision(where, late, why, changes_to_fit_cpu(late, limits, epochs) if where == "cpu" else ())
     if not those:
         return Decision("none", None, f"Nothing fits `--on {where}`: there is no such offer.", ())
     return nothing_feasible(those, limits, epochs)

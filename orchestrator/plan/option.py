@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
 
-Where = Literal["cpu", "ec2", "none"]
+Where = Literal["cpu", "ec2", "ray", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +44,9 @@ class Limits:
 
     def time_limit(self, where: BackendName) -> tuple[float, str]:
         """How long a place has: an instance outlives the job that launched it, but not the deadline."""
-        return (
-            self.cpu_limit
-            if where == "cpu"
-            else (self.deadline_s, f"the {human_duration(self.deadline_s)} deadline")
-        )
+        if where == "ec2":
+            return self.deadline_s, f"the {human_duration(self.deadline_s)} deadline"
+        return self.cpu_limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +73,7 @@ class Option:
 
     @property
     def where(self) -> BackendName:
-        """On this CPU, or on EC2."""
+        """On this CPU, on EC2, or on a Ray cluster."""
         return self.offer.where
 
     @property

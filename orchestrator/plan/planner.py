@@ -30,6 +30,7 @@ from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.prerequisites import (
     Obstacle,
     check_code,
+    imported_on_node,
     may_rent,
     missing_extra,
     profile_obstacles,
@@ -60,11 +61,13 @@ class Planning:
     """What keeps an instance from training, beside the faults of configuration and code."""
     account: Callable[[], Sequence[Obstacle]] = lambda: ()
     """Asks AWS for what keeps an instance from training."""
+    ray_offer: Callable[[Sequence[str]], Offer] | None = None
+    """Checks the Ray cluster, also for the modules that a training imports, and returns it as an offer; raises RayError."""
 
     def plan(
         self,
         *,
-        on: Literal["auto", "cpu", "ec2"] = "auto",
+        on: Literal["auto", "cpu", "ec2", "ray"] = "auto",
         calibrate: bool | None = None,
         only_if_it_matters: bool = False,
     ) -> Planned:
@@ -78,6 +81,7 @@ class Planning:
         Raises:
             DatasetError: the dataset cannot be trained on.
             PlanningError: Model, weights, code or requirements are missing or faulty.
+            RayError: `on` is ray, and the cluster cannot be used.
             StoreError: the store did not answer.
         """
         inputs = read_inputs(self.settings, self.store, self.workspace)
@@ -88,17 +92,19 @@ class Planning:
         measured = None
         limits = limits_of(self.settings)
         appraisal = Appraisal(self.settings, work, tuple(history(self.store)), self.store_place)
-        if done is None and calibrate is not False and on != "ec2":
+        if done is None and calibrate is not False and on in {"auto", "cpu"}:
             prior = appraisal.on_cpu(None)
             wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))
             measured = self._calibration(inputs, spec, work, measure=wanted)
         cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
-        # AWS is not asked about a training that is done, or that must or can only run here.
-        asks = done is None and on != "cpu" and not blocked
+        # AWS is not asked about a training that is done, or that must or can only run elsewhere.
+        asks = done is None and on in {"auto", "ec2"} and not blocked
         blocked = tuple(self.account()) if asks else blocked
         offers = self.offers() if asks and not blocked else None
         options = appraisal.options(cpu, limits, TABLE if offers is None else offers, blocked)
+        if on == "ray" and done is None and self.ray_offer is not None:
+            options = (options[0], appraisal.on_ray(self.ray_offer(imported_on_node(inputs)), limits))
         decision = self._decide(options, limits, on, blocked)
         report = PlanReport(
             fingerprint=inputs.fingerprint,
@@ -185,9 +191,9 @@ class Planning:
         self, options: tuple[Option, ...], limits: Limits, on: str, blocked: Sequence[Obstacle]
     ) -> Decision:
         epochs = self.settings.training.epochs
-        possible = [option for option in options if option.where == "cpu" or not blocked]
-        if on == "cpu":
-            return forced("cpu", possible, limits, epochs=epochs)
+        possible = [option for option in options if option.where != "ec2" or not blocked]
+        if on in {"cpu", "ray"}:
+            return forced("cpu" if on == "cpu" else "ray", possible, limits, epochs=epochs)
         if on == "ec2":
             if blocked:
                 why = f"cannot train on EC2: {'; '.join(fault.reason for fault in blocked)}."
@@ -226,5 +232,15 @@ def planning_of(
 
         return ec2_offers(settings.ec2, console) if asks_ec2 else None
 
-    place = store_place(settings, store, os.environ)
-    return Planning(settings, store, Workspace.of(settings.root), console, offers, place, account=account)
+    def ray_offer(modules: Sequence[str]) -> Offer:
+        from gpu_offload.orchestrator.offers import ray
+
+        if settings.training.isolation == "required":
+            raise ray.RayError(
+                'cannot train on Ray: training.isolation is "required", and a cluster isolates nothing; train on an '
+                "instance (`--on ec2`), or change it if you trust everyone on the cluster"
+            )
+        return ray.ray_offer(settings.ray, settings.store_ref(), modules, workspace.clusters)
+
+    place, workspace = store_place(settings, store, os.environ), Workspace.of(settings.root)
+    return Planning(settings, store, workspace, console, offers, place, account=account, ray_offer=ray_offer)

@@ -97,6 +97,13 @@ def can_train_here(inputs: PlanInputs) -> bool:
     return inputs.code is not None or all(map(is_installed, ("torch", "ultralytics")))
 
 
+def imported_on_node(inputs: PlanInputs) -> tuple[str, ...]:
+    """Return the modules that a node of a cluster must have beside our own package's; a requirements file brings them."""
+    if inputs.code is None:
+        return "torch", "ultralytics"
+    return () if inputs.requirements else tuple(external.name for external in inputs.code.externals)
+
+
 def renting_faults(
     settings: Settings, inputs: PlanInputs | None = None, environment: Mapping[str, str] | None = None
 ) -> tuple[Obstacle, ...]:

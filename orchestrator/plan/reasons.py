@@ -12,12 +12,15 @@ def takes(option: Option) -> str:
     """Return how long an option takes, in words."""
     time = f"{human_duration(option.interval.likely)}, at most {human_duration(option.interval.high)}"
     cost = (
-        f"costs {human_money(option.cost_likely)}, at most {human_money(option.cost_high)}"
+        f"it costs {human_money(option.cost_likely)}, at most {human_money(option.cost_high)}"
         if option.cost_high
-        else "is free"
+        else "it is free"
+        if option.where == "cpu"
+        else "what it costs is not counted"
     )
-    subject = "This CPU" if option.where == "cpu" else option.offer.name
-    return f"{subject} takes {time}; it {cost}"
+    name = option.offer.name
+    subject = name if option.offer.is_rented else f"{name[0].upper()}{name[1:]}"
+    return f"{subject} takes {time}; {cost}"
 
 
 def _saved(cpu: Option, gpu: Option) -> float:

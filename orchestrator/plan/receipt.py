@@ -74,7 +74,7 @@ def _row(plan: PlanReport, option: Option) -> tuple[str, ...]:
         option.offer.name,
         human_duration(option.interval.likely),
         human_duration(option.interval.high),
-        human_money(option.cost_likely) if option.cost_high else "free",
+        human_money(option.cost_likely) if option.cost_high else option.offer.unpriced,
         human_money(option.cost_high) if option.cost_high else "",
         "yes" if option.feasible else "no",
     )

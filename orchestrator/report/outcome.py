@@ -101,6 +101,8 @@ def place(report: Report) -> str:
     offer = report.attempts[-1].record.offer
     if offer.where == "cpu":
         return "the GitHub runner" if report.run.repository else "this CPU"
+    if offer.where == "ray":
+        return offer.name
     return " ".join(word for word in (offer.instance_type, offer.market) if word)
 
 

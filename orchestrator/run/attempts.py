@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import (
+    Attended,
     Cloud,
-    Cpu,
     InterruptedRunError,
     LaunchDeniedError,
     RefusedError,
@@ -35,7 +35,7 @@ class Attempts:
     run: RunRecord
     journal: Journal
     lease: Lease
-    cpu: Cpu
+    attended: Attended
     cloud: Cloud | None
     console: Console
     clock: Callable[[], float]
@@ -123,11 +123,11 @@ class Attempts:
         self.journal.record_host(self.run.id, attempt.record.number, host)
 
     def train(self, attempt: ObservedAttempt, observation: Observation) -> None:
-        """Train here to the end, or start the training on its instance."""
+        """Train to the end, or start the training on its instance."""
         number = attempt.record.number
-        if attempt.record.offer.where == "cpu":
+        if not attempt.record.offer.is_rented:
             try:
-                ended = self.cpu.train(self.run, attempt.record, self.limits.judge(observation, attempt))
+                ended = self.attended.train(self.run, attempt.record, self.limits.judge(observation, attempt))
             except InterruptedRunError as error:
                 with contextlib.suppress(StoreError):  # then the next driver closes it
                     self.close(number, "stopped", str(error))

@@ -63,8 +63,8 @@ Ending = tuple[EndReason, str]
 """How an attempt ended, and why, in a sentence."""
 
 
-class Cpu(Protocol):
-    """Trains on this machine."""
+class Attended(Protocol):
+    """Trains for as long as its driver lives: on this machine, or on a Ray cluster."""
 
     def train(
         self, run: RunRecord, attempt: AttemptRecord, judge: Callable[[Heartbeat | None], Ending | None]

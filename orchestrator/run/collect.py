@@ -131,7 +131,7 @@ class Collector:
                 revised=self._revised(result),
                 actual=run_seconds(run, observation.attempts, now),
             ),
-            where=(offer.instance_type or "ec2") if offer and offer.where == "ec2" else "cpu",
+            where=(offer.instance_type or offer.where) if offer else "cpu",
             cost_usd=cost_usd,
             environment=result.environment,
             classes=run.classes,

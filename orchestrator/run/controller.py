@@ -14,8 +14,8 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.run.attempts import Attempts
 from gpu_offload.orchestrator.run.backend import (
+    Attended,
     Cloud,
-    Cpu,
     Ending,
     InterruptedRunError,
     StoppedHereError,
@@ -60,7 +60,7 @@ class Controller:
     run: RunRecord
     journal: Journal
     lease: Lease
-    cpu: Cpu
+    attended: Attended
     console: Console
     cloud: Cloud | None = None
     clock: Callable[[], float] = time.time
@@ -101,7 +101,7 @@ class Controller:
             self.run,
             self.journal,
             self.lease,
-            self.cpu,
+            self.attended,
             self.cloud,
             self.console,
             self.clock,
@@ -175,15 +175,15 @@ class Controller:
     def _reason_to_detach(self, step: Step, observation: Observation) -> str | None:
         """Why this driver leaves the run here, None where it continues."""
         current = observation.current
-        rented = current is not None and current.record.offer.where == "ec2"
+        rented = current is not None and current.record.offer.is_rented
         if self.detach and isinstance(step, Wait) and rented and current and current.heartbeat is not None:
             return "its instance trains"
         if math.isinf(self.max_wait):
             return None
         if isinstance(step, Wait) and (observation.driver is not None or step.seconds > self.max_wait):
             return step.reason
-        if isinstance(step, OpenAttempt) and step.offer.where == "cpu":
-            return "its next attempt trains on a CPU: run `offload train` where its dataset is"
+        if isinstance(step, OpenAttempt) and not step.offer.is_rented:
+            return f"its next attempt trains on {step.offer.kind}: run `offload train` where its dataset is"
         return None
 
     def _perform(self, step: Step, observation: Observation) -> None:  # noqa: C901, PLR0912 - one case a step

@@ -52,7 +52,7 @@ def next_step(run: RunRecord, observation: Observation) -> Step:
         or _overrunning(at)
         or _between_attempts(at)
         or _stray(at)
-        or _on_this_machine(at)
+        or _attended(at)
         or _attempt_over(at)
         or _reclaim_awaited(at)
         or _unconfirmed(at)
@@ -177,8 +177,8 @@ def _stray(at: Outlook) -> Step | None:
     return Terminate(stray, "it belongs to no open attempt") if stray else None
 
 
-def _on_this_machine(at: Outlook) -> Step | None:
-    if at.current is None or at.current.record.offer.where != "cpu":
+def _attended(at: Outlook) -> Step | None:
+    if at.current is None or at.current.record.offer.is_rented:
         return None
     if at.current.record.driver == at.seen.me:
         return Train(at.current.record.number)

@@ -28,7 +28,7 @@ def start_of(run: RunRecord, offer: Offer) -> float:
 
 def fits(run: RunRecord, observation: Observation, candidate: Candidate) -> bool:
     """Whether what is left of the training fits what is left of time and money, even if it goes badly."""
-    if run.forced and candidate.offer.where == "cpu":
+    if run.forced and not candidate.offer.is_rented:
         return True
     left = seconds_left(run, observation, candidate)
     seconds = left.likely if _may_begin_here(run, observation, candidate) else left.high
@@ -83,9 +83,9 @@ def running_left(run: RunRecord, observation: Observation, current: ObservedAtte
 def goes_to_its_limit(run: RunRecord, offer: Offer) -> bool:
     """Whether a training that will not make it goes on all the same, and keeps what it has when its time is up.
 
-    So does one on a CPU that the user chose: it was known to be long, and every completed epoch is kept.
+    So does one on a CPU or a cluster that the user chose: it was known to be long, and every completed epoch is kept.
     """
-    return run.on_overrun == "continue" or (run.forced and offer.where == "cpu")
+    return run.on_overrun == "continue" or (run.forced and not offer.is_rented)
 
 
 def overrun(

@@ -26,7 +26,7 @@ def passing_refusals(run: RunRecord, observation: Observation) -> list[AttemptEn
 
 def could_be_had(observation: Observation, offer: Offer) -> bool:
     """Whether an offer was not refused lately, nor ruled out."""
-    if offer.where == "cpu":
+    if not offer.is_rented:
         return True
     refusals = _refusals(observation)
     return not ruled_out(observation, offer) and not any(

@@ -32,8 +32,8 @@ def beginning(created: float, now: float, age: float) -> float:
 
 
 def past_of(run: RunRecord) -> tuple[float, ...]:
-    """Return the errors of earlier trainings' first-step estimates on this machine."""
-    here = next((c.predicted for c in run.candidates if c.offer.where == "cpu" and c.predicted), None)
+    """Return the errors of earlier trainings' first-step estimates where it runs without an instance."""
+    here = next((c.predicted for c in run.candidates if not c.offer.is_rented and c.predicted), None)
     return here.rests if here is not None else ()
 
 

@@ -34,6 +34,8 @@ from gpu_offload.orchestrator.settings.types import (
     Number,
     Path,
     ProfileName,
+    RayAddress,
+    RayResources,
     Region,
     RoleArn,
     StoreUrl,
@@ -251,6 +253,26 @@ class Ec2Settings(Section):
         )
 
 
+class RaySettings(Section):
+    """The cluster of `--on ray`, and what a training occupies there."""
+
+    address: RayAddress = "auto"
+    """"auto" (the cluster that this machine belongs to), HOST:6379 from a node of it, ray://HOST:10001 or,
+    for its Jobs API, https://HOST or http://localhost:8265 from elsewhere."""
+    cpus: Number = Field(default=1.0, ge=0, le=1024)
+    """CPUs that a training occupies on its node; it computes and loads images with as many threads."""
+    gpus: Number | None = Field(default=None, ge=0, le=1, examples=[0.25])
+    """GPUs that a training occupies: 1, 0, or a fraction where several small ones share a GPU; left out, 1 where a node has
+    one."""
+    memory_gib: Number | None = Field(default=None, gt=0, examples=[8.0])
+    """Main memory that a training occupies, GiB; left out, Ray does not count it."""
+    resources: RayResources = Field(default_factory=dict, examples=[{"trainer": 1}])
+    """Resources of your own that a node must have, by the names given to `ray start --resources`."""
+    autoscales: Flag = False
+    """Whether the cluster adds nodes by itself: then a training waits for one, instead of failing where no node is large
+    enough."""
+
+
 class SweepSettings(Section):
     """Which values `offload sweep` tries. Every other name is a setting of [training], or else one of its
     hyperparameters: a range ("0.1..0.9", "8..64", "log 1e-4..1e-1", "0..1 step 0.25") or a list of values.
@@ -266,7 +288,7 @@ class SweepSettings(Section):
     trials: Count | None = Field(default=None, ge=1, le=10_000, examples=[12])
     """Trials at most; left out, every combination of lists where there are at most 20, else 20."""
     parallel: Count = Field(default=1, ge=1, le=256)
-    """Instances that train at the same time; this machine trains one after the other."""
+    """Trainings at the same time, on instances or a Ray cluster; this machine trains one after the other."""
     budget_usd: Number | None = Field(default=None, ge=0, examples=[2.0])
     """Dollars that the whole sweep may cost; left out, limits.max-cost-usd."""
     deadline: Duration | None = Field(default=None, examples=["12h"])
@@ -294,5 +316,7 @@ class Sections(Section):
     """What is deleted after each publication."""
     ec2: Ec2Settings = Ec2Settings()
     """Which instances may be rented."""
+    ray: RaySettings = RaySettings()
+    """The cluster of `--on ray`, and what a training occupies there."""
     sweep: SweepSettings = SweepSettings()
     """Which values `offload sweep` tries."""

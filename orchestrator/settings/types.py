@@ -163,6 +163,15 @@ def _gpus(value: object) -> object:
     raise wrong(f"{value!r} is no number of GPUs of one machine", 'write 1, 4, 8 or "auto"')
 
 
+def _ray_resources(values: dict[str, float]) -> dict[str, float]:
+    for name, amount in values.items():
+        if name in {"CPU", "GPU", "memory"}:
+            raise wrong(f"{name} has a setting of its own", "write ray.cpus, ray.gpus or ray.memory-gib")
+        if amount <= 0 or (amount > 1 and amount != int(amount)):
+            raise wrong(f"{name} = {amount:g} is no amount", "write a whole number, or a fraction of one")
+    return values
+
+
 def _pattern(pattern: str) -> Any:
     """Add the pattern of a validator to the JSON schema, for editors."""
     return Field(json_schema_extra={"pattern": f"^(?:{pattern})$"})
@@ -239,6 +248,15 @@ RoleArn = Annotated[
     ),
 ]
 Cidr = Annotated[Text, AfterValidator(check_cidr)]
+RayAddress = Annotated[
+    Text,
+    Matching(
+        r"auto|https?://\S+|(?:ray://)?(?:[\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}",
+        "the address of a Ray cluster",
+        "write auto, HOST:6379, ray://HOST:10001, or for its Jobs API https://HOST",
+    ),
+]
+RayResources = Annotated[dict[Text, Number], AfterValidator(_ray_resources)]
 
 Distinct = Listed(_distinct, "uniqueItems", True)
 """Metadata of a list: no element twice."""

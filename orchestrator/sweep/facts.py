@@ -127,7 +127,7 @@ class Facts:
             epochs=documents.checkpoint.epochs_completed if documents.checkpoint else 0,
             of=run.spec.epochs,
             seconds=activity_of(self.store, run, documents, now).seconds,
-            where=(last.record.offer.instance_type or "cpu") if last else "",
+            where=(last.record.offer.instance_type or last.record.offer.where) if last else "",
             message=documents.outcome.message if documents.outcome else "",
             # A run without an attempt cost nothing, and would be begun again without end.
             cut=last is not None and last.end is not None and _is_cut(documents.outcome, last.end),

@@ -26,6 +26,7 @@ class Place:
     cost_likely: float
     cost_high: float
     parallel: int
+    unpriced: str = "free"
 
     def trials_in(self, seconds: float, trainings: int, *, upper: bool = False) -> int:
         """Return how many trials of so many trainings fit a time; with `upper` even if all goes badly."""
@@ -119,7 +120,7 @@ class Receipt:
                     ">" if place.chosen else "",
                     place.name,
                     takes,
-                    costs if place.cost_high else "free",
+                    costs if place.cost_high else place.unpriced,
                     str(place.parallel),
                     str(min(place.trials_in(self.left_s, each), MOST_SHOWN)),
                     "any" if bought is None else str(min(bought, MOST_SHOWN)),
@@ -153,7 +154,7 @@ def places(plans: Sequence[PlanReport], *, parallel: int) -> tuple[Place, ...]:
     """Return the places of some planned trainings, the averages over them: this CPU, and the best instance."""
     found = []
     chosen = [plan.decision.option for plan in plans if plan.decision.option is not None]
-    for where in ("cpu", "ec2"):
+    for where in ("cpu", "ec2", "ray"):
         best = [option for plan in plans if (option := _best(plan, where)) is not None]
         picked = [option for option in chosen if option.where == where]
         shown = picked or best
@@ -180,4 +181,5 @@ def _place(options: Sequence[Option], *, chosen: bool, parallel: int) -> Place:
         cost_likely=sum(option.cost_likely for option in options) / count,
         cost_high=sum(option.cost_high for option in options) / count,
         parallel=parallel,
+        unpriced=options[0].offer.unpriced,
     )

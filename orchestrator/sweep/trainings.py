@@ -23,7 +23,7 @@ from gpu_offload.orchestrator.sweep.record import TrainingRef
 from gpu_offload.orchestrator.sweep.space import Space, path_of
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 
-Where = Literal["auto", "cpu", "ec2"]
+Where = Literal["auto", "cpu", "ec2", "ray"]
 
 
 class SweepError(OffloadError):
@@ -68,7 +68,7 @@ def settings_with(
 
 @dataclass
 class Trainings:
-    """Makes the trainings of one sweep. Offers and datasets are asked for once."""
+    """Makes the trainings of one sweep. Offers, cluster and datasets are asked for once."""
 
     settings: Settings
     store: ObjectStore
@@ -77,6 +77,7 @@ class Trainings:
     on: Where
     space: Space
     _offers: list[Sequence[Offer] | None] = field(default_factory=list)
+    _cluster: list[Offer] = field(default_factory=list)
 
     def check(self) -> None:
         """See that every end of every dimension can be trained, and that folds can be made.
@@ -137,7 +138,7 @@ class Trainings:
         deadline_s: float | None = None,
         calibrate: bool | None = False,
     ) -> Planned:
-        """Plan one training within these limits, as `offload train` would; asks EC2 for its offers once."""
+        """Plan one training within these limits, as `offload train` would."""
         seed, fold = training
         settings = settings_with(
             self.settings,
@@ -148,11 +149,18 @@ class Trainings:
             deadline_s=deadline_s,
         )
         planning: Planning = planning_of(settings, self.store, self.console)
-        ask = planning.offers
+        ask, ask_cluster = planning.offers, planning.ray_offer
 
         def offers() -> Sequence[Offer] | None:
             if not self._offers:
                 self._offers.append(ask())
             return self._offers[0]
 
-        return replace(planning, offers=offers).plan(on=self.on, calibrate=calibrate, only_if_it_matters=True)
+        def ray_offer(modules: Sequence[str]) -> Offer:
+            if not self._cluster and ask_cluster is not None:
+                self._cluster.append(ask_cluster(modules))
+            return self._cluster[0]
+
+        return replace(planning, offers=offers, ray_offer=ray_offer).plan(
+            on=self.on, calibrate=calibrate, only_if_it_matters=True
+        )

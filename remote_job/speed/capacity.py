@@ -14,6 +14,9 @@ CGROUPS = Path("/sys/fs/cgroup")
 CPUINFO = Path("/proc/cpuinfo")
 OWN_CGROUP = Path("/proc/self/cgroup")
 
+CORES = "GPU_OFFLOAD_CORES"
+"""How many processors the training is to use, where a cluster has others for other trainings."""
+
 INSTRUCTION_SETS = {
     "avx2": "avx2",
     "avx512f": "avx512",
@@ -30,7 +33,7 @@ class Capacity:
     """The share of a machine that this process has."""
 
     cores: int
-    """Processors that may compute at the same time: the affinity mask, cut by the container's quota."""
+    """Processors that may compute at the same time: the affinity mask, cut by the container's quota and by GPU_OFFLOAD_CORES."""
     memory_bytes: int
     """Memory this process may fill: the machine's, or the container's limit where that is smaller."""
     instruction_sets: frozenset[str] = field(default_factory=frozenset)
@@ -42,12 +45,15 @@ class Capacity:
 
 def capacity() -> Capacity:
     """Look at the machine."""
-    quota = cpu_quota()
+    quota, cores = cpu_quota(), os.environ.get(CORES, "")
     # macOS has no affinity: https://docs.python.org/3/library/os.html#os.sched_getaffinity
     affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limits = [affinity] if quota is None else [affinity, max(1, math.floor(quota + 1e-6))]
+    if cores.isdecimal() and int(cores) > 0:
+        limits.append(int(cores))
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Capacity(
-        cores=affinity if quota is None else max(1, min(affinity, math.floor(quota + 1e-6))),
+        cores=min(limits),
         memory_bytes=min(total, memory_limit() or total),
         instruction_sets=instruction_sets(),
         compiler=next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None),

@@ -86,6 +86,14 @@ DEFAULTS = {
         "prune": True,
         "goal": "maximize",
     },
+    "ray": {
+        "address": "auto",
+        "cpus": 1.0,
+        "gpus": None,
+        "memory-gib": None,
+        "resources": {},
+        "autoscales": False,
+    },
 }
 
 

@@ -32,6 +32,8 @@ def test_a_system_without_affinity_counts_its_processors(monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(capacity, "cpu_quota", lambda: None)
     assert capacity.capacity().cores == os.cpu_count()
+    monkeypatch.setenv("GPU_OFFLOAD_CORES", "1")
+    assert capacity.capacity().cores == 1
 
 
 def test_the_tightest_quota_on_the_way_up_counts(tmp_path):
