@@ -39,6 +39,7 @@ DEFAULTS = {
         "requirements": None,
         "license": None,
         "device": "auto",
+        "isolation": "auto",
         "speed": {},
     },
     "limits": {
