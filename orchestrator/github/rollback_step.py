@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.github.small_summaries import rollback_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
 from gpu_offload.orchestrator.registry import promote, publish
 from gpu_offload.orchestrator.registry.listing import named
-from gpu_offload.orchestrator.registry.manifest import Manifest
+from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest
 from gpu_offload.orchestrator.registry.promote import Moved
 from gpu_offload.orchestrator.registry.revert import Revert
 
@@ -33,19 +33,22 @@ def find_revert(step: Step) -> int:
 
 def rollback(step: Step) -> int:
     """Roll back in the configured store: what a push reverted, or what a person asks for."""
+    from gpu_offload.orchestrator.site.write import update_site
+
+    store = _store(step)
     if step.event.name != "push":
-        store = _store(step)
-        _report(
-            promote.rollback(store, step.inputs.to or None, why=_why(step.inputs)), step.runner, step.console
-        )
-        return 0
-    found = _found(step)
-    if found is not None:
+        done = promote.rollback(store, step.inputs.to or None, why=_why(step.inputs))
+    elif (found := _found(step)) is not None:
         revert, wanted, reverted = found
         changed = revert.complete(wanted, publish.DEFAULT)
-        entry = named(revert.store, wanted.version)
-        done = f"stable again, in place of {reverted[0].version}"
-        _report(Moved(done, entry, {"stable": wanted.version}, changed), step.runner, step.console)
+        entry = named(store, wanted.version)
+        done = Moved(
+            f"stable again, in place of {reverted[0].version}", entry, {STABLE: wanted.version}, changed
+        )
+    else:
+        return 0
+    update_site(store, step.settings, step.console, is_private=step.event.is_private)
+    _report(done, step.runner, step.console)
     return 0
 
 
@@ -116,7 +119,7 @@ def _why(inputs: WorkflowInputs) -> str:
 
 
 def _report(done: Moved, runner: Runner, console: GitHubConsole) -> None:
-    stable = done.aliases.get("stable") or ""
+    stable = done.aliases.get(STABLE) or ""
     runner.outputs({"to": stable, "version": done.entry.version, "semver": done.entry.semver or ""})
     runner.summary(rollback_summary(done))
     console.notice(done.text().splitlines()[0])
