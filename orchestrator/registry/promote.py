@@ -129,14 +129,8 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
             f"{target.semver} ({target.version}) is yanked ({target.yanked.why}): take that back first with "
             f"`offload yank {target.semver} --undo --why WHY`"
         )
-    usable = [
-        e
-        for m in stable.moves
-        if m.version != stable.version
-        and (e := entry_of(versions(store), m.version)) is not None
-        and e.is_usable
-    ]
-    if target is None and not usable:
+    usable = {entry.version for entry in versions(store) if entry.is_usable} - {stable.version}
+    if target is None and not any(move.version in usable for move in stable.moves):
         name = stable.semver or stable.version
         raise RegistryError(
             f"stable means {name}, and no version before it may be used: name one with --to, or withdraw {name} without a "
