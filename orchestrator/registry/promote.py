@@ -136,8 +136,8 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
             f"stable means {name}, and no version before it may be used: name one with --to, or withdraw {name} without a "
             f"successor with `offload yank {name} --why WHY`"
         )
-    done = yank(store, stable.version, why=why)
-    if target is not None:
+    if target is not None:  # first, since it may refuse: deleted, or below the lowest version
         aliases.move(store, STABLE, target.version, cause="rollback", why=why)
+    done = yank(store, stable.version, why=why)
     now = aliases.alias_of(store, STABLE)
     return Moved("withdrawn", done.entry, {STABLE: now.version if now else None}, changed=True)

@@ -206,3 +206,11 @@ def test_a_manifest_as_large_as_none_is_refused(project):
     (project / "store" / "models" / "aaaa1111" / "manifest.json").write_text(" " * (5 << 20))
     with pytest.raises(OffloadError, match="more than any Manifest"):
         run(project, "models", "show", "1.0.0")
+
+
+def test_a_rollback_that_is_refused_has_changed_nothing(project):
+    run(project, "promote", "1.1.0", "--minimum", "1.1.0")
+    with pytest.raises(OffloadError, match="below"):
+        run(project, "rollback", "--to", "1.0.0", "--why", "x")
+    assert "yanked" not in run(project, "models")
+    assert run_json(project, "models")["stable"] == "bbbb2222"
