@@ -19,7 +19,7 @@ class InterruptedTrainingError(OffloadError):
 
 
 class Interruption:
-    """A wish to stop. Anybody may express it, from any thread; the training obeys at its next boundary.
+    """A request to stop, from any thread; the training stops at its next boundary.
 
     Boundaries are the ends of batches, in training and in validation. Stages that have none and change
     nothing that lasts (imports, scanning) run inside `at_once`, where the wish is obeyed immediately.

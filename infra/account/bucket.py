@@ -114,7 +114,7 @@ def bucket_statements(site: Site, *, plain_public: bool = False) -> tuple[Statem
         ),
         Statement(
             "ModelsAreWrittenOnce",
-            "A published version never changes, whoever asks: every write below models/ must carry If-None-Match. "
+            "A published version never changes, for any caller: every write below models/ must carry If-None-Match. "
             "Aliases move, versions do not.",
             ONCE,
             ("s3:PutObject",),
@@ -130,7 +130,7 @@ def _public_models(site: Site) -> tuple[Statement, ...]:
     return (
         Statement(
             "PublicList",
-            "Anybody may list the published models, and nothing else: the article's statement lists the whole bucket.",
+            "Everyone may list the published models, and nothing else in the bucket.",
             LISTING,
             ("s3:ListBucket",),
             (site.bucket_arn,),
@@ -139,8 +139,7 @@ def _public_models(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "PublicRead",
-            "Anybody may read models, aliases and the index: the article's statement reads the whole bucket, "
-            "datasets, logs and checkpoints included.",
+            "Everyone may read models, aliases and the index, but not datasets, logs and checkpoints.",
             ARTICLE,
             ("s3:GetObject",),
             site.objects(*PUBLIC),
@@ -154,7 +153,7 @@ def _public_everything(site: Site) -> tuple[Statement, ...]:
     return (
         Statement(
             "PublicList",
-            "As in the article: anybody may list the whole bucket.",
+            "Everyone may list the whole bucket (--plain-public).",
             ARTICLE,
             ("s3:ListBucket",),
             (site.bucket_arn,),
@@ -162,7 +161,7 @@ def _public_everything(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "PublicRead",
-            "As in the article: anybody may read everything, datasets, logs and checkpoints included.",
+            "Everyone may read everything, including datasets, logs and checkpoints (--plain-public).",
             ARTICLE,
             ("s3:GetObject",),
             (f"{site.bucket_arn}/*",),

@@ -114,7 +114,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         ),
         Statement(
             "LaunchImage",
-            "An image runs as root beside the role's credentials, and anybody can publish one.",
+            "An image runs as root with access to the role's credentials, and every AWS account can publish images.",
             KEYS,
             ("ec2:RunInstances",),
             (f"arn:{site.partition}:ec2:*::image/*",),
@@ -211,7 +211,7 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
         *_end(site),
         Statement(
             "HandTrainerToInstances",
-            "Exactly this role, and to EC2 only: whoever may pass any role can have any right.",
+            "Only this role, and only to EC2: permission to pass any role would grant every right.",
             "https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html",
             ("iam:PassRole",),
             (site.role("trainer"),),

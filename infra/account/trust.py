@@ -56,7 +56,7 @@ def trust_scheduler(site: Site) -> tuple[Statement, ...]:
     return (
         Statement(
             "SchedulesOfThisAccount",
-            "EventBridge Scheduler acts for whoever asks it; the account and the group keep others from using "
+            "EventBridge Scheduler acts for any account; the conditions on account and group keep others from using "
             "it against us. A single schedule must not be named here, says AWS.",
             "https://docs.aws.amazon.com/scheduler/latest/UserGuide/cross-service-confused-deputy-prevention.html",
             ("sts:AssumeRole",),

@@ -151,8 +151,8 @@ class Ec2(Network):
         """
         states: dict[str, str] = {}
         for instance_id in instance_ids:  # one by one: EC2 refuses a whole list if it does not know one of it
-            # An id comes from a reply of EC2, so it was known once: what is still unknown after some seconds, in which
-            # EC2 can learn of a new instance, is forgotten.
+            # The id came from a reply of EC2. Right after a launch other calls may not know it yet, so an unknown id
+            # is tried again for some seconds; after that, EC2 has forgotten a terminated instance.
             states[instance_id] = "terminated"
             with suppress(NotYetVisibleError):
                 for attempt in attempts(NotYetVisibleError, first=0.5):

@@ -27,41 +27,61 @@ if TYPE_CHECKING:
 @settings_options
 @json_option
 @verbose_option
-@click.option("--repository", metavar="ORG/REPO", help="By default the remote origin's.")
 @click.option(
-    "--owner-id", type=click.IntRange(1), help="GitHub's number of ORG; by default asked of GitHub."
+    "--repository", metavar="ORG/REPO", help="The GitHub repository. Default: that of the remote origin."
 )
-@click.option("--repository-id", type=click.IntRange(1), help="GitHub's number of REPO; the same.")
+@click.option(
+    "--owner-id", type=click.IntRange(1), help="GitHub's numeric id of ORG. Default: read from GitHub."
+)
+@click.option(
+    "--repository-id", type=click.IntRange(1), help="GitHub's numeric id of REPO. Default: read from GitHub."
+)
 @click.option(
     "--classic-subject",
     is_flag=True,
-    help="Trust the subject without numbers only: for a repository of before 15 July 2026, never renamed since.",
+    help="Trust only the subject without ids, for repositories created before 15 July 2026 and never renamed.",
 )
 @click.option("--branch", default="main", show_default=True, help="The default branch.")
 @click.option(
     "--environment", default="gpu", show_default=True, help="The GitHub environment that guards spending."
 )
-@click.option("--vpc", help="The only network that launches may be in, such as vpc-0123456789abcdef0.")
+@click.option("--vpc", help="Allow launches only in this VPC, such as vpc-0123456789abcdef0.")
 @click.option(
     "--job-workflow-ref",
     metavar="ORG/REPO/.github/workflows/FILE@REF",
-    help="The only workflow file whose jobs get a role; by default any of the repository's.",
-)
-@click.option("--bucket", help="By default the one of store.url, or one named after the repository.")
-@click.option(
-    "--name", default="gpu-offload", show_default=True, help="Of the stack; role names begin with it."
+    help="Give roles only to jobs of this workflow file. Default: any workflow of the repository.",
 )
 @click.option(
-    "--region", help="The stack's and the bucket's; by default store.region, or the first of ec2.regions."
+    "--bucket", help="The bucket. Default: that of store.url, or a name made from the repository's."
 )
-@click.option("--alert-email", default="", help="Who is told when the month's costs near the budget.")
-@click.option("--monthly-budget-usd", type=click.IntRange(1), default=10, show_default=True)
-@click.option("--plain-public", is_flag=True, help="The article's bucket policy: everything in it is public.")
-@click.option("--separate-publisher", is_flag=True, help="Neither launcher nor janitor may publish.")
+@click.option(
+    "--name", default="gpu-offload", show_default=True, help="Name of the stack and prefix of the role names."
+)
+@click.option(
+    "--region", help="Region of stack and bucket. Default: store.region, or the first of ec2.regions."
+)
+@click.option(
+    "--alert-email", default="", help="Address for the alert that the month's costs approach the budget."
+)
+@click.option(
+    "--monthly-budget-usd",
+    type=click.IntRange(1),
+    default=10,
+    show_default=True,
+    help="Budget of the alert, in USD per month.",
+)
+@click.option(
+    "--plain-public", is_flag=True, help="Make everything in the bucket public, not only published models."
+)
+@click.option(
+    "--separate-publisher",
+    is_flag=True,
+    help="Let only the publisher role publish, not the launcher and the janitor.",
+)
 @click.option("--print", "only_print", is_flag=True, help="Print the CloudFormation template.")
-@click.option("--show-policies", is_flag=True, help="Print each statement of each policy, why, and a link.")
-@click.option("--deploy", "do_deploy", is_flag=True, help="Make or update the stack, after a question.")
-@click.option("--yes", is_flag=True, help="With --deploy: do not ask.")
+@click.option("--show-policies", is_flag=True, help="Print each policy statement with its reason and a link.")
+@click.option("--deploy", "do_deploy", is_flag=True, help="Create or update the stack after confirmation.")
+@click.option("--yes", is_flag=True, help="With --deploy: do not ask for confirmation.")
 def bootstrap(
     directory: Path,
     config: Path | None,
@@ -91,7 +111,7 @@ def bootstrap(
 ) -> None:
     """Show or create what an AWS account needs: roles, bucket and budget alarm.
 
-    Without --deploy nothing is asked of AWS and nothing is made.
+    Without --deploy, AWS is not called and nothing is created.
     """
     from gpu_offload.infra.account.site import SiteError
     from gpu_offload.infra.github.repository import repository_of
@@ -144,10 +164,18 @@ def bootstrap(
 @click.command()
 @settings_options
 @json_option
-@click.option("--repository", metavar="ORG/REPO", help="By default the remote origin's.")
-@click.option("--role", "roles", multiple=True, metavar="ARN", help="Roles whose trust is looked at.")
 @click.option(
-    "--environment", default="gpu", show_default=True, help="GitHub's, that spending money is behind."
+    "--repository", metavar="ORG/REPO", help="The GitHub repository. Default: that of the remote origin."
+)
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    metavar="ARN",
+    help="Roles whose trust policies are checked. Repeatable.",
+)
+@click.option(
+    "--environment", default="gpu", show_default=True, help="The GitHub environment that guards spending."
 )
 @click.option(
     "--no-probe", is_flag=True, help="Write nothing: no test object, no security group for dry runs."
@@ -163,9 +191,9 @@ def doctor(
     as_json: bool,
     no_probe: bool,
 ) -> None:
-    """Check everything that a run needs, each with its remedy. Exit code 1 if something is missing.
+    """Check everything that a run needs and print a remedy for each fault. Exit code 1 if something is missing.
 
-    What is written for a test (an object, a security group) is removed at once, and costs nothing.
+    Test resources (an object, a security group) cost nothing and are removed at once.
     """
     from gpu_offload.orchestrator.account.doctor import examine
     from gpu_offload.orchestrator.output.table import terminal_width
@@ -221,7 +249,7 @@ def _deploy(found: "Bootstrap", console: "Console", *, yes: bool, as_json: bool)
 
     outputs = deploy(found, console, ask)
     if outputs is None:
-        click.echo("nothing was made", err=True)
+        click.echo("nothing was created", err=True)
         sys.exit(1)
     if as_json:
         print_json(found.json(outputs))

@@ -62,16 +62,16 @@ class Section(BaseModel):
 
 
 class SplitSettings(Section):
-    """How images that come without a split are divided; what is left of 1 is for training."""
+    """How to split images that come without a split; the remaining fraction is for training."""
 
     val: Number = Field(default=0.2, ge=0, lt=1)
-    """Fraction of the images that validates each epoch."""
+    """Fraction of the images used for validation."""
     test: Number = Field(default=0.0, ge=0, lt=1)
-    """Fraction of the images that is kept out of the training altogether."""
+    """Fraction of the images used for neither training nor validation."""
     seed: Count = Field(default=0, ge=0)
-    """Another seed divides differently; the same one never moves an image when others are added."""
+    """Seed of the split. With the same seed, adding images never moves another image."""
     fold: Fold | None = Field(default=None, examples=["1/5"])
-    """Validate on part k of n in place of val, for cross-validation: n trainings validate on every image once."""
+    """Part k of n to validate on, in place of val, for cross-validation."""
 
     @property
     def rule(self) -> SplitRule:
@@ -82,22 +82,21 @@ class SplitSettings(Section):
 
 
 class DatasetSettings(Section):
-    """What is trained on."""
+    """The dataset to train on."""
 
     path: Path = Field(examples=["raw_dataset"])
-    """A flat folder of images and YOLO labels, a data.yaml, or a folder with one folder a class; relative to
+    """A flat folder of images and YOLO labels, a data.yaml, or a folder with one subfolder per class; relative to
     this file."""
     classes: Annotated[tuple[Text, ...], Distinct] = ()
-    """Names of the classes in the order of their numbers in the labels; empty: as data.yaml or the folders
-    name them."""
+    """Class names in the order of their indices in the labels. Empty: taken from data.yaml or the folders."""
     task: Task | None = Field(default=None, examples=["detect"])
-    """What is learnt; left out, the labels tell."""
+    """The task. Default: inferred from the labels."""
     split: SplitSettings = SplitSettings()
-    """How a flat folder is divided into training, validation and test images."""
+    """How to split a flat folder into training, validation and test images."""
 
 
 class TrainingSettings(Section):
-    """What is trained, and how."""
+    """The model and how to train it."""
 
     model: Model = "yolov8n.yaml"
     """A definition (a built-in name or a path to a .yaml), published weights (yolo11n.pt),
@@ -107,53 +106,53 @@ class TrainingSettings(Section):
     image_size: Count = Field(default=640, ge=32, le=8192)
     """Side of the square that images are scaled to, in pixels; a multiple of 32."""
     batch: Count = Field(default=16, ge=1, le=65_536)
-    """Images a step."""
+    """Images per batch."""
     seed: Count = Field(default=0, ge=0, le=2**31 - 1)
-    """Seed of every random choice."""
+    """Random seed."""
     init_from: InitFrom = "scratch"
-    """Weights that the model starts from, named as in model; "stable" or a version: those of a published version, which
-    is continued; "scratch": random weights, or those that model itself names."""
+    """Initial weights, named as in model. "stable" or a version continues that published version; "scratch" takes random
+    weights, or those that model names."""
     warm_epochs: Count | None = Field(default=None, ge=1, le=100_000, examples=[10])
-    """Passes of a training that continues a version; left out, half of epochs."""
+    """Epochs of a training that continues a version. Default: half of epochs."""
     max_warm_starts: Count = Field(default=5, ge=1, le=1000)
-    """Trainings in a row that continue another one before one begins from scratch."""
+    """Number of consecutive warm starts before a training starts from scratch."""
     hyperparameters: dict[str, Hyperparameter] = Field(default_factory=dict)
-    """Handed to Ultralytics as they are: lr0, optimizer, mosaic, patience, ..."""
+    """Passed to Ultralytics unchanged: lr0, optimizer, mosaic, patience, ..."""
     entrypoint: Entrypoint | None = Field(default=None, examples=["mine.train:main"])
-    """package.module:function of your own that trains in Ultralytics' place."""
+    """package.module:function of your own that trains instead of Ultralytics."""
     include: Annotated[tuple[Path, ...], Distinct] = ()
-    """Files, folders or patterns that the entrypoint reads beside the modules it imports; part of the training key."""
+    """Files, folders or patterns that the entrypoint needs besides the modules it imports; part of the training key."""
     requirements: Path | None = Field(default=None, examples=["requirements-train.txt"])
-    """A requirements file for the entrypoint; locked with hashes and installed wherever it trains."""
+    """Requirements file of the entrypoint. It is locked with hashes and installed wherever the training runs."""
     license: Text | None = Field(default=None, examples=["MIT"])
-    """SPDX expression of the model's licence, for plan and manifest; left out, AGPL-3.0 for Ultralytics' models."""
+    """SPDX expression of the model's licence, for plan and manifest. Default for Ultralytics' models: AGPL-3.0."""
     device: Device = "auto"
-    """Where the training computes: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", "1" or "mps"."""
+    """Device: "auto" (the first GPU, else the CPU), "cpu", "cuda", "cuda:1", "1" or "mps"."""
     isolation: Literal["auto", "required", "off"] = "auto"
     """On a runner of GitHub's: train as another user, without network and credentials, where the runner can ("auto"), or not at
     all ("required"); "off" for code of your own that needs the network or the runner's files. An instance always isolates."""
     speed: dict[str, Flag] = Field(default_factory=dict)
-    """Speed switches turned on or off by hand; the machine chooses the others."""
+    """Speed switches to turn on or off; the others are chosen for the machine."""
 
 
 class LimitSettings(Section):
-    """What a run may take."""
+    """Limits of a run."""
 
     deadline: Duration = timedelta(hours=6)
-    """Time from the start of a run to its end, over all its attempts; no instance outlives it."""
+    """Maximum duration of a run, all attempts included. No instance outlives it."""
     max_cost_usd: Number = Field(default=1.0, ge=0)
-    """Dollars a run may cost, over all its attempts; nothing is launched whose upper estimate is higher."""
+    """Maximum cost of a run in USD, all attempts included. No instance is launched whose upper estimate is higher."""
     value_of_time_usd_per_hour: Number = Field(default=0.0, ge=0)
-    """What an hour sooner is worth in dollars; 0: a GPU only where the CPU does not finish in time."""
+    """Value of finishing an hour earlier, in USD. 0: rent a GPU only if the CPU does not finish in time."""
     ci_limit: Duration = timedelta(hours=6)
-    """When the CI job is ended from outside; 6h on a runner of GitHub's."""
+    """Time limit of the CI job; 6h on GitHub-hosted runners."""
     on_overrun: Literal["stop", "escalate", "continue"] = "stop"
-    """What becomes of a run that will not keep its limits: stop with a checkpoint, escalate (from this CPU to an
-    instance, from an instance to a faster one or to on-demand), or continue up to the limit."""
+    """Action for a run that will exceed its limits: stop with a checkpoint, escalate (from this CPU to an instance, from
+    an instance to a faster one or to on-demand), or continue up to the limit."""
 
 
 class StoreSettings(Section):
-    """Where datasets, checkpoints and models are kept."""
+    """Storage of datasets, checkpoints and models."""
 
     url: StoreUrl = "file:.offload"
     """file:FOLDER (relative to this file), s3://BUCKET/PREFIX, sftp://USER@HOST/PATH or hf://OWNER/REPOSITORY; file:.offload is
@@ -161,87 +160,83 @@ class StoreSettings(Section):
     endpoint_url: HttpUrl | None = Field(default=None, examples=["https://ACCOUNT.r2.cloudflarestorage.com"])
     """Another server that speaks the S3 API: R2, MinIO, Ceph."""
     region: Text | None = Field(default=None, examples=["us-east-1"])
-    """The bucket's region; left out, that of the environment. R2 needs "auto"."""
+    """The bucket's region. Default: the region of the environment. R2 needs "auto"."""
     public_url: HttpUrl | None = Field(default=None, examples=["https://models.example.org"])
-    """Public web address of models/, aliases/ and index.json, if it is not the bucket's
-    own."""
+    """Public web address of models/, aliases/ and index.json, if it differs from the bucket's."""
 
 
 class RegistrySettings(Section):
-    """Which versions become `stable`, and how they are counted."""
+    """Which versions become `stable`, and how they are numbered."""
 
     metric: Text | None = Field(default=None, examples=["map50"])
-    """What versions are judged by; left out, map50_95 of a detector and accuracy of a classifier."""
+    """Metric that compares versions. Default: map50_95 for detectors, accuracy for classifiers."""
     floor: Number = Field(default=0.001, ge=0)
-    """What a version must reach to become stable, the first one too; below it stays a candidate. The default holds only
-    models that find nothing."""
+    """Minimum metric for stable, also for the first version; below it, a version stays a candidate. The default only
+    stops models that find nothing."""
     tolerance: Number = Field(default=0.02, ge=0)
-    """How much worse than stable, on the same held-out images, a version may be and still replace it."""
+    """Maximum loss of the metric against stable, on the same held-out images, with which a version replaces it."""
     on_candidate: Literal["pass", "fail"] = "pass"
-    """Result of `offload train` where the version it published stays a candidate: exit code 0, or 1."""
+    """Exit code of `offload train` if the published version stays a candidate: 0 (pass) or 1 (fail)."""
     on_revert: Literal["yank", "delete", "keep"] = "yank"
-    """What becomes of a version whose data a later commit reverted: yank it, delete its files as well, or keep it."""
+    """Action for a version whose data a later commit reverted: yank it, also delete its files, or keep it."""
     exports: Annotated[tuple[ExportFormat, ...], Distinct] | None = Field(default=None, examples=[["onnx"]])
-    """Formats that a model is published in beside its own; left out, safetensors for Ultralytics' models, and ONNX for those that
-    detect."""
+    """Formats to publish a model in besides its own. Default: safetensors for Ultralytics' models, and ONNX for detectors."""
     on_failed_export: Literal["publish", "fail"] = "publish"
-    """What becomes of a model that cannot be written in a format, or differs there: publish it without, or fail."""
+    """Action if an export fails or differs from the model: publish without it, or fail."""
     site: Literal["off", "store"] = "off"
     """Whether each publication writes the model's page, site/index.html and site/feed.xml, in the store."""
     bump: Literal["auto", "major", "minor", "patch"] = "auto"
-    """How far a version is from its parent; auto: major for other classes, model family or image size, minor for other
+    """Part of the version number to increase. auto: major for other classes, model family or image size, minor for other
     data, else patch."""
 
 
 class RetentionSettings(Section):
-    """What is deleted after each publication."""
+    """Deletions after each publication."""
 
     mode: Literal["off", "dry-run", "delete"] = "off"
-    """What happens after a publication: nothing, a note of what would be deleted, or the deletion."""
+    """Action after a publication: nothing, report what would be deleted, or delete it."""
     keep: Count = Field(default=5, ge=1)
-    """The newest versions, which stay."""
+    """Number of newest versions to keep."""
     days: Number = Field(default=30.0, ge=0)
-    """Versions, checkpoints and staged datasets younger than this stay."""
+    """Minimum age, in days, of versions, checkpoints and staged datasets that are deleted."""
     below_gb: Number | None = Field(default=None, ge=0, examples=[4.5])
-    """Delete only as much as brings the store below this, in GB, the oldest first."""
+    """Delete only until the store is below this size, in GB, oldest first."""
 
 
 class Ec2Settings(Section):
-    """Which instances may be rented."""
+    """The instances that may be rented."""
 
     regions: Annotated[tuple[Region, ...], Distinct, NotEmpty] = ("us-east-1", "us-east-2", "us-west-2")
-    """Regions to look for offers in."""
+    """Regions to search for offers."""
     instance_types: Annotated[tuple[InstanceType, ...], Distinct, NotEmpty] = ONE_GPU
     """Instance types that may be rented; left out, those of our price table with as many GPUs as `gpus` says."""
     gpus: Gpus = Field(default=1, examples=[4])
     """GPUs of an instance: only types with so many are rented; "auto" for any number. Several train together, and training.batch
     is divided among them."""
     market: Literal["spot", "on-demand", "spot-then-on-demand"] = "spot-then-on-demand"
-    """Cheap and reclaimable, dear and safe, or the first until the deadline asks for the second."""
+    """spot, on-demand, or spot until the deadline requires on-demand."""
     policy: Literal["expected-cost", "uniform-progress", "greedy", "on-demand"] = "expected-cost"
     """How "spot-then-on-demand" chooses: at the least expected cost; ahead of a straight line to the deadline; spot or
     waiting for it as long as the deadline allows; or on-demand first. All of them keep the deadline."""
     image: Image | None = Field(default=None, examples=["ami-0123456789abcdef0"])
-    """An AMI, or an SSM parameter that names one; left out, Amazon's deep-learning image. An AMI belongs to
-    one region."""
+    """An AMI, or an SSM parameter that names one. Default: Amazon's deep-learning image. An AMI belongs to one region."""
     subnet: Subnet | None = Field(default=None, examples=["subnet-0123456789abcdef0"])
-    """A subnet that instances start in; left out, the default one of the zone. A subnet belongs to one zone."""
+    """The instances' subnet. Default: the zone's default subnet. A subnet belongs to one zone."""
     instance_profile: ProfileName | None = Field(default=None, examples=["gpu-offload-trainer"])
-    """Name of the instance profile by which an instance writes below its own run; `offload bootstrap` makes
-    it."""
+    """Instance profile with which an instance writes below its own run; `offload bootstrap` creates it."""
     schedule_role: RoleArn | None = Field(
         default=None, examples=["arn:aws:iam::123456789012:role/gpu-offload-scheduler"]
     )
-    """ARN of the role by which EventBridge Scheduler terminates an instance at its deadline; `offload
-    bootstrap` makes it."""
+    """ARN of the role with which EventBridge Scheduler terminates an instance at its deadline; `offload bootstrap`
+        creates it."""
     volume_gib: Count = Field(default=60, ge=8, le=16_384)
     """Size of the root volume, GiB."""
     ssh_port: Count = Field(default=22, ge=1, le=65_535)
-    """Port that SSH listens on."""
+    """Port of the SSH server."""
     ssh_cidr: Cidr | None = Field(default=None, examples=["203.0.113.7/32"])
-    """Addresses that may reach SSH; left out, that of the machine which drives the run, /32."""
+    """Addresses that may connect to SSH. Default: the address of the machine that drives the run, /32."""
     max_attempts: Count = Field(default=6, ge=1, le=50)
-    """Instances a run may start, one after the other."""
+    """Maximum number of instances that a run starts, one after the other."""
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -282,19 +277,19 @@ class SweepSettings(Section):
     __pydantic_extra__: dict[str, Dimension] = Field(init=False)
 
     seed: Count = Field(default=1, ge=1, le=100)
-    """Trainings of each trial with seeds of their own, from training.seed on; several give an interval."""
+    """Trainings per trial, with seeds from training.seed on; several give an interval."""
     folds: Count = Field(default=1, ge=1, le=100)
-    """Parts for cross-validation: each trial is trained once for each part that validates; 1: no folds."""
+    """Folds of cross-validation: one training per fold and seed; 1: no folds."""
     trials: Count | None = Field(default=None, ge=1, le=10_000, examples=[12])
-    """Trials at most; left out, every combination of lists where there are at most 20, else 20."""
+    """Maximum number of trials. Default: every combination of lists, at most 20."""
     parallel: Count = Field(default=1, ge=1, le=256)
     """Trainings at the same time, on instances or a Ray cluster; this machine trains one after the other."""
     budget_usd: Number | None = Field(default=None, ge=0, examples=[2.0])
-    """Dollars that the whole sweep may cost; left out, limits.max-cost-usd."""
+    """Maximum cost of the sweep in USD. Default: limits.max-cost-usd."""
     deadline: Duration | None = Field(default=None, examples=["12h"])
-    """Time from the start of the sweep to its end; left out, limits.deadline."""
+    """Maximum duration of the sweep. Default: limits.deadline."""
     prune: Flag = True
-    """Stop a trial early whose epochs are worse than those of two thirds of the others (successive halving)."""
+    """Stop a trial early if its epochs are worse than those of two thirds of the others (successive halving)."""
     goal: Literal["maximize", "minimize"] = "maximize"
     """Whether a higher or a lower registry.metric is better."""
 
@@ -303,19 +298,19 @@ class Sections(Section):
     """The whole of the configuration."""
 
     dataset: DatasetSettings
-    """What is trained on."""
+    """The dataset to train on."""
     training: TrainingSettings = TrainingSettings()
-    """What is trained, and how."""
+    """The model and how to train it."""
     limits: LimitSettings = LimitSettings()
-    """What a run may take."""
+    """Limits of a run."""
     store: StoreSettings = StoreSettings()
-    """Where datasets, checkpoints and models are kept."""
+    """Storage of datasets, checkpoints and models."""
     registry: RegistrySettings = RegistrySettings()
-    """Which versions become `stable`, and how they are counted."""
+    """Which versions become `stable`, and how they are numbered."""
     retention: RetentionSettings = RetentionSettings()
-    """What is deleted after each publication."""
+    """Deletions after each publication."""
     ec2: Ec2Settings = Ec2Settings()
-    """Which instances may be rented."""
+    """The instances that may be rented."""
     ray: RaySettings = RaySettings()
     """The cluster of `--on ray`, and what a training occupies there."""
     sweep: SweepSettings = SweepSettings()
