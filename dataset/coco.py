@@ -42,7 +42,7 @@ def list_coco(
         message = f"{', '.join(sorted(given))} are named like splits and {others} are not; keep only one kind"
         raise DatasetError([*found.findings, error("", "doubtful-split", message)])
     conversion, finder = Conversion(found.findings), ImageFinder(names)
-    readings = [_Reading(root, file, splits[file], conversion, finder, found) for file in sorted(chosen)]
+    readings = [_CocoFile(root, file, splits[file], conversion, finder, found) for file in sorted(chosen)]
     classes = _classes(readings, conversion)
     image_splits: dict[str, set[Split]] = {}
     for reading in readings:
@@ -68,7 +68,7 @@ def _split_of(file: str) -> Split | None:
     return splits.pop() if len(splits) == 1 else None
 
 
-def _classes(readings: Sequence["_Reading"], conversion: Conversion) -> dict[int, str]:
+def _classes(readings: Sequence["_CocoFile"], conversion: Conversion) -> dict[int, str]:
     """Return the categories' names by id, which must be the same in each file."""
     first = readings[0]
     for reading in readings[1:]:
@@ -80,7 +80,7 @@ def _classes(readings: Sequence["_Reading"], conversion: Conversion) -> dict[int
     return first.categories
 
 
-class _Reading:
+class _CocoFile:
     """Goes through one JSON file."""
 
     def __init__(

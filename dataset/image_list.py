@@ -69,10 +69,10 @@ def read_list(root: Path, source: str, findings: Findings, census: Census, allow
         findings.append(error(source, "huge-file", message))
         return []
     allowance.lines -= len(lines)
-    return _Reading(root, source, findings, census).images(lines, allowance)
+    return _ListFile(root, source, findings, census).images(lines, allowance)
 
 
-class _Reading:
+class _ListFile:
     """Goes through the lines of one list."""
 
     def __init__(self, root: Path, source: str, findings: Findings, census: Census) -> None:

@@ -73,7 +73,7 @@ def check_label(
         line = data.count(b"\n", 0, fault.start) + 1
         message = "is not UTF-8 text; save the label as plain text"
         return LabelFacts(), [error(path, "malformed-label", message, line)]
-    reading = _Reading(path, keypoint_shape)
+    reading = _LabelFile(path, keypoint_shape)
     for number, row in enumerate(text.splitlines(), 1):
         if reading.is_full:
             break
@@ -81,7 +81,7 @@ def check_label(
     return reading.facts(crlf=b"\r\n" in data), reading.findings()
 
 
-class _Reading:
+class _LabelFile:
     """Goes through the rows of one label."""
 
     def __init__(self, path: str, keypoint_shape: tuple[int, int] | None) -> None:

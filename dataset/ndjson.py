@@ -39,7 +39,7 @@ def list_ndjson(
     try:
         text = lines(root / file)
         classes, said = _head(decode(next(text), 1))
-        reading = _Reading(file, conversion, ImageFinder(names), len(classes), task or said)
+        reading = _NdjsonFile(file, conversion, ImageFinder(names), len(classes), task or said)
         for number, line in enumerate(text, 2):
             if line.strip():
                 reading.add(line, number)
@@ -81,7 +81,7 @@ def _head(head: Any) -> tuple[tuple[str, ...], Task]:
     return classes, _TASKS[said]
 
 
-class _Reading:
+class _NdjsonFile:
     """Goes through the lines about images."""
 
     def __init__(

@@ -4,7 +4,9 @@ import random
 import tempfile
 from dataclasses import dataclass, field
 
-from crash_world import Fault, Scenario, StuckError, World, broken_promises
+from crash_promises import broken_promises
+from crash_scenario import Fault, Scenario, StuckError
+from crash_world import World
 
 from gpu_offload.orchestrator.run.backend import InstanceLeftError
 

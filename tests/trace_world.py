@@ -3,7 +3,8 @@
 import json
 from pathlib import Path
 
-from crash_world import RUN, T0, Machine, Scenario, World
+from crash_scenario import RUN, T0, Scenario
+from crash_world import Machine, World
 
 from gpu_offload.orchestrator.run.backend import RefusedError
 from gpu_offload.orchestrator.run.journal import Journal

@@ -16,7 +16,7 @@ from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.simulator.account import PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.call import Call
-from gpu_offload.infra.simulator.market import SpotMarket, family
+from gpu_offload.infra.simulator.market import SimulatedMarket, family
 from gpu_offload.infra.simulator.rented import Rented
 
 USER_DATA_LIMIT = 16_384
@@ -28,7 +28,7 @@ class Admission:
 
     behaviour: Behaviour
     """With the capacity that there is now."""
-    market: SpotMarket
+    market: SimulatedMarket
     rented: Collection[Rented]
     now: float
     """Unix seconds."""

@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
-from gpu_offload.infra.simulator.market import ON_DEMAND, QUOTAS, SpotMarket, on_demand_price
+from gpu_offload.infra.simulator.market import ON_DEMAND, QUOTAS, SimulatedMarket, on_demand_price
 
 EC2_NAMESPACE = "http://ec2.amazonaws.com/doc/2016-11-15/"
 PRODUCT = "Linux/UNIX"
@@ -37,7 +37,7 @@ def filters_of(parameters: dict[str, Any]) -> dict[str, list[str]]:
     return found
 
 
-def spot_price_history(call: Call, market: SpotMarket, now: float, offerings: Offerings) -> Reply:
+def spot_price_history(call: Call, market: SimulatedMarket, now: float, offerings: Offerings) -> Reply:
     """DescribeSpotPriceHistory: the changes in the time asked for, and what was in force at its start."""
     form, filters = call.parameters, filters_of(call.parameters)
     types = set(numbered(form, "InstanceType") or filters.get("instance-type", []))

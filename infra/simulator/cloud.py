@@ -33,7 +33,7 @@ from gpu_offload.infra.simulator.fault_injection import FaultInjection
 from gpu_offload.infra.simulator.hardware import baked_software
 from gpu_offload.infra.simulator.identity import Identities
 from gpu_offload.infra.simulator.link import LinkRelay
-from gpu_offload.infra.simulator.market import SpotMarket
+from gpu_offload.infra.simulator.market import SimulatedMarket
 from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
 from gpu_offload.infra.simulator.place import HostPlace, LoopbackPlace, NamespacePlace
 from gpu_offload.infra.simulator.schedules import ScheduleRunner
@@ -182,7 +182,7 @@ class SimulatedCloud:
             self.behaviour,
             timers,
             self.identities,
-            SpotMarket(self.behaviour.seed, self.behaviour.price_step_seconds, vcpus),
+            SimulatedMarket(self.behaviour.seed, self.behaviour.price_step_seconds, vcpus),
             now=self.now,
             say=log.say,
             build=self._place.build,

@@ -100,7 +100,7 @@ class Rise:
 
 
 @dataclass(slots=True)
-class SpotMarket:
+class SimulatedMarket:
     """The spot prices of one cloud: `spot_price`, changed by injected rises; never above on demand."""
 
     seed: int

@@ -10,7 +10,7 @@ from gpu_offload.infra.simulator.market import (
     ON_DEMAND,
     SPOT,
     Rise,
-    SpotMarket,
+    SimulatedMarket,
     family,
     on_demand_price,
     spot_price,
@@ -76,7 +76,7 @@ RISES = st.lists(
 
 @given(TIMES, st.floats(0, 3 * 86400), RISES)
 def test_history_goes_back_from_the_end_to_the_price_in_force_at_the_start(start, length, rises):
-    market = SpotMarket(0, STEP, lambda _: 4)
+    market = SimulatedMarket(0, STEP, lambda _: 4)
     market.rises += [Rise(factor, start + at, start + at + lasts, zone) for factor, at, lasts, zone in rises]
     history = list(market.history("g4dn.xlarge", "us-east-1a", start, start + length))
     assert history[-1].time <= start
@@ -87,7 +87,7 @@ def test_history_goes_back_from_the_end_to_the_price_in_force_at_the_start(start
 
 
 def test_a_rise_multiplies_the_prices_of_its_zone_for_its_time():
-    market = SpotMarket(0, STEP, lambda _: 4, [Rise(1.5, MOMENT, MOMENT + 60, zone="us-east-1a")])
+    market = SimulatedMarket(0, STEP, lambda _: 4, [Rise(1.5, MOMENT, MOMENT + 60, zone="us-east-1a")])
 
     def price(zone, at):
         return market.price("g4dn.xlarge", zone, at)

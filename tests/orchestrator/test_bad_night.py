@@ -6,7 +6,8 @@ import time
 from dataclasses import replace
 
 import pytest
-from crash_world import RUN, Scenario, World, run_record
+from crash_scenario import RUN, Scenario, run_record
+from crash_world import World
 from run_case import T0, run_of, seen_attempt
 
 from gpu_offload.dataset.snapshot import read_snapshot

@@ -10,7 +10,9 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from crash_world import RUN, T0, Fault, KilledError, Scenario, StuckError, World, broken_promises
+from crash_promises import broken_promises
+from crash_scenario import RUN, T0, Fault, KilledError, Scenario, StuckError
+from crash_world import World
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import pytest
 from click.testing import CliRunner
-from crash_world import Scenario, run_record
+from crash_scenario import Scenario, run_record
 from hypothesis import given
 from hypothesis import strategies as st
 from registry_case import manifest_for

@@ -5,7 +5,7 @@ import json
 import os
 
 import pytest
-from crash_world import Scenario, result_of, run_record
+from crash_scenario import Scenario, result_of, run_record
 from model_server import ModelServer
 from registry_case import DyingStore, manifest_for
 

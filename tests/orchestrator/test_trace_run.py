@@ -14,7 +14,7 @@ from pathlib import Path
 
 import crash_world
 import pytest
-from crash_world import T0, Scenario, cost_of
+from crash_scenario import T0, Scenario, cost_of
 from trace_world import TracedWorld, read_series
 
 from gpu_offload.orchestrator.run.alternatives import policy_alternatives
