@@ -61,6 +61,7 @@ class Callbacks:
         history = trainer.history
         if history and history[-1]["epoch"] == trainer.epoch + 1:
             history.pop()  # the epoch begins again, with a smaller batch or after a NaN
+            self.pacing.meter.forget()
         history.append({"epoch": trainer.epoch + 1, "train": 0.0, "validation": 0.0, "save": 0.0})
         self.batches_done = 0
         trainer.random_before_validation = None

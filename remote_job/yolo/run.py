@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.result import PREDICTIONS, Export, TrainingResult
@@ -25,11 +26,16 @@ TRAIN = "train"
 """The folder that Ultralytics writes to, below the work folder."""
 
 
+class GpuMemoryError(OffloadError):
+    """The GPU's memory does not suffice, also for smaller batches."""
+
+
 def run(bench: Bench) -> TrainingResult:
     """Train, and stage the result's files.
 
     Raises:
         SpecError: Ultralytics refuses the value of a hyperparameter.
+        GpuMemoryError: The training needs more memory than the GPU has.
         InterruptedTrainingError: It was stopped and can be resumed.
         UnreadableStateError: The checkpoint is not one of ours.
     """
@@ -55,7 +61,7 @@ def _run(bench: Bench, begun: float) -> TrainingResult:
         with bench.interruption.at_once():
             work = build(bench, resume.resumption(bench))
             bench.progress.stage("build", work.clock.build)
-        work.train()
+        _train(work)
         bench.progress.stage("scan", work.clock.scan)
         bench.progress.stage("final", work.clock.final_validation)
         draw_pictures(bench, work)
@@ -79,6 +85,21 @@ def _run(bench: Bench, begun: float) -> TrainingResult:
                 "extras": tuple(others[len(made) :]),
             }
         )
+
+
+def _train(work: "SteadyTrainer") -> None:
+    try:
+        work.train()
+    except RuntimeError as error:  # torch's own class is one of these, and cuBLAS and cuDNN raise it as it is
+        if "out of memory" not in str(error).lower() and "ALLOC_FAILED" not in str(error):
+            raise
+        batch, size = work.batch_size, work.args.imgsz
+        smaller = f"training.batch = {batch // 2}, " if batch > 1 else ""
+        raise GpuMemoryError(
+            f"the memory of {work.device} does not suffice for training.batch {batch} at training.image-size {size}: "
+            f"set {smaller}a smaller training.image-size or training.model, or take a GPU with more memory "
+            f"(ec2.instance-types); PyTorch says: {str(error).splitlines()[0]}"
+        ) from error
 
 
 def _exports(bench: Bench, model: Path) -> "tuple[list[Exported], dict[str, str]]":

@@ -125,6 +125,8 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
                 batches.sampler = EpochSampler(
                     len(loader.dataset), self.args.seed, max(RANK, 0), max(self.world_size, 1)
                 )
+                # A loader is built again where memory did not suffice for the batch, also in a resumed epoch.
+                batches.sampler.start_at(getattr(self, "epoch", 0))
             else:
                 batches.sampler = SequentialSampler(loader.dataset)
         return loader
