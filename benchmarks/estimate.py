@@ -5,7 +5,7 @@
 Each configuration is a project of its own with generated pictures and no history, trained by the command in a process of
 its own. A record is a line of the file: what the plan said, what was said after the first steps and after the first
 epoch, and the wall time of the whole process. A configuration that has a record is not run again, so that the matrix can be run in pieces;
-`--again` runs it once more. Names that end in `+N` run beside N busy programs, `+N>` beside N that begin in the middle,
+`--again` runs it once more. Names that begin with `gpu-` are for a machine with a GPU. Names that end in `+N` run beside N busy programs, `+N>` beside N that begin in the middle,
 `+N<` beside N that end in the middle. `--report` prints the tables from the records alone.
 """
 
@@ -67,6 +67,16 @@ MATRIX = {
     "seg-160": case("yolov8n-seg.yaml", 160, 16, 4, 100, SEGMENT),
     "seg11-128": case("yolo11n-seg.yaml", 128, 8, 5, 100, SEGMENT),
     "pose-160": case("yolov8n-pose.yaml", 160, 16, 4, 100, POSE),
+    "8n-224-minutes": case("yolov8n.yaml", 224, 16, 30, 240),
+    "11n-160-minutes": case("yolo11n.yaml", 160, 16, 40, 240),
+    "seg-160-minutes": case("yolov8n-seg.yaml", 160, 16, 25, 200, SEGMENT),
+    "cls-224-minutes": case("yolov8n-cls.yaml", 224, 16, 40, 400, CLASSIFY),
+    "gpu-8n-640": case("yolov8n.yaml", 640, 16, 5, 600),
+    "gpu-8m-640": case("yolov8m.yaml", 640, 16, 5, 400),
+    "gpu-26n-640": case("yolo26n.yaml", 640, 16, 5, 400),
+    "gpu-8n-320-b64": case("yolov8n.yaml", 320, 64, 14, 600),
+    "gpu-seg-640": case("yolov8n-seg.yaml", 640, 16, 4, 300, SEGMENT),
+    "gpu-cls-224": case("yolov8n-cls.yaml", 224, 64, 10, 900, CLASSIFY),
     "8n-320-hour": case("yolov8n.yaml", 320, 16, 120, 600),
     "11n-224-hour": case("yolo11n.yaml", 224, 16, 200, 600),
     "cls-224-hour": case("yolov8n-cls.yaml", 224, 32, 300, 900, CLASSIFY),
@@ -77,9 +87,10 @@ SHARED = [
     for n in ("1", "2", "4", "2>", "2<")
 ]
 NAMES = [
-    *(name for name in MATRIX if not name.endswith("hour")),
+    *(name for name in MATRIX if not name.endswith("hour") and not name.startswith("gpu-")),
     *SHARED,
     *(n for n in MATRIX if n.endswith("hour")),
+    *(n for n in MATRIX if n.startswith("gpu-")),
 ]
 
 
@@ -135,7 +146,7 @@ def run(name, sets):
         finally:
             _end(neighbours)
         if process.returncode != 0:
-            sys.exit(f"{name} failed:\n{answer[-2000:]}\n{errors[-3000:]}")
+            raise RuntimeError(f"{name} failed:\n{answer[-2000:]}\n{errors[-3000:]}")
         os.environ["XDG_STATE_HOME"] = environment["XDG_STATE_HOME"]
         return {
             "name": name, "at": time.strftime("%Y-%m-%d %H:%M"), "machine": machine_name("cpu"),
@@ -184,7 +195,12 @@ def _said(folder, began, wall):
     (timing,) = [json.loads(store.read(info.key)[0]) for info in store.list("timings/")]
     last = [event.time for event in events if event.event == "epoch"][-1]
     found |= {"end": round(began + wall - last, 2), "publishing": round(began + wall - events[-1].time, 2)}
-    return {**found, "stages": timing["stages"], "process": timing["actual"]}
+    return {
+        **found,
+        "stages": timing["stages"],
+        "process": timing["actual"],
+        "environment": timing.get("environment"),
+    }
 
 
 def report(records):
@@ -255,7 +271,11 @@ def main():
                 continue
             if time.monotonic() > until:
                 break
-            record = run(name, options.sets)
+            try:
+                record = run(name, options.sets)
+            except RuntimeError as error:
+                print(error, flush=True)
+                continue
             records.append(record)
             with options.records.open("a") as file:
                 file.write(json.dumps(record) + "\n")

@@ -215,7 +215,11 @@ class Epochs:
         elif event == "on_train_batch_end":
             self.found["steps"].append(round(time.perf_counter() - self.begun, 5))
         elif event == "on_fit_epoch_end" and self.epoch + 1 == self.epochs:
-            self.found |= {"history": self.history, "batches": len(self.train_loader), "val": len(self.test_loader.dataset)}
+            self.found |= {
+                "history": self.history,
+                "batches": len(self.train_loader),
+                "val": len(self.test_loader.dataset),
+            }
             raise EnoughError
         super().run_callbacks(event)
 
@@ -281,30 +285,45 @@ def measure(given, trees, folder, device):
         bench.progress.close()
         for loader in (trainer.train_loader, trainer.test_loader):
             loader.close()
-    return {**trainer.found, "seconds": round(time.perf_counter() - begun, 2), "pictures": len(trainer.train_loader.dataset)}
+    return {
+        **trainer.found,
+        "seconds": round(time.perf_counter() - begun, 2),
+        "pictures": len(trainer.train_loader.dataset),
+    }
 
 
 def here(device):
     """Return what machine this is, and its rates of copying and multiplying."""
-    found = {"kind": "machine", "at": time.strftime("%Y-%m-%d"), "torch_import": round(TORCH_S, 2), **machine.interpreter()}
+    found = {
+        "kind": "machine",
+        "at": time.strftime("%Y-%m-%d"),
+        "torch_import": round(TORCH_S, 2),
+        **machine.interpreter(),
+    }
     if device != "cpu" and torch.cuda.is_available():
         found["cuda_init"] = round(timed(lambda: torch.ones(1, device="cuda")), 2)
         found |= machine.facts()
         source = torch.ones(2**28, device="cuda")
         target = torch.empty_like(source)
         target.copy_(source)
-        found["copy_gb_s"] = round(10 * 2 * 2**30 / timed(lambda: [target.copy_(source) for _ in range(10)]) / 1e9)
+        found["copy_gb_s"] = round(
+            10 * 2 * 2**30 / timed(lambda: [target.copy_(source) for _ in range(10)]) / 1e9
+        )
         del source, target
         half = torch.randn(8192, 8192, device="cuda", dtype=torch.float16)
         _ = half @ half
-        found["fp16_tflops"] = round(10 * 2 * 8192**3 / timed(lambda: [half @ half for _ in range(10)]) / 1e12)
+        found["fp16_tflops"] = round(
+            10 * 2 * 8192**3 / timed(lambda: [half @ half for _ in range(10)]) / 1e12
+        )
         del half
         torch.cuda.empty_cache()
     return found
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--records", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=6.0, help="begin no cell after so many")
     parser.add_argument("--only", nargs="*", default=[], help="names, or how they begin")
@@ -316,7 +335,11 @@ def main():
     if options.list:
         print("\n".join(one["name"] for one in cells))
         return
-    records = [json.loads(line) for line in options.records.read_text().splitlines()] if options.records.exists() else []
+    records = (
+        [json.loads(line) for line in options.records.read_text().splitlines()]
+        if options.records.exists()
+        else []
+    )
     if not options.report:
         measure_all(cells, options, records)
 
@@ -350,9 +373,15 @@ def measure_all(cells, options, records):
                 try:
                     found = measure(given, trees, folder / f"cell-{number}", options.device)
                 except Exception as error:  # noqa: BLE001 - one cell is no reason to lose the others
-                    found = {"error": f"{type(error).__name__}: {error}"[:500], "trace": traceback.format_exc()[-1500:]}
+                    found = {
+                        "error": f"{type(error).__name__}: {error}"[:500],
+                        "trace": traceback.format_exc()[-1500:],
+                    }
                 keep({**given, **found})
-                print(f"{given['name']}: {({k: found[k] for k in found if k not in ('history', 'steps')})}", flush=True)
+                print(
+                    f"{given['name']}: { ({k: found[k] for k in found if k not in ('history', 'steps')}) }",
+                    flush=True,
+                )
                 if torch.cuda.is_available():
                     torch.cuda.empty_cache()
 

@@ -2,10 +2,13 @@
 
 import contextlib
 import fcntl
+import os
 import time
 import traceback
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -147,6 +150,7 @@ def locked(output: Path, *, patience: float = 20.0) -> Iterator[None]:
     """
     output.mkdir(parents=True, exist_ok=True)
     with (output / "lock").open("w") as file:
+        _LOCKS.add(file)
         until = time.monotonic() + patience
         while True:
             try:
@@ -159,6 +163,18 @@ def locked(output: Path, *, patience: float = 20.0) -> Iterator[None]:
                     ) from None
                 time.sleep(0.1)
         yield
+
+
+_LOCKS: "weakref.WeakSet[IO[str]]" = weakref.WeakSet()
+
+
+def _leave_locks() -> None:
+    """In a child that was forked: a loader's worker that outlives a killed training must not hold its lock."""
+    for file in _LOCKS:
+        file.close()
+
+
+os.register_at_fork(after_in_child=_leave_locks)
 
 
 def _train(

@@ -100,6 +100,11 @@ def _train(work: "SteadyTrainer") -> None:
             f"set {smaller}a smaller training.image-size or training.model, or take a GPU with more memory "
             f"(ec2.instance-types); PyTorch says: {str(error).splitlines()[0]}"
         ) from error
+    finally:
+        # An interruption leaves workers behind, which would live as long as this process.
+        for loader in (getattr(work, name, None) for name in ("train_loader", "test_loader")):
+            if loader is not None:
+                loader.close()
 
 
 def _exports(bench: Bench, model: Path) -> "tuple[list[Exported], dict[str, str]]":

@@ -10,7 +10,17 @@ import subprocess
 import sys
 
 import pytest
-from remote_job_case import MODELS, PATIENCE_S, ROOT, make_spec, make_tree, module, run_module, stderr, wait_for
+from remote_job_case import (
+    MODELS,
+    PATIENCE_S,
+    ROOT,
+    make_spec,
+    make_tree,
+    module,
+    run_module,
+    stderr,
+    wait_for,
+)
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.errors import EXIT_RESUMABLE
@@ -110,7 +120,7 @@ def test_a_training_that_is_stopped_in_an_epoch_goes_on_there(tree, tmp_path):
 
 def test_a_batch_that_is_too_large_is_halved_and_the_training_says_so(tree, tmp_path):
     spec = make_spec(tree, tmp_path / "output", model="yolov8m.yaml", image_size=640, batch=16, epochs=2)
-    assert limited(spec, tmp_path, 0.04) == 0, stderr(tmp_path)[-3000:]
+    assert limited(spec, tmp_path, 0.02) == 0, stderr(tmp_path)[-3000:]
     assert done(tmp_path).epochs_completed == 2
     assert "Reducing to batch" in (tmp_path / "output" / "log.txt").read_text()
 
@@ -124,13 +134,14 @@ def test_a_training_that_no_batch_makes_fit_fails_with_a_remedy(tree, tmp_path):
     assert "Traceback" not in (tmp_path / "output" / "log.txt").read_text()
 
 
-@pytest.mark.parametrize(("device", "gpu"), [("cuda", True), ("cuda:0", True), ("0", True), ("auto", True), ("cpu", False)])
+@pytest.mark.parametrize(
+    ("device", "gpu"), [("cuda", True), ("cuda:0", True), ("0", True), ("auto", True), ("cpu", False)]
+)
 def test_a_training_computes_where_the_setting_says(tree, tmp_path, device, gpu):
     code, _ = run_module(make_spec(tree, tmp_path / "output", device=device, epochs=1), tmp_path)
     assert code == 0, stderr(tmp_path)[-3000:]
     beat = json.loads((tmp_path / "output" / "heartbeat.json").read_text())
     assert beat["device"].startswith("cuda") is gpu
-    assert done(tmp_path).speed["threads"]["on"] is False
 
 
 def test_a_gpu_that_is_not_there_is_refused(tree, tmp_path):
@@ -151,14 +162,18 @@ def test_a_trained_model_starts_the_next_training(tree, tmp_path):
     compared = tmp_path / "compared.json"
     command = [sys.executable, "-m", "gpu_offload.remote_job.yolo.evaluation", path,
                tmp_path / "output" / "result" / "model.pt", tree, "map50", "64", "4", compared]  # fmt: skip
-    ended = subprocess.run([*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    ended = subprocess.run(
+        [*map(str, command)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
     assert ended.returncode == 0, ended.stderr[-3000:]
     assert json.loads(compared.read_text())["images"] > 0
 
 
 def test_the_device_is_checked_and_the_first_steps_are_measured(tree, tmp_path):
     command = [sys.executable, "-P", "-m", "gpu_offload.remote_job"]
-    told = subprocess.run([*command, "--device-check"], capture_output=True, text=True, timeout=PATIENCE_S, check=True)
+    told = subprocess.run(
+        [*command, "--device-check"], capture_output=True, text=True, timeout=PATIENCE_S, check=True
+    )
     assert json.loads(told.stdout)["ok"] is True, told.stdout
     (tmp_path / "spec.json").write_text(make_spec(tree, tmp_path / "output", epochs=20).model_dump_json())
     measured = subprocess.run(
@@ -180,13 +195,13 @@ from gpu_offload.remote_job.entrypoint import Trained
 def train(context):
     weight = torch.zeros(3, device="cuda", requires_grad=True)
     optimizer = torch.optim.SGD([weight], lr=0.1)
-    for epoch in range(1, context.epochs + 1):
+    for epoch in range(1, context.spec.epochs + 1):
         loss = ((weight - 1) ** 2).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         context.epoch(epoch, metrics={"loss": float(loss)})
-    path = Path("model.pt").absolute()
+    path = context.output / "model.pt"
     torch.save(weight.detach().cpu(), path)
     return Trained(model=path, metrics={"loss": float(loss)})
 """
@@ -202,6 +217,8 @@ def test_own_code_uses_the_gpu(tree, tmp_path, own_module):
 def own_module(tree, tmp_path):
     def make(text):
         (tmp_path / "own_training.py").write_text(text)
-        return make_spec(tree, tmp_path / "output", entrypoint="own_training:train", model="own.yaml", hyperparameters={})
+        return make_spec(
+            tree, tmp_path / "output", entrypoint="own_training:train", model="own.yaml", hyperparameters={}
+        )
 
     return make
