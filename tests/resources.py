@@ -27,7 +27,7 @@ _TALK = frozenset({"socket.bind", "socket.connect"})
 _HEAVY = frozenset({"torch", "ultralytics"})
 
 EXPECTED_SKIPS = re.compile(
-    r"root reads everything|file system does not tell|dataset is not beside|capacity series are not here"
+    r"root reads everything|file system does not tell|dataset is not beside|capacity series are not here|no NVIDIA GPU"
 )
 """Reasons of skips that say nothing about what is installed; see `--no-skips`."""
 

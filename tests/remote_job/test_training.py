@@ -32,6 +32,7 @@ from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, ProgressEvent, TrainingResult
 from gpu_offload.remote_job.spec import SpecError, Weights
 from gpu_offload.remote_job.train import train
+from gpu_offload.remote_job.yolo.run import GpuMemoryError
 
 pytestmark = [
     pytest.mark.training,
@@ -479,3 +480,26 @@ def test_a_nan_that_returns_again_and_again_ends_the_training_with_advice(tree, 
     spoil(monkeypatch, 9)
     with pytest.raises(DivergedError, match="lower the learning rate"):
         train(make_spec(tree, tmp_path))
+
+
+@pytest.mark.parametrize("fits", [2, 0])
+def test_a_batch_beyond_the_memory_is_halved_and_a_training_that_never_fits_says_what_to_do(
+    tree, tmp_path, monkeypatch, fits
+):
+    from ultralytics.nn.tasks import BaseModel
+
+    plain = BaseModel.loss
+
+    def limited(self, batch, preds=None):
+        if self.training and len(batch["img"]) > fits:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
+        return plain(self, batch, preds)
+
+    monkeypatch.setattr(BaseModel, "loss", limited)
+    spec = make_spec(tree, tmp_path, epochs=1)
+    if fits:
+        train(spec)
+        assert f"batch={fits}" in (tmp_path / "log.txt").read_text()
+        return
+    with pytest.raises(GpuMemoryError, match=r"training\.image-size"):
+        train(spec)
