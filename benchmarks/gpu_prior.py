@@ -1,10 +1,9 @@
-"""Fits the GPU prior to the published speeds, with each GPU left out in turn.
+"""Fits the GPU prior to the speeds in `gpu_anchors`, with each GPU left out in turn.
 
     python benchmarks/gpu_prior.py [--ridge 0.2]
 
 Prints the parameters for `orchestrator/estimate/gpu.py`, and the errors on speeds of GPUs that the fit did not see. The
-ridge draws towards round values, because seven GPUs do not determine six parameters. Takes a minute or two; needs scipy,
-which comes with Ultralytics.
+ridge draws towards round values, because eight GPUs do not determine seven parameters. Takes half a minute; needs scipy.
 """
 
 import argparse
@@ -14,19 +13,22 @@ import statistics
 import numpy as np
 from scipy.optimize import minimize
 
-from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS
+from gpu_offload.orchestrator.estimate.architecture import host_work
+from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS, FAST
 
-NAMES = ("iteration", "second head", "image", "power", "peak power", "workstation", "augmentation")
-CENTRE = np.array([*(math.log(x) for x in (0.08, 0.08, 0.013, 0.7)), 0.13, math.log(0.7), math.log(0.01)])
-SCALE = np.array([0.3, 0.5, 0.3, 0.15, 0.15, 0.4, 0.4])
+NAMES = ("iteration", "image", "power", "peak power", "bandwidth power", "fast host", "augmentation")
+CENTRE = np.log([0.07, 0.013, 0.75, 0.35, 0.6, 0.6, 0.0098])
+SCALE = np.array([0.3, 0.3, 0.15, 0.4, 0.3, 0.4, 0.3])
 
 
 def predicted(anchor, point):
-    iteration, head, image, power, host, augmentation = (math.exp(x) for x in (*point[:4], *point[5:]))
-    index = (anchor.fp16_tflops / 65) ** point[4] * (anchor.bandwidth_gb_s / 320) ** (1 - point[4])
+    iteration, image, power, peak, bandwidth, host, augmentation = np.exp(point)
+    index = (anchor.fp16_tflops / 65) ** peak * (anchor.bandwidth_gb_s / 320) ** bandwidth
     area = (anchor.image_size / 640) ** 2
-    overhead = (iteration + head * anchor.dual_head) * (host if anchor.source == "workstation" else 1.0)
+    overhead = iteration * host_work(anchor.model) * (host if anchor.source in FAST else 1.0)
     compute = overhead / anchor.batch + image * area * (anchor.gflops_640 / 30) ** power / index
+    if not anchor.workers:
+        return compute
     load = (0.0024 + 0.0036 * 0.41 + augmentation * area) / (anchor.workers * 0.7)
     return (compute**6 + load**6) ** (1 / 6)
 
@@ -41,8 +43,8 @@ def fitted(anchors, ridge):
         )
         return errors + ridge * float(np.sum(((point - CENTRE) / SCALE) ** 2))
 
-    options = {"maxiter": 2500, "xatol": 1e-4, "fatol": 1e-4}
-    return min((minimize(loss, CENTRE + step, method="Nelder-Mead", options=options) for step in (0.0, 0.03)),
+    options = {"maxiter": 6000, "xatol": 1e-4, "fatol": 1e-4}
+    return min((minimize(loss, CENTRE + step, method="Nelder-Mead", options=options) for step in (0.0, 0.05)),
                key=lambda found: found.fun).x  # fmt: skip
 
 
@@ -58,10 +60,7 @@ def main():
     parser.add_argument("--ridge", type=float, default=0.2)
     options = parser.parse_args()
     point = fitted(ANCHORS, options.ridge)
-    values = [
-        value if name == "peak power" else math.exp(value) for name, value in zip(NAMES, point, strict=True)
-    ]
-    print("\n".join(f"{name:14} {value:.4f}" for name, value in zip(NAMES, values, strict=True)))
+    print("\n".join(f"{name:15} {math.exp(value):.4f}" for name, value in zip(NAMES, point, strict=True)))
     print("fitted:", summary([math.log(a.seconds_per_image / predicted(a, point)) for a in ANCHORS]))
     logs = []
     for gpu in sorted({a.gpu for a in ANCHORS}):

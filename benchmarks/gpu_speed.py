@@ -118,7 +118,7 @@ class Again:
 
     def __init__(self, loader, batch):
         self._loader = loader
-        self._batch = batch
+        self.batch = batch
 
     def __getattr__(self, name):
         return getattr(self._loader, name)
@@ -128,7 +128,7 @@ class Again:
 
     def __iter__(self):
         while True:
-            yield dict(self._batch)
+            yield dict(self.batch)
 
 
 class Steps:
@@ -171,7 +171,7 @@ class Steps:
             "first": self.times[0], "second": self.times[1], "step": statistics.median(usual),
             "spread": statistics.stdev(usual) / statistics.median(usual),
             "optimizer": statistics.median(self.optimizing) if self.optimizing else 0.0,
-            "parameters": sum(p.numel() for p in self.model.parameters()), "boxes": len(self.train_loader._batch["cls"]),
+            "parameters": sum(p.numel() for p in self.model.parameters()), "boxes": len(self.train_loader.batch["cls"]),
             "mixed": bool(self.amp),
         }  # fmt: skip
         if torch.cuda.is_available():

@@ -3,6 +3,8 @@
 import os
 import platform
 import subprocess
+import sys
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +49,43 @@ def has_gpu(count: int, device: str) -> bool:
 
 def driver() -> str | None:
     """Return the NVIDIA driver's version, None without one."""
-    try:
-        answer = subprocess.run(
-            ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
+    versions = _nvidia("driver_version")
+    return versions[0][0] if versions else None
+
+
+def gpu(device: str) -> tuple[str, float] | None:
+    """Return name and memory in GiB of the GPU that a training would use with this setting, None without one.
+
+    Told without importing torch, whose build for CPUs uses none.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if not has_gpu(sys.maxsize, device) or visible in {"", "-1"}:
         return None
-    return answer.stdout.strip().splitlines()[0] if answer.stdout.strip() else None
+    try:
+        if metadata.version("torch").endswith("+cpu"):
+            return None
+    except metadata.PackageNotFoundError:
+        return None
+    found = _nvidia("name,memory.total", "nounits")
+    _, _, index = device.partition(":")
+    number = int(index or (device if device.isdigit() else "0"))
+    order = visible.split(",") if visible else [str(i) for i in range(len(found))]
+    if not (number < len(order) and order[number].isdigit() and int(order[number]) < len(found)):
+        return None
+    name, mebibytes = found[int(order[number])]
+    return name, float(mebibytes) / 1024
+
+
+def _nvidia(query: str, *options: str) -> list[list[str]]:
+    """Ask the driver; one list of fields for each GPU, none without a driver."""
+    command = ["nvidia-smi", f"--query-gpu={query}", f"--format={','.join(('csv', 'noheader', *options))}"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [
+        [field.strip() for field in line.split(",")] for line in answer.stdout.splitlines() if line.strip()
+    ]
 
 
 def interpreter() -> dict[str, Any]:

@@ -49,6 +49,25 @@ def has_dual_head(name: str) -> bool:
     return name.startswith(("yolov10", "yolo26")) and not name.endswith("-cls")
 
 
+HOST_WORK = {"yolo26": 2.2, "yolov10": 2.2, "yolo11": 1.6, "yolo12": 1.6, "yolov9": 1.6}
+"""What a step costs the processor that issues it, relative to YOLOv8: it grows with the number of layers, not with their size.
+
+Measured on an H200 for YOLOv8, YOLO11 and YOLO26 (45, 75 and 100 ms a step); the others have about as many layers.
+"""
+HOST_WORK_OF_TASK = {"cls": 0.35, "seg": 1.3, "pose": 1.25, "obb": 1.25}
+"""What another task makes of it; measured but for obb."""
+
+
+def host_work(name: str) -> float:
+    """Return what a step of a model costs its host, relative to YOLOv8's detectors; 1 for a model that is not a standard one."""
+    family = re.match(r"yolo(?:v?\d+)", name)
+    _, _, task = name.partition("-")
+    relative = HOST_WORK.get(family[0], 1.0) if family else 1.0
+    if task == "cls" and has_dual_head(family[0] if family else ""):
+        relative = HOST_WORK["yolo11"]  # a classifier has one head
+    return relative * HOST_WORK_OF_TASK.get(task, 1.0)
+
+
 UNKNOWN = ModelFacts("unknown", 28.8, 11_166_560, dual_head=False)
 """Assumption for a model that is not in the table: as much as yolov8s. A calibration replaces it."""
 

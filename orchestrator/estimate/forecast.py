@@ -5,7 +5,7 @@ uncertain as machines drift; on a machine that is shared, also by what the neigh
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
 
 QUIET = 0.93
 """The least share of its processor time that a training gets on a machine of its own: the kernel takes some, too."""
+
+UNSEEN = 0.4
+"""Relative uncertainty of parts that are known from other machines only: two of them took 4 and 10 s for the same end."""
 
 EPOCH_SPREAD = 0.1
 """Relative uncertainty of an epoch's time by the training's own account, before an epoch was completed."""
@@ -62,7 +65,9 @@ def rates_of(work: Workload, pace: "Pace") -> Rates:
         batch_plain=plain.batch,
         optimizer_step=pace.optimizer,
         validation_image=forward + load if pace.validation is None else pace.validation,
-        save=SAVE_S * work.parameters * slowness(pace.ready) if pace.save is None else pace.save,
+        save=SAVE_S * work.parameters * slowness(pace.steady or pace.ready)
+        if pace.save is None
+        else pace.save,
         final=pace.final,
     )
 
@@ -87,7 +92,7 @@ def forecast(work: Workload, pace: "Pace", at: ForecastPosition, past: Sequence[
         if pace.plain is None and pace.mosaic is None
         else _by_steps(work, pace, at)
     )
-    prediction = _prediction(pace, at, past)
+    prediction = _prediction(pace, at, past, _unseen(pace, left))
     rest = prediction.interval(math.fsum(left.values()))
     stays = at.measured / (at.measured + 2)
     shared = contention(pace) ** (1 - stays / 2)
@@ -120,8 +125,14 @@ def contention(pace: "Pace") -> float:
     return 1.0 if pace.share >= QUIET else 1 / max(pace.share, 0.05)
 
 
-def _prediction(pace: "Pace", at: ForecastPosition, past: Sequence[float]) -> RatioPrediction:
-    """Return the distribution of ln(actual / forecast) of what is left."""
+def _unseen(pace: "Pace", left: Mapping[str, float]) -> float:
+    """Return the share of what is left that follows from no measurement of this training."""
+    names = ["final validation", "end", *(["saving"] if pace.save is None else [])]
+    return math.fsum(left.get(name, 0.0) for name in names) / max(math.fsum(left.values()), 1e-9)
+
+
+def _prediction(pace: "Pace", at: ForecastPosition, past: Sequence[float], unseen: float) -> RatioPrediction:
+    """Return the distribution of ln(actual / forecast) of what is left, of which the share `unseen` was not measured."""
     usual = predict("pace", past)
     modes = [mode for mode in (pace.mosaic, pace.plain) if mode is not None and mode.steps]
     main = max(modes, key=lambda mode: mode.steps, default=None)
@@ -130,7 +141,7 @@ def _prediction(pace: "Pace", at: ForecastPosition, past: Sequence[float]) -> Ra
     else:
         own = main.spread / math.sqrt(main.steps)
     # Each epoch shows more of what the first steps could not; what stays is the machine's drift.
-    scale = math.hypot(DRIFT, own, usual.scale / math.sqrt(1 + at.measured))
+    scale = math.hypot(DRIFT, own, usual.scale / math.sqrt(1 + at.measured), UNSEEN * unseen)
     mean = usual.mean / (1 + at.measured)
     return replace(usual, mean=mean, scale=scale, freedom=usual.freedom + at.measured)
 
@@ -164,5 +175,5 @@ def _by_steps(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, f
         "validation": validations * validation,
         "saving": epochs_left * rates.save,
         "final validation": PHI * validation,
-        "end": rates.final + PUBLISHING_S * slowness(pace.ready),
+        "end": rates.final + PUBLISHING_S * slowness(pace.steady or pace.ready),
     }

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gpu_offload.orchestrator.estimate.correction import Estimate
+from gpu_offload.orchestrator.estimate.cpu import end_seconds
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
 from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS
 from gpu_offload.orchestrator.estimate.gpu_team import speed_up, team_step
 from gpu_offload.orchestrator.estimate.posterior import Kind, Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu
+from gpu_offload.remote_job.pace.ending import SAVE_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +47,21 @@ def estimate_gpu_prior(
     vcpus: int,
     *,
     overheads: Overheads | None = None,
+    rented: bool = True,
     history: Sequence[Ratio] = (),
 ) -> Estimate:
-    """Estimate a training on a rented GPU instance, from launch to terminated.
+    """Estimate a training on a GPU that was not measured: on a rented instance from launch to terminated.
 
     Args:
         work: The training.
         gpu: Its GPU, or several of a kind, among which the batch is divided.
         vcpus: Of the instance: they load and augment the images.
         overheads: Of the instance; None for the priors.
+        rented: Whether an instance is launched for it; not for a GPU of this machine.
         history: Earlier trainings of the same key.
     """
     workers = _workers(vcpus // gpu.count)
-    iteration = _iteration_seconds(work)
+    iteration = gpu.host * ITERATION_S * work.host_work
     compute = _compute_seconds(work, gpu)
     each = work.batch / gpu.count
     step = team_step(iteration + each * compute, work, gpu.count)
@@ -68,19 +72,21 @@ def estimate_gpu_prior(
         iteration / (2 * each) + 0.35 * compute + 0.003, load_seconds(work, mosaic=False) / workers
     )
     rates = Rates(
-        start=20.0 + (work.train_images + work.val_images) / (500 * workers),
-        first=5.0,
+        start=START_S + (work.train_images + work.val_images) / (500 * workers),
+        first=FIRST_S * work.host_work,
         batch_mosaic=batch[True],
         batch_plain=batch[False],
         optimizer_step=0.0,  # AdamW's share is already in the host's time per iteration, as fitted to the logs.
         validation_image=validation / gpu.count,
-        save=0.5 + work.parameters * 1e-8,
-        final=5.0 + (4.0 if work.plots else 0.0),
+        save=0.1 + SAVE_S * work.parameters,
+        final=FINAL_S + end_seconds(work),
     )
     if work.heavy_optimizer:
-        rates = replace(rates, optimizer_step=0.05 * (work.parameters / 3.16e6) ** 0.5)
-    extra = (overheads or Overheads()).seconds(work)
-    notes = [f"a prior for {gpu.name}, fitted on {len(ANCHORS)} published speeds, not measured"]
+        rates = replace(rates, optimizer_step=MUON_S * gpu.host)
+    extra = (overheads or Overheads()).seconds(work) if rented else None
+    notes = [
+        f"a prior for {gpu.name}, fitted on {len(ANCHORS)} speeds of {len(GPUS_KNOWN)} GPUs, not measured here"
+    ]
     if gpu.count > 1:
         one = _overlap(
             iteration + work.batch * compute, work.batch * load_seconds(work, mosaic=True) / _workers(vcpus)
@@ -90,31 +96,40 @@ def estimate_gpu_prior(
     return assemble(work, rates, kind=kind, history=history, notes=notes + unknowns(work), extra=extra)
 
 
-def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int, *, host: float = 1.0) -> float:
+def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int) -> float:
     """Return a training image's seconds on a GPU, mosaic on: what public logs call an epoch, without validation.
 
-    t = [(h (a + d) / B + k (s/640)^2 (F/30)^b / I)^6 + (c_load / (vCPU eta))^6]^(1/6): an iteration costs the host a (and d with
-    two heads), an image k at 30 GFLOPs on a T4, and the GPU's speed is I = (peak / T4's)^p (bandwidth / T4's)^(1-p).
-    Fitted to `gpu_anchors` by `benchmarks/gpu_prior.py`, which prints the errors with each GPU left out.
+    t = [(h w a / B + k (s/640)^2 (F/30)^b / I)^6 + (c_load / (vCPU eta))^6]^(1/6): an iteration costs the host a, times its
+    slowness h and the model's work w; an image costs k at 30 GFLOPs on a T4, and the GPU's speed is
+    I = (peak / T4's)^p (bandwidth / T4's)^q. Fitted to `gpu_anchors` by `benchmarks/gpu_prior.py`, which prints the errors
+    with each GPU left out.
 
     Args:
         work: The training.
         gpu: Its GPU.
-        vcpus: Of the machine.
-        host: How long its processor takes for an iteration, relative to a cloud's virtual cores.
+        vcpus: Of the machine; 0 where nothing is loaded, because one batch is trained again and again.
     """
-    compute = host * _iteration_seconds(work) / work.batch + _compute_seconds(work, gpu)
-    return _overlap(compute, load_seconds(work, mosaic=True) / _workers(vcpus))
+    compute = gpu.host * ITERATION_S * work.host_work / work.batch + _compute_seconds(work, gpu)
+    return _overlap(compute, load_seconds(work, mosaic=True) / _workers(vcpus)) if vcpus else compute
 
 
-WORKSTATION = 0.55
-"""`host` of a workstation, as fitted: its cores are faster one by one than a cloud's."""
+ITERATION_S = 0.0852
+IMAGE_S, POWER = 0.0117, 0.718
+PEAK_POWER, BANDWIDTH_POWER = 0.38, 0.76
 
-ITERATION_S, SECOND_HEAD_S = 0.0887, 0.0874
-IMAGE_S, POWER, PEAK_POWER = 0.0134, 0.735, 0.12
+SINGLE_PRECISION = 2.2
+"""How much longer the arithmetic takes with `amp = false`: yolov8x on an H200, 90 ms a batch against 41."""
 
-SINGLE_PRECISION = 2.4
-"""How much longer the arithmetic takes without tensor cores: twice the bytes, an eighth of the peak; not measured."""
+START_S, FIRST_S = 10.0, 3.0
+"""From the process's start to the first batch, and what the first epoch takes more for a YOLOv8: 8 to 10 s on an H200, and 2 to 4."""
+
+FINAL_S = 2.0
+"""The final validation's set-up."""
+
+MUON_S = 0.1
+"""A step of MuSGD, on the host of a T4; 32 to 44 ms on an H200's."""
+
+GPUS_KNOWN = frozenset(anchor.gpu for anchor in ANCHORS)
 
 
 def _workers(vcpus: int) -> float:
@@ -122,14 +137,9 @@ def _workers(vcpus: int) -> float:
     return 0.7 * max(1, min(8, vcpus))
 
 
-def _iteration_seconds(work: Workload) -> float:
-    """The host's overhead of one iteration."""
-    return ITERATION_S + (SECOND_HEAD_S if work.dual_head else 0.0)
-
-
 def _compute_seconds(work: Workload, gpu: Gpu) -> float:
     """One image's arithmetic on a GPU; a T4 has 65 TFLOPS in half precision and 320 GB/s."""
-    index = math.pow(gpu.fp16_tflops / 65, PEAK_POWER) * math.pow(gpu.bandwidth_gb_s / 320, 1 - PEAK_POWER)
+    index = math.pow(gpu.fp16_tflops / 65, PEAK_POWER) * math.pow(gpu.bandwidth_gb_s / 320, BANDWIDTH_POWER)
     precision = 1.0 if work.mixed_precision else SINGLE_PRECISION
     size = (work.image_size / 640) ** 2
     return precision * IMAGE_S * size * math.pow(work.gflops_640 / 30, POWER) / index

@@ -1,7 +1,7 @@
 """Whether a batch fits into a GPU's memory, and which one would.
 
-A prior, not measured here: what Ultralytics' own training logs show for YOLOv8 in mixed precision at 640 px (2.3 GiB for
-the smallest model at batch 16, 13 to 14 for the largest), as a power of the arithmetic. Single precision takes 1.7 times as much.
+A power of the arithmetic, fitted to what 34 trainings had taken from an H200's driver (`benchmarks/gpu_speed.py`); docs/estimate.md has
+its errors.
 """
 
 import math
@@ -9,11 +9,13 @@ import math
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu
 
-CONTEXT_GIB = 0.6
-"""CUDA's own, and the libraries'."""
-PER_IMAGE_GIB, POWER = 0.04, 0.54
-"""Activations of an image at 640 px: so much times the GFLOPs of its forward pass to that power."""
-SINGLE = 1.7
+CONTEXT_GIB = 1.0
+"""CUDA's own, the libraries', and what their allocator keeps."""
+PER_IMAGE_GIB, POWER = 0.0356, 0.536
+"""Activations of an image at 640 px of a YOLOv8: so much times the GFLOPs of its forward pass to that power."""
+LAYERS_POWER = 0.65
+"""How they grow with the layers, which `host_work` counts."""
+SINGLE = 2.0
 USABLE = 0.92
 """Of a GPU's memory, what a training can have."""
 DOUBT = 1.3
@@ -23,7 +25,7 @@ DOUBT = 1.3
 def memory_gib(work: Workload, batch: int | None = None) -> float:
     """Return the GPU memory that a training needs, in GiB, about."""
     image = PER_IMAGE_GIB * math.pow(work.gflops_640, POWER) * (work.image_size / 640) ** 2
-    image *= (1.3 if work.dual_head else 1.0) * (1.0 if work.mixed_precision else SINGLE)
+    image *= work.host_work**LAYERS_POWER * (1.0 if work.mixed_precision else SINGLE)
     # Weights, gradients, two moments and the average, in single precision.
     state = work.parameters * 5 * 4 / 2**30
     return CONTEXT_GIB + state + image * (work.batch if batch is None else batch)

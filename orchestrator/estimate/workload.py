@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.estimate.architecture import UNKNOWN, facts
+from gpu_offload.orchestrator.estimate.architecture import UNKNOWN, facts, host_work
 
 MUON_ITERATIONS = 10_000
 """Above so many iterations `optimizer=auto` takes MuSGD in AdamW's place (Ultralytics 8.4, `build_optimizer`)."""
@@ -26,6 +26,8 @@ class Workload:
         mixed_precision: Whether a GPU computes in half precision where it can (`amp`).
         validate: Whether every epoch is validated, or the last alone.
         dataset_bytes: What an instance downloads.
+        exports: Formats that the model is written in beside its own.
+        host_work: What a step costs the processor that issues it, relative to YOLOv8's detectors.
 
     Raises:
         ValueError: a count is below what a training needs.
@@ -52,6 +54,8 @@ class Workload:
     validate: bool = True
     plots: bool = True
     mixed_precision: bool = True
+    exports: int = 0
+    host_work: float = 1.0
 
     def __post_init__(self) -> None:
         least = {"image_size": 1, "batch": 1, "epochs": 1, "train_images": 1, "val_images": 0, "nbs": 1}
@@ -140,6 +144,7 @@ def workload(
     hyperparameters: Mapping[str, Any] | None = None,
     megapixels: float | None = None,
     dataset_bytes: int = 0,
+    exports: int = 0,
 ) -> Workload:
     """Describe a training by its settings; what `hyperparameters` leave out has Ultralytics' default.
 
@@ -168,6 +173,8 @@ def workload(
         val_images=val_images,
         megapixels=megapixels,
         dataset_bytes=dataset_bytes,
+        exports=exports,
+        host_work=host_work(known.name),
         optimizer=str(given.get("optimizer", "auto")),
         mosaic=float(given.get("mosaic", 1.0)),
         close_mosaic=int(given.get("close_mosaic", 10)),

@@ -1,6 +1,7 @@
 """Where a training could run and at which price: this CPU, a Ray cluster, or an instance type in a zone and a market."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Market = Literal["spot", "on-demand"]
@@ -9,13 +10,18 @@ BackendName = Literal["cpu", "ec2", "ray"]
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An accelerator: memory in GiB, dense half-precision peak in 10^12 operations a second, memory in 10^9 bytes/s."""
+    """An accelerator: memory in GiB, dense half-precision peak in 10^12 operations a second, memory in 10^9 bytes/s.
+
+    Attributes:
+        host: How long the processor of its usual host takes to issue a step, relative to that of a T4's.
+    """
 
     name: str
     memory_gib: float
     fp16_tflops: float
     bandwidth_gb_s: float
     count: int = 1
+    host: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +80,27 @@ class Offer:
         return " ".join(str(x) for x in (self.instance_type, self.market, self.zone or self.region) if x)
 
 
+FAST_HOST = 0.43
+"""`Gpu.host` of workstations and of servers of 2023 and later, as `benchmarks/gpu_prior.py` fits it."""
+
 GPUS: dict[str, Gpu] = {
     "T4": Gpu("NVIDIA T4", 16, 65, 320),
     "A10G": Gpu("NVIDIA A10G", 24, 70, 600),
-    "L4": Gpu("NVIDIA L4", 24, 121, 300),
-    "L40S": Gpu("NVIDIA L40S", 48, 362, 864),
+    "L4": Gpu("NVIDIA L4", 24, 121, 300, host=0.7),
+    "L40S": Gpu("NVIDIA L40S", 48, 362, 864, host=0.7),
     "V100": Gpu("NVIDIA V100", 16, 125, 900),
     "A100": Gpu("NVIDIA A100", 40, 312, 1555),
+    "H100": Gpu("NVIDIA H100", 80, 989, 3350, host=FAST_HOST),
+    "H200": Gpu("NVIDIA H200", 141, 989, 4800, host=FAST_HOST),
 }
-"""Peaks as published by the makers: tensor cores, without sparsity."""
+"""Peaks as published by the makers: tensor cores, without sparsity. Hosts of L4 and L40S are between those measured."""
+
+
+def gpu_named(name: str, memory_gib: float) -> Gpu:
+    """Return the GPU of a name as its driver gives it; one that is not in the table counts as a T4 with a newer host."""
+    known = [key for key in GPUS if re.search(rf"\b{key}\b", name)]
+    gpu = GPUS[known[0]] if known else replace(GPUS["T4"], host=FAST_HOST)
+    return replace(gpu, name=name, memory_gib=memory_gib)
 
 
 def cpu_offer(cores: int, memory_gib: float = 16.0, usd_per_hour: float = 0.0) -> Offer:

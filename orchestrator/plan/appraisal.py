@@ -13,12 +13,12 @@ from gpu_offload.orchestrator.estimate.history import family_of, ultralytics_min
 from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching, shared_mean
 from gpu_offload.orchestrator.estimate.processor import this_processor
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
+from gpu_offload.orchestrator.offers.offer import Gpu, Offer, cpu_offer, gpu_named
 from gpu_offload.orchestrator.plan.decision import judge
 from gpu_offload.orchestrator.plan.option import Limits, Option
 from gpu_offload.orchestrator.plan.prerequisites import Obstacle
 from gpu_offload.orchestrator.settings.load import Settings
-from gpu_offload.remote_job.machine import cores, has_device, has_gpu, memory
+from gpu_offload.remote_job.machine import cores, gpu, has_device, has_gpu, memory
 from gpu_offload.remote_job.result import Calibration
 
 GIB = 2**30
@@ -46,12 +46,26 @@ class Appraisal:
 
     def on_cpu(self, measured: Calibration | None) -> Estimate:
         """Estimate the training on this CPU, by a measurement where there is one."""
-        if measured is None:
+        if measured is None and self.gpu is not None:
+            estimate = estimate_gpu_prior(self.work, self.gpu, cores(), rented=False)
+        elif measured is None:
             estimate = estimate_cpu_prior(self.work, cores(), processor=this_processor())
         else:
             gflops = max(measured.gflops, 1e-3) * (640 / self.work.image_size) ** 2
             estimate = estimate_cpu(replace(self.work, gflops_640=gflops), measured)
-        return self._corrected(estimate, cpu_machine(measured))
+        return self._corrected(estimate, self.machine(measured))
+
+    @cached_property
+    def gpu(self) -> Gpu | None:
+        """The GPU of this machine that the training would use, None without one."""
+        training = self.settings.training
+        found = None if training.entrypoint else gpu(training.device)
+        return gpu_named(*found) if found else None
+
+    def machine(self, measured: Calibration | None) -> str:
+        """Return this machine's name in the history: estimates with and without a measurement err differently."""
+        computes = "cpu" if self.gpu is None else self.gpu.name
+        return f"{computes}-{cores()}" + ("" if measured else "-prior")
 
     def options(
         self, cpu: Estimate, limits: Limits, offers: Sequence[Offer], blocked: Sequence[Obstacle]
@@ -109,8 +123,3 @@ class Appraisal:
     def _corrected(self, estimate: Estimate, machine: str) -> Estimate:
         key = self.key(machine)
         return correct(estimate, matching(self.past, key), prior=shared_mean(self.past, key))
-
-
-def cpu_machine(measured: Calibration | None) -> str:
-    """Return this machine's name in the history: estimates with and without a measurement err differently."""
-    return f"cpu-{cores()}" + ("" if measured else "-prior")

@@ -21,7 +21,7 @@ from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.plan.appraisal import Appraisal, cpu_machine
+from gpu_offload.orchestrator.plan.appraisal import Appraisal
 from gpu_offload.orchestrator.plan.candidate import list_candidates
 from gpu_offload.orchestrator.plan.decision import decide, forced
 from gpu_offload.orchestrator.plan.inputs import PlanInputs, read_inputs
@@ -87,7 +87,7 @@ class Planning:
         inputs = read_inputs(self.settings, self.store, self.workspace)
         snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)
         check_code(inputs)
-        work = self._workload(snapshot, inputs.settings.training)
+        work = self._workload(snapshot, inputs.settings.training, exports=len(inputs.exports))
         done = publish.manifest_of(self.store, version)
         measured = None
         limits = limits_of(self.settings)
@@ -132,7 +132,7 @@ class Planning:
                 decision,
                 options,
                 on,
-                cpu_machine(measured),
+                appraisal.machine(measured),
                 past=appraisal.past,
                 key=appraisal.key,
                 escalates=on == "auto"
@@ -147,7 +147,7 @@ class Planning:
         return self.settings.limits.on_overrun == "escalate" and may_rent(self.settings, inputs)
 
     @staticmethod
-    def _workload(snapshot: Snapshot, training: TrainingSettings) -> Workload:
+    def _workload(snapshot: Snapshot, training: TrainingSettings, *, exports: int) -> Workload:
         pixels = sum(s.width * s.height for s in snapshot.samples)
         return workload(
             task=snapshot.task,
@@ -160,6 +160,7 @@ class Planning:
             hyperparameters=training.hyperparameters,
             megapixels=pixels / len(snapshot.samples) / 1e6 or None,
             dataset_bytes=snapshot.bytes,
+            exports=exports,
         )
 
     @staticmethod

@@ -19,4 +19,5 @@ def workload_of(run: RunRecord) -> Workload | None:
         val_images=run.images.get("val", 0),
         hyperparameters=spec.hyperparameters,
         dataset_bytes=run.dataset_bytes,
+        exports=len(spec.exports),
     )

@@ -45,6 +45,7 @@ class PaceMeter:
 
     Attributes:
         ready: Seconds from the process's start to the first batch.
+        steady: Of these, what does not depend on the training's length.
         batches: Of an epoch.
         other: What a batch takes more in the mode that has not begun yet, in seconds.
         decoding: What a batch of the first epoch takes more than a later one, in seconds.
@@ -57,6 +58,7 @@ class PaceMeter:
 
     clock: Callable[[], Reading] = read
     ready: float = 0.0
+    steady: float = 0.0
     batches: int = 0
     final: float = 0.0
     other: float | None = None
@@ -129,6 +131,7 @@ class PaceMeter:
             )
         return Pace.measured(
             ready=round(self.ready, 4),
+            steady=round(self.steady, 4),
             batches=self.batches,
             mosaic=modes.get("mosaic"),
             plain=modes.get("plain"),

@@ -28,7 +28,18 @@ class Pacing:
         """Note how long it took to get ready."""
         self.meter.ready = process_age()
         task, plots = trainer.bench.spec.task, bool(trainer.args.plots)
-        self.meter.final = round(ending(task, plots=plots, ready=self.meter.ready), 3)
+        once = trainer.trial_seconds + trainer.kernel_seconds + trainer.clock.scan
+        self.meter.steady = max(0.0, self.meter.ready - once)
+        self.meter.final = round(
+            ending(
+                task,
+                plots=plots,
+                ready=self.meter.steady,
+                exports=len(trainer.bench.spec.exports),
+                parameters=sum(each.numel() for each in trainer.model.parameters()),
+            ),
+            3,
+        )
 
     def epoch_started(self, trainer: Trainer) -> None:
         """Begin the first step of an epoch."""

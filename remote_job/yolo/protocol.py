@@ -13,6 +13,9 @@ class Trainer(Protocol):
 
     bench: Bench
     speed: SpeedPlan
+    trial_seconds: float
+    kernel_seconds: float
+    clock: Any
     capacity: Capacity
     model: Any
     ema: Any

@@ -11,17 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.estimate.architecture import facts
+from gpu_offload.orchestrator.estimate.architecture import facts, host_work
 from gpu_offload.orchestrator.estimate.calibration import calibration_key
 from gpu_offload.orchestrator.estimate.correction import correct, correct_running, remaining_note
 from gpu_offload.orchestrator.estimate.cpu import Processor, estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import (
-    WORKSTATION,
     Overheads,
     estimate_gpu_prior,
     gpu_seconds_per_image,
 )
-from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS, Anchor
+from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS, FAST, Anchor
 from gpu_offload.orchestrator.estimate.gpu_memory import largest_batch, memory_fault, memory_gib
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import (
@@ -33,7 +32,7 @@ from gpu_offload.orchestrator.estimate.posterior import (
 )
 from gpu_offload.orchestrator.estimate.processor import measure
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
-from gpu_offload.orchestrator.offers.offer import GPUS, Gpu
+from gpu_offload.orchestrator.offers.offer import FAST_HOST, GPUS, Gpu, gpu_named
 from gpu_offload.remote_job.result import Calibration, ModePace, Pace
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -232,11 +231,11 @@ def _predicted(anchor: Anchor) -> float:
     training = Workload(
         task=Task.DETECT, model=anchor.model, gflops_640=anchor.gflops_640, parameters=1,
         dual_head=anchor.dual_head, image_size=anchor.image_size, batch=anchor.batch, epochs=1,
-        train_images=anchor.images, val_images=0,
+        train_images=anchor.images, val_images=0, host_work=host_work(anchor.model),
     )  # fmt: skip
-    gpu = Gpu(anchor.gpu, 16, anchor.fp16_tflops, anchor.bandwidth_gb_s)
-    host = WORKSTATION if anchor.source == "workstation" else 1.0
-    return gpu_seconds_per_image(training, gpu, anchor.workers, host=host)
+    host = FAST_HOST if anchor.source in FAST else 1.0
+    gpu = Gpu(anchor.gpu, 16, anchor.fp16_tflops, anchor.bandwidth_gb_s, host=host)
+    return gpu_seconds_per_image(training, gpu, anchor.workers)
 
 
 ZEN5 = Processor(product_gflops=107, copy_gb_s=38)
@@ -263,7 +262,11 @@ def test_a_faster_processor_never_takes_longer(product, copied, kind, cores, siz
     for faster in (Processor(2 * product, copied, kind), Processor(product, 2 * copied, kind)):
         assert estimate_cpu_prior(training, cores, processor=faster).point <= least
     assert estimate_cpu_prior(training, cores + 1, processor=slow).point <= least
-    assert estimate_cpu_prior(training, cores, processor=replace(slow, bfloat16="amx")).point <= least
+    single, half = (replace(slow, bfloat16=kind) for kind in ("none", "amx"))
+    assert (
+        estimate_cpu_prior(training, cores, processor=half).point
+        <= estimate_cpu_prior(training, cores, processor=single).point
+    )
     larger = work(image_size=32 * size + 32)
     assert estimate_cpu_prior(larger, cores, processor=slow).point >= least
 
@@ -274,12 +277,12 @@ def test_a_processor_is_measured_in_a_second_and_plausibly():
     assert 0.1 < found.copy_gb_s < 5000
 
 
-def test_the_gpu_prior_holds_on_the_published_speeds_that_it_was_fitted_on():
+def test_the_gpu_prior_holds_on_the_speeds_that_it_was_fitted_on():
     logs = [math.log(anchor.seconds_per_image / _predicted(anchor)) for anchor in ANCHORS]
     errors = sorted(abs(math.exp(log) - 1) for log in logs)
-    assert (errors[8] + errors[9]) / 2 < 0.13
-    assert errors[-1] < 0.4
-    assert statistics.stdev(logs) < 0.18
+    assert statistics.median(errors) < 0.11
+    assert errors[-1] < 0.45
+    assert statistics.stdev(logs) < 0.15
     bound = predict("gpu").quantile(0.9)
     assert sum(abs(log) <= bound for log in logs) >= 0.8 * len(logs)
 
@@ -289,6 +292,37 @@ def test_single_precision_takes_longer_and_more_memory():
     mixed = work(image_size=640, model="yolov8x.yaml")
     assert gpu_seconds_per_image(single, GPUS["T4"], 4) > 2 * gpu_seconds_per_image(mixed, GPUS["T4"], 4)
     assert memory_gib(single) > 1.5 * memory_gib(mixed)
+
+
+@pytest.mark.parametrize(
+    ("model", "size", "batch", "gib"),
+    [
+        ("yolov8n", 640, 16, 2.56), ("yolov8n", 640, 128, 15.65), ("yolov8n", 1280, 8, 4.72), ("yolov8m", 640, 64, 22.98),
+        ("yolov8x", 640, 32, 23.83), ("yolo11m", 640, 16, 8.81), ("yolo26n", 640, 32, 6.36), ("yolo26x", 640, 16, 17.09),
+        ("yolov8n-seg", 640, 16, 4.15), ("yolov8m-pose", 640, 16, 7.17),
+    ],
+)  # fmt: skip
+def test_the_memory_prior_meets_what_an_h200_was_measured_at(model, size, batch, gib):
+    """What the driver had given a training after 22 steps, to a quarter."""
+    assert memory_gib(work(model=f"{model}.yaml", image_size=size, batch=batch)) == pytest.approx(
+        gib, rel=0.25
+    )
+
+
+def test_a_gpu_is_known_by_the_name_that_its_driver_gives_it():
+    assert gpu_named("NVIDIA H100 80GB HBM3", 79.6) == replace(
+        GPUS["H100"], name="NVIDIA H100 80GB HBM3", memory_gib=79.6
+    )
+    assert gpu_named("NVIDIA L40S", 45).fp16_tflops == GPUS["L40S"].fp16_tflops, "not an L4"
+    assert gpu_named("Tesla T4", 15).bandwidth_gb_s == 320
+    assert gpu_named("NVIDIA GeForce RTX 9999", 12).memory_gib == 12
+
+
+def test_a_gpu_of_this_machine_needs_no_launch():
+    training, t4 = work(), GPUS["T4"]
+    here, rented = (estimate_gpu_prior(training, t4, 4, rented=rented) for rented in (False, True))
+    assert rented.point - here.point == pytest.approx(sum(Overheads().seconds(training).values()))
+    assert "boot" not in here.breakdown
 
 
 def test_a_batch_that_cannot_fit_into_a_gpu_is_named_with_one_that_does():

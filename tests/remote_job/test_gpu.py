@@ -22,7 +22,6 @@ from remote_job_case import (
     wait_for,
 )
 
-from gpu_offload.dataset.task import Task
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.remote_job import machine
 from gpu_offload.remote_job.progress import read_events
