@@ -15,6 +15,7 @@ A record is a line of the file; a cell with a record is not run again. `--report
 
 import argparse
 import json
+import math
 import statistics
 import tempfile
 import time
@@ -32,6 +33,10 @@ from gpu_offload.dataset.synthetic import generate  # noqa: E402
 from gpu_offload.dataset.task import Task  # noqa: E402
 from gpu_offload.dataset.tree import materialise  # noqa: E402
 from gpu_offload.dataset.tree_manifest import read_tree  # noqa: E402
+from gpu_offload.orchestrator.estimate.gpu import gpu_seconds_per_image  # noqa: E402
+from gpu_offload.orchestrator.estimate.gpu_memory import memory_gib  # noqa: E402
+from gpu_offload.orchestrator.estimate.workload import workload  # noqa: E402
+from gpu_offload.orchestrator.offers.offer import gpu_named  # noqa: E402
 from gpu_offload.remote_job import data, machine  # noqa: E402
 from gpu_offload.remote_job.context import Bench  # noqa: E402
 from gpu_offload.remote_job.files.checkpoint import Checkpoints  # noqa: E402
@@ -342,6 +347,53 @@ def main():
     )
     if not options.report:
         measure_all(cells, options, records)
+    report(records)
+
+
+def report(records):
+    """Print what was measured beside what the prior says of it."""
+    (here,) = [record for record in records if record["kind"] == "machine"]
+    if "gpu" not in here:
+        return
+    gpu = gpu_named(here["gpu"], here["gpu_memory_bytes"] / 2**30)
+    print(
+        f"\n{here['gpu']}, {here['cores']} cores of {here['processor']}, torch {here['torch']}, {here['at']}"
+    )
+    print(f"copies {here['copy_gb_s']} GB/s, multiplies {here['fp16_tflops']} TFLOPS in half precision\n")
+    print("| step | ms | the prior's | optimizer, ms | first, s | GiB | the prior's |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    logs, memory = [], []
+    for one in (record for record in records if record["kind"] == "step" and "step" in record):
+        work = workload(
+            task=Task(one["task"]), model=one["model"], image_size=one["image_size"], batch=one["batch"], epochs=1,
+            train_images=one["batch"], val_images=0, hyperparameters=one["hyperparameters"],
+        )  # fmt: skip
+        rare = 1 - 1 / max(1, round(work.nbs / work.batch))
+        took, said = one["step"] - rare * one["optimizer"], gpu_seconds_per_image(work, gpu, 0) * work.batch
+        if not work.heavy_optimizer:
+            logs.append(math.log(took / said))
+        memory.append(math.log(one["used"] / memory_gib(work)))
+        print(
+            f"| {one['name'].removeprefix('step ')} | {took * 1e3:.0f} | {said * 1e3:.0f} | {one['optimizer'] * 1e3:.0f} "
+            f"| {one['first']:.1f} | {one['used']:.1f} | {memory_gib(work):.1f} |"
+        )
+    for name, values in (("seconds", logs), ("memory", memory)):
+        errors = sorted(abs(math.exp(value) - 1) for value in values)
+        if len(errors) > 1:
+            print(
+                f"{name}: median error {statistics.median(errors):.0%}, largest {errors[-1]:.0%}, "
+                f"sd(log) {statistics.stdev(values):.2f}"
+            )
+    for one in (record for record in records if record["kind"] == "load" and "mosaic" in record):
+        print(
+            f"{one['name']}: {one['mosaic'] * 1e3:.2f} ms an image with mosaic, {one['plain'] * 1e3:.2f} without"
+        )
+    for one in (record for record in records if record["kind"] == "epoch" and "history" in record):
+        parts = {
+            part: [round(entry[part], 2) for entry in one["history"]]
+            for part in ("train", "validation", "save")
+        }
+        print(f"{one['name']}: {one['pictures']} and {one['val']} images, seconds an epoch {parts}")
 
 
 def measure_all(cells, options, records):

@@ -87,6 +87,8 @@ def forecast(work: Workload, pace: "Pace", at: ForecastPosition, past: Sequence[
     """
     if not 0 <= at.epochs <= work.epochs or not at.elapsed >= 0:
         raise ValueError(f"{at.epochs} of {work.epochs} epochs in {at.elapsed} s cannot be")
+    if pace.batches >= 1.5 * work.batches:  # memory did not suffice for the batch that was asked for
+        work = replace(work, batch=max(1, round(work.train_images / pace.batches)))
     left = (
         _by_epochs(work, pace, at)
         if pace.plain is None and pace.mosaic is None

@@ -73,7 +73,7 @@ def estimate_gpu_prior(
     )
     rates = Rates(
         start=START_S + (work.train_images + work.val_images) / (500 * workers),
-        first=FIRST_S * work.host_work,
+        first=FIRST_S * work.host_work + (SECOND_HEAD_S if work.dual_head else 0.0),
         batch_mosaic=batch[True],
         batch_plain=batch[False],
         optimizer_step=0.0,  # AdamW's share is already in the host's time per iteration, as fitted to the logs.
@@ -122,6 +122,9 @@ SINGLE_PRECISION = 2.2
 
 START_S, FIRST_S = 10.0, 3.0
 """From the process's start to the first batch, and what the first epoch takes more for a YOLOv8: 8 to 10 s on an H200, and 2 to 4."""
+
+SECOND_HEAD_S = 10.0
+"""What the first epoch takes more with two heads: YOLO26's first step took 8 s on an H200, its first validation 4."""
 
 FINAL_S = 2.0
 """The final validation's set-up."""

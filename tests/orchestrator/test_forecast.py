@@ -47,6 +47,30 @@ def pace(**changes) -> Pace:
     return Pace(**given_ | changes)
 
 
+def test_a_short_training_s_interval_allows_for_another_machine_s_end():
+    """The end is known from other machines only, and twice as long on some; a long training's interval hardly feels it."""
+    at, known = ForecastPosition(0, 4, 12.0), pace(save=None, final=5.0)
+    short = forecast(work(epochs=2), known, at)
+    longer = sum(short.breakdown[part] for part in ("end", "final validation"))
+    assert short.interval.likely + longer < short.interval.high * 1.1
+    long = forecast(work(epochs=100), known, at)
+    widths = [(each.interval.high - each.interval.low) / each.interval.likely for each in (short, long)]
+    assert widths[1] < widths[0]
+
+
+def test_a_batch_that_memory_halved_makes_twice_as_many_steps():
+    at = ForecastPosition(1, 0, 20.0)
+    whole, halved = (forecast(work(), pace(batches=n), at).breakdown["training"] for n in (20, 40))
+    assert halved == pytest.approx(2 * whole)
+
+
+def test_a_trial_or_a_compiler_at_the_start_does_not_make_every_checkpoint_slow():
+    at = ForecastPosition(0, 4, 20.0)
+    usual = forecast(work(), pace(save=None, ready=4.0, steady=4.0), at).interval
+    slow_start = forecast(work(), pace(save=None, ready=14.0, steady=4.0), at).interval
+    assert slow_start == usual
+
+
 class Machine:
     """A machine with as many cores as the training has threads, and a neighbour that takes some of their time."""
 
