@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from gpu_offload.orchestrator.estimate.posterior import Ratio
@@ -13,8 +13,8 @@ from gpu_offload.remote_job.speed.plan import TRIAL_MIN_STEPS
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Calibration
 from gpu_offload.orchestrator.estimate.correction import Estimate
-from gpu_offload.orchestrator.estimate.forecast import contention, rates_of
-from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
+from gpu_offload.orchestrator.estimate.forecast import QUIET, contention, rates_of
+from gpu_offload.orchestrator.estimate.formula import Rates, assemble, decode_seconds, load_seconds, unknowns
 
 FIRST_STEP = 0.5
 """What the first step takes more than the others, in steps."""
@@ -94,6 +94,10 @@ UNMEASURED = 0.35
 """Core-seconds of one image's forward and backward pass, yolov8n at 640 px: two machines took 0.25 and 0.49."""
 OVERHEAD_S = 0.05
 """A batch's calls, however small its work, of a YOLOv8 detector: 40 ms on Zen 5, 60 on the Xeon."""
+KEPT_PIXELS = 1e8
+"""Of decoded images that a training keeps, about."""
+LEAST_SHARE = 0.25
+"""Of the cores' time, less than which a moment's look does not predict."""
 TRIAL_S = 5.0
 """The trial before a long training."""
 
@@ -124,6 +128,7 @@ def estimate_cpu_prior(
     *,
     processor: Processor | None = None,
     full_speed: bool = True,
+    share: float = 1.0,
     history: Sequence[Ratio] = (),
 ) -> Estimate:
     """Estimate a training on a CPU without calibration, from its arithmetic.
@@ -134,6 +139,7 @@ def estimate_cpu_prior(
         processor: What one of them does; None where it was not measured.
         full_speed: All cores and the fast memory layout, as this project trains; False for plain Ultralytics,
             which uses one core less, eight at most.
+        share: Of the cores' time, what other programs leave; they are expected to stay, and the interval allows for their end.
         history: Earlier trainings of the same key.
 
     Raises:
@@ -147,11 +153,15 @@ def estimate_cpu_prior(
     compute = arithmetic / speed_up * (1.0 if full_speed else 1.16)
     batch = compute * work.batch + OVERHEAD_S * work.host_work
     trial = TRIAL_S if full_speed and work.batches * work.epochs >= TRIAL_MIN_STEPS else 0.0
+    # Decoded images are kept for the later epochs, as far as `remote_job.speed.image_cache` has room.
+    once = (
+        decode_seconds(work) if full_speed and work.train_images * work.image_size**2 < KEPT_PIXELS else 0.0
+    )
     rates = Rates(
         start=5.4 + trial + (work.train_images + work.val_images) / 2000,
-        first=0.5 * batch,
-        batch_mosaic=batch + work.batch * load_seconds(work, mosaic=True),
-        batch_plain=batch + work.batch * load_seconds(work, mosaic=False),
+        first=0.5 * batch + once * work.train_images,
+        batch_mosaic=batch + work.batch * (load_seconds(work, mosaic=True) - once),
+        batch_plain=batch + work.batch * (load_seconds(work, mosaic=False) - once),
         optimizer_step=(0.67 if work.heavy_optimizer else 0.034) * work.parameters / 3.16e6 * 2 / threads,
         validation_image=0.3 * compute + load_seconds(work, mosaic=False) + 0.002,
         save=SAVE_S * work.parameters,
@@ -162,4 +172,16 @@ def estimate_cpu_prior(
     notes = [
         f"a prior for {of}, {basis}; the training's first steps replace it, or a calibration of 15 s before"
     ]
-    return assemble(work, rates, kind="cpu-prior", history=history, notes=notes + unknowns(work))
+    slower = 1.0 if share >= QUIET else 1 / max(share, LEAST_SHARE)
+    if slower > 1:
+        notes.append(
+            f"other programs run here now and leave {share:.0%} of the processor time, so it takes longer"
+        )
+    return assemble(
+        work,
+        Rates(*(slower * seconds for seconds in astuple(rates))),
+        kind="cpu-prior",
+        history=history,
+        notes=notes + unknowns(work),
+        contention=slower,
+    )

@@ -87,13 +87,17 @@ def load_seconds(work: Workload, *, mosaic: bool) -> float:
     Fits what one core needed: 13.7 ms at 640 px with mosaic from 640 px JPEGs, 20.5 from 1080p, 56 from 12 MP;
     at 160 px 4.1 with mosaic and 1.7 without; at 640 px on a Xeon 12.2 with and 9.9 without.
     """
-    megapixels = EVERYDAY_MEGAPIXELS if work.megapixels is None else work.megapixels
     augment = 0.0098 * (work.image_size / 640) ** 2
     if work.task is Task.CLASSIFY:
         augment = 0.2 * (augment + MOSAIC_S)
     elif mosaic:
         augment += MOSAIC_S
-    return 0.0036 * megapixels + augment
+    return decode_seconds(work) + augment
+
+
+def decode_seconds(work: Workload) -> float:
+    """CPU-seconds to read and decode one image."""
+    return 0.0036 * (EVERYDAY_MEGAPIXELS if work.megapixels is None else work.megapixels)
 
 
 def unknowns(work: Workload) -> list[str]:

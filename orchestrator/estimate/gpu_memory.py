@@ -25,7 +25,7 @@ DOUBT = 1.3
 def memory_gib(work: Workload, batch: int | None = None) -> float:
     """Return the GPU memory that a training needs, in GiB, about."""
     image = PER_IMAGE_GIB * math.pow(work.gflops_640, POWER) * (work.image_size / 640) ** 2
-    image *= work.host_work**LAYERS_POWER * (1.0 if work.mixed_precision else SINGLE)
+    image *= math.pow(work.host_work, LAYERS_POWER) * (1.0 if work.mixed_precision else SINGLE)
     # Weights, gradients, two moments and the average, in single precision.
     state = work.parameters * 5 * 4 / 2**30
     return CONTEXT_GIB + state + image * (work.batch if batch is None else batch)

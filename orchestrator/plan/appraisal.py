@@ -32,6 +32,8 @@ class Appraisal:
     work: Workload
     past: tuple[Ratio, ...]
     store_place: StorePlace
+    share: float = 1.0
+    """Of this machine's cores, what other programs left while the training was planned."""
 
     @cached_property
     def traffic(self) -> Traffic:
@@ -49,7 +51,7 @@ class Appraisal:
         if measured is None and self.gpu is not None:
             estimate = estimate_gpu_prior(self.work, self.gpu, cores(), rented=False)
         elif measured is None:
-            estimate = estimate_cpu_prior(self.work, cores(), processor=this_processor())
+            estimate = estimate_cpu_prior(self.work, cores(), processor=this_processor(), share=self.share)
         else:
             gflops = max(measured.gflops, 1e-3) * (640 / self.work.image_size) ** 2
             estimate = estimate_cpu(replace(self.work, gflops_640=gflops), measured)

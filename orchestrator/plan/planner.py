@@ -17,6 +17,7 @@ from gpu_offload.orchestrator.estimate.calibration import (
 )
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.history import history
+from gpu_offload.orchestrator.estimate.neighbours import CoreReading
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.offers.table import TABLE
@@ -43,6 +44,7 @@ from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import TrainingSettings
 from gpu_offload.orchestrator.workspace import Workspace
+from gpu_offload.remote_job.machine import cores
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -84,6 +86,7 @@ class Planning:
             RayError: `on` is ray, and the cluster cannot be used.
             StoreError: the store did not answer.
         """
+        began = CoreReading()
         inputs = read_inputs(self.settings, self.store, self.workspace)
         snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)
         check_code(inputs)
@@ -91,7 +94,8 @@ class Planning:
         done = publish.manifest_of(self.store, version)
         measured = None
         limits = limits_of(self.settings)
-        appraisal = Appraisal(self.settings, work, tuple(history(self.store)), self.store_place)
+        share = CoreReading().share(began, cores())
+        appraisal = Appraisal(self.settings, work, tuple(history(self.store)), self.store_place, share)
         if done is None and calibrate is not False and on in {"auto", "cpu"}:
             prior = appraisal.on_cpu(None)
             wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))

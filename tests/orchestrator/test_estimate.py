@@ -23,6 +23,7 @@ from gpu_offload.orchestrator.estimate.gpu import (
 from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS, FAST, Anchor
 from gpu_offload.orchestrator.estimate.gpu_memory import largest_batch, memory_fault, memory_gib
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.estimate.neighbours import CoreReading
 from gpu_offload.orchestrator.estimate.posterior import (
     HistoryKey,
     Ratio,
@@ -35,6 +36,7 @@ from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import FAST_HOST, GPUS, Gpu, gpu_named
 from gpu_offload.remote_job.result import Calibration, ModePace, Pace
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.remote_job.speed.threads import Idle
 
 
 def work(**changes) -> Workload:
@@ -269,6 +271,32 @@ def test_a_faster_processor_never_takes_longer(product, copied, kind, cores, siz
     )
     larger = work(image_size=32 * size + 32)
     assert estimate_cpu_prior(larger, cores, processor=slow).point >= least
+
+
+@pytest.mark.parametrize(
+    ("idle_ticks", "own", "cores", "share"),
+    [
+        (200, 0.0, 2, 1.0),  # two cores for a second, nothing else
+        (100, 1.0, 2, 1.0),  # this process itself had one
+        (100, 0.0, 2, 2 / 3),  # another program had it
+        (0, 0.0, 2, 1 / 2),
+        (100, 0.0, 1, 1.0),  # it has the core that is not ours
+        (0, 0.0, 1, 1 / 2),
+    ],
+)
+def test_what_other_programs_leave_of_the_cores_is_seen(idle_ticks, own, cores, share):
+    earlier = CoreReading(Idle(1000, 5000, 2), 10.0, 100.0)
+    later = CoreReading(Idle(1000 + idle_ticks, 5200, 2), 10.0 + own, 101.0)
+    assert later.share(earlier, cores) == pytest.approx(share)
+    assert CoreReading(Idle(1000, 5010, 2), 10.0, 100.05).share(earlier, cores) == 1.0, "too short a look"
+
+
+@given(st.floats(0.05, 1.0))
+def test_a_plan_on_a_busy_machine_takes_longer_and_allows_for_both(share):
+    quiet, busy = (estimate_cpu_prior(work(), 2, processor=ZEN5, share=s).interval for s in (1.0, share))
+    assert busy.likely >= quiet.likely
+    assert busy.low <= quiet.low * 1.001
+    assert busy.high >= quiet.high
 
 
 def test_a_processor_is_measured_in_a_second_and_plausibly():
