@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from gpu_offload.orchestrator.estimate.posterior import Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.remote_job.pace.ending import PUBLISHING_S, READY_S, SAVE_S, ending
-from gpu_offload.remote_job.speed.plan import TRIAL_MIN_STEPS
+from gpu_offload.remote_job.pace.ending import PUBLISHING_S, READY_S, SAVE_S, TRIAL_MIN_STEPS, ending
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Calibration

@@ -4,7 +4,7 @@ import os
 import time
 from dataclasses import dataclass, field
 
-from gpu_offload.remote_job.speed.threads import Idle, idle
+from gpu_offload.remote_job.pace.idle import Idle, idle
 
 LEAST_TICKS = 30
 """Of all cores together, fewer of which say nothing: 0.15 s of two cores."""

@@ -80,7 +80,7 @@ def _calibrate(
     isolation.isolate(folder / "work" / "config")
     from ultralytics.utils.torch_utils import get_flops, get_num_params, unwrap_model
 
-    from gpu_offload.remote_job.speed.plan import TRIAL_MIN_STEPS
+    from gpu_offload.remote_job.pace.ending import TRIAL_MIN_STEPS
     from gpu_offload.remote_job.yolo import run
 
     if wrong := hyperparameters.value_faults(spec.hyperparameters):

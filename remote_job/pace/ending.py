@@ -2,6 +2,8 @@
 
 from gpu_offload.dataset.task import Task
 
+TRIAL_MIN_STEPS = 200
+"""Optimizer iterations below which a trial of the fast switches costs more than a wrong guess."""
 READY_S = 3.6
 """Seconds from the process's start to the first batch, on the machine that the others were measured on (2 cores, Zen 5)."""
 ENDING_S = 0.5

@@ -12,11 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gpu_offload.remote_job.pace.ending import TRIAL_MIN_STEPS
 from gpu_offload.remote_job.speed.allocator import HUGE_PAGES_SINCE
 from gpu_offload.remote_job.speed.capacity import Capacity
-
-TRIAL_MIN_STEPS = 200
-"""Optimizer iterations below which a trial costs more than a wrong guess."""
 
 MULTIPLY_BFLOAT16 = ("amx_bf16", "avx512_bf16")
 """Instruction sets whose products of 16-bit numbers are at least twice as fast as those of 32 bits."""

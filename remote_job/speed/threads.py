@@ -6,8 +6,6 @@ machine). The number of threads changes nothing but the order of sums.
 """
 
 import math
-from dataclasses import dataclass
-from pathlib import Path
 
 CONTENDED = 0.75
 """The share of its processor time below which a training has too many threads."""
@@ -29,28 +27,3 @@ def fewer(threads: int, share: float) -> int:
 def more(threads: int, most: int, idle_cores: float) -> int:
     """Return how many threads there are cores for, where so many cores were idle beside them; at most `most`."""
     return min(most, threads + max(0, math.floor(idle_cores + 1 - FREE)))
-
-
-@dataclass(frozen=True, slots=True)
-class Idle:
-    """How long the machine's cores were idle since it started, and how long they could have been; in ticks."""
-
-    idle: int
-    total: int
-    cores: int
-
-    def since(self, earlier: "Idle") -> float:
-        """Return how many cores were idle between two readings."""
-        total = self.total - earlier.total
-        return (self.idle - earlier.idle) / total * self.cores if total > 0 else 0.0
-
-
-def idle(path: Path = Path("/proc/stat")) -> Idle:
-    """Read it; zeros where the system does not say. https://docs.kernel.org/filesystems/proc.html#miscellaneous-kernel-statistics-in-proc-stat"""
-    try:
-        lines = path.read_text(encoding="ascii").splitlines()
-        ticks = [int(word) for word in lines[0].split()[1:9]]
-    except (OSError, ValueError, IndexError):
-        return Idle(0, 0, 0)
-    cores = sum(line.startswith("cpu") for line in lines) - 1
-    return Idle(ticks[3] + ticks[4], sum(ticks), cores)

@@ -12,6 +12,7 @@ import torch
 from ultralytics.utils import LOGGER
 from ultralytics.utils.torch_utils import unwrap_model
 
+from gpu_offload.remote_job.pace.ending import TRIAL_MIN_STEPS
 from gpu_offload.remote_job.speed import allocator, kernel, mixed_precision, trial
 from gpu_offload.remote_job.speed import plan as speeds
 from gpu_offload.remote_job.speed.capacity import Capacity
@@ -108,7 +109,7 @@ class FastTrainer:
         args: Any = self.args  # type: ignore[attr-defined]
         pictures = self._pictures()
         steps = args.epochs * math.ceil(pictures / max(1, args.batch))
-        if steps < speeds.TRIAL_MIN_STEPS:
+        if steps < TRIAL_MIN_STEPS:
             reason = f"the training has {steps} steps, too few for a trial to pay"
             self.speed = self.speed.turn("trial", on=False, reason=reason)
             return

@@ -5,6 +5,7 @@ from typing import Any
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.pace.ending import ending
+from gpu_offload.remote_job.pace.idle import idle
 from gpu_offload.remote_job.pace.meter import process_age
 from gpu_offload.remote_job.pace.pace_meter import PaceMeter
 from gpu_offload.remote_job.result import Pace
@@ -21,7 +22,7 @@ class Pacing:
         self._epochs = 0
         self._batches = 0
         self._began = 0.0
-        self._idle = threads.idle()
+        self._idle = idle()
         self._mosaic = False
 
     def start(self, trainer: Trainer) -> None:
@@ -55,7 +56,7 @@ class Pacing:
         self._epochs += 1
         if self._epochs > 1:
             self._fit_threads(trainer)
-        self._idle = threads.idle()
+        self._idle = idle()
         self.meter.begin()
 
     def batch_ended(self, trainer: Trainer, *, batches: int) -> None:
@@ -78,7 +79,7 @@ class Pacing:
         now, share = trainer.speed.threads, self.meter.share()
         wanted = threads.fewer(now, share)
         if wanted == now and self._epochs > 1:
-            wanted = threads.more(now, trainer.capacity.cores, threads.idle().since(self._idle))
+            wanted = threads.more(now, trainer.capacity.cores, idle().since(self._idle))
         if wanted == now:
             return False
         trainer.compute_in(wanted)

@@ -34,9 +34,9 @@ from gpu_offload.orchestrator.estimate.posterior import (
 from gpu_offload.orchestrator.estimate.processor import measure
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import FAST_HOST, GPUS, Gpu, gpu_named
+from gpu_offload.remote_job.pace.idle import Idle
 from gpu_offload.remote_job.result import Calibration, ModePace, Pace
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
-from gpu_offload.remote_job.speed.threads import Idle
 
 
 def work(**changes) -> Workload:
