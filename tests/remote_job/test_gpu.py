@@ -17,6 +17,7 @@ from remote_job_case import (
     make_spec,
     make_tree,
     module,
+    read_events,
     run_module,
     stderr,
     wait_for,
@@ -24,7 +25,6 @@ from remote_job_case import (
 
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.remote_job import machine
-from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import Weights
 

@@ -15,6 +15,7 @@ from remote_job_case import (
     make_spec,
     make_tree,
     module,
+    read_events,
     run_module,
     stderr,
     stopping_at,
@@ -28,7 +29,6 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job.files import durable, result_files
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
-from gpu_offload.remote_job.progress import read_events
 from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, ProgressEvent, TrainingResult
 from gpu_offload.remote_job.spec import SpecError, Weights
 from gpu_offload.remote_job.train import train
