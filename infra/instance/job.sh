@@ -83,8 +83,8 @@ become_trainer() {
 
 # Becomes COMMAND as the user that trains, without capabilities, in network, mount and IPC namespaces of its own, and in
 # those that $MORE_NAMESPACES names: isolate HIDDEN KEPT COMMAND... The first two are lists of absolute paths, one a line.
-# HIDDEN: folders that become empty ones. KEPT: files and folders that are there all the same, after `+ ` writable.
-# What else the machine has cannot be written to.
+# HIDDEN: folders that become empty ones. KEPT: files and folders that are there all the same, after `+ ` writable; where there
+# are any, nothing else of the machine can be written to.
 isolate() {
     hidden=$1 kept=$2
     shift 2

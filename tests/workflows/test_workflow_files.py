@@ -1,6 +1,7 @@
 """What `offload init` writes into a repository."""
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -101,6 +102,19 @@ def test_a_template_is_a_workflow_of_its_own(name):
     document = yaml.safe_load((TEMPLATES / f"{name}.yml").read_text())
     assert all(job["uses"].startswith("OWNER/gpu-offload/") for job in calls(document).values())
     assert "OWNER" not in "".join(workflow_texts(WorkflowProject(PIN, keep=True)).values())
+
+
+def test_no_input_becomes_part_of_a_script_and_nothing_is_kept_in_a_cache():
+    """A shell's characters in an input stay text; a pull request cannot fill a cache that the default branch reads."""
+    ours = Path(__file__).parents[2]
+    files = [ours / "action.yml", *(ours / ".github/workflows").glob("*.yml"), *TEMPLATES.glob("*.yml")]
+    for file in files:
+        document = yaml.safe_load(file.read_text())
+        jobs = [document["runs"]] if "runs" in document else document["jobs"].values()
+        for step in (step for job in jobs for step in job.get("steps", ())):
+            assert "${{" not in step.get("run", ""), file
+            assert "actions/cache" not in step.get("uses", ""), file
+            assert not {"cache", "enable-cache"} & {k for k, v in step.get("with", {}).items() if v}, file
 
 
 @pytest.mark.parametrize(
