@@ -134,11 +134,6 @@ class Compute:
             self.metadata.refresh(one)
         self._say("fault", one.id, f"reclaimed with {notice:g} s of notice")
 
-    def impair(self, instance_id: str) -> None:
-        """The status checks fail from now on; the state stays `running`, and so does the bill."""
-        with self.lock:
-            self.rented[instance_id].instance.impaired = True
-
     def tick(self) -> None:
         """Renew credentials that near their end; reclaim spot instances whose price is above their highest."""
         for one in self.living():
@@ -251,4 +246,4 @@ class Compute:
             else:
                 self.stop(one, *ITSELF)
         else:
-            self.impair(instance_id)
+            one.impair()

@@ -53,13 +53,15 @@ class FaultInjection:
 
     def power_loss(self, instance_id: str) -> None:
         """Let an instance's machine lose power: silence on the network, `running` in the API."""
-        self._find(instance_id, "power loss").host.unplug()
-        self._compute.impair(instance_id)
+        one = self._find(instance_id, "power loss")
+        one.host.unplug()
+        one.impair()
 
     def crash(self, instance_id: str) -> None:
         """Let an instance's system crash: connections are reset, `running` in the API."""
-        self._find(instance_id, "crash").host.kill()
-        self._compute.impair(instance_id)
+        one = self._find(instance_id, "crash")
+        one.host.kill()
+        one.impair()
 
     def slow_disk(self, instance_id: str) -> None:
         """Let an instance wait for its disk most of the time."""

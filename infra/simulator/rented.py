@@ -109,6 +109,10 @@ class Rented:
         """Its tags."""
         return {str(tag["key"]): str(tag["value"]) for tag in self.instance.get_tags()}
 
+    def impair(self) -> None:
+        """Let its status checks fail from now on; the state stays `running`, and so does the bill."""
+        self.instance.impaired = True
+
     def become(self, name: str, at: float, code: str = "", message: str = "") -> None:
         """Be in a state from `at` (Unix seconds) on, for a reason of EC2's."""
         self.instance._state = _State(name)  # noqa: SLF001  moto has no other way in

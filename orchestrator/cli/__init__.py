@@ -12,8 +12,9 @@ import click
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
 from gpu_offload.errors.disk import disk_error
 from gpu_offload.orchestrator.cli import (
-    account_commands,
+    bootstrap_command,
     dataset_commands,
+    doctor_command,
     estimate_commands,
     model_commands,
     project_commands,
@@ -56,7 +57,8 @@ for module in (
     dataset_commands,
     project_commands,
     simulate_commands,
-    account_commands,
+    bootstrap_command,
+    doctor_command,
     tend_commands,
 ):
     for command in module.COMMANDS:

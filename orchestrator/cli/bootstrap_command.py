@@ -1,4 +1,4 @@
-"""Commands about the account: bootstrap, doctor."""
+"""`offload bootstrap`: what an AWS account needs."""
 
 import os
 import sys
@@ -161,60 +161,6 @@ def bootstrap(
         click.echo(found.policies_text() if show_policies else found.text())
 
 
-@click.command()
-@settings_options
-@json_option
-@click.option(
-    "--repository", metavar="ORG/REPO", help="The GitHub repository. Default: that of the remote origin."
-)
-@click.option(
-    "--role",
-    "roles",
-    multiple=True,
-    metavar="ARN",
-    help="Roles whose trust policies are checked. Repeatable.",
-)
-@click.option(
-    "--environment", default="gpu", show_default=True, help="The GitHub environment that guards spending."
-)
-@click.option(
-    "--no-probe", is_flag=True, help="Write nothing: no test object, no security group for dry runs."
-)
-def doctor(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    repository: str | None,
-    roles: tuple[str, ...],
-    environment: str,
-    *,
-    as_json: bool,
-    no_probe: bool,
-) -> None:
-    """Check everything that a run needs and print a remedy for each fault. Exit code 1 if something is missing.
-
-    Test resources (an object, a security group) cost nothing and are removed at once.
-    """
-    from gpu_offload.orchestrator.account.doctor import examine
-    from gpu_offload.orchestrator.output.table import terminal_width
-
-    report = examine(
-        directory.resolve(),
-        lambda: settings_of(directory, config, sets),
-        environment=os.environ,
-        repository=repository,
-        roles=roles,
-        deployment=environment,
-        probe=not no_probe,
-    )
-    colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    if as_json:
-        print_json(report.json())
-    else:
-        click.echo(report.text(colour=colour, width=terminal_width()))
-    sys.exit(0 if report.ok else 1)
-
-
 def _numbers(
     repository: str, owner_id: int | None, repository_id: int | None, *, classic: bool, needed: bool
 ) -> tuple[int, int] | None:
@@ -270,4 +216,4 @@ def _settings_if_any(directory: Path, config: Path | None, sets: tuple[str, ...]
         return None
 
 
-COMMANDS = (bootstrap, doctor)
+COMMANDS = (bootstrap,)
