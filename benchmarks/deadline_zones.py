@@ -11,6 +11,7 @@ with all of them, and of spot from begin to end, below which only free first hou
 import argparse
 import random
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ class Player:
     prices: Mapping[str, float]
     beliefs: dict[str, Belief | None] = field(default_factory=dict)
     whole: Belief | None = None
-    reclaims: list[float] = field(default_factory=list)
+    reclaims: list[tuple[str | None, float]] = field(default_factory=list)
 
     def choose(
         self, now: float, left: float, is_open: Mapping[str, bool], machine: Machine | None
@@ -70,7 +71,9 @@ class Player:
             spot_open=best is not None,
             spot_price=places[best].price if best is not None else min(self.prices.values()),
             pending=machine.pending if machine else 0.0,
-            reclaims=sum(now - when < BREAKER_S for when in self.reclaims),
+            reclaims=max(
+                Counter(z for z, when in self.reclaims if now - when < BREAKER_S).values(), default=0
+            ),
             belief=self.whole,
             now=now,
         )
@@ -102,7 +105,7 @@ def play(
         is_open = {zone: bool(states[step]) for zone, states in series.items()}
         if machine is not None and machine.zone is not None and not is_open[machine.zone]:
             usd += pay(now, reclaimed=True)
-            player.reclaims.append(now)
+            player.reclaims.append((machine.zone, now))
             machine = None
         runs, zone = player.choose(now, player.work - done, is_open, machine)
         if not runs:

@@ -14,7 +14,7 @@ from gpu_offload.infra.simulator.cloud import SimulatedCloud
 
 SLOW, NOTICE, FAST = 10.0, 60.0, 3000.0
 """Seconds of this clock in a second: at work, from a reclaim's notice to its end, while all sleep."""
-LAG_S = 1.0
+LAG_S = 3.0
 """How far the clock may be past the end of a process's sleep, until the process sleeps again."""
 TICK_S = 0.002
 

@@ -61,7 +61,8 @@ def _spot_by_cost(run: RunRecord, observation: Observation) -> list[Candidate]:
 def waiting_for_spot(run: RunRecord, observation: Observation, steady: Candidate) -> str:
     """Describe that a run waits for spot, and how long its on-demand candidate `steady` allows it."""
     at = position(run, observation, steady)
-    return f"no spot capacity; on-demand can wait {human_duration(at.patience)} for it"
+    why = "spot was reclaimed too often" if at.reclaims >= BREAKER else "no spot capacity"
+    return f"{why}; on-demand can wait {human_duration(at.patience)} for it"
 
 
 def first_market(run: RunRecord, observation: Observation, steady: Candidate | None) -> Market | None:

@@ -32,7 +32,7 @@ class Position:
         paid: What was paid so far, in seconds of on-demand.
         rival: Where Uniform Progress would stand now, by the same sightings; None to do without that bound.
         margin: How long on-demand can be refused from now on, in all.
-        reclaims: Number of spot instances that EC2 reclaimed within the last `spot_policy.BREAKER_S`.
+        reclaims: Number of spot instances that EC2 reclaimed in one place within the last `spot_policy.BREAKER_S`.
     """
 
     left: float

@@ -1,5 +1,6 @@
 """The position of a run: what its journal says, in the terms of the policy."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -58,9 +59,13 @@ def price_of_work(run: RunRecord, observation: Observation, candidate: Candidate
 
 
 def recent_reclaims(observation: Observation) -> int:
-    """Return how many instances EC2 reclaimed within the last `BREAKER_S`."""
-    ends = [a.end for a in observation.attempts if a.end is not None and a.end.reason == "reclaimed"]
-    return sum(observation.now - end.at < BREAKER_S for end in ends)
+    """Return how many instances EC2 reclaimed within the last `BREAKER_S`, in the place where it was most."""
+    places = Counter(
+        place_name(a.record.offer)
+        for a in observation.attempts
+        if a.end is not None and a.end.reason == "reclaimed" and observation.now - a.end.at < BREAKER_S
+    )
+    return max(places.values(), default=0)
 
 
 def position(

@@ -15,6 +15,7 @@ See docs/deadline.md for where the numbers come from and what the policy is wort
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.run.availability import STEP_S, Sighting, learn
@@ -29,7 +30,7 @@ BEHIND = 0.4
 """Share by which an hour of work that Uniform Progress is ahead counts above an hour on demand."""
 
 BREAKER, BREAKER_S = 3, 3600.0
-"""Number of reclaims, and the seconds within which they occur, after which on-demand comes first."""
+"""Number of reclaims in one place, and the seconds within which they occur, after which spot is left alone."""
 
 LEVELS = 7
 MOST = 3.3
@@ -131,7 +132,7 @@ def choose_market(at: Position) -> Market | None:
     The deadline is kept where it could be: a position with slack is never left for one without, whatever spot does.
     """
     if at.reclaims >= BREAKER and at.running != "spot":
-        return "on-demand"
+        at = replace(at, spot_open=False)
     choices = bounded(at, allowed(at, reserve=at.reserve))
     if len(choices) == 1:
         return choices[0]

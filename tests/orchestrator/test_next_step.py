@@ -304,13 +304,23 @@ CASES = {
         run_of(), Observation(NOW, ME, epochs_completed=2, attempts=tuple(
             attempt(n, beat=beat(T0, epochs=2), end=ended(n, "died")) for n in (1, 2))),
         Finish("failed", "2 attempts ended alike without progress: died")),
-    "three reclaims within an hour bring on-demand to the front": (
+    "after three reclaims within an hour in one place, spot is left alone": (
+        run_of(),
+        Observation(NOW, ME, attempts=tuple(
+            attempt(n, beat=beat(T0, epochs=n), end=ended(n, "reclaimed")) for n in (1, 2, 3)), epochs_completed=3),
+        Wait(60.0, "spot was reclaimed too often; on-demand can wait 5 h 11 for it")),
+    "and on-demand trains where there is no time to wait": (
+        run_of(deadline_at=NOW + 1900),
+        Observation(NOW, ME, attempts=tuple(
+            attempt(n, beat=beat(T0, epochs=n), end=ended(n, "reclaimed")) for n in (1, 2, 3)), epochs_completed=3),
+        Opens(4, ON_DEMAND.offer)),
+    "three reclaims in different places change nothing": (
         run_of(),
         Observation(NOW, ME, attempts=(
             attempt(1, beat=beat(T0, epochs=1), end=ended(1, "reclaimed")),
             attempt(2, SPOT_B, beat=beat(T0, epochs=2), end=ended(2, "reclaimed")),
             attempt(3, beat=beat(T0, epochs=3), end=ended(3, "reclaimed"))), epochs_completed=3),
-        Opens(4, ON_DEMAND.offer)),
+        Opens(4, SPOT_A.offer)),
     "an attempt that would exceed the money is not opened": (
         run_of(max_cost_usd=0.05), Observation(NOW, ME), Finish("failed", "no offer is left that fits the deadline and max-cost-usd", cut=True)),
     "used-up money ends what runs": (
