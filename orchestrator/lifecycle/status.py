@@ -122,7 +122,7 @@ def standings_text(found: Sequence[RunStatus], *, width: int = 80) -> str:
             one.where,
             f"{one.epochs_completed} of {one.epochs}",
             human_duration(one.seconds),
-            human_cost(one.cost_usd),
+            human_cost(one.cost_usd, one.where),
             f"{human_duration(one.silent_seconds)} ago" if one.silent_seconds is not None else "",
         )
         for one in found

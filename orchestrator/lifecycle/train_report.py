@@ -61,10 +61,9 @@ def trained_text(report: TrainReport) -> str:
         held = f"; it is not stable: {report.candidate}" if report.candidate else ""
         return f"{begin}: version {name}{moved}{held}\n{score}".rstrip()
     where = {"cpu": "this CPU", "ray": "the Ray cluster"}.get(report.where, report.where)
-    cost = "the cluster's cost not counted" if report.where == "ray" else human_cost(report.cost_usd)
     # Why was said when it was published.
     held = ", a candidate" if report.candidate else ""
-    took = f"{human_duration(report.seconds)}, {cost}{_expected(report)}"
+    took = f"{human_duration(report.seconds)}, {human_cost(report.cost_usd, report.where)}{_expected(report)}"
     lines = (
         f"published version {name}{held}",
         score,

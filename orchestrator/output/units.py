@@ -61,10 +61,15 @@ def human_money(usd: Decimal | float) -> str:
     return f"{sign}${size.quantize(step, ROUND_HALF_UP)}"
 
 
-def human_cost(usd: Decimal | float) -> str:
-    """Write what something cost, next to nothing as `free`: the one word for it everywhere."""
+def human_cost(usd: Decimal | float, where: str = "") -> str:
+    """Write what something cost, next to nothing as `free`: the one word for it everywhere.
+
+    `where` names the places. What an hour of a Ray cluster costs is not known, so that is `not counted`.
+    """
     amount = _decimal(usd)
-    return "free" if amount.is_finite() and amount < NEGLIGIBLE else human_money(amount)
+    if not amount.is_finite() or amount >= NEGLIGIBLE:
+        return human_money(amount)
+    return "not counted" if "ray" in where.lower().replace(",", " ").split() else "free"
 
 
 def _decimal(usd: Decimal | float) -> Decimal:

@@ -96,7 +96,7 @@ def _facts(manifest: Manifest, entry: IndexEntry) -> str:
         "training key": manifest.training_key,
         "trained on": manifest.where,
         "took": human_duration(manifest.seconds.actual),
-        "cost": human_cost(manifest.cost_usd),
+        "cost": human_cost(manifest.cost_usd, manifest.where),
         "file": f"{manifest.model.name}, {human_bytes(manifest.model.size)}, sha256 {manifest.model.sha256}",
         **{f"as {export.format}": describe_export(export) for export in manifest.exports},
     }

@@ -139,7 +139,7 @@ class Provenance:
             "training key": m.training_key,
             "started from": started_from(m),
             "run": m.run,
-            "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_cost(m.cost_usd)}",
+            "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_cost(m.cost_usd, m.where)}",
             "metrics": "  ".join(f"{k} {v:.4f}" for k, v in named_metrics(m.metrics).items()),
             "file": f"{human_bytes(m.model.size)}, sha256 {m.model.sha256}",
             "address": self.url,

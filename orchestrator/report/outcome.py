@@ -108,7 +108,7 @@ def place(report: Report) -> str:
 
 def money(report: Report) -> str:
     """Return what the run cost."""
-    return human_cost(report.bill.total)
+    return human_cost(report.bill.total, " ".join(a.record.offer.where for a in report.attempts))
 
 
 def expected_money(report: Report) -> str:

@@ -45,7 +45,7 @@ def tiles(site: ModelPage) -> list[tuple[str, str, str]]:
         return []
     is_stable = site.stable is not None and site.stable.version == entry.version
     quality = list(named(entry.metrics).items())[:MAIN_METRICS]
-    cost = human_cost(site.manifest.cost_usd)
+    cost = human_cost(site.manifest.cost_usd, site.manifest.where)
     return [
         ("stable" if is_stable else "newest, not stable", number(entry), f"of {when(entry.created_at)} UTC"),
         *((name, f"{value:.3f}", "") for name, value in quality),

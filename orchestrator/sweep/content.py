@@ -95,6 +95,11 @@ class SweepReport:
         return tuple(sorted(self.trials, key=key))
 
     @property
+    def where(self) -> str:
+        """The places that its trials were trained in."""
+        return ", ".join(dict.fromkeys(trial.where for trial in self.trials if trial.where))
+
+    @property
     def best(self) -> TrialReport | None:
         """The best complete trial; None where there is none."""
         first = next(iter(self.ranked), None)

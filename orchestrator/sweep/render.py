@@ -30,7 +30,7 @@ def headline(report: SweepReport) -> str:
     counts = [
         f"{n} {state}" for state in ("complete", "pruned", "failed", "open") if (n := report.count(state))
     ]
-    spent = f"{human_duration(report.seconds)} of training, {human_cost(report.cost_usd)}"
+    spent = f"{human_duration(report.seconds)} of training, {human_cost(report.cost_usd, report.where)}"
     if best is None or best.score is None:
         return f"{report.record.id}: no trial is complete yet ({', '.join(counts) or 'no trials'}); {spent}"
     return (
@@ -94,7 +94,7 @@ def trial_rows(report: SweepReport) -> Rows:
             trial.state + (", known before" if trial.known == trial.trainings else ""),
             f"{trial.epochs} of {trial.of}" if trial.of else "",
             human_duration(trial.seconds) if trial.seconds else "",
-            human_cost(trial.cost_usd),
+            human_cost(trial.cost_usd, trial.where),
         )
         for trial in report.ranked
     ]
@@ -166,7 +166,7 @@ def _html(report: SweepReport) -> str:
             str(len(report.trials)),
             f"{report.count('pruned')} pruned, {report.count('failed')} failed",
         ),
-        ("cost", human_cost(report.cost_usd), f"of {human_money(report.record.budget_usd)}"),
+        ("cost", human_cost(report.cost_usd, report.where), f"of {human_money(report.record.budget_usd)}"),
         (
             "training",
             human_duration(report.seconds),

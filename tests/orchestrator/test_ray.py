@@ -22,6 +22,7 @@ from gpu_offload.orchestrator.backends import ray_worker
 from gpu_offload.orchestrator.backends.ray_client import answer_faults
 from gpu_offload.orchestrator.backends.ray_cluster import RayNode, connection_fault, needs_of, placement_fault
 from gpu_offload.orchestrator.offers.ray import RayFacts, offer_of
+from gpu_offload.orchestrator.output.units import human_cost
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.sections import RaySettings
 from gpu_offload.remote_job.spec import StoreRef
@@ -240,6 +241,18 @@ def test_what_a_node_lacks_is_found_before_a_training(tmp_path, monkeypatch):
     assert "json" not in missing.partition(":")[0]
     assert "every node" in unread
     assert "role" in answer_faults({"store": "AccessDenied"}, StoreRef(url="s3://bucket"))[0]
+
+
+def test_a_training_that_must_be_isolated_is_refused(tmp_path):
+    code, _, said = run(project(tmp_path), "plan", "--on", "ray", "--set", "training.isolation=required")
+    assert code == 1
+    assert "isolates nothing" in said
+
+
+def test_what_a_cluster_costs_is_not_called_free():
+    assert human_cost(0.0, "ray, g4dn.xlarge") == human_cost(0.0, "the Ray cluster") == "not counted"
+    assert human_cost(0.0, "cpu") == "free"
+    assert human_cost(1.5, "ray") == "$1.50"
 
 
 def test_a_training_asks_for_what_a_node_can_have():
