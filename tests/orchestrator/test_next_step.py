@@ -377,7 +377,7 @@ CASES = {
         run_of(), Observation(NOW, ME, attempts=(attempt(end=ended(1, "finished")),), published=True),
         Finish("published", "")),
     "an attempt that a stalled driver opened after the end is closed": (
-        run_of(), Observation(NOW, ME, outcome=Outcome(status="stopped", at=T0), attempts=(attempt(host=False),)),
+        run_of(), Observation(NOW, ME, outcome=Outcome(status="stopped", at=T0), attempts=(attempt(host=False, created=T0 - 1000),)),
         CloseAttempt(1, "stopped", "the run is over")),
     "an instance of a run that is over is terminated": (
         run_of(), Observation(NOW, ME, outcome=Outcome(status="published", at=T0), instances=(RUNNING,)),
