@@ -42,6 +42,12 @@ def value_in(metrics: Mapping[str, float], name: str) -> float | None:
     return found if found is not None and math.isfinite(found) else None
 
 
+def score_in(metrics: Mapping[str, float], configured: str | None) -> float | None:
+    """Return the value that a training is compared by, None where it has none."""
+    name = metric_in(metrics, configured)
+    return value_in(metrics, name) if name is not None else None
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
     """One training so far.
@@ -148,8 +154,7 @@ class Facts:
                 continue  # a last line that is being written
             if event.event != "epoch" or not event.epoch or not event.metrics:
                 continue
-            name = metric_in(event.metrics, metric)
-            value = value_in(event.metrics, name) if name else None
+            value = score_in(event.metrics, metric)
             if value is not None and event.epoch not in best:
                 best[event.epoch] = Point(event.time, event.epoch, value)
         return tuple(best[epoch] for epoch in sorted(best))

@@ -8,7 +8,7 @@ from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.manifest import CANDIDATE
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.orchestrator.sweep.content import SweepReport, TrialReport, saved
-from gpu_offload.orchestrator.sweep.facts import Facts, metric_in, value_in
+from gpu_offload.orchestrator.sweep.facts import Facts, score_in
 from gpu_offload.orchestrator.sweep.journal import SweepJournal, Trial
 from gpu_offload.orchestrator.sweep.record import SweepRecord
 from gpu_offload.orchestrator.sweep.sampling import Tried, importance
@@ -36,8 +36,7 @@ def _trial(trial: Trial, record: SweepRecord, known: Facts) -> TrialReport:
     facts = [known.of(ref, time.time()) for ref in trial.record.trainings]
     scores = {}
     for ref, one in zip(trial.record.trainings, facts, strict=True):
-        name = metric_in(one.metrics, record.metric)
-        if name is not None and (value := value_in(one.metrics, name)) is not None:
+        if (value := score_in(one.metrics, record.metric)) is not None:
             scores[ref.seed, ref.fold] = value
     end = trial.end
     complete = end is not None and end.state == "complete" and len(scores) == len(facts)

@@ -17,7 +17,7 @@ MOST_SHOWN = 99_999
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class PlannedPlace:
     """A place where trainings of a sweep can run. Costs are of one training, in US dollars."""
 
     name: str
@@ -45,7 +45,7 @@ class Receipt:
 
     record: SweepRecord
     space: Space
-    places: tuple[Place, ...]
+    places: tuple[PlannedPlace, ...]
     done: int
     spent_usd: float
     now: float
@@ -150,7 +150,7 @@ class Receipt:
         return "\n".join(lines) + "\n"
 
 
-def places(plans: Sequence[PlanReport], *, parallel: int) -> tuple[Place, ...]:
+def places(plans: Sequence[PlanReport], *, parallel: int) -> tuple[PlannedPlace, ...]:
     """Return the places of some planned trainings, the averages over them: this CPU, and the best instance."""
     found = []
     chosen = [plan.decision.option for plan in plans if plan.decision.option is not None]
@@ -168,13 +168,13 @@ def _best(plan: PlanReport, where: str) -> Option | None:
     return min(fitting, key=lambda option: (option.cost_likely, option.interval.likely), default=None)
 
 
-def _place(options: Sequence[Option], *, chosen: bool, parallel: int) -> Place:
+def _place(options: Sequence[Option], *, chosen: bool, parallel: int) -> PlannedPlace:
     count = len(options)
     names = list(dict.fromkeys(option.offer.name for option in options))
     seconds = options[0].interval
     for option in options[1:]:
         seconds += option.interval
-    return Place(
+    return PlannedPlace(
         name=names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else ""),
         chosen=chosen,
         seconds=seconds.scaled(1 / count),

@@ -32,7 +32,7 @@ from gpu_offload.orchestrator.sweep.decision import (
 )
 from gpu_offload.orchestrator.sweep.facts import TrainingFacts, metric_in, value_in
 from gpu_offload.orchestrator.sweep.pruning import Point, pruned_at
-from gpu_offload.orchestrator.sweep.receipt import Place, Receipt
+from gpu_offload.orchestrator.sweep.receipt import PlannedPlace, Receipt
 from gpu_offload.orchestrator.sweep.record import TrialEnd
 from gpu_offload.orchestrator.sweep.render import render_sweep
 from gpu_offload.orchestrator.sweep.sampling import Tried, ask, importance
@@ -340,8 +340,8 @@ def test_no_more_trials_are_promised_than_there_are_combinations():
 
 def test_a_receipt_counts_by_the_scarcer_of_money_and_time():
     record = replace_limits(trials=100, budget_usd=2.0, deadline_s=3600.0)
-    cpu = Place("this CPU", True, Interval(60, 120, 240), 0.0, 0.0, 1)
-    rented = Place("g4dn.xlarge", True, Interval(100, 200, 400), 0.05, 0.1, 4)
+    cpu = PlannedPlace("this CPU", True, Interval(60, 120, 240), 0.0, 0.0, 1)
+    rented = PlannedPlace("g4dn.xlarge", True, Interval(100, 200, 400), 0.05, 0.1, 4)
     space = Space({"lr0": Range(0.1, 0.9)}, seeds=2)
     on_cpu = Receipt(record, space, (cpu,), 0, 0.0, now=record.opened_at)
     assert (on_cpu.buys(), on_cpu.buys(upper=True)) == (15, 7)
