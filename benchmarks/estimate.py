@@ -23,6 +23,9 @@ from pathlib import Path
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
+from gpu_offload.orchestrator.estimate.workload import workload
+from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.revision import Revision
@@ -242,6 +245,51 @@ def report(records):
                 f"  steps {said['likely'] / record['wall'] - 1:+6.1%} ({said['low']:.0f} to {said['high']:.0f})"
                 f"  share {record.get('share', 1):.2f}"
             )
+    regret([record for record in records if not record["name"].startswith("gpu-")])
+
+
+LIMITS = (0.5, 0.75, 0.9, 1.1, 1.25, 1.5, 2.0, 3.0)
+"""Limits that a decision is tried with, as shares of what the training really took."""
+
+
+def regret(records):
+    """Print what decisions by these estimates would have cost: an instance too many, or a limit that was missed.
+
+    An instance is the cheapest spot offer of the built-in table, for as long as the GPU prior says.
+    """
+    offer = min((o for o in TABLE if o.gpu and o.market == "spot"), key=lambda o: o.usd_per_hour)
+    print("\n| said | decisions | wrong, limit inside the interval | outside | rented for nothing | late |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for stage in ("planned", "steps", "first epoch", "half"):
+        wrong, usd, late, count = {True: 0, False: 0}, 0.0, 0.0, 0
+        for record in (record for record in records if stage in record):
+            said, wall = record[stage], record["wall"]
+            for limit in (share * wall for share in LIMITS):
+                count += 1
+                stays = said["high"] <= limit
+                if stays == (wall <= limit):
+                    continue
+                wrong[said["low"] <= limit <= said["high"]] += 1
+                if stays:
+                    late += wall - limit
+                else:
+                    usd += rented_seconds(record["name"], offer) / 3600 * offer.usd_per_hour
+        if count:
+            print(
+                f"| {stage} | {count} | {wrong[True]} | {wrong[False]} | ${usd:.2f} | {late / 3600:.3f} h |"
+            )
+
+
+def rented_seconds(name, offer):
+    """Return what an instance would take, by the GPU prior."""
+    given = MATRIX[name.partition("+")[0]]
+    held_out = given["images"] // 5
+    work = workload(
+        task=Task(given["task"]), model=given["model"], image_size=given["image_size"], batch=given["batch"],
+        epochs=given["epochs"], train_images=given["images"] - held_out, val_images=held_out,
+        hyperparameters=given["hyperparameters"],
+    )  # fmt: skip
+    return estimate_gpu_prior(work, offer.gpu, offer.vcpus).point
 
 
 def main():
