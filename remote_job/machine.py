@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -78,6 +79,8 @@ def gpu(device: str) -> tuple[str, float] | None:
 
 def _nvidia(query: str, *options: str) -> list[list[str]]:
     """Ask the driver; one list of fields for each GPU, none without a driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
     command = ["nvidia-smi", f"--query-gpu={query}", f"--format={','.join(('csv', 'noheader', *options))}"]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
