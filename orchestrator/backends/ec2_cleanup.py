@@ -5,9 +5,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from gpu_offload.infra.aws.errors import CloudError, InUseError
+from gpu_offload.infra.aws.errors import CloudError, DeniedError, InUseError, ProtectedError
 from gpu_offload.infra.aws.schedule import Schedule, Schedules
-from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances, asking, region_of, regions_of
+from gpu_offload.orchestrator.backends.ec2_instances import (
+    Ec2Instances,
+    asking,
+    left_running,
+    region_of,
+    regions_of,
+)
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import CloudUnreachableError, InstanceLeftError
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
@@ -107,8 +113,13 @@ class Ec2Cleanup:
         """Send the terminate call; the loop asks until they are terminated."""
         by_region = {i: region for i in instances if (region := self.instances.region_of(i)) is not None}
         for region in sorted(set(by_region.values())):
-            with asking():
-                self.instances.client(region).terminate(i for i in instances if by_region.get(i) == region)
+            for each in (i for i in instances if by_region[i] == region):
+                try:
+                    with asking():
+                        self.instances.client(region).terminate([each])
+                except (DeniedError, ProtectedError) as error:
+                    one = self.instances.seen(each)
+                    raise left_running(one, error, one.run if one else "") from error
         self.pause(0.5)
 
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
@@ -122,10 +133,14 @@ class Ec2Cleanup:
         if attempt.host is not None and attempt.host.instance_id not in known:
             known.append(attempt.host.instance_id)
         terminated: set[str] = set()
+        why: object = "EC2 did not answer"
         while True:
             for each in [i for i in known if i not in terminated]:
-                with contextlib.suppress(CloudError):
+                try:
                     ec2.terminate([each])
+                except CloudError as error:
+                    why = error
+                else:
                     terminated.add(each)
             with contextlib.suppress(CloudError):
                 ours = self.instances.is_ours
@@ -133,7 +148,8 @@ class Ec2Cleanup:
             if terminated.issuperset(known) and (terminated or self.clock() >= end):
                 return tuple(sorted(terminated))
             if self.clock() >= end:
-                left = ", ".join(i for i in known if i not in terminated)
-                self.console.error(f"not terminated: {left}; run `offload stop {run.id}` at once")
+                for each in known:
+                    if each not in terminated:
+                        self.console.error(str(left_running(self.instances.seen(each), why, run.id)))
                 return tuple(sorted(terminated))
             self.sleep(0.2)

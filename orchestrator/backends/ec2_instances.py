@@ -9,7 +9,7 @@ from gpu_offload.infra.aws.ec2 import Ec2, Instance
 from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.orchestrator.offers.offer import Offer
-from gpu_offload.orchestrator.run.backend import CloudUnreachableError
+from gpu_offload.orchestrator.run.backend import CloudUnreachableError, InstanceLeftError
 from gpu_offload.orchestrator.run.liveness import may_appear_until
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.remote_job.spec import StoreRef
@@ -104,6 +104,18 @@ def asking() -> Iterator[None]:
         if error.retry == "same":
             raise CloudUnreachableError(str(error)) from error
         raise
+
+
+def left_running(instance: Instance | None, why: object, run: str) -> InstanceLeftError:
+    """Return the error for an instance that could not be terminated: why, until when it runs, and what to do."""
+    if instance is None:
+        return InstanceLeftError(f"not terminated: {why}; run `offload stop {run}`")
+    until = (
+        f" until it powers off by itself at {instance.expires:%Y-%m-%d %H:%M} UTC" if instance.expires else ""
+    )
+    return InstanceLeftError(
+        f"{instance.id} in {instance.zone} still runs, and costs money{until}: {why}; then run `offload stop {run}`"
+    )
 
 
 def regions_of(attempts: Sequence[ObservedAttempt]) -> list[str]:

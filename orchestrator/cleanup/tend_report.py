@@ -56,6 +56,11 @@ class Tended:
             if (n := sum(thing.kind == kind for thing in removed))
         ]
         lines.append(f"{verb} {', '.join(counts)}" if counts else "nothing to remove")
-        lines += [f"{thing.id} in {thing.region} goes on, for run {thing.run}" for thing in self.sweep.kept]
+        over = {one.run for one in self.runs if one.status != "open"}
+        lines += [
+            f"{thing.id} in {thing.region} goes on, for run {thing.run}"
+            for thing in self.sweep.kept
+            if thing.run not in over
+        ]
         lines += [f"note: {note}" for note in self.sweep.notes]
         return "\n".join(lines)

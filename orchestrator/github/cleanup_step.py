@@ -1,6 +1,6 @@
 """`command: stop` and `tend`: end what must not run any more."""
 
-from gpu_offload.errors import EXIT_FAILED
+from gpu_offload.errors import EXIT_FAILED, OffloadError
 from gpu_offload.orchestrator.github.inputs import InputsError
 from gpu_offload.orchestrator.github.small_summaries import clean_up_summary, tend_summary
 from gpu_offload.orchestrator.github.step import Step
@@ -24,18 +24,23 @@ def stop(step: Step) -> int:
     else:
         raise InputsError("'stop' needs the input run or training-key")
     ended: list[str] = []
+    failed = False
     for run in runs:
         step.console.stage(f"looking for what run {run} has left")
-        ended += stop_run(step.settings, store, run, step.console, reason=step.inputs.reason or CLEAN_UP)
+        try:
+            ended += stop_run(step.settings, store, run, step.console, reason=step.inputs.reason or CLEAN_UP)
+        except OffloadError as error:  # the other runs cost money, too
+            step.console.error(str(error))
+            failed = True
     found = f"terminated {', '.join(ended)}" if ended else "nothing was left to terminate"
     if ended:
         step.runner.summary(clean_up_summary(len(runs), ended))
         step.console.warning(
             f"the clean-up terminated {', '.join(ended)}: the job was cancelled, or ended before it could"
         )
-    else:
+    elif not failed:
         step.console.text(found)
-    return 0
+    return EXIT_FAILED if failed else 0
 
 
 def tend(step: Step) -> int:

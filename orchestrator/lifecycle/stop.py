@@ -9,6 +9,7 @@ from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.aws.termination import LIMIT_S, terminate_and_wait
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.backends.ec2_instances import left_running
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import InstanceLeftError, InterruptedRunError
@@ -46,8 +47,7 @@ def stop_run(
         clock: Unix seconds; None for the store's.
 
     Raises:
-        InstanceLeftError: an instance would not terminate.
-        CloudError: EC2 could not be asked: run it again with good credentials.
+        InstanceLeftError: an instance would not terminate, or EC2 did not allow it or could not be asked.
     """
     journal, clock = Journal(store), clock or clock_of(store)
     unknown: JournalError | None = None
@@ -103,17 +103,25 @@ def _terminate(
             )
         return left <= 0
 
+    asked: dict[str, Instance] = {}
+
+    def announce(instance: Instance) -> None:
+        asked[instance.id] = instance
+        console.note(f"terminating {instance.id} in {instance.zone}")
+
     done = terminate_and_wait(
         {name: Ec2(name) for name in _regions(settings, record)},
         lambda instance: instance.store in {None, mark},
         run=run,
         until=nothing_may_appear,
-        announce=lambda instance: console.note(f"terminating {instance.id} in {instance.zone}"),
+        announce=announce,
         sleep=sleep,
         clock=clock,
     )
-    for error in done.refused.values():
-        raise error
+    if done.refused:
+        raise InstanceLeftError(
+            "\n".join(str(left_running(asked.get(name), error, run)) for name, error in done.refused.items())
+        )
     if done.left:
         states = ", ".join(f"{what} is {state}" for what, state in done.left.items())
         raise InstanceLeftError(f"run {run}: after {LIMIT_S / 60:.0f} min {states}; see the EC2 console")

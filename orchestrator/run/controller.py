@@ -137,6 +137,9 @@ class Controller:
                     raise InterruptedRunError(self._interruption(signal.by)) from None
                 except StoppedHereError as stopped:
                     raise InterruptedRunError(self._interruption(stopped.by)) from None
+                except Exception:
+                    self.terminations.warn_of_running(self._observation)
+                    raise
             return None
         finally:
             self._release()

@@ -1,6 +1,7 @@
 """Terminate calls for a run's instances, and how long EC2 can take to carry them out."""
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -56,10 +57,21 @@ class Terminations:
             return
         self.console.note(f"{by}: terminating what run {self.run.id} has rented")
         ids = cloud.abandon(self.run, current)
-        self.console.note(f"terminate call sent: {', '.join(ids) or 'there was no instance'}")
         if ids:
+            self.console.note(f"terminate call sent: {', '.join(ids)}")
             # Without an instance the attempt stays open: a launch can be under way, and has to be accounted for.
             self.attempts.close(current.record.number, "stopped", f"stopped by {by}")
+
+    def warn_of_running(self, seen: Observation | None) -> None:
+        """Warn of the instances that go on without this driver, which ends with an error."""
+        if seen is None or seen.current is None or seen.driver is not None or seen.outcome is not None:
+            return
+        until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seen.current.record.expires_at))
+        for instance in seen.live:
+            self.console.warning(
+                f"{instance.id} goes on without this driver, at most until {until}: the same command or `offload tend` "
+                f"carries on with run {self.run.id}, `offload stop {self.run.id}` ends it now"
+            )
 
     def check(self, observation: Observation) -> None:
         """Raise InstanceLeftError where an instance still lives long after the run's end."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from crash_scenario import RUN, Scenario, run_record
 from crash_world import World
-from run_case import T0, run_of, seen_attempt
+from run_case import T0, attempt_of, run_of, seen_attempt
 
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.synthetic import generate
@@ -33,10 +33,11 @@ from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.next_step import next_step
-from gpu_offload.orchestrator.run.observation import Observation, ObservedInstance
+from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.record import AttemptRecord, GoneRecord, Outcome, StopRequest
 from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.orchestrator.run.step import RecordGone
+from gpu_offload.orchestrator.run.terminations import Terminations
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
 
@@ -390,3 +391,15 @@ def test_an_instance_that_outlived_its_attempt_is_billed_until_it_ended(store):
     assert not isinstance(next_step(run, booked), RecordGone)
     accounts.settle(run, booked)
     assert float(read_bill(store, run.id).lines[0].quantity) == 2.0
+
+
+def test_a_driver_that_ends_with_an_error_names_the_instance_that_goes_on_and_until_when():
+    run, out = run_of(now=T0), io.StringIO()
+    terminations = Terminations(run, None, Console(out), time.time, time.sleep)
+    attempts = (ObservedAttempt(attempt_of(run)),)
+    terminations.warn_of_running(
+        Observation(T0, "me", attempts=attempts, instances=(ObservedInstance("i-1", 1, "running"),))
+    )
+    assert "i-1 goes on" in out.getvalue()
+    assert "2023-11-14 22:43 UTC" in out.getvalue(), "when the instance powers off"
+    assert f"offload stop {run.id}" in out.getvalue()

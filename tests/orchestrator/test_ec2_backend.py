@@ -467,7 +467,12 @@ def test_stop_terminates_by_tag_even_what_no_journal_knows(cloud, project):
     run = wait_for_heartbeat(journal_of(project), process)
     process.kill()
     process.communicate()
-    assert len(cloud.leftovers().instances) == 1
+    (instance,) = cloud.leftovers().instances
+    cloud.inject("api:TerminateInstances:error=UnauthorizedOperation:times=1")
+    code, _, denied = command(project, "stop", run)
+    assert code == 1
+    assert f"{instance} in us-east-1" in denied, "which instance goes on"
+    assert "powers off by itself" in denied
     offload(project, "stop", run)
     assert not cloud.leftovers()
     assert journal_of(project).outcome(run).status == "stopped"
