@@ -30,7 +30,6 @@ from gpu_offload.orchestrator.backends.remote_spec import remote_spec, send_proj
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, RunRecord
 from gpu_offload.orchestrator.run.revision import Revision
-from gpu_offload.remote_job.mirror.target import NOT_TAKEN
 from gpu_offload.remote_job.result import ProgressEvent
 from gpu_offload.remote_job.spec import StoreRef
 
@@ -76,8 +75,6 @@ class Session:
     _offsets: tuple[int, int] = (0, 0)
     _lines: bytes = b""
     _log: bytes = b""
-    _complaints: set[str] = field(default_factory=set)
-    """What of the training's output the store did not take."""
     _lost_since: float | None = None
     _next_try: float = 0.0
     _delay: float = RECONNECT_S[0]
@@ -220,16 +217,8 @@ class Session:
                 show(ProgressEvent.model_validate_json(line))
         *lines, self._log = (self._log + found.log).split(b"\n")
         for line in lines:
-            self._show_log(line.decode(errors="replace"))
+            self.console.detail(line.decode(errors="replace"))
         return found
-
-    def _show_log(self, line: str) -> None:
-        kind = line.partition(":")[0]
-        if not line.startswith(NOT_TAKEN) or kind in self._complaints:
-            self.console.detail(line)
-            return
-        self._complaints.add(kind)
-        self.console.warning(f"on {self.attempt.offer.name}: {line}")
 
     def _lose(self, error: HostError) -> None:
         now = self.clock()

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.remote_job.files import regular_file
-from gpu_offload.remote_job.mirror.target import DOCUMENT_BYTES, NOT_TAKEN, MirrorError, RunFolder
+from gpu_offload.remote_job.mirror.target import DOCUMENT_BYTES, MirrorError, RunFolder
 from gpu_offload.remote_job.result import Artifact, TrainingResult
 
 
@@ -59,9 +59,7 @@ class ResultUpload:
                 self._done.set()
             except (StoreError, OSError) as error:
                 self._failure = error
-                self.target.warn(
-                    f"{NOT_TAKEN} the result: {error}; it tries for {max(0.0, deadline - time.monotonic()) / 60:.0f} min more"
-                )
+                self.target.warn(f"the store did not take the result: {error}")
                 pause = self.pauses[min(tries, len(self.pauses) - 1)]
                 tries += 1
                 hopeless = isinstance(error, regular_file.UnexpectedFileError)

@@ -15,7 +15,7 @@ from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.mirror import download
 from gpu_offload.remote_job.mirror.checkpoints import CheckpointUploads
 from gpu_offload.remote_job.mirror.result import ResultUpload
-from gpu_offload.remote_job.mirror.target import NOT_TAKEN, MirrorError, RunFolder, SupersededError
+from gpu_offload.remote_job.mirror.target import MirrorError, RunFolder, SupersededError
 from gpu_offload.remote_job.mirror.traces import TraceUploads
 from gpu_offload.remote_job.result import CheckpointManifest
 from gpu_offload.remote_job.spec import TrainingSpec
@@ -131,7 +131,7 @@ class Mirror:
                 self._traces.send()
                 self._target.look_for_later_attempt()
             except (StoreError, OSError) as error:
-                self._target.warn(f"{NOT_TAKEN} the heartbeat: {error}")
+                self._target.warn(f"the store did not take the heartbeat: {error}")
             with self._news:
                 self._news.wait_for(lambda: self._closing, timeout=INTERVAL)
 
@@ -153,7 +153,7 @@ class Mirror:
             except (StoreError, OSError) as error:
                 replaced = isinstance(error, FileNotFoundError) and self._checkpoints.pending() != manifest
                 if not replaced:
-                    self._target.warn(f"{NOT_TAKEN} the checkpoint: {error}")
+                    self._target.warn(f"the store did not take the checkpoint: {error}")
                     self._pause(BACKOFF[min(failures, len(BACKOFF) - 1)])
                     failures += 1
             if self._closing and time.monotonic() > self._deadline:
@@ -170,4 +170,4 @@ class Mirror:
         try:
             self._traces.send(last=True)
         except (StoreError, OSError) as error:
-            self._target.warn(f"{NOT_TAKEN} the last heartbeat: {error}")
+            self._target.warn(f"the store did not take the last heartbeat: {error}")

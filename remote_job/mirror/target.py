@@ -16,10 +16,6 @@ DOCUMENT_BYTES = 16 << 20
 """Upper limit for manifests and results; ours are a few kilobytes."""
 
 
-NOT_TAKEN = "the store did not take"
-"""How the log lines about a failed upload begin; a driver shows them."""
-
-
 class SupersededError(OffloadError):
     """A later attempt of this run exists: this one was given up and must not write any more."""
 
