@@ -5,6 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
+from gpu_offload.infra.store.files import sync_folder
+
 
 def write(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None:
     """Replace a file in one step: temporary file, fsync, rename, fsync of the folder.
@@ -41,15 +43,6 @@ def copy(source: Path, path: Path) -> None:
         os.fsync(writing.fileno())
     os.replace(temporary, path)  # noqa: PTH105 - as above
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames and removals in a folder survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sweep(folder: Path) -> None:
