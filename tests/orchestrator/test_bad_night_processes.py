@@ -20,6 +20,7 @@ from run_case import attempt_of, host, run_of
 from gpu_offload.infra.simulator.account import PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.simulator.images import IMAGE_ID
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.ec2 import RentedTraining
 from gpu_offload.orchestrator.cleanup.sweep_note import KEY
@@ -190,7 +191,7 @@ def test_the_simulated_cloud_denies_what_is_no_action_of_a_roles_real_policy():
                 aws_session_token=given["SessionToken"],
             )
 
-        launch = {"ImageId": simulated.image_id, "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
+        launch = {"ImageId": IMAGE_ID, "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
         for role in ("janitor", "publisher"):
             with pytest.raises(ClientError, match="UnauthorizedOperation"):
                 ec2_of(role).run_instances(**launch)

@@ -14,6 +14,7 @@ from gpu_offload.infra.account.role_trust import read_trust, trust_faults
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.aws.dry_run import skew
 from gpu_offload.infra.github.protection import Protection
+from gpu_offload.infra.simulator.images import IMAGE_ID
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.probe import probe_store
@@ -236,7 +237,7 @@ def test_one_region_that_works_is_enough(project, simulated):
 def test_an_instance_of_ours_that_lives_is_used_to_ask_whether_we_may_terminate(project, simulated):
     simulated.client("ec2").run_instances(
         InstanceType="g4dn.xlarge",
-        ImageId=simulated.image_id,
+        ImageId=IMAGE_ID,
         MinCount=1,
         MaxCount=1,
         TagSpecifications=[
