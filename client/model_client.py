@@ -27,6 +27,7 @@ from pathlib import Path
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import http.client
+    import socket
     from collections.abc import Callable, Iterator
     from typing import IO, Any, NoReturn
 
@@ -801,7 +802,7 @@ class Web:
         given = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
         request = urllib.request.Request(url, headers=given)  # noqa: S310 - see check_url
         try:
-            reply = _opener().open(request, timeout=timeout)
+            reply = _opener(timeout).open(request, timeout=timeout)
         except urllib.error.HTTPError as error:
             error.close()
             passing = error.code in {408, 429} or error.code >= 500
@@ -886,7 +887,9 @@ def check_redirect(origin: str, target: str) -> None:
             raise TransferError(f"{origin}: it redirects to {target}, a private address", passing=False)
 
 
-def _opener() -> Any:
+def _opener(timeout: float) -> Any:
+    """Return what opens an address; each reply's head must be there within `timeout` seconds."""
+    import http.client
     import urllib.request
 
     class Redirects(urllib.request.HTTPRedirectHandler):
@@ -900,9 +903,52 @@ def _opener() -> Any:
             except TransferError:
                 fp.close()
                 raise
+            fp.close()  # else urllib reads the redirect's body to its end, however long it is
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
-    return urllib.request.build_opener(Redirects())
+    class Plain(http.client.HTTPConnection):
+        def getresponse(self) -> http.client.HTTPResponse:
+            with _in_time(self.sock, timeout):
+                return super().getresponse()
+
+    class Secure(http.client.HTTPSConnection):
+        def getresponse(self) -> http.client.HTTPResponse:
+            with _in_time(self.sock, timeout):
+                return super().getresponse()
+
+    class PlainHandler(urllib.request.HTTPHandler):
+        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Plain, req)
+
+    class SecureHandler(urllib.request.HTTPSHandler):
+        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+            return self.do_open(Secure, req)
+
+    return urllib.request.build_opener(Redirects(), PlainHandler(), SecureHandler())
+
+
+@contextlib.contextmanager
+def _in_time(connection: socket.socket, seconds: float) -> Iterator[None]:
+    """End a connection after `seconds`, however often a byte comes. Raises TimeoutError."""
+    import socket
+    import threading
+
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        if late.is_set():
+            raise TimeoutError(f"no whole head of a reply within {seconds:g} s")
 
 
 def _is_loopback(host: str) -> bool:

@@ -179,4 +179,5 @@ class Redirects(urllib.request.HTTPRedirectHandler):
                 f"{shown(req.full_url)}: redirects to {shown(newurl)}, which is not https"
             )
         check_address(newurl)
+        fp.close()  # else urllib reads the redirect's body to its end, however long it is
         return super().redirect_request(req, fp, code, msg, headers, newurl)

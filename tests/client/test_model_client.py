@@ -299,6 +299,30 @@ def test_a_server_that_sends_a_byte_now_and_then_is_left(server, folder, what):
     assert body_of(client(server, folder).get()) == new
 
 
+@pytest.mark.parametrize("head", [b"HTTP/1.1 200 OK\r\nX: ", b""], ids=["header", "continue"])
+def test_a_head_of_a_reply_that_never_ends_keeps_the_model_of_before(server, folder, head):
+    """A byte of a header now and then, or one `100 Continue` after the other: no single read times out."""
+    old = server.publish("aaaa")
+    client(server, folder).get()
+    over = threading.Event()
+
+    def drip(handler, _request):
+        handler.wfile.write(head)
+        with contextlib.suppress(OSError):
+            while not over.wait(0.05):
+                handler.wfile.write(b"x" if head else b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    server.fault("stable.json", drip)
+    threading.Timer(10, over.set).start()
+    try:
+        model = client(server, folder, timeout=0.3).get()
+        assert not over.is_set()
+    finally:
+        over.set()
+    assert body_of(model) == old
+    assert "head" in model.problem
+
+
 @pytest.mark.parametrize("what", ["stable.json", "model.pt"])
 def test_what_comes_compressed_although_nobody_asked_keeps_the_model_of_before(server, folder, what):
     old = server.publish("aaaa")
@@ -533,6 +557,24 @@ def test_a_redirect_on_this_machine_is_followed_and_a_circle_ended(server, folde
     assert body_of(client(server, folder).get()) == body
     server.status("stable.json", 302, Location="/aliases/stable.json")
     assert client(server, folder).get().problem
+
+
+def test_the_body_of_a_redirect_is_not_read(server, folder):
+    """It could be endless, and urllib would keep all of it in memory."""
+    body = server.publish("aaaa")
+    server.files["/elsewhere"] = body
+    sent = []
+
+    def endless(handler, _request):
+        handler.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n")
+        with contextlib.suppress(OSError):
+            while len(sent) < 1_000:
+                handler.wfile.write(bytes(1 << 16))
+                sent.append(1)
+
+    server.fault("model.pt", endless)
+    assert body_of(client(server, folder).get()) == body
+    assert len(sent) < 1_000
 
 
 def test_a_public_address_does_not_redirect_into_a_private_network(monkeypatch):

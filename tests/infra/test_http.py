@@ -2,7 +2,7 @@
 
 import threading
 import urllib.request
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
@@ -87,6 +87,24 @@ def test_a_redirect_to_an_unsafe_address_is_not_followed():
         http.ask(address),
     ):
         pass
+
+
+def test_the_body_of_a_redirect_is_not_read():
+    sent = []
+
+    def answer(handler):
+        if handler.path == "/elsewhere":
+            return reply(handler, 200, b"found")
+        handler.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n")
+        with suppress(OSError):
+            while len(sent) < 1_000:
+                handler.wfile.write(bytes(1 << 16))
+                sent.append(1)
+        return None
+
+    with server(answer) as address, http.ask(address) as found:
+        assert http.read(found) == b"found"
+    assert len(sent) < 1_000
 
 
 def test_https_is_not_redirected_to_http_not_even_of_this_machine():
