@@ -5,7 +5,7 @@
 #   poll UNIT PROGRESS_OFFSET LOG_OFFSET LIMIT HOLD       its state, then what was written since
 #   stop UNIT SECONDS                                     SIGTERM, and SIGKILL after SECONDS
 #   supervise ...                                         the background process of `start`
-#   apart JOB HIDDEN KEPT COMMAND...                      runs COMMAND as `trainer` on a machine with other work
+#   apart JOB GRACE HIDDEN KEPT COMMAND...                runs COMMAND as `trainer` on a machine with other work
 #   end_apart JOB                                         kills it
 #
 # A job is three processes: the user `uploader` fetches the inputs; the user `trainer` trains, without network;
@@ -164,24 +164,42 @@ newline='
 
 # Runs a command as the user that trains, on a machine that has other work and secrets of its own, as a runner of GitHub's:
 # in a PID namespace, too, so that no process of it is left behind. Waits for it, and gives its output back to
-# the owner of JOB, which has to hold `output`, `home` and `environment`; HIDDEN and KEPT as for `isolate`.
+# the owner of JOB, which has to hold `output`, `home` and `environment`; HIDDEN and KEPT as for `isolate`. Standard input
+# ends when our parent does, which a runner kills without asking: a training that ignores it is killed after GRACE seconds.
 apart() {
-    job=$1 hidden=$2 kept=$3
-    shift 3
+    job=$1 grace=$2 hidden=$3 kept=$4
+    shift 4
     separate || fail "a training is isolated by root only"
     owner=$(stat -c %u:%g "$job") || exit
     own -RP $TRAINER:$TRAINER "$job/output" "$job/home" || exit
     rm -f "$job/pid" "$job/trained"
     umask 022
+    exec 3<&0
     (
         cd / || exit
         MORE_NAMESPACES="--pid --fork --kill-child"
-        isolate "$hidden" "$kept" env -i sh -c 'set -a; . "$0"; set +a; exec "$@"' "$job/environment" "$@"
-    )
-    code=$?
+        # A child of the first process: unshare exits with 1 after SIGKILL of its own, which may mean too little memory.
+        isolate "$hidden" "$kept" env -i sh -c 'set -a; . "$0"; set +a; "$@"; exit $?' "$job/environment" "$@"
+    ) <&3 3<&- &
+    child=$!
+    outlive "$grace" <&3 3<&- >/dev/null 2>&1 &
+    await "$child"
+    kill -KILL $! 2>/dev/null
     own -RP "$owner" "$job/output" "$job/home"
     echo $code >"$job/trained"
     exit $code
+}
+
+# Kills the training some seconds after the end of standard input; by then a later attempt may have a process of its own.
+outlive() {
+    while read -r _; do :; done
+    left=$1 pid=
+    while [ "$left" -gt 0 ]; do # in pieces: what sleeps outlives us when the training ends earlier
+        [ -n "$pid" ] || pid=$(cat "$job/pid")
+        sleep 1
+        left=$((left - 1))
+    done
+    kill -KILL "$pid"
 }
 
 end_apart() {

@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import platform
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -271,6 +273,77 @@ def test_no_way_leads_from_the_working_folder_to_what_is_hidden_and_links_to_no_
     assert not (job / "output/hard").exists()
     left = (job / "output/root").stat()
     assert (left.st_uid, left.st_mode & 0o4000) == (1001, 0)
+
+
+@pytest.mark.root
+def test_a_training_that_ignores_the_end_of_its_driver_is_killed(tmp_path, monkeypatch):
+    """A cancelled job's runner kills the driver, not what root started: the training's processes end all the same."""
+    if (reason := isolation.why_not(tmp_path, ())) is not None:
+        pytest.skip(reason)
+    monkeypatch.setattr(isolation, "GRACE_S", 1)
+    apart = isolation.Isolation(tmp_path / "job", (tmp_path,))
+    apart.prepare(os.environ)
+    hostile = "trap '' HUP INT TERM PIPE; (setsid sleep 876543 &); echo started; while :; do sleep 1; done"
+    process = subprocess.Popen(
+        apart.command("sh", "-c", hostile),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    )
+    assert process.stdout.readline() == b"started\n"
+    try:
+        process.communicate(timeout=20)  # closes its standard input
+    finally:
+        subprocess.run(apart.end_command(), capture_output=True, check=False)
+    assert process.returncode != 0
+    assert (tmp_path / "job/trained").exists()
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if b"876543" in _read(path)]
+
+
+@pytest.mark.root
+def test_an_isolated_training_that_the_kernel_kills_is_told_from_one_that_fails(tmp_path):
+    """The exit code names SIGKILL, as where memory is short."""
+    if (reason := isolation.why_not(tmp_path, ())) is not None:
+        pytest.skip(reason)
+    apart = isolation.Isolation(tmp_path / "job", (tmp_path,))
+    apart.prepare(os.environ)
+    done = subprocess.run(
+        apart.command("sh", "-c", "kill -KILL $$"), capture_output=True, check=False, timeout=20
+    )
+    assert done.returncode == 137
+
+
+SESSION, JOIN = -3, 1
+FIND = f"""
+import ctypes, sys
+libc = ctypes.CDLL(None)
+found = libc.syscall({isolation.KEYCTL.get(platform.machine(), 0)}, 10, {SESSION}, b"user", b"token", 0)
+print("none" if found < 0 else "found")
+"""
+
+
+@pytest.mark.root
+def test_a_training_finds_no_key_of_the_session_that_started_it(tmp_path):
+    """A session keyring is of use for every process below it, whichever user that is."""
+    if (reason := isolation.why_not(tmp_path, ())) is not None:
+        pytest.skip(reason)
+    number = isolation.KEYCTL.get(platform.machine())
+    if number is None:
+        pytest.skip("the number of keyctl is not known here")
+    apart = isolation.Isolation(tmp_path / "job", (tmp_path,))
+    apart.prepare(os.environ)
+    add = (
+        f"import ctypes, os, sys; libc = ctypes.CDLL(None); libc.syscall({number}, {JOIN}, None); "
+        f"libc.syscall({number - 2}, b'user', b'token', b'secret', 6, {SESSION}); os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    keyed = [sys.executable, "-I", "-c", add]
+    find = [sys.executable, "-I", "-c", FIND]
+    if subprocess.run([*keyed, *find], capture_output=True, check=True).stdout != b"found\n":
+        pytest.skip("this kernel or container has no keyrings")
+    done = subprocess.run(
+        [*keyed, *apart.command(*find)], stdin=subprocess.DEVNULL, capture_output=True, check=False
+    )
+    assert done.stdout == b"none\n", done.stderr
 
 
 def _read(path):
