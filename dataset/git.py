@@ -27,6 +27,8 @@ def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         )
     except FileNotFoundError:
         raise NotARepositoryError("git is not installed; install it") from None
+    except OSError as error:  # a repository's settings that are too long for an argument
+        raise NotARepositoryError(f"git does not start: {error.strerror}") from None
 
 
 def converts_line_ends(folder: Path, name: str) -> bool:

@@ -18,7 +18,7 @@ ALWAYS = (
     "safe.bareRepository=explicit",
 )
 PROTOCOLS = "file:git:http:https:ssh"
-"""Others run a command that a remote's address names."""
+"""For `ls-remote`, which alone asks a remote; others run a command that a remote's address names."""
 
 RUNS = re.compile(
     r"filter\..*\.(?:clean|smudge|process)|core\.(?:sshcommand|gitproxy|askpass|alternaterefscommand|pager|editor)"
@@ -38,8 +38,8 @@ def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment |= {
         "LC_ALL": "C",
-        "GIT_ALLOW_PROTOCOL": PROTOCOLS,
-        # An object that is missing in a partial clone is fetched from nowhere.
+        # An object that is missing in a partial clone is fetched from nowhere; git before 2.44 knows only the first.
+        "GIT_ALLOW_PROTOCOL": PROTOCOLS if words[0] == "ls-remote" else "",
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
@@ -49,12 +49,11 @@ def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
         words = ("diff", "--no-ext-diff", "--no-textconv", *words[1:])
     # A comparison looks into submodules, whose configuration is the repository's, too.
     depth = DEEPEST if words[0] in {"diff", "status"} else 0
+    # Not by `-c`, which takes what is before the first `=` for the name: `filter.a=b.clean` is one, too.
     settings = dict(_harmless(folder, base, environment, depth))
-    return [
-        *base,
-        *(w for key, value in settings.items() for w in ("-c", f"{key}={value}")),
-        *words,
-    ], environment
+    for number, (key, value) in enumerate(settings.items()):
+        environment |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return [*base, *words], environment | {"GIT_CONFIG_COUNT": str(len(settings))}
 
 
 def _harmless(

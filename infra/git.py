@@ -24,6 +24,8 @@ def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
         )
     except FileNotFoundError:
         return subprocess.CompletedProcess(command, 127, "", "git is not installed")
+    except OSError as error:  # a repository's settings that are too long for an argument
+        return subprocess.CompletedProcess(command, 127, "", f"git does not start: {error.strerror}")
     except subprocess.TimeoutExpired:
         return subprocess.CompletedProcess(command, 127, "", f"git did not answer within {TIMEOUT_S} s")
 

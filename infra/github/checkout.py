@@ -46,7 +46,7 @@ def checkout_of(folder: Path) -> Checkout | None:
             cached=git_output(root, "symbolic-ref", "--short", f"refs/remotes/{remote}/HEAD").partition("/")[
                 2
             ],
-            asked=lambda: git_output(root, "ls-remote", "--symref", remote, "HEAD") if remote else "",
+            asked=lambda: _head_at(root, remote) if remote else "",
             remote=_names(root, f"refs/remotes/{remote}", strip=3) if remote else (),
             local=_names(root, "refs/heads", strip=2)
             or (git_output(root, "symbolic-ref", "--short", "HEAD"),),
@@ -77,6 +77,12 @@ def default_branch(
     # A repository that was never pushed has no other; one that was fetched in part may.
     only = local if not remote and len(local) == 1 else ()
     return next(iter((*usual, *only)), "main")
+
+
+def _head_at(root: Path, remote: str) -> str:
+    """Ask a remote by its address, away from the repository: its configuration may name a proxy, a cookie file, no TLS."""
+    address = git_output(root, "remote", "get-url", remote)
+    return git_output(Path(root.anchor), "ls-remote", "--symref", "--end-of-options", address, "HEAD")
 
 
 def _names(root: Path, prefix: str, *, strip: int) -> tuple[str, ...]:

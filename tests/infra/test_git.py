@@ -1,13 +1,17 @@
 """Asking git about a stranger's checkout runs nothing that is in it."""
 
+import contextlib
 import shutil
 import subprocess
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from clone_case import git as run_git
 
 from gpu_offload.dataset.git import git as dataset_git
 from gpu_offload.infra.git import git, tracked_below
+from gpu_offload.infra.github.checkout import checkout_of
 
 pytestmark = pytest.mark.process
 
@@ -61,15 +65,18 @@ def test_an_archive_with_its_own_configuration_brings_no_command(tmp_path, monke
     for folder in (outer, outer / "inner"):
         folder.mkdir()
         run_git(folder, "init", "--quiet")
-        (folder / ".gitattributes").write_text("*.png filter=evil diff=evil\n*.txt filter=mine\n")
+        (folder / ".gitattributes").write_text(
+            "*.png filter=evil diff=evil\n*.txt filter=mine\n*.jpg filter=a=b\n"
+        )
         (folder / "a.png").write_text("one")
+        (folder / "a.jpg").write_text("one")
         (folder / "a.txt").write_text("kept")
     for folder in (outer / "inner", outer):
         run_git(folder, "add", "--all")
         run_git(folder, "commit", "--quiet", "--message", "x")
     touch = f"touch {ran}; cat"
     for folder in (outer, outer / "inner"):
-        for name in ("filter.evil.clean", "filter.evil.process", "diff.evil.textconv", "diff.evil.command",
+        for name in ("filter.evil.clean", "filter.evil.process", "filter.a=b.clean", "filter.a=b.process", "diff.evil.textconv", "diff.evil.command",
                      "diff.external", "core.sshCommand", "core.fsmonitor", "core.alternateRefsCommand",
                      "credential.helper", "filter.mine.clean"):  # fmt: skip
             run_git(folder, "config", name, touch)
@@ -81,12 +88,13 @@ def test_an_archive_with_its_own_configuration_brings_no_command(tmp_path, monke
         (folder / "hooks/post-index-change").write_text(f"#!/bin/sh\ntouch {ran}\n")
         (folder / "hooks/post-index-change").chmod(0o755)
         (folder / "a.png").write_text("two")
+        (folder / "a.jpg").write_text("two")
         (folder / "a.txt").write_text("KEPT")
     (tmp_path / ".gitconfig").write_text('[filter "mine"]\n\tclean = tr A-Z a-z\n')
     monkeypatch.setenv("HOME", str(tmp_path))
     for ask in (git, dataset_git):
         names = ask(outer, "diff", "--name-only", "HEAD").stdout.split()
-        assert names == ["a.png", "inner"]
+        assert names == ["a.jpg", "a.png", "inner"]
         assert ask(outer, "diff", "--ignore-submodules=none", "HEAD").returncode == 0
         ask(outer, "status")
         assert ask(outer, "ls-remote", "origin").returncode != 0
@@ -108,3 +116,53 @@ def test_a_submodule_that_is_not_checked_out_or_is_the_repository_itself_is_no_e
     assert git(outer, "diff", "--name-only", "HEAD").returncode == 0
     (inner / ".git").write_text("gitdir: ../.git\n")
     git(outer, "diff", "--name-only", "HEAD")
+
+
+def test_an_object_that_is_missing_is_fetched_from_nowhere(tmp_path):
+    """A partial clone names its promisor in the configuration that came with it."""
+    origin, clone = tmp_path / "origin", tmp_path / "clone"
+    origin.mkdir()
+    run_git(origin, "init", "--quiet")
+    (origin / "a").write_text("one")
+    run_git(origin, "add", "--all")
+    run_git(origin, "commit", "--quiet", "--message", "x")
+    run_git(origin, "config", "uploadpack.allowFilter", "true")
+    run_git(tmp_path, "clone", "--quiet", "--no-checkout", "--filter=blob:none", origin.as_uri(), str(clone))
+    for ask in (git, dataset_git):
+        assert ask(clone, "cat-file", "-p", "HEAD:a").returncode != 0
+        assert ask(clone, "ls-remote", "origin").returncode == 0
+
+
+def test_the_default_branch_is_asked_for_without_the_repository_s_own_configuration(tmp_path):
+    """Cookies are written to the file that it names, and a proxy that it names sees what the user's helper knows."""
+    top, seen = tmp_path / "top", []
+    top.mkdir()
+    cookies = tmp_path / "of the user"
+    cookies.write_text("kept")
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self):
+            seen.append(dict(self.headers))
+            self.send_response(404)
+            self.send_header("Set-Cookie", "a=b; Max-Age=9999")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with contextlib.closing(server.socket):
+        run_git(top, "init", "--quiet")
+        run_git(top, "remote", "add", "origin", f"http://127.0.0.1:{server.server_port}/x")
+        for name, value in {
+            "cookieFile": str(cookies),
+            "saveCookies": "true",
+            "extraHeader": "X-Mine: 1",
+        }.items():
+            run_git(top, "config", f"http.{name}", value)
+        checkout_of(top)
+        server.shutdown()
+    assert seen, "the remote is asked"
+    assert "X-Mine" not in seen[0]
+    assert cookies.read_text() == "kept"
