@@ -66,7 +66,11 @@ def publish_and_roll_back_at_once(store, folder, publishers, rollbacks):
     names = list(models)
 
     def add(version):
-        manifest = manifest_for(models[version], version, 100.0 + int(version, 16))
+        number = int(version, 16)
+        began_at = 1.0 if number % 2 else None  # before every rollback; that of the others is not known
+        manifest = manifest_for(models[version], version, 100.0 + number).model_copy(
+            update={"began_at": began_at}
+        )
         publish.publish(store, manifest, models[version], note=lambda _: None)
 
     for version in names[:2]:
@@ -95,4 +99,8 @@ def publish_and_roll_back_at_once(store, folder, publishers, rollbacks):
     assert stable.yanked == yanks(entries)
     assert (stable.version, stable.sha256) == (stable.history[-1].version, stable.history[-1].sha256)
     assert all(a.at <= b.at for a, b in pairwise(stable.history))
+    told = [move.version for move in stable.history]
+    first = next((n for n, move in enumerate(stable.history) if move.cause == "rollback"), len(told))
+    overtaken = {version for version in names if int(version, 16) % 2} - set(told[:first])
+    assert not overtaken & set(told), "a training that a rollback overtook became stable"
     assert publish.manifest_of(store, stable.version).model.sha256 == stable.sha256

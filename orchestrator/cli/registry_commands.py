@@ -187,7 +187,10 @@ def rollback(
     *,
     as_json: bool,
 ) -> None:
-    """Withdraw what `stable` means, and let it mean the version before."""
+    """Withdraw what `stable` means, and let it mean the version before.
+
+    A training that began before is published as a candidate.
+    """
     from gpu_offload.orchestrator.registry.promote import rollback as act
 
     show_answer(act(_store(directory, config, sets, source), to, why=why), as_json=as_json)

@@ -70,6 +70,15 @@ def claimed_move(claimed: Alias, entry: IndexEntry, now: float, by: str) -> Move
     )
 
 
+def missed(theirs: Alias | None, claimed: Alias, version: str) -> Move | None:
+    """Return the newest rollback in the release that the training, which claims the alias for a version, did not see."""
+    if theirs is None or theirs.has_meant(version):
+        return None
+    seen = {(move.at, move.version) for move in claimed.moves}
+    found = (move for move in reversed(theirs.moves) if move.cause == "rollback")
+    return next((move for move in found if (move.at, move.version) not in seen), None)
+
+
 def moved(theirs: Alias | None, move: Move, index: Index, name: str, now: float) -> Alias:
     """Return an alias with a move in its history; moves of a time to come, which an older version believed, go."""
     entries = numbered(index.versions)

@@ -22,7 +22,7 @@ from gpu_offload.orchestrator.github.cached_store import unfinished_key
 from gpu_offload.orchestrator.github.run_archive import check as check_archive
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.plan.training_key import version_of
-from gpu_offload.orchestrator.registry.alias import actor
+from gpu_offload.orchestrator.registry.alias import actor, overtaken
 from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
@@ -180,20 +180,29 @@ def _list(release: GitHubRelease, manifest: Manifest, claimed: Index, now: float
 
 
 def _move(release: GitHubRelease, key: str, claimed: Alias, version: str, now: float) -> None:
-    """Add to an alias's history that it means a version, where the training claims it for that version."""
+    """Add to an alias's history that it means a version, where the training claims it for that version.
+
+    Where `stable` was rolled back while it trained, it is a candidate.
+    """
     index = _kept(Index, release, INDEX_KEY) or Index()
     entry = entry_of(index.versions, version)
     move = claims.claimed_move(claimed, entry, now, actor()) if entry is not None else None
     if move is None:
         return
-    name = key.removeprefix("aliases/").removesuffix(".json")
+    name, rollback = key.removeprefix("aliases/").removesuffix(".json"), None
 
     def wanted() -> Alias | None:
+        nonlocal rollback
         theirs = _kept(Alias, release, key)
-        both = claims.moved(theirs, move, index, name, now)
+        rollback = claims.missed(theirs, claimed, version) if name == STABLE else None
+        both = claims.moved(theirs, move, index, name, now) if rollback is None else theirs
         return both if both != theirs else None
 
     _settle(release, key, wanted)
+    if rollback is not None:
+        held = move.model_copy(update={"cause": "rollback", "why": overtaken(rollback), "evidence": None})
+        candidate = claimed.model_copy(update={"name": CANDIDATE, "history": (held,)})
+        _move(release, alias_key(CANDIDATE), candidate, version, now)
 
 
 def _settle(release: GitHubRelease, key: str, wanted: Callable[[], Wire | None]) -> None:

@@ -42,9 +42,8 @@ def rollback(step: Step) -> int:
         revert, wanted, reverted = found
         changed = revert.complete(wanted, publish.DEFAULT)
         entry = named(store, wanted.version)
-        done = Moved(
-            f"stable again, in place of {reverted[0].version}", entry, {STABLE: wanted.version}, changed
-        )
+        text = f"stable again, in place of {reverted[0].version}" if reverted else "kept as stable"
+        done = Moved(text, entry, {STABLE: wanted.version}, changed or not reverted)
     else:
         return 0
     update_site(store, step.settings, step.console, is_private=step.event.is_private)
@@ -80,29 +79,34 @@ def rollback_in_release(
         )
     if event.name != "push":
         done = promote.rollback(store, inputs.to or None, why=_why(inputs))
-    elif inputs.withdraw:
-        done = promote.take_back(store, inputs.to, inputs.withdraw.split(), why=WHY)
     else:
-        done = promote.promote(store, inputs.to, why="its data is what the repository asks for again")
+        commit = os.environ.get("GITHUB_SHA")
+        done = promote.take_back(store, inputs.to, inputs.withdraw.split(), why=WHY, commit=commit)
     _report(done, runner, console)
     return 0
 
 
 def _found(step: Step) -> tuple[Revert, Manifest, tuple[Manifest, ...]] | None:
-    """Return what a push brought back and what it reverted; None, and say so, where it reverted nothing."""
+    """Return what a push brought back and what it reverted; None, and say so, where it reverted nothing.
+
+    What it reverted is empty where that still trains: `stable` has never meant it.
+    """
+    from gpu_offload.orchestrator.github.store import kept_at
     from gpu_offload.orchestrator.plan.planner import planning_of
+    from gpu_offload.orchestrator.run.journal import Journal
 
     store = _store(step)
     planned = planning_of(step.settings, store, step.console, asks_ec2=False).plan(on="cpu", calibrate=False)
     wanted = publish.manifest_of(store, planned.version)
-    revert = Revert(store, step.settings, step.console)
+    here = kept_at(step.settings, os.environ) is None
+    training = Journal(store).open_commits(but=planned.version) if here else None
+    revert = Revert(store, step.settings, step.console, training)
     reverted = revert.reverted(wanted) if wanted is not None else ()
-    if wanted is None or not reverted:
+    if wanted is None or not (reverted or revert.overtakes(wanted, publish.alias_of(store, STABLE))):
         step.console.text("this push takes no data back to that of an earlier version: nothing to roll back")
         return None
-    step.console.text(
-        f"this push takes back the data of {reverted[0].version}: {wanted.version} is wanted again"
-    )
+    what = f"the data of {reverted[0].version}" if reverted else "data that may still be training"
+    step.console.text(f"this push takes back {what}: {wanted.version} is wanted again")
     return revert, wanted, reverted
 
 

@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.backends.staging import Staging
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.registry.evaluation import Judge
+from gpu_offload.orchestrator.registry.revert import is_ancestor
 from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.backend import Attended, Ending, InterruptedRunError
 from gpu_offload.orchestrator.run.controller import Controller
@@ -133,7 +134,10 @@ def controller_of(
         on_done=accounting.settle,
         prices=SpotPrices(),
         rules=replace(
-            Judge(store, settings.registry, console, tree).rules(), moves_aliases=run.sweep is None
+            Judge(store, settings.registry, console, tree).rules(),
+            moves_aliases=run.sweep is None,
+            # A driver with the dataset wants the version for its checkout, however old the run is.
+            knows=lambda commit: is_ancestor(settings.root, commit, "HEAD" if planned else run.commit or ""),
         ),
     )
 

@@ -163,7 +163,9 @@ class Training:
             return self._report("already_trained", manifest, stable_moved=False)
         tree = tree_of(self.planned, self.workspace)
         judge = Judge(self.store, self.planned.settings.registry, self.console, tree)
-        moved = Revert(self.store, self.planned.settings, self.console).complete(manifest, judge.rules())
+        training = Journal(self.store).open_commits(but=manifest.version)
+        revert = Revert(self.store, self.planned.settings, self.console, training)
+        moved = revert.complete(manifest, judge.rules())
         return self._report("already_trained", manifest, stable_moved=moved)
 
     def _published(self, run: RunRecord) -> TrainReport:

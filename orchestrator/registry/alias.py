@@ -3,10 +3,11 @@
 import getpass
 import os
 import time
-from typing import Any
+from typing import Any, Literal
 
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreReadOnlyError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.units import utc
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
@@ -23,7 +24,7 @@ from gpu_offload.orchestrator.registry.manifest import (
 from gpu_offload.orchestrator.registry.semver import parse as numbers
 from gpu_offload.orchestrator.registry.swap import swap
 
-ANY = "*"
+ANY: Literal["*"] = "*"
 
 
 class AliasMovedError(RegistryError):
@@ -50,7 +51,9 @@ def move(
     evidence: dict[str, Any] | None = None,
     rollout: float = 1.0,
     minimum: str | None = None,
-    expected: str | None = ANY,
+    expected: Alias | Literal["*"] | None = ANY,
+    commit: str | None = None,
+    stays: bool = False,
     now: float | None = None,
 ) -> bool:
     """Let an alias mean a listed version; return whether anything changed.
@@ -64,7 +67,9 @@ def move(
         evidence: Figures behind it.
         rollout: The share of installations that it is meant for.
         minimum: The lowest version that an installation may still use; None: as it was.
-        expected: The version that the alias must still mean, None for an alias that must not exist; by default any.
+        expected: The alias whose last move must still be the last, None for an alias that must not exist; by default any.
+        commit: The commit that took data back, for a rollback.
+        stays: Whether the history gets a move to the version that the alias means already.
         now: Unix seconds; None: the clock.
 
     Raises:
@@ -89,10 +94,15 @@ def move(
                 else "was deleted; train it again"
             )
             raise RegistryError(f"{entry.semver} ({version}) {why_not}")
-        if expected not in {ANY, alias.version if alias else None}:
+        if expected != "*" and _last(expected) != _last(alias):
             raise AliasMovedError(f"{name} has moved meanwhile; look at `offload models`, and decide again")
         lowest = minimum or (alias.minimum if alias else None)
-        if alias is not None and (alias.version, alias.rollout, alias.minimum) == (version, rollout, lowest):
+        is_same = alias is not None and (alias.version, alias.rollout, alias.minimum) == (
+            version,
+            rollout,
+            lowest,
+        )
+        if is_same and not stays:
             return None
         if lowest is not None and (numbers(entry.semver or "") or (0,)) < (numbers(lowest) or (0,)):
             raise RegistryError(f"{entry.semver} is below {lowest}, the lowest version that may be used")
@@ -112,6 +122,7 @@ def move(
             by=actor(),
             why=why,
             evidence=evidence,
+            commit=commit,
         )
         history = (*(alias.moves if alias else ()), step)
         return to_json(written(name, history, yanks(entries), lowest))
@@ -120,7 +131,25 @@ def move(
     return moved
 
 
-def leave_yanked(store: ObjectStore, name: str, why: str, now: float | None = None) -> str | None:
+def _last(alias: Alias | None) -> tuple[int, float, str] | None:
+    """Return what tells one state of an alias's history from another."""
+    return (len(alias.moves), alias.moves[-1].at, alias.version) if alias is not None else None
+
+
+def overtaken(rollback: Move) -> str:
+    """Say why a version whose training missed a rollback is a candidate."""
+    at = utc(rollback.at, "%Y-%m-%d %H:%M")
+    if rollback.commit is None:
+        return f"stable was rolled back by hand on {at} UTC, while this trained: {rollback.why}"
+    return (
+        f"commit {rollback.commit[:9]} took data back on {at} UTC, while this trained, and the commit that it trained does "
+        "not contain that one"
+    )
+
+
+def leave_yanked(
+    store: ObjectStore, name: str, why: str, cause: Cause = "yank", now: float | None = None
+) -> str | None:
     """Bring an alias off yanked versions, to the last one in its history that is not; tell it of all yanks.
 
     Returns the version that it means then; None where there is no such alias, or nothing in it that may be used.
@@ -142,7 +171,8 @@ def leave_yanked(store: ObjectStore, name: str, why: str, now: float | None = No
         if alias.version in bad:
             last = usable[-1]
             at = max(time.time() if now is None else now, alias.moves[-1].at)
-            update = {"at": at, "cause": "yank", "by": actor(), "why": why, "evidence": None, "rollout": 1.0}
+            update = {"at": at, "cause": cause, "by": actor(), "why": why, "evidence": None, "rollout": 1.0}
+            update["commit"] = None
             history = (*history, last.model_copy(update=update))
         left = history[-1].version
         return to_json(written(name, history, bad, alias.minimum))

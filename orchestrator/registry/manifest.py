@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import Field, ValidationError
@@ -54,6 +55,8 @@ class Manifest(Wire):
     commit: str | None = None
     repository: str | None = None
     created_at: float
+    began_at: float | None = None
+    """When its run began, Unix seconds; None in manifests of before."""
     model: Artifact
     """Its name is `model` and the suffix that the training chose: `model.pt` from Ultralytics."""
     license: str | None = None
@@ -177,6 +180,8 @@ class Move(Wire):
     by: str = ""
     why: str = ""
     evidence: dict[str, Any] | None = None
+    commit: str | None = None
+    """Of a rollback: the commit that took data back; None where a person asked for it."""
 
 
 class Alias(Wire):
@@ -222,6 +227,14 @@ class Alias(Wire):
     def has_meant(self, version: str) -> bool:
         """Whether the alias means a version, or did."""
         return any(move.version == version for move in self.moves)
+
+    def rollback_since(self, began_at: float, knows: Callable[[str], bool]) -> Move | None:
+        """Return the newest rollback that a training which began at a time (Unix seconds) does not know.
+
+        `knows` says whether the training's commit has another one behind it. No training knows what a person did later.
+        """
+        later = (move for move in reversed(self.moves) if move.cause == "rollback" and move.at > began_at)
+        return next((move for move in later if move.commit is None or not knows(move.commit)), None)
 
 
 class RegistryError(OffloadError):

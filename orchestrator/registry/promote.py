@@ -9,7 +9,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import entry_of, mark_yanked, versions
 from gpu_offload.orchestrator.registry.listing import named
-from gpu_offload.orchestrator.registry.manifest import STABLE, IndexEntry, RegistryError, Yank
+from gpu_offload.orchestrator.registry.manifest import STABLE, Cause, IndexEntry, RegistryError, Yank
 from gpu_offload.orchestrator.registry.semver import parse
 
 
@@ -71,10 +71,19 @@ def promote(
     return Moved(done, entry, {STABLE: entry.version}, changed)
 
 
-def yank(store: ObjectStore, wanted: str, *, why: str, undo: bool = False, reverted: bool = False) -> Moved:
+def yank(
+    store: ObjectStore,
+    wanted: str,
+    *,
+    why: str,
+    undo: bool = False,
+    reverted: bool = False,
+    cause: Cause = "yank",
+) -> Moved:
     """Withdraw a version: applications leave it, and every alias goes to the version before; or undo that.
 
-    Its files stay, for those who pinned exactly it. `reverted` says that it was because its data was. Harmless to repeat, and to be killed in at any instant.
+    Its files stay, for those who pinned exactly it. `reverted` says that it was because its data was; `cause` is what the
+    history says of the aliases that leave it. Harmless to repeat, and to be killed in at any instant.
 
     Raises:
         RegistryError: There is no such version.
@@ -87,16 +96,20 @@ def yank(store: ObjectStore, wanted: str, *, why: str, undo: bool = False, rever
     before = {name: a.version for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
     yanked = None if undo else Yank(at=time.time(), by=aliases.actor(), why=why, reverted=reverted)
     mark_yanked(store, entry.version, yanked)
-    after = {name: aliases.leave_yanked(store, name, f"{entry.semver} is yanked: {why}") for name in before}
+    reason = f"{entry.semver} is yanked: {why}"
+    after = {name: aliases.leave_yanked(store, name, reason, cause) for name in before}
     moved = {name: version for name, version in after.items() if version != before[name]}
     done = "taken back from the yanked" if undo else "yanked"
     return Moved(done, entry, moved, (entry.yanked is None) != undo)
 
 
-def take_back(store: ObjectStore, to: str, reverted: Sequence[str], *, why: str) -> Moved:
+def take_back(
+    store: ObjectStore, to: str, reverted: Sequence[str], *, why: str, commit: str | None = None
+) -> Moved:
     """Let `stable` mean a version whose data is back, and yank those that were reverted; it means the first of them.
 
-    Harmless to repeat.
+    Without any, `stable` means `to` already, or what it means is kept. The history names `commit`, which took the data
+    back: a training that began before and does not know it does not become `stable`. Harmless to repeat.
 
     Raises:
         AliasMovedError: `stable` means a third version meanwhile.
@@ -104,9 +117,26 @@ def take_back(store: ObjectStore, to: str, reverted: Sequence[str], *, why: str)
     """
     entry = named(store, to)
     stable = aliases.alias_of(store, STABLE)
-    changed = stable is None or stable.version != entry.version
-    if changed:
-        aliases.move(store, STABLE, entry.version, cause="rollback", why=why, expected=reverted[0])
+    before = stable.version if stable is not None else None
+    is_there = before == entry.version
+    if reverted and before not in {entry.version, reverted[0]}:
+        raise aliases.AliasMovedError(
+            f"{STABLE} has moved meanwhile; look at `offload models`, and decide again"
+        )
+    changed = False
+    if not is_there or (commit and stable and all(move.commit != commit for move in stable.moves)):
+        rollout = stable.rollout if stable is not None and is_there else 1.0
+        changed = aliases.move(
+            store,
+            STABLE,
+            entry.version,
+            cause="rollback",
+            why=why,
+            rollout=rollout,
+            expected=stable,
+            commit=commit,
+            stays=True,
+        )
     for version in reverted:
         yank(store, version, why=why, reverted=True)
     return Moved("stable again", entry, {STABLE: entry.version}, changed)
@@ -114,6 +144,8 @@ def take_back(store: ObjectStore, to: str, reverted: Sequence[str], *, why: str)
 
 def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
     """Withdraw what `stable` means, and let it mean another version: the one before, or `to`.
+
+    A training that began before does not become `stable` by itself: see `Alias.rollback_since`.
 
     Raises:
         RegistryError: There is no such version, or none before.
@@ -138,6 +170,6 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
         )
     if target is not None:  # first, since it may refuse: deleted, or below the lowest version
         aliases.move(store, STABLE, target.version, cause="rollback", why=why)
-    done = yank(store, stable.version, why=why)
+    done = yank(store, stable.version, why=why, cause="rollback")
     now = aliases.alias_of(store, STABLE)
     return Moved("withdrawn", done.entry, {STABLE: now.version if now else None}, changed=True)

@@ -29,8 +29,10 @@ from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     CARD,
     STABLE,
+    Alias,
     IndexEntry,
     Manifest,
+    Move,
     RegistryError,
     model_key,
     to_json,
@@ -75,6 +77,10 @@ class Rules:
     judge: Callable[[Manifest, Manifest | None], Verdict] = accept
     bump: Bump | None = None
     moves_aliases: bool = True
+    knows: Callable[[str], bool] = lambda _: False
+    """Whether the commit that asks for the version has another commit behind it; see `Alias.rollback_since`."""
+    commit: str | None = None
+    """What `stable`'s history names where a version that was `stable` before is asked for again."""
 
 
 DEFAULT = Rules()
@@ -128,7 +134,8 @@ def complete(
 
     A publish that was killed after its manifest is completed by this. Then `stable` stays where a later publish moved
     it, unless `again` says that this version is wanted now, as after a revert. A version that was `stable` before is
-    not judged again; one that was found wanting, or is yanked, stays what it is.
+    not judged again; one that was found wanting, or is yanked, stays what it is. One whose training began before a
+    rollback that its commit does not know is a candidate, until a commit that knows it wants the version, or a person.
     """
     entry = list_version(store, manifest, rules.bump)
     _write_card(store, manifest, entry)
@@ -136,29 +143,34 @@ def complete(
         return False
     for _ in range(TRIES):
         stable = alias_of(store, STABLE)
+        known = stable is not None and stable.has_meant(manifest.version)
+        rollback = None if known else _missed(stable, manifest, rules)
         if stable is not None:
             if stable.version == manifest.version:
                 return False
-            if not again and stable.moved_at > manifest.created_at:
+            if not again and rollback is None and stable.moved_at > manifest.created_at:
                 return False
-        known = stable is not None and stable.has_meant(manifest.version)
         if known:
             verdict = Verdict(promoted=True, why="its training is what the repository asks for again")
         else:
-            candidate = alias_of(store, CANDIDATE)
-            if candidate is not None and candidate.has_meant(manifest.version):
+            held = _candidacy(alias_of(store, CANDIDATE), manifest.version)
+            if held is not None and (rollback is not None or not again or held.cause != "rollback"):
                 return False
-            rival = stable if stable is not None and stable.version not in stable.yanked else None
-            verdict = rules.judge(manifest, manifest_of(store, rival.version) if rival else None)
+            if rollback is not None:
+                verdict = Verdict(promoted=False, why=aliases.overtaken(rollback))
+            else:
+                rival = stable if stable is not None and stable.version not in stable.yanked else None
+                verdict = rules.judge(manifest, manifest_of(store, rival.version) if rival else None)
         try:
             aliases.move(
                 store,
                 STABLE if verdict.promoted else CANDIDATE,
                 manifest.version,
-                cause="rollback" if known else "publish",
+                cause="rollback" if known or rollback else "publish",
                 why=verdict.why,
                 evidence=verdict.evidence,
-                expected=(stable.version if stable else None) if verdict.promoted else aliases.ANY,
+                expected=stable if verdict.promoted else aliases.ANY,
+                commit=rules.commit if known else None,
                 now=time.time() if now is None else now,
             )
         except AliasMovedError:
@@ -184,7 +196,21 @@ def why_candidate(store: ObjectStore, version: str) -> str | None:
     candidate, stable = alias_of(store, CANDIDATE), alias_of(store, STABLE)
     if candidate is None or (stable is not None and stable.has_meant(version)):
         return None
-    return next((m.why for m in reversed(candidate.moves) if m.version == version), None)
+    held = _candidacy(candidate, version)
+    return held.why if held is not None else None
+
+
+def _candidacy(candidate: Alias | None, version: str) -> Move | None:
+    """Return how a version came to be a candidate the last time."""
+    moves = reversed(candidate.moves) if candidate is not None else ()
+    return next((move for move in moves if move.version == version), None)
+
+
+def _missed(stable: Alias | None, manifest: Manifest, rules: Rules) -> Move | None:
+    """Return the rollback that happened while a version trained, which its commit does not know."""
+    if stable is None or manifest.began_at is None:
+        return None
+    return stable.rollback_since(manifest.began_at, rules.knows)
 
 
 def _write_card(store: ObjectStore, manifest: Manifest, entry: IndexEntry) -> None:

@@ -1,19 +1,24 @@
 """A version that was trained before is what the repository asks for again: a revert, or an old commit?"""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 
-from gpu_offload.infra.git import git
+from gpu_offload.infra.git import git, git_output
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.alias import AliasMovedError, move
 from gpu_offload.orchestrator.registry.index import mark_deleted
-from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest, model_key
+from gpu_offload.orchestrator.registry.manifest import STABLE, Alias, Manifest, model_key
 from gpu_offload.orchestrator.registry.promote import yank
 from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.settings.load import Settings
+
+TAKEN_BACK = "data that was added since was taken back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +28,9 @@ class Revert:
     store: ObjectStore
     settings: Settings
     console: Console
+    training: Sequence[str] | None = None
+    """The commits of open runs of other versions; None where other machines' runs are not in the store: git's history
+    then says whether data was added and taken back."""
 
     def reverted(self, manifest: Manifest) -> tuple[Manifest, ...]:
         """Return the versions whose data the commit that is checked out took back, to that of `manifest`, the newest first.
@@ -38,14 +46,43 @@ class Revert:
         found = (publish.manifest_of(self.store, name) for name in names)
         return tuple(each for each in found if each is not None and self._is_taken_back(each, manifest))
 
+    def overtakes(self, manifest: Manifest, stable: Alias | None) -> str | None:
+        """Return the commit that is checked out, where it took data back that may still be training.
+
+        `stable` means `manifest`, whose data is back. None where it means another version, or its history names the commit.
+        """
+        if stable is None or stable.version != manifest.version or manifest.commit is None:
+            return None
+        if stable.version in stable.yanked or (head := self._head()) is None:
+            return None
+        named = [move.commit for move in stable.moves if move.commit is not None]
+        if self.training is None:
+            changes = self._changes_since(manifest.commit)
+            taken = len(changes) > 1 and not any(
+                is_ancestor(self.settings.root, changes[0], c) for c in named
+            )
+        else:
+            taken = any(self._is_between(commit, manifest.commit) for commit in self.training)
+        return head if taken and head not in named else None
+
+    def _changes_since(self, commit: str) -> list[str]:
+        """Return the commits after another one that changed the dataset, the newest first: one adds, one takes back."""
+        data = f":(literal){self.settings.dataset_path}"
+        return git_output(
+            self.settings.root, "rev-list", "--end-of-options", f"{commit}..HEAD", "--", data, f"{data}.dvc"
+        ).split()
+
     def _is_taken_back(self, version: Manifest, to: Manifest) -> bool:
-        root = self.settings.root
         return (
             version.commit is not None
-            and to.commit not in {None, version.commit}
-            and is_ancestor(root, version.commit, "HEAD")
-            and is_ancestor(root, to.commit or "", version.commit)
+            and to.commit is not None
+            and self._is_between(version.commit, to.commit)
         )
+
+    def _is_between(self, commit: str, older: str) -> bool:
+        """Whether a commit is behind the one that is checked out, and another one behind it."""
+        root = self.settings.root
+        return commit != older and is_ancestor(root, commit, "HEAD") and is_ancestor(root, older, commit)
 
     def _present(self, manifest: Manifest) -> Manifest | None:
         """Return what `stable` means now, None where that is no other version, or it never meant this one."""
@@ -61,19 +98,42 @@ class Revert:
         checked out commit is behind that of `stable`, a job of an older commit was run again: `stable` stays. Where git does
         not know (no repository, a shallow clone) `stable` moves.
         """
-        present, reverted = self._present(manifest), self.reverted(manifest)
-        commit = present.commit if present else None
-        if present is not None and commit is not None and self._is_older(commit):
-            self.console.note(
-                f"stable stays {present.version}: its commit {commit[:9]} is newer than the one that is checked out; "
-                f"{promotion_hint(manifest.version)}"
-            )
+        stable = publish.alias_of(self.store, STABLE)
+        if stable is not None and (commit := self.overtakes(manifest, stable)) is not None:
+            try:
+                move(
+                    self.store,
+                    STABLE,
+                    manifest.version,
+                    cause="rollback",
+                    why=TAKEN_BACK,
+                    rollout=stable.rollout,
+                    expected=stable,
+                    commit=commit,
+                    stays=True,
+                )
+            except AliasMovedError:  # the training that it overtakes published a moment before
+                return self.complete(manifest, rules)
             return False
+        present, reverted = self._present(manifest), self.reverted(manifest)
+        if stable is not None and stable.version != manifest.version:
+            commits = (present.commit if present else None, *(move.commit for move in reversed(stable.moves)))
+            if (newer := next((c for c in commits if c is not None and self._is_older(c)), None)) is not None:
+                self.console.note(
+                    f"stable stays {stable.version}: commit {newer[:9]} decided it, and is newer than the one that is checked "
+                    f"out; {promotion_hint(manifest.version)}"
+                )
+                return False
+        knows = partial(is_ancestor, self.settings.root, of="HEAD")
+        rules = replace(rules, knows=knows, commit=self._head())
         moved = publish.complete(self.store, manifest, again=True, rules=rules)
         if moved:
             for each in reverted:
                 self._withdraw(each)
         return moved
+
+    def _head(self) -> str | None:
+        return git_output(self.settings.root, "rev-parse", "--verify", "HEAD^{commit}") or None
 
     def _is_older(self, commit: str) -> bool:
         """Whether the checked out commit is behind another one."""

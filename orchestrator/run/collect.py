@@ -113,6 +113,7 @@ class Collector:
             commit=run.commit,
             repository=run.repository,
             created_at=now,
+            began_at=run.created_at,
             model=result.model,
             init_from=run.origin.version if run.origin else None,
             warm_starts=run.origin.warm_starts if run.origin else 0,

@@ -63,6 +63,11 @@ class Journal:
         index = self.index if write else RunIndex(self.store, writes=False)
         return index.open_ids(now=now)
 
+    def open_commits(self, but: str) -> list[str]:
+        """Return the commits whose models are still trained, without those of the version `but` and of sweeps."""
+        records, _ = self.readable_runs(self.open_ids(write=False))
+        return [r.commit for r in records if r.commit is not None and r.version != but and r.sweep is None]
+
     def recent_ids(self, count: int) -> list[str]:
         """Return the ids of the runs that began last, the newest first."""
         return list(itertools.islice(self.index.recent(), count))

@@ -31,10 +31,16 @@ def feed_xml(site: ModelPage) -> bytes:
         ET.SubElement(feed, "link", {"rel": "self", "href": own})
     if page:
         ET.SubElement(feed, "link", {"href": page})
-    for position, move in reversed(list(enumerate(moves))[-ENTRIES:]):
+    news = [(n, m) for n, m in enumerate(moves) if n == 0 or not _stays(moves[n - 1], m)]
+    for position, move in reversed(news[-ENTRIES:]):
         _entry(feed, site, position, move, page)
     text: bytes = ET.tostring(feed, encoding="utf-8", xml_declaration=True)
     return text + b"\n"
+
+
+def _stays(before: Move, move: Move) -> bool:
+    """Whether a rollback found `stable` where it should be: a training that was reverted had not published yet."""
+    return move.cause == "rollback" and move.version == before.version
 
 
 def _entry(feed: ET.Element, site: ModelPage, position: int, move: Move, page: str | None) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from commands import offload
+from commands import offload, start, wait_until
 from model_server import ModelServer
 from registry_case import manifest_for
 from replay_case import OWN_TRAINING, Published, add_images
@@ -23,6 +23,7 @@ from gpu_offload.orchestrator.cleanup.retention import Retention
 from gpu_offload.orchestrator.registry import alias, promote, publish
 from gpu_offload.orchestrator.registry.manifest import RegistryError
 from gpu_offload.orchestrator.registry.publish import Rules, Verdict
+from gpu_offload.orchestrator.run.journal import Journal
 
 pytestmark = pytest.mark.simulator
 
@@ -234,3 +235,38 @@ def test_a_history_that_adds_spoils_reverts_and_adds_again_ends_as_it_should(tmp
     assert wrong == []
     assert broken not in seen
     assert application.get().version == last
+
+
+@pytest.mark.training
+def test_bad_data_that_still_trains_when_it_is_reverted_does_not_become_stable(tmp_path):
+    """With two processes: the training of the bad data, whose checkout stays as it was, and the push of the revert."""
+    (tmp_path / "boards").mkdir()
+    boards, store = Boards(tmp_path / "boards"), open_store(f"file:{tmp_path / 'store'}")
+    gate = tmp_path / "go"
+    waiting = f"""
+    while any("bad" in name for name in names) and not __import__("os").path.exists({str(gate)!r}):
+        __import__("time").sleep(0.02)
+    good"""
+    (boards.root / "mine.py").write_text(OWN_TRAINING.replace("\n    good", waiting))
+    boards.add("first")
+    _, first = boards.train()
+    boards.add("bad1")
+    late = tmp_path / "late"
+    boards.git("worktree", "add", "-q", "--detach", str(late))
+    process = start(late, "train", "--on", "cpu", "--no-calibrate", "--json")
+    try:
+        wait_until(lambda: Journal(store).open_commits(but=first), process=process)
+        boards.git("revert", "--no-edit", "HEAD")
+        assert boards.roll_back("push")["to"] == first
+        assert boards.train() == ("already_trained", first)
+        gate.touch()
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    bad = json.loads(out)
+    assert (bad["stable_moved"], process.returncode) == (False, 0), err
+    assert "took data back" in bad["candidate"]
+    moves = alias.alias_of(store, "stable").moves
+    assert [(m.version, m.cause) for m in moves] == [(first, "publish"), (first, "rollback")]
+    assert alias.alias_of(store, "candidate").version == bad["version"]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 
 import pytest
 from github_case import TOKEN, GitHub
@@ -16,6 +17,7 @@ from registry_case import manifest_for
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.github.release import GitHubRelease
+from gpu_offload.infra.github.release_store import ReleaseStore
 from gpu_offload.infra.store.errors import (
     CorruptObjectError,
     ObjectChangedError,
@@ -30,7 +32,7 @@ from gpu_offload.orchestrator.github.release import PREDICTIONS, keep
 from gpu_offload.orchestrator.github.run_archive import pack as pack_runs
 from gpu_offload.orchestrator.github.run_archive import unpack
 from gpu_offload.orchestrator.github.store import TAG, kept_at
-from gpu_offload.orchestrator.registry import download, publish
+from gpu_offload.orchestrator.registry import download, promote, publish
 from gpu_offload.orchestrator.registry.manifest import Alias, RegistryError, model_key
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.load import Settings
@@ -55,6 +57,10 @@ def release(github, token=TOKEN):
     return GitHubRelease(github.url, github.repository, token, TAG)
 
 
+def release_store(github):
+    return ReleaseStore(github.address, release(github))
+
+
 class Runner:
     """A machine that is new each time: an empty folder over the release."""
 
@@ -77,7 +83,7 @@ class Runner:
         return keep(release(self.github), packed, lambda _: None, version * 4, **more)
 
 
-A, B = "a" * 16, "b" * 16
+A, B, C = "a" * 16, "b" * 16, "c" * 16
 
 
 def test_what_one_runner_published_the_next_one_finds_and_anybody_can_download(github, tmp_path, model):
@@ -108,6 +114,29 @@ def test_going_back_to_an_older_version_moves_stable_and_uploads_no_model_again(
     assert not list((tmp_path / "3/packed").glob("*model.pt"))
     third.keep()
     assert publish.alias_of(open_store(github.address), "stable").version == A
+
+
+def test_what_was_rolled_back_while_a_version_trained_stays_so_and_the_version_is_a_candidate(
+    github, tmp_path, model
+):
+    first = Runner(github, tmp_path / "one")
+    first.publish(model, A)
+    first.pack(A)
+    first.keep()
+    second = Runner(github, tmp_path / "two")
+    second.publish(model, B, at=200.0)  # its runner has read `stable` by now
+    second.pack(B)
+    promote.take_back(release_store(github), A, (), why="reverted", commit="c" * 40)
+    for _ in range(2):  # harmless to repeat
+        second.keep()
+        kept = open_store(github.address)
+        assert publish.alias_of(kept, "stable").version == A
+        assert "c" * 9 in publish.why_candidate(kept, B)
+    third = Runner(github, tmp_path / "three")
+    third.publish(model, C, at=time.time())  # it knows of the rollback
+    third.pack(C)
+    third.keep()
+    assert publish.alias_of(open_store(github.address), "stable").version == C
 
 
 def test_two_jobs_at_once_lose_neither_version(github, tmp_path, model):

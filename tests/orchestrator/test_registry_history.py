@@ -217,6 +217,36 @@ def test_what_was_stable_on_a_day_has_an_answer(folder, model):
         assert (moves[0].version if moves else None) == version
 
 
+@pytest.mark.parametrize(
+    ("began_at", "known", "missed"),
+    [
+        (5.0, "", 30.0),  # two reverts and a person's rollback in between, none known
+        (5.0, "x", 30.0),
+        (5.0, "xy", 20.0),  # no commit knows what a person did
+        (20.0, "x", 30.0),
+        (20.0, "xy", None),
+        (30.0, "", None),  # it began afterwards
+    ],
+)
+def test_a_training_misses_rollbacks_that_came_later_and_that_its_commit_does_not_know(
+    began_at, known, missed
+):
+    def step(at, cause, commit=None):
+        return Move(at=at, version="aaaa", sha256="", cause=cause, commit=commit)
+
+    moves = (
+        step(0.0, "publish"),
+        step(10.0, "rollback", "x"),
+        step(20.0, "rollback"),
+        step(30.0, "rollback", "y"),
+        step(40.0, "promote"),
+        step(50.0, "yank"),
+    )
+    alias = aliases.written(STABLE, moves, {}, None)
+    found = alias.rollback_since(began_at, lambda commit: commit in known)
+    assert (found and found.at) == missed
+
+
 def test_a_move_says_who_when_why_and_on_what_evidence(folder, model, monkeypatch):
     monkeypatch.setenv("GITHUB_ACTOR", "mona")
     publish_now(folder, model, "aaaa")
