@@ -146,8 +146,8 @@ class LabelKinds:
                 self._findings.append(error("", "no-classes", message))
                 return ()
             message = (
-                f"the {count} classes have no names and are called by their numbers; list the names in classes.txt, one a "
-                "line, or in dataset.classes"
+                f"the {count} classes have no names and are called by their numbers (the highest, {count - 1}, is in this "
+                "file); list the names in classes.txt, one a line, or in dataset.classes"
             )
             label = max(highest, key=lambda label: highest[label], default=None)
             path = self._samples.inventory.names[label] if label is not None else ""

@@ -10,6 +10,7 @@ from gpu_offload.infra.account.site import ACCOUNT, PARTITION, Site
 from gpu_offload.infra.account.stack import ChangeSet, Stacks
 from gpu_offload.infra.account.template import template
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.table import terminal_width, wrapped
 
 VARIABLES = {
     "OFFLOAD_LAUNCHER_ROLE": "LauncherRoleArn",
@@ -20,11 +21,11 @@ VARIABLES = {
 
 
 ABOUT = {
-    "AWS::IAM::OIDCProvider": "lets GitHub's tokens in, where the account does not yet",
-    "AWS::S3::Bucket": "encrypted, versioned, kept when the stack goes; old runs and versions expire",
-    "AWS::S3::BucketPolicy": "what the public reads; models are written once",
-    "AWS::IAM::InstanceProfile": "hands an instance its role",
-    "AWS::Budgets::Budget": "an e-mail when the month's costs near the budget; only with --alert-email",
+    "AWS::IAM::OIDCProvider": "Accepts GitHub's tokens, if the account does not yet.",
+    "AWS::S3::Bucket": "Encrypted, versioned, kept when the stack goes. Old runs and versions expire.",
+    "AWS::S3::BucketPolicy": "What the public may read. Models are written once.",
+    "AWS::IAM::InstanceProfile": "Gives an instance its role.",
+    "AWS::Budgets::Budget": "An e-mail when the month's costs near the budget. Only with --alert-email.",
 }
 
 
@@ -75,13 +76,14 @@ class Bootstrap:
         """Return the stack's description as text for people."""
         site = self.site
         lines = [
-            f"would create the stack {site.name} in {self.region} for {site.repository}; nothing was asked or made.",
+            f"would create the stack {site.name} in {self.region} for {site.repository}; this only prints.",
             "",
         ]
         for name, resource in self.template["Resources"].items():
             kind = resource["Type"]
             about = ABOUT.get(kind) or resource["Properties"].get("Description", "")
-            lines.append(f"  {kind.removeprefix('AWS::'):22} {name:16} {about}")
+            first = f"  {kind.removeprefix('AWS::'):22} {name:16} "
+            lines.append(wrapped(about, width=terminal_width(), indent=first, hanging=" " * len(first)))
         lines += ["", f"limits: {', '.join(site.instance_types)}; {' and '.join(site.markets)}"]
         lines.append(f"        in {', '.join(site.regions)}; disks to {site.max_volume_gib} GiB")
         lines.append(
@@ -93,8 +95,8 @@ class Bootstrap:
         if site.owner_id is None:
             lines += [
                 "",
-                "warning: without GitHub's ids a repository that was created, renamed or transferred since",
-                "15 July 2026 gets in by no role: give --owner-id and --repository-id, as told by",
+                "warning: no role accepts a repository that was created, renamed or transferred",
+                "since 15 July 2026 without GitHub's ids: give --owner-id and --repository-id, from",
                 f"  gh api repos/{site.repository} --jq '.owner.id, .id'",
             ]
         if self.plain_public:

@@ -214,7 +214,9 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
                     "use a server that honours conditional writes: AWS, R2, MinIO, Ceph, or a folder",
                 )
             else:
-                yield Check("store", "green", f"{url}: written, read, write-once and compare-and-swap kept")
+                yield Check(
+                    "store", "green", f"{url}: can be read and written, and keeps the conditions of writes"
+                )
             if done.public == 200 or done.public == 206:  # noqa: PLR1714 - two statuses, one meaning
                 yield Check(
                     "store is private",

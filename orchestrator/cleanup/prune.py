@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.retention import Deletable, Needs, Retention, candidates, why_kept
-from gpu_offload.orchestrator.output.table import terminal_width, text_table
+from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import manifest_of, versions
@@ -55,7 +55,11 @@ class Pruned:
     def text(self) -> str:
         """Return it for a person."""
         shown = list(self.kept.items())[:SHOWN]
-        kept = [f"kept {name}: {why}" for name, why in shown]
+        names: dict[str, list[str]] = {}
+        for name, why in shown:
+            names.setdefault(why, []).append(name)
+        width = terminal_width()
+        kept = [wrapped(f"kept {', '.join(n)}: {why}", width=width, hanging="  ") for why, n in names.items()]
         if more := len(self.kept) - len(shown):
             kept.append(f"and {more:,} older ones are kept: offload prune --json")
         if not self.candidates:
@@ -67,7 +71,7 @@ class Pruned:
             if self.dry_run
             else f"freed {human_bytes(self.freed)} of {human_bytes(self.total)}"
         )
-        return "\n".join([*kept, text_table(rows, width=terminal_width()), what])
+        return "\n".join([*kept, text_table(rows, width=width), what])
 
 
 def prune(

@@ -114,7 +114,7 @@ def why_kept(
             reason
             for reason, holds in (
                 (
-                    "an alias means it or could go back to it, or an open run needs it",
+                    "needed by an alias, by a rollback or by an open run",
                     entry.version in needs.versions,
                 ),
                 (f"among the newest {policy.keep}", entry.version in newest),

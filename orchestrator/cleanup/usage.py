@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from gpu_offload.infra.store.protocol import ObjectInfo
 from gpu_offload.orchestrator.cleanup.retention import DAY_S, GB
 from gpu_offload.orchestrator.cost.prices import R2, S3, StorePrices
-from gpu_offload.orchestrator.output.table import terminal_width, text_table
+from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 
@@ -176,7 +176,7 @@ class Usage:
         if self.tier.has_limits:
             most = "any number of" if self.most_users is None else f"{self.most_users:,}"
             lines += [
-                f"{users}, against {self.tier.name}:",
+                wrapped(f"{users}, against {self.tier.name}:", width=width),
                 text_table(month, width=width),
                 f"the free tier carries {most} applications at this rate",
             ]
@@ -187,7 +187,8 @@ class Usage:
                     f"the store grows by {human_bytes(round(self.growth))} a month: its storage is full in {days:,.0f} days"
                 )
         else:
-            lines += [f"{users}; {self.tier.name}:", text_table([row[:2] for row in month], width=width)]
+            text = wrapped(f"{users}; {self.tier.name}:", width=width)
+            lines += [text, text_table([row[:2] for row in month], width=width)]
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings())])
 
 

@@ -202,11 +202,11 @@ def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
         need_simulator()
         from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
 
-        run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(here=False))
+        run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(folder))
         return
     from gpu_offload.orchestrator.demo import run_demo
 
-    run_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(here=False))
+    run_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(folder))
 
 
 COMMANDS = (plan, train, pull, demo)

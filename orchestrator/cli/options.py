@@ -81,10 +81,10 @@ def console_of(*, verbose: bool) -> "Console":
     return Console(sys.stderr, verbose=verbose)
 
 
-def command_name(*, here: bool = True) -> str:
-    """Return how `offload` is called: by its name, or by its path where the shell would not find it.
+def command_name(folder: Path | None = None) -> str:
+    """Return how `offload` is called in a folder, by default the current one.
 
-    The path may be relative to the current folder, unless it is not for `here`.
+    By its name, or by its path, absolute or relative to the folder, where the shell would not find it.
     """
     called = Path(sys.argv[0])
     if called.name != "offload":
@@ -92,8 +92,7 @@ def command_name(*, here: bool = True) -> str:
     found = shutil.which("offload")
     if found is not None and Path(found).resolve() == called.resolve():
         return "offload"
-    paths = (str(called.absolute()), os.path.relpath(called))
-    return shlex.quote(min(paths, key=len) if here else paths[0])
+    return shlex.quote(min(str(called.absolute()), os.path.relpath(called, folder), key=len))
 
 
 def need_simulator() -> None:

@@ -18,6 +18,6 @@ def places_text(settings: Settings, workspace: Workspace) -> str:
     return (
         f"models and runs: {models}; `offload prune` deletes what nothing needs\n"
         f"caches of this machine: {', '.join(path.name for path in own)} in {workspace.root} "
-        f"({human_bytes(sum(map(size_of, own)))}); made again where they are deleted; "
-        "`offload state` lists those of all projects"
+        f"({human_bytes(sum(map(size_of, own)))}); safe to delete; "
+        "`offload state` lists all projects"
     )

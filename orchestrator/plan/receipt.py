@@ -39,7 +39,7 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     parts.append(table)
     if plan.already_trained is not None and not everything:
         return _joined(parts)
-    parts.append([text for text in (wrapped(plan.decision.why, width=width), _certainty(plan)) if text])
+    parts.append([wrapped(text, width=width) for text in (plan.decision.why, _certainty(plan)) if text])
     if plan.forecast:
         parts.append([wrapped(plan.forecast, width=width)])
     for title, texts in (
@@ -58,7 +58,7 @@ def _certainty(plan: PlanReport) -> str:
     certainty = plan.decision.certainty
     if certainty is None or plan.decision.reversible:
         return ""
-    return f"Sure to {min(0.99, max(0.01, certainty)):.0%}, by the times' intervals."
+    return f"This choice is right with {min(0.99, max(0.01, certainty)):.0%} probability, by the range of the times."
 
 
 def _joined(parts: Sequence[Sequence[str]]) -> str:

@@ -101,7 +101,7 @@ class Difference:
         lines = [
             (
                 f"data: {len(data.added)} images added, {len(data.removed)} removed, {len(data.changed)} changed "
-                f"(by {data.source})"
+                f"(known from {data.source})"
             )
         ]
         for sign, names in (("+", data.added), ("-", data.removed), ("~", data.changed)):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -22,6 +22,8 @@ class Moved:
     aliases: dict[str, str | None]
     """By name; None where an alias is left with nothing that may be used."""
     changed: bool
+    numbers: dict[str, str] = field(default_factory=dict)
+    """The numbers of versions, where they are known."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
@@ -36,10 +38,11 @@ class Moved:
     def text(self) -> str:
         """Return it for a person."""
         name = f"{self.entry.semver} ({self.entry.version})"
+        numbers = {self.entry.version: name} | {v: f"{number} ({v})" for v, number in self.numbers.items()}
         lines = [f"{name} {self.done}" if self.changed else f"{name} was {self.done} already"]
         for alias, version in self.aliases.items():
             lines.append(
-                f"{alias} means {version}"
+                f"{alias} means {numbers.get(version, version)}"
                 if version
                 else f"{alias} has no version left that may be used: applications keep what they have, or have none. "
                 f"Promote one"
@@ -90,17 +93,19 @@ def yank(
     """
     # An alias of a yanked version cannot be followed; the version that it names can be yanked once more.
     alias = aliases.alias_of(store, wanted)
-    entry = entry_of(versions(store), alias.version) if alias else named(store, wanted)
+    listed = versions(store)
+    entry = entry_of(listed, alias.version) if alias else named(store, wanted)
     if entry is None:
         raise RegistryError(f"{wanted} points at a version that is not listed in {store.url}")
+    numbers = {known.version: known.semver for known in listed if known.semver}
     before = {name: a.version for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
     yanked = None if undo else Yank(at=time.time(), by=aliases.actor(), why=why, reverted=reverted)
     mark_yanked(store, entry.version, yanked)
     reason = f"{entry.semver} is yanked: {why}"
     after = {name: aliases.leave_yanked(store, name, reason, cause) for name in before}
     moved = {name: version for name, version in after.items() if version != before[name]}
-    done = "taken back from the yanked" if undo else "yanked"
-    return Moved(done, entry, moved, (entry.yanked is None) != undo)
+    done = "restored" if undo else "yanked"
+    return Moved(done, entry, moved, (entry.yanked is None) != undo, numbers)
 
 
 def take_back(
@@ -172,4 +177,6 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
         aliases.move(store, STABLE, target.version, cause="rollback", why=why)
     done = yank(store, stable.version, why=why, cause="rollback")
     now = aliases.alias_of(store, STABLE)
-    return Moved("withdrawn", done.entry, {STABLE: now.version if now else None}, changed=True)
+    return Moved(
+        "withdrawn", done.entry, {STABLE: now.version if now else None}, changed=True, numbers=done.numbers
+    )

@@ -46,7 +46,7 @@ def activity_of(store: ObjectStore, run: RunRecord, documents: RunDocuments, now
 
 def idle_text(run: str) -> str:
     """Say that nothing works on an open run, and what to do."""
-    return f"nothing works on it now. `offload train` carries on, `offload stop {run}` gives it up"
+    return f"nothing works on it now. The same `offload train` carries on, `offload stop {run}` gives it up"
 
 
 def is_at_work(attempts: Sequence[ObservedAttempt], *, driven: bool) -> bool:

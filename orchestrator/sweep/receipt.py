@@ -131,12 +131,12 @@ class Receipt:
         if likely is None:
             lines += ["", "No place fits the limits of a single training: see `offload plan`."]
         else:
-            trainings = f" of {each} trainings each" if each > 1 else ""
+            trainings = f" of {each} trainings{' each' if record.trials > 1 else ''}" if each > 1 else ""
             lines += [
                 "",
                 wrapped(
-                    f"Up to {record.trials} trials{trainings}, within {human_money(record.budget_usd)} and "
-                    f"{human_duration(record.deadline_s)}. What is left of both likely buys {likely} more "
+                    f"Up to {record.trials} trial{'' if record.trials == 1 else 's'}{trainings}, within {human_money(record.budget_usd)} and "
+                    f"{human_duration(record.deadline_s)}. The money and the time left likely suffice for {likely} more "
                     f"trial{'' if likely == 1 else 's'}"
                     + (
                         f", at least {least} if every training goes badly"

@@ -248,8 +248,8 @@ def test_a_demo_names_commands_as_the_shell_here_finds_them(tmp_path, monkeypatc
     script.touch(mode=0o755)
     monkeypatch.setattr(sys, "argv", [str(script), "demo"])
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert command_name(here=False) == str(script)
-    assert f"{script} report" in tour(tmp_path, command_name(here=False))
+    assert command_name(tmp_path / "demo") == "../bin/offload"
+    assert "../bin/offload report" in tour(tmp_path, command_name(tmp_path / "demo"))
     monkeypatch.chdir(tmp_path)
     assert command_name() == "bin/offload"
     monkeypatch.setenv("PATH", str(script.parent))
