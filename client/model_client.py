@@ -374,6 +374,11 @@ class ModelClient:
         key = release.key or f"models/{release.version}/{release.file}"
         suffix = release.file.removeprefix("model")
         path = self.folder / f"{release.version}{suffix if suffix != FACTS else ''}"
+        if not self._is_free(release.version, path.name):
+            raise TransferError(
+                f"{self.url}: version {release.version} has a file that is named as another here",
+                passing=False,
+            )
         sha256 = web.download(
             self._address(key) if release.key is None else f"{self.url}/{key}",
             path,
@@ -446,6 +451,17 @@ class ModelClient:
         name = facts.get("file")
         is_ours = isinstance(name, str) and _NAME.fullmatch(name) and f"{name}.".startswith(f"{version}.")
         return self.folder / (name if is_ours and name else f"{version}.pt")
+
+    def _is_free(self, version: str, name: str) -> bool:
+        """Whether a file of a version would replace neither our own documents nor another version's file."""
+        others = (
+            self._file(other, _read(self.folder / f"{other}{FACTS}"))
+            for other in self._versions()
+            if other != version
+        )
+        # A file system may take no notice of case.
+        taken = {"state.json", "installation", *(path.name.lower() for path in others)}
+        return name.lower() not in taken and not name.lower().endswith(FACTS)
 
     def _prune(self, current: str, document: dict[str, Any]) -> None:
         """Remove what is older than the `keep` newest, what is yanked, and what earlier downloads left unfinished."""

@@ -525,6 +525,31 @@ def test_a_model_larger_than_allowed_is_not_downloaded(server, folder):
     assert server.paths() == ["/aliases/stable.json"]
 
 
+@pytest.mark.parametrize(
+    ("version", "file"),
+    [
+        ("state", "model.json"),
+        ("STATE", "model.JSON"),
+        ("installation", "model"),
+        ("aaaa.pt", "model"),
+        ("aaaa.model", "model.json"),
+    ],
+)
+def test_no_version_replaces_what_another_or_the_client_itself_keeps(server, folder, version, file):
+    """The path that was returned for the first version would hold other bytes, or the client's state be a model."""
+    old = server.publish("aaaa")
+    first = client(server, folder).get()
+    body = os.urandom(100)
+    server.files[f"/models/{version}/{file}"] = body
+    alias = {"version": version, "file": file, "size": 100, "sha256": hashlib.sha256(body).hexdigest()}
+    server.files["/aliases/stable.json"] = json.dumps(alias).encode()
+    model = client(server, folder).get()
+    assert model.path == first.path
+    assert body_of(model) == old
+    assert "named as another" in model.problem
+    assert client(server, folder, interval=60).get().path == first.path
+
+
 # --------------------------------------------------------------------------------------- redirects
 
 
