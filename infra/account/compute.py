@@ -102,7 +102,11 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
             ("ec2:RunInstances",),
             (site.ec2("volume"),),
             {
-                "StringEquals": {"aws:RequestedRegion": site.regions, "ec2:VolumeType": "gp3"},
+                "StringEquals": {
+                    "aws:RequestedRegion": site.regions,
+                    "ec2:VolumeType": "gp3",
+                    "aws:RequestTag/gpu-offload:store": site.mark,
+                },
                 "Bool": {"ec2:Encrypted": "true"},
                 "NumericLessThanEquals": {"ec2:VolumeSize": str(site.max_volume_gib)},
                 "NumericLessThanEqualsIfExists": {
@@ -127,7 +131,10 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
             ("ec2:RunInstances",),
             (site.ec2("network-interface"), site.ec2("spot-instances-request")),
             {
-                "StringEquals": {"aws:RequestedRegion": site.regions},
+                "StringEquals": {
+                    "aws:RequestedRegion": site.regions,
+                    "aws:RequestTag/gpu-offload:store": site.mark,
+                },
                 "Null": {"aws:RequestTag/gpu-offload:run": "false"},
             },
         ),
@@ -168,19 +175,25 @@ def launcher_compute(site: Site) -> tuple[Statement, ...]:
                 )
             ),
             {
-                "StringEquals": {"ec2:CreateAction": ("RunInstances", "CreateSecurityGroup")},
+                "StringEquals": {
+                    "ec2:CreateAction": ("RunInstances", "CreateSecurityGroup"),
+                    "aws:RequestTag/gpu-offload:store": site.mark,
+                },
                 "ForAllValues:StringEquals": {"aws:TagKeys": TAG_KEYS},
                 "Null": {"aws:RequestTag/gpu-offload:run": "false"},
             },
         ),
         Statement(
             "CreateGroup",
-            "One security group a run, with our tag.",
+            "One security group a run, with our tag and our store's mark: another stack finds and adopts its own by name.",
             EXAMPLES,
             ("ec2:CreateSecurityGroup",),
             (site.ec2("security-group"),),
             {
-                "StringEquals": {"aws:RequestedRegion": site.regions},
+                "StringEquals": {
+                    "aws:RequestedRegion": site.regions,
+                    "aws:RequestTag/gpu-offload:store": site.mark,
+                },
                 "Null": {"aws:RequestTag/gpu-offload:run": "false"},
             },
         ),

@@ -142,6 +142,10 @@ REFUSED_LAUNCHES = {
         {"group_tags": {**OURS_TAGS, "gpu-offload:store": "x"}},
     ),
     "no mark of a store": (without_tag("instance", "gpu-offload:store"), {}),
+    **{
+        f"no mark of a store on the {kind}": (without_tag(kind, "gpu-offload:store"), {})
+        for kind in ("volume", "network-interface", "spot-instances-request")
+    },
     "the mark of another store": (with_tag("gpu-offload:store"), {}),
     "one operation a second more than the price includes": (disk(Iops=3_001), {}),
     "one MiB a second more than the price includes": (disk(Throughput=126), {}),
@@ -238,12 +242,19 @@ def test_what_an_instance_leaves_is_deleted_by_tag_and_schedules_by_name(role):
 
 
 def test_only_the_launcher_makes_and_opens_groups_and_only_ours():
-    born = {"aws:RequestTag/gpu-offload:run": "abc-1", "aws:TagKeys": ["gpu-offload:run", "Name"]}
+    born = {
+        "aws:RequestTag/gpu-offload:run": "abc-1",
+        "aws:RequestTag/gpu-offload:store": SITE.mark,
+        "aws:TagKeys": ["gpu-offload:run", "gpu-offload:store", "Name"],
+    }
     group = on("ec2:CreateSecurityGroup", "security-group", born)
     tags = on("ec2:CreateTags", "security-group", {**born, "ec2:CreateAction": "CreateSecurityGroup"})
     ingress = on("ec2:AuthorizeSecurityGroupIngress", "security-group")
     assert may("launcher", group, on("ec2:CreateSecurityGroup", "vpc", {}), tags, ingress)
     assert not may("launcher", on("ec2:CreateSecurityGroup", "security-group", {}))
+    for store in ({}, {"aws:RequestTag/gpu-offload:store": store_mark("s3://another-bucket")}):
+        unmarked = {k: v for k, v in born.items() if "store" not in k} | store
+        assert not may("launcher", on("ec2:CreateSecurityGroup", "security-group", unmarked)), "another's"
     assert not may("launcher", on("ec2:AuthorizeSecurityGroupIngress", "security-group", {}))
     assert not any(may(role, group) or may(role, ingress) for role in ROLES if role != "launcher")
 
