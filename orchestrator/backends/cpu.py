@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.signals import signal_text
 from gpu_offload.orchestrator.backends.isolated_training import IsolatedTraining, not_isolated
-from gpu_offload.orchestrator.backends.training_environment import training_environment
 from gpu_offload.orchestrator.backends.training_process import (
     TrainingProcess,
     drain,
@@ -34,6 +33,7 @@ from gpu_offload.orchestrator.plan.project import unpack_project
 from gpu_offload.orchestrator.run.backend import Ending, StoppedHereError
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
 from gpu_offload.orchestrator.run.revision import Revision, beginning, past_of
+from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.result_files import RESULT
 from gpu_offload.remote_job.pace.meter import process_age

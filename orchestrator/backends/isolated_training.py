@@ -19,10 +19,10 @@ from typing import Any
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.instance.isolation import Isolation, why_not
-from gpu_offload.orchestrator.backends.training_environment import training_environment
 from gpu_offload.orchestrator.backends.training_process import TrainingProcess, drain
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.state import on_runner
+from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.remote_job.mirror.inputs import InputFolder
 from gpu_offload.remote_job.spec import TrainingSpec
 

@@ -13,12 +13,12 @@ from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE
 from gpu_offload.orchestrator.backends.cpu import LocalTraining
 from gpu_offload.orchestrator.backends.remote_spec import remote_spec
 from gpu_offload.orchestrator.backends.staging import Staging, staged_dataset
-from gpu_offload.orchestrator.backends.training_environment import training_environment
 from gpu_offload.orchestrator.backends.training_process import TrainingProcess
 from gpu_offload.orchestrator.offers.ray import CLIENT, EXIT_NODE_LOST, EXIT_UNREACHABLE, RayTask
 from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
 from gpu_offload.orchestrator.settings.sections import RaySettings
+from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.remote_job.spec import TrainingSpec
 
 PROJECT = "project"

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import os
 import subprocess
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from pydantic import Field, ValidationError
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.offers.offer import GPUS, Gpu, Offer
 from gpu_offload.orchestrator.settings.sections import RaySettings
+from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import StoreRef, TrainingSpec
 from gpu_offload.remote_job.wire import Wire
@@ -76,13 +78,14 @@ def ray_offer(settings: RaySettings, store: StoreRef, modules: Sequence[str], ke
     with contextlib.suppress(OSError, ValidationError):
         if 0 <= time.time() - path.stat().st_mtime < VALID_S:
             return offer_of(RayFacts.model_validate_json(path.read_bytes()))
-    facts = _ask(settings, task)
+    facts = _ask(settings, task, in_bucket=not store.url.startswith("file:"))
     with contextlib.suppress(OSError):
         durable.write(path, facts.model_dump_json().encode(), durable=False)
     return offer_of(facts)
 
 
-def _ask(settings: RaySettings, task: str) -> RayFacts:
+def _ask(settings: RaySettings, task: str, *, in_bucket: bool) -> RayFacts:
+    """Ask the cluster. Ray's answers are pickles: a hostile node runs code in that process, so it gets no tokens."""
     with tempfile.TemporaryDirectory(prefix="offload-") as folder:
         path = Path(folder) / "task.json"
         path.write_text(task)
@@ -90,6 +93,7 @@ def _ask(settings: RaySettings, task: str) -> RayFacts:
             done = subprocess.run(
                 [*CLIENT, str(path)],
                 stdin=subprocess.PIPE,
+                env=training_environment(os.environ, project=Path.cwd(), in_bucket=in_bucket, own_code=False),
                 capture_output=True,
                 text=True,
                 timeout=ASK_S,

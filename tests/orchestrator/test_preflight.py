@@ -9,7 +9,6 @@ import pytest
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.backends.training_environment import training_environment
 from gpu_offload.orchestrator.lifecycle.train import Training
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan import prerequisites
@@ -21,6 +20,7 @@ from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameErro
 from gpu_offload.orchestrator.plan.requirements import lock, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
 from gpu_offload.orchestrator.settings.load import load_settings
+from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job import machine
 

@@ -21,6 +21,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends import ray_worker
 from gpu_offload.orchestrator.backends.ray_client import answer_faults
 from gpu_offload.orchestrator.backends.ray_cluster import RayNode, connection_fault, needs_of, placement_fault
+from gpu_offload.orchestrator.offers import ray as ray_offers
 from gpu_offload.orchestrator.offers.ray import RayFacts, offer_of
 from gpu_offload.orchestrator.output.units import human_cost
 from gpu_offload.orchestrator.run.journal import Journal
@@ -253,6 +254,25 @@ def test_what_a_cluster_costs_is_not_called_free():
     assert human_cost(0.0, "ray, g4dn.xlarge") == human_cost(0.0, "the Ray cluster") == "not counted"
     assert human_cost(0.0, "cpu") == "free"
     assert human_cost(1.5, "ray") == "$1.50"
+
+
+def test_the_process_that_asks_a_cluster_has_no_token_of_a_workflow(tmp_path, monkeypatch):
+    """What a node answers is a pickle: a hostile one runs code there."""
+    for name in (
+        "GITHUB_TOKEN",
+        "GH_TOKEN",
+        "ACTIONS_RUNTIME_TOKEN",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+        "AWS_TOKEN",
+    ):
+        monkeypatch.setenv(name, "secret")
+    look = "import json, os; print(json.dumps({'faults': [n for n in os.environ if 'TOKEN' in n]}))"
+    monkeypatch.setattr(ray_offers, "CLIENT", (sys.executable, "-c", look))
+    assert ray_offers.ray_offer(RaySettings(), StoreRef(url=f"file:{tmp_path}"), (), tmp_path / "kept")
+    with pytest.raises(ray_offers.RayError) as told:
+        ray_offers.ray_offer(RaySettings(), StoreRef(url="s3://bucket"), (), tmp_path / "kept")
+    assert "AWS_TOKEN" in str(told.value)
+    assert "GITHUB_TOKEN" not in str(told.value)
 
 
 def test_a_training_asks_for_what_a_node_can_have():
