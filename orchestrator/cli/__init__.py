@@ -93,10 +93,14 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def fail(error: OffloadError, *, as_json: bool) -> NoReturn:
     """Print an error, on standard output as JSON too if that was asked for, and exit with its code."""
+    from gpu_offload.orchestrator.github.console import inert_text
+    from gpu_offload.orchestrator.github.runner import on_runner
     from gpu_offload.orchestrator.output.console import Console, plain
 
     what = "interrupted" if error.exit_code == EXIT_RESUMABLE else "error"
     text = f"{what}: {plain(str(error))}"
+    if on_runner():
+        text = inert_text(text)
     if sys.stderr.isatty():
         from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
 

@@ -9,6 +9,7 @@ from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
     print_json,
+    say,
     settings_of,
     settings_options,
     verbose_option,
@@ -34,7 +35,7 @@ def show_history(directory: Path, config: Path | None, sets: tuple[str, ...], *,
     if as_json:
         print_json(history_json(found))
     else:
-        click.echo(history_text(found, width=terminal_width()))
+        say(history_text(found, width=terminal_width()))
 
 
 @estimate.command()
@@ -62,7 +63,7 @@ def explain(
     if as_json:
         print_json(explanation_json(report))
     else:
-        click.echo(explanation_text(report, width=terminal_width()))
+        say(explanation_text(report, width=terminal_width()))
 
 
 @estimate.command()

@@ -12,6 +12,7 @@ from gpu_offload.orchestrator.cli.options import (
     json_option,
     need_simulator,
     print_json,
+    say,
     settings_of,
     settings_options,
     verbose_option,
@@ -61,7 +62,7 @@ def plan(
     if as_json:
         print_json(report.json())
     else:
-        click.echo(receipt_text(report, width=terminal_width(), everything=everything))
+        say(receipt_text(report, width=terminal_width(), everything=everything))
 
 
 @click.command()
@@ -114,7 +115,7 @@ def train(
     if as_json:
         print_json(report.json())
     else:
-        click.echo(wrapped_lines(trained_text(report), width=terminal_width()))
+        say(wrapped_lines(trained_text(report), width=terminal_width()))
         click.echo(next_commands(report))
     return EXIT_FAILED if report.candidate and settings.registry.on_candidate == "fail" else 0
 
@@ -184,7 +185,7 @@ def pull(
     if as_json:
         print_json(pulled.json())
     else:
-        click.echo(pulled.text())
+        say(pulled.text())
 
 
 @click.command()

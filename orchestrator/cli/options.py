@@ -1,7 +1,6 @@
 """Options that many commands share, what they turn into, and how a command answers."""
 
 import importlib.util
-import math
 import os
 import shlex
 import shutil
@@ -104,22 +103,21 @@ def need_simulator() -> None:
 
 
 def print_json(value: Any) -> None:
-    """Print one JSON object on standard output; a number that JSON has no form for, as documents may hold, is null."""
-    import json
+    """Print one JSON object on standard output."""
+    from gpu_offload.orchestrator.output.json_text import json_text
 
-    try:
-        text = json.dumps(value, indent=1, allow_nan=False)
-    except ValueError:
-        text = json.dumps(_finite(value), indent=1, allow_nan=False)
-    click.echo(text)
+    click.echo(json_text(value))
 
 
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def say(text: str, *, nl: bool = True) -> None:
+    """Print text on standard output; in a workflow no line of it is a command to the runner."""
+    from gpu_offload.orchestrator.github.runner import on_runner
+
+    if on_runner():
+        from gpu_offload.orchestrator.github.console import inert_text
+
+        text = inert_text(text)
+    click.echo(text, nl=nl)
 
 
 class Answer(Protocol):
@@ -137,4 +135,4 @@ def show_answer(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         print_json(answer.json())
     else:
-        click.echo(plain(answer.text()))
+        say(plain(answer.text()))

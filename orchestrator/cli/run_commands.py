@@ -10,6 +10,7 @@ from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
     print_json,
+    say,
     settings_of,
     settings_options,
     verbose_option,
@@ -41,7 +42,7 @@ def status(
     if as_json:
         print_json({"runs": [standing.json() for standing in found]})
     else:
-        click.echo(standings_text(found, width=terminal_width()))
+        say(standings_text(found, width=terminal_width()))
         if run is None:
             click.echo(
                 f"\n{wrapped_lines(places_text(settings, Workspace.of(settings.root)), width=terminal_width())}"
@@ -126,7 +127,7 @@ def logs(
 
     store = existing_store_of(settings_of(directory, config, sets))
     for text in read_log(store, run or latest_run(store), attempt=attempt, follow=follow):
-        click.echo(text, nl=False)
+        say(text, nl=False)
 
 
 @click.command()
@@ -164,7 +165,7 @@ def report(
         found = gather(store, settings.store, run or latest_run(store), pictures=chosen == "html")
         text = render(found, chosen, width=terminal_width())
     if output is None:
-        sys.stdout.write(text)
+        say(text, nl=False)
     else:
         try:
             output.write_text(text, encoding="utf-8")

@@ -10,6 +10,7 @@ from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
     print_json,
+    say,
     settings_of,
     settings_options,
     verbose_option,
@@ -85,7 +86,7 @@ def sweep(
     if as_json:
         print_json(report.json())
     else:
-        click.echo(render_sweep(report, "text", width=terminal_width()), nl=False)
+        say(render_sweep(report, "text", width=terminal_width()), nl=False)
         click.echo(f"\nNext:\n  {command_name()} report {report.record.id} -o sweep.html")
 
 

@@ -11,6 +11,7 @@ from gpu_offload.orchestrator.cli.options import (
     json_option,
     need_simulator,
     print_json,
+    say,
     settings_of,
     settings_options,
     verbose_option,
@@ -47,7 +48,7 @@ def tend(
     if as_json:
         print_json(tended.json())
     else:
-        click.echo(plain(tended.text()))
+        say(plain(tended.text()))
     if tended.failures:
         sys.exit(1)
 

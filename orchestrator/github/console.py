@@ -109,6 +109,11 @@ class GitHubConsole(Console):
             self._stopped = False
 
 
+def inert_text(text: str) -> str:
+    """Return a text without a line that is a command."""
+    return "".join(map(inert, text.splitlines(keepends=True)))
+
+
 def inert(line: str) -> str:
     """Return a line that is no command in either of the two forms that runners know, `::name::` and `##[name]`."""
     return re.sub(r"^(\s*):(?=:)", r"\1: ", line).replace("##[", "## [")

@@ -1,11 +1,11 @@
 """Gather what a run's report shows from the store, and render it."""
 
-import json
 from collections.abc import Sequence
 from typing import Literal
 
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.json_text import json_text
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError
 from gpu_offload.orchestrator.registry.publish import why_candidate
@@ -99,5 +99,5 @@ def render(report: Report, form: Format, *, width: int = 80) -> str:
     if form == "text":
         return report_text(report, width=width)
     if form == "json":
-        return json.dumps(report.json(), indent=1, allow_nan=False) + "\n"
+        return json_text(report.json()) + "\n"
     return report_html(report) if form == "html" else report_markdown(report)

@@ -44,6 +44,9 @@ PRICES_LAST_S = 600.0
 PUTS_AN_EPOCH = 3
 """A checkpoint: two files and the manifest."""
 
+LONGEST_TEXT, MOST = 2_000, 10**12
+"""Of a bill that is read: letters of a text, and the ceiling of a number."""
+
 OVERHEAD_PUTS, OVERHEAD_GETS = 40, 60
 """Journal, staging, result, publishing; and reading them back."""
 
@@ -206,16 +209,32 @@ def _parsed(document: Any) -> Bill:
     return Bill(
         lines=tuple(
             CostLine(
-                label=line["label"],
-                quantity=Decimal(line["quantity"]),
-                unit=line["unit"],
-                unit_price=Decimal(line["unit_price_usd"]),
-                usd=Decimal(line["usd"]),
-                note=line["note"],
+                label=_text(line["label"]),
+                quantity=_number(line["quantity"]),
+                unit=_text(line["unit"]),
+                unit_price=_number(line["unit_price_usd"]),
+                usd=_number(line["usd"]),
+                note=_text(line["note"]),
             )
             for line in document["lines"]
         ),
         alternatives=tuple(
-            Alternative(a["label"], Decimal(a["usd"]), a["note"]) for a in document["alternatives"]
+            Alternative(_text(a["label"]), _number(a["usd"]), _text(a["note"]))
+            for a in document["alternatives"]
         ),
     )
+
+
+def _text(value: Any) -> str:
+    """Return a text of the document. Raises TypeError, ValueError: it is none, or none that can be printed."""
+    if not isinstance(value, str) or len(value) > LONGEST_TEXT:
+        raise TypeError(f"{value!r:.40} is not a text of a bill")
+    value.encode()
+    return value
+
+
+def _number(value: Any) -> Decimal:
+    number = Decimal(_text(value))
+    if not abs(number) < MOST:
+        raise ValueError(f"{number} is not an amount of a bill")
+    return number

@@ -14,8 +14,10 @@ from gpu_offload.infra.store.files import write_verified
 from gpu_offload.orchestrator.backends.training_process import LONGEST_LINE, lines_of
 from gpu_offload.orchestrator.github import action
 from gpu_offload.orchestrator.github.runner import Runner
+from gpu_offload.orchestrator.output.json_text import json_text
 from gpu_offload.orchestrator.registry import download, publish
 from gpu_offload.orchestrator.registry.manifest import RegistryError
+from gpu_offload.orchestrator.run.accounting import read_bill
 
 VERSION = "a" * 16
 
@@ -79,6 +81,48 @@ def test_what_is_printed_of_a_registry_moves_no_cursor(published, tmp_path):
     rewrite(published, "index.json", lambda d: d["versions"][0].update(commit="\x1b[2J\x1b]0;x\x07"))
     done = offload(tmp_path, "models", "--set", f"store.url={published.url}", "--set", "dataset.path=x")
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("command", [("models", "history"), ("pull", "model.pt")])
+def test_what_is_printed_of_a_registry_is_no_command_to_a_runner(published, tmp_path, command, monkeypatch):
+    """Whole lines of an attacker's, in a step of a workflow that looks at the store or pulls from it."""
+    why = "x\n::set-output name=x::y\n \t::add-matcher::z\n##[error]y"
+    rewrite(published, "aliases/stable.json", lambda d: d["history"][0].update(why=why))
+    rewrite(
+        published, "index.json", lambda d: d["versions"][0].update(yanked={"at": 1, "by": "", "why": why})
+    )
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    done = offload(tmp_path, *command, "--set", f"store.url={published.url}", "--set", "dataset.path=x")
+    printed = done.stdout + done.stderr
+    assert "set-output" in printed
+    assert not [line for line in printed.splitlines() if line.strip().startswith("::") or "##[" in line]
+
+
+def test_json_holds_no_command_to_a_runner_and_stays_what_it_is():
+    value = {"why": "##[error]x", "at": float("nan")}
+    assert "##[" not in json_text(value)
+    assert json.loads(json_text(value)) == {"why": "##[error]x", "at": None}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("usd", value) for value in (None, True, 1e308, "1e400", "NaN", "1e30", "x")),
+        *(("label", value) for value in (None, True, 1e308, "\ud800", "x" * 10_000, ["x"])),
+        ("note", {}),
+    ],
+    ids=lambda value: ascii(value)[:12],
+)
+def test_a_bill_that_is_none_counts_as_missing(tmp_path, field, value):
+    """Else one forged bill would keep `status` from listing any run."""
+    store = open_store(f"file:{tmp_path}")
+    line = {"label": "l", "quantity": "1", "unit": "u", "unit_price_usd": "1", "usd": "1", "note": ""}
+    for lines, others in (([line | {field: value}], []), ([], [line | {field: value}])):
+        store.put("runs/a-1/cost.json", json.dumps({"lines": lines, "alternatives": others}).encode())
+        assert read_bill(store, "a-1") is None
+    store.put("runs/a-1/cost.json", json.dumps({"lines": [line], "alternatives": [line]}).encode())
+    assert read_bill(store, "a-1").total == 1
 
 
 @pytest.mark.parametrize("endpoint", ["http://store.example.org", "http://192.0.2.1:9000"])
