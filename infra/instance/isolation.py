@@ -60,13 +60,24 @@ class Isolation:
     def command(self, *words: str) -> list[str]:
         """Return a command that runs another one as the training runs; its output is ours again afterwards."""
         hidden = [folder for folder in (*SHARED, *self.hidden) if _can_be_hidden(folder)]
-        named = {place for path in (*_python(), *self.kept, self.job) for place in (path, path.resolve())}
+        named = {
+            place for path in (*self._python(), *self.kept, self.job) for place in (path, path.resolve())
+        }
         kept = _outermost(path for path in named if path.exists() and any(map(path.is_relative_to, hidden)))
         writable = [f"+ {self.job / name}" for name in ("output", "home")]
         lists = ("\n".join(map(str, hidden)), "\n".join((*map(str, kept), *writable)))
         number = KEYCTL.get(platform.machine())
         first = [sys.executable, "-I", "-c", OWN_KEYRING, str(number)] if number else []
         return ["sh", str(SCRIPT), "apart", str(self.job), str(GRACE_S), *lists, *first, *words]
+
+    def _python(self) -> set[Path]:
+        """Return what this Python runs from, and our own package."""
+        homes = {Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parents[1]}
+        package = Path(__file__).parents[2]
+        found = {*homes, *(package / name for name in ("errors", "dataset", "infra", "remote_job"))}
+        # PYTHONPATH may name the checkout, whose modules no training takes from there.
+        given = {Path(os.path.realpath(entry)) for entry in sys.path if entry.startswith("/")}
+        return found | {path for path in given if not any(hid.is_relative_to(path) for hid in self.hidden)}
 
     def end_command(self) -> list[str]:
         """Return a command that kills the training with all its processes."""
@@ -103,14 +114,6 @@ def why_not(folder: Path, hidden: tuple[Path, ...]) -> str | None:
         return None
     lines = [line for line in done.stderr.splitlines() if line.strip()]
     return lines[-1].removeprefix("gpu-offload: ") if lines else f"exit code {done.returncode}"
-
-
-def _python() -> set[Path]:
-    """Return what this Python runs from, and our own package."""
-    homes = {Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parents[1]}
-    package = Path(__file__).parents[2]
-    found = {*homes, *(package / name for name in ("errors", "dataset", "infra", "remote_job"))}
-    return found | {Path(entry) for entry in sys.path if entry.startswith("/")}
 
 
 def _can_be_hidden(folder: Path) -> bool:

@@ -276,6 +276,39 @@ def test_no_way_leads_from_the_working_folder_to_what_is_hidden_and_links_to_no_
 
 
 @pytest.mark.root
+def test_on_a_runner_of_ones_own_other_checkouts_and_the_runners_credentials_are_hidden(monkeypatch):
+    """And the checkout, too, where PYTHONPATH names it."""
+    with tempfile.TemporaryDirectory(dir="/opt") as name:
+        top = Path(name)
+        top.chmod(0o755)
+        checkout, temp = top / "_work/mine/mine", top / "_work/_temp"
+        secrets = [top / ".credentials", top / "_work/other/secret", checkout / ".git/config"]
+        for secret in (*secrets, top / ".runner"):
+            secret.parent.mkdir(parents=True, exist_ok=True)
+            secret.write_text("secret")
+        temp.mkdir()
+        variables = {
+            "GITHUB_WORKSPACE": str(checkout),
+            "RUNNER_TEMP": str(temp),
+            "RUNNER_WORKSPACE": str(checkout.parent),
+        }
+        hidden = isolated_training.hidden_folders(checkout, variables)
+        if (reason := isolation.why_not(temp, hidden)) is not None:
+            pytest.skip(reason)
+        monkeypatch.syspath_prepend(str(checkout))
+        apart = isolation.Isolation(temp / "job", hidden)
+        apart.prepare(os.environ)
+        read = apart.command(sys.executable, "-P", "-c", READ, *map(str, secrets))
+        done = subprocess.run(read, capture_output=True, text=True, check=False)
+        assert done.stdout == "absent\n" * len(secrets), done.stderr
+        (top / ".runner").unlink()
+        assert top / "_work" in isolated_training.hidden_folders(checkout, variables)
+
+
+READ = "import os, sys; [print('there' if os.path.exists(path) else 'absent') for path in sys.argv[1:]]"
+
+
+@pytest.mark.root
 def test_a_training_that_ignores_the_end_of_its_driver_is_killed(tmp_path, monkeypatch):
     """A cancelled job's runner kills the driver, not what root started: the training's processes end all the same."""
     if (reason := isolation.why_not(tmp_path, ())) is not None:
