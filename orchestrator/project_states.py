@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import shutil
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from gpu_offload.orchestrator.output.table import terminal_width, text_table, wr
 from gpu_offload.orchestrator.output.units import human_bytes, utc
 from gpu_offload.orchestrator.state import state_base, state_folder
 from gpu_offload.orchestrator.state_owner import OWNER, Owner, read_owner, record_owner
+from gpu_offload.remote_job.files.removal import remove_tree
 
 STORE = "store"
 
@@ -128,7 +128,7 @@ def delete_gone(environment: Mapping[str, str] | None = None) -> ProjectStates:
     """Delete the state of projects whose folder is not there; return what that was."""
     gone = with_sizes(tuple(state for state in project_states(environment) if state.is_gone))
     for state, _ in gone:
-        shutil.rmtree(state.folder)
+        remove_tree(state.folder)
     return ProjectStates(gone, deleted=True)
 
 
@@ -178,7 +178,7 @@ def adopt(project: Path, former: Path, environment: Mapping[str, str] | None = N
         aside = target.with_name(f"{target.name}.{time.time_ns()}")
         target.rename(aside)
         source.rename(target)
-        shutil.rmtree(aside)
+        remove_tree(aside)
     else:
         source.rename(target)
     record_owner(target, project)

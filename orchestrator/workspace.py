@@ -12,6 +12,7 @@ from gpu_offload.orchestrator.settings.findings import findings_prefix
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.model_task import check_task
 from gpu_offload.orchestrator.state import made, prepare_state
+from gpu_offload.remote_job.files.removal import remove_tree
 
 CALIBRATION = "calibration-"
 """How the folders in `work` begin that are no run's."""
@@ -69,7 +70,7 @@ class Workspace:
     def forget_run(self, run: str) -> None:
         """Remove the files of a run that is over."""
         with contextlib.suppress(FileNotFoundError):
-            shutil.rmtree(self.work / run)
+            remove_tree(self.work / run)
 
     def runs(self) -> list[str]:
         """Return the runs that have files here."""
