@@ -3,7 +3,7 @@
 import re
 import tarfile
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gpu_offload.infra.store.errors import CorruptObjectError
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -40,17 +40,26 @@ def check(path: Path, *, only: str) -> None:
         CorruptObjectError: It is compressed, holds more than its own size, or names something else than plain files
             of these runs.
     """
-    name = re.compile(re.escape(only) + r"\d+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
+    name = re.compile(re.escape(only) + r"[0-9]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
     left, count = path.stat().st_size, 0
+    files: set[str] = set()
+    folders: set[str] = set()
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
                 count += 1
                 left -= member.size
-                if count > MOST_MEMBERS or left < 0:
+                if count > MOST_MEMBERS or left < 0 or member.size < 0:
                     raise CorruptObjectError(f"{path.name} holds more than an archive of its size can")
                 if not member.isreg() or member.issparse() or not name.fullmatch(member.name):
                     raise CorruptObjectError(f"{path.name} holds {member.name!r}, which is none of {only}*")
+                above = {str(parent) for parent in PurePosixPath(member.name).parents}
+                if member.name in files or member.name in folders or not above.isdisjoint(files):
+                    raise CorruptObjectError(
+                        f"{path.name} holds {member.name!r} twice, or as file and folder"
+                    )
+                files.add(member.name)
+                folders |= above
                 if STAGED.fullmatch(member.name):
                     raise CorruptObjectError(f"{path.name} holds the staged result {member.name!r}")
     except (tarfile.TarError, OSError, ValueError) as error:

@@ -475,6 +475,28 @@ def test_an_archive_that_says_it_holds_more_than_it_is_long_is_refused(tmp_path)
         unpack(path, tmp_path / "out", only=f"runs/{A[:12]}-")
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("checkpoint/a", "checkpoint/a/b"),
+        ("a/b/c", "a"),
+        ("a", "a"),
+        ("../aaaaaaaaaaaa-\N{ARABIC-INDIC DIGIT ONE}/a",),
+    ],
+)
+def test_an_archive_that_cannot_be_unpacked_or_names_no_run_is_refused_before_that(tmp_path, names):
+    """Kept, it would end each later training of the same key."""
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w:") as tar:
+        for name in names:
+            entry = tarfile.TarInfo(os.path.normpath(f"{RUN}/{name}"))
+            entry.size = 2
+            tar.addfile(entry, io.BytesIO(b"{}"))
+    with pytest.raises(CorruptObjectError):
+        unpack(path, tmp_path / "out", only=f"runs/{A[:12]}-")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.simulator
 def test_where_nothing_was_packed_nothing_is_asked(tmp_path):
     with GitHub() as gone:
