@@ -1,9 +1,9 @@
 """Parallel coordinates as SVG: a line for each trial through its values, coloured by what it reached. Pure."""
 
-import html
 import math
 
 from gpu_offload.orchestrator.output.metrics import label
+from gpu_offload.orchestrator.report.markup import safe, without_controls
 from gpu_offload.orchestrator.report.svg import svg_figure, svg_text
 from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar
 from gpu_offload.orchestrator.sweep.content import SweepReport, TrialReport
@@ -34,9 +34,11 @@ def coordinates_svg(report: SweepReport) -> str:
         parts.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{TOP + PLOT}" class="grid"/>')
         lower = LINE if len(axes) > FEW_AXES and i % 2 else 0
         named = name if name in space.dimensions else label(name)
-        parts.append(svg_text(x, NAME + lower, named, anchor))
+        parts.append(svg_text(x, NAME + lower, without_controls(named), anchor))
         for at, text in _marks(space.dimensions.get(name), low, high):
-            parts.append(svg_text(x, TOP + PLOT * (1 - at) + (14 if at == 0 else -6), text, anchor))
+            parts.append(
+                svg_text(x, TOP + PLOT * (1 - at) + (14 if at == 0 else -6), without_controls(text), anchor)
+            )
     for trial in sorted(drawn, key=lambda t: (t.state != "pruned", _good(t, low, high, report))):
         points = [_position(space.dimensions[n], trial.values[n]) for n in space.dimensions]
         points.append(_share(trial.value or 0.0, low, high))
@@ -47,7 +49,7 @@ def coordinates_svg(report: SweepReport) -> str:
         told = f"trial {trial.number}: {values_text(trial.values)}; {trial.value:.4g}"
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashed}>'
-            f"<title>{html.escape(told)}</title></polyline>"
+            f"<title>{safe(told)}</title></polyline>"
         )
     return svg_figure(TOP + PLOT + 24, parts, "Trials: the greener the better; dashed ones were pruned")
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.manifest import CANDIDATE
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.orchestrator.sweep.content import SweepReport, TrialReport, saved
 from gpu_offload.orchestrator.sweep.facts import Facts, score_in
@@ -23,13 +24,28 @@ def gather_sweep(
     journal = SweepJournal(store)
     record = journal.sweep(sweep)
     known = facts or Facts(store, settings, record.created_at)
-    rows = [_trial(trial, record, known) for trial in journal.trials(sweep)]
+    found = journal.trials(sweep)
+    _check(record, found)
+    rows = [_trial(trial, record, known) for trial in found]
     trials = []
     for row in rows:
         seconds, usd = saved(row, rows)
         trials.append(replace(row, saved_seconds=seconds, saved_usd=usd))
     report = SweepReport(record, tuple(trials), _importance(record, rows))
     return replace(report, candidate=_candidate(store, report))
+
+
+def _check(record: SweepRecord, trials: list[Trial]) -> None:
+    """Refuse documents that do not belong together. Raises JournalError."""
+    try:
+        space = Space.written(record.space, record.seeds, record.folds)
+    except ValueError as error:
+        raise JournalError(f"the space of {record.id} cannot be read ({error}): it was replaced") from error
+    for trial in trials:
+        if not trial.record.trainings or not space.holds(trial.record.values):
+            raise JournalError(
+                f"trial {trial.record.number} of {record.id} is not of its space: it was replaced"
+            )
 
 
 def _trial(trial: Trial, record: SweepRecord, known: Facts) -> TrialReport:

@@ -88,7 +88,7 @@ class TrialEnd(Wire):
     at: float
     message: str = ""
     epoch: int | None = None
-    value: float | None = None
+    value: float | None = Field(default=None, allow_inf_nan=False)
 
 
 def sweep_key(sweep: str, name: str) -> str:

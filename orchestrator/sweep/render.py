@@ -1,7 +1,6 @@
 """A sweep's report as text, Markdown, page and JSON. Pure."""
 
-import json
-
+from gpu_offload.orchestrator.output.json_text import json_text
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table, titled
 from gpu_offload.orchestrator.output.metrics import label
 from gpu_offload.orchestrator.output.table import text_table, wrapped
@@ -18,7 +17,7 @@ from gpu_offload.orchestrator.sweep.space import shown, values_text
 def render_sweep(report: SweepReport, form: Format, *, width: int = 80) -> str:
     """Return a report in a form; `width` is the terminal's, for `text`."""
     if form == "json":
-        return json.dumps(report.json(), indent=1, allow_nan=False) + "\n"
+        return json_text(report.json()) + "\n"
     if form == "html":
         return _html(report)
     return _markdown(report) if form == "markdown" else _text(report, width)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -45,6 +46,13 @@ class Space:
     def written(cls, dimensions: Mapping[str, Any], seeds: int, folds: int) -> "Space":
         """Return the space of dimensions as a file writes them. Raises PydanticCustomError."""
         return cls({name: parse_dimension(dimensions[name]) for name in sorted(dimensions)}, seeds, folds)
+
+    def holds(self, values: Mapping[str, Any]) -> bool:
+        """Whether values are of these dimensions: a choice for each list, a finite number for each range."""
+        return set(values) == set(self.dimensions) and all(
+            isinstance(dimension, Choice) or _is_in_range(dimension, values[name])
+            for name, dimension in self.dimensions.items()
+        )
 
     @property
     def repetitions(self) -> tuple[tuple[int, int | None], ...]:
@@ -113,3 +121,9 @@ def shown(value: Scalar) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _is_in_range(dimension: Range, value: object) -> bool:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        return False
+    return abs(value) <= sys.float_info.max and (value > 0 or not dimension.log)

@@ -12,8 +12,11 @@ from pydantic_core import PydanticCustomError
 from sweep_case import report_of, trial_row
 
 from gpu_offload.dataset.split import SplitRule, assign
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.settings.dimension import Choice, Range, parse_dimension
+from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.orchestrator.sweep.content import saved
 from gpu_offload.orchestrator.sweep.decision import (
     Complete,
@@ -31,9 +34,10 @@ from gpu_offload.orchestrator.sweep.decision import (
     reserve,
 )
 from gpu_offload.orchestrator.sweep.facts import TrainingFacts, metric_in, value_in
+from gpu_offload.orchestrator.sweep.gather import gather_sweep
 from gpu_offload.orchestrator.sweep.pruning import Point, pruned_at
 from gpu_offload.orchestrator.sweep.receipt import PlannedPlace, Receipt
-from gpu_offload.orchestrator.sweep.record import TrialEnd
+from gpu_offload.orchestrator.sweep.record import TrainingRef, TrialEnd, TrialRecord, sweep_key
 from gpu_offload.orchestrator.sweep.render import render_sweep
 from gpu_offload.orchestrator.sweep.sampling import Tried, ask, importance
 from gpu_offload.orchestrator.sweep.space import Space, words
@@ -380,6 +384,38 @@ def test_every_rendering_has_the_trials_and_escapes_what_it_did_not_write(form):
     if form == "html":
         assert text.count("<polyline") == 2
     assert render_sweep(report_of(), form)
+
+
+@pytest.mark.parametrize(
+    ("document", "field", "value"),
+    [
+        ("sweep", "space", {"lr0": [], "kind": ["a", "b"]}),
+        ("sweep", "space", {"lr0": "0.1..0.9", "other": ["a", "b"]}),
+        ("trials/1", "values", {}),
+        ("trials/1", "values", {"lr0": "x", "kind": "a"}),
+        ("trials/1", "values", {"lr0": float("inf"), "kind": "a"}),
+        ("trials/1", "values", {"lr0": 10**400, "kind": "a"}),
+        ("trials/1", "trainings", []),
+        ("trials/1.end", "value", float("nan")),
+    ],
+)
+def test_documents_of_a_sweep_that_do_not_fit_are_an_error_that_says_so(tmp_path, document, field, value):
+    """Forged ones, in a store that others can write to."""
+    record = report_of().record.model_copy(update={"space": {"lr0": "0.1..0.9", "kind": ("a", "b")}})
+    ref = TrainingRef(seed=0, fold=None, training_key="0" * 64, version="0" * 16)
+    found = {
+        "sweep": record,
+        "trials/1": TrialRecord(number=1, values={"lr0": 0.5, "kind": "a"}, at=1, trainings=(ref,)),
+        "trials/1.end": TrialEnd(number=1, state="complete", at=2, value=0.5),
+    }
+    store = open_store(f"file:{tmp_path}")
+    for name, one in found.items():
+        store.put(sweep_key(record.id, f"{name}.json"), one.model_dump_json().encode())
+    assert len(gather_sweep(store, StoreSettings(), record.id).trials) == 1
+    forged = found[document].model_dump(mode="json") | {field: value}
+    store.put(sweep_key(record.id, f"{document}.json"), json.dumps(forged).encode())
+    with pytest.raises(JournalError):
+        gather_sweep(store, StoreSettings(), record.id)
 
 
 def test_pruning_saves_the_epochs_that_were_left_and_the_repetitions():
