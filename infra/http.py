@@ -121,7 +121,7 @@ def ask(
         request.add_unredirected_header(name, value)
     handlers = [Redirects(follow=redirects), *([urllib.request.ProxyHandler({})] if metadata else [])]
     try:
-        with urllib.request.build_opener(*handlers).open(request, timeout=timeout) as reply:
+        with _opened(request, handlers, timeout) as reply:
             yield reply
     except urllib.error.HTTPError as error:
         said = b""
@@ -132,6 +132,27 @@ def ask(
         raise NoAnswerError(url, getattr(error, "reason", None) or error or type(error).__name__) from error
 
 
+def _opened(
+    request: urllib.request.Request, handlers: list[urllib.request.BaseHandler], timeout: float
+) -> HTTPResponse:
+    try:
+        reply: HTTPResponse = urllib.request.build_opener(*handlers).open(request, timeout=timeout)
+    except ValueError as error:  # a redirect to what is no address, a header that cannot be read
+        raise NoAnswerError(request.full_url, error) from error
+    return reply
+
+
+def length_of(reply: HTTPResponse) -> int | None:
+    """Return the length that a reply announces; None where it does not. Raises NoAnswerError if it is no number."""
+    announced = reply.headers.get("Content-Length")
+    if announced is None:
+        return None
+    announced = announced.strip()
+    if not (announced.isascii() and announced.isdigit() and len(announced) <= 18):
+        raise NoAnswerError(reply.url, "its Content-Length is not a number of bytes")
+    return int(announced)
+
+
 def chunks(reply: HTTPResponse, limit: int | None = None) -> Iterator[bytes]:
     """Yield a reply's content.
 
@@ -139,14 +160,14 @@ def chunks(reply: HTTPResponse, limit: int | None = None) -> Iterator[bytes]:
         TooLargeError: it has more than `limit` bytes.
         NoAnswerError: the connection ended before the announced length, of which http.client says nothing.
     """
-    announced = reply.headers.get("Content-Length")
+    announced = length_of(reply)
     length = 0
     while chunk := reply.read(CHUNK):
         length += len(chunk)
         if limit is not None and length > limit:
             raise TooLargeError(f"{shown(reply.url)}: is larger than {limit:,} bytes")
         yield chunk
-    if announced is not None and length != int(announced):
+    if announced is not None and length != announced:
         raise NoAnswerError(reply.url, f"the connection ended after {length:,} of {announced} bytes")
 
 

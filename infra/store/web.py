@@ -95,10 +95,17 @@ def _info(key: str, reply: HTTPResponse) -> ObjectInfo:
     modified = reply.headers.get("Last-Modified")
     return ObjectInfo(
         key,
-        int(reply.headers.get("Content-Length") or 0),
+        http.length_of(reply) or 0,
         reply.headers.get("ETag") or modified or "",
-        parsedate_to_datetime(modified) if modified else datetime.now(UTC),
+        _date(modified) or datetime.now(UTC),
     )
+
+
+def _date(text: str | None) -> datetime | None:
+    try:
+        return parsedate_to_datetime(text) if text else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def asset_name(key: str) -> str:

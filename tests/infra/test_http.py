@@ -165,6 +165,29 @@ def test_a_reply_that_is_too_large_or_cut_short_is_an_error(tmp_path):
     assert not (tmp_path / "model.pt").exists()
 
 
+@pytest.mark.parametrize("length", ["abc", "-5", "9" * 5000, "\xb2"])
+def test_a_length_that_is_no_number_is_an_error(length):
+    with (
+        server(lambda handler: reply(handler, 200, b"weights", Content_Length=length)) as address,
+        pytest.raises(StoreUnreachableError, match="Content-Length"),
+    ):
+        WebStore(address).read("index.json")
+
+
+@pytest.mark.parametrize("target", ["https://[::1", f"https://{'a' * 300}.example/"])
+def test_a_redirect_to_what_is_no_address_is_an_error(target):
+    with (
+        server(lambda handler: reply(handler, 302, Location=target)) as address,
+        pytest.raises(StoreUnreachableError),
+    ):
+        WebStore(address).read("index.json")
+
+
+def test_a_date_that_is_none_is_no_error():
+    with server(lambda handler: reply(handler, 200, b"w", Last_Modified="\xff bad 99")) as address:
+        assert WebStore(address).stat("index.json").size == 1
+
+
 def test_silence_is_an_error_of_its_own():
     with (
         server(lambda handler: handler.close_connection) as address,
