@@ -4,11 +4,11 @@ import shutil
 import subprocess
 import time
 import uuid
-from contextlib import suppress
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
+import boto3
 import pytest
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 from real_sshd import free_port
 
 PROGRAMS = ("ceph", "ceph-authtool", "ceph-mon", "ceph-osd", "monmaptool", "radosgw", "radosgw-admin")
@@ -95,17 +95,22 @@ class RadosGateway:
         self._wait()
 
     def _wait(self):
-        deadline = time.monotonic() + START_S
+        """Wait until the server answers and knows the user, whom it can refuse for a while after its start."""
+        client = boto3.client(
+            "s3", endpoint_url=self.url, region_name="us-east-1", aws_access_key_id=ACCESS_KEY,
+            aws_secret_access_key=SECRET_KEY, config=Config(connect_timeout=5, read_timeout=5, retries={"total_max_attempts": 1}),
+        )  # fmt: skip
+        deadline, why = time.monotonic() + START_S, None
         while time.monotonic() < deadline:
-            with suppress(OSError):
-                try:
-                    urlopen(self.url, timeout=5).close()
-                except HTTPError as error:
-                    error.close()
+            try:
+                client.list_buckets()
+            except (BotoCoreError, ClientError) as error:
+                why = error
+                time.sleep(0.05)
+            else:
                 return
-            time.sleep(0.05)
         log = (self.folder / "client.admin.log").read_text(errors="replace")
-        raise AssertionError(f"radosgw did not answer within {START_S} s:\n{log[-2000:]}")
+        raise AssertionError(f"radosgw did not answer within {START_S} s: {why}\n{log[-2000:]}")
 
     def _command(self, program, *words):
         own = () if program in {"ceph-authtool", "monmaptool"} else ("-c", self.folder / "ceph.conf")
