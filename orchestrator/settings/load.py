@@ -127,6 +127,7 @@ def load_settings(
             found = read_file(path, _label(path, start))
     except ConfigurationFileError as error:
         faults.append(Fault(error.where, error.message, error.remedy))
+    is_missing = found is None and not faults
     from_environment, bad_variables = parse_environment(environment)
     from_words, bad_words = parse_sets(overrides)
     faults += (Fault(bad.where, bad.message, bad.remedy) for bad in (*bad_variables, *bad_words))
@@ -138,7 +139,7 @@ def load_settings(
         data.pop("$schema", None)
         sections, wrong = check(data, _Sources(found, given), root)
         faults = [*wrong, *faults]
-    if found is None and not given and [fault.where for fault in faults] == [FILE_NAME]:
+    if is_missing and not given and [fault.where for fault in faults] == [FILE_NAME]:
         raise NoConfigurationError(start, faults[0])
     if faults or sections is None:
         raise SettingsError(sorted(faults, key=_reading_order))

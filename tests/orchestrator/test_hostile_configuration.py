@@ -10,6 +10,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.plan.code import read_code
 from gpu_offload.orchestrator.plan.project import PlanningError
 from gpu_offload.orchestrator.plan.requirements import read_requirements
+from gpu_offload.orchestrator.settings.fault import NoConfigurationError
 from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
 
 
@@ -66,3 +67,12 @@ def test_training_code_is_refused_soon(tmp_path, name, entrypoint):
         faults = (str(fault),)
     assert 0 < len(faults) <= 101
     assert time.process_time() - before < 10
+
+
+@pytest.mark.parametrize("body", [f"x = {'9' * 5000}\n", "x = " + "[" * 2000])
+def test_a_configuration_that_cannot_be_read_is_not_reported_as_missing(tmp_path, body):
+    (tmp_path / "offload.toml").write_text(body)
+    with pytest.raises(SettingsError) as told:
+        load_settings(tmp_path, environment={})
+    assert not isinstance(told.value, NoConfigurationError)
+    assert "offload init" not in str(told.value)
