@@ -10,6 +10,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.table import for_terminal
 from gpu_offload.orchestrator.registry import stores
 from gpu_offload.orchestrator.report.load import gather, render
 from gpu_offload.orchestrator.settings.file import FILE_NAME
@@ -71,7 +72,7 @@ def run_demo(
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
     settings = load_settings(folder, environment={})
     report = api.train(settings, console=console, show_plan=say)
-    say(trained_text(report))
+    say(for_terminal(trained_text(report)))
     model = api.pull(settings, folder / "model.pt").path
     say(f"model: {relative(model)}")
     if report.status == "trained":
@@ -79,7 +80,7 @@ def run_demo(
         say(f"report, with predictions on pictures that it was not trained on: {relative(page)}")
     console.stage("training again: nothing has changed, so it is skipped")
     again = api.train(settings, console=console, show_plan=say)
-    say(trained_text(again))
+    say(for_terminal(trained_text(again)))
     quality = report.metrics.get("map50", 0.0)
     if again.status != "already_trained" or again.version != report.version:
         raise DemoError("the second run trained again, and nothing had changed")

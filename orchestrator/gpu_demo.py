@@ -15,6 +15,7 @@ from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.demo import STORE, DemoError, configuration_text, relative, tour, write_report
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.table import for_terminal
 from gpu_offload.orchestrator.registry import stores
 from gpu_offload.orchestrator.settings.file import FILE_NAME
 from gpu_offload.orchestrator.settings.load import load_settings
@@ -49,17 +50,21 @@ def run_gpu_demo(
     )
     with SimulatedCloud() as cloud, replaced_environment(cloud.environment(), HIDDEN):
         report = api.train(settings, on="ec2", console=console, show_plan=say)
-        say(trained_text(report))
+        say(for_terminal(trained_text(report)))
         model = api.pull(settings, folder / "model.pt").path
         page = write_report(folder, settings, report)
         say(f"model: {relative(model)}; report: {relative(page)}")
         console.stage("training again: nothing has changed, so nothing is launched")
         again = api.train(settings, on="ec2", console=console, show_plan=say)
-        say(trained_text(again))
+        say(for_terminal(trained_text(again)))
         copy_store(stores.store_of(settings), FolderStore(folder / STORE))
         cloud.settle()
         left = cloud.leftovers()
-        say(f"left in the simulated cloud: {left}; API calls: {sum(cloud.runner_calls.values())}")
+        say(
+            for_terminal(
+                f"left in the simulated cloud: {left}; API calls: {sum(cloud.runner_calls.values())}"
+            )
+        )
     if left:
         raise DemoError(f"something was left in the simulated cloud: {left}")
     if again.status != "already_trained" or again.version != report.version:

@@ -99,7 +99,7 @@ def train(
     """
     from gpu_offload.orchestrator import api
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
-    from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
+    from gpu_offload.orchestrator.output.table import for_terminal
 
     settings = settings_of(directory, config, sets)
     report = api.train(
@@ -115,7 +115,7 @@ def train(
     if as_json:
         print_json(report.json())
     else:
-        say(wrapped_lines(trained_text(report), width=terminal_width()))
+        say(for_terminal(trained_text(report)))
         click.echo(next_commands(report))
     return EXIT_FAILED if report.candidate and settings.registry.on_candidate == "fail" else 0
 

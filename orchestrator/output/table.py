@@ -107,6 +107,11 @@ def wrapped_lines(text: str, *, width: int) -> str:
     return "\n".join(lines)
 
 
+def for_terminal(text: str) -> str:
+    """Break each line of a text to fit this terminal."""
+    return wrapped_lines(text, width=terminal_width())
+
+
 def wrapped(text: str, *, width: int, indent: str = "", hanging: str | None = None) -> str:
     """Break a text into lines of at most `width` columns; a longer word stays whole, and so does `10 %`."""
     together = re.sub(r"(?<=\d) (?=(?:%|s|min|h|d|[kMGT]?B)\b|%)", "\u00a0", plain(text).replace("\n", " "))

@@ -19,7 +19,7 @@ from gpu_offload.orchestrator.demo import DemoError, configuration_text, run_dem
 from gpu_offload.orchestrator.lifecycle.status import RunStatus, standings_text
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.output.table import text_table
+from gpu_offload.orchestrator.output.table import for_terminal, text_table
 from gpu_offload.orchestrator.registry.listing import Listing
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 from gpu_offload.orchestrator.report.text import report_text
@@ -255,6 +255,16 @@ def test_a_demo_names_commands_as_the_shell_here_finds_them(tmp_path, monkeypatc
     monkeypatch.setenv("PATH", str(script.parent))
     assert command_name() == "offload"
     assert " open " not in tour(tmp_path, "offload")
+
+
+def test_a_result_fits_the_terminal(monkeypatch):
+    """Each line is broken by itself, between words."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert for_terminal("trained on this CPU in 12 s, free; the plan said 13 s\nsha256 1").splitlines() == [
+        "trained on this CPU in 12 s, free; the",
+        "  plan said 13 s",
+        "sha256 1",
+    ]
 
 
 def test_a_demo_that_is_run_again_keeps_what_is_published(tmp_path, monkeypatch):
