@@ -125,7 +125,7 @@ def ask(
             yield reply
     except urllib.error.HTTPError as error:
         said = b""
-        with error, suppress(OSError, HTTPException):
+        with suppress(OSError, HTTPException, ValueError), error:  # closed after a circle of redirects
             said = error.read(SAID)
         raise StatusError(url, error.code, str(error.reason), said.decode("utf-8", "replace")) from None
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError, ssl.SSLError) as error:

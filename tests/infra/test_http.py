@@ -113,6 +113,15 @@ def test_https_is_not_redirected_to_http_not_even_of_this_machine():
         http.Redirects(follow=True).redirect_request(request, BytesIO(), 302, "", {}, "http://127.0.0.1/x")
 
 
+def test_a_circle_of_redirects_is_an_error():
+    with (
+        server(lambda handler: reply(handler, 302, b"body", Location="/")) as address,
+        pytest.raises(http.StatusError, match="302"),
+        http.ask(address),
+    ):
+        pass
+
+
 def test_where_redirects_are_not_allowed_one_is_an_error():
     def answer(handler):
         reply(handler, 302, Location="/elsewhere") if handler.path == "/" else reply(
