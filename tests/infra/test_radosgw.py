@@ -18,8 +18,12 @@ def open_bucket(tmp_path, monkeypatch):
     """Open a new prefix of one bucket of a server that ends with the test."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    monkeypatch.delenv("AWS_SESSION_TOKEN", raising=False)
     with RadosGateway(tmp_path / "ceph") as server:
-        client = boto3.client("s3", endpoint_url=server.url, region_name="us-east-1")
+        # A session of its own: the default one may have kept the keys of another test.
+        client = boto3.Session(ACCESS_KEY, SECRET_KEY).client(
+            "s3", endpoint_url=server.url, region_name="us-east-1"
+        )
         client.create_bucket(Bucket="models")
         client.close()
         opened = []

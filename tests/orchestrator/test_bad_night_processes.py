@@ -142,7 +142,12 @@ def test_a_drivers_clock_that_is_wrong_by_an_hour_changes_no_bill(cloud, tmp_pat
 def test_an_instance_that_ec2_ends_at_launch_is_told_with_its_reason_and_the_remedy(tmp_path, monkeypatch):
     """The account's key for disks may not be used: pending, then terminated. EC2 knows the new profile after seconds only."""
     with Killing(
-        Behaviour(lag_seconds=0.1, launch_failure="Client.InternalError", profile_lag_calls=1)
+        Behaviour(
+            lag_seconds=0.1,
+            launch_failure="Client.InternalError",
+            profile_lag_calls=1,
+            profile_lag_seconds=0.0,
+        )
     ) as simulated:
         for name, value in simulated.environment().items():
             monkeypatch.setenv(name, value)
