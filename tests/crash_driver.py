@@ -90,7 +90,7 @@ class Actor:
         self.world.pass_time(seconds)
 
     def check(self) -> None:
-        """The dead do nothing, and nobody goes on for ever."""
+        """A dead driver does nothing, and no driver goes on for ever."""
         if self.dead:
             raise KilledError
         self.steps += 1

@@ -52,7 +52,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
     if any(a.end is None for a in documents.attempts):
         broken.append("open: an attempt was never closed")
     if not world.settled:
-        broken.append("cost: nobody settled the run")
+        broken.append("cost: the run was never settled")
 
     status = status or (documents.outcome.status if documents.outcome else None)
     manifest = publish.manifest_of(store, VERSION)
@@ -75,7 +75,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
         if sha_of(body) != manifest.model.sha256:
             broken.append("publish: the published model is not the one its manifest names")
         if not any(sha_of(model_of(n)) == manifest.model.sha256 for n in range(1, 20)):
-            broken.append("publish: nobody trained the published model")
+            broken.append("publish: no training made the published model")
 
     interruptions = max(0, world.trainings - 1) + world.stalls
     again = sum(world.epochs_begun.values()) - scenario.epochs
@@ -136,7 +136,7 @@ def broken_promises(world: World, *, status: str | None = "published") -> list[s
 
 
 def _without_driver(world: World) -> float:
-    """Return for how long nobody may have looked: then only the dead-man timer could end an instance."""
+    """Return how long no driver may have looked; then only the dead-man timer could end an instance."""
     if world.scenario.dead_man:
         return 0.0
     gaps = world.scenario.restart_s * world.deaths + STALL_S * 2 * world.stalls

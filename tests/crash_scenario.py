@@ -80,7 +80,7 @@ class Scenario:
     reclaims: dict[int, tuple[float, bool]] = field(default_factory=dict)
     """By attempt: seconds after its training began, and whether a notice precedes it."""
     outsider: dict[int, float] = field(default_factory=dict)
-    """By attempt: seconds after its training began at which somebody terminates its instance."""
+    """By attempt: seconds after its training began at which a person terminates its instance."""
     silent: dict[int, float] = field(default_factory=dict)
     """By attempt: seconds after its training began at which its machine hangs and says nothing more."""
     deaf: dict[int, tuple[float, float]] = field(default_factory=dict)

@@ -110,7 +110,7 @@ class Appraisal:
         return (here, *rented)
 
     def on_ray(self, offer: Offer, limits: Limits) -> Option:
-        """Estimate the training on a Ray cluster, whose processors nobody has measured."""
+        """Estimate the training on a Ray cluster, whose processors were not measured."""
         if offer.gpu is not None:
             prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus)
         else:
