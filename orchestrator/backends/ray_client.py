@@ -4,8 +4,8 @@ Ray ends the process that uses its client once the cluster is gone, so the drive
 
 Without a spec in the task it looks at the cluster and prints RayFacts. With one it trains: it prints the training's
 ProgressEvents as the store gets them, keeps its last heartbeat below `output`, and stops the training at SIGTERM or when
-its standard input ends. Exit codes: those of the training module, 69 where the
-cluster cannot be used, and 74 where the node of the training is gone or was told to go.
+its standard input ends. Exit codes: those of the training module, 69 where the cluster cannot be used, and 74 where the node
+of the training is gone or was told to go.
 """
 
 import contextlib
