@@ -193,14 +193,7 @@ def _train(
     if mirror is not None:
         mirror.start()
     if done is None:
-        checkpoints = Checkpoints(
-            output / "checkpoint",
-            run=spec.run,
-            attempt=spec.attempt,
-            training_key=spec.training_key,
-            epochs=spec.epochs,
-            warn=print,
-        )
+        checkpoints = Checkpoints.of(spec, output, print)
         with interruption.at_once():
             if mirror is not None:
                 mirror.fetch_checkpoint(checkpoints)

@@ -89,13 +89,7 @@ def _calibrate(
         spec=spec,
         progress=progress,
         interruption=Interruption(),
-        checkpoints=Checkpoints(
-            folder / "checkpoint",
-            run=spec.run,
-            attempt=spec.attempt,
-            training_key=spec.training_key,
-            epochs=spec.epochs,
-        ),
+        checkpoints=Checkpoints.of(spec, folder),
         data=prepared,
         weights=start,
     )

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest
+from gpu_offload.remote_job.spec import TrainingSpec
 
 MANIFEST = "manifest.json"
 KEEP = 2
@@ -63,6 +64,20 @@ class Checkpoints:
         self._epochs = epochs
         self._warn = warn
         self._best: Artifact | None = None
+
+    @classmethod
+    def of(
+        cls, spec: TrainingSpec, folder: Path, warn: Callable[[str], None] = lambda _text: None
+    ) -> "Checkpoints":
+        """Return the checkpoints of a training, in `checkpoint` below a folder."""
+        return cls(
+            folder / "checkpoint",
+            run=spec.run,
+            attempt=spec.attempt,
+            training_key=spec.training_key,
+            epochs=spec.epochs,
+            warn=warn,
+        )
 
     def save(
         self,

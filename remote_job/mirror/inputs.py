@@ -65,14 +65,7 @@ class InputFolder:
 
     def checkpoints(self, spec: TrainingSpec, warn: Callable[[str], None]) -> Checkpoints:
         """Return the checkpoints that were brought down."""
-        return Checkpoints(
-            self.folder / "checkpoint",
-            run=spec.run,
-            attempt=spec.attempt,
-            training_key=spec.training_key,
-            epochs=spec.epochs,
-            warn=warn,
-        )
+        return Checkpoints.of(spec, self.folder, warn)
 
     def manifest(self) -> CheckpointManifest | None:
         """Return the manifest of the checkpoint that was brought down, None without one."""

@@ -44,13 +44,7 @@ def follow(text: str) -> None:
         spec=spec,
         progress=Silent(),
         interruption=Interruption(),
-        checkpoints=Checkpoints(
-            output / "checkpoint",
-            run=spec.run,
-            attempt=spec.attempt,
-            training_key=spec.training_key,
-            epochs=spec.epochs,
-        ),
+        checkpoints=Checkpoints.of(spec, output),
         data=TrainingData(Path(orders.tree), Path(orders.argument), orders.images),
         weights=Path(orders.weights) if orders.weights else None,
     )
