@@ -161,8 +161,7 @@ def renamed_note(project: Path) -> str:
 def adopt(project: Path, former: Path, environment: Mapping[str, str] | None = None) -> Path:
     """Give a project the state of a former place of it; return its folder.
 
-    Raises:
-        ProjectStateError: There is no such state, its project is still there, or this one has models of its own.
+    Raises ProjectStateError: there is no such state, its project is still there, or this one has models of its own.
     """
     source, target = state_folder(former, environment), state_folder(project, environment)
     if not source.is_dir():

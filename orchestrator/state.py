@@ -84,8 +84,7 @@ def store_folder(project: Path, folder: Path, environment: Mapping[str, str] | N
 def made(base: Path, *parts: str) -> Path:
     """Make a folder below `base`, which is trusted, and return it; no link on the way is followed.
 
-    Raises:
-        StateError: Something else is there, or the folder belongs to another user, or cannot be made.
+    Raises StateError: Something else is there, or the folder belongs to another user, or cannot be made.
     """
     path = base
     for part in parts:
@@ -114,8 +113,7 @@ def prepare_state(
 ) -> Path:
     """Make a project's state folder and return it; take over what an earlier version kept in the checkout.
 
-    Raises:
-        StateError: The checkout's `.offload` is tracked by git or a link, or may have come with the project.
+    Raises StateError: the checkout's `.offload` is tracked by git or a link, or may have come with the project.
     """
     variables = os.environ if environment is None else environment
     state = state_folder(project, variables)

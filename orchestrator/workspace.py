@@ -86,8 +86,7 @@ class Workspace:
 def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:
     """Read and check the dataset that the settings name, and that its labels are for the task of the model.
 
-    Raises:
-        DatasetError: With every fault.
+    Raises DatasetError: With every fault.
     """
     try:
         snapshot = read_snapshot(

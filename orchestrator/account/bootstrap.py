@@ -176,8 +176,7 @@ def deploy(
 ) -> dict[str, str] | None:
     """Create or update the stack after `ask` approved the changes; return its outputs, None if it did not.
 
-    Raises:
-        CloudError: AWS refused, or the stack failed.
+    Raises CloudError: AWS refused, or the stack failed.
     """
     stacks = stacks or Stacks(bootstrap.region)
     parameters = bootstrap.parameters(has_provider=stacks.has_provider())

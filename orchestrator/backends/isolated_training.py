@@ -38,8 +38,7 @@ class IsolationError(OffloadError):
 def why_open(settings: Settings, environment: Mapping[str, str]) -> str | None:
     """Return why a training on this machine is not isolated: None where it is, empty where this is no runner.
 
-    Raises:
-        IsolationError: It has to be.
+    Raises IsolationError: it has to be.
     """
     if not on_runner(environment):
         return ""
@@ -104,17 +103,14 @@ class IsolatedProcess(TrainingProcess):
 
 @dataclass(frozen=True)
 class IsolatedTraining:
-    """One attempt. Its folder has the layout of a job on an instance; see docs/instance.md.
-
-    Attributes:
-        spec: What to train, with local inputs; its output is `output` in the folder of the job.
-        project: The project's folder, which is hidden.
-        options: How its processes are started.
-    """
+    """One attempt. Its folder has the layout of a job on an instance; see docs/instance.md."""
 
     spec: TrainingSpec
+    """What to train, with local inputs; its output is `output` in the folder of the job."""
     project: Path
+    """The project's folder, which is hidden."""
     options: Mapping[str, Any]
+    """How its processes are started."""
 
     @property
     def job(self) -> Path:

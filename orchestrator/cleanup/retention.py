@@ -15,17 +15,14 @@ GB = 10**9
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept regardless of age: None means no such limit.
-
-    Attributes:
-        keep: The newest versions that are kept.
-        days: Versions, finished runs and staged datasets younger than this are kept.
-        below: Limit of the store in bytes: only enough is deleted to bring the store below it.
-    """
+    """What is kept regardless of age: None means no such limit."""
 
     keep: int = 5
+    """The newest versions that are kept."""
     days: float = 30.0
+    """Versions, finished runs and staged datasets younger than this are kept."""
     below: int | None = None
+    """Limit of the store in bytes: only enough is deleted to bring the store below it."""
 
 
 @dataclass(frozen=True, slots=True)

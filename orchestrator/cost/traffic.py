@@ -81,18 +81,15 @@ UNCHARGED = StorePlace()
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What one attempt passes to and from the store, in bytes.
-
-    Attributes:
-        inputs: Read once, at its start: the dataset.
-        epoch: Written for each epoch: the checkpoint.
-        result: Written at the end: the model.
-    """
+    """What one attempt passes to and from the store, in bytes."""
 
     store: StorePlace = UNCHARGED
     inputs: int = 0
+    """Read once, at its start: the dataset."""
     epoch: int = 0
+    """Written for each epoch: the checkpoint."""
     result: int = 0
+    """Written at the end: the model."""
 
     def usd(self, region: str | None, epochs: int) -> float:
         """Return what an attempt in a region that trains so many epochs to the end is charged, in US dollars."""

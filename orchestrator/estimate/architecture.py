@@ -10,19 +10,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """Size and arithmetic of a model.
-
-    Attributes:
-        name: The definition's name without its ending, such as `yolov8n-seg`.
-        gflops_640: One forward pass of one image of 640 x 640 pixels, in 10^9 operations.
-        parameters: How many numbers it learns.
-        dual_head: Whether it trains two heads at once (YOLOv10, YOLO26), which FLOPs do not show.
-    """
+    """Size and arithmetic of a model."""
 
     name: str
+    """The definition's name without its ending, such as `yolov8n-seg`."""
     gflops_640: float
+    """One forward pass of one image of 640 x 640 pixels, in 10^9 operations."""
     parameters: int
+    """How many numbers it learns."""
     dual_head: bool
+    """Whether it trains two heads at once (YOLOv10, YOLO26), which FLOPs do not show."""
 
 
 def facts(model: str) -> ModelFacts | None:

@@ -30,29 +30,26 @@ DRIFT = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Estimated training time and its parts.
-
-    Attributes:
-        interval: What to show and decide by.
-        breakdown: Uncorrected seconds by part; their sum is `point`.
-        basis: Source of the estimate.
-        kind: Which spread applies.
-        epoch_seconds: (epochs, seconds of each) in the order in which they are trained.
-        before: Seconds before the first epoch.
-        earliest_epochs: The first epoch after which early stopping can end it.
-        contention: Of the calibration; 1.0 is a quiet machine.
-        notes: What the reader should know, a sentence each.
-    """
+    """Estimated training time and its parts."""
 
     interval: Interval
+    """What to show and decide by."""
     breakdown: Mapping[str, float]
+    """Uncorrected seconds by part; their sum is `point`."""
     basis: Basis
+    """Source of the estimate."""
     kind: Kind
+    """Which spread applies."""
     epoch_seconds: tuple[tuple[int, float], ...]
+    """(epochs, seconds of each) in the order in which they are trained."""
     before: float
+    """Seconds before the first epoch."""
     earliest_epochs: int
+    """The first epoch after which early stopping can end it."""
     contention: float = 1.0
+    """Of the calibration; 1.0 is a quiet machine."""
     notes: tuple[str, ...] = ()
+    """What the reader should know, a sentence each."""
 
     @property
     def point(self) -> float:

@@ -68,17 +68,14 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
 
 @dataclass(frozen=True, slots=True)
 class Processor:
-    """What one core of a processor does; see `orchestrator.estimate.processor`.
-
-    Attributes:
-        product_gflops: Multiplying single-precision matrices, 10^9 operations a second.
-        copy_gb_s: Copying memory, 10^9 bytes a second, read and written.
-        bfloat16: By which instructions it multiplies in 16 bits.
-    """
+    """What one core of a processor does; see `orchestrator.estimate.processor`."""
 
     product_gflops: float
+    """Multiplying single-precision matrices, 10^9 operations a second."""
     copy_gb_s: float
+    """Copying memory, 10^9 bytes a second, read and written."""
     bfloat16: Literal["none", "avx512", "amx"] = "none"
+    """By which instructions it multiplies in 16 bits."""
 
 
 CONVOLUTION = 1.9

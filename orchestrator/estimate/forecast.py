@@ -31,26 +31,22 @@ EPOCH_SPREAD = 0.1
 
 @dataclass(frozen=True, slots=True)
 class ForecastPosition:
-    """How far a training is.
-
-    Attributes:
-        epochs: Completed.
-        batches: Of the epoch in progress.
-        elapsed: Seconds that it has taken, since the beginning from which the whole is counted.
-        measured: Epochs that the pace rests on: those of this attempt.
-    """
+    """How far a training is."""
 
     epochs: int
+    """Completed."""
     batches: int
+    """Of the epoch in progress."""
     elapsed: float
+    """Seconds that it has taken, since the beginning from which the whole is counted."""
     measured: int = 0
+    """Epochs that the pace rests on: those of this attempt."""
 
 
 def rates_of(work: Workload, pace: "Pace") -> Rates:
     """Return a training's rates by its pace; what it has not come to yet is derived from what it has.
 
-    Raises:
-        ValueError: no step was measured.
+    Raises ValueError: no step was measured.
     """
     known = pace.plain or pace.mosaic
     if known is None:

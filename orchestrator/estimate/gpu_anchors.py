@@ -21,26 +21,23 @@ FAST = ("workstation", "measured")
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
-    """One speed.
-
-    Attributes:
-        workers: Loader processes, or the cores that they share; 0 where nothing was loaded.
-        dual_head: Whether two heads are trained.
-        gflops_640: Of one forward pass of a 640 x 640 image, in 10^9 operations.
-        seconds: Of an epoch's training, or of a batch.
-    """
+    """One speed."""
 
     gpu: str
     fp16_tflops: float
     bandwidth_gb_s: float
     workers: int
+    """Loader processes, or the cores that they share; 0 where nothing was loaded."""
     model: str
     dual_head: bool
+    """Whether two heads are trained."""
     gflops_640: float
+    """Of one forward pass of a 640 x 640 image, in 10^9 operations."""
     image_size: int
     batch: int
     images: int
     seconds: float
+    """Of an epoch's training, or of a batch."""
     source: Source
 
     @property

@@ -23,19 +23,16 @@ MOST = math.log(2)
 
 @dataclass(frozen=True, slots=True)
 class EstimateScore:
-    """How well one kind of estimate held.
-
-    Attributes:
-        count: Trainings.
-        error: Median of |actual / estimate - 1|.
-        bias: Median of actual / estimate - 1; above zero, trainings take longer than estimated.
-        inside: How many ended inside of their interval.
-    """
+    """How well one kind of estimate held."""
 
     count: int
+    """Trainings."""
     error: float
+    """Median of |actual / estimate - 1|."""
     bias: float
+    """Median of actual / estimate - 1; above zero, trainings take longer than estimated."""
     inside: int
+    """How many ended inside of their interval."""
 
 
 def score(estimates: Iterable[tuple[Interval, float]]) -> EstimateScore | None:

@@ -35,8 +35,7 @@ class Packed:
 def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Packed:
     """Write what is new in a store into `folder`, each object under the name that it has in the release.
 
-    Raises:
-        StoreError: the store, or the place where it is kept, did not answer.
+    Raises StoreError: the store, or the place where it is kept, did not answer.
     """
     folder.mkdir(parents=True, exist_ok=True)
     version = version_of(training_key)

@@ -56,8 +56,7 @@ class Pin:
 def own_pin() -> Pin:
     """Return the commit that this copy of gpu-offload comes from.
 
-    Raises:
-        PinError: it is unknown: a local build of changed code, or of a checkout without a remote at GitHub.
+    Raises PinError: it is unknown: a local build of changed code, or of a checkout without a remote at GitHub.
     """
     try:
         ours = distribution("gpu-offload")

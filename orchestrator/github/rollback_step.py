@@ -56,8 +56,7 @@ def rollback_in_release(
 ) -> int:
     """Roll back in the repository's release. Needs no configuration, and reads nothing of the repository.
 
-    Raises:
-        UntrustedEventError: A stranger may have caused it.
+    Raises UntrustedEventError: a stranger may have caused it.
     """
     from gpu_offload.infra.github.release_store import open_release
     from gpu_offload.infra.store.web import release_address

@@ -58,8 +58,7 @@ class Runner:
     def summary(self, markdown: str) -> None:
         """Add to the step's summary.
 
-        Raises:
-            ValueError: it is longer than a summary may be, and GitHub would drop it without a word.
+        Raises ValueError: it is longer than a summary may be, and GitHub would drop it without a word.
         """
         if len(markdown.encode()) > SUMMARY_LIMIT:
             raise ValueError(f"a summary of {len(markdown.encode()):,} bytes is more than GitHub keeps")

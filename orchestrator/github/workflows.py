@@ -38,23 +38,20 @@ State = Literal["written", "updated", "unchanged", "edited", "foreign"]
 
 @dataclass(frozen=True, slots=True)
 class WorkflowProject:
-    """The project that workflows are for.
-
-    Attributes:
-        pin: The action.
-        branch: The default branch: a push to it trains.
-        directory: The folder of the configuration, relative to the repository's root.
-        keep: Whether models are kept in a release, because the store is a folder.
-        lfs: Whether checkouts fetch files from Git LFS.
-        submodules: Whether checkouts fetch submodules.
-    """
+    """The project that workflows are for."""
 
     pin: Pin
+    """The action."""
     branch: str = "main"
+    """The default branch: a push to it trains."""
     directory: str = "."
+    """The folder of the configuration, relative to the repository's root."""
     keep: bool = False
+    """Whether models are kept in a release, because the store is a folder."""
     lfs: bool = False
+    """Whether checkouts fetch files from Git LFS."""
     submodules: bool = False
+    """Whether checkouts fetch submodules."""
 
     def path(self, name: str) -> Path:
         """Return the path of a workflow; projects in one repository do not share one."""
@@ -93,8 +90,7 @@ def workflow_texts(target: WorkflowProject) -> dict[Path, str]:
 def write_workflows(root: Path, target: WorkflowProject) -> tuple[Written, ...]:
     """Write or update the workflows of a project below the repository's root.
 
-    Raises:
-        OSError: a file cannot be written.
+    Raises OSError: a file cannot be written.
     """
     return tuple(_write(root, path, text) for path, text in workflow_texts(target).items())
 

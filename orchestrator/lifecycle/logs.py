@@ -22,8 +22,7 @@ def read_log(
 ) -> Iterator[str]:
     """Yield a run's log, safe for a terminal; with `follow`, attempt after attempt until the run is over.
 
-    Raises:
-        JournalError: there is no such run.
+    Raises JournalError: there is no such run.
     """
     journal = Journal(store)
     journal.run(run)

@@ -10,11 +10,7 @@ BackendName = Literal["cpu", "ec2", "ray"]
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
-    """An accelerator: memory in GiB, dense half-precision peak in 10^12 operations a second, memory in 10^9 bytes/s.
-
-    Attributes:
-        host: How long the processor of its usual host takes to issue a step, relative to that of a T4's.
-    """
+    """An accelerator: memory in GiB, dense half-precision peak in 10^12 operations a second, memory in 10^9 bytes/s."""
 
     name: str
     memory_gib: float
@@ -22,31 +18,29 @@ class Gpu:
     bandwidth_gb_s: float
     count: int = 1
     host: float = 1.0
+    """How long the processor of its usual host takes to issue a step, relative to that of a T4's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A place to train in, at a price.
-
-    Attributes:
-        zone: An availability zone; None where the cloud may choose.
-        usd_per_hour: 0 for a free runner, and for a cluster, whose price is its owner's.
-        price_basis: Where the price comes from: `API, 2026-11-22T20:00Z` or `table of 2026-07, not measured`.
-        vcpus: Of the machine, for loading images.
-        on_demand_usd_per_hour: The same instance without interruptions, to compare with.
-    """
+    """A place to train in, at a price."""
 
     where: BackendName
     instance_type: str | None
     region: str | None
     zone: str | None
+    """An availability zone; None where the cloud may choose."""
     market: Market | None
     usd_per_hour: float
+    """0 for a free runner, and for a cluster, whose price is its owner's."""
     price_basis: str
+    """Where the price comes from: `API, 2026-11-22T20:00Z` or `table of 2026-07, not measured`."""
     gpu: Gpu | None
     vcpus: int
+    """Of the machine, for loading images."""
     memory_gib: float
     on_demand_usd_per_hour: float | None = None
+    """The same instance without interruptions, to compare with."""
 
     @property
     def is_rented(self) -> bool:

@@ -16,17 +16,14 @@ MAX_BYTES = 50 * 2**20
 
 @dataclass(frozen=True)
 class Code:
-    """What an entrypoint needs.
-
-    Attributes:
-        files: The project's own files, by their path below the root.
-        externals: Modules from elsewhere that an import outside of any condition asks for; no standard library.
-        faults: What is wrong, a sentence each.
-    """
+    """What an entrypoint needs."""
 
     files: Mapping[str, Path]
+    """The project's own files, by their path below the root."""
     externals: tuple[External, ...] = ()
+    """Modules from elsewhere that an import outside of any condition asks for; no standard library."""
     faults: tuple[str, ...] = ()
+    """What is wrong, a sentence each."""
 
     @cached_property
     def sha256(self) -> str:

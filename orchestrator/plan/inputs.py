@@ -25,23 +25,20 @@ ULTRALYTICS_LICENSE = "AGPL-3.0"
 
 @dataclass(frozen=True)
 class PlanInputs:
-    """Everything that decides a training's result.
-
-    Attributes:
-        model_file: The model definition where it is a file of the user's.
-        code: The user's training code, None for Ultralytics' trainings.
-        requirements: What that code needs installed.
-        start: Where it starts, for a training that was to continue a published version.
-    """
+    """Everything that decides a training's result."""
 
     settings: Settings
     snapshot: Snapshot
     fingerprint: str
     weights: Weights | None
     model_file: Path | None
+    """The model definition where it is a file of the user's."""
     code: Code | None
+    """The user's training code, None for Ultralytics' trainings."""
     requirements: Requirements | None
+    """What that code needs installed."""
     start: WarmStart | None = None
+    """Where it starts, for a training that was to continue a published version."""
 
     @cached_property
     def key(self) -> str:

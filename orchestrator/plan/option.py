@@ -51,25 +51,22 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Option:
-    """One place to train in, judged.
-
-    Attributes:
-        interval: From the command to the end, in seconds.
-        reason: Why it is feasible or not, in words with numbers.
-        basis: Where the estimate comes from.
-        point: The estimate before history corrected it, in seconds; None where there was none to correct.
-        breakdown: Its seconds by part.
-    """
+    """One place to train in, judged."""
 
     offer: Offer
     interval: Interval
+    """From the command to the end, in seconds."""
     cost_likely: float
     cost_high: float
     feasible: bool
     reason: str
+    """Why it is feasible or not, in words with numbers."""
     basis: str
+    """Where the estimate comes from."""
     point: float | None = None
+    """The estimate before history corrected it, in seconds; None where there was none to correct."""
     breakdown: Mapping[str, float] = field(default_factory=dict)
+    """Its seconds by part."""
 
     @property
     def where(self) -> BackendName:
@@ -116,44 +113,38 @@ class Option:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """Where to train.
-
-    Attributes:
-        option: None exactly where `where` is `none`.
-        changes: What would change it.
-        certainty: The probability that it is right: that the CPU keeps its limit, or that the place costs less than the
-            other, waiting included. None where there was nothing to choose.
-        reversible: Whether it is a toss-up that begins on the CPU, and moves to a GPU once the training shows that it has to.
-    """
+    """Where to train."""
 
     where: Where
     option: Option | None
+    """None exactly where `where` is `none`."""
     why: str
     changes: tuple[str, ...] = ()
+    """What would change it."""
     certainty: float | None = None
+    """The probability that it is right: that the CPU keeps its limit, or that the place costs less than the other,
+    waiting included. None where there was nothing to choose."""
     reversible: bool = False
+    """Whether it is a toss-up that begins on the CPU, and moves to a GPU once the training shows that it has to."""
 
 
 @dataclass(frozen=True, slots=True)
 class PlanReport:
-    """Everything that `offload plan` shows.
-
-    Attributes:
-        already_trained: The version that the same training yielded before.
-        images: How many, by split (`train`, `val`, `test`).
-        notes: On what the estimates rest, a sentence each.
-        forecast: Expected cost and worst case of a run that chooses between spot and on-demand.
-    """
+    """Everything that `offload plan` shows."""
 
     fingerprint: str
     training_key: str
     already_trained: str | None
+    """The version that the same training yielded before."""
     images: Mapping[str, int]
+    """How many, by split (`train`, `val`, `test`)."""
     dataset_bytes: int
     options: tuple[Option, ...]
     decision: Decision
     notes: tuple[str, ...] = field(default=())
+    """On what the estimates rest, a sentence each."""
     forecast: str = ""
+    """Expected cost and worst case of a run that chooses between spot and on-demand."""
 
     def json(self) -> dict[str, Any]:
         """Return the object of `offload plan --json`; docs/plan.md describes it."""

@@ -54,8 +54,7 @@ def is_installed(module: str) -> bool:
 def check_code(inputs: PlanInputs) -> None:
     """Check that the user's training code can be imported, without importing it.
 
-    Raises:
-        PlanningError: It cannot; the text names every fault with file and line.
+    Raises PlanningError: it cannot; the text names every fault with file and line.
     """
     if inputs.code is None:
         return

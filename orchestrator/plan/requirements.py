@@ -43,21 +43,18 @@ class RequirementLineError(PlanningError):
 
 @dataclass(frozen=True, slots=True)
 class Requirements:
-    """A requirements file and the files it refers to.
-
-    Attributes:
-        path: The file.
-        sha256: Digest of its content, and of that of the files it names with `-r` and `-c`.
-        names: Distributions that it asks for, normalised.
-        is_locked: Whether every requirement has a hash.
-        files: What uv reads, by file name, the first one first: only the lines that were checked.
-    """
+    """A requirements file and the files it refers to."""
 
     path: Path
+    """The file."""
     sha256: str
+    """Digest of its content, and of that of the files it names with `-r` and `-c`."""
     names: frozenset[str]
+    """Distributions that it asks for, normalised."""
     is_locked: bool
+    """Whether every requirement has a hash."""
     files: Mapping[str, str] = field(repr=False)
+    """What uv reads, by file name, the first one first: only the lines that were checked."""
 
     @property
     def lock_key(self) -> str:

@@ -31,23 +31,20 @@ LEAST_PATIENCE = 5
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """Where a training starts.
-
-    Attributes:
-        weights: Its starting weights; None for random ones.
-        training: The settings, with the epochs and the patience that follow.
-        recipe: The training key of the same from scratch: versions with it are of the same data and settings.
-        version: The version that it continues, None where it continues none.
-        warm_starts: How many trainings in a row continued another one, this one included.
-        note: What the receipt says of it; empty where nothing was asked for.
-    """
+    """Where a training starts."""
 
     weights: Weights | None
+    """Its starting weights; None for random ones."""
     training: TrainingSettings
+    """The settings, with the epochs and the patience that follow."""
     recipe: str | None = None
+    """The training key of the same from scratch: versions with it are of the same data and settings."""
     version: str | None = None
+    """The version that it continues, None where it continues none."""
     warm_starts: int = 0
+    """How many trainings in a row continued another one, this one included."""
     note: str = ""
+    """What the receipt says of it; empty where nothing was asked for."""
 
 
 def is_version(init_from: str) -> bool:

@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 def resolve(store: ObjectStore, wanted: str) -> Manifest:
     """Return the manifest of what is wanted; see `find`.
 
-    Raises:
-        RegistryError: nothing, or more than one version, is meant, or an alias means a version that is yanked.
+    Raises RegistryError: nothing, or more than one version, is meant, or an alias means a version that is yanked.
     """
     entry = find(store, wanted) if _is_name(wanted) else None
     version = entry.version if entry is not None else wanted

@@ -26,8 +26,7 @@ from gpu_offload.orchestrator.registry.swap import swap
 def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
     """Return a version's manifest, None where the version is not published.
 
-    Raises:
-        RegistryError: It cannot be read, is another version's, or names its file as no model of ours is named.
+    Raises RegistryError: it cannot be read, is another version's, or names its file as no model of ours is named.
     """
     key = model_key(version, "manifest.json")
     try:

@@ -55,8 +55,7 @@ def promote(
 ) -> Moved:
     """Let `stable` mean a version, for a share of installations at first if `rollout` is below 1.
 
-    Raises:
-        RegistryError: There is no such version, or it is yanked, or lower than may be used.
+    Raises RegistryError: there is no such version, or it is yanked, or lower than may be used.
     """
     if minimum is not None and parse(minimum) is None:
         raise RegistryError(f"{minimum!r} is no version: write for example 1.2.0")

@@ -20,19 +20,16 @@ LOST: frozenset[EndReason] = frozenset({"stopped", "orphaned"})
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """What works on a run.
-
-    Attributes:
-        driven: Whether a process drives it now; None for a run that is over.
-        at_work: Whether a driver or an instance works on it.
-        until: Until when its time and its cost count, in Unix seconds.
-        seconds: Its time.
-    """
+    """What works on a run."""
 
     driven: bool | None
+    """Whether a process drives it now; None for a run that is over."""
     at_work: bool
+    """Whether a driver or an instance works on it."""
     until: float
+    """Until when its time and its cost count, in Unix seconds."""
     seconds: float
+    """Its time."""
 
 
 def activity_of(store: ObjectStore, run: RunRecord, documents: RunDocuments, now: float) -> Activity:

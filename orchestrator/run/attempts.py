@@ -67,8 +67,7 @@ class Attempts:
     def launch(self, attempt: AttemptRecord) -> None:
         """Launch the instance of an attempt and journal it, or journal that it was refused.
 
-        Raises:
-            LaunchDeniedError: the driver's role may not launch; the attempt is closed, the run stays open.
+        Raises LaunchDeniedError: the driver's role may not launch; the attempt is closed, the run stays open.
         """
         cloud, number = self.rented(), attempt.number
         cloud.prepare(self.run)  # can take minutes

@@ -53,18 +53,15 @@ class Sighting:
 
 @dataclass(frozen=True, slots=True)
 class Belief:
-    """What is known of capacity at a time.
-
-    Attributes:
-        states: Probability of each state, shape (2 * BUCKETS,).
-        changes: Changes seen from down and from up, faded.
-        expected: The same as the prior's hazards made likely.
-    """
+    """What is known of capacity at a time."""
 
     at: float
     states: Array
+    """Probability of each state, shape (2 * BUCKETS,)."""
     changes: tuple[float, float] = (0.0, 0.0)
+    """Changes seen from down and from up, faded."""
     expected: tuple[float, float] = (0.0, 0.0)
+    """The same as the prior's hazards made likely."""
 
     @classmethod
     def first(cls, at: float, *, is_up: bool) -> Self:

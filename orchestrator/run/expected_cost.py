@@ -20,25 +20,22 @@ NEVER = np.float32(1e6)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What to finish by when. Times are in steps of `availability.STEP_S`.
-
-    Attributes:
-        work: The most work that can be left.
-        steps: From the beginning to the deadline.
-        overhead: Work that a start or a change of machine costs.
-        spot_price: Relative to on-demand.
-        floor: Slack at the beginning that waiting must not use, in proportion to the time left.
-        multipliers: Of the hazards, from down and from up.
-        grid: Points per step of work.
-    """
+    """What to finish by when. Times are in steps of `availability.STEP_S`."""
 
     work: int
+    """The most work that can be left."""
     steps: int
+    """From the beginning to the deadline."""
     overhead: float
+    """Work that a start or a change of machine costs."""
     spot_price: float
+    """Relative to on-demand."""
     floor: float
+    """Slack at the beginning that waiting must not use, in proportion to the time left."""
     multipliers: tuple[float, float]
+    """Of the hazards, from down and from up."""
     grid: int
+    """Points per step of work."""
 
 
 @dataclass(frozen=True, slots=True)

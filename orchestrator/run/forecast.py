@@ -17,24 +17,21 @@ from gpu_offload.orchestrator.run.spot_policy import choose, expected_costs, ste
 
 @dataclass(frozen=True, slots=True)
 class Forecast:
-    """Costs in US dollars, before the run begins.
-
-    Attributes:
-        expected: The mean over what spot capacity can do.
-        worst: What it costs at most, whatever spot does (`_worst`).
-        begins_at: Unix seconds.
-        waits_until: The latest moment at which waiting for spot ends in on-demand, Unix seconds; None for no wait.
-        takes: The longest training, in seconds, with which the deadline is kept whatever spot does; None where the deadline
-            is too close for any promise.
-        start: The longest start-up, likewise.
-    """
+    """Costs in US dollars, before the run begins."""
 
     expected: float
+    """The mean over what spot capacity can do."""
     worst: float
+    """What it costs at most, whatever spot does (`_worst`)."""
     begins_at: float
+    """Unix seconds."""
     waits_until: float | None
+    """The latest moment at which waiting for spot ends in on-demand, Unix seconds; None for no wait."""
     takes: float | None = None
+    """The longest training, in seconds, with which the deadline is kept whatever spot does; None where the deadline is
+    too close for any promise."""
     start: float = 0.0
+    """The longest start-up, likewise."""
 
     @property
     def text(self) -> str:

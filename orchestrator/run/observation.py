@@ -18,24 +18,21 @@ from gpu_offload.remote_job.result import Heartbeat, TrainingResult
 
 @dataclass(frozen=True, slots=True)
 class ObservedInstance:
-    """An instance that has the run's tag.
-
-    Attributes:
-        reclaimed: Whether EC2's own state reason says that it reclaimed the instance.
-        host: The host record of an attempt whose launch's answer was lost.
-        ended_at: When it began to shut down, Unix seconds; None where EC2 does not say.
-        why: EC2's reason, in its words.
-        shut_down: Whether it was ended, or stopped, by a call or from within, and not by EC2.
-    """
+    """An instance that has the run's tag."""
 
     id: str
     attempt: int | None
     state: InstanceState
     reclaimed: bool = False
+    """Whether EC2's own state reason says that it reclaimed the instance."""
     host: HostRecord | None = None
+    """The host record of an attempt whose launch's answer was lost."""
     ended_at: float | None = None
+    """When it began to shut down, Unix seconds; None where EC2 does not say."""
     why: str = ""
+    """EC2's reason, in its words."""
     shut_down: bool = False
+    """Whether it was ended, or stopped, by a call or from within, and not by EC2."""
 
     @property
     def is_ended(self) -> bool:

@@ -15,17 +15,14 @@ STAYS_STEPS = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Spot capacity in one place.
-
-    Attributes:
-        price: Of an hour of on-demand's work, relative to on-demand.
-        is_open: Whether it has capacity, as far as is known.
-        belief: What was seen of it, up to now.
-    """
+    """Spot capacity in one place."""
 
     price: float
+    """Of an hour of on-demand's work, relative to on-demand."""
     is_open: bool
+    """Whether it has capacity, as far as is known."""
     belief: Belief
+    """What was seen of it, up to now."""
 
     @property
     def hazard(self) -> float:

@@ -14,43 +14,40 @@ shares of the slack at the beginning, in proportion to the time left."""
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a training with checkpoints stands. Times are seconds.
-
-    Attributes:
-        left: What is left to train, on either market.
-        until_deadline: From now.
-        whole: From the beginning of the run to its deadline.
-        work: The whole training.
-        overhead: From a launch to where the training goes on, and what is trained again then.
-        pause: How long a wait lasts before the next decision.
-        running: The market of the machine that trains, None where none does.
-        spot_open: Whether there is spot capacity, as far as is known.
-        spot_price: Of an hour, relative to on-demand.
-        pending: Overhead of the running machine that is still ahead.
-        belief: What earlier sightings say about spot capacity; None where there are none.
-        now: On the clock of the belief.
-        paid: What was paid so far, in seconds of on-demand.
-        rival: Where Uniform Progress would stand now, by the same sightings; None to do without that bound.
-        margin: How long on-demand can be refused from now on, in all.
-        reclaims: Number of spot instances that EC2 reclaimed in one place within the last `spot_policy.BREAKER_S`.
-    """
+    """Where a training with checkpoints stands. Times are seconds."""
 
     left: float
+    """What is left to train, on either market."""
     until_deadline: float
+    """From now."""
     whole: float
+    """From the beginning of the run to its deadline."""
     work: float
+    """The whole training."""
     overhead: float
+    """From a launch to where the training goes on, and what is trained again then."""
     pause: float
+    """How long a wait lasts before the next decision."""
     running: Market | None
+    """The market of the machine that trains, None where none does."""
     spot_open: bool
+    """Whether there is spot capacity, as far as is known."""
     spot_price: float = 0.33
+    """Of an hour, relative to on-demand."""
     pending: float = 0.0
+    """Overhead of the running machine that is still ahead."""
     belief: Belief | None = None
+    """What earlier sightings say about spot capacity; None where there are none."""
     now: float = 0.0
+    """On the clock of the belief."""
     paid: float = 0.0
+    """What was paid so far, in seconds of on-demand."""
     rival: Standing | None = None
+    """Where Uniform Progress would stand now, by the same sightings; None to do without that bound."""
     margin: float = 0.0
+    """How long on-demand can be refused from now on, in all."""
     reclaims: int = 0
+    """Number of spot instances that EC2 reclaimed in one place within the last `spot_policy.BREAKER_S`."""
 
     @property
     def slack(self) -> float:

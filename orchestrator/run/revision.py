@@ -39,21 +39,18 @@ def past_of(run: RunRecord) -> tuple[float, ...]:
 
 @dataclass(slots=True)
 class Revision:
-    """The estimate of one attempt, as its events come in.
-
-    Attributes:
-        run: What it trains.
-        began: From when the whole time is counted, in Unix seconds.
-        past: ln(actual / forecast) of earlier trainings of the same key.
-        first: The estimate after the first steps, by which it is scored.
-        latest: The newest.
-    """
+    """The estimate of one attempt, as its events come in."""
 
     run: RunRecord
+    """What it trains."""
     began: float
+    """From when the whole time is counted, in Unix seconds."""
     past: tuple[float, ...] = ()
+    """ln(actual / forecast) of earlier trainings of the same key."""
     first: Estimate | None = None
+    """The estimate after the first steps, by which it is scored."""
     latest: Estimate | None = None
+    """The newest."""
     _work: Workload | None = field(init=False)
     _epochs: int = 0
     _told: float = math.inf

@@ -7,19 +7,16 @@ from gpu_offload.orchestrator.offers.offer import Market
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A training under some policy. Times are seconds, money is seconds of on-demand.
-
-    Attributes:
-        left: What is left to train.
-        paid: So far.
-        running: The market of the machine that runs, None where none does.
-        pending: Overhead of that machine that is still ahead.
-    """
+    """A training under some policy. Times are seconds, money is seconds of on-demand."""
 
     left: float
+    """What is left to train."""
     paid: float = 0.0
+    """So far."""
     running: Market | None = None
+    """The market of the machine that runs, None where none does."""
     pending: float = 0.0
+    """Overhead of that machine that is still ahead."""
 
     def after(
         self, choice: Market | None, seconds: float, *, overhead: float, spot_price: float

@@ -16,17 +16,14 @@ REMEDY = 'write "0.1..0.9", "8..64", "log 1e-4..1e-1", "0..1 step 0.25", or a li
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Numbers from `low` to `high`, both included; whole ones where both were written so.
-
-    Attributes:
-        log: Whether each factor of ten is as likely as another.
-        step: The distance of two values; None for any, or for every whole number.
-    """
+    """Numbers from `low` to `high`, both included; whole ones where both were written so."""
 
     low: float
     high: float
     log: bool = False
+    """Whether each factor of ten is as likely as another."""
     step: float | None = None
+    """The distance of two values; None for any, or for every whole number."""
     whole: bool = False
 
     @property

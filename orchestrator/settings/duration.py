@@ -10,11 +10,7 @@ _SECONDS = (86400, 3600, 60, 1)
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read a length of time such as `6h`, `1h30m` or `2d`.
-
-    Raises:
-        ValueError: it is not one, or too long to count.
-    """
+    """Read a length of time such as `6h`, `1h30m` or `2d`. Raises ValueError: it is not one, or too long to count."""
     match = re.fullmatch(DURATION_PATTERN, text, flags=re.ASCII)
     if match is None:
         raise ValueError(f"{text!r} is not a length of time such as 1h30m")

@@ -92,8 +92,7 @@ def _has_table(path: Path) -> bool:
 def read_file(path: Path, label: str) -> ConfigurationFile:
     """Read a configuration file; of a `pyproject.toml`, its `[tool.offload]`.
 
-    Raises:
-        ConfigurationFileError: it cannot be read, is not UTF-8 or not TOML; with the line.
+    Raises ConfigurationFileError: it cannot be read, is not UTF-8 or not TOML; with the line.
     """
     raw = _read(path, label)
     try:

@@ -28,9 +28,8 @@ _FOREIGN: Final = {
 def check_task(settings: Settings, snapshot: Snapshot) -> None:
     """See that the labels are for the task of the model.
 
-    Raises:
-        DatasetError: If they are not, with the settings that would fit; or if the model is for a task that is not
-            trained here.
+    Raises DatasetError: if they are not, with the settings that would fit; or if the model is for a task that is not
+    trained here.
     """
     if settings.training.entrypoint is not None:
         return  # the user's own code decides what it does with the labels

@@ -36,17 +36,14 @@ _ALWAYS = {
 
 @dataclass(frozen=True)
 class Configuration:
-    """What `write_configuration` found and did.
-
-    Attributes:
-        path: The configuration: written, or there before and left as it is.
-        candidates: The datasets found, the chosen one first.
-        written: Whether the file is new.
-    """
+    """What `write_configuration` found and did."""
 
     path: Path
+    """The configuration: written, or there before and left as it is."""
     candidates: tuple[Proposal, ...]
+    """The datasets found, the chosen one first."""
     written: bool
+    """Whether the file is new."""
 
     @property
     def found(self) -> str:

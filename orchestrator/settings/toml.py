@@ -10,11 +10,7 @@ def toml_key(name: str) -> str:
 
 
 def toml_value(value: object) -> str:
-    """Write a text, number, flag, list or (inline) table.
-
-    Raises:
-        TypeError: TOML has no such value.
-    """
+    """Write a text, number, flag, list or (inline) table. Raises TypeError: TOML has no such value."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):

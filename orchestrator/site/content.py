@@ -25,29 +25,26 @@ from gpu_offload.remote_job.result import PREDICTIONS, TrainingResult
 
 @dataclass(frozen=True, slots=True)
 class ModelPage:
-    """A model and its versions, newest first.
-
-    Attributes:
-        name: Of the model: its repository, or its base model.
-        stable: The alias, None where there is none; `candidate` likewise.
-        manifest: Of the version in use, else of the newest one that is there.
-        curves: Of its training, where its run is still in the store.
-        picture: A PNG of its predictions.
-        address: The public address of a file by its key, None where there is none.
-        home: The public address of the page's own folder, None where it is not known.
-        base: What an application's client is told: the public address of the store.
-    """
+    """A model and its versions, newest first."""
 
     name: str
+    """Of the model: its repository, or its base model."""
     versions: tuple[IndexEntry, ...] = ()
     stable: Alias | None = None
+    """The alias, None where there is none; `candidate` likewise."""
     candidate: Alias | None = None
     manifest: Manifest | None = None
+    """Of the version in use, else of the newest one that is there."""
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Of its training, where its run is still in the store."""
     picture: bytes | None = None
+    """A PNG of its predictions."""
     address: Callable[[str], str | None] = lambda _: None
+    """The public address of a file by its key, None where there is none."""
     home: str | None = None
+    """The public address of the page's own folder, None where it is not known."""
     base: str | None = None
+    """What an application's client is told: the public address of the store."""
 
     @property
     def shown(self) -> IndexEntry | None:

@@ -41,8 +41,7 @@ def write_site(
 ) -> WrittenPage:
     """Write page and feed into a folder, or below `site/` in the store where `folder` is None.
 
-    Raises:
-        StoreError, RegistryError: The registry cannot be read, or the store refuses.
+    Raises StoreError, RegistryError: the registry cannot be read, or the store refuses.
     """
 
     def address(key: str) -> str | None:

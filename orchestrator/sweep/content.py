@@ -11,15 +11,7 @@ from gpu_offload.orchestrator.sweep.statistics import Repetition, Score, differs
 
 @dataclass(frozen=True, slots=True)
 class TrialReport:
-    """A trial. `scores` by seed and fold; `seconds` and `cost_usd` over all its trainings.
-
-    Attributes:
-        value: The score of a complete trial, the last value of a pruned one.
-        epochs: Trained, of `of` of the trainings that began.
-        best: The version of its best training.
-        known: How many of its trainings were published before the sweep began.
-        saved_seconds: What pruning saved, as its own epochs and the other trials' tell.
-    """
+    """A trial. `scores` by seed and fold; `seconds` and `cost_usd` over all its trainings."""
 
     number: int
     values: Mapping[str, Scalar]
@@ -28,17 +20,22 @@ class TrialReport:
     scores: Mapping[Repetition, float] = field(default_factory=dict)
     score: Score | None = None
     value: float | None = None
+    """The score of a complete trial, the last value of a pruned one."""
     best: str | None = None
+    """The version of its best training."""
     runs: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     trainings: int = 1
     known: int = 0
+    """How many of its trainings were published before the sweep began."""
     epochs: int = 0
+    """Trained, of `of` of the trainings that began."""
     of: int = 0
     where: str = ""
     seconds: float = 0.0
     cost_usd: float = 0.0
     saved_seconds: float = 0.0
+    """What pruning saved, as its own epochs and the other trials' tell."""
     saved_usd: float = 0.0
 
     def json(self) -> dict[str, Any]:

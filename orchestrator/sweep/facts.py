@@ -50,35 +50,32 @@ def score_in(metrics: Mapping[str, float], configured: str | None) -> float | No
 
 @dataclass(frozen=True, slots=True)
 class TrainingFacts:
-    """One training so far.
-
-    Attributes:
-        status: Of its last run; `new` where it has none.
-        run: The last run's id.
-        metrics: Of the published model.
-        epochs: Completed, of `of`.
-        cost_usd: Of its runs since the sweep began; what an earlier training cost is not the sweep's.
-        limit_usd: What an open run may still come to, what it has cost included; 0 for none.
-        cut: Whether limits ended its last run, which a later one would carry on.
-        deadline_at: When its last run had to end, Unix seconds.
-        max_cost_usd: What its last run was allowed to cost.
-        known: Whether it was published before the sweep began.
-    """
+    """One training so far."""
 
     status: Status = "new"
+    """Of its last run; `new` where it has none."""
     run: str | None = None
+    """The last run's id."""
     metrics: Mapping[str, float] = field(default_factory=dict)
+    """Of the published model."""
     epochs: int = 0
+    """Completed, of `of`."""
     of: int = 0
     seconds: float = 0.0
     cost_usd: float = 0.0
+    """Of its runs since the sweep began; what an earlier training cost is not the sweep's."""
     limit_usd: float = 0.0
+    """What an open run may still come to, what it has cost included; 0 for none."""
     where: str = ""
     message: str = ""
     cut: bool = False
+    """Whether limits ended its last run, which a later one would carry on."""
     deadline_at: float = 0.0
+    """When its last run had to end, Unix seconds."""
     max_cost_usd: float = 0.0
+    """What its last run was allowed to cost."""
     known: bool = False
+    """Whether it was published before the sweep began."""
 
 
 class Facts:

@@ -26,16 +26,13 @@ def path_of(name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """The dimensions of a sweep by name, and how often each choice of values is trained.
-
-    Attributes:
-        seeds: Trainings with seeds of their own.
-        folds: Parts of the dataset that validate in turn; 1 for none.
-    """
+    """The dimensions of a sweep by name, and how often each choice of values is trained."""
 
     dimensions: Mapping[str, Range | Choice]
     seeds: int = 1
+    """Trainings with seeds of their own."""
     folds: int = 1
+    """Parts of the dataset that validate in turn; 1 for none."""
 
     @classmethod
     def of(cls, settings: SweepSettings) -> "Space":

@@ -59,8 +59,7 @@ class Trials:
     def complete(self, trial: Trial) -> None:
         """End a trial whose trainings are all published; one that diverged, and has no finite score, failed.
 
-        Raises:
-            SweepError: It lacks the metric that trials are compared by, and so far no trial had it.
+        Raises SweepError: it lacks the metric that trials are compared by, and so far no trial had it.
         """
         scores, metric = self.results.scores(trial), self.results.metric
         if len(scores) < len(trial.record.trainings):
