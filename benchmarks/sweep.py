@@ -25,6 +25,7 @@ from commands import OFFLOAD
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.registry.publish import versions
 
 STORE = "s3://gpu-offload/sweep"
 RATES = (2e-3, 1e-6, 3e-2, 3e-4, 1e-4, 1e-2, 1e-3, 1e-1)
@@ -127,7 +128,12 @@ def on_ec2(folder, options, dice):
             faults += [f"the budget did not end it: {early}"] if "budget" not in str(early) else []
             cloud.settle()
             faults += [f"left after the budget's end: {left}"] if (left := cloud.leftovers()) else []
-            after, found = interrupted(folder, command, dice.uniform(20, 90))
+            store = open_store(STORE)
+            few = len(versions(store)) + dice.randint(1, trainings // 4)
+            # Enough must be left to train for the instances that are reclaimed afterwards.
+            after, found = interrupted(
+                folder, command, dice.uniform(0, 10), begun=lambda: len(versions(store)) >= few
+            )
             faults += found
             cloud.settle()
             # Security groups of a terminated instance cost nothing; the command that carries on removes them.
@@ -167,8 +173,9 @@ def on_ec2(folder, options, dice):
     return report, faults
 
 
-def interrupted(folder, command, seconds):
-    """Start a command and interrupt it; return after how many seconds, and what was wrong with its end."""
+def interrupted(folder, command, seconds, *, begun=lambda: True):
+    """Start a command and interrupt it so many seconds after `begun`; return when, and what was wrong with its end."""
+    started = time.monotonic()
     process = subprocess.Popen(
         [*OFFLOAD, *command],
         cwd=folder,
@@ -177,8 +184,11 @@ def interrupted(folder, command, seconds):
         text=True,
         start_new_session=True,
     )
+    while not begun() and process.poll() is None:
+        time.sleep(0.2)
+    seconds += time.monotonic() - started
     try:
-        _, said = process.communicate(timeout=seconds)
+        _, said = process.communicate(timeout=max(0.0, seconds - (time.monotonic() - started)))
         return seconds, [f"it ended by itself ({process.returncode}) before {seconds:.0f} s: {said[-500:]}"]
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGINT)

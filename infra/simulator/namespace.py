@@ -140,9 +140,13 @@ class NamespaceMachine(Machine):
         self._shape(None)
 
     def slow_network(self, bits_per_second: float) -> None:
-        """Let the cable carry no more than this, either way."""
+        """Let the cable carry no more than this, either way.
+
+        The queue holds two seconds. A short one drops so many packets that a connection may not get one through in
+        five seconds, and ends.
+        """
         rate = f"{max(int(bits_per_second), 8000)}bit"
-        self._shape("tbf", "rate", rate, "burst", "32kbit", "latency", "400ms")
+        self._shape("tbf", "rate", rate, "burst", "32kbit", "latency", "2s")
 
     def full_disk(self) -> None:
         """Shrink the disk to what is on it: ENOSPC from now on."""
