@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 AGENT = "gpu-offload-client/1"
 CHUNK = 1 << 18
 LARGEST_DOCUMENT = 4 << 20
-SLOWEST = 100
+SLOWEST = 1_000
 """Bytes a second. A server that sends less for `timeout` seconds stalls, although no single read waits that long."""
 
 FACTS = ".model.json"
@@ -751,10 +751,9 @@ class Web:
         progress: Progress | None,
     ) -> int:
         """Write a reply to a part, and to the disk even if the server breaks off; return the part's new size."""
-        pace = _Pace(self.timeout)
         try:
             while size is None or have < size:
-                chunk = self._chunk(url, reply, CHUNK if size is None else min(CHUNK, size - have), pace)
+                chunk = self._chunk(url, reply, CHUNK if size is None else min(CHUNK, size - have))
                 if not chunk:
                     break
                 file.write(chunk)
@@ -779,8 +778,8 @@ class Web:
 
     def _whole(self, url: str, reply: http.client.HTTPResponse) -> bytes:
         """Return the body of a document. Raises TransferError if it is cut off, or no document's size."""
-        body, pace = b"", _Pace(self.timeout)
-        while chunk := self._chunk(url, reply, CHUNK, pace):
+        body = b""
+        while chunk := self._chunk(url, reply, CHUNK):
             body += chunk
             if len(body) > LARGEST_DOCUMENT:
                 raise TransferError(f"{url}: larger than any document of a registry", passing=False)
@@ -792,18 +791,15 @@ class Web:
             raise TransferError(f"{url}: {len(body):,} of {length:,} bytes came")
         return body
 
-    def _chunk(self, url: str, reply: http.client.HTTPResponse, most: int, pace: _Pace) -> bytes:
+    def _chunk(self, url: str, reply: http.client.HTTPResponse, most: int) -> bytes:
         import http.client
 
         if self.until is not None and time.monotonic() >= self.until:
             raise TransferError(f"{url}: out of time; what has come is kept for the next time", passing=False)
         try:
-            chunk = reply.read1(most)
+            return reply.read1(most)
         except (http.client.HTTPException, OSError, *_UNREADABLE) as error:
             raise TransferError(f"{url}: it broke off ({error or type(error).__name__})") from None
-        if chunk and not pace.is_kept(len(chunk)):
-            raise TransferError(f"{url}: it sends less than {SLOWEST} bytes a second")
-        return chunk
 
     @contextlib.contextmanager
     def _opened(self, url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
@@ -818,7 +814,7 @@ class Web:
         given = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
         request = urllib.request.Request(url, headers=given)  # noqa: S310 - see check_url
         try:
-            reply = _opener(timeout).open(request, timeout=timeout)
+            reply = _opener(Connector(timeout, SLOWEST)).open(request, timeout=timeout)
         except urllib.error.HTTPError as error:
             error.close()
             passing = error.code in {408, 429} or error.code >= 500
@@ -830,25 +826,6 @@ class Web:
             raise TransferError(f"{url}: no answer ({reason or type(reason).__name__})") from None
         with reply:
             yield reply
-
-
-class _Pace:
-    """Whether enough comes in each stretch of `seconds`."""
-
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self._began = time.monotonic()
-        self._came = 0
-
-    def is_kept(self, length: int) -> bool:
-        """Count bytes; return False where the stretch that ends with them had too few."""
-        self._came += length
-        lasted = time.monotonic() - self._began
-        if lasted < self.seconds:
-            return True
-        enough = self._came >= SLOWEST * lasted
-        self._began, self._came = time.monotonic(), 0
-        return enough
 
 
 def _begins(reply: http.client.HTTPResponse) -> int | None:
@@ -879,9 +856,28 @@ def check_url(url: str) -> None:
         raise ValueError(f"{url!r}: write https://, so that what you read cannot be changed in transit")
 
 
-def check_redirect(origin: str, target: str) -> None:
-    """Refuse a redirect away from https, or to an address that is not public. Raises TransferError."""
-    import ipaddress
+def _opener(connector: Connector) -> Any:
+    import urllib.request
+
+    class Redirects(urllib.request.HTTPRedirectHandler):
+        max_redirections = 5
+
+        def redirect_request(
+            self, req: Any, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
+        ) -> Any:
+            fp.close()  # else urllib reads the redirect's body to its end, however long it is
+            connector.public_only = check_redirect(req.full_url, newurl) or connector.public_only
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+    return connector.opener(Redirects())
+
+
+def check_redirect(origin: str, target: str) -> bool:
+    """Refuse a redirect away from https, or to an address that is not public. Raises TransferError.
+
+    Returns:
+        Whether it leads to another host, which has to have a public address.
+    """
     import socket
     from urllib.parse import urlsplit
 
@@ -892,79 +888,131 @@ def check_redirect(origin: str, target: str) -> None:
     if new.username or new.password:
         raise TransferError(f"{origin}: it redirects to an address with credentials", passing=False)
     if here or old.hostname == new.hostname:
-        return
+        return False
     try:
         known = socket.getaddrinfo(new.hostname, new.port or 443, type=socket.SOCK_STREAM)
     except OSError:
-        return  # a proxy may know it; without one there is no connection either
-    for *_, address in known:
-        ip = ipaddress.ip_address(str(address[0]).partition("%")[0])
-        if not (getattr(ip, "ipv4_mapped", None) or ip).is_global:
-            raise TransferError(f"{origin}: it redirects to {target}, a private address", passing=False)
+        return True  # a proxy may know it; without one there is no connection either
+    if not all(is_public(str(address[0])) for *_, address in known):
+        raise TransferError(f"{origin}: it redirects to {target}, a private address", passing=False)
+    return True
 
 
-def _opener(timeout: float) -> Any:
-    """Return what opens an address; each reply's head must be there within `timeout` seconds."""
-    import http.client
-    import urllib.request
+def is_public(address: str) -> bool:
+    """Whether an IP address can be reached from the whole internet."""
+    import ipaddress
 
-    class Redirects(urllib.request.HTTPRedirectHandler):
-        max_redirections = 5
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    return (getattr(ip, "ipv4_mapped", None) or ip).is_global
 
-        def redirect_request(
-            self, req: Any, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
-        ) -> Any:
+
+class Connector:
+    """Connects one request and its redirects, and ends them where the server is too slow.
+
+    A server that is silent, or sends less than `slowest`, has `seconds` in all; what its reader takes does not count. To
+    find an address that answers, and TLS, may take as long once more.
+
+    Args:
+        seconds: See above.
+        slowest: Bytes a second.
+    """
+
+    def __init__(self, seconds: float, slowest: int) -> None:
+        self.seconds = seconds
+        self.slowest = slowest
+        self.public_only = False
+        """Whether the next connection may be to a public address only, unless it is a proxy's."""
+        self._left = seconds
+
+    def opener(self, *handlers: Any) -> Any:
+        """Return an opener of urllib that connects like this, and has further handlers."""
+        import http.client
+        import urllib.request
+
+        def connection(kind: Any, request: Any) -> Callable[..., Any]:
+            is_proxied = request.has_proxy() or request._tunnel_host  # noqa: SLF001 - the proxy's address may be private
+            check = self.public_only and not is_proxied
+
+            def made(*args: Any, **options: Any) -> Any:
+                new = kind(*args, **options)
+                # What resolves the name also judges its address: another look could find another one.
+                new._create_connection = lambda address, *_: self._connect(address, check=check)  # noqa: SLF001
+                new.response_class = self._reply
+                return new
+
+            return made
+
+        class Http(urllib.request.HTTPHandler):
+            def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(connection(http.client.HTTPConnection, req), req)
+
+        class Https(urllib.request.HTTPSHandler):
+            def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
+                return self.do_open(connection(http.client.HTTPSConnection, req), req)
+
+        return urllib.request.build_opener(Http(), Https(), *handlers)
+
+    def _connect(self, address: tuple[str, int], *, check: bool) -> socket.socket:
+        import socket
+
+        fault = OSError(f"{address[0]} has no address")
+        until = time.monotonic() + self.seconds
+        for family, kind, protocol, _, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            if check and not is_public(str(place[0])):
+                raise OSError(f"{address[0]} has a private address")
+            connection = socket.socket(family, kind, protocol)
             try:
-                check_redirect(req.full_url, newurl)
-            except TransferError:
-                fp.close()
-                raise
-            fp.close()  # else urllib reads the redirect's body to its end, however long it is
-            return super().redirect_request(req, fp, code, msg, headers, newurl)
+                connection.settimeout(max(until - time.monotonic(), 0.001))
+                connection.connect(place)
+                connection.settimeout(self.seconds)
+            except OSError as error:
+                connection.close()
+                fault = error
+            else:
+                return connection
+        raise fault
 
-    class Plain(http.client.HTTPConnection):
-        def getresponse(self) -> http.client.HTTPResponse:
-            with _in_time(self.sock, timeout):
-                return super().getresponse()
+    def _reply(self, connection: socket.socket, *args: Any, **options: Any) -> http.client.HTTPResponse:
+        import http.client
+        import io
 
-    class Secure(http.client.HTTPSConnection):
-        def getresponse(self) -> http.client.HTTPResponse:
-            with _in_time(self.sock, timeout):
-                return super().getresponse()
+        connector = self
 
-    class PlainHandler(urllib.request.HTTPHandler):
-        def http_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Plain, req)
+        class Paced(io.RawIOBase):
+            def __init__(self, raw: io.RawIOBase) -> None:
+                self.raw = raw
 
-    class SecureHandler(urllib.request.HTTPSHandler):
-        def https_open(self, req: urllib.request.Request) -> http.client.HTTPResponse:
-            return self.do_open(Secure, req)
+            def readable(self) -> bool:
+                return True
 
-    return urllib.request.build_opener(Redirects(), PlainHandler(), SecureHandler())
+            def readinto(self, buffer: Any) -> int | None:
+                return connector._read(connection, lambda: self.raw.readinto(buffer))
 
+            def close(self) -> None:
+                self.raw.close()
+                super().close()
 
-@contextlib.contextmanager
-def _in_time(connection: socket.socket, seconds: float) -> Iterator[None]:
-    """End a connection after `seconds`, however often a byte comes. Raises TimeoutError."""
-    import socket
-    import threading
+        class Reply(http.client.HTTPResponse):
+            def read1(self, n: int = -1) -> bytes:
+                # Only content earns time: heads, and what is between pieces and after them, could have no end.
+                content = super().read1(n)
+                connector._left = min(connector.seconds, connector._left + len(content) / connector.slowest)
+                return content
 
-    late = threading.Event()
+        reply = Reply(connection, *args, **options)
+        reply.fp = io.BufferedReader(Paced(reply.fp.detach()))
+        return reply
 
-    def end() -> None:
-        late.set()
-        with contextlib.suppress(OSError):
-            socket.socket.shutdown(connection, socket.SHUT_RDWR)
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-        if late.is_set():
-            raise TimeoutError(f"no whole head of a reply within {seconds:g} s")
+    def _read(self, connection: socket.socket, read: Callable[[], int | None]) -> int | None:
+        connection.settimeout(max(self._left, 0.001))
+        began = time.monotonic()
+        with contextlib.suppress(TimeoutError):
+            length = read()
+            self._left -= time.monotonic() - began
+            if self._left > 0:
+                return length
+        self._left = 0
+        raise TimeoutError(f"it sends less than {self.slowest:,} bytes a second")
 
 
 def _is_loopback(host: str) -> bool:

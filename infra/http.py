@@ -12,10 +12,14 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import IO, Any
 from urllib.parse import urlsplit
 
+from gpu_offload.client.model_client import Connector
 from gpu_offload.errors import OffloadError
 
 TIMEOUT_S = 30.0
-"""Seconds for the connection, and for each read."""
+"""Seconds that a server may take to connect, and then be silent in all, or slower than `SLOWEST`."""
+
+SLOWEST = 10_000
+"""Bytes a second."""
 
 DOCUMENT = 16 << 20
 """Bytes that a document (JSON, an address) may have."""
@@ -104,7 +108,7 @@ def ask(
         headers: sent also to where the server redirects.
         secret: headers that only this address gets.
         body: bytes or a file.
-        timeout: seconds for the connection, and for each read.
+        timeout: seconds to connect, and seconds in all that the server may be silent or slower than `SLOWEST`.
         redirects: whether to follow them; never from https to http.
         metadata: the address is the instance's metadata service, which has no https and no proxy before it.
 
@@ -136,7 +140,8 @@ def _opened(
     request: urllib.request.Request, handlers: list[urllib.request.BaseHandler], timeout: float
 ) -> HTTPResponse:
     try:
-        reply: HTTPResponse = urllib.request.build_opener(*handlers).open(request, timeout=timeout)
+        opener = Connector(timeout, SLOWEST).opener(*handlers)
+        reply: HTTPResponse = opener.open(request, timeout=timeout)
     except ValueError as error:  # a redirect to what is no address, a header that cannot be read
         raise NoAnswerError(request.full_url, error) from error
     return reply
@@ -162,7 +167,7 @@ def chunks(reply: HTTPResponse, limit: int | None = None) -> Iterator[bytes]:
     """
     announced = length_of(reply)
     length = 0
-    while chunk := reply.read(CHUNK):
+    while chunk := reply.read1(CHUNK):  # which gives the server more time, as `Connector` says
         length += len(chunk)
         if limit is not None and length > limit:
             raise TooLargeError(f"{shown(reply.url)}: is larger than {limit:,} bytes")

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_offload.infra.instance.wheel import PACKAGES
+
 SCRIPT = Path(__file__).with_name("job.sh")
 SHARED = tuple(map(Path, ("/run", "/tmp", "/var/tmp", "/dev/shm", "/home", "/root")))  # noqa: S108 - hidden, not used
 """Folders of every machine that a training finds empty."""
@@ -74,7 +76,7 @@ class Isolation:
         """Return what this Python runs from, and our own package."""
         homes = {Path(sys.prefix), Path(sys.base_prefix), Path(os.path.realpath(sys.executable)).parents[1]}
         package = Path(__file__).parents[2]
-        found = {*homes, *(package / name for name in ("errors", "dataset", "infra", "remote_job"))}
+        found = {*homes, *(package / name for name in PACKAGES)}
         # PYTHONPATH may name the checkout, whose modules no training takes from there.
         given = {Path(os.path.realpath(entry)) for entry in sys.path if entry.startswith("/")}
         return found | {path for path in given if not any(hid.is_relative_to(path) for hid in self.hidden)}

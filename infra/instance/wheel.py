@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-PACKAGES = ("errors", "dataset", "infra", "remote_job")
+PACKAGES = ("client", "errors", "dataset", "infra", "remote_job")
 """What the training module imports; the orchestrator stays on the launching machine."""
-EVERYTHING = (*PACKAGES, "client", "orchestrator")
+EVERYTHING = (*PACKAGES, "orchestrator")
 """What the action runs; its script reads this name."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """The earliest time that a zip can store, so that equal code gives equal bytes."""

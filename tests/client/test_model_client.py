@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -320,7 +321,7 @@ def test_a_head_of_a_reply_that_never_ends_keeps_the_model_of_before(server, fol
     finally:
         over.set()
     assert body_of(model) == old
-    assert "head" in model.problem
+    assert "bytes a second" in model.problem
 
 
 @pytest.mark.parametrize("what", ["stable.json", "model.pt"])
@@ -609,11 +610,39 @@ def test_a_public_address_does_not_redirect_into_a_private_network(monkeypatch):
         "metadata": "169.254.169.254",
     }
     monkeypatch.setattr("socket.getaddrinfo", lambda host, *_, **__: [(2, 1, 6, "", (names[host], 443))])
-    check_redirect("https://models.example.org/a", "https://cdn.example.org/a")
-    check_redirect("https://inside.example.org/a", "https://inside.example.org/b")
+    assert check_redirect("https://models.example.org/a", "https://cdn.example.org/a")
+    assert not check_redirect("https://inside.example.org/a", "https://inside.example.org/b")
     for target in ("https://inside.example.org/a", "https://metadata/a", "http://cdn.example.org/a"):
         with pytest.raises(TransferError):
             check_redirect("https://models.example.org/a", target)
+
+
+@pytest.mark.simulator
+def test_a_name_that_is_public_when_it_is_judged_and_private_when_it_is_asked_is_not_asked(
+    tmp_path, folder, monkeypatch
+):
+    """What decides is the address of the connection, whatever the name meant before."""
+    context, authority = certificate(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority))
+    resolve, looks = socket.getaddrinfo, []
+
+    def rebound(host, port, *args, **options):
+        if host != "localhost":
+            return resolve(host, port, *args, **options)
+        looks.append(port)
+        return resolve("93.184.216.34" if len(looks) == 1 else "127.0.0.1", port, *args, **options)
+
+    with ModelServer(context) as server, ModelServer(context) as private:
+        server.publish("aaaa")
+        private.files = dict(server.files)
+        monkeypatch.setattr("socket.getaddrinfo", rebound)
+        monkeypatch.setattr("gpu_offload.client.model_client._is_loopback", lambda _: False)
+        target = private.url.replace("127.0.0.1", "localhost")
+        server.status("model.pt", 302, Location=f"{target}/models/aaaa/model.pt")
+        with pytest.raises(NoModelError, match="private address"):
+            client(server, folder, tries=1).get()
+        assert len(looks) == 2
+        assert private.requests == []
 
 
 @pytest.mark.simulator

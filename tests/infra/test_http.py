@@ -1,5 +1,6 @@
 """Requests of our own: named, only over https, with no unsafe redirect and no unbounded reply."""
 
+import socket
 import threading
 import urllib.request
 from contextlib import contextmanager, suppress
@@ -206,3 +207,77 @@ def test_silence_is_an_error_of_its_own():
         pass
     with pytest.raises(http.NoAnswerError), http.ask("http://127.0.0.1:1/"):
         pass
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+BODY = HEAD + b"Content-Length: 1000000\r\n\r\n"
+PIECES = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (HEAD + b"X: ", b"x"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000),
+        (BODY, b"x"),
+        (BODY.replace(b"200 OK", b"500 Error"), b"x"),
+        (PIECES + b"1;", b"x"),
+        (PIECES + b"0\r\n", b"X: y\r\n" * 1_000),
+    ],
+    ids=["head", "continue", "body", "error", "piece", "trailer"],
+)
+def test_a_server_that_sends_in_drops_or_without_content_is_left(begin, again):
+    """No single read times out, so that without this a job would wait until its own end."""
+    over = threading.Event()
+
+    def drip(handler):
+        with suppress(OSError):
+            handler.wfile.write(begin)
+            for _ in range(1_000):
+                if over.wait(0.02):
+                    return
+                handler.wfile.write(again)
+            over.set()
+
+    with server(drip) as address, pytest.raises(http.HttpError), http.ask(address, timeout=0.3) as got:
+        http.read(got)
+    assert not over.is_set()
+    over.set()
+
+
+def test_a_handshake_that_comes_in_drops_is_left():
+    """A record of TLS that never ends."""
+    over = threading.Event()
+
+    def drip(listener):
+        connection, _ = listener.accept()
+        with connection, suppress(OSError):
+            connection.sendall(b"\x16\x03\x03\x40\x00\x02\x00\x3f\xfc")
+            for _ in range(1_000):
+                if over.wait(0.02):
+                    return
+                connection.sendall(b"\0")
+            over.set()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=drip, args=(listener,))
+        thread.start()
+        url = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+        with pytest.raises(http.NoAnswerError), http.ask(url, timeout=0.3):
+            pass
+        assert not over.is_set()
+        over.set()
+        thread.join()
+
+
+def test_a_reader_that_takes_its_time_is_not_the_servers_fault():
+    with (
+        server(lambda handler: reply(handler, 200, bytes(1 << 20))) as address,
+        http.ask(address, timeout=0.2) as got,
+    ):
+        length = 0
+        for chunk in http.chunks(got):
+            length += len(chunk)
+            if length == len(chunk):
+                threading.Event().wait(0.4)
+    assert length == 1 << 20

@@ -38,7 +38,7 @@ from gpu_offload.infra.instance.software import (
     read_instance,
     set_up,
 )
-from gpu_offload.infra.instance.wheel import Wheel, pack_wheel
+from gpu_offload.infra.instance.wheel import PACKAGES, Wheel, pack_wheel
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.errors import CommandFailedError, HostUnreachableError
 
@@ -408,7 +408,7 @@ def test_without_uv_on_either_side_the_error_says_what_to_do(bench):
 
 
 def test_our_wheel_is_the_code_that_runs_and_equal_code_gives_equal_bytes(tmp_path):
-    for package in ("errors", "dataset", "infra", "remote_job"):
+    for package in PACKAGES:
         (tmp_path / package / "__pycache__").mkdir(parents=True)
         (tmp_path / package / "__init__.py").write_text(f'NAME = "{package}"\n')
         (tmp_path / package / "data.sh").write_text("echo\n")
