@@ -61,10 +61,7 @@ class Accounting:
     """By attempt: when its prices were read, and the prices."""
 
     def spent(self, run: RunRecord, observation: Observation) -> float:
-        """Return what a run has cost so far, in US dollars, by the spot prices since, which are updated from time to time.
-
-        Without prices from EC2 an attempt counts at the highest price that it can have come to.
-        """
+        """Return a run's cost so far in US dollars, by recent spot prices, else by the highest possible one."""
         now = observation.now
         sent = bytes_sent(run, observation.attempts, observation.checkpoint_bytes, observation.result)
         uses = [
@@ -81,10 +78,7 @@ class Accounting:
         return spent(uses)
 
     def known_bill(self, run: RunRecord, documents: RunDocuments, *, now: float) -> Bill:
-        """Return the bill of a finished run as it was written, else what a run has come to until `now`, Unix seconds.
-
-        An open run is reckoned by the prices at launch, so that what is shown does not depend on EC2's answering.
-        """
+        """Return a finished run's bill as written; of an open run its cost until `now`, by launch prices."""
         is_over = documents.outcome is not None
         kept = read_bill(self.store, run.id) if is_over else None
         return kept or self.bill(run, documents, now=now, ask=is_over)
@@ -108,10 +102,7 @@ class Accounting:
         return prices
 
     def settle(self, run: RunRecord, observation: Observation) -> None:
-        """Write a finished run's bill beside its journal, with the prices that were paid.
-
-        It is written again only when an instance, or its real end, was found after it was written.
-        """
+        """Write a finished run's bill at the prices paid; again only if an instance or its real end was found."""
         key = run_key(run.id, COST)
         booked = {
             a.host.instance_id: round(ended_of(a, observation.now)[0], 3)
@@ -159,7 +150,7 @@ class Accounting:
         return replace(found, alternatives=(*found.alternatives, *others))
 
     def _store_use(self, run: RunRecord, documents: RunDocuments, now: float) -> StoreUse:
-        """Estimate the run's requests to the store from the known behaviour of its parts."""
+        """Estimate the run's requests to the store from what its parts are known to do."""
         prices = store_prices(self.store.url, self.settings.endpoint_url)
         if prices is FOLDER:
             return StoreUse()
@@ -226,7 +217,6 @@ def _parsed(document: Any) -> Bill:
 
 
 def _text(value: Any) -> str:
-    """Return a text of the document. Raises TypeError, ValueError: it is none, or none that can be printed."""
     if not isinstance(value, str) or len(value) > LONGEST_TEXT:
         raise TypeError(f"{value!r:.40} is not a text of a bill")
     value.encode()

@@ -1,8 +1,7 @@
-"""What works on a run and how long the run took: the one calculation behind the time that every command, report and document shows.
+"""What works on a run, and its run time as every command and report shows it.
 
-A run's time is from its beginning to its end, without the pauses in which nothing worked on it. A pause begins where a
-training on a CPU loses its process (Ctrl-C, a kill, a cancelled job) and ends with the next attempt. Waiting for an
-instance is no pause: the run does that itself.
+Run time excludes pauses: the time between the end of a CPU training's process (Ctrl-C, a kill, a cancelled job) and the
+next attempt. Waiting for an instance is part of the run.
 """
 
 from collections.abc import Sequence
@@ -61,14 +60,7 @@ def last_sign(attempt: ObservedAttempt) -> float:
 def counted_until(
     attempts: Sequence[ObservedAttempt], outcome: Outcome | None, *, now: float, at_work: bool
 ) -> float:
-    """Return until when time and cost of a run count, in Unix seconds: its end, now, or where its training was left.
-
-    Args:
-        attempts: All of them.
-        outcome: None for an open run.
-        now: Unix seconds.
-        at_work: As of `is_at_work`.
-    """
+    """Return until when a run's time and cost count (Unix seconds): its end, now, or the end of a lost training."""
     if outcome is not None:
         return outcome.at
     last = attempts[-1] if attempts else None

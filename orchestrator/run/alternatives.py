@@ -20,15 +20,11 @@ NOTE = "on the spot capacity that was seen"
 def policy_alternatives(
     run: RunRecord, attempts: Sequence[ObservedAttempt], now: float, *, paid: Decimal
 ) -> tuple[Alternative, ...]:
-    """Return what on-demand only, Uniform Progress and the optimum in hindsight would have paid.
+    """Return what on-demand only, Uniform Progress and the optimum in hindsight would have paid until `now` (Unix
+    seconds).
 
-    Empty where the run had no choice between spot and on-demand, or no epoch was measured on an instance.
-
-    Args:
-        run: Its record.
-        attempts: In order.
-        now: The run's end, or now; Unix seconds.
-        paid: What the run cost so far, in US dollars: the optimum of one that is over costs no more.
+    Empty if the run had no choice between spot and on-demand, or no epoch was measured on an instance. `paid`, in US
+    dollars, caps the optimum of a run that is over.
     """
     measured = [a for a in attempts if a.heartbeat and a.heartbeat.seconds_per_epoch and a.host]
     spot = [c for c in run.candidates if c.offer.market == "spot"]

@@ -38,14 +38,10 @@ def use_of(
     run: RunRecord | None = None,
     sent: int = 0,
 ) -> AttemptUse:
-    """Return what an attempt with an instance used, until it ended or until now.
+    """Return what an attempt with an instance used until its end, or until `now` (Unix seconds).
 
-    Args:
-        attempt: With a host.
-        now: Unix seconds.
-        prices: The zone's prices over that time; empty: the offer's own price throughout.
-        run: The attempt's run, for what passes to and from the store.
-        sent: Bytes that it sent to the store.
+    Without `prices`, the zone's price history, the offer's own price counts throughout. `sent`: bytes sent to the
+    store.
     """
     host, offer = attempt.host, attempt.record.offer
     if host is None:
@@ -71,10 +67,7 @@ def use_of(
 
 
 def ended_of(attempt: ObservedAttempt, now: float) -> tuple[float, bool]:
-    """Return until when an attempt's instance is billed, in Unix seconds, and whether EC2 reclaimed it.
-
-    EC2's word counts where there is one; the journal's end of the attempt is only as good as its driver's look.
-    """
+    """Return until when an attempt's instance is billed, by EC2 if it says so, and whether EC2 reclaimed it."""
     end, host = attempt.end, attempt.host
     by_cloud = end is not None and end.by_cloud
     if attempt.gone is not None:

@@ -65,10 +65,7 @@ class Attempts:
             self.console.stage(f"attempt {step.number}: {step.offer.name}")
 
     def launch(self, attempt: AttemptRecord) -> None:
-        """Launch the instance of an attempt and journal it, or journal that it was refused.
-
-        Raises LaunchDeniedError: the driver's role may not launch; the attempt is closed, the run stays open.
-        """
+        """Launch an attempt's instance and journal it or its refusal. Raises LaunchDeniedError: the run stays open."""
         cloud, number = self.rented(), attempt.number
         cloud.prepare(self.run)  # can take minutes
         self.patiently(lambda: self.journal.record_launching(self.run.id, number, self.clock()))

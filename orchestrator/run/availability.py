@@ -1,8 +1,8 @@
-"""Spot capacity as a Markov chain whose hazards a run learns from what it sees.
+"""Spot capacity as a Markov chain whose hazards a run learns from what it observes.
 
-Capacity is up or down, for an age that counts in steps of ten minutes. The hazard of a change falls with the age: what
-has been up for a day stays up. Hazards of both directions are scaled by a multiplier of their own with a gamma prior
-of mean 1, updated by every change seen, and by every step without one; old evidence fades within a day.
+The state is up or down, and its age in steps of ten minutes. The older a state, the less likely it changes. A
+multiplier scales the hazards of each direction, with a gamma prior of mean 1; each observed step updates it, and old
+evidence fades.
 """
 
 from dataclasses import dataclass, replace
@@ -148,7 +148,7 @@ def learn(belief: Belief | None, sighting: Sighting) -> Belief:
 def transition(down: float = 1.0, up: float = 1.0) -> Array:
     """Return the chance of each state after a step, shape (2 * BUCKETS, 2 * BUCKETS), by multipliers of the hazards.
 
-    Within a bucket of several ages the age is not known: it moves on with a chance of one in its width.
+    Within a bucket of several ages the age is unknown: it leaves the bucket with a chance of one in the bucket's width.
     """
     widths = np.diff((0, *AGES), append=np.inf)
     chances = 1 - (1 - np.array(HAZARDS)) ** np.array([[down], [up]])

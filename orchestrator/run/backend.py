@@ -71,17 +71,13 @@ class Attended(Protocol):
     ) -> Ending | None:
         """Train to the end and return None, or why the attempt ended without a result.
 
-        `judge` is asked all the while, with the latest heartbeat, and from any thread; once it gives a reason
-        the training is stopped, with a checkpoint, and that reason returned.
-        Raises StoppedHereError when this process received an ending signal.
+        `judge` is called from any thread with the latest heartbeat; once it returns a reason, the training stops with a
+        checkpoint and that reason is returned. Raises StoppedHereError if this process received an ending signal.
         """
 
 
 class Cloud(Protocol):
-    """Trains on rented instances. Every call is harmless to repeat.
-
-    `attempts` are the run's: an instance can only be where one of them was journalled before.
-    """
+    """Trains on rented instances. Every call can be repeated; `attempts` are all attempts of the run."""
 
     def instances(self, run: RunRecord, attempts: Sequence[ObservedAttempt]) -> tuple[ObservedInstance, ...]:
         """Return the run's instances, found by tag."""
@@ -93,10 +89,7 @@ class Cloud(Protocol):
         """Do what must be done before the first launch and can take minutes, such as staging."""
 
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
-        """Ask for the instance; None where the answer was lost and the call must be repeated.
-
-        Raises RefusedError, LaunchDeniedError.
-        """
+        """Request the instance; None: the reply was lost, repeat the call. Raises RefusedError, LaunchDeniedError."""
 
     def adopt(self, run: RunRecord, attempt: AttemptRecord, host: HostRecord) -> None:
         """Create the schedule of an instance whose launch reply was lost."""
@@ -111,11 +104,7 @@ class Cloud(Protocol):
         """Remove what `leftovers` named."""
 
     def follow(self, run: RunRecord, attempt: ObservedAttempt, seconds: float) -> Ending | None:
-        """Pass `seconds`, or less when something has happened, showing what the instance says meanwhile.
-
-        Returns:
-            Why the attempt is over, where neither store nor cloud will ever say it.
-        """
+        """Show progress for `seconds` or less; return why the attempt is over if nothing else will report it."""
 
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """Send the terminate call for what the attempt has, within seconds; return the instances' ids."""

@@ -1,8 +1,7 @@
-"""Which candidate a run tries next: the market by `spot_policy`, the place of spot by its expected cost (`places`).
+"""The candidate that a run tries next: the market by `spot_policy`, the place of spot by its expected cost (`places`).
 
-A refused place is skipped for a while, and so are the types above a quota; a permanent refusal excludes an offer. A
-place that reclaimed an instance comes after those that did not. Measured epochs of an instance type replace its
-estimate.
+A refused place is skipped for a while, and so are larger types under a refused quota; a permanent refusal excludes an
+offer. Places that reclaimed an instance come last. Measured epochs of an instance type replace its estimate.
 """
 
 from collections.abc import Iterator
@@ -44,10 +43,7 @@ def fitting(run: RunRecord, observation: Observation, market: Market | None) -> 
 
 
 def _spot_by_cost(run: RunRecord, observation: Observation) -> list[Candidate]:
-    """Return the candidates in their order, with the spot ones among them by expected cost.
-
-    Without observations that is the order of the plan.
-    """
+    """Return the candidates with the spot ones reordered by expected cost; unchanged without observations."""
     spot = [c for c in run.candidates if c.offer.market == "spot"]
     if len(spot) < 2 or not (observation.attempts or run.experience.capacity):
         return list(run.candidates)

@@ -17,10 +17,7 @@ def place_name(offer: Offer) -> str:
 
 
 def seen_capacity(attempts: Sequence[ObservedAttempt], now: float) -> list[Seen]:
-    """Return what spot attempts saw, in order of time: up while an instance runs, down where one is refused.
-
-    A refusal by a quota, a denied launch and one that is refused for good say nothing about capacity.
-    """
+    """Return what spot attempts observed, in time order: up while an instance runs, down where capacity was refused."""
     seen: list[Seen] = []
     for attempt in attempts:
         end, place = attempt.end, place_name(attempt.record.offer)

@@ -70,7 +70,7 @@ class Collector:
         return None
 
     def complete(self, observation: Observation) -> float:
-        """Finish an interrupted publication, and record the training's times; return when it published, Unix seconds."""
+        """Finish an interrupted publication and record the times; return when it published, Unix seconds."""
         store, at = self.journal.store, self.clock()
         manifest = publish.manifest_of(store, self.run.version)
         if manifest is not None:
@@ -148,10 +148,7 @@ class Collector:
 def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, scratch: Path) -> Path:
     """Read a staged model and its exports back whole and return the model's path in `scratch`.
 
-    Raises:
-        UnfitResultError: the result is not of this training, or did not complete its epochs.
-        CorruptObjectError: size or sha256 differ.
-        ObjectMissingError: the model is not there.
+    Raises UnfitResultError: another training's result, or too few epochs; CorruptObjectError; ObjectMissingError.
     """
     faults = []
     if result.training_key != run.training_key:

@@ -117,7 +117,7 @@ class Controller:
         return self.journal.store
 
     def to_end(self) -> Outcome | None:
-        """Drive the run until it is done; None where it continues without this driver; see `detached_reason`.
+        """Drive the run until it is done; None if it continues without this driver (`detached_reason`).
 
         Raises:
             InterruptedRunError: this process received an ending signal; its instances are being terminated.

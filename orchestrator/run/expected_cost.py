@@ -50,14 +50,10 @@ class Table:
     def costs(
         self, *, steps: int, left: float, states: Array, running: Market | None, pending: float
     ) -> dict[Market | None, float]:
-        """Return the expected cost of each choice for the next step, if all later ones are the best.
+        """Return the expected cost of each choice for the next step, if all later ones are optimal.
 
-        Args:
-            steps: Until the deadline, at least 1.
-            left: Work left, in steps.
-            states: Probability of each state of capacity now.
-            running: The market of the machine that runs.
-            pending: Its overhead that is still ahead.
+        `steps` until the deadline (at least 1) and work `left` are in steps; `states` are the probabilities of capacity
+        now; `pending` is the overhead still ahead of the machine that runs in the market `running`.
         """
         ahead = states @ self.chances
         values = self.values[min(steps, self.job.steps) - 1]

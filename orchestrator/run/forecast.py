@@ -87,11 +87,11 @@ def forecast(run: RunRecord) -> Forecast | None:
 
 
 def _worst(run: RunRecord, last: Candidate, overhead: float, slack: float) -> float:
-    """Return what a run costs at most, in US dollars, if its limits in money allow it.
+    """Return the highest cost of a run in US dollars, if its limits allow it.
 
-    All of the training is on demand, on the instance `last`, at the upper end of its time, with a change of machine for each
-    hour (`relocation.MOVE_AFTER_S`) and one more. Spot that EC2 reclaims within its first hour is free but for its volume and
-    address, which can be paid for as long as there is slack; what lasts longer costs less than on-demand for its work.
+    It assumes the whole training on demand on `last` at its upper time, with a change of machine each hour
+    (`relocation.MOVE_AFTER_S`) and one more. A spot instance reclaimed in its first hour costs only volume and address,
+    as long as there is slack; one that lasts longer costs less than on-demand for its work.
     """
     seconds = last.seconds.high
     changes = 1 + math.ceil(seconds / MOVE_AFTER_S)

@@ -17,14 +17,9 @@ Running = dict[tuple[str, int], Array]
 
 
 def capacity_steps(seen: Sequence[Seen], begin: float, end: float) -> list[bool]:
-    """Return whether there was spot capacity in any place, for each step of `STEP_S` from a beginning to an end.
+    """Return whether any place had spot capacity, for each step of `STEP_S` from `begin` to `end` (Unix seconds).
 
-    A sighting counts until the place's next one, and the first one before it, too. Nothing seen is no capacity.
-
-    Args:
-        seen: In order of time, Unix seconds.
-        begin: Unix seconds.
-        end: Likewise.
+    A sighting counts until the place's next one, the first also before it. No sighting means no capacity.
     """
     by_place: dict[str, list[Sighting]] = {}
     for place, sighting in seen:
@@ -42,13 +37,7 @@ def capacity_steps(seen: Sequence[Seen], begin: float, end: float) -> list[bool]
 
 
 def replay(policy: Callable[[Position], Market | None], at: Position, is_up: Sequence[bool]) -> Standing:
-    """Return where a training would stand under a policy.
-
-    Args:
-        policy: From a position to a choice.
-        at: At the beginning.
-        is_up: Spot capacity, a value a step.
-    """
+    """Return where a training that starts at `at` would stand under a policy, given spot capacity by step."""
     standing = at.standing
     for step, spot_open in enumerate(is_up):
         if standing.left <= 0:
@@ -64,20 +53,16 @@ def replay(policy: Callable[[Position], Market | None], at: Position, is_up: Seq
 
 
 def to_end(policy: Callable[[Position], Market | None], at: Position, is_up: Sequence[bool]) -> float:
-    """Return what a training would pay under a policy up to its end, in seconds of on-demand.
-
-    After what was seen, no spot is assumed, until the deadline.
-    """
+    """Return what a training would pay under a policy, in on-demand seconds; no spot is assumed after `is_up`."""
     steps = math.ceil((at.until_deadline + at.overhead) / STEP_S)
     padded = [*is_up, *[False] * max(0, steps - len(is_up))]
     return replay(policy, at, padded).paid
 
 
 def optimum(at: Position, is_up: Sequence[bool], *, grid: int = 10) -> float:
-    """Return the least that a training could have paid, with all of its spot capacity known, in seconds of on-demand.
+    """Return the least that a training could have paid with all spot capacity known, in on-demand seconds.
 
-    By dynamic programming over the steps to the deadline, the work left and what runs; exact up to `grid` points of
-    work a step. Overhead is taken from the step in which a machine starts, and from those that follow.
+    Dynamic programming over steps to the deadline, work left and what runs; exact up to `grid` points of work per step.
     """
     unit = STEP_S / grid
     work, overhead = math.ceil(at.left / unit - 1e-6), math.ceil(at.overhead / unit - 1e-6)

@@ -55,11 +55,7 @@ class Journal:
                 yield match[1]
 
     def open_ids(self, *, now: float | None = None, write: bool = True) -> list[str]:
-        """Return the ids of the runs that have no outcome, readable or not.
-
-        With `now`, Unix seconds, all runs are read once a day: see `RunIndex`. Without `write` the index is
-        left as it is.
-        """
+        """Return the ids of runs without an outcome, readable or not; `now` and `write` as in `RunIndex`."""
         index = self.index if write else RunIndex(self.store, writes=False)
         return index.open_ids(now=now)
 

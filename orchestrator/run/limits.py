@@ -55,10 +55,7 @@ class LimitWatch:
     def judge(
         self, observation: Observation, attempt: ObservedAttempt
     ) -> Callable[[Heartbeat | None], Ending | None]:
-        """Return the function that decides whether a training on this machine goes on, from its latest heartbeat.
-
-        It does for as long as the next step is to train.
-        """
+        """Return the function that decides from the latest heartbeat why a training here must end, or None."""
         stop, looked_at = observation.stop, observation.now
 
         def judged(beat: Heartbeat | None) -> Ending | None:

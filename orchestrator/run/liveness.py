@@ -35,9 +35,9 @@ BILL_S = 1.0
 
 
 def unbooked(observation: Observation) -> RecordHost | RecordGone | None:
-    """Return the step that journals what an instance that is over costs, where the journal does not have it.
+    """Return the step that journals the cost of an ended instance that the journal lacks, None if there is none.
 
-    Its launch's answer was lost, or it outlived its attempt, because its driver died or its clock was wrong.
+    Its launch's reply was lost, or it outlived its attempt because its driver died or its clock was wrong.
     """
     for attempt in observation.attempts:
         if attempt.host is not None:
@@ -112,10 +112,9 @@ def ended_at(observation: Observation, current: ObservedAttempt) -> float | None
 def awaits_reclaim(
     observation: Observation, current: ObservedAttempt, mine: tuple[ObservedInstance, ...]
 ) -> bool:
-    """Whether AWS is about to reclaim a spot instance within its first hour.
+    """Whether AWS is about to reclaim a spot instance within its first hour, free unless the user terminates it first.
 
-    AWS charges nothing then, unless the user terminates the instance first
-    (EC2 User Guide, "Billing for interrupted Spot Instances").
+    Source: EC2 User Guide, "Billing for interrupted Spot Instances".
     """
     host, beat = current.host, current.heartbeat
     if host is None or host.market != "spot" or beat is None or beat.state != "interrupted":
@@ -184,10 +183,10 @@ def fruitless_attempts(observation: Observation) -> int:
 
 
 def alike_ends(observation: Observation) -> list[AttemptEnd]:
-    """Return the ends of the attempts that ended as the latest did, without progress; the latest last.
+    """Return the ends of the attempts that ended like the latest one without progress; the latest last.
 
-    What ends an attempt from outside (a reclaim, a refusal, a driver's death, a request) does not count. An epoch
-    more than in all attempts before is progress.
+    Ends caused from outside (reclaim, refusal, death of the driver, request) do not count. Progress is one epoch more
+    than all attempts before.
     """
     alike: dict[tuple[str, str], list[AttemptEnd]] = {}
     best, latest = 0, None

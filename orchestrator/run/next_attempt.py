@@ -60,11 +60,11 @@ def open_next(at: Outlook) -> Step:
 
 
 def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -> float | None:
-    """Return the spot price, USD/h, above which EC2 reclaims the instance.
+    """Return the spot price in USD/h above which EC2 reclaims the instance; None on demand.
 
-    It is the highest price at which the rest of the training is affordable even if it goes worse than badly, at most
-    the on-demand price, and a tenth above today's at least: a lower one would be interrupted by every small rise.
-    A training that uses up its money has more time the lower that price is.
+    It is the highest price at which the rest is affordable with `SLACK`, at most the on-demand price, and at least
+    `HEADROOM` above today's, so that small rises do not interrupt. A training that uses up its money lasts longer at a
+    lower price.
     """
     offer = candidate.offer
     if offer.market != "spot":
@@ -80,10 +80,7 @@ def _max_price(run: RunRecord, observation: Observation, candidate: Candidate) -
 
 
 def _expiry(run: RunRecord, observation: Observation, offer: Offer, max_price: float | None) -> float:
-    """When money or time ends an attempt: the absolute time that the instance itself enforces.
-
-    At the highest possible price, with volume, address and transfer, so that it needs no driver.
-    """
+    """Return the absolute time (Unix seconds), enforced by the instance, when money or time ends an attempt."""
     if offer.usd_per_hour <= 0:
         return (
             run.deadline_at

@@ -1,6 +1,6 @@
-"""What to do next for a run: a pure function of the journal and of what was observed just now.
+"""The next step of a run: a pure function of the journal and of what was just observed.
 
-There is no recovery code. The first start, a re-run, a run resumed by another machine and the sweep all ask this one
+There is no recovery code: the first start, a re-run, a run resumed by another machine and the sweep all ask the same
 question until the answer is Done.
 """
 

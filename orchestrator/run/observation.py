@@ -61,9 +61,8 @@ class ObservedAttempt:
 class Observation:
     """Everything that the decision depends on, observed at `now` (Unix seconds).
 
-    `me` is this driver; `driver` is another one whose lease is live. `attempts` are in order of their numbers.
-    `leftovers` names what the run still has beside instances: security groups, schedules, detached volumes.
-    `checkpoint_bytes` is the size of the newest checkpoint.
+    `me` is this driver, `driver` another one with a live lease. `leftovers` names what the run still has beside
+    instances: security groups, schedules, detached volumes. `checkpoint_bytes` is the size of the newest checkpoint.
     """
 
     now: float

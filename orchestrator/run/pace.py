@@ -81,19 +81,16 @@ def running_left(run: RunRecord, observation: Observation, current: ObservedAtte
 
 
 def goes_to_its_limit(run: RunRecord, offer: Offer) -> bool:
-    """Whether a training that will not make it goes on all the same, and keeps what it has when its time is up.
-
-    So does one on a CPU or a cluster that the user chose: it was known to be long, and every completed epoch is kept.
-    """
+    """Whether a training that will exceed its limit goes on: on request, or on a CPU or cluster that was chosen."""
     return run.on_overrun == "continue" or (run.forced and not offer.is_rented)
 
 
 def overrun(
     run: RunRecord, observation: Observation, current: ObservedAttempt, *, likely: bool = False
 ) -> str | None:
-    """Say why an attempt that trains will not make it, None while it can.
+    """Say why a training attempt will exceed its limits, None while it can keep them.
 
-    Nine in ten certain: even the interval's lower end is past its limit. With `likely`: more probable than not.
+    By the lower end of the time left, nine in ten certain; with `likely`, by its middle.
     """
     left, beat = running_left(run, observation, current), current.heartbeat
     if left is None or beat is None or beat.state != "training":
@@ -115,16 +112,10 @@ def overrun(
 def leaves(
     run: RunRecord, observation: Observation, current: ObservedAttempt, better: Candidate
 ) -> str | None:
-    """Say why a toss-up that began on the CPU moves to an instance now, None while it stays.
+    """Say why a toss-up that began on the CPU moves to the instance `better` now, None while it stays.
 
-    It moves when it will more likely than not exceed its limit; when it could, and later the instance would, too; and when the
-    hours that the instance saves are worth more than it costs, nine in ten certain.
-
-    Args:
-        run: The run.
-        observation: Of it.
-        current: The attempt on the CPU.
-        better: The instance's offer.
+    It moves when it will likely exceed its limit; when it may, and waiting would make the instance too late as well; or
+    when the hours saved are worth more than the instance costs, nine in ten certain.
     """
     beat = current.heartbeat
     if not run.reversible or current.record.offer.where != "cpu" or (beat and beat.state == "finishing"):

@@ -1,7 +1,7 @@
-"""Spot capacity in several places: where to launch next, and when to leave one place for another.
+"""Spot capacity in several places: where to launch next, and when to move.
 
-A place is an instance type in a zone. Each has its own price and its own belief about capacity. Together they are one
-capacity, up while any of them is. `spot_policy` chooses the market by it; this module chooses the place.
+A place is an instance type in a zone, with its own price and belief about capacity. `spot_policy` chooses the market by
+all places together; this module chooses the place.
 """
 
 from collections.abc import Sequence
@@ -37,16 +37,10 @@ class Place:
 def best_place(
     places: Sequence[Place], *, overhead: float, left: float = 0.0, running: int | None = None
 ) -> int | None:
-    """Return the place to train in; None if no place is open.
+    """Return the place to train in, None if none is open; places come in order of preference among equals.
 
-    An instance that trains is moved only where that pays for the overhead, by the chance that there is capacity, within
-    the time that both places can be expected to last.
-
-    Args:
-        places: In order of preference among equals.
-        overhead: Seconds that a change of machine costs.
-        left: Seconds of work that are left.
-        running: The place of the instance that trains.
+    A running instance is moved only if that likely saves more than a change of machine costs (`overhead`, seconds),
+    within the `left` seconds of work and the time that both places are expected to last.
     """
     order = [i for i, place in enumerate(places) if place.is_open]
     best = min(order, key=lambda i: places[i].cost(overhead), default=None)

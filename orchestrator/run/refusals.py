@@ -44,10 +44,7 @@ def _refusals(observation: Observation) -> list[tuple[Offer, AttemptEnd]]:
 
 
 def _keeps_from(refused: Offer, end: AttemptEnd, offer: Offer, now: float) -> bool:
-    """Whether a refusal keeps an offer from being tried for a while.
-
-    A quota counts vCPUs, and is free again when other instances end.
-    """
+    """Whether a refusal keeps an offer from being tried for a while; a quota counts vCPUs and frees as instances end."""
     if now - end.at >= REFUSAL_LASTS_S:
         return False
     if end.quota:
@@ -84,7 +81,7 @@ def place_of(offer: Offer) -> tuple[str | None, ...]:
 
 
 def _quota_of(offer: Offer) -> tuple[str | None, ...]:
-    """What shares one quota: each region has its own for each market and family of types.
+    """Return what shares one quota: region, market and family of types.
 
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/ec2-on-demand-instances.html#ec2-on-demand-instances-limits
     """

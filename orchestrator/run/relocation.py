@@ -16,10 +16,10 @@ MOVE_AFTER_S = 3600.0
 
 
 def moving(run: RunRecord, observation: Observation, current: ObservedAttempt) -> str | None:
-    """Return why a training instance is left for a spot instance elsewhere, None where it is not.
+    """Return why a training instance is left for a spot instance elsewhere, None if it is not.
 
-    Only a launch shows whether there is spot capacity. So the move must pay by the chance that there is, and an epoch
-    must have just been completed, since what was trained of the next one is lost.
+    Only a launch shows whether there is capacity, so the move must pay by the chance that there is, and only just after
+    an epoch, since an incomplete one is lost.
     """
     offer, beat = current.record.offer, current.heartbeat
     if offer.where != "ec2" or run.forced or beat is None or beat.state != "training":

@@ -20,13 +20,7 @@ PLANNING_LIMIT_S = 60.0
 
 
 def beginning(created: float, now: float, age: float) -> float:
-    """Return when a run's command began, in Unix seconds: its process shortly before the run.
-
-    Args:
-        created: When the run was created, in Unix seconds.
-        now: Unix seconds.
-        age: Of this process, in seconds. One that did something else before, or that resumes a run, does not count.
-    """
+    """Return when a run's command began (Unix seconds), by the process's `age` if that fits the run's creation."""
     started = now - age
     return started if 0 <= created - started <= PLANNING_LIMIT_S else created
 

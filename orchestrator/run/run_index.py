@@ -1,11 +1,11 @@
-"""An index of runs in the store, so that finding the open and the newest runs does not depend on the number of past runs.
+"""Index of runs in the store: finding open and recent runs does not depend on the number of past runs.
 
     open/<run>.json                a run that can be open or without a bill; created before the run, removed after its bill
     open/index.json                when all runs were last read: since then the index is complete
     recent/<inverted>-<run>.json   every run, the newest first in a listing
 
-The journal decides; the index only says where to look. An entry too many costs two requests. One too few can come of a
-version without an index, and is found when `tend` reads all runs, once a day.
+The journal decides; the index only says where to look. A superfluous entry costs two requests; a missing one, from a
+version without an index, is found when `tend` reads all runs once a day.
 """
 
 import contextlib
@@ -65,11 +65,7 @@ class RunIndex:
                 self.store.delete(f"{OPEN}{run}.json")
 
     def open_ids(self, *, now: float | None = None) -> list[str]:
-        """Return the runs that have no outcome, readable or not, in order of their ids.
-
-        Args:
-            now: The time, for a caller that keeps the index complete: then all runs are read once a day.
-        """
+        """Return the runs without an outcome, readable or not, by id; with `now`, all runs are read once a day."""
         scanned = self._scanned_at()
         if scanned is None or (now is not None and now - scanned > RESCAN_S):
             return self.scan(now or 0.0)

@@ -1,7 +1,7 @@
-"""Turn the first ending signal into an exception while a run is driven.
+"""Turns the first ending signal into an exception while a run is driven.
 
-GitHub sends SIGINT to a cancelled step, SIGTERM 7.5 s later and SIGKILL after another 2.5 s. A flag would be seen
-only when the current call returns; an exception interrupts that call.
+GitHub sends SIGINT to a cancelled step, SIGTERM 7.5 s later and SIGKILL 2.5 s after that. A flag would be seen only
+when the current call returns; an exception interrupts that call.
 """
 
 import signal
@@ -24,8 +24,8 @@ class EndingSignal(BaseException):
 def ending_signals() -> Iterator[None]:
     """Raise EndingSignal in the main thread at the first ending signal, and ignore further ones in this context.
 
-    Handle the exception inside the context: a second Ctrl-C then cannot interrupt the cleanup. Signals that were
-    ignored stay ignored; see `infra.signals.handled`.
+    Handle the exception inside the context, so that a second Ctrl-C cannot interrupt the cleanup. Signals that were
+    ignored stay ignored (`infra.signals.handled`).
     """
 
     def end(number: int, _frame: FrameType | None) -> None:

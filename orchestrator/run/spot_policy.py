@@ -1,16 +1,13 @@
 """Spot, on-demand or wait: how a training keeps its deadline at the least expected cost.
 
-A training has *slack*: the time that can still be lost before only on-demand, started at once and never reclaimed,
-keeps the deadline. Waiting uses it up, and so does every change of machine; training on either market does not. A guard
-allows only what leaves slack in the worst case, so the deadline is kept whatever spot does (`allowed`).
+Slack is the time that can still be lost before only on-demand, started at once and never reclaimed, keeps the deadline.
+Waiting and changes of machine use it up; training does not. `allowed` permits only what leaves slack in the worst case.
+So the deadline is kept whatever spot does, as long as the position holds: the rest takes `left` at most, a change of
+machine `overhead` at most, on-demand is refused for `margin` in all at most, and a wait is checked again after `pause`.
+`bounded` follows Uniform Progress where the excess over its cost would grow too large. Of what both allow, the choice
+with the least expected cost wins (`expected_cost`), by the observed capacity (`availability`).
 
-Guaranteed is the deadline, whatever spot does, while what a position states holds: the rest takes `left` at most, a
-change of machine costs `overhead` at most (notice, start-up, what is trained again), on-demand is refused for `margin` in
-all at most, and a wait is checked again after `pause`. What a run puts there: docs/deadline.md. A second bound
-follows Uniform Progress where the excess over its cost would become too large (`bounded`). Of what both allow, the cheapest
-in expectation is chosen (`expected_cost`), by what the run has seen of spot capacity (`availability`).
-
-See docs/deadline.md for where the numbers come from and what the policy is worth.
+docs/deadline.md explains the numbers, what a run puts in, and what the policy is worth.
 """
 
 import math
@@ -43,8 +40,8 @@ MOST_STEPS = 512
 def allowed(at: Position, *, reserve: float = 0.0) -> tuple[Market | None, ...]:
     """Return the choices after which on-demand still keeps the deadline, whatever spot does. On-demand is always one.
 
-    Worst cases: nothing comes of a wait; spot is lost just when its overhead is done. A machine that is past its
-    overhead loses nothing but time that it also trains in. `reserve` is slack that waiting leaves, in seconds.
+    Worst cases: a wait brings nothing; spot is lost just when its overhead is done. A machine past its overhead loses
+    only time in which it also trains. `reserve` is slack, in seconds, that waiting leaves.
     """
     choices: list[Market | None] = ["on-demand"]
     if at.spot_open and (at.running == "spot" or at.slack >= at.overhead):
@@ -68,9 +65,9 @@ def greedy(at: Position) -> Market | None:
 def uniform_progress(at: Position) -> Market | None:
     """Return the choice of Uniform Progress (Wu et al., "Can't Be Late", NSDI 2024).
 
-    Spot where there is some; on-demand while the training is behind the straight line from the beginning to the
-    deadline, and from then on until there is spot and it would still be ahead of the line after two overheads. Both
-    safety nets are the paper's: near the deadline on-demand is not left, and at last only a running spot instance.
+    Spot where there is some; on-demand while the training is behind the straight line from beginning to deadline, and
+    until spot is available and two overheads would not put it behind again. The two safety nets near the deadline are
+    the paper's.
     """
     pace = at.work / at.whole
     done, elapsed = at.work - at.left, at.whole - at.until_deadline
@@ -86,10 +83,10 @@ def uniform_progress(at: Position) -> Market | None:
 
 
 def bounded(at: Position, choices: tuple[Market | None, ...]) -> tuple[Market | None, ...]:
-    """Return those of the choices after which the training can still come out near Uniform Progress.
+    """Return those choices after which the training can still come out near Uniform Progress.
 
-    If it went on as that does, it would cost what was paid more so far, and the work that the other has done before us,
-    at a price that is a little above on-demand. Where no choice keeps this within `REGRET`, it does what the other does.
+    Its excess is what it paid more so far, plus the work that Uniform Progress is ahead, priced a little above
+    on-demand. If no choice keeps this within `REGRET`, the choice of Uniform Progress counts.
     """
     if at.rival is None or len(choices) == 1:
         return choices
@@ -127,10 +124,7 @@ def choose(policy: str, at: Position) -> Market | None:
 
 
 def choose_market(at: Position) -> Market | None:
-    """Return where to train now; None is to wait for spot.
-
-    The deadline is kept where it could be: a position with slack is never left for one without, whatever spot does.
-    """
+    """Return where to train now; None to wait for spot. A position with slack is never left for one without."""
     if at.reclaims >= BREAKER and at.running != "spot":
         at = replace(at, spot_open=False)
     choices = bounded(at, allowed(at, reserve=at.reserve))

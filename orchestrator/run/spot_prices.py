@@ -35,10 +35,7 @@ class SpotPrices:
     _read_at: float | None = None
 
     def __call__(self, run: RunRecord, observation: Observation) -> RunRecord:
-        """Return the run with the prices of now, or with those that were read last.
-
-        Nothing is asked where nothing can be launched, and where the plan's own prices are not older than `LAST_S`.
-        """
+        """Return the run with current prices, or those read last; asks only if a launch is possible."""
         over = observation.outcome is not None or observation.published or observation.driver is not None
         current = observation.current
         here = current is not None and current.record.offer.where == "cpu"

@@ -13,12 +13,9 @@ Z95 = 1.645
 
 
 def start_seconds(measured: Sequence[float]) -> float:
-    """Return the time that 95 % of an instance type's start-ups keep within, in seconds.
+    """Return the seconds within which 95 % of an instance type's start-ups stay, given measured ones.
 
-    Start-ups are lognormal, with a normal prior of the logarithm that gives START_S where nothing was measured.
-
-    Args:
-        measured: Seconds from a launch to the first training step.
+    Start-ups are lognormal, with a normal prior of the logarithm that gives START_S without measurements.
     """
     mean, spread = _logarithm(measured)
     return math.exp(mean + Z95 * spread)

@@ -41,13 +41,7 @@ class Terminations:
         self._sent |= dict.fromkeys(due, self.clock())
 
     def abandon(self, seen: Observation, by: str, *, detach: bool) -> None:
-        """Terminate at once what costs money, unless it is left training.
-
-        Args:
-            seen: What was known last.
-            by: What ends this process.
-            detach: Whether an instance that trains without the driver is left running.
-        """
+        """Terminate at once what costs money, because of `by`; `detach` leaves an instance that trains alone."""
         current, cloud = seen.current, self.attempts.cloud
         if cloud is None or seen.driver is not None or seen.outcome:
             return

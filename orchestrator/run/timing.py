@@ -25,19 +25,7 @@ def record_timing(
     *,
     now: float = 0.0,
 ) -> None:
-    """Keep what a run took, if it was trained in one go from its first epoch and its time was predicted.
-
-    Args:
-        store: Where it is kept.
-        run: The run.
-        result: Of its training.
-        attempts: All of them.
-        events: Of the last attempt's training.
-        now: When the run ended, Unix seconds.
-
-    Raises:
-        StoreError: It could not be kept.
-    """
+    """Keep a run's times, if it trained in one go and was predicted; it ended `now`. Raises StoreError."""
     trained = next((a for a in attempts if a.record.number == result.attempt), None)
     whole = len(result.timings.epoch_train) == result.epochs and not result.stopped_early
     if trained is None or not whole or run.resumes is not None:
