@@ -2,16 +2,15 @@
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from gpu_offload.orchestrator.cli.options import (
+    SettingsOptions,
     console_of,
     json_option,
     print_json,
-    settings_of,
     settings_options,
     verbose_option,
 )
@@ -83,9 +82,7 @@ if TYPE_CHECKING:
 @click.option("--deploy", "do_deploy", is_flag=True, help="Create or update the stack after confirmation.")
 @click.option("--yes", is_flag=True, help="With --deploy: do not ask for confirmation.")
 def bootstrap(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
+    given: SettingsOptions,
     repository: str | None,
     owner_id: int | None,
     repository_id: int | None,
@@ -120,8 +117,8 @@ def bootstrap(
 
     if sum((only_print, show_policies, do_deploy)) > 1:
         raise click.UsageError("choose one of --print, --show-policies and --deploy")
-    settings = _settings_if_any(directory, config, sets)
-    repository = repository or repository_of(directory, os.environ)
+    settings = _settings_if_any(given)
+    repository = repository or repository_of(given.directory, os.environ)
     if repository is None:
         raise click.UsageError(
             "which repository? Give --repository ORG/REPO (there is no remote origin at GitHub)"
@@ -203,15 +200,19 @@ def _deploy(found: "Bootstrap", console: "Console", *, yes: bool, as_json: bool)
         click.echo("\n".join(found.afterwards(outputs)))
 
 
-def _settings_if_any(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "Settings | None":
+def _settings_if_any(given: SettingsOptions) -> "Settings | None":
     """Load the settings; None where there is no configuration yet."""
     from gpu_offload.orchestrator.settings.load import SettingsError
 
     try:
-        return settings_of(directory, config, sets)
+        return given.settings
     except SettingsError as error:
         # Without any file only the dataset is missing, and a stack needs none.
-        if config or sets or [fault for fault in error.faults if "dataset.path" not in str(fault)]:
+        if (
+            given.config
+            or given.sets
+            or [fault for fault in error.faults if "dataset.path" not in str(fault)]
+        ):
             raise
         return None
 

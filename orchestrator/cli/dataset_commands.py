@@ -1,11 +1,10 @@
 """Commands about the dataset: check, fingerprint, changed."""
 
 import sys
-from pathlib import Path
 
 import click
 
-from gpu_offload.orchestrator.cli.options import json_option, print_json, settings_of, settings_options
+from gpu_offload.orchestrator.cli.options import SettingsOptions, json_option, print_json, settings_options
 from gpu_offload.orchestrator.output.console import plain
 
 
@@ -19,7 +18,7 @@ from gpu_offload.orchestrator.output.console import plain
     default="text",
     help="github: annotations with file and line, for a step of your own workflow.",
 )
-def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool, form: str) -> None:
+def check(given: SettingsOptions, *, as_json: bool, form: str) -> None:
     """Check the dataset: every fault with its file and line."""
     from gpu_offload.dataset.finding import DatasetError
     from gpu_offload.orchestrator import api
@@ -27,7 +26,7 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
     from gpu_offload.orchestrator.github.annotations import annotate
     from gpu_offload.orchestrator.settings.findings import findings_prefix
 
-    settings = settings_of(directory, config, sets)
+    settings = given.settings
     try:
         checked, failure = api.check(settings), None
     except DatasetError as error:
@@ -53,11 +52,11 @@ def check(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_jso
 @click.command()
 @settings_options
 @json_option
-def fingerprint(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
+def fingerprint(given: SettingsOptions, *, as_json: bool) -> None:
     """Print the dataset's fingerprint, which is the same on every machine."""
     from gpu_offload.orchestrator import api
 
-    digest = api.fingerprint(settings_of(directory, config, sets))
+    digest = api.fingerprint(given.settings)
     if as_json:
         print_json({"fingerprint": digest})
     else:
@@ -68,16 +67,14 @@ def fingerprint(directory: Path, config: Path | None, sets: tuple[str, ...], *, 
 @settings_options
 @json_option
 @click.option("--since", required=True, metavar="REV", help="A commit, tag or branch, such as HEAD~1.")
-def changed(
-    directory: Path, config: Path | None, sets: tuple[str, ...], since: str, *, as_json: bool
-) -> None:
+def changed(given: SettingsOptions, since: str, *, as_json: bool) -> None:
     """Ask git whether the dataset changed since REV: exit code 0 if so, 1 if not.
 
     Cheap, for skipping a job early. `offload train` knows better: it also sees changed settings.
     """
     from gpu_offload.orchestrator import api
 
-    yes = api.changed(settings_of(directory, config, sets), since)
+    yes = api.changed(given.settings, since)
     if as_json:
         print_json({"changed": yes})
     else:

@@ -2,11 +2,10 @@
 
 import os
 import sys
-from pathlib import Path
 
 import click
 
-from gpu_offload.orchestrator.cli.options import json_option, print_json, settings_of, settings_options
+from gpu_offload.orchestrator.cli.options import SettingsOptions, json_option, print_json, settings_options
 
 
 @click.command()
@@ -29,9 +28,7 @@ from gpu_offload.orchestrator.cli.options import json_option, print_json, settin
     "--no-probe", is_flag=True, help="Write nothing: no test object, no security group for dry runs."
 )
 def doctor(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
+    given: SettingsOptions,
     repository: str | None,
     roles: tuple[str, ...],
     environment: str,
@@ -47,8 +44,8 @@ def doctor(
     from gpu_offload.orchestrator.output.table import terminal_width
 
     report = examine(
-        directory.resolve(),
-        lambda: settings_of(directory, config, sets),
+        given.directory.resolve(),
+        lambda: given.settings,
         environment=os.environ,
         repository=repository,
         roles=roles,

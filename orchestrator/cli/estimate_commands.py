@@ -1,16 +1,15 @@
 """Commands about estimates: how they held, what they consist of, and what could be shared of them."""
 
 import json
-from pathlib import Path
 
 import click
 
 from gpu_offload.orchestrator.cli.options import (
+    SettingsOptions,
     console_of,
     json_option,
     print_json,
     say,
-    settings_of,
     settings_options,
     verbose_option,
 )
@@ -24,14 +23,14 @@ def estimate() -> None:
 @estimate.command("history")
 @settings_options
 @json_option
-def show_history(directory: Path, config: Path | None, sets: tuple[str, ...], *, as_json: bool) -> None:
+def show_history(given: SettingsOptions, *, as_json: bool) -> None:
     """Compare what was predicted with what past trainings took: errors, bias, coverage, and a plot."""
     from gpu_offload.orchestrator.estimate.history import timings
     from gpu_offload.orchestrator.estimate.score import history_json, history_text
     from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.registry.stores import store_of
 
-    found = tuple(timings(store_of(settings_of(directory, config, sets))))
+    found = tuple(timings(store_of(given.settings)))
     if as_json:
         print_json(history_json(found))
     else:
@@ -43,23 +42,13 @@ def show_history(directory: Path, config: Path | None, sets: tuple[str, ...], *,
 @json_option
 @verbose_option
 @click.option("--calibrate/--no-calibrate", default=None, help="As for `offload plan`.")
-def explain(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    *,
-    as_json: bool,
-    verbose: bool,
-    calibrate: bool | None,
-) -> None:
+def explain(given: SettingsOptions, *, as_json: bool, verbose: bool, calibrate: bool | None) -> None:
     """Show the terms of the estimate: seconds by stage on this CPU and on the best GPU. Spends nothing."""
     from gpu_offload.orchestrator import api
     from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.plan.explanation import explanation_json, explanation_text
 
-    report = api.plan(
-        settings_of(directory, config, sets), calibrate=calibrate, console=console_of(verbose=verbose)
-    )
+    report = api.plan(given.settings, calibrate=calibrate, console=console_of(verbose=verbose))
     if as_json:
         print_json(explanation_json(report))
     else:
@@ -68,7 +57,7 @@ def explain(
 
 @estimate.command()
 @settings_options
-def share(directory: Path, config: Path | None, sets: tuple[str, ...]) -> None:
+def share(given: SettingsOptions) -> None:
     """Print what past trainings could tell others, a line of JSON each; nothing is sent.
 
     A line has times, machine, model and sizes. It names no project, run, dataset, host or day.
@@ -77,7 +66,7 @@ def share(directory: Path, config: Path | None, sets: tuple[str, ...]) -> None:
     from gpu_offload.orchestrator.estimate.score import shared_line
     from gpu_offload.orchestrator.registry.stores import store_of
 
-    lines = [shared_line(timing) for timing in timings(store_of(settings_of(directory, config, sets)))]
+    lines = [shared_line(timing) for timing in timings(store_of(given.settings))]
     for line in lines:
         click.echo(json.dumps(line, sort_keys=True))
     click.echo(

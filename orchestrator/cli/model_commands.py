@@ -7,13 +7,13 @@ import click
 
 from gpu_offload.errors import EXIT_FAILED
 from gpu_offload.orchestrator.cli.options import (
+    SettingsOptions,
     command_name,
     console_of,
     json_option,
     need_simulator,
     print_json,
     say,
-    settings_of,
     settings_options,
     verbose_option,
 )
@@ -38,9 +38,7 @@ WHERE = click.Choice(["auto", "cpu", "ec2", "ray"])
 )
 @click.option("--all", "everything", is_flag=True, help="Show every place, with its reason.")
 def plan(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
+    given: SettingsOptions,
     where: "Where",
     *,
     as_json: bool,
@@ -54,7 +52,7 @@ def plan(
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
     report = api.plan(
-        settings_of(directory, config, sets),
+        given.settings,
         on=where,
         calibrate=calibrate,
         console=console_of(verbose=verbose),
@@ -81,9 +79,7 @@ def plan(
 )
 @click.option("--sweep", hidden=True, help="The sweep that it trains for: no alias moves by itself.")
 def train(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
+    given: SettingsOptions,
     where: "Where",
     *,
     as_json: bool,
@@ -101,7 +97,7 @@ def train(
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
     from gpu_offload.orchestrator.output.table import for_terminal
 
-    settings = settings_of(directory, config, sets)
+    settings = given.settings
     report = api.train(
         settings,
         on=where,
@@ -163,9 +159,7 @@ def next_commands(report: "TrainReport") -> str:
     help="Take only a file that a workflow of this repository attested; needs gh.",
 )
 def pull(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
+    given: SettingsOptions,
     destination: Path,
     wanted: str,
     source: str | None,
@@ -178,7 +172,7 @@ def pull(
     from gpu_offload.orchestrator import api
 
     if source is None:
-        settings = settings_of(directory, config, sets)
+        settings = given.settings
         pulled = api.pull(settings, destination, version=wanted, export=export, signer=signer)
     else:
         pulled = api.pull_from(source, destination, version=wanted, export=export, signer=signer)

@@ -1,13 +1,16 @@
 """Options that many commands share, what they turn into, and how a command answers."""
 
+import functools
 import importlib.util
 import os
 import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -17,47 +20,54 @@ if TYPE_CHECKING:
     from gpu_offload.orchestrator.output.console import Console
     from gpu_offload.orchestrator.settings.load import Settings
 
-F = TypeVar("F", bound=Callable[..., Any])
+
+@dataclass(frozen=True)
+class SettingsOptions:
+    """Where a command finds its settings: the options `-C`, `--config` and `--set`."""
+
+    directory: Path = Path()
+    config: Path | None = None
+    sets: tuple[str, ...] = ()
+
+    @cached_property
+    def settings(self) -> "Settings":
+        """The settings, loaded on first use. Raises SettingsError."""
+        from gpu_offload.orchestrator.settings.load import load_settings
+
+        directory = self.directory.resolve()
+        return load_settings(directory, file=self.config, overrides=self.sets, environment=os.environ)
 
 
-def settings_options(command: F) -> F:
-    """Add `--config`, `--set` and `-C`, by which every command finds its settings."""
-    for option in (
-        click.option(
-            "--set",
-            "sets",
-            multiple=True,
-            metavar="KEY=VALUE",
-            help="Override a setting, for example training.epochs=2.",
-        ),
-        click.option(
-            "--config",
-            type=click.Path(path_type=Path, dir_okay=False),
-            help="Configuration file; by default offload.toml or pyproject.toml, here or above.",
-        ),
-        click.option(
-            "-C",
-            "directory",
-            type=click.Path(path_type=Path, exists=True, file_okay=False),
-            default=Path(),
-            help="Run as if started in this folder.",
-        ),
-    ):
-        command = option(command)
-    return command
+directory_option = click.option(
+    "-C",
+    "directory",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    default=Path(),
+    help="Run as if started in this folder.",
+)
+CONFIG_HELP = "Configuration file; by default offload.toml or pyproject.toml, here or above."
+SET_HELP = "Override a setting, for example training.epochs=2."
+
+
+def settings_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add `-C`, `--config` and `--set` to a command, which gets them as SettingsOptions."""
+
+    @directory_option
+    @click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help=CONFIG_HELP)
+    @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help=SET_HELP)
+    @functools.wraps(command)
+    def wrapped(
+        *arguments: Any, directory: Path, config: Path | None, sets: tuple[str, ...], **others: Any
+    ) -> Any:
+        return command(*arguments, SettingsOptions(directory, config, sets), **others)
+
+    return wrapped
 
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on standard output."
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show details.")
-
-
-def settings_of(directory: Path, config: Path | None, sets: tuple[str, ...]) -> "Settings":
-    """Load the settings. Raises SettingsError."""
-    from gpu_offload.orchestrator.settings.load import load_settings
-
-    return load_settings(directory.resolve(), file=config, overrides=sets, environment=os.environ)
 
 
 def console_of(*, verbose: bool) -> "Console":

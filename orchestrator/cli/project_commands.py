@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_offload.orchestrator.cli.options import json_option, show_answer
+from gpu_offload.orchestrator.cli.options import directory_option, json_option, show_answer
 
 if TYPE_CHECKING:
     from gpu_offload.infra.github.checkout import Checkout
@@ -175,13 +175,7 @@ def schema(*, as_json: bool) -> None:
 
 @click.command()
 @json_option
-@click.option(
-    "-C",
-    "directory",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    default=Path(),
-    help="Run as if started in this folder.",
-)
+@directory_option
 @click.option("--delete-gone", is_flag=True, help="Delete the state of projects whose folder is not there.")
 @click.option(
     "--adopt",

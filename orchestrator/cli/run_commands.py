@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, cast
 import click
 
 from gpu_offload.orchestrator.cli.options import (
+    SettingsOptions,
     console_of,
     json_option,
     print_json,
     say,
-    settings_of,
     settings_options,
     verbose_option,
 )
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 @settings_options
 @json_option
 @click.argument("run", required=False)
-def status(
-    directory: Path, config: Path | None, sets: tuple[str, ...], run: str | None, *, as_json: bool
-) -> None:
+def status(given: SettingsOptions, run: str | None, *, as_json: bool) -> None:
     """Show RUN or the latest runs: place, progress and cost so far; and where everything is kept."""
     from gpu_offload.orchestrator.lifecycle.places import places_text
     from gpu_offload.orchestrator.lifecycle.status import standings, standings_text
@@ -37,7 +35,7 @@ def status(
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.workspace import Workspace
 
-    settings = settings_of(directory, config, sets)
+    settings = given.settings
     found = standings(existing_store_of(settings), settings, run)
     if as_json:
         print_json({"runs": [standing.json() for standing in found]})
@@ -56,14 +54,7 @@ def status(
 @click.option("--run", "by_option", metavar="RUN", help="The same as the argument RUN.")
 @click.option("--reason", default="stopped by hand", help="Recorded with the run.")
 def stop(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    run: str | None,
-    by_option: str | None,
-    reason: str,
-    *,
-    verbose: bool,
+    given: SettingsOptions, run: str | None, by_option: str | None, reason: str, *, verbose: bool
 ) -> None:
     """Stop RUN, or the open run: terminate its instances and wait until they are gone.
 
@@ -74,7 +65,7 @@ def stop(
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.run.journal import Journal
 
-    settings, console = settings_of(directory, config, sets), console_of(verbose=verbose)
+    settings, console = given.settings, console_of(verbose=verbose)
     store = existing_store_of(settings)
     wanted = run or by_option
     if wanted is None:
@@ -111,21 +102,13 @@ def _kept(journal: "Journal", run: str) -> str:
 @click.argument("run", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Print new lines until the run ends.")
 @click.option("--attempt", type=int, help="The number of the attempt; by default the latest.")
-def logs(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    run: str | None,
-    attempt: int | None,
-    *,
-    follow: bool,
-) -> None:
+def logs(given: SettingsOptions, run: str | None, attempt: int | None, *, follow: bool) -> None:
     """Print the log of RUN or of the latest run; a line arrives within 15 s."""
     from gpu_offload.orchestrator.lifecycle.logs import read_log
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.report.load import latest_run
 
-    store = existing_store_of(settings_of(directory, config, sets))
+    store = existing_store_of(given.settings)
     for text in read_log(store, run or latest_run(store), attempt=attempt, follow=follow):
         say(text, nl=False)
 
@@ -142,21 +125,14 @@ def logs(
 @json_option
 @click.option("-o", "output", type=click.Path(path_type=Path, dir_okay=False), help="Write to this file.")
 def report(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    run: str | None,
-    form: str | None,
-    output: Path | None,
-    *,
-    as_json: bool,
+    given: SettingsOptions, run: str | None, form: str | None, output: Path | None, *, as_json: bool
 ) -> None:
     """Report the outcome, time, cost and quality of RUN, of a sweep, or of the latest run."""
     from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.report.load import gather, latest_run, render
 
-    settings = settings_of(directory, config, sets)
+    settings = given.settings
     store = existing_store_of(settings)
     chosen = cast("Format", "json" if as_json else form or _form_for(output))
     if run is not None and run.startswith("sweep-"):
@@ -198,14 +174,14 @@ def _form_for(output: Path | None) -> str:
 @settings_options
 @verbose_option
 @click.argument("run")
-def attach(directory: Path, config: Path | None, sets: tuple[str, ...], run: str, *, verbose: bool) -> None:
+def attach(given: SettingsOptions, run: str, *, verbose: bool) -> None:
     """Watch RUN from here until its model is published; also a run that another machine started."""
     from gpu_offload.orchestrator.lifecycle.controllers import controller_of
     from gpu_offload.orchestrator.lifecycle.train import TrainingFailedError
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.run.journal import Journal
 
-    settings = settings_of(directory, config, sets)
+    settings = given.settings
     store = existing_store_of(settings)
     outcome = controller_of(settings, store, Journal(store).run(run), console_of(verbose=verbose)).to_end()
     if outcome is None or outcome.status != "published":

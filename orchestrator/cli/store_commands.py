@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from gpu_offload.orchestrator.cli.options import json_option, settings_of, settings_options, show_answer
+from gpu_offload.orchestrator.cli.options import SettingsOptions, json_option, settings_options, show_answer
 
 
 @click.command()
@@ -18,23 +18,14 @@ from gpu_offload.orchestrator.cli.options import json_option, settings_of, setti
     type=click.Choice(["s3-old", "s3", "r2", "releases", "folder"]),
     help="The free tier to hold it against; by default that of the store's address.",
 )
-def usage(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    users: int,
-    updates: int,
-    tier: str | None,
-    *,
-    as_json: bool,
-) -> None:
+def usage(given: SettingsOptions, users: int, updates: int, tier: str | None, *, as_json: bool) -> None:
     """Show what the store holds, and how many applications its free tier, if it has one, carries."""
     from gpu_offload.orchestrator.cleanup.usage import TIERS, growth_of, tier_of
     from gpu_offload.orchestrator.cleanup.usage import usage as used
     from gpu_offload.orchestrator.registry.index import versions
     from gpu_offload.orchestrator.registry.stores import existing_store_of
 
-    settings = settings_of(directory, config, sets)
+    settings = given.settings
     store = existing_store_of(settings)
     free = TIERS[tier] if tier else tier_of(settings.store_url, settings.store.endpoint_url)
     entries = versions(store)
@@ -53,15 +44,7 @@ def usage(
 )
 @click.option("--delete", is_flag=True, help="Do it; without this it only says what it would delete.")
 def prune(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    keep: int,
-    days: float,
-    below: float | None,
-    *,
-    delete: bool,
-    as_json: bool,
+    given: SettingsOptions, keep: int, days: float, below: float | None, *, delete: bool, as_json: bool
 ) -> None:
     """Delete versions, checkpoints and staged datasets that neither an alias nor an open run needs."""
     from gpu_offload.orchestrator.cleanup.prune import prune as act
@@ -69,7 +52,7 @@ def prune(
     from gpu_offload.orchestrator.registry.stores import existing_store_of
 
     policy = Retention(keep=keep, days=days, below=None if below is None else round(below * 10**9))
-    store = existing_store_of(settings_of(directory, config, sets))
+    store = existing_store_of(given.settings)
     show_answer(act(store, policy, delete=delete), as_json=as_json)
 
 
@@ -78,20 +61,12 @@ def prune(
 @json_option
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), required=False)
 @click.option("--private", is_flag=True, help="Leave out the picture, which shows images of the dataset.")
-def site(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    folder: Path | None,
-    *,
-    private: bool,
-    as_json: bool,
-) -> None:
+def site(given: SettingsOptions, folder: Path | None, *, private: bool, as_json: bool) -> None:
     """Write a page of the model and a feed of its versions to FOLDER, or to `site/` in the store."""
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.site.write import write_site
 
-    settings = settings_of(directory, config, sets)
+    settings = given.settings
     store = existing_store_of(settings)
     show_answer(write_site(store, settings, folder, is_private=private), as_json=as_json)
 

@@ -1,17 +1,17 @@
 """The command about many trainings: sweep."""
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 from gpu_offload.orchestrator.cli.options import (
+    SettingsOptions,
     command_name,
     console_of,
     json_option,
     print_json,
     say,
-    settings_of,
     settings_options,
     verbose_option,
 )
@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 )
 @click.option("--plan", "only_plan", is_flag=True, help="Show what money and time buy, and start nothing.")
 def sweep(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
+    given: SettingsOptions,
     where: "Where",
     trials: int | None,
     parallel: int | None,
@@ -69,11 +67,11 @@ def sweep(
     from gpu_offload.orchestrator.output.table import terminal_width
 
     limits = {"trials": trials, "parallel": parallel, "budget-usd": budget_usd, "deadline": deadline}
-    words = (*sets, *(f"sweep.{name}={value}" for name, value in limits.items() if value is not None))
-    settings = settings_of(directory, config, words)
+    words = (*given.sets, *(f"sweep.{name}={value}" for name, value in limits.items() if value is not None))
+    settings = replace(given, sets=words).settings
     arguments = ["-C", str(settings.root)]
     arguments += ["--config", str(settings.source)] if settings.source else []
-    arguments += [part for word in sets for part in ("--set", word)]
+    arguments += [part for word in given.sets for part in ("--set", word)]
     command = Sweep(settings, store_of(settings), console_of(verbose=verbose), arguments, where)
     if only_plan:
         plan = command.plan()

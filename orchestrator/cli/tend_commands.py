@@ -1,18 +1,17 @@
 """Commands against leaks and losses: tend, drill."""
 
 import sys
-from pathlib import Path
 
 import click
 
 from gpu_offload.infra.origin import documentation
 from gpu_offload.orchestrator.cli.options import (
+    SettingsOptions,
     console_of,
     json_option,
     need_simulator,
     print_json,
     say,
-    settings_of,
     settings_options,
     verbose_option,
 )
@@ -24,15 +23,7 @@ from gpu_offload.orchestrator.output.console import plain
 @json_option
 @verbose_option
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-def tend(
-    directory: Path,
-    config: Path | None,
-    sets: tuple[str, ...],
-    *,
-    as_json: bool,
-    verbose: bool,
-    dry_run: bool,
-) -> None:
+def tend(given: SettingsOptions, *, as_json: bool, verbose: bool, dry_run: bool) -> None:
     """Continue every open run, and terminate what must not run any more.
 
     Trainings that have finished are published and accounted for, interrupted ones get their next instance. Then
@@ -43,7 +34,7 @@ def tend(
     from gpu_offload.orchestrator.cleanup.tend import Tend
     from gpu_offload.orchestrator.registry.stores import store_of
 
-    settings = settings_of(directory, config, sets)
+    settings = given.settings
     tended = Tend(settings, store_of(settings), console_of(verbose=verbose), dry_run=dry_run).tend()
     if as_json:
         print_json(tended.json())
@@ -100,7 +91,7 @@ def drill(
         if on_my_account and max_cost_usd is not None and store is not None:
             from gpu_offload.orchestrator.drill.real_account import drill_on_account
 
-            settings = settings_of(Path(), None, ())
+            settings = SettingsOptions().settings
             report = drill_on_account(settings, store, max_cost_usd, wanted=only, tell=tell)
         else:
             report = drilling.drill(only, jobs=jobs, tell=tell)
