@@ -52,16 +52,8 @@ def list_candidates(
 ) -> tuple[Candidate, ...]:
     """Return what a run may try: the chosen option first, then the feasible ones by their likely cost.
 
-    A run on the CPU stays there unless it `escalates`. One on EC2 may fall back to the CPU where that was feasible too.
-
-    Args:
-        decision: What was decided.
-        options: All that were judged.
-        on: Where the command said.
-        here: What this machine is filed under among past trainings.
-        past: Past trainings.
-        key: Returns what a past training on a machine shares with this one.
-        escalates: Whether a run on the CPU goes to EC2 where it will not make its limits.
+    A run on the CPU stays there unless it `escalates`. A run on EC2 may fall back to a feasible CPU if `on` is `auto`.
+    `here` is this machine's name among `past` trainings, `key` what those on a machine share with this one.
     """
 
     def candidate(option: Option) -> Candidate:

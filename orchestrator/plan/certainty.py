@@ -18,10 +18,7 @@ STEPS = 25
 
 
 def within(interval: Interval, limit: float) -> float:
-    """Return the probability that a time is within a limit, 0 to 1.
-
-    A time is taken as log-normal on either side of its median, so that it has the interval's bounds.
-    """
+    """Return the probability that a time is within a limit, 0 to 1: log-normal on either side of its median."""
     if limit <= 0 or interval.likely <= 0:
         return 0.0 if limit < interval.likely else 1.0
     distance = math.log(limit) - math.log(interval.likely)
@@ -50,12 +47,7 @@ def ratios(first: Interval, second: Interval) -> tuple[float, ...]:
 
 
 def cheaper(first: tuple[Interval, float], second: tuple[Interval, float]) -> float:
-    """Return the probability that the first of two places costs less than the second, 0 to 1.
-
-    Args:
-        first: Its time, and what an hour of it costs: money and waiting, in US dollars.
-        second: The same, independent of the first.
-    """
+    """Return the probability that the first place costs less; each is its time and its USD per hour, waiting included."""
     if first[1] <= 0 or second[1] <= 0:
         return 1.0 if first[1] < second[1] else 0.5 if first[1] == second[1] else 0.0
     found, limit = ratios(first[0], second[0]), second[1] / first[1]
@@ -63,12 +55,10 @@ def cheaper(first: tuple[Interval, float], second: tuple[Interval, float]) -> fl
 
 
 def turning_value(gpu: tuple[Interval, float], cpu: Interval, certainty: float) -> float | None:
-    """Return the value of an hour, in US dollars, above which a GPU is worth it with a probability; None where it never is.
+    """Return the value of an hour (USD) above which a GPU is worth it with that certainty; None if it never is.
 
-    Args:
-        gpu: Its time, and what an hour of it costs in money.
-        cpu: The time of a free CPU.
-        certainty: The probability; at one half the likely times decide.
+    `gpu` is its time and its price in USD per hour, `cpu` the time of a free CPU. At a certainty of one half the likely
+    times decide.
     """
     found = ratios(gpu[0], cpu)
     share = gpu[0].likely / max(cpu.likely, 1e-9)

@@ -35,18 +35,11 @@ class Code:
 
 
 def read_code(root: Path, entrypoint: str, include: Sequence[str] = ()) -> Code:
-    """Follow the imports of an entrypoint through the files below `root`.
+    """Follow the imports of an entrypoint (`package.module:function`) through the files below `root`.
 
-    The whole package that holds the entrypoint counts, of other packages only what is imported, wherever the import
-    stands. Imports that are computed are not seen: `include` names such files, and data files, by path or pattern.
-
-    Args:
-        root: The project's root, where imports begin.
-        entrypoint: `package.module:function`.
-        include: Files, folders or glob patterns, relative to the root.
-
-    Raises:
-        PlanningError: There is no such module, or the files are too large.
+    The whole package of the entrypoint counts, of other packages what is imported. Computed imports are not seen:
+    `include` names such files, and data files, by path or pattern. Raises PlanningError: no such module, or the files
+    are too large.
     """
     reader = CodeReader(root.resolve())
     module, _, function = entrypoint.partition(":")

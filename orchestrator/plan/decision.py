@@ -1,9 +1,8 @@
 """Where a training should run, and why: the rule, as a function of what each place costs in time and money.
 
-The free CPU is the default arm. A GPU must be needed (the CPU's upper estimate is past its limit) or worth it (it
-saves more of your hours than it costs, at the value that you put on them). Nothing whose upper cost exceeds
-`max-cost-usd` is ever chosen. Where the choice is a toss-up the training begins on the CPU, which can be undone, and
-moves once its own steps show that it has to.
+The free CPU is the default. A GPU must be needed (the CPU's upper estimate is past its limit) or worth it (it saves
+more of your hours than it costs, at your value of time). Nothing whose upper cost exceeds `max-cost-usd` is chosen. A
+toss-up begins on the CPU and moves once its own steps show that it has to.
 """
 
 from collections.abc import Sequence
@@ -43,10 +42,7 @@ def judge(
     volume_gib: int = VOLUME_GIB,
     traffic_usd: float = 0.0,
 ) -> Option:
-    """Hold a place against the limits: its upper time and its upper cost must both be within them.
-
-    On EC2 the cost includes a volume of `volume_gib`, and `traffic_usd` for what passes to and from the store.
-    """
+    """Hold a place against the limits: its upper time and upper cost, with volume and `traffic_usd`, must be within them."""
     interval = estimate.interval if isinstance(estimate, Estimate) else estimate
     likely, high = expected_cost(offer, interval, volume_gib=volume_gib, traffic_usd=traffic_usd)
     limit, name = limits.time_limit(offer.where)
@@ -73,16 +69,7 @@ def judge(
 
 
 def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = None) -> Decision:
-    """Choose a place by the rule.
-
-    Args:
-        options: Judged by these limits; at most one is a CPU.
-        limits: They hold the value of time.
-        epochs: Of the training, so that advice can be given in epochs.
-
-    Returns:
-        The decision; its option is one of the feasible ones, or there is none and `changes` says what to do.
-    """
+    """Choose a place by the rule; without a feasible one, the decision's `changes` say what to do. At most one is a CPU."""
     value = limits.value_of_time_usd_per_hour
     cpu = next((option for option in options if option.where == "cpu"), None)
     gpus = [option for option in options if option.where == "ec2" and option.feasible]
@@ -144,11 +131,7 @@ def _can_move(cpu: Option, gpus: Sequence[Option], limits: Limits) -> bool:
 def forced(
     where: BackendName, options: Sequence[Option], limits: Limits, *, epochs: int | None = None
 ) -> Decision:
-    """Obey `--on`.
-
-    What ends with its driver may go past its time limit, because it leaves a state to resume from; nothing may cost more than
-    `max-cost-usd`.
-    """
+    """Obey `--on`: the time limit may be exceeded where the run can resume, `max-cost-usd` never."""
     those = [option for option in options if option.where == where]
     feasible = [option for option in those if option.feasible]
     best = min(

@@ -122,13 +122,7 @@ class PlanInputs:
 
 
 def read_inputs(settings: Settings, store: ObjectStore, workspace: Workspace) -> PlanInputs:
-    """Read everything that a training depends on.
-
-    Raises:
-        DatasetError: The dataset cannot be trained on.
-        PlanningError: Model, weights, code or requirements are missing or faulty.
-        StoreError: The store did not answer.
-    """
+    """Read everything that a training depends on. Raises DatasetError, PlanningError (model, weights, code), StoreError."""
     training = settings.training
     code = read_code(settings.root, training.entrypoint, training.include) if training.entrypoint else None
     requirements = read_requirements(settings.root, training.requirements) if training.requirements else None

@@ -67,15 +67,10 @@ WEIGHTS = frozenset(
 
 
 def model_file(root: Path, name: str, *, is_own: bool) -> Path | None:
-    """Return the model definition where it is a file of the user's, None for a name that Ultralytics knows.
+    """Return the model definition if it is a file of the user's, None for a name that Ultralytics knows.
 
-    Args:
-        root: The project's root.
-        name: `training.model`.
-        is_own: Whether the user's own code interprets the name, which then may be anything.
-
-    Raises:
-        UnknownNameError: There is neither such a file nor such a model; similar names are suggested.
+    If the user's own code interprets the name (`is_own`), it can be anything. Raises UnknownNameError, with similar
+    names.
     """
     path = root / name
     if path.is_file():

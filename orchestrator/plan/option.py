@@ -13,17 +13,7 @@ Where = Literal["cpu", "ec2", "ray", "none"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a training may take.
-
-    Attributes:
-        deadline_s: Seconds from now, for every place.
-        max_cost_usd: No upper estimate may exceed it.
-        value_of_time_usd_per_hour: What an hour less of waiting is worth; 0 rents only what is needed.
-        ci_limit_s: Seconds that are left to this machine; None on a machine of one's own.
-
-    Raises:
-        ValueError: a limit is negative or no number.
-    """
+    """What a training may take. Raises ValueError: a limit is negative or no number."""
 
     deadline_s: float
     max_cost_usd: float

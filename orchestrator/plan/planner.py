@@ -73,18 +73,10 @@ class Planning:
         calibrate: bool | None = None,
         only_if_it_matters: bool = False,
     ) -> Planned:
-        """Decide where to train.
+        """Decide where to train, or plan for the place `on`.
 
-        Args:
-            on: The place, if the user chose one.
-            calibrate: Measure this machine; None: if Ultralytics is installed.
-            only_if_it_matters: Do not measure where the prior alone decides already.
-
-        Raises:
-            DatasetError: the dataset cannot be trained on.
-            PlanningError: Model, weights, code or requirements are missing or faulty.
-            RayError: `on` is ray, and the cluster cannot be used.
-            StoreError: the store did not answer.
+        `calibrate` measures this machine (None: if Ultralytics is installed); with `only_if_it_matters` not if the
+        prior alone decides. Raises DatasetError, PlanningError, StoreError; RayError: the cluster cannot be used.
         """
         began = CoreReading()
         inputs = read_inputs(self.settings, self.store, self.workspace)

@@ -52,10 +52,7 @@ def is_installed(module: str) -> bool:
 
 
 def check_code(inputs: PlanInputs) -> None:
-    """Check that the user's training code can be imported, without importing it.
-
-    Raises PlanningError: it cannot; the text names every fault with file and line.
-    """
+    """Check that the user's training code can be imported, without importing it. Raises PlanningError with every fault."""
     if inputs.code is None:
         return
     required = inputs.requirements.names if inputs.requirements else None

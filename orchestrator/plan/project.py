@@ -24,15 +24,7 @@ class UnknownNameError(PlanningError):
 
 
 def check_inside(root: Path, path: Path) -> None:
-    """Refuse a file of the project that a link or `..` leads out of the repository: it would be hashed and shipped.
-
-    Args:
-        root: The project's root; where git has it, the repository around it counts.
-        path: The file.
-
-    Raises:
-        PlanningError: It is elsewhere.
-    """
+    """Refuse a file that a link or `..` leads out of the repository: it would be hashed and shipped. Raises PlanningError."""
     around = [folder for folder in (root, *root.absolute().parents) if (folder / ".git").exists()]
     top = (around[-1] if around else root).resolve()
     if not path.resolve().is_relative_to(top):

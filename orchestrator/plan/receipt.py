@@ -21,13 +21,7 @@ BASES = {
 
 
 def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False) -> str:
-    """Render a plan for a terminal or a log; control characters in names are removed.
-
-    Args:
-        plan: What was decided.
-        width: Columns.
-        everything: Every place with its range and reason, not only the CPU, the best GPU and the chosen place.
-    """
+    """Render a plan for a terminal or a log; with `everything` every place, its range and its reason."""
     shown = list(plan.options) if everything else _first(plan)
     rows: list[tuple[str, ...]] = [_HEADINGS, *(_row(plan, option) for option in shown)]
     parts = [[wrapped(_dataset_line(plan), width=width)]]
@@ -112,15 +106,7 @@ def _bases(options: Sequence[Option], notes: Sequence[str]) -> list[str]:
 
 
 def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> str:
-    """Render a plan for a job summary; names are escaped.
-
-    Few places are shown and few columns; the rest is folded away.
-
-    Args:
-        plan: What was decided.
-        title: Instead of where and how long.
-        change: What a pull request changes in the dataset.
-    """
+    """Render a plan for a job summary, names escaped; `change` is what a pull request changes in the dataset."""
     lines = [f"### {escape_markdown(title) if title else f'Plan: {_title(plan)}'}", ""]
     if change:
         lines += [f"**Data.** {escape_markdown(change)}", ""]

@@ -63,12 +63,7 @@ class Requirements:
 
 
 def read_requirements(root: Path, setting: str) -> Requirements:
-    """Read `training.requirements`.
-
-    Raises:
-        PlanningError: A file is missing, too large, or outside of the repository.
-        RequirementLineError: Lines name something other than a published distribution; the text has all of them.
-    """
+    """Read `training.requirements`. Raises PlanningError (missing, too large, outside), RequirementLineError with all lines."""
     path = root / setting
     bodies = _bodies(root, path, f"training.requirements: {setting}", {})
     digest = hashlib.sha256()
@@ -94,9 +89,7 @@ def normalised(name: str) -> str:
 def lock(requirements: Requirements, store: ObjectStore) -> bytes:
     """Return the locked requirements: the file itself, what the store has, or what uv resolves now and keeps there.
 
-    Raises:
-        PlanningError: uv is missing, or it cannot resolve the requirements.
-        StoreError: The store did not answer.
+    Raises PlanningError: uv is missing, or it cannot resolve the requirements; StoreError.
     """
     if requirements.is_locked:
         return read_source(requirements.path, MAX_BYTES)
@@ -219,10 +212,7 @@ def _copies(bodies: Mapping[Path, str]) -> dict[str, str]:
 
 
 def _logical_lines(body: str) -> Iterator[tuple[int, str]]:
-    """Yield the lines without comments, continued ones joined, with the number at which each begins.
-
-    A comment ends with its own line, even after a backslash: uv and pip read the next line.
-    """
+    """Yield the lines without comments, continued ones joined, with their numbers; a comment ends with its own line."""
     start, parts = 0, list[str]()
     for number, physical in enumerate([*body.splitlines(), ""], 1):
         text = re.sub(r"(^|\s)#.*$", "", physical)

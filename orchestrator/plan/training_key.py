@@ -14,11 +14,9 @@ VERSION_LENGTH = 16
 
 @dataclass(frozen=True, slots=True)
 class TrainingInputs:
-    """What decides the result of a training. Where and when it runs does not, and is not here.
+    """What decides the result of a training; where and when it runs does not.
 
-    `model_definition` is the sha256 of the definition when it is a file of the user's, None for a name that
-    Ultralytics knows; `entrypoint_sha256` likewise for the user's own code, `requirements_sha256` for what that
-    code needs installed.
+    The sha256 values are of the user's own model definition, code and requirements; None where there are none.
     """
 
     fingerprint: str

@@ -55,14 +55,10 @@ def is_version(init_from: str) -> bool:
 def find_start(
     training: TrainingSettings, store: ObjectStore, snapshot: Snapshot, cache: Path, recipe: str
 ) -> WarmStart:
-    """Return where a training starts that is to continue a version.
+    """Return where a training that continues a version starts.
 
-    What was trained before on the same data with the same settings keeps its parent: else `stable`, which that training
-    moved, would make it another training, and it would be done again and again.
-
-    Raises:
-        StoreError: The store did not answer.
-        CorruptObjectError: The version's file is not what its manifest says.
+    A repeated training (same data, same settings) keeps its parent: `stable`, which it moved, would make it another
+    training each time. Raises StoreError; CorruptObjectError: the version's file is not what its manifest says.
     """
     if (known := _trained(store, recipe)) is not None:
         if known.init_from is None:

@@ -30,11 +30,7 @@ CHECKED: Final = 10
 
 
 def find_candidates(root: Path) -> tuple[Proposal, ...]:
-    """Return what could be datasets below `root`: first what the checks accept, the likeliest before the others.
-
-    Hidden folders, symbolic links and what tools build are not looked into. A file or folder that cannot be
-    read is passed over.
-    """
+    """Return possible datasets below `root`, those that pass the checks first, then by likelihood."""
     tree = {folder.path: folder for folder in _walk(root)}
     proposed: list[Proposal] = []
     for folder in tree.values():

@@ -53,11 +53,9 @@ class ConfigurationFile:
 def find_file(start: Path) -> Path | None:
     """Return the nearest `offload.toml`, or `pyproject.toml` with `[tool.offload]`, at or above `start`.
 
-    The search ends at the root of the git repository; outside of a repository it looks only into `start`,
-    so that a file of another user in a shared parent folder is never used.
-
-    Raises:
-        ConfigurationFileError: a folder has both, or a pyproject.toml that could hold it is broken.
+    The search ends at the root of the git repository; outside of one only `start` counts, so that another user's file
+    in a shared parent folder is never used. Raises ConfigurationFileError: a folder has both, or a pyproject.toml that
+    may hold it is broken.
     """
     start = start.resolve()
     folders = [start, *start.parents]
@@ -90,10 +88,7 @@ def _has_table(path: Path) -> bool:
 
 
 def read_file(path: Path, label: str) -> ConfigurationFile:
-    """Read a configuration file; of a `pyproject.toml`, its `[tool.offload]`.
-
-    Raises ConfigurationFileError: it cannot be read, is not UTF-8 or not TOML; with the line.
-    """
+    """Read a configuration file, or a pyproject.toml's `[tool.offload]`. Raises ConfigurationFileError, with the line."""
     raw = _read(path, label)
     try:
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")

@@ -1,8 +1,4 @@
-"""The JSON schema of `offload.toml`, by which editors complete and check it.
-
-It holds the type and bounds of each value; conflicts between settings are checked by the program only.
-`python -m gpu_offload.orchestrator.settings.json_schema` prints it, as `offload schema` does.
-"""
+"""The JSON schema of `offload.toml`, for editors: type and bounds of each value. `offload schema` prints it."""
 
 import json
 from typing import Any

@@ -108,16 +108,10 @@ def load_settings(
     overrides: Sequence[str] = (),
     environment: Mapping[str, str],
 ) -> Settings:
-    """Find, read and check the configuration.
+    """Find the configuration at or above `start`, or read `file`; apply overrides and check everything.
 
-    Args:
-        start: Where to look from: here and above, up to the root of the git repository.
-        file: A file to read instead, relative to `start`.
-        overrides: `SECTION.KEY=VALUE` words, as `--set` takes them.
-        environment: Whose `OFFLOAD_SECTION_KEY` variables count; usually `os.environ`.
-
-    Raises:
-        SettingsError: with every fault of every source.
+    `overrides` are `SECTION.KEY=VALUE` words; `environment` is where `OFFLOAD_SECTION_KEY` variables count. Raises
+    SettingsError with every fault of every source.
     """
     faults: list[Fault] = []
     found: ConfigurationFile | None = None

@@ -42,10 +42,7 @@ class Problem:
 
 
 def explain(errors: Sequence[Mapping[str, Any]], table: tuple[str, ...] = ()) -> list[Problem]:
-    """Turn pydantic's errors into problems, one for each setting; `table` is what holds the sections.
-
-    A setting that is missing is not reported beside a misspelling of its name.
-    """
+    """Turn pydantic's errors into one problem for each setting; `table` is what holds the sections."""
     problems = [_explain(error, table) for error in errors]
     typed = {
         (*path[:-1], meant)

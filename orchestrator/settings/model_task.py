@@ -26,11 +26,7 @@ _FOREIGN: Final = {
 
 
 def check_task(settings: Settings, snapshot: Snapshot) -> None:
-    """See that the labels are for the task of the model.
-
-    Raises DatasetError: if they are not, with the settings that would fit; or if the model is for a task that is not
-    trained here.
-    """
+    """Check that the labels are for the model's task. Raises DatasetError with settings that would fit."""
     if settings.training.entrypoint is not None:
         return  # the user's own code decides what it does with the labels
     model = settings.training.model

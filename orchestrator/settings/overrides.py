@@ -103,10 +103,7 @@ def parse_sets(sets: Sequence[str]) -> tuple[list[Override], list[BadOverride]]:
 
 
 def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], list[BadOverride]]:
-    """Read `OFFLOAD_SECTION_KEY` variables; an empty one counts as not set, as CI systems cannot unset.
-
-    Variables that begin with OFFLOAD_ but name no section are ignored.
-    """
+    """Read `OFFLOAD_SECTION_KEY` variables; empty ones, and those that name no section, do not count."""
     good, bad = [], []
     sections = tuple(f"{PREFIX}{path[0].upper()}_" for path in SETTINGS if len(path) == 1)
     for name in sorted(environment, key=lambda name: (len(name), name)):  # a table before its entries
@@ -151,11 +148,7 @@ def kind_of(path: tuple[str, ...]) -> Kind | None:
 
 
 def parse_value(text: str, path: tuple[str, ...]) -> Any:
-    """Read a value as TOML where that fits the setting, else as the plain text it is.
-
-    A text need no quotes (`limits.deadline=90m`), a list may be separated by commas
-    (`ec2.regions=us-east-1,us-east-2`).
-    """
+    """Read a value as TOML if that fits the setting, else as text; lists may be separated by commas."""
     kind = kind_of(path)
     text = text.strip()
     try:
@@ -175,10 +168,7 @@ def parse_value(text: str, path: tuple[str, ...]) -> Any:
 
 
 def merge(data: Mapping[str, Any], overrides: Sequence[Override]) -> dict[str, Any]:
-    """Return the data with the overrides written over it, the later over the earlier.
-
-    If the data has a value in place of the override's table, it stays as it is, and validation reports it.
-    """
+    """Return the data with the overrides applied in order; a value in place of a table stays, for validation to report."""
     merged: dict[str, Any] = copy.deepcopy(dict(data))
     for override in overrides:
         table: Any = merged

@@ -58,15 +58,9 @@ class Configuration:
 
 
 def write_configuration(root: Path, *, schema: str | None = None) -> Configuration:
-    """Find datasets below `root` and write a commented `offload.toml` there; a configuration that is there stays.
+    """Find datasets below `root` and write a commented `offload.toml`; an existing configuration stays.
 
-    Args:
-        root: The project's folder.
-        schema: Address or relative path of the JSON schema, for editors.
-
-    Raises:
-        ConfigurationFileError: a configuration there cannot be read, or there are two.
-        OSError: the file cannot be written.
+    Raises ConfigurationFileError: an existing one cannot be read, or there are two; OSError.
     """
     candidates = find_candidates(root)
     present = find_file(root)
@@ -86,10 +80,7 @@ def configuration_for(root: Path, *, schema: str | None = None) -> str:
 
 
 def render_configuration(candidates: Sequence[Proposal], *, schema: str | None = None) -> str:
-    """Return the text of a commented `offload.toml` for the first candidate. Pure.
-
-    Every setting is there: what is worth a thought as a line, the rest as a comment with its default.
-    """
+    """Return a commented `offload.toml` for the first candidate, with every setting; defaults as comments. Pure."""
     lines = [f"#:schema {schema}", ""] if schema else []
     lines += [
         "# Configuration of gpu-offload. Only dataset.path is mandatory; a line in comments shows the default, or an",

@@ -1,8 +1,4 @@
-"""The sections of `offload.toml`: every setting's name, type, default and meaning.
-
-The names in the file are kebab-case, the attributes snake_case. `settings.types` holds the constraints on single
-values, `settings.consistency` those between settings.
-"""
+"""The sections of `offload.toml`: every setting's name (kebab-case there), type, default and meaning."""
 
 from datetime import timedelta
 from typing import Annotated, Literal

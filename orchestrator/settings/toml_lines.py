@@ -11,8 +11,8 @@ KeyPath = tuple[str | int, ...]
 def key_lines(text: str) -> dict[KeyPath, int]:
     """Return the line, counted from 1, of every key, table and array element of a valid TOML document.
 
-    The parser of the standard library keeps no positions. As it has accepted the document, this only has to
-    know where keys and values begin and end.
+    The standard library's parser keeps no positions. It has accepted the document, so this only finds where keys and
+    values begin and end.
     """
     return _Scanner(text).scan()
 

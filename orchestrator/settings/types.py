@@ -1,7 +1,4 @@
-"""The types of settings: the constraints on single values, with a remedy for each.
-
-Every refusal is a PydanticCustomError whose context holds the text and the remedy.
-"""
+"""The types of settings: constraints on single values; each refusal is a PydanticCustomError with its remedy."""
 
 import math
 import re
