@@ -85,8 +85,7 @@ def plan(
         calibrate: Measure this machine; None: if Ultralytics is installed.
         console: For progress messages.
 
-    Raises:
-        DatasetError, StoreError, PlanningError
+    Raises DatasetError, StoreError, PlanningError.
     """
     from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
     from gpu_offload.orchestrator.plan.planner import planning_of

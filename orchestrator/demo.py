@@ -51,17 +51,7 @@ def configuration_text(comment: str, *, epochs: int, image_size: int) -> str:
 def run_demo(
     folder: Path, console: Console, say: Callable[[str], object], *, command: str = "offload"
 ) -> TrainReport:
-    """Train, publish, report, and skip the second time; leave a project in `folder`, or carry on with the one there.
-
-    Args:
-        folder: Of the project.
-        console: For progress.
-        say: Prints a text.
-        command: How `offload` is called here.
-
-    Raises:
-        DemoError: the model does not work, or was trained again.
-    """
+    """Train, publish, report, and skip the second time, in a project in `folder`. Raises DemoError: it did not work."""
     folder.mkdir(parents=True, exist_ok=True)
     # Written last, it marks a complete project: a demo that is run again carries on with it and deletes nothing.
     if not (folder / FILE_NAME).is_file():

@@ -28,12 +28,9 @@ HIDDEN = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE", "AWS_SESSION_TOKEN", "AWS_ROLE_A
 def run_gpu_demo(
     folder: Path, console: Console, say: Callable[[str], object], *, command: str = "offload"
 ) -> TrainReport:
-    """Launch, connect, train, collect, publish, terminate and account, on the simulated cloud; leave a project in `folder`.
+    """Go the whole GPU path on the simulated cloud, in a project in `folder`, with a copy of the simulated bucket.
 
-    Its store is a copy of the simulated bucket, which ends with the demo.
-
-    Raises:
-        DemoError: something was left that would cost money, or the second run trained again.
+    Raises DemoError: something was left that would cost money, or the second run trained again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     # The simulated cloud of an earlier demo went with its process, and so must what refers to it.

@@ -159,10 +159,7 @@ def renamed_note(project: Path) -> str:
 
 
 def adopt(project: Path, former: Path, environment: Mapping[str, str] | None = None) -> Path:
-    """Give a project the state of a former place of it; return its folder.
-
-    Raises ProjectStateError: there is no such state, its project is still there, or this one has models of its own.
-    """
+    """Give a project the state of its former place; return its folder. Raises ProjectStateError."""
     source, target = state_folder(former, environment), state_folder(project, environment)
     if not source.is_dir():
         raise ProjectStateError(f"there is no state of {former}; `offload state` lists what is there")

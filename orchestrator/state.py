@@ -61,13 +61,7 @@ def on_runner(variables: Mapping[str, str]) -> bool:
 
 
 def store_folder(project: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Path:
-    """Return where a folder store is: `folder` as configured, or its place in the state of the project.
-
-    Args:
-        project: The folder of the configuration.
-        folder: The configured folder, absolute.
-        environment: Variables; None for those of this process.
-    """
+    """Return where a folder store is: `folder` (absolute) as configured, or its place in the state of the project."""
     variables = os.environ if environment is None else environment
     old = Path(os.path.normpath(project.absolute() / OLD))
     if folder.is_relative_to(old):
@@ -82,10 +76,7 @@ def store_folder(project: Path, folder: Path, environment: Mapping[str, str] | N
 
 
 def made(base: Path, *parts: str) -> Path:
-    """Make a folder below `base`, which is trusted, and return it; no link on the way is followed.
-
-    Raises StateError: Something else is there, or the folder belongs to another user, or cannot be made.
-    """
+    """Make a folder below the trusted `base`, following no link, and return it. Raises StateError: it is not ours."""
     path = base
     for part in parts:
         path /= part
@@ -135,15 +126,7 @@ def prepare_state(
 
 
 def check_untracked(folder: Path, project: Path) -> None:
-    """Refuse a folder of state below a checkout that git may have brought.
-
-    Args:
-        folder: The folder, absolute; it need not be there.
-        project: The folder of the configuration.
-
-    Raises:
-        StateError: Git tracks files in it, or it is reached over a link in the checkout.
-    """
+    """Refuse a folder of state (absolute) that git may have brought: tracked, or behind a link. Raises StateError."""
     top = _top(folder, project)
     if top is None:
         return

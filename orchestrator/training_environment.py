@@ -17,13 +17,10 @@ STORE_CREDENTIALS = ("ACTIONS_ID_TOKEN_", "AWS_", "STORE_")
 def training_environment(
     variables: Mapping[str, str], *, project: Path, in_bucket: bool, own_code: bool
 ) -> dict[str, str]:
-    """Return the variables for a training's process.
+    """Return the variables for a training's process, from those of this one.
 
-    Args:
-        variables: Those of this process.
-        project: The project's folder. What PYTHONPATH finds in it is neither in the training key nor on an instance.
-        in_bucket: Whether the training uploads to a bucket, for which it needs the credentials.
-        own_code: Whether the user's own code trains: then Python finds modules beside a script that it starts.
+    What PYTHONPATH finds in the project is neither in the training key nor on an instance. A training needs credentials
+    only if it uploads to a bucket (`in_bucket`). The user's `own_code` finds modules beside a script that it starts.
     """
     dropped = TOKENS if in_bucket else (*TOKENS, *STORE_CREDENTIALS)
     kept = {

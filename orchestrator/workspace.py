@@ -84,10 +84,7 @@ class Workspace:
 
 
 def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:
-    """Read and check the dataset that the settings name, and that its labels are for the task of the model.
-
-    Raises DatasetError: With every fault.
-    """
+    """Read and check the dataset, and that its labels are for the model's task. Raises DatasetError with every fault."""
     try:
         snapshot = read_snapshot(
             settings.dataset_path,

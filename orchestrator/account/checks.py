@@ -19,15 +19,7 @@ def account_checks(
     *,
     probe: bool,
 ) -> Iterator[Check]:
-    """Check the identity, the trust of the roles, and in each region whether a launch would be accepted.
-
-    Args:
-        settings: Regions, types, market, image, profile.
-        repository: ORG/REPO, None if unknown.
-        environment: The process's.
-        roles: ARNs or names of roles whose trust is checked, beside the current role.
-        probe: Whether a dry run of a launch may be made, and the group that it needs.
-    """
+    """Check identity, trust of the roles and, in each region, whether a launch would be accepted (`probe`: by a dry run)."""
     from gpu_offload.infra.aws.credentials import describe_credentials, open_session
     from gpu_offload.infra.aws.dry_run import caller
     from gpu_offload.infra.aws.errors import CloudError

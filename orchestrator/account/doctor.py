@@ -33,14 +33,8 @@ def examine(
 ) -> Examination:
     """Check everything that a run needs.
 
-    Args:
-        directory: Where the command runs.
-        load: Loads the configuration; may raise SettingsError.
-        environment: The process's.
-        repository: ORG/REPO; None for the remote's.
-        roles: ARNs or names of roles whose trust is checked, beside the current role.
-        deployment: The GitHub environment that protects the launcher role.
-        probe: Whether a test object may be written, and a security group made for dry runs.
+    `load` may raise SettingsError; `roles` (ARNs or names) have their trust checked beside the current role;
+    `deployment` is the launcher's GitHub environment; `probe` allows a test object and a security group for dry runs.
     """
     checks = [_ultralytics()]
     try:

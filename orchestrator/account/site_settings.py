@@ -24,22 +24,10 @@ def site_of(
     job_workflow_ref: str | None = None,
     drivers_publish: bool = True,
 ) -> Site:
-    """Return the parameters of a stack: the roles allow exactly what the settings can ask for.
+    """Return a stack's parameters: its roles allow exactly what the settings (None: the defaults) can ask for.
 
-    Args:
-        settings: The configuration; None where there is none yet, for the defaults.
-        repository: ORG/REPO.
-        numbers: GitHub's ids of owner and repository.
-        bucket: The bucket's name; None for the one in `store.url`, or one named after the repository.
-        branch: The default branch.
-        environment: The GitHub environment that protects the launcher role.
-        name: The name of the stack.
-        vpc: The network that launches are bound to.
-        job_workflow_ref: The only workflow file whose jobs get a role.
-        drivers_publish: See `Site`.
-
-    Raises:
-        SiteError: Something of it cannot stand in a policy.
+    `numbers` are GitHub's ids of owner and repository; `bucket` defaults to that of `store.url`, or one named after the
+    repository. Raises SiteError: something cannot be in a policy.
     """
     limits: dict[str, Any] = {}
     prefix = ""

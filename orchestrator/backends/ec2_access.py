@@ -46,19 +46,7 @@ def rented_training(
     environment: Mapping[str, str] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> RentedTraining:
-    """Return the cloud for a drive.
-
-    Args:
-        settings: The configuration.
-        journal: Of the run; its store is where the instance gets and puts everything.
-        console: Where to tell what goes on.
-        renew: Keeps the driver's lease alive.
-        tree: Makes the training tree; None for a driver that carries on with what was staged before.
-        weights: Starting weights that lie here.
-        project: The user's own files, packed.
-        environment: Instead of the process's.
-        clock: Unix seconds.
-    """
+    """Return the EC2 backend for a run; without `tree`, a driver continues with what was staged before."""
     environment = os.environ if environment is None else environment
     staging = None if tree is None else Staging(journal.store, console, tree, weights, project)
     return RentedTraining(

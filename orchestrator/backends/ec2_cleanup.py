@@ -73,11 +73,10 @@ class Ec2Cleanup:
         return any(self.clock() - host.launched_at > FORGOTTEN_S for host in hosts)
 
     def remove(self, leftovers: tuple[str, ...]) -> None:
-        """Remove what `leftovers` named. What is in use is tried again.
+        """Remove what `leftovers` named; what is in use is tried again.
 
-        Raises:
-            InstanceLeftError: a security group stays in use, so an instance may run that EC2 does not show.
-            CloudUnreachableError, CloudError
+        Raises InstanceLeftError: a security group stays in use, so an instance may run that EC2 does not show;
+        CloudError.
         """
         for name in leftovers:
             region, kind, identity = name.split("/", 2)
@@ -123,10 +122,7 @@ class Ec2Cleanup:
         self.pause(0.5)
 
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
-        """Terminate what an attempt has, within seconds, and return the ids.
-
-        An instance whose launch was not answered is looked for by its tag for a moment.
-        """
+        """Terminate an attempt's instances within seconds, also one whose launch was not answered; return their ids."""
         region = region_of(attempt.record.offer)
         ec2, end = self.instances.client(region), self.clock() + ABANDON_S
         known = self.instances.up_in(region)

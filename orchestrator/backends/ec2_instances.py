@@ -46,10 +46,7 @@ class Ec2Instances:
         return self._clients[region]
 
     def find(self, run: str, attempts: Sequence[ObservedAttempt]) -> list[tuple[str, Instance]]:
-        """Return the run's instances, each with its region. Raises CloudUnreachableError, CloudError.
-
-        Regions without an open attempt, and where none may appear any more, are asked less often.
-        """
+        """Return the run's instances with their regions; idle regions are asked less often. Raises CloudError."""
         now = self.clock()
         watched = {
             a.record.offer.region for a in attempts if a.end is None or now < may_appear_until(a)

@@ -1,7 +1,4 @@
-"""A training on a runner of GitHub's in three processes, as on an instance: fetch, train isolated, mirror.
-
-See docs/security.md. What trains is another user without network, and finds neither the checkout nor the runner's folders.
-"""
+"""A training on a GitHub runner in three processes, as on an instance: fetch, train isolated, mirror; docs/security.md."""
 
 import contextlib
 import os
@@ -36,10 +33,7 @@ class IsolationError(OffloadError):
 
 
 def why_open(settings: Settings, environment: Mapping[str, str]) -> str | None:
-    """Return why a training on this machine is not isolated: None where it is, empty where this is no runner.
-
-    Raises IsolationError: it has to be.
-    """
+    """Return why a training here is not isolated; None if it is, empty if this is no runner. Raises IsolationError."""
     if not on_runner(environment):
         return ""
     if settings.training.isolation == "off":

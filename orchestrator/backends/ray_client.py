@@ -1,11 +1,9 @@
 """`python -m gpu_offload.orchestrator.backends.ray_client TASK.json`: talks to a Ray cluster for another process.
 
-Ray ends the process that uses its client once the cluster is gone, so the driver of a run does not use it itself.
-
-Without a spec in the task it looks at the cluster and prints RayFacts. With one it trains: it prints the training's
-ProgressEvents as the store gets them, keeps its last heartbeat below `output`, and stops the training at SIGTERM or when
-its standard input ends. Exit codes: those of the training module, 69 where the cluster cannot be used, and 74 where the node
-of the training is gone or was told to go.
+Ray ends a process that uses its client once the cluster is gone, so the driver of a run does not use it itself. Without
+a spec in the task it prints RayFacts of the cluster. With one it trains: it prints ProgressEvents as the store gets
+them, keeps the last heartbeat below `output`, and stops at SIGTERM or when its standard input ends. Exit codes: those
+of the training module, 69 if the cluster cannot be used, 74 if the training's node is gone.
 """
 
 import contextlib

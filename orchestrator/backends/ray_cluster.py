@@ -112,37 +112,20 @@ class Cluster(Protocol):
         given: Mapping[str, Any],
         variables: Mapping[str, str],
     ) -> dict[str, dict[str, Any]]:
-        """Return by node what `ray_worker.check` found there, or `fault` where it could not look.
-
-        Args:
-            nodes: That could run the training.
-            needs: Of the training, as `needs_of` returns them.
-            package: Our package, zipped.
-            given: Of the function.
-            variables: Of the function.
-        """
+        """Return by node what `ray_worker.check` found there, or `fault` if it could not look; `package` is our own, zipped."""
 
     def train(
         self, needs: Mapping[str, float], arguments: Sequence[Any], *, name: str, tick: Callable[[], bool]
     ) -> tuple[int, str]:
         """Run `ray_worker.train` on a node and return its answer.
 
-        Args:
-            needs: As `needs_of` returns them.
-            arguments: Of the function.
-            name: As Ray's dashboard shows it.
-            tick: Called every second or two; once it is false the training is stopped, gently at first.
-
-        Raises:
-            TaskLostError: It ended without an answer. NodeLostError: Because its node is gone.
+        `tick` is called every second or two; once it is false the training is stopped, gently at first. Raises
+        TaskLostError: it ended without an answer; NodeLostError: its node is gone.
         """
 
 
 class RayCluster:
-    """A connection by Ray's own client. One for a process, and none in a process that must live on.
-
-    Ray ends a process hard once the cluster has been away for a minute.
-    """
+    """A connection by Ray's client, which ends its process once the cluster was away for a minute: one per process."""
 
     def __init__(self, address: str) -> None:
         """Connect. Raises RayError."""

@@ -1,7 +1,7 @@
-"""What runs in a task, or as a job, on a node of a Ray cluster: the training module as a process of its own.
+"""The training module as a process on a node of a Ray cluster, started by a task or a job.
 
-The functions travel by value, or this file does, with our package beside them: a node needs Python and what the training
-imports, and no gpu-offload. So this file imports the standard library alone.
+The functions, or this file, are sent there with our package: a node needs Python and what the training imports, but not
+gpu-offload. So this file imports only the standard library.
 """
 
 import contextlib
@@ -78,17 +78,10 @@ def train(
     variables: dict[str, str],
     until: float,
 ) -> tuple[int, str]:
-    """Train, and return the exit code of the training module and its last words.
+    """Train and return the exit code of the training module and its last words.
 
-    Cancelled (Ray raises KeyboardInterrupt in a task), or past `until`, it stops with a checkpoint in the store.
-
-    Args:
-        package: Our package, zipped.
-        name: Of the attempt; the folder of files is named after it.
-        spec: A TrainingSpec without `output`.
-        project: The user's own files, as a tar archive.
-        variables: What the training process finds in its environment beside this node's own.
-        until: Unix seconds.
+    `spec` is a TrainingSpec without `output`, `project` a tar archive of the user's files. If cancelled (Ray raises
+    KeyboardInterrupt), or past `until` (Unix seconds), it stops with a checkpoint in the store.
     """
     with _folder(name) as (folder, lock):
         spec = spec | {"output": str(folder / "output")}
@@ -153,10 +146,7 @@ def _environment(package: bytes, folder: Path, variables: dict[str, str]) -> dic
 
 @contextlib.contextmanager
 def _folder(name: str) -> Iterator[tuple[Path, int]]:
-    """Make a folder for files, with the descriptor of its lock; remove it at the end, and what a dead process left.
-
-    The lock passes on to the training process: a folder is in use while either of them lives.
-    """
+    """Yield a temporary folder and the descriptor of its lock, which the training inherits; remove those of dead processes."""
     base = Path(tempfile.gettempdir()) / f"gpu-offload-ray-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid != os.getuid():

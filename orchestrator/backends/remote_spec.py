@@ -28,17 +28,7 @@ def remote_spec(
     project: str | None,
     gpus: int = 1,
 ) -> TrainingSpec:
-    """Return the spec of an attempt on an instance.
-
-    Args:
-        run: Its spec, with the dataset and the weights as the store holds them.
-        attempt: The attempt's number.
-        store: Where the instance reads and writes.
-        dataset: The key of the staged dataset.
-        output: The folder on the instance to write to.
-        project: The folder on the instance with the user's own files, None where there are none.
-        gpus: How many of them train together.
-    """
+    """Return the spec of an attempt on an instance: `dataset` is a key, `output` and `project` are folders there."""
     own_model = run.project.model if run.project else None
     return run.spec.model_copy(
         update={

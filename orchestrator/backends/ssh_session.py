@@ -135,11 +135,7 @@ class Session:
         )
 
     def follow(self, seconds: float) -> tuple[EndReason, str] | None:
-        """Show the training's progress for `seconds`; return early when it ended or the connection was lost.
-
-        Returns:
-            Why the attempt is over, where the store never will: the job ended, or is gone, without a last heartbeat.
-        """
+        """Show progress for `seconds`, or less; return why the attempt is over if the job left no last heartbeat."""
         end = self.clock() + seconds
         with self.console.training(self.run.estimate.likely, self._revision.take) as show:
             while self.clock() < end:

@@ -1,12 +1,10 @@
-"""What an instance reads from the store, put there before it is launched: dataset, weights, the user's own code.
+"""What an instance reads from the store, staged before it is launched: dataset, weights, the user's own code.
 
-    datasets/<fingerprint>.tar          the training tree, the same bytes from every machine
-    runs/<run>/inputs/<fingerprint>.tar the same, for a run that found the shared one damaged
-    runs/<run>/inputs/<sha256>.pt       starting weights
-    runs/<run>/inputs/<sha256>.tar      model definition and training code of the user's
-    <key>.json                          beside archive and weights: size and etag, noted after the upload
-
-A later driver, on any machine, needs no more than this.
+datasets/<fingerprint>.tar          the training tree, the same bytes from every machine
+runs/<run>/inputs/<fingerprint>.tar the same, for a run that found the shared one damaged
+runs/<run>/inputs/<sha256>.pt       starting weights
+runs/<run>/inputs/<sha256>.tar      model definition and training code of the user's
+<key>.json                          beside archive and weights: size and etag, noted after the upload
 """
 
 import tempfile
@@ -75,12 +73,7 @@ class Staging:
     """What `pack_project` packed."""
 
     def stage(self, run: RunRecord) -> None:
-        """See that everything is in the store.
-
-        Raises:
-            StoreError: it could not be put there.
-            DatasetError: the dataset changed under us.
-        """
+        """Put everything into the store. Raises StoreError; DatasetError: the dataset changed meanwhile."""
         if not any(self._is_whole(key) for key in dataset_keys(run)):
             self._stage_dataset(*dataset_keys(run))
         if self.weights is not None and run.spec.weights is not None:
@@ -91,10 +84,7 @@ class Staging:
             self._put_project(project_key(run.id, run.project), self.project)
 
     def _is_whole(self, key: str) -> bool:
-        """Whether an object is the one that was staged: an instance that finds it damaged would be paid for nothing.
-
-        Compared are size and etag, which the store computes, with those that were noted after the upload.
-        """
+        """Whether an object has the size and etag noted when it was staged; a damaged one would waste an instance."""
         info = self.store.stat(key)
         if info is None:
             return False

@@ -58,11 +58,7 @@ class TrainingProcess(subprocess.Popen[str]):
 
 @contextmanager
 def passing_signals_on(process: TrainingProcess) -> Iterator[None]:
-    """Pass ending signals on to the training as SIGTERM: it then leaves a resumable state.
-
-    A second Ctrl-C, once the first has been answered, kills it: the checkpoint of the last complete epoch is kept.
-    Outside the main thread the caller's own handlers stay; the training ends when its standard input closes.
-    """
+    """Pass ending signals on to the training as SIGTERM, which leaves a resumable state; a second Ctrl-C kills it."""
     first = math.inf
 
     def pass_on(number: int, _frame: FrameType | None) -> None:

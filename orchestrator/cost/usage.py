@@ -24,31 +24,25 @@ class PriceStep:
 
 @dataclass(frozen=True, slots=True)
 class AttemptUse:
-    """What an attempt used.
-
-    Attributes:
-        launched_at: Unix seconds at which it began to run; `ended_at` at which it began to stop.
-        prices: The zone's price over that time: one step on demand, the price history on spot. The earliest counts
-            before it begins, too.
-        reclaimed: Whether EC2 itself ended it.
-        store: Where the store is; `bytes_read` from it, `bytes_written` to it.
-
-    Raises:
-        ValueError: the end is before the beginning, or there is no price.
-    """
+    """What an attempt used. Raises ValueError: the end is before the beginning, or there is no price."""
 
     number: int
     name: str
     market: Literal["spot", "on-demand"]
     launched_at: float
+    """Unix seconds at which it began to run; `ended_at` at which it began to stop."""
     ended_at: float
     prices: tuple[PriceStep, ...]
+    """The zone's price over that time: one step on demand, the price history on spot. The earliest counts before it
+    begins, too."""
     reclaimed: bool = False
+    """Whether EC2 itself ended it."""
     on_demand_usd_per_hour: Decimal | None = None
     volume_gib: int = VOLUME_GIB
     public_ipv4: bool = True
     region: str | None = None
     store: StorePlace = UNCHARGED
+    """Where the store is; `bytes_read` from it, `bytes_written` to it."""
     bytes_read: int = 0
     bytes_written: int = 0
 

@@ -23,15 +23,7 @@ class ModelFacts:
 
 
 def facts(model: str) -> ModelFacts | None:
-    """Look a model up by the name that a setting gives it.
-
-    Args:
-        model: `yolov8n.yaml`, `yolo11n.pt`, `yolov5nu.pt` or a bare name. A path or an address is the user's own
-            model, whatever the name of its file.
-
-    Returns:
-        The facts, or None if it is not a standard model.
-    """
+    """Look up a model by its setting (`yolov8n.yaml`, `yolo11n.pt`, `yolov5nu.pt`, a bare name); None for others and paths."""
     if "/" in model or "\\" in model or ":" in model:
         return None
     name = re.sub(r"\.(ya?ml|pt)$", "", model)

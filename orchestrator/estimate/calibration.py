@@ -47,10 +47,7 @@ UNTIMED = frozenset(
 
 
 def calibration_key(spec: TrainingSpec, work: Workload) -> str:
-    """Return the cache key of a calibration: the machine, and every setting that changes the time of a step.
-
-    The number of epochs is not among them: a measurement is of `Workload.measured_epochs`.
-    """
+    """Return a calibration's cache key: the machine, and every setting that changes the time of a step."""
     parts: dict[str, Any] = {
         "machine": [processor(), cores()],
         "model": spec.model,

@@ -77,13 +77,9 @@ class Estimate:
 def correct(
     estimate: Estimate, history: Sequence[Ratio], kind: Kind | None = None, *, prior: float = 0.0
 ) -> Estimate:
-    """Correct an estimate by the times of earlier trainings of the same key.
+    """Correct an estimate by `history`, ratios of the same key; an earlier correction is replaced.
 
-    Args:
-        estimate: What was predicted; an earlier correction is replaced, not added to.
-        history: Ratios of the same key (`matching` picks them).
-        kind: The spread to use, where it is not the estimate's own.
-        prior: What other kinds of training let expect (`shared_mean`).
+    `prior` is what other kinds of training let expect (`shared_mean`); `kind` overrides the estimate's spread.
     """
     kind = kind or estimate.kind
     prediction = predict(kind, [r.log for r in history], [r.weight for r in history], prior=prior)
@@ -110,18 +106,10 @@ def correct(
 
 
 def correct_running(estimate: Estimate, epochs_done: int, seconds_so_far: float) -> Interval:
-    """Return the whole training's interval, now that some of it has happened.
+    """Return the whole training's interval after `epochs_done` epochs and `seconds_so_far` seconds of it.
 
-    Every finished epoch counts as one more observation of this run's own ratio, so the interval narrows to the
-    machine's drift; at the end it is what was measured plus what is left after the last epoch.
-
-    Args:
-        estimate: What was predicted; `seconds_so_far` count from the same beginning.
-        epochs_done: Epochs completed.
-        seconds_so_far: Wall time until the last completed epoch's end, or until now while there is none.
-
-    Raises:
-        ValueError: more epochs than planned, or a negative time.
+    Each epoch counts as one more observation of this run's own ratio, so the interval narrows to the machine's drift.
+    Raises ValueError: more epochs than planned, or a negative time.
     """
     if not 0 <= epochs_done <= estimate.epochs or not seconds_so_far >= 0:
         raise ValueError(f"{epochs_done} of {estimate.epochs} epochs in {seconds_so_far} s cannot be")

@@ -20,16 +20,7 @@ FIRST_STEP = 0.5
 
 
 def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[Ratio] = ()) -> Estimate:
-    """Estimate a training on the machine that was calibrated.
-
-    Args:
-        work: The training.
-        calibration: A few steps of such a training on this machine: same model, size and batch, any number of epochs.
-        history: Earlier trainings of the same key, any order.
-
-    Raises:
-        ValueError: the calibration is of another training.
-    """
+    """Estimate a training by a calibration of this machine: same model, size and batch. Raises ValueError: another one."""
     wrong = [
         f"{name}: calibrated {theirs}, to be trained {ours}"
         for name, theirs, ours in (
@@ -127,19 +118,11 @@ def estimate_cpu_prior(
     share: float = 1.0,
     history: Sequence[Ratio] = (),
 ) -> Estimate:
-    """Estimate a training on a CPU without calibration, from its arithmetic.
+    """Estimate a training on a CPU without calibration, from its arithmetic. Raises ValueError: there are no cores.
 
-    Args:
-        work: The training.
-        cores: Available to this process.
-        processor: What one of them does; None where it was not measured.
-        full_speed: All cores and the fast memory layout, as this project trains; False for plain Ultralytics,
-            which uses one core less, eight at most.
-        share: Of the cores' time, what other programs leave; they are expected to stay, and the interval allows for their end.
-        history: Earlier trainings of the same key.
-
-    Raises:
-        ValueError: there are no cores.
+    `processor` is what one core does, if measured. `full_speed` uses all cores and the fast memory layout, as this
+    project trains; plain Ultralytics uses one core less, eight at most. `share` is what other programs leave of the
+    cores' time; the interval allows for their end.
     """
     if cores < 1:
         raise ValueError(f"{cores} cores cannot train")

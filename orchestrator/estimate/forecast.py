@@ -1,7 +1,7 @@
-"""The time that a running training takes in all: what it has taken, and what is left by its own pace.
+"""The total time of a running training: what it has taken, and what is left by its own pace.
 
-The same formula as before a training (`formula`), with the rates that its steps and epochs showed. What is left is as
-uncertain as machines drift; on a machine that is shared, also by what the neighbours may do next.
+It uses the formula of the estimate (`formula`) with measured rates. What is left is as uncertain as machines drift and,
+on a shared machine, as its neighbours are.
 """
 
 import math
@@ -44,10 +44,7 @@ class ForecastPosition:
 
 
 def rates_of(work: Workload, pace: "Pace") -> Rates:
-    """Return a training's rates by its pace; what it has not come to yet is derived from what it has.
-
-    Raises ValueError: no step was measured.
-    """
+    """Return a training's rates by its pace; unmeasured ones are derived. Raises ValueError: no step was measured."""
     known = pace.plain or pace.mosaic
     if known is None:
         raise ValueError("the pace holds no step")
@@ -69,17 +66,10 @@ def rates_of(work: Workload, pace: "Pace") -> Rates:
 
 
 def forecast(work: Workload, pace: "Pace", at: ForecastPosition, past: Sequence[float] = ()) -> Estimate:
-    """Estimate the whole of a running training.
+    """Estimate the whole of a running training from its pace at a position.
 
-    Args:
-        work: The training.
-        pace: What its steps and epochs took.
-        at: How far it is.
-        past: ln(actual / forecast) of what was left, after the first steps of earlier trainings of the same key.
-
-    Raises:
-        ValueError: the pace holds neither steps nor epochs, or the position is past the end.
-        ArithmeticError: its numbers are too large to compute with.
+    `past` holds ln(actual / forecast) of what was left after the first steps of earlier trainings of the same key.
+    Raises ValueError: no steps or epochs, or a position past the end; ArithmeticError: numbers too large.
     """
     if not 0 <= at.epochs <= work.epochs or not at.elapsed >= 0:
         raise ValueError(f"{at.epochs} of {work.epochs} epochs in {at.elapsed} s cannot be")

@@ -50,15 +50,9 @@ def estimate_gpu_prior(
     rented: bool = True,
     history: Sequence[Ratio] = (),
 ) -> Estimate:
-    """Estimate a training on a GPU that was not measured: on a rented instance from launch to terminated.
+    """Estimate a training on a GPU that was not measured; if `rented`, from launch to terminated.
 
-    Args:
-        work: The training.
-        gpu: Its GPU, or several of a kind, among which the batch is divided.
-        vcpus: Of the instance: they load and augment the images.
-        overheads: Of the instance; None for the priors.
-        rented: Whether an instance is launched for it; not for a GPU of this machine.
-        history: Earlier trainings of the same key.
+    Several GPUs of a kind divide the batch among them; the instance's `vcpus` load and augment the images.
     """
     workers = _workers(vcpus // gpu.count)
     iteration = gpu.host * ITERATION_S * work.host_work
@@ -99,15 +93,10 @@ def estimate_gpu_prior(
 def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int) -> float:
     """Return a training image's seconds on a GPU, mosaic on: what public logs call an epoch, without validation.
 
-    t = [(h w a / B + k (s/640)^2 (F/30)^b / I)^6 + (c_load / (vCPU eta))^6]^(1/6): an iteration costs the host a, times its
-    slowness h and the model's work w; an image costs k at 30 GFLOPs on a T4, and the GPU's speed is
-    I = (peak / T4's)^p (bandwidth / T4's)^q. Fitted to `gpu_anchors` by `benchmarks/gpu_prior.py`, which prints the errors
-    with each GPU left out.
-
-    Args:
-        work: The training.
-        gpu: Its GPU.
-        vcpus: Of the machine; 0 where nothing is loaded, because one batch is trained again and again.
+    t = [(h w a / B + k (s/640)^2 (F/30)^b / I)^6 + (c_load / (vCPU eta))^6]^(1/6): an iteration costs the host a, times
+    its slowness h and the model's work w; an image costs k at 30 GFLOPs on a T4, and the GPU's speed is I = (peak /
+    T4's)^p (bandwidth / T4's)^q. Fitted to `gpu_anchors` by `benchmarks/gpu_prior.py`, which prints the errors with
+    each GPU left out. `vcpus` is 0 where nothing is loaded, because one batch is trained again and again.
     """
     compute = gpu.host * ITERATION_S * work.host_work / work.batch + _compute_seconds(work, gpu)
     return _overlap(compute, load_seconds(work, mosaic=True) / _workers(vcpus)) if vcpus else compute

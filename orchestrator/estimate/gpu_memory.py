@@ -1,7 +1,6 @@
-"""Whether a batch fits into a GPU's memory, and which one would.
+"""Whether a batch fits into a GPU's memory, and which one would: a power of the arithmetic.
 
-A power of the arithmetic, fitted to what 34 trainings had taken from an H200's driver (`benchmarks/gpu_speed.py`); docs/estimate.md has
-its errors.
+Fitted to what 34 trainings took from an H200's driver (`benchmarks/gpu_speed.py`); docs/estimate.md has its errors.
 """
 
 import math

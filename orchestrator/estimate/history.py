@@ -107,12 +107,7 @@ def timings(store: ObjectStore) -> Iterator[Timing]:
 
 
 def history(store: ObjectStore, now: float | None = None) -> Iterator[Ratio]:
-    """Yield the ratios of past trainings.
-
-    Args:
-        store: It holds the timings.
-        now: Unix seconds, by which their age counts; None for the clock's.
-    """
+    """Yield the ratios of past trainings, aged by `now` (Unix seconds)."""
     now = time.time() if now is None else now
     for timing in timings(store):
         age = max(0.0, now - timing.at) / DAY_S

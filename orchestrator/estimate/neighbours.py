@@ -24,10 +24,7 @@ class CoreReading:
     wall: float = field(default_factory=time.monotonic)
 
     def share(self, earlier: "CoreReading", cores: int) -> float:
-        """Return the share of `cores` that a training would get beside what else ran since an earlier reading; 1 where none did.
-
-        Others are taken to use the cores that this process may not use first.
-        """
+        """Return the share of `cores` left by other programs since an earlier reading; they use foreign cores first."""
         if self.idle.total - earlier.idle.total < LEAST_TICKS:
             return 1.0
         own = (self.own - earlier.own) / max(self.wall - earlier.wall, 1e-3)

@@ -44,10 +44,7 @@ FEW_KEYS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class HistoryKey:
-    """What trainings must share for one to inform the estimate of another.
-
-    Pooling other hosts by GPU alone did not improve the estimate; this key did.
-    """
+    """What trainings share if one informs another's estimate. Pooling other hosts by GPU did not improve it; this did."""
 
     machine: str
     """An instance type, or a runner's kind (`cpu-4`)."""
@@ -101,9 +98,9 @@ def matching(history: Iterable[Ratio], key: HistoryKey) -> tuple[Ratio, ...]:
 
 
 def shared_mean(history: Iterable[Ratio], key: HistoryKey) -> float:
-    """Return the expected ln(actual / predicted) of a kind of training that has none, by other kinds on its machine.
+    """Return the expected ln(actual / predicted) of a new kind of training, by other kinds on its machine.
 
-    Each kind counts as one value, its mean shrunk to 0 as its own prior does; and all of them as `FEW_KEYS` less.
+    Each kind counts as one value, its mean shrunk to 0 as its own prior does, and all of them as `FEW_KEYS` less.
     """
     others: dict[HistoryKey, list[Ratio]] = {}
     for ratio in history:
@@ -129,12 +126,7 @@ class RatioPrediction:
         return self.mean + self.scale * student_t_quantile(p, self.freedom)
 
     def interval(self, seconds: float) -> Interval:
-        """Return the 80 % interval of an amount of predicted seconds; its middle is the median.
-
-        Raises:
-            ValueError: a bound is infinite.
-            OverflowError: its exponential is.
-        """
+        """Return the 80 % interval around the median of predicted seconds. Raises ValueError, OverflowError: no finite bound."""
         low, likely, high = (seconds * math.exp(self.quantile(p)) for p in (1 - UPPER, 0.5, UPPER))
         return Interval(min(low, likely), likely, max(likely, high))
 
@@ -142,13 +134,9 @@ class RatioPrediction:
 def predict(
     kind: Kind, logs: Sequence[float] = (), weights: Sequence[float] | None = None, *, prior: float = 0.0
 ) -> RatioPrediction:
-    """Return the predictive distribution of the next log ratio, given those seen so far.
+    """Return the predictive distribution of the next log ratio, given those seen and their weights (0 to 1).
 
-    Args:
-        kind: How the prediction was made.
-        logs: Seen so far.
-        weights: How much each counts, 0 to 1; None for 1.
-        prior: What is expected before any is seen (`shared_mean`).
+    `prior` is what is expected before any is seen (`shared_mean`).
     """
     sigma, tau = _SPREADS[kind]
     weights = [1.0] * len(logs) if weights is None else weights
@@ -163,15 +151,7 @@ def predict(
 
 @lru_cache(maxsize=256)
 def student_t_quantile(p: float, freedom: float) -> float:
-    """Return Student's t quantile, to 1e-9: bisection on the distribution function.
-
-    Args:
-        p: A probability, strictly between 0 and 1.
-        freedom: Degrees of freedom, above 0; need not be whole.
-
-    Raises:
-        ValueError: an argument is out of its range.
-    """
+    """Return Student's t quantile of 0 < p < 1 to 1e-9, by bisection; `freedom` > 0 may be fractional. Raises ValueError."""
     if not (0 < p < 1 and freedom > 0):
         raise ValueError(f"no t quantile of {p} at {freedom} degrees of freedom")
     if p == 0.5:

@@ -43,10 +43,7 @@ def this_processor() -> Processor:
 
 
 def measure() -> ProcessorSpeed:
-    """Multiply and copy for half a second.
-
-    Processor time counts, not wall time: a neighbour that has the core in between does not.
-    """
+    """Multiply and copy for half a second of processor time, which does not count neighbours."""
     import numpy as np
 
     ones = np.ones((PRODUCTS, PRODUCT_SIZE, PRODUCT_SIZE), np.float32)

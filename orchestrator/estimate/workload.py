@@ -16,26 +16,13 @@ MUON_ITERATIONS = 10_000
 class Workload:
     """The properties of a training that its duration depends on.
 
-    Attributes:
-        gflops_640: One forward pass of one 640 x 640 image, in 10^9 operations.
-        megapixels: Of a source image, on average; None if unknown.
-        mosaic: Probability of mosaic augmentation; classification has none.
-        close_mosaic: Mosaic is off for the last so many epochs; 0 never turns it off.
-        nbs: Images that Ultralytics accumulates before an optimiser step.
-        patience: Epochs without progress after which it stops; 0 never stops.
-        mixed_precision: Whether a GPU computes in half precision where it can (`amp`).
-        validate: Whether every epoch is validated, or the last alone.
-        dataset_bytes: What an instance downloads.
-        exports: Formats that the model is written in beside its own.
-        host_work: What a step costs the processor that issues it, relative to YOLOv8's detectors.
-
-    Raises:
-        ValueError: a count is below what a training needs.
+    Raises ValueError: a count is below what a training needs.
     """
 
     task: Task
     model: str
     gflops_640: float
+    """One forward pass of one 640 x 640 image, in 10^9 operations."""
     parameters: int
     dual_head: bool
     image_size: int
@@ -44,18 +31,28 @@ class Workload:
     train_images: int
     val_images: int
     megapixels: float | None = None
+    """Of a source image, on average; None if unknown."""
     dataset_bytes: int = 0
+    """What an instance downloads."""
     optimizer: str = "auto"
     mosaic: float = 1.0
+    """Probability of mosaic augmentation; classification has none."""
     close_mosaic: int = 10
+    """Mosaic is off for the last so many epochs; 0 never turns it off."""
     nbs: int = 64
+    """Images that Ultralytics accumulates before an optimiser step."""
     warmup_epochs: float = 3.0
     patience: int = 100
+    """Epochs without progress after which it stops; 0 never stops."""
     validate: bool = True
+    """Whether every epoch is validated, or the last alone."""
     plots: bool = True
     mixed_precision: bool = True
+    """Whether a GPU computes in half precision where it can (`amp`)."""
     exports: int = 0
+    """Formats that the model is written in beside its own."""
     host_work: float = 1.0
+    """What a step costs the processor that issues it, relative to YOLOv8's detectors."""
 
     def __post_init__(self) -> None:
         least = {"image_size": 1, "batch": 1, "epochs": 1, "train_images": 1, "val_images": 0, "nbs": 1}
@@ -100,10 +97,7 @@ class Workload:
 
     @property
     def measured_epochs(self) -> int:
-        """Epochs of the training that is measured in place of this one, whatever its own number.
-
-        The optimiser is the same, and mosaic is on at first wherever that is possible: both have the same steps.
-        """
+        """Epochs of the training measured in place of this one: the optimiser is the same, and mosaic is on at first."""
         return self._light_epochs + 1 if self.heavy_optimizer else max(1, self._light_epochs)
 
     @property
@@ -112,13 +106,10 @@ class Workload:
         return MUON_ITERATIONS // math.ceil(self.train_images / max(self.batch, self.nbs))
 
     def optimizer_steps(self, batches: int | None = None) -> int:
-        """Count the optimiser's steps in the first batches of the training, replaying the accumulation's ramp.
+        """Count the optimiser's steps in the first `batches` (None: all), replaying the accumulation's ramp.
 
         Ultralytics accumulates 1 batch at first and nbs/batch after the warm-up, in between linearly
         (`engine/trainer.py`, 8.4).
-
-        Args:
-            batches: So many; None for all epochs.
         """
         total = self.batches * self.epochs
         wanted = total if batches is None else min(batches, total)
@@ -146,12 +137,9 @@ def workload(
     dataset_bytes: int = 0,
     exports: int = 0,
 ) -> Workload:
-    """Describe a training by its settings; what `hyperparameters` leave out has Ultralytics' default.
+    """Describe a training by its settings; missing hyperparameters have Ultralytics' defaults. Raises ValueError.
 
     A model that is not in `architecture` counts as yolov8s until it is calibrated.
-
-    Raises:
-        ValueError: a count is below what a training needs.
     """
     given = hyperparameters or {}
     known = facts(model) or UNKNOWN

@@ -59,19 +59,10 @@ def controller_of(
 ) -> Controller:
     """Return the controller of a run, begun here or elsewhere.
 
-    Args:
-        settings: The configuration.
-        store: It holds the run.
-        run: What to drive.
-        console: For what happens.
-        lease: This driver's; None for a new one.
-        planned: The plan that the run carries out, with the dataset at hand; None for a driver without it, which can
-            only use what is in the store, and cannot train on this machine.
-        workspace: With `planned`: where to keep the training tree and the output.
-        detach: Leave the run as soon as its instance trains by itself.
-        max_wait: The longest wait, in seconds, that this driver makes.
-        sleep: Waits that many seconds.
-        clock: Unix seconds; None for the store's.
+    With `planned`, the plan that the run carries out, the dataset is at hand, and `workspace` keeps the training tree
+    and the output; without it the driver uses only what is in the store, and cannot train on this machine. `detach`
+    leaves the run once its instance trains by itself; `max_wait` is the longest wait in seconds. Lease and clock
+    default to a new one and the store's.
     """
     clock = clock or clock_of(store)
     journal, driver = Journal(store), lease or Lease(clock=clock)

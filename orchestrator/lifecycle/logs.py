@@ -20,10 +20,7 @@ def read_log(
     follow: bool = False,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[str]:
-    """Yield a run's log, safe for a terminal; with `follow`, attempt after attempt until the run is over.
-
-    Raises JournalError: there is no such run.
-    """
+    """Yield a run's log, safe for a terminal; with `follow` until the run is over. Raises JournalError: no such run."""
     journal = Journal(store)
     journal.run(run)
     shown, etag, current = 0, "", attempt

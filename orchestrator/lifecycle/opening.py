@@ -32,13 +32,10 @@ class Opening:
     sweep: str | None = None
 
     def open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
-        """Return the open run of this training, or begin one; and whether we began it.
+        """Return the open run of this training, or begin one; and whether it was begun here.
 
-        An open run that would train something else is asked to stop, and returned.
-
-        Raises:
-            NothingFeasibleError: The plan found nothing that fits.
-            OffloadError: What a training needs here, or on an instance, is missing.
+        An open run that would train something else is asked to stop, and returned. Raises NothingFeasibleError;
+        OffloadError: what the training needs is missing.
         """
         # Looked up before the runs are: one that another driver begins meanwhile is found, or has the same id.
         fresh = journal.next_id(self.planned.training_key)

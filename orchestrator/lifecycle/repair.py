@@ -14,14 +14,10 @@ from gpu_offload.remote_job.result import Artifact
 
 
 def repair_version(store: ObjectStore, version: str, training_key: str, console: Console) -> None:
-    """Read a published version back whole, and put back what is damaged; harmless where nothing is.
+    """Read a published version back whole, and put back what is damaged, from the staged result of one of its runs.
 
-    A file is put back only with the bytes that the manifest names: from the staged result of one of its runs. A manifest
-    that cannot be read is removed, so that the training can be published again; its checkpoint is used.
-
-    Raises:
-        RegistryError: a file is damaged and no run has a whole copy, or the store lets this role replace nothing.
-        StoreError
+    A manifest that cannot be read is removed, so that the training can be published again from its checkpoint. Raises
+    RegistryError: no run has a whole copy, or the store lets this role replace nothing; StoreError.
     """
     try:
         manifest = manifest_of(store, version)

@@ -35,19 +35,9 @@ def stop_run(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] | None = None,
 ) -> tuple[str, ...]:
-    """Stop a run; return the instances that were terminated. Harmless for a run that is over.
+    """Stop a run, over or not; return the instances that were terminated, found by tag in all configured regions.
 
-    Args:
-        settings: The configuration; its regions are searched, too.
-        store: Where the run's journal is.
-        run: The run's id; its instances are found even where the journal has none of it.
-        console: Where to tell what goes on.
-        reason: For the journal.
-        sleep: Waits that many seconds.
-        clock: Unix seconds; None for the store's.
-
-    Raises:
-        InstanceLeftError: an instance would not terminate, or EC2 did not allow it or could not be asked.
+    Raises InstanceLeftError: an instance would not terminate, or EC2 refused or could not be asked.
     """
     journal, clock = Journal(store), clock or clock_of(store)
     unknown: JournalError | None = None

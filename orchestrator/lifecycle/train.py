@@ -42,10 +42,7 @@ class TrainingFailedError(OffloadError):
 
 @dataclass
 class Training:
-    """One `train` command.
-
-    With `detach` it leaves the run once an instance trains by itself; `sweep` names the sweep that it trains for.
-    """
+    """One `train` command; `detach` leaves once an instance trains by itself, `sweep` names the sweep it is for."""
 
     planned: Planned
     store: ObjectStore
@@ -59,12 +56,10 @@ class Training:
     """The driver whose run this command followed to its end."""
 
     def run(self) -> TrainReport:
-        """Train and publish, or say that it was done.
+        """Train and publish, or report that it was done.
 
-        Raises:
-            NothingFeasibleError: the plan found nothing that fits; nothing was started.
-            TrainingFailedError: the run ended without a model.
-            InterruptedRunError: this process was told to end; the run stays open.
+        Raises NothingFeasibleError: nothing was started; TrainingFailedError: no model; InterruptedRunError: the run
+        stays open.
         """
         began = self.clock()
         done = publish.manifest_of(self.store, self.planned.version)

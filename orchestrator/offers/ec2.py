@@ -28,12 +28,7 @@ class Region:
 
 
 def ec2_offers(settings: Ec2Settings, console: Console) -> tuple[Offer, ...] | None:
-    """Ask EC2 what it offers; None, after a note, without credentials or access.
-
-    Args:
-        settings: Regions, types and market to ask for.
-        console: For notes on what is missing.
-    """
+    """Ask EC2 for its offers; None, after a note, without credentials or access."""
     try:
         check_credentials(open_session(settings.regions[0]))
     except NoCredentialsError:
@@ -84,13 +79,7 @@ def _ask(name: str, settings: Ec2Settings) -> Region | str:
 
 
 def offers_of(region: Region, market: str, now: datetime) -> tuple[tuple[Offer, ...], tuple[str, ...]]:
-    """Return a region's offers, one per type, zone and market, and what was left out and why.
-
-    Args:
-        region: What it answered.
-        market: As the setting `ec2.market` has it.
-        now: For the prices' basis.
-    """
+    """Return a region's offers, one per type, zone and market, and what was left out and why; `now` dates the prices."""
     offers: list[Offer] = []
     notes: list[str] = []
     basis = f"API, {now:%Y-%m-%dT%H:%MZ}"

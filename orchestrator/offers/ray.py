@@ -62,16 +62,9 @@ class RayFacts(Wire):
 
 
 def ray_offer(settings: RaySettings, store: StoreRef, modules: Sequence[str], kept: Path) -> Offer:
-    """Return the cluster as an offer, after a check of its nodes that is valid for ten minutes.
+    """Return the cluster as an offer, after a check of its nodes that is valid for ten minutes (`kept`).
 
-    Args:
-        settings: The cluster, and what a training occupies.
-        store: What a node must be able to read.
-        modules: What a node must be able to import.
-        kept: The folder of earlier checks.
-
-    Raises:
-        RayError: With every fault.
+    Each node must import `modules` and read the store. Raises RayError with every fault.
     """
     task = RayTask(ray=settings, store=store, modules=tuple(modules)).model_dump_json()
     path = kept / f"{hashlib.sha256(task.encode()).hexdigest()[:16]}.json"

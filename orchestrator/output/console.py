@@ -93,12 +93,7 @@ class Console:
     def training(
         self, likely_seconds: float | None, revise: Revise = unrevised
     ) -> Iterator[Callable[[ProgressEvent], None]]:
-        """Show a training's progress for as long as the context lasts.
-
-        Args:
-            likely_seconds: The estimate.
-            revise: Returns what an event says about the time left.
-        """
+        """Show a training's progress within the context; `revise` returns what an event says about the time left."""
         del likely_seconds
         self._spoke_at = None
 

@@ -6,10 +6,7 @@ from typing import Any
 
 
 def json_text(value: Any) -> str:
-    """Write a JSON object; a number that JSON has no form for, as documents may hold, is null.
-
-    No text in it is a command of the form `##[name]`, which a workflow's runner obeys anywhere in a line.
-    """
+    """Write a JSON object, safe in a workflow's log (no `##[name]`); a number without a JSON form is null."""
     try:
         text = json.dumps(value, indent=1, allow_nan=False)
     except ValueError:

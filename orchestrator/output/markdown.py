@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def escape_markdown(text: str) -> str:
-    """Make text from elsewhere harmless in GitHub's Markdown, in a table's cell too: it shows as it is written.
+    """Make foreign text harmless in GitHub's Markdown, also in a table's cell: it shows as it is written.
 
-    HTML, links, images, mentions, emphasis, code and line breaks lose their meaning; control characters and
-    direction marks become spaces. Parentheses stay: without brackets before them they mean nothing.
+    HTML, links, images, mentions, emphasis, code and line breaks lose their meaning; control characters and direction
+    marks become spaces. Parentheses stay: without brackets before them they mean nothing.
     """
     flat = html.escape(plain_markdown(text), quote=False)
     return re.sub(r"([\\`*_{}\[\]#+!|~@$]|(?<=\w):(?=//))", _character, flat)

@@ -25,10 +25,7 @@ _PARTS = {"": "", "(B)": "", "(M)": "mask ", "(P)": "pose "}
 
 
 def named(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics by their labels, the most telling first.
-
-    Ultralytics' own names (`metrics/mAP50(B)`, `fitness`) are left out where the same numbers have ours.
-    """
+    """Return metrics by their labels, the most telling first, without Ultralytics' duplicates of ours."""
     shown = own_metrics(metrics)
     return {label(name): shown[name] for name in sorted(shown, key=display_order)}
 

@@ -28,8 +28,8 @@ TYPED = frozenset({"run", "version", "number", "commit"})
 def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 0) -> str:
     """Render rows, the headings first, in at most `width` columns: numbers to the right, long cells broken at spaces.
 
-    Where that is too narrow for the longest words, each row becomes a list of its cells by their headings. Columns that
-    are empty in every row are left out, and so are headings that are all empty.
+    If that is too narrow for the longest words, each row becomes a list. Empty columns and all-empty headings are left
+    out.
     """
     from rich.console import Console
     from rich.padding import Padding

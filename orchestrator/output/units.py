@@ -32,13 +32,7 @@ def human_duration(seconds: float) -> str:
 
 
 def utc(at: float, form: str, *, otherwise: str = "unknown") -> str:
-    """Write a time in UTC as `strftime` does; `otherwise` where it is no date from 1970 to 9999.
-
-    Args:
-        at: Unix seconds.
-        form: `%Y-%m-%d %H:%M`.
-        otherwise: Instead of a time that is no date.
-    """
+    """Write a time (Unix seconds) in UTC as `strftime` does; `otherwise` if it is no date from 1970 to 9999."""
     try:
         return datetime.fromtimestamp(at, UTC).strftime(form) if at >= 0 else otherwise
     except (ValueError, OverflowError, OSError):  # infinite, or past the year 9999
@@ -62,10 +56,7 @@ def human_money(usd: Decimal | float) -> str:
 
 
 def human_cost(usd: Decimal | float, where: str = "") -> str:
-    """Write what something cost, next to nothing as `free`: the one word for it everywhere.
-
-    `where` names the places. What an hour of a Ray cluster costs is not known, so that is `not counted`.
-    """
+    """Write a cost; next to nothing is `free`, and a Ray cluster's (`where`) is `not counted`."""
     amount = _decimal(usd)
     if not amount.is_finite() or amount >= NEGLIGIBLE:
         return human_money(amount)
