@@ -112,7 +112,7 @@ class Cluster(Protocol):
         given: Mapping[str, Any],
         variables: Mapping[str, str],
     ) -> dict[str, dict[str, Any]]:
-        """Return by node what `ray_worker.check` found there, or `fault` if it could not look; `package` is our own, zipped."""
+        """Return by node what `ray_worker.check` found there, or `fault` if it could not look."""
 
     def train(
         self, needs: Mapping[str, float], arguments: Sequence[Any], *, name: str, tick: Callable[[], bool]

@@ -146,7 +146,7 @@ def _environment(package: bytes, folder: Path, variables: dict[str, str]) -> dic
 
 @contextlib.contextmanager
 def _folder(name: str) -> Iterator[tuple[Path, int]]:
-    """Yield a temporary folder and the descriptor of its lock, which the training inherits; remove those of dead processes."""
+    """Yield a temporary folder and the descriptor of its lock, which the training inherits; remove dead ones."""
     base = Path(tempfile.gettempdir()) / f"gpu-offload-ray-{os.getuid()}"
     base.mkdir(mode=0o700, exist_ok=True)
     if base.is_symlink() or base.stat().st_uid != os.getuid():

@@ -13,10 +13,7 @@ from gpu_offload.orchestrator.settings.sections import RetentionSettings
 
 
 def after_publication(store: ObjectStore, settings: Settings, console: Console) -> tuple[str, ...]:
-    """Delete what the configuration does not keep, and return warnings for the job's summary.
-
-    A store that cannot be listed, or refuses to delete, is a warning: the model is already published.
-    """
+    """Delete what the configuration does not keep; return warnings for the job's summary, also if the store refuses."""
     warnings: list[str] = []
     try:
         if settings.retention.mode != "off":

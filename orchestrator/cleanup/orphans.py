@@ -62,17 +62,11 @@ class Orphan:
 def find_orphans(
     found: Iterable[Resource], runs: Mapping[str, RunLimits] | None, now: float, store: str
 ) -> tuple[Orphan, ...]:
-    """Return the resources to remove.
+    """Return the resources to remove, those that an instance holds only once it is gone; then call again.
 
-    An instance holds its volume, its group and its schedule, which are returned only once it is gone. Call again
-    after the instances were terminated.
-
-    Args:
-        found: What has our tag, in every region. It must be listed *before* the runs are read: a run is
-            journalled before its launch, so the resources of a new run are never unknown.
-        runs: The runs of those that were found and are in the store; None where it could not be read.
-        now: Unix seconds.
-        store: The mark of our store; what has another one belongs to another project in the same account.
+    `found` is everything with our tag, listed *before* the runs are read: a run is journalled before its launch, so a
+    new run's resources are never unknown. `runs` are those of them in the store, None if it cannot be read. Resources
+    with the mark of another `store` belong to another project. `now`: Unix seconds.
     """
     things = tuple(found)
     live = {thing.id for thing in things if thing.kind == "instance" and not thing.is_gone}

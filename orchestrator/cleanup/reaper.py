@@ -31,10 +31,7 @@ class Reaping:
 
 @dataclass
 class Reaper:
-    """Sweeps an account. `mark` is our store's; `runs` returns the limits of the runs in the store, None if it cannot be read.
-
-    It can be repeated, and two can run at a time.
-    """
+    """Sweeps an account; can be repeated, and two can run at a time. `runs` returns None if the store cannot be read."""
 
     regions: Sequence[str]
     mark: str

@@ -55,13 +55,7 @@ def candidates(
 ) -> list[Deletable]:
     """Return what can be deleted, the oldest first.
 
-    Args:
-        objects: The whole listing of the store.
-        entries: The registry's versions.
-        needs: What must stay.
-        ended: When each run of a published training ended, Unix seconds. Another keeps its checkpoint.
-        policy: What is kept.
-        now: Unix seconds.
+    `ended` is when each run of a published training ended (Unix seconds); other runs keep their checkpoints.
     """
     objects = list(objects)
     sizes: dict[tuple[Kind, str], int] = defaultdict(int)

@@ -14,15 +14,7 @@ def cancel_persistent_requests(
     note: Callable[[str], object],
     fail: Callable[[str], object],
 ) -> None:
-    """Cancel every persistent request of the store with this mark, or of no store.
-
-    Args:
-        regions: Where to look.
-        store: The mark of our store.
-        dry_run: Only report.
-        note: Called with what was or would be done; also where the role cannot list them.
-        fail: Called with what could not be done.
-    """
+    """Cancel every persistent request with this store's mark or none; `note` and `fail` get what happened."""
     for region in regions:
         requests = SpotRequests(region)
         try:

@@ -24,15 +24,7 @@ def note_sweep(store: ObjectStore) -> None:
 
 
 def seconds_since_sweep(store: ObjectStore, *, now: float) -> float | None:
-    """Return the seconds since the last `tend` on this store; None if there was none or the role cannot read it.
-
-    Args:
-        store: Where `tend` records its runs.
-        now: Unix seconds.
-
-    Raises:
-        StoreError: the store did not answer.
-    """
+    """Return the seconds since the last `tend` on this store; None: never, or it cannot be read. Raises StoreError."""
     try:
         last = store.stat(KEY)
     except StoreDeniedError:

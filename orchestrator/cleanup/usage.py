@@ -21,10 +21,7 @@ NEARLY_FULL = 0.8
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A store's monthly free tier; None where there is no limit.
-
-    `gets` are requests that read; `egress` are bytes to the internet.
-    """
+    """A store's monthly free tier: storage, reading requests, bytes to the internet; None: no limit."""
 
     name: str
     storage: int | None = None
@@ -57,10 +54,7 @@ REQUESTS_A_DOWNLOAD = 2
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """A store's content, and the traffic of `users` applications that start once a day.
-
-    `updates` is how many times a month they download a model of `model` bytes.
-    """
+    """A store's content, and the traffic of `users` applications that each download `updates` models a month."""
 
     tier: Tier
     storage: int

@@ -141,15 +141,9 @@ def bill(
     training_seconds: float | None = None,
     cpu_estimate: Interval | None = None,
 ) -> Bill:
-    """Account for a whole run.
+    """Account for a whole run: its attempts on EC2 in order, store requests, and the runner's own line if it trained.
 
-    Args:
-        attempts: On EC2, in order.
-        store: What it asked of the object store.
-        prices: Of volumes and addresses.
-        cpu: The runner's own line, where it trained.
-        training_seconds: GPU training time, to compare with GitHub's GPU runner.
-        cpu_estimate: Estimated time on the free CPU.
+    `training_seconds` and `cpu_estimate` are for comparison with GitHub's GPU runner and the free CPU.
     """
     lines = [line for use in attempts for line in attempt_lines(use, prices)]
     lines += [cpu] if cpu is not None else []

@@ -91,8 +91,8 @@ def expected_cost(
 ) -> tuple[float, float]:
     """Return the cost of an offer for a duration, in US dollars: (likely, high).
 
-    On EC2 a volume, a public address and `traffic_usd` are included, and a minute at least. A spot price may rise, but
-    what runs is stopped at `max-cost-usd`, so the high bound takes today's.
+    On EC2 it includes a volume, a public address, `traffic_usd`, and a minute at least. The high bound takes today's
+    spot price: what runs is stopped at `max-cost-usd`.
     """
     if not offer.is_rented:
         return (

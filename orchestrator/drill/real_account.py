@@ -55,18 +55,10 @@ def drill_on_account(
     wanted: Sequence[str] = (),
     tell: Callable[[Survived], object] = lambda _: None,
 ) -> DrillReport:
-    """Run a drill on the account of the configuration, one fault after the other.
+    """Run a drill on the account of the configuration, one fault after the other, for at most `max_cost_usd` in all.
 
-    Args:
-        settings: The configuration: regions, types and roles of the instances.
-        store_url: A store for the drill alone: what it publishes must not become `stable` in the project's.
-        max_cost_usd: Limit for the whole drill; each run gets its share as `max-cost-usd`.
-        wanted: Names of faults; () for all.
-        tell: Called with each result.
-
-    Raises:
-        DrillError: the drill cannot run; nothing was started.
-        RentingError: the configuration does not allow training on EC2.
+    `store_url` is a store for the drill alone, since it publishes; `wanted` names faults (all if empty). Raises
+    DrillError: nothing was started; RentingError.
     """
     known = {fault.name: fault for fault in ON_AN_ACCOUNT}
     if unknown := [name for name in wanted if name not in known]:

@@ -94,17 +94,7 @@ def drill(
     tell: Callable[[Survived], object] = lambda _: None,
     faults: Sequence[DrillFault] = FAULTS,
 ) -> DrillReport:
-    """Run a drill on the simulated cloud.
-
-    Args:
-        wanted: Names of faults; () for all.
-        jobs: Number of faults at a time, each in a cloud of its own.
-        tell: Called with each result.
-        faults: The known faults.
-
-    Raises:
-        DrillError: an unknown fault is wanted.
-    """
+    """Run a drill on the simulated cloud, `jobs` faults at a time (`wanted`, or all). Raises DrillError: unknown fault."""
     known = {fault.name: fault for fault in faults}
     if unknown := [name for name in wanted if name not in known]:
         raise DrillError(f"no such fault: {', '.join(unknown)} (there are {', '.join(known)})")

@@ -23,7 +23,7 @@ class ModelFacts:
 
 
 def facts(model: str) -> ModelFacts | None:
-    """Look up a model by its setting (`yolov8n.yaml`, `yolo11n.pt`, `yolov5nu.pt`, a bare name); None for others and paths."""
+    """Look up a model by its setting (`yolov8n.yaml`, `yolo11n.pt`, a bare name); None for others and for paths."""
     if "/" in model or "\\" in model or ":" in model:
         return None
     name = re.sub(r"\.(ya?ml|pt)$", "", model)

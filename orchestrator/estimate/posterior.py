@@ -126,7 +126,7 @@ class RatioPrediction:
         return self.mean + self.scale * student_t_quantile(p, self.freedom)
 
     def interval(self, seconds: float) -> Interval:
-        """Return the 80 % interval around the median of predicted seconds. Raises ValueError, OverflowError: no finite bound."""
+        """Return the 80 % interval around the median of predicted seconds. Raises ValueError, OverflowError."""
         low, likely, high = (seconds * math.exp(self.quantile(p)) for p in (1 - UPPER, 0.5, UPPER))
         return Interval(min(low, likely), likely, max(likely, high))
 
@@ -151,7 +151,7 @@ def predict(
 
 @lru_cache(maxsize=256)
 def student_t_quantile(p: float, freedom: float) -> float:
-    """Return Student's t quantile of 0 < p < 1 to 1e-9, by bisection; `freedom` > 0 may be fractional. Raises ValueError."""
+    """Return Student's t quantile of 0 < p < 1 to 1e-9, by bisection; `freedom` above 0. Raises ValueError."""
     if not (0 < p < 1 and freedom > 0):
         raise ValueError(f"no t quantile of {p} at {freedom} degrees of freedom")
     if p == 0.5:

@@ -41,10 +41,7 @@ COMMANDS: "Mapping[str, Callable[[Step], int]]" = {
 
 
 def run(step: Step) -> int:
-    """Run the command that the inputs name; return the exit code.
-
-    Raises UntrustedEventError: the command spends or publishes, and strangers can cause this event.
-    """
+    """Run the command that the inputs name; return its code. Raises UntrustedEventError: strangers can cause it."""
     command = step.inputs.command
     if command != "plan" and not step.event.is_trusted:
         raise UntrustedEventError(

@@ -39,13 +39,7 @@ class Annotation:
 
 
 def annotations_of(error: OffloadError, settings: Settings | None, directory: Path) -> tuple[Annotation, ...]:
-    """Return an error's faults, each at its place; one without a place for an error that has none.
-
-    Args:
-        error: What went wrong.
-        settings: The configuration, None if that is what is wrong.
-        directory: The project's folder.
-    """
+    """Return an error's faults, each at its place, relative to the checkout around `directory`."""
     if isinstance(error, DatasetError) and settings is not None:
         return annotate(error.findings, settings)
     if isinstance(error, SettingsError):

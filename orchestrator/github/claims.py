@@ -27,8 +27,7 @@ def not_later(claimed: float, now: float) -> float:
 def listed(theirs: Index, manifest: Manifest, claimed: Index, now: float) -> Index:
     """Return the release's index with a verified version in it; every other entry stays as it is.
 
-    Of what the training packed only the kind of its number counts: major, minor or patch. The number itself is the next
-    free one.
+    Of the training's claim only the kind of its number counts (major, minor or patch); the number is the next free one.
     """
     entries = numbered(theirs.versions)
     if entry_of(entries, manifest.version) is not None:

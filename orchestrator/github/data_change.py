@@ -41,10 +41,7 @@ def _counted(count: int, noun: str) -> str:
 
 
 def base_of(event: WorkflowEvent, root: Path) -> str | None:
-    """Return the commit that a pull request is compared with, None where the checkout does not have it.
-
-    GitHub checks out the merge of the request into its base, whose first parent is the base.
-    """
+    """Return the commit that a pull request is compared with: the merge's first parent; None if it was not checked out."""
     request = event.payload.get("pull_request")
     base = request.get("base") if isinstance(request, dict) else None
     told = base.get("sha") if isinstance(base, dict) else None

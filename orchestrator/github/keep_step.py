@@ -41,10 +41,7 @@ def pack(step: Step) -> int:
 
 
 def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole) -> int:
-    """Bring what a training packed into the repository's release. Needs no configuration, and reads no dataset.
-
-    Raises UntrustedEventError: a stranger may have caused it.
-    """
+    """Bring what a training packed into the repository's release; needs no configuration. Raises UntrustedEventError."""
     from gpu_offload.infra.github.release import GitHubRelease
     from gpu_offload.infra.store.web import asset_name, release_address
     from gpu_offload.orchestrator.github import release as keeping

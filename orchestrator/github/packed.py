@@ -33,10 +33,7 @@ class Packed:
 
 
 def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Packed:
-    """Write what is new in a store into `folder`, each object under the name that it has in the release.
-
-    Raises StoreError: the store, or the place where it is kept, did not answer.
-    """
+    """Write what is new in a store into `folder`, each object under its name in the release. Raises StoreError."""
     folder.mkdir(parents=True, exist_ok=True)
     version = version_of(training_key)
     manifest = model_key(version, "manifest.json")

@@ -22,11 +22,7 @@ class PinError(OffloadError):
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """The action at one commit. A tag could be moved to other code; a commit cannot.
-
-    Raises:
-        PinError: it is no repository and commit.
-    """
+    """The action at one commit, which unlike a tag cannot be moved. Raises PinError: no repository and commit."""
 
     repository: str
     commit: str
@@ -54,10 +50,7 @@ class Pin:
 
 
 def own_pin() -> Pin:
-    """Return the commit that this copy of gpu-offload comes from.
-
-    Raises PinError: it is unknown: a local build of changed code, or of a checkout without a remote at GitHub.
-    """
+    """Return the commit that this copy of gpu-offload comes from. Raises PinError: it is unknown."""
     try:
         ours = distribution("gpu-offload")
     except PackageNotFoundError:

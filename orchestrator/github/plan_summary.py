@@ -7,14 +7,7 @@ from gpu_offload.orchestrator.plan.receipt import receipt_markdown
 
 
 def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", limit: int = LIMIT) -> str:
-    """Render a plan: one sentence as the heading, then the receipt.
-
-    Args:
-        plan: What was decided.
-        proposed: Whether it is about code that is not merged yet.
-        change: What a pull request changes in the dataset.
-        limit: Bytes.
-    """
+    """Render a plan: one sentence as the heading, then the receipt; `change` is what changes in the dataset."""
     sentence = plan_sentence(plan, proposed=proposed)
     short = (
         f"### {bounded(sentence)}\n\n**Why.** {bounded(plan.decision.why)}\n\n"

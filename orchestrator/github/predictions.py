@@ -14,10 +14,10 @@ from gpu_offload.remote_job.result import PREDICTIONS
 
 
 def publish_picture(settings: Settings, store: ObjectStore, report: Report, console: Console) -> str | None:
-    """Publish the picture that a training drew, beside its model; return the picture's address.
+    """Publish the picture that a training drew, beside its model; return its address, None if there is none or it is
+    private.
 
-    None where there is none, where it would not be public, and where the store refused it: a picture is no reason for a
-    published model to look failed. The job `keep` publishes a `KeptFolder`'s later.
+    A store that refuses it only gets a note. The job `keep` publishes a `KeptFolder`'s later.
     """
     version = report.run.version
     if not isinstance(store, KeptFolder) and not is_public(settings, store, version):

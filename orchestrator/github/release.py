@@ -206,15 +206,9 @@ def _move(release: GitHubRelease, key: str, claimed: Alias, version: str, now: f
 
 
 def _settle(release: GitHubRelease, key: str, wanted: Callable[[], Wire | None]) -> None:
-    """Write a document until a read shows that another job has not overwritten it: a release has no conditional write.
+    """Write a document until a read shows that it stayed, since a release has no conditional write.
 
-    Args:
-        release: Where the document is.
-        key: The document's.
-        wanted: Reads the release; returns what has to be written, None once nothing has.
-
-    Raises:
-        ObjectChangedError: another job won every time.
+    `wanted` reads the release; it returns what has to be written, None once nothing has. Raises ObjectChangedError.
     """
     for _ in range(TRIES):
         document = wanted()

@@ -54,10 +54,7 @@ def rollback(step: Step) -> int:
 def rollback_in_release(
     inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole
 ) -> int:
-    """Roll back in the repository's release. Needs no configuration, and reads nothing of the repository.
-
-    Raises UntrustedEventError: a stranger may have caused it.
-    """
+    """Roll back in the repository's release; reads nothing of the repository. Raises UntrustedEventError."""
     from gpu_offload.infra.github.release_store import open_release
     from gpu_offload.infra.store.web import release_address
     from gpu_offload.orchestrator.github.store import release_tag
@@ -86,10 +83,7 @@ def rollback_in_release(
 
 
 def _found(step: Step) -> tuple[Revert, Manifest, tuple[Manifest, ...]] | None:
-    """Return what a push brought back and what it reverted; None, and say so, where it reverted nothing.
-
-    What it reverted is empty where that still trains: `stable` has never meant it.
-    """
+    """Return what a push brought back, and what it reverted: nothing if that still trains. None if it reverts nothing."""
     from gpu_offload.orchestrator.github.store import kept_at
     from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.run.journal import Journal

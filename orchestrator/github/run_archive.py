@@ -30,15 +30,9 @@ def pack(store: ObjectStore, prefix: str, path: Path) -> int:
 
 
 def check(path: Path, *, only: str) -> None:
-    """Read an archive's headers and refuse what `pack` does not write.
+    """Read an archive's headers and refuse what `pack` does not write; names begin with `only` (`runs/0123456789ab-`).
 
-    Args:
-        path: The archive.
-        only: What every name in it begins with, such as `runs/0123456789ab-`.
-
-    Raises:
-        CorruptObjectError: It is compressed, holds more than its own size, or names something else than plain files
-            of these runs.
+    Raises CorruptObjectError: compressed, larger than its own size, or not only plain files of these runs.
     """
     name = re.compile(re.escape(only) + r"[0-9]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
     left, count = path.stat().st_size, 0

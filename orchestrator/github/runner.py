@@ -56,10 +56,7 @@ class Runner:
         self._append("GITHUB_OUTPUT", "".join(lines))
 
     def summary(self, markdown: str) -> None:
-        """Add to the step's summary.
-
-        Raises ValueError: it is longer than a summary may be, and GitHub would drop it without a word.
-        """
+        """Add to the step's summary. Raises ValueError: it is too long, and GitHub would drop it silently."""
         if len(markdown.encode()) > SUMMARY_LIMIT:
             raise ValueError(f"a summary of {len(markdown.encode()):,} bytes is more than GitHub keeps")
         self._append("GITHUB_STEP_SUMMARY", markdown.rstrip("\n") + "\n\n")

@@ -28,10 +28,7 @@ class SummarySection:
 
 
 def fitted(sections: Sequence[SummarySection], limit: int = LIMIT) -> str:
-    """Join sections in their order so that the whole has at most `limit` bytes.
-
-    Raises ValueError: they do not fit even at their shortest, which bounded last lengths rule out.
-    """
+    """Join sections so that the whole has at most `limit` bytes. Raises ValueError: even the shortest do not fit."""
     chosen = [0] * len(sections)
 
     def joined() -> str:

@@ -1,7 +1,7 @@
 """The job summary of a run: the outcome at a glance, what to do next, then the details.
 
-A summary is a list of sections, each in several lengths. If it is too long, the least important section is
-shortened first, a length at a time, and says what it leaves out.
+Each section has several lengths. If the summary is too long, the least important section is shortened first, a length
+at a time, and says what it leaves out.
 """
 
 from collections.abc import Mapping

@@ -88,10 +88,7 @@ def workflow_texts(target: WorkflowProject) -> dict[Path, str]:
 
 
 def write_workflows(root: Path, target: WorkflowProject) -> tuple[Written, ...]:
-    """Write or update the workflows of a project below the repository's root.
-
-    Raises OSError: a file cannot be written.
-    """
+    """Write or update the workflows of a project below the repository's root. Raises OSError."""
     return tuple(_write(root, path, text) for path, text in workflow_texts(target).items())
 
 

@@ -10,7 +10,7 @@ from gpu_offload.remote_job.spec import TrainingSpec
 
 
 def spec_differences(planned: Planned, run: RunRecord) -> list[str]:
-    """Return what a run would train otherwise than planned, by name, apart from where it trains: it may be tampered with."""
+    """Return what a run would train otherwise than planned, by name: its record may be tampered with."""
     ours, theirs = _what(planned.spec), _what(run.spec)
     found = [name for name in ours if ours[name] != theirs[name]]
     project = _project_of(planned)

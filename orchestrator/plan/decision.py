@@ -42,7 +42,7 @@ def judge(
     volume_gib: int = VOLUME_GIB,
     traffic_usd: float = 0.0,
 ) -> Option:
-    """Hold a place against the limits: its upper time and upper cost, with volume and `traffic_usd`, must be within them."""
+    """Hold a place against the limits: its upper time and its upper cost, volume and traffic included."""
     interval = estimate.interval if isinstance(estimate, Estimate) else estimate
     likely, high = expected_cost(offer, interval, volume_gib=volume_gib, traffic_usd=traffic_usd)
     limit, name = limits.time_limit(offer.where)
@@ -69,7 +69,7 @@ def judge(
 
 
 def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = None) -> Decision:
-    """Choose a place by the rule; without a feasible one, the decision's `changes` say what to do. At most one is a CPU."""
+    """Choose a place by the rule (at most one is a CPU); if none is feasible, `changes` say what to do."""
     value = limits.value_of_time_usd_per_hour
     cpu = next((option for option in options if option.where == "cpu"), None)
     gpus = [option for option in options if option.where == "ec2" and option.feasible]

@@ -24,7 +24,7 @@ class UnknownNameError(PlanningError):
 
 
 def check_inside(root: Path, path: Path) -> None:
-    """Refuse a file that a link or `..` leads out of the repository: it would be hashed and shipped. Raises PlanningError."""
+    """Refuse a file that leads out of the repository: it would be hashed and shipped. Raises PlanningError."""
     around = [folder for folder in (root, *root.absolute().parents) if (folder / ".git").exists()]
     top = (around[-1] if around else root).resolve()
     if not path.resolve().is_relative_to(top):

@@ -63,7 +63,7 @@ class Requirements:
 
 
 def read_requirements(root: Path, setting: str) -> Requirements:
-    """Read `training.requirements`. Raises PlanningError (missing, too large, outside), RequirementLineError with all lines."""
+    """Read `training.requirements`. Raises PlanningError (missing, too large, outside), RequirementLineError."""
     path = root / setting
     bodies = _bodies(root, path, f"training.requirements: {setting}", {})
     digest = hashlib.sha256()

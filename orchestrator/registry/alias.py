@@ -150,10 +150,7 @@ def overtaken(rollback: Move) -> str:
 def leave_yanked(
     store: ObjectStore, name: str, why: str, cause: Cause = "yank", now: float | None = None
 ) -> str | None:
-    """Bring an alias off yanked versions, to the last one in its history that is not; tell it of all yanks.
-
-    Returns the version that it means then; None where there is no such alias, or nothing in it that may be used.
-    """
+    """Move an alias off yanked versions, to the last usable one of its history; return what it means then."""
     key, left = alias_key(name), None
 
     def change(body: bytes | None) -> bytes | None:
@@ -201,10 +198,7 @@ def written(name: str, history: tuple[Move, ...], yanked: dict[str, str], minimu
 
 
 def merged(theirs: Alias, ours: Alias, entries: tuple[IndexEntry, ...]) -> Alias:
-    """Return one alias of two whose histories grew apart: every move in order of time.
-
-    Numbers and yanks are those of `entries`, the list that was made one before.
-    """
+    """Return one alias of two whose histories diverged: every move by time, with the numbers and yanks of `entries`."""
     number = {entry.version: entry.semver for entry in entries}
     moves = {(m.at, m.version, m.rollout): m for m in (*ours.moves, *theirs.moves)}
     ordered = sorted(moves.values(), key=lambda m: m.at)

@@ -27,18 +27,11 @@ class SignerError(AttestationError):
 
 
 def verify(path: Path, repository: str) -> None:
-    """Return only if a workflow of a repository attested the file.
+    """Return only if a workflow of a repository (`OWNER/REPO`) attested the file.
 
-    `gh` finds the attestation by the file's sha256, at GitHub, and verifies its signature against Sigstore's roots and its
-    certificate against the repository: https://cli.github.com/manual/gh_attestation_verify
-
-    Args:
-        path: The file.
-        repository: `OWNER/REPO`.
-
-    Raises:
-        SignerError: That is no repository's name.
-        AttestationError: There is no such attestation, or `gh` is missing, not logged in, or gave no answer.
+    `gh` finds the attestation at GitHub by the file's sha256, and verifies signature and certificate:
+    https://cli.github.com/manual/gh_attestation_verify. Raises SignerError: no repository's name; AttestationError: no
+    attestation, or `gh` gave no answer.
     """
     if not REPOSITORY.fullmatch(repository):
         raise SignerError(f"{plain(repository)!r} is not a repository at GitHub: write OWNER/REPO")

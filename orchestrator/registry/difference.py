@@ -112,17 +112,7 @@ class Difference:
 
 
 def difference(store: ObjectStore, old: str, new: str, *, dataset: Path | None = None) -> Difference:
-    """Compare two versions.
-
-    Args:
-        store: Where they are published.
-        old: A version or an alias.
-        new: Another.
-        dataset: The dataset in its git repository, which shows what changed if the store does not.
-
-    Raises:
-        RegistryError: There is no such version.
-    """
+    """Compare two versions or aliases; git shows what changed in `dataset` if the store does not. Raises RegistryError."""
     a, b = resolve(store, old), resolve(store, new)
     number = {entry.version: entry.semver for entry in versions(store)}
     data: ImageDifference | None = ImageDifference()

@@ -133,24 +133,12 @@ def pull(
     progress: "Progress | None" = None,
     signer: str | None = None,
 ) -> tuple[Manifest, Path, bool]:
-    """Download a version, verified, and rename it into place.
+    """Download a version, verified, and rename it into place; return manifest, file and whether it was downloaded.
 
-    From a web address a download resumes where it broke off, also where an earlier command left it.
-
-    Args:
-        store: Where the version is published.
-        wanted: An alias, or a version.
-        destination: A file, or a folder that receives the model under its own name.
-        export: `onnx`, or another that it was exported to; None: the model's own.
-        progress: Called with the bytes that are there and the bytes of the whole, from a web address.
-        signer: The repository at GitHub whose workflow must have attested the file; see `attestation`.
-
-    Returns:
-        The manifest, the file, and whether it was downloaded: False if the file already was this version, whole.
-
-    Raises:
-        RegistryError: no such version, or not in this format. CorruptObjectError: what came is not what was published.
-        AttestationError: it is not the signer's.
+    A download from a web address resumes, also one of an earlier command. `destination` is a file, or a folder that
+    receives the model under its own name; `export` is a format such as `onnx`, None for the model's own; `signer` is
+    the repository whose workflow must have attested the file. Raises RegistryError: no such version or format;
+    CorruptObjectError; AttestationError.
     """
     manifest = resolve(store, wanted)
     model = file_of(manifest, export)

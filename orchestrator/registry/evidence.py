@@ -30,17 +30,10 @@ def judge(
     floor: float,
     tolerance: float,
 ) -> Verdict:
-    """Decide whether a version is promoted.
+    """Decide whether a version is promoted over the one in use (None: the first).
 
-    Args:
-        new: The new version.
-        stable: The one in use; None where there is none.
-        paired: Both on the same images: `old`, `new`, `low` and `high` of the difference, `images`; None where they
-            could not be evaluated together. Then their own validations are compared: those of the same data by the
-            tolerance, those of other data, which say little, only for a collapse.
-        metric: What to judge by; None for the main one.
-        floor: What a version must reach.
-        tolerance: How much worse it may be.
+    `paired` has both on the same images: `old`, `new`, `low` and `high` of the difference, `images`. Without it their
+    own validations are compared: those of the same data by `tolerance`, others, which say little, only for a collapse.
     """
     name = metric_of(new, metric)
     if name is None:

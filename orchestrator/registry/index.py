@@ -57,10 +57,7 @@ def entry_of(entries: Iterable[IndexEntry], version: str) -> IndexEntry | None:
 
 
 def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = None) -> IndexEntry:
-    """List a published version, and give it its number if it has none; return its entry.
-
-    `bump` overrides how far it is from its parent; None: by the rule.
-    """
+    """List a published version and number it if needed, by the rule or by `bump`; return its entry."""
     known: dict[str, Bump] = {}
 
     def add(body: bytes | None) -> bytes | None:
@@ -137,10 +134,7 @@ def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
 
 
 def merged(theirs: Index, ours: Index) -> Index:
-    """Return one list of two that grew apart: no version lost, no number given twice.
-
-    Where both gave the same number, ours is given the next one; of yanks, and of what takes them back, the later counts.
-    """
+    """Return one list of two that diverged: all versions, each number once (ours gets the next), later yanks."""
     entries = list(numbered(theirs.versions))
     for entry in numbered(ours.versions):
         there = entry_of(entries, entry.version)

@@ -229,9 +229,9 @@ class Alias(Wire):
         return any(move.version == version for move in self.moves)
 
     def rollback_since(self, began_at: float, knows: Callable[[str], bool]) -> Move | None:
-        """Return the newest rollback that a training which began at a time (Unix seconds) does not know.
+        """Return the newest rollback unknown to a training that began at a time (Unix seconds), None if it knows all.
 
-        `knows` says whether the training's commit has another one behind it. No training knows what a person did later.
+        `knows` says whether the training's commit descends from another. No training knows what a person did later.
         """
         later = (move for move in reversed(self.moves) if move.cause == "rollback" and move.at > began_at)
         return next((move for move in later if move.commit is None or not knows(move.commit)), None)

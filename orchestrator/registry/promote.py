@@ -53,10 +53,7 @@ class Moved:
 def promote(
     store: ObjectStore, wanted: str, *, why: str, rollout: float = 1.0, minimum: str | None = None
 ) -> Moved:
-    """Let `stable` mean a version, for a share of installations at first if `rollout` is below 1.
-
-    Raises RegistryError: there is no such version, or it is yanked, or lower than may be used.
-    """
+    """Let `stable` mean a version, for a share `rollout` of installations. Raises RegistryError: it may not be used."""
     if minimum is not None and parse(minimum) is None:
         raise RegistryError(f"{minimum!r} is no version: write for example 1.2.0")
     entry = named(store, wanted)
@@ -110,14 +107,11 @@ def yank(
 def take_back(
     store: ObjectStore, to: str, reverted: Sequence[str], *, why: str, commit: str | None = None
 ) -> Moved:
-    """Let `stable` mean a version whose data is back, and yank those that were reverted; it means the first of them.
+    """Let `stable` mean a version whose data is back, and yank those that were reverted; the first of them is stable
+    now.
 
-    Without any, `stable` means `to` already, or what it means is kept. The history names `commit`, which took the data
-    back: a training that began before and does not know it does not become `stable`. Harmless to repeat.
-
-    Raises:
-        AliasMovedError: `stable` means a third version meanwhile.
-        RegistryError: There is no such version, or `to` may not be used.
+    Without any, `stable` means `to` already, or stays. The history names `commit`, which took the data back: a training
+    that began before it does not become `stable`. Can be repeated. Raises AliasMovedError, RegistryError.
     """
     entry = named(store, to)
     stable = aliases.alias_of(store, STABLE)
@@ -147,12 +141,9 @@ def take_back(
 
 
 def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
-    """Withdraw what `stable` means, and let it mean another version: the one before, or `to`.
+    """Withdraw what `stable` means, and let it mean the version before, or `to`; see `Alias.rollback_since`.
 
-    A training that began before does not become `stable` by itself: see `Alias.rollback_since`.
-
-    Raises:
-        RegistryError: There is no such version, or none before.
+    Raises RegistryError: there is no such version, or none before.
     """
     stable = aliases.alias_of(store, STABLE)
     if stable is None:

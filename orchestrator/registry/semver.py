@@ -26,11 +26,10 @@ class VersionChange:
 
 
 def change_of(new: Manifest, parent: Manifest) -> VersionChange:
-    """Say how a model differs from its parent.
+    """Say how a model differs from its parent; what an old manifest does not say counts as unchanged.
 
-    major: an application may have to change, since task, classes, model family or image size did;
-    minor: it was trained on other data; patch: on the same data, with other settings or another seed.
-    What an old manifest does not say is taken for unchanged.
+    major: task, classes, model family or image size, so that an application may have to change; minor: the data; patch:
+    settings or seed.
     """
     reasons = []
     if new.task != parent.task:
@@ -49,14 +48,9 @@ def change_of(new: Manifest, parent: Manifest) -> VersionChange:
 
 
 def following(bump: Bump, parent: str | None, taken: Iterable[str]) -> str:
-    """Return the next free number in the parent's line.
+    """Return the next free number in the parent's line (None: the first model).
 
     Numbers are never used twice: after 1.0.0 and a rejected 1.1.0, the next minor change of 1.0.0 is 1.2.0.
-
-    Args:
-        bump: How far the model is from its parent.
-        parent: The parent's number; None for the first model.
-        taken: All numbers that were given.
     """
     numbers = {parsed for text in taken if (parsed := parse(text)) is not None}
     base = parse(parent or "")

@@ -30,13 +30,7 @@ def store_of(settings: Settings, *, unsigned: bool = False) -> ObjectStore:
 
 
 def existing_store_of(settings: Settings) -> ObjectStore:
-    """Open the configured store to read from it.
-
-    Raises:
-        StoreMissingError: It is a folder outside of the project that is not there, such as one on a disk that is not
-            mounted. One in the project, or in its state, is made by the first training.
-        StateError: As for `store_of`.
-    """
+    """Open the configured store to read from it. Raises StoreMissingError: a folder outside of the project is missing."""
     store = store_of(settings)
     folder = settings.configured_store_folder
     if folder is not None and not folder.is_relative_to(settings.root.absolute()):
@@ -53,12 +47,7 @@ def check_exists(store: ObjectStore) -> None:
 
 
 def check_store_folder(settings: Settings) -> None:
-    """Refuse a folder store that git may have filled, and take over what an earlier version kept in `.offload`.
-
-    Raises:
-        StateError: Git tracks files in the folder, or it is reached over a link in the checkout.
-        StoreUrlError: A file is where the folder, or one above it, should be.
-    """
+    """Refuse a folder store that git may have filled; take over an earlier version's `.offload`. Raises StateError."""
     folder = settings.configured_store_folder
     if folder is None:
         return

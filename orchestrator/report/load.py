@@ -33,15 +33,7 @@ def gather(
     now: float | None = None,
     pictures: bool = False,
 ) -> Report:
-    """Read a run, finished or not. Raises JournalError where there is none, StoreError.
-
-    Args:
-        store: Where the run is.
-        settings: What a bill needs to know of the store.
-        run: Its id.
-        now: Unix seconds; None for the store's clock's.
-        pictures: Whether to read the picture of predictions as well, which only a page shows.
-    """
+    """Read a run, finished or not; `pictures` reads the picture of predictions too. Raises JournalError, StoreError."""
     journal = Journal(store)
     record = journal.run(run)
     documents = journal.read(run)

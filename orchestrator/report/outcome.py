@@ -16,13 +16,9 @@ WORTH_A_WORD_S = 5.0
 def headline(
     report: Report, before: Before | None = None, *, moved: bool = False, interrupted: bool = False
 ) -> str:
-    """Say in one line how a run went: outcome, time, place, money, quality, version.
+    """Say in one line how a run went: outcome, time, place, money, quality against `before`, version.
 
-    Args:
-        report: The run.
-        before: The version to compare the quality with, if not the report's own.
-        moved: Whether this run has just made its version `stable`.
-        interrupted: Whether the same command would continue it.
+    `moved`: it has just become stable. `interrupted`: the same command would continue it.
     """
     time, where = human_duration(report.seconds), place(report)
     spent = f"{time} on {where}, {money(report)}"

@@ -11,11 +11,9 @@ RISE = 1.05
 
 
 def overfitting(curves: Mapping[str, tuple[float, ...]]) -> str | None:
-    """Return what the losses say, in a clause; None where they say nothing, or only good.
+    """Return what the losses (by name, a value an epoch) say about over-fitting, in a clause; None if nothing.
 
-    Args:
-        curves: One value an epoch by name. Losses that both the training and the validation have are summed: Ultralytics'
-            `train/box_loss` and `val/box_loss`, or `train/loss` and `val/loss` of one's own.
+    Losses of both training and validation are summed: Ultralytics' `train/box_loss` and `val/box_loss`, or one's own.
     """
     names = [name.removeprefix("train/") for name in curves if name.startswith("train/") and "loss" in name]
     pairs = [(curves[f"train/{name}"], curves[f"val/{name}"]) for name in names if f"val/{name}" in curves]

@@ -71,18 +71,7 @@ def read_site(
     home: str | None = None,
     is_private: bool = False,
 ) -> ModelPage:
-    """Read what is published.
-
-    Args:
-        store: Where it is.
-        address: The public address of a key.
-        base: The public address of the store.
-        home: The public address of the page's own folder.
-        is_private: Whether pictures of the dataset are to stay out.
-
-    Raises:
-        StoreError, RegistryError: The registry cannot be read.
-    """
+    """Read what is published; `home` is the page's own public address. Raises StoreError, RegistryError."""
     entries = versions(store)
     stable, candidate = alias_of(store, STABLE), alias_of(store, CANDIDATE)
     usable = [entry.version for entry in reversed(entries) if entry.is_usable]

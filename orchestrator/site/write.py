@@ -39,10 +39,7 @@ class WrittenPage:
 def write_site(
     store: ObjectStore, settings: Settings, folder: Path | None, *, is_private: bool = False
 ) -> WrittenPage:
-    """Write page and feed into a folder, or below `site/` in the store where `folder` is None.
-
-    Raises StoreError, RegistryError: the registry cannot be read, or the store refuses.
-    """
+    """Write page and feed into a folder, or below `site/` in the store (None). Raises StoreError, RegistryError."""
 
     def address(key: str) -> str | None:
         return public_address(settings, store, key)

@@ -9,10 +9,7 @@ from gpu_offload.orchestrator.sweep.space import values_text
 
 
 def propose_best(store: ObjectStore, report: SweepReport) -> str | None:
-    """Let `candidate` mean the best trial's best model; return it, None where there is none, or `stable` means it.
-
-    Raises RegistryError: it is not listed, or yanked. StoreError.
-    """
+    """Let `candidate` mean the best trial's model; return it, None if there is none or it is stable."""
     best = report.best
     if best is None or best.best is None or best.score is None:
         return None

@@ -16,17 +16,9 @@ class SweepFailedError(OffloadError):
 def closing_of(
     record: SweepRecord, why: str, trials: Sequence[Trial], *, exhausted: bool, now: float
 ) -> Closed:
-    """Return how a sweep is closed.
+    """Return how a sweep is closed, for `why`: `budget`, `deadline`, `complete` or `failed`.
 
-    Args:
-        record: The sweep.
-        why: `budget`, `deadline`, `complete` or `failed`.
-        trials: All of its trials.
-        exhausted: Whether every combination of values was tried.
-        now: Unix seconds.
-
-    Raises:
-        SweepFailedError: It failed; it stays open.
+    Raises SweepFailedError for `failed`; the sweep stays open.
     """
     if why == "failed":
         first = next(trial for trial in trials if trial.end and trial.end.state == "failed")

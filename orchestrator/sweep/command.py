@@ -41,14 +41,10 @@ class Sweep:
     clock: Callable[[], float] = time.time
 
     def run(self, show_plan: Callable[[str], object] | None = None) -> SweepReport:
-        """Carry the sweep as far as its limits allow; return its report.
+        """Carry the sweep as far as its limits allow, after `show_plan` got the receipt; return its report.
 
-        Args:
-            show_plan: Called with the receipt before anything starts.
-
-        Raises:
-            SweepError: It cannot be carried out as described. DatasetError, PlanningError, StoreError.
-            SweepFailedError: Every trial failed. InterruptedRunError: This process was told to end.
+        Raises SweepError: it cannot be carried out as described; SweepFailedError: every trial failed;
+        InterruptedRunError; DatasetError, PlanningError, StoreError.
         """
         driver = self._driver(self._trainings())
         record = driver.record

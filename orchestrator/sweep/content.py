@@ -167,8 +167,8 @@ class SweepReport:
 def saved(trial: TrialReport, others: Sequence[TrialReport]) -> tuple[float, float]:
     """Return the seconds and US dollars that pruning a trial saved.
 
-    The epochs that are left of its first training, at the pace of those it had, and the trainings that it had not
-    begun, at what a training of the complete trials took.
+    These are the remaining epochs of its first training at its own pace, and its other trainings at the average of
+    complete trials.
     """
     if trial.state != "pruned" or not trial.epochs:
         return 0.0, 0.0

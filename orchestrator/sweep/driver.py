@@ -80,10 +80,8 @@ class Driver:
     def to_end(self) -> SweepRecord:
         """Drive the sweep until it is over; return it, closed.
 
-        Raises:
-            InterruptedRunError: this process was told to end; the same command carries on.
-            SweepBusyError: another process drives it.
-            SweepFailedError: every trial failed. OffloadError: a training could not be started.
+        Raises InterruptedRunError: resume with the same command; SweepBusyError: another process drives it;
+        SweepFailedError; OffloadError: a training could not be started.
         """
         with handled(self._heard):
             try:

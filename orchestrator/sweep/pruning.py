@@ -29,14 +29,7 @@ def first_rung(epochs: int) -> int:
 
 
 def pruned_at(curves: Mapping[int, Sequence[Point]], number: int, *, epochs: int, goal: Goal) -> Point | None:
-    """Return the epoch after which a trial is not worth going on, None while it is.
-
-    Args:
-        curves: By trial: what its first training has reached.
-        number: The trial in question.
-        epochs: Of the shortest training.
-        goal: Whether a higher or a lower value is better.
-    """
+    """Return the point after which a trial is not worth continuing, None if it is; `epochs`: of the shortest training."""
     pruner = optuna.pruners.SuccessiveHalvingPruner(
         min_resource=first_rung(epochs), reduction_factor=FACTOR, min_early_stopping_rate=0
     )

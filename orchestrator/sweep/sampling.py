@@ -1,7 +1,7 @@
-"""What to try next, and what mattered: Optuna over the trials that the store holds, without a database.
+"""What to try next, and what mattered: Optuna over the trials in the store, without a database.
 
-The study is made anew from the trials for each question, so that the answer depends on them, the seed and the trial's
-number alone: a sweep that is carried on asks what it would have asked.
+The study is rebuilt for each question, so that the answer depends only on the trials, the seed and the trial's number:
+a resumed sweep asks the same.
 """
 
 import contextlib
@@ -46,13 +46,9 @@ class Tried:
 
 
 def ask(space: Space, tried: Sequence[Tried], *, seed: int, goal: Goal) -> Values | None:
-    """Return the values of the next trial, which no trial had before; None where every combination was tried.
+    """Return the values of the next trial, new ones; None if every combination was tried.
 
-    Args:
-        space: What can be chosen.
-        tried: The trials so far, in order; running ones count as bad, so that two at once do not ask the same.
-        seed: Of every random choice of the sweep.
-        goal: Whether a higher or a lower score is better.
+    Running trials count as bad, so that two at once do not get the same values; `seed` decides every random choice.
     """
     known = {_key(one.values) for one in tried}
     if space.size is not None and len(known) >= space.size:

@@ -37,18 +37,10 @@ class Starter:
         now: float,
         cpu_busy: bool,
     ) -> Start | str:
-        """Return how a training starts or carries on, or what prevents it: `cpu`, `budget` or `deadline`.
+        """Return how a training starts or continues, or what prevents it: `cpu`, `budget` or `deadline`.
 
-        Args:
-            trial: Whose training it is.
-            ref: The training.
-            facts: What is known of it.
-            committed_usd: What the sweep has cost, and what its open runs may still come to.
-            now: Unix seconds.
-            cpu_busy: Whether a process trains on this machine.
-
-        Raises:
-            SweepError: It would not fit the configuration's own limits either. Else as `Trainings.plan`.
+        `committed_usd` is the sweep's cost, open runs at their limits; `cpu_busy`: a process trains here. Raises
+        SweepError: it exceeds the configuration's own limits; else as `Trainings.plan`.
         """
         where = (ref.seed, ref.fold)
         limits = self.trainings.settings.limits

@@ -43,9 +43,9 @@ Repetition = tuple[int, int | None]
 
 
 def differs(one: Mapping[Repetition, float], other: Mapping[Repetition, float]) -> bool | None:
-    """Whether two trials differ by more than their seeds and folds do, 95 % certain; None where one cannot tell.
+    """Whether two trials differ by more than their seeds and folds do, 95 % certain; None if that cannot be decided.
 
-    Trainings of the same seed and fold are compared with one another: what a seed or a fold does to both cancels out.
+    Trainings of the same seed and fold are compared: what a seed or fold does to both cancels out.
     """
     differences = [one[repetition] - other[repetition] for repetition in one if repetition in other]
     if len(differences) < 2:

@@ -80,12 +80,7 @@ class Trainings:
     _cluster: list[Offer] = field(default_factory=list)
 
     def check(self) -> None:
-        """See that every end of every dimension can be trained, and that folds can be made.
-
-        Raises:
-            SweepError: With every fault.
-            DatasetError: The dataset cannot be trained on.
-        """
+        """Check that all ends of all dimensions can be trained, and folds made. Raises SweepError, DatasetError."""
         faults: dict[str, None] = {}
         for name, values in self.space.ends():
             try:

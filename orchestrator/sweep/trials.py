@@ -57,10 +57,7 @@ class Trials:
         self._read = None
 
     def complete(self, trial: Trial) -> None:
-        """End a trial whose trainings are all published; one that diverged, and has no finite score, failed.
-
-        Raises SweepError: it lacks the metric that trials are compared by, and so far no trial had it.
-        """
+        """End a trial whose trainings are published; without a finite score it failed. Raises SweepError: no metric."""
         scores, metric = self.results.scores(trial), self.results.metric
         if len(scores) < len(trial.record.trainings):
             if metric and any(
