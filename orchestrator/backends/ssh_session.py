@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from pydantic import ValidationError
-
 from gpu_offload.infra.instance.job import SPOT_NOTICE, InstanceJob, JobOptions, JobState, Look
 from gpu_offload.infra.instance.readiness import await_ready
 from gpu_offload.infra.instance.readiness_checks import (
@@ -28,6 +26,7 @@ from gpu_offload.infra.ssh.errors import (
 )
 from gpu_offload.orchestrator.backends.remote_spec import remote_spec, send_project
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.run.events import parse_events
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, RunRecord
 from gpu_offload.orchestrator.run.revision import Revision
 from gpu_offload.remote_job.result import ProgressEvent
@@ -208,9 +207,8 @@ class Session:
             self._lost_since, self._delay = None, RECONNECT_S[0]
         self._offsets = found.progress_offset, found.log_offset
         *lines, self._lines = (self._lines + found.progress).split(b"\n")
-        for line in lines:
-            with contextlib.suppress(ValidationError):
-                show(ProgressEvent.model_validate_json(line))
+        for event in parse_events(lines):
+            show(event)
         *lines, self._log = (self._log + found.log).split(b"\n")
         for line in lines:
             self.console.detail(line.decode(errors="replace"))

@@ -12,12 +12,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import IO
 
-from pydantic import ValidationError
-
 from gpu_offload.infra.signals import handled
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.run.backend import Ending
+from gpu_offload.orchestrator.run.events import parse_events
 from gpu_offload.orchestrator.run.lease import RENEW_S
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -125,12 +124,8 @@ def beside(work: Callable[[], None], over: threading.Event, name: str) -> Iterat
 
 
 def events_of(process: "TrainingProcess") -> Iterator[ProgressEvent]:
-    """Yield the progress that the training prints; other lines are the user code's own output."""
-    for line in lines_of(process.stdout):
-        try:
-            yield ProgressEvent.model_validate_json(line)
-        except ValidationError:
-            continue
+    """Return the progress that the training prints; other lines are the user code's own output."""
+    return parse_events(lines_of(process.stdout))
 
 
 def lines_of(stream: IO[str] | None) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 def escape_markdown(text: str) -> str:
@@ -34,14 +34,19 @@ def titled(title: str, text: str) -> str:
     return f"#### {title}\n\n{text}" if text else ""
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Render rows, the headings first; numbers stand to the right and are not broken. Empty for headings alone."""
+def table(
+    rows: Sequence[Sequence[str]], *, bold: Callable[[Sequence[str]], bool] = lambda _row: False
+) -> str:
+    """Render rows, the headings first; numbers stand to the right and are not broken. Empty for headings alone.
+
+    Rows that `bold` picks are bold, their first cell apart.
+    """
     if len(rows) < 2:
         return ""
     head, *body = rows
     numeric = [is_numeric([row[i] for row in body if i < len(row)]) for i in range(len(head))]
     rule = "|" + "|".join(" --: " if number else " --- " for number in numeric) + "|"
-    return "\n".join([_row(head), rule, *(_row(row, numeric) for row in body)])
+    return "\n".join([_row(head), rule, *(_row(row, numeric, bold=bold(row)) for row in body)])
 
 
 def is_numeric(cells: Sequence[str]) -> bool:
@@ -49,14 +54,15 @@ def is_numeric(cells: Sequence[str]) -> bool:
     return any(cells) and all(NUMBER.fullmatch(cell) for cell in cells if cell)
 
 
-def _row(cells: Sequence[str], numeric: Sequence[bool] = ()) -> str:
+def _row(cells: Sequence[str], numeric: Sequence[bool] = (), *, bold: bool = False) -> str:
+    shown = [escape_markdown(cell) for cell in cells]
     shown = [
-        escape_markdown(cell).replace(" ", "\u00a0")
-        if i < len(numeric) and numeric[i]
-        else escape_markdown(cell)
-        for i, cell in enumerate(cells)
+        cell.replace(" ", "\u00a0") if i < len(numeric) and numeric[i] else cell
+        for i, cell in enumerate(shown)
     ]
-    return "|" + "|".join(f" {cell} " for cell in shown) + "|"
+    return (
+        "|" + "|".join(f" **{cell}** " if bold and i else f" {cell} " for i, cell in enumerate(shown)) + "|"
+    )
 
 
 def details(title: str, text: str) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from gpu_offload.orchestrator.output.markdown import escape_markdown
+from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Option, PlanReport
@@ -27,10 +27,10 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     parts = [[wrapped(_dataset_line(plan), width=width)]]
     if plan.already_trained is not None:
         parts.append([f"Already trained: version {plan.already_trained}. Nothing would be trained again."])
-    table = [text_table(rows, width=width)]
+    places = [text_table(rows, width=width)]
     if hidden := len(plan.options) - len(shown):
-        table.append(f"   and {hidden} more places: offload plan --all")
-    parts.append(table)
+        places.append(f"   and {hidden} more places: offload plan --all")
+    parts.append(places)
     if plan.already_trained is not None and not everything:
         return _joined(parts)
     parts.append([wrapped(text, width=width) for text in (plan.decision.why, _certainty(plan)) if text])
@@ -115,7 +115,7 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
         shown = [option for option in shown if option.where == "cpu"]
     if plan.already_trained is not None:
         lines += [f"Already trained: version {escape_markdown(plan.already_trained)}. Nothing is spent.", ""]
-        lines += _folded("Where it would run otherwise", _places(plan, shown))
+        lines.append(details("Where it would run otherwise", "\n".join(_places(plan, shown))))
     else:
         chosen = plan.decision.option
         first = [option for option in shown if option == chosen or option.where == "cpu"]
@@ -135,12 +135,12 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
             more = f"{len(rest)} more places" + (
                 f" (and {hidden} others that are no better)" if hidden else ""
             )
-            lines += ["", *_folded(more, _places(plan, rest))]
+            lines += ["", details(more, "\n".join(_places(plan, rest)))]
         if plan.decision.changes:
             lines += ["", "**What would change that**", ""]
             lines += [f"- {escape_markdown(change)}" for change in plan.decision.changes]
     notes = [_dataset_line(plan), *plan.notes]
-    lines += ["", *_folded("On what it rests", [f"- {escape_markdown(note)}" for note in notes])]
+    lines += ["", details("On what it rests", "\n".join(f"- {escape_markdown(note)}" for note in notes))]
     return "\n".join(lines) + "\n"
 
 
@@ -151,40 +151,26 @@ def _no_gpu(plan: PlanReport) -> str:
     return reasons.pop() if len(reasons) == 1 and not any(o.feasible for o in gpus) else ""
 
 
-def _folded(title: str, lines: Sequence[str]) -> list[str]:
-    return [f"<details><summary>{title}</summary>", "", *lines, "", "</details>"]
-
-
 def _places(plan: PlanReport, options: Sequence[Option]) -> list[str]:
     """Return a table of places; what is the same for all of them is said once, below it."""
     bases = {option.basis for option in options}
-    headings = ["", "where", "likely", "at most", "cost", "at most", "fits"]
-    if len(bases) > 1:
-        headings.append("basis")
-    rows = []
-    for option in options:
-        is_chosen = option == plan.decision.option
-        cells = [
+    several = len(bases) > 1
+    rows = [("", "where", "likely", "at most", "cost", "at most", "fits", *(["basis"] if several else []))]
+    rows += [
+        (
+            "→" if option == plan.decision.option else "",
             option.offer.name,
             human_duration(option.interval.likely),
             human_duration(option.interval.high),
             human_money(option.cost_likely),
             human_money(option.cost_high),
             "yes" if option.feasible else f"no: {option.reason}",
-        ]
-        cells += [option.basis] if len(bases) > 1 else []
-        # A time that breaks over three lines is no time at a glance.
-        shown = [
-            escape_markdown(cell).replace(" ", "\u00a0") if 1 <= i <= 4 else escape_markdown(cell)
-            for i, cell in enumerate(cells)
-        ]
-        rows.append(["→" if is_chosen else "", *(f"**{cell}**" if is_chosen else cell for cell in shown)])
-    lines = [
-        f"|{'|'.join(f' {heading} ' for heading in headings)}|",
-        f"|{'|'.join(' --: ' if 2 <= i <= 5 else ' --- ' for i in range(len(headings)))}|",
-        *(f"|{'|'.join(f' {cell} ' for cell in row)}|" for row in rows),
+            *([option.basis] if several else []),
+        )
+        for option in options
     ]
-    if len(bases) == 1 and (told := BASES.get(bases.pop())):
+    lines = table(rows, bold=lambda row: bool(row[0])).split("\n")
+    if not several and (told := BASES.get(bases.pop())):
         lines += ["", f"Times: {told}."]
     return lines
 

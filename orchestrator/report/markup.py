@@ -2,6 +2,7 @@
 
 import html
 import re
+from base64 import b64encode
 from collections.abc import Sequence
 
 from gpu_offload.orchestrator.output.markdown import is_numeric
@@ -53,6 +54,17 @@ def tiles_html(tiles: Sequence[tuple[str, str, str]]) -> str:
         for name, value, note in tiles
     )
     return f'<div class="tiles">{boxes}</div>'
+
+
+def picture_html(png: bytes | None) -> str:
+    """Return a PNG of predictions with its caption; empty for none."""
+    if png is None:
+        return ""
+    return (
+        "<figure><figcaption>On pictures that it was not trained on: as labelled, and as the model sees them."
+        f'</figcaption><img alt="labels and predictions" src="data:image/png;base64,{b64encode(png).decode()}">'
+        "</figure>"
+    )
 
 
 def without_controls(text: str) -> str:

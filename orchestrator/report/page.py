@@ -1,6 +1,5 @@
 """A run's report as one HTML page that loads nothing: no script, no style sheet, no font, no picture from elsewhere."""
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 
 from gpu_offload.orchestrator.output.metrics import curve_name
@@ -8,6 +7,7 @@ from gpu_offload.orchestrator.report.content import Report
 from gpu_offload.orchestrator.report.markup import (
     document,
     html_table,
+    picture_html,
     prose,
     tiles_html,
     without_controls,
@@ -37,7 +37,7 @@ def report_html(report: Report) -> str:
     sections = [
         ("Where and why", f"<p>{prose(report.run.why)}</p>"),
         ("Quality", quality + curves),
-        ("Predictions", _picture(report.picture)),
+        ("Predictions", picture_html(report.picture)),
         ("Cost", "" if free else cost),
         ("Time", html_table(estimate_rows(report)) + timeline_svg(report.spans)),
         ("Attempts", html_table(attempt_rows(report))),
@@ -54,16 +54,6 @@ def report_html(report: Report) -> str:
     )
     notes = "".join(f"<p>{prose(text)}</p>" for text in (explained(report), missed(report)) if text)
     return document(title, f"{tiles_html(tiles(report))}{notes}{body}{folded}")
-
-
-def _picture(png: bytes | None) -> str:
-    if png is None:
-        return ""
-    return (
-        "<figure><figcaption>On pictures that it was not trained on: as labelled, and as the model sees them."
-        f'</figcaption><img alt="labels and predictions" src="data:image/png;base64,{b64encode(png).decode()}">'
-        "</figure>"
-    )
 
 
 def _split(

@@ -2,7 +2,7 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
@@ -18,13 +18,12 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cost.bill import Alternative, Bill, CostLine, bill, cpu_line, spent
 from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3, StorePrices
 from gpu_offload.orchestrator.cost.traffic import READ_BACK
-from gpu_offload.orchestrator.cost.usage import PriceStep, StoreUse
+from gpu_offload.orchestrator.cost.usage import AttemptUse, PriceStep, StoreUse
 from gpu_offload.orchestrator.run.alternatives import policy_alternatives
 from gpu_offload.orchestrator.run.attempt_use import (
     bytes_sent,
     ended_of,
     highest_price,
-    is_billed,
     price_history,
     use_of,
 )
@@ -64,18 +63,9 @@ class Accounting:
         """Return a run's cost so far in US dollars, by recent spot prices, else by the highest possible one."""
         now = observation.now
         sent = bytes_sent(run, observation.attempts, observation.checkpoint_bytes, observation.result)
-        uses = [
-            use_of(
-                a,
-                now=now,
-                run=run,
-                prices=self._prices(a, now) or highest_price(a),
-                sent=sent[a.record.number],
-            )
-            for a in observation.attempts
-            if is_billed(a)
-        ]
-        return spent(uses)
+        return spent(
+            _uses(run, observation.attempts, now, sent, lambda a: self._prices(a, now) or highest_price(a))
+        )
 
     def known_bill(self, run: RunRecord, documents: RunDocuments, *, now: float) -> Bill:
         """Return a finished run's bill as written; of an open run its cost until `now`, by launch prices."""
@@ -127,13 +117,7 @@ class Accounting:
         attempts, result = documents.attempts, documents.result
         checkpoint_bytes = documents.checkpoint.size if documents.checkpoint else None
         sent = bytes_sent(run, attempts, checkpoint_bytes, result)
-        uses = [
-            use_of(
-                a, now=now, run=run, prices=price_history(a, now) if ask else (), sent=sent[a.record.number]
-            )
-            for a in attempts
-            if is_billed(a)
-        ]
+        uses = _uses(run, attempts, now, sent, lambda a: price_history(a, now) if ask else ())
         here = [a for a in attempts if a.record.offer.where == "cpu"]
         # The attempt that published is closed after its run's end.
         until = documents.outcome.at if documents.outcome else now
@@ -175,6 +159,18 @@ def store_prices(url: str, endpoint_url: str | None) -> StorePrices:
         return FOLDER
     host = urlsplit(endpoint_url or "").hostname or ""
     return R2 if host.endswith(".r2.cloudflarestorage.com") else S3
+
+
+def _uses(
+    run: RunRecord,
+    attempts: Sequence[ObservedAttempt],
+    now: float,
+    sent: Mapping[int, int],
+    prices: Callable[[ObservedAttempt], tuple[PriceStep, ...]],
+) -> list[AttemptUse]:
+    return [
+        use_of(a, now=now, run=run, prices=prices(a), sent=sent[a.record.number]) for a in attempts if a.host
+    ]
 
 
 def _is_complete(store: ObjectStore, key: str, instances: Mapping[str, float]) -> bool:

@@ -77,11 +77,6 @@ def ended_of(attempt: ObservedAttempt, now: float) -> tuple[float, bool]:
     return (end.at if end is not None else now), by_cloud
 
 
-def is_billed(attempt: ObservedAttempt) -> bool:
-    """Whether an attempt had an instance."""
-    return attempt.host is not None
-
-
 def highest_price(attempt: ObservedAttempt) -> tuple[PriceStep, ...]:
     """Return the highest price that an attempt can have come to, throughout; () where none is known."""
     highest = attempt.record.max_price_usd

@@ -1,5 +1,6 @@
-"""Reads the progress events of an attempt from the store as they arrive."""
+"""Reads the progress events of an attempt from the store."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -10,9 +11,27 @@ from gpu_offload.orchestrator.run.record import run_key
 from gpu_offload.remote_job.result import ProgressEvent
 
 
+def parse_events(lines: Iterable[bytes | str]) -> Iterator[ProgressEvent]:
+    """Yield the events of a training's progress; other lines, such as a half written one, are left out."""
+    for line in lines:
+        try:
+            yield ProgressEvent.model_validate_json(line)
+        except ValidationError:
+            continue
+
+
+def events_of(store: ObjectStore, run: str, attempt: int) -> tuple[ProgressEvent, ...]:
+    """Return all events of an attempt's training."""
+    try:
+        body, _ = store.read(run_key(run, f"attempts/{attempt}/progress.jsonl"))
+    except ObjectMissingError:
+        return ()
+    return tuple(parse_events(body.splitlines()))
+
+
 @dataclass(slots=True)
 class EventReader:
-    """Reads the progress of one attempt of a run."""
+    """Reads the progress of one attempt of a run as it arrives."""
 
     store: ObjectStore
     run: str
@@ -26,26 +45,5 @@ class EventReader:
         except (ObjectMissingError, StoreUnreachableError):
             return []
         lines = body.split(b"\n")[:-1]  # the last one can be half written
-        events = []
-        for line in lines[self._lines :]:
-            try:
-                events.append(ProgressEvent.model_validate_json(line))
-            except ValidationError:
-                continue
-        self._lines = len(lines)
-        return events
-
-
-def events_of(store: ObjectStore, run: str, attempt: int) -> tuple[ProgressEvent, ...]:
-    """Return all events of an attempt's training; invalid lines are left out."""
-    try:
-        body, _ = store.read(run_key(run, f"attempts/{attempt}/progress.jsonl"))
-    except ObjectMissingError:
-        return ()
-    events = []
-    for line in body.splitlines():
-        try:
-            events.append(ProgressEvent.model_validate_json(line))
-        except ValidationError:
-            continue
-    return tuple(events)
+        new, self._lines = lines[self._lines :], len(lines)
+        return list(parse_events(new))

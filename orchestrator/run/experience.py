@@ -1,15 +1,13 @@
 """What former runs observed of EC2: spot capacity by place, start-ups by instance type."""
 
-from pydantic import ValidationError
-
-from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run.capacity import seen_capacity
+from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
-from gpu_offload.orchestrator.run.record import Experience, PlaceSighting, run_key
-from gpu_offload.remote_job.result import ProgressEvent
+from gpu_offload.orchestrator.run.record import Experience, PlaceSighting
 
 MOST_RUNS = 20
 """The newest runs are read: a belief about capacity fades within weeks."""
@@ -48,18 +46,9 @@ def _start_seconds(store: ObjectStore, run: str, attempt: ObservedAttempt) -> fl
     """Return the seconds from an instance's launch to its first training step; None where there was none."""
     if attempt.host is None or attempt.heartbeat is None:
         return None
-    try:
-        body, _ = store.read(run_key(run, f"attempts/{attempt.record.number}/progress.jsonl"))
-    except ObjectMissingError:
-        return None
-    for line in body.splitlines():
-        try:
-            event = ProgressEvent.model_validate_json(line)
-        except ValidationError:
-            continue
+    for event in events_of(store, run, attempt.record.number):
         if event.event in {"batch", "epoch"}:
-            took = event.time - attempt.host.launched_at
             # The first event can be the end of the first epoch.
-            took -= event.seconds or 0.0
+            took = event.time - attempt.host.launched_at - (event.seconds or 0.0)
             return took if took > 0 else None
     return None

@@ -1,14 +1,19 @@
 """The page of a model as one HTML file that loads nothing: no script, no style sheet, no picture from elsewhere."""
 
-from base64 import b64encode
-
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.metrics import curve_name, named
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration
 from gpu_offload.orchestrator.registry.card import started_from
 from gpu_offload.orchestrator.registry.listing import when
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, model_key
-from gpu_offload.orchestrator.report.markup import document, html_table, safe, tiles_html, without_controls
+from gpu_offload.orchestrator.report.markup import (
+    document,
+    html_table,
+    picture_html,
+    safe,
+    tiles_html,
+    without_controls,
+)
 from gpu_offload.orchestrator.report.svg import curves_svg
 from gpu_offload.orchestrator.site.content import ModelPage
 
@@ -26,7 +31,7 @@ def site_html(site: ModelPage) -> str:
         ("Versions", html_table(version_rows(site))),
         ("Get it", _download(site)),
         ("Quality", _quality(site)),
-        ("Predictions", _picture(site.picture)),
+        ("Predictions", picture_html(site.picture)),
         ("What stable meant", html_table(move_rows(site))),
         ("Card", html_table(card_rows(site.manifest)) if site.manifest else ""),
     )
@@ -168,13 +173,3 @@ def _history(site: ModelPage) -> str:
     curves = {name: [named(e.metrics)[name] for e in entries if name in named(e.metrics)] for name in names}
     shown = {name: values for name, values in curves.items() if len(values) > 1}
     return curves_svg("Over the versions", shown, axis="version, oldest first")
-
-
-def _picture(png: bytes | None) -> str:
-    if png is None:
-        return ""
-    return (
-        "<figure><figcaption>On pictures that it was not trained on: as labelled, and as the model sees them."
-        f'</figcaption><img alt="labels and predictions" src="data:image/png;base64,{b64encode(png).decode()}">'
-        "</figure>"
-    )

@@ -1,6 +1,7 @@
 """The closing of a sweep: why it is over, in words."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.output.units import human_money
@@ -27,13 +28,10 @@ def closing_of(
             f"every trial of {record.id} failed; trial {first.record.number} "
             f"({values_text(first.record.values)}): {message}"
         )
-    reasons: dict[str, tuple[Why, str]] = {
-        "budget": (
-            "budget",
-            f"what is left of {human_money(record.budget_usd)} buys no other training; a higher --budget-usd continues it",
-        ),
-        "deadline": ("deadline", "the time is up; a longer --deadline continues it"),
-        "complete": ("complete", f"{len(trials)} trials" + (", every combination" if exhausted else "")),
+    left = f"what is left of {human_money(record.budget_usd)} buys no other training"
+    messages = {
+        "budget": f"{left}; a higher --budget-usd continues it",
+        "deadline": "the time is up; a longer --deadline continues it",
+        "complete": f"{len(trials)} trials" + (", every combination" if exhausted else ""),
     }
-    kind, message = reasons[why]
-    return Closed(at=now, why=kind, message=message)
+    return Closed(at=now, why=cast("Why", why), message=messages[why])

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ValidationError
-
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.metrics import curve_name, label
@@ -16,12 +14,12 @@ from gpu_offload.orchestrator.registry.index import manifest_of
 from gpu_offload.orchestrator.registry.manifest import Manifest
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.activity import activity_of
+from gpu_offload.orchestrator.run.events import parse_events
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import AttemptEnd, Outcome, RunRecord, run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.orchestrator.sweep.pruning import Point
 from gpu_offload.orchestrator.sweep.record import TrainingRef
-from gpu_offload.remote_job.result import ProgressEvent
 
 Status = Literal["new", "open", "published", "stopped", "failed"]
 
@@ -144,11 +142,7 @@ class Facts:
         here = local is not None and local.is_file()
         lines = local.read_bytes().splitlines() if local is not None and here else self._lines(run)
         best: dict[int, Point] = {}
-        for line in lines:
-            try:
-                event = ProgressEvent.model_validate_json(line)
-            except ValidationError:
-                continue  # a last line that is being written
+        for event in parse_events(lines):
             if event.event != "epoch" or not event.epoch or not event.metrics:
                 continue
             value = score_in(event.metrics, metric)

@@ -5,12 +5,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-T_975 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228,
-    2.201, 2.179, 2.160, 2.145, 2.131, 2.120, 2.110, 2.101, 2.093, 2.086,
-    2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""The 97.5 % quantile of Student's t by degrees of freedom, from 1 to 30."""
+from gpu_offload.orchestrator.estimate.posterior import student_t_quantile
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,16 +22,8 @@ def score_of(values: Sequence[float]) -> Score:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return Score(mean)
-    half = t_975(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+    half = student_t_quantile(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return Score(mean, mean - half, mean + half)
-
-
-def t_975(freedom: int) -> float:
-    """Return Student's 97.5 % quantile; beyond 30 degrees of freedom by the first term of its expansion."""
-    if freedom <= len(T_975):
-        return T_975[freedom - 1]
-    z = statistics.NormalDist().inv_cdf(0.975)
-    return z + (z**3 + z) / (4 * freedom)
 
 
 Repetition = tuple[int, int | None]
