@@ -23,9 +23,8 @@ from typing import Any, Literal
 
 from benchmarks.deadline_folds import FOLDS, fit, is_in, load
 from gpu_offload.orchestrator.run.availability import Belief, Sighting, learn
-from gpu_offload.orchestrator.run.position import Position
+from gpu_offload.orchestrator.run.position import Position, Standing
 from gpu_offload.orchestrator.run.spot_policy import BREAKER_S, choose_market, uniform_progress
-from gpu_offload.orchestrator.run.standing import Standing
 
 Choice = Literal["spot", "on_demand", "none"]
 HOUR = 3600.0

@@ -87,7 +87,7 @@ def plan(
 
     Raises DatasetError, StoreError, PlanningError.
     """
-    from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
+    from gpu_offload.orchestrator.lifecycle.new_run import with_forecast
     from gpu_offload.orchestrator.plan.planner import planning_of
 
     store = store_of(settings)
@@ -121,8 +121,8 @@ def train(
     Raises:
         DatasetError, StoreError, PlanningError, RentingError, CloudError, NothingFeasibleError, TrainingFailedError, InterruptedRunError
     """
-    from gpu_offload.orchestrator.cleanup.after_publication import after_publication
-    from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
+    from gpu_offload.orchestrator.cleanup.prune import after_publication
+    from gpu_offload.orchestrator.lifecycle.new_run import with_forecast
     from gpu_offload.orchestrator.lifecycle.repair import repair_version
     from gpu_offload.orchestrator.lifecycle.train import Training
     from gpu_offload.orchestrator.plan.inputs import read_inputs

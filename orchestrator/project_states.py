@@ -11,8 +11,10 @@ from typing import Any
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, utc
+from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.state import state_base, state_folder
 from gpu_offload.orchestrator.state_owner import OWNER, Owner, read_owner, record_owner
+from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.files.removal import remove_tree
 
 STORE = "store"
@@ -179,3 +181,18 @@ def adopt(project: Path, former: Path, environment: Mapping[str, str] | None = N
         source.rename(target)
     record_owner(target, project)
     return target
+
+
+def places_text(settings: Settings, workspace: Workspace) -> str:
+    """Return where models and runs are, where this machine's caches are, and what may be deleted of them."""
+    store = settings.store_url
+    folder = Path(store.removeprefix("file:")) if store.startswith("file:") else None
+    models = f"{folder} ({human_bytes(size_of(folder))})" if folder is not None else store
+    # The default store is a folder of the same state, and must not look like a cache.
+    own = workspace.caches()
+    return (
+        f"models and runs: {models}; `offload prune` deletes what nothing needs\n"
+        f"caches of this machine: {', '.join(path.name for path in own)} in {workspace.root} "
+        f"({human_bytes(sum(map(size_of, own)))}); safe to delete; "
+        "`offload state` lists all projects"
+    )

@@ -1,7 +1,7 @@
 """Settings written as the `offload.toml` that says the same."""
 
+from gpu_offload.orchestrator.settings.scaffold import toml_value
 from gpu_offload.orchestrator.settings.sections import Section, Sections
-from gpu_offload.orchestrator.settings.toml import toml_value
 
 
 def settings_toml(settings):

@@ -4,13 +4,44 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpu_offload.infra.aws.errors import CloudError, InUseError
+from gpu_offload.infra.aws.errors import CloudError, DeniedError, InUseError
 from gpu_offload.infra.aws.schedule import Schedules
+from gpu_offload.infra.aws.spot_request import SpotRequests
 from gpu_offload.infra.aws.termination import LIMIT_S, terminate_and_wait
 from gpu_offload.orchestrator.cleanup.inventory import Inventory
 from gpu_offload.orchestrator.cleanup.orphans import Orphan, Resource, RunLimits, find_orphans
-from gpu_offload.orchestrator.cleanup.spot_requests import cancel_persistent_requests
 from gpu_offload.orchestrator.output.console import Console
+
+
+def cancel_persistent_requests(
+    regions: Sequence[str],
+    store: str,
+    *,
+    dry_run: bool,
+    note: Callable[[str], object],
+    fail: Callable[[str], object],
+) -> None:
+    """Cancel every persistent request with this store's mark or none; `note` and `fail` get what happened."""
+    for region in regions:
+        requests = SpotRequests(region)
+        try:
+            found = [request for request in requests.find() if request.store in {None, store}]
+        except DeniedError as error:
+            note(f"spot requests in {region} were not looked at: {error}")
+            continue
+        except CloudError as error:
+            fail(f"spot requests in {region} could not be looked at: {error}")
+            continue
+        for request in found:
+            verb = "would cancel" if dry_run else "cancelling"
+            note(f"{verb} the persistent spot request {request.id} in {region} (run {request.run})")
+            if dry_run:
+                continue
+            try:
+                requests.cancel(request.id)
+            except CloudError as error:
+                fail(f"spot request {request.id} in {region} was not cancelled: {error}")
+
 
 RELEASE_S = 120.0
 """How long a terminated instance can hold its group or volume."""

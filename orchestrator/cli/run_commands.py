@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 @click.argument("run", required=False)
 def status(given: SettingsOptions, run: str | None, *, as_json: bool) -> None:
     """Show RUN or the latest runs: place, progress and cost so far; and where everything is kept."""
-    from gpu_offload.orchestrator.lifecycle.places import places_text
     from gpu_offload.orchestrator.lifecycle.status import standings, standings_text
     from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
+    from gpu_offload.orchestrator.project_states import places_text
     from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.workspace import Workspace
 

@@ -5,7 +5,7 @@ import os
 from gpu_offload.orchestrator.github.annotations import SHOWN, annotate
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
 from gpu_offload.orchestrator.github.data_change import base_of, data_change
-from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
+from gpu_offload.orchestrator.github.small_summaries import plan_sentence, plan_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.plan.prerequisites import Obstacle
@@ -19,7 +19,7 @@ NO_LAUNCHER = Obstacle(
 def plan(step: Step) -> int:
     """Show what would be done. Needs no credentials, and uses none."""
     from gpu_offload.orchestrator.github.store import readable_store
-    from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
+    from gpu_offload.orchestrator.lifecycle.new_run import with_forecast
     from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 from gpu_offload.orchestrator.github.annotations import Annotation
 from gpu_offload.orchestrator.github.section import (
     FEW_ROWS,
+    LIMIT,
+    Around,
     SummarySection,
     bounded,
     fitted,
@@ -13,13 +15,48 @@ from gpu_offload.orchestrator.github.section import (
     rows_section,
     safe_url,
 )
-from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import table
-from gpu_offload.orchestrator.output.units import human_bytes
+from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
+from gpu_offload.orchestrator.plan.option import Decision, PlanReport
+from gpu_offload.orchestrator.plan.receipt import receipt_markdown
 from gpu_offload.orchestrator.registry.promote import Moved
 
 if TYPE_CHECKING:
     from gpu_offload.orchestrator.report.rows import Rows
+
+
+def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", limit: int = LIMIT) -> str:
+    """Render a plan: one sentence as the heading, then the receipt; `change` is what changes in the dataset."""
+    sentence = plan_sentence(plan, proposed=proposed)
+    short = (
+        f"### {bounded(sentence)}\n\n**Why.** {bounded(plan.decision.why)}\n\n"
+        "(the receipt is too long for this page: `offload plan` shows it)"
+    )
+    return fitted(
+        [
+            SummarySection((receipt_markdown(plan, title=sentence, change=change), short), 5),
+        ],
+        limit,
+    )
+
+
+def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
+    """Say in one sentence what comes of a plan."""
+    subject = "Merging this" if proposed else "This"
+    if plan.already_trained is not None:
+        return f"{subject} trains nothing: version {plan.already_trained} is this very training"
+    return f"{subject} {_will(plan.decision)}"
+
+
+def _will(decision: Decision) -> str:
+    option = decision.option
+    if option is None:
+        return "will train nowhere: no place fits the limits"
+    time = f"{human_duration(option.interval.likely)} (at most {human_duration(option.interval.high)})"
+    if option.where == "cpu":
+        return f"will train {time} on the free runner"
+    money = f"{human_money(option.cost_likely)} (at most {human_money(option.cost_high)})"
+    return f"will train {time} on {option.offer.name} for {money}"
 
 
 def done_summary(version: str, around: Around, *, moved: bool) -> str:

@@ -12,6 +12,7 @@ from gpu_offload.orchestrator.github.section import (
     LAST_ATTEMPTS,
     LIMIT,
     LONGEST,
+    Around,
     SummarySection,
     bounded,
     fitted,
@@ -21,7 +22,6 @@ from gpu_offload.orchestrator.github.section import (
     shorter_row,
     without_path,
 )
-from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
 from gpu_offload.orchestrator.output.metrics import is_share, named
 from gpu_offload.orchestrator.report.content import Before, Report

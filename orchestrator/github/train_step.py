@@ -10,15 +10,13 @@ from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.backends.isolated_training import not_isolated, why_open
-from gpu_offload.orchestrator.cleanup.after_publication import after_publication
+from gpu_offload.orchestrator.cleanup.prune import after_publication
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
-from gpu_offload.orchestrator.github.plan_summary import plan_summary
-from gpu_offload.orchestrator.github.section import bounded
-from gpu_offload.orchestrator.github.small_summaries import done_summary, trouble_summary
+from gpu_offload.orchestrator.github.section import Around, bounded
+from gpu_offload.orchestrator.github.small_summaries import done_summary, plan_summary, trouble_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.github.summary import run_summary
-from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.index import entry_of, versions
@@ -41,7 +39,7 @@ CLOCK_SLACK_S = 2.0
 def train(step: Step) -> int:
     """Train and publish, or resume an open run; report the outcome, also of a failure."""
     from gpu_offload.orchestrator.github.store import store_on_runner
-    from gpu_offload.orchestrator.lifecycle.receipt_forecast import with_forecast
+    from gpu_offload.orchestrator.lifecycle.new_run import with_forecast
     from gpu_offload.orchestrator.lifecycle.train import Training
     from gpu_offload.orchestrator.lifecycle.train_report import trained_text
     from gpu_offload.orchestrator.plan.planner import planning_of

@@ -1,10 +1,16 @@
 """The record of a new run, and whether an open run does the same."""
 
+import time
+from dataclasses import replace
+
+from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.planner import limits_of
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
+from gpu_offload.orchestrator.run.experience import read_experience
+from gpu_offload.orchestrator.run.forecast import forecast
 from gpu_offload.orchestrator.run.record import Experience, Origin, RunRecord
 from gpu_offload.remote_job.spec import TrainingSpec
 
@@ -99,3 +105,15 @@ def _origin(planned: Planned) -> Origin | None:
     if start is None or start.recipe is None:
         return None
     return Origin(recipe=start.recipe, version=start.version, warm_starts=start.warm_starts, note=start.note)
+
+
+def with_forecast(planned: Planned, store: ObjectStore) -> Planned:
+    """Return the plan with the forecast of its run, where that would rent an instance and choose between markets."""
+    if planned.report.decision.where != "ec2" or planned.report.already_trained is not None:
+        return planned
+    now = time.time()
+    unlocked = replace(planned, lock=lambda: b"")  # locking requirements may ask the network
+    seen = read_experience(store, now)
+    run = run_record(unlocked, "", now=now, commit=None, repository=None, resumes=None, experience=seen)
+    found = forecast(run)
+    return planned if found is None else replace(planned, report=replace(planned.report, forecast=found.text))

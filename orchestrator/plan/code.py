@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from gpu_offload.orchestrator.plan.code_files import included_files, python_files
-from gpu_offload.orchestrator.plan.code_reader import CodeReader, External
+from gpu_offload.orchestrator.plan.code_reader import CodeReader, External, included_files, python_files
 from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError, file_sha256
 
 MAX_BYTES = 50 * 2**20

@@ -20,7 +20,6 @@ from gpu_offload.orchestrator.run.backend import (
     InterruptedRunError,
     StoppedHereError,
 )
-from gpu_offload.orchestrator.run.bystander import Bystander
 from gpu_offload.orchestrator.run.collect import Collector
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
@@ -49,7 +48,7 @@ from gpu_offload.orchestrator.run.step import (
     Wait,
 )
 from gpu_offload.orchestrator.run.terminations import Terminations
-from gpu_offload.orchestrator.run.waiting import Waiting
+from gpu_offload.orchestrator.run.waiting import Bystander, Waiting
 from gpu_offload.remote_job.result import TrainingResult
 
 

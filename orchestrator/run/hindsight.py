@@ -9,8 +9,7 @@ import numpy as np
 from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.run.availability import STEP_S, Array, Sighting
 from gpu_offload.orchestrator.run.capacity import Seen
-from gpu_offload.orchestrator.run.position import Position
-from gpu_offload.orchestrator.run.standing import Standing
+from gpu_offload.orchestrator.run.position import Position, Standing
 
 Running = dict[tuple[str, int], Array]
 """Costs by the work left, of a machine in a market with the `k`-th pending overhead."""

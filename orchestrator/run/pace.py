@@ -7,15 +7,34 @@ from gpu_offload.orchestrator.cost.traffic import Traffic
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct_running
 from gpu_offload.orchestrator.estimate.forecast import ForecastPosition, forecast
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.estimate.workload import Workload
+from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.startup import start_seconds
-from gpu_offload.orchestrator.run.workload import workload_of
 from gpu_offload.remote_job.result import Pace
+
+
+def workload_of(run: RunRecord) -> Workload | None:
+    """Return the work of a run's training, None for the record of an older version, which does not count images."""
+    if not run.images or not run.images.get("train"):
+        return None
+    spec = run.spec
+    return workload(
+        task=spec.task,
+        model=spec.model,
+        image_size=spec.image_size,
+        batch=spec.batch,
+        epochs=spec.epochs,
+        train_images=run.images["train"],
+        val_images=run.images.get("val", 0),
+        hyperparameters=spec.hyperparameters,
+        dataset_bytes=run.dataset_bytes,
+        exports=len(spec.exports),
+    )
+
 
 MOVE_S = 180.0
 """What it takes to stop a training on the CPU with a checkpoint, and to begin the move."""

@@ -8,8 +8,8 @@ from gpu_offload.orchestrator.estimate.correction import Estimate, remaining_not
 from gpu_offload.orchestrator.estimate.forecast import ForecastPosition, forecast
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.output.epoch import Revised
+from gpu_offload.orchestrator.run.pace import workload_of
 from gpu_offload.orchestrator.run.record import RunRecord
-from gpu_offload.orchestrator.run.workload import workload_of
 from gpu_offload.remote_job.result import ProgressEvent
 
 TOLD_AGAIN = 0.1

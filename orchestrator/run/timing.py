@@ -6,10 +6,10 @@ from gpu_offload.infra.store.newest_first import newest_first
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.history import NEWEST, Timing, Work, family_of
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
+from gpu_offload.orchestrator.run.pace import workload_of
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.refusals import place_of
 from gpu_offload.orchestrator.run.revision import Revision, past_of
-from gpu_offload.orchestrator.run.workload import workload_of
 from gpu_offload.remote_job.result import ProgressEvent, Timings, TrainingResult
 
 ENVIRONMENT = ("ultralytics", "torch", "python", "cpu", "cores", "threads", "gpu")

@@ -4,7 +4,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
-from gpu_offload.orchestrator.settings.refusal import wrong
+from gpu_offload.orchestrator.settings.fault import wrong
 
 
 def check_path(value: str) -> str:

@@ -5,7 +5,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_offload.orchestrator.settings.refusal import wrong
+from gpu_offload.orchestrator.settings.fault import wrong
 
 Scalar = bool | int | float | str
 

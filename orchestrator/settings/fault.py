@@ -4,8 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic_core import PydanticCustomError
+
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.settings.file import FILE_NAME, PYPROJECT, TABLE
+
+
+def wrong(message: str, remedy: str) -> PydanticCustomError:
+    """Return a validator's error: the fault of the value, and what to write instead."""
+    # Passed as context, not as the template: pydantic would fill in braces in the text.
+    return PydanticCustomError("setting", "{text}", {"text": message, "remedy": remedy})
+
 
 MAX_SHOWN = 100
 """Faults that an error's text lists."""

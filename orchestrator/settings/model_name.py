@@ -4,7 +4,7 @@ import re
 from typing import Final
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.orchestrator.settings.refusal import wrong
+from gpu_offload.orchestrator.settings.fault import wrong
 
 BUILT_IN_MODEL = (
     r"(?:(?:yolov(?:3|5|6|8|9|10)|yolo(?:11|12|26))[nsmlxbtce]?(?:6?u)?"

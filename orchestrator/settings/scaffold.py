@@ -1,5 +1,7 @@
 """Writes a commented `offload.toml` from what a repository contains: `offload init`."""
 
+import json
+import re
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +13,6 @@ from gpu_offload.orchestrator.settings.discovery import find_candidates
 from gpu_offload.orchestrator.settings.file import FILE_NAME, ConfigurationFileError, find_file
 from gpu_offload.orchestrator.settings.proposal import Proposal
 from gpu_offload.orchestrator.settings.sections import Section, Sections
-from gpu_offload.orchestrator.settings.toml import toml_value
 
 WIDTH = 100
 
@@ -177,3 +178,25 @@ def _comment(text: str) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def toml_key(name: str) -> str:
+    """Write a key, in quotes where it needs them."""
+    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name, re.ASCII) else toml_value(name)
+
+
+def toml_value(value: object) -> str:
+    """Write a text, number, flag, list or (inline) table. Raises TypeError: TOML has no such value."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        # JSON's escapes are all TOML's too; only DEL, which JSON leaves as it is, is forbidden in TOML.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007F")
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, dict):
+        pairs = ", ".join(f"{toml_key(key)} = {toml_value(item)}" for key, item in value.items())
+        return f"{{ {pairs} }}" if pairs else "{}"
+    raise TypeError(f"TOML has no {type(value).__name__}")

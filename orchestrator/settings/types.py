@@ -29,13 +29,13 @@ from gpu_offload.orchestrator.settings.address import (
 )
 from gpu_offload.orchestrator.settings.dimension import check_dimension
 from gpu_offload.orchestrator.settings.duration import DURATION_PATTERN, format_duration, parse_duration
+from gpu_offload.orchestrator.settings.fault import wrong
 from gpu_offload.orchestrator.settings.model_name import (
     INIT_PATTERN,
     MODEL_PATTERN,
     check_init_from,
     check_model,
 )
-from gpu_offload.orchestrator.settings.refusal import wrong
 
 LONGEST = timedelta(days=30)
 """The longest duration of a setting: a longer one is likely a typing error."""

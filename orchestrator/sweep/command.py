@@ -10,19 +10,51 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.metrics import label
 from gpu_offload.orchestrator.output.table import terminal_width
+from gpu_offload.orchestrator.registry import alias as aliases
+from gpu_offload.orchestrator.registry.manifest import CANDIDATE, STABLE
 from gpu_offload.orchestrator.settings.load import Settings
-from gpu_offload.orchestrator.sweep.candidate import propose_best
-from gpu_offload.orchestrator.sweep.closing import SweepFailedError
 from gpu_offload.orchestrator.sweep.content import SweepReport
+from gpu_offload.orchestrator.sweep.decision import SweepFailedError
 from gpu_offload.orchestrator.sweep.driver import Driver
 from gpu_offload.orchestrator.sweep.gather import gather_sweep
 from gpu_offload.orchestrator.sweep.journal import SweepJournal
 from gpu_offload.orchestrator.sweep.receipt import Receipt, places
 from gpu_offload.orchestrator.sweep.record import NAME, SweepRecord
 from gpu_offload.orchestrator.sweep.sampling import Tried
-from gpu_offload.orchestrator.sweep.space import Space, Values
+from gpu_offload.orchestrator.sweep.space import Space, Values, values_text
 from gpu_offload.orchestrator.sweep.trainings import Trainings, Where
 from gpu_offload.orchestrator.workspace import Workspace
+
+
+def propose_best(store: ObjectStore, report: SweepReport) -> str | None:
+    """Let `candidate` mean the best trial's model; return it, None if there is none or it is stable."""
+    best = report.best
+    if best is None or best.best is None or best.score is None:
+        return None
+    stable = aliases.alias_of(store, STABLE)
+    if stable is not None and stable.version == best.best:
+        return None
+    score, metric = best.score, report.record.metric or ""
+    interval = "" if score.low is None else f" ({score.low:.4g} to {score.high:.4g})"
+    aliases.move(
+        store,
+        CANDIDATE,
+        best.best,
+        cause="publish",
+        why=f"the best of {report.count('complete')} trials of {report.record.id}: {label(metric)} "
+        f"{score.mean:.4g}{interval} with {values_text(best.values)}",
+        evidence={
+            "metric": metric,
+            "new": score.mean,
+            "low": score.low,
+            "high": score.high,
+            "trainings": len(best.scores),
+            "equals": list(report.equals),
+            "method": "sweep",
+        },
+    )
+    return best.best
+
 
 ID_LENGTH = 12
 SAMPLED = 4

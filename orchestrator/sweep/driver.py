@@ -12,7 +12,6 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import InterruptedRunError
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.sweep.children import POLL_S, Child, Children, Ended
-from gpu_offload.orchestrator.sweep.closing import closing_of
 from gpu_offload.orchestrator.sweep.decision import (
     Complete,
     Fail,
@@ -25,6 +24,7 @@ from gpu_offload.orchestrator.sweep.decision import (
     SweepView,
     TrainingView,
     TrialView,
+    closing_of,
     next_move,
 )
 from gpu_offload.orchestrator.sweep.facts import Facts, TrainingFacts

@@ -11,7 +11,7 @@ from report_case import T0, report_in
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator import cli
-from gpu_offload.orchestrator.cli.grouped import GROUPS
+from gpu_offload.orchestrator.cli import GROUPS
 from gpu_offload.orchestrator.cli.model_commands import next_commands
 from gpu_offload.orchestrator.cli.options import command_name
 from gpu_offload.orchestrator.cli.run_commands import _form_for, logs, stop

@@ -17,17 +17,17 @@ from plan_case import report as plan_report
 from report_case import EVIL, evil, result
 
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.github.plan_summary import plan_sentence, plan_summary
-from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, SummarySection, fitted
+from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, Around, SummarySection, fitted
 from gpu_offload.orchestrator.github.small_summaries import (
     clean_up_summary,
     done_summary,
     kept_summary,
+    plan_sentence,
+    plan_summary,
     tend_summary,
     trouble_summary,
 )
 from gpu_offload.orchestrator.github.summary import metric_changes, run_summary
-from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.report.content import Before
 from gpu_offload.orchestrator.report.rows import SMALL_USD, cost_rows
 

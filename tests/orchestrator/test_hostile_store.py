@@ -9,7 +9,7 @@ from registry_case import manifest_for
 
 from gpu_offload.infra.store.errors import StoreUrlError
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.orchestrator.lifecycle.places import places_text
+from gpu_offload.orchestrator.project_states import places_text
 from gpu_offload.orchestrator.registry import difference
 from gpu_offload.orchestrator.registry.manifest import Manifest, RegistryError, parse, to_json
 from gpu_offload.orchestrator.registry.revert import is_ancestor

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from report_case import report_in
 
+from gpu_offload.orchestrator.github.section import Around
 from gpu_offload.orchestrator.github.summary import next_step
-from gpu_offload.orchestrator.github.summary_context import Around
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.metrics import curve_name, named
 from gpu_offload.orchestrator.registry.listing import Listing

@@ -15,8 +15,7 @@ from registry_case import manifest_for
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectInfo
-from gpu_offload.orchestrator.cleanup.after_publication import after_publication
-from gpu_offload.orchestrator.cleanup.prune import prune
+from gpu_offload.orchestrator.cleanup.prune import after_publication, prune
 from gpu_offload.orchestrator.cleanup.retention import Needs, Retention, candidates, owner_of
 from gpu_offload.orchestrator.cleanup.usage import GB, TIERS, growth_of, tier_of, usage
 from gpu_offload.orchestrator.cli import offload

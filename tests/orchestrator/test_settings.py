@@ -14,8 +14,8 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.settings.duration import format_duration, parse_duration
 from gpu_offload.orchestrator.settings.load import Settings, SettingsError, load_settings
 from gpu_offload.orchestrator.settings.overrides import SETTINGS, parse_value
+from gpu_offload.orchestrator.settings.scaffold import toml_value
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, Sections
-from gpu_offload.orchestrator.settings.toml import toml_value
 
 DEFAULTS = {
     "dataset": {

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_offload.orchestrator.settings.file import ConfigurationFileError, find_file, read_file
-from gpu_offload.orchestrator.settings.toml import toml_key, toml_value
+from gpu_offload.orchestrator.settings.scaffold import toml_key, toml_value
 from gpu_offload.orchestrator.settings.toml_lines import key_lines
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)

@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.hindsight import capacity_steps, optimum, to_end
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.places import Place, best_place
-from gpu_offload.orchestrator.run.position import Position
+from gpu_offload.orchestrator.run.position import Position, Standing
 from gpu_offload.orchestrator.run.spot_policy import (
     NAMED,
     allowed,
@@ -24,7 +24,6 @@ from gpu_offload.orchestrator.run.spot_policy import (
     choose,
     uniform_progress,
 )
-from gpu_offload.orchestrator.run.standing import Standing
 from gpu_offload.orchestrator.run.startup import START_S, start_seconds
 
 HOUR = 3600.0

@@ -4,7 +4,7 @@ import boto3
 import pytest
 
 from gpu_offload.infra.aws.tags import RUN_TAG, STORE_TAG
-from gpu_offload.orchestrator.cleanup.spot_requests import cancel_persistent_requests
+from gpu_offload.orchestrator.cleanup.reaper import cancel_persistent_requests
 
 REGION = "us-east-1"
 OURS, THEIRS = "a" * 16, "b" * 16

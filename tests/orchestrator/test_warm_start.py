@@ -13,7 +13,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.plan.warm_start import find_start, is_version
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import model_key
-from gpu_offload.orchestrator.report.overfitting import overfitting
+from gpu_offload.orchestrator.report.rows import overfitting
 from gpu_offload.orchestrator.settings.sections import TrainingSettings
 
 A, B = "a" * 16, "b" * 16
