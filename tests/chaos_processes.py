@@ -17,8 +17,8 @@ from pathlib import Path
 from leak_case import STORE, train_project
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
+from gpu_offload.infra.simulator.call import CallDecision
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.endpoint import CallDecision
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.registry import publish

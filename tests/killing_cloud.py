@@ -3,8 +3,8 @@
 import os
 import signal
 
+from gpu_offload.infra.simulator.call import CallDecision
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.endpoint import CallDecision
 
 
 class Killing(SimulatedCloud):

@@ -70,12 +70,7 @@ class Admission:
         return zone
 
     def _check_quota(self, region: str, kind: str, count: int, *, spot: bool) -> None:
-        limit = {
-            (True, "gpu"): self.behaviour.quota_spot_gpu,
-            (False, "gpu"): self.behaviour.quota_on_demand_gpu,
-            (True, "standard"): self.behaviour.quota_spot_standard,
-            (False, "standard"): self.behaviour.quota_on_demand_standard,
-        }[spot, family(kind)]
+        limit = self.behaviour.quota("spot" if spot else "on-demand", family(kind))
         used = sum(
             vcpus(one.instance.instance_type)
             for one in self.rented

@@ -13,10 +13,9 @@ from moto.s3.models import s3_backends
 
 from gpu_offload.infra.simulator.admission import offerings, vcpus
 from gpu_offload.infra.simulator.behaviour import Behaviour, Leftovers
-from gpu_offload.infra.simulator.call import Call, Reply, error_reply, json_reply, xml_reply
+from gpu_offload.infra.simulator.call import Call, CallDecision, Reply, error_reply, json_reply, xml_reply
 from gpu_offload.infra.simulator.catalogue import products, quotas, spot_price_history
 from gpu_offload.infra.simulator.compute import Compute
-from gpu_offload.infra.simulator.endpoint import CallDecision
 from gpu_offload.infra.simulator.event_log import EventLog
 from gpu_offload.infra.simulator.fault import FaultSyntaxError
 from gpu_offload.infra.simulator.fault_book import of_run
@@ -32,7 +31,7 @@ SELF_SERVED = {"DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "Descri
 
 
 class ApiFront:
-    """Stands between callers and moto; see `infra.simulator.endpoint.CallHandler`. Calls come from any thread."""
+    """Stands between callers and moto. Calls come from any thread."""
 
     def __init__(
         self,
@@ -94,7 +93,7 @@ class ApiFront:
                 case "lost-reply":
                     lose = True
         if refusal := self._identities.check(call):
-            return CallDecision(error_reply(call, refusal.code, refusal.message), lose=lose)
+            return CallDecision(error_reply(call, *refusal), lose=lose)
         return CallDecision(self._own_answer(call), lose=lose)
 
     def during(self, call: Call) -> AbstractContextManager[None]:

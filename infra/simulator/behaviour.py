@@ -65,6 +65,10 @@ class Behaviour:
     grace_seconds: float = 0.2
     """Between the operating system's SIGTERM and SIGKILL when an instance goes down."""
 
+    def quota(self, market: str, family: str) -> int:
+        """Return the vCPU quota of a market (`spot`, `on-demand`) and family (`gpu`, `standard`)."""
+        return int(getattr(self, f"quota_{market.replace('-', '_')}_{family}"))
+
     def free(self, zone: str, instance_type: str) -> int | None:
         """Return the free machines of a type in a zone; None for plenty."""
         name = f"{zone}:{instance_type}"

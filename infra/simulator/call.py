@@ -170,6 +170,17 @@ class Reply:
             return f"{self.status} Unknown"
 
 
+@dataclass(frozen=True, slots=True)
+class CallDecision:
+    """Decision about a call: our answer or moto's; delivered or lost."""
+
+    reply: Reply | None = None
+    drop: bool = False
+    """Close the connection without doing anything."""
+    lose: bool = False
+    """Do it, then close the connection without an answer."""
+
+
 def xml_reply(text: str, status: int = 200) -> Reply:
     """An XML document."""
     body = ('<?xml version="1.0" encoding="UTF-8"?>\n' + text).encode()

@@ -74,12 +74,6 @@ def spot_price_history(call: Call, market: SimulatedMarket, now: float, offering
 
 def quotas(call: Call, behaviour: Behaviour) -> Reply:
     """Service Quotas: the four vCPU quotas of EC2 that matter to us."""
-    values = {
-        ("spot", "gpu"): behaviour.quota_spot_gpu,
-        ("on-demand", "gpu"): behaviour.quota_on_demand_gpu,
-        ("spot", "standard"): behaviour.quota_spot_standard,
-        ("on-demand", "standard"): behaviour.quota_on_demand_standard,
-    }
     known = [
         {
             "ServiceCode": "ec2",
@@ -87,7 +81,7 @@ def quotas(call: Call, behaviour: Behaviour) -> Reply:
             "QuotaCode": code,
             "QuotaName": name,
             "QuotaArn": f"arn:aws:servicequotas:{call.region}:000000000000:ec2/{code}",
-            "Value": float(values[market, family]),
+            "Value": float(behaviour.quota(market, family)),
             "Unit": "None",
             "Adjustable": True,
             "GlobalQuota": False,

@@ -22,11 +22,11 @@ from gpu_offload.infra.simulator.account import forget, provision
 from gpu_offload.infra.simulator.admission import vcpus
 from gpu_offload.infra.simulator.api_front import ApiFront
 from gpu_offload.infra.simulator.behaviour import Behaviour, Event, Leftovers
-from gpu_offload.infra.simulator.call import Call
+from gpu_offload.infra.simulator.call import Call, CallDecision
 from gpu_offload.infra.simulator.cleaner import cleaner
 from gpu_offload.infra.simulator.clients import Clients
 from gpu_offload.infra.simulator.compute import Compute
-from gpu_offload.infra.simulator.endpoint import Application, CallDecision, Server
+from gpu_offload.infra.simulator.endpoint import Application, Server
 from gpu_offload.infra.simulator.event_log import EventLog
 from gpu_offload.infra.simulator.fault import InjectedFault, parse
 from gpu_offload.infra.simulator.fault_injection import FaultInjection
@@ -35,7 +35,7 @@ from gpu_offload.infra.simulator.identity import Identities
 from gpu_offload.infra.simulator.link import LinkRelay
 from gpu_offload.infra.simulator.market import SimulatedMarket
 from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
-from gpu_offload.infra.simulator.place import HostPlace, LoopbackPlace, NamespacePlace
+from gpu_offload.infra.simulator.place import LoopbackPlace, NamespacePlace
 from gpu_offload.infra.simulator.schedules import ScheduleRunner
 from gpu_offload.infra.simulator.spot_series import SpotSeries
 from gpu_offload.infra.simulator.timers import Timers
@@ -170,7 +170,7 @@ class SimulatedCloud:
         network = LinkRelay()
         network.start()
         stack.callback(network.stop)
-        self._place: HostPlace = (
+        self._place: LoopbackPlace | NamespacePlace = (
             NamespacePlace(network, stack, use_sshd=self._sshd)
             if self.namespaces
             else LoopbackPlace(network, use_sshd=self._sshd)

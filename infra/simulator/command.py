@@ -33,16 +33,8 @@ def simulate(
 ) -> int:
     """Run a command inside a simulated cloud and say what it leaves there; without a command, stay up.
 
-    The command keeps its standard streams. Signals sent to this process are passed on to it, so it may clean up.
-
-    Args:
-        command: what to run; empty to stay up, with the environment printed to standard output, until SIGINT or
-            SIGTERM comes.
-        faults: what goes wrong meanwhile.
-        behaviour: delays, capacity, quotas, seed.
-        namespaces: hosts in namespaces of their own; needs root.
-        sshd: prefer real sshd.
-        report: where the report goes; standard error by default.
+    The command keeps its standard streams. Signals sent to this process are passed on to it, so it may clean up. Without
+    a command, the environment is printed, and SIGINT or SIGTERM ends it. The report goes to standard error by default.
 
     Returns:
         The command's exit code, 128 and the signal's number where one ended it, 127 where it does not exist;

@@ -15,7 +15,7 @@ from gpu_offload.infra.simulator.hardware import Hardware
 from gpu_offload.infra.simulator.host import Machine
 from gpu_offload.infra.simulator.identity import Identities
 from gpu_offload.infra.simulator.market import SimulatedMarket
-from gpu_offload.infra.simulator.metadata_keeper import MetadataKeeper
+from gpu_offload.infra.simulator.metadata import MetadataKeeper
 from gpu_offload.infra.simulator.rented import ITSELF, RECLAIMED, USER, HonestInstance, Rented
 from gpu_offload.infra.simulator.timers import Timers
 

@@ -5,12 +5,13 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import BaseWSGIServer, make_server
 
-from gpu_offload.infra.simulator.call import Call, Reply, read_call
+from gpu_offload.infra.simulator.api_front import ApiFront
+from gpu_offload.infra.simulator.call import Reply, read_call
 
 Environ = dict[str, Any]
 StartResponse = Callable[[str, list[tuple[str, str]]], Any]
@@ -18,40 +19,10 @@ CONTROL = "/_simulator/"
 """Below this path one talks to the simulation itself."""
 
 
-class CallHandler(Protocol):
-    """Handles API calls."""
-
-    account: str
-    region: str
-
-    def before(self, call: Call) -> "CallDecision":
-        """Count the call, and say what is to become of it."""
-
-    def during(self, call: Call) -> Any:
-        """A context in which moto answers the call."""
-
-    def after(self, call: Call, status: int, body: bytes) -> None:
-        """Learn from a call that was answered, and from the answer."""
-
-    def control(self, method: str, path: str, body: bytes) -> Reply:
-        """Answer a call to the simulation itself."""
-
-
-class CallDecision:
-    """Decision about a call: our answer or moto's; delivered or lost."""
-
-    def __init__(self, reply: Reply | None = None, *, drop: bool = False, lose: bool = False) -> None:
-        self.reply = reply
-        self.drop = drop
-        """Close the connection without doing anything."""
-        self.lose = lose
-        """Do it, then close the connection without an answer."""
-
-
 class Application:
     """The WSGI application."""
 
-    def __init__(self, cloud: CallHandler) -> None:
+    def __init__(self, cloud: ApiFront) -> None:
         self._cloud = cloud
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._writing = threading.Lock()
@@ -112,15 +83,10 @@ class Server:
     """Serves an application on an address, in threads."""
 
     def __init__(
-        self,
-        application: Application,
-        address: str,
-        port: int = 0,
-        *,
-        clock: Callable[[], float] = time.time,
+        self, application: Application, address: str, clock: Callable[[], float] = time.time
     ) -> None:
         # Bound here: HTTPServer would ask DNS for the name of the address.
-        self._listener = socket.create_server((address, port), backlog=256)
+        self._listener = socket.create_server((address, 0), backlog=256)
         self.address, self.port = self._listener.getsockname()[:2]
         self._server: BaseWSGIServer = make_server(
             address,

@@ -140,7 +140,7 @@ def parse(text: str) -> InjectedFault:
     target, _, rest = text.strip().partition(":")
     if target not in EFFECTS:
         raise FaultSyntaxError(f"{text!r}: starts with none of {', '.join(EFFECTS)}")
-    words = _words(rest)
+    words = rest.split(":") if rest else []
     fields: dict[str, object] = {"target": target, "text": text.strip()}
     if target == "api":
         fields["operation"] = words.pop(0) if words else ""
@@ -176,10 +176,6 @@ def parse_all(lines: Iterable[str]) -> tuple[InjectedFault, ...]:
     return tuple(parsed)
 
 
-def _words(rest: str) -> list[str]:
-    return rest.split(":") if rest else []
-
-
 def _options(
     target: str, effect: str, words: list[str], fields: dict[str, object], faults: list[str]
 ) -> None:
@@ -211,6 +207,12 @@ def _who(text: str) -> str:
     return text
 
 
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not int(text):
+        raise ValueError(f"{text!r} is not a number from 1 on")
+    return int(text)
+
+
 _READERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "error": ("code", str),
     "delay": ("seconds", seconds_of),
@@ -223,24 +225,16 @@ _READERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "zone": ("zone", str),
     "region": ("region", str),
     "type": ("instance_type", str),
+    "times": ("times", _count),
+    "attempt": ("attempt", _count),
+    "who": ("who", _who),
 }
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not int(text):
-        raise ValueError(f"{text!r} is not a number from 1 on")
-    return int(text)
 
 
 def _collect(faults: list[str], fields: dict[str, object], name: str, value: str) -> None:
     """Read one `name=value` into `fields`, or its mistake into `faults`."""
+    field, read = _READERS[name]
     try:
-        if name in {"times", "attempt"}:
-            fields[name] = _count(value)
-        elif name == "who":
-            fields["who"] = _who(value)
-        else:
-            field, read = _READERS[name]
-            fields[field] = read(value)
+        fields[field] = read(value)
     except ValueError as error:
         faults.append(f"{name}: {error}")

@@ -34,14 +34,6 @@ class Grant:
     expires: float
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """Why a call is not allowed, in AWS's words."""
-
-    code: str
-    message: str
-
-
 class Identities:
     """Keys that the cloud gave out or has seen."""
 
@@ -61,12 +53,12 @@ class Identities:
             self._grants[key] = Grant(instance_id, run, now + seconds)
         return {
             "Code": "Success",
-            "LastUpdated": _iso(now),
+            "LastUpdated": iso(now),
             "Type": "AWS-HMAC",
             "AccessKeyId": key,
             "SecretAccessKey": secrets.token_urlsafe(30),
             "Token": secrets.token_urlsafe(60),
-            "Expiration": _iso(now + seconds),
+            "Expiration": iso(now + seconds),
         }
 
     def assumed(self, access_key: str, role: str) -> None:
@@ -90,8 +82,8 @@ class Identities:
             }[who]
             self._revoked |= dict.fromkeys(keys, until)
 
-    def check(self, call: Call) -> Refusal | None:
-        """Say whether a call is refused."""
+    def check(self, call: Call) -> tuple[str, str] | None:
+        """Return AWS's error code and message where a call is refused."""
         with self._lock:
             self._seen.add(call.access_key)
             grant = self._grants.get(call.access_key)
@@ -99,24 +91,18 @@ class Identities:
         now = time.time()
         if call.access_key and (revoked > now or (grant and grant.expires <= now)):
             code = EXPIRED.get(call.service, "ExpiredTokenException")
-            return Refusal(code, "The provided token has expired.")
+            return (code, "The provided token has expired.")
+        denied = DENIED.get(call.service, "AccessDeniedException")
+        user = "User: arn:aws:sts::000000000000:assumed-role"
+        action = f"{call.service}:{call.operation}"
         if grant and not _allowed(grant, call):
-            code = DENIED.get(call.service, "AccessDeniedException")
-            return Refusal(
-                code,
-                f"User: arn:aws:sts::000000000000:assumed-role/gpu-offload-instance/{grant.instance_id} is not "
-                f"authorized to perform: {call.service}:{call.operation} on {call.key or '*'}",
-            )
+            name = f"gpu-offload-instance/{grant.instance_id}"
+            return denied, f"{user}/{name} is not authorized to perform: {action} on {call.key or '*'}"
         role = self._roles.get(call.access_key)
         if self._enforce_roles and role is not None and not may(role, call):
-            code = DENIED.get(call.service, "AccessDeniedException")
-            name = role.rpartition("/")[2]
-            return Refusal(
-                code,
-                f"User: arn:aws:sts::000000000000:assumed-role/{name}/session is not authorized to perform: "
-                f"{call.service}:{call.operation} because no identity-based policy allows the "
-                f"{call.service}:{call.operation} action",
-            )
+            why = f"because no identity-based policy allows the {action} action"
+            name = f"{role.rpartition('/')[2]}/session"
+            return denied, f"{user}/{name} is not authorized to perform: {action} {why}"
         return None
 
 
@@ -138,5 +124,6 @@ def _below(prefix: str, key: str) -> bool:
     return re.search(rf"(?:^|/){re.escape(prefix)}", key) is not None
 
 
-def _iso(at: float) -> str:
+def iso(at: float) -> str:
+    """Return a time (Unix, seconds) as AWS writes it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -34,13 +34,8 @@ def write_instance(
 ) -> None:
     """Write `instance.json` and `passwd`, which `infra.simulator.guest` reads.
 
-    Args:
-        hardware: what the launch decided.
-        root: the folder that absolute paths are mapped into; None for a file system of its own.
-        ssh: where the SSH server listens.
-        metadata: where the metadata service listens.
-        metadata_url: its address, for a machine without the usual one.
-        use_sshd: take sshd where there is one.
+    `root` is the folder that absolute paths are mapped into; None for a file system of its own. `ssh` and `metadata`
+    say where the two services listen.
     """
     folder, own = hardware.folder, isolation()
     if root is not None:

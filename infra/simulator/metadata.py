@@ -1,84 +1,87 @@
-"""The metadata document of an instance: a pure function from facts to paths and texts."""
+"""What instances' metadata services answer: state, notices, and the role's credentials."""
 
 import json
-from dataclasses import dataclass
-from datetime import UTC, datetime
+import time
+
+from gpu_offload.infra.simulator.identity import Identities, iso
+from gpu_offload.infra.simulator.rented import RUN_TAG, Rented
 
 ROOT = "/latest/meta-data"
 
 
-@dataclass(frozen=True, slots=True)
-class HostFacts:
-    """An instance, as its metadata shows it."""
-
-    instance_id: str
-    instance_type: str
-    image_id: str
-    zone: str
-    private_ip: str
-    public_ip: str | None
-    account: str
-    launched: float
-    """Unix time, seconds."""
-    spot: bool
-    user_data: bytes
-    role: str | None
-    credentials: dict[str, str] | None
-    reclaim_at: float | None = None
-    """When AWS will take a spot instance, once the notice is out."""
-    rebalance_at: float | None = None
-    """When the rebalance recommendation came."""
-
-
-def metadata_document(facts: HostFacts) -> dict[str, str]:
+def metadata_document(one: Rented, account: str) -> dict[str, str]:
     """Every path that answers, with its text; a path that is not here answers 404."""
-    region = facts.zone[:-1]
+    instance, zone, credentials = one.instance, one.instance.placement.zone, one.credentials
+    region = zone[:-1]
     identity = {
-        "accountId": facts.account,
+        "accountId": account,
         "architecture": "x86_64",
-        "availabilityZone": facts.zone,
-        "imageId": facts.image_id,
-        "instanceId": facts.instance_id,
-        "instanceType": facts.instance_type,
-        "pendingTime": _iso(facts.launched),
-        "privateIp": facts.private_ip,
+        "availabilityZone": zone,
+        "imageId": instance.image_id,
+        "instanceId": one.id,
+        "instanceType": instance.instance_type,
+        "pendingTime": iso(one.launched),
+        "privateIp": instance.private_ip,
         "region": region,
         "version": "2017-09-30",
     }
     values = {
-        f"{ROOT}/ami-id": facts.image_id,
-        f"{ROOT}/instance-id": facts.instance_id,
-        f"{ROOT}/instance-type": facts.instance_type,
-        f"{ROOT}/instance-life-cycle": "spot" if facts.spot else "on-demand",
-        f"{ROOT}/local-ipv4": facts.private_ip,
-        f"{ROOT}/hostname": f"ip-{facts.private_ip.replace('.', '-')}.ec2.internal",
-        f"{ROOT}/placement/availability-zone": facts.zone,
+        f"{ROOT}/ami-id": instance.image_id,
+        f"{ROOT}/instance-id": one.id,
+        f"{ROOT}/instance-type": instance.instance_type,
+        f"{ROOT}/instance-life-cycle": "spot" if one.spot else "on-demand",
+        f"{ROOT}/local-ipv4": instance.private_ip,
+        f"{ROOT}/hostname": f"ip-{instance.private_ip.replace('.', '-')}.ec2.internal",
+        f"{ROOT}/placement/availability-zone": zone,
         f"{ROOT}/placement/region": region,
         f"{ROOT}/services/domain": "amazonaws.com",
         "/latest/dynamic/instance-identity/document": json.dumps(identity, indent=1),
-        "/latest/user-data": facts.user_data.decode(errors="replace"),
+        "/latest/user-data": one.user_data.decode(errors="replace"),
     }
-    if facts.public_ip:
-        values[f"{ROOT}/public-ipv4"] = facts.public_ip
-    if facts.role and facts.credentials:
-        values[f"{ROOT}/iam/security-credentials/{facts.role}"] = json.dumps(facts.credentials)
+    if instance.public_ip:
+        values[f"{ROOT}/public-ipv4"] = one.host.hardware.address
+    if one.role and credentials:
+        values[f"{ROOT}/iam/security-credentials/{one.role}"] = json.dumps(credentials)
         values[f"{ROOT}/iam/info"] = json.dumps(
             {
                 "Code": "Success",
-                "LastUpdated": facts.credentials["LastUpdated"],
-                "InstanceProfileArn": f"arn:aws:iam::{facts.account}:instance-profile/{facts.role}",
+                "LastUpdated": credentials["LastUpdated"],
+                "InstanceProfileArn": f"arn:aws:iam::{account}:instance-profile/{one.role}",
             }
         )
-    if facts.rebalance_at is not None:
-        values[f"{ROOT}/events/recommendations/rebalance"] = json.dumps(
-            {"noticeTime": _iso(facts.rebalance_at)}
-        )
-    if facts.reclaim_at is not None:
-        at = _iso(facts.reclaim_at)
+    if one.rebalance_at is not None:
+        values[f"{ROOT}/events/recommendations/rebalance"] = json.dumps({"noticeTime": iso(one.rebalance_at)})
+    if one.reclaim_at is not None:
+        at = iso(one.reclaim_at)
         values[f"{ROOT}/spot/instance-action"] = json.dumps({"action": "terminate", "time": at})
         values[f"{ROOT}/spot/termination-time"] = at
     return values
 
 
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+class MetadataKeeper:
+    """Writes metadata documents; renews credentials, which last `credential_seconds`, before they end."""
+
+    def __init__(self, account: str, credential_seconds: float, identities: Identities) -> None:
+        self._account = account
+        self._seconds = credential_seconds
+        self._identities = identities
+
+    def document(self, one: Rented) -> dict[str, str]:
+        """Return what the service of an instance says now."""
+        return metadata_document(one, self._account)
+
+    def refresh(self, one: Rented) -> None:
+        """Let the service say what is so now, with fresh credentials where they near their end."""
+        if self.is_due(one):
+            one.credentials = self._identities.issue(one.id, one.tags.get(RUN_TAG), self._seconds)
+            one.credentials_end = time.time() + self._seconds
+        one.host.set_metadata(self.document(one))
+
+    def is_due(self, one: Rented) -> bool:
+        """Whether an instance's credentials near their end."""
+        return bool(one.role) and one.credentials_end - time.time() < min(300.0, self._seconds / 2)
+
+    def renew(self, one: Rented) -> None:
+        """Give an instance new credentials now."""
+        one.credentials_end = 0.0
+        self.refresh(one)

@@ -45,8 +45,6 @@ class MotoEc2:
                 replaced = {
                     "run_instances": self._run_instances,
                     "terminate_instances": self._terminate_instances,
-                    "stop_instances": self._stop_instances,
-                    "start_instances": self._start_instances,
                     "reboot_instances": self._reboot_instances,
                     "all_reservations": self._all_reservations,
                     "delete_security_group": self._delete_security_group,
@@ -152,35 +150,6 @@ class MotoEc2:
         for instance in self.region(region).get_multi_instances_by_id(instance_ids):
             before = instance.instance_state
             self._compute.end(instance.id, *USER)
-            changed.append((instance, before))
-        return changed
-
-    def _stop_instances(self, region: str, instance_ids: list[str]) -> list[tuple[Any, Any]]:
-        changed = []
-        for instance in self.region(region).get_multi_instances_by_id(instance_ids):
-            one = self._compute.rented[instance.id]
-            if one.spot:
-                raise EC2ClientError(
-                    "UnsupportedOperation",
-                    f"You can't stop the Spot Instance '{one.id}' because it is associated with a one-time Spot "
-                    "Instance request.",
-                )
-            before = instance.instance_state
-            self._compute.stop(one, *USER)
-            changed.append((instance, before))
-        return changed
-
-    def _start_instances(self, region: str, instance_ids: list[str]) -> list[tuple[Any, Any]]:
-        changed = []
-        for instance in self.region(region).get_multi_instances_by_id(instance_ids):
-            one = self._compute.rented[instance.id]
-            if one.state != "stopped":
-                raise EC2ClientError(
-                    "IncorrectInstanceState",
-                    f"The instance '{one.id}' is not in a state from which it can be started.",
-                )
-            before = instance.instance_state
-            self._compute.start(one)
             changed.append((instance, before))
         return changed
 

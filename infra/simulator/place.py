@@ -4,7 +4,6 @@ import itertools
 import random
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Protocol
 
 from gpu_offload.infra.simulator.endpoint import Application, Server
 from gpu_offload.infra.simulator.hardware import Hardware
@@ -13,29 +12,11 @@ from gpu_offload.infra.simulator.isolation import isolation
 from gpu_offload.infra.simulator.link import LinkRelay
 
 
-class HostPlace(Protocol):
-    """Builds machines and gives them addresses."""
-
-    ssh_port: int
-    """The port of every machine's SSH server."""
-    ssh_user: str
-    clean_command: str
-    """A shell command that removes the place; empty for none."""
-
-    def build(self, hardware: Hardware, on_exit: Callable[[str], None]) -> Machine:
-        """Return a machine, switched off."""
-
-    def next_address(self) -> str:
-        """Return an address that no machine has."""
-
-    def serve(self, application: Application, stack: ExitStack) -> str | None:
-        """Serve the API where machines reach it, until the stack closes; return its URL, None for the runner's own."""
-
-
 class LoopbackPlace:
     """Machines on 127.77.0.0/16; needs no root."""
 
     clean_command = ""
+    """A shell command that removes the place."""
 
     def __init__(self, network: LinkRelay, *, use_sshd: bool) -> None:
         self.ssh_port = random.SystemRandom().randrange(20_000, 30_000)
@@ -45,16 +26,16 @@ class LoopbackPlace:
         self._addresses = itertools.count(1)
 
     def build(self, hardware: Hardware, on_exit: Callable[[str], None]) -> Machine:
-        """See `Place`."""
+        """Return a machine, switched off."""
         return Machine(hardware, self._network, on_exit, use_sshd=self._use_sshd)
 
     def next_address(self) -> str:
-        """See `Place`."""
+        """Return an address that no machine has."""
         number = next(self._addresses)
         return f"127.77.{number // 250}.{number % 250 + 1}"
 
     def serve(self, application: Application, stack: ExitStack) -> None:
-        """See `Place`."""
+        """Serve the API where machines reach it, until the stack closes; return its URL, None for the runner's own."""
 
 
 class NamespacePlace:
@@ -74,17 +55,17 @@ class NamespacePlace:
         self._use_sshd = use_sshd
 
     def build(self, hardware: Hardware, on_exit: Callable[[str], None]) -> Machine:
-        """See `Place`."""
+        """See `LoopbackPlace`."""
         from gpu_offload.infra.simulator.namespace import NamespaceMachine
 
         return NamespaceMachine(hardware, self._network, on_exit, use_sshd=self._use_sshd, range=self._range)
 
     def next_address(self) -> str:
-        """See `Place`."""
+        """See `LoopbackPlace`."""
         return self._range.next_address()
 
     def serve(self, application: Application, stack: ExitStack) -> str:
-        """See `Place`."""
+        """See `LoopbackPlace`."""
         outside = Server(application, self._range.gateway)
         outside.start()
         stack.callback(outside.stop)

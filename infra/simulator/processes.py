@@ -16,11 +16,9 @@ FREEZE = 0.3, 0.1
 
 
 class Processes:
-    """All processes of one machine, known by its mark in their environment.
+    """All processes of one machine, known by the mark in their environment that holds its folder.
 
-    Args:
-        folder: the machine's; the mark holds it.
-        first: returns the processes that the machine cannot be without; none when it is switched off.
+    `first` returns the processes that the machine cannot be without; none when it is switched off.
     """
 
     def __init__(self, folder: Path, first: Callable[[], list[int]]) -> None:

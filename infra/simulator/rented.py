@@ -9,7 +9,6 @@ from moto.ec2.responses._base_response import EC2BaseResponse
 
 from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.host import Machine
-from gpu_offload.infra.simulator.metadata import HostFacts
 
 STATES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 RUN_TAG, ATTEMPT_TAG = "gpu-offload:run", "gpu-offload:attempt"
@@ -125,23 +124,3 @@ class Rented:
             self.instance.reason_when_ended = self.instance._reason  # noqa: SLF001  the same
         elif name == "terminated":
             self.instance._reason = self.instance.reason_when_ended  # noqa: SLF001  the same
-
-    def facts(self, account: str) -> HostFacts:
-        """Return the facts for its metadata service."""
-        instance = self.instance
-        return HostFacts(
-            instance_id=self.id,
-            instance_type=instance.instance_type,
-            image_id=instance.image_id,
-            zone=instance.placement.zone,
-            private_ip=instance.private_ip,
-            public_ip=self.host.hardware.address if instance.public_ip else None,
-            account=account,
-            launched=self.launched,
-            spot=self.spot,
-            user_data=self.user_data,
-            role=self.role,
-            credentials=self.credentials,
-            reclaim_at=self.reclaim_at,
-            rebalance_at=self.rebalance_at,
-        )

@@ -268,19 +268,6 @@ def test_terminating_twice_is_harmless(cloud):
     assert not cloud.leftovers()
 
 
-def test_a_spot_instance_cannot_be_stopped_an_on_demand_one_can_and_keeps_its_volume(cloud):
-    ec2 = cloud.client("ec2")
-    with refused("UnsupportedOperation"):
-        ec2.stop_instances(InstanceIds=[launch(cloud)["InstanceId"]])
-    name = launch(cloud, InstanceMarketOptions={})["InstanceId"]
-    wait_for(lambda: see(cloud, name)["State"]["Name"] == "running")
-    ec2.stop_instances(InstanceIds=[name])
-    wait_for(lambda: see(cloud, name)["State"]["Name"] == "stopped")
-    assert len(cloud.leftovers().volumes) == 2
-    ec2.start_instances(InstanceIds=[name])
-    wait_for(lambda: see(cloud, name)["State"]["Name"] == "running")
-
-
 # ------------------------------------------------------------------ what hangs on an instance
 
 
