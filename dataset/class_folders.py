@@ -26,12 +26,7 @@ def list_class_folders(
 ) -> DatasetFiles:
     """List a classification tree. Folders called train, val or test at the top, in any usual spelling, are splits.
 
-    Args:
-        root: The dataset's folder.
-        names: Images and texts below it.
-        named: Classes that the settings name: what is named there is a class, however it is called.
-        rule: How images are divided that come without a split.
-        found: What else is there; faults are added.
+    What the settings name (`named`) is a class, however it is called. Faults are added to `found`.
 
     Raises:
         DatasetError: If it is doubtful which folders are classes.

@@ -29,12 +29,9 @@ class ConsistencyCheck:
         self._findings = findings
 
     def names_and_splits(self, rule: SplitRule, orphans: tuple[str, ...], *, complete: bool) -> None:
-        """See that there are images, in train and in val, and that labels and images match.
+        """See that there are images, in train and in val, and that labels and images match; `orphans` have no image.
 
-        Args:
-            rule: How images were divided that came without a split.
-            orphans: Labels without an image.
-            complete: Whether everything that the dataset names was found; else what is missing follows from that.
+        `complete` says whether everything that the dataset names was found; else what is missing follows from that.
         """
         samples, findings = self._samples, self._findings
         if not len(samples):

@@ -12,12 +12,9 @@ _MAX_ALIKE: Final = 10
 
 
 def where_labels_are(bare: Iterable[str], orphans: Sequence[str], odd_texts: Sequence[str]) -> str | None:
-    """Return where texts were seen that could be the labels of images without one, and what to do; else None.
+    """Return where texts were seen that could be the labels of `bare` images, and what to do; else None.
 
-    Args:
-        bare: Images without a label.
-        orphans: Texts that are no image's label.
-        odd_texts: Texts whose extension is not in lower case.
+    `orphans` are no image's label, and the extension of `odd_texts` is not in lower case.
     """
     if not orphans and not odd_texts:
         return None

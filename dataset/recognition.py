@@ -34,12 +34,7 @@ def list_dataset(
 ) -> DatasetFiles:
     """Find out the layout of `path`, a folder or a description such as `data.yaml`, and list its files.
 
-    Args:
-        path: What the settings name.
-        task: What is to be learnt, if that is said.
-        classes: Class names, if the settings give them.
-        rule: How images are divided that come without a split.
-        findings: What is wrong or doubtful is added here.
+    Task and classes are those that the settings name, if any. What is wrong or doubtful is added to `findings`.
 
     Raises:
         DatasetError: If there is nothing, the layout is doubtful, or a description is at fault.

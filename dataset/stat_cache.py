@@ -181,9 +181,7 @@ class CacheWriter:
 def refresh(path: Path, stats: dict[str, tuple[bytes, Stat]]) -> None:
     """Replace the stat of entries whose content was read again and found the same.
 
-    Args:
-        path: The cache file.
-        stats: For each path the sha256 that was found and a stat that `believable` has judged.
+    `stats` has for each path the sha256 that was found and a stat that `believable` has judged.
     """
     with CacheWriter(path) as writer:
         for name, entry in read_cache(path):

@@ -48,12 +48,8 @@ def load(reference: str) -> Callable[[TrainingContext], Trained | None]:
 def importable(spec: TrainingSpec, work: Path) -> Iterator[None]:
     """Let the project's modules, then its requirements, come first among imports; also those at the very end.
 
-    A shipped project is copied, so that it may be written to, and becomes the working directory: relative paths
-    mean the same on the runner and on an instance.
-
-    Args:
-        spec: The training; without a `project` its modules are those in the working directory.
-        work: Where to copy to.
+    A shipped project is copied to `work`, so that it may be written to, and becomes the working directory: relative paths
+    mean the same on the runner and on an instance. Else its modules are those in the working directory.
     """
     before = Path.cwd()
     project = before

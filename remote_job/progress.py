@@ -74,14 +74,9 @@ class Progress:
     def batch(
         self, batch: int, batches: int, *, epoch: int, losses: Callable[[], dict[str, float]], seconds: float
     ) -> None:
-        """Report a finished batch, unless another was reported just before.
+        """Report a finished batch, unless another was reported just before; batch and epoch are counted from 1.
 
-        Args:
-            batch: Counted from 1.
-            batches: In this epoch.
-            epoch: Counted from 1.
-            losses: Asked only when the event is written; reading a loss makes a GPU wait.
-            seconds: Since the epoch began.
+        `losses` is called only when the event is written: reading a loss makes a GPU wait.
         """
         self._beat.update(batch=batch, batches=batches)
         now = time.monotonic()

@@ -142,12 +142,7 @@ def _team_faults(spec: TrainingSpec) -> list[str]:
 
 @contextlib.contextmanager
 def locked(output: Path, *, patience: float = 20.0) -> Iterator[None]:
-    """Keep other trainings out of the output folder; the kernel lets go when this process dies.
-
-    Args:
-        output: The folder.
-        patience: Seconds to wait for a training whose parent just died.
-    """
+    """Keep other trainings out of the output folder; the kernel lets go when this process dies."""
     output.mkdir(parents=True, exist_ok=True)
     with (output / "lock").open("w") as file:
         _LOCKS.add(file)

@@ -33,16 +33,10 @@ def fetch(
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
 ) -> bool:
-    """Bring everything down that a training needs, verified; say whether there is something left to train.
+    """Bring everything down that a training needs to `inputs`, verified; say whether there is something left to train.
 
-    Meanwhile its heartbeat says that the attempt is starting, and a later attempt ends it.
-
-    Args:
-        spec: The training, with its inputs in the store.
-        store: `spec.store`, opened.
-        inputs: Where to.
-        emit: Gets each progress event as a line of JSON.
-        interruption: Through which others ask to stop; SIGINT and SIGTERM do in any case.
+    Meanwhile its heartbeat says that the attempt is starting, and a later attempt ends it. `emit` gets each progress event
+    as a line of JSON. SIGINT and SIGTERM stop it, too.
 
     Raises:
         SpecError: The spec is faulty.
@@ -84,15 +78,8 @@ def mirror(
 ) -> None:
     """Send what a training writes to its output, as it writes it, until there is a file `until`; then the rest.
 
-    A later attempt is passed on to the training through `inputs`. Nothing is renewed that the training does not
-    renew: when it hangs or dies, its heartbeat ends.
-
-    Args:
-        spec: The training.
-        store: `spec.store`, opened.
-        inputs: What `fetch` brought.
-        until: Is there once the training has ended, whichever way.
-        warn: Gets a line when the store fails; standard error by default.
+    A later attempt is passed on to the training through `inputs`, which `fetch` brought. Nothing is renewed that the
+    training does not renew: when it hangs or dies, its heartbeat ends.
 
     Raises:
         MirrorError: Not everything has arrived.

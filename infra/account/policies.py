@@ -8,12 +8,7 @@ from gpu_offload.infra.account.statement import Policy
 
 
 def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
-    """Return every policy of a stack, in reading order.
-
-    Args:
-        site: What the stack is for.
-        plain_public: Use a bucket policy that makes everything public.
-    """
+    """Return every policy of a stack, in reading order; `plain_public` makes the whole bucket public."""
     from gpu_offload.infra.account.bucket import (
         bucket_statements,
         janitor_store,

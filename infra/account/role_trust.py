@@ -71,10 +71,7 @@ def read_trust(document: Mapping[str, Any]) -> Trust:
 def trust_faults(trust: Trust, classic: str, numeric: str | None) -> tuple[list[str], list[str]]:
     """Return the faults and the doubtful points of a trust policy.
 
-    Args:
-        trust: As `trust_of` read it.
-        classic: The subject's beginning without numbers: `repo:ORG/REPO:`.
-        numeric: The one with numbers; None where they are not known.
+    `classic` is the subject's beginning without numbers, `repo:ORG/REPO:`; `numeric` that with numbers, if known.
     """
     wrong: list[str] = []
     doubtful: list[str] = []

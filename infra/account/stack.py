@@ -79,10 +79,7 @@ class Stacks:
     ) -> ChangeSet | None:
         """Create a change set; nothing is changed yet. Return None where nothing would change.
 
-        Args:
-            name: The stack's.
-            template: The document.
-            parameters: By name. Those that the stack has keep their value where it is given as "".
+        Parameters that the stack has keep their value where it is given as "".
 
         Raises:
             InvalidRequestError: CloudFormation refuses the template, or the stack is in no state to be changed.
@@ -137,11 +134,7 @@ class Stacks:
                 self._client.delete_stack(StackName=change.stack)
 
     def make(self, change: ChangeSet, tell: Callable[[str], None]) -> dict[str, str]:
-        """Execute a change set and wait for its end; return the stack's outputs.
-
-        Args:
-            change: What `prepare` returned.
-            tell: Called with a line for every resource that is done or failed.
+        """Execute a change set and wait for its end, with a line to `tell` for each resource; return the stack's outputs.
 
         Raises:
             InvalidRequestError: It failed and was rolled back; the text has CloudFormation's reasons.

@@ -23,14 +23,10 @@ ROLES = {
 
 
 def template(site: Site, *, plain_public: bool = False) -> dict[str, Any]:
-    """Return the template, ready for `json.dumps`.
+    """Return the template, ready for `json.dumps`; `plain_public` makes the whole bucket public.
 
     It has parameters only for what differs from one deployment of the same stack to the next: whether the
     account has GitHub's identity provider already (an account can have one only), and the budget's alarm.
-
-    Args:
-        site: What the stack is for. By default CloudFormation fills in its account and partition.
-        plain_public: Use a bucket policy that makes everything public.
     """
     found = {each.name: each for each in policies(site, plain_public=plain_public)}
     resources: dict[str, Any] = {

@@ -9,13 +9,7 @@ from gpu_offload.infra.aws.error_codes import aws_errors
 
 
 def client_config(*, attempts: int = 5, read_timeout: float = 30, **more: Any) -> Config:
-    """Return a client's settings.
-
-    Args:
-        attempts: maximum number of tries of a call, including the first.
-        read_timeout: seconds to wait for an answer.
-        more: other settings of botocore.
-    """
+    """Return a client's settings: tries of a call, the first included, and seconds to wait for an answer."""
     return Config(
         connect_timeout=5,
         read_timeout=read_timeout,

@@ -124,11 +124,7 @@ UNREACHABLE = (
 
 @contextmanager
 def aws_errors(operation: str) -> Iterator[None]:
-    """Turn botocore's exceptions into a CloudError.
-
-    Args:
-        operation: The operation, for the message: "launching g4dn.xlarge in us-east-1a".
-    """
+    """Turn botocore's exceptions into a CloudError that names the operation: "launching g4dn.xlarge in us-east-1a"."""
     try:
         yield
     except aws.ClientError as error:

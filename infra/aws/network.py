@@ -108,14 +108,8 @@ class Network:
     ) -> str:
         """Make the run's security group, or bring the one it has to this rule; return its id.
 
-        Args:
-            run: The run's id.
-            ingress_cidr: The one address (`A.B.C.D/32`) to admit. What was allowed before (a run
-                resumed by another machine) is revoked.
-            port: The one TCP port to admit it at.
-            vpc: The network; None for the region's default one.
-            expires: When the group must not exist any more; kept in a tag.
-            store: The mark of the run's store; kept in a tag.
+        `ingress_cidr` is the one address (`A.B.C.D/32`) to admit: what was allowed before (a run resumed by another
+        machine) is revoked. When it must be gone and the mark of the run's store are kept in tags.
         """
         vpc = vpc or self._default_vpc()
         name = f"gpu-offload-{run}"

@@ -80,13 +80,7 @@ class Schedules:
     ) -> str:
         """Make an attempt's schedule, or set the one it has to this instance and time; return its name.
 
-        Args:
-            run: The run's id.
-            attempt: The attempt's number.
-            instance_id: What to terminate.
-            at: When, in the future; to the second, and AWS is on time within a minute.
-            role_arn: The role that EventBridge Scheduler assumes.
-            store: The mark of the run's store.
+        `at` is in the future, to the second, and AWS is on time within a minute. EventBridge Scheduler assumes `role_arn`.
         """
         partition = self._session.get_partition_for_region(self.region)
         parameters = schedule_parameters(

@@ -19,13 +19,7 @@ class Protection:
 
 
 def protection_of(repository: str, name: str, variables: Mapping[str, str]) -> Protection | None:
-    """Return how an environment is protected; None where GitHub does not say, as of a private repository.
-
-    Args:
-        repository: ORG/REPO.
-        name: The environment's name.
-        variables: The process's; `GITHUB_API_URL` names another server.
-    """
+    """Return how an environment of ORG/REPO is protected; None where GitHub does not say (private repositories)."""
     found = described(f"repos/{repository}/environments/{quote(name, safe='')}", variables)
     if found is None:
         return None

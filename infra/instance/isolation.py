@@ -87,12 +87,7 @@ class Isolation:
 
 
 def why_not(folder: Path, hidden: tuple[Path, ...]) -> str | None:
-    """Try to isolate a process; return why that cannot be here, None where it can.
-
-    Args:
-        folder: Where job folders are made.
-        hidden: As in `Isolation`.
-    """
+    """Try to isolate a process that works in `folder`; return why that cannot be here, None where it can."""
     if os.geteuid() != 0 and shutil.which("sudo") is None:
         return "sudo is not installed"
     if missing := [name for name in ("unshare", "setpriv", "mountpoint") if shutil.which(name) is None]:

@@ -100,11 +100,7 @@ def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
 class InstanceJob:
     """One attempt of one run on a host. The constructor starts nothing, so it also gives access to a running job.
 
-    Args:
-        host: where.
-        instance: what `look` found there.
-        run: the run's id; letters, digits, `.`, `_` and `-`.
-        attempt: counted from 1.
+    A run's id has letters, digits, `.`, `_` and `-`; attempts are counted from 1.
     """
 
     def __init__(self, host: SshHost, instance: HostSoftware, run: str, attempt: int) -> None:
@@ -136,12 +132,8 @@ class InstanceJob:
     ) -> None:
         """Start the job unless it was started; after that it runs without this process.
 
-        Args:
-            spec: the TrainingSpec as JSON, with `output` as above. Must hold no secret: others can read it.
-            python: the interpreter, from `set_up`.
-            options: how.
-            trainer: variables for the process that trains; no secret either: the training code can read it.
-            uploader: variables for the processes that talk to the store; they stay in the instance's memory.
+        `spec` is the TrainingSpec as JSON, with `output` as above, and `trainer` has variables for the process that
+        trains: neither may hold a secret. Variables for the `uploader`, which talks to the store, stay in memory.
         """
         inbox = self._instance.inbox
         self._host.put(spec, f"{inbox}/{self.unit}.json")
@@ -152,13 +144,7 @@ class InstanceJob:
         )  # fmt: skip
 
     def look(self, progress_offset: int = 0, log_offset: int = 0, *, hold: bool = False) -> Look:
-        """Poll the job.
-
-        Args:
-            progress_offset: bytes of `progress.jsonl` that are known.
-            log_offset: bytes of `log.txt` that are known.
-            hold: put off the power-off after the job's end, counted from now.
-        """
+        """Poll the job from offsets in `progress.jsonl` and `log.txt`; `hold` puts off the power-off after its end."""
         words = (str(progress_offset), str(log_offset), str(PIECE), str(int(hold)))
         return read_look(self._call("poll", self.unit, *words, timeout=POLL_S), progress_offset, log_offset)
 
@@ -190,19 +176,9 @@ def follow(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Iterator[Look]:
-    """Yield polls until the job no longer runs; the last one has nothing left to read.
+    """Yield polls until the job no longer runs, every so many seconds; the last one has nothing left to read.
 
     After a lost connection the same offsets are requested again, so that nothing is missed or repeated.
-
-    Args:
-        job: which.
-        every: seconds between two polls.
-        patience: seconds without an answer after which the error is raised.
-        progress_offset: where to begin.
-        log_offset: where to begin.
-        hold: keep the machine up meanwhile.
-        clock: monotonic seconds.
-        sleep: waits that many seconds.
 
     Raises:
         HostUnreachableError: no answer for `patience` seconds.

@@ -60,14 +60,7 @@ def decide(
     now: float,
     limits: Mapping[ReadinessStage, float] = LIMITS_S,
 ) -> tuple[ReadinessProgress, NextCheck | Ready | Failed]:
-    """Decide what follows from one observation of the current stage; pure.
-
-    Args:
-        progress: how far it was.
-        seen: what the current stage looks like.
-        now: seconds on the clock of `progress.since`.
-        limits: seconds for each stage.
-    """
+    """Decide what follows from one observation of the current stage; `now` is on the clock of `progress.since`."""
     stage = progress.current
     match seen:
         case Broken(reason):
@@ -108,17 +101,10 @@ def await_ready(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Ready:
-    """Wait until every stage is done.
+    """Wait until every stage is done, with `every` so many seconds a check; a missing check counts as passed.
 
-    Args:
-        checks: the check of each stage; a missing one counts as passed.
-        console: fetches the console output, called only on failure; can return "".
-        first: where to begin.
-        limits: seconds for each stage.
-        every: seconds between two checks.
-        tell: called after each check with the stage, its result, and the seconds since the stage began.
-        clock: monotonic seconds.
-        sleep: waits that many seconds.
+    `tell` is called after each check with the stage, its result, and the seconds since the stage began; `console`, on
+    failure only, returns the console output.
 
     Raises:
         NotReadyError: a stage is broken or took too long.

@@ -32,14 +32,9 @@ class Wheel:
 
 
 def pack_wheel(release: str, root: Path | None = None, packages: Sequence[str] = PACKAGES) -> Wheel:
-    """Pack the packages from their import location, however they were installed.
+    """Pack the packages from their import location, however they were installed; by default what an instance needs.
 
     Format: https://packaging.python.org/en/latest/specifications/binary-distribution-format/
-
-    Args:
-        release: the wheel's version.
-        root: the folder that holds the packages; by default the one that this module is in.
-        packages: those to pack; by default what an instance needs.
     """
     root = root or Path(__file__).parents[2]
     info = f"gpu_offload-{release}.dist-info"

@@ -35,12 +35,7 @@ end of the file."""
 class SshHost:
     """A host reached over SSH. Connects when first used, and again after the connection was lost.
 
-    Args:
-        address: where and as which user.
-        key: our identity.
-        host_key: the only key that the host may present.
-        patience: seconds to go on trying to (re)connect; 0 tries once.
-        connect_timeout: seconds for one attempt.
+    `host_key` is the only key that it may present. (Re)connecting is tried for `patience` seconds, once for 0.
     """
 
     def __init__(
@@ -98,13 +93,10 @@ class SshHost:
     ) -> Completed:
         """Run a command to its end. It is not repeated after a lost connection: it may have run.
 
-        Args:
-            command: a string for the login shell, or a sequence, which is quoted for it.
-            timeout: seconds until CommandTimeoutError.
-            check: raise CommandFailedError for an exit code other than 0.
-            stdin: the command's standard input.
+        A string is for the login shell, a sequence is quoted for it. An exit code other than 0 is an error with `check`.
 
         Raises:
+            CommandFailedError, CommandTimeoutError: as the arguments say.
             ConnectionLostError: the connection ended while the command was running.
             HostError: as `connect` raises it.
         """

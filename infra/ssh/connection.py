@@ -31,18 +31,11 @@ class Address:
 def open_connection(
     address: Address, key: ClientKey, host_key: PublicKey, timeout: float, traffic: SocketTraffic
 ) -> "fabric.Connection":
-    """Connect once: socket, key exchange, the host's identity, then ours; in this order.
-
-    Args:
-        address: where and as which user.
-        key: our identity.
-        host_key: the only key that the host may present.
-        timeout: seconds for each step.
-        traffic: counts the bytes.
+    """Connect once: socket, key exchange, the host's identity, then ours; in this order, `timeout` seconds for each.
 
     Raises:
         HostUnreachableError: nothing answers there, or not SSH.
-        HostKeyMismatchError: another server answers.
+        HostKeyMismatchError: another server answers than the one with `host_key`.
         HostAuthError: our key was refused.
     """
     import fabric

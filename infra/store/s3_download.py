@@ -19,13 +19,7 @@ TRIES, FIRST_S = 6, 0.1
 
 
 class Download:
-    """Yields an object's content in chunks. `etag` is known once the first chunk, or the end, has come.
-
-    Args:
-        client: Whom to ask.
-        bucket: The bucket.
-        name: The object's full name in it.
-    """
+    """Yields an object's content in chunks. `etag` is known once the first chunk, or the end, has come."""
 
     def __init__(self, client: "S3Client", bucket: str, name: str) -> None:
         self.etag = ""

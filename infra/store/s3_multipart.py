@@ -24,15 +24,9 @@ MAX_PARTS = 10_000
 def upload_parts(
     client: "S3Client", address: dict[str, Any], path: Path, *, sha256: str, part_size: int, create: bool
 ) -> str:
-    """Upload a file and complete the upload if it still is the file that was hashed; return the etag.
+    """Upload a file in parts of 5 MiB or more, and complete if it still has this sha256; return the etag.
 
-    Args:
-        client: Whom to ask.
-        address: `Bucket` and `Key`.
-        path: The file.
-        sha256: Of the file; kept in the object's metadata.
-        part_size: Bytes in a part, at least 5 MiB; more are taken where the file would need too many.
-        create: Complete only where there is no object.
+    With `create`, it is completed only where there is no object.
 
     Raises:
         CorruptObjectError: The file changed meanwhile.
@@ -58,11 +52,7 @@ def upload_parts(
 
 
 def completes_conditionally(client: "S3Client", address: dict[str, Any]) -> bool:
-    """Whether a server refuses to complete an upload with `IfNoneMatch` over an object; writes it where it does not.
-
-    Args:
-        client: Of the server.
-        address: `Bucket` and `Key` of an object that exists and may be overwritten.
+    """Whether a server refuses to complete an upload with `IfNoneMatch` over this object; writes it where it does not.
 
     Raises:
         botocore.exceptions.ClientError, BotoCoreError: As they come; the upload was aborted.

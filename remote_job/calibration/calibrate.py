@@ -47,10 +47,6 @@ class Measured:
 def calibrate(spec: TrainingSpec, *, store: ObjectStore | None = None) -> Calibration:
     """Measure on this machine what `orchestrator.estimate` needs to know; leaves nothing behind.
 
-    Args:
-        spec: The training that is to be estimated.
-        store: Where the spec's archive or weights are, if it names a key.
-
     Raises:
         SpecError: The spec cannot be trained, or brings a training of its own, which cannot be measured.
     """

@@ -9,13 +9,10 @@ from gpu_offload.infra.store.files import sync_folder
 
 
 def write(path: Path, data: bytes | memoryview, *, durable: bool = True) -> None:
-    """Replace a file in one step: temporary file, fsync, rename, fsync of the folder.
+    """Replace a file in one step: temporary file, fsync, rename, fsync of the folder, which is created.
 
-    Args:
-        path: What to replace; its folder is created.
-        data: The whole content.
-        durable: Without it the rename is still atomic against a killed process, but a power cut may
-            bring the old file back. Heartbeats need no more.
+    Where it need not be `durable`, the rename is still atomic against a killed process, but a power cut may bring the
+    old file back. Heartbeats need no more.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

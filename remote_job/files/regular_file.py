@@ -19,14 +19,10 @@ class UnexpectedFileError(OffloadError, OSError):
 
 @contextlib.contextmanager
 def opened(folder: Path, name: str) -> Iterator[int]:
-    """Open a file for reading, and yield its descriptor.
+    """Open a file of a folder for reading, by its relative path, and yield its descriptor.
 
     No link is followed below the folder, at any level, and nothing but a regular file is opened. Where the folder is
     another user's, so must be the file: a hard link to a file of ours is not.
-
-    Args:
-        folder: Taken as it is; only what is below it is doubted.
-        name: Relative to it, parts divided by `/`.
 
     Raises:
         FileNotFoundError: There is no such file.

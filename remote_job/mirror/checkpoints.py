@@ -11,12 +11,7 @@ from gpu_offload.remote_job.result import CheckpointManifest
 
 
 class CheckpointUploads:
-    """Knows which checkpoints the store has.
-
-    Args:
-        target: Where to.
-        known: The checkpoint that the store has already.
-    """
+    """Uploads checkpoints to `target`, and knows which one the store has."""
 
     def __init__(self, target: RunFolder, known: CheckpointManifest | None) -> None:
         self._target = target

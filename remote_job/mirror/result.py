@@ -17,9 +17,7 @@ from gpu_offload.remote_job.result import Artifact, TrainingResult
 class ResultUpload:
     """One upload with a time limit, in a thread of its own because a store may hang.
 
-    Args:
-        target: Where to.
-        pauses: Seconds between tries; the last one repeats.
+    `pauses` are seconds between tries; the last one repeats.
     """
 
     target: RunFolder

@@ -35,12 +35,8 @@ CHECKPOINT_SECONDS = 100.0
 class Mirror:
     """Keeps `runs/<run>/...` in the store as described in `remote_job.result`.
 
-    Args:
-        store: Where to.
-        spec: The training.
-        warn: Receives one line for the log when the store fails.
-        stop: Called with a sentence when a later attempt appears.
-        known: The checkpoint that the store has already.
+    `warn` gets a line when the store fails, `stop` a sentence when a later attempt appears. The store has the checkpoint
+    `known` already.
     """
 
     def __init__(

@@ -69,12 +69,7 @@ def _field(text: str, name: str, otherwise: str) -> str:
 
 
 def watch(endpoint: str, tell: Callable[[str], None], *, interval: float = INTERVAL) -> Callable[[], None]:
-    """Look for a notice in the background, and tell about the first one.
-
-    Args:
-        endpoint: The metadata service's, `ENDPOINT` on an instance.
-        tell: Gets the reason, in the background thread, once.
-        interval: Seconds between two looks.
+    """Look for a notice in the background every `interval` seconds, and pass on the reason of the first one, in that thread.
 
     Returns:
         A function that ends the watch.

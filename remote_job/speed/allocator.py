@@ -36,11 +36,7 @@ def tunables() -> dict[str, int]:
 
 
 def environment(present: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables a process must be started with.
-
-    Args:
-        present: The environment as it is; existing settings stay.
-    """
+    """Return the variables a process must be started with; existing settings stay."""
     given = [item for item in present.get("GLIBC_TUNABLES", "").split(":") if item]
     names = {item.partition("=")[0] for item in given}
     ours = [f"{name}={value}" for name, value in tunables().items() if name not in names]

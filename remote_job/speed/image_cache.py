@@ -18,11 +18,7 @@ SHARE_OF_PEAK = 0.3
 
 
 class ImageCache:
-    """Pictures of a training's datasets, up to a common limit.
-
-    Args:
-        memory_bytes: The memory this process may fill.
-    """
+    """Pictures of a training's datasets, up to a common limit in bytes."""
 
     def __init__(self, memory_bytes: int) -> None:
         self.memory_bytes = memory_bytes

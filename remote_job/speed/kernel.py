@@ -36,15 +36,10 @@ class KernelError(OffloadError):
 
 
 def build(compiler: str, *, wide_vectors: bool, cache: Path | None = None) -> Any:
-    """Compile the kernel, unless it was compiled here before, and load it.
+    """Compile the kernel with a C compiler, unless the `cache` (a folder of this user alone) has it, and load it.
 
     Torch must have been imported: the kernel shares the OpenMP library that torch brought, because the threads
-    of a second one would fight with the first one's.
-
-    Args:
-        compiler: A C compiler's path.
-        wide_vectors: Whether the processor has vectors of 512 bits; compilers prefer 256 unless told.
-        cache: A folder for what was compiled, of this user alone; None for none.
+    of a second one would fight with the first one's. Compilers prefer vectors of 256 bits unless told of wider ones.
 
     Raises:
         KernelError: No compiler that works, no OpenMP library, or a result that cannot be loaded.

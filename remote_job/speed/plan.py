@@ -148,13 +148,10 @@ def faults(wishes: Mapping[str, bool]) -> list[str]:
 def plan(
     machine: Capacity, wishes: Mapping[str, bool] | None = None, *, begun: Mapping[str, bool] | None = None
 ) -> SpeedPlan:
-    """Choose the switches.
+    """Choose the switches. What the machine cannot do stays off, also where it was wished for.
 
-    Args:
-        machine: What there is to use.
-        wishes: Switches set by hand. What the machine cannot do stays off.
-        begun: The switches of the training that this one resumes. What was off stays off, and nothing is tried again:
-            another layout or precision rounds differently.
+    What was off in the training that this one resumes (`begun`) stays off, and nothing is tried again: another layout or
+    precision rounds differently.
 
     Raises:
         ValueError: A wish names no switch.

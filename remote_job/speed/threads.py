@@ -15,11 +15,9 @@ FREE = 0.7
 
 
 def fewer(threads: int, share: float) -> int:
-    """Return for how many threads there were cores, where so many got a share of their time; at least 1.
+    """Return for how many of `threads` there were cores, at least 1.
 
-    Args:
-        threads: That computed.
-        share: Of the processor time that they could have used, what they got.
+    `share` is the processor time that they got of what they could have used.
     """
     return threads if share >= CONTENDED else max(1, min(threads - 1, math.floor(threads * share)))
 

@@ -50,16 +50,10 @@ class SpeedTrial:
 
 
 def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -> SpeedTrial:
-    """Time passes of noise through copies of the model, in turns.
+    """Time passes of noise through copies of the model, in turns, also in `mixed` precision.
 
     One thread's own processor time counts: threads that wait for each other while another program has a core would
     make the trial a lottery. Neither the model, the number of threads nor any global random generator is changed.
-
-    Args:
-        model: What is to be trained.
-        image_size: Pixels a side.
-        batch: Pictures a step.
-        mixed: Whether to try mixed precision, too.
     """
     channels = next(model.parameters()).shape[1]
     generator = torch.Generator().manual_seed(0)

@@ -69,14 +69,9 @@ class Exported:
 def export(
     model: Path, formats: Iterable[str], info: TreeInfo, *, image_size: int, folder: Path
 ) -> tuple[list[Exported], dict[str, str]]:
-    """Write a model in other formats, and compare each with the model.
+    """Write a model in other formats into a folder, and compare each with the model.
 
-    Args:
-        model: The file that is published.
-        formats: Names of `FORMATS`.
-        info: The training tree; its test images are compared on, else its validation images.
-        image_size: Side of the square that images are scaled to.
-        folder: Where the files go.
+    The images that it is compared on are the tree's test images, else those for validation.
 
     Returns:
         What counts, and by format why the others do not.

@@ -16,8 +16,7 @@ AMP_UNSAFE = re.compile(r"\b(GTX 16[0-9]{2}|T[4568]00|T1000|T1200|T2000|K40m?)\b
 def variables(config: Path) -> dict[str, str]:
     """Return the environment that must be set before Ultralytics or torch is imported.
 
-    Args:
-        config: A private folder for Ultralytics' settings; the user's own are neither read nor written.
+    Ultralytics' settings are in the private folder `config`; the user's own are neither read nor written.
     """
     return {
         "YOLO_CONFIG_DIR": str(config),

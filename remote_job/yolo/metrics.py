@@ -99,13 +99,9 @@ def extras(folder: Path) -> list[Path]:
 
 
 def result(trainer: "SteadyTrainer", model: Artifact, *, imported: float, total: float) -> TrainingResult:
-    """Sum a finished training up.
+    """Sum a training up after its last epoch and its final validation.
 
-    Args:
-        trainer: After its last epoch and its final validation.
-        model: The staged model.
-        imported: Seconds that importing torch and Ultralytics took.
-        total: Wall seconds of the whole training, over all attempts.
+    `imported` are the seconds that importing torch and Ultralytics took, `total` all wall seconds, over all attempts.
     """
     spec = trainer.bench.spec
     completed = len(trainer.history)

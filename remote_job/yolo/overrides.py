@@ -17,13 +17,8 @@ def overrides(
 ) -> dict[str, Any]:
     """Return Ultralytics' settings for a spec; ours win over hyperparameters.
 
-    Args:
-        spec: The training.
-        data: data.yaml, or the tree for classification.
-        model: A model definition, or the name of weights that bring their own.
-        weights: A local file of starting weights.
-        folder: Where Ultralytics may write.
-        batch: In place of the spec's, where memory did not suffice for it before.
+    `data` is data.yaml, or the tree for classification; `model` a model definition, or the name of weights that bring their
+    own. Ultralytics may write into `folder`. A smaller `batch` is taken where memory did not suffice before.
     """
     is_definition = model.endswith((".yaml", ".yml"))
     return {

@@ -36,17 +36,10 @@ class PicturedObject:
 
 
 def draw(model: Path, tree: Path, target: Path, *, image_size: int, device: Any = None) -> int:
-    """Write a PNG with pairs of pictures: as labelled, as predicted.
+    """Write a PNG with pairs of pictures: as labelled, as predicted by a checkpoint of this training.
 
-    The pictures are the first held-out ones that have labels. Names are below a picture, never on it, so that they cover
-    nothing.
-
-    Args:
-        model: A checkpoint of this training.
-        tree: The training tree; see `dataset.tree`.
-        target: The PNG.
-        image_size: Side of the square that the model sees, pixels.
-        device: Ultralytics' `device`; None for its own choice.
+    The pictures are the first held-out ones that have labels, `image_size` pixels a side. Names are below a picture, never
+    on it, so that they cover nothing.
 
     Returns:
         How many pictures were drawn; 0, and no file, where none is held out.

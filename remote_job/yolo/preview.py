@@ -22,9 +22,7 @@ VALIDATED = 16
 def other_mode(trainer: Trainer, *, mosaic: bool) -> float:
     """Return how much longer a batch loads with mosaic off, if it is on now, in seconds; below zero where it is shorter.
 
-    Args:
-        trainer: In the middle of an epoch; its dataset has pictures in the buffer that mosaics draw from.
-        mosaic: Whether mosaic is on now.
+    The trainer is in the middle of an epoch, with pictures in the buffer that mosaics draw from.
     """
     dataset = trainer.train_loader.dataset
     indices = list(dict.fromkeys(dataset.buffer))[-IMAGES:]  # they are in memory: only augmentation differs

@@ -14,10 +14,7 @@ from gpu_offload.remote_job.yolo.protocol import Trainer
 def capture(trainer: Trainer, epochs_completed: int, batches_completed: int) -> dict[str, Any]:
     """Return everything from which the training goes on to the same end, as `yolo.tensors` can store it.
 
-    Args:
-        trainer: Between two batches, or at the end of an epoch.
-        epochs_completed: Epochs that are trained and validated.
-        batches_completed: Batches of the next epoch that are trained.
+    The trainer is between two batches, or at the end of an epoch.
     """
     model = unwrap_model(trainer.model)
     return {
