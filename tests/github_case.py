@@ -2,13 +2,14 @@
 
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, urlsplit
+
+from local_http import LocalServer
 
 TOKEN = "the-jobs-own-token"
 
 
-class GitHub:
+class GitHub(LocalServer):
     """Releases of `us/boards`, by the API for who has the token, by web address for everybody."""
 
     repository = "us/boards"
@@ -21,39 +22,14 @@ class GitHub:
         self._number = 100
         self._lock = threading.Lock()
 
-    def __enter__(self):
-        github = self
+    @property
+    def address(self):
+        """Where the released files are."""
+        return f"{self.url}/{self.repository}/releases/download/offload-models"
 
-        class Handler(BaseHTTPRequestHandler):
-            def do(self):
-                length = int(self.headers.get("Content-Length") or 0)
-                body = self.rfile.read(length)
-                with github._lock:
-                    code, answer = github.answer(self.command, self.path, self.headers, body)
-                answer = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                self.send_response(code)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(answer)
-
-            def log_message(self, *args):
-                pass
-
-        for method in ("GET", "HEAD", "POST", "PATCH", "DELETE"):
-            setattr(Handler, f"do_{method}", Handler.do)
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.address = f"{self.url}/{self.repository}/releases/download/offload-models"
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
+    def reply(self, request):
+        with self._lock:
+            return self.answer(request.command, request.path, request.headers, request.body)
 
     def files(self):
         return {asset["name"]: asset["body"] for asset in self.assets.values()}

@@ -4,8 +4,9 @@ import base64
 import hashlib
 import json
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from local_http import LocalServer
 
 REPOSITORY = "us/boards"
 WHEN = "2026-11-01T12:00:00.000Z"
@@ -16,52 +17,21 @@ def blob_id(body):
     return hashlib.sha1(b"blob %d\0" % len(body) + body).hexdigest()
 
 
-class Hub:
+class Hub(LocalServer):
     """Commits are snapshots by name; the newest is `main`."""
+
+    protocol = "HTTP/1.1"
 
     def __init__(self):
         self.commits = {"0" * 40: {".gitattributes": b"x"}}
         self.main = "0" * 40
         self.lock = threading.Lock()
-        self.url = ""
 
-    def __enter__(self):
-        hub = self
+    def reply(self, request):
+        path = unquote(urlsplit(request.path).path)
+        return self.answer(request.command, path, request.body)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do(self):
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-                path = unquote(urlsplit(self.path).path)
-                code, answer = hub.answer(self.command, path, body, self.headers.get("Authorization"))
-                raw = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                self.send_response(code)
-                kind = "application/octet-stream" if isinstance(answer, bytes) else "application/json"
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(raw)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(raw)
-
-            do_GET = do_POST = do_HEAD = do  # noqa: N815 - as http.server names them
-
-            def log_message(self, *_):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.02})
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-    def answer(self, method, path, body, _authorization):
+    def answer(self, method, path, body):
         api = f"/api/models/{REPOSITORY}/"
         if path.startswith(f"/{REPOSITORY}/resolve/"):
             revision, _, name = path.removeprefix(f"/{REPOSITORY}/resolve/").partition("/")

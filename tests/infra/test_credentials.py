@@ -1,11 +1,9 @@
 """Who we are to AWS, and that it lasts longer than a role's hour."""
 
-import json
-import threading
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from local_http import LocalServer
 
 from gpu_offload.infra.aws.credentials import check_credentials, describe_credentials, open_session
 from gpu_offload.infra.aws.errors import CredentialsError, NoCredentialsError
@@ -15,42 +13,23 @@ from gpu_offload.infra.store.s3_credentials import open_store_session, store_key
 ROLE = "arn:aws:iam::123456789012:role/launcher"
 
 
-class LocalServer(HTTPServer):
-    def server_bind(self):  # HTTPServer's asks DNS for a name
-        self.socket.bind(self.server_address)
-        self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address
-
-
 @pytest.fixture
 def runner():
     """A workflow runner's token endpoint; `asked` are the requests it got."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            server.asked.append((self.path, self.headers["Authorization"]))
-            body = json.dumps({"value": f"token-{len(server.asked)}"}).encode()
-            self.send_response(server.status)
-            self.end_headers()
-            self.wfile.write(body)
+    def reply(request):
+        server.asked.append((request.path, request.headers["Authorization"]))
+        return server.status, {"value": f"token-{len(server.asked)}"}
 
-        def log_message(self, *args):
-            pass
-
-    server = LocalServer(("127.0.0.1", 0), Handler)
-    server.asked, server.status = [], 200
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with LocalServer(reply) as server:
+        server.asked, server.status = [], 200
+        yield server
 
 
 @pytest.fixture
 def environ(runner):
     return {
-        "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{runner.server_port}/token?api-version=2.0",
+        "ACTIONS_ID_TOKEN_REQUEST_URL": f"{runner.url}/token?api-version=2.0",
         "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "request-token",
         "AWS_ROLE_ARN": ROLE,
         "GITHUB_RUN_ID": "77",

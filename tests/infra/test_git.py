@@ -1,13 +1,11 @@
 """Asking git about a stranger's checkout runs nothing that is in it."""
 
-import contextlib
 import shutil
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from clone_case import git as run_git
+from local_http import LocalServer
 
 from gpu_offload.dataset.git import git as dataset_git
 from gpu_offload.infra.git import git, tracked_below
@@ -140,21 +138,13 @@ def test_the_default_branch_is_asked_for_without_the_repository_s_own_configurat
     cookies = tmp_path / "of the user"
     cookies.write_text("kept")
 
-    class Server(BaseHTTPRequestHandler):
-        def do_GET(self):
-            seen.append(dict(self.headers))
-            self.send_response(404)
-            self.send_header("Set-Cookie", "a=b; Max-Age=9999")
-            self.end_headers()
+    def reply(request):
+        seen.append(dict(request.headers))
+        request.write(404, Set_Cookie="a=b; Max-Age=9999")
 
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    with contextlib.closing(server.socket):
+    with LocalServer(reply) as server:
         run_git(top, "init", "--quiet")
-        run_git(top, "remote", "add", "origin", f"http://127.0.0.1:{server.server_port}/x")
+        run_git(top, "remote", "add", "origin", f"{server.url}/x")
         for name, value in {
             "cookieFile": str(cookies),
             "saveCookies": "true",
@@ -162,7 +152,6 @@ def test_the_default_branch_is_asked_for_without_the_repository_s_own_configurat
         }.items():
             run_git(top, "config", f"http.{name}", value)
         checkout_of(top)
-        server.shutdown()
     assert seen, "the remote is asked"
     assert "X-Mine" not in seen[0]
     assert cookies.read_text() == "kept"

@@ -4,10 +4,10 @@ import socket
 import threading
 import urllib.request
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 
 import pytest
+from local_http import LocalServer
 
 from gpu_offload.infra import http
 from gpu_offload.infra.store.errors import StoreUnreachableError
@@ -18,45 +18,15 @@ pytestmark = pytest.mark.simulator
 
 @contextmanager
 def server(answer):
-    """An HTTP server on this machine; `answer(handler)` writes each reply."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            answer(self)
-
-        def do_HEAD(self):
-            answer(self)
-
-        def do_POST(self):
-            answer(self)
-
-        def log_message(self, *_):
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{running.server_port}"
-        finally:
-            running.shutdown()
-            thread.join()
-
-
-def reply(handler, status, body=b"", **headers):
-    handler.send_response(status)
-    headers = {"Content_Length": str(len(body))} | headers
-    for name, value in headers.items():
-        handler.send_header(name.replace("_", "-"), value)
-    handler.end_headers()
-    if handler.command != "HEAD":
-        handler.wfile.write(body)
+    """A server on this machine; `answer(handler)` writes each reply."""
+    with LocalServer(answer) as running:
+        yield running.url
 
 
 def test_a_server_that_refuses_urllibs_own_name_answers_us(tmp_path):
     def answer(handler):
         refused = handler.headers["User-Agent"].startswith("Python-urllib")
-        reply(handler, 403 if refused else 200, b"" if refused else b"weights", ETag='"1"')
+        handler.write(403 if refused else 200, b"" if refused else b"weights", ETag='"1"')
 
     with server(answer) as address:
         store = WebStore(address)
@@ -83,7 +53,7 @@ def test_only_https_and_this_machine_are_asked(url):
 
 def test_a_redirect_to_an_unsafe_address_is_not_followed():
     with (
-        server(lambda handler: reply(handler, 302, Location="http://example.org/x")) as address,
+        server(lambda handler: handler.write(302, Location="http://example.org/x")) as address,
         pytest.raises(http.UnsafeAddressError, match=r"example\.org"),
         http.ask(address),
     ):
@@ -95,7 +65,7 @@ def test_the_body_of_a_redirect_is_not_read():
 
     def answer(handler):
         if handler.path == "/elsewhere":
-            return reply(handler, 200, b"found")
+            return handler.write(200, b"found")
         handler.wfile.write(b"HTTP/1.1 302 Found\r\nLocation: /elsewhere\r\n\r\n")
         with suppress(OSError):
             while len(sent) < 1_000:
@@ -116,7 +86,7 @@ def test_https_is_not_redirected_to_http_not_even_of_this_machine():
 
 def test_a_circle_of_redirects_is_an_error():
     with (
-        server(lambda handler: reply(handler, 302, b"body", Location="/")) as address,
+        server(lambda handler: handler.write(302, b"body", Location="/")) as address,
         pytest.raises(http.StatusError, match="302"),
         http.ask(address),
     ):
@@ -125,9 +95,7 @@ def test_a_circle_of_redirects_is_an_error():
 
 def test_where_redirects_are_not_allowed_one_is_an_error():
     def answer(handler):
-        reply(handler, 302, Location="/elsewhere") if handler.path == "/" else reply(
-            handler, 200, b"followed"
-        )
+        handler.write(302, Location="/elsewhere") if handler.path == "/" else handler.write(200, b"followed")
 
     with server(answer) as address:
         with http.ask(f"{address}/") as got:
@@ -142,7 +110,7 @@ def test_a_secret_goes_to_the_first_address_only():
 
     def answer(handler):
         seen.append((handler.path, handler.headers["Authorization"], handler.headers["Accept"]))
-        reply(handler, 302, Location="/elsewhere") if handler.path == "/" else reply(handler, 200)
+        handler.write(302, Location="/elsewhere") if handler.path == "/" else handler.write(200)
 
     secret = {"Authorization": "Bearer token"}
     with server(answer) as address, http.ask(f"{address}/", headers={"Accept": "x"}, secret=secret):
@@ -152,7 +120,7 @@ def test_a_secret_goes_to_the_first_address_only():
 
 def test_an_error_status_brings_the_servers_words():
     with (
-        server(lambda handler: reply(handler, 418, b"short and stout")) as address,
+        server(lambda handler: handler.write(418, b"short and stout")) as address,
         pytest.raises(http.StatusError) as found,
         http.ask(address, method="POST", body=b"{}"),
     ):
@@ -162,12 +130,12 @@ def test_an_error_status_brings_the_servers_words():
 
 def test_a_reply_that_is_too_large_or_cut_short_is_an_error(tmp_path):
     with (
-        server(lambda handler: reply(handler, 200, b"12345")) as address,
+        server(lambda handler: handler.write(200, b"12345")) as address,
         http.ask(address) as got,
         pytest.raises(http.TooLargeError),
     ):
         http.read(got, limit=4)
-    with server(lambda handler: reply(handler, 200, b"12345", Content_Length="9")) as address:
+    with server(lambda handler: handler.write(200, b"12345", Content_Length="9")) as address:
         with http.ask(address) as got, pytest.raises(http.NoAnswerError, match="5 of 9 bytes"):
             http.read(got)
         with pytest.raises(StoreUnreachableError):
@@ -178,7 +146,7 @@ def test_a_reply_that_is_too_large_or_cut_short_is_an_error(tmp_path):
 @pytest.mark.parametrize("length", ["abc", "-5", "9" * 5000, "\xb2"])
 def test_a_length_that_is_no_number_is_an_error(length):
     with (
-        server(lambda handler: reply(handler, 200, b"weights", Content_Length=length)) as address,
+        server(lambda handler: handler.write(200, b"weights", Content_Length=length)) as address,
         pytest.raises(StoreUnreachableError, match="Content-Length"),
     ):
         WebStore(address).read("index.json")
@@ -187,14 +155,14 @@ def test_a_length_that_is_no_number_is_an_error(length):
 @pytest.mark.parametrize("target", ["https://[::1", f"https://{'a' * 300}.example/"])
 def test_a_redirect_to_what_is_no_address_is_an_error(target):
     with (
-        server(lambda handler: reply(handler, 302, Location=target)) as address,
+        server(lambda handler: handler.write(302, Location=target)) as address,
         pytest.raises(StoreUnreachableError),
     ):
         WebStore(address).read("index.json")
 
 
 def test_a_date_that_is_none_is_no_error():
-    with server(lambda handler: reply(handler, 200, b"w", Last_Modified="\xff bad 99")) as address:
+    with server(lambda handler: handler.write(200, b"w", Last_Modified="\xff bad 99")) as address:
         assert WebStore(address).stat("index.json").size == 1
 
 
@@ -272,7 +240,7 @@ def test_a_handshake_that_comes_in_drops_is_left():
 
 def test_a_reader_that_takes_its_time_is_not_the_servers_fault():
     with (
-        server(lambda handler: reply(handler, 200, bytes(1 << 20))) as address,
+        server(lambda handler: handler.write(200, bytes(1 << 20))) as address,
         http.ask(address, timeout=0.2) as got,
     ):
         length = 0

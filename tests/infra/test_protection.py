@@ -1,11 +1,9 @@
 """How an environment is protected, as GitHub's public API tells it."""
 
-import json
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from local_http import LocalServer
 
 from gpu_offload.infra.github.protection import Protection, protection_of
 
@@ -18,27 +16,12 @@ pytestmark = pytest.mark.simulator
 
 @contextmanager
 def github(answers):
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            found = answers.get(self.path)
-            body = json.dumps(found or {"message": "Not Found"}).encode()
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def reply(request):
+        found = answers.get(request.path)
+        return (200, found) if found else (404, {"message": "Not Found"})
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    try:
-        yield {"GITHUB_API_URL": f"http://127.0.0.1:{server.server_port}"}
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with LocalServer(reply) as server:
+        yield {"GITHUB_API_URL": server.url}
 
 
 @pytest.mark.parametrize(

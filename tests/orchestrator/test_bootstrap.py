@@ -1,17 +1,16 @@
 """`offload bootstrap`: shows a stack without asking anybody, and makes it behind a question."""
 
-import http.server
 import io
 import json
 import os
 import re
 import subprocess
 import sys
-import threading
 import tomllib
 
 import boto3
 import pytest
+from local_http import LocalServer
 
 from gpu_offload.infra.account.site import ACCOUNT
 from gpu_offload.infra.account.stack import Stacks
@@ -111,31 +110,13 @@ def test_the_remote_tells_the_repository(url, name, tmp_path):
 def github():
     """GitHub's API, as far as one repository goes."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            known = self.path == f"/repos/{REPOSITORY}"
-            body = json.dumps({"id": 34, "owner": {"id": 12}} if known else {"message": "Not Found"}).encode()
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    def reply(request):
+        if request.path == f"/repos/{REPOSITORY}":
+            return 200, {"id": 34, "owner": {"id": 12}}
+        return 404, {"message": "Not Found"}
 
-        def log_message(self, *args):
-            pass
-
-    class Server(http.server.ThreadingHTTPServer):
-        def server_bind(self):
-            self.socket.bind(self.server_address)  # HTTPServer would ask DNS
-            self.server_address = self.socket.getsockname()
-            self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
-
-    server = Server(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield {"GITHUB_API_URL": f"http://127.0.0.1:{server.server_port}"}
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with LocalServer(reply) as server:
+        yield {"GITHUB_API_URL": server.url}
 
 
 def test_githubs_numbers_come_from_the_runner_or_from_github(github):

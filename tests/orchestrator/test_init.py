@@ -2,11 +2,10 @@
 
 import json
 import subprocess
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 from click.testing import CliRunner
+from local_http import LocalServer
 
 from gpu_offload.infra.github.checkout import checkout_of, default_branch
 from gpu_offload.infra.github.repository import from_remote
@@ -166,26 +165,9 @@ def test_a_folder_outside_git_gets_no_workflows(tmp_path, offline):
 
 @pytest.mark.parametrize(("answer", "warned"), [((404, b"{}"), True), ((200, b'{"private": false}'), False)])
 def test_a_private_repository_with_a_folder_store_is_warned(repository, monkeypatch, answer, warned):
-    class Api(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(answer[0])
-            self.send_header("Content-Length", str(len(answer[1])))
-            self.end_headers()
-            self.wfile.write(answer[1])
-
-        def log_message(self, *args):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Api)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    monkeypatch.setenv("GITHUB_API_URL", f"http://127.0.0.1:{server.server_port}")
-    try:
+    with LocalServer(lambda _: answer) as server:
+        monkeypatch.setenv("GITHUB_API_URL", server.url)
         assert ("store.url" in run(repository).output) == warned
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
 
 
 @pytest.mark.process

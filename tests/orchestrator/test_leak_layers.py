@@ -6,8 +6,6 @@ import os
 import signal
 import time
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 
 import pytest
 
@@ -15,6 +13,7 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from commands import offload, start, wait_until
 from leak_case import STORE, launch, run_of, train_project
+from local_http import LocalServer
 
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.ec2 import Ec2
@@ -143,41 +142,25 @@ def test_a_run_that_is_over_with_an_instance_left_is_cleared_by_the_sweep(cloud,
 # ------------------------------------------------------------------------------------- credentials
 
 
-class TokenEndpoint(BaseHTTPRequestHandler):
-    """The runner's: a token for whoever asks with the right bearer."""
-
-    def do_GET(self):
-        good = self.headers["Authorization"] == "bearer runner-secret"
-        self.server.asked += good
-        body = json.dumps({"value": "header.payload.signature"}).encode()
-        self.send_response(200 if good else 403)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def token_endpoint():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), TokenEndpoint)
-    server.asked = 0
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    """The runner's: a token for the right bearer."""
+
+    def reply(request):
+        good = request.headers["Authorization"] == "bearer runner-secret"
+        server.asked += good
+        return 200 if good else 403, {"value": "header.payload.signature"}
+
+    with LocalServer(reply) as server:
+        server.asked = 0
+        yield server
 
 
 def test_a_session_that_nears_its_end_is_renewed_from_the_runners_token_endpoint(
     cloud, token_endpoint, monkeypatch
 ):
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/launcher")
-    monkeypatch.setenv(
-        "ACTIONS_ID_TOKEN_REQUEST_URL", f"http://127.0.0.1:{token_endpoint.server_port}/token?a=1"
-    )
+    monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_URL", f"{token_endpoint.url}/token?a=1")
     monkeypatch.setenv("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "runner-secret")
     session = open_session("us-east-1")
     ec2 = Ec2("us-east-1", session=session)

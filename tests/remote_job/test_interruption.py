@@ -1,6 +1,5 @@
 """Why a training stops: signals, a dead parent, a spot notice."""
 
-import http.server
 import json
 import os
 import signal
@@ -9,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from local_http import LocalServer
 
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.mirror import spot_notice
@@ -22,40 +22,19 @@ def metadata():
     documents = {}
     tokens = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_PUT(self):
-            assert self.path == "/latest/api/token"
-            assert self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
+    def reply(request):
+        if request.command == "PUT":
+            assert request.path == "/latest/api/token"
+            assert request.headers["X-aws-ec2-metadata-token-ttl-seconds"]
             tokens.append(f"token-{len(tokens)}")
-            self.answer(200, tokens[-1])
+            return 200, tokens[-1]
+        if not tokens or request.headers["X-aws-ec2-metadata-token"] != tokens[-1]:
+            return 401, ""
+        return (200, documents[request.path]) if request.path in documents else (404, "")
 
-        def do_GET(self):
-            if not tokens or self.headers["X-aws-ec2-metadata-token"] != tokens[-1]:
-                self.answer(401, "")
-            elif self.path in documents:
-                self.answer(200, documents[self.path])
-            else:
-                self.answer(404, "")
-
-        def answer(self, status, text):
-            body = text.encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    server.documents, server.tokens = documents, tokens
-    server.url = f"http://127.0.0.1:{server.server_port}"
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with LocalServer(reply) as server:
+        server.documents, server.tokens = documents, tokens
+        yield server
 
 
 def test_the_first_reason_counts():

@@ -1,11 +1,10 @@
 """Starting weights: fetched once, verified, kept in the store."""
 
 import hashlib
-import http.server
 import json
-import threading
 
 import pytest
+from local_http import LocalServer
 
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job import weights
@@ -27,33 +26,19 @@ def server():
     """A web server with `yolo11n.pt`; it counts, and misbehaves on request."""
     requests = []
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self):
-            requests.append(self.path)
-            if self.path.endswith("/elsewhere.pt"):
-                self.send_response(302)
-                self.send_header("Location", "http://192.0.2.1/x.pt")
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            known = self.path.endswith(("/yolo11n.pt", "/short.pt"))
-            body = CONTENT if known else b"no"
-            self.send_response(200 if known else 404)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body[:100] if self.path.endswith("/short.pt") else body)
+    def reply(request):
+        requests.append(request.path)
+        if request.path.endswith("/elsewhere.pt"):
+            request.write(302, Location="http://192.0.2.1/x.pt")
+        elif request.path.endswith("/short.pt"):
+            request.write(200, CONTENT[:100], Content_Length=str(len(CONTENT)))
+        else:
+            known = request.path.endswith("/yolo11n.pt")
+            request.write(200 if known else 404, CONTENT if known else b"no")
 
-        def log_message(self, *_):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    server.requests, server.url = requests, f"http://127.0.0.1:{server.server_port}"
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with LocalServer(reply) as server:
+        server.requests = requests
+        yield server
 
 
 @pytest.fixture

@@ -11,15 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from github_case import TOKEN, GitHub
 from leak_case import OWN_TRAINING as HELD_TRAINING
+from local_http import LocalServer
 from replay_case import OWN_TRAINING, add_images
 
 from gpu_offload.client.model_client import ModelClient
@@ -173,37 +172,22 @@ class Log:
         return [line.get("arg", line["msg"]) for line in self.of(job) if line.get("command") == kind]
 
 
-class TokenEndpoint:
+class TokenEndpoint(LocalServer):
     """Hands out identity tokens, as a runner does to a job that may have them, and counts who asks."""
 
-    def __enter__(self):
-        asked = self.asked = []
+    def __init__(self):
+        self.asked = []
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                asked.append(self.path)
-                body = b'{"value": "header.payload.signature"}'
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
+    def reply(self, request):
+        self.asked.append(request.path)
+        return 200, {"value": "header.payload.signature"}
 
-            def log_message(self, *args):
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.02,))
-        self.thread.start()
-        self.environment = {
-            "ACTIONS_ID_TOKEN_REQUEST_URL": f"http://127.0.0.1:{self.server.server_port}/token?api-version=1",
+    @property
+    def environment(self):
+        return {
+            "ACTIONS_ID_TOKEN_REQUEST_URL": f"{self.url}/token?api-version=1",
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "the-runners-own-secret",
         }
-        return self
-
-    def __exit__(self, *_):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join()
 
 
 @pytest.fixture(scope="module")
