@@ -33,6 +33,8 @@ class ModelServer:
         self.requests = []
         self.has_ranges = True
         self.context = context
+        self.over = threading.Event()
+        """Set when the test ends, for faults that last until then."""
 
     def __enter__(self):
         server = self
@@ -85,6 +87,7 @@ class ModelServer:
         return self
 
     def __exit__(self, *_):
+        self.over.set()
         self.server.shutdown()
         self.server.server_close()
         self.thread.join()
@@ -190,14 +193,14 @@ class ModelServer:
 
         self.fault(match, act, times)
 
-    def stall(self, match, length, seconds_event, times=1):
-        """Send `length` bytes and then nothing, until the event is set."""
+    def stall(self, match, length, times=1):
+        """Send `length` bytes and then nothing."""
 
         def act(handler, request):
             body = self.files[request.path]
             handler.answer(200, body[:length], Content_Length=str(len(body)))
             handler.wfile.flush()
-            seconds_event.wait(30)
+            self.over.wait(30)
 
         self.fault(match, act, times)
 

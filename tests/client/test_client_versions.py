@@ -1,0 +1,154 @@
+"""Which version an application gets: yanks, pins, the lowest version, rollouts."""
+
+import hashlib
+import json
+
+import pytest
+from client_case import body_of, client
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpu_offload.client.model_client import ModelClient, NoModelError, choose
+
+pytestmark = pytest.mark.simulator
+
+
+def test_a_yanked_version_is_left_for_the_one_before(server, folder):
+    good = server.publish("aaaa", semver="1.0.0")
+    server.publish("bbbb", semver="1.1.0")
+    client(server, folder).get()
+    server.document = server.document | {"yanked": {"bbbb": "sees keys everywhere"}}
+    assert body_of(client(server, folder).get()) == good
+
+
+def test_a_yanked_version_is_not_used_even_if_no_other_can_be_had(server, folder):
+    server.publish("aaaa")
+    server.publish("bbbb")
+    client(server, folder).get()
+    server.document = server.document | {"yanked": {"bbbb": "bad"}}
+    server.status("aaaa/model.pt", 503)
+    with pytest.raises(NoModelError):
+        client(server, folder, tries=1).get()
+
+
+def test_a_yanked_version_does_not_come_back_offline(server, folder):
+    server.publish("aaaa")
+    client(server, folder, keep=3).get()
+    server.publish("bbbb")
+    client(server, folder, keep=3).get()
+    server.publish("cccc", yanked={"bbbb": "bad"})
+    client(server, folder, keep=3).get()
+    (folder / "cccc.pt").unlink()
+    server.status("", 503)
+    assert client(server, folder, tries=1).get().version == "aaaa"
+
+
+@pytest.mark.parametrize(
+    ("pin", "expected"),
+    [("1", "bbbb"), ("1.0", "aaaa"), ("1.0.0", "aaaa"), ("v1.1.0", "bbbb"), ("2", "cccc"), ("aaaa", "aaaa")],
+)
+def test_a_pin_stays_on_a_version_or_in_a_line(server, folder, pin, expected):
+    for version, semver in (("aaaa", "1.0.0"), ("bbbb", "1.1.0"), ("cccc", "2.0.0")):
+        server.publish(version, semver=semver)
+    assert client(server, folder, pin=pin).get().version == expected
+
+
+def test_an_exact_pin_holds_although_the_version_is_yanked_and_a_line_does_not(server, folder):
+    server.publish("aaaa", semver="1.0.0")
+    server.publish("bbbb", semver="1.1.0", yanked={"bbbb": "bad"})
+    assert client(server, folder, pin="1.1.0").get().version == "bbbb"
+    assert client(server, folder, pin="1").get().version == "aaaa"
+
+
+def test_a_candidate_is_pinned_by_the_index(server, folder):
+    body = server.publish("cccc")
+    facts = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
+    server.files["/index.json"] = json.dumps(
+        {"versions": [{"version": "cccc", "semver": "1.2.0", **facts}]}
+    ).encode()
+    del server.files["/aliases/stable.json"]
+    assert client(server, folder, pin="1.2.0").get().version == "cccc"
+    server.requests.clear()
+    assert client(server, folder, pin="1.2.0").get().version == "cccc"
+    assert server.paths() == ["/aliases/stable.json"]
+
+
+def test_an_unknown_pin_is_an_error_that_names_it(server, folder):
+    server.publish("aaaa", semver="1.0.0")
+    server.files["/index.json"] = b'{"versions": []}'
+    with pytest.raises(NoModelError, match=r"pinned to 9\.9\.9"):
+        client(server, folder, pin="9.9.9").get()
+
+
+def test_the_lowest_version_that_an_application_works_with_is_held(server, folder):
+    server.publish("aaaa", semver="1.0.0")
+    newer = server.publish("bbbb", semver="1.1.0")
+    server.publish("aaaa", semver="1.0.0")  # rolled back
+    assert body_of(client(server, folder, minimum="1.1.0").get()) == newer
+    with pytest.raises(NoModelError, match=r"at least 2\.0\.0"):
+        client(server, folder, minimum="2.0.0").get()
+
+
+def test_the_publisher_can_end_old_versions(server, folder):
+    server.publish("aaaa", semver="1.0.0")
+    client(server, folder).get()
+    server.publish("bbbb", semver="1.1.0", minimum="1.1.0")
+    server.status("bbbb/model.pt", 503)
+    with pytest.raises(NoModelError):
+        client(server, folder, tries=1).get()
+
+
+def test_a_rollout_reaches_its_share_of_installations_and_never_takes_it_back(server, folder):
+    server.publish("aaaa")
+    server.publish("bbbb", rollout=0.3)
+
+    def reached(document):
+        share_of = lambda name: lambda version: _share(name, version)  # noqa: E731
+        return {n for n in range(1000) if choose(document, share_of=share_of(n)).version == "bbbb"}
+
+    def _share(name, version):
+        return ModelClient(server.url, folder, installation=str(name))._share_of(version)
+
+    third = reached(server.document)
+    assert 250 < len(third) < 350
+    wider = server.document | {"rollout": 0.6}
+    wider["history"][-1]["rollout"] = 0.6
+    assert third < reached(wider)
+    assert len(reached(wider | {"rollout": 1.0})) == 1000
+
+
+def test_an_installation_is_the_same_at_every_start(server, folder):
+    server.publish("aaaa")
+    server.publish("bbbb", rollout=0.5)
+    first = client(server, folder).get().version
+    assert {client(server, folder).get().version for _ in range(5)} == {first}
+    assert (folder / "installation").is_file()
+
+
+VERSIONS = st.sampled_from(["aaaa", "bbbb", "cccc", "dddd"])
+ENTRY = st.fixed_dictionaries(
+    {"version": VERSIONS, "sha256": st.just("0" * 64), "size": st.just(1)},
+    optional={
+        "semver": st.sampled_from(["1.0.0", "1.1.0", "2.0.0"]),
+        "rollout": st.floats(0, 1),
+    },
+)
+
+
+@given(
+    st.lists(ENTRY, min_size=1, max_size=6),
+    st.sets(VERSIONS),
+    st.sampled_from([None, "1", "1.1", "2.0.0", "aaaa"]),
+    st.sampled_from([None, "1.1.0"]),
+    st.floats(0, 1, exclude_max=True),
+)
+def test_what_is_chosen_is_always_allowed(history, yanked, pin, minimum, share):
+    document = {**history[-1], "history": history, "yanked": dict.fromkeys(yanked, "why")}
+    chosen = choose(document, pin, minimum, lambda _: share)
+    if chosen is None:
+        return
+    exact = pin in {chosen.version, chosen.semver}
+    assert exact or chosen.version not in yanked
+    assert exact or minimum is None or (chosen.semver or "") >= minimum
+    assert exact or pin is None or (chosen.semver or "").startswith(pin)
+    assert pin is not None or chosen.share == 1.0 or share < chosen.share
