@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from commands import OFFLOAD, offload, start
 from commands import run as command
+from leak_case import train_project
 from run_case import attempt_of, run_of
 
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
-from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
@@ -44,46 +44,6 @@ from gpu_offload.orchestrator.settings.sections import DatasetSettings, Ec2Setti
 from gpu_offload.remote_job.result import Heartbeat
 
 ROLE = "arn:aws:iam::123456789012:role/gpu-offload-scheduler"
-
-OWN_TRAINING = '''
-import time
-
-from gpu_offload.remote_job.entrypoint import Trained
-
-
-def main(context):
-    """Take as long as it is told to, and be the better the longer it took."""
-    pace = float(context.spec.hyperparameters["pace"])
-    model = context.output / "model.bin"
-    for epoch in range(context.epochs_completed + 1, context.spec.epochs + 1):
-        until = time.monotonic() + pace
-        while time.monotonic() < until:
-            if context.interrupted():
-                return None
-            time.sleep(0.02)
-        context.progress(epoch=epoch, batch=1, batches=1)
-        context.epoch(epoch, metrics={"score": epoch / context.spec.epochs}, losses={"loss": 1 / epoch})
-        model.write_text(str(epoch))
-        context.checkpoint(model, epochs_completed=epoch)
-    return Trained(model, {"score": 1.0})
-'''
-
-CONFIGURATION = """
-[dataset]
-path = "shapes"
-classes = ["circle", "square", "triangle"]
-[training]
-entrypoint = "mine:main"
-epochs = 3
-image-size = 64
-batch = 8
-hyperparameters = {pace = 0.1}
-[store]
-url = "s3://gpu-offload/project"
-[ec2]
-regions = ["us-east-1"]
-instance-types = ["g4dn.xlarge"]
-"""
 
 
 class Recording(SimulatedCloud):
@@ -318,9 +278,7 @@ def test_a_store_outside_aws_needs_keys_of_its_own_on_an_instance(tmp_path):
 
 @pytest.fixture
 def project(tmp_path):
-    generate(tmp_path / "shapes", images=24, size=64)
-    (tmp_path / "mine.py").write_text(OWN_TRAINING)
-    (tmp_path / "offload.toml").write_text(CONFIGURATION)
+    train_project(tmp_path)
     return tmp_path
 
 
