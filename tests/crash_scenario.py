@@ -3,20 +3,19 @@
 import hashlib
 from dataclasses import dataclass, field
 
-from gpu_offload.dataset.task import Task
+import run_case
+from run_case import candidate_of, gpu_offer, run_of, spec_of
+
 from gpu_offload.orchestrator.cost.bill import spent
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
-from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.offers.offer import cpu_offer
 from gpu_offload.orchestrator.registry.manifest import model_key
 from gpu_offload.orchestrator.run.attempt_use import use_of
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.remote_job.result import (
     Artifact,
-    Timings,
     TrainingResult,
 )
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 T0 = 1_800_000_000.0
 KEY = "k" * 64
@@ -118,11 +117,6 @@ class Scenario:
     faults: dict[tuple[int, int], Fault] = field(default_factory=dict)
 
 
-def gpu_offer(zone: str, market: str = "spot", price: float = 0.2) -> Offer:
-    """Return an offer of the model cloud."""
-    return Offer("ec2", "g4dn.xlarge", "us-east-1", zone, market, price, "test", None, 4, 16.0, 0.526)
-
-
 def run_record(scenario: Scenario) -> RunRecord:
     """Return the run that a scenario is about."""
     seconds = scenario.epochs * scenario.epoch_s + 60
@@ -134,30 +128,19 @@ def run_record(scenario: Scenario) -> RunRecord:
             gpu_offer("us-east-1b"),
             gpu_offer("us-east-1a", "on-demand", 0.526),
         ]
-    return RunRecord(
+    return run_of(
+        *(candidate_of(offer, takes) for offer in offers),
+        now=T0,
         id=RUN,
         training_key=KEY,
-        fingerprint="f" * 64,
         version=VERSION,
-        created_at=T0,
         deadline_at=T0 + scenario.deadline_s,
         max_cost_usd=scenario.max_cost_usd,
         on_overrun=scenario.on_overrun,
-        why="because",
-        candidates=tuple(Candidate(offer=o, seconds=takes) for o in offers),
+        forced=False,
         estimate=takes,
-        spec=TrainingSpec(
-            run=RUN,
-            attempt=1,
-            training_key=KEY,
-            task=Task.DETECT,
-            dataset=DatasetRef(fingerprint="f" * 64, archive="datasets/f.tar"),
-            model="yolov8n.yaml",
-            epochs=scenario.epochs,
-            image_size=160,
-            batch=16,
-            seed=0,
-            output="/out",
+        spec=spec_of(
+            run=RUN, training_key=KEY, epochs=scenario.epochs, image_size=160, batch=16, output="/out"
         ),
     )
 
@@ -170,18 +153,14 @@ def model_of(attempt: int) -> bytes:
 def result_of(scenario: Scenario, attempt: int) -> TrainingResult:
     """Return what an attempt says it made."""
     body = model_of(attempt)
-    return TrainingResult(
+    return run_case.result_of(
         run=RUN,
         attempt=attempt,
         training_key=KEY,
-        fingerprint="f" * 64,
-        task=Task.DETECT,
         epochs=scenario.epochs,
         epochs_completed=scenario.ends_early or scenario.epochs,
         model=Artifact(name="model.pt", size=len(body), sha256=sha_of(body)),
         metrics={"map50": 0.5},
-        timings=Timings(),
-        environment={},
     )
 
 

@@ -3,19 +3,16 @@
 import time
 from datetime import UTC, datetime
 
+import run_case
+from run_case import gpu_offer
+
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.dataset.task import Task
 from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.image import find_image
 from gpu_offload.infra.aws.launch import LaunchRequest
 from gpu_offload.infra.aws.tags import store_mark
 from gpu_offload.infra.instance.user_data import user_data
 from gpu_offload.infra.ssh.key import ClientKey, HostKey
-from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import GPUS, Offer
-from gpu_offload.orchestrator.plan.candidate import Candidate
-from gpu_offload.orchestrator.run.record import RunRecord
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 STORE = "s3://gpu-offload/project"
 OTHER_STORE = "s3://gpu-offload/another"
@@ -74,25 +71,9 @@ instance-types = ["g4dn.xlarge"]
 def run_of(name, *, deadline_in=3600.0, zone="us-east-1a"):
     """A run as the journal has it, of a training that is never started."""
     now = time.time()
-    offer = Offer("ec2", "g4dn.xlarge", zone[:-1], zone, "spot", 0.2, "test", GPUS["T4"], 4, 16.0, 0.526)
-    return RunRecord(
-        id=name,
-        training_key="a" * 64,
-        fingerprint="f" * 64,
-        version=f"{name}-version",
-        created_at=now,
-        deadline_at=now + deadline_in,
-        max_cost_usd=1.0,
-        why="because",
-        candidates=(Candidate(offer=offer, seconds=Interval(1, 2, 3)),),
-        forced=True,
-        estimate=Interval(1, 2, 3),
-        spec=TrainingSpec(
-            run=name, attempt=1, training_key="a" * 64, task=Task.DETECT,
-            dataset=DatasetRef(fingerprint="f" * 64, archive="datasets/f.tar"),
-            model="yolov8n.yaml", epochs=3, image_size=64, batch=8, seed=0, output="",
-        ),
-    )  # fmt: skip
+    return run_case.run_of(
+        gpu_offer(zone), now=now, id=name, version=f"{name}-version", deadline_at=now + deadline_in
+    )
 
 
 def launch(name, *, attempt=1, expires_in=3600.0, region="us-east-1", store=STORE, dead_man_in=3600.0):

@@ -1,8 +1,7 @@
 """A run's report, and the same with hostile text in every field."""
 
-from run_case import T0, run_of, seen_attempt
+from run_case import T0, result_of, run_of, seen_attempt
 
-from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.report.content import Report
@@ -10,19 +9,17 @@ from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.record import AttemptEnd, Outcome
 from gpu_offload.orchestrator.run.run_documents import RunDocuments
 from gpu_offload.orchestrator.settings.sections import StoreSettings
-from gpu_offload.remote_job.result import Artifact, Heartbeat, ProgressEvent, Timings, TrainingResult
+from gpu_offload.remote_job.result import Heartbeat, ProgressEvent, Timings
 
 EVIL = "<script>alert(1)</script><img src=x onerror=y>|`${{ secrets.X }}`](javascript:z)\x1b[2J\u202e"
 
 
 def result(**changes):
     values = {
-        "run": "abc-1", "attempt": 2, "training_key": "a" * 64, "fingerprint": "f" * 64, "task": Task.DETECT,
-        "epochs": 3, "epochs_completed": 3, "model": Artifact(name="model.pt", size=1, sha256="0" * 64),
-        "metrics": {"map50": 0.5}, "timings": Timings(total=120.0), "environment": {},
+        "attempt": 2, "metrics": {"map50": 0.5}, "timings": Timings(total=120.0),
         "curves": {"metrics/mAP50(B)": (0.1, 0.3, 0.5), "train/box_loss": (3.0, 2.0, 1.0)},
     }  # fmt: skip
-    return TrainingResult(**(values | changes))
+    return result_of(**(values | changes))
 
 
 def events(start):

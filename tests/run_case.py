@@ -8,34 +8,59 @@ from gpu_offload.orchestrator.offers.offer import GPUS, Offer
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, HostRecord, RunRecord
+from gpu_offload.remote_job.result import Artifact, Timings, TrainingResult
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
+KEY, FINGERPRINT = "a" * 64, "f" * 64
+SOON = Interval(1, 2, 3)
 
-def gpu_offer(zone="us-east-1a", market="spot"):
-    return Offer("ec2", "g4dn.xlarge", "us-east-1", zone, market, 0.2, "test", GPUS["T4"], 4, 16.0, 0.526)
+
+def gpu_offer(zone="us-east-1a", market="spot", usd_per_hour=0.2):
+    region = zone[:-1]
+    return Offer("ec2", "g4dn.xlarge", region, zone, market, usd_per_hour, "test", GPUS["T4"], 4, 16.0, 0.526)
 
 
-def run_of(*offers, now=None, **changes):
-    now = time.time() if now is None else now
+def spec_of(**changes):
     values = {
-        "id": "abc-1",
-        "training_key": "a" * 64,
-        "fingerprint": "f" * 64,
+        "run": "abc-1", "attempt": 1, "training_key": KEY, "task": Task.DETECT, "model": "yolov8n.yaml", "epochs": 3,
+        "dataset": DatasetRef(fingerprint=FINGERPRINT, archive="datasets/f.tar"), "image_size": 64, "batch": 8,
+        "seed": 0, "output": "",
+    }  # fmt: skip
+    return TrainingSpec(**(values | changes))
+
+
+def run_of(*candidates, now=None, **changes):
+    """A run on candidates, or on offers that take a few seconds."""
+    now = time.time() if now is None else now
+    name = changes.get("id", "abc-1")
+    values = {
+        "id": name,
+        "training_key": KEY,
+        "fingerprint": FINGERPRINT,
         "version": "a" * 16,
         "created_at": now,
         "deadline_at": now + 3600,
         "max_cost_usd": 1.0,
         "why": "because",
-        "candidates": tuple(Candidate(offer=o, seconds=Interval(1, 2, 3)) for o in offers or (gpu_offer(),)),
+        "candidates": tuple(map(candidate_of, candidates or (gpu_offer(),))),
         "forced": True,
-        "estimate": Interval(1, 2, 3),
-        "spec": TrainingSpec(
-            run="abc-1", attempt=1, training_key="a" * 64, task=Task.DETECT,
-            dataset=DatasetRef(fingerprint="f" * 64, archive="datasets/f.tar"),
-            model="yolov8n.yaml", epochs=3, image_size=64, batch=8, seed=0, output="",
-        ),
-    }  # fmt: skip
+        "estimate": SOON,
+        "spec": spec_of(run=name),
+    }
     return RunRecord(**(values | changes))
+
+
+def candidate_of(offer, seconds=SOON):
+    return offer if isinstance(offer, Candidate) else Candidate(offer=offer, seconds=seconds)
+
+
+def result_of(**changes):
+    values = {
+        "run": "abc-1", "attempt": 1, "training_key": KEY, "fingerprint": FINGERPRINT, "task": Task.DETECT, "epochs": 3,
+        "epochs_completed": 3, "model": Artifact(name="model.pt", size=1, sha256="0" * 64), "metrics": {},
+        "timings": Timings(), "environment": {},
+    }  # fmt: skip
+    return TrainingResult(**(values | changes))
 
 
 def attempt_of(run, number=1, offer=None):

@@ -6,19 +6,16 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import run_case
 
-from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
-from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.lifecycle.opening import Opening
 from gpu_offload.orchestrator.lifecycle.train import Training, TrainingFailedError
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.record import Outcome, RunRecord
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.orchestrator.run.record import Outcome
 
 KEY = "a" * 64
 
@@ -40,15 +37,7 @@ class Raced(FolderStore):
 
 def run_of(run, resumes=None):
     cpu = Offer("cpu", "this CPU", "", "", "on-demand", 0.0, "free", None, 2, 8.0, 0.0)
-    spec = TrainingSpec(
-        run=run, attempt=1, training_key=KEY, task=Task.DETECT, dataset=DatasetRef(fingerprint="f", tree="t"),
-        model="yolov8n.yaml", epochs=1, image_size=64, batch=8, seed=0, output="",
-    )  # fmt: skip
-    return RunRecord(
-        id=run, training_key=KEY, fingerprint="f", version="a" * 16, created_at=time.time(),
-        deadline_at=time.time() + 60, max_cost_usd=1.0, why="because", forced=True, estimate=Interval(1, 2, 3),
-        candidates=(Candidate(offer=cpu, seconds=Interval(1, 2, 3)),), spec=spec, resumes=resumes,
-    )  # fmt: skip
+    return run_case.run_of(cpu, id=run, resumes=resumes)
 
 
 def training_of(store):

@@ -3,39 +3,30 @@
 from dataclasses import replace
 
 import pytest
+import run_case
+from run_case import candidate_of, gpu_offer, spec_of
 
-from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.offers.offer import Offer, cpu_offer
+from gpu_offload.orchestrator.offers.offer import cpu_offer
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
-from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, RunRecord
+from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord
 from gpu_offload.orchestrator.run.step import CloseAttempt, Finish, OpenAttempt, Train
 from gpu_offload.remote_job.result import Heartbeat, ModePace, Pace
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 ME, T0, HOUR = "here:1:aa", 1_000_000.0, 3600.0
 CPU = Candidate(offer=cpu_offer(2), seconds=Interval(4 * HOUR, 5 * HOUR, 8 * HOUR))
-GPU = Candidate(
-    offer=Offer("ec2", "g4dn.xlarge", "us-east-1", "us-east-1a", "spot", 0.2, "test", None, 4, 16.0, 0.526),
-    seconds=Interval(1000, 1500, 2400),
-)
+GPU = candidate_of(gpu_offer(), Interval(1000, 1500, 2400))
 
 
-def run_of(**changes) -> RunRecord:
-    spec = TrainingSpec(
-        run="abc-1", attempt=1, training_key="k" * 64, task=Task.DETECT,
-        dataset=DatasetRef(fingerprint="f" * 64, archive="datasets/f.tar"), model="yolov8n.yaml", epochs=10,
-        image_size=320, batch=16, seed=0, hyperparameters={"patience": 0}, output="/out",
-    )  # fmt: skip
+def run_of(**changes):
     values = {
-        "id": "abc-1", "training_key": "k" * 64, "fingerprint": "f" * 64, "version": "k" * 16, "created_at": T0,
-        "deadline_at": T0 + 6 * HOUR, "max_cost_usd": 1.0, "why": "a toss-up", "candidates": (CPU, GPU),
-        "estimate": CPU.seconds, "spec": spec, "on_overrun": "escalate", "reversible": True,
-        "images": {"train": 1600, "val": 100},
+        "deadline_at": T0 + 6 * HOUR, "forced": False, "estimate": CPU.seconds, "on_overrun": "escalate",
+        "reversible": True, "images": {"train": 1600, "val": 100},
+        "spec": spec_of(epochs=10, image_size=320, batch=16, hyperparameters={"patience": 0}, output="/out"),
     }  # fmt: skip
-    return RunRecord(**(values | changes))
+    return run_case.run_of(CPU, GPU, now=T0, **(values | changes))
 
 
 def seen(at, *, batch_seconds=None, epochs=0, batch=4, expires=6 * HOUR, share=1.0) -> Observation:
