@@ -33,27 +33,28 @@ def make_tree(folder, task=Task.DETECT, images=20, classes=()):
     return materialise(read_snapshot(folder / "raw", task=task), folder / "tree")
 
 
+def bare_spec(output, **changes):
+    """Return a spec of three short epochs whose tree is nowhere."""
+    values = {
+        "run": "run-1", "attempt": 1, "training_key": "key-1", "task": Task.DETECT, "model": "yolov8n.yaml", "epochs": 3,
+        "dataset": DatasetRef(fingerprint="f", tree="/nowhere"), "image_size": 64, "batch": 4, "seed": 0,
+    }  # fmt: skip
+    return TrainingSpec(**{**values, "output": str(output), **changes})
+
+
 def make_spec(tree, output, *, store=None, **changes):
     """Return a spec for a tree: three short epochs."""
     info = read_tree(tree)
     values = {
-        "run": "run-1",
-        "attempt": 1,
-        "training_key": "key-1",
         "task": info.task,
         "dataset": DatasetRef(fingerprint=info.fingerprint, tree=str(tree)),
         "model": MODELS[info.task],
-        "epochs": 3,
-        "image_size": 64,
-        "batch": 4,
-        "seed": 0,
         "hyperparameters": {"plots": False, "close_mosaic": 1, "nbs": 12},
         # One thread: several wait for each other at every operation while another test has a core.
         "speed": {"threads": False},
-        "output": str(output),
         "store": StoreRef(url=f"file:{store}") if store else None,
     }
-    return TrainingSpec(**{**values, **changes})
+    return bare_spec(output, **{**values, **changes})
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
+from remote_job_case import bare_spec
+from run_case import result_of
 
 from gpu_offload.infra.store.errors import StoreUnreachableError
 from gpu_offload.infra.store.factory import open_store
@@ -17,8 +19,7 @@ from gpu_offload.remote_job.mirror import session as module
 from gpu_offload.remote_job.mirror import traces
 from gpu_offload.remote_job.mirror.session import Mirror
 from gpu_offload.remote_job.mirror.target import MirrorError, SupersededError
-from gpu_offload.remote_job.result import Artifact, CheckpointManifest, Timings, TrainingResult
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
+from gpu_offload.remote_job.result import Artifact, CheckpointManifest
 
 PATIENCE_S = 30
 
@@ -64,19 +65,7 @@ def _impatient(monkeypatch):
 
 
 def spec(output, attempt=1, key="key-1"):
-    return TrainingSpec(
-        run="run-1",
-        attempt=attempt,
-        training_key=key,
-        task="detect",
-        dataset=DatasetRef(fingerprint="f", tree="/nowhere"),
-        model="yolov8n.yaml",
-        epochs=9,
-        image_size=64,
-        batch=4,
-        seed=0,
-        output=str(output),
-    )
+    return bare_spec(output, attempt=attempt, training_key=key, epochs=9)
 
 
 def checkpoints(output, attempt=1, key="key-1"):
@@ -108,19 +97,13 @@ def staged(output, key="key-1"):
         artifacts.append(
             Artifact(name=name, size=len(name), sha256=hashlib.sha256(name.encode()).hexdigest())
         )
-    result = TrainingResult(
+    result = result_of(
         run="run-1",
-        attempt=1,
         training_key=key,
-        fingerprint="f",
-        task="detect",
         epochs=9,
         epochs_completed=9,
         model=artifacts[0],
         extras=(artifacts[1],),
-        metrics={},
-        timings=Timings(),
-        environment={},
     )
     (folder / "result.json").write_text(result.model_dump_json(by_alias=True))
     return result

@@ -6,29 +6,16 @@ import os
 from pathlib import Path
 
 import pytest
-from remote_job_case import read_events
+from remote_job_case import bare_spec, read_events
 
 from gpu_offload.remote_job import progress as module
 from gpu_offload.remote_job.progress import Progress, finite
 from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 
 @pytest.fixture
 def spec(tmp_path):
-    return TrainingSpec(
-        run="run-1",
-        attempt=2,
-        training_key="key",
-        task="detect",
-        dataset=DatasetRef(fingerprint="f", tree=str(tmp_path)),
-        model="yolov8n.yaml",
-        epochs=3,
-        image_size=64,
-        batch=4,
-        seed=0,
-        output=str(tmp_path / "output"),
-    )
+    return bare_spec(tmp_path / "output", attempt=2, training_key="key")
 
 
 @pytest.fixture

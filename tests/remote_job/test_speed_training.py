@@ -11,13 +11,13 @@ import pytest
 
 pytest.importorskip("ultralytics", reason="needs the train extra")
 
+from remote_job_case import make_spec
+
 from gpu_offload.dataset import synthetic
-from gpu_offload.dataset.fingerprint import fingerprint
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.remote_job.result import TrainingResult
-from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 from gpu_offload.remote_job.speed import capacity, plan
 
 ROOT = Path(__file__).parents[2]
@@ -32,20 +32,14 @@ def runs(tmp_path_factory):
     tree = materialise(snapshot, folder / "tree")
     seen = {}
     for way, wishes in {"on": {}, "off": dict.fromkeys(plan.CHOICES, False)}.items():
-        spec = TrainingSpec(
+        spec = make_spec(
+            tree,
+            folder / way,
             run=way,
-            attempt=1,
-            training_key="key",
-            task=Task.DETECT,
-            dataset=DatasetRef(fingerprint=fingerprint(snapshot), tree=str(tree)),
-            model="yolov8n.yaml",
             epochs=2,
-            image_size=64,
             batch=8,
-            seed=0,
             hyperparameters={"plots": False, "close_mosaic": 1},
             speed=wishes,
-            output=str(folder / way),
         )
         path = folder / f"{way}.json"
         path.write_text(spec.model_dump_json())
