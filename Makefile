@@ -72,7 +72,7 @@ lock: ## Lock the dependencies anew, with hashes
 	@test -x $(BIN)/uv || { $(PYTHON) -m venv $(VENV) && $(BIN)/python -m pip install --quiet --only-binary :all: --require-hashes -r requirements/uv.txt; }
 	$(COMPILE) --extra train --extra fsspec --extra hub --extra simulator --extra sweep --extra ray --group dev -o requirements/dev.txt
 	$(COMPILE) --extra train -o infra/instance/requirements.txt
-	$(COMPILE) -o requirements/plan.txt
+	$(COMPILE) --extra hub --constraint infra/instance/requirements.txt -o requirements/plan.txt
 	echo uv | $(BIN)/uv pip compile - --quiet --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-header --no-annotate -o requirements/uv.txt
 

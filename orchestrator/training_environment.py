@@ -10,8 +10,8 @@ COMMAND_FILES = ("GITHUB_ENV", "GITHUB_OUTPUT", "GITHUB_PATH", "GITHUB_STATE", "
 TOKENS = ("ACTIONS_RUNTIME_", "ACTIONS_RESULTS_", "GH_", "GITHUB_TOKEN", "GPU_OFFLOAD_INPUT_", "INPUT_")
 """Beginnings of variables that hold a workflow's tokens and inputs; a training needs none."""
 
-STORE_CREDENTIALS = ("ACTIONS_ID_TOKEN_", "AWS_", "STORE_")
-"""Beginnings of variables by which a bucket is opened; a store that is a folder needs none."""
+STORE_CREDENTIALS = ("ACTIONS_ID_TOKEN_", "AWS_", "HF_OIDC_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "STORE_")
+"""Beginnings of variables by which a bucket or a repository of the Hub is opened; a store that is a folder needs none."""
 
 
 def training_environment(

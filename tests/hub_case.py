@@ -9,6 +9,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from local_http import LocalServer
 
 REPOSITORY = "us/boards"
+EXCHANGE = {
+    "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:id_token",
+    "resource": REPOSITORY,
+}
+"""What a job sends with its identity token: https://huggingface.co/docs/hub/trusted-publishers"""
+
 WHEN = "2026-11-01T12:00:00.000Z"
 
 
@@ -18,20 +25,43 @@ def blob_id(body):
 
 
 class Hub(LocalServer):
-    """Commits are snapshots by name; the newest is `main`."""
+    """Commits are snapshots by name; the newest is `main`.
+
+    With `publisher`, the claims of the workflow that it trusts, a commit needs a token that was exchanged for an identity.
+    The runner's endpoint for identities is here, too, at `/identity`; `claims` are those of the job.
+    """
 
     protocol = "HTTP/1.1"
 
-    def __init__(self):
+    def __init__(self, publisher=None, expires_in=3600):
+        self.publisher, self.claims, self.expires_in = publisher, dict(publisher or {}), expires_in
+        self.tokens = []
         self.commits = {"0" * 40: {".gitattributes": b"x"}}
         self.main = "0" * 40
         self.lock = threading.Lock()
 
     def reply(self, request):
-        path = unquote(urlsplit(request.path).path)
-        return self.answer(request.command, path, request.body)
+        parts, given = urlsplit(request.path), request.headers.get("Authorization") or ""
+        if parts.path == "/identity":
+            return self.identity(parse_qs(parts.query), given)
+        if parts.path == "/oauth/token":
+            return self.exchange(json.loads(request.body))
+        return self.answer(unquote(parts.path), request.body, given.removeprefix("Bearer "))
 
-    def answer(self, method, path, body):
+    def identity(self, query, given):
+        if given != "Bearer the-runners-own":
+            return 401, {}
+        claims = {**self.claims, "aud": query["audience"][0]}
+        return 200, {"value": base64.b64encode(json.dumps(claims).encode()).decode()}
+
+    def exchange(self, wanted):
+        claims = json.loads(base64.b64decode(wanted.pop("subject_token")))
+        if wanted != EXCHANGE or claims != {**self.publisher, "aud": self.url}:
+            return 400, {"error": "invalid_grant"}
+        self.tokens.append(f"hf_jwt_{len(self.tokens)}")
+        return 200, {"access_token": self.tokens[-1], "token_type": "bearer", "expires_in": self.expires_in}
+
+    def answer(self, path, body, token):
         api = f"/api/models/{REPOSITORY}/"
         if path.startswith(f"/{REPOSITORY}/resolve/"):
             revision, _, name = path.removeprefix(f"/{REPOSITORY}/resolve/").partition("/")
@@ -40,6 +70,8 @@ class Hub(LocalServer):
         if not path.startswith(api):
             return 404, {"error": "Repository not found"}
         act, _, rest = path.removeprefix(api).partition("/")
+        if self.publisher and act == "commit" and token not in self.tokens:
+            return 403, {"error": "Forbidden"}
         with self.lock:
             files = self.commits[self.main if rest.partition("/")[0] == "main" else rest.partition("/")[0]]
             match act:

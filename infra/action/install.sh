@@ -14,9 +14,10 @@ case ${GPU_OFFLOAD_PYTHON:-} in
 esac
 cd "$RUNNER_TEMP"
 export UV_NO_CONFIG=1
+locks=(-r "$action/requirements/plan.txt") # made to fit the other one: the train environment has both
 case $GPU_OFFLOAD_INSTALL in
-plan) lock=$action/requirements/plan.txt ;;
-train) lock=$action/infra/instance/requirements.txt ;;
+plan) ;;
+train) locks+=(-r "$action/infra/instance/requirements.txt") ;;
 *)
     echo "::error title=gpu-offload::the input install is neither plan nor train"
     exit 2
@@ -39,13 +40,13 @@ if [[ -n ${GPU_OFFLOAD_PYTHON:-} ]]; then
             >"$("$python" -I -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/given.pth"
     fi
 elif [[ ! -x $python ]]; then
-    echo "::group::installing what $(basename "$lock") locks"
+    echo "::group::installing what $GPU_OFFLOAD_INSTALL needs"
     tool=$RUNNER_TEMP/gpu-offload-uv
     python3 -I -m venv "$tool"
     "$tool/bin/python" -I -m pip install --quiet --disable-pip-version-check --only-binary :all: \
         --require-hashes -r "$action/requirements/uv.txt"
     "$tool/bin/uv" venv --quiet --python python3 "$environment"
-    "$tool/bin/uv" pip install --quiet --python "$python" --require-hashes --only-binary :all: -r "$lock"
+    "$tool/bin/uv" pip install --quiet --python "$python" --require-hashes --only-binary :all: "${locks[@]}"
     # An instance gets its uv from us, so ours stands where we look for it.
     cp "$tool/bin/uv" "$environment/bin/uv"
     echo "::endgroup::"

@@ -9,10 +9,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, hf_hub_url
-from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import (  # type: ignore[attr-defined]
+    HfHubHTTPError,
+    HTTPError,  # of the HTTP library that this version of the client uses
+    OIDCError,
+    RepositoryNotFoundError,
+)
 from huggingface_hub.hf_api import RepoFile
+from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
 from gpu_offload.infra.retry import contended
 from gpu_offload.infra.store.errors import (
@@ -33,6 +38,9 @@ MOVED = {409, 412}
 
 TRIES = 60
 
+EXCHANGE = "/oauth/token"
+"""Where the Hub exchanges a workflow's identity for a token: https://huggingface.co/docs/hub/trusted-publishers"""
+
 
 class _MovedError(StoreError):
     """Another commit came first."""
@@ -43,6 +51,9 @@ class HubStore:
 
     `parent_commit` makes a commit conditional: the Hub refuses it where another came first, and the object is looked at
     again. An object's time is the repository's newest: nothing looks older than it is.
+
+    In a workflow's job with `id-token: write` and without HF_TOKEN, the job's identity is exchanged for a token of an hour
+    for this repository, and again as often as needed. The Hub must trust the workflow: see docs/store.md.
     """
 
     def __init__(self, url: str, *, endpoint: str | None = None) -> None:
@@ -60,6 +71,8 @@ class HubStore:
         self.url = f"hf://{parts.netloc}/{name}"
         self.repository = f"{parts.netloc}/{name}"
         self._api = HfApi(endpoint=endpoint or os.environ.get("HF_ENDPOINT"))
+        if os.environ.get("ACTIONS_ID_TOKEN_REQUEST_URL") and not os.environ.get("HF_TOKEN"):
+            os.environ.setdefault("HF_OIDC_RESOURCE", self.repository)
 
     def read(self, key: str) -> tuple[bytes, str]:
         """Return content and etag. Raises ObjectMissingError."""
@@ -189,7 +202,9 @@ class HubStore:
         with get_session().stream("GET", url, headers=headers, follow_redirects=True) as reply:
             if reply.status_code == 404:
                 raise self._missing(key)
-            reply.raise_for_status()
+            if reply.is_error:
+                reply.read()
+            hf_raise_for_status(reply)
             yield from reply.iter_bytes()
 
     def _missing(self, key: str) -> ObjectMissingError:
@@ -204,8 +219,12 @@ class HubStore:
             raise StoreMissingError(
                 f"{self.url}: there is no such repository, or this token may not see it: make it on the Hub, and set HF_TOKEN"
             ) from error
-        except (HfHubHTTPError, httpx.HTTPStatusError) as error:
+        except OIDCError as error:
+            raise StoreDeniedError(f"{self.url}: {error}") from error
+        except HfHubHTTPError as error:
             status = error.response.status_code
+            if error.response.url.path == EXCHANGE and status < 500 and status != 429:
+                raise StoreDeniedError(self._untrusted(status)) from error
             if status in MOVED:
                 raise _MovedError(f"{where}: another commit came first") from error
             if status in {401, 403}:
@@ -217,7 +236,16 @@ class HubStore:
             raise StoreUnreachableError(
                 f"{where}: the Hub answers {status}; run again in a minute"
             ) from error
-        except httpx.HTTPError as error:
+        except HTTPError as error:
             raise StoreUnreachableError(
                 f"{where}: {error or type(error).__name__}; check the network"
             ) from error
+
+    def _untrusted(self, status: int) -> str:
+        """Say what the Hub must be told before it takes this workflow for a publisher."""
+        repository, branch = (os.environ.get(f"GITHUB_{name}", "...") for name in ("REPOSITORY", "REF_NAME"))
+        return (
+            f"{self.url}: the Hub gives this workflow no token (status {status}): under Trusted Publishers in "
+            f"{self._api.endpoint}/{self.repository}/settings add GitHub Actions with repository = {repository} and "
+            f"branch = {branch}; or set HF_TOKEN"
+        )

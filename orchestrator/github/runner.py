@@ -19,6 +19,7 @@ SECRETS = (
     "AWS_SESSION_TOKEN",
     "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
     "GPU_OFFLOAD_INPUT_TOKEN",
+    "HF_TOKEN",
 )
 """Variables whose values must show in no log."""
 
