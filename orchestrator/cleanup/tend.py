@@ -168,7 +168,8 @@ class Tend:
         )
         outcome = controller.to_end()
         if outcome is not None:
-            return RunTended(run.id, outcome.status, outcome.message or outcome.version or "")
+            published = outcome.version if outcome.status == "published" else None
+            return RunTended(run.id, outcome.status, outcome.message or outcome.version or "", published)
         return RunTended(run.id, "open", controller.detached_reason or "its instance trains")
 
     def _imagined(self, run: RunRecord) -> RunTended:

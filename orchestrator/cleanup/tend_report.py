@@ -13,6 +13,8 @@ class RunTended:
     run: str
     status: str
     message: str
+    published: str | None = None
+    """The version that was published just now."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@ from gpu_offload.errors import EXIT_FAILED, OffloadError
 from gpu_offload.orchestrator.github.inputs import InputsError
 from gpu_offload.orchestrator.github.small_summaries import clean_up_summary, tend_summary
 from gpu_offload.orchestrator.github.step import Step
+from gpu_offload.orchestrator.registry.attestation import checksums
+from gpu_offload.orchestrator.registry.manifest import model_key
 from gpu_offload.orchestrator.run.journal import Journal
 
 CLEAN_UP = "the workflow's clean-up"
@@ -48,13 +50,20 @@ def tend(step: Step) -> int:
     from gpu_offload.orchestrator.cleanup.tend import Tend
     from gpu_offload.orchestrator.registry import stores
 
+    store = stores.store_of(step.settings)
     tended = Tend(
         step.settings,
-        stores.store_of(step.settings),
+        store,
         step.console,
         launched_later=step.inputs.launched_later,
     ).tend()
-    step.runner.outputs({"denied": " ".join(tended.denied)})
+    manifests = [model_key(run.published, "manifest.json") for run in tended.runs if run.published]
+    step.runner.outputs(
+        {
+            "denied": " ".join(tended.denied),
+            "checksums": "".join(checksums(store.read(manifest)[0]) for manifest in manifests),
+        }
+    )
     step.console.text(tended.text())
     for failure in tended.failures:
         step.console.error(failure)

@@ -12,6 +12,7 @@ from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.github.small_summaries import kept_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
 from gpu_offload.orchestrator.plan.training_key import version_of
+from gpu_offload.orchestrator.registry.attestation import checksums
 from gpu_offload.orchestrator.registry.manifest import model_key
 from gpu_offload.remote_job.result import PREDICTIONS
 
@@ -65,15 +66,17 @@ def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: 
         return 0
     address = release_address(server, event.repository, tag)
     url = f"{address}/{asset_name(model_key(kept.version, kept.model.name))}" if kept else ""
+    there = release.assets() if kept else {}
+    manifest = asset_name(model_key(kept.version, "manifest.json")) if kept else ""
     runner.outputs(
         {
             "model-url": url,
             "version": kept.version if kept else "",
-            "model-digest": f"sha256:{kept.model.sha256}" if kept else "",
+            "checksums": checksums(release.read(there[manifest])) if kept else "",
         }
     )
     picture = asset_name(model_key(kept.version, PREDICTIONS)) if kept else ""
-    shown = f"{address}/{picture}" if picture and picture in release.assets() else ""
+    shown = f"{address}/{picture}" if picture and picture in there else ""
     runner.summary(
         kept_summary(
             address, kept.version if kept else None, url, kept.model.size if kept else 0, picture=shown

@@ -19,8 +19,9 @@ from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.github.summary import run_summary
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry.alias import alias_of
+from gpu_offload.orchestrator.registry.attestation import checksums
 from gpu_offload.orchestrator.registry.index import entry_of, versions
-from gpu_offload.orchestrator.registry.manifest import STABLE
+from gpu_offload.orchestrator.registry.manifest import STABLE, model_key
 from gpu_offload.orchestrator.registry.semver import version_text
 from gpu_offload.orchestrator.report.content import Before
 from gpu_offload.orchestrator.report.outcome import headline
@@ -81,6 +82,7 @@ def _report(
 
     # A skip needs no journal: that of an old run may be gone.
     skipped = done.status == "already_trained"
+    manifest = model_key(done.version, "manifest.json")
     report = None if skipped else gather(store, step.settings.store, done.run)
     step.runner.outputs(
         {
@@ -93,7 +95,7 @@ def _report(
             "cost-usd": f"{report.bill.total if report else 0:.4f}",
             "seconds": f"{report.seconds if report else 0:.0f}",
             "model-url": done.model_url or "",
-            "model-digest": f"sha256:{done.sha256}" if done.status == "trained" else "",
+            "checksums": checksums(store.read(manifest)[0]) if done.status == "trained" else "",
             "already-trained": flag(skipped),
             "training-key": done.training_key,
             "why": step.inputs.because or plain(planned.report.decision.why),

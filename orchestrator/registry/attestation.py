@@ -1,5 +1,6 @@
-"""Verifies by GitHub's own client that a workflow of a repository published a file."""
+"""What a workflow attests of a version, and the check by GitHub's own client that a repository's workflow published it."""
 
+import hashlib
 import re
 import shutil
 import subprocess
@@ -7,6 +8,7 @@ from pathlib import Path
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.registry.manifest import Manifest, model_key, parse
 
 TIMEOUT_S = 120
 REPOSITORY = re.compile(r"(?=[^/]{1,39}/)[A-Za-z0-9]+(-[A-Za-z0-9]+)*/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
@@ -24,6 +26,17 @@ class SignerError(AttestationError):
     """A repository's name is not one of GitHub's."""
 
     exit_code = EXIT_USAGE
+
+
+def checksums(manifest: bytes) -> str:
+    """Return a version's files by its manifest, as `sha256sum` prints them: what a workflow attests.
+
+    The manifest is the first: it has the sha256 of the model and its exports, data, commit, cost and licence.
+    """
+    found = parse(Manifest, "manifest.json", manifest)
+    files = {"manifest.json": hashlib.sha256(manifest).hexdigest()}
+    files |= {file.name: file.sha256 for file in found.files}
+    return "".join(f"{sha256}  {model_key(found.version, name)}\n" for name, sha256 in files.items())
 
 
 def verify(path: Path, repository: str) -> None:

@@ -15,7 +15,7 @@ from gpu_offload.infra.store.web import WebStore
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry import attestation
 from gpu_offload.orchestrator.registry.alias import alias_of
-from gpu_offload.orchestrator.registry.index import entry_of, manifest_of, versions
+from gpu_offload.orchestrator.registry.index import checked_manifest, entry_of, manifest_of, versions
 from gpu_offload.orchestrator.registry.manifest import (
     CANDIDATE,
     STABLE,
@@ -137,26 +137,29 @@ def pull(
 
     A download from a web address resumes, also one of an earlier command. `destination` is a file, or a folder that
     receives the model under its own name; `export` is a format such as `onnx`, None for the model's own; `signer` is
-    the repository whose workflow must have attested the file. Raises RegistryError: no such version or format;
+    the repository whose workflow must have attested the manifest. Raises RegistryError: no such version or format;
     CorruptObjectError; AttestationError.
     """
     manifest = resolve(store, wanted)
+    if signer is not None:
+        manifest = _attested(store, manifest.version, signer)
     model = file_of(manifest, export)
     target = destination / model.name if destination.is_dir() or not destination.suffix else destination
     if _matches(target, model):
-        if signer is not None:
-            attestation.verify(target, signer)
         return manifest, target, False
     target.parent.mkdir(parents=True, exist_ok=True)
-    if signer is None:
-        _fetch(store, manifest, model, target, progress)
-        return manifest, target, True
-    with tempfile.TemporaryDirectory(prefix=".offload-", dir=target.parent) as folder:
-        fresh = Path(folder) / model.name
-        _fetch(store, manifest, model, fresh, progress)
-        attestation.verify(fresh, signer)
-        fresh.replace(target)
+    _fetch(store, manifest, model, target, progress)
     return manifest, target, True
+
+
+def _attested(store: ObjectStore, version: str, signer: str) -> Manifest:
+    """Return a version's manifest if the signer's workflow attested it; it names every file's sha256."""
+    body, _ = store.read(model_key(version, "manifest.json"))
+    with tempfile.TemporaryDirectory(prefix="offload-") as folder:
+        path = Path(folder) / "manifest.json"
+        path.write_bytes(body)
+        attestation.verify(path, signer)
+    return checked_manifest(store, version, body)
 
 
 def _fetch(

@@ -33,6 +33,12 @@ def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
         body, _ = store.read(key)
     except ObjectMissingError:
         return None
+    return checked_manifest(store, version, body)
+
+
+def checked_manifest(store: ObjectStore, version: str, body: bytes) -> Manifest:
+    """Return the manifest of a version from what was read of it; see `manifest_of`."""
+    key = model_key(version, "manifest.json")
     manifest = parse(Manifest, key, body)
     if manifest.version != version or not manifest.has_plain_names:
         raise RegistryError(

@@ -147,16 +147,30 @@ def calls(document):
     return {name: job for name, job in document["jobs"].items() if name != "attest"}
 
 
-@pytest.mark.parametrize(("keep", "before"), [(False, "train"), (True, "keep")])
-def test_a_model_is_attested_in_a_job_that_runs_nothing_else_and_only_where_it_is_asked_for(keep, before):
+@pytest.mark.parametrize(
+    ("keep", "name", "before"),
+    [
+        (False, "offload-train", "train"),
+        (True, "offload-train", "keep"),
+        (False, "offload", "offload"),
+        (False, "offload-tend", "tend"),
+    ],
+)
+def test_a_model_is_attested_in_a_job_that_runs_nothing_else_and_only_where_it_is_asked_for(
+    keep, name, before
+):
+    """Whichever workflow publishes it, and also where its job fails afterwards."""
     texts = workflow_texts(WorkflowProject(PIN, keep=keep))
-    attest = yaml.safe_load(texts[FOLDER / "offload-train.yml"])["jobs"]["attest"]
+    attest = yaml.safe_load(texts[FOLDER / f"{name}.yml"])["jobs"]["attest"]
     assert attest["needs"] == before
-    assert attest["if"].startswith("vars.OFFLOAD_ATTEST == 'true' && ")
+    assert attest["if"].startswith("vars.OFFLOAD_ATTEST == 'true' && !cancelled() && ")
     assert attest["permissions"] == {"attestations": "write", "id-token": "write"}
     (step,) = attest["steps"]
     assert re.fullmatch(r"actions/attest-build-provenance@[0-9a-f]{40}", step["uses"])
-    assert step["with"]["subject-digest"] == f"${{{{ needs.{before}.outputs.model-digest }}}}"
+    assert step["with"]["subject-checksums"] == f"${{{{ needs.{before}.outputs.checksums }}}}"
+    called = yaml.safe_load(texts[FOLDER / f"{name}.yml"])["jobs"][before]["uses"].partition("@")[0]
+    ours = yaml.safe_load((Path(__file__).parents[2] / called.split("/", 2)[2]).read_text())
+    assert "checksums" in ours[True]["workflow_call"]["outputs"]
 
 
 def test_a_pull_request_reaches_a_workflow_that_may_only_read():

@@ -4,6 +4,7 @@ Ours are two stand-ins for what only GitHub has: the checkout of the action's ow
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -89,14 +90,13 @@ ATTEST = """
 name: attest
 description: Stands in for the action that signs at Sigstore.
 inputs:
-  subject-name: {description: of the file, required: true}
-  subject-digest: {description: of the file, required: true}
+  subject-checksums: {description: of the files, required: true}
 runs:
   using: composite
   steps:
     - shell: bash
-      env: {SUBJECT: "${{ inputs.subject-name }} ${{ inputs.subject-digest }}"}
-      run: echo "$SUBJECT" > "$ARTIFACTS/attested"
+      env: {SUBJECTS: "${{ inputs.subject-checksums }}"}
+      run: echo "$SUBJECTS" > "$ARTIFACTS/attested"
 """
 
 PACE = "hyperparameters = {pace = 0.5}"
@@ -404,8 +404,12 @@ def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_r
 
         pulled = download.pull(open_store(github.address), "stable", tmp_path / "model.pt")
         assert pulled[0].version == version
-        attested = (fresh.folder.parent / "artifacts/attested").read_text().split()
-        assert attested == [f"model-{version}", f"sha256:{pulled[0].model.sha256}"]
+        attested = dict(
+            map(str.split, (fresh.folder.parent / "artifacts/attested").read_text().strip().splitlines())
+        )
+        assert attested[pulled[0].model.sha256] == f"models/{version}/model.pt"
+        body, _ = open_store(github.address).read(f"models/{version}/manifest.json")
+        assert attested[hashlib.sha256(body).hexdigest()] == f"models/{version}/manifest.json"
 
 
 def test_a_history_that_adds_spoils_reverts_and_adds_again_ends_as_it_should(make, tmp_path):
