@@ -1,7 +1,8 @@
 """`python -m gpu_offload.remote_job SPEC.json`: train what the document says.
 
 Standard output carries one ProgressEvent of JSON a line, and nothing else; the human log goes to
-`<output>/log.txt` and standard error. Exit codes: 0 done, 75 interrupted and resumable, 1 failed, 2 faulty spec.
+`<output>/log.txt` and standard error. Exit codes: 0 done, 75 interrupted and resumable, 1 failed, 2 faulty spec,
+78 denied by the store.
 
 Where what trains may not talk to the store, three processes share the work: `--fetch INPUT SPEC.json`, then
 `--mirror INPUT --until FILE SPEC.json` beside `--inputs INPUT INPUT/spec.json`.
@@ -9,6 +10,7 @@ Where what trains may not talk to the store, three processes share the work: `--
 
 import argparse
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -17,6 +19,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
+from gpu_offload.infra.store.errors import StoreDeniedError, StoreMissingError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import uploader
@@ -24,11 +27,16 @@ from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.mirror import spot_notice
 from gpu_offload.remote_job.mirror.inputs import InputFolder
+from gpu_offload.remote_job.mirror.trouble import DENIED_S, RefusedByStoreError
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.speed import allocator
 from gpu_offload.remote_job.train import train
 
 EXIT_FAULTY_SPEC = 2
+EXIT_DENIED = 78
+"""The store denies what the training needs or writes (`EX_CONFIG` of sysexits.h): another machine would meet the same."""
+
+DENIED = (RefusedByStoreError, StoreDeniedError, StoreMissingError)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -72,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--until", metavar="FILE", type=Path, help="with --mirror: send the rest and end once it is there"
+    )
+    parser.add_argument(
+        "--rented",
+        action="store_true",
+        help=f"stop when the store has denied what is written for {DENIED_S:.0f} s: the machine costs money",
     )
     parser.add_argument(
         "--parent-stdin", action="store_true", help="stop when standard input ends: the parent is gone"
@@ -120,7 +133,7 @@ def _mirror(options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore)
     inputs = InputFolder(options.mirror)
     if options.spot_notice:
         spot_notice.watch(options.spot_notice, inputs.ask_to_stop)
-    uploader.mirror(spec, store=store, inputs=inputs, until=options.until)
+    uploader.mirror(spec, store=store, inputs=inputs, until=options.until, denied_s=_denied_s(options))
 
 
 def _train(
@@ -134,10 +147,21 @@ def _train(
         spot_notice.watch(options.spot_notice, interruption.request)
     if options.fetch:
         inputs = InputFolder(options.fetch)
-        uploader.fetch(spec, store=_needed(store), inputs=inputs, emit=say, interruption=interruption)
+        uploader.fetch(
+            spec,
+            store=_needed(store),
+            inputs=inputs,
+            emit=say,
+            interruption=interruption,
+            denied_s=_denied_s(options),
+        )
     else:
         taken = InputFolder(options.inputs) if options.inputs else None
         train(spec, store=store, inputs=taken, emit=say, interruption=interruption)
+
+
+def _denied_s(options: argparse.Namespace) -> float:
+    return DENIED_S if options.rented else math.inf
 
 
 def _needed(store: ObjectStore | None) -> ObjectStore:
@@ -161,7 +185,7 @@ def _guarded(run: Callable[[], int]) -> int:
         return EXIT_RESUMABLE
     except OffloadError as error:
         complain(f"failed: {error}")
-        return EXIT_FAILED
+        return EXIT_DENIED if isinstance(error, DENIED) else EXIT_FAILED
     except Exception as error:  # noqa: BLE001 - the border of the process
         complain(f"failed: {type(error).__name__}: {error}")
         return EXIT_FAILED

@@ -20,6 +20,7 @@ from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interr
 from gpu_offload.remote_job.mirror.inputs import InputFolder
 from gpu_offload.remote_job.mirror.session import Mirror
 from gpu_offload.remote_job.mirror.target import SupersededError
+from gpu_offload.remote_job.mirror.trouble import RefusedByStoreError
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
@@ -87,6 +88,10 @@ def telling(progress: Progress, mirror: Mirror | None) -> Iterator[None]:
     try:
         yield
     except InterruptedTrainingError as stopped:
+        if mirror is not None and mirror.given_up:
+            progress.update(state="failed", message=mirror.given_up)
+            progress.event("failed", message=mirror.given_up)
+            raise RefusedByStoreError(mirror.given_up) from None
         progress.update(state="interrupted", message=str(stopped))
         progress.event("interrupted", message=str(stopped))
         if mirror is not None and mirror.superseded:

@@ -5,6 +5,7 @@ a user who only reads it.
 """
 
 import contextlib
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.mirror.inputs import InputFolder
 from gpu_offload.remote_job.mirror.session import Mirror
 from gpu_offload.remote_job.mirror.target import MirrorError
+from gpu_offload.remote_job.mirror.trouble import RefusedByStoreError, Trouble
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.train import spec_faults, telling
@@ -32,15 +34,17 @@ def fetch(
     inputs: InputFolder,
     emit: Callable[[str], None] | None = None,
     interruption: Interruption | None = None,
+    denied_s: float = math.inf,
 ) -> bool:
     """Bring everything down that a training needs to `inputs`, verified; say whether there is something left to train.
 
     Meanwhile its heartbeat says that the attempt is starting, and a later attempt ends it. `emit` gets each progress event
-    as a line of JSON. SIGINT and SIGTERM stop it, too.
+    as a line of JSON. SIGINT and SIGTERM stop it, too. `denied_s` is as for `mirror`.
 
     Raises:
         SpecError: The spec is faulty.
         InterruptedTrainingError: It was stopped and can be started again.
+        RefusedByStoreError: The store denied the heartbeat for that long.
         SupersededError: A later attempt of the run is under way.
         CheckpointMismatchError: The run in the store belongs to another training.
     """
@@ -50,7 +54,8 @@ def fetch(
     here = spec.model_copy(update={"output": str(inputs.folder)})
     with log.to(inputs.folder / "log.txt"), interruption.signals():
         progress = Progress(here, emit)
-        mirror = Mirror(store, here, warn=print, stop=interruption.request)
+        trouble = Trouble(inputs.note_trouble, interruption.request, denied_s)
+        mirror = Mirror(store, here, warn=print, stop=interruption.request, trouble=trouble)
         with telling(progress, mirror), interruption.unwrapped(), interruption.at_once():
             began = time.perf_counter()
             progress.event("start", epochs=spec.epochs, message=f"attempt {spec.attempt}")
@@ -75,17 +80,28 @@ def mirror(
     inputs: InputFolder,
     until: Path,
     warn: Callable[[str], None] | None = None,
+    denied_s: float = math.inf,
 ) -> None:
     """Send what a training writes to its output, as it writes it, until there is a file `until`; then the rest.
 
     A later attempt is passed on to the training through `inputs`, which `fetch` brought. Nothing is renewed that the
-    training does not renew: when it hangs or dies, its heartbeat ends.
+    training does not renew: when it hangs or dies, its heartbeat ends. The training is stopped once the store has denied for
+    `denied_s` seconds what it writes.
 
     Raises:
         MirrorError: Not everything has arrived.
+        RefusedByStoreError: The same, and the store denied it for `denied_s`.
         SupersededError: A later attempt of the run is under way.
     """
-    sender = Mirror(store, spec, warn=warn or _complain, stop=inputs.ask_to_stop, known=inputs.manifest())
+    trouble = Trouble(inputs.note_trouble, inputs.ask_to_stop, denied_s)
+    sender = Mirror(
+        store,
+        spec,
+        warn=warn or _complain,
+        stop=inputs.ask_to_stop,
+        known=inputs.manifest(),
+        trouble=trouble,
+    )
     sender.start()
     manifest = Path(spec.output) / "checkpoint" / MANIFEST
     seen: int | None = None
@@ -94,14 +110,18 @@ def mirror(
             seen = mark
             sender.checkpoint_saved()
         time.sleep(LOOK_INTERVAL)
-    complete = False
+    missing: MirrorError | None = None
     try:
         if not sender.send_result() and _ended_well(until):
             sender.report_failure("the training process exited with code 0 and without a result")
+    except MirrorError as error:
+        missing = error
     finally:
         complete = sender.close()
-    if not complete:
-        raise MirrorError("the newest checkpoint did not reach the store")
+    if missing is None and not complete:
+        missing = MirrorError("the newest checkpoint did not reach the store")
+    if missing is not None:
+        raise RefusedByStoreError(sender.given_up) if sender.given_up else missing
 
 
 def _ended_well(until: Path) -> bool:

@@ -382,6 +382,9 @@ class ModelCloud:
             except StoreUnreachableError:
                 continue
 
+    def keeps_nothing(self, attempt: object) -> bool:
+        return False
+
     def abandon(self, run: RunRecord, attempt: object) -> tuple[str, ...]:
         end = self.world.now + 4.0
         while True:

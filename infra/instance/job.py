@@ -66,9 +66,11 @@ class Look:
     log_offset: int
     more: bool
     """Whether PIECE cut something off."""
+    trouble: str = ""
+    """What the store does not take from the machine, in a sentence; empty while it takes everything."""
 
 
-HEADER = re.compile(rb"state=(\w+) exit=(-?\d*) progress=(\d+) log=(\d+) console=(\d+)\n")
+HEADER = re.compile(rb"state=(\w+) exit=(-?\d*) progress=(\d+) log=(\d+) console=(\d+) trouble=([^\n]*)\n")
 
 
 def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
@@ -76,7 +78,7 @@ def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
     header = HEADER.match(output)
     if header is None:
         raise JobError(f"no status from the instance, but {output[:200]!r}")
-    state, code, *sizes = (word.decode() for word in header.groups())
+    state, code, *sizes, trouble = (word.decode(errors="replace") for word in header.groups())
     progress_size, log_size = int(sizes[0]), int(sizes[1])
     body = output[header.end() :]
     if len(body) != progress_size + log_size:
@@ -94,6 +96,7 @@ def read_look(output: bytes, progress_offset: int, log_offset: int) -> Look:
         progress_offset=progress_offset + progress_size,
         log_offset=log_offset + log_size,
         more=max(progress_size, log_size) >= PIECE,
+        trouble=trouble.strip(),
     )
 
 

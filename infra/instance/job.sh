@@ -18,6 +18,7 @@ set -u
 TRAINER=64001
 SHARED="/run /tmp /var/tmp /dev/shm"
 UPLOADER=64002
+DENIED=78 # the mirror's exit code when the store has denied for too long what it writes
 METADATA=169.254.169.254
 NO_CAPABILITIES="--bounding-set=-all --inh-caps=-all --ambient-caps=-all"
 
@@ -58,7 +59,7 @@ become_uploader() {
     set -a
     . "$run/$unit.environment"
     set +a
-    become $UPLOADER setsid "$python" -P -m gpu_offload.remote_job ${notice:+--spot-notice "$notice"} "$@"
+    become $UPLOADER setsid "$python" -P -m gpu_offload.remote_job --rented ${notice:+--spot-notice "$notice"} "$@"
 }
 
 # Becomes the user that trains, in a network namespace without connections and without access to the store. Its
@@ -335,7 +336,7 @@ train() {
     echo "$ended" >"$job/trained.part"
     mv "$job/trained.part" "$job/trained"
     await "$mirror"
-    [ "$ended" = 0 ] || code=$ended
+    [ "$ended" = 0 ] || [ "$code" = "$DENIED" ] || code=$ended
 }
 
 deaf() {
@@ -391,7 +392,9 @@ poll() {
     [ "$5" != 1 ] || [ ! -d "$job" ] || : >"$job/hold"
     progress=$job/output/progress.jsonl log=$job/output/log.txt console=$job/console.txt
     first=$(piece "$progress" "$2" "$4") second=$(piece "$log" "$3" "$4")
-    echo "state=$now exit=$code progress=$first log=$second console=$(size "$console")"
+    trouble=
+    [ ! -f "$job/input/trouble" ] || trouble=$(cut_out "$job/input/trouble" 0 2000 2>/dev/null | tr '\n' ' ')
+    echo "state=$now exit=$code progress=$first log=$second console=$(size "$console") trouble=$trouble"
     cut_out "$progress" "$2" "$first"
     cut_out "$log" "$3" "$second"
 }
@@ -404,9 +407,9 @@ piece() {
     echo "$left"
 }
 
-# Reads as the user who wrote the file, so that a link to root's files cannot be read.
+# Reads as the user who owns the folder, so that a link to root's files cannot be read.
 cut_out() {
-    [ "$3" = 0 ] || (become "$(stat -c %u "$job/output")" tail -c +$(($2 + 1)) "$1") | head -c "$3"
+    [ "$3" = 0 ] || (become "$(stat -c %u "${1%/*}")" tail -c +$(($2 + 1)) "$1") | head -c "$3"
 }
 
 stop() {

@@ -80,7 +80,7 @@ class ApiFront:
             return CallDecision(drop=True)
         lose = False
         zone = self._ec2.zone_of(call) if call.operation == "RunInstances" else None
-        for fault in self._faults.book.of_call(call, zone):
+        for fault in self._faults.book.of_call(call, zone, "runner" if instance is None else "instance"):
             self._log.say("fault", name, str(fault))
             match fault.effect:
                 case "delay":

@@ -1,6 +1,6 @@
 """A fault is one line: what goes wrong, where, when, and how often.
 
-    api:OPERATION:error=CODE | delay=SECONDS | lost-reply    [:zone= :region= :type= :times= :after= :for=]
+    api:OPERATION:error=CODE | delay=SECONDS | lost-reply    [:zone= :region= :type= :who= :key= :times= :after= :for=]
     instance:reclaim[:notice=SECONDS | :no-notice]           [:zone= :region= :type= :times= :after= :attempt=]
     instance:power-loss | crash | slow-disk | full-disk      [the same]
     network:cut[:heal=SECONDS] | slow=RATE[:heal=SECONDS]    [the same]
@@ -37,7 +37,7 @@ VALUED = {"error", "delay", "slow", "rise"}
 
 _PLACE = ("zone", "region", "type", "times", "after")
 OPTIONS: dict[str, tuple[str, ...]] = {
-    "api": (*_PLACE, "for"),
+    "api": (*_PLACE, "who", "key", "for"),
     "instance": (*_PLACE, "attempt"),
     "network": (*_PLACE, "attempt", "heal"),
     "store": ("for", "after"),
@@ -91,7 +91,10 @@ class InjectedFault:
     instance_type: str | None = None
     attempt: int | None = None
     """The value of the instance's tag `gpu-offload:attempt`."""
-    who: str = "runner"
+    who: str | None = None
+    """Whose calls or credentials: the instances', or everybody else's; None for `all` calls, for `runner` credentials."""
+    key: str = "*"
+    """Pattern of the object's key."""
     text: str = ""
     """The line it came from."""
 
@@ -223,6 +226,7 @@ _READERS: dict[str, tuple[str, Callable[[str], object]]] = {
     "for": ("lasts", seconds_of),
     "heal": ("lasts", seconds_of),
     "zone": ("zone", str),
+    "key": ("key", str),
     "region": ("region", str),
     "type": ("instance_type", str),
     "times": ("times", _count),

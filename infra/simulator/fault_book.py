@@ -83,8 +83,11 @@ class FaultBook:
         for fault in due:
             self._hit(fault, one, 0.0)
 
-    def of_call(self, call: Call, zone: str | None) -> list[InjectedFault]:
-        """Faults that hit this call, in the order they were injected; each is used up by one."""
+    def of_call(self, call: Call, zone: str | None, who: str = "runner") -> list[InjectedFault]:
+        """Faults that hit this call, in the order they were injected; each is used up by one.
+
+        `who` calls: `runner` or `instance`.
+        """
         hits = []
         now = time.monotonic()
         with self._lock:
@@ -94,7 +97,7 @@ class FaultBook:
                     continue
                 if fault.lasts is not None and now > armed.starts + fault.lasts:
                     continue
-                if _hits(fault, call, zone):
+                if _hits(fault, call, zone) and fault.who in {None, "all", who}:
                     armed.left -= 1
                     hits.append(fault)
         return hits
@@ -121,6 +124,7 @@ def _hits(fault: InjectedFault, call: Call, zone: str | None) -> bool:
     names = (call.operation, f"{call.service}.{call.operation}")
     return (
         any(fnmatchcase(name, fault.operation) for name in names)
+        and fnmatchcase(call.key, fault.key)
         and fault.zone in {None, zone}
         and fault.region in {None, call.region}
         and fault.instance_type in {None, call.instance_type}

@@ -113,7 +113,7 @@ class FaultInjection:
     def _perform(self, fault: InjectedFault, one: Rented | None) -> None:
         """Let a fault happen."""
         if fault.target == "token":
-            self.expire_credentials(fault.who, fault.lasts)
+            self.expire_credentials(fault.who or "runner", fault.lasts)
             return
         if fault.target == "market":
             self._raise_prices(fault)

@@ -81,6 +81,11 @@ CODES: dict[str, tuple[type[StoreError], str]] = {
 }
 """Error code of S3 (and of the servers that speak it) -> our error and what to do."""
 
+KEY = (
+    "the KMS key that encrypts the bucket cannot be used: enable it, and let the role use it (kms:GenerateDataKey, "
+    "kms:Decrypt)"
+)
+
 UNREACHABLE = (
     aws.EndpointConnectionError,
     aws.ConnectTimeoutError,
@@ -124,6 +129,8 @@ def store_errors(where: str) -> Iterator[None]:
     except aws.ClientError as error:
         code, status = code_of(error), status_of(error)
         kind, text = CODES.get(code, (None, ""))
+        if kind is None and code.startswith("KMS."):
+            kind, text = CODES["SlowDown"] if "Throttling" in code else (StoreDeniedError, KEY)
         if kind is None:
             detail = f"{code or status}: {error.response.get('Error', {}).get('Message', '') or error}"
             kind, text = (

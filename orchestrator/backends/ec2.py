@@ -143,6 +143,11 @@ class RentedTraining:
         del run
         self.cleanup.terminate(instances)
 
+    def keeps_nothing(self, attempt: ObservedAttempt) -> bool:
+        """See `Cloud`."""
+        session = self._sessions.get(attempt.record.number)
+        return session is not None and session.keeps_nothing
+
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """See `Cloud`."""
         return self.cleanup.abandon(run, attempt)

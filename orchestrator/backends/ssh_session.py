@@ -41,8 +41,9 @@ LOOK_S = 2.0
 RECONNECT_S: Final = (2.0, 60.0)
 """Seconds until the first try to reconnect, and at most between two; meanwhile progress is read from the store."""
 
-FAULTY = {2, 77}
-"""Exit codes that another instance would give too: a spec that cannot be trained, an instance that is not safe."""
+FAULTY = {2, 77, 78}
+"""Exit codes that another instance would give too: a spec that cannot be trained, an instance that is not safe, a store
+that denies what the instance writes."""
 
 PROBE = r'printf "%s\n%s\n" "${GPU_OFFLOAD_ROOT+simulated}" "$AWS_EC2_METADATA_SERVICE_ENDPOINT"'
 
@@ -74,6 +75,7 @@ class Session:
     _offsets: tuple[int, int] = (0, 0)
     _lines: bytes = b""
     _log: bytes = b""
+    _trouble: str = ""
     _lost_since: float | None = None
     _next_try: float = 0.0
     _delay: float = RECONNECT_S[0]
@@ -206,6 +208,7 @@ class Session:
             self.console.note(f"connected again after {self.clock() - self._lost_since:.0f} s")
             self._lost_since, self._delay = None, RECONNECT_S[0]
         self._offsets = found.progress_offset, found.log_offset
+        self._tell_trouble(found.trouble)
         *lines, self._lines = (self._lines + found.progress).split(b"\n")
         for event in parse_events(lines):
             show(event)
@@ -213,6 +216,15 @@ class Session:
         for line in lines:
             self.console.detail(line.decode(errors="replace"))
         return found
+
+    def _tell_trouble(self, trouble: str) -> None:
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble:
+            self.console.warning(f"{self.host.name} trains, and cannot keep it: {trouble}")
+        else:
+            self.console.note(f"the store takes what {self.host.name} writes again")
 
     def _lose(self, error: HostError) -> None:
         now = self.clock()
@@ -222,13 +234,24 @@ class Session:
         self._next_try = now + self._delay
         self._delay = min(self._delay * 2, RECONNECT_S[1])
 
+    @property
+    def keeps_nothing(self) -> bool:
+        """Whether the store did not take what the instance wrote, when it was last looked at."""
+        return bool(self._trouble)
+
     def _verdict(self, found: Look) -> tuple[EndReason, str] | None:
         if found.state is JobState.ENDED and found.exit_code == 0:
             return None
         said = ""
         with contextlib.suppress(HostError):
-            said = self._job.console().strip()[-500:] if self._job else ""
+            said = _last_lines(self._job.console()) if self._job else ""
         if found.state is JobState.ENDED:
             reason: EndReason = "failed" if found.exit_code in FAULTY else "died"
             return reason, f"the job ended with exit code {found.exit_code}: {said or 'it printed nothing'}"
         return "died", f"the job is {found.state}, without an exit code: {said or 'it printed nothing'}"
+
+
+def _last_lines(text: str, limit: int = 800) -> str:
+    """Return the last whole lines of a text, as many as fit."""
+    lines = text.strip()[-limit:].splitlines()
+    return "\n".join(lines[1:] if len(lines) > 1 and len(text.strip()) > limit else lines)

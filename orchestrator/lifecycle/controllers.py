@@ -23,6 +23,7 @@ from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
+from gpu_offload.orchestrator.run.renewal import Renewal
 from gpu_offload.orchestrator.run.spot_prices import SpotPrices
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.workspace import Workspace
@@ -66,10 +67,7 @@ def controller_of(
     """
     clock = clock or clock_of(store)
     journal, driver = Journal(store), lease or Lease(clock=clock)
-
-    def renew() -> object:
-        return driver.claim(store, run.id)
-
+    renew = Renewal(driver, store, run.id, console)
     attended: Attended = NotHere()
     tree = None
     if planned is not None and workspace is not None:

@@ -106,6 +106,9 @@ class Cloud(Protocol):
     def follow(self, run: RunRecord, attempt: ObservedAttempt, seconds: float) -> Ending | None:
         """Show progress for `seconds` or less; return why the attempt is over if nothing else will report it."""
 
+    def keeps_nothing(self, attempt: ObservedAttempt) -> bool:
+        """Whether the store was seen to deny what the attempt's instance writes: what it trains is lost."""
+
     def abandon(self, run: RunRecord, attempt: ObservedAttempt) -> tuple[str, ...]:
         """Send the terminate call for what the attempt has, within seconds; return the instances' ids."""
 

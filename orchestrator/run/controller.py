@@ -136,8 +136,8 @@ class Controller:
                     raise InterruptedRunError(self._interruption(signal.by)) from None
                 except StoppedHereError as stopped:
                     raise InterruptedRunError(self._interruption(stopped.by)) from None
-                except Exception:
-                    self.terminations.warn_of_running(self._observation)
+                except Exception as error:
+                    self.terminations.leave(self._observation, error)
                     raise
             return None
         finally:

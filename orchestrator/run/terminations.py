@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.attempts import Attempts
 from gpu_offload.orchestrator.run.backend import InstanceLeftError
@@ -56,9 +57,21 @@ class Terminations:
             # Without an instance the attempt stays open: a launch can be under way, and has to be accounted for.
             self.attempts.close(current.record.number, "stopped", f"stopped by {by}")
 
-    def warn_of_running(self, seen: Observation | None) -> None:
-        """Warn of the instances that go on without this driver, which ends with an error."""
+    def leave(self, seen: Observation | None, error: Exception) -> None:
+        """Warn of the instances that go on without this driver, which ends with an error.
+
+        Where the store denies both the driver and the instance what they write, nothing that it trains can be kept: it is
+        terminated.
+        """
         if seen is None or seen.current is None or seen.driver is not None or seen.outcome is not None:
+            return
+        cloud = self.attempts.cloud
+        if isinstance(error, StoreError) and cloud is not None and cloud.keeps_nothing(seen.current):
+            ids = cloud.abandon(self.run, seen.current)
+            self.console.warning(
+                f"terminated {', '.join(ids)}: the store takes neither what it trains nor this run's journal. Once the store "
+                "does, the same command carries on from the last epoch that is kept"
+            )
             return
         until = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(seen.current.record.expires_at))
         for instance in seen.live:

@@ -7,6 +7,7 @@
 <folder>/checkpoint/    the store's checkpoint
 <folder>/progress.jsonl, log.txt, heartbeat.json    what was said meanwhile
 <folder>/stop           why the training should stop, once it should
+<folder>/trouble        what the store does not take, while it does not
 """
 
 import contextlib
@@ -90,6 +91,13 @@ class InputFolder:
         """Tell the training, which may be another user's, to stop; the first reason counts."""
         if not (self.folder / "stop").exists():
             durable.write(self.folder / "stop", reason.encode(), durable=False)
+
+    def note_trouble(self, text: str) -> None:
+        """Let a driver that looks know what the store does not take; empty once it does."""
+        if text:
+            durable.write(self.folder / "trouble", text.encode(), durable=False)
+        else:
+            (self.folder / "trouble").unlink(missing_ok=True)
 
     def watch(self, tell: Callable[[str], None]) -> Callable[[], None]:
         """Look for `stop` in the background and tell its reason; return a function that ends the watch."""

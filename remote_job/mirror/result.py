@@ -54,14 +54,15 @@ class ResultUpload:
         while not self._done.is_set():
             try:
                 self._upload(body, artifacts)
+                self.target.trouble.took("result")
                 self._done.set()
             except (StoreError, OSError) as error:
                 self._failure = error
-                self.target.warn(f"the store did not take the result: {error}")
+                self.target.refused("result", error)
                 pause = self.pauses[min(tries, len(self.pauses) - 1)]
                 tries += 1
                 hopeless = isinstance(error, regular_file.UnexpectedFileError)
-                if hopeless or time.monotonic() + pause > deadline:
+                if hopeless or self.target.trouble.given_up or time.monotonic() + pause > deadline:
                     return
                 time.sleep(pause)
 

@@ -17,6 +17,7 @@ from gpu_offload.remote_job.mirror.checkpoints import CheckpointUploads
 from gpu_offload.remote_job.mirror.result import ResultUpload
 from gpu_offload.remote_job.mirror.target import MirrorError, RunFolder, SupersededError
 from gpu_offload.remote_job.mirror.traces import TraceUploads
+from gpu_offload.remote_job.mirror.trouble import Trouble
 from gpu_offload.remote_job.result import CheckpointManifest
 from gpu_offload.remote_job.spec import TrainingSpec
 
@@ -36,7 +37,7 @@ class Mirror:
     """Keeps `runs/<run>/...` in the store as described in `remote_job.result`.
 
     `warn` gets a line when the store fails, `stop` a sentence when a later attempt appears. The store has the checkpoint
-    `known` already.
+    `known` already. `trouble` decides what becomes of a store that does not take what is written; by default it is logged.
     """
 
     def __init__(
@@ -47,12 +48,15 @@ class Mirror:
         warn: Callable[[str], None],
         stop: Callable[[str], None],
         known: CheckpointManifest | None = None,
+        trouble: Trouble | None = None,
     ) -> None:
-        self._target = RunFolder(store, spec, warn, stop)
+        self._trouble = trouble or Trouble()
+        self._target = RunFolder(store, spec, warn, stop, self._trouble)
         self._checkpoints = CheckpointUploads(self._target, known)
         self._traces = TraceUploads(self._target)
         self._news = threading.Condition()
         self._closing = False
+        self._result_sent = True
         self._deadline = float("inf")
         self._threads = [
             threading.Thread(target=self._keep_traces, name="mirror-traces", daemon=True),
@@ -63,6 +67,11 @@ class Mirror:
     def superseded(self) -> str | None:
         """Why this attempt must not write any more; None while it may."""
         return self._target.superseded
+
+    @property
+    def given_up(self) -> str | None:
+        """Why the attempt was given up: what it trains cannot be kept. None while it is not."""
+        return self._trouble.given_up
 
     def fetch_result(self) -> bool:
         """Download the result of this training if the store has it; see `download.fetch_result`."""
@@ -93,7 +102,10 @@ class Mirror:
         """
         if self.superseded:
             raise SupersededError(self.superseded)
-        return ResultUpload(self._target, BACKOFF).send(seconds)
+        self._result_sent = False
+        found = ResultUpload(self._target, BACKOFF).send(seconds)
+        self._result_sent = True
+        return found
 
     def report_failure(self, message: str) -> None:
         """Let the last heartbeat say that the training failed, for a process that ended without a word."""
@@ -112,6 +124,8 @@ class Mirror:
         if checkpoint.is_alive():
             checkpoint.join(seconds)
         complete = not checkpoint.is_alive() and self._checkpoints.pending() is None
+        if self.given_up and not (complete and self._result_sent):
+            self._traces.report_failure(self.given_up)
         if traces.is_alive():
             traces.join(min(seconds, INTERVAL))
         last = threading.Thread(target=self._last_traces, name="mirror-last", daemon=True)
@@ -125,11 +139,19 @@ class Mirror:
         while not self._closing:
             try:
                 self._traces.send()
-                self._target.look_for_later_attempt()
             except (StoreError, OSError) as error:
-                self._target.warn(f"the store did not take the heartbeat: {error}")
+                self._target.refused("heartbeat", error)
+            else:
+                self._trouble.took("heartbeat")
+                self._look_for_later_attempt()
             with self._news:
                 self._news.wait_for(lambda: self._closing, timeout=INTERVAL)
+
+    def _look_for_later_attempt(self) -> None:
+        try:
+            self._target.look_for_later_attempt()
+        except StoreError as error:
+            self._target.warn(f"the store did not say whether a later attempt is under way: {error}")
 
     def _keep_checkpoint(self) -> None:
         failures = 0
@@ -145,11 +167,12 @@ class Mirror:
                 continue
             try:
                 self._checkpoints.send(manifest)
+                self._trouble.took("checkpoint")
                 failures = 0
             except (StoreError, OSError) as error:
                 replaced = isinstance(error, FileNotFoundError) and self._checkpoints.pending() != manifest
                 if not replaced:
-                    self._target.warn(f"the store did not take the checkpoint: {error}")
+                    self._target.refused("checkpoint", error)
                     self._pause(BACKOFF[min(failures, len(BACKOFF) - 1)])
                     failures += 1
             if self._closing and time.monotonic() > self._deadline:

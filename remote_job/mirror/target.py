@@ -9,6 +9,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.errors import CorruptObjectError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job.files import regular_file
+from gpu_offload.remote_job.mirror.trouble import Trouble
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest, TrainingResult
 from gpu_offload.remote_job.spec import TrainingSpec
 
@@ -36,6 +37,7 @@ class RunFolder:
         spec: The training.
         warn: Receives one line for the log when the store fails.
         stop: Called once with a sentence when a later attempt appears.
+        trouble: What the store does not take.
         superseded: Why this attempt must not write any more; None while it may.
     """
 
@@ -43,6 +45,7 @@ class RunFolder:
     spec: TrainingSpec
     warn: Callable[[str], None]
     stop: Callable[[str], None]
+    trouble: Trouble = field(default_factory=Trouble)
     superseded: str | None = None
     _warned: set[str] = field(default_factory=set)
 
@@ -66,6 +69,11 @@ class RunFolder:
         if text not in self._warned:
             self._warned.add(text)
             self.warn(text)
+
+    def refused(self, what: str, error: Exception) -> None:
+        """Log that the store did not take something."""
+        self.warn(f"the store did not take the {what}: {error}")
+        self.trouble.refused(what, error)
 
     def owns(self, document: CheckpointManifest | TrainingResult, artifacts: Iterable[Artifact]) -> bool:
         """Return whether a document belongs to this training and names only files beside itself."""

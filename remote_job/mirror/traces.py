@@ -24,7 +24,7 @@ class TraceUploads:
         self._sent: dict[str, tuple[int, int]] = {}
 
     def report_failure(self, message: str) -> None:
-        """Send a failed heartbeat in place of the local one, unless that has a final state of its own."""
+        """Send a failed heartbeat in place of the local one, unless that says itself why it failed."""
         self._failure = message
 
     def send(self, *, last: bool = False) -> None:
@@ -58,11 +58,11 @@ class TraceUploads:
 
 
 def _failed(heartbeat: bytes, message: str) -> bytes:
-    if _has_ended(heartbeat):
-        return heartbeat
     try:
         beat = Heartbeat.model_validate_json(heartbeat)
     except ValidationError:
+        return heartbeat
+    if beat.state == "failed":
         return heartbeat
     return beat.model_copy(update={"state": "failed", "message": message}).model_dump_json().encode()
 

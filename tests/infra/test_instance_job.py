@@ -57,9 +57,10 @@ if "--fetch" in words:
     (here / "words").write_text(json.dumps(words))
     sys.exit()
 if "--mirror" in words:
+    (here / "trouble").write_text("denied\\nand so on")
     while not os.path.exists(words[words.index("--until") + 1]):
         time.sleep(0.02)
-    sys.exit()
+    sys.exit(int(os.environ.get("MIRROR_CODE", "0")))
 def say(text):
     with open("progress.jsonl", "a") as progress:
         progress.write(json.dumps({"event": text, "uid": os.getuid(), "words": words, "key": os.environ.get("STORE_ACCESS_KEY_ID")}) + "\\n")
@@ -95,11 +96,13 @@ class Bench:
         self.instance = look(self.host)
         self.job = InstanceJob(self.host, self.instance, "run-1", 1)
 
-    def start(self, options=None, job=None, **environment):
+    def start(self, options=None, job=None, mirror=(), **environment):
         options = options or JobOptions(spot_notice=None)
         library = {"PYTHONPATH": str(self.tmp_path / "lib")}
         trainer = {**library, "LET_GO": str(self.tmp_path / "go"), **environment}
-        (job or self.job).start(b"{}", sys.executable, options, trainer=trainer, uploader=library)
+        (job or self.job).start(
+            b"{}", sys.executable, options, trainer=trainer, uploader={**library, **dict(mirror)}
+        )
 
     def let_go(self):
         (self.tmp_path / "go").touch()
@@ -152,7 +155,8 @@ def test_a_job_is_followed_from_start_to_end(bench):
     assert b"".join(found.log for found in looks) == b"log of start\nlog of finished\n"
     assert bench.job.console() == "printed\n"
     fetched = json.loads(Path(bench.job.folder, "input/words").read_text())
-    assert fetched[:2] == ["--spot-notice", "http://127.0.0.1:1/"]
+    assert fetched[:3] == ["--rented", "--spot-notice", "http://127.0.0.1:1/"]
+    assert looks[-1].trouble == "denied and so on", "what the store does not take"
 
 
 def test_a_job_does_not_die_with_the_connection_and_another_launcher_finds_it(bench):
@@ -253,6 +257,12 @@ def test_a_failure_is_its_exit_code_and_a_job_that_is_not_there_is_absent(bench)
     assert list(follow(bench.job, every=0.05, patience=20))[-1].exit_code == 3
 
 
+def test_that_the_store_denied_what_was_written_is_the_exit_code_whatever_the_trainings_is(bench):
+    bench.let_go()
+    bench.start(CODE="75", mirror={"MIRROR_CODE": "78"})
+    assert list(follow(bench.job, every=0.05, patience=20))[-1].exit_code == 78
+
+
 def test_a_job_whose_processes_are_gone_without_a_word_is_lost(bench):
     bench.start()
     wait_for(lambda: bench.job.look().progress)
@@ -342,7 +352,7 @@ def test_a_run_id_that_a_shell_or_a_path_could_misread_is_refused(tmp_path):
 
 @given(st.binary(max_size=60), st.binary(max_size=60), st.integers(0, 99), st.integers(0, 99))
 def test_a_look_is_read_back_whatever_the_files_hold(progress, log, at, log_at):
-    header = f"state=running exit= progress={len(progress)} log={len(log)} console=0\n".encode()
+    header = f"state=running exit= progress={len(progress)} log={len(log)} console=0 trouble=\n".encode()
     found = read_look(header + progress + log, at, log_at)
     assert (found.progress, found.log) == (progress, log)
     assert (found.progress_offset, found.log_offset) == (at + len(progress), log_at + len(log))
@@ -357,7 +367,7 @@ def test_nonsense_from_an_instance_is_an_error_of_ours(output):
         with pytest.raises(JobError):
             read_look(output, 0, 0)
     with pytest.raises(JobError):
-        read_look(b"state=dancing exit= progress=0 log=0 console=0\n", 0, 0)
+        read_look(b"state=dancing exit= progress=0 log=0 console=0 trouble=\n", 0, 0)
 
 
 def test_following_gives_up_after_its_patience(bench):

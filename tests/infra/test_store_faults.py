@@ -251,6 +251,8 @@ def test_an_endpoint_that_is_no_address_is_told():
         ("SignatureDoesNotMatch", 403, "StoreCredentialsError", "AWS_SECRET_ACCESS_KEY"),
         ("RequestTimeTooSkewed", 403, "StoreCredentialsError", "clock"),
         ("SlowDown", 503, "StoreUnreachableError", "again"),
+        ("KMS.DisabledException", 400, "StoreDeniedError", "KMS key"),
+        ("KMS.ThrottlingException", 400, "StoreUnreachableError", "again"),
         ("NotImplemented", 501, "StoreError", "conditional"),
         ("SomethingNew", 403, "StoreDeniedError", "SomethingNew"),
         ("SomethingNew", 500, "StoreUnreachableError", "again"),

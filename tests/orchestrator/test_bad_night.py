@@ -4,6 +4,7 @@ import io
 import json
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from crash_scenario import RUN, Scenario, run_record
@@ -17,6 +18,7 @@ from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.error_codes import from_reply
 from gpu_offload.infra.aws.errors import NoNetworkError
 from gpu_offload.infra.aws.state_reason import explained
+from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
 from gpu_offload.orchestrator.cleanup.reaper import Reaping
@@ -395,11 +397,14 @@ def test_an_instance_that_outlived_its_attempt_is_billed_until_it_ended(store):
 
 def test_a_driver_that_ends_with_an_error_names_the_instance_that_goes_on_and_until_when():
     run, out = run_of(now=T0), io.StringIO()
-    terminations = Terminations(run, None, Console(out), time.time, time.sleep)
+    cloud = SimpleNamespace(keeps_nothing=lambda _: False, abandon=lambda *_: ("i-1",))
+    terminations = Terminations(run, SimpleNamespace(cloud=cloud), Console(out), time.time, time.sleep)
     attempts = (ObservedAttempt(attempt_of(run)),)
-    terminations.warn_of_running(
-        Observation(T0, "me", attempts=attempts, instances=(ObservedInstance("i-1", 1, "running"),))
-    )
+    seen = Observation(T0, "me", attempts=attempts, instances=(ObservedInstance("i-1", 1, "running"),))
+    terminations.leave(seen, StoreDeniedError("no"))
     assert "i-1 goes on" in out.getvalue()
+    cloud.keeps_nothing = lambda _: True  # its store denies the instance what it writes, too
+    terminations.leave(seen, StoreDeniedError("no"))
+    assert "terminated i-1" in out.getvalue()
     assert "2023-11-14 22:43 UTC" in out.getvalue(), "when the instance powers off"
     assert f"offload stop {run.id}" in out.getvalue()

@@ -13,6 +13,7 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 import boto3
 from botocore.exceptions import ClientError
 from commands import offload, start, wait_until
+from fast_clock import FastClock
 from killing_cloud import Killing
 from leak_case import STORE, train_project
 from run_case import attempt_of, host, run_of
@@ -48,6 +49,43 @@ def failing(folder, *arguments):
     process = start(folder, *arguments)
     _, said = process.communicate(timeout=120)
     return process.returncode, said
+
+
+@pytest.fixture
+def hours(tmp_path, monkeypatch):
+    """A simulated cloud on a clock that passes an hour in seconds, and how a command is run on it."""
+    with FastClock(tmp_path / "clock") as clock:
+        behaviour = Behaviour(lag_seconds=0.05, environment=clock.environment())
+        with SimulatedCloud(behaviour, clock=clock) as simulated:
+            clock.follow(simulated)
+            for name, value in simulated.environment().items():
+                monkeypatch.setenv(name, value)
+
+            def command(folder, *arguments):
+                return start(folder, *arguments, environment=clock.environment())
+
+            yield simulated, command
+
+
+@pytest.mark.simulator
+def test_an_instance_whose_uploads_are_denied_is_told_of_and_ends_within_minutes(hours, tmp_path):
+    """What it trains cannot be kept, and not even its heartbeat says so: the driver reads it over SSH."""
+    cloud, command = hours
+    (tmp_path / "project").mkdir()
+    train_project(tmp_path / "project", pace=120.0, epochs=60)
+    cloud.inject("api:PutObject:error=AccessDenied:who=instance:after=checkpoint")
+    process = command(tmp_path / "project", "train", "--on", "ec2")
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1, said
+    assert "cannot keep it" in said, "told while it trains"
+    assert "AccessDenied" in said
+    assert not cloud.leftovers()
+    journal = Journal(open_store(STORE))
+    [run] = journal.run_ids()
+    [attempt] = journal.attempts(run)
+    assert attempt.end.reason == "failed", "another instance would meet the same"
+    assert journal.checkpoint(run).epochs_completed >= 1, "it is kept"
+    assert attempt.end.at - attempt.host.launched_at < 60 * 120.0 / 2, "long before its end"
 
 
 @pytest.mark.parametrize("cloud", [LATE_S], indirect=True)

@@ -1,13 +1,17 @@
 """The lease on a run: one driver at a time, and a dead one holds nothing up."""
 
+import io
 import subprocess
 import sys
 
 import pytest
 
+from gpu_offload.infra.store.errors import StoreDeniedError, StoreUnreachableError
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.lease import LEASE_S, Lease, LeaseRecord
 from gpu_offload.orchestrator.run.record import run_key
+from gpu_offload.orchestrator.run.renewal import Renewal
 
 RUN = "abc-1"
 
@@ -42,6 +46,32 @@ def test_the_first_driver_has_the_run_and_the_second_is_told_who(store, clock):
     first, second = elsewhere(clock), Lease(clock=clock)
     assert first.claim(store, RUN) is None
     assert second.claim(store, RUN) == first.name
+
+
+def test_a_renewal_that_the_store_denies_is_told_once_and_ends_no_training(store, clock):
+    out, driver = io.StringIO(), Lease(clock=clock)
+    renew = Renewal(driver, store, RUN, Console(out))
+    renew()
+    assert driver.claim(store, RUN) is None
+    for error, told in [(StoreUnreachableError, 0), (StoreDeniedError, 1), (StoreDeniedError, 1)]:
+        clock.now += LEASE_S
+        renew.store = Failing(error)
+        renew()
+        assert out.getvalue().count("cannot renew its lease") == told
+    calls = renew.store.calls
+    renew()
+    assert renew.store.calls == calls, "not asked again at once"
+
+
+class Failing:
+    def __init__(self, error):
+        self.error, self.calls = error, 0
+
+    def read(self, *_):
+        self.calls += 1
+        raise self.error("no")
+
+    replace = create = read
 
 
 def test_a_driver_that_renews_keeps_the_run(store, clock):

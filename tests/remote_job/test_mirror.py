@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import threading
 import time
@@ -11,7 +12,7 @@ import pytest
 from remote_job_case import bare_spec
 from run_case import result_of
 
-from gpu_offload.infra.store.errors import StoreUnreachableError
+from gpu_offload.infra.store.errors import StoreDeniedError, StoreUnreachableError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints
@@ -19,9 +20,11 @@ from gpu_offload.remote_job.mirror import session as module
 from gpu_offload.remote_job.mirror import traces
 from gpu_offload.remote_job.mirror.session import Mirror
 from gpu_offload.remote_job.mirror.target import MirrorError, SupersededError
+from gpu_offload.remote_job.mirror.trouble import Trouble
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest
 
 PATIENCE_S = 30
+WRITES = {"put", "create", "replace", "upload"}
 
 
 class Recording:
@@ -31,6 +34,7 @@ class Recording:
         self.inner = open_store(f"file:{folder}")
         self.written = []
         self.broken = threading.Event()
+        self.error, self.only = StoreUnreachableError, ""
 
     def __getattr__(self, name):
         method = getattr(self.inner, name)
@@ -38,10 +42,11 @@ class Recording:
             return method
 
         def call(*args, **kwargs):
-            if self.broken.is_set():
-                raise StoreUnreachableError("the store does not answer")
+            hit = name in WRITES or self.error is StoreUnreachableError
+            if hit and self.broken.is_set() and self.only in str(args[0]):
+                raise self.error("the store does not answer")
             result = method(*args, **kwargs)
-            if name in {"put", "create", "replace", "upload"}:
+            if name in WRITES:
                 self.written.append(args[0])
             return result
 
@@ -72,10 +77,11 @@ def checkpoints(output, attempt=1, key="key-1"):
     return Checkpoints(output / "checkpoint", run="run-1", attempt=attempt, training_key=key, epochs=9)
 
 
-def start(store, output, attempt=1):
-    warnings, stops = [], []
-    mirror = Mirror(store, spec(output, attempt), warn=warnings.append, stop=stops.append)
-    mirror.warnings, mirror.stops = warnings, stops
+def start(store, output, attempt=1, limit_s=math.inf):
+    warnings, stops, notes = [], [], []
+    trouble = Trouble(notes.append, stops.append, limit_s)
+    mirror = Mirror(store, spec(output, attempt), warn=warnings.append, stop=stops.append, trouble=trouble)
+    mirror.warnings, mirror.stops, mirror.notes = warnings, stops, notes
     mirror.start()
     return mirror
 
@@ -168,6 +174,50 @@ def test_a_store_that_never_answers_ends_in_bounded_time(store, tmp_path):
     begun = time.monotonic()
     assert not mirror.close(seconds=0.5)
     assert time.monotonic() - begun < PATIENCE_S
+
+
+BEAT = {
+    "run": "run-1", "attempt": 1, "time": 1.0, "pid": 1, "host": "h", "boot_id": "b", "epochs_completed": 1,
+    "epochs": 9, "state": "interrupted", "message": "told to stop",
+}  # fmt: skip
+
+
+def test_what_the_store_denies_is_told_and_ends_the_training_where_it_lasts(store, tmp_path):
+    """Heartbeats still pass: the last one gives the reason to a driver without a connection."""
+    store.error, store.only = StoreDeniedError, "checkpoint/"
+    store.broken.set()
+    mirror = start(store, tmp_path, limit_s=0.2)
+    checkpoints(tmp_path).save(b"one", epochs_completed=1, seconds=1.0)
+    mirror.checkpoint_saved()
+    until(lambda: mirror.stops)
+    assert len(mirror.stops) == 1
+    assert "the training stops at" in mirror.notes[0]
+    (tmp_path / "heartbeat.json").write_text(json.dumps(BEAT))  # as a training that is told to stop
+    assert not mirror.close(seconds=0.2)
+    last = json.loads(store.inner.read("runs/run-1/attempts/1/heartbeat.json")[0])
+    assert (last["state"], last["message"]) == ("failed", mirror.given_up)
+
+
+def test_a_denial_that_passes_costs_nothing(store, tmp_path):
+    store.error = StoreDeniedError
+    store.broken.set()
+    (tmp_path / "heartbeat.json").write_text(json.dumps(BEAT | {"state": "training"}))
+    mirror = start(store, tmp_path, limit_s=PATIENCE_S)
+    until(lambda: mirror.notes)
+    store.broken.clear()
+    until(lambda: mirror.notes[-1] == "")
+    assert mirror.close()
+    assert not mirror.stops
+
+
+def test_a_store_that_only_does_not_answer_ends_no_training(store, tmp_path):
+    store.broken.set()
+    (tmp_path / "heartbeat.json").write_text(json.dumps(BEAT | {"state": "training"}))
+    mirror = start(store, tmp_path, limit_s=0.0)
+    until(lambda: len(mirror.warnings) > 3)
+    assert len(mirror.notes) == 1, "told once"
+    assert not mirror.stops
+    mirror.close(seconds=0.1)
 
 
 def test_another_machine_goes_on_from_the_stores_checkpoint(store, tmp_path):
