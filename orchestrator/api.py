@@ -22,8 +22,10 @@ from gpu_offload.orchestrator.check_report import Checked
 from gpu_offload.orchestrator.output.console import Console, plain
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.orchestrator.registry import download
+from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.listing import Listing, listing
 from gpu_offload.orchestrator.registry.manifest import STABLE
+from gpu_offload.orchestrator.registry.semver import version_text
 from gpu_offload.orchestrator.registry.stores import check_exists, existing_store_of, store_of
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
@@ -166,6 +168,8 @@ class Pulled:
     path: Path
     sha256: str
     downloaded: bool
+    semver: str | None = None
+    """The version's number; None where the registry gave it none."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
@@ -174,7 +178,7 @@ class Pulled:
     def text(self) -> str:
         """Return it as text for people."""
         how = "downloaded and verified" if self.downloaded else "is there already"
-        return plain(f"{self.path}: version {self.version} {how}")
+        return plain(f"{self.path}: version {version_text(self.version, self.semver)} {how}")
 
 
 def pull(
@@ -218,4 +222,6 @@ def _pull(
     manifest, path, downloaded = download.pull(
         store, version, destination, export=export, progress=progress, signer=signer
     )
-    return Pulled(manifest.version, path, download.file_of(manifest, export).sha256, downloaded)
+    entry = entry_of(versions(store), manifest.version)
+    sha256 = download.file_of(manifest, export).sha256
+    return Pulled(manifest.version, path, sha256, downloaded, entry.semver if entry else None)

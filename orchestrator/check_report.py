@@ -15,15 +15,15 @@ class Checked:
     snapshot: Snapshot
     warnings: tuple[Finding, ...]
 
-    def json(self) -> dict[str, Any]:
-        """Return the documented JSON object."""
+    def json(self, prefix: str = "") -> dict[str, Any]:
+        """Return the documented JSON object; `prefix` as in `text`."""
         return {
             "task": self.snapshot.task,
             "classes": list(self.snapshot.classes),
             "images": dict(self.snapshot.images),
             "bytes": self.snapshot.bytes,
             "faults": [],
-            "warnings": [asdict(w) for w in self.warnings],
+            "warnings": [_finding(w, prefix) for w in self.warnings],
             "left_out": list(self.snapshot.left_out),
         }
 
@@ -42,7 +42,14 @@ class Checked:
         return "\n".join(lines)
 
 
-def faults_json(error: DatasetError) -> dict[str, Any]:
-    """Return the object that `offload check --json` prints for a dataset with faults."""
-    by = {kind: [asdict(f) for f in error.findings if f.severity == kind] for kind in ("error", "warning")}
+def faults_json(error: DatasetError, prefix: str = "") -> dict[str, Any]:
+    """Return the object that `offload check --json` prints for a dataset with faults; `prefix` as in `Checked.text`."""
+    by = {
+        kind: [_finding(f, prefix) for f in error.findings if f.severity == kind]
+        for kind in ("error", "warning")
+    }
     return {"faults": by["error"], "warnings": by["warning"], "error": error.json()}
+
+
+def _finding(finding: Finding, prefix: str) -> dict[str, Any]:
+    return asdict(finding) | {"path": f"{prefix}{finding.path}" if finding.path else ""}

@@ -22,6 +22,9 @@ from gpu_offload.remote_job.wire import Count, Seconds, Time, Wire
 PREDICTIONS = "predictions.png"
 """The extra that shows what the model finds on held-out pictures."""
 
+LEARNT_NOTHING = 0.01
+"""Of a metric from 0 to 1, such as mAP50: below it, a model has learnt next to nothing."""
+
 
 class Artifact(Wire):
     """A file that counts only when its size and sha256 are right."""
@@ -193,6 +196,8 @@ class TrainingResult(Wire):
     per_class: dict[str, dict[str, float]] = Field(default_factory=dict)
     curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     """One value an epoch: losses and metrics by name, for the report."""
+    causes: tuple[str, ...] = ()
+    """Why the model probably finds next to nothing, each with what to change; () where it does find something."""
     timings: Timings
     environment: dict[str, Any]
     speed: dict[str, Any] = Field(default_factory=dict)

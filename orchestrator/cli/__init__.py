@@ -104,14 +104,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except click.exceptions.Abort:
         fail(AbortedError("Ctrl-C; run the same command again"), as_json=as_json)
     except click.ClickException as error:
-        error.show()
-        if as_json:
-            command = (
-                error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "offload"
-            )
-            told = {"type": type(error).__name__, "message": error.format_message()}
-            print_error(told | {"remedy": f"see `{command} --help`"})
-        sys.exit(error.exit_code)
+        _refuse(error, as_json=as_json)
     except OffloadError as error:
         fail(error, as_json=as_json)
     except OSError as error:
@@ -124,12 +117,26 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def fail(error: OffloadError, *, as_json: bool) -> NoReturn:
     """Print an error, on standard output as JSON too if that was asked for, and exit with its code."""
+    _end(str(error), error.json(), error.exit_code, as_json=as_json)
+
+
+def _refuse(error: click.ClickException, *, as_json: bool) -> NoReturn:
+    """Print what click found wrong, in the form of our own errors."""
+    message = error.format_message()
+    told = {"type": type(error).__name__, "message": message}
+    if isinstance(error, click.UsageError):
+        told["remedy"] = f"see `{error.ctx.command_path if error.ctx else 'offload'} --help`"
+        message = f"{message[:1].lower()}{message[1:]}\n{told['remedy']}"
+    _end(message, told, error.exit_code, as_json=as_json)
+
+
+def _end(message: str, document: dict[str, Any], exit_code: int, *, as_json: bool) -> NoReturn:
     from gpu_offload.orchestrator.github.console import inert_text
     from gpu_offload.orchestrator.github.runner import on_runner
     from gpu_offload.orchestrator.output.console import Console, plain
 
-    what = "interrupted" if error.exit_code == EXIT_RESUMABLE else "error"
-    text = f"{what}: {plain(str(error))}"
+    what = "interrupted" if exit_code == EXIT_RESUMABLE else "error"
+    text = f"{what}: {plain(message)}"
     if on_runner():
         text = inert_text(text)
     if sys.stderr.isatty():
@@ -138,10 +145,5 @@ def fail(error: OffloadError, *, as_json: bool) -> NoReturn:
         text = wrapped_lines(text, width=terminal_width())
     Console().stream.write(f"{text}\n")
     if as_json:
-        print_error(error.json())
-    sys.exit(error.exit_code)
-
-
-def print_error(error: dict[str, Any]) -> None:
-    """Print an error as the JSON object of a command that failed."""
-    sys.stdout.write(json.dumps({"error": error}, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps({"error": document}, ensure_ascii=False) + "\n")
+    sys.exit(exit_code)

@@ -38,12 +38,12 @@ def check(given: SettingsOptions, *, as_json: bool, form: str) -> None:
             click.echo(annotation.command())
     if checked is not None:
         if as_json:
-            print_json(checked.json())
+            print_json(checked.json(places))
         elif form == "text":
             click.echo(plain(checked.text(places)))
     elif failure is not None:
         if as_json:
-            print_json(faults_json(failure))
+            print_json(faults_json(failure, places))
         if form == "text":
             click.echo(plain(f"error: {failure.text(places)}"), err=True)
         sys.exit(failure.exit_code)

@@ -9,7 +9,7 @@ from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import WorkflowEvent
 from gpu_offload.orchestrator.github.inputs import InputsError, WorkflowInputs
 from gpu_offload.orchestrator.github.runner import Runner
-from gpu_offload.orchestrator.github.small_summaries import kept_summary
+from gpu_offload.orchestrator.github.small_summaries import kept_summary, unfinished_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry.attestation import checksums
@@ -79,8 +79,10 @@ def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: 
     shown = f"{address}/{picture}" if picture and picture in there else ""
     runner.summary(
         kept_summary(
-            address, kept.version if kept else None, url, kept.model.size if kept else 0, picture=shown
+            address, kept.model, keeping.number_of(release, kept.version) or kept.version, url, shown
         )
+        if kept
+        else unfinished_summary()
     )
     console.notice(f"kept: {url}" if kept else f"kept an unfinished run in {address}")
     return 0

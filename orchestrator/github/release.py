@@ -113,6 +113,12 @@ def keep(
     return manifest
 
 
+def number_of(release: GitHubRelease, version: str) -> str | None:
+    """Return the number that the release's index gives a version; None where it lists none."""
+    entry = entry_of((_kept(Index, release, INDEX_KEY) or Index()).versions, version)
+    return entry.semver if entry else None
+
+
 def _verified(folder: Path, name: str, training_key: str) -> tuple[Manifest, list[Path]]:
     """Return the packed manifest and its files, once all are what the planned training must have made."""
     manifest = parse(Manifest, name, read_bytes(folder, name, limit=DOCUMENT))

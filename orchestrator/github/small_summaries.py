@@ -1,5 +1,6 @@
 """Short job summaries: skipped, kept, cleaned up, failed."""
 
+import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,12 @@ from gpu_offload.orchestrator.github.section import (
     rows_section,
     safe_url,
 )
-from gpu_offload.orchestrator.output.markdown import table
+from gpu_offload.orchestrator.output.markdown import escape_markdown, table
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Decision, PlanReport
 from gpu_offload.orchestrator.plan.receipt import receipt_markdown
 from gpu_offload.orchestrator.registry.promote import Moved
+from gpu_offload.remote_job.result import Artifact
 
 if TYPE_CHECKING:
     from gpu_offload.orchestrator.report.rows import Rows
@@ -44,7 +46,7 @@ def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
     """Say in one sentence what comes of a plan."""
     subject = "Merging this" if proposed else "This"
     if plan.already_trained is not None:
-        return f"{subject} trains nothing: version {plan.already_trained} is this very training"
+        return f"{subject} trains nothing: version {plan.trained_name} is this very training"
     return f"{subject} {_will(plan.decision)}"
 
 
@@ -82,24 +84,33 @@ def rollback_summary(done: Moved) -> str:
     return fitted([SummarySection((f"### {title}",), 9), SummarySection((lines,), 8)])
 
 
-def kept_summary(address: str, version: str | None, url: str, size: int, *, picture: str = "") -> str:
-    """Render where a model is kept that a hosted runner trained; without a version, that an unfinished run is."""
-    if version is None:
-        text = (
-            "The run is not finished. What it has so far is kept: run the workflow again, and it carries on."
-        )
-        return f"### Kept for the next run\n\n{text}\n"
-    rows = table([("file", "size", "version"), ("model.pt", human_bytes(size), version)])
-    row = rows.replace(" model.pt ", f" [model.pt]({safe_url(url)}) ", 1)
+def unfinished_summary() -> str:
+    """Render that an unfinished run is kept."""
+    text = "The run is not finished. What it has so far is kept: run the workflow again, and it carries on."
+    return f"### Kept for the next run\n\n{text}\n"
+
+
+def kept_summary(address: str, model: Artifact, name: str, url: str, picture: str) -> str:
+    """Render where a model is kept that a hosted runner trained.
+
+    Args:
+        address: The release's.
+        model: The model's file.
+        name: The version's number, or its digits.
+        url: The model's.
+        picture: The address of its predictions; "" for none.
+    """
+    rows = table([("file", "size", "version"), ("FILE", human_bytes(model.size), name)])
+    row = rows.replace(" FILE ", f" [{escape_markdown(model.name)}]({safe_url(url)}) ", 1)
     seen = (
         f"What it sees on pictures that it was not trained on:\n\n![predictions]({safe_url(picture)})\n\n"
         if picture
         else ""
     )
     return (
-        f"### Kept: version {bounded(version)}\n\n{row}\n\n{seen}"
+        f"### Kept: version {bounded(name)}\n\n{row}\n\n{seen}"
         "It stays in this repository's release until you delete it. In an application or on any machine:\n\n"
-        f"```sh\noffload pull model.pt --from {safe_url(address)}\n```\n"
+        f"```sh\noffload pull {shlex.quote(model.name)} --from {safe_url(address)}\n```\n"
     )
 
 

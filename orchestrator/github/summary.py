@@ -23,10 +23,10 @@ from gpu_offload.orchestrator.github.section import (
     without_path,
 )
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
-from gpu_offload.orchestrator.output.metrics import is_share, named
+from gpu_offload.orchestrator.output.metrics import named
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
-from gpu_offload.orchestrator.report.outcome import glance_rows, headline, missed, money, place
+from gpu_offload.orchestrator.report.outcome import glance_rows, headline, likely_causes, missed, money, place
 from gpu_offload.orchestrator.report.rows import (
     Rows,
     alternative_rows,
@@ -39,9 +39,6 @@ from gpu_offload.orchestrator.report.rows import (
 )
 
 LOG_LINES = 40
-
-LEARNT_NOTHING = 0.01
-"""Of a share such as mAP50: below it, a model finds as good as nothing."""
 
 LOWER_IS_BETTER = ("loss",)
 
@@ -92,13 +89,7 @@ def next_step(report: Report, around: Around) -> str:
     if around.can_resume:
         return "run this workflow again: it carries on from the last completed epoch."
     if report.status == "published":
-        first = next(iter(report.metrics.items()), None)
-        if first is not None and is_share(first[0]) and first[1] < LEARNT_NOTHING:
-            return (
-                f"train longer, or look at the labels. The model is published, but its {first[0]} is "
-                f"{first[1]:.4f}: it has learnt next to nothing in {report.run.spec.epochs} epochs."
-            )
-        return ""
+        return bounded(likely_causes(report))
     if report.status == "open":
         return (
             "run this workflow again, or wait for the scheduled `tend`: the run is open and nothing is lost."

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
+from gpu_offload.orchestrator.registry.semver import version_text
 
 Where = Literal["cpu", "ec2", "ray", "none"]
 
@@ -135,6 +136,13 @@ class PlanReport:
     """On what the estimates rest, a sentence each."""
     forecast: str = ""
     """Expected cost and worst case of a run that chooses between spot and on-demand."""
+    semver: str | None = None
+    """The number of the version that the same training yielded before."""
+
+    @property
+    def trained_name(self) -> str:
+        """The version that the same training yielded before, as it is named in a sentence."""
+        return version_text(self.already_trained or "", self.semver)
 
     def json(self) -> dict[str, Any]:
         """Return the object of `offload plan --json`; docs/plan.md describes it."""

@@ -40,6 +40,7 @@ from gpu_offload.orchestrator.plan.prerequisites import (
 from gpu_offload.orchestrator.plan.requirements import lock
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import TrainingSettings
@@ -84,6 +85,7 @@ class Planning:
         check_code(inputs)
         work = self._workload(snapshot, inputs.settings.training, exports=len(inputs.exports))
         done = publish.manifest_of(self.store, version)
+        entry = entry_of(publish.versions(self.store), version) if done else None
         measured = None
         limits = limits_of(self.settings)
         share = CoreReading().share(began, cores())
@@ -106,6 +108,7 @@ class Planning:
             fingerprint=inputs.fingerprint,
             training_key=inputs.key,
             already_trained=done.version if done else None,
+            semver=entry.semver if entry else None,
             images=snapshot.images,
             dataset_bytes=snapshot.bytes,
             options=options,

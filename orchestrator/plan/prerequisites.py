@@ -161,18 +161,22 @@ def profile_obstacles(settings: Settings) -> tuple[Obstacle, ...]:
 
 def _account_faults(settings: Settings) -> list[Obstacle]:
     faults = []
+    made = "`offload bootstrap` makes it"
+    if settings.ec2.instance_profile is None and settings.store_url.startswith("file:"):
+        made = "`offload bootstrap` makes both"
     if settings.store_url.startswith("file:"):
         faults.append(
             Obstacle(
                 "store.url is a folder, which an instance cannot reach",
-                "set store.url to s3://BUCKET (`offload bootstrap` makes one)",
+                "set store.url to s3://BUCKET"
+                + ("" if settings.ec2.instance_profile is None else f" ({made})"),
             )
         )
     if settings.ec2.instance_profile is None:
         faults.append(
             Obstacle(
                 "ec2.instance-profile is not set, so an instance could read no dataset and write no checkpoint",
-                "set ec2.instance-profile (`offload bootstrap` makes one)",
+                f"set ec2.instance-profile ({made})",
             )
         )
     return faults

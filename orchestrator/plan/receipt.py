@@ -26,7 +26,7 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     rows: list[tuple[str, ...]] = [_HEADINGS, *(_row(plan, option) for option in shown)]
     parts = [[wrapped(_dataset_line(plan), width=width)]]
     if plan.already_trained is not None:
-        parts.append([f"Already trained: version {plan.already_trained}. Nothing would be trained again."])
+        parts.append([f"Already trained: version {plan.trained_name}. Nothing would be trained again."])
     places = [text_table(rows, width=width)]
     if hidden := len(plan.options) - len(shown):
         places.append(f"   and {hidden} more places: offload plan --all")
@@ -114,7 +114,7 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
     if nowhere := _no_gpu(plan):
         shown = [option for option in shown if option.where == "cpu"]
     if plan.already_trained is not None:
-        lines += [f"Already trained: version {escape_markdown(plan.already_trained)}. Nothing is spent.", ""]
+        lines += [f"Already trained: version {escape_markdown(plan.trained_name)}. Nothing is spent.", ""]
         lines.append(details("Where it would run otherwise", "\n".join(_places(plan, shown))))
     else:
         chosen = plan.decision.option

@@ -86,6 +86,8 @@ class Report:
 
     candidate: str | None = None
     """Why the version is not `stable`; None where it is, or was."""
+    yanked: str | None = None
+    """Why the version was yanked; None where it was not."""
     is_idle: bool = False
     """Whether nothing works on an open run: its process was stopped or killed."""
 
@@ -167,6 +169,8 @@ class Report:
             "idle": self.is_idle,
             "version": self.run.version,
             "candidate": self.candidate,
+            "yanked": self.yanked,
+            "causes": list(self.result.causes) if self.result else [],
             "training_key": self.run.training_key,
             "fingerprint": self.run.fingerprint,
             "why": self.run.why,

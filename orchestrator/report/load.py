@@ -40,6 +40,7 @@ def gather(
     now = clock_of(store)() if now is None else now
     activity = activity_of(store, record, documents, now)
     entries = _entries(store)
+    own = entry_of(entries, record.version)
     return Report(
         picture=read_picture(store, run, documents.result) if pictures else None,
         run=record,
@@ -50,7 +51,8 @@ def gather(
         outcome=documents.outcome,
         result=documents.result,
         before=_before(entries, record, documents.outcome.at if documents.outcome else now),
-        semver=own.semver if (own := entry_of(entries, record.version)) else None,
+        semver=own.semver if own else None,
+        yanked=own.yanked.why if own and own.yanked else None,
         candidate=_candidate(store, record.version),
         events={a.record.number: events_of(store, run, a.record.number) for a in documents.attempts},
     )

@@ -1,13 +1,14 @@
 """The outcome of a run in one sentence and three rows, the same in every rendering."""
 
 from gpu_offload.orchestrator.cost.prices import expected_cost
-from gpu_offload.orchestrator.output.metrics import named
+from gpu_offload.orchestrator.output.metrics import is_share, named
 from gpu_offload.orchestrator.output.units import human_cost, human_duration, human_money
 from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.rows import Rows, expected_time
 from gpu_offload.orchestrator.run.activity import idle_text
 from gpu_offload.orchestrator.run.pace import traffic_of
+from gpu_offload.remote_job.result import LEARNT_NOTHING
 
 WORTH_A_WORD_S = 5.0
 """Seconds outside of an estimate that need no explanation."""
@@ -24,10 +25,7 @@ def headline(
     spent = f"{time} on {where}, {money(report)}"
     if report.status == "published":
         quality = quality_text(report, before)
-        version = f"stable is now {report.name}" if moved else f"version {report.name}"
-        if report.candidate:
-            version += " stays a candidate"
-        return f"Trained in {spent}. {f'{quality}. ' if quality else ''}{version[0].upper()}{version[1:]}"
+        return f"Trained in {spent}. {f'{quality}. ' if quality else ''}{_standing(report, moved=moved)}"
     done, of = epochs(report)
     reached = f"after epoch {done} of {of}, " if done else "after "
     if interrupted or report.is_idle:
@@ -35,6 +33,14 @@ def headline(
     if report.status == "open":
         return f"Training: epoch {done} of {of}, {spent} so far"
     return f"{'Stopped' if report.status == 'stopped' else 'Not trained: failed'} {reached}{spent}"
+
+
+def _standing(report: Report, *, moved: bool) -> str:
+    if report.yanked is not None:
+        return f"{report.name} was yanked"
+    if report.candidate:
+        return f"Candidate {report.name}, not stable"
+    return f"Stable is now {report.name}" if moved else f"Version {report.name}"
 
 
 def glance_rows(report: Report, before: Before | None = None) -> Rows:
@@ -55,15 +61,28 @@ def glance_rows(report: Report, before: Before | None = None) -> Rows:
 
 
 def explained(report: Report) -> str:
-    """Say why a run ended without a version, what an open one waits for, or why a version is not `stable`; else empty."""
+    """Say why a run ended without a version, what an open one waits for, or what is wrong with its version; else empty."""
     if report.is_idle:
         text = idle_text(report.run.id)
         return f"{text[0].upper()}{text[1:]}."
     if report.outcome is not None and report.status != "published":
         return f"Why: {report.outcome.message}" if report.outcome.message else ""
-    if not report.candidate:
-        return ""
-    return f"Not stable: {report.candidate}. {promotion_hint(report.name)}."
+    parts = [likely_causes(report)]
+    if report.yanked is not None:
+        parts.insert(0, f"Yanked: {report.yanked}.")
+    elif report.candidate:
+        parts.insert(0, f"Not stable: {report.candidate}. {promotion_hint(report.name)}.")
+    return " ".join(part for part in parts if part)
+
+
+def likely_causes(report: Report) -> str:
+    """Say why the model probably finds next to nothing; empty where it finds something."""
+    causes = report.result.causes if report.result else ()
+    name, best = next(iter(report.metrics.items()), ("", 1.0))
+    if causes:
+        return f"It finds next to nothing. Likely causes: {'; '.join(causes)}."
+    nothing = is_share(name) and best < LEARNT_NOTHING
+    return "It has learnt next to nothing: train longer, or look at the labels." if nothing else ""
 
 
 def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, str]]:

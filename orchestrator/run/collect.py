@@ -67,6 +67,8 @@ class Collector:
                 return model
             manifest = self._manifest(result, observation, cost_usd())
             publish.publish(self.journal.store, manifest, model, note=self.console.note, rules=self.rules)
+        for cause in result.causes:
+            self.console.warning(f"it finds next to nothing, likely because {cause}")
         return None
 
     def complete(self, observation: Observation) -> float:

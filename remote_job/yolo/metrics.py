@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from gpu_offload.remote_job import machine
 from gpu_offload.remote_job.progress import finite
 from gpu_offload.remote_job.result import Artifact, Timings, TrainingResult
+from gpu_offload.remote_job.yolo import diagnosis
 
 if TYPE_CHECKING:
     from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
@@ -118,6 +119,7 @@ def result(trainer: "SteadyTrainer", model: Artifact, *, imported: float, total:
         metrics=metrics(trainer),
         per_class=per_class(trainer),
         curves=curves(trainer.history),
+        causes=diagnosis.causes(trainer),
         timings=timings(trainer, imported=imported, total=total),
         environment=machine.facts(),
         speed=trainer.speed.document(),

@@ -51,7 +51,7 @@ def test_a_usage_error_is_json_too_where_json_was_asked_for(capsys, words):
     error = json.loads(out)["error"]
     assert set(error) == {"type", "message", "remedy"}
     assert "--help" in error["remedy"]
-    assert "Error:" in err
+    assert err.startswith("error: ")
     assert not main(capsys, *words)[1]
 
 

@@ -30,6 +30,7 @@ from gpu_offload.orchestrator.github.small_summaries import (
 from gpu_offload.orchestrator.github.summary import metric_changes, run_summary
 from gpu_offload.orchestrator.report.content import Before
 from gpu_offload.orchestrator.report.rows import SMALL_USD, cost_rows
+from gpu_offload.remote_job.result import Artifact
 
 PARTS = ("### Trained in", "|  | expected | actual |", "longer than estimated", "**Where and why.**", "#### Metrics", "xychart-beta",
          "#### Cost", "#### It could have cost", "#### Attempts", "gantt", "Estimate and actual", "Facts")  # fmt: skip
@@ -133,18 +134,25 @@ def test_costs_under_a_tenth_of_a_cent_are_one_line(report):
 def test_a_model_that_has_learnt_nothing_is_told_from_a_good_one(report):
     poor = replace(report, result=result(metrics={"map50": 0.001}))
     assert "learnt next to nothing" in run_summary(poor, Around(model_url="https://x/m.pt"))
+    known = replace(report, result=result(metrics={"map50": 0.0}, causes=("no training image shows F",)))
+    assert "**Next:** It finds next to nothing. Likely causes: no training image shows F" in run_summary(
+        known, Around()
+    )
 
 
 def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
     text = run_summary(report, Around(model_url="https://x/m.pt", kept=True))
     assert "**Model:** <https://x/m.pt> (once the job `keep` is done)" in text
-    told = kept_summary("https://x", "abc", "https://x/m.pt", 6_200_000)
+    model = Artifact(name="model.pt", size=6_200_000, sha256="0" * 64)
+    told = kept_summary("https://x", model, "1.2.0", "https://x/m.pt", "")
+    assert told.startswith("### Kept: version 1.2.0")
     assert "[model.pt](https://x/m.pt)" in told
     assert "offload pull model.pt --from https://x" in told
     assert "![predictions]" not in told
-    assert "![predictions](https://x/p.png)" in kept_summary(
-        "https://x", "a", "https://x/m", 1, picture="https://x/p.png"
-    )
+    forest = Artifact(name="model.joblib", size=1, sha256="0" * 64)
+    told = kept_summary("https://x", forest, "a", "https://x/m", "https://x/p.png")
+    assert "![predictions](https://x/p.png)" in told
+    assert "offload pull model.joblib --from https://x" in told
 
 
 def test_a_failed_run_points_at_its_log(report):

@@ -65,6 +65,7 @@ def test_a_receipt_shows_the_cpu_and_the_best_gpu_and_the_rest_on_request():
 
 
 def test_a_training_that_is_there_already_is_said_first():
+    assert "version 1.2.0 (v7)." in receipt_text(report(already_trained="v7", semver="1.2.0"))
     text = receipt_text(report(already_trained="v7"))
     assert text.index("Already trained: version v7") < text.index("this CPU")
     assert "What would change" not in text

@@ -165,7 +165,9 @@ def test_check_as_json_lists_faults_as_well_as_the_error(repository):
     done = run_check(repository, "--json")
     found = json.loads(done.stdout)
     assert done.exit_code == 1
-    assert [(fault["path"], fault["line"]) for fault in found["faults"]] == [(label.name, 1)]
+    assert [(fault["path"], fault["line"]) for fault in found["faults"]] == [
+        (f"apps/a/shapes/{label.name}", 1)
+    ]
     assert set(found["error"]) == {"type", "message"}, "each fault says what to do"
 
 

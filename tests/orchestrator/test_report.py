@@ -11,7 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from report_case import evil
+from report_case import evil, result
 from run_case import T0, run_of
 
 from gpu_offload.infra.store.factory import open_store
@@ -24,6 +24,7 @@ from gpu_offload.orchestrator.report.outcome import headline
 from gpu_offload.orchestrator.report.page import report_html
 from gpu_offload.orchestrator.report.rows import alternative_rows, attempt_rows, cost_rows
 from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
+from gpu_offload.orchestrator.report.text import report_text
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import Outcome
 from gpu_offload.orchestrator.settings.sections import StoreSettings
@@ -93,7 +94,19 @@ def test_what_an_earlier_attempt_left_in_the_progress_is_not_of_the_later_one(re
 
 
 def test_the_page_says_why_a_version_is_not_stable(report):
-    assert "Not stable: worse" in report_html(replace(report, candidate="worse"))
+    held = replace(report, candidate="worse", semver="1.2.0")
+    assert "Not stable: worse" in report_html(held)
+    assert headline(held).endswith("Candidate 1.2.0, not stable")
+    gone = replace(held, yanked="mislabelled")
+    assert headline(gone).endswith("1.2.0 was yanked")
+    assert "Yanked: mislabelled" in report_html(gone)
+
+
+def test_a_model_that_finds_nothing_has_its_likely_causes_in_every_form(report):
+    causes = ("half of the objects are smaller than 7 px", "it trained for 9 batches")
+    poor = replace(report, result=result(metrics={"map50": 0.0}, causes=causes))
+    for text in (report_text(poor, width=200), report_markdown(poor), report_html(poor)):
+        assert all(cause in text for cause in causes)
 
 
 def test_an_open_run_has_a_report_too_with_the_curves_so_far(report):

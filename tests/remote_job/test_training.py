@@ -29,7 +29,13 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job.files import durable, result_files
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
-from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat, ProgressEvent, TrainingResult
+from gpu_offload.remote_job.result import (
+    LEARNT_NOTHING,
+    CheckpointManifest,
+    Heartbeat,
+    ProgressEvent,
+    TrainingResult,
+)
 from gpu_offload.remote_job.spec import SpecError, Weights
 from gpu_offload.remote_job.train import train
 from gpu_offload.remote_job.yolo.run import GpuMemoryError
@@ -107,6 +113,8 @@ def test_a_result_says_what_came_out_and_how_long_it_took(whole):
         "memory_bytes",
     } <= result.environment.keys()
     assert set(result.per_class) <= {"circle", "square", "triangle"}
+    assert (result.metrics["map50"] >= LEARNT_NOTHING) == (not result.causes)
+    assert all("validation image" not in cause for cause in result.causes)
     model = output / "result" / "model.pt"
     assert (model.stat().st_size, durable.sha256_of(model)) == (result.model.size, result.model.sha256)
     assert {"results.csv", "predictions.png"} <= {extra.name for extra in result.extras}
