@@ -31,44 +31,46 @@ class MemoryStore:
 
     def __init__(self, world: "World") -> None:
         self.world = world
-        self.objects: dict[str, tuple[bytes, str, float]] = {}
+        self.objects: dict[str, tuple[bytes, ObjectInfo]] = {}
         self.written = Counter()
         self._etags = itertools.count(1)
 
     def read(self, key: str) -> tuple[bytes, str]:
         try:
-            body, etag, _ = self.objects[key]
+            body, info = self.objects[key]
         except KeyError:
             raise ObjectMissingError(key) from None
-        return body, etag
+        return body, info.etag
 
     def stat(self, key: str) -> ObjectInfo | None:
-        if key not in self.objects:
-            return None
-        body, etag, at = self.objects[key]
-        return ObjectInfo(key, len(body), etag, datetime.fromtimestamp(at, UTC))
+        found = self.objects.get(key)
+        return found[1] if found else None
 
     def put(self, key: str, body: bytes) -> str:
         etag = f"e{next(self._etags)}"
         if key == MANIFEST_KEY and any(m.lives(self.world.now) for m in self.world.machines):
             self.world.rented_while_publishing = True
-        self.objects[key] = body, etag, self.world.now
+        self.objects[key] = (
+            body,
+            ObjectInfo(key, len(body), etag, datetime.fromtimestamp(self.world.now, UTC)),
+        )
         self.written[key] += 1
         return etag
 
     def create(self, key: str, body: bytes) -> str:
         if key in self.objects:
             if self.objects[key][0] == body:
-                return self.objects[key][1]
+                return self.objects[key][1].etag
             raise ObjectExistsError(key)
         return self.put(key, body)
 
     def replace(self, key: str, body: bytes, etag: str) -> str:
         if key not in self.objects:
             raise ObjectChangedError(key)
-        if self.objects[key][1] != etag:
-            if self.objects[key][0] == body:
-                return self.objects[key][1]
+        found, info = self.objects[key]
+        if info.etag != etag:
+            if found == body:
+                return info.etag
             raise ObjectChangedError(key)
         return self.put(key, body)
 
@@ -87,8 +89,7 @@ class MemoryStore:
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         for key in sorted(k for k in self.objects if k.startswith(prefix)):
-            found = self.stat(key)
-            if found is not None:
+            if (found := self.stat(key)) is not None:
                 yield found
 
     def delete(self, key: str) -> None:

@@ -6,6 +6,8 @@ helper function carries `pytest.mark.process` itself.
 
 import re
 import sys
+from importlib import import_module
+from importlib.util import find_spec
 
 import pytest
 
@@ -32,6 +34,23 @@ EXPECTED_SKIPS = re.compile(
 """Reasons of skips that say nothing about what is installed; see `--no-skips`."""
 
 
+class Deferred:
+    """A module that is imported when a test first uses it: every worker collects every file."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def __getattr__(self, name):
+        if name.startswith("__"):  # what inspect asks of whatever a test file defines
+            raise AttributeError(name)
+        return getattr(import_module(self._name), name)
+
+
+def needs(package):
+    """Skip where a package of an extra is not installed; it is not imported."""
+    return pytest.mark.skipif(find_spec(package) is None, reason=f"{package} is not installed")
+
+
 class Guard:
     """Knows the running test's marks. One for the process, because audit hooks stay."""
 
@@ -41,6 +60,10 @@ class Guard:
     def check(self, event, arguments):
         """Fail the running test if it does what its marks do not say."""
         if not self.test:
+            if event == "import" and arguments[0] in _HEAVY:
+                pytest.fail(
+                    f"a test file imports {arguments[0]} when it is collected: defer that to its tests"
+                )
             return
         if event in _START and not self.marks and arguments[:1] != ("uname",):  # `platform` runs it
             pytest.fail(f"{self.test} starts {arguments[0] if arguments else 'a process'}: mark it `process`")

@@ -6,11 +6,12 @@ import zlib
 
 import pytest
 from PIL import Image
+from resources import needs
 
 from gpu_offload.dataset.image import ImageError, check_image
 from gpu_offload.dataset.label import check_label
 
-pytest.importorskip("ultralytics")
+pytestmark = [pytest.mark.training, needs("ultralytics")]
 
 
 def drawn(mode="RGB", size=(40, 30)):

@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 from remote_job_case import make_tree
+from resources import Deferred, needs
 
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.orchestrator.settings.types import ExportFormat
 from gpu_offload.remote_job.yolo import exports, onnx_export, safetensors_export
 from gpu_offload.remote_job.yolo.raw_outputs import own_outputs
 
-onnx = pytest.importorskip("onnx", reason="the extra [onnx] is not installed")
-safe_open = pytest.importorskip("safetensors", reason="the extra [train] is not installed").safe_open
+pytestmark = [needs("onnx"), needs("safetensors")]
+onnx, safetensors = Deferred("onnx"), Deferred("safetensors")
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ def test_safetensors_hold_the_models_weights_and_what_it_is(models, info, tmp_pa
         assert (failed, made.agreement) == ({}, 1.0)
         found.append(made.path.read_bytes())
     assert found[0] == found[1]
-    with safe_open(tmp_path / "a/model.safetensors", "np") as file:
+    with safetensors.safe_open(tmp_path / "a/model.safetensors", "np") as file:
         about = json.loads(file.metadata()["model"])
         assert {"model.0.conv.weight", "model.22.cv3.0.2.bias"} <= set(file.keys())
     assert (about["task"], about["imgsz"], about["names"]["0"]) == ("detect", 64, "0")

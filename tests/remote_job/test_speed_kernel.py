@@ -7,22 +7,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resources import Deferred, needs
 
-from gpu_offload.remote_job.speed import capacity
+from gpu_offload.dataset import synthetic
+from gpu_offload.remote_job.speed import capacity, image_cache, kernel
 
-torch = pytest.importorskip("torch", reason="needs the train extra")
-pytest.importorskip("ultralytics", reason="needs the train extra")
-pytestmark = pytest.mark.training
+pytestmark = [pytest.mark.training, needs("ultralytics")]
 
-from ultralytics.cfg import get_cfg  # noqa: E402 - after the skip
-from ultralytics.data.build import build_dataloader, build_yolo_dataset  # noqa: E402
-from ultralytics.nn.modules.conv import Conv  # noqa: E402
-from ultralytics.nn.tasks import ClassificationModel, RTDETRDetectionModel  # noqa: E402
-
-from gpu_offload.dataset import synthetic  # noqa: E402
-from gpu_offload.remote_job.speed import fused_norm, image_cache, kernel, mixed_precision, trial  # noqa: E402
-
-CHANNELS_LAST = torch.channels_last
+torch = Deferred("torch")
+fused_norm = Deferred("gpu_offload.remote_job.speed.fused_norm")
+mixed_precision = Deferred("gpu_offload.remote_job.speed.mixed_precision")
+trial = Deferred("gpu_offload.remote_job.speed.trial")
+ultralytics_build = Deferred("ultralytics.data.build")
+ultralytics_cfg = Deferred("ultralytics.cfg")
+ultralytics_conv = Deferred("ultralytics.nn.modules.conv")
+ultralytics_tasks = Deferred("ultralytics.nn.tasks")
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +89,14 @@ def through_kernel(built, x, block, activation):
 )
 def test_the_kernel_is_at_least_as_exact_as_torch(built, images, channels, size, wider, activation):
     generator = torch.Generator().manual_seed(0)
-    block = Conv(channels, channels, 1, act=activation)
+    block = ultralytics_conv.Conv(channels, channels, 1, act=activation)
     block.bn.weight.data.uniform_(0.5, 1.5, generator=generator)
     block.bn.bias.data.normal_(generator=generator)
     exact = copy.deepcopy(block.bn).double()
     data = torch.randn(images, channels, size, size, generator=generator) * 2 + 5
-    x = data.contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    x = data.contiguous(memory_format=torch.channels_last).requires_grad_()
     slope = torch.randn(images, channels + wider, size, size, generator=generator)
-    slope = slope.contiguous(memory_format=CHANNELS_LAST)[:, :channels]
+    slope = slope.contiguous(memory_format=torch.channels_last)[:, :channels]
     silu = torch.nn.functional.silu if activation else torch.nn.Identity()
 
     wide = data.double().requires_grad_()
@@ -129,13 +128,13 @@ def test_the_kernel_is_at_least_as_exact_as_torch(built, images, channels, size,
 def test_in_bfloat16_the_kernel_rounds_only_what_comes_out(built, images, channels, size, wider, activation):
     """Statistics and arithmetic are those of single precision, so that one rounding is all the difference."""
     generator = torch.Generator().manual_seed(0)
-    block = Conv(channels, channels, 1, act=activation)
+    block = ultralytics_conv.Conv(channels, channels, 1, act=activation)
     block.bn.weight.data.uniform_(0.5, 1.5, generator=generator)
     exact = copy.deepcopy(block.bn).double()
     data = torch.randn(images, channels, size, size, generator=generator) * 2 + 5
-    x = data.bfloat16().contiguous(memory_format=CHANNELS_LAST).requires_grad_()
+    x = data.bfloat16().contiguous(memory_format=torch.channels_last).requires_grad_()
     slope = torch.randn(images, channels + wider, size, size, generator=generator).bfloat16()
-    slope = slope.contiguous(memory_format=CHANNELS_LAST)[:, :channels]
+    slope = slope.contiguous(memory_format=torch.channels_last)[:, :channels]
     wide = x.detach().double().requires_grad_()
     expected = exact(wide)
     expected = torch.nn.functional.silu(expected) if activation else expected
@@ -176,7 +175,7 @@ def test_values_are_rounded_to_bfloat16_as_torch_does(built):
 
 def test_in_mixed_precision_a_model_gives_and_keeps_single_precision():
     torch.manual_seed(0)
-    model = ClassificationModel("yolov8n-cls.yaml", nc=3, verbose=False).train()
+    model = ultralytics_tasks.ClassificationModel("yolov8n-cls.yaml", nc=3, verbose=False).train()
     x = torch.rand(2, 3, 32, 32)
     seen = []
     model.model[1].conv.register_forward_hook(lambda _module, _input, output: seen.append(output.dtype))
@@ -198,14 +197,18 @@ def test_in_mixed_precision_a_model_gives_and_keeps_single_precision():
 
 
 def test_architectures_with_a_forward_pass_of_their_own_are_not_covered():
-    assert not mixed_precision.covers(RTDETRDetectionModel.__new__(RTDETRDetectionModel))
-    assert mixed_precision.covers(ClassificationModel.__new__(ClassificationModel))
+    assert not mixed_precision.covers(
+        ultralytics_tasks.RTDETRDetectionModel.__new__(ultralytics_tasks.RTDETRDetectionModel)
+    )
+    assert mixed_precision.covers(
+        ultralytics_tasks.ClassificationModel.__new__(ultralytics_tasks.ClassificationModel)
+    )
 
 
 def test_a_block_in_a_fused_training_is_the_block_it_was(built):
     torch.manual_seed(0)
-    block = Conv(8, 16, 3).to(memory_format=CHANNELS_LAST)
-    x = torch.randn(2, 8, 12, 12).contiguous(memory_format=CHANNELS_LAST)
+    block = ultralytics_conv.Conv(8, 16, 3).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 8, 12, 12).contiguous(memory_format=torch.channels_last)
     twin = copy.deepcopy(block)
     expected = block(x)
     with fused_norm.fused(built):
@@ -222,22 +225,25 @@ def test_a_block_in_a_fused_training_is_the_block_it_was(built):
 
 @pytest.mark.parametrize("kind", ["contiguous", "double", "other activation", "momentum"])
 def test_what_the_kernel_does_not_know_is_left_to_torch(built, kind):
-    block = Conv(8, 16, 3, act=torch.nn.ReLU() if kind == "other activation" else True)
+    block = ultralytics_conv.Conv(8, 16, 3, act=torch.nn.ReLU() if kind == "other activation" else True)
     x = torch.randn(2, 8, 12, 12)
     if kind == "double":
         block, x = block.double(), x.double()
     if kind == "momentum":
         block.bn.momentum = None
     if kind != "contiguous":
-        block, x = block.to(memory_format=CHANNELS_LAST), x.contiguous(memory_format=CHANNELS_LAST)
+        block, x = (
+            block.to(memory_format=torch.channels_last),
+            x.contiguous(memory_format=torch.channels_last),
+        )
     expected = copy.deepcopy(block)(x)
     with fused_norm.fused(built):
         assert torch.equal(block(x), expected)
 
 
 def test_nan_comes_out_where_nan_goes_in(built):
-    block = Conv(4, 4, 1).to(memory_format=CHANNELS_LAST)
-    x = torch.randn(1, 4, 4, 4).contiguous(memory_format=CHANNELS_LAST)
+    block = ultralytics_conv.Conv(4, 4, 1).to(memory_format=torch.channels_last)
+    x = torch.randn(1, 4, 4, 4).contiguous(memory_format=torch.channels_last)
     x[0, 0, 0, 0] = float("nan")
     with fused_norm.fused(built):
         assert torch.isnan(block(x)).any()
@@ -254,15 +260,15 @@ def batches(folder, *, cached, epochs=3):
     random.seed(1)
     np.random.seed(1)  # noqa: NPY002 - the one that Ultralytics uses
     torch.manual_seed(1)
-    args = get_cfg(overrides={"imgsz": 64, "task": "detect", "mixup": 0.3, "copy_paste": 0.3})
+    args = ultralytics_cfg.get_cfg(overrides={"imgsz": 64, "task": "detect", "mixup": 0.3, "copy_paste": 0.3})
     data = {"names": {0: "circle", 1: "square", 2: "triangle"}, "nc": 3, "channels": 3}
-    dataset = build_yolo_dataset(args, str(folder / "images"), 4, data, mode="train")
+    dataset = ultralytics_build.build_yolo_dataset(args, str(folder / "images"), 4, data, mode="train")
     cache = image_cache.ImageCache(capacity.capacity().memory_bytes)
     if cached:
         assert cache.attach(dataset)
     # Small, so that pictures leave the buffer and are read again.
     dataset.max_buffer_length = 5
-    loader = build_dataloader(dataset, batch=4, workers=0)
+    loader = ultralytics_build.build_dataloader(dataset, batch=4, workers=0)
     seen = []
     for epoch in range(epochs):
         if epoch == epochs - 1:
@@ -298,7 +304,9 @@ def test_the_image_cache_keeps_to_its_limit():
 
 def test_a_trial_changes_neither_model_nor_random_numbers():
     torch.manual_seed(0)
-    model = torch.nn.Sequential(Conv(3, 8, 3, 2), torch.nn.Dropout(0.5), Conv(8, 4, 3, 2))
+    model = torch.nn.Sequential(
+        ultralytics_conv.Conv(3, 8, 3, 2), torch.nn.Dropout(0.5), ultralytics_conv.Conv(8, 4, 3, 2)
+    )
     before = copy.deepcopy(model.state_dict())
     state = torch.get_rng_state()
     tried = trial.tried(model, image_size=32, batch=2, mixed=True)

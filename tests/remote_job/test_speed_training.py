@@ -8,8 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("ultralytics", reason="needs the train extra")
+from resources import needs
 
 from remote_job_case import make_spec
 
@@ -20,6 +19,7 @@ from gpu_offload.dataset.tree import materialise
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.speed import capacity, plan
 
+pytestmark = needs("ultralytics")
 ROOT = Path(__file__).parents[2]
 
 
