@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from commands import wait_until
 from hypothesis import given
 from hypothesis import strategies as st
 from local_host import LocalHost
@@ -80,13 +81,6 @@ sys.exit(int(os.environ.get("CODE", "0")))
 """Stands for the training module: the real one takes half a minute to import what it needs."""
 
 
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "did not come true in time"
-        time.sleep(0.02)
-
-
 class Bench:
     """A simulated host behind a real SSH server, and a stand-in for the training that ends when it is let go."""
 
@@ -145,7 +139,7 @@ def events(found):
 def test_a_job_is_followed_from_start_to_end(bench):
     bench.start(JobOptions(spot_notice="http://127.0.0.1:1/"))
     looks = []
-    for found in follow(bench.job, every=0.05, patience=20):
+    for found in follow(bench.job, every=0.05, patience=60):
         looks.append(found)
         if found.progress:
             bench.let_go()
@@ -161,7 +155,7 @@ def test_a_job_is_followed_from_start_to_end(bench):
 
 def test_a_job_does_not_die_with_the_connection_and_another_launcher_finds_it(bench):
     bench.start()
-    wait_for(lambda: bench.job.look().progress)
+    wait_until(lambda: bench.job.look().progress)
     known = bench.job.look()
     bench.server.drop_connections()
     bench.host.close()
@@ -172,7 +166,7 @@ def test_a_job_does_not_die_with_the_connection_and_another_launcher_finds_it(be
             follow(
                 again,
                 every=0.05,
-                patience=20,
+                patience=60,
                 progress_offset=known.progress_offset,
                 log_offset=known.log_offset,
             )
@@ -184,7 +178,7 @@ def test_a_job_does_not_die_with_the_connection_and_another_launcher_finds_it(be
 def test_a_connection_that_is_lost_while_following_loses_and_repeats_nothing(bench):
     bench.start()
     looks = []
-    for number, found in enumerate(follow(bench.job, every=0.05, patience=20)):
+    for number, found in enumerate(follow(bench.job, every=0.05, patience=60)):
         looks.append(found)
         if number in {1, 3}:
             bench.server.drop_connections()
@@ -197,7 +191,7 @@ def test_a_job_that_was_started_is_not_started_again(bench):
     bench.start()
     bench.start()
     bench.let_go()
-    looks = list(follow(bench.job, every=0.05, patience=20))
+    looks = list(follow(bench.job, every=0.05, patience=60))
     bench.start()
     assert events(b"".join(found.progress for found in looks)) == ["start", "finished"]
     assert bench.job.look().progress_offset == looks[-1].progress_offset
@@ -207,7 +201,7 @@ def test_what_only_the_uploader_may_know_is_neither_told_to_the_training_nor_lef
     uploader = {"PYTHONPATH": str(bench.tmp_path / "lib"), "STORE_ACCESS_KEY_ID": "it's 1 key"}
     trainer = {"PYTHONPATH": str(bench.tmp_path / "lib"), "LET_GO": str(bench.tmp_path / "go")}
     bench.job.start(b"{}", sys.executable, JobOptions(spot_notice=None), trainer=trainer, uploader=uploader)
-    wait_for(lambda: bench.job.look().progress)
+    wait_until(lambda: bench.job.look().progress)
     memory = bench.root / f"run/gpu-offload/{bench.job.unit}.environment"
     assert memory.stat().st_mode & 0o777 == 0o600
     key = Path(bench.job.folder, "input/key")
@@ -216,14 +210,14 @@ def test_what_only_the_uploader_may_know_is_neither_told_to_the_training_nor_lef
     assert b"1 key" not in bench.job.look().progress
     assert not [p for p in (bench.root / "var").rglob("*") if p.is_file() and "1 key" in p.read_text()]
     bench.let_go()
-    wait_for(lambda: bench.job.look().state is JobState.ENDED)
+    wait_until(lambda: bench.job.look().state is JobState.ENDED)
     assert not memory.exists()
 
 
 def test_stopping_lets_the_training_leave_a_checkpoint(bench):
     bench.start()
-    wait_for(lambda: bench.job.look().progress)
-    bench.job.stop(grace=20)
+    wait_until(lambda: bench.job.look().progress)
+    bench.job.stop(grace=60)
     found = bench.job.look()
     assert (found.state, found.exit_code, events(found.progress)) == (
         JobState.ENDED,
@@ -236,17 +230,17 @@ def test_a_stop_that_comes_just_when_everything_is_fetched_reaches_the_training(
     library = {"PYTHONPATH": str(bench.tmp_path / "lib")}
     trainer, uploader = library | {"LET_GO": str(bench.tmp_path / "go")}, library | {"UNTIL_TOLD": "1"}
     bench.job.start(b"{}", sys.executable, JobOptions(spot_notice=None), trainer=trainer, uploader=uploader)
-    wait_for(Path(bench.job.folder, "input/listens").exists)
-    bench.job.stop(grace=20)
+    wait_until(Path(bench.job.folder, "input/listens").exists)
+    bench.job.stop(grace=60)
     found = bench.job.look()
     assert (found.state, found.exit_code) in {(JobState.ENDED, 75), (JobState.ENDED, 143)}
 
 
 def test_a_training_that_does_not_listen_is_killed_after_the_grace(bench):
     bench.start(DEAF="1")
-    wait_for(lambda: bench.job.look().progress)
+    wait_until(lambda: bench.job.look().progress)
     bench.job.stop(grace=1)
-    wait_for(lambda: bench.job.look().state is JobState.ENDED)
+    wait_until(lambda: bench.job.look().state is JobState.ENDED)
     assert bench.job.look().exit_code == 128 + 9
 
 
@@ -254,7 +248,7 @@ def test_a_failure_is_its_exit_code_and_a_job_that_is_not_there_is_absent(bench)
     assert bench.job.look() == Look(JobState.ABSENT, None, b"", b"", 0, 0, more=False)
     bench.let_go()
     bench.start(CODE="3")
-    assert list(follow(bench.job, every=0.05, patience=20))[-1].exit_code == 3
+    assert list(follow(bench.job, every=0.05, patience=60))[-1].exit_code == 3
 
 
 def test_that_the_store_denied_what_was_written_is_the_exit_code_whatever_the_trainings_is(bench):
@@ -265,7 +259,7 @@ def test_that_the_store_denied_what_was_written_is_the_exit_code_whatever_the_tr
 
 def test_a_job_whose_processes_are_gone_without_a_word_is_lost(bench):
     bench.start()
-    wait_for(lambda: bench.job.look().progress)
+    wait_until(lambda: bench.job.look().progress)
     bench.host.close()
     bench.server.drop_connections()
     end_processes(bench.server.mark)
@@ -274,7 +268,7 @@ def test_a_job_whose_processes_are_gone_without_a_word_is_lost(bench):
 
 def test_a_job_from_before_a_reboot_is_lost(bench):
     bench.start()
-    wait_for(lambda: bench.job.look().progress)
+    wait_until(lambda: bench.job.look().progress)
     Path(f"{bench.job.folder}/boot").write_text("another boot\n")
     assert bench.job.look().state is JobState.LOST
 
@@ -282,21 +276,21 @@ def test_a_job_from_before_a_reboot_is_lost(bench):
 def test_after_its_end_the_machine_goes_down_by_itself(bench):
     bench.let_go()
     bench.start(JobOptions(spot_notice=None, power_off_after=0))
-    wait_for(bench.powered_off)
+    wait_until(bench.powered_off)
     assert bench.job.look().exit_code == 0
     assert (bench.root / "run/gpu-offload/started").exists()
 
 
 def test_a_launcher_that_still_looks_puts_the_power_off_off(bench):
     bench.start(JobOptions(spot_notice=None, power_off_after=1))
-    wait_for(lambda: bench.job.look().progress)
+    wait_until(lambda: bench.job.look().progress)
     held = Path(bench.job.folder) / "hold"
     assert not held.exists()
     bench.job.look(hold=True)
     until = int(time.time()) + 3
     os.utime(held, (until, until))  # as if somebody looked until then
     bench.let_go()
-    wait_for(bench.powered_off)
+    wait_until(bench.powered_off)
     assert time.time() >= until + 1
 
 

@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
+from commands import wait_until
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.command import EXIT_LEFTOVERS, simulate
@@ -37,14 +37,6 @@ def run(script, *faults, **options):
     report = io.StringIO()
     code = simulate([sys.executable, "-c", script], faults, behaviour=QUICK, report=report, **options)
     return code, report.getvalue()
-
-
-def wait_for(condition, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.02)
-    return found
 
 
 @pytest.mark.simulator
@@ -164,15 +156,15 @@ def test_nothing_is_left_whatever_ends_the_simulator(kind, end, tmp_path, monkey
             check=True,
         )
         name, address = done.stdout.split()
-        wait_for(lambda: list(tmp_path.glob(f"*/{name}/ssh.log")))
-        wait_for(lambda: len(traces(str(tmp_path))) > 2)
+        wait_until(lambda: list(tmp_path.glob(f"*/{name}/ssh.log")))
+        wait_until(lambda: len(traces(str(tmp_path))) > 2)
         process.send_signal(end)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
         assert process.returncode == (-9 if end == signal.SIGKILL else 0), err
         if end != signal.SIGKILL:
             assert f"1 instances ({name})" in err
-        wait_for(lambda: traces(str(tmp_path)) == [])
-        wait_for(lambda: list(tmp_path.iterdir()) == [])
+        wait_until(lambda: traces(str(tmp_path)) == [])
+        wait_until(lambda: list(tmp_path.iterdir()) == [])
         if kind == "namespaces":
             routes = subprocess.run(["ip", "route"], capture_output=True, text=True, check=True).stdout
             assert address.rpartition(".")[0] not in routes
@@ -195,7 +187,7 @@ def test_a_signal_goes_on_to_the_command_which_may_clean_up():
         while process.stdout.readline() != "ready\n":
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=30)
+        _, err = process.communicate(timeout=60)
     finally:
         process.kill()
         process.communicate()
@@ -211,12 +203,12 @@ def test_another_process_can_look_and_inject():
 
         def post(line):
             request = urllib.request.Request(f"{base}fault", data=line.encode(), method="POST")
-            return urllib.request.urlopen(request, timeout=10).status
+            return urllib.request.urlopen(request, timeout=60).status
 
         assert post("network:cut:heal=1s") == 200
         with pytest.raises(urllib.error.HTTPError, match="400"):
             post("network:dance")
-        with urllib.request.urlopen(f"{base}state", timeout=10) as reply:
+        with urllib.request.urlopen(f"{base}state", timeout=60) as reply:
             state = json.load(reply)
         assert state["instances"] == []
         assert [event[3] for event in state["events"]] == [
@@ -225,14 +217,14 @@ def test_another_process_can_look_and_inject():
         ]
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
     assert process.returncode == 0
 
 
 @pytest.mark.process
 def test_usage_errors_exit_with_2():
     process = start("--fault", "what")
-    assert "starts with none of" in process.communicate(timeout=30)[1]
+    assert "starts with none of" in process.communicate(timeout=60)[1]
     assert process.returncode == 2
 
 

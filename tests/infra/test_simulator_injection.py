@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, HTTPClientError
+from commands import wait_until
 
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
@@ -38,14 +39,6 @@ def launch(cloud, ec2=None, **options):
 def state(cloud, name):
     found = cloud.client("ec2").describe_instances(InstanceIds=[name])
     return found["Reservations"][0]["Instances"][0]
-
-
-def wait_for(condition, seconds=15.0):
-    end = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < end, "did not happen in time"
-        time.sleep(0.01)
-    return found
 
 
 @contextmanager
@@ -128,14 +121,14 @@ def test_the_store_is_unreachable_for_a_while_and_ec2_is_not(cloud):
         except HTTPClientError:
             return None
 
-    wait_for(back)
+    wait_until(back)
 
 
 def test_expired_keys_are_refused_in_every_service_and_others_are_not(cloud):
     ec2, s3 = cloud.client("ec2", config=ONCE), cloud.client("s3", config=ONCE)
     ec2.describe_instances()
     cloud.inject("token:expire")
-    wait_for(lambda: any(event.text == "credentials expire" for event in cloud.events))
+    wait_until(lambda: any(event.text == "credentials expire" for event in cloud.events))
     with refused("RequestExpired"):
         ec2.describe_instances()
     with refused("ExpiredToken"):
@@ -151,7 +144,7 @@ def test_expired_keys_are_refused_in_every_service_and_others_are_not(cloud):
 def test_a_reclaim_comes_so_long_after_the_launch_with_its_notice(cloud):
     cloud.inject("instance:reclaim:notice=300ms:after=200ms")
     first, second = launch(cloud)["InstanceId"], launch(cloud)["InstanceId"]
-    wait_for(lambda: state(cloud, first)["State"]["Name"] == "terminated")
+    wait_until(lambda: state(cloud, first)["State"]["Name"] == "terminated")
     assert state(cloud, first)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
     assert cloud.leftovers().instances == (second,)
 
@@ -162,9 +155,9 @@ def test_a_reclaim_waits_for_the_epoch_that_the_heartbeat_reports(cloud):
     put(cloud, "runs/r1/attempts/1/heartbeat.json", '{"epochs_completed": 1}')
     put(cloud, "runs/r9/attempts/1/heartbeat.json", '{"epochs_completed": 9}')
     put(cloud, "runs/r1/attempts/2/heartbeat.json", '{"epochs_completed": 9}')
-    wait_for(lambda: state(cloud, name)["State"]["Name"] == "running")
+    wait_until(lambda: state(cloud, name)["State"]["Name"] == "running")
     put(cloud, "prefix/runs/r1/attempts/1/heartbeat.json", '{"epochs_completed": 3}')
-    wait_for(lambda: state(cloud, name)["State"]["Name"] == "terminated")
+    wait_until(lambda: state(cloud, name)["State"]["Name"] == "terminated")
 
 
 @pytest.mark.parametrize(
@@ -174,25 +167,25 @@ def test_a_reclaim_waits_for_the_epoch_that_the_heartbeat_reports(cloud):
 def test_a_fault_waits_for_its_milestone(cloud, when, key):
     name = launch(cloud)["InstanceId"]
     cloud.inject(f"instance:power-loss:after={when}")
-    wait_for(lambda: state(cloud, name)["State"]["Name"] == "running")
+    wait_until(lambda: state(cloud, name)["State"]["Name"] == "running")
     assert not any(event.text == "power loss" for event in cloud.events)
     put(cloud, key, "not even JSON")
-    wait_for(lambda: any(event.text == "power loss" for event in cloud.events))
+    wait_until(lambda: any(event.text == "power loss" for event in cloud.events))
     assert state(cloud, name)["State"]["Name"] == "running"
 
 
 def test_on_demand_instances_are_not_reclaimed(cloud):
     cloud.inject("instance:reclaim:no-notice")
     name = launch(cloud, InstanceMarketOptions={})["InstanceId"]
-    wait_for(lambda: any("on demand" in event.text for event in cloud.events))
+    wait_until(lambda: any("on demand" in event.text for event in cloud.events))
     assert cloud.leftovers().instances == (name,)
 
 
 def test_a_cut_heals_by_itself_after_its_time(cloud):
     cloud.inject("network:cut:after=running:heal=500ms")
     name = launch(cloud)["InstanceId"]
-    wait_for(lambda: (name, "network cut") in [(event.subject, event.text) for event in cloud.events])
-    wait_for(lambda: (name, "network healed") in [(event.subject, event.text) for event in cloud.events])
+    wait_until(lambda: (name, "network cut") in [(event.subject, event.text) for event in cloud.events])
+    wait_until(lambda: (name, "network healed") in [(event.subject, event.text) for event in cloud.events])
 
 
 def test_a_fault_may_wait_for_another_attempt(cloud):
@@ -200,7 +193,7 @@ def test_a_fault_may_wait_for_another_attempt(cloud):
     first = launch(cloud)["InstanceId"]
     tags = [TAGS[0], {"Key": "gpu-offload:attempt", "Value": "2"}]
     second = launch(cloud, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}])["InstanceId"]
-    wait_for(lambda: state(cloud, second)["State"]["Name"] == "terminated")
+    wait_until(lambda: state(cloud, second)["State"]["Name"] == "terminated")
     assert cloud.leftovers().instances == (first,)
 
 
