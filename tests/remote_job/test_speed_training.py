@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from resources import needs
-
 from remote_job_case import make_spec
+from resources import needs
 
 from gpu_offload.dataset import synthetic
 from gpu_offload.dataset.snapshot import read_snapshot
