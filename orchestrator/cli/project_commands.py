@@ -19,6 +19,7 @@ WIDTH = 8
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, exists=True, file_okay=False), default=Path())
 @click.option("--print", "only_print", is_flag=True, help="Print the files instead of writing them.")
+@click.option("--all", "everything", is_flag=True, help="Write every setting, most as a comment.")
 @click.option(
     "--workflows/--no-workflows",
     default=None,
@@ -29,7 +30,9 @@ WIDTH = 8
     metavar="OWNER/REPO@COMMIT[#VERSION]",
     help="The action to pin, such as your fork's; by default this release's.",
 )
-def init(directory: Path, *, only_print: bool, workflows: bool | None, action: str | None) -> None:
+def init(
+    directory: Path, *, only_print: bool, everything: bool, workflows: bool | None, action: str | None
+) -> None:
     """Write a commented offload.toml for the dataset in DIRECTORY, and the workflows that train it.
 
     Run it again after an upgrade: pins move, and what you edited stays as you wrote it.
@@ -42,10 +45,12 @@ def init(directory: Path, *, only_print: bool, workflows: bool | None, action: s
     checkout = checkout_of(root)
     target, problem = _target(root, checkout, workflows=workflows, action=action)
     if only_print:
-        files = {Path("offload.toml"): configuration_for(root)} | (workflow_texts(target) if target else {})
+        files = {Path("offload.toml"): configuration_for(root, everything=everything)} | (
+            workflow_texts(target) if target else {}
+        )
         click.echo("\n".join(f"# ==> {path}\n{text}" for path, text in files.items()), nl=False)
         return
-    configuration = write_configuration(root)
+    configuration = write_configuration(root, everything=everything)
     name = configuration.path.name
     done, kept = ([name], []) if configuration.written else ([], [f"{name} as it is"])
     then = ""

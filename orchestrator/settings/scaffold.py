@@ -3,7 +3,7 @@
 import json
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ _MODELS = {
     Task.POSE: "yolov8n-pose.yaml",
     Task.CLASSIFY: "yolov8n-cls.yaml",
 }
-_ALWAYS = {
+_WRITTEN = {
     "dataset.path",
     "training.model",
     "training.epochs",
@@ -33,6 +33,9 @@ _ALWAYS = {
     "store.url",
 }
 """Settings written out even at their defaults, because users change them first."""
+
+_FIRST = _WRITTEN | {"dataset.classes", "dataset.split.val", "training.hyperparameters"}
+"""Settings of a file that does not have all of them."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Configuration:
         return f"{chosen.path}, {chosen}{f'; model {model}' if model else ''}{names}{more}"
 
 
-def write_configuration(root: Path, *, schema: str | None = None) -> Configuration:
+def write_configuration(root: Path, *, everything: bool = False) -> Configuration:
     """Find datasets below `root` and write a commented `offload.toml`; an existing configuration stays.
 
     Raises ConfigurationFileError: an existing one cannot be read, or there are two; OSError.
@@ -71,35 +74,37 @@ def write_configuration(root: Path, *, schema: str | None = None) -> Configurati
     if path.exists() or path.is_symlink():
         raise ConfigurationFileError(FILE_NAME, "it is no regular file", "remove it, then run this again")
     with path.open("x", encoding="utf-8") as file:
-        file.write(render_configuration(candidates, schema=schema))
+        file.write(render_configuration(candidates, everything=everything))
     return Configuration(path, candidates, written=True)
 
 
-def configuration_for(root: Path, *, schema: str | None = None) -> str:
+def configuration_for(root: Path, *, everything: bool = False) -> str:
     """Return the text that `write_configuration` would write for this folder; write nothing."""
-    return render_configuration(find_candidates(root), schema=schema)
+    return render_configuration(find_candidates(root), everything=everything)
 
 
-def render_configuration(candidates: Sequence[Proposal], *, schema: str | None = None) -> str:
-    """Return a commented `offload.toml` for the first candidate, with every setting; defaults as comments. Pure."""
-    lines = [f"#:schema {schema}", ""] if schema else []
-    lines += [
-        "# Configuration of gpu-offload. Only dataset.path is mandatory; a line in comments shows the default, or an",
-        "# example where there is none. For one run: --set training.epochs=2, or OFFLOAD_TRAINING_EPOCHS=2.",
+def render_configuration(candidates: Sequence[Proposal], *, everything: bool = False) -> str:
+    """Return a commented `offload.toml` for the first candidate, with `everything` or what users change first. Pure."""
+    lines = [
+        "# Configuration of gpu-offload. A line in comments shows the default, or an example where there is none.",
+        "# For one run: --set training.epochs=2, or OFFLOAD_TRAINING_EPOCHS=2.",
     ]
-    if not schema:
-        lines.append(
-            "# Completion in editors: `offload schema > offload.schema.json`, then put on the first line:"
-        )
-        lines.append("#     #:schema ./offload.schema.json")
+    if everything:
+        lines += [
+            "# Completion in editors: `offload schema > offload.schema.json`, then put on the first line:",
+            "#     #:schema ./offload.schema.json",
+        ]
+    else:
+        lines.append("# All settings: `offload init --all --print`.")
+    only = None if everything else _FIRST
     chosen = candidates[0] if candidates else None
     values, notes = _choices(chosen, candidates[1:])
     for name, info in Sections.model_fields.items():
         section = info.annotation
         if not (isinstance(section, type) and issubclass(section, Section)):  # pragma: no cover - all are
             raise TypeError(name)
-        lines += ["", "", f"[{name}]  # {_line(info.description)}"]
-        lines += _section(section, (name,), values, notes)
+        if body := _section(section, (name,), values, notes, only):
+            lines += ["", f"[{name}]  # {_line(info.description)}", *body]
     return "\n".join(lines) + "\n"
 
 
@@ -140,15 +145,23 @@ def _refused(candidate: Proposal) -> str:
 
 
 def _section(
-    section: type[Section], path: tuple[str, ...], values: dict[str, Any], notes: dict[str, list[str]]
+    section: type[Section],
+    path: tuple[str, ...],
+    values: dict[str, Any],
+    notes: dict[str, list[str]],
+    only: Collection[str] | None,
 ) -> list[str]:
+    """Return the lines of a section: of all its settings, or of `only` some."""
     lines: list[str] = []
     for name, info in section.model_fields.items():
         alias = info.alias or name
         dotted = ".".join((*path, alias))
         if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-            lines += ["#", *_comment(_line(info.description)), "#"]
-            lines += _section(info.annotation, (*path, alias), values, notes)
+            if only is None:
+                lines += ["#", *_comment(_line(info.description)), "#"]
+            lines += _section(info.annotation, (*path, alias), values, notes, only)
+            continue
+        if only is not None and dotted not in only:
             continue
         for text in (_line(info.description), *notes.get(dotted, ())):
             lines += _comment(text)
@@ -160,7 +173,7 @@ def _section(
         else:
             shown = toml_value((info.examples or [""])[0])
         key = ".".join((*path[1:], alias))
-        lines.append(f"{'' if dotted in values or dotted in _ALWAYS else '# '}{key} = {shown}")
+        lines.append(f"{'' if dotted in values or dotted in _WRITTEN else '# '}{key} = {shown}")
     return lines
 
 

@@ -348,6 +348,7 @@ def fresh(tmp_path, stands):
         "-m",
         "gpu_offload.orchestrator.cli",
         "init",
+        "--all",
         "--action",
         f"{PIN.repository}@{PIN.commit}",
     ]
