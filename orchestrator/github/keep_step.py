@@ -77,12 +77,10 @@ def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: 
     )
     picture = asset_name(model_key(kept.version, PREDICTIONS)) if kept else ""
     shown = f"{address}/{picture}" if picture and picture in there else ""
-    runner.summary(
-        kept_summary(
-            address, kept.model, keeping.number_of(release, kept.version) or kept.version, url, shown
-        )
-        if kept
-        else unfinished_summary()
-    )
+    if kept:
+        name, stable = keeping.standing(release, kept.version)
+        runner.summary(kept_summary(address, kept.model, name, url, shown, stable=stable))
+    else:
+        runner.summary(unfinished_summary())
     console.notice(f"kept: {url}" if kept else f"kept an unfinished run in {address}")
     return 0

@@ -113,10 +113,12 @@ def keep(
     return manifest
 
 
-def number_of(release: GitHubRelease, version: str) -> str | None:
-    """Return the number that the release's index gives a version; None where it lists none."""
+def standing(release: GitHubRelease, version: str) -> tuple[str, bool]:
+    """Return the name of a version in the release, its number or its digits, and whether `stable` means it."""
     entry = entry_of((_kept(Index, release, INDEX_KEY) or Index()).versions, version)
-    return entry.semver if entry else None
+    stable = _kept(Alias, release, alias_key(STABLE))
+    name = entry.semver if entry and entry.semver else version
+    return name, stable is not None and stable.version == version
 
 
 def _verified(folder: Path, name: str, training_key: str) -> tuple[Manifest, list[Path]]:

@@ -115,6 +115,11 @@ def bounded(text: str) -> str:
     return escape_markdown(short)
 
 
+def not_stable(around: Around) -> str:
+    """Return the warning that a version is not `stable`, with the reason; empty where it is."""
+    return f"> [!WARNING]\n> Not stable: {bounded(around.candidate)}" if around.candidate else ""
+
+
 def without_path(text: str) -> str:
     """Leave out where a runner that is gone had its log."""
     return re.sub(r" \(the whole log: [^()]*\)", "", text)

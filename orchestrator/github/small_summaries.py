@@ -13,6 +13,7 @@ from gpu_offload.orchestrator.github.section import (
     bounded,
     fitted,
     model_line,
+    not_stable,
     rows_section,
     safe_url,
 )
@@ -71,6 +72,7 @@ def done_summary(version: str, around: Around, *, moved: bool) -> str:
     return fitted(
         [
             SummarySection((f"### {bounded(title)}",), 9),
+            SummarySection((not_stable(around),), 8),
             SummarySection((text,), 8),
             SummarySection((model_line(around),), 7),
         ]
@@ -90,7 +92,9 @@ def unfinished_summary() -> str:
     return f"### Kept for the next run\n\n{text}\n"
 
 
-def kept_summary(address: str, model: Artifact, name: str, url: str, picture: str) -> str:
+def kept_summary(
+    address: str, model: Artifact, name: str, url: str, picture: str, *, stable: bool = True
+) -> str:
     """Render where a model is kept that a hosted runner trained.
 
     Args:
@@ -99,6 +103,7 @@ def kept_summary(address: str, model: Artifact, name: str, url: str, picture: st
         name: The version's number, or its digits.
         url: The model's.
         picture: The address of its predictions; "" for none.
+        stable: Whether `stable` means it.
     """
     rows = table([("file", "size", "version"), ("FILE", human_bytes(model.size), name)])
     row = rows.replace(" FILE ", f" [{escape_markdown(model.name)}]({safe_url(url)}) ", 1)
@@ -108,9 +113,9 @@ def kept_summary(address: str, model: Artifact, name: str, url: str, picture: st
         else ""
     )
     return (
-        f"### Kept: version {bounded(name)}\n\n{row}\n\n{seen}"
+        f"### Kept: {'version' if stable else 'candidate'} {bounded(name)}\n\n{row}\n\n{seen}"
         "It stays in this repository's release until you delete it. In an application or on any machine:\n\n"
-        f"```sh\noffload pull {shlex.quote(model.name)} --from {safe_url(address)}\n```\n"
+        f"```sh\noffload pull {shlex.quote(model.name)}{'' if stable else f' --version {name}'} --from {safe_url(address)}\n```\n"
     )
 
 

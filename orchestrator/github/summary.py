@@ -17,6 +17,7 @@ from gpu_offload.orchestrator.github.section import (
     bounded,
     fitted,
     model_line,
+    not_stable,
     rows_section,
     safe_url,
     shorter_row,
@@ -51,9 +52,7 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
     sections = [
         SummarySection((f"### {_heading(report, around)}",), 99),
         SummarySection((trouble,), 98),
-        SummarySection(
-            (f"> [!WARNING]\n> Not stable: {bounded(around.candidate)}" if around.candidate else "",), 97
-        ),
+        SummarySection((not_stable(around),), 97),
         SummarySection((table(glance_rows(report, around.before)), ""), 94),
         SummarySection((escape_markdown(missed(report)),), 93),
         SummarySection((f"**Next:** {following}" if following else "",), 97),
@@ -89,7 +88,10 @@ def next_step(report: Report, around: Around) -> str:
     if around.can_resume:
         return "run this workflow again: it carries on from the last completed epoch."
     if report.status == "published":
-        return bounded(likely_causes(report))
+        begin, *causes = likely_causes(report)
+        return "\n".join(
+            (bounded(begin), *(["", *(f"- {bounded(cause)}" for cause in causes)] if causes else ()))
+        )
     if report.status == "open":
         return (
             "run this workflow again, or wait for the scheduled `tend`: the run is open and nothing is lost."

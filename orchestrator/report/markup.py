@@ -24,12 +24,18 @@ pre{overflow-x:auto;background:var(--tile);border-radius:.5rem;padding:.6rem .8r
 p code{overflow-wrap:anywhere}td.long{overflow-wrap:anywhere}code{font-size:.9em}tr.total td{font-weight:600}
 figure{margin:.5rem 0 1rem}img{max-width:100%}figcaption{font-size:.85rem;color:var(--soft)}
 svg{width:100%;max-width:36rem;height:auto}svg text{font:13px system-ui,sans-serif;fill:var(--soft)}
+@media(max-width:30rem){table.rows,.rows tbody,.rows tr,.rows td{display:block;text-align:left}.rows tr.head,.rows td:empty
+{display:none}.rows tr{border-bottom:1px solid var(--line);padding:.4rem 0}.rows td,.rows td.n{border:0;padding:0 0 0 8rem;
+text-align:left;white-space:normal}.rows td::before{content:attr(data-h);float:left;margin-left:-8rem;width:7.5rem;
+color:var(--soft)}}
 .grid{stroke:var(--line);stroke-width:1}summary{cursor:pointer;margin:1.75rem 0 .5rem;font-weight:600}
 """
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
 """Should something get past the escaping, it may neither run nor load nor send anything."""
 
+WIDEST = 5
+"""Columns that fit a phone; of a wider table each row becomes a list there."""
 LONG_WORD = 20
 """Letters; an instance's id has 19."""
 
@@ -83,25 +89,29 @@ def prose(text: str) -> str:
 
 
 def html_table(rows: Sequence[Sequence[str]], *, total: bool = False) -> str:
-    """Render a table that scrolls by itself where the screen is narrow; columns that are empty are left out."""
+    """Render a table without its empty columns; on a narrow screen it scrolls, or is a list where it has many columns."""
     if len(rows) < 2:
         return ""
     head, *body = rows
     kept = [i for i in range(len(head)) if any(row[i] for row in body)]
     numeric = {i for i in kept if is_numeric([row[i] for row in body])}
+    listed = len(kept) > WIDEST
     lines = []
     if any(head):
         right = ' class="n"'
         cells = (f"<th{right if i in numeric else ''}>{safe(head[i])}</th>" for i in kept)
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+        lines.append(f'<tr class="head">{"".join(cells)}</tr>')
     for number, row in enumerate(body):
         kind = ' class="total"' if total and number == len(body) - 1 else ""
-        lines.append(f"<tr{kind}>" + "".join(_cell(row[i], numeric=i in numeric) for i in kept) + "</tr>")
-    return f'<div class="wide"><table>{"".join(lines)}</table></div>'
+        cells = (_cell(row[i], head[i] if listed else "", numeric=i in numeric) for i in kept)
+        lines.append(f"<tr{kind}>{''.join(cells)}</tr>")
+    listing = ' class="rows"' if listed else ""
+    return f'<div class="wide"><table{listing}>{"".join(lines)}</table></div>'
 
 
-def _cell(text: str, *, numeric: bool) -> str:
+def _cell(text: str, name: str, *, numeric: bool) -> str:
     """Return a cell; only a word that would widen the whole table may be broken."""
     long = max(map(len, text.split()), default=0) > LONG_WORD
     kind = ' class="n"' if numeric else ' class="long"' if long else ""
-    return f"<td{kind}>{safe(text)}</td>"
+    data = f' data-h="{safe(name)}"' if name else ""
+    return f"<td{kind}{data}>{safe(text)}</td>"

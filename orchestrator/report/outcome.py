@@ -67,7 +67,8 @@ def explained(report: Report) -> str:
         return f"{text[0].upper()}{text[1:]}."
     if report.outcome is not None and report.status != "published":
         return f"Why: {report.outcome.message}" if report.outcome.message else ""
-    parts = [likely_causes(report)]
+    begin, *causes = likely_causes(report)
+    parts = [f"{begin} {'; '.join(causes)}." if causes else begin]
     if report.yanked is not None:
         parts.insert(0, f"Yanked: {report.yanked}.")
     elif report.candidate:
@@ -75,14 +76,14 @@ def explained(report: Report) -> str:
     return " ".join(part for part in parts if part)
 
 
-def likely_causes(report: Report) -> str:
-    """Say why the model probably finds next to nothing; empty where it finds something."""
+def likely_causes(report: Report) -> tuple[str, ...]:
+    """Say that the model finds next to nothing, then why, a cause each; a first text that is empty where it does find."""
     causes = report.result.causes if report.result else ()
     name, best = next(iter(report.metrics.items()), ("", 1.0))
     if causes:
-        return f"It finds next to nothing. Likely causes: {'; '.join(causes)}."
+        return ("It finds next to nothing. Likely causes:", *causes)
     nothing = is_share(name) and best < LEARNT_NOTHING
-    return "It has learnt next to nothing: train longer, or look at the labels." if nothing else ""
+    return ("It has learnt next to nothing: train longer, or look at the labels." if nothing else "",)
 
 
 def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, str]]:

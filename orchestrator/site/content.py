@@ -28,7 +28,7 @@ class ModelPage:
     """A model and its versions, newest first."""
 
     name: str
-    """Of the model: its repository, or its base model."""
+    """Of the model: its repository, or its project."""
     versions: tuple[IndexEntry, ...] = ()
     stable: Alias | None = None
     """The alias, None where there is none; `candidate` likewise."""
@@ -58,9 +58,8 @@ class ModelPage:
         if entry.yanked is not None:
             return f"yanked: {entry.yanked.why}"
         names = ((STABLE, self.stable), (CANDIDATE, self.candidate))
-        return ", ".join(
-            name for name, alias in names if alias is not None and alias.version == entry.version
-        )
+        meant = (name for name, alias in names if alias is not None and alias.version == entry.version)
+        return next(meant, "")
 
 
 def read_site(
@@ -70,6 +69,7 @@ def read_site(
     base: str | None,
     home: str | None = None,
     is_private: bool = False,
+    project: str,
 ) -> ModelPage:
     """Read what is published; `home` is the page's own public address. Raises StoreError, RegistryError."""
     entries = versions(store)
@@ -78,7 +78,7 @@ def read_site(
     wanted = [stable.version] if stable is not None and stable.version in usable else usable
     found = (manifest_of(store, version) for version in wanted)
     manifest = next((each for each in found if each is not None), None)
-    name = (manifest.repository or manifest.base_model) if manifest else "no model yet"
+    name = (manifest.repository if manifest else None) or project
     result = _result(store, manifest) if manifest else None
     picture = None if manifest is None or is_private else _picture(store, manifest, result)
     return ModelPage(

@@ -54,7 +54,7 @@ def tiles(site: ModelPage) -> list[tuple[str, str, str]]:
     return [
         ("stable" if is_stable else "newest, not stable", number(entry), f"of {when(entry.created_at)} UTC"),
         *((name, f"{value:.3f}", "") for name, value in quality),
-        ("cost", cost, f"{human_duration(site.manifest.seconds.actual)} on {site.manifest.where}"),
+        ("cost", cost, f"{human_duration(site.manifest.seconds.actual)} on {place(site.manifest.where)}"),
     ]
 
 
@@ -63,12 +63,17 @@ def number(entry: IndexEntry) -> str:
     return entry.semver or entry.version
 
 
+def place(where: str) -> str:
+    """Return how people say where a version was trained."""
+    return "a CPU" if where == "cpu" else where
+
+
 def version_rows(site: ModelPage) -> list[tuple[str, ...]]:
     """Return a row for each version, newest first."""
     metrics = [named(entry.metrics) for entry in site.versions]
     names = list(dict.fromkeys(name for one in metrics for name in list(one)[:MAIN_METRICS]))
     rows: list[tuple[str, ...]] = [
-        ("version", "", "published (UTC)", *names, "size", "cost", "where", "commit")
+        ("version", "state", "published (UTC)", *names, "size", "cost", "where", "commit")
     ]
     for entry, one in list(zip(site.versions, metrics, strict=True))[:SHOWN_VERSIONS]:
         cost = "" if entry.cost_usd is None else human_cost(entry.cost_usd)
@@ -80,7 +85,7 @@ def version_rows(site: ModelPage) -> list[tuple[str, ...]]:
                 *(f"{one[name]:.3f}" if name in one else "" for name in names),
                 human_bytes(entry.size),
                 cost,
-                entry.where or "",
+                place(entry.where or ""),
                 (entry.commit or "")[:9],
             )
         )

@@ -48,7 +48,9 @@ def write_site(
     base = index.removesuffix("/index.json") if index else None
     there = address(f"{FOLDER}/{PAGE}") if folder is None else None
     home = there.removesuffix(f"/{PAGE}") if there else None
-    site = read_site(store, address=address, base=base, home=home, is_private=is_private)
+    site = read_site(
+        store, address=address, base=base, home=home, is_private=is_private, project=settings.root.name
+    )
     files = {PAGE: site_html(site).encode(), FEED: feed_xml(site)}
     if folder is None:
         for key, body in files.items():

@@ -119,6 +119,7 @@ def test_a_rollback_is_a_heading_of_its_own():
     text = done_summary("v1", Around(before=Before("v2", {})), moved=True)
     assert text.startswith("### Rolled back: stable is v1 again, it was v2")
     assert done_summary("v1", Around(), moved=False).startswith("### Already trained: version v1")
+    assert "Not stable: too weak" in done_summary("v1", Around(candidate="too weak"), moved=False)
 
 
 def test_costs_under_a_tenth_of_a_cent_are_one_line(report):
@@ -135,9 +136,7 @@ def test_a_model_that_has_learnt_nothing_is_told_from_a_good_one(report):
     poor = replace(report, result=result(metrics={"map50": 0.001}))
     assert "learnt next to nothing" in run_summary(poor, Around(model_url="https://x/m.pt"))
     known = replace(report, result=result(metrics={"map50": 0.0}, causes=("no training image shows F",)))
-    assert "**Next:** It finds next to nothing. Likely causes: no training image shows F" in run_summary(
-        known, Around()
-    )
+    assert "Likely causes:\n\n- no training image shows F\n" in run_summary(known, Around())
 
 
 def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
@@ -149,6 +148,9 @@ def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
     assert "[model.pt](https://x/m.pt)" in told
     assert "offload pull model.pt --from https://x" in told
     assert "![predictions]" not in told
+    told = kept_summary("https://x", model, "1.2.0", "https://x/m.pt", "", stable=False)
+    assert told.startswith("### Kept: candidate 1.2.0")
+    assert "--version 1.2.0 --from" in told
     forest = Artifact(name="model.joblib", size=1, sha256="0" * 64)
     told = kept_summary("https://x", forest, "a", "https://x/m", "https://x/p.png")
     assert "![predictions](https://x/p.png)" in told

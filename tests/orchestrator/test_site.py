@@ -54,6 +54,7 @@ def shown(store, **more):
         store,
         address=lambda key: f"https://models.example.org/{key}",
         base="https://models.example.org",
+        project="boards",
         **more,
     )
 
@@ -108,7 +109,7 @@ def test_the_page_loads_and_runs_nothing_whatever_the_registry_says(three):
 
 
 def test_an_address_that_is_no_web_address_is_no_link(three):
-    site = read_site(three, address=lambda _: "javascript:alert(1)", base=None)
+    site = read_site(three, address=lambda _: "javascript:alert(1)", base=None, project="boards")
     assert "javascript:" not in site_html(site)
 
 
@@ -158,3 +159,14 @@ def test_the_command_writes_both_files(three, tmp_path, folder):
     written = tmp_path / "public" if folder else tmp_path / "store" / "site"
     assert "us/boards" in (written / "index.html").read_text()
     assert ET.fromstring((written / "feed.xml").read_bytes()).findall("a:entry", ATOM)
+
+
+def test_a_model_of_no_repository_is_named_by_its_project_and_has_one_state(store, tmp_path):
+    publish_now(store, tmp_path, "aaaa", 1_772_000_000.0, metrics={"map50": 0.0, "map50_95": 0.0})
+    promote.promote(store, "aaaa", why="good enough")
+    site = shown(store)
+    assert site.name == "boards"
+    assert site.state(site.versions[0]) == "stable"
+    page = site_html(site)
+    assert "on a CPU" in page
+    assert 'class="rows"' in page, "a phone lists the columns of a version below each other"
