@@ -1,18 +1,25 @@
 """The training tree as Ultralytics wants it: a data.yaml of our own, and no file that it would unpickle."""
 
+import itertools
 import json
 import shutil
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpu_offload.dataset.archive import unpack
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.dataset.unpacking import unpacking
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job.spec import DatasetRef
+from gpu_offload.remote_job.staged_dataset import StagedShard, read_staged
+
+AT_ONCE = 8
+"""Shards that are read and unpacked at the same time."""
 
 
 class TreeError(OffloadError):
@@ -31,10 +38,11 @@ class TrainingData:
 
 
 def tree(reference: DatasetRef, *, store: ObjectStore | None, output: Path) -> Path:
-    """Return the training tree, downloaded and unpacked first where the spec names an archive.
+    """Return the training tree, downloaded and unpacked first where the spec names what is in the store.
 
     Raises:
-        CorruptArchiveError: The archive is not of this fingerprint.
+        CorruptArchiveError: What is staged is not of this fingerprint.
+        StoreError: It cannot be read.
     """
     if reference.tree is not None:
         return Path(reference.tree)
@@ -42,12 +50,27 @@ def tree(reference: DatasetRef, *, store: ObjectStore | None, output: Path) -> P
     assert reference.archive is not None  # noqa: S101 - as above
     folder = output / "dataset"
     if not _is_there(folder, reference.fingerprint):
-        packed = output / "work" / "dataset.tar"
-        packed.parent.mkdir(parents=True, exist_ok=True)
-        store.download(reference.archive, packed)
-        unpack(packed, folder, fingerprint=reference.fingerprint)
-        packed.unlink()
+        _fetch(store, reference.archive, folder, reference.fingerprint)
     return folder
+
+
+def _fetch(store: ObjectStore, key: str, folder: Path, fingerprint: str) -> None:
+    """Download and unpack what is staged; beside the files, only the shards being read are on disk."""
+    first, *others = read_staged(store, key).shards
+    with (
+        unpacking(folder, fingerprint=fingerprint) as unpacked,
+        tempfile.TemporaryDirectory(prefix=".shards.", dir=folder.parent) as scratch,
+    ):
+
+        def fetch(number: int, shard: StagedShard) -> None:
+            path = Path(scratch, f"{number}.tar")
+            store.download(shard.key, path, size=shard.size)
+            unpacked.add(path, f"{store.url}/{shard.key}")
+            path.unlink()
+
+        fetch(0, first)
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            list(pool.map(fetch, itertools.count(1), others))
 
 
 def _is_there(folder: Path, fingerprint: str) -> bool:

@@ -23,8 +23,8 @@ class SpecError(OffloadError):
 class DatasetRef(Wire):
     """Which dataset, and where its training tree is.
 
-    Exactly one of `tree` (a folder made by `dataset.materialise`) and `archive` (a key in the store, made by
-    `dataset.pack`) is given; the tree in the archive is the same tree.
+    Exactly one of `tree` (a folder made by `dataset.materialise`) and `archive` (the key of a `StagedDataset`, or of one
+    archive made by `dataset.pack`) is given; the tree in the store is the same tree.
     """
 
     fingerprint: str

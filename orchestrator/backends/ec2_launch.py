@@ -77,16 +77,14 @@ class Launcher:
     regions: Ec2Regions = field(init=False)
     _cidr: str = ""
     _profile_unknown_since: float = 0.0
-    _staged: bool = False
 
     def __post_init__(self) -> None:
         self.regions = Ec2Regions(self.settings)
 
     def stage(self, run: RunRecord) -> None:
-        """Put into the store what an instance reads, once. Raises StoreError, DatasetError."""
-        if self.staging is not None and not self._staged:
+        """Put into the store what an instance reads and is not there. Raises StoreError, DatasetError."""
+        if self.staging is not None:
             self.staging.stage(run)
-            self._staged = True
 
     def launch(self, run: RunRecord, attempt: AttemptRecord) -> HostRecord | None:
         """Launch; None where the answer was lost and must be asked for again.

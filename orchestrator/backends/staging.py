@@ -1,28 +1,33 @@
 """What an instance reads from the store, staged before it is launched: dataset, weights, the user's own code.
 
-datasets/<fingerprint>.tar          the training tree, the same bytes from every machine
-runs/<run>/inputs/<fingerprint>.tar the same, for a run that found the shared one damaged
+datasets/...                        the training tree in shards: see `remote_job.staged_dataset`
 runs/<run>/inputs/<sha256>.pt       starting weights
+runs/<run>/inputs/<sha256>.pt.json  their size and etag, noted after the upload
 runs/<run>/inputs/<sha256>.tar      model definition and training code of the user's
-<key>.json                          beside archive and weights: size and etag, noted after the upload
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pydantic import ValidationError
 
-from gpu_offload.dataset.archive import pack
+from gpu_offload.dataset.archive import pack_files, packed_size
+from gpu_offload.dataset.shards import Shard, shard_id, shards_of
 from gpu_offload.infra.store.errors import ObjectExistsError, ObjectMissingError
-from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.units import human_bytes
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.run.record import RunRecord, run_key
+from gpu_offload.remote_job.staged_dataset import SHARDS, StagedDataset, StagedShard, dataset_key
 from gpu_offload.remote_job.wire import Wire
+
+AT_ONCE = 4
+"""Shards that are packed and sent at the same time; each is in memory meanwhile."""
 
 
 def weights_key(run: str, sha256: str) -> str:
@@ -36,15 +41,15 @@ def project_key(run: str, project: Project) -> str:
 
 
 def dataset_keys(run: RunRecord) -> tuple[str, str]:
-    """Return where a run's dataset is staged: for all runs; and for this one, where that copy is damaged."""
-    shared = run.spec.dataset.archive or f"datasets/{run.fingerprint}.tar"
-    return shared, run_key(run.id, f"inputs/{run.fingerprint}.tar")
+    """Return where the shards of a run's dataset are listed: for all runs; for this one, where one of them is damaged."""
+    return dataset_key(run.fingerprint), run_key(run.id, f"inputs/{run.fingerprint}.json")
 
 
 def staged_dataset(store: ObjectStore, run: RunRecord) -> str:
     """Return the key that an instance of a run reads its dataset from."""
     shared, own = dataset_keys(run)
-    return own if store.stat(own) is not None else shared
+    earlier = run.spec.dataset.archive or shared  # of a run that an earlier version began
+    return next((key for key in (own, shared) if store.stat(key) is not None), earlier)
 
 
 def note_key(key: str) -> str:
@@ -74,8 +79,7 @@ class Staging:
 
     def stage(self, run: RunRecord) -> None:
         """Put everything into the store. Raises StoreError; DatasetError: the dataset changed meanwhile."""
-        if not any(self._is_whole(key) for key in dataset_keys(run)):
-            self._stage_dataset(*dataset_keys(run))
+        self._stage_dataset(run)
         if self.weights is not None and run.spec.weights is not None:
             target = weights_key(run.id, run.spec.weights.sha256)
             if not self._is_whole(target):
@@ -97,13 +101,9 @@ class Staging:
         self.console.warning(f"{key} changed since it was staged; staging it again")
         return False
 
-    def _upload(self, key: str, path: Path, *, create: bool = False) -> None:
-        info = self.store.upload(key, path, create=create)
-        body = StagedNote(size=info.size, etag=info.etag).model_dump_json().encode()
-        try:
-            self.store.create(note_key(key), body)
-        except ObjectExistsError:
-            self.store.replace(note_key(key), body, self.store.read(note_key(key))[1])
+    def _upload(self, key: str, path: Path) -> None:
+        info = self.store.upload(key, path)
+        self.store.put(note_key(key), StagedNote(size=info.size, etag=info.etag).model_dump_json().encode())
 
     def _put_project(self, key: str, project: bytes) -> None:
         try:
@@ -113,13 +113,104 @@ class Staging:
         if not whole:
             self.store.put(key, project)
 
-    def _stage_dataset(self, shared: str, own: str) -> None:
+    def _stage_dataset(self, run: RunRecord) -> None:
+        """Send the shards that the store does not have, then list all: an upload that ended early is carried on so."""
+        found = {
+            info.key: info
+            for prefix in (SHARDS, run_key(run.id, "inputs/"))
+            for info in self.store.list(prefix)
+        }
+        shared, own = dataset_keys(run)
+        doubtful = set[str]()
+        for key in (own, shared):
+            listed = self._listed(key)
+            changed = {one.key for one in listed if _changed(one, found.get(one.key))}
+            if listed and not changed:
+                return
+            doubtful |= changed
+        if damaged := doubtful & found.keys():
+            self.console.warning(
+                f"{', '.join(sorted(damaged))} changed since it was staged; staging it again"
+            )
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
-            archive = Path(scratch) / "dataset.tar"
-            pack(self.tree(), archive)
-            self.console.note(f"staging the dataset: {human_bytes(archive.stat().st_size)}")
+            sending = _Sending(self.store, run.id, self.tree(), Path(scratch), found, frozenset(doubtful))
+            self.console.note(sending.summary())
+            body = StagedDataset(shards=sending.send()).model_dump_json().encode()
+        try:
+            if not sending.is_own:
+                self.store.create(shared, body)
+                return
+        except ObjectExistsError:
+            pass  # The role may not replace it, so the run gets its own.
+        self.store.put(own, body)
+
+    def _listed(self, key: str) -> tuple[StagedShard, ...]:
+        try:
+            return StagedDataset.model_validate_json(self.store.read(key)[0]).shards
+        except (ObjectMissingError, ValidationError):
+            return ()
+
+
+def _changed(shard: StagedShard, found: ObjectInfo | None) -> bool:
+    return found is None or (shard.size, shard.etag) != (found.size, found.etag)
+
+
+class _Sending:
+    """Brings the shards of one tree to the store, a few at a time.
+
+    A shard that is in the store is not sent again if it has the right size: its name says what is in it, and the
+    instance verifies every file. One that changed after it was listed is left as it is, and the run gets its own copy: the role
+    may not replace it.
+    """
+
+    def __init__(
+        self,
+        store: ObjectStore,
+        run: str,
+        tree: Path,
+        scratch: Path,
+        found: Mapping[str, ObjectInfo],
+        doubtful: frozenset[str],
+    ) -> None:
+        self._store, self._run, self._tree, self._scratch = store, run, tree, scratch
+        self._found, self._doubtful = found, doubtful
+        self._shards = {f"{shard_id(shard)}.tar": shard for shard in shards_of(tree)}
+        self._sizes = {name: packed_size(shard) for name, shard in self._shards.items()}
+        self.is_own = False
+        """Whether the run has a shard of its own."""
+
+    def summary(self) -> str:
+        """Say how much is to be sent."""
+        sizes = [size for name, size in self._sizes.items() if not self._is_there(name)]
+        kept = len(self._sizes) - len(sizes)
+        return f"staging the dataset: {human_bytes(sum(sizes))}" + (
+            f"; {kept} of its {len(self._sizes)} shards are in the store" if kept else ""
+        )
+
+    def send(self) -> tuple[StagedShard, ...]:
+        """Send what is missing; return all shards. Raises StoreError, DatasetError."""
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            return tuple(pool.map(self._staged, self._shards.items()))
+
+    def _is_there(self, name: str) -> bool:
+        info, key = self._found.get(SHARDS + name), SHARDS + name
+        return info is not None and info.size == self._sizes[name] and key not in self._doubtful
+
+    def _staged(self, item: tuple[str, Shard]) -> StagedShard:
+        name, shard = item
+        info = self._found.get(SHARDS + name)
+        if info is None or not self._is_there(name):
+            path = self._scratch / name
+            pack_files(self._tree, shard, path)
+            info = self._sent(name, path, create=info is None)
+            path.unlink()
+        return StagedShard(key=info.key, size=info.size, etag=info.etag)
+
+    def _sent(self, name: str, path: Path, *, create: bool) -> ObjectInfo:
+        if create:
             try:
-                self._upload(shared, archive, create=True)
+                return self._store.upload(SHARDS + name, path, create=True)
             except ObjectExistsError:
-                # It is damaged, or nothing was noted of it. The role may not replace it, so the run gets its own.
-                self._upload(own, archive)
+                pass  # another driver's, and damaged
+        self.is_own = True
+        return self._store.upload(run_key(self._run, f"inputs/{name}"), path)

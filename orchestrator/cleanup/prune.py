@@ -1,13 +1,23 @@
 """Deletes what a store no longer needs; by default it only says what it would delete."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_offload.infra.store.errors import StoreError
-from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.cleanup.retention import GB, Deletable, Needs, Retention, candidates, why_kept
+from gpu_offload.dataset.unpacking import CorruptArchiveError
+from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
+from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
+from gpu_offload.orchestrator.backends.staging import dataset_keys
+from gpu_offload.orchestrator.cleanup.retention import (
+    GB,
+    Deletable,
+    Needs,
+    Retention,
+    candidates,
+    listed_dataset,
+    why_kept,
+)
 from gpu_offload.orchestrator.cleanup.usage import tier_of, usage
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
@@ -21,6 +31,7 @@ from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import RetentionSettings
+from gpu_offload.remote_job.staged_dataset import SHARDS, dataset_key, read_staged
 
 SHOWN = 10
 """Versions whose reason to stay the text shows."""
@@ -91,9 +102,10 @@ def prune(
         StoreError: The store cannot be listed, or refuses; what was deleted until then is gone as a whole.
     """
     objects = list(store.list(""))
-    needs, ended = _needs(store)
+    staged = _staged(store, objects)
+    needs, ended = _needs(store, staged)
     entries, now = versions(store), clock()
-    found = candidates(objects, entries, needs, ended, policy, now)
+    found = candidates(objects, entries, needs, ended, policy, now, staged)
     going = {candidate.name for candidate in found}
     reasons = why_kept(entries, needs, policy, now)
     kept = {
@@ -108,8 +120,23 @@ def prune(
     return Pruned(tuple(found), not delete, sum(info.size for info in objects), kept)
 
 
-def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:
+def _staged(store: ObjectStore, objects: Iterable[ObjectInfo]) -> dict[str, tuple[str, ...]]:
+    """Return the keys of the shards of each staged dataset, by its fingerprint; none of a list that is damaged."""
+    names = [name for info in objects if (name := listed_dataset(info.key)) is not None]
+    return {name: _shards(store, dataset_key(name)) or () for name in names}
+
+
+def _shards(store: ObjectStore, key: str) -> tuple[str, ...] | None:
+    """Return the keys of the shards of a list; None where there is none that can be read."""
+    try:
+        return tuple(shard.key for shard in read_staged(store, key).shards)
+    except (ObjectMissingError, CorruptArchiveError):
+        return None
+
+
+def _needs(store: ObjectStore, staged: Mapping[str, Sequence[str]]) -> tuple[Needs, dict[str, float]]:
     journal = Journal(store)
+    shards: set[str] | None = set()
     # An earlier run of a training that is published has nothing to resume, either.
     published = {entry.version[:RUN_KEY_LENGTH] for entry in versions(store) if not entry.deleted}
     runs, fingerprints, needed, ended = set(), set(), set(), {}
@@ -119,6 +146,13 @@ def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:
             record = journal.run(run)
             runs |= {run, *([record.resumes] if record.resumes else [])}
             fingerprints.add(record.fingerprint)
+            own = _shards(store, dataset_keys(record)[1])
+            if shards is not None and own is not None:
+                shards |= set(own)
+            elif not staged.get(record.fingerprint) and any(
+                c.offer.where != "cpu" for c in record.candidates
+            ):
+                shards = None  # its dataset is being staged, perhaps of any shard that is there
             needed |= {record.version, *([record.origin.version] if record.origin else [])}
         elif outcome.status == "published" or run[:RUN_KEY_LENGTH] in published:
             ended[run] = outcome.at
@@ -127,7 +161,8 @@ def _needs(store: ObjectStore) -> tuple[Needs, dict[str, float]]:
         if alias is not None:
             usable = [m.version for m in reversed(alias.moves) if m.version not in alias.yanked]
             needed |= {alias.version, *list(dict.fromkeys(usable))[: FALLBACKS + 1]}
-    return Needs(frozenset(filter(None, needed)), frozenset(runs), frozenset(fingerprints)), ended
+    kept = None if shards is None else frozenset(shards)
+    return Needs(frozenset(filter(None, needed)), frozenset(runs), frozenset(fingerprints), kept), ended
 
 
 def _delete(store: ObjectStore, candidate: Deletable) -> None:
@@ -143,7 +178,8 @@ def _delete(store: ObjectStore, candidate: Deletable) -> None:
             delete_files(store, manifest)
         return
     if candidate.kind == "dataset":
-        store.delete(f"datasets/{candidate.name}.tar")
+        for key in sorted(candidate.keys, key=lambda key: key.startswith(SHARDS)):  # a list before its shards
+            store.delete(key)
         return
     for part in ("checkpoint", "result"):
         infos = sorted(store.list(f"runs/{candidate.name}/{part}/"), key=lambda i: "manifest" not in i.key)

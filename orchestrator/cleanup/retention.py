@@ -1,14 +1,18 @@
 """Decides from a store's listing what can be deleted."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from gpu_offload.infra.store.protocol import ObjectInfo
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
+from gpu_offload.remote_job.staged_dataset import SHARDS, dataset_key
 
 Kind = Literal["version", "run", "dataset"]
+UNLISTED: Final[tuple[Kind, str]] = ("dataset", "unfinished")
+"""Shards that no staged dataset lists."""
+
 DAY_S = 86_400.0
 GB = 10**9
 
@@ -34,15 +38,25 @@ class Deletable:
     bytes: int
     at: float
     why: str
+    keys: tuple[str, ...] = ()
+    """Of its objects."""
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What must stay: versions that an alias points at or would fall back to, and files of open runs."""
+    """What must stay: versions that an alias points at or would fall back to, and files of open runs.
+
+    Attributes:
+        versions: Of the registry.
+        runs: Whose checkpoints and results stay.
+        fingerprints: Whose staged datasets stay.
+        shards: Keys of shards that stay whatever becomes of the datasets that list them; None for all.
+    """
 
     versions: frozenset[str]
     runs: frozenset[str]
     fingerprints: frozenset[str]
+    shards: frozenset[str] | None = frozenset()
 
 
 def candidates(
@@ -52,25 +66,36 @@ def candidates(
     ended: Mapping[str, float],
     policy: Retention,
     now: float,
+    shards: Mapping[str, Collection[str]] | None = None,
 ) -> list[Deletable]:
     """Return what can be deleted, the oldest first.
 
-    `ended` is when each run of a published training ended (Unix seconds); other runs keep their checkpoints.
+    `ended` is when each run of a published training ended (Unix seconds); other runs keep their checkpoints. `shards`
+    are the keys of the shards of each staged dataset, by its fingerprint.
     """
     objects = list(objects)
+    owners = shard_owners(objects, shards or {}, needs)
     sizes: dict[tuple[Kind, str], int] = defaultdict(int)
+    keys: dict[tuple[Kind, str], list[str]] = defaultdict(list)
     newest: dict[tuple[Kind, str], float] = {}
     for info in objects:
-        if (owner := owner_of(info.key)) is not None:
+        if (owner := owner_of(info.key) or owners.get(info.key)) is not None:
             sizes[owner] += info.size
-            newest[owner] = max(newest.get(owner, 0.0), info.modified.timestamp())
+            keys[owner].append(info.key)
+            if owner == UNLISTED or info.key not in owners:  # a list is younger than its shards
+                newest[owner] = max(newest.get(owner, 0.0), info.modified.timestamp())
     why = {
         "version": _old_versions(entries, needs, policy, now),
         "run": {
             run: (at, "checkpoint and staged result of a published training") for run, at in ended.items()
         },
         "dataset": {
-            name: (at, "staged for an instance; packed again when one needs it")
+            name: (
+                at,
+                "of datasets whose staging was not completed"
+                if (kind, name) == UNLISTED
+                else "staged for an instance; packed again when one needs it",
+            )
             for (kind, name), at in newest.items()
             if kind == "dataset" and name not in needs.fingerprints
         },
@@ -78,7 +103,7 @@ def candidates(
     for run in needs.runs:
         why["run"].pop(run, None)
     found = [
-        Deletable(kind, name, size, *why[kind][name])
+        Deletable(kind, name, size, *why[kind][name], tuple(keys[kind, name]))
         for (kind, name), size in sizes.items()
         if name in why[kind] and now - why[kind][name][0] >= policy.days * DAY_S
     ]
@@ -142,6 +167,35 @@ def owner_of(key: str) -> tuple[Kind, str] | None:
         return "version", name
     if first == "runs" and below.partition("/")[0] in {"checkpoint", "result"}:
         return "run", name
-    if first == "datasets" and key.endswith(".tar"):
-        return "dataset", rest.removesuffix(".tar")
+    if first == "datasets" and not slash and name.endswith((".tar", ".json")):
+        return "dataset", name.partition(".")[0]
     return None
+
+
+def listed_dataset(key: str) -> str | None:
+    """Return the fingerprint whose list of shards has this key."""
+    folder, _, name = key.rpartition("/")
+    fingerprint = name.removesuffix(".json")
+    return (
+        fingerprint
+        if folder == "datasets" and dataset_key(fingerprint) == key and "." not in fingerprint
+        else None
+    )
+
+
+def shard_owners(
+    objects: Iterable[ObjectInfo], shards: Mapping[str, Collection[str]], needs: Needs
+) -> dict[str, tuple[Kind, str]]:
+    """Return the staged dataset with which each shard goes: the one of those that share it that is deleted last.
+
+    A shard that must stay has none. One that no dataset lists is of `UNLISTED`.
+    """
+    objects = list(objects)
+    staged = {info.key: info.modified for info in objects}
+    last_first = sorted(shards, key=lambda f: (f in needs.fingerprints, staged[dataset_key(f)], f))
+    owners: dict[str, tuple[Kind, str]] = {key: ("dataset", f) for f in last_first for key in shards[f]}
+    return {
+        info.key: owners.get(info.key, UNLISTED)
+        for info in objects
+        if info.key.startswith(SHARDS) and needs.shards is not None and info.key not in needs.shards
+    }

@@ -18,6 +18,7 @@ from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.model_name import is_weights
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec, Weights
+from gpu_offload.remote_job.staged_dataset import dataset_key
 
 SCRATCH = "scratch"
 ULTRALYTICS_LICENSE = "AGPL-3.0"
@@ -103,7 +104,7 @@ class PlanInputs:
             attempt=1,
             training_key=self.key,
             task=Task(self.snapshot.task),
-            dataset=DatasetRef(fingerprint=self.fingerprint, archive=f"datasets/{self.fingerprint}.tar"),
+            dataset=DatasetRef(fingerprint=self.fingerprint, archive=dataset_key(self.fingerprint)),
             model=training.model,
             weights=self.weights,
             epochs=training.epochs,
