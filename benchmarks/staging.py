@@ -2,9 +2,10 @@
 
     python benchmarks/staging.py [--mb 1000]
 
-Pictures of noise, 1 MB each, are staged in moto's S3 over HTTP of this machine: as new, unchanged, and with one changed
-picture; then an instance fetches and unpacks them. Each step is a process of its own, whose peak memory is measured; disk is
-the most that its temporary folder held at once, looked at every 20 ms. Prints a Markdown table.
+Pictures of noise, 1 MB each, are staged in moto's S3 over HTTP of this machine: interrupted at half, carried on, unchanged,
+and with one changed picture; then an instance fetches and unpacks them; at last they are staged as new in another store. Each
+step is a process of its own, whose peak memory is measured; disk is the most that its temporary folder held at once, looked at
+every 20 ms. Prints a Markdown table.
 """
 
 import argparse
@@ -30,6 +31,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 SIDE = 577
 """Pixels: 577 * 577 * 3 bytes are a MB."""
 BUCKET = "staging"
+KILLED = 9
+"""Exit code of a step that ended itself."""
 
 
 def main():
@@ -39,9 +42,10 @@ def main():
     parser.add_argument("--mb", type=int, default=1000, help="size of the dataset")
     parser.add_argument("--step", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--most", type=int, default=0, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.step:
-        print(json.dumps(step(options.step, options.folder)))
+        print(json.dumps(step(options.step, options.folder, options.most)))
         return
     with tempfile.TemporaryDirectory(prefix="staging-") as name:
         folder = Path(name)
@@ -61,11 +65,13 @@ def main():
         print("| --- | --- | --- | --- | --- | --- |")
         try:
             row("import and read the dataset", folder, "snapshot")
-            row("stage, new", folder, "stage")
+            row("stage, killed at half", folder, "killed", most=options.mb * 10**6 // 2)
+            row("stage, carried on", folder, "stage")
             row("stage, unchanged", folder, "stage")
             row("fetch and unpack on an instance", folder, "fetch")
             noise(folder / "raw" / "images" / "0000.png", 10**6)
             row("stage, one picture of 1 MB changed", folder, "stage")
+            row("stage, new", folder, "new")
         finally:
             server.stop()
 
@@ -85,7 +91,7 @@ def noise(path, seed):
     Image.fromarray(pixels).save(path, compress_level=0)
 
 
-def row(name, folder, which):
+def row(name, folder, which, *, most=0):
     """Run a step as a process; print its line."""
     scratch = folder / "tmp"
     scratch.mkdir(exist_ok=True)
@@ -97,7 +103,7 @@ def row(name, folder, which):
 
     watch = threading.Thread(target=look)
     watch.start()
-    command = [sys.executable, __file__, "--step", which, "--folder", str(folder)]
+    command = [sys.executable, __file__, "--step", which, "--folder", str(folder), "--most", str(most)]
     try:
         answer = subprocess.run(
             command, env=os.environ | {"TMPDIR": str(scratch)}, capture_output=True, text=True, check=False
@@ -105,8 +111,8 @@ def row(name, folder, which):
     finally:
         done.set()
         watch.join()
-    shutil.rmtree(scratch / "instance", ignore_errors=True)
-    if answer.returncode:
+    shutil.rmtree(scratch)
+    if answer.returncode != (KILLED if most else 0):
         sys.exit(answer.stderr)
     found = json.loads(answer.stdout.splitlines()[-1])
     print(
@@ -125,25 +131,37 @@ def used(folder):
     return total
 
 
-def step(which, folder):
-    """Do one step; return what it took."""
+def step(which, folder, most):
+    """Do one step; return what it took. With `most` it dies once it has sent so many bytes."""
     counted = {"requests": 0, "bytes": 0}
-    count(counted)
-    act = {
-        "snapshot": lambda: tree_of(folder),
-        "stage": lambda: stage(folder),
-        "fetch": lambda: fetch(folder),
-    }[which]
     began = time.perf_counter()
-    act()
-    seconds = time.perf_counter() - began
+
+    def look():
+        if most and counted["bytes"] > most:
+            print(json.dumps(taken(counted, began)), flush=True)
+            os._exit(KILLED)
+
+    count(counted, look)
+    {
+        "snapshot": lambda: tree_of(folder),
+        "stage": lambda: stage(folder, "project"),
+        "killed": lambda: stage(folder, "project"),
+        "new": lambda: stage(folder, "another"),
+        "fetch": lambda: fetch(folder),
+    }[which]()
+    return taken(counted, began)
+
+
+def taken(counted, began):
+    """Return requests, bytes, seconds and peak memory so far."""
     # Not ru_maxrss, which a child inherits from the process that forked it.
     status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
-    return counted | {"seconds": seconds, "memory": int(status["VmHWM"].split()[0]) * 1024}
+    memory = int(status["VmHWM"].split()[0]) * 1024
+    return counted | {"seconds": time.perf_counter() - began, "memory": memory}
 
 
-def count(counted):
-    """Count the requests that botocore sends and the bytes of their bodies and answers."""
+def count(counted, look):
+    """Count the requests that botocore sends and the bytes of their bodies and answers; `look` after each."""
     from botocore.httpsession import URLLib3Session
 
     plain = URLLib3Session.send
@@ -154,6 +172,7 @@ def count(counted):
         reply = plain(self, request)
         if request.method == "GET":
             counted["bytes"] += int(reply.headers.get("Content-Length") or 0)
+        look()
         return reply
 
     URLLib3Session.send = send
@@ -168,7 +187,7 @@ def tree_of(folder):
     return fingerprint(snapshot), materialise(snapshot, folder / "tree")
 
 
-def stage(folder):
+def stage(folder, prefix):
     from run_case import run_of
 
     from gpu_offload.infra.store.factory import open_store
@@ -179,16 +198,18 @@ def stage(folder):
     run = run_of(fingerprint=fingerprint)
     dataset = run.spec.dataset.model_copy(update={"archive": None})
     run = run.model_copy(update={"spec": run.spec.model_copy(update={"dataset": dataset})})
-    Staging(open_store(f"s3://{BUCKET}/project"), Console(), lambda: tree).stage(run)
+    (folder / "fingerprint").write_text(fingerprint)
+    Staging(open_store(f"s3://{BUCKET}/{prefix}"), Console(), lambda: tree).stage(run)
 
 
 def fetch(folder):
     from gpu_offload.infra.store.factory import open_store
     from gpu_offload.remote_job import data
     from gpu_offload.remote_job.spec import DatasetRef
+    from gpu_offload.remote_job.staged_dataset import dataset_key
 
-    fingerprint, _ = tree_of(folder)
-    reference = DatasetRef(fingerprint=fingerprint, archive=f"datasets/{fingerprint}.tar")
+    fingerprint = (folder / "fingerprint").read_text()
+    reference = DatasetRef(fingerprint=fingerprint, archive=dataset_key(fingerprint))
     data.tree(reference, store=open_store(f"s3://{BUCKET}/project"), output=folder / "tmp" / "instance")
 
 

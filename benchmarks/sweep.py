@@ -1,21 +1,28 @@
-"""The same sweep of small real trainings on this CPU and on simulated instances, disturbed, and judged from outside.
+"""The same sweep of small real trainings on this CPU, on simulated instances and on a Ray cluster, disturbed, and judged from outside.
 
-    python benchmarks/sweep.py [--values 4] [--seeds 3] [--epochs 10] [--parallel 4] [--dice 0] [--only cpu|ec2]
+    python benchmarks/sweep.py [--values 4] [--seeds 3] [--epochs 10] [--parallel 4] [--dice 0] [--only cpu|ec2|ray]
+                               [--reports FOLDER]
 
 Ultralytics trains a classifier on generated pictures with some learning rates and seeds. On this CPU the sweep is
 interrupted (SIGINT) at a random moment and carried on by the same command. On the simulated EC2 a small budget ends it
-early first, a larger one continues it, two instances are reclaimed without notice, and it is interrupted, too.
+early first, a larger one continues it, two instances are reclaimed without notice, and it is interrupted, too. The Ray
+cluster has two nodes of one CPU each, real raylets on this machine; the sweep is interrupted, carried on, and one node is
+cut off in the middle of a training. The rankings are compared, also with those that an earlier call left in `--reports`.
 """
 
 import argparse
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
@@ -44,21 +51,30 @@ def main() -> int:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--parallel", type=int, default=4, help="instances at a time")
     parser.add_argument("--dice", type=int, default=0, help="seed of the moments of the interruptions")
-    parser.add_argument("--only", choices=["cpu", "ec2"])
+    parser.add_argument("--only", choices=list(PLACES))
+    parser.add_argument("--reports", type=Path, help="a folder to keep the reports in, and to compare with")
     options = parser.parse_args()
     dice, broken, reports = random.Random(options.dice), [], {}
     print("| where | trainings | interrupted after | reclaimed | instances left | time | cost | ranking |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for where, play in (("cpu", on_cpu), ("ec2", on_ec2)):
+    for where, play in PLACES.items():
+        kept = options.reports and options.reports / f"{where}.json"
         if options.only in (None, where):
             with tempfile.TemporaryDirectory(prefix="sweep-") as name:
                 reports[where], faults = play(Path(name), options, dice)
             broken += [f"{where}: {fault}" for fault in faults]
-    if len(reports) == 2:
+            if kept:
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                kept.write_text(json.dumps(reports[where], indent=1))
+        elif kept and kept.exists():
+            reports[where] = json.loads(kept.read_text())
+    for (one, first), (other, second) in itertools.combinations(reports.items(), 2):
         from sweep_judge import largest_difference, ranking_faults
 
-        broken += ranking_faults(*reports.values())
-        print(f"the same training differs by at most {largest_difference(*reports.values()):.4g}")
+        broken += [f"{one} and {other}: {fault}" for fault in ranking_faults(first, second)]
+        print(
+            f"{one} and {other}: the same training differs by at most {largest_difference(first, second):.4g}"
+        )
     print(*(f"BROKEN {fault}" for fault in broken), sep="\n")
     return int(bool(broken))
 
@@ -173,6 +189,57 @@ def on_ec2(folder, options, dice):
     return report, faults
 
 
+def on_ray(folder, options, dice):
+    """Sweep on a cluster of two nodes, interrupted, carried on, and one of the nodes cut off in the middle of a training."""
+    from ray_case import Nodes, processes_of
+    from sweep_judge import sweep_faults
+
+    from gpu_offload.orchestrator.run.journal import Journal
+
+    project(folder, options, store="file:store")
+    store, trainings, environment = (
+        open_store(f"file:{folder / 'store'}"),
+        options.values * options.seeds,
+        dict(os.environ),
+    )
+    journal, cluster = Journal(store), Nodes(2)
+    command = ("sweep", "--on", "ray", "--parallel", "2", "--set", f"ray.address={cluster.address}", "--json")
+
+    def both_train():
+        last = [(journal.attempts(run) or [None])[-1] for run in journal.open_ids(write=False)]
+        at_work = [one for one in last if one and one.end is None and one.heartbeat]
+        return len(at_work) == 2 and all(
+            0 < one.heartbeat.epochs_completed < options.epochs for one in at_work
+        )
+
+    def cut():
+        while len(versions(store)) < trainings // 2 or not both_train():
+            time.sleep(0.2)
+        cluster.cut_one_off()
+
+    os.environ |= cluster.environment
+    try:
+        began, few = time.monotonic(), dice.randint(1, trainings // 4)
+        after, faults = interrupted(
+            folder, command, dice.uniform(0, 10), begun=lambda: len(versions(store)) >= few
+        )
+        threading.Thread(target=cut, daemon=True).start()
+        report = finished(folder, command)
+        seconds = time.monotonic() - began
+        ends = Counter(a.end.reason for run in journal.run_ids() for a in journal.attempts(run) if a.end)
+        faults += [] if ends["reclaimed"] == 1 else [f"the attempts ended so: {ends}"]
+        left = [line for line in processes_of(cluster) if "remote_job" in line]
+        faults += [f"left: {left}"] if left else []
+        faults += sweep_faults(store, report, trainings=trainings, epochs=options.epochs, lost=1)
+        row("Ray, 2 nodes", report, trainings, after, ends["reclaimed"], len(left), seconds)
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        cluster.end()
+        shutil.rmtree(cluster.folder)
+    return report, faults
+
+
 def interrupted(folder, command, seconds, *, begun=lambda: True):
     """Start a command and interrupt it so many seconds after `begun`; return when, and what was wrong with its end."""
     started = time.monotonic()
@@ -221,6 +288,8 @@ def row(where, report, trainings, after, reclaimed, left, seconds):
         flush=True,
     )
 
+
+PLACES = {"cpu": on_cpu, "ec2": on_ec2, "ray": on_ray}
 
 if __name__ == "__main__":
     raise SystemExit(main())

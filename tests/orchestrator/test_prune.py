@@ -15,6 +15,7 @@ from registry_case import manifest_for
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectInfo
+from gpu_offload.orchestrator.backends.staging import dataset_keys
 from gpu_offload.orchestrator.cleanup.prune import after_publication, prune
 from gpu_offload.orchestrator.cleanup.retention import Needs, Retention, candidates, owner_of
 from gpu_offload.orchestrator.cleanup.usage import GB, TIERS, growth_of, tier_of, usage
@@ -27,6 +28,7 @@ from gpu_offload.orchestrator.registry.promote import promote, yank
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import Origin, Outcome
 from gpu_offload.orchestrator.settings.load import load_settings
+from gpu_offload.remote_job.staged_dataset import SHARDS, StagedDataset, StagedShard, dataset_key
 
 EVERYTHING = Retention(keep=1, days=0.0)
 
@@ -105,6 +107,57 @@ def test_what_an_open_run_works_with_stays_and_a_published_runs_checkpoint_goes(
     assert names(prune(store, EVERYTHING), "run") == []  # the next run of this training resumes from it
 
 
+def listed(store, fingerprint, *shards):
+    keys = [f"{SHARDS}{name}.tar" for name in shards]
+    for key in keys:
+        store.put(key, b"x" * 100)
+    body = StagedDataset(shards=tuple(StagedShard(key=key) for key in keys)).model_dump_json().encode()
+    store.put(dataset_key(fingerprint), body)
+
+
+def shards_in(store):
+    return "".join(info.key.removeprefix(SHARDS)[0] for info in store.list(SHARDS))
+
+
+def test_shards_go_with_the_last_dataset_that_needs_them(store):
+    journal, run = Journal(store), run_record(Scenario())
+    journal.begin(run)
+    listed(store, run.fingerprint, "a", "b")
+    listed(store, "other", "b", "c")
+    store.put(f"{SHARDS}d.tar", b"x" * 100)
+    assert prune(store, Retention(5, 1.0), delete=True).candidates == ()
+    done = prune(store, EVERYTHING, delete=True)
+    assert sorted(c.name for c in done.candidates) == ["other", "unfinished"]
+    assert shards_in(store) == "ab"
+    assert {info.key for info in store.list("datasets/")} >= {dataset_key(run.fingerprint)}
+    journal.finish(run.id, Outcome(status="failed", at=1.0))
+    prune(store, EVERYTHING, delete=True)
+    assert list(store.list("datasets/")) == []
+
+
+@pytest.mark.parametrize(("where", "kept"), [("ec2", "abc"), ("cpu", "")])
+def test_no_shard_goes_while_an_open_run_stages_its_dataset(store, where, kept):
+    """It may use any shard that is there; a run on this machine stages none."""
+    run = run_record(Scenario())
+    first = run.candidates[0]
+    offer = replace(first.offer, where=where)
+    Journal(store).begin(run.model_copy(update={"candidates": (first.model_copy(update={"offer": offer}),)}))
+    listed(store, "other", "a", "b")
+    store.put(f"{SHARDS}c.tar", b"x" * 100)
+    prune(store, EVERYTHING, delete=True)
+    assert shards_in(store) == kept
+
+
+def test_the_shards_of_a_runs_own_list_stay(store):
+    run = run_record(Scenario())
+    Journal(store).begin(run)
+    listed(store, "other", "a", "b")
+    own = StagedDataset(shards=(StagedShard(key=f"{SHARDS}a.tar"), StagedShard(key="runs/x/inputs/b.tar")))
+    store.put(dataset_keys(run)[1], own.model_dump_json().encode())
+    prune(store, EVERYTHING, delete=True)
+    assert shards_in(store) == "a"
+
+
 def test_the_checkpoint_of_a_run_that_published_goes_and_its_journal_stays(store):
     journal = Journal(store)
     run = run_record(Scenario())
@@ -179,6 +232,9 @@ def test_what_is_needed_is_never_a_candidate(listed, needed, keep, below):
         ("runs/a-1/run.json", None),
         ("runs/a-1/attempts/1/log", None),
         ("datasets/ffff.tar", ("dataset", "ffff")),
+        ("datasets/ffff.tar.json", ("dataset", "ffff")),
+        ("datasets/ffff.json", ("dataset", "ffff")),
+        ("datasets/shards/ffff.tar", None),
         ("datasets/ffff.json.gz", None),
         ("weights/yolo11n.pt", None),
         ("aliases/stable.json", None),

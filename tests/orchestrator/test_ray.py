@@ -1,19 +1,16 @@
 """`--on ray`: real clusters of one and two nodes on this machine, of which one is cut off in the middle of a training."""
 
 import json
-import os
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections import Counter
-from pathlib import Path
 
-import psutil
 import pytest
 from commands import offload, run, start, wait_until
+from ray_case import Nodes, processes_of
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.instance.wheel import pack_wheel
@@ -29,7 +26,6 @@ from gpu_offload.orchestrator.settings.sections import RaySettings
 from gpu_offload.remote_job.spec import StoreRef
 
 pytestmark = [pytest.mark.process]
-NODES = Path(__file__).parents[1] / "ray_nodes.py"
 
 TRAINING = """
 import time
@@ -58,41 +54,6 @@ def main(context):
 """Waits before its third epoch for the file `gate`."""
 
 
-class Nodes:
-    """A cluster of real raylets, in a process of its own."""
-
-    def __init__(self, count, service):
-        # Short: a path to a socket has 107 bytes at most.
-        self.folder = Path(tempfile.mkdtemp(prefix="ry-", dir="/tmp"))
-        self.environment = {
-            "RAY_TMPDIR": str(self.folder),
-            "TMPDIR": str(self.folder),
-            "RAY_USAGE_STATS_ENABLED": "0",
-            "RAY_gcs_rpc_server_reconnect_timeout_s": "3",
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",  # where a job finds its Python
-        }
-        self._said = (self.folder / "said.txt").open("w")
-        self.process = subprocess.Popen(
-            [sys.executable, str(NODES), str(count), service],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._said, text=True,
-            env=os.environ | self.environment, start_new_session=True,
-        )  # fmt: skip
-        self.address = self.process.stdout.readline().strip()
-        assert self.address, (self.folder / "said.txt").read_text()
-
-    def cut_one_off(self):
-        self.process.stdin.write("kill\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline().strip() == "done"
-
-    def end(self):
-        if self.process.poll() is None:
-            self.process.stdin.close()
-            self.process.wait(timeout=60)
-        self.process.stdout.close()
-        self._said.close()
-
-
 @pytest.fixture
 def nodes():
     """Start clusters; end them, and see that they left no process."""
@@ -106,14 +67,10 @@ def nodes():
     yield begin
     for one in found:
         one.end()
-    left = [process.info for process in psutil.process_iter(["cmdline"]) if is_of(process, found)]
+    left = [line for one in found for line in processes_of(one)]
     for one in found:
         shutil.rmtree(one.folder)
     assert not left
-
-
-def is_of(process, clusters):
-    return any(str(one.folder) in word for one in clusters for word in process.info["cmdline"] or ())
 
 
 def project(folder, *, sweep=""):

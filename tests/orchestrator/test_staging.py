@@ -1,7 +1,6 @@
 """A dataset is staged in shards: what is in the store is not sent again, and what an instance reads is whole."""
 
 import io
-import shutil
 
 import pytest
 from crash_scenario import Scenario, run_record
@@ -137,9 +136,8 @@ def test_an_instance_that_finds_a_damaged_shard_names_it_and_keeps_nothing(tmp_p
 
 
 def test_the_archive_of_an_earlier_version_is_read(tmp_path, raw):
-    store = Counting(tmp_path / "store")
-    run, tree = staged(store, raw)
-    shutil.rmtree(tmp_path / "store")
+    run, tree = staged(Counting(tmp_path / "store"), raw)
+    store = Counting(tmp_path / "earlier")
     pack(tree, tmp_path / "dataset.tar")
     key = f"datasets/{run.fingerprint}.tar"
     store.upload(key, tmp_path / "dataset.tar")
