@@ -1,7 +1,9 @@
 """`command: plan`: what a training would take and cost, with no credentials."""
 
 import os
+from dataclasses import replace
 
+from gpu_offload.infra.store.read_only import PublicStore
 from gpu_offload.orchestrator.github.annotations import SHOWN, annotate
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
 from gpu_offload.orchestrator.github.data_change import base_of, data_change
@@ -9,10 +11,16 @@ from gpu_offload.orchestrator.github.small_summaries import plan_sentence, plan_
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.plan.prerequisites import Obstacle
+from gpu_offload.orchestrator.registry.manifest import INDEX_KEY
 
 NO_LAUNCHER = Obstacle(
     "no job of this workflow has a role that may launch",
     "deploy `offload bootstrap` and set the repository's variable OFFLOAD_LAUNCHER_ROLE",
+)
+
+UNSEEN = (
+    "the store shows nothing to the public, so that it is not known here whether this is trained already; the job with a "
+    "role looks before it trains"
 )
 
 
@@ -36,6 +44,8 @@ def plan(step: Step) -> int:
     planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
     planned = with_forecast(planned, store)
     report = planned.report
+    if report.already_trained is None and isinstance(store, PublicStore) and store.stat(INDEX_KEY) is None:
+        report = replace(report, notes=(*report.notes, UNSEEN))
     option = report.decision.option
     step.runner.outputs(
         {

@@ -8,6 +8,7 @@ import subprocess
 
 import pytest
 from click.testing import CliRunner
+from github_case import GitHub
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
@@ -153,6 +154,14 @@ def test_the_base_of_a_merge_is_its_first_parent_and_of_nothing_there_is_none(re
     assert base_of(WorkflowEvent("pull_request"), repository) is None
     hostile = WorkflowEvent("pull_request", payload={"pull_request": {"base": {"sha": "--output=x"}}})
     assert base_of(hostile, repository) is None
+
+
+def test_a_plan_that_sees_nothing_of_the_store_says_that_it_may_be_trained_already(repository, tmp_path):
+    with GitHub() as github:  # answers 404 to everybody
+        store = f'[store]\nurl = "s3://bucket"\npublic-url = "{github.address}"\n'
+        (repository / "offload.toml").write_text(CONFIGURATION + store)
+        assert main() == 0
+    assert "not known here whether this is trained already" in summary_of(tmp_path)
 
 
 def run_check(project, *words):
