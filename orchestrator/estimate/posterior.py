@@ -17,20 +17,22 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 UPPER = 0.9
 """`high` is this quantile and `low` its mirror, so the interval covers 80 %."""
 
-Kind = Literal["cpu", "cpu-prior", "gpu", "gpus", "pace"]
-"""How a prediction was made: by steps on this machine, from a table for a CPU, a GPU or several, or by the training's own steps."""
+Kind = Literal["cpu", "cpu-prior", "gpu", "gpus", "own", "pace"]
+"""How a prediction was made: by steps on this machine, from a table for a CPU, a GPU or several, for code of the user's own
+as if it were Ultralytics, or by the training's own steps."""
 
 _SPREADS: dict[Kind, tuple[float, float]] = {
     "cpu": (0.06, 0.06),
     "cpu-prior": (0.12, 0.35),
     "gpu": (0.12, 0.25),
     "gpus": (0.12, 0.35),
+    "own": (0.12, 1.0),
     "pace": (0.05, 0.04),
 }
 """sigma0, from run to run of one machine and kind of training, and tau0, from one such kind to another.
 
 `cpu` and `gpu` are fitted (see docs/estimate.md). CPUs of the same core count were a factor of 1.9 apart, which `cpu-prior`
-covers. `gpus` adds what `gpu_team.SPREAD` says.
+covers. `gpus` adds what `gpu_team.SPREAD` says. `own` is not measured: until a first training, it allows for a factor of about 5.
 """
 
 NEGLIGIBLE_S = 1e-9

@@ -23,6 +23,11 @@ from gpu_offload.remote_job.result import Calibration
 
 GIB = 2**30
 
+OWN_CODE = (
+    "a guess, as if Ultralytics trained: code of your own is not measured before. Its first epoch replaces the guess, and its "
+    "first training that of later ones"
+)
+
 
 @dataclass(frozen=True)
 class Appraisal:
@@ -120,8 +125,11 @@ class Appraisal:
     def key(self, machine: str) -> HistoryKey:
         """Return what earlier trainings are matched by on a machine: a CPU or an instance type."""
         training = self.settings.training
-        return HistoryKey(machine, ultralytics_minor(), self.settings.dataset.path, family_of(training.model))
+        family = training.entrypoint or family_of(training.model)
+        return HistoryKey(machine, ultralytics_minor(), self.settings.dataset.path, family)
 
     def _corrected(self, estimate: Estimate, machine: str) -> Estimate:
         key = self.key(machine)
+        if self.settings.training.entrypoint:
+            return correct(replace(estimate, kind="own", notes=(OWN_CODE,)), matching(self.past, key))
         return correct(estimate, matching(self.past, key), prior=shared_mean(self.past, key))

@@ -27,8 +27,10 @@ def record_timing(
 ) -> None:
     """Keep a run's times, if it trained in one go and was predicted; it ended `now`. Raises StoreError."""
     trained = next((a for a in attempts if a.record.number == result.attempt), None)
+    own = run.spec.entrypoint is not None
     whole = len(result.timings.epoch_train) == result.epochs and not result.stopped_early
-    if trained is None or not whole or run.resumes is not None:
+    # Code of the user's own that stops early will probably do so again.
+    if trained is None or not (whole or (own and result.stopped_early)) or run.resumes is not None:
         return
     offer = trained.record.offer
     predicted = next((c.predicted for c in run.candidates if place_of(c.offer) == place_of(offer)), None)
@@ -36,6 +38,8 @@ def record_timing(
     alone = not any(a.host for a in attempts if a is not trained)
     if offer.where == "ec2":
         actual = trained.end.at - trained.host.launched_at if trained.host and trained.end and alone else 0.0
+    elif own and len(attempts) == 1:
+        actual = max(actual, now - run.created_at)  # its process starts before anything of it is timed
     if predicted is None or actual <= 0:
         return
     timing = Timing(
@@ -43,7 +47,7 @@ def record_timing(
         machine=predicted.machine,
         ultralytics=predicted.ultralytics,
         dataset=run.dataset_name,
-        family=family_of(run.spec.model),
+        family=run.spec.entrypoint or family_of(run.spec.model),
         predicted=predicted.seconds,
         actual=actual,
         at=now,
@@ -51,7 +55,7 @@ def record_timing(
         work=_work(run),
         environment={name: result.environment[name] for name in ENVIRONMENT if name in result.environment},
     )
-    if len(attempts) == 1 and now > run.created_at:
+    if whole and len(attempts) == 1 and now > run.created_at:
         timing = timing.model_copy(update=_scored(run, events, now))
     store.put(
         f"{NEWEST}{newest_first(run.created_at, run.id)}.json", timing.model_dump_json(indent=1).encode()

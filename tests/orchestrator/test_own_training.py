@@ -87,6 +87,10 @@ def here(folder, *arguments, code=0):
     return run(folder, "gpu_offload.orchestrator.cli", "train", "--on", "cpu", *arguments, code=code)
 
 
+def planned(folder):
+    return run(folder, "gpu_offload.orchestrator.cli", "plan", "--on", "cpu").stdout
+
+
 def rented(folder, *arguments, code=0):
     """Train on an instance of the simulated cloud; its own report comes last on standard error."""
     pytest.importorskip("moto", reason="the extra [simulator] is not installed")
@@ -96,6 +100,7 @@ def rented(folder, *arguments, code=0):
 
 def test_what_the_entrypoint_imports_is_shipped_and_hashed(tmp_path):
     folder = project(tmp_path, HELPED + RETURN, training='include = ["words.txt"]\n', files=OWN)
+    assert "a guess, as if Ultralytics trained" in planned(folder)
     first = json.loads(here(folder, "--json").stdout)
     assert first["status"] == "trained"
     assert first["metrics"] == {"val/f1": 0.5}
@@ -107,6 +112,7 @@ def test_what_the_entrypoint_imports_is_shipped_and_hashed(tmp_path):
     assert manifest["epochs_completed"] == 1
     assert json.loads(here(folder, "--json").stdout)["status"] == "already_trained"
     (folder / "infra.py").write_text("WORD = 'changed'\n")
+    assert "corrected by 1 earlier training" in planned(folder)
     assert json.loads(here(folder, "--json").stdout)["version"] != first["version"]
 
 
