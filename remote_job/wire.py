@@ -4,6 +4,8 @@ from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gpu_offload.dataset.finding import printable
+
 MOST = 10**9
 """Ceiling of counts and of seconds (30 years) that a training reports; more overflows what is computed from them."""
 
@@ -20,6 +22,9 @@ _BOUNDS = {"greater_than_equal", "less_than_equal", "finite_number"}
 
 SHOWN = 3
 """Faults of a document that a message names."""
+
+LONGEST = 200
+"""Characters of a fault's text."""
 
 
 class Wire(BaseModel):
@@ -50,4 +55,6 @@ class Wire(BaseModel):
 def faults_text(error: ValidationError) -> str:
     """Say in a line what is wrong with a document: the first faults, each with its place."""
     faults = error.errors()[:SHOWN]
-    return "; ".join(f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in faults)
+    texts = (f"{'.'.join(map(str, fault['loc'])) or 'it'}: {fault['msg']}" for fault in faults)
+    # A key of the document is part of the place, and what it holds can be part of the message.
+    return "; ".join(printable(text[:LONGEST]) for text in texts)

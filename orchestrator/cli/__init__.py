@@ -3,8 +3,8 @@
 Slow imports are inside of the commands that need them, so that `offload --help` is as fast as click.
 """
 
-import json
 import sys
+from types import TracebackType
 from typing import Any, NoReturn
 
 import click
@@ -25,6 +25,7 @@ from gpu_offload.orchestrator.cli import (
     sweep_commands,
     tend_commands,
 )
+from gpu_offload.orchestrator.cli.options import print_json
 
 GROUPS = {
     "Start": ("init", "check", "plan", "train", "sweep"),
@@ -98,6 +99,7 @@ for module in (
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit. Our errors become a message and an exit code, never a traceback."""
+    sys.excepthook = _show_defect
     as_json = "--json" in (sys.argv if arguments is None else arguments)
     try:
         code = offload.main(args=arguments, prog_name="offload", standalone_mode=False)
@@ -133,10 +135,10 @@ def _refuse(error: click.ClickException, *, as_json: bool) -> NoReturn:
 def _end(message: str, document: dict[str, Any], exit_code: int, *, as_json: bool) -> NoReturn:
     from gpu_offload.orchestrator.github.console import inert_text
     from gpu_offload.orchestrator.github.runner import on_runner
-    from gpu_offload.orchestrator.output.console import Console, plain
+    from gpu_offload.orchestrator.output.console import Console, brief
 
     what = "interrupted" if exit_code == EXIT_RESUMABLE else "error"
-    text = f"{what}: {plain(message)}"
+    text = f"{what}: {brief(message)}"
     if on_runner():
         text = inert_text(text)
     if sys.stderr.isatty():
@@ -145,5 +147,15 @@ def _end(message: str, document: dict[str, Any], exit_code: int, *, as_json: boo
         text = wrapped_lines(text, width=terminal_width())
     Console().stream.write(f"{text}\n")
     if as_json:
-        sys.stdout.write(json.dumps({"error": document}, ensure_ascii=False) + "\n")
+        texts = {name: brief(each) if isinstance(each, str) else each for name, each in document.items()}
+        print_json({"error": texts})
     sys.exit(exit_code)
+
+
+def _show_defect(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a defect, whose error may quote a document."""
+    import traceback
+
+    from gpu_offload.orchestrator.output.console import brief
+
+    sys.stderr.write(brief("".join(traceback.format_exception(kind, error, trace))))

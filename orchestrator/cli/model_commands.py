@@ -103,7 +103,7 @@ def train(
         on=where,
         calibrate=calibrate,
         console=console_of(verbose=verbose),
-        show_plan=None if as_json else click.echo,
+        show_plan=None if as_json else say,
         detach=detach,
         sweep=sweep,
         repair=repair,
@@ -112,7 +112,7 @@ def train(
         print_json(report.json())
     else:
         say(for_terminal(trained_text(report)))
-        click.echo(next_commands(report))
+        say(next_commands(report))
     return EXIT_FAILED if report.candidate and settings.registry.on_candidate == "fail" else 0
 
 

@@ -120,9 +120,10 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str, *, nl: bool = True) -> None:
-    """Print text on standard output; in a workflow no line of it is a command to the runner."""
+    """Print text on standard output as `plain` does; in a workflow no line of it is a command to the runner."""
     from gpu_offload.orchestrator.github.runner import on_runner
 
+    text = plain(text)
     if on_runner():
         from gpu_offload.orchestrator.github.console import inert_text
 
@@ -145,4 +146,4 @@ def show_answer(answer: Answer, *, as_json: bool) -> None:
     if as_json:
         print_json(answer.json())
     else:
-        say(plain(answer.text()))
+        say(answer.text())

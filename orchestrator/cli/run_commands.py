@@ -78,7 +78,7 @@ def stop(
         wanted = still_open[0]
     ended = stop_run(settings, store, wanted, console, reason=reason)
     what = f"terminated {', '.join(ended)}" if ended else "no instance was running"
-    click.echo(f"run {wanted} stopped; {what}; {_kept(Journal(store), wanted)}")
+    say(f"run {wanted} stopped; {what}; {_kept(Journal(store), wanted)}")
 
 
 def _kept(journal: "Journal", run: str) -> str:
@@ -188,7 +188,7 @@ def attach(given: SettingsOptions, run: str, *, verbose: bool) -> None:
         raise TrainingFailedError(
             f"run {run}: {f'{outcome.status}: {outcome.message}' if outcome else 'open'}"
         )
-    click.echo(f"run {run}: published version {outcome.version}")
+    say(f"run {run}: published version {outcome.version}")
 
 
 COMMANDS = (status, stop, logs, report, attach)

@@ -78,9 +78,9 @@ def sweep(
         if as_json:
             print_json(plan.json())
         else:
-            click.echo(plan.text(width=terminal_width()), nl=False)
+            say(plan.text(width=terminal_width()), nl=False)
         return
-    report = command.run(show_plan=None if as_json else click.echo)
+    report = command.run(show_plan=None if as_json else say)
     if as_json:
         print_json(report.json())
     else:

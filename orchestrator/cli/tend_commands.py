@@ -15,7 +15,6 @@ from gpu_offload.orchestrator.cli.options import (
     settings_options,
     verbose_option,
 )
-from gpu_offload.orchestrator.output.console import plain
 
 
 @click.command(epilog=f"\b\nMore: {documentation('leaks.md')}")
@@ -39,7 +38,7 @@ def tend(given: SettingsOptions, *, as_json: bool, verbose: bool, dry_run: bool)
     if as_json:
         print_json(tended.json())
     else:
-        say(plain(tended.text()))
+        say(tended.text())
     if tended.failures:
         sys.exit(1)
 
@@ -100,7 +99,7 @@ def drill(
     if as_json:
         print_json(report.json())
     else:
-        click.echo(report.text())
+        say(report.text())
     if not report.green:
         sys.exit(1)
 

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from gpu_offload.orchestrator.github.annotations import TITLE, Annotation
 from gpu_offload.orchestrator.github.runner import command
-from gpu_offload.orchestrator.output.console import Console, Kind, plain
+from gpu_offload.orchestrator.output.console import Console, Kind, brief, plain
 from gpu_offload.orchestrator.output.epoch import Revise, unrevised
 from gpu_offload.remote_job.result import ProgressEvent
 
@@ -34,7 +34,7 @@ class GitHubConsole(Console):
         """Render one message."""
         if kind == "detail" and not self.verbose:
             return
-        text = plain(text)
+        text = brief(text)
         if kind == "stage":
             self._group(text)
         elif kind in {"warning", "error"} and (self._annotations < MOST_ANNOTATIONS or kind == "error"):

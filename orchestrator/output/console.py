@@ -22,12 +22,35 @@ LOG_WIDTH = 110
 SILENCE_S = 60.0
 """After so long without a complete epoch, a log says which batch a training is at."""
 
-_UNSAFE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+LONGEST_LINE = 2_000
+"""Characters; a longer line is no text for people, but a document that a message quotes."""
+
+MOST_LINES = 200
+"""Of a message."""
+
+_UNSAFE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
+_END_OF_LINE = re.compile(rf"(?<=[^\n]{{{LONGEST_LINE}}})[^\n]+")
 
 
 def plain(text: str) -> str:
-    """Return untrusted text without control and direction characters: it can neither move a cursor nor hide."""
-    return _UNSAFE.sub("", text)
+    """Return untrusted text so that it can neither move a cursor nor hide: without control and direction characters.
+
+    What a line has beyond `LONGEST_LINE` is left out.
+    """
+    return _END_OF_LINE.sub(" ...", _UNSAFE.sub("", text))
+
+
+def one_line(text: str) -> str:
+    """Return untrusted text as `plain` does, in one line."""
+    return plain(text.replace("\n", " "))
+
+
+def brief(text: str) -> str:
+    """Return a message that may quote a document: as `plain` does, at most `MOST_LINES`."""
+    lines = plain(text).split("\n", MOST_LINES)
+    return "\n".join([*lines[:MOST_LINES], *(["..."] if len(lines) > MOST_LINES else [])])
 
 
 class _Lasting:
@@ -82,7 +105,7 @@ class Console:
         """Render one message."""
         if kind == "detail" and not self.verbose:
             return
-        for line in plain(text).splitlines():
+        for line in brief(text).splitlines():
             self._write(PREFIX[kind], line)
         self.stream.flush()
 

@@ -6,7 +6,7 @@ import shutil
 import textwrap
 from collections.abc import Sequence
 
-from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.output.markdown import is_numeric
 
 NARROWEST = 40
@@ -40,7 +40,7 @@ def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 
     kept = [i for i in range(len(head)) if any(i < len(row) and row[i] for row in body)]
     if not body or not kept:
         return ""
-    shown = [[plain(row[i]) if i < len(row) else "" for i in kept] for row in (head, *body)]
+    shown = [[one_line(row[i]) if i < len(row) else "" for i in kept] for row in (head, *body)]
     columns = [list(column) for column in zip(*shown, strict=True)]
     typed = [head[i] in TYPED for i in kept]
     numbers = [is_numeric(column[1:]) and not id_ for column, id_ in zip(columns, typed, strict=True)]
@@ -114,7 +114,7 @@ def for_terminal(text: str) -> str:
 
 def wrapped(text: str, *, width: int, indent: str = "", hanging: str | None = None) -> str:
     """Break a text into lines of at most `width` columns; a longer word stays whole, and so does `10 %`."""
-    together = re.sub(r"(?<=\d) (?=(?:%|s|min|h|d|[kMGT]?B)\b|%)", "\u00a0", plain(text).replace("\n", " "))
+    together = re.sub(r"(?<=\d) (?=(?:%|s|min|h|d|[kMGT]?B)\b|%)", "\u00a0", one_line(text))
     return textwrap.fill(
         together,
         width,

@@ -13,6 +13,7 @@ from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.git import git
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.output.metrics import own_metrics
 from gpu_offload.orchestrator.registry.download import resolve
 from gpu_offload.orchestrator.registry.index import versions
@@ -90,7 +91,7 @@ class Difference:
         lines += [_figure(name, pair) for name, pair in self.metrics.items()]
         for label, values in self.per_class.items():
             lines += [_figure(f"{label}: {name}", pair) for name, pair in values.items()]
-        return "\n".join(lines)
+        return "\n".join(map(one_line, lines))
 
     def _data(self) -> list[str]:
         if self.old.fingerprint == self.new.fingerprint:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, get_args
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreUnreachableError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import WebStore
-from gpu_offload.orchestrator.output.console import plain
+from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.registry import attestation
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.index import checked_manifest, entry_of, manifest_of, versions
@@ -115,7 +115,7 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
 
 def _differs(wanted: str, meant: str, version: str, found: str) -> str:
     return (
-        f"{wanted} means a model with sha256 {plain(meant)[:64]}, and version {version} has {plain(found)[:64]}: one of the "
+        f"{wanted} means a model with sha256 {one_line(meant)[:64]}, and version {version} has {one_line(found)[:64]}: one of the "
         "documents was replaced; nothing was downloaded"
     )
 
@@ -193,9 +193,9 @@ def file_of(manifest: Manifest, export: str | None) -> Artifact:
         why = manifest.failed_exports.get(export)
         there = ", ".join(each.format for each in manifest.exports)
         raise RegistryError(
-            f"version {manifest.version} is not published as {plain(export)}"
+            f"version {manifest.version} is not published as {one_line(export)}"
             + (
-                f": {plain(why)}"
+                f": {one_line(why)}"
                 if why
                 else f" (only as {', '.join(filter(None, (manifest.model.name, there)))})"
             )

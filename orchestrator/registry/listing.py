@@ -6,6 +6,7 @@ from typing import Any
 
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, utc
@@ -214,7 +215,7 @@ def moved(move: Move) -> str:
     """Return a move in a line."""
     share = f" for {move.rollout:.0%}" if move.rollout < 1 else ""
     who = f" by {move.by}" if move.by else ""
-    return f"{when(move.at)}  {move.semver or move.version}{share}  {move.cause}{who}: {move.why}"
+    return one_line(f"{when(move.at)}  {move.semver or move.version}{share}  {move.cause}{who}: {move.why}")
 
 
 def when(at: float) -> str:

@@ -11,6 +11,7 @@ from registry_case import manifest_for
 from gpu_offload.infra.store.errors import CorruptObjectError, StoreUrlError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.files import write_verified
+from gpu_offload.orchestrator import cli
 from gpu_offload.orchestrator.backends.training_process import LONGEST_LINE, lines_of
 from gpu_offload.orchestrator.github import action
 from gpu_offload.orchestrator.github.runner import Runner
@@ -76,11 +77,49 @@ def test_an_alias_and_an_index_that_mean_other_content_are_refused(published, tm
         download.pull(published, "stable", tmp_path / "app")
 
 
-@pytest.mark.process
-def test_what_is_printed_of_a_registry_moves_no_cursor(published, tmp_path):
-    rewrite(published, "index.json", lambda d: d["versions"][0].update(commit="\x1b[2J\x1b]0;x\x07"))
-    done = offload(tmp_path, "models", "--set", f"store.url={published.url}", "--set", "dataset.path=x")
-    assert "\x1b" not in done.stdout
+EVIL = "q\x1b[31m\u202e\u2028\nerror: forged\r\n" + "A" * 100_000
+MANIFEST = f"models/{VERSION}/manifest.json"
+
+
+@pytest.mark.parametrize(
+    ("key", "change"),
+    [
+        (MANIFEST, lambda d: d.update(base_model=EVIL, task=EVIL, run=EVIL, fingerprint=EVIL)),
+        (MANIFEST, lambda d: d["model"].update(sha256=EVIL)),
+        (MANIFEST, lambda d: d["metrics"].update({EVIL: "x"})),
+        ("aliases/stable.json", lambda d: d.update(version=EVIL)),
+        ("aliases/stable.json", lambda d: d["history"][0].update(why=EVIL, by=EVIL, semver=EVIL)),
+        ("index.json", lambda d: d["versions"][0].update(semver=EVIL, commit=EVIL)),
+        ("index.json", lambda d: d["versions"][0].update(exports={EVIL: EVIL}, metrics={EVIL: EVIL})),
+        ("index.json", lambda d: d.update(format=EVIL)),
+    ],
+)
+def test_what_is_printed_of_a_forged_document_is_short_and_has_its_own_lines(
+    published, tmp_path, monkeypatch, capsys, key, change
+):
+    monkeypatch.chdir(tmp_path)
+    rewrite(published, key, change)
+    commands = [("models",), ("models", "history"), ("models", "show", VERSION[:4]), ("usage",)]
+    for command in [*commands, ("models", "diff", VERSION, "stable"), ("pull", "got.pt"), ("pull", "--json")]:
+        with pytest.raises(SystemExit):
+            cli.main([*command, "--set", f"store.url={published.url}", "--set", "dataset.path=x"])
+        told = capsys.readouterr()
+        printed = told.out + told.err
+        assert len(printed) < 20_000
+        assert not {"\x1b", "\r", "\u2028", "\u202e"} & set(printed)
+        assert not [line for line in printed.splitlines() if line.startswith("error: forged")]
+
+
+def test_an_error_that_quotes_much_is_short_as_text_and_as_json(monkeypatch, capsys):
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    with pytest.raises(SystemExit):
+        cli.fail(RegistryError(f"{EVIL}\n##[error]x" + "\nx" * 100_000), as_json=True)
+    told = capsys.readouterr()
+    for text in (told.out, told.err):
+        assert len(text) < 20_000
+        assert "\x1b" not in text
+        assert "##[" not in text
+    assert "\x1b" not in json.loads(told.out)["error"]["message"]
 
 
 @pytest.mark.process
