@@ -14,7 +14,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Reaping
 from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
 from gpu_offload.orchestrator.cleanup.sweep_note import note_sweep
-from gpu_offload.orchestrator.cleanup.tend_report import RunTended, Tended
+from gpu_offload.orchestrator.cleanup.tend_report import RunTended, Tended, changed
 from gpu_offload.orchestrator.lifecycle.controllers import controller_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import LaunchDeniedError
@@ -156,6 +156,7 @@ class Tend:
 
     def _taken_on(self, run: RunRecord) -> RunTended:
         self.console.stage(f"run {run.id}")
+        since = self._now()
         controller = controller_of(
             self.settings,
             self.store,
@@ -169,8 +170,11 @@ class Tend:
         outcome = controller.to_end()
         if outcome is not None:
             published = outcome.version if outcome.status == "published" else None
-            return RunTended(run.id, outcome.status, outcome.message or outcome.version or "", published)
-        return RunTended(run.id, "open", controller.detached_reason or "its instance trains")
+            tended = RunTended(run.id, outcome.status, outcome.message or outcome.version or "", published)
+        else:
+            tended = RunTended(run.id, "open", controller.detached_reason or "its instance trains")
+        seen = controller.observation
+        return changed(tended, seen.attempts, since) if seen is not None else tended
 
     def _imagined(self, run: RunRecord) -> RunTended:
         """Report what would be done, without taking a lease."""

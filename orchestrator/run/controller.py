@@ -88,7 +88,8 @@ class Controller:
     terminations: Terminations = field(init=False)
     bystander: Bystander = field(init=False)
     waiting: Waiting = field(init=False)
-    _observation: Observation | None = None
+    observation: Observation | None = None
+    """The last one that it made."""
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.run, self.journal, self.lease, self.cloud, self.clock, self.cost)
@@ -131,13 +132,13 @@ class Controller:
                         if outcome is not None:
                             return outcome
                 except EndingSignal as signal:
-                    if self._observation is not None:
-                        self.terminations.abandon(self._observation, signal.by, detach=self.detach)
+                    if self.observation is not None:
+                        self.terminations.abandon(self.observation, signal.by, detach=self.detach)
                     raise InterruptedRunError(self._interruption(signal.by)) from None
                 except StoppedHereError as stopped:
                     raise InterruptedRunError(self._interruption(stopped.by)) from None
                 except Exception as error:
-                    self.terminations.leave(self._observation, error)
+                    self.terminations.leave(self.observation, error)
                     raise
             return None
         finally:
@@ -156,7 +157,7 @@ class Controller:
 
     def once(self) -> Outcome | None:
         """Perform one step; return the run's outcome when there is nothing left to do."""
-        observation = self._observation = self.patiently(self.observer.observe)
+        observation = self.observation = self.patiently(self.observer.observe)
         self.limits.warn(observation)
         step = next_step(self.prices(self.run, observation), observation)
         if observation.driver is None and not isinstance(step, Done):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -18,6 +19,7 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from commands import offload, start, wait_until
 from leak_case import OTHER_STORE, STORE, launch, run_of, train_project
+from run_case import T0, seen_attempt
 
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.tags import store_mark
@@ -26,9 +28,10 @@ from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.images import IMAGE_ID
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.orphans import Resource, RunLimits, find_orphans
-from gpu_offload.orchestrator.cleanup.reaper import Reaper
+from gpu_offload.orchestrator.cleanup.reaper import Reaper, Reaping
 from gpu_offload.orchestrator.cleanup.run_limits import limits_of
 from gpu_offload.orchestrator.cleanup.tend import Tend
+from gpu_offload.orchestrator.cleanup.tend_report import RunTended, Tended, changed
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import Outcome
@@ -324,7 +327,9 @@ def test_tend_on_another_machine_publishes_what_finished_while_nobody_drove(clou
     elsewhere.mkdir()
     (elsewhere / "offload.toml").write_text((tmp_path / "offload.toml").read_text())
     document = json.loads(offload(elsewhere, "tend", "--json"))
-    assert document["runs"] == [{"run": run, "status": "published", "message": journal.run(run).version}]
+    [told] = document["runs"]
+    assert "the result is in the store" in told.pop("changes")[0]
+    assert told == {"run": run, "status": "published", "message": journal.run(run).version}
     assert document["failures"] == []
     assert not cloud.leftovers()
     assert len(journal.attempts(run)) == 1, "nothing was trained twice"
@@ -364,3 +369,22 @@ def test_a_dry_run_takes_no_lease_and_says_what_it_would_do(cloud, tmp_path):
     assert tended["message"].startswith("would open attempt 1")
     assert Journal(open_store(STORE)).attempts(run.id) == ()
     assert open_store(STORE).stat("runs/a-1/driver.json") is None
+
+
+def test_a_pass_says_what_it_ended_and_launched_for_a_run_and_what_ended_does_not_go_on():
+    orphaned = seen_attempt(1, T0, T0 + 50, "orphaned")
+    launched = seen_attempt(2, T0 + 60, None)
+    launched = replace(
+        launched,
+        record=launched.record.model_copy(update={"created_at": T0 + 60}),
+        host=launched.host.model_copy(update={"instance_id": "i-2"}),
+    )
+    told = changed(RunTended("abc-1", "open", "its instance trains"), (orphaned, launched), T0 + 40)
+    first, second = orphaned.host.instance_id, launched.host.instance_id
+    assert told.ended == (first,)
+    assert [first in told.changes[0], second in told.changes[1]] == [True, True]
+    assert changed(told, (orphaned, launched), T0 + 100).changes == ()
+    went_on = Resource("instance", first, "us-east-1", "abc-1")
+    tended = Tended((told,), Reaping(removed=(), kept=(went_on,), failures=(), notes=()), (), True, False)
+    assert "goes on" not in tended.text()
+    assert tended.json()["kept"] == []
