@@ -19,7 +19,7 @@ from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.check_report import Checked
-from gpu_offload.orchestrator.output.console import Console, plain
+from gpu_offload.orchestrator.output.console import Console, one_line
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.orchestrator.registry import download
 from gpu_offload.orchestrator.registry.index import entry_of, versions
@@ -178,7 +178,7 @@ class Pulled:
     def text(self) -> str:
         """Return it as text for people."""
         how = "downloaded and verified" if self.downloaded else "is there already"
-        return plain(f"{self.path}: version {version_text(self.version, self.semver)} {how}")
+        return one_line(f"{self.path}: version {version_text(self.version, self.semver)} {how}")
 
 
 def pull(
