@@ -2,6 +2,7 @@
 
 import os
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -136,6 +137,15 @@ def aws_errors(operation: str) -> Iterator[None]:
         ) from error
     except aws.BotoCoreError as error:
         raise _from_botocore(operation, error) from error
+    except ValueError as error:
+        # botocore's own settings: an endpoint that is no URL, a variable that is no number.
+        frames = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+        if not any(name.startswith("botocore.") for name in frames):
+            raise
+        raise CloudError(
+            f"{operation}: {error}",
+            remedy="correct the variables AWS_... of the environment, or the AWS config file",
+        ) from error
 
 
 def from_reply(operation: str, code: str, message: str, status: int = 0) -> CloudError:

@@ -11,7 +11,7 @@ import botocore.exceptions as aws
 from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.store.clock import ServerClock
 from gpu_offload.infra.store.s3_credentials import open_store_session
-from gpu_offload.infra.store.s3_errors import status_of
+from gpu_offload.infra.store.s3_errors import ClientSettingsError, status_of
 
 if TYPE_CHECKING:
     import boto3
@@ -56,6 +56,12 @@ class BucketClient:
 
     @cached_property
     def _client(self) -> "S3Client":
+        try:
+            return self._opened()
+        except ValueError as error:
+            raise ClientSettingsError(why=str(error)) from error
+
+    def _opened(self) -> "S3Client":
         session = self._session or open_store_session(self._endpoint_url, self._region)
         self._anonymous = self._unsigned or session.get_credentials() is None
         settings: dict[str, Any] = {"signature_version": botocore.UNSIGNED} if self._anonymous else {}

@@ -141,11 +141,12 @@ def store_errors(where: str) -> Iterator[None]:
                 else (StoreError, detail)
             )
         raise kind(f"{where}: {text} [{code or status}]") from error
-    except ValueError as error:
-        # botocore says so of an endpoint that is no URL, and of nothing else that we call.
-        if "endpoint" not in str(error).lower():
-            raise
-        raise StoreUnreachableError(f"{where}: {error}: correct store.endpoint-url") from error
+
+
+class ClientSettingsError(aws.BotoCoreError):
+    """What botocore raises ValueError for: an endpoint that is no URL, a variable that is no number."""
+
+    fmt = "{why}: correct store.endpoint-url, or the variables AWS_... of the environment"
 
 
 def _translated(where: str, error: Exception) -> StoreError:
@@ -166,6 +167,8 @@ def _translated(where: str, error: Exception) -> StoreError:
         return CorruptObjectError(f"{where}: {error}: damaged on its way or in the store; run again")
     if isinstance(error, aws.SSLError):
         return StoreUnreachableError(f"{where}: {error}: no trusted TLS connection; check store.endpoint-url")
+    if isinstance(error, ClientSettingsError):
+        return StoreUnreachableError(f"{where}: {error}")
     if isinstance(error, (*UNREACHABLE, aws.HTTPClientError)):
         return StoreUnreachableError(
             f"{where}: no answer ({error}); check the network and store.endpoint-url, then run again"

@@ -1,5 +1,6 @@
 """Every refusal of AWS's has a type, says what to do, and says where a retry makes sense."""
 
+import boto3
 import botocore.exceptions as aws
 import pytest
 
@@ -134,3 +135,17 @@ def test_every_error_says_what_to_do():
         assert kind("x").remedy
         assert kind.retry in {"same", "elsewhere", "never"}
         assert kind.__name__.endswith("Error")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"), [("AWS_ENDPOINT_URL_EC2", "nowhere"), ("AWS_ENDPOINT_URL", "http://[::1")]
+)
+def test_a_setting_that_botocore_cannot_use_is_an_error_and_our_own_mistake_is_not_hidden(
+    monkeypatch, variable, value
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(CloudError, match="asking EC2") as refused, aws_errors("asking EC2"):
+        boto3.Session().client("ec2", region_name="us-east-1")
+    assert "AWS_" in refused.value.remedy
+    with pytest.raises(ValueError, match="ours"), aws_errors("asking EC2"):
+        raise ValueError("ours")

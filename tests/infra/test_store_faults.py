@@ -234,10 +234,23 @@ def test_a_server_that_does_not_answer_is_told(monkeypatch):
     store._bucket.reader.close()
 
 
-def test_an_endpoint_that_is_no_address_is_told():
-    store = open_store("s3://bucket", endpoint_url="localhost")
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("AWS_ENDPOINT_URL", "localhost"),
+        ("AWS_ENDPOINT_URL_S3", "http://[::1"),
+        ("AWS_METADATA_SERVICE_TIMEOUT", "soon"),
+        (None, "localhost"),
+    ],
+)
+def test_an_address_or_a_number_that_is_none_is_told(monkeypatch, variable, value):
+    if variable:
+        monkeypatch.setenv(variable, value)
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    store = open_store("s3://bucket", endpoint_url=None if variable else value)
     with pytest.raises(StoreUnreachableError, match=r"correct store\.endpoint-url"):
         store.read("k")
+    assert store.region() is None
 
 
 @pytest.mark.parametrize(
