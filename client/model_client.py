@@ -36,7 +36,8 @@ if TYPE_CHECKING:
 
 AGENT = "gpu-offload-client/1"
 CHUNK = 1 << 18
-LARGEST_DOCUMENT = 4 << 20
+LARGEST_DOCUMENT = 16 << 20
+LARGEST_INDEX = 128 << 20
 SLOWEST = 1_000
 """Bytes a second. A server that sends less for `timeout` seconds stalls, although no single read waits that long."""
 
@@ -329,10 +330,16 @@ class ModelClient:
         except TransferError as error:
             if error.status not in {404, 410} or not self.pin:
                 raise
-            answer = {}, ""  # no alias; the pinned version may be published all the same
-        document, etag = answer if answer is not None else (state["document"], state["etag"])
+            # No alias; the pinned version may be published all the same.
+            answer = None if state.get("document") else ({}, "")
+        seen = state.get("document") or {}
+        document, etag = answer if answer is not None else (seen, state.get("etag"))
         if answer is not None and not is_alias(document) and not (self.pin and not document):
             raise TransferError(f"{self._address(key)}: not an alias of a registry", passing=False)
+        if answer is not None and is_older(document, seen):
+            raise TransferError(
+                f"{self._address(key)}: a cache answers with what was true earlier", passing=False
+            )
         found = self._choose(document)
         state["document"], state["etag"] = document, etag
         if found is None and self.pin:
@@ -348,7 +355,7 @@ class ModelClient:
             if model is not None and pin in {model.version, model.semver}:
                 return Release(model.version, sha256=model.sha256, size=model.size, semver=model.semver)
         address = self._address("index.json")
-        index, _ = web.document(address, None) or ({}, "")
+        index, _ = web.document(address, None, LARGEST_INDEX) or ({}, "")
         entries = index.get("versions")
         if not isinstance(entries, list):
             raise TransferError(f"{address}: not the index of a registry", passing=False)
@@ -524,6 +531,26 @@ def is_alias(document: dict[str, Any]) -> bool:
     )
 
 
+def is_older(document: dict[str, Any], seen: dict[str, Any]) -> bool:
+    """Whether an alias is an earlier state of one that was seen, which a cache has kept.
+
+    A history only grows, so a rollback is never older. A registry that was begun anew has another history: it is newer.
+    """
+    moves, known = _moves(document), _moves(seen)
+    return moves <= known and (len(moves), _serial(document)) < (len(known), _serial(seen))
+
+
+def _moves(document: dict[str, Any]) -> set[tuple[Any, ...]]:
+    history = document.get("history") or [{**document, "at": document.get("moved_at")}]
+    fields = ("version", "at", "rollout")
+    return {tuple(map(move.get, fields)) for move in history if isinstance(move, dict)}
+
+
+def _serial(document: dict[str, Any]) -> int:
+    serial = document.get("serial")
+    return serial if isinstance(serial, int) else 0
+
+
 def is_usable(release: Release, document: dict[str, Any], pin: str | None, minimum: str | None) -> bool:
     """Whether a release may be used: within the pin, not too old, and not yanked unless it is exactly what is pinned."""
     number = _numbers(release.semver or "")
@@ -624,9 +651,11 @@ class Web:
         self.tries = tries
         self.pause = pause
 
-    def document(self, url: str, etag: str | None) -> tuple[dict[str, Any], str] | None:
+    def document(
+        self, url: str, etag: str | None, largest: int = LARGEST_DOCUMENT
+    ) -> tuple[dict[str, Any], str] | None:
         """Return a JSON object, and its etag or date; None where it is unchanged since. Raises TransferError."""
-        answer = self.read(url, etag)
+        answer = self.read(url, etag, largest)
         if answer is None:
             return None
         try:
@@ -637,14 +666,14 @@ class Web:
             raise TransferError(f"{url}: not a document of a registry", passing=False)
         return found, answer[1]
 
-    def read(self, url: str, etag: str | None) -> tuple[bytes, str] | None:
+    def read(self, url: str, etag: str | None, largest: int = LARGEST_DOCUMENT) -> tuple[bytes, str] | None:
         """Return a small file, and its etag or date; None where it is unchanged since. Raises TransferError."""
         condition = "If-None-Match" if etag and '"' in etag else "If-Modified-Since"
         failures = 0
         while True:
             try:
                 with self._opened(url, {condition: etag} if etag else {}) as reply:
-                    body = self._whole(url, reply)
+                    body = self._whole(url, reply, largest)
                     return body, reply.headers.get("ETag") or reply.headers.get("Last-Modified") or ""
             except TransferError as error:
                 if error.status == 304 and etag:
@@ -776,12 +805,12 @@ class Web:
             raise error
         time.sleep(wait)
 
-    def _whole(self, url: str, reply: http.client.HTTPResponse) -> bytes:
+    def _whole(self, url: str, reply: http.client.HTTPResponse, largest: int) -> bytes:
         """Return the body of a document. Raises TransferError if it is cut off, or no document's size."""
-        body = b""
+        body = bytearray()
         while chunk := self._chunk(url, reply, CHUNK):
             body += chunk
-            if len(body) > LARGEST_DOCUMENT:
+            if len(body) > largest:
                 raise TransferError(f"{url}: larger than any document of a registry", passing=False)
         given = reply.headers.get("Content-Length")
         length = len(body) if given is None else _decimal(given.strip())
@@ -789,7 +818,7 @@ class Web:
             raise TransferError(f"{url}: its Content-Length is not a number of bytes")
         if len(body) < length:
             raise TransferError(f"{url}: {len(body):,} of {length:,} bytes came")
-        return body
+        return bytes(body)
 
     def _chunk(self, url: str, reply: http.client.HTTPResponse, most: int) -> bytes:
         import http.client

@@ -86,7 +86,7 @@ def moved(theirs: Alias | None, move: Move, index: Index, name: str, now: float)
     if theirs is None or not past:
         return ours.model_copy(update={"yanked": aliases.yanks(entries)})
     if past != theirs.moves:
-        theirs = aliases.written(name, past, theirs.yanked, theirs.minimum)
+        theirs = aliases.written(name, past, theirs.yanked, theirs.minimum, theirs)
     return aliases.merged(theirs, ours, entries)
 
 

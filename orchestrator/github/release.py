@@ -4,7 +4,6 @@ A hosted runner's disk is gone with its job. So a training reads what was publis
 what is new, and hands it to a job that may write to the repository and runs no training.
 """
 
-import json
 import os
 import stat
 import tempfile
@@ -35,6 +34,7 @@ from gpu_offload.orchestrator.registry.manifest import (
     alias_key,
     model_key,
     parse,
+    to_json,
 )
 from gpu_offload.orchestrator.report.picture import LARGEST_PICTURE, PNG
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH, RUN_PREFIX
@@ -238,5 +238,5 @@ def _kept(kind: type[T], release: GitHubRelease, key: str) -> T | None:
 def _replaced(release: GitHubRelease, key: str, document: Wire) -> None:
     with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
         path = Path(scratch) / asset_name(key)
-        path.write_text(json.dumps(document.model_dump(mode="json"), indent=1, sort_keys=True) + "\n")
+        path.write_bytes(to_json(document))
         release.replace(path.name, path)

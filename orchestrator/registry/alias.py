@@ -125,7 +125,7 @@ def move(
             commit=commit,
         )
         history = (*(alias.moves if alias else ()), step)
-        return to_json(written(name, history, yanks(entries), lowest))
+        return to_json(written(name, history, yanks(entries), lowest, alias))
 
     swap(store, key, change)
     return moved
@@ -163,7 +163,7 @@ def leave_yanked(
         usable = [m for m in alias.moves if m.version not in bad and entry_of(entries, m.version) is not None]
         if not usable:
             left = None
-            return to_json(alias.model_copy(update={"yanked": bad, "history": alias.moves}))
+            return to_json(written(name, alias.moves, bad, alias.minimum, alias))
         history = alias.moves
         if alias.version in bad:
             last = usable[-1]
@@ -172,16 +172,23 @@ def leave_yanked(
             update["commit"] = None
             history = (*history, last.model_copy(update=update))
         left = history[-1].version
-        return to_json(written(name, history, bad, alias.minimum))
+        return to_json(written(name, history, bad, alias.minimum, alias))
 
     swap(store, key, change)
     return left
 
 
-def written(name: str, history: tuple[Move, ...], yanked: dict[str, str], minimum: str | None) -> Alias:
-    """Return an alias that means what its history ends with."""
+def written(
+    name: str,
+    history: tuple[Move, ...],
+    yanked: dict[str, str],
+    minimum: str | None,
+    before: Alias | None = None,
+) -> Alias:
+    """Return an alias that means what its history ends with, in place of the one before."""
     last = history[-1]
-    return Alias(
+    serial = before.serial if before is not None else 0
+    alias = Alias(
         name=name,
         version=last.version,
         sha256=last.sha256,
@@ -193,8 +200,10 @@ def written(name: str, history: tuple[Move, ...], yanked: dict[str, str], minimu
         rollout=last.rollout,
         minimum=minimum,
         yanked=yanked,
+        serial=serial,
         history=history,
     )
+    return alias if alias == before else alias.model_copy(update={"serial": serial + 1})
 
 
 def merged(theirs: Alias, ours: Alias, entries: tuple[IndexEntry, ...]) -> Alias:
@@ -213,7 +222,7 @@ def merged(theirs: Alias, ours: Alias, entries: tuple[IndexEntry, ...]) -> Alias
     lowest = max(
         (a.minimum for a in (theirs, ours) if a.minimum), key=lambda m: numbers(m) or (0,), default=None
     )
-    return written(ours.name, history, yanked, lowest)
+    return written(ours.name, history, yanked, lowest, theirs)
 
 
 def names(store: ObjectStore) -> tuple[str, ...]:

@@ -22,6 +22,9 @@ from gpu_offload.orchestrator.registry.manifest import (
 from gpu_offload.orchestrator.registry.semver import Bump, bump_between, change_of, following
 from gpu_offload.orchestrator.registry.swap import swap
 
+LONG = 4 << 20
+"""Bytes of a list with so many entries that collecting garbage among them is slow."""
+
 
 def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
     """Return a version's manifest, None where the version is not published.
@@ -65,10 +68,12 @@ def entry_of(entries: Iterable[IndexEntry], version: str) -> IndexEntry | None:
 def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = None) -> IndexEntry:
     """List a published version and number it if needed, by the rule or by `bump`; return its entry."""
     known: dict[str, Bump] = {}
+    listed: list[IndexEntry] = []
 
     def add(body: bytes | None) -> bytes | None:
         entries = _read(body)
-        if entry_of(entries, manifest.version) is not None:
+        listed[:] = [entry for entry in entries if entry.version == manifest.version]
+        if listed:
             return None
         parent = entry_of(entries, manifest.parent or "") or (entries[-1] if entries else None)
         if bump is not None:
@@ -82,14 +87,11 @@ def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = Non
             change = known[parent.version]
         taken = [entry.semver or "" for entry in entries]
         number = following(change, parent.semver if parent else None, taken)
-        return to_json(Index(versions=(*entries, entry_for(manifest, number))))
+        listed.append(entry_for(manifest, number))
+        return to_json(Index(versions=(*entries, *listed)))
 
-    entry = entry_of(_read(swap(store, INDEX_KEY, add)), manifest.version)
-    if entry is None:
-        raise RegistryError(
-            f"{store.url}: {INDEX_KEY} does not list {manifest.version}, which was just added"
-        )
-    return entry
+    swap(store, INDEX_KEY, add)
+    return listed[0]
 
 
 def mark_yanked(store: ObjectStore, version: str, yank: Yank | None) -> None:
@@ -183,5 +185,7 @@ def _read(body: bytes | None) -> tuple[IndexEntry, ...]:
     try:
         return numbered(parse(Index, INDEX_KEY, body).versions)
     finally:
+        if len(body) > LONG:
+            gc.freeze()  # nor is it looked for among them later
         if collects:
             gc.enable()

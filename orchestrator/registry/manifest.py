@@ -1,11 +1,10 @@
 """Documents of the registry: manifest, index, alias."""
 
-import json
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.estimate.interval import Interval
@@ -23,7 +22,7 @@ MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
 
 T = TypeVar("T", bound=Wire)
 
-LONGEST = 4 << 20
+LONGEST = 16 << 20
 """Bytes of a manifest or an alias; an application's client reads no longer one. The index grows with each version."""
 
 MOST_METRICS, LONGEST_NAME = 500, 200
@@ -35,6 +34,12 @@ Metrics = Annotated[
 Usd = Annotated[float, Field(ge=0, le=1e9)]
 
 
+class Document(Wire):
+    """A document of the registry. A figure that is not finite stays what it is."""
+
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+
+
 class ManifestEstimate(Wire):
     """What was estimated, and what it took, in seconds."""
 
@@ -44,7 +49,7 @@ class ManifestEstimate(Wire):
     actual: float
 
 
-class Manifest(Wire):
+class Manifest(Document):
     """Everything about a published version. Public, so it names no host and no account."""
 
     format: Literal[1] = 1
@@ -154,7 +159,7 @@ class IndexEntry(Wire):
         return self.yanked is None and not self.deleted
 
 
-class Index(Wire):
+class Index(Document):
     """Every version, oldest first."""
 
     format: Literal[1] = 1
@@ -184,7 +189,7 @@ class Move(Wire):
     """Of a rollback: the commit that took data back; None where a person asked for it."""
 
 
-class Alias(Wire):
+class Alias(Document):
     """Which version a name means now, and what it meant before.
 
     The first five fields are all that an alias of before has. An application reads nothing else than this document
@@ -207,6 +212,8 @@ class Alias(Wire):
     """The lowest version that an installation may still use."""
     yanked: dict[str, str] = Field(default_factory=dict)
     """Why, by version: the index's yanks when the alias was written."""
+    serial: int = 0
+    """Grows with each change: of two answers, an application tells by it which one a cache has kept."""
     history: tuple[Move, ...] = ()
     """Oldest first; the last is what the alias means now."""
 
@@ -256,8 +263,10 @@ def alias_key(name: str) -> str:
 
 
 def to_json(document: Wire) -> bytes:
-    """Return a document as the registry stores it."""
-    return (json.dumps(document.model_dump(mode="json"), indent=1, sort_keys=True) + "\n").encode()
+    """Return a document as the registry stores it: a manifest for people, too, others in few bytes."""
+    if isinstance(document, Manifest):
+        return (document.model_dump_json(indent=1) + "\n").encode()
+    return (document.model_dump_json(exclude_none=True) + "\n").encode()
 
 
 def parse(kind: type[T], key: str, body: bytes) -> T:

@@ -18,7 +18,7 @@ from gpu_offload.orchestrator.registry.promote import yank
 from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.settings.load import Settings
 
-TAKEN_BACK = "data that was added since was taken back"
+TAKEN_BACK = "what was changed since was taken back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Revert:
     console: Console
     training: Sequence[str] | None = None
     """The commits of open runs of other versions; None where other machines' runs are not in the store: git's history
-    then says whether data was added and taken back."""
+    then says whether something was changed and taken back."""
 
     def reverted(self, manifest: Manifest) -> tuple[Manifest, ...]:
         """Return the versions whose data the commit that is checked out took back, to that of `manifest`, the newest first.
@@ -66,11 +66,15 @@ class Revert:
         return head if taken and head not in named else None
 
     def _changes_since(self, commit: str) -> list[str]:
-        """Return the commits after another one that changed the dataset, the newest first: one adds, one takes back."""
-        data = f":(literal){self.settings.dataset_path}"
-        return git_output(
-            self.settings.root, "rev-list", "--end-of-options", f"{commit}..HEAD", "--", data, f"{data}.dvc"
-        ).split()
+        """Return the commits after another one that changed the training, the newest first: one adds, one takes back."""
+        settings, training = self.settings, self.settings.training
+        data = settings.dataset_path
+        # A training by own code may depend on every file of the project.
+        more = (settings.root,) if training.entrypoint else (settings.source, settings.root / training.model)
+        inside = [path for path in more if path is not None and path.is_relative_to(settings.root)]
+        paths = [f":(literal){path}" for path in (data, f"{data}.dvc", *inside)]
+        words = ("rev-list", "--end-of-options", f"{commit}..HEAD", "--", *paths)
+        return git_output(settings.root, *words).split()
 
     def _is_taken_back(self, version: Manifest, to: Manifest) -> bool:
         return (

@@ -287,7 +287,7 @@ def test_an_answer_of_an_unforeseen_form_keeps_the_model_of_before(server, folde
 
 
 def test_an_endless_document_is_not_read_to_its_end(server, folder):
-    server.files["/aliases/stable.json"] = b" " * (5 << 20)
+    server.files["/aliases/stable.json"] = b" " * (model_client.LARGEST_DOCUMENT + 1)
     with pytest.raises(NoModelError, match="larger"):
         client(server, folder).get()
 

@@ -8,7 +8,7 @@ from client_case import body_of, client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpu_offload.client.model_client import ModelClient, NoModelError, choose
+from gpu_offload.client.model_client import ModelClient, NoModelError, choose, is_older
 
 pytestmark = pytest.mark.simulator
 
@@ -152,3 +152,83 @@ def test_what_is_chosen_is_always_allowed(history, yanked, pin, minimum, share):
     assert exact or minimum is None or (chosen.semver or "") >= minimum
     assert exact or pin is None or (chosen.semver or "").startswith(pin)
     assert pin is not None or chosen.share == 1.0 or share < chosen.share
+
+
+def moved(server, *moves, serial, **more):
+    """Let `stable` have meant versions at times; return the document."""
+    file = {
+        name: {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body)}
+        for name, body in ((n, server.files.get(f"/models/{n}/model.pt", b"")) for n, _ in moves)
+    }
+    history = [{"version": name, "at": at, **file[name]} for name, at in moves]
+    document = {**history[-1], "moved_at": moves[-1][1], "history": history, "serial": serial, **more}
+    server.document = document
+    return document
+
+
+def test_a_cache_that_answers_an_earlier_document_takes_no_version_back(server, folder):
+    for name in "ab":
+        server.publish(name)
+    early = moved(server, ("a", 1.0), serial=1)
+    moved(server, ("a", 1.0), ("b", 2.0), serial=2)
+    assert client(server, folder).get().version == "b"
+    server.document = early
+    model = client(server, folder).get()
+    assert model.version == "b"
+    assert "earlier" in model.problem
+    server.document = {k: early[k] for k in ("version", "sha256", "moved_at")}  # without a history: of before
+    assert client(server, folder).get().version == "b"
+
+
+def test_a_rollback_and_a_registry_begun_anew_are_followed(server, folder):
+    for name in "ab":
+        server.publish(name)
+    moved(server, ("a", 1.0), ("b", 2.0), serial=2)
+    assert client(server, folder).get().version == "b"
+    moved(server, ("a", 1.0), ("b", 2.0), ("a", 3.0), serial=3)
+    model = client(server, folder).get()
+    assert (model.version, model.problem) == ("a", None)
+    moved(server, ("b", 9.0), serial=1)
+    assert client(server, folder).get().version == "b"
+
+
+def test_a_yank_is_not_forgotten_because_a_cache_does_not_know_it_yet_and_its_end_is_believed(server, folder):
+    for name in "ab":
+        server.publish(name)
+    early = moved(server, ("b", 1.0), ("a", 2.0), serial=2)
+    moved(server, ("b", 1.0), ("a", 2.0), serial=3, yanked={"a": "bad"})
+    assert client(server, folder).get().version == "b"
+    server.document = early
+    assert client(server, folder).get().version == "b"
+    moved(server, ("b", 1.0), ("a", 2.0), serial=4)
+    assert client(server, folder).get().version == "a"
+
+
+def test_an_alias_that_is_missing_for_a_while_makes_no_pin_forget_a_yank(server, folder):
+    server.publish("aaaa", semver="1.0.0")
+    client(server, folder, pin="1").get()
+    server.publish("bbbb", semver="1.1.0", yanked={"aaaa": "bad"})
+    assert client(server, folder, pin="1", keep=3).get().version == "bbbb"
+    server.status("stable.json", 404)
+    assert client(server, folder, pin="1", tries=1).get().version == "bbbb"
+    (folder / "bbbb.pt").unlink()
+    server.status("model.pt", 503)
+    with pytest.raises(NoModelError):
+        client(server, folder, pin="1", tries=1).get()
+
+
+@given(st.data())
+def test_only_earlier_states_of_the_same_history_are_older(data):
+    """Every state that an alias goes through is older than each later one, and none is older than an earlier one."""
+    states, history, yanked = [], [], {}
+    for serial, act in enumerate(data.draw(st.lists(st.sampled_from("abcy"), min_size=2, max_size=6)), 1):
+        if act == "y":
+            yanked = {} if yanked else {"a": "bad"}
+        else:
+            history = [*history, {"version": act, "at": float(len(history) // 2), "rollout": 1.0}]
+        if history:
+            states.append({**history[-1], "history": history, "yanked": yanked, "serial": serial})
+    for n, earlier in enumerate(states):
+        for later in states[n + 1 :]:
+            assert is_older(earlier, later)
+            assert not is_older(later, earlier)

@@ -18,14 +18,17 @@ pytestmark = pytest.mark.process
 
 
 class Project:
-    """A repository whose commits change one data file; the version of a state is named by its content."""
+    """A repository whose commits change one file; the version of a state is named by its content."""
 
-    def __init__(self, root, on_revert="yank"):
-        self.root = root
+    def __init__(self, root, on_revert="yank", file="data"):
+        self.root, self.file = root, file
         self.git("init", "-q", "-b", "main")
         self.store = open_store(f"file:{root.parent / 'store'}")
         self.settings = Settings(
-            root=root, dataset=DatasetSettings(path="data"), registry=RegistrySettings(on_revert=on_revert)
+            root=root,
+            source=root / "offload.toml",
+            dataset=DatasetSettings(path="data"),
+            registry=RegistrySettings(on_revert=on_revert),
         )
         self.training = None
         """The commits of the trainings that run, by version; None where they cannot be seen."""
@@ -36,14 +39,14 @@ class Project:
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
     def commit(self, data):
-        (self.root / "data").write_text(data)
-        self.git("add", "data")
+        (self.root / self.file).write_text(data)
+        self.git("add", self.file)
         self.git("commit", "-qm", data)
         return self.git("rev-parse", "HEAD")
 
     def train(self):
         """Publish the version of what is checked out, as `offload train` does; return whether it was trained."""
-        version = (self.root / "data").read_text() * 4
+        version = (self.root / self.file).read_text() * 4
         known = publish.manifest_of(self.store, version)
         if known is None:
             self.finish(self.begin())
@@ -55,7 +58,7 @@ class Project:
 
     def begin(self):
         """Begin the training of what is checked out; return what `finish` publishes."""
-        version, commit = (self.root / "data").read_text() * 4, self.git("rev-parse", "HEAD")
+        version, commit = (self.root / self.file).read_text() * 4, self.git("rev-parse", "HEAD")
         if self.training is not None:
             self.training[version] = commit
         return version, commit, time.time()
@@ -184,10 +187,14 @@ def test_the_configuration_says_what_becomes_of_a_reverted_version(tmp_path, on_
     ]
 
 
-@pytest.fixture(params=[True, False], ids=["one store", "a store of each machine"])
+@pytest.fixture(
+    params=[(True, "data"), (False, "data"), (False, "offload.toml"), (False, "yolov8n.yaml")],
+    ids=["one store", "a store of each machine", "settings", "a model's definition"],
+)
 def spoilt(project, request):
-    """Return a project whose bad data trains when it is reverted, and that training."""
-    project.training = {} if request.param else None
+    """Return a project whose bad data, or settings, train when they are reverted, and that training."""
+    is_shared, project.file = request.param
+    project.training = {} if is_shared else None
     grown(project, "a")
     project.commit("b")
     begun = project.begin()
