@@ -45,7 +45,8 @@ class Judge:
             stable,
             paired,
             metric=settings.metric,
-            floor=settings.floor,
+            goal=settings.goal,
+            floor=settings.worst,
             tolerance=settings.tolerance,
         )
         told = self.console.note if verdict.promoted else self.console.warning

@@ -1,11 +1,13 @@
 """Whether a new version is good enough for `stable`: a floor, and no worse than the version in use."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from gpu_offload.orchestrator.output.metrics import label, named
 from gpu_offload.orchestrator.registry.manifest import Manifest
 from gpu_offload.orchestrator.registry.publish import Verdict
+from gpu_offload.orchestrator.settings.types import Goal
 
 MAIN = ("map50_95", "accuracy", "map50")
 """What models are judged by unless the configuration says otherwise: the first that a model has."""
@@ -13,7 +15,11 @@ MAIN = ("map50_95", "accuracy", "map50")
 
 COLLAPSE = 0.5
 """Share of the old figure that may be lost where the two are of different images: figures of two validation sets differ
-by more than any useful tolerance, and what loses half is broken all the same."""
+by more than any useful tolerance, and what loses half, or makes twice the error, is broken all the same."""
+
+
+ROUNDING = 1e-9
+"""0.50 - 0.48 is more than 0.02."""
 
 
 def metric_of(manifest: Manifest, configured: str | None) -> str | None:
@@ -27,7 +33,8 @@ def judge(
     paired: Mapping[str, Any] | None,
     *,
     metric: str | None,
-    floor: float,
+    goal: Goal = "maximize",
+    floor: float | None,
     tolerance: float,
 ) -> Verdict:
     """Decide whether a version is promoted over the one in use (None: the first).
@@ -46,10 +53,13 @@ def judge(
     value = float(paired["new"]) if paired else new.metrics[name]
     shown = label(name)
     evidence: dict[str, Any] = {"metric": name, "new": value, "floor": floor, "tolerance": tolerance}
-    if not value >= floor:  # also where it is not a number
-        return Verdict(
-            promoted=False, why=f"{shown} {value:.3f} is below the floor {floor:.3f}", evidence=evidence
-        )
+    sign = 1 if goal == "maximize" else -1
+    if not math.isfinite(value):
+        return Verdict(promoted=False, why=f"{shown} {value:.3f} is not finite", evidence=evidence)
+    if floor is not None and sign * value < sign * floor:
+        side = "below" if goal == "maximize" else "above"
+        why = f"{shown} {value:.3f} is {side} the floor {floor:.3f}"
+        return Verdict(promoted=False, why=why, evidence=evidence)
     if stable is None:
         return Verdict(promoted=True, why=f"the first version, {shown} {value:.3f}", evidence=evidence)
     old = float(paired["old"]) if paired else stable.metrics.get(name)
@@ -66,8 +76,8 @@ def judge(
             f"{paired['low']:+.3f} to {paired['high']:+.3f}"
         )
     difference = value - old
-    allowed = tolerance if same else max(tolerance, old * COLLAPSE)
+    allowed = tolerance if same else max(tolerance, abs(old) * (COLLAPSE if goal == "maximize" else 1))
     text = f"{shown} {value:.3f} against {old:.3f} ({difference:+.3f}) {how}"
-    if difference < -allowed:
+    if sign * difference < -allowed - ROUNDING:
         return Verdict(promoted=False, why=f"worse by more than {allowed:.3f}: {text}", evidence=evidence)
     return Verdict(promoted=True, why=text, evidence=evidence)

@@ -19,6 +19,7 @@ from gpu_offload.orchestrator.settings.types import (
     ExportFormat,
     Flag,
     Fold,
+    Goal,
     Gpus,
     HttpUrl,
     Hyperparameter,
@@ -161,14 +162,20 @@ class StoreSettings(Section):
     """Public web address of models/, aliases/ and index.json, if it differs from the bucket's."""
 
 
+LOWEST = 0.001
+"""A metric below this is that of a model that finds nothing."""
+
+
 class RegistrySettings(Section):
     """Which versions become `stable`, and how they are numbered."""
 
     metric: Text | None = Field(default=None, examples=["map50"])
     """Metric that compares versions. Default: map50_95 for detectors, accuracy for classifiers."""
-    floor: Number = Field(default=0.001, ge=0)
-    """Minimum metric for stable, also for the first version; below it, a version stays a candidate. The default only
-    stops models that find nothing."""
+    goal: Goal = "maximize"
+    """Whether a higher or a lower metric is better."""
+    floor: Number | None = Field(default=None, examples=[0.3])
+    """Worst metric for stable, also for the first version; a worse one stays a candidate. Default: 0.001, which only stops
+    models that find nothing; none where goal is minimize."""
     tolerance: Number = Field(default=0.02, ge=0)
     """Maximum loss of the metric against stable, on the same held-out images, with which a version replaces it."""
     on_candidate: Literal["pass", "fail"] = "pass"
@@ -184,6 +191,11 @@ class RegistrySettings(Section):
     bump: Literal["auto", "major", "minor", "patch"] = "auto"
     """Part of the version number to increase. auto: major for other classes, model family or image size, minor for other
     data, else patch."""
+
+    @property
+    def worst(self) -> float | None:
+        """The floor that is in force."""
+        return LOWEST if self.floor is None and self.goal == "maximize" else self.floor
 
 
 class RetentionSettings(Section):
@@ -286,8 +298,6 @@ class SweepSettings(Section):
     """Maximum duration of the sweep. Default: limits.deadline."""
     prune: Flag = True
     """Stop a trial early if its epochs are worse than those of two thirds of the others (successive halving)."""
-    goal: Literal["maximize", "minimize"] = "maximize"
-    """Whether a higher or a lower registry.metric is better."""
 
 
 class Sections(Section):

@@ -182,6 +182,8 @@ Gpus = Annotated[
     PlainValidator(_gpus),
     WithJsonSchema({"type": ["integer", "string"], "enum": ["auto", *range(1, 17)]}),
 ]
+Goal = Literal["maximize", "minimize"]
+
 ExportFormat = Literal["onnx", "safetensors"]
 """The formats of `remote_job.yolo.exports`."""
 Duration = Annotated[

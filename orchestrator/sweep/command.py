@@ -96,12 +96,13 @@ class Sweep:
 
     def _proposed(self, report: SweepReport) -> str | None:
         """Propose the best trial's model unless it is worse than what may become stable; return its version."""
-        best, floor = report.best, self.settings.registry.floor
-        mean = best.score.mean if best is not None and best.score is not None else floor
-        if report.record.goal == "maximize" and mean < floor:
+        best, floor = report.best, self.settings.registry.worst
+        score = best.score.mean if best is not None and best.score is not None else None
+        sign = 1 if report.record.goal == "maximize" else -1
+        if score is not None and floor is not None and sign * score < sign * floor:
             name = label(report.record.metric or "metric")
             self.console.warning(
-                f"no candidate: the best trial's {name} {mean:.4g} is below registry.floor {floor:g}"
+                f"no candidate: the best trial's {name} {score:.4g} is worse than registry.floor {floor:g}"
             )
             return None
         return propose_best(self.store, report)
@@ -147,7 +148,7 @@ class Sweep:
             "seeds": space.seeds,
             "folds": space.folds,
             "metric": self.settings.registry.metric,
-            "goal": sweep.goal,
+            "goal": self.settings.registry.goal,
         }
         text = json.dumps(definition, sort_keys=True, separators=(",", ":"), allow_nan=False)
         deadline = sweep.deadline or limits.deadline
@@ -158,7 +159,7 @@ class Sweep:
             seeds=space.seeds,
             folds=space.folds,
             metric=self.settings.registry.metric,
-            goal=sweep.goal,
+            goal=self.settings.registry.goal,
             epochs=min(int(e) for e in epochs.ends) if epochs else self.settings.training.epochs,
             created_at=now,
             opened_at=now,

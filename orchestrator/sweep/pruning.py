@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import optuna
 
-from gpu_offload.orchestrator.sweep.sampling import Goal
+from gpu_offload.orchestrator.settings.types import Goal
 
 FACTOR = 3
 

@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import Field
 
 from gpu_offload.orchestrator.settings.dimension import Scalar
-from gpu_offload.orchestrator.sweep.sampling import Goal
+from gpu_offload.orchestrator.settings.types import Goal
 from gpu_offload.remote_job.wire import Wire
 
 SWEEP_PREFIX = "sweeps/"

@@ -21,9 +21,9 @@ from optuna.distributions import (
 from optuna.trial import TrialState, create_trial
 
 from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar
+from gpu_offload.orchestrator.settings.types import Goal
 from gpu_offload.orchestrator.sweep.space import Space, Values
 
-Goal = Literal["maximize", "minimize"]
 State = Literal["running", "complete", "pruned", "failed"]
 
 DIGITS = 4

@@ -36,13 +36,14 @@ def version(model, name, value, **facts):
         (0.1, None, 0.1, True, "first"),
         (0.5, 0.5, 0.0, True, "(+0.000)"),
         (0.49, 0.5, 0.0, True, "(-0.010)"),
+        (0.48, 0.5, 0.0, True, "(-0.020)"),
         (0.47, 0.5, 0.0, False, "worse by more than 0.020"),
         (0.9, 0.5, 0.0, True, "by their own validations"),
         (0.0, 0.7, 0.0, False, "worse"),
-        (0.0, None, RegistrySettings().floor, False, "below the floor"),
-        (0.0004, None, RegistrySettings().floor, False, "below the floor"),
-        (0.002, None, RegistrySettings().floor, True, "first"),
-        (math.nan, None, 0.0, False, "below the floor"),
+        (0.0, None, RegistrySettings().worst, False, "below the floor"),
+        (0.0004, None, RegistrySettings().worst, False, "below the floor"),
+        (0.002, None, RegistrySettings().worst, True, "first"),
+        (math.nan, None, 0.0, False, "not finite"),
         (None, 0.5, 0.0, False, "does not have a metric"),
         (None, None, 0.0, True, "does not have a metric"),
     ],
@@ -50,6 +51,37 @@ def version(model, name, value, **facts):
 def test_a_version_must_reach_the_floor_and_not_be_worse_than_stable(model, new, old, floor, promoted, said):
     rival = None if old is None else version(model, "aaaa", old)
     verdict = judge(version(model, "bbbb", new), rival, None, metric=None, floor=floor, tolerance=0.02)
+    assert (verdict.promoted, said in verdict.why) == (promoted, True), verdict.why
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "floor", "data", "promoted", "said"),
+    [
+        (0.9, None, None, "b", True, "first"),
+        (0.0, None, None, "b", True, "first"),
+        (0.9, None, 0.5, "b", False, "above the floor"),
+        (0.5, None, 0.5, "b", True, "first"),
+        (math.inf, None, None, "b", False, "not finite"),
+        (0.1, 0.5, None, "a", True, "(-0.400)"),
+        (0.52, 0.5, None, "a", True, "(+0.020)"),
+        (0.53, 0.5, None, "a", False, "worse by more than 0.020"),
+        (0.9, 0.5, None, "b", True, "different"),
+        (1.1, 0.5, None, "b", False, "worse by more than 0.500"),
+    ],
+)
+def test_of_an_error_less_is_better(model, new, old, floor, data, promoted, said):
+    """The floor is a ceiling then, and only the user can say which."""
+    settings = RegistrySettings(metric="map50_95", goal="minimize", floor=floor)
+    rival = None if old is None else version(model, "aaaa", old).model_copy(update={"fingerprint": "a"})
+    verdict = judge(
+        version(model, "bbbb", new).model_copy(update={"fingerprint": data}),
+        rival,
+        None,
+        metric=settings.metric,
+        goal=settings.goal,
+        floor=settings.worst,
+        tolerance=settings.tolerance,
+    )
     assert (verdict.promoted, said in verdict.why) == (promoted, True), verdict.why
 
 

@@ -52,7 +52,8 @@ DEFAULTS = {
     "store": {"url": "file:.offload", "endpoint-url": None, "region": None, "public-url": None},
     "registry": {
         "metric": None,
-        "floor": 0.001,
+        "goal": "maximize",
+        "floor": None,
         "exports": None,
         "on-failed-export": "publish",
         "site": "off",
@@ -85,7 +86,6 @@ DEFAULTS = {
         "budget-usd": None,
         "deadline": None,
         "prune": True,
-        "goal": "maximize",
     },
     "ray": {
         "address": "auto",
