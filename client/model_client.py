@@ -471,7 +471,7 @@ class ModelClient:
         return name.lower() not in taken and not name.lower().endswith(FACTS)
 
     def _prune(self, current: str, document: dict[str, Any]) -> None:
-        """Remove what is older than the `keep` newest, what is yanked, and what earlier downloads left unfinished."""
+        """Remove what is older than the `keep` newest, what is yanked, and what killed processes left unfinished."""
         yanked = document.get("yanked") or {}
         others = [name for name in self._versions() if name != current]
         good = [name for name in others if name not in yanked][: self.keep - 1]
@@ -480,7 +480,7 @@ class ModelClient:
             for path in (self._file(name, _read(facts_path)), facts_path):
                 with contextlib.suppress(OSError):  # Windows: a process has it open; the next time
                     path.unlink()
-        for path in self.folder.glob(".*.part"):
+        for path in (*self.folder.glob(".*.part"), *self.folder.glob(".*.new")):
             with contextlib.suppress(OSError):
                 path.unlink()
 

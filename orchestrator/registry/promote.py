@@ -94,7 +94,8 @@ def yank(
     if entry is None:
         raise RegistryError(f"{wanted} points at a version that is not listed in {store.url}")
     numbers = {known.version: known.semver for known in listed if known.semver}
-    before = {name: a.version for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
+    found = {name: a for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
+    before = {name: None if a.version in a.yanked else a.version for name, a in found.items()}
     yanked = None if undo else Yank(at=time.time(), by=aliases.actor(), why=why, reverted=reverted)
     mark_yanked(store, entry.version, yanked)
     reason = f"{entry.semver} is yanked: {why}"

@@ -217,6 +217,20 @@ def test_an_alias_that_is_missing_for_a_while_makes_no_pin_forget_a_yank(server,
         client(server, folder, pin="1", tries=1).get()
 
 
+def test_what_a_killed_process_left_half_written_is_removed(server, folder):
+    server.publish("aaaa")
+    folder.mkdir()
+    for name in (".state.json.123-456.new", ".bbbb.pt.part"):
+        (folder / name).write_bytes(b"half")
+    client(server, folder).get()
+    assert sorted(path.name for path in folder.iterdir()) == [
+        ".lock",
+        "aaaa.model.json",
+        "aaaa.pt",
+        "state.json",
+    ]
+
+
 @given(st.data())
 def test_only_earlier_states_of_the_same_history_are_older(data):
     """Every state that an alias goes through is older than each later one, and none is older than an earlier one."""

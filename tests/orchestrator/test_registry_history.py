@@ -307,6 +307,7 @@ def test_a_yanked_version_is_left_by_its_aliases_and_never_comes_back(store, mod
 def test_when_every_version_is_yanked_the_next_one_is_stable_and_none_is_offered_meanwhile(folder, model):
     publish_now(folder, model, "aaaa")
     assert promote.yank(folder, "stable", why="bad").aliases == {STABLE: None}
+    assert promote.yank(folder, "aaaa", why="bad").aliases == {}  # it was left already
     document = json.loads(folder.read("aliases/stable.json")[0])
     assert choose(document) is None
     with pytest.raises(RegistryError, match="yanked"):
