@@ -11,9 +11,12 @@ from gpu_offload.infra.store.s3 import S3Store
 
 @dataclass(frozen=True, slots=True)
 class Conditional:
-    """Results of a probe. `faults` are sentences; `public` is an HTTP status, None if not asked."""
+    """Results of a probe. `faults` and `weaknesses` are sentences; `public` is an HTTP status, None if not asked."""
 
     faults: tuple[str, ...]
+    """What keeps several machines from using the store."""
+    weaknesses: tuple[str, ...]
+    """What harms only two machines that publish the same version at the same time."""
     public: int | None
 
 
@@ -30,6 +33,7 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
     key = f"runs/doctor-{secrets.token_hex(6)}/checkpoint/probe.json"
     etag = store.create(key, b"1")
     faults: list[str] = []
+    weaknesses: list[str] = []
     status = None
     try:
         if store.read(key)[0] != b"1":
@@ -47,7 +51,7 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
         except ObjectChangedError:
             pass
         if isinstance(store, S3Store) and not store.completes_conditionally(key):
-            faults.append(
+            weaknesses.append(
                 "it ignores If-None-Match where an upload in parts completes: two that publish the same version "
                 "at once could overwrite one another's model"
             )
@@ -56,7 +60,7 @@ def probe_store(store: ObjectStore, *, public: bool = False) -> Conditional:
             status = anonymous(url)
     finally:
         store.delete(key)
-    return Conditional(tuple(faults), status)
+    return Conditional(tuple(faults), tuple(weaknesses), status)
 
 
 def anonymous(url: str) -> int:

@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.account.checks import account_checks, not_needed
 from gpu_offload.orchestrator.backends.isolated_training import IsolationError, not_isolated, why_open
 from gpu_offload.orchestrator.cleanup.sweep_note import REMEDY, SILENT_S, seconds_since_sweep
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration
-from gpu_offload.orchestrator.registry.stores import store_of
+from gpu_offload.orchestrator.registry.stores import FIT_SERVERS, store_of
 from gpu_offload.orchestrator.settings.findings import findings_prefix
 from gpu_offload.orchestrator.settings.load import Settings, SettingsError
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
@@ -200,12 +200,12 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
             yield Check("store", "green", f"{url}: can be read; writing was not tried")
         else:
             done = probe_store(store, public=in_bucket)
-            if done.faults:
+            if faults := (*done.faults, *done.weaknesses):
                 yield Check(
                     "store",
                     "red",
-                    f"{url}: {'; '.join(done.faults)}",
-                    "use a server that honours conditional writes: AWS, R2, MinIO, Ceph, or a folder",
+                    f"{url}: {'; '.join(faults)}",
+                    FIT_SERVERS,
                 )
             else:
                 yield Check(

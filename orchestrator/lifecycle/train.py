@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.manifest import STABLE, Manifest, model_key
 from gpu_offload.orchestrator.registry.publish import why_candidate
 from gpu_offload.orchestrator.registry.revert import Revert
-from gpu_offload.orchestrator.registry.stores import public_address
+from gpu_offload.orchestrator.registry.stores import check_conditional_writes, public_address
 from gpu_offload.orchestrator.run.backend import InterruptedRunError
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
@@ -66,6 +66,7 @@ class Training:
         if done is not None:
             self._close_runs()
             return self._already_trained(done)
+        check_conditional_writes(self.planned.settings, self.store)
         with contextlib.suppress(StoreDeniedError):  # an older role may not; then git shows what changed
             record_data(self.store, self.planned.fingerprint, self.planned.snapshot)
         journal = Journal(self.store)

@@ -6,11 +6,12 @@ from functools import cache
 from pathlib import Path
 
 from gpu_offload.infra.github.release_store import open_release
-from gpu_offload.infra.store.errors import StoreMissingError, StoreUrlError
+from gpu_offload.infra.store.errors import StoreError, StoreMissingError, StoreUrlError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.region import bucket_region
+from gpu_offload.infra.store.s3_credentials import is_elsewhere
 from gpu_offload.orchestrator.cost.traffic import StorePlace
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.project_states import renamed_note
@@ -44,6 +45,21 @@ def check_exists(store: ObjectStore) -> None:
         raise StoreMissingError(
             f"there is no folder {store.root}: correct the store's address, or mount its disk; `offload train` makes a new store"
         )
+
+
+FIT_SERVERS = (
+    "use a server that honours conditional writes (AWS, R2, a recent MinIO, Ceph), sftp: or a folder"
+)
+
+
+def check_conditional_writes(settings: Settings, store: ObjectStore) -> None:
+    """Refuse a server outside AWS that would let two machines overwrite each other's documents. Raises StoreError."""
+    from gpu_offload.infra.store.probe import probe_store
+
+    if not is_elsewhere(settings.store.endpoint_url):
+        return
+    if faults := probe_store(store).faults:
+        raise StoreError(f"{store.url}: {'; '.join(faults)}. Nothing was started; {FIT_SERVERS}")
 
 
 def check_store_folder(settings: Settings) -> None:

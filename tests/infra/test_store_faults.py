@@ -55,9 +55,9 @@ def test_a_probe_finds_a_server_that_ignores_the_condition_of_a_completion(store
 
     if ignored:
         store._bucket.writer.meta.events.register("before-call.s3.CompleteMultipartUpload", strip)
-    faults = probe_store(store).faults
-    assert len(faults) == ignored
-    assert all("an upload in parts" in fault for fault in faults)
+    found = probe_store(store)
+    assert (found.faults, len(found.weaknesses)) == ((), ignored)
+    assert all("an upload in parts" in weakness for weakness in found.weaknesses)
     assert list(store.list("")) == []
 
 

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,13 +16,16 @@ from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.aws.dry_run import skew
 from gpu_offload.infra.github.protection import Protection
 from gpu_offload.infra.simulator.images import IMAGE_ID
-from gpu_offload.infra.store.errors import StoreDeniedError
+from gpu_offload.infra.store.errors import StoreDeniedError, StoreError
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.probe import probe_store
 from gpu_offload.orchestrator.account import doctor
 from gpu_offload.orchestrator.account.checklist import Check, Examination
 from gpu_offload.orchestrator.account.doctor import examine
-from gpu_offload.orchestrator.settings.load import load_settings
+from gpu_offload.orchestrator.lifecycle.train import Training
+from gpu_offload.orchestrator.registry.stores import check_conditional_writes
+from gpu_offload.orchestrator.settings.load import Settings, load_settings
+from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
 from gpu_offload.orchestrator.state import state_folder
 
 REPOSITORY = "octo-org/octo-repo"
@@ -454,6 +458,21 @@ def test_a_store_that_ignores_conditions_is_found_out(tmp_path):
     faults = " ".join(probe_store(bad).faults)
     assert "If-None-Match" in faults
     assert "If-Match" in faults
+    for store in (good, bad):
+        assert list(store.list("")) == []
+
+
+def test_a_server_outside_aws_that_ignores_conditions_is_refused_before_a_run_begins(tmp_path):
+    good, bad = FolderStore(tmp_path / "good"), Careless(tmp_path / "bad")
+    data = DatasetSettings(path="data")
+    inside = Settings(dataset=data, store=StoreSettings(url="s3://bucket"))
+    store = StoreSettings(url="s3://bucket", endpoint_url="https://store.example")
+    outside = Settings(dataset=data, store=store)
+    planned = SimpleNamespace(version="a" * 16, settings=outside)
+    with pytest.raises(StoreError, match="If-None-Match"):
+        Training(planned, bad, None, None).run()
+    check_conditional_writes(outside, good)
+    check_conditional_writes(inside, bad)  # AWS itself is not asked
     for store in (good, bad):
         assert list(store.list("")) == []
 
