@@ -87,7 +87,9 @@ class Difference:
             for number, manifest in zip(self.numbers, (self.old, self.new), strict=True)
         ]
         lines = [" -> ".join(names), *self._data()]
-        lines += [f"{name}: {old} -> {new}" for name, (old, new) in self.settings.items()]
+        for name, (old, new) in self.settings.items():
+            inner = _pairs(old or {}, new or {}) if isinstance(old or new, Mapping) else {name: (old, new)}
+            lines += [f"{each}: {_setting(a)} -> {_setting(b)}" for each, (a, b) in inner.items()]
         lines += [_figure(name, pair) for name, pair in self.metrics.items()]
         for label, values in self.per_class.items():
             lines += [_figure(f"{label}: {name}", pair) for name, pair in values.items()]
@@ -199,6 +201,10 @@ def _pairs(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Pair]:
         for name in sorted({*old, *new})
         if old.get(name) != new.get(name)
     }
+
+
+def _setting(value: Any) -> str:
+    return "none" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _figure(name: str, pair: Pair) -> str:

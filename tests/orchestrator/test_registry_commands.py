@@ -99,6 +99,21 @@ def test_diff_shows_settings_metrics_and_classes(project):
     assert "+0.2500" in text
 
 
+def test_diff_across_tasks_is_in_words_and_names_only_what_differs(tmp_path):
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"weights")
+    store, one = open_store("file:store", base=tmp_path), manifest_for(model)
+    one = one.model_copy(update={"classes": ("a", "b"), "hyperparameters": {"lr0": 0.1, "mosaic": 0.5}})
+    two = manifest_for(model, "bbbb").model_copy(
+        update={"task": "classify", "classes": ("b",), "hyperparameters": {"lr0": 0.2, "mosaic": 0.5}}
+    )
+    for each in (one, two):
+        publish.publish(store, each, model, note=print)
+    lines = difference.difference(store, "1.0.0", "2.0.0").text().splitlines()
+    assert {"task: detect -> classify", "classes: a, b -> b", "lr0: 0.1 -> 0.2"} <= set(lines)
+    assert not any("mosaic" in line for line in lines)
+
+
 def test_text_from_the_store_cannot_move_the_terminals_cursor(project):
     run(project, "promote", "1.0.0", "--why", "good\x1b[2J\u202eevil")
     for command in (["models", "history"], ["models", "show", "1.0.0"]):
