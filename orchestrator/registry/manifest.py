@@ -22,8 +22,9 @@ MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
 
 T = TypeVar("T", bound=Wire)
 
-LONGEST = 16 << 20
-"""Bytes of a manifest or an alias; an application's client reads no longer one. The index grows with each version."""
+LONGEST, LONGEST_ALIAS = 4 << 20, 16 << 20
+"""Bytes of a manifest, and of an alias with its history; an application's client reads no longer one. The index grows with
+each version."""
 
 MOST_METRICS, LONGEST_NAME = 500, 200
 Metrics = Annotated[
@@ -271,7 +272,7 @@ def to_json(document: Wire) -> bytes:
 
 def parse(kind: type[T], key: str, body: bytes) -> T:
     """Read a document of the registry. Raises RegistryError where it is another one, or longer than it can be."""
-    if kind is not Index and len(body) > LONGEST:
+    if kind is not Index and len(body) > (LONGEST_ALIAS if kind is Alias else LONGEST):
         raise RegistryError(f"{key} has {len(body):,} bytes, more than any {kind.__name__}: it was replaced")
     try:
         return kind.model_validate_json(body)

@@ -212,7 +212,7 @@ def test_a_yanked_version_is_not_promoted_and_what_to_do_is_said(project):
 
 def test_a_number_that_json_cannot_write_is_null_in_a_listing(project):
     index = project / "store" / "index.json"
-    index.write_text(index.read_text().replace(f'"created_at": {MARCH_3 - DAY}', '"created_at": NaN'))
+    index.write_text(index.read_text().replace(f'"created_at":{MARCH_3 - DAY}', '"created_at":NaN'))
     found = run_json(project, "models")
     assert [version["created_at"] for version in found["versions"]] == [MARCH_3 + DAY / 2, None]
 
