@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 WORKERS ?= auto
 PYTEST = $(BIN)/pytest -n $(WORKERS) --dist worksteal
 # The marks are defined in tests/resources.py.
-QUICK := not (simulator or process or training or root or workflow)
+QUICK := not (simulator or process or training or root or workflow or sweep)
 WHEEL_VENV := .venv-wheel
 
 .PHONY: help demo demo-gpu lint quick test check coverage wheel docs format lock schema clean
@@ -36,7 +36,7 @@ lint: $(STAMP) docs ## Format, lint, types, the import contract and the document
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-quick: lint ## Lint, and the tests that need no process, no training and no simulated cloud
+quick: lint ## Lint, and the tests that need no process, no training, no simulated cloud and no long sweep
 	$(PYTEST) -m '$(QUICK)' $(PYTEST_ARGS)
 
 # Half of the suite waits for hosts and processes, so one more test runs than there are processors.

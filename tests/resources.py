@@ -6,7 +6,6 @@ helper function carries `pytest.mark.process` itself.
 
 import re
 import sys
-from importlib import import_module
 from importlib.util import find_spec
 
 import pytest
@@ -18,6 +17,9 @@ MARKS = {
     "root": "needs root and namespaces",
     "workflow": "runs workflows under act",
 }
+SWEEP = "sweep"
+"""The mark of tests that use no resource but play hundreds of runs in a model world: half a minute of CPU together."""
+
 OF_FIXTURE = {
     **dict.fromkeys(("cloud", "moto_server", "github", "server", "metadata", "token_endpoint"), "simulator"),
     **dict.fromkeys(("bench", "lab", "repository"), "process"),
@@ -41,9 +43,10 @@ class Deferred:
         self._name = name
 
     def __getattr__(self, name):
-        if name.startswith("__"):  # what inspect asks of whatever a test file defines
+        if name.startswith("_"):  # pytest asks such names of whatever a test file defines
             raise AttributeError(name)
-        return getattr(import_module(self._name), name)
+        __import__(self._name)
+        return getattr(sys.modules[self._name], name)
 
 
 def needs(package):
@@ -89,7 +92,7 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    for name, what in MARKS.items():
+    for name, what in {**MARKS, SWEEP: "plays hundreds of runs in a model world"}.items():
         config.addinivalue_line("markers", f"{name}: {what}")
     sys.addaudithook(GUARD.check)
 
@@ -112,7 +115,7 @@ def deal(items, workers):
     files = {}
     for item in items:
         files.setdefault(item.path, []).append(item)
-    kinds = ("workflow", "training", "root", "simulator", "process")
+    kinds = ("workflow", "training", "root", SWEEP, "simulator", "process")
 
     def rank(tests):
         marks = {mark.name for test in tests for mark in test.iter_markers()}

@@ -35,12 +35,14 @@ from gpu_offload.orchestrator.run.step import (
 )
 
 KILLS = [Fault("die-before"), Fault("die-after")]
-FAULTS = [
-    *KILLS,
+CALLS = [
     Fault("lost"),
     Fault("unsent"),
     Fault("cancel-before"),
     Fault("cancel-after"),
+]
+FAULTS = [
+    *CALLS,
     Fault("stall"),
     Fault("stall", 1),
     Fault("stall", 4),
@@ -96,6 +98,7 @@ def points(trace):
 
 
 def faults_for(scenario):
+    """Return the faults of a scenario beside a kill."""
     return FAULTS if scenario.cpu else FAULTS + RECLAIMS
 
 
@@ -121,17 +124,29 @@ class Tally:
         assert not self.broken, "\n".join(self.broken[:10])
 
 
-@pytest.mark.parametrize("name", SCENES)
-def test_a_driver_dying_at_any_effect_costs_nothing_but_time(name):
-    """Every effect of a run, every fault, once; then one more driver."""
+def sweep(name, faults):
+    """Play every effect of a run with every fault, once; then one more driver."""
     scene, status, tally = SCENES[name], ENDS.get(name, "published"), Tally()
     calm = tally.add(name, scene, status)
     for effect in points(calm.actors[0].trace):
-        for fault in faults_for(scene):
+        for fault in faults:
             tally.add(name, replace(scene, faults={(1, effect): fault}), status)
     tally.check()
 
 
+@pytest.mark.parametrize("name", SCENES)
+def test_a_driver_killed_at_any_effect_costs_nothing_but_time(name):
+    sweep(name, KILLS)
+
+
+@pytest.mark.sweep
+@pytest.mark.parametrize("name", SCENES)
+def test_a_driver_disturbed_at_any_effect_costs_nothing_but_time(name):
+    """Calls that are lost, signals, stalls with another driver meanwhile, reclaims."""
+    sweep(name, faults_for(SCENES[name]))
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(9))
 def test_two_drivers_dying_cost_nothing_but_time(seed):
     """Pairs: the first driver meets a fault anywhere, its successor another one anywhere; a fixed sample of them."""
@@ -140,7 +155,7 @@ def test_two_drivers_dying_cost_nothing_but_time(seed):
     for _ in range(100):
         name = dice.choice(names)
         scene = SCENES[name]
-        first, second = dice.choice(KILLS + FAULTS[2:6]), dice.choice(faults_for(scene))
+        first, second = dice.choice(KILLS + CALLS), dice.choice(KILLS + faults_for(scene))
         faults = {(1, dice.randint(1, 34)): first, (2, dice.randint(1, 30)): second}
         tally.add(name, replace(scene, faults=faults), ENDS.get(name, "published"))
     tally.check()
@@ -274,7 +289,7 @@ class Drivers(RuleBasedStateMachine):
         assert not [b for b in broken_promises(self.world, status=None) if not late or b.startswith("leak")]
 
 
-TestDrivers = Drivers.TestCase
+TestDrivers = pytest.mark.sweep(Drivers.TestCase)
 TestDrivers.settings = settings(
     max_examples=300, stateful_step_count=12, deadline=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
