@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import Offer
@@ -74,6 +75,7 @@ GP3_GB_MONTH = {
 """gp3 by region, USD a GB-month (aws.amazon.com/ebs/pricing, a snapshot of 2026-07, not asked for at run time)."""
 
 
+@cache
 def ebs_prices(region: str | None) -> EbsPrices:
     """Return the prices of a region; those of the dearest known one where the region is not known."""
     if region is None:

@@ -23,10 +23,12 @@ PIPELINES = {
 }
 """The Hub's tasks by ours: https://huggingface.co/tasks."""
 
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
 
 def card(manifest: Manifest, entry: IndexEntry) -> str:
     """Return a version's model card. It says nothing that may change: neither aliases nor yanks."""
-    head = yaml.safe_dump(_metadata(manifest), sort_keys=False, allow_unicode=True)
+    head = yaml.dump(_metadata(manifest), Dumper=DUMPER, sort_keys=False, allow_unicode=True)
     title = escape_markdown(f"{_name(manifest)} {entry.semver or manifest.version}")
     parts = [f"---\n{head}---\n", f"# {title}\n", _facts(manifest, entry)]
     if manifest.metrics:
