@@ -131,7 +131,7 @@ class ChaosCloud(SimulatedCloud):
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.process.pid, plan.ending)
             if plan.ending is signal.SIGKILL:
-                self.process.wait(10)
+                self.process.wait(60)
                 if not plan.done_first:
                     return CallDecision(drop=True)
         return super().before(call)

@@ -21,7 +21,7 @@ class Killing(SimulatedCloud):
         if self.victim and mine and call.operation == operation and call.key.endswith(ending):
             victim, self.victim, self.happened = self.victim, None, True
             os.killpg(victim.pid, signal.SIGKILL)
-            victim.wait(10)
+            victim.wait(60)
             if not self.done_first:
                 return CallDecision(drop=True)
         return super().before(call)

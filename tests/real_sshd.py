@@ -84,7 +84,7 @@ class Sshd:
         return self
 
     def _await_port(self):
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             assert self.process.poll() is None, (self.folder / "log").read_text()
             try:

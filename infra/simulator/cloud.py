@@ -129,7 +129,7 @@ class SimulatedCloud:
         living = tuple(one.id for one in self.compute.living())
         return Leftovers(living, self.ec2.volumes(), self.ec2.security_groups(), self._schedules.names())
 
-    def settle(self, seconds: float = 10.0) -> None:
+    def settle(self, seconds: float = 60.0) -> None:
         """Wait until no instance is on its way down; on AWS, too, that takes a while."""
         end = time.monotonic() + seconds
         while not self.compute.settled() and time.monotonic() < end:

@@ -183,7 +183,7 @@ class NamespaceMachine(Machine):
 
     def _connect(self, process: "subprocess.Popen[bytes]") -> None:
         """Plug the cable in; the guest waits for it."""
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while not (pids := self._init()):
             if process.poll() is not None or time.monotonic() > end:
                 raise NamespaceError(f"{self.hardware.instance_id} did not start: {self.console()[-500:]}")

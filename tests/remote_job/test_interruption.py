@@ -13,7 +13,7 @@ from local_http import LocalServer
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.mirror import spot_notice
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 
 
 @pytest.fixture

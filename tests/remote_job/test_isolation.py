@@ -325,7 +325,7 @@ def test_a_training_that_ignores_the_end_of_its_driver_is_killed(tmp_path, monke
     )
     assert process.stdout.readline() == b"started\n"
     try:
-        process.communicate(timeout=20)  # closes its standard input
+        process.communicate(timeout=60)  # closes its standard input
     finally:
         subprocess.run(apart.end_command(), capture_output=True, check=False)
     assert process.returncode != 0
@@ -341,7 +341,7 @@ def test_an_isolated_training_that_the_kernel_kills_is_told_from_one_that_fails(
     apart = isolation.Isolation(tmp_path / "job", (tmp_path,))
     apart.prepare(os.environ)
     done = subprocess.run(
-        apart.command("sh", "-c", "kill -KILL $$"), capture_output=True, check=False, timeout=20
+        apart.command("sh", "-c", "kill -KILL $$"), capture_output=True, check=False, timeout=60
     )
     assert done.returncode == 137
 

@@ -23,7 +23,7 @@ from gpu_offload.remote_job.mirror.target import MirrorError, SupersededError
 from gpu_offload.remote_job.mirror.trouble import Trouble
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest
 
-PATIENCE_S = 30
+PATIENCE_S = 60
 WRITES = {"put", "create", "replace", "upload"}
 
 
