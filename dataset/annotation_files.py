@@ -45,9 +45,13 @@ def annotation_files(root: Path, names: Iterable[str]) -> tuple[list[AnnotationF
 def _format(file: Path, suffix: str) -> AnnotationFormat | None:
     try:
         if suffix in {"ndjson", "jsonl"}:
-            return _ndjson(_start(file))
+            first = _start(file).partition(b"\n")[0]
+            return AnnotationFormat.NDJSON if b'"type"' in first and b'"dataset"' in first else None
         if suffix == "xml":
-            return _xml(_start(file))
+            head = _start(file)
+            if b"<annotations" in head and b"<image" in head:
+                return AnnotationFormat.CVAT
+            return AnnotationFormat.VOC if b"<annotation" in head else None
         return _json(file)
     except OSError:
         return None
@@ -56,17 +60,6 @@ def _format(file: Path, suffix: str) -> AnnotationFormat | None:
 def _start(file: Path) -> bytes:
     with file.open("rb") as stream:
         return stream.read(_HEAD)
-
-
-def _ndjson(head: bytes) -> AnnotationFormat | None:
-    first = head.partition(b"\n")[0]
-    return AnnotationFormat.NDJSON if b'"type"' in first and b'"dataset"' in first else None
-
-
-def _xml(head: bytes) -> AnnotationFormat | None:
-    if b"<annotations" in head and b"<image" in head:
-        return AnnotationFormat.CVAT
-    return AnnotationFormat.VOC if b"<annotation" in head else None
 
 
 def _json(file: Path) -> AnnotationFormat | None:

@@ -44,7 +44,8 @@ def list_class_folders(
             continue
         classes.add(name.split("/", depth + 1)[depth])
         kept.append(name)
-    _check_classes(classes | _unread_classes(found.unread, depth), set(named), findings)
+    unread = {name.split("/")[depth] for name in found.unread if name.count("/") > depth}
+    _check_classes(classes | unread, set(named), findings)
     _check_order(kept, depth, findings)
     report_unread(found.unread, found)
     for name in names:
@@ -96,9 +97,11 @@ def _splits(root: Path, tops: set[str], named: set[str], findings: Findings) -> 
         return {}
     others = sorted(tops - set(splits))
     if others or "train" not in splits.values():
-        message = f"{some(sorted(splits))} {_by_name(splits)}"
+        one = len(splits) == 1
+        message = f"{some(sorted(splits))} {'is named like a split' if one else 'are named like splits'}"
         if others:
-            message += f", but {some(others)} beside {_them(splits)} {_is(others)} none"
+            them, are = "it" if one else "them", "is" if len(others) == 1 else "are"
+            message += f", but {some(others)} beside {them} {are} none"
         else:
             message += ", but none is for training"
         message += (
@@ -115,18 +118,6 @@ def _splits(root: Path, tops: set[str], named: set[str], findings: Findings) -> 
     return splits
 
 
-def _by_name(splits: dict[str, Split]) -> str:
-    return "is named like a split" if len(splits) == 1 else "are named like splits"
-
-
-def _them(splits: dict[str, Split]) -> str:
-    return "it" if len(splits) == 1 else "them"
-
-
-def _is(names: list[str]) -> str:
-    return "is" if len(names) == 1 else "are"
-
-
 def _check_single(root: Path, tops: set[str]) -> None:
     """Refuse the folder above a dataset: one folder, in which the splits are."""
     if len(tops) != 1:
@@ -136,10 +127,6 @@ def _check_single(root: Path, tops: set[str]) -> None:
     if any(split_named(name) == "train" for name in below):
         message = f"the splits ({some(sorted(below))}) are in {top}/; set dataset.path to that folder"
         raise DatasetError([error("", "doubtful-classes", message)])
-
-
-def _unread_classes(unread: Iterable[str], depth: int) -> set[str]:
-    return {name.split("/")[depth] for name in unread if name.count("/") > depth}
 
 
 def _check_classes(classes: set[str], named: set[str], findings: Findings) -> None:

@@ -120,7 +120,8 @@ class ConsistencyCheck:
     def duplicates(self) -> None:
         """Warn of images with the same content: wasteful within a split, a leak from one split to another."""
         samples, inventory = self._samples, self._samples.inventory
-        heads = array("Q", (self._head(image) for image, _, _ in samples.columns()))
+        begins = ((32 * image, 32 * image + 8) for image, _, _ in samples.columns())
+        heads = array("Q", (int.from_bytes(inventory.sha256[a:b], "little") for a, b in begins))
         ordered = array("Q", sorted(heads))
         twice = {a for a, b in pairwise(ordered) if a == b}
         del ordered
@@ -142,6 +143,3 @@ class ConsistencyCheck:
                 else:
                     message = f"is the same image as {name}; remove one"
                     self._findings.append(warning(path, "duplicate-image", message))
-
-    def _head(self, image: int) -> int:
-        return int.from_bytes(self._samples.inventory.sha256[32 * image : 32 * image + 8], "little")

@@ -160,8 +160,6 @@ def printable(text: str) -> str:
 
 def ordered(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     """Return findings with the errors first, then by place."""
-    return tuple(sorted(findings, key=_order))
-
-
-def _order(finding: Finding) -> tuple[bool, str, int, str, str]:
-    return (finding.severity != "error", finding.path, finding.line or 0, finding.code, finding.message)
+    return tuple(
+        sorted(findings, key=lambda f: (f.severity != "error", f.path, f.line or 0, f.code, f.message))
+    )

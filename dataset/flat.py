@@ -28,7 +28,9 @@ def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> Datase
         )
         found.findings.append(warning("", "split-ignored", message))
     classes = _classes(root, class_files, found)
-    if any((root / mark).exists() for mark in _REPOSITORY) and _has_images_folder(names):
+    first = names.after("images/")
+    has_images_folder = first < len(names) and names[first].startswith("images/")
+    if has_images_folder and any((root / mark).exists() for mark in _REPOSITORY):
         names = Names(_of_the_repository(names, found))
     _report_unread(names, found)
     return DatasetFiles(
@@ -62,11 +64,6 @@ def _classes(root: Path, class_files: list[str], found: Found) -> tuple[str, ...
         message = f"{some(sorted(read.values()))} name different classes; keep one list, at the top"
         found.findings.append(error("", "class-mismatch", message))
     return next(iter(read), ())
-
-
-def _has_images_folder(names: Names) -> bool:
-    position = names.after("images/")
-    return position < len(names) and names[position].startswith("images/")
 
 
 def _of_the_repository(names: Names, found: Found) -> Iterator[str]:

@@ -189,12 +189,6 @@ def _check_dimensions(width: int, height: int, limit: int = MAX_PIXELS) -> None:
         raise ImageError("tiny-image", message)
 
 
-def _check_format(name: str) -> None:
-    if name not in _NATURAL:
-        message = f"the content is {name}, which Ultralytics does not read; convert it to JPEG or PNG"
-        raise ImageError("unsupported-image", message)
-
-
 def _by_pillow(read: Read, size: int, density: Density) -> ImageFacts:
     """Decode with Pillow. Dimensions are checked before the pixels are touched."""
     with _DECODING if size > _LARGE_FILE else nullcontext():
@@ -207,7 +201,9 @@ def _decode(read: Read, size: int, density: Density) -> ImageFacts:
     try:
         with Image.open(io.BytesIO(read(0, size))) as image:
             name, (width, height) = str(image.format), image.size
-            _check_format(name)
+            if name not in _NATURAL:
+                message = f"the content is {name}, which Ultralytics does not read; convert it to JPEG or PNG"
+                raise ImageError("unsupported-image", message)  # noqa: TRY301 - passed on below
             _check_dimensions(width, height, MAX_DECODED.get(name, _MAX_DECODED))
             _check_pixels(image)
             density.take(ImageFacts(name, width, height), size)

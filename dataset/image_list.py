@@ -197,7 +197,7 @@ def _no_image(text: str) -> tuple[str, str]:
 def _ways(source: str, text: str) -> Iterator[Resolve]:
     """Yield the ways in which a line may be meant, the plainest first."""
     yield _direct(source)
-    yield _below(posixpath.dirname(source))
+    yield lambda text: _inside(posixpath.dirname(source), text)
     for dropped in range(1, min(len(text.split("/")), _MAX_DROPPED)):
         yield _without(dropped)
 
@@ -207,10 +207,6 @@ def _direct(source: str) -> Resolve:
         return _inside(posixpath.dirname(source) if text.startswith("./") else "", text)
 
     return resolve
-
-
-def _below(folder: str) -> Resolve:
-    return lambda text: _inside(folder, text)
 
 
 def _without(dropped: int) -> Resolve:

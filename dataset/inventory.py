@@ -2,7 +2,7 @@
 
 import zlib
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +63,8 @@ def take_inventory(
     with ExitStack() as stack:
         reader = Reader(root, inspector, context, findings, stack, given)
         writer = stack.enter_context(CacheWriter(cache)) if cache is not None else None
-        for chunk in _chunks(names):
+        for start in range(0, count, CHUNK):
+            chunk = names[start : start + CHUNK]
             olds = [known.entry(name) for name in chunk]
             for name, old, (size, facts, entry) in zip(chunk, olds, reader.take(chunk, olds), strict=True):
                 if entry is not None:
@@ -79,7 +80,3 @@ def take_inventory(
         if writer is not None and (changed or known.leftover()):
             writer.commit()
     return result
-
-
-def _chunks(names: Names) -> Iterator[list[str]]:
-    return (names[start : start + CHUNK] for start in range(0, len(names), CHUNK))

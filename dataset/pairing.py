@@ -1,7 +1,6 @@
 """Joins each image to its label, and keeps of a listing only the files that are trained on."""
 
 from array import array
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from gpu_offload.dataset.census import Reason
@@ -10,7 +9,7 @@ from gpu_offload.dataset.inventory import FileTable
 from gpu_offload.dataset.layout import DatasetFiles, is_image, label_name
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.samples import Samples
-from gpu_offload.dataset.split import SPLITS, Split
+from gpu_offload.dataset.split import SPLITS
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +55,7 @@ def pair(listing: DatasetFiles, findings: Findings) -> Pairs:
                 findings.append(warning(name, "shared-label", message))
             used[label] = 1
         used[position] = 1
-        for split in _in_order(chosen):
+        for split in sorted(chosen, key=SPLITS.index):
             images.append(position)
             labels.append(label)
             splits.append(SPLITS.index(split))
@@ -77,10 +76,6 @@ def pair(listing: DatasetFiles, findings: Findings) -> Pairs:
         splits,
         tuple(left),
     )
-
-
-def _in_order(splits: tuple[Split, ...]) -> Iterator[Split]:
-    return iter(splits if len(splits) < 2 else sorted(splits, key=SPLITS.index))
 
 
 class _Labels:

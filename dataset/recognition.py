@@ -5,11 +5,7 @@ from typing import Final
 
 from gpu_offload.dataset.annotation_files import AnnotationFile, AnnotationFormat, annotation_files
 from gpu_offload.dataset.census import Reason
-from gpu_offload.dataset.class_folders import (
-    list_class_folders,
-    looks_like_class_folders,
-    report_unread,
-)
+from gpu_offload.dataset.class_folders import list_class_folders, looks_like_class_folders, report_unread
 from gpu_offload.dataset.coco import list_coco
 from gpu_offload.dataset.finding import DatasetError, Findings, error, some
 from gpu_offload.dataset.flat import has_labels, list_flat
@@ -64,7 +60,8 @@ def list_dataset(
 
 
 def _check_exists(path: Path) -> None:
-    if _is_empty(path) and (submodule := empty_submodule(path.absolute())) is not None:
+    is_empty = not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    if is_empty and (submodule := empty_submodule(path.absolute())) is not None:
         message = (
             f"{path} is in the submodule {submodule}, which is not checked out; run `git submodule update --init "
             f"{submodule}`; in a workflow, give actions/checkout the input `submodules: true`"
@@ -73,10 +70,6 @@ def _check_exists(path: Path) -> None:
     if not path.is_dir():
         what = "is a symlink that leads nowhere" if path.is_symlink() else "does not exist"
         raise DatasetError([error("", "missing-path", f"the dataset {path} {what}; correct dataset.path")])
-
-
-def _is_empty(path: Path) -> bool:
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
 
 
 def _list_description(

@@ -9,7 +9,7 @@ labels/{train,val,test}/<image's path>.txt
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,14 +19,7 @@ from gpu_offload.dataset.layout import label_name, split_named
 from gpu_offload.dataset.samples import Sample
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.tree_files import digest_of, link_files, verify_files
-from gpu_offload.dataset.tree_manifest import (
-    DESCRIPTION,
-    TreeFile,
-    TreeInfo,
-    TreeSample,
-    encode,
-    read_tree,
-)
+from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, TreeSample, encode, read_tree
 
 __all__ = ["TreeFile", "TreeInfo", "TreeSample", "drop_caches", "materialise", "read_tree"]
 
@@ -176,17 +169,10 @@ def _check_paths(info: TreeInfo) -> None:
     """Refuse two files that would lie at one place of the tree (`images/a.jpg` and `images_/a.jpg`)."""
     origins: dict[str, str] = {}
     findings = []
-    for file in _every(info.samples):
+    for file in (file for one in info.samples for file in (one.image, one.label) if file is not None):
         first = origins.setdefault(file.path, file.origin)
         if first != file.origin:
             message = f"would lie where {first} lies in the training tree; rename one"
             findings.append(error(file.origin, "name-clash", message))
     if findings:
         raise DatasetError(findings)
-
-
-def _every(samples: Iterable[TreeSample]) -> Iterator[TreeFile]:
-    for sample in samples:
-        yield sample.image
-        if sample.label is not None:
-            yield sample.label

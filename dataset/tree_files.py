@@ -27,13 +27,9 @@ def link_files(snapshot: Snapshot, work: Path, info: TreeInfo) -> set[str]:
             os.link(source, target, follow_symlinks=False)
             linked.add(file.origin)
         except OSError:
-            _copy(source, target)
+            with suppress(FileNotFoundError):  # said by the verification, with all the others
+                shutil.copyfile(source, target, follow_symlinks=False)
     return linked
-
-
-def _copy(source: Path, target: Path) -> None:
-    with suppress(FileNotFoundError):  # said by the verification, with all the others
-        shutil.copyfile(source, target, follow_symlinks=False)
 
 
 def verify_files(snapshot: Snapshot, work: Path, info: TreeInfo, linked: set[str]) -> None:
@@ -58,7 +54,9 @@ def verify_files(snapshot: Snapshot, work: Path, info: TreeInfo, linked: set[str
             findings.append(error(file.origin, "changed", message))
         elif file.origin in linked:
             if torn:
-                _unlink_from_user(path)
+                copy = path.with_name(f".{path.name}.copy")
+                shutil.copyfile(path, copy)
+                copy.replace(path)
                 seen = stat_of((snapshot.root / file.origin).lstat())
             stats[file.origin] = (digest, believable(seen, started))
     if findings:
@@ -80,12 +78,6 @@ def digest_of(path: Path) -> tuple[bytes, bool]:
             head = head or piece[:3]
             tail = (tail + piece[-2:])[-2:]
     return digest.digest(), head == b"\xff\xd8\xff" and tail != b"\xff\xd9"
-
-
-def _unlink_from_user(path: Path) -> None:
-    copy = path.with_name(f".{path.name}.copy")
-    shutil.copyfile(path, copy)
-    copy.replace(path)
 
 
 def make_folders(directory: Path, info: TreeInfo) -> None:

@@ -25,11 +25,7 @@ UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
 
 
 def load(reference: str) -> Callable[[TrainingContext], Trained | None]:
-    """Import the user's function.
-
-    Raises:
-        EntrypointError: There is no such module or function.
-    """
+    """Import the user's function. Raises EntrypointError: there is no such module or function."""
     module_name, _, name = reference.partition(":")
     try:
         module = importlib.import_module(module_name)

@@ -103,7 +103,7 @@ class Ec2(Network):
         """
         operation = f"launching {request.instance_type} ({request.market}) in {request.subnet.zone}"
         parameters = launch_parameters(request)
-        for attempt in attempts(_passes, first=0.5):
+        for attempt in attempts(lambda error: getattr(error, "retry", None) == "same", first=0.5):
             with attempt, aws_errors(operation):
                 return _instance(self._launcher.run_instances(**parameters)["Instances"][0])
         raise AssertionError  # the loop returns or raises
@@ -188,11 +188,6 @@ class Ec2(Network):
         except NotYetVisibleError:
             return False
         return True
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the same launch can succeed in a moment."""
-    return isinstance(error, CloudError) and error.retry == "same"
 
 
 def _instance(item: Mapping[str, Any]) -> Instance:

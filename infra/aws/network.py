@@ -18,15 +18,7 @@ from gpu_offload.infra.aws.errors import (
     NotYetVisibleError,
 )
 from gpu_offload.infra.aws.security_group import SecurityGroup, Subnet
-from gpu_offload.infra.aws.tags import (
-    EXPIRES_TAG,
-    RUN_TAG,
-    STORE_TAG,
-    parse_time,
-    run_filter,
-    tags,
-    tags_of,
-)
+from gpu_offload.infra.aws.tags import EXPIRES_TAG, RUN_TAG, STORE_TAG, parse_time, run_filter, tags, tags_of
 from gpu_offload.infra.retry import attempts
 
 if TYPE_CHECKING:

@@ -11,12 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gpu_offload.infra import http
-from gpu_offload.infra.store.errors import (
-    StoreDeniedError,
-    StoreError,
-    StoreUnreachableError,
-    StoreUrlError,
-)
+from gpu_offload.infra.store.errors import StoreDeniedError, StoreError, StoreUnreachableError, StoreUrlError
 from gpu_offload.infra.store.files import DOCUMENT
 
 TIMEOUT_S = 120

@@ -9,12 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from gpu_offload.infra.store.errors import (
-    ObjectKeyError,
-    ObjectMissingError,
-    StoreDeniedError,
-    StoreError,
-)
+from gpu_offload.infra.store.errors import ObjectKeyError, ObjectMissingError, StoreDeniedError, StoreError
 from gpu_offload.infra.store.files import sync_folder
 from gpu_offload.infra.store.protocol import check_key
 
