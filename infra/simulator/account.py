@@ -1,16 +1,29 @@
-"""A simulated account in moto's books: what it starts with, and its end."""
+"""A simulated account in moto's books: what it starts with (bucket, role, images), and its end."""
 
 import contextlib
+from datetime import UTC, datetime
+from typing import Any
 
 from moto.core.base_backend import BackendDict
+from moto.ec2.models.amis import Ami
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
+from moto.ssm.models import Parameter, ssm_backends
 
 BUCKET = "gpu-offload"
 """A bucket that is there from the start."""
 PROFILE = "gpu-offload-instance"
 """The role and instance profile that are there from the start."""
 TRUST = '{"Version":"2012-10-17","Statement":[{"Effect":"Allow","Principal":{"Service":"ec2.amazonaws.com"},"Action":"sts:AssumeRole"}]}'  # fmt: skip
+
+PARAMETERS = (
+    "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id",
+    "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id",
+)
+NAME = "Deep Learning Base OSS Nvidia Driver GPU AMI (Ubuntu {release}) (simulated)"
+IMAGE_ID = "ami-00000000000000001"
+AMAZON = "898082745236"
+"""The account that owns the Deep Learning images."""
 
 
 def provision(account: str, region: str) -> None:
@@ -38,3 +51,39 @@ def forget(account: str) -> None:
         s3_backends[account]["aws"].reset()
     for backends in list(BackendDict._instances):  # noqa: SLF001  moto has no other list
         backends.pop(account, None)
+
+
+def add_image(account: str, region: str, backend: Any) -> None:
+    """Register the images in a region, owned by `amazon`, and point the public parameters to them."""
+    parameters = ssm_backends[account][region]._parameters  # noqa: SLF001  /aws/service is not writable from outside
+    for number, name in enumerate(PARAMETERS, start=1):
+        image_id = f"ami-0{number:016x}"
+        release = name.rpartition("ubuntu-")[2].partition("/")[0]
+        backend.amis[image_id] = Ami(
+            backend,
+            image_id,
+            name=NAME.format(release=release),
+            description="What the simulated cloud boots: this machine's own files",
+            owner_id=AMAZON,
+            owner_alias="amazon",
+            public=True,
+            virtualization_type="hvm",
+            architecture="x86_64",
+            root_device_type="ebs",
+            root_device_name="/dev/sda1",
+            region_name=f"{region}a",
+        )
+        parameters[name].append(
+            Parameter(
+                account_id=account,
+                name=name,
+                value=image_id,
+                parameter_type="String",
+                description=None,
+                allowed_pattern=None,
+                keyid=None,
+                last_modified_date=datetime.now(UTC),
+                version=1,
+                data_type="aws:ec2:image",
+            )
+        )

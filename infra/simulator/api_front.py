@@ -12,11 +12,10 @@ from contextlib import AbstractContextManager, nullcontext
 from moto.s3.models import s3_backends
 
 from gpu_offload.infra.simulator.admission import offerings, vcpus
-from gpu_offload.infra.simulator.behaviour import Behaviour, Leftovers
+from gpu_offload.infra.simulator.behaviour import Behaviour, EventLog, Leftovers
 from gpu_offload.infra.simulator.call import Call, CallDecision, Reply, error_reply, json_reply, xml_reply
 from gpu_offload.infra.simulator.catalogue import products, quotas, spot_price_history
 from gpu_offload.infra.simulator.compute import Compute
-from gpu_offload.infra.simulator.event_log import EventLog
 from gpu_offload.infra.simulator.fault import FaultSyntaxError
 from gpu_offload.infra.simulator.fault_book import of_run
 from gpu_offload.infra.simulator.fault_injection import FaultInjection

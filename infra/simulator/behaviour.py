@@ -1,6 +1,8 @@
-"""Settings of the simulated cloud: delays, capacity, quotas and seed."""
+"""Settings of the simulated cloud (delays, capacity, quotas, seed), what is left in it, and its events."""
 
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -122,3 +124,22 @@ class Event:
     """`state`, `fault`, `schedule`, `host`, `call`."""
     subject: str
     text: str
+
+
+class EventLog:
+    """Events of one cloud; safe between threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._events: list[Event] = []
+        self._lock = threading.Lock()
+
+    def say(self, kind: str, subject: str, text: str) -> None:
+        """Add an event that happens now."""
+        with self._lock:
+            self._events.append(Event(self._clock(), kind, subject, text))
+
+    def all(self) -> tuple[Event, ...]:
+        """Return the events so far."""
+        with self._lock:
+            return tuple(self._events)

@@ -60,7 +60,7 @@ def spot_price_history(call: Call, market: SimulatedMarket, now: float, offering
     size = min(int(form.get("MaxResults") or PAGE), PAGE)
     items = "".join(
         f"<item><instanceType>{escape(kind)}</instanceType><productDescription>{PRODUCT}</productDescription>"
-        f"<spotPrice>{price:.6f}</spotPrice><timestamp>{_iso(at)}</timestamp>"
+        f"<spotPrice>{price:.6f}</spotPrice><timestamp>{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M:%S.000Z}</timestamp>"
         f"<availabilityZone>{escape(place)}</availabilityZone></item>"
         for at, place, kind, price in rows[first : first + size]
     )
@@ -155,7 +155,3 @@ def _time(text: str | None, default: float) -> float:
         return default
     parsed = datetime.fromisoformat(text)
     return (parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)).timestamp()
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

@@ -21,13 +21,12 @@ from typing import Any, Self
 from gpu_offload.infra.simulator.account import forget, provision
 from gpu_offload.infra.simulator.admission import vcpus
 from gpu_offload.infra.simulator.api_front import ApiFront
-from gpu_offload.infra.simulator.behaviour import Behaviour, Event, Leftovers
+from gpu_offload.infra.simulator.behaviour import Behaviour, Event, EventLog, Leftovers
 from gpu_offload.infra.simulator.call import Call, CallDecision
 from gpu_offload.infra.simulator.cleaner import cleaner
 from gpu_offload.infra.simulator.clients import Clients
 from gpu_offload.infra.simulator.compute import Compute
 from gpu_offload.infra.simulator.endpoint import Application, Server
-from gpu_offload.infra.simulator.event_log import EventLog
 from gpu_offload.infra.simulator.fault import InjectedFault, parse
 from gpu_offload.infra.simulator.fault_injection import FaultInjection
 from gpu_offload.infra.simulator.hardware import baked_software

@@ -1,4 +1,4 @@
-"""Any command, run inside a simulated cloud: `offload simulate -- COMMAND`, `python -m gpu_offload.infra.simulator`."""
+"""Any command, run inside a simulated cloud: `offload simulate -- COMMAND`."""
 
 import contextlib
 import os

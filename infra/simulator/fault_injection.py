@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 
 from gpu_offload.infra.aws.instance_state import ENDED
+from gpu_offload.infra.simulator.behaviour import EventLog
 from gpu_offload.infra.simulator.compute import Compute
-from gpu_offload.infra.simulator.event_log import EventLog
 from gpu_offload.infra.simulator.fault import InjectedFault, parse
 from gpu_offload.infra.simulator.fault_book import FaultBook
 from gpu_offload.infra.simulator.identity import Identities

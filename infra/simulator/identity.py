@@ -6,9 +6,12 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import cache
 
+from gpu_offload.infra.account.policies import policy
+from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.simulator.call import DENIED, EXPIRED, Call
-from gpu_offload.infra.simulator.role_rights import may
 
 READ = {"GetObject", "HeadObject"}
 LIST = {"ListObjectsV2", "ListObjects"}
@@ -23,6 +26,24 @@ WRITE = {
 }
 SHARED = ("datasets/", "weights/", "environments/", "wheels/")
 """Keys that every instance may read, besides its own run."""
+
+
+KINDS = ("launcher", "janitor", "publisher")
+
+S3_ACTIONS = {
+    "HeadObject": "GetObject",
+    "ListParts": "ListBucket",
+    "ListObjects": "ListBucket",
+    "ListObjectsV2": "ListBucket",
+    "HeadBucket": "ListBucket",
+    "CreateMultipartUpload": "PutObject",
+    "UploadPart": "PutObject",
+    "CompleteMultipartUpload": "PutObject",
+}
+"""The action that IAM is asked about, where an operation of S3's has another name."""
+
+FREE = ("sts",)
+"""Services that ask no policy of ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,3 +148,25 @@ def _below(prefix: str, key: str) -> bool:
 def iso(at: float) -> str:
     """Return a time (Unix, seconds) as AWS writes it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def may(role: str, call: Call) -> bool:
+    """Whether a role's policy has a statement for a call's action; resources and conditions are not evaluated.
+
+    A role that is none of ours may do everything.
+    """
+    kind = role.rpartition("-")[2]
+    if kind not in KINDS or call.service in FREE:
+        return True
+    operation = S3_ACTIONS.get(call.operation, call.operation) if call.service == "s3" else call.operation
+    wanted = f"{call.service}:{operation}".lower()
+    return any(fnmatchcase(wanted, action) for action in _actions(kind))
+
+
+@cache
+def _actions(kind: str) -> tuple[str, ...]:
+    statements = policy(Site("octo-org/octo-repo", "bucket"), kind)["Statement"]
+    listed = [s["Action"] for s in statements if s["Effect"] == "Allow"]
+    return tuple(
+        name.lower() for actions in listed for name in ([actions] if isinstance(actions, str) else actions)
+    )

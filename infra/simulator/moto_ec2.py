@@ -5,15 +5,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import ec2_backends
 
+from gpu_offload.infra.simulator.account import add_image
 from gpu_offload.infra.simulator.admission import Admission, NewProfiles, decoded_user_data
 from gpu_offload.infra.simulator.call import Call
 from gpu_offload.infra.simulator.compute import Compute
-from gpu_offload.infra.simulator.images import add_image
 from gpu_offload.infra.simulator.launch_tokens import LaunchTokens
 from gpu_offload.infra.simulator.rented import USER, Rented
 
@@ -42,7 +43,7 @@ class MotoEc2:
             if name not in self._backends:
                 backend = ec2_backends[self._compute.account][name]
                 self._backends[name] = backend
-                replaced = {
+                replaced: dict[str, Callable[..., Any]] = {
                     "run_instances": self._run_instances,
                     "terminate_instances": self._terminate_instances,
                     "reboot_instances": self._reboot_instances,
@@ -52,7 +53,7 @@ class MotoEc2:
                 }
                 self._originals[name] = {key: getattr(backend, key) for key in replaced}
                 for key, method in replaced.items():
-                    setattr(backend, key, _bound(method, name))
+                    setattr(backend, key, partial(method, name))
                 add_image(self._compute.account, name, backend)
             return self._backends[name]
 
@@ -213,7 +214,3 @@ class MotoEc2:
             if one.instance in reservation.instances:
                 reservations.pop(key)
         # Its ClientToken is still known: see `_tokens`.
-
-
-def _bound(method: Any, region: str) -> Callable[..., Any]:
-    return lambda *args, **options: method(region, *args, **options)

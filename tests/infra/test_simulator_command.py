@@ -92,7 +92,7 @@ def test_faults_are_injected_and_reported():
 
 def start(*arguments):
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "gpu_offload.infra.simulator", *arguments],
+        [sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "simulate", *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -8,10 +8,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, ConnectionClosedError, EndpointConnectionError, HTTPClientError
 from commands import wait_until
 
+from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.simulator.fault import FaultSyntaxError
-from gpu_offload.infra.simulator.images import IMAGE_ID
 
 ONCE = Config(retries={"total_max_attempts": 1, "mode": "standard"})
 SPOT = {"InstanceMarketOptions": {"MarketType": "spot"}}

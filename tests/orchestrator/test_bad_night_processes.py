@@ -18,10 +18,9 @@ from killing_cloud import Killing
 from leak_case import STORE, train_project
 from run_case import attempt_of, host, run_of
 
-from gpu_offload.infra.simulator.account import PROFILE
+from gpu_offload.infra.simulator.account import IMAGE_ID, PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.images import IMAGE_ID
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.ec2 import RentedTraining
 from gpu_offload.orchestrator.cleanup.sweep_note import KEY

@@ -15,7 +15,7 @@ from gpu_offload.infra.account.role_trust import read_trust, trust_faults
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.aws.dry_run import skew
 from gpu_offload.infra.github.protection import Protection
-from gpu_offload.infra.simulator.images import IMAGE_ID
+from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.infra.store.errors import StoreDeniedError, StoreError
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.probe import probe_store

@@ -95,7 +95,7 @@ def rented(folder, *arguments, code=0):
     """Train on an instance of the simulated cloud; its own report comes last on standard error."""
     pytest.importorskip("moto", reason="the extra [simulator] is not installed")
     command = (sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli", "train", "--on", "ec2", *arguments)
-    return run(folder, "gpu_offload.infra.simulator", "--", *command, code=code)
+    return run(folder, "gpu_offload.orchestrator.cli", "simulate", "--", *command, code=code)
 
 
 def test_what_the_entrypoint_imports_is_shipped_and_hashed(tmp_path):

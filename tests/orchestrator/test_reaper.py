@@ -23,9 +23,9 @@ from run_case import T0, seen_attempt
 
 from gpu_offload.infra.aws.schedule import Schedules
 from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.images import IMAGE_ID
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cleanup.orphans import Resource, RunLimits, find_orphans
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Reaping
