@@ -29,14 +29,16 @@ entrypoint = "mine:main"
 epochs = 1
 """
 
-IDENTITY = ("-c", "user.name=Mallory", "-c", "user.email=mallory@example.org")
+IDENTITY = (
+    "-c", "user.name=Mallory", "-c", "user.email=mallory@example.org", "-c", "init.defaultBranch=main"
+)  # fmt: skip
 
 
 def git(folder, *words):
     done = subprocess.run(
         ["git", "-C", str(folder), *IDENTITY, *words], capture_output=True, text=True, check=True
     )
-    return done.stdout
+    return done.stdout.strip()
 
 
 def commit(folder, message, *, force=()):

@@ -55,5 +55,5 @@ def wait_until(condition, *, seconds=60.0, process=None):
             pytest.fail(f"the command ended: {process.communicate()}")
         if time.monotonic() > end:
             pytest.fail(f"it did not happen in {seconds:.0f} s")
-        time.sleep(0.05)
+        time.sleep(0.02)
     return found

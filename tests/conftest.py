@@ -238,6 +238,14 @@ def cloud(moto_server, monkeypatch):
 
 
 @pytest.fixture
+def store(tmp_path):
+    """An empty store in a folder."""
+    from gpu_offload.infra.store.factory import open_store
+
+    return open_store(f"file:{tmp_path / 'store'}")
+
+
+@pytest.fixture
 def bucket(cloud):
     """The name of an empty bucket in the simulated account."""
     import boto3

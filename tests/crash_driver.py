@@ -23,9 +23,7 @@ from crash_scenario import (
 from crash_store import DriverStore
 
 from gpu_offload.infra.aws.instance_state import ENDED
-from gpu_offload.infra.store.errors import (
-    StoreUnreachableError,
-)
+from gpu_offload.infra.store.errors import StoreUnreachableError
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import (

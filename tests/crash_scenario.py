@@ -12,10 +12,7 @@ from gpu_offload.orchestrator.offers.offer import cpu_offer
 from gpu_offload.orchestrator.registry.manifest import model_key
 from gpu_offload.orchestrator.run.attempt_use import use_of
 from gpu_offload.orchestrator.run.record import RunRecord
-from gpu_offload.remote_job.result import (
-    Artifact,
-    TrainingResult,
-)
+from gpu_offload.remote_job.result import Artifact, TrainingResult
 
 T0 = 1_800_000_000.0
 KEY = "k" * 64

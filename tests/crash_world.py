@@ -34,17 +34,11 @@ from crash_scenario import (
 from crash_store import MemoryStore
 from pydantic import ValidationError
 
-from gpu_offload.infra.store.errors import (
-    ObjectMissingError,
-)
+from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import StopRequest
-from gpu_offload.remote_job.result import (
-    Artifact,
-    CheckpointManifest,
-    Heartbeat,
-)
+from gpu_offload.remote_job.result import Artifact, CheckpointManifest, Heartbeat
 
 
 @dataclass

@@ -1,20 +1,12 @@
 """Whether git sees a change in the dataset."""
 
 import os
-import subprocess
 
 import pytest
+from clone_case import git
 
 from gpu_offload.dataset.change import UndecidableError, UnknownRevisionError, changed_since
 from gpu_offload.dataset.git import NotARepositoryError
-
-
-def git(folder, *words):
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "init.defaultBranch=main"]
-    done = subprocess.run(
-        ["git", "-C", str(folder), *identity, *words], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture

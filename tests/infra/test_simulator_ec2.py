@@ -11,9 +11,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 from commands import wait_until
 
+from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
-from gpu_offload.infra.simulator.account import IMAGE_ID
 
 PARAMETER = "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
 QUICK = Behaviour(boot_seconds=0.05, shutdown_seconds=0.05, lag_seconds=0.0)

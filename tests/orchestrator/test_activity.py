@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_case import T0, gpu_offer, run_of, seen_attempt
 
-from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.report.load import gather
 from gpu_offload.orchestrator.report.outcome import explained, headline
@@ -93,8 +92,3 @@ def test_an_instance_works_on_a_run_without_a_driver(store):
     trains = attempt(1, T0, None, offer=gpu_offer())
     activity = activity_of(store, run, RunDocuments((trains,)), T0 + 100)
     assert (activity.driven, activity.at_work, activity.seconds) == (False, True, 100.0)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path}")

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from clone_case import git
 from commands import offload, start, wait_until
 from model_server import ModelServer
 from registry_case import manifest_for
@@ -26,11 +27,6 @@ from gpu_offload.orchestrator.registry.publish import Rules, Verdict
 from gpu_offload.orchestrator.run.journal import Journal
 
 pytestmark = pytest.mark.simulator
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path / 'store'}")
 
 
 @pytest.fixture
@@ -146,8 +142,7 @@ class Boards:
         self.git("init", "-q", "-b", "main")
 
     def git(self, *words):
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        subprocess.run(["git", "-C", str(self.root), *identity, *words], check=True, capture_output=True)
+        git(self.root, *words)
 
     def add(self, *names):
         """Commit images that are none of those before."""

@@ -19,7 +19,6 @@ from gpu_offload.infra.aws.error_codes import from_reply
 from gpu_offload.infra.aws.errors import NoNetworkError
 from gpu_offload.infra.aws.state_reason import explained
 from gpu_offload.infra.store.errors import StoreDeniedError
-from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
 from gpu_offload.orchestrator.cleanup.reaper import Reaping
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep, note_sweep
@@ -44,11 +43,6 @@ from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
 
 EMPTY = Reaping((), (), (), ())
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path / 'store'}")
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """`offload init`: from a repository to a configuration, workflows and the next command."""
 
 import json
-import subprocess
 
 import pytest
 from click.testing import CliRunner
+from clone_case import git
 from local_http import LocalServer
 
 from gpu_offload.infra.github.checkout import checkout_of, default_branch
@@ -18,11 +18,6 @@ pytestmark = pytest.mark.process
 
 PIN = Pin("acme/gpu-offload", "0123456789" * 4, "v0.1.0")
 FORK = f"me/fork@{'9' * 40}#v9"
-
-
-def git(folder, *words):
-    who = ("-c", "user.email=me@example.org", "-c", "user.name=Me")
-    subprocess.run(["git", "-C", str(folder), *who, *words], check=True, capture_output=True)
 
 
 @pytest.fixture

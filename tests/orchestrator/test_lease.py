@@ -7,7 +7,6 @@ import sys
 import pytest
 
 from gpu_offload.infra.store.errors import StoreDeniedError, StoreUnreachableError
-from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.lease import LEASE_S, Lease, LeaseRecord
 from gpu_offload.orchestrator.run.record import run_key
@@ -27,11 +26,6 @@ class Clock:
 @pytest.fixture
 def clock():
     return Clock()
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path}")
 
 
 def elsewhere(clock, host="there"):

@@ -34,11 +34,6 @@ EVERYTHING = Retention(keep=1, days=0.0)
 
 
 @pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path / 'store'}")
-
-
-@pytest.fixture
 def model(tmp_path):
     path = tmp_path / "model.pt"
     path.write_bytes(b"w" * 1000)

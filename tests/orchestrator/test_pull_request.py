@@ -4,10 +4,10 @@ import html
 import json
 import re
 import shutil
-import subprocess
 
 import pytest
 from click.testing import CliRunner
+from clone_case import git
 from github_case import GitHub
 
 from gpu_offload.dataset.synthetic import generate
@@ -27,14 +27,6 @@ CONFIGURATION = """\
 path = "shapes"
 classes = ["circle", "square", "triangle"]
 """
-
-
-def git(folder, *words):
-    who = ("-c", "user.email=me@example.org", "-c", "user.name=Me")
-    done = subprocess.run(
-        ["git", "-C", str(folder), *who, *words], check=True, capture_output=True, text=True
-    )
-    return done.stdout.strip()
 
 
 @pytest.fixture

@@ -26,11 +26,6 @@ def model(tmp_path):
     return path
 
 
-@pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path / 'store'}")
-
-
 def publish_now(store, manifest, model):
     return publish.publish(store, manifest, model, note=lambda _text: None)
 

@@ -1,11 +1,11 @@
 """The commands about what is published, from the command line."""
 
 import json
-import subprocess
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from clone_case import git
 from registry_case import manifest_for
 
 from gpu_offload.dataset.snapshot import read_snapshot
@@ -142,17 +142,13 @@ def test_diff_knows_the_images_from_the_store(tmp_path, project):
 
 @pytest.mark.process
 def test_diff_knows_the_images_from_git_where_the_store_does_not(project):
-    def git(*words):
-        command = ["git", "-C", str(project), "-c", "user.name=a", "-c", "user.email=a@b", *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
     commits = []
-    git("init", "-q")
+    git(project, "init", "-q")
     for name in ("one.png", "two.png"):
         (project / "raw" / name).write_bytes(name.encode())
-        git("add", "raw")
-        git("commit", "-qm", name)
-        commits.append(git("rev-parse", "HEAD"))
+        git(project, "add", "raw")
+        git(project, "commit", "-qm", name)
+        commits.append(git(project, "rev-parse", "HEAD"))
     store = open_store(f"file:{project / 'store'}")
     for version, commit in zip(("aaaa1111", "bbbb2222"), commits, strict=True):
         key = f"models/{version}/manifest.json"

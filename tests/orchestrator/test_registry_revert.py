@@ -5,6 +5,7 @@ import subprocess
 import time
 
 import pytest
+from clone_case import git
 from registry_case import manifest_for
 
 from gpu_offload.infra.store.factory import open_store
@@ -34,9 +35,7 @@ class Project:
         """The commits of the trainings that run, by version; None where they cannot be seen."""
 
     def git(self, *words):
-        identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-        command = ["git", "-C", str(self.root), *identity, *words]
-        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        return git(self.root, *words)
 
     def commit(self, data):
         (self.root / self.file).write_text(data)

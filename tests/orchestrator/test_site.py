@@ -10,7 +10,6 @@ import pytest
 from click.testing import CliRunner
 from registry_case import manifest_for
 
-from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.cli import offload
 from gpu_offload.orchestrator.registry import promote, publish
 from gpu_offload.orchestrator.registry.manifest import model_key
@@ -21,11 +20,6 @@ from gpu_offload.orchestrator.site.page import site_html
 
 HOSTILE = "<script>alert(1)</script>\x00\u202e\"'&]]>"
 ATOM = {"a": NAMESPACE}
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path / 'store'}")
 
 
 def publish_now(store, tmp_path, version, at, **facts):

@@ -17,13 +17,7 @@ from gpu_offload.orchestrator.run.hindsight import capacity_steps, optimum, to_e
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.places import Place, best_place
 from gpu_offload.orchestrator.run.position import Position, Standing
-from gpu_offload.orchestrator.run.spot_policy import (
-    NAMED,
-    allowed,
-    bounded,
-    choose,
-    uniform_progress,
-)
+from gpu_offload.orchestrator.run.spot_policy import NAMED, allowed, bounded, choose, uniform_progress
 from gpu_offload.orchestrator.run.startup import START_S, start_seconds
 
 HOUR = 3600.0

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from registry_case import manifest_for
 
 from gpu_offload.infra.store.errors import CorruptObjectError
-from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.plan.warm_start import find_start, is_version
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import model_key
@@ -20,11 +19,6 @@ A, B = "a" * 16, "b" * 16
 NAMES = ("circle", "square")
 SNAPSHOT = SimpleNamespace(task="detect", classes=NAMES)
 SETTINGS = TrainingSettings(epochs=20, init_from="stable")
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path / 'store'}")
 
 
 @pytest.fixture

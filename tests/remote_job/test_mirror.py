@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+from commands import wait_until
 from remote_job_case import bare_spec
 from run_case import result_of
 
@@ -86,13 +87,6 @@ def start(store, output, attempt=1, limit_s=math.inf):
     return mirror
 
 
-def until(condition):
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "it never came to pass"
-        time.sleep(0.01)
-
-
 def staged(output, key="key-1"):
     """Stage a result of two files and return it."""
     folder = output / "result"
@@ -131,7 +125,7 @@ def test_heartbeat_progress_and_log_follow(store, tmp_path):
     for name in traces.TRACES:
         (tmp_path / name).write_text(name)
     mirror = start(store, tmp_path)
-    until(lambda: len(store.written) >= 3)
+    wait_until(lambda: len(store.written) >= 3)
     (tmp_path / "heartbeat.json").write_text("later")
     mirror.close()
     assert store.inner.read("runs/run-1/attempts/1/heartbeat.json")[0] == b"later"
@@ -144,7 +138,7 @@ def test_the_store_keeps_the_last_two_checkpoints(store, tmp_path):
     for epoch in range(1, 5):
         local.save(b"state %d" % epoch, epochs_completed=epoch, seconds=1.0, best=b"best %d" % epoch)
         mirror.checkpoint_saved()
-        until(
+        wait_until(
             lambda epoch=epoch: (
                 (tmp_path / "store/runs/run-1/checkpoint/manifest.json").exists()
                 and store.manifest().epochs_completed == epoch
@@ -161,7 +155,7 @@ def test_a_store_that_does_not_answer_for_a_while_loses_nothing(store, tmp_path)
     for epoch in (1, 2, 3):
         local.save(b"state %d" % epoch, epochs_completed=epoch, seconds=1.0)
         mirror.checkpoint_saved()
-    until(lambda: any("did not take the checkpoint" in text for text in mirror.warnings))
+    wait_until(lambda: any("did not take the checkpoint" in text for text in mirror.warnings))
     store.broken.clear()
     assert mirror.close()
     assert store.manifest().epochs_completed == 3
@@ -189,7 +183,7 @@ def test_what_the_store_denies_is_told_and_ends_the_training_where_it_lasts(stor
     mirror = start(store, tmp_path, limit_s=0.2)
     checkpoints(tmp_path).save(b"one", epochs_completed=1, seconds=1.0)
     mirror.checkpoint_saved()
-    until(lambda: mirror.stops)
+    wait_until(lambda: mirror.stops)
     assert len(mirror.stops) == 1
     assert "the training stops at" in mirror.notes[0]
     (tmp_path / "heartbeat.json").write_text(json.dumps(BEAT))  # as a training that is told to stop
@@ -203,9 +197,9 @@ def test_a_denial_that_passes_costs_nothing(store, tmp_path):
     store.broken.set()
     (tmp_path / "heartbeat.json").write_text(json.dumps(BEAT | {"state": "training"}))
     mirror = start(store, tmp_path, limit_s=PATIENCE_S)
-    until(lambda: mirror.notes)
+    wait_until(lambda: mirror.notes)
     store.broken.clear()
-    until(lambda: mirror.notes[-1] == "")
+    wait_until(lambda: mirror.notes[-1] == "")
     assert mirror.close()
     assert not mirror.stops
 
@@ -214,7 +208,7 @@ def test_a_store_that_only_does_not_answer_ends_no_training(store, tmp_path):
     store.broken.set()
     (tmp_path / "heartbeat.json").write_text(json.dumps(BEAT | {"state": "training"}))
     mirror = start(store, tmp_path, limit_s=0.0)
-    until(lambda: len(mirror.warnings) > 3)
+    wait_until(lambda: len(mirror.warnings) > 3)
     assert len(mirror.notes) == 1, "told once"
     assert not mirror.stops
     mirror.close(seconds=0.1)
@@ -249,7 +243,7 @@ def test_a_damaged_newest_checkpoint_in_the_store_yields_to_the_previous_one(sto
     for epoch in (1, 2):
         local.save(b"state %d" % epoch, epochs_completed=epoch, seconds=1.0)
         mirror.checkpoint_saved()
-        until(lambda epoch=epoch: store.written.count("runs/run-1/checkpoint/manifest.json") == epoch)
+        wait_until(lambda epoch=epoch: store.written.count("runs/run-1/checkpoint/manifest.json") == epoch)
     assert mirror.close()
     store.inner.put(f"runs/run-1/checkpoint/{store.manifest().last.name}", b"damaged")
     warnings = []
@@ -266,7 +260,7 @@ def test_a_zombie_does_not_overwrite_a_later_attempts_checkpoint(store, tmp_path
     assert later.close()
     checkpoints(tmp_path / "zombie").save(b"zombie", epochs_completed=7, seconds=1.0)
     zombie.checkpoint_saved()
-    until(lambda: zombie.stops)
+    wait_until(lambda: zombie.stops)
     zombie.close()
     assert "attempt 2 of run run-1 is under way" in zombie.superseded
     assert len(zombie.stops) == 1
@@ -278,7 +272,7 @@ def test_a_zombie_does_not_overwrite_a_later_attempts_checkpoint(store, tmp_path
 def test_a_zombie_notices_a_later_attempts_heartbeat(store, tmp_path):
     zombie = start(store, tmp_path, attempt=1)
     store.inner.put("runs/run-1/attempts/2/heartbeat.json", b"{}")
-    until(lambda: zombie.stops)
+    wait_until(lambda: zombie.stops)
     zombie.close()
 
 
@@ -381,7 +375,7 @@ def test_what_a_training_links_to_is_not_sent(store, tmp_path):
 def test_a_document_that_names_a_file_elsewhere_is_not_sent(store, tmp_path, document):
     mirror = start(store, tmp_path)
     checkpoints(tmp_path).save(b"one", epochs_completed=1, seconds=1.0)
-    until(lambda: sum("/checkpoint/" in key for key in store.written) == 3)  # the file and two manifests
+    wait_until(lambda: sum("/checkpoint/" in key for key in store.written) == 3)  # the file and two manifests
     staged(tmp_path)
     store.written.clear()
     value = json.loads((tmp_path / document).read_text())
@@ -411,7 +405,7 @@ def test_that_it_is_over_is_the_last_thing_that_is_sent(store, tmp_path):
     mirror = start(store, tmp_path)
     (tmp_path / "heartbeat.json").write_text('{"state": "interrupted"}')
     (tmp_path / "log.txt").write_text("saved\n")
-    until(lambda: "runs/run-1/attempts/1/log.txt" in store.written)
+    wait_until(lambda: "runs/run-1/attempts/1/log.txt" in store.written)
     checkpoints(tmp_path).save(b"one", epochs_completed=1, seconds=1.0)
     mirror.checkpoint_saved()
     assert mirror.close()

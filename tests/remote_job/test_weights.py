@@ -6,7 +6,6 @@ import json
 import pytest
 from local_http import LocalServer
 
-from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job import weights
 from gpu_offload.remote_job.spec import Weights
 from gpu_offload.remote_job.weights import (
@@ -39,11 +38,6 @@ def server():
     with LocalServer(reply) as server:
         server.requests = requests
         yield server
-
-
-@pytest.fixture
-def store(tmp_path):
-    return open_store(f"file:{tmp_path / 'store'}")
 
 
 def test_a_model_definition_needs_no_weights(tmp_path, store):
