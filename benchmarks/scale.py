@@ -1,8 +1,8 @@
 """How the cost of commands grows with a store's history: python benchmarks/scale.py [--runs 10 1000 100000].
 
 The store is in memory and counts as S3 bills: a listing is one request for each 1000 keys, every read, stat, write or
-delete is one. Time is this process's alone; on S3 each request adds some 20 to 50 ms. Each past run has 9 objects, a
-version and a timing; a few runs are open. Prints a Markdown table.
+delete is one. Each takes `--latency` milliseconds; on S3 it is some 20 to 50. Each past run has 9 objects, a version and a
+timing; a few runs are open (`--open`). Prints a Markdown table.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -50,30 +51,38 @@ class MemoryStore:
 
     def __init__(self):
         self.objects, self.keys, self.requests, self.sorted = {}, [], 0, True
+        self.latency, self.lock = 0.0, threading.RLock()
+
+    def asked(self):
+        with self.lock:
+            self.requests += 1
+        time.sleep(self.latency)
 
     def fill(self, key, body, at):
-        if key not in self.objects:
-            self.keys.append(key)
-            self.sorted = False
-        self.objects[key] = body, at
+        with self.lock:
+            if key not in self.objects:
+                self.keys.append(key)
+                self.sorted = False
+            self.objects[key] = body, at
 
     def _sort(self):
-        if not self.sorted:
-            self.keys.sort()
-            self.sorted = True
+        with self.lock:
+            if not self.sorted:
+                self.keys.sort()
+                self.sorted = True
 
     def _etag(self, body):
         return hashlib.sha256(body).hexdigest()[:16]
 
     def read(self, key):
-        self.requests += 1
+        self.asked()
         if key not in self.objects:
             raise ObjectMissingError(key)
         body = self.objects[key][0]
         return body, self._etag(body)
 
     def stat(self, key):
-        self.requests += 1
+        self.asked()
         return self._info(key) if key in self.objects else None
 
     def _info(self, key):
@@ -81,26 +90,26 @@ class MemoryStore:
         return ObjectInfo(key, len(body), self._etag(body), datetime.fromtimestamp(at, UTC))
 
     def put(self, key, body):
-        self.requests += 1
+        self.asked()
         self.fill(key, body, time.time())
         return self._etag(body)
 
     def create(self, key, body):
         if key in self.objects and self.objects[key][0] != body:
-            self.requests += 1
+            self.asked()
             raise ObjectExistsError(key)
         return self.put(key, body)
 
     def replace(self, key, body, etag):
         if key not in self.objects or self._etag(self.objects[key][0]) != etag:
-            self.requests += 1
+            self.asked()
             raise ObjectChangedError(key)
         return self.put(key, body)
 
     def list(self, prefix):
         self._sort()
         start, count = bisect.bisect_left(self.keys, prefix), 0
-        self.requests += 1
+        self.asked()
         for key in self.keys[start : start + PAGE] if start < len(self.keys) else ():
             if not key.startswith(prefix):
                 return
@@ -108,7 +117,7 @@ class MemoryStore:
             count += 1
         while count and count % PAGE == 0:
             page = self.keys[start + count : start + count + PAGE]
-            self.requests += 1
+            self.asked()
             for key in page:
                 if not key.startswith(prefix):
                     return
@@ -118,10 +127,11 @@ class MemoryStore:
                 return
 
     def delete(self, key):
-        self.requests += 1
-        if self.objects.pop(key, None) is not None:
-            self._sort()
-            self.keys.pop(bisect.bisect_left(self.keys, key))
+        self.asked()
+        with self.lock:
+            if self.objects.pop(key, None) is not None:
+                self._sort()
+                self.keys.pop(bisect.bisect_left(self.keys, key))
 
     def public_url(self, _key):
         return None
@@ -201,6 +211,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, nargs="+", default=[10, 1000, 100_000])
     parser.add_argument("--open", type=int, default=3)
+    parser.add_argument("--latency", type=float, default=0.0, help="of a request, in milliseconds")
     options = parser.parse_args()
     scratch = Path(tempfile.mkdtemp())
     rows = {}
@@ -212,6 +223,7 @@ def main():
             Journal(store).open_ids(now=time.time())  # a store's first look, which makes the index
             with suppress(JournalError):
                 latest_run(store)
+            store.latency = options.latency / 1000
             for name, act in acts(store, settings).items():
                 rows.setdefault(name, []).append(measured(store, act))
             del store

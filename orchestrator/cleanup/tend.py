@@ -8,9 +8,11 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.aws.errors import CloudError
 from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.parallel import FEW, each
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import StoreError
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.cleanup.onlooker import look, would
 from gpu_offload.orchestrator.cleanup.reaper import Reaper, Reaping
 from gpu_offload.orchestrator.cleanup.run_limits import readable_limits
 from gpu_offload.orchestrator.cleanup.sweep_note import note_sweep
@@ -20,10 +22,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import LaunchDeniedError
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
-from gpu_offload.orchestrator.run.lease import Lease
-from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.record import RunRecord, run_key
-from gpu_offload.orchestrator.run.step import Done, OpenAttempt, Step, Terminate, Wait
 from gpu_offload.orchestrator.settings.load import Settings
 
 LONGEST_WAIT_S = 30.0
@@ -57,7 +56,7 @@ class Tend:
         records, tended = self._open_runs(journal)
         regions = {*self.settings.ec2.regions, *(r for record in records for r in record.regions)}
         sweep = self._sweep(sorted(regions))
-        tended += [self._one(record) for record in records]
+        tended += self._all(records)
         if not self.dry_run:
             self._book(
                 journal, {orphan.what.run for orphan in sweep.removed if orphan.what.kind == "instance"}
@@ -95,16 +94,37 @@ class Tend:
         except StoreError as error:
             self._unreadable(str(error))
             return [], []
-        for name in names:
+
+        def read(name: str) -> RunRecord | JournalError | StoreError:
             try:
-                records.append(journal.run(name))
-            except NewerJournalError as error:
-                # Not a failure: the version that began it continues it.
-                self.console.note(str(error))
-                unreadable.append(RunTended(name, "open", str(error)))
+                return journal.run(name)
             except (JournalError, StoreError) as error:
-                unreadable.append(self._failed(name, error))
+                return error
+
+        for name, found in zip(names, each(read, names), strict=True):
+            match found:
+                case RunRecord():
+                    records.append(found)
+                case NewerJournalError():
+                    # Not a failure: the version that began it continues it.
+                    self.console.note(str(found))
+                    unreadable.append(RunTended(name, "open", str(found)))
+                case _:
+                    unreadable.append(self._failed(name, found))
         return records, unreadable
+
+    def _all(self, records: Sequence[RunRecord]) -> list[RunTended]:
+        """Take on the runs one after the other; of many, only those that need more than another look later."""
+        left = each(self._left, records) if len(records) > FEW and not self.dry_run else [None] * len(records)
+        return [seen or self._one(record) for record, seen in zip(records, left, strict=True)]
+
+    def _left(self, record: RunRecord) -> RunTended | None:
+        """Return why a run is left as it is, without taking a lease; None where something can be done, or is doubtful."""
+        try:
+            _, why = look(self.settings, self.store, record, self.console, self._now, LONGEST_WAIT_S)
+        except Exception:  # noqa: BLE001 - who takes the run on meets it again, and reports it
+            return None
+        return RunTended(record.id, "open", why) if why is not None else None
 
     def _one(self, record: RunRecord) -> RunTended:
         try:
@@ -177,15 +197,8 @@ class Tend:
         return changed(tended, seen.attempts, since) if seen is not None else tended
 
     def _imagined(self, run: RunRecord) -> RunTended:
-        """Report what would be done, without taking a lease."""
-        lease = Onlooker(clock=self._now)
-        controller = controller_of(self.settings, self.store, run, self.console, lease=lease, clock=self._now)
-        try:
-            observation = controller.observer.observe()
-            step = next_step(controller.prices(run, observation), observation)
-        finally:
-            if controller.cloud is not None:
-                controller.cloud.close()
+        """Report what would be done."""
+        step, _ = look(self.settings, self.store, run, self.console, self._now, LONGEST_WAIT_S)
         message = would(step)
         self.console.note(f"run {run.id}: {message}")
         return RunTended(run.id, "open", message)
@@ -207,28 +220,3 @@ class Tend:
         )
         self.console.error(text)
         self._failures.append(text)
-
-
-class Onlooker(Lease):
-    """A driver that takes no lease."""
-
-    def claim(self, store: ObjectStore, run: str) -> str | None:
-        """Return the live driver's name, if there is one."""
-        return self.live_driver(store, run)
-
-
-def would(step: Step) -> str:
-    """Describe what performing a step would do."""
-    match step:
-        case Terminate(instances, reason):
-            return f"would terminate {', '.join(instances)}: {reason}"
-        case OpenAttempt(number, offer):
-            return f"would open attempt {number}: {offer.name}"
-        case Wait(_, reason):
-            return f"would leave it: {reason}"
-        case Done():
-            return "nothing to do"
-        case _:
-            # The step's name is a verb in the imperative: CloseAttempt, Collect, Publish ...
-            words = "".join(f" {c.lower()}" if c.isupper() else c for c in type(step).__name__)
-            return f"would{words}"

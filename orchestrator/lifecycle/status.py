@@ -1,10 +1,12 @@
 """Run status for `offload status`."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from gpu_offload.infra.parallel import each
 from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.table import text_table, wrapped
@@ -14,6 +16,7 @@ from gpu_offload.orchestrator.run.activity import activity_of, idle_text
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.record import RunRecord
+from gpu_offload.orchestrator.run.run_documents import RunDocuments
 from gpu_offload.orchestrator.settings.load import Settings
 
 SHOWN = 10
@@ -48,17 +51,21 @@ def standings(store: ObjectStore, settings: Settings, run: str | None = None) ->
     journal, clock = Journal(store), clock_of(store)
     if run is not None:
         record = journal.run(run)
-        return [_standing(store, settings, journal, record, clock())]
-    shown = dict.fromkeys([*journal.open_ids(), *journal.recent_ids(SHOWN)])
-    records, damaged = journal.readable_runs(shown)
-    now = clock()  # only now: a store's replies tell its time
-    standings = [_unreadable(error) for error in damaged]
-    for record in sorted(records, key=lambda r: -r.created_at):
+        return [_standing(store, settings, record, journal.read(record.id), clock())]
+    recent = journal.recent_ids(SHOWN)
+
+    def look(name: str) -> tuple[float, RunStatus] | None:
         try:
-            standings.append(_standing(store, settings, journal, record, now))
+            documents = journal.read(name)
+            if name not in recent and (documents.outcome is not None or not documents.begun):
+                return None
+            record = journal.run(name)
+            return record.created_at, _standing(store, settings, record, documents, clock())
         except JournalError as error:
-            standings.append(_unreadable(error))
-    return standings
+            return math.inf, _unreadable(error)
+
+    found = each(look, dict.fromkeys([*journal.index.candidates(), *recent]))
+    return [one for _, one in sorted(filter(None, found), key=lambda pair: -pair[0])]
 
 
 def _unreadable(error: JournalError) -> RunStatus:
@@ -82,9 +89,8 @@ def _unreadable(error: JournalError) -> RunStatus:
 
 
 def _standing(
-    store: ObjectStore, settings: Settings, journal: Journal, run: RunRecord, now: float
+    store: ObjectStore, settings: Settings, run: RunRecord, documents: RunDocuments, now: float
 ) -> RunStatus:
-    documents = journal.read(run.id)
     last = documents.attempts[-1] if documents.attempts else None
     beat = last.heartbeat if last else None
     activity = activity_of(store, run, documents, now)

@@ -170,12 +170,12 @@ class Controller:
                 with contextlib.suppress(StoreError, JournalError):  # `offload prune` deletes them later
                     self.journal.discard_checkpoints(self.run)
             return step.outcome
-        self.detached_reason = self._reason_to_detach(step, observation)
+        self.detached_reason = self.reason_to_detach(step, observation)
         if self.detached_reason is None:
             self.patiently(lambda: self._perform(step, observation))
         return None
 
-    def _reason_to_detach(self, step: Step, observation: Observation) -> str | None:
+    def reason_to_detach(self, step: Step, observation: Observation) -> str | None:
         """Why this driver leaves the run here, None where it continues."""
         current = observation.current
         rented = current is not None and current.record.offer.is_rented

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gpu_offload.infra.parallel import each
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run.journal_documents import Documents, JournalError, sequence_of, to_json
@@ -74,13 +75,14 @@ class Journal:
 
     def readable_runs(self, runs: Iterable[str] | None = None) -> tuple[list[RunRecord], list[JournalError]]:
         """Return those of the runs (None: all) whose record can be read, and an error for each of the others."""
-        found, unreadable = [], []
-        for run in list(self.run_ids()) if runs is None else runs:
-            try:
-                found.append(self.run(run))
-            except JournalError as error:
-                unreadable.append(error)
-        return found, unreadable
+        read = each(self._readable, self.run_ids() if runs is None else runs)
+        return [r for r in read if isinstance(r, RunRecord)], [r for r in read if isinstance(r, JournalError)]
+
+    def _readable(self, run: str) -> RunRecord | JournalError:
+        try:
+            return self.run(run)
+        except JournalError as error:
+            return error
 
     def runs_of(self, training_key: str) -> list[RunRecord]:
         """Return the runs of one training, in the order of their beginning; damaged records are left out."""

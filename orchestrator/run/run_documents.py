@@ -27,6 +27,8 @@ T = TypeVar("T", bound=Wire)
 class RunDocuments:
     """A run as the store holds it at one moment."""
 
+    begun: bool = False
+    """Whether its record is there."""
     attempts: tuple[ObservedAttempt, ...] = ()
     outcome: Outcome | None = None
     result: TrainingResult | None = None
@@ -68,6 +70,7 @@ class _Reader:
         while (record := self._part(AttemptRecord, f"attempts/{len(attempts) + 1}.json")) is not None:
             attempts.append(self._attempt(record))
         return RunDocuments(
+            begun=self._at("run.json") is not None,
             attempts=tuple(attempts),
             outcome=read_outcome(self._documents, self._run) if self._at("outcome.json") else None,
             result=self._unless_damaged(TrainingResult, "result/result.json"),

@@ -14,7 +14,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
+from gpu_offload.infra.parallel import each
 from gpu_offload.infra.store.errors import (
     ObjectExistsError,
     ObjectMissingError,
@@ -69,14 +71,13 @@ class RunIndex:
         scanned = self._scanned_at()
         if scanned is None or (now is not None and now - scanned > RESCAN_S):
             return self.scan(now or 0.0)
-        found = []
-        for run, entered_at in self._entries():
-            if self.store.stat(run_key(run, "outcome.json")) is not None:
-                if self.store.stat(run_key(run, COST)) is not None:
-                    self.finish(run)
-            elif self.store.stat(run_key(run, "run.json")) is not None:
+        found, entries = [], self._entries()
+        for (run, entered_at), state in zip(entries, each(self._state, entries), strict=True):
+            if state == "open":
                 found.append(run)
-            elif now is not None and now - entered_at > FORGOTTEN_S:
+            elif state == "billed" or (
+                state == "missing" and now is not None and now - entered_at > FORGOTTEN_S
+            ):
                 self.finish(run)
         return sorted(found)
 
@@ -84,13 +85,22 @@ class RunIndex:
         """Return the runs that are over without a bill: their driver died in between."""
         if self._scanned_at() is None:
             self.scan(0.0)
-        return sorted(
-            run
-            for run, _ in self._entries()
-            if self.store.stat(run_key(run, "outcome.json")) is not None
-            and self.store.stat(run_key(run, COST)) is None
-            and self.store.stat(run_key(run, "run.json")) is not None
-        )
+        entries = self._entries()
+        states = zip(entries, each(self._state, entries), strict=True)
+        return sorted(run for (run, _), state in states if state == "unbilled" and self._begun(run))
+
+    def candidates(self) -> list[str]:
+        """Return the runs that can be open, of which some may have ended or may not be there."""
+        return self.scan(0.0) if self._scanned_at() is None else [run for run, _ in self._entries()]
+
+    def _state(self, entry: tuple[str, float]) -> Literal["open", "unbilled", "billed", "missing"]:
+        run, _ = entry
+        if self.store.stat(run_key(run, "outcome.json")) is None:
+            return "open" if self._begun(run) else "missing"
+        return "unbilled" if self.store.stat(run_key(run, COST)) is None else "billed"
+
+    def _begun(self, run: str) -> bool:
+        return self.store.stat(run_key(run, "run.json")) is not None
 
     def _entries(self) -> list[tuple[str, float]]:
         """Return the runs that can be open or unbilled, and when they were entered, Unix seconds."""

@@ -26,6 +26,7 @@ from gpu_offload.orchestrator.cleanup.tend import Tend
 from gpu_offload.orchestrator.cost.bill import spent
 from gpu_offload.orchestrator.lifecycle.status import standings
 from gpu_offload.orchestrator.lifecycle.train import job_ends_first
+from gpu_offload.orchestrator.offers.offer import cpu_offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
@@ -35,7 +36,7 @@ from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJo
 from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
-from gpu_offload.orchestrator.run.record import AttemptRecord, GoneRecord, Outcome, StopRequest
+from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, GoneRecord, Outcome, StopRequest
 from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.orchestrator.run.step import RecordGone
 from gpu_offload.orchestrator.run.terminations import Terminations
@@ -206,6 +207,27 @@ def test_a_defect_that_one_run_meets_does_not_keep_the_others_waiting(store, tmp
     done = Tend(settings_of(tmp_path, store), store, Console(io.StringIO())).tend()
     assert [r.status for r in done.runs] == ["open", "failed"]
     assert "ZeroDivisionError" in done.failures[0]
+
+
+def test_of_many_runs_only_those_are_driven_where_something_can_be_done(store, tmp_path, monkeypatch):
+    """Taking a lease costs four requests, and a run that trains elsewhere needs none."""
+    journal, offer = Journal(store), cpu_offer(2, 8.0)
+    names = [f"{n:012x}-1" for n in range(8)]
+    for name in names:
+        run = run_of(offer, id=name, deadline_at=time.time() + 3600)
+        journal.begin(run)
+        journal.open_attempt(name, attempt_of(run, 1, offer))
+        journal.close_attempt(name, AttemptEnd(number=1, reason="died", at=time.time()))
+    journal.request_stop(names[3], StopRequest(at=time.time(), reason="enough"))
+    store.put(f"runs/{names[5]}/attempts/1.json", b"?")
+    monkeypatch.setattr(Tend, "_sweep", lambda self, regions: EMPTY)
+    done = Tend(settings_of(tmp_path, store), store, Console(io.StringIO())).tend()
+    assert [(r.run, r.status) for r in done.runs] == [
+        (name, "stopped" if name == names[3] else "open") for name in names
+    ]
+    assert "offload train" in done.runs[0].message
+    assert [names[5] in failure for failure in done.failures] == [True]
+    assert [n for n in names if store.stat(f"runs/{n}/driver.json")] == [names[3], names[5]]
 
 
 def test_a_defect_in_one_runs_bill_does_not_affect_the_others(store, tmp_path, monkeypatch):

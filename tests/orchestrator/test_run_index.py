@@ -1,5 +1,7 @@
 """The index of runs: what is open and what is new is found without looking at what was before."""
 
+import threading
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,9 +9,11 @@ from run_case import T0, run_of
 
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.folder import FolderStore
+from gpu_offload.orchestrator.lifecycle.status import standings
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import COST, Outcome, run_key
 from gpu_offload.orchestrator.run.run_index import FORGOTTEN_S, RESCAN_S, WHOLE, RunIndex
+from gpu_offload.orchestrator.settings.load import DatasetSettings, Settings
 
 ENDED = Outcome(status="stopped", at=T0)
 
@@ -81,6 +85,24 @@ def test_open_and_newest_runs_cost_nothing_for_those_of_before(tmp_path):
         assert journal.recent_ids(3) == ids(count - 1, count - 2, count - 3)
         costs.append((store.requests, store.listed))
     assert costs[0] == costs[1]
+
+
+def test_the_status_of_many_runs_takes_few_requests_and_asks_for_several_at_once(tmp_path):
+    begin(FolderStore(tmp_path), *range(40), ended=range(10))
+    both = threading.Barrier(2)
+
+    class Meeting(Counting):
+        """Lists a run only while it lists another one."""
+
+        def list(self, prefix):
+            if prefix.startswith("runs/0"):
+                both.wait(timeout=60)
+            return super().list(prefix)
+
+    store = Meeting(tmp_path)
+    found = standings(store, Settings(dataset=DatasetSettings(path="raw"), root=tmp_path))
+    assert [one.run for one in found] == ids(*reversed(range(10, 40)))
+    assert store.requests < 30 * 4 + 20
 
 
 @pytest.mark.parametrize("act", ["begin", "finish"])

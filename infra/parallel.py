@@ -1,0 +1,23 @@
+"""The same request for many things, a few at a time."""
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+AT_ONCE = 10
+"""As many as botocore keeps connections open."""
+
+FEW = 4
+"""So many take their turns: threads would gain nothing."""
+
+
+def each(act: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Return what `act` returns for each item, in their order. The first error is raised, and what has not begun is left."""
+    items = list(items)
+    if len(items) <= FEW:
+        return [act(item) for item in items]
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        return list(pool.map(act, items))
