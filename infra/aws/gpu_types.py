@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NOTED = "2026-07"
-"""When the prices were noted."""
+"""When the prices were noted. On demand: AWS's price list of 20 July 2026, by `pkg/providers/pricing` of
+github.com/aws/karpenter-provider-aws."""
 
 NOTED_REGION = "us-east-1"
 """Where the on-demand prices hold."""
