@@ -173,6 +173,8 @@ class ModelClient:
         pause: float = 0.5,
     ) -> None:
         check_url(url)
+        if "?" in url:
+            raise ValueError(f"{url!r}: write https://HOST/PATH; names of files are appended to it")
         if not _NAME.fullmatch(alias):
             raise ValueError(f"alias {alias!r}: letters, digits, '.', '_' and '-' only")
         if export is not None and not _FORMAT.fullmatch(export):
@@ -878,10 +880,15 @@ def check_url(url: str) -> None:
     """Refuse an address that is not https, but for this machine's own. Raises ValueError."""
     from urllib.parse import urlsplit
 
-    parts = urlsplit(url)
-    if not parts.hostname or parts.username or parts.password or parts.fragment:
+    try:
+        parts = urlsplit(url)
+        host, more = parts.hostname or "", parts.username or parts.password or parts.fragment
+        is_plain = bool(host) and parts.port != 0 and not more
+    except ValueError:  # brackets that do not close, a port that is none
+        is_plain = False
+    if not is_plain:
         raise ValueError(f"{url!r}: write https://HOST/PATH")
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname)):
+    if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
         raise ValueError(f"{url!r}: write https://, so that what you read cannot be changed in transit")
 
 

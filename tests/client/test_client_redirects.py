@@ -163,6 +163,10 @@ def certificate(tmp_path):
         "example.org",
         "https://",
         "https://u:p@example.org",
+        "https://example.org:99999",
+        "https://example.org:0",
+        "https://[::1",
+        "https://example.org/models?signature=1",
     ],
 )
 def test_an_address_that_is_not_https_is_refused_at_once(url, tmp_path):
