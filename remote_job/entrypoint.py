@@ -13,7 +13,7 @@ from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.pace.meter import process_age
 from gpu_offload.remote_job.pace.pace_meter import STEPS, WINDOW, spread, usual
 from gpu_offload.remote_job.progress import finite
-from gpu_offload.remote_job.result import Pace, Timings
+from gpu_offload.remote_job.result import Pace, Timings, metrics_fault
 from gpu_offload.remote_job.wire import MOST
 
 if TYPE_CHECKING:
@@ -135,11 +135,13 @@ class TrainingContext:
     def epoch(
         self, epoch: int, *, metrics: Mapping[str, float], losses: Mapping[str, float] | None = None
     ) -> None:
-        """Report a finished epoch, counted from 1 up to `spec.epochs`. Raises EntrypointError for any other number."""
+        """Report a finished epoch, counted from 1 up to `spec.epochs`. Raises EntrypointError: another number, or odd names."""
         if not 1 <= epoch <= self.spec.epochs:
             raise EntrypointError(
                 f"{_caller()}: context.epoch({epoch}) of {self.spec.epochs}: epochs are counted from 1 to training.epochs"
             )
+        if fault := metrics_fault({**(losses or {}), **metrics}):
+            raise EntrypointError(f"{_caller()}: context.epoch({epoch}): {fault}")
         now = time.perf_counter()
         seconds, self._epoch_began = now - self._epoch_began, now
         self._epoch_seconds.append(seconds)

@@ -18,7 +18,7 @@ from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.entrypoint import EntrypointError, Trained, TrainingContext
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.progress import finite
-from gpu_offload.remote_job.result import TrainingResult
+from gpu_offload.remote_job.result import TrainingResult, metrics_fault
 from gpu_offload.remote_job.spec import TrainingSpec
 
 UNREACHABLE = {errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN}
@@ -160,6 +160,8 @@ def _checked(
         raise EntrypointError(f"{place}: there is no model at {returned.model}")
     if missing := [str(path) for path in returned.extras if not path.is_file()]:
         raise EntrypointError(f"{place}: extras names {', '.join(missing)}, which is no file")
+    if fault := metrics_fault(returned.metrics):
+        raise EntrypointError(f"{place}: {fault}")
     if done < wanted and not returned.stopped_early:
         raise EntrypointError(
             f"{place} returned after {done} of {wanted} epochs: call context.epoch(n, metrics={{...}}) after each epoch, "

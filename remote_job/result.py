@@ -12,6 +12,7 @@ Local files below a spec's `output`, and the objects they become in the store:
     result/<artifact>              runs/<run>/result/<artifact>
 """
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 from pydantic import Field
@@ -24,6 +25,23 @@ PREDICTIONS = "predictions.png"
 
 LEARNT_NOTHING = 0.01
 """Of a metric from 0 to 1, such as mAP50: below it, a model has learnt next to nothing."""
+
+MOST_METRICS, LONGEST_NAME = 500, 200
+"""Metrics that a model may have, and letters of their names."""
+
+
+def metrics_fault(metrics: Collection[str]) -> str:
+    """Say what is wrong with the names of metrics; empty where nothing is."""
+    if len(metrics) > MOST_METRICS:
+        return f"{len(metrics)} metrics are too many: return at most {MOST_METRICS}"
+    if "" in metrics:
+        return "a metric has no name: give it one"
+    longest = max(metrics, key=len, default="")
+    if len(longest) <= LONGEST_NAME:
+        return ""
+    return (
+        f"the metric {longest[:40]!r}... has a name of {len(longest)} letters: write at most {LONGEST_NAME}"
+    )
 
 
 class Artifact(Wire):

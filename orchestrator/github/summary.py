@@ -25,6 +25,7 @@ from gpu_offload.orchestrator.github.section import (
 )
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
 from gpu_offload.orchestrator.output.metrics import named
+from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
 from gpu_offload.orchestrator.report.outcome import glance_rows, headline, likely_causes, missed, money, place
@@ -108,18 +109,18 @@ def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
     if before is None:
         return [
             ("metric", "value"),
-            *((name, f"{value:.4f}") for name, value in now.items()),
+            *((name, f"{human_number(value, 4)}") for name, value in now.items()),
         ]
     rows: Rows = [("metric", before.semver or "before", "now", "change", "")]
     for name, value in now.items():
         old = before.metrics.get(name)
         if old is None:
-            rows.append((name, "", f"{value:.4f}", "", "new"))
+            rows.append((name, "", f"{human_number(value, 4)}", "", "new"))
             continue
         change = value - old
         lower = any(word in name for word in LOWER_IS_BETTER)
         verdict = "the same" if abs(change) < 5e-5 else "better" if (change < 0) == lower else "worse"
-        rows.append((name, f"{old:.4f}", f"{value:.4f}", f"{change:+.4f}", verdict))
+        rows.append((name, f"{human_number(old, 4)}", f"{human_number(value, 4)}", f"{change:+.4f}", verdict))
     return rows
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.remote_job.result import ProgressEvent
 
 
@@ -13,11 +14,11 @@ def epoch_line(event: ProgressEvent, *, width: int = 76) -> str:
     line = f"epoch {event.epoch}/{event.epochs}  {seconds:.{1 if seconds < 10 else 0}f} s"
     losses = [value for name, value in (event.losses or {}).items() if not name.startswith("val/")]
     loss = sum(losses)
-    parts = [f"loss {loss:.{2 if loss < 10 else 1}f}"] if losses else []
-    shown = {k: v for k, v in (event.metrics or {}).items() if not k.startswith(HIDDEN)}
+    parts = [f"loss {human_number(loss, 2 if loss < 10 else 1)}"] if losses else []
+    shown = {k: v for k, v in (event.metrics or {}).items() if not is_hidden(k)}
     several = len({name[-3:] for name in shown if PART.search(name)}) > 1
     names = sorted(shown, key=lambda name: "mAP" not in name)
-    parts += [f"{metric_label(name, part=several)} {shown[name]:.3f}" for name in names]
+    parts += [f"{metric_label(name, part=several)} {human_number(shown[name])}" for name in names]
     for part in parts:
         if len(line) + 2 + len(part) > width:
             break
@@ -25,7 +26,11 @@ def epoch_line(event: ProgressEvent, *, width: int = 76) -> str:
     return line
 
 
-HIDDEN = ("lr/", "val/", "fitness")
+def is_hidden(name: str) -> bool:
+    """Whether a metric is no news in an epoch's line: rates, the validation's losses, Ultralytics' own sum."""
+    return name.startswith(("lr/", "fitness")) or (name.startswith("val/") and "loss" in name)
+
+
 PART = re.compile(r"\((B|M|P)\)$")
 SHORT = {"precision": "P", "recall": "R", "accuracy_top1": "top-1", "accuracy_top5": "top-5"}
 """As Ultralytics' own tables write them."""
@@ -35,7 +40,7 @@ PARTS = {"B": "box", "M": "mask", "P": "pose"}
 
 def metric_label(name: str, *, part: bool) -> str:
     """Return a metric's short name: `metrics/mAP50(M)` is `mask mAP50` if `part`, else `mAP50`."""
-    short = PART.sub("", name.rsplit("/", 1)[-1])
+    short = PART.sub("", name.removeprefix("metrics/"))
     short = SHORT.get(short, short)
     letter = PART.search(name)
     return f"{PARTS[letter[1]]} {short}" if part and letter else short

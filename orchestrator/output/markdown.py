@@ -25,7 +25,7 @@ def plain_markdown(text: str) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", " ", text)
 
 
-NUMBER = re.compile(r"[-+<]*\$?\d[\d.,:/%]*(?: (?:s|min|h|d|\d+))*(?: \(at most .+\))?")
+NUMBER = re.compile(r"[-+<]*\$?\d[\d.,:/%]*(?:e[-+]\d+)?(?: (?:s|min|h|d|\d+))*(?: \(at most .+\))?")
 """A number, an amount, a time or a length of time: what is read down a column."""
 
 

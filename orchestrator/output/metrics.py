@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping
 
+from gpu_offload.orchestrator.output.units import human_number
+
 LABELS = {
     "map50": "mAP50",
     "map50_95": "mAP50-95",
@@ -55,7 +57,7 @@ def is_share(name: str) -> bool:
 
 def score_text(metrics: Mapping[str, float]) -> str:
     """Return the most telling metrics in a line: `mAP50 0.371  mAP50-95 0.212`."""
-    return "  ".join(f"{name} {value:.3f}" for name, value in list(named(metrics).items())[:SHORT])
+    return "  ".join(f"{name} {human_number(value)}" for name, value in list(named(metrics).items())[:SHORT])
 
 
 def main_curve(curves: Mapping[str, object]) -> str | None:

@@ -75,3 +75,10 @@ def human_bytes(count: int) -> str:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} TB"
+
+
+def human_number(value: float, digits: int = 3) -> str:
+    """Write a metric or a loss with so many decimals; in four significant digits where that is long or hides the value."""
+    value += 0.0  # a negative zero is a zero
+    fixed = value == 0 or 10**-digits <= abs(value) < 1e6
+    return f"{value:.{digits}f}" if fixed else f"{value:.4g}"

@@ -131,5 +131,6 @@ class Appraisal:
     def _corrected(self, estimate: Estimate, machine: str) -> Estimate:
         key = self.key(machine)
         if self.settings.training.entrypoint:
-            return correct(replace(estimate, kind="own", notes=(OWN_CODE,)), matching(self.past, key))
+            known = matching(self.past, key)
+            return correct(replace(estimate, kind="own", notes=() if known else (OWN_CODE,)), known)
         return correct(estimate, matching(self.past, key), prior=shared_mean(self.past, key))

@@ -10,7 +10,7 @@ import yaml
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table
 from gpu_offload.orchestrator.output.metrics import named
-from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, utc
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, human_number, utc
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest
 from gpu_offload.remote_job.result import Export
 
@@ -32,12 +32,12 @@ def card(manifest: Manifest, entry: IndexEntry) -> str:
     title = escape_markdown(f"{_name(manifest)} {entry.semver or manifest.version}")
     parts = [f"---\n{head}---\n", f"# {title}\n", _facts(manifest, entry)]
     if manifest.metrics:
-        rows = [(name, f"{value:.4f}") for name, value in named(manifest.metrics).items()]
+        rows = [(name, f"{human_number(value, 4)}") for name, value in named(manifest.metrics).items()]
         parts.append(f"## Metrics\n\nOf the final validation.\n\n{table([('metric', 'value'), *rows])}\n")
     if manifest.per_class:
         names = sorted({name for values in manifest.per_class.values() for name in values})
         body = [
-            (label, *(f"{values[n]:.4f}" if n in values else "" for n in names))
+            (label, *(f"{human_number(values[n], 4)}" if n in values else "" for n in names))
             for label, values in manifest.per_class.items()
         ]
         parts.append(f"## By class\n\n{table([('class', *names), *body])}\n")

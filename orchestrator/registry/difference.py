@@ -15,6 +15,7 @@ from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.output.metrics import own_metrics
+from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.orchestrator.registry.download import resolve
 from gpu_offload.orchestrator.registry.index import versions
 from gpu_offload.orchestrator.registry.manifest import Manifest
@@ -209,6 +210,6 @@ def _setting(value: Any) -> str:
 
 def _figure(name: str, pair: Pair) -> str:
     old, new = pair
-    shown = [f"{value:.4f}" if value is not None else "none" for value in pair]
+    shown = [f"{human_number(value, 4)}" if value is not None else "none" for value in pair]
     by = f"  ({new - old:+.4f})" if None not in pair else ""
     return f"{name}: {shown[0]} -> {shown[1]}{by}"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpu_offload.orchestrator.output.metrics import label, named
+from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.orchestrator.registry.manifest import Manifest
 from gpu_offload.orchestrator.registry.publish import Verdict
 from gpu_offload.orchestrator.settings.types import Goal
@@ -55,16 +56,18 @@ def judge(
     evidence: dict[str, Any] = {"metric": name, "new": value, "floor": floor, "tolerance": tolerance}
     sign = 1 if goal == "maximize" else -1
     if not math.isfinite(value):
-        return Verdict(promoted=False, why=f"{shown} {value:.3f} is not finite", evidence=evidence)
+        return Verdict(promoted=False, why=f"{shown} {human_number(value)} is not finite", evidence=evidence)
     if floor is not None and sign * value < sign * floor:
         side = "below" if goal == "maximize" else "above"
-        why = f"{shown} {value:.3f} is {side} the floor {floor:.3f}"
+        why = f"{shown} {human_number(value)} is {side} the floor {human_number(floor)}"
         return Verdict(promoted=False, why=why, evidence=evidence)
     if stable is None:
-        return Verdict(promoted=True, why=f"the first version, {shown} {value:.3f}", evidence=evidence)
+        return Verdict(
+            promoted=True, why=f"the first version, {shown} {human_number(value)}", evidence=evidence
+        )
     old = float(paired["old"]) if paired else stable.metrics.get(name)
     if old is None:
-        why = f"{shown} {value:.3f}; the version before was not judged by it"
+        why = f"{shown} {human_number(value)}; the version before was not judged by it"
         return Verdict(promoted=True, why=why, evidence=evidence)
     same = paired is not None or new.fingerprint == stable.fingerprint
     evidence |= {"old": old, "against": stable.version, "method": "paired" if paired else "own validations"}
@@ -77,7 +80,7 @@ def judge(
         )
     difference = value - old
     allowed = tolerance if same else max(tolerance, abs(old) * (COLLAPSE if goal == "maximize" else 1))
-    text = f"{shown} {value:.3f} against {old:.3f} ({difference:+.3f}) {how}"
+    text = f"{shown} {human_number(value)} against {human_number(old)} ({difference:+.3f}) {how}"
     if sign * difference < -allowed - ROUNDING:
         return Verdict(promoted=False, why=f"worse by more than {allowed:.3f}: {text}", evidence=evidence)
     return Verdict(promoted=True, why=text, evidence=evidence)

@@ -9,7 +9,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
-from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, utc
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, human_number, utc
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.card import describe_export, started_from
 from gpu_offload.orchestrator.registry.download import find, resolve
@@ -71,7 +71,7 @@ class Listing:
                     self._state(entry),
                     when(entry.created_at),
                     "" if entry.cost_usd is None else human_cost(entry.cost_usd),
-                    *(f"{one[name]:.3f}" if name in one else "" for name in names),
+                    *(f"{human_number(one[name])}" if name in one else "" for name in names),
                     (entry.commit or "")[:SHORT],
                 )
             )
@@ -141,7 +141,7 @@ class Provenance:
             "started from": started_from(m),
             "run": m.run,
             "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_cost(m.cost_usd, m.where)}",
-            "metrics": "  ".join(f"{k} {v:.4f}" for k, v in named_metrics(m.metrics).items()),
+            "metrics": "  ".join(f"{k} {human_number(v, 4)}" for k, v in named_metrics(m.metrics).items()),
             "file": f"{human_bytes(m.model.size)}, sha256 {m.model.sha256}",
             "address": self.url,
             **{f"as {export.format}": describe_export(export) for export in m.exports},

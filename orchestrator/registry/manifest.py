@@ -8,7 +8,7 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.remote_job.result import Artifact, Export
+from gpu_offload.remote_job.result import LONGEST_NAME, MOST_METRICS, Artifact, Export
 from gpu_offload.remote_job.wire import Wire, faults_text
 
 STABLE = "stable"
@@ -26,7 +26,6 @@ LONGEST, LONGEST_ALIAS = 4 << 20, 16 << 20
 """Bytes of a manifest, and of an alias with its history; an application's client reads no longer one. The index grows with
 each version."""
 
-MOST_METRICS, LONGEST_NAME = 500, 200
 Metrics = Annotated[
     dict[Annotated[str, Field(max_length=LONGEST_NAME)], float], Field(max_length=MOST_METRICS)
 ]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table, titled
 from gpu_offload.orchestrator.output.metrics import curve_name, main_curve
-from gpu_offload.orchestrator.output.units import utc
+from gpu_offload.orchestrator.output.units import human_number, utc
 from gpu_offload.orchestrator.report.content import Report, drawable, is_drawable
 from gpu_offload.orchestrator.report.outcome import explained, glance_rows, headline, missed
 from gpu_offload.orchestrator.report.rows import (
@@ -126,7 +126,7 @@ def charts(report: Report) -> list[str]:
     rows: Rows = [("epoch", *curves)]
     longest = max(len(v) for v in curves.values())
     rows += [
-        (str(i + 1), *(f"{v[i]:.4f}" if i < len(v) else "" for v in curves.values()))
+        (str(i + 1), *(f"{human_number(v[i], 4)}" if i < len(v) else "" for v in curves.values()))
         for i in range(0, longest, max(1, -(-longest // MOST_POINTS)))
     ]
     return ["#### Curves", *drawn, details("Every curve as a table", table(rows))]

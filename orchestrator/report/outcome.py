@@ -2,7 +2,7 @@
 
 from gpu_offload.orchestrator.cost.prices import expected_cost
 from gpu_offload.orchestrator.output.metrics import is_share, named
-from gpu_offload.orchestrator.output.units import human_cost, human_duration, human_money
+from gpu_offload.orchestrator.output.units import human_cost, human_duration, human_money, human_number
 from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.rows import Rows, expected_time
@@ -56,7 +56,13 @@ def glance_rows(report: Report, before: Before | None = None) -> Rows:
         rows.append(("epochs", f"of {of}", str(done)))
     if (best := next(iter(report.metrics.items()), None)) is not None:
         old = named(before.metrics).get(best[0]) if before else None
-        rows.append((best[0], f"{old:.3f} before" if old is not None else "first version", f"{best[1]:.3f}"))
+        rows.append(
+            (
+                best[0],
+                f"{human_number(old)} before" if old is not None else "first version",
+                f"{human_number(best[1])}",
+            )
+        )
     return rows
 
 
@@ -107,7 +113,7 @@ def quality_text(report: Report, before: Before | None) -> str:
     if best is None:
         return ""
     old = named(before.metrics).get(best[0]) if before else None
-    return f"{best[0]} {best[1]:.3f}{f' (was {old:.3f})' if old is not None else ''}"
+    return f"{best[0]} {human_number(best[1])}{f' (was {human_number(old)})' if old is not None else ''}"
 
 
 def place(report: Report) -> str:

@@ -6,7 +6,7 @@ from decimal import Decimal
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.metrics import display_order, label
-from gpu_offload.orchestrator.output.units import human_duration, human_money, utc
+from gpu_offload.orchestrator.output.units import human_duration, human_money, human_number, utc
 from gpu_offload.orchestrator.report.content import Report
 
 PATIENCE = 0.2
@@ -170,7 +170,10 @@ def attempt_rows(report: Report) -> Rows:
 
 def metric_rows(report: Report) -> Rows:
     """The model's final metrics."""
-    return [("metric", "value"), *((name, f"{value:.4f}") for name, value in report.metrics.items())]
+    return [
+        ("metric", "value"),
+        *((name, f"{human_number(value, 4)}") for name, value in report.metrics.items()),
+    ]
 
 
 def class_rows(report: Report) -> Rows:
@@ -180,7 +183,7 @@ def class_rows(report: Report) -> Rows:
     return [
         ("class", *map(label, names)),
         *(
-            (kind, *(f"{values[name]:.4f}" if name in values else "" for name in names))
+            (kind, *(f"{human_number(values[name], 4)}" if name in values else "" for name in names))
             for kind, values in sorted(per_class.items())
         ),
     ]

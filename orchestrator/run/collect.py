@@ -12,9 +12,7 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.manifest import (
-    LONGEST_NAME,
     MODEL_NAME,
-    MOST_METRICS,
     Manifest,
     ManifestEstimate,
     RegistryError,
@@ -27,7 +25,7 @@ from gpu_offload.orchestrator.run.observation import Observation
 from gpu_offload.orchestrator.run.record import Collected, RunRecord, run_key
 from gpu_offload.orchestrator.run.revision import revised
 from gpu_offload.orchestrator.run.timing import record_timing
-from gpu_offload.remote_job.result import TrainingResult
+from gpu_offload.remote_job.result import TrainingResult, metrics_fault
 
 
 class UnfitResultError(RegistryError):
@@ -161,10 +159,8 @@ def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, sc
             "`context.epoch(...)` once for each epoch, and say so where the training stops early"
         )
     for metrics in (result.metrics, *result.per_class.values()):
-        if len(metrics) > MOST_METRICS or any(len(name) > LONGEST_NAME for name in metrics):
-            faults.append(
-                f"it has {len(metrics)} metrics: return at most {MOST_METRICS}, with names of {LONGEST_NAME} letters at most"
-            )
+        if fault := metrics_fault(metrics):
+            faults.append(fault)
             break
     files = (result.model, *(export.file for export in result.exports))
     names = [file.name for file in files]

@@ -2,7 +2,7 @@
 
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.metrics import curve_name, named
-from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, human_number
 from gpu_offload.orchestrator.registry.card import started_from
 from gpu_offload.orchestrator.registry.listing import when
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, model_key
@@ -53,7 +53,7 @@ def tiles(site: ModelPage) -> list[tuple[str, str, str]]:
     cost = human_cost(site.manifest.cost_usd, site.manifest.where)
     return [
         ("stable" if is_stable else "newest, not stable", number(entry), f"of {when(entry.created_at)} UTC"),
-        *((name, f"{value:.3f}", "") for name, value in quality),
+        *((name, f"{human_number(value)}", "") for name, value in quality),
         ("cost", cost, f"{human_duration(site.manifest.seconds.actual)} on {place(site.manifest.where)}"),
     ]
 
@@ -82,7 +82,7 @@ def version_rows(site: ModelPage) -> list[tuple[str, ...]]:
                 number(entry),
                 site.state(entry),
                 when(entry.created_at),
-                *(f"{one[name]:.3f}" if name in one else "" for name in names),
+                *(f"{human_number(one[name])}" if name in one else "" for name in names),
                 human_bytes(entry.size),
                 cost,
                 place(entry.where or ""),
@@ -155,7 +155,7 @@ def _quality(site: ModelPage) -> str:
     columns = list(dict.fromkeys(column for values in per_class.values() for column in values))
     by_class: list[tuple[str, ...]] = [("class", *columns)]
     by_class += [
-        (name, *(f"{values[c]:.3f}" if c in values else "" for c in columns))
+        (name, *(f"{human_number(values[c])}" if c in values else "" for c in columns))
         for name, values in per_class.items()
     ]
     curves = {
@@ -164,7 +164,9 @@ def _quality(site: ModelPage) -> str:
         if not name.startswith("lr/") and "loss" not in name
     }
     return (
-        html_table([("metric", "value"), *((name, f"{value:.4f}") for name, value in metrics.items())])
+        html_table(
+            [("metric", "value"), *((name, f"{human_number(value, 4)}") for name, value in metrics.items())]
+        )
         + html_table(by_class)
         + _history(site)
         + curves_svg("By epoch of its training", curves)

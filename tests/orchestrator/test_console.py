@@ -131,3 +131,11 @@ def test_after_its_last_epoch_a_training_says_what_it_does():
     assert closing_stage(epoch(epoch=2, epochs=2)) == "final validation"
     assert closing_stage(ProgressEvent(event="stage", time=0, stage="final")) == "exporting"
     assert closing_stage(ProgressEvent(event="stage", time=0, stage="import")) is None
+
+
+def test_an_epoch_shows_the_users_own_metrics_by_their_own_names():
+    line = epoch_line(epoch(metrics={"val/f1": 0.5, "a/b>": 1e30, "val/loss": 2.0}, losses={"loss": 1e30}))
+    assert "val/f1 0.500" in line
+    assert "a/b> 1e+30" in line
+    assert "loss 1e+30" in line
+    assert "val/loss" not in line

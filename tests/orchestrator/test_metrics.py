@@ -8,7 +8,9 @@ from report_case import report_in
 from gpu_offload.orchestrator.github.section import Around
 from gpu_offload.orchestrator.github.summary import next_step
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
+from gpu_offload.orchestrator.output.markdown import is_numeric
 from gpu_offload.orchestrator.output.metrics import curve_name, named
+from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.orchestrator.registry.listing import Listing
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 from gpu_offload.orchestrator.report.markdown import charts
@@ -48,6 +50,13 @@ def test_curves_of_boxes_and_masks_have_names_of_their_own():
     names = [curve_name(f"metrics/mAP50({part})") for part in "BMP"]
     assert names == ["mAP50", "mask mAP50", "pose mAP50"]
     assert curve_name("train/box_loss") == "train box loss"
+
+
+def test_huge_and_tiny_numbers_are_short_and_say_something():
+    values = (0.0, -0.0, 0.371, 1e300, 123456789012345.678, 4e-5, -1e-300, 999_999.0)
+    shown = [human_number(value) for value in values]
+    assert shown == ["0.000", "0.000", "0.371", "1e+300", "1.235e+14", "4e-05", "-1e-300", "999999.000"]
+    assert is_numeric(shown), "they stand in columns of numbers"
 
 
 def test_metrics_of_the_users_own_are_shown_as_they_are():

@@ -132,6 +132,8 @@ RETURN = "return Trained(model=write(context), metrics={'f1': 0.5}"
         (f"{RETURN})", r"mine\.py:\d+ \(train\) returned after 0 of 4 epochs: call context\.epoch"),
         (f"context.epoch(1, metrics={{}}); {RETURN})", "returned after 1 of 4 epochs"),
         ("context.epoch(5, metrics={})", r"mine\.py:\d+: context\.epoch\(5\) of 4"),
+        ("context.epoch(1, metrics={'n' * 300: 1.0})", r"mine\.py:\d+: context\.epoch\(1\): .* 300 letters"),
+        ("context.epoch(1, metrics={'': 1.0})", "has no name"),
         ("raise SystemExit(0)", r"left by sys\.exit\(0\)"),
         (f"{RETURN}, stopped_early=True, extras=(context.output / 'gone.csv',))", "extras names"),
         ("open('words.txt')", "training.include"),
