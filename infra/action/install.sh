@@ -50,6 +50,7 @@ elif [[ ! -x $python ]]; then
     # An instance gets its uv from us, so ours stands where we look for it.
     cp "$tool/bin/uv" "$environment/bin/uv"
     echo "::endgroup::"
+    echo "installed what $GPU_OFFLOAD_INSTALL needs in $SECONDS s"
 fi
 
 # Our own code is the action's checkout, unpacked as a wheel like the one that an instance gets: nothing is built.

@@ -18,6 +18,7 @@ NO_LAUNCHER = Obstacle(
     "deploy `offload bootstrap` and set the repository's variable OFFLOAD_LAUNCHER_ROLE",
 )
 
+INSTALLED = "the job installs its software before it trains; that is in none of these times"
 UNSEEN = (
     "the store shows nothing to the public, so that it is not known here whether this is trained already; the job with a "
     "role looks before it trains"
@@ -46,6 +47,8 @@ def plan(step: Step) -> int:
     report = planned.report
     if report.already_trained is None and isinstance(store, PublicStore) and store.stat(INDEX_KEY) is None:
         report = replace(report, notes=(*report.notes, UNSEEN))
+    if report.already_trained is None and report.decision.where == "cpu":
+        report = replace(report, notes=(*report.notes, INSTALLED))
     option = report.decision.option
     step.runner.outputs(
         {

@@ -154,6 +154,7 @@ def test_a_plan_that_sees_nothing_of_the_store_says_that_it_may_be_trained_alrea
         (repository / "offload.toml").write_text(CONFIGURATION + store)
         assert main() == 0
     assert "not known here whether this is trained already" in summary_of(tmp_path)
+    assert "installs its software before it trains" in summary_of(tmp_path)
 
 
 def run_check(project, *words):
