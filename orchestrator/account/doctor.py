@@ -40,20 +40,11 @@ def examine(
     try:
         settings = load()
     except SettingsError as error:
-        lines = [str(fault) for fault in error.faults]
-        checks.append(
-            Check(
-                "configuration",
-                "red",
-                "; ".join(lines),
-                "correct it; `offload init` writes one to start from",
-            )
-        )
-        return Examination(tuple(checks))
-    checks.append(
-        Check("configuration", "green", f"{settings.source or 'no file: defaults and the environment'}")
-    )
-    checks.append(_dataset(settings))
+        faults = "; ".join(str(fault) for fault in error.faults)
+        remedy = "correct it; `offload init` writes one to start from"
+        return Examination((*checks, Check("configuration", "red", faults, remedy)))
+    source = str(settings.source or "no file: defaults and the environment")
+    checks += [Check("configuration", "green", source), _dataset(settings)]
     checks += _isolation(settings, environment)
     repository = repository or repository_of(directory, environment)
     checks.append(_repository(repository))
@@ -63,30 +54,23 @@ def examine(
     checks += _store(settings, probe=probe and not who.endswith("-janitor"), in_bucket=in_bucket)
     rents = probe and not who.endswith(("-janitor", "-publisher"))
     found = list(account_checks(settings, repository, environment, roles, probe=rents))
+    why_none = None
     if not in_bucket:
-        checks += [not_needed(check) for check in found]
-        checks.append(
-            Check(
-                "instances",
-                "grey",
-                "trainings run on this CPU: an instance cannot reach a store that is a folder",
-                "for GPUs set store.url to s3://BUCKET; `offload bootstrap` makes one with all it needs",
-            )
+        why_none = (
+            "an instance cannot reach a store that is a folder",
+            "for GPUs set store.url to s3://BUCKET; `offload bootstrap` makes one with all it needs",
         )
     elif settings.store.endpoint_url is not None and not _has_account(found):
         # Keys of R2 or MinIO are no keys of AWS: a CPU training needs none.
-        checks += [not_needed(check) for check in found]
-        checks.append(
-            Check(
-                "instances",
-                "grey",
-                "trainings run on this CPU: the credentials are the store's, and AWS does not know them",
-                f"for GPUs give AWS credentials, and the store its own keys: {documentation('gpu.md')}",
-            )
+        why_none = (
+            "the credentials are the store's, and AWS does not know them",
+            f"for GPUs give AWS credentials, and the store its own keys: {documentation('gpu.md')}",
         )
+    if why_none is not None:
+        checks += [not_needed(check) for check in found]
+        checks.append(Check("instances", "grey", f"trainings run on this CPU: {why_none[0]}", why_none[1]))
     else:
-        checks += found
-        checks += _sweep(settings)
+        checks += [*found, *_sweep(settings)]
         if repository is not None:
             checks.append(_deployment(repository, deployment, environment))
     return Examination(tuple(checks))

@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.observation import ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.record import AttemptRecord, EndReason, HostRecord, RunRecord
-from gpu_offload.orchestrator.settings.sections import Ec2Settings
+from gpu_offload.orchestrator.settings.machines import Ec2Settings
 from gpu_offload.remote_job.spec import StoreRef
 
 SETTLE_S = 2.0

@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.prerequisites import SIMULATOR
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.load import Settings
-from gpu_offload.orchestrator.settings.sections import Ec2Settings
+from gpu_offload.orchestrator.settings.machines import Ec2Settings
 
 SIMULATED_SSH_PORT, SIMULATED_SSH_USER = "GPU_OFFLOAD_SSH_PORT", "GPU_OFFLOAD_SSH_USER"
 SIMULATED_PROFILE = "gpu-offload-instance"

@@ -33,7 +33,7 @@ from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.backend import LaunchDeniedError, RefusedError
 from gpu_offload.orchestrator.run.record import AttemptRecord, HostRecord, RunRecord, Scope
-from gpu_offload.orchestrator.settings.sections import Ec2Settings
+from gpu_offload.orchestrator.settings.machines import Ec2Settings
 
 PROFILE_LIMIT_S = 30.0
 """How long an instance profile may be unknown to EC2: a new one takes seconds, a wrong name takes for ever."""

@@ -6,7 +6,7 @@ from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.image import Image, find_image
 from gpu_offload.infra.aws.security_group import Subnet
 from gpu_offload.orchestrator.offers.offer import Offer
-from gpu_offload.orchestrator.settings.sections import Ec2Settings
+from gpu_offload.orchestrator.settings.machines import Ec2Settings
 
 
 @dataclass

@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.backends.training_process import TrainingProcess
 from gpu_offload.orchestrator.offers.ray import CLIENT, EXIT_NODE_LOST, EXIT_UNREACHABLE, RayTask
 from gpu_offload.orchestrator.run.backend import Ending, InterruptedRunError
 from gpu_offload.orchestrator.run.record import AttemptRecord, RunRecord
-from gpu_offload.orchestrator.settings.sections import RaySettings
+from gpu_offload.orchestrator.settings.machines import RaySettings
 from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.remote_job.spec import TrainingSpec
 

@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from secrets import token_hex
-from types import FrameType
 from typing import Any, Literal, TextIO
 
 from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
@@ -87,7 +86,7 @@ def _node_faults(
     given = {"modules": task.modules, "store": task.store.model_dump(), "key": key, "body": body}
     try:
         keys = store_keys(task.store.endpoint_url, environment)
-        found = cluster.check(nodes, needs, _package(), given, keys)
+        found = cluster.check(nodes, needs, (_package(), given, keys))
     finally:
         with contextlib.suppress(StoreError):
             store.delete(key)
@@ -140,14 +139,8 @@ class Training:
         nodes = self.cluster.nodes()
         name = f"{self.spec.run}-{self.spec.attempt}"
         project = Path(self.task.project).read_bytes() if self.task.project else None
-        arguments = (
-            _package(),
-            name,
-            self.spec.model_dump(mode="json"),
-            project,
-            dict(self.variables),
-            self.task.until,
-        )
+        spec = self.spec.model_dump(mode="json")
+        arguments = (_package(), name, spec, project, dict(self.variables), self.task.until)
         needs = needs_of(self.task.ray, nodes)
         if (fault := placement_fault(nodes, needs)) is not None and not self.task.ray.autoscales:
             raise RayError(fault)
@@ -212,16 +205,13 @@ def _stop_requests() -> threading.Event:
     """Return what is set once this process should stop: by SIGTERM, or because its parent is gone."""
     stop = threading.Event()
 
-    def hear(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
     def watch() -> None:
         with contextlib.suppress(OSError):
             while os.read(0, 4096):
                 pass
         stop.set()
 
-    signal.signal(signal.SIGTERM, hear)
+    signal.signal(signal.SIGTERM, lambda _number, _frame: stop.set())
     threading.Thread(target=watch, name="parent-watch", daemon=True).start()
     return stop
 
@@ -239,14 +229,12 @@ def main(path: str) -> int:
         cores = {"GPU_OFFLOAD_CORES": str(max(1, int(task.ray.cpus)))}
         variables = cores | store_keys(task.store.endpoint_url, os.environ)
         return Training(task, task.spec, cluster, _store(task.store), stop, variables).run()
-    except RayError as error:
-        if task.spec is None:
+    except OffloadError as error:
+        lost = isinstance(error, RayError)
+        if lost and task.spec is None:
             say(RayFacts(faults=(str(error),)))
         sys.stderr.write(f"{error}\n")
-        return EXIT_UNREACHABLE
-    except OffloadError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
+        return EXIT_UNREACHABLE if lost else error.exit_code
 
 
 if __name__ == "__main__":

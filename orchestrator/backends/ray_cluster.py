@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.backends import ray_worker
 from gpu_offload.orchestrator.offers.ray import RayError
-from gpu_offload.orchestrator.settings.sections import RaySettings
+from gpu_offload.orchestrator.settings.machines import RaySettings
 
 EXTRA = "pip install 'gpu-offload[ray]'"
 CONNECT_S = 10.0
@@ -105,14 +105,9 @@ class Cluster(Protocol):
         """Return the live nodes."""
 
     def check(
-        self,
-        nodes: Sequence[RayNode],
-        needs: Mapping[str, float],
-        package: bytes,
-        given: Mapping[str, Any],
-        variables: Mapping[str, str],
+        self, nodes: Sequence[RayNode], needs: Mapping[str, float], arguments: Sequence[Any]
     ) -> dict[str, dict[str, Any]]:
-        """Return by node what `ray_worker.check` found there, or `fault` if it could not look."""
+        """Return by node what `ray_worker.check` found there with these arguments, or `fault`."""
 
     def train(
         self, needs: Mapping[str, float], arguments: Sequence[Any], *, name: str, tick: Callable[[], bool]
@@ -152,17 +147,13 @@ class RayCluster:
         )
 
     def check(
-        self,
-        nodes: Sequence[RayNode],
-        needs: Mapping[str, float],
-        package: bytes,
-        given: Mapping[str, Any],
-        variables: Mapping[str, str],
+        self, nodes: Sequence[RayNode], needs: Mapping[str, float], arguments: Sequence[Any]
     ) -> dict[str, dict[str, Any]]:
         """See `Cluster`: all at the same time, without waiting for what they are occupied with."""
         del needs
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+        package, given, variables = arguments
         task = self._ray.remote(ray_worker.check)
         shipped = self._ray.put(package)
         started = {

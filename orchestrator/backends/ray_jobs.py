@@ -56,15 +56,11 @@ class RayJobs:
             ) from error
 
     def check(
-        self,
-        nodes: Sequence[RayNode],
-        needs: Mapping[str, float],
-        package: bytes,
-        given: Mapping[str, Any],
-        variables: Mapping[str, str],
+        self, nodes: Sequence[RayNode], needs: Mapping[str, float], arguments: Sequence[Any]
     ) -> dict[str, dict[str, Any]]:
         """See `Cluster`: one node, which Ray chooses."""
         del nodes
+        package, given, variables = arguments
         until = self._clock() + ray_worker.CHECK_S
         order = {"function": "check", "arguments": [given, variables]}
         try:

@@ -56,12 +56,7 @@ def claimed_move(claimed: Alias, entry: IndexEntry, now: float, by: str) -> Move
         return None
     return Move(
         at=not_later(told.at, now),
-        version=entry.version,
-        sha256=entry.sha256,
-        semver=entry.semver,
-        size=entry.size,
-        file=entry.file,
-        exports=entry.exports,
+        **entry.names,
         cause=told.cause if told.cause in {"publish", "rollback"} else "publish",
         by=by,
         why=plain(told.why)[:WHY],

@@ -11,7 +11,7 @@ from gpu_offload.infra.aws.price_list import OnDemandPrices, on_demand_prices
 from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice
 from gpu_offload.orchestrator.offers.offer import GPUS, Gpu, Market, Offer
 from gpu_offload.orchestrator.output.console import Console
-from gpu_offload.orchestrator.settings.sections import Ec2Settings
+from gpu_offload.orchestrator.settings.machines import Ec2Settings
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.offers.offer import GPUS, Gpu, Offer
-from gpu_offload.orchestrator.settings.sections import RaySettings
+from gpu_offload.orchestrator.settings.machines import RaySettings
 from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.spec import StoreRef, TrainingSpec

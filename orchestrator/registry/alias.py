@@ -111,12 +111,7 @@ def move(
         step = Move(
             # Clocks of two machines differ: a history never runs backwards.
             at=max(time.time() if now is None else now, last),
-            version=version,
-            sha256=entry.sha256,
-            semver=entry.semver,
-            size=entry.size,
-            file=entry.file,
-            exports=entry.exports,
+            **entry.names,
             rollout=rollout,
             cause=cause,
             by=actor(),
@@ -190,13 +185,8 @@ def written(
     serial = before.serial if before is not None else 0
     alias = Alias(
         name=name,
-        version=last.version,
-        sha256=last.sha256,
+        **last.names,
         moved_at=last.at,
-        semver=last.semver,
-        size=last.size,
-        file=last.file,
-        exports=last.exports,
         rollout=last.rollout,
         minimum=minimum,
         yanked=yanked,

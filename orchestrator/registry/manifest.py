@@ -17,6 +17,9 @@ CANDIDATE = "candidate"
 
 INDEX_KEY = "index.json"
 
+CARD = "README.md"
+"""The model card beside a model, as the Hugging Face Hub names it."""
+
 MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
 """Names of a model's file: they become paths on the machine that pulls it."""
 
@@ -81,7 +84,6 @@ class Manifest(Document):
     classes: tuple[str, ...] | None = None
     """Names in the order of their numbers; None in manifests of before, as the fields below."""
     images: dict[str, int] | None = None
-    """Number of images by split."""
     image_size: int | None = None
     batch: int | None = None
     seed: int | None = None
@@ -95,7 +97,6 @@ class Manifest(Document):
     recipe: str | None = None
     """The training key of the same from scratch; None where it did not matter."""
     exports: tuple[Export, ...] = ()
-    """The same model in other formats."""
     failed_exports: dict[str, str] = Field(default_factory=dict)
     """Why it is not there in a format that was asked for, by format."""
 
@@ -121,21 +122,31 @@ class Yank(Wire):
     """Because its data was reverted; it may be used again as soon as its data is back."""
 
 
-class IndexEntry(Wire):
-    """A version as the index lists it. What has a default is not in entries of before."""
+class Named(Document):
+    """A version as index and aliases name it. Here and below, old documents lack what has a default."""
 
     version: str
-    created_at: float
     sha256: str
-    size: int
-    metrics: Metrics
-    commit: str | None = None
+    size: int | None = None
+    semver: str | None = None
+    """Its number, such as 1.4.0; given once, by the registry."""
     file: str = "model.pt"
     """The model's name below the version."""
     exports: dict[str, Artifact] = Field(default_factory=dict)
-    """Its files in other formats, by format."""
-    semver: str | None = None
-    """Its number, such as 1.4.0; given once, by the registry."""
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """The fields by which another document names the same version."""
+        return {name: getattr(self, name) for name in Named.model_fields}
+
+
+class IndexEntry(Named):
+    """A version as the index lists it."""
+
+    created_at: float
+    size: int
+    metrics: Metrics
+    commit: str | None = None
     training_key: str | None = None
     recipe: str | None = None
     fingerprint: str | None = None
@@ -169,16 +180,10 @@ class Index(Document):
 Cause = Literal["publish", "promote", "yank", "rollback"]
 
 
-class Move(Wire):
+class Move(Named):
     """An alias came to mean a version: when, by whom, why, and on what evidence."""
 
     at: float
-    version: str
-    sha256: str
-    semver: str | None = None
-    size: int | None = None
-    file: str = "model.pt"
-    exports: dict[str, Artifact] = Field(default_factory=dict)
     rollout: float = Field(default=1.0, ge=0, le=1)
     """The share of installations that it is meant for; the others stay with the version before."""
     cause: Cause = "publish"
@@ -189,24 +194,12 @@ class Move(Wire):
     """Of a rollback: the commit that took data back; None where a person asked for it."""
 
 
-class Alias(Document):
-    """Which version a name means now, and what it meant before.
-
-    The first five fields are all that an alias of before has. An application reads nothing else than this document
-    to know what to use: its client is `gpu_offload.client.model_client`.
-    """
+class Alias(Named):
+    """Which version a name means now and meant before: all that an application reads (`client.model_client`)."""
 
     format: Literal[1] = 1
     name: str
-    version: str
-    sha256: str
     moved_at: float
-    semver: str | None = None
-    size: int | None = None
-    file: str = "model.pt"
-    """The model's name below the version."""
-    exports: dict[str, Artifact] = Field(default_factory=dict)
-    """Its files in other formats, by format."""
     rollout: float = 1.0
     minimum: str | None = None
     """The lowest version that an installation may still use."""
@@ -220,12 +213,7 @@ class Alias(Document):
     @property
     def moves(self) -> tuple[Move, ...]:
         """The history; for an alias of the earlier format, its one move."""
-        if self.history:
-            return self.history
-        first = Move(
-            at=self.moved_at, version=self.version, sha256=self.sha256, why="before histories were kept"
-        )
-        return (first,)
+        return self.history or (Move(at=self.moved_at, **self.names, why="before histories were kept"),)
 
     def at(self, time: float) -> Move | None:
         """Return what the alias meant at a time (Unix seconds), None where it did not exist yet."""
@@ -236,20 +224,13 @@ class Alias(Document):
         return any(move.version == version for move in self.moves)
 
     def rollback_since(self, began_at: float, knows: Callable[[str], bool]) -> Move | None:
-        """Return the newest rollback unknown to a training that began at a time (Unix seconds), None if it knows all.
-
-        `knows` says whether the training's commit descends from another. No training knows what a person did later.
-        """
+        """Return the newest rollback after a training began (Unix seconds) that its commit does not know, else None."""
         later = (move for move in reversed(self.moves) if move.cause == "rollback" and move.at > began_at)
         return next((move for move in later if move.commit is None or not knows(move.commit)), None)
 
 
 class RegistryError(OffloadError):
     """The registry does not hold what was asked for, or holds something that it should not."""
-
-
-CARD = "README.md"
-"""The model card beside a model, as the Hugging Face Hub names it."""
 
 
 def model_key(version: str, name: str = "model.pt") -> str:

@@ -225,7 +225,6 @@ class Controller:
                 assert_never(step)
 
     def _unless_counted(self, result: TrainingResult, ended: Ending | None) -> None:
-        """Close the attempt of a result that does not count, and forget the result."""
         if ended is not None:
             self.attempts.close(result.attempt, *ended)
             self.journal.discard_result(self.run.id)
@@ -248,6 +247,5 @@ class Controller:
 
 
 def _result(observation: Observation) -> TrainingResult:
-    if observation.result is None:  # next_step asks for this only when there is one
-        raise AssertionError("no staged result")
+    assert observation.result is not None  # noqa: S101 - next_step asks for this only when there is one
     return observation.result

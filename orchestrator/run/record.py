@@ -31,7 +31,6 @@ RUN_PREFIX = "runs/"
 RUN_KEY_LENGTH = 12
 COST = "cost.json"
 
-
 Policy = Literal["expected-cost", "uniform-progress", "greedy", "on-demand"]
 """How spot, on-demand and waiting are chosen; see `spot_policy`."""
 
@@ -111,7 +110,6 @@ class RunRecord(Wire):
     origin: Origin | None = None
 
     policy: Policy = "expected-cost"
-    """How spot, on-demand and waiting are chosen."""
     experience: Experience = Experience()
     """What former runs observed of EC2: where spot lasts, and how long a start takes."""
     volume_gib: int = VOLUME_GIB

@@ -25,12 +25,12 @@ from gpu_offload.orchestrator.settings.file import (
     find_file,
     read_file,
 )
+from gpu_offload.orchestrator.settings.machines import Ec2Settings
 from gpu_offload.orchestrator.settings.messages import explain
 from gpu_offload.orchestrator.settings.model_name import is_weights
 from gpu_offload.orchestrator.settings.overrides import Override, merge, parse_environment, parse_sets
 from gpu_offload.orchestrator.settings.sections import (
     DatasetSettings,
-    Ec2Settings,
     LimitSettings,
     RegistrySettings,
     Sections,

@@ -10,7 +10,8 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from gpu_offload.infra.origin import documentation
-from gpu_offload.orchestrator.settings.sections import Section, Sections
+from gpu_offload.orchestrator.settings.section import Section
+from gpu_offload.orchestrator.settings.sections import Sections
 
 PREFIX = "OFFLOAD_"
 

@@ -12,7 +12,8 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.settings.discovery import find_candidates
 from gpu_offload.orchestrator.settings.file import FILE_NAME, ConfigurationFileError, find_file
 from gpu_offload.orchestrator.settings.proposal import Proposal
-from gpu_offload.orchestrator.settings.sections import Section, Sections
+from gpu_offload.orchestrator.settings.section import Section
+from gpu_offload.orchestrator.settings.sections import Sections
 
 WIDTH = 100
 

@@ -2,7 +2,8 @@
 
 import math
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -72,53 +73,40 @@ def _text(value: str) -> str:
     return value
 
 
-@dataclass(frozen=True)
-class Matching:
-    """Metadata of a text type: the pattern that the whole text matches, for us and for editors alike."""
+@dataclass(frozen=True, eq=False)
+class Checked:
+    """Metadata of a type: a check, and the keywords by which a JSON schema says the same."""
 
-    pattern: str
-    what: str
-    """The noun for a message: `a region`."""
-    remedy: str
+    check: Callable[[Any], Any]
+    keywords: Mapping[str, object]
 
-    def check(self, value: str) -> str:
-        """Return the value. Raises PydanticCustomError where it does not match."""
-        if re.fullmatch(self.pattern, value, re.ASCII) is None:
-            raise wrong(f"{value!r} is not {self.what}", self.remedy)
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self.check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return handler(schema) | self.keywords
+
+
+def _pattern(pattern: str) -> dict[str, object]:
+    return {"pattern": f"^(?:{pattern})$"}
+
+
+def _matching(pattern: str, what: str, remedy: str) -> Checked:
+    """Return metadata of a text that matches a pattern as a whole; `what` is its noun in a message."""
+
+    def check(value: str) -> str:
+        if re.fullmatch(pattern, value, re.ASCII) is None:
+            raise wrong(f"{value!r} is not {what}", remedy)
         return value
 
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return handler(schema) | {"pattern": f"^(?:{self.pattern})$"}
-
-
-@dataclass(frozen=True)
-class Listed:
-    """Metadata of a list type: a check, and the keyword by which a JSON schema says the same."""
-
-    check: Callable[[tuple[str, ...]], tuple[str, ...]]
-    keyword: str
-    value: object
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self.check, handler(source))
-
-    def __get_pydantic_json_schema__(
-        self, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> dict[str, Any]:
-        return handler(schema) | {self.keyword: self.value}
+    return Checked(check, _pattern(pattern))
 
 
 def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
-    seen: set[str] = set()
-    for value in values:
-        if value in seen:
-            raise wrong(f"{value!r} is there twice", "remove one")
-        seen.add(value)
+    if twice := [value for value, count in Counter(values).items() if count > 1]:
+        raise wrong(f"{twice[0]!r} is there twice", "remove one")
     return values
 
 
@@ -169,11 +157,6 @@ def _ray_resources(values: dict[str, float]) -> dict[str, float]:
     return values
 
 
-def _pattern(pattern: str) -> Any:
-    """Add the pattern of a validator to the JSON schema, for editors."""
-    return Field(json_schema_extra={"pattern": f"^(?:{pattern})$"})
-
-
 Count = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Flag = Annotated[bool, Strict()]
@@ -200,17 +183,17 @@ Hyperparameter = Annotated[
 
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
 Path = Annotated[Text, AfterValidator(check_path)]
-Model = Annotated[Text, AfterValidator(check_model), _pattern(MODEL_PATTERN)]
-InitFrom = Annotated[Text, AfterValidator(check_init_from), _pattern(INIT_PATTERN)]
+Model = Annotated[Text, Checked(check_model, _pattern(MODEL_PATTERN))]
+InitFrom = Annotated[Text, Checked(check_init_from, _pattern(INIT_PATTERN))]
 Entrypoint = Annotated[
     Text,
-    Matching(
+    _matching(
         r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", "package.module:function", "write mine.train:main"
     ),
 ]
 Fold = Annotated[
     Text,
-    Matching(r"[1-9]\d*/[1-9]\d*", "a part of parts", 'write "1/5" for the first of five'),
+    _matching(r"[1-9]\d*/[1-9]\d*", "a part of parts", 'write "1/5" for the first of five'),
     AfterValidator(_fold),
 ]
 Dimension = Annotated[
@@ -218,29 +201,29 @@ Dimension = Annotated[
 ]
 Device = Annotated[
     Text,
-    Matching(r"auto|cpu|mps|cuda(?::\d+)?|\d+", "a device", "write auto, cpu, cuda, cuda:0, 0 or mps"),
+    _matching(r"auto|cpu|mps|cuda(?::\d+)?|\d+", "a device", "write auto, cpu, cuda, cuda:0, 0 or mps"),
 ]
-StoreUrl = Annotated[Text, AfterValidator(check_store_url), _pattern(STORE_PATTERN)]
-HttpUrl = Annotated[Text, AfterValidator(check_http_url), _pattern(r"https?://\S+")]
-Region = Annotated[Text, Matching(r"[a-z]{2,}(?:-[a-z]+)+-\d+", "a region", "write for example us-east-1")]
+StoreUrl = Annotated[Text, Checked(check_store_url, _pattern(STORE_PATTERN))]
+HttpUrl = Annotated[Text, Checked(check_http_url, _pattern(r"https?://\S+"))]
+Region = Annotated[Text, _matching(r"[a-z]{2,}(?:-[a-z]+)+-\d+", "a region", "write for example us-east-1")]
 InstanceType = Annotated[
-    Text, Matching(r"[a-z0-9-]+\.[a-z0-9-]+", "an instance type", "write for example g4dn.xlarge")
+    Text, _matching(r"[a-z0-9-]+\.[a-z0-9-]+", "an instance type", "write for example g4dn.xlarge")
 ]
 Image = Annotated[
     Text,
-    Matching(
+    _matching(
         r"ami-[0-9a-f]{8}(?:[0-9a-f]{9})?|/[A-Za-z0-9_./-]+",
         "an image",
         "write ami-0123456789abcdef0, or the path of a public SSM parameter: /aws/service/...",
     ),
 ]
-Subnet = Annotated[Text, Matching(r"subnet-[0-9a-f]{8,17}", "a subnet", "write subnet-0123456789abcdef0")]
+Subnet = Annotated[Text, _matching(r"subnet-[0-9a-f]{8,17}", "a subnet", "write subnet-0123456789abcdef0")]
 ProfileName = Annotated[
-    Text, Matching(r"[\w+=,.@-]{1,128}", "the name of an instance profile", "write its name, not its ARN")
+    Text, _matching(r"[\w+=,.@-]{1,128}", "the name of an instance profile", "write its name, not its ARN")
 ]
 RoleArn = Annotated[
     Text,
-    Matching(
+    _matching(
         r"arn:aws[\w-]*:iam::\d{12}:role/[\w+=,.@/-]+",
         "the ARN of a role",
         "write arn:aws:iam::123456789012:role/NAME",
@@ -249,7 +232,7 @@ RoleArn = Annotated[
 Cidr = Annotated[Text, AfterValidator(check_cidr)]
 RayAddress = Annotated[
     Text,
-    Matching(
+    _matching(
         r"auto|https?://\S+|(?:ray://)?(?:[\w.-]+|\[[0-9a-fA-F:]+\]):[0-9]{1,5}",
         "the address of a Ray cluster",
         "write auto, HOST:6379, ray://HOST:10001, or for its Jobs API https://HOST",
@@ -257,7 +240,7 @@ RayAddress = Annotated[
 ]
 RayResources = Annotated[dict[Text, Number], AfterValidator(_ray_resources)]
 
-Distinct = Listed(_distinct, "uniqueItems", True)
+Distinct = Checked(_distinct, {"uniqueItems": True})
 """Metadata of a list: no element twice."""
-NotEmpty = Listed(_not_empty, "minItems", 1)
+NotEmpty = Checked(_not_empty, {"minItems": 1})
 """Metadata of a list: not empty."""
