@@ -168,11 +168,7 @@ class Bootstrap:
 
 
 def deploy(
-    bootstrap: Bootstrap,
-    console: Console,
-    ask: Callable[[ChangeSet], bool],
-    *,
-    stacks: Stacks | None = None,
+    bootstrap: Bootstrap, console: Console, ask: Callable[[ChangeSet], bool], *, stacks: Stacks | None = None
 ) -> dict[str, str] | None:
     """Create or update the stack after `ask` approved the changes; return its outputs, None if it did not.
 

@@ -113,10 +113,7 @@ def _quotas(name: str, market: Any, settings: Settings) -> Iterator[Check]:
             )
         elif value < 4:
             yield Check(
-                title,
-                "red",
-                f"{value:.0f}: not even the smallest instance starts",
-                QuotaError.default_remedy,
+                title, "red", f"{value:.0f}: not even the smallest instance starts", QuotaError.default_remedy
             )
         else:
             yield Check(title, "green", f"{value:.0f}")

@@ -83,11 +83,7 @@ class Reaper:
         """Remove orphans: instances first, then what they held."""
         found = self.inventory.look()
         cancel_persistent_requests(
-            self.inventory.reachable,
-            self.mark,
-            dry_run=self.dry_run,
-            note=self.console.note,
-            fail=self._fail,
+            self.inventory.reachable, self.mark, dry_run=self.dry_run, note=self.console.note, fail=self._fail
         )
         runs = self.runs({thing.run for thing in found})
         strays = find_orphans(found, runs, self.clock(), self.mark)

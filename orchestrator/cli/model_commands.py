@@ -51,12 +51,7 @@ def plan(
     from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
-    report = api.plan(
-        given.settings,
-        on=where,
-        calibrate=calibrate,
-        console=console_of(verbose=verbose),
-    )
+    report = api.plan(given.settings, on=where, calibrate=calibrate, console=console_of(verbose=verbose))
     if as_json:
         print_json(report.json())
     else:

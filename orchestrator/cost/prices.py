@@ -97,10 +97,7 @@ def expected_cost(
     spot price: what runs is stopped at `max-cost-usd`.
     """
     if not offer.is_rented:
-        return (
-            offer.usd_per_hour * interval.likely / 3600,
-            offer.usd_per_hour * interval.high / 3600,
-        )
+        return (offer.usd_per_hour * interval.likely / 3600, offer.usd_per_hour * interval.high / 3600)
     hourly = offer.usd_per_hour + (prices or ebs_prices(offer.region)).per_hour(volume_gib)
     likely, high = (
         max(seconds, LEAST_BILLED_S) / 3600 * hourly + traffic_usd

@@ -4,13 +4,7 @@ from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
-from gpu_offload.orchestrator.cost.prices import (
-    FIRST_HOUR_S,
-    FOLDER,
-    LEAST_BILLED_S,
-    VOLUME_GIB,
-    StorePrices,
-)
+from gpu_offload.orchestrator.cost.prices import FIRST_HOUR_S, FOLDER, LEAST_BILLED_S, VOLUME_GIB, StorePrices
 from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace
 
 

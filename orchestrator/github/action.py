@@ -70,10 +70,7 @@ def main() -> int:
         if inputs.role:
             os.environ["AWS_ROLE_ARN"] = inputs.role
         settings = load_settings(
-            inputs.directory.resolve(),
-            file=inputs.config,
-            overrides=inputs.settings,
-            environment=os.environ,
+            inputs.directory.resolve(), file=inputs.config, overrides=inputs.settings, environment=os.environ
         )
         return run(Step(inputs, event, runner, console, settings))
     except KeyboardInterrupt:

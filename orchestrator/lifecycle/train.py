@@ -177,11 +177,7 @@ class Training:
         return self._report(status, manifest, stable_moved=moved)
 
     def _report(
-        self,
-        status: Literal["trained", "already_trained"],
-        manifest: Manifest,
-        *,
-        stable_moved: bool,
+        self, status: Literal["trained", "already_trained"], manifest: Manifest, *, stable_moved: bool
     ) -> TrainReport:
         entry = entry_of(publish.versions(self.store), manifest.version)
         return TrainReport(

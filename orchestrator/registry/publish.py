@@ -40,16 +40,7 @@ from gpu_offload.orchestrator.registry.manifest import (
 from gpu_offload.orchestrator.registry.semver import Bump
 from gpu_offload.orchestrator.registry.swap import TRIES
 
-__all__ = [
-    "Rules",
-    "Verdict",
-    "alias_of",
-    "complete",
-    "manifest_of",
-    "publish",
-    "versions",
-    "why_candidate",
-]
+__all__ = ["Rules", "Verdict", "alias_of", "complete", "manifest_of", "publish", "versions", "why_candidate"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,12 +26,7 @@ Format = Literal["text", "markdown", "json", "html"]
 
 
 def gather(
-    store: ObjectStore,
-    settings: StoreSettings,
-    run: str,
-    *,
-    now: float | None = None,
-    pictures: bool = False,
+    store: ObjectStore, settings: StoreSettings, run: str, *, now: float | None = None, pictures: bool = False
 ) -> Report:
     """Read a run, finished or not; `pictures` reads the picture of predictions too. Raises JournalError, StoreError."""
     journal = Journal(store)

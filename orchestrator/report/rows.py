@@ -81,27 +81,13 @@ def estimate_rows(report: Report) -> Rows:
         inside = estimate.low <= report.seconds <= estimate.high
         ratio = f"{report.seconds / estimate.likely:.2f} of the likely time" if estimate.likely else ""
         verdict = ", ".join(x for x in (ratio, "inside" if inside else "outside the interval") if x)
-    rows.append(
-        (
-            "the whole run",
-            expected_time(estimate),
-            human_duration(report.seconds),
-            verdict,
-        )
-    )
+    rows.append(("the whole run", expected_time(estimate), human_duration(report.seconds), verdict))
     if report.result is not None:
         took = human_duration(report.result.timings.total)
         rows.append(("the training alone", "", took, "the last attempt's process"))
     cpu = report.run.cpu_estimate
     if cpu is not None and report.run.candidates and report.run.candidates[0].offer.where != "cpu":
-        rows.append(
-            (
-                "the free CPU instead",
-                expected_time(cpu),
-                "",
-                "not tried",
-            )
-        )
+        rows.append(("the free CPU instead", expected_time(cpu), "", "not tried"))
     return rows
 
 
@@ -111,14 +97,7 @@ def cost_rows(report: Report) -> Rows:
     small = [line for line in report.bill.lines if line.usd < SMALL_USD]
     folded = small if len(small) > 1 else []
     rows += [
-        (
-            line.label,
-            f"{line.usd:.6f}",
-            f"{line.quantity:.6g}",
-            line.unit,
-            f"{line.unit_price}",
-            line.note,
-        )
+        (line.label, f"{line.usd:.6f}", f"{line.quantity:.6g}", line.unit, f"{line.unit_price}", line.note)
         for line in report.bill.lines
         if line not in folded
     ]

@@ -18,13 +18,7 @@ from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.limits import LimitWatch
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt
 from gpu_offload.orchestrator.run.patience import Patience
-from gpu_offload.orchestrator.run.record import (
-    AttemptEnd,
-    AttemptRecord,
-    EndReason,
-    HostRecord,
-    RunRecord,
-)
+from gpu_offload.orchestrator.run.record import AttemptEnd, AttemptRecord, EndReason, HostRecord, RunRecord
 from gpu_offload.orchestrator.run.step import OpenAttempt
 
 
@@ -137,13 +131,7 @@ class Attempts:
             self.patiently(lambda: self.close(number, *ended))
 
     def close(
-        self,
-        number: int,
-        reason: EndReason,
-        message: str,
-        *,
-        at: float | None = None,
-        by_cloud: bool = False,
+        self, number: int, reason: EndReason, message: str, *, at: float | None = None, by_cloud: bool = False
     ) -> None:
         """Journal how an attempt ended; `at` is when, in Unix seconds, None for now."""
         at = self.clock() if at is None else at

@@ -5,12 +5,7 @@ from functools import cached_property
 
 from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.plan.candidate import Candidate
-from gpu_offload.orchestrator.run.candidates import (
-    first_market,
-    fitting,
-    steadiest,
-    waiting_for_spot,
-)
+from gpu_offload.orchestrator.run.candidates import first_market, fitting, steadiest, waiting_for_spot
 from gpu_offload.orchestrator.run.liveness import absence, awaits_reclaim, verdict
 from gpu_offload.orchestrator.run.observation import Observation, ObservedAttempt, ObservedInstance
 from gpu_offload.orchestrator.run.pace import leaves, overrun

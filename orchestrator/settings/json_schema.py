@@ -18,10 +18,7 @@ def schema() -> dict[str, Any]:
             node, value = node["properties"][part], value[part]
         if kind != "section" and value is not None and path != ("dataset", "path"):
             node["default"] = value  # As a file writes it: pydantic formats durations differently.
-    plain["properties"]["$schema"] = {
-        "type": "string",
-        "description": "Address of this schema, for editors.",
-    }
+    plain["properties"]["$schema"] = {"type": "string", "description": "Address of this schema, for editors."}
     # A file needs no section: the environment and the command line may give the path.
     plain.pop("required")
     return {

@@ -102,11 +102,7 @@ def _absolute(root: Path, path: str) -> Path:
 
 
 def load_settings(
-    start: Path,
-    *,
-    file: Path | None = None,
-    overrides: Sequence[str] = (),
-    environment: Mapping[str, str],
+    start: Path, *, file: Path | None = None, overrides: Sequence[str] = (), environment: Mapping[str, str]
 ) -> Settings:
     """Find the configuration at or above `start`, or read `file`; apply overrides and check everything.
 

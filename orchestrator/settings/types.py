@@ -3,7 +3,7 @@
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
@@ -78,7 +78,7 @@ class Checked:
     """Metadata of a type: a check, and the keywords by which a JSON schema says the same."""
 
     check: Callable[[Any], Any]
-    keywords: Mapping[str, object]
+    keywords: dict[str, Any]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(self.check, handler(source))
@@ -89,7 +89,7 @@ class Checked:
         return handler(schema) | self.keywords
 
 
-def _pattern(pattern: str) -> dict[str, object]:
+def _pattern(pattern: str) -> dict[str, Any]:
     return {"pattern": f"^(?:{pattern})$"}
 
 
@@ -200,8 +200,7 @@ Dimension = Annotated[
     Any, AfterValidator(check_dimension), Field(json_schema_extra={"type": ["string", "array"]})
 ]
 Device = Annotated[
-    Text,
-    _matching(r"auto|cpu|mps|cuda(?::\d+)?|\d+", "a device", "write auto, cpu, cuda, cuda:0, 0 or mps"),
+    Text, _matching(r"auto|cpu|mps|cuda(?::\d+)?|\d+", "a device", "write auto, cpu, cuda, cuda:0, 0 or mps")
 ]
 StoreUrl = Annotated[Text, Checked(check_store_url, _pattern(STORE_PATTERN))]
 HttpUrl = Annotated[Text, Checked(check_http_url, _pattern(r"https?://\S+"))]

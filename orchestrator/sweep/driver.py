@@ -29,11 +29,7 @@ from gpu_offload.orchestrator.sweep.decision import (
 )
 from gpu_offload.orchestrator.sweep.facts import Facts, TrainingFacts
 from gpu_offload.orchestrator.sweep.journal import SweepJournal, Trial
-from gpu_offload.orchestrator.sweep.record import (
-    SWEEP_PREFIX,
-    SweepRecord,
-    TrainingRef,
-)
+from gpu_offload.orchestrator.sweep.record import SWEEP_PREFIX, SweepRecord, TrainingRef
 from gpu_offload.orchestrator.sweep.results import Results
 from gpu_offload.orchestrator.sweep.start import Starter
 from gpu_offload.orchestrator.sweep.trainings import SweepError, Trainings

@@ -8,13 +8,7 @@ from typing import TypeVar
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry.swap import swap
 from gpu_offload.orchestrator.run.journal_documents import Documents, JournalError, to_json
-from gpu_offload.orchestrator.sweep.record import (
-    SWEEP_PREFIX,
-    SweepRecord,
-    TrialEnd,
-    TrialRecord,
-    sweep_key,
-)
+from gpu_offload.orchestrator.sweep.record import SWEEP_PREFIX, SweepRecord, TrialEnd, TrialRecord, sweep_key
 from gpu_offload.remote_job.wire import Wire
 
 T = TypeVar("T", bound=Wire)
