@@ -56,8 +56,8 @@ class Bootstrap:
             "MonthlyBudgetUsd": str(self.monthly_budget_usd),
         }
 
-    def outputs(self) -> dict[str, str]:
-        """Return the expected outputs of the stack, with ACCOUNT for the unknown account number."""
+    def outputs(self, made: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the stack's outputs: as `made`, or as expected, with ACCOUNT for the unknown account number."""
         site = self.site
 
         def known(arn: str) -> str:
@@ -70,6 +70,7 @@ class Bootstrap:
             "ScheduleRoleArn": known(site.role("scheduler")),
             "InstanceProfile": f"{site.name}-trainer",
             "StoreUrl": f"s3://{site.bucket}/{site.prefix}".rstrip("/"),
+            **(made or {}),
         }
 
     def text(self) -> str:
@@ -110,7 +111,7 @@ class Bootstrap:
 
     def afterwards(self, outputs: Mapping[str, str] | None = None) -> list[str]:
         """Return the next steps once the stack exists, line by line."""
-        found = {**self.outputs(), **(outputs or {})}
+        found = self.outputs(outputs)
         site = self.site
         return [
             f"# in the repository's settings: an environment {site.environment!r} with required reviewers,",
@@ -130,7 +131,7 @@ class Bootstrap:
 
     def toml(self, outputs: Mapping[str, str] | None = None) -> str:
         """Return the lines of `offload.toml` that use the stack."""
-        found = {**self.outputs(), **(outputs or {})}
+        found = self.outputs(outputs)
         return "\n".join(
             [
                 "[store]",
@@ -144,7 +145,7 @@ class Bootstrap:
 
     def json(self, outputs: Mapping[str, str] | None = None) -> dict[str, Any]:
         """Return the documented JSON object."""
-        site = asdict(self.site)
+        site, found = asdict(self.site), self.outputs(outputs)
         return {
             "stack": self.site.name,
             "region": self.region,
@@ -159,10 +160,8 @@ class Bootstrap:
             },
             "template": self.template,
             "parameters": self.parameters(has_provider=False),
-            "outputs": {**self.outputs(), **(outputs or {})},
-            "variables": {
-                name: {**self.outputs(), **(outputs or {})}[key] for name, key in VARIABLES.items()
-            },
+            "outputs": found,
+            "variables": {name: found[key] for name, key in VARIABLES.items()},
             "toml": self.toml(outputs),
         }
 

@@ -17,12 +17,7 @@ def site_of(
     *,
     numbers: tuple[int, int] | None,
     bucket: str | None = None,
-    branch: str = "main",
-    environment: str = "gpu",
-    name: str = "gpu-offload",
-    vpc: str | None = None,
-    job_workflow_ref: str | None = None,
-    drivers_publish: bool = True,
+    **fields: Any,
 ) -> Site:
     """Return a stack's parameters: its roles allow exactly what the settings (None: the defaults) can ask for.
 
@@ -53,14 +48,9 @@ def site_of(
         bucket or bucket_name(repository),
         owner_id=numbers[0] if numbers else None,
         repository_id=numbers[1] if numbers else None,
-        branch=branch,
-        environment=environment,
         prefix=prefix,
-        name=name,
-        vpc=vpc,
-        job_workflow_ref=job_workflow_ref,
-        drivers_publish=drivers_publish,
         **limits,
+        **fields,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
@@ -115,16 +115,9 @@ class Usage:
     @property
     def most_users(self) -> int | None:
         """How many applications the free tier carries at this rate; None: no limit."""
-        limits = []
-        each_gets, each_egress = (
-            MONTH_DAYS + (REQUESTS_A_DOWNLOAD - 1) * self.updates,
-            self.updates * self.model,
-        )
-        if self.tier.gets is not None:
-            limits.append(self.tier.gets // each_gets)
-        if self.tier.egress is not None and each_egress:
-            limits.append(self.tier.egress // each_egress)
-        return min(limits, default=None)
+        one = replace(self, users=1)
+        limits = ((self.tier.gets, one.gets), (self.tier.egress, one.egress))
+        return min((free // each for free, each in limits if free is not None and each), default=None)
 
     def warnings(self) -> list[str]:
         """Return what is above four fifths of the tier."""

@@ -136,7 +136,6 @@ def bill(
     attempts: Sequence[AttemptUse],
     store: StoreUse | None = None,
     *,
-    prices: EbsPrices | None = None,
     cpu: CostLine | None = None,
     training_seconds: float | None = None,
     cpu_estimate: Interval | None = None,
@@ -145,28 +144,27 @@ def bill(
 
     `training_seconds` and `cpu_estimate` are for comparison with GitHub's GPU runner and the free CPU.
     """
-    lines = [line for use in attempts for line in attempt_lines(use, prices)]
+    lines = [line for use in attempts for line in attempt_lines(use)]
     lines += [cpu] if cpu is not None else []
     lines += store_lines(store) if store is not None else ()
-    return Bill(tuple(lines), _alternatives(attempts, training_seconds, cpu_estimate, prices))
+    return Bill(tuple(lines), _alternatives(attempts, training_seconds, cpu_estimate))
 
 
-def spent(attempts: Sequence[AttemptUse], prices: EbsPrices | None = None) -> float:
+def spent(attempts: Sequence[AttemptUse]) -> float:
     """Return the cost of the attempts so far, in US dollars; compared with the limit while one runs."""
-    return float(sum((line.usd for use in attempts for line in attempt_lines(use, prices)), Decimal(0)))
+    return float(sum((line.usd for use in attempts for line in attempt_lines(use)), Decimal(0)))
 
 
 def _alternatives(
     attempts: Sequence[AttemptUse],
     training_seconds: float | None,
     cpu_estimate: Interval | None,
-    prices: EbsPrices | None,
 ) -> tuple[Alternative, ...]:
     found = []
     if attempts and all(use.on_demand_usd_per_hour is not None for use in attempts):
         usd = Decimal(0)
         for use in attempts:
-            kept = sum((line.usd for line in attempt_lines(use, prices)[_instance_lines(use) :]), Decimal(0))
+            kept = sum((line.usd for line in attempt_lines(use)[_instance_lines(use) :]), Decimal(0))
             assumed = use.on_demand_usd_per_hour or Decimal(0)
             usd += _line("", use.billed_seconds, "s", assumed, 3600).usd + kept
         found.append(Alternative("the same instances on demand", usd, "volumes and addresses included"))

@@ -88,7 +88,6 @@ def expected_cost(
     interval: Interval,
     *,
     volume_gib: int = VOLUME_GIB,
-    prices: EbsPrices | None = None,
     traffic_usd: float = 0.0,
 ) -> tuple[float, float]:
     """Return the cost of an offer for a duration, in US dollars: (likely, high).
@@ -98,7 +97,7 @@ def expected_cost(
     """
     if not offer.is_rented:
         return (offer.usd_per_hour * interval.likely / 3600, offer.usd_per_hour * interval.high / 3600)
-    hourly = offer.usd_per_hour + (prices or ebs_prices(offer.region)).per_hour(volume_gib)
+    hourly = offer.usd_per_hour + ebs_prices(offer.region).per_hour(volume_gib)
     likely, high = (
         max(seconds, LEAST_BILLED_S) / 3600 * hourly + traffic_usd
         for seconds in (interval.likely, interval.high)

@@ -16,7 +16,6 @@ from gpu_offload.orchestrator.drill.stage import DrillStage
 from gpu_offload.orchestrator.drill.suite import DrillReport, Survived, outcome_of
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.plan.prerequisites import check_renting
-from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.settings.load import Settings
@@ -96,7 +95,6 @@ class AccountStage(DrillStage):
         return cls(fault.name, cast("SimulatedCloud", cloud), PACE, account=cloud, max_cost_usd=max_cost_usd)
 
     def _furnish(self) -> None:
-        """Write the project for the user's account, and open the store."""
         account = self.rented
         settings, self._began = account.settings, time.time()
         (self.project / "drill_training.py").write_text(
@@ -130,15 +128,6 @@ class AccountStage(DrillStage):
         if self.account is None:
             raise AssertionError("a stage is made by `of`")
         return self.account
-
-    def epochs(self) -> list[int]:
-        """Return every trained epoch, from the progress in the store."""
-        run = self.run()
-        if run is None:
-            return []
-        numbers = [attempt.record.number for attempt in self.journal.attempts(run.id)]
-        events = [event for number in numbers for event in events_of(self.store, run.id, number)]
-        return [event.epoch for event in events if event.event == "epoch" and event.epoch]
 
     def run(self) -> RunRecord | None:
         """Return this fault's run: the store has those of others, too."""

@@ -64,7 +64,6 @@ class DrillStage:
         return self
 
     def _furnish(self) -> None:
-        """Write the project, make the bucket."""
         (self.project / "drill_training.py").write_text(
             TRAINING.format(trace=str(self._trace), pace=self.pace.seconds)
         )
@@ -129,8 +128,8 @@ class DrillStage:
 
     def epochs(self) -> list[int]:
         """Return every trained epoch, in order, over all attempts."""
-        if not self.pace.real:
-            return [int(line) for line in self._trace.read_text().split()] if self._trace.exists() else []
+        if self._trace.exists():
+            return [int(line) for line in self._trace.read_text().split()]
         run = self.run()
         if run is None:
             return []

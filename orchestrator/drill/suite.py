@@ -92,10 +92,9 @@ def drill(
     *,
     jobs: int = 2,
     tell: Callable[[Survived], object] = lambda _: None,
-    faults: Sequence[DrillFault] = FAULTS,
 ) -> DrillReport:
     """Run a drill on the simulated cloud, `jobs` faults at a time (`wanted`, or all). Raises DrillError: unknown fault."""
-    known = {fault.name: fault for fault in faults}
+    known = {fault.name: fault for fault in FAULTS}
     if unknown := [name for name in wanted if name not in known]:
         raise DrillError(f"no such fault: {', '.join(unknown)} (there are {', '.join(known)})")
     chosen = [known[name] for name in known if not wanted or name in wanted]

@@ -1,11 +1,9 @@
 """Estimates for this machine's CPU."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from gpu_offload.orchestrator.estimate.posterior import Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.remote_job.pace.ending import PUBLISHING_S, READY_S, SAVE_S, TRIAL_MIN_STEPS, ending
 
@@ -19,7 +17,7 @@ FIRST_STEP = 0.5
 """What the first step takes more than the others, in steps."""
 
 
-def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[Ratio] = ()) -> Estimate:
+def estimate_cpu(work: Workload, calibration: "Calibration") -> Estimate:
     """Estimate a training by a calibration of this machine: same model, size and batch. Raises ValueError: another one."""
     wrong = [
         f"{name}: calibrated {theirs}, to be trained {ours}"
@@ -51,7 +49,6 @@ def estimate_cpu(work: Workload, calibration: "Calibration", history: Sequence[R
         work,
         replace(rates, start=start, first=first),
         kind="cpu",
-        history=history,
         notes=notes,
         contention=shared,
     )
@@ -116,7 +113,6 @@ def estimate_cpu_prior(
     processor: Processor | None = None,
     full_speed: bool = True,
     share: float = 1.0,
-    history: Sequence[Ratio] = (),
 ) -> Estimate:
     """Estimate a training on a CPU without calibration, from its arithmetic. Raises ValueError: there are no cores.
 
@@ -160,7 +156,6 @@ def estimate_cpu_prior(
         work,
         Rates(*(slower * seconds for seconds in astuple(rates))),
         kind="cpu-prior",
-        history=history,
         notes=notes + unknowns(work),
         contention=slower,
     )

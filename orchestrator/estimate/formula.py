@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.correction import Estimate, correct
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.estimate.posterior import Kind, Ratio
+from gpu_offload.orchestrator.estimate.posterior import Kind
 from gpu_offload.orchestrator.estimate.workload import Workload
 
 PHI = 0.67
@@ -39,7 +39,6 @@ def assemble(
     rates: Rates,
     *,
     kind: Kind,
-    history: Sequence[Ratio],
     notes: Sequence[str],
     extra: Mapping[str, float] | None = None,
     contention: float = 1.0,
@@ -78,7 +77,7 @@ def assemble(
         contention=contention,
         notes=tuple(notes),
     )
-    return correct(raw, history)
+    return correct(raw, ())
 
 
 def load_seconds(work: Workload, *, mosaic: bool) -> float:

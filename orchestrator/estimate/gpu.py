@@ -1,14 +1,12 @@
 """Prior estimates for GPUs."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.cpu import end_seconds
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, load_seconds, unknowns
 from gpu_offload.orchestrator.estimate.gpu_anchors import ANCHORS
-from gpu_offload.orchestrator.estimate.posterior import Kind, Ratio
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu
 from gpu_offload.remote_job.pace.ending import SAVE_S
@@ -75,7 +73,6 @@ def estimate_gpu_prior(
     *,
     overheads: Overheads | None = None,
     rented: bool = True,
-    history: Sequence[Ratio] = (),
 ) -> Estimate:
     """Estimate a training on a GPU that was not measured; if `rented`, from launch to terminated.
 
@@ -113,8 +110,9 @@ def estimate_gpu_prior(
             iteration + work.batch * compute, work.batch * load_seconds(work, mosaic=True) / _workers(vcpus)
         )
         notes.append(speed_up(one, batch[True], gpu.count))
-    kind: Kind = "gpu" if gpu.count == 1 else "gpus"
-    return assemble(work, rates, kind=kind, history=history, notes=notes + unknowns(work), extra=extra)
+    return assemble(
+        work, rates, kind="gpu" if gpu.count == 1 else "gpus", notes=notes + unknowns(work), extra=extra
+    )
 
 
 def gpu_seconds_per_image(work: Workload, gpu: Gpu, vcpus: int) -> float:

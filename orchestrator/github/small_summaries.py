@@ -136,13 +136,13 @@ def _counted(runs: int) -> str:
     return "one run" if runs == 1 else f"{runs} runs"
 
 
-def trouble_summary(trouble: str, *, next_step: str = "") -> str:
+def trouble_summary(trouble: str) -> str:
     """Render a failure before a run began."""
     sections = [
         SummarySection(("### gpu-offload could not do it",), 9),
         SummarySection((f"> {bounded(trouble)}",), 8),
     ]
-    return fitted([*sections, SummarySection((f"**Next:** {next_step}" if next_step else "",), 7)])
+    return fitted(sections)
 
 
 def faults_summary(annotations: Sequence[Annotation], *, dataset: bool) -> str:

@@ -28,18 +28,18 @@ class RunStatus:
 
     run: str
     status: str
-    where: str
-    attempt: int
-    epochs_completed: int
-    epochs: int
-    seconds: float
-    driven: bool | None
+    where: str = ""
+    attempt: int = 0
+    epochs_completed: int = 0
+    epochs: int = 0
+    seconds: float = 0.0
+    driven: bool | None = None
     """Whether a process drives it now; None for a run that is over."""
-    silent_seconds: float | None
-    cost_usd: float
-    instance: str | None
-    version: str
-    message: str
+    silent_seconds: float | None = None
+    cost_usd: float = 0.0
+    instance: str | None = None
+    version: str = ""
+    message: str = ""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
@@ -69,23 +69,8 @@ def standings(store: ObjectStore, settings: Settings, run: str | None = None) ->
 
 
 def _unreadable(error: JournalError) -> RunStatus:
-    """Return the line of a run whose journal cannot be read."""
     found = re.search(r"runs/([^/]+)/", str(error))
-    return RunStatus(
-        run=found[1] if found else "?",
-        status="unreadable",
-        where="",
-        attempt=0,
-        epochs_completed=0,
-        epochs=0,
-        seconds=0.0,
-        driven=None,
-        silent_seconds=None,
-        cost_usd=0.0,
-        instance=None,
-        version="",
-        message=str(error),
-    )
+    return RunStatus(found[1] if found else "?", "unreadable", message=str(error))
 
 
 def _standing(
