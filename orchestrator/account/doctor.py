@@ -77,7 +77,6 @@ def examine(
 
 
 def _has_account(checks: Sequence[Check]) -> bool:
-    """Check that AWS accepts the credentials."""
     return any(check.name == "AWS identity" and check.state == "green" for check in checks)
 
 

@@ -54,7 +54,6 @@ class LocalTraining:
     store: StoreRef
     console: Console
     root: Path
-    """The project's folder."""
     renew: Callable[[], object] = field(default=lambda: None)
     weights: Callable[[], Path | None] = field(default=lambda: None)
     model_file: Path | None = None
@@ -193,7 +192,6 @@ class LocalTraining:
         )
 
     def _log(self, output: Path) -> str:
-        """Say where the whole log is."""
         return str(output / "log.txt")
 
     def _ending(

@@ -104,7 +104,6 @@ class IsolatedTraining:
     project: Path
     """The project's folder, which is hidden."""
     options: Mapping[str, Any]
-    """How its processes are started."""
 
     @property
     def job(self) -> Path:

@@ -36,7 +36,6 @@ class TrainingProcess(subprocess.Popen[str]):
     told: int | None = None
     """The ending signal that we passed on."""
     verdict: Ending | None = None
-    """Why we stopped it."""
     mirror_code: int = 0
     """The exit code of the process that mirrors it to the store, where another one does."""
 

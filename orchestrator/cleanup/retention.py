@@ -22,7 +22,6 @@ class Retention:
     """What is kept regardless of age: None means no such limit."""
 
     keep: int = 5
-    """The newest versions that are kept."""
     days: float = 30.0
     """Versions, finished runs and staged datasets younger than this are kept."""
     below: int | None = None

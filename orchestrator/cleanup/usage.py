@@ -64,7 +64,6 @@ class Usage:
     users: int
     updates: int
     growth: float = 0.0
-    """Bytes that the store grows by in a month."""
 
     @property
     def cost_usd(self) -> float | None:

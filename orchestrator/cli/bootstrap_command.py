@@ -201,7 +201,6 @@ def _deploy(found: "Bootstrap", console: "Console", *, yes: bool, as_json: bool)
 
 
 def _settings_if_any(given: SettingsOptions) -> "Settings | None":
-    """Load the settings; None where there is no configuration yet."""
     from gpu_offload.orchestrator.settings.load import SettingsError
 
     try:

@@ -82,7 +82,6 @@ def stop(
 
 
 def _kept(journal: "Journal", run: str) -> str:
-    """Say what a stopped run leaves."""
     from gpu_offload.orchestrator.run.journal_documents import JournalError
 
     try:
@@ -151,7 +150,6 @@ def report(
 
 
 def _sweep_text(settings: "Settings", store: "ObjectStore", sweep: str, form: "Format") -> str:
-    """Render the report of a sweep."""
     from gpu_offload.orchestrator.output.table import terminal_width
 
     try:

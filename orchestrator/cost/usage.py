@@ -30,7 +30,6 @@ class AttemptUse:
     """The zone's price over that time: one step on demand, the price history on spot. The earliest counts before it
     begins, too."""
     reclaimed: bool = False
-    """Whether EC2 itself ended it."""
     on_demand_usd_per_hour: Decimal | None = None
     volume_gib: int = VOLUME_GIB
     public_ipv4: bool = True

@@ -48,7 +48,6 @@ class DrillStage:
     cloud: "SimulatedCloud"
     pace: DrillPace = field(default_factory=DrillPace)
     patience: float = 240.0
-    """Seconds to wait for an expected event."""
     hidden: tuple[str, ...] = HIDDEN
     """Variables removed from the environment of its commands."""
     _commands: list[Command] = field(default_factory=list)

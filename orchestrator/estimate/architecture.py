@@ -17,7 +17,6 @@ class ModelFacts:
     gflops_640: float
     """One forward pass of one image of 640 x 640 pixels, in 10^9 operations."""
     parameters: int
-    """How many numbers it learns."""
     dual_head: bool
     """Whether it trains two heads at once (YOLOv10, YOLO26), which FLOPs do not show."""
 

@@ -33,13 +33,10 @@ class Estimate:
     """Estimated training time and its parts."""
 
     interval: Interval
-    """What to show and decide by."""
     breakdown: Mapping[str, float]
     """Uncorrected seconds by part; their sum is `point`."""
     basis: Basis
-    """Source of the estimate."""
     kind: Kind
-    """Which spread applies."""
     epoch_seconds: tuple[tuple[int, float], ...]
     """(epochs, seconds of each) in the order in which they are trained."""
     before: float
@@ -49,7 +46,6 @@ class Estimate:
     contention: float = 1.0
     """Of the calibration; 1.0 is a quiet machine."""
     notes: tuple[str, ...] = ()
-    """What the reader should know, a sentence each."""
 
     @property
     def point(self) -> float:

@@ -30,7 +30,6 @@ class Anchor:
     """Loader processes, or the cores that they share; 0 where nothing was loaded."""
     model: str
     dual_head: bool
-    """Whether two heads are trained."""
     gflops_640: float
     """Of one forward pass of a 640 x 640 image, in 10^9 operations."""
     image_size: int

@@ -26,7 +26,6 @@ class EstimateScore:
     """How well one kind of estimate held."""
 
     count: int
-    """Trainings."""
     error: float
     """Median of |actual / estimate - 1|."""
     bias: float

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 
@@ -21,7 +21,11 @@ SHORTHANDS = {
 }
 """Inputs that are settings: what a person is asked who starts a workflow by hand."""
 
-_FLAGS = {"": None, "auto": None, "true": True, "false": False}
+_CALIBRATE = {"auto": None, "true": True, "false": False}
+FLAGS = {"detach": "false", "measured-later": "false", "may-rent": "true", "launched-later": "false"}
+"""By name: the default."""
+
+TEXTS = ("run", "training-key", "role", "reason", "because", "to", "withdraw", "token")
 
 
 class InputsError(OffloadError):
@@ -54,7 +58,6 @@ class WorkflowInputs:
     packed: Path = Path()
     """The folder that `pack` filled."""
     to: str = ""
-    """The version to go back to."""
     withdraw: str = ""
     """The versions that `find-revert` found to be reverted, the newest first, with a space between them."""
     token: str = field(default="", repr=False)
@@ -77,12 +80,12 @@ class WorkflowInputs:
         command = one_of("command", COMMANDS, "plan")
         on = one_of("on", ("auto", "cpu", "ec2"), "auto")
         calibrate = one_of("calibrate", ("auto", "true", "false"), "auto")
-        detach = one_of("detach", ("true", "false"), "false")
-        measured = one_of("measured-later", ("true", "false"), "false")
-        may_rent = one_of("may-rent", ("true", "false"), "true")
-        launched = one_of("launched-later", ("true", "false"), "false")
+        others: dict[str, Any] = {
+            name: one_of(name, ("true", "false"), default) == "true" for name, default in FLAGS.items()
+        }
         if faults:
             raise InputsError("the action's inputs: " + "; ".join(faults))
+        others |= {name: given(name) for name in TEXTS}
         settings = [line.strip() for line in given("set").splitlines() if line.strip()]
         for name, setting in SHORTHANDS.items():
             value = given(name)
@@ -94,18 +97,7 @@ class WorkflowInputs:
             config=Path(given("config")) if given("config") else None,
             settings=tuple(settings),
             on=cast("Literal['auto', 'cpu', 'ec2']", on),
-            calibrate=_FLAGS[calibrate],
-            measured_later=measured == "true",
-            may_rent=may_rent == "true",
-            launched_later=launched == "true",
-            detach=detach == "true",
-            run=given("run"),
-            training_key=given("training-key"),
-            role=given("role"),
-            reason=given("reason"),
-            because=given("because"),
-            to=given("to"),
-            withdraw=given("withdraw"),
+            calibrate=_CALIBRATE[calibrate],
             packed=Path(given("packed") or "."),
-            token=given("token"),
+            **{name.replace("-", "_"): value for name, value in others.items()},
         )

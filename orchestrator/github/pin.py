@@ -69,7 +69,6 @@ def own_pin() -> Pin:
 
 
 def _built_from(version: str) -> Pin | None:
-    """Return what the build wrote into the wheel."""
     known = origin()
     return Pin(known.repository, known.commit, version) if known else None
 

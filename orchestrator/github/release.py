@@ -140,7 +140,6 @@ def _verified(folder: Path, name: str, training_key: str) -> tuple[Manifest, lis
 
 
 def _claim(kind: type[T], folder: Path, key: str) -> T | None:
-    """Return a document as the training packed it, None where it packed none."""
     try:
         return parse(kind, key, read_bytes(folder, asset_name(key), limit=DOCUMENT))
     except FileNotFoundError:
@@ -165,7 +164,6 @@ def _upload(release: GitHubRelease, files: Sequence[Path]) -> None:
 
 
 def _published(release: GitHubRelease, version: str) -> Manifest | None:
-    """Return the version's manifest in the release, None where it is not kept yet."""
     return _kept(Manifest, release, model_key(version, "manifest.json"))
 
 
@@ -177,7 +175,6 @@ def _plain(path: Path) -> Path:
 
 
 def _list(release: GitHubRelease, manifest: Manifest, claimed: Index, now: float) -> None:
-    """Add a version to the release's index."""
 
     def missing() -> Index | None:
         theirs = _kept(Index, release, INDEX_KEY) or Index()

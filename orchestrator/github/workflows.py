@@ -41,7 +41,6 @@ class WorkflowProject:
     """The project that workflows are for."""
 
     pin: Pin
-    """The action."""
     branch: str = "main"
     """The default branch: a push to it trains."""
     directory: str = "."
@@ -49,9 +48,7 @@ class WorkflowProject:
     keep: bool = False
     """Whether models are kept in a release, because the store is a folder."""
     lfs: bool = False
-    """Whether checkouts fetch files from Git LFS."""
     submodules: bool = False
-    """Whether checkouts fetch submodules."""
 
     def path(self, name: str) -> Path:
         """Return the path of a workflow; projects in one repository do not share one."""

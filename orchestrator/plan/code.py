@@ -22,7 +22,6 @@ class Code:
     externals: tuple[External, ...] = ()
     """Modules from elsewhere that an import outside of any condition asks for; no standard library."""
     faults: tuple[str, ...] = ()
-    """What is wrong, a sentence each."""
 
     @cached_property
     def sha256(self) -> str:

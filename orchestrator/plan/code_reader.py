@@ -59,7 +59,6 @@ class External:
     """A module that no file of the project provides."""
 
     name: str
-    """The top-level module."""
     where: str
     """`path:line` of the import."""
 

@@ -46,13 +46,11 @@ class Requirements:
     """A requirements file and the files it refers to."""
 
     path: Path
-    """The file."""
     sha256: str
     """Digest of its content, and of that of the files it names with `-r` and `-c`."""
     names: frozenset[str]
     """Distributions that it asks for, normalised."""
     is_locked: bool
-    """Whether every requirement has a hash."""
     files: Mapping[str, str] = field(repr=False)
     """What uv reads, by file name, the first one first: only the lines that were checked."""
 

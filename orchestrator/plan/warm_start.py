@@ -34,7 +34,6 @@ class WarmStart:
     """Where a training starts."""
 
     weights: Weights | None
-    """Its starting weights; None for random ones."""
     training: TrainingSettings
     """The settings, with the epochs and the patience that follow."""
     recipe: str | None = None

@@ -48,7 +48,6 @@ class ManifestEstimate(Wire):
 
     estimated: Interval
     revised: Interval | None = None
-    """The estimate after the training's first steps."""
     actual: float
 
 
@@ -91,7 +90,6 @@ class Manifest(Document):
     weights_sha256: str | None = None
     """Of the weights that it started from; None: from random ones, or not known."""
     init_from: str | None = None
-    """The version whose training it continued."""
     warm_starts: int = 0
     """How many trainings in a row continued another one, this one included; 0: it began from other weights."""
     recipe: str | None = None

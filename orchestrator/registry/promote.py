@@ -23,7 +23,6 @@ class Moved:
     """By name; None where an alias is left with nothing that may be used."""
     changed: bool
     numbers: dict[str, str] = field(default_factory=dict)
-    """The numbers of versions, where they are known."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""

@@ -80,7 +80,6 @@ class Report:
     events: Mapping[int, tuple[ProgressEvent, ...]] = field(default_factory=dict)
     before: Before | None = None
     semver: str | None = None
-    """The number that the registry gave the version."""
     picture: bytes | None = None
     """A PNG of predictions on held-out pictures; see `report.picture`."""
 

@@ -159,5 +159,4 @@ def _chart(title: str, values: Sequence[float], *, zero: bool = False) -> str:
 
 
 def _above(value: float) -> float:
-    """Leave some air above the highest point."""
     return value + abs(value) * 0.05

@@ -24,11 +24,9 @@ class Activity:
     driven: bool | None
     """Whether a process drives it now; None for a run that is over."""
     at_work: bool
-    """Whether a driver or an instance works on it."""
     until: float
     """Until when its time and its cost count, in Unix seconds."""
     seconds: float
-    """Its time."""
 
 
 def activity_of(store: ObjectStore, run: RunRecord, documents: RunDocuments, now: float) -> Activity:

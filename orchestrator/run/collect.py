@@ -96,7 +96,6 @@ class Collector:
             return "died", f"its result did not count: {error}"
 
     def _revised(self, result: TrainingResult) -> Interval | None:
-        """Return the estimate after the training's first steps."""
         events = events_of(self.journal.store, self.run.id, result.attempt)
         first = revised(self.run, events, self.run.created_at).first
         return first.interval if first is not None else None

@@ -25,7 +25,6 @@ class Job:
     work: int
     """The most work that can be left."""
     steps: int
-    """From the beginning to the deadline."""
     overhead: float
     """Work that a start or a change of machine costs."""
     spot_price: float
@@ -128,7 +127,6 @@ def solve(job: Job) -> Table:
 
 
 def _pending(overhead: float) -> tuple[float, ...]:
-    """Return how much of an overhead can be left after whole steps."""
     whole = int(np.ceil(overhead - 1 - 1e-9))
     return (0.0, *(overhead - step for step in range(1, whole + 1)))
 

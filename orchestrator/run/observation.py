@@ -30,7 +30,6 @@ class ObservedInstance:
     ended_at: float | None = None
     """When it began to shut down, Unix seconds; None where EC2 does not say."""
     why: str = ""
-    """EC2's reason, in its words."""
     shut_down: bool = False
     """Whether it was ended, or stopped, by a call or from within, and not by EC2."""
 

@@ -86,11 +86,9 @@ class Outlook:
 
     @cached_property
     def _rented(self) -> ObservedAttempt | None:
-        """The open attempt, if it rents an instance."""
         current = self.current
         return current if current is not None and current.record.offer.where == "ec2" else None
 
     @cached_property
     def _steadiest(self) -> Candidate | None:
-        """The on-demand candidate to fall back on."""
         return steadiest(self.run, self.seen)

@@ -20,7 +20,6 @@ class Place:
     price: float
     """Of an hour of on-demand's work, relative to on-demand."""
     is_open: bool
-    """Whether it has capacity, as far as is known."""
     belief: Belief
     """What was seen of it, up to now."""
 

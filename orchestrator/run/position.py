@@ -11,9 +11,7 @@ class Standing:
     """A training under some policy. Times are seconds, money is seconds of on-demand."""
 
     left: float
-    """What is left to train."""
     paid: float = 0.0
-    """So far."""
     running: Market | None = None
     """The market of the machine that runs, None where none does."""
     pending: float = 0.0
@@ -49,11 +47,9 @@ class Position:
     left: float
     """What is left to train, on either market."""
     until_deadline: float
-    """From now."""
     whole: float
     """From the beginning of the run to its deadline."""
     work: float
-    """The whole training."""
     overhead: float
     """From a launch to where the training goes on, and what is trained again then."""
     pause: float

@@ -84,7 +84,6 @@ class RunRecord(Wire):
     """With `reversible`: how long an attempt on the CPU can take, where its job ends before the deadline."""
     max_attempts: int = Field(default=6, ge=1)
     why: str
-    """The decision's reason, as in the receipt."""
     candidates: tuple[Candidate, ...]
     """In order of preference; an attempt takes the first that was not refused and still fits."""
     forced: bool = False
@@ -113,7 +112,6 @@ class RunRecord(Wire):
     experience: Experience = Experience()
     """What former runs observed of EC2: where spot lasts, and how long a start takes."""
     volume_gib: int = VOLUME_GIB
-    """An instance's disk."""
     dataset_bytes: int = 0
     store_region: str | None = None
     """The bucket's region in AWS; None where it is not known or the store is elsewhere."""

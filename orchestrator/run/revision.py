@@ -36,7 +36,6 @@ class Revision:
     """The estimate of one attempt, as its events come in."""
 
     run: RunRecord
-    """What it trains."""
     began: float
     """From when the whole time is counted, in Unix seconds."""
     past: tuple[float, ...] = ()
@@ -44,7 +43,6 @@ class Revision:
     first: Estimate | None = None
     """The estimate after the first steps, by which it is scored."""
     latest: Estimate | None = None
-    """The newest."""
     _work: Workload | None = field(init=False)
     _epochs: int = 0
     _told: float = math.inf

@@ -57,8 +57,6 @@ def read_outcome(documents: Documents, run: str) -> Outcome | None:
 
 
 class _Reader:
-    """Reads the documents of one run that one listing shows."""
-
     def __init__(self, documents: Documents, run: str) -> None:
         self._documents, self._run = documents, run
         self._objects: dict[str, ObjectInfo] = {

@@ -95,7 +95,6 @@ def _work(run: RunRecord) -> Work | None:
 
 
 def _scored(run: RunRecord, events: Sequence[ProgressEvent], now: float) -> dict[str, object]:
-    """Return the estimates of the whole run, and what it was."""
     update: dict[str, object] = {"planned": run.estimate, "whole": round(now - run.created_at, 3)}
     revision = Revision(run, run.created_at, past_of(run))
     for event in events:

@@ -146,7 +146,6 @@ def _parse(text: str, label: str) -> dict[str, Any]:
 
 
 def _syntax(message: str, text: str) -> tuple[str, int]:
-    """Split the parser's message into text and line."""
     if match := re.search(r" \(at line (\d+), column \d+\)$", message):
         return message[: match.start()], int(match[1])
     return message.removesuffix(" (at end of document)"), len(text.rstrip("\n").split("\n"))

@@ -48,7 +48,6 @@ class Configuration:
     candidates: tuple[Proposal, ...]
     """The datasets found, the chosen one first."""
     written: bool
-    """Whether the file is new."""
 
     @property
     def found(self) -> str:

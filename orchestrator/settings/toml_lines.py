@@ -18,8 +18,6 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
 
 class _Scanner:
-    """Walks a valid document once, from key to key."""
-
     def __init__(self, text: str) -> None:
         self.text = text
         self.at = 0

@@ -38,7 +38,6 @@ class ModelPage:
     curves: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     """Of its training, where its run is still in the store."""
     picture: bytes | None = None
-    """A PNG of its predictions."""
     address: Callable[[str], str | None] = lambda _: None
     """The public address of a file by its key, None where there is none."""
     home: str | None = None

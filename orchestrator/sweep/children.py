@@ -119,7 +119,6 @@ class Children:
     clock: Callable[[], float]
     sleep: Callable[[float], None]
     signal: int | None = None
-    """The signal by which this process was told to end."""
     _working: list[Child] = field(default_factory=list)
 
     def __len__(self) -> int:

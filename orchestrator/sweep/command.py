@@ -124,7 +124,6 @@ class Sweep:
         return trainings
 
     def _driver(self, trainings: Trainings, *, as_new: bool = False) -> Driver:
-        """Return the driver of the sweep; with `as_new` of one that is not written."""
         journal, fresh = SweepJournal(self.store), self._fresh(trainings)
         record = fresh if as_new else journal.open(fresh, lambda there: reopened(there, fresh))
         sweep = self.settings.sweep

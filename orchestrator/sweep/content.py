@@ -22,7 +22,6 @@ class TrialReport:
     value: float | None = None
     """The score of a complete trial, the last value of a pruned one."""
     best: str | None = None
-    """The version of its best training."""
     runs: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
     trainings: int = 1
@@ -70,7 +69,6 @@ class SweepReport:
     trials: tuple[TrialReport, ...]
     importance: Mapping[str, float] = field(default_factory=dict)
     candidate: str | None = None
-    """The version that became `candidate`."""
 
     @property
     def status(self) -> str:

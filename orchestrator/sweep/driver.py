@@ -213,7 +213,6 @@ class Driver:
         self.children.add(Child(arguments, "stop", number, training, f"trial {number}", self.console))
 
     def _reap(self) -> None:
-        """Take the processes in that have ended."""
         for child, ended in self.children.take_ended():
             self._blocked = None
             self.results.forget(self.trials.all()[child.trial - 1], child.training)

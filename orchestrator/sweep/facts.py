@@ -53,9 +53,7 @@ class TrainingFacts:
     status: Status = "new"
     """Of its last run; `new` where it has none."""
     run: str | None = None
-    """The last run's id."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Of the published model."""
     epochs: int = 0
     """Completed, of `of`."""
     of: int = 0
@@ -71,9 +69,7 @@ class TrainingFacts:
     deadline_at: float = 0.0
     """When its last run had to end, Unix seconds."""
     max_cost_usd: float = 0.0
-    """What its last run was allowed to cost."""
     known: bool = False
-    """Whether it was published before the sweep began."""
 
 
 class Facts:
