@@ -30,11 +30,6 @@ class Tier:
     prices: StorePrices | None = None
     """Of what is beyond it; None where they are not known, or nothing is charged."""
 
-    @property
-    def has_limits(self) -> bool:
-        """Whether anything is limited, as far as it is known."""
-        return (self.storage, self.gets, self.egress) != (None, None, None)
-
 
 TIERS = {
     "s3-old": Tier("S3, accounts opened before 15 July 2025, first 12 months", 5 * GB, 20_000, 100 * GB, S3),
@@ -159,7 +154,7 @@ class Usage:
             f"{self.updates} times a month"
         )
         lines = [text_table(held, width=width), ""]
-        if self.tier.has_limits:
+        if any(free is not None for _, _, free in self.rows()):
             most = "any number of" if self.most_users is None else f"{self.most_users:,}"
             lines += [
                 wrapped(f"{users}, against {self.tier.name}:", width=width),

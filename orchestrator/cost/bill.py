@@ -164,7 +164,8 @@ def _alternatives(
     if attempts and all(use.on_demand_usd_per_hour is not None for use in attempts):
         usd = Decimal(0)
         for use in attempts:
-            kept = sum((line.usd for line in attempt_lines(use)[_instance_lines(use) :]), Decimal(0))
+            hours = 1 if use.free else len(price_segments(use))
+            kept = sum((line.usd for line in attempt_lines(use)[hours:]), Decimal(0))
             assumed = use.on_demand_usd_per_hour or Decimal(0)
             usd += _line("", use.billed_seconds, "s", assumed, 3600).usd + kept
         found.append(Alternative("the same instances on demand", usd, "volumes and addresses included"))
@@ -182,10 +183,6 @@ def _alternatives(
         took = f"estimated {human_duration(cpu_estimate.likely)} ({low} to {high}); {PRIVATE_NOTE}"
         found.append(Alternative(CPU_LABEL, Decimal(0), took))
     return tuple(found)
-
-
-def _instance_lines(use: AttemptUse) -> int:
-    return 1 if use.free else len(price_segments(use))
 
 
 def _line(label: str, quantity: Decimal, unit: str, price: Decimal, per: int, note: str = "") -> CostLine:

@@ -80,14 +80,6 @@ def _cancelled(stage: DrillStage, moment: str, condition: Callable[[], bool], *l
     return Recovery("all terminated; the same command carried on and published", seconds)
 
 
-def _is_launching(stage: DrillStage) -> bool:
-    return stage.cloud.calls["ec2.RunInstances"] > 0
-
-
-def _is_up(stage: DrillStage) -> bool:
-    return any(e.kind == "state" and e.text == "running" for e in stage.cloud.events)
-
-
 def _runner_killed(stage: DrillStage) -> Recovery:
     """Kill the driver; there is no driver until the scheduled `tend` runs, on another machine."""
     command = stage.train()
@@ -146,10 +138,20 @@ FAULTS: tuple[DrillFault, ...] = (
     DrillFault(
         "cancel-while-launching",
         lambda s: _cancelled(
-            s, "while launching", lambda: _is_launching(s), "api:RunInstances:delay=2:times=1"
+            s,
+            "while launching",
+            lambda: s.cloud.calls["ec2.RunInstances"] > 0,
+            "api:RunInstances:delay=2:times=1",
         ),
     ),
-    DrillFault("cancel-while-starting", lambda s: _cancelled(s, "while starting", lambda: _is_up(s))),
+    DrillFault(
+        "cancel-while-starting",
+        lambda s: _cancelled(
+            s,
+            "while starting",
+            lambda: any(e.kind == "state" and e.text == "running" for e in s.cloud.events),
+        ),
+    ),
     DrillFault("cancel-while-training", lambda s: _cancelled(s, "while training", s.has_trained(1))),
     DrillFault("cancel-while-publishing", lambda s: _cancelled(s, "while publishing", s.result_is_there)),
     DrillFault("runner-killed", _runner_killed),

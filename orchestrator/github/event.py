@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-PULL_REQUEST = "pull_request"
-
 TRUSTED_EVENTS = frozenset({"push", "workflow_dispatch", "schedule"})
 """Events that only a user with write access to the repository can cause, and whose code is the repository's
 own. On every other one, GitHub's next one included, nothing of ours spends or publishes."""
@@ -36,11 +34,6 @@ class WorkflowEvent:
             ref=environment.get("GITHUB_REF", ""),
             payload=payload if isinstance(payload, dict) else {},
         )
-
-    @property
-    def is_pull_request(self) -> bool:
-        """Whether it asks about code that is not merged."""
-        return self.name in {PULL_REQUEST, "pull_request_target"}
 
     @property
     def is_trusted(self) -> bool:

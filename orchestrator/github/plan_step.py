@@ -66,7 +66,7 @@ def plan(step: Step) -> int:
     if step.inputs.measured_later and report.decision.where != "cpu" and report.already_trained is None:
         step.console.text("measuring this runner before anything is rented")
         return 0
-    proposed = step.event.is_pull_request
+    proposed = step.event.name in {"pull_request", "pull_request_target"}
     base = base_of(step.event, step.settings.root) if proposed else None
     change = data_change(planned.snapshot, base) if base else None
     step.runner.summary(plan_summary(report, proposed=proposed, change=str(change) if change else ""))

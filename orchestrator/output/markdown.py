@@ -11,18 +11,11 @@ def escape_markdown(text: str) -> str:
     HTML, links, images, mentions, emphasis, code and line breaks lose their meaning; control characters and direction
     marks become spaces. Parentheses stay: without brackets before them they mean nothing.
     """
-    flat = html.escape(plain_markdown(text), quote=False)
-    return re.sub(r"([\\`*_{}\[\]#+!|~@$]|(?<=\w):(?=//))", _character, flat)
-
-
-def _character(match: re.Match[str]) -> str:
-    """Write a character as a number: no Markdown rule sees it, and it shows as itself."""
-    return f"&#{ord(match.group())};"
-
-
-def plain_markdown(text: str) -> str:
-    """Replace what moves a terminal's cursor or a reader's eye: controls, line ends, direction marks."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", " ", text)
+    # Replaced are what moves a terminal's cursor or a reader's eye: controls, line ends, direction marks.
+    plain = re.sub(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", " ", text)
+    # Written as a number, a character is seen by no Markdown rule, and shows as itself.
+    rules = r"([\\`*_{}\[\]#+!|~@$]|(?<=\w):(?=//))"
+    return re.sub(rules, lambda found: f"&#{ord(found[0])};", html.escape(plain, quote=False))
 
 
 NUMBER = re.compile(r"[-+<]*\$?\d[\d.,:/%]*(?:e[-+]\d+)?(?: (?:s|min|h|d|\d+))*(?: \(at most .+\))?")

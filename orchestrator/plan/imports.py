@@ -15,20 +15,18 @@ def needed_modules(node: ast.Import | ast.ImportFrom, package: Sequence[str]) ->
         yield base, base if alias.name == "*" else f"{base}.{alias.name}"
 
 
-def find_imports(tree: ast.Module) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+def find_imports(
+    node: ast.AST, *, certain: bool = True
+) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
     """Yield import statements at any depth, and whether they are unconditional."""
-    yield from _imports(tree, certain=True)
-
-
-def _imports(node: ast.AST, *, certain: bool) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.Import | ast.ImportFrom):
             yield child, certain
         elif isinstance(child, ast.If) and _is_type_checking(child.test):
             for each in child.orelse:
-                yield from _imports(ast.Module([each], []), certain=certain)
+                yield from find_imports(ast.Module([each], []), certain=certain)
         else:
-            yield from _imports(
+            yield from find_imports(
                 child, certain=certain and not isinstance(child, ast.If | ast.Try | ast.TryStar)
             )
 

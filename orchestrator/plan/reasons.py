@@ -116,9 +116,8 @@ def changes_for_cpu(
     limit, name = limits.cpu_limit
     if cpu.interval.high > 0:
         times = limit / cpu.interval.high
-        size = (
-            f"about {math.floor(epochs * times)} epochs" if epochs else f"{_times(times)} times as much work"
-        )
+        more = f"{times:.1f}" if times < 10 else f"{times:.0f}"
+        size = f"about {math.floor(epochs * times)} epochs" if epochs else f"{more} times as much work"
         changes.append(f"With more than {size} it would no longer fit {name}, and a GPU would be needed.")
     return tuple(changes)
 
@@ -171,10 +170,6 @@ def nothing_feasible(options: Sequence[Option], limits: Limits, epochs: int | No
         reasons.append(f"{nearest.offer.name} {nearest.reason}")
     changes.append("Fewer epochs, a smaller image-size or a smaller model make any place fit sooner.")
     return Decision("none", None, f"Nothing fits: {'; '.join(reasons)}.", tuple(changes))
-
-
-def _times(factor: float) -> str:
-    return f"{factor:.1f}" if factor < 10 else f"{factor:.0f}"
 
 
 def _dollars_up(usd: float) -> str:

@@ -151,12 +151,8 @@ def _chart(title: str, values: Sequence[float], *, zero: bool = False) -> str:
             "xychart-beta",
             f'  title "{name}"',
             f'  x-axis "epoch" [{epochs}]',
-            f"  y-axis {low:.4g} --> {_above(high):.4g}",
+            f"  y-axis {low:.4g} --> {high + abs(high) * 0.05:.4g}",
             f"  line [{', '.join(f'{v:.5g}' for v in shown)}]",
             "```",
         ]
     )
-
-
-def _above(value: float) -> float:
-    return value + abs(value) * 0.05

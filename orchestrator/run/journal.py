@@ -28,7 +28,7 @@ from gpu_offload.orchestrator.run.record import (
     StopRequest,
     run_key,
 )
-from gpu_offload.orchestrator.run.run_documents import RunDocuments, read_outcome, read_run
+from gpu_offload.orchestrator.run.run_documents import RunDocuments, RunReader, read_outcome
 from gpu_offload.orchestrator.run.run_index import RunIndex
 from gpu_offload.remote_job.result import CheckpointManifest, TrainingResult
 
@@ -111,7 +111,7 @@ class Journal:
 
     def read(self, run: str) -> RunDocuments:
         """Return everything that is known of a run: one listing, and a read for what is new or has changed."""
-        return read_run(self._documents, run)
+        return RunReader(self._documents, run).read()
 
     def attempts(self, run: str) -> tuple[ObservedAttempt, ...]:
         """Return the attempts of a run, in order, each with its host, heartbeat and end."""

@@ -87,7 +87,7 @@ def seconds_left(run: RunRecord, observation: Observation, candidate: Candidate)
         rest = _corrected(run, observation, attempt, candidate)
         if rest is not None:
             return rest + start_of(run, candidate.offer) if candidate.offer.where == "ec2" else rest
-    return candidate.seconds.scaled(_share_left(run, observation.epochs_completed))
+    return candidate.seconds.scaled(1.0 - min(1.0, observation.epochs_completed / run.spec.epochs))
 
 
 def running_left(run: RunRecord, observation: Observation, current: ObservedAttempt) -> Interval | None:
@@ -210,10 +210,6 @@ def _forecast_rest(work: Workload, pace: Pace, at: ForecastPosition) -> Interval
         return forecast(work, pace, at).interval
     except (ValueError, ArithmeticError):
         return None
-
-
-def _share_left(run: RunRecord, epochs_completed: int) -> float:
-    return 1.0 - min(1.0, epochs_completed / run.spec.epochs)
 
 
 def _machine(offer: Offer) -> tuple[str | None, ...]:

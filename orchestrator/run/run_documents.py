@@ -39,11 +39,6 @@ class RunDocuments:
     """Of all its objects."""
 
 
-def read_run(documents: Documents, run: str) -> RunDocuments:
-    """Return everything that is known of a run: one listing, and a read for what is new or has changed."""
-    return _Reader(documents, run).read()
-
-
 def read_outcome(documents: Documents, run: str) -> Outcome | None:
     """Return how a run ended, None while it is open. An unreadable outcome is an end, too."""
     key = run_key(run, "outcome.json")
@@ -56,7 +51,9 @@ def read_outcome(documents: Documents, run: str) -> Outcome | None:
         return Outcome(status="failed", at=info.modified.timestamp(), message=str(error)) if info else None
 
 
-class _Reader:
+class RunReader:
+    """Reads the documents of one run that one listing shows."""
+
     def __init__(self, documents: Documents, run: str) -> None:
         self._documents, self._run = documents, run
         self._objects: dict[str, ObjectInfo] = {
@@ -64,6 +61,7 @@ class _Reader:
         }
 
     def read(self) -> RunDocuments:
+        """Return everything that is known of the run, with a read for what is new or has changed."""
         attempts: list[ObservedAttempt] = []
         while (record := self._part(AttemptRecord, f"attempts/{len(attempts) + 1}.json")) is not None:
             attempts.append(self._attempt(record))

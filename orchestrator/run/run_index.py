@@ -58,7 +58,7 @@ class RunIndex:
         """Enter a run that is written among the recent ones; `created_at` in Unix seconds."""
         if self.writes:
             with contextlib.suppress(*NOT_ALLOWED):
-                self._enter(recent_key(run, created_at))
+                self._enter(f"{RECENT}{newest_first(created_at, run)}.json")
 
     def finish(self, run: str) -> None:
         """Remove a run that has its outcome and its bill."""
@@ -171,8 +171,3 @@ class RunIndex:
     def _enter(self, key: str) -> None:
         with contextlib.suppress(ObjectExistsError):
             self.store.create(key, b"{}\n")
-
-
-def recent_key(run: str, created_at: float) -> str:
-    """Return the key under which a run stands among the recent ones: later ones come first."""
-    return f"{RECENT}{newest_first(created_at, run)}.json"

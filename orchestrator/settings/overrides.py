@@ -143,14 +143,9 @@ def resolve(parts: tuple[str, ...]) -> tuple[str, ...] | None:
     return path if len(path) > 1 else None
 
 
-def kind_of(path: tuple[str, ...]) -> Kind | None:
-    """Return the type of the value at a path; None below a free table, which takes any type."""
-    return SETTINGS.get(path)
-
-
 def parse_value(text: str, path: tuple[str, ...]) -> Any:
     """Read a value as TOML if that fits the setting, else as text; lists may be separated by commas."""
-    kind = kind_of(path)
+    kind = SETTINGS.get(path)  # None below a free table, which takes any type
     text = text.strip()
     try:
         parsed = tomllib.loads(f"value = {text}")

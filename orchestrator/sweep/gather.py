@@ -31,7 +31,9 @@ def gather_sweep(
     for row in rows:
         seconds, usd = saved(row, rows)
         trials.append(replace(row, saved_seconds=seconds, saved_usd=usd))
-    report = SweepReport(record, tuple(trials), _importance(record, rows))
+    tried = [Tried(row.values, "complete", row.score.mean) for row in rows if row.score is not None]
+    mattered = importance(Space.written(record.space, record.seeds, record.folds), tried, goal=record.goal)
+    report = SweepReport(record, tuple(trials), mattered)
     return replace(report, candidate=_candidate(store, report))
 
 
@@ -84,12 +86,6 @@ def _trial(trial: Trial, record: SweepRecord, known: Facts) -> TrialReport:
         seconds=sum(one.seconds for one in begun if not one.known),
         cost_usd=sum(one.cost_usd for one in facts),
     )
-
-
-def _importance(record: SweepRecord, rows: list[TrialReport]) -> dict[str, float]:
-    tried = [Tried(row.values, "complete", row.score.mean) for row in rows if row.score is not None]
-    space = Space.written(record.space, record.seeds, record.folds)
-    return importance(space, tried, goal=record.goal)
 
 
 def _candidate(store: ObjectStore, report: SweepReport) -> str | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import optuna
 
 from gpu_offload.orchestrator.settings.types import Goal
+from gpu_offload.orchestrator.sweep.sampling import quiet
 
 FACTOR = 3
 
@@ -23,22 +24,14 @@ class Point:
     value: float
 
 
-def first_rung(epochs: int) -> int:
-    """Return after how many epochs a trial is compared first."""
-    return max(1, round(epochs / FACTOR**2))
-
-
 def pruned_at(curves: Mapping[int, Sequence[Point]], number: int, *, epochs: int, goal: Goal) -> Point | None:
     """Return the point after which a trial is not worth continuing, None if it is; `epochs`: of the shortest training."""
-    pruner = optuna.pruners.SuccessiveHalvingPruner(
-        min_resource=first_rung(epochs), reduction_factor=FACTOR, min_early_stopping_rate=0
-    )
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        study = optuna.create_study(
-            direction=goal, pruner=pruner, sampler=optuna.samplers.RandomSampler(seed=0)
+    with quiet():
+        pruner = optuna.pruners.SuccessiveHalvingPruner(
+            min_resource=max(1, round(epochs / FACTOR**2)), reduction_factor=FACTOR, min_early_stopping_rate=0
         )
+        sampler = optuna.samplers.RandomSampler(seed=0)
+        study = optuna.create_study(direction=goal, pruner=pruner, sampler=sampler)
         trials = {n: study.ask() for n in sorted(curves)}
         # In the order in which they came: a verdict rests on what was known then.
         points = sorted((p.at, n, p.epoch, p) for n, curve in curves.items() for p in curve)
@@ -48,6 +41,4 @@ def pruned_at(curves: Mapping[int, Sequence[Point]], number: int, *, epochs: int
             trials[n].report(point.value, epoch)
             if trials[n].should_prune() and n == number:
                 return point
-    finally:
-        optuna.logging.set_verbosity(verbosity)
     return None

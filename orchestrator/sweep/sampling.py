@@ -49,8 +49,9 @@ def ask(space: Space, tried: Sequence[Tried], *, seed: int, goal: Goal) -> Value
     if space.size is not None and len(known) >= space.size:
         return None
     for draw in range(DRAWS):
-        sampler = optuna.samplers.TPESampler(seed=_mixed(seed, len(tried), draw), constant_liar=True)
-        with _quiet():
+        mixed = (seed * 1_000_003 + len(tried) * 1009 + draw) % 2**32
+        sampler = optuna.samplers.TPESampler(seed=mixed, constant_liar=True)
+        with quiet():
             study = _study(space, tried, goal, sampler)
             asked = study.ask(_distributions(space)).params
         values = {name: _rounded(space.dimensions[name], asked[name]) for name in space.dimensions}
@@ -69,7 +70,7 @@ def importance(space: Space, tried: Sequence[Tried], *, goal: Goal) -> dict[str,
     complete = [one for one in tried if one.state == "complete" and one.score is not None]
     if len(complete) < LEAST_COMPLETE or len(space.dimensions) < 2:
         return {}
-    with _quiet():
+    with quiet():
         study = _study(space, complete, goal, optuna.samplers.RandomSampler(seed=0))
         found = optuna.importance.get_param_importances(
             study, evaluator=optuna.importance.PedAnovaImportanceEvaluator()
@@ -133,12 +134,8 @@ def _key(values: Mapping[str, Scalar]) -> tuple[tuple[str, str], ...]:
     return tuple((name, repr(values[name])) for name in sorted(values))
 
 
-def _mixed(seed: int, number: int, draw: int) -> int:
-    return (seed * 1_000_003 + number * 1009 + draw) % 2**32
-
-
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep Optuna's log and its notices of experimental features off the console."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
