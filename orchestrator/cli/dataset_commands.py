@@ -4,7 +4,13 @@ import sys
 
 import click
 
-from gpu_offload.orchestrator.cli.options import SettingsOptions, json_option, print_json, settings_options
+from gpu_offload.orchestrator.cli.options import (
+    SettingsOptions,
+    json_option,
+    print_json,
+    settings_options,
+    show,
+)
 from gpu_offload.orchestrator.output.console import plain
 
 
@@ -57,10 +63,7 @@ def fingerprint(given: SettingsOptions, *, as_json: bool) -> None:
     from gpu_offload.orchestrator import api
 
     digest = api.fingerprint(given.settings)
-    if as_json:
-        print_json({"fingerprint": digest})
-    else:
-        click.echo(digest)
+    show({"fingerprint": digest}, digest, as_json=as_json)
 
 
 @click.command()
@@ -75,10 +78,7 @@ def changed(given: SettingsOptions, since: str, *, as_json: bool) -> None:
     from gpu_offload.orchestrator import api
 
     yes = api.changed(given.settings, since)
-    if as_json:
-        print_json({"changed": yes})
-    else:
-        click.echo("changed" if yes else "not changed")
+    show({"changed": yes}, "changed" if yes else "not changed", as_json=as_json)
     sys.exit(0 if yes else 1)
 
 

@@ -5,7 +5,12 @@ import sys
 
 import click
 
-from gpu_offload.orchestrator.cli.options import SettingsOptions, json_option, print_json, settings_options
+from gpu_offload.orchestrator.cli.options import (
+    SettingsOptions,
+    json_option,
+    settings_options,
+    show,
+)
 
 
 @click.command()
@@ -53,10 +58,7 @@ def doctor(
         probe=not no_probe,
     )
     colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    if as_json:
-        print_json(report.json())
-    else:
-        click.echo(report.text(colour=colour, width=terminal_width()))
+    show(report.json(), report.text(colour=colour, width=terminal_width()), as_json=as_json)
     sys.exit(0 if report.ok else 1)
 
 

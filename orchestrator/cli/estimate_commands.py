@@ -8,9 +8,8 @@ from gpu_offload.orchestrator.cli.options import (
     SettingsOptions,
     console_of,
     json_option,
-    print_json,
-    say,
     settings_options,
+    show,
     verbose_option,
 )
 
@@ -31,10 +30,7 @@ def show_history(given: SettingsOptions, *, as_json: bool) -> None:
     from gpu_offload.orchestrator.registry.stores import store_of
 
     found = tuple(timings(store_of(given.settings)))
-    if as_json:
-        print_json(history_json(found))
-    else:
-        say(history_text(found, width=terminal_width()))
+    show(history_json(found), history_text(found, width=terminal_width()), as_json=as_json)
 
 
 @estimate.command()
@@ -49,10 +45,7 @@ def explain(given: SettingsOptions, *, as_json: bool, verbose: bool, calibrate: 
     from gpu_offload.orchestrator.plan.explanation import explanation_json, explanation_text
 
     report = api.plan(given.settings, calibrate=calibrate, console=console_of(verbose=verbose))
-    if as_json:
-        print_json(explanation_json(report))
-    else:
-        say(explanation_text(report, width=terminal_width()))
+    show(explanation_json(report), explanation_text(report, width=terminal_width()), as_json=as_json)
 
 
 @estimate.command()

@@ -15,6 +15,8 @@ from gpu_offload.orchestrator.cli.options import (
     print_json,
     say,
     settings_options,
+    show,
+    show_answer,
     verbose_option,
 )
 
@@ -52,10 +54,8 @@ def plan(
     from gpu_offload.orchestrator.plan.receipt import receipt_text
 
     report = api.plan(given.settings, on=where, calibrate=calibrate, console=console_of(verbose=verbose))
-    if as_json:
-        print_json(report.json())
-    else:
-        say(receipt_text(report, width=terminal_width(), everything=everything))
+    text = receipt_text(report, width=terminal_width(), everything=everything)
+    show(report.json(), text, as_json=as_json)
 
 
 @click.command()
@@ -171,10 +171,7 @@ def pull(
         pulled = api.pull(settings, destination, version=wanted, export=export, signer=signer)
     else:
         pulled = api.pull_from(source, destination, version=wanted, export=export, signer=signer)
-    if as_json:
-        print_json(pulled.json())
-    else:
-        say(pulled.text())
+    show_answer(pulled, as_json=as_json)
 
 
 @click.command()

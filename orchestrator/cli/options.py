@@ -131,6 +131,14 @@ def say(text: str, *, nl: bool = True) -> None:
     click.echo(text, nl=nl)
 
 
+def show(document: Any, text: str, *, as_json: bool) -> None:
+    """Print an answer as JSON, or as text for a person."""
+    if as_json:
+        print_json(document)
+    else:
+        say(text)
+
+
 class Answer(Protocol):
     """What a command has to say."""
 
@@ -143,7 +151,4 @@ class Answer(Protocol):
 
 def show_answer(answer: Answer, *, as_json: bool) -> None:
     """Print what a command has to say."""
-    if as_json:
-        print_json(answer.json())
-    else:
-        say(answer.text())
+    show(answer.json(), answer.text(), as_json=as_json)

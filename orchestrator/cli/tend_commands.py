@@ -10,9 +10,8 @@ from gpu_offload.orchestrator.cli.options import (
     console_of,
     json_option,
     need_simulator,
-    print_json,
-    say,
     settings_options,
+    show_answer,
     verbose_option,
 )
 
@@ -35,10 +34,7 @@ def tend(given: SettingsOptions, *, as_json: bool, verbose: bool, dry_run: bool)
 
     settings = given.settings
     tended = Tend(settings, store_of(settings), console_of(verbose=verbose), dry_run=dry_run).tend()
-    if as_json:
-        print_json(tended.json())
-    else:
-        say(tended.text())
+    show_answer(tended, as_json=as_json)
     if tended.failures:
         sys.exit(1)
 
@@ -96,10 +92,7 @@ def drill(
             report = drilling.drill(only, jobs=jobs, tell=tell)
     except DrillError as error:
         raise click.UsageError(str(error)) from error
-    if as_json:
-        print_json(report.json())
-    else:
-        say(report.text())
+    show_answer(report, as_json=as_json)
     if not report.green:
         sys.exit(1)
 

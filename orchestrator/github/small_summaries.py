@@ -62,6 +62,10 @@ def _will(decision: Decision) -> str:
     return f"will train {time} on {option.offer.name} for {money}"
 
 
+def _stacked(*texts: str) -> str:
+    return fitted([SummarySection((text,), 9) for text in texts])
+
+
 def done_summary(version: str, around: Around, *, moved: bool) -> str:
     """Render a skipped training; one that moved `stable` back is a rollback, which is a heading of its own."""
     was = f", it was {around.before.name}" if around.before else ""
@@ -69,21 +73,14 @@ def done_summary(version: str, around: Around, *, moved: bool) -> str:
     text = (
         "The same dataset and settings were trained before; nothing was trained again and nothing was spent."
     )
-    return fitted(
-        [
-            SummarySection((f"### {bounded(title)}",), 9),
-            SummarySection((not_stable(around),), 8),
-            SummarySection((text,), 8),
-            SummarySection((model_line(around),), 7),
-        ]
-    )
+    return _stacked(f"### {bounded(title)}", not_stable(around), text, model_line(around))
 
 
 def rollback_summary(done: Moved) -> str:
     """Render what was rolled back, or that nothing had to be."""
     title = "Rolled back" if done.changed else "Nothing to roll back"
     lines = "\n".join(f"- {bounded(line)}" for line in done.text().splitlines())
-    return fitted([SummarySection((f"### {title}",), 9), SummarySection((lines,), 8)])
+    return _stacked(f"### {title}", lines)
 
 
 def unfinished_summary() -> str:
@@ -138,11 +135,7 @@ def _counted(runs: int) -> str:
 
 def trouble_summary(trouble: str) -> str:
     """Render a failure before a run began."""
-    sections = [
-        SummarySection(("### gpu-offload could not do it",), 9),
-        SummarySection((f"> {bounded(trouble)}",), 8),
-    ]
-    return fitted(sections)
+    return _stacked("### gpu-offload could not do it", f"> {bounded(trouble)}")
 
 
 def faults_summary(annotations: Sequence[Annotation], *, dataset: bool) -> str:

@@ -104,7 +104,7 @@ def render_configuration(candidates: Sequence[Proposal], *, everything: bool = F
         if not (isinstance(section, type) and issubclass(section, Section)):  # pragma: no cover - all are
             raise TypeError(name)
         if body := _section(section, (name,), values, notes, only):
-            lines += ["", f"[{name}]  # {_line(info.description)}", *body]
+            lines += ["", f"[{name}]  # {_line(info.description or section.__doc__)}", *body]
     return "\n".join(lines) + "\n"
 
 

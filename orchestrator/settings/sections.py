@@ -212,20 +212,12 @@ class Sections(Section):
     """The whole of the configuration."""
 
     dataset: DatasetSettings
-    """The dataset to train on."""
     training: TrainingSettings = TrainingSettings()
-    """The model and how to train it."""
     limits: LimitSettings = LimitSettings()
-    """Limits of a run."""
     store: StoreSettings = StoreSettings()
-    """Storage of datasets, checkpoints and models."""
     registry: RegistrySettings = RegistrySettings()
-    """Which versions become `stable`, and how they are numbered."""
     retention: RetentionSettings = RetentionSettings()
-    """Deletions after each publication."""
     ec2: Ec2Settings = Ec2Settings()
-    """The instances that may be rented."""
     ray: RaySettings = RaySettings()
-    """The cluster of `--on ray`, and what a training occupies there."""
     sweep: SweepSettings = SweepSettings()
     """Which values `offload sweep` tries."""
