@@ -98,8 +98,8 @@ class Session:
             {
                 ReadinessStage.CAPACITY: self._check_capacity,
                 ReadinessStage.BOOT: lambda: self._unless_gone(check_boot(self.host.address)),
-                ReadinessStage.SSH: self._check_ssh,
-                ReadinessStage.CLOUD_INIT: self._check_cloud_init,
+                ReadinessStage.SSH: lambda: self._unless_gone(check_ssh(self.host)),
+                ReadinessStage.CLOUD_INIT: lambda: self._unless_gone(check_cloud_init(self.host)),
             },
         )
         instance = look(self.host)
@@ -119,7 +119,8 @@ class Session:
         project = self.run.project
         folder = send_project(self.host, instance, project, self.project()) if project else None
         uploader = {"AWS_DEFAULT_REGION": self.region, **self.store_keys}
-        options = JobOptions(spot_notice=self._notice(metadata))
+        # An on-demand instance gets a notice of retirement at the same place.
+        options = JobOptions(spot_notice=metadata.rstrip("/") or SPOT_NOTICE)
         spec = remote_spec(
             self.run,
             self.attempt.number,
@@ -182,12 +183,6 @@ class Session:
             case state:
                 return Broken(f"the instance is {state}")
 
-    def _check_ssh(self) -> StageResult:
-        return self._unless_gone(check_ssh(self.host))
-
-    def _check_cloud_init(self) -> StageResult:
-        return self._unless_gone(check_cloud_init(self.host))
-
     def _unless_gone(self, seen: StageResult) -> StageResult:
         """Do not wait for SSH on an instance that the cloud has ended; ask it every ten seconds."""
         if isinstance(seen, Pending) and self.clock() - self._asked >= 10:
@@ -195,10 +190,6 @@ class Session:
             if (state := self.state()) not in {"pending", "running"}:
                 return Broken(f"the instance is {state}")
         return seen
-
-    def _notice(self, metadata: str) -> str | None:
-        """Where the interruption notice is; an on-demand instance gets a notice of retirement there, too."""
-        return metadata.rstrip("/") or SPOT_NOTICE
 
     def _look(self, show: Callable[[ProgressEvent], None]) -> Look:
         if self._job is None:  # `reachable` says so before

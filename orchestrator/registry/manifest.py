@@ -11,9 +11,8 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.remote_job.result import LONGEST_NAME, MOST_METRICS, Artifact, Export
 from gpu_offload.remote_job.wire import Wire, faults_text
 
-STABLE = "stable"
-CANDIDATE = "candidate"
-"""The last version that was published and not found good enough for `stable`."""
+STABLE, CANDIDATE = "stable", "candidate"
+"""Aliases. The candidate is the last version that was published and not found good enough for `stable`."""
 
 INDEX_KEY = "index.json"
 
