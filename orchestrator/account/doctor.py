@@ -60,7 +60,9 @@ def examine(
             "an instance cannot reach a store that is a folder",
             "for GPUs set store.url to s3://BUCKET; `offload bootstrap` makes one with all it needs",
         )
-    elif settings.store.endpoint_url is not None and not _has_account(found):
+    elif settings.store.endpoint_url is not None and not any(
+        check.name == "AWS identity" and check.state == "green" for check in found
+    ):
         # Keys of R2 or MinIO are no keys of AWS: a CPU training needs none.
         why_none = (
             "the credentials are the store's, and AWS does not know them",
@@ -74,10 +76,6 @@ def examine(
         if repository is not None:
             checks.append(_deployment(repository, deployment, environment))
     return Examination(tuple(checks))
-
-
-def _has_account(checks: Sequence[Check]) -> bool:
-    return any(check.name == "AWS identity" and check.state == "green" for check in checks)
 
 
 def _ultralytics() -> Check:

@@ -64,12 +64,8 @@ def placement_fault(nodes: Sequence[RayNode], needs: Mapping[str, float]) -> str
     if not nodes:
         return "the cluster has no live node"
     wanted = ", ".join(_amount(name, amount) for name, amount in needs.items())
-    have = "; ".join(dict.fromkeys(_resources(node, needs) for node in nodes))
-    return f"no node of the Ray cluster has {wanted} (they have {have})"
-
-
-def _resources(node: RayNode, needs: Mapping[str, float]) -> str:
-    return ", ".join(_amount(name, node.resources.get(name, 0.0)) for name in needs)
+    has = (", ".join(_amount(name, node.resources.get(name, 0.0)) for name in needs) for node in nodes)
+    return f"no node of the Ray cluster has {wanted} (they have {'; '.join(dict.fromkeys(has))})"
 
 
 def _amount(name: str, amount: float) -> str:

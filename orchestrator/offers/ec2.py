@@ -9,7 +9,7 @@ from gpu_offload.infra.aws.credentials import check_credentials, open_session
 from gpu_offload.infra.aws.errors import CloudError, NoCredentialsError
 from gpu_offload.infra.aws.price_list import OnDemandPrices, on_demand_prices
 from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice
-from gpu_offload.orchestrator.offers.offer import GPUS, Gpu, Market, Offer
+from gpu_offload.orchestrator.offers.offer import GPUS, Market, Offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.machines import Ec2Settings
 
@@ -86,7 +86,7 @@ def offers_of(region: Region, market: str, now: datetime) -> tuple[tuple[Offer, 
     prices = region.on_demand.usd_per_hour
     spot = {(price.type, price.zone): price.usd_per_hour for price in region.spot}
     for kind in region.types:
-        gpu = _gpu(kind)
+        gpu = (known := GPUS.get(kind.gpu)) and replace(known, count=kind.gpus)
         if gpu is None:
             notes.append(f"{kind.name} was left out: we know no speed of the GPU {kind.gpu}")
             continue
@@ -128,8 +128,3 @@ def _within_quotas(offers: Sequence[Offer], quotas: Quotas) -> tuple[tuple[Offer
         else:
             kept.append(offer)
     return tuple(kept), list(refused)
-
-
-def _gpu(kind: InstanceType) -> Gpu | None:
-    known = GPUS.get(kind.gpu)
-    return known and replace(known, count=kind.gpus)

@@ -15,7 +15,6 @@ from gpu_offload.orchestrator.estimate.calibration import (
     can_calibrate,
     kept_calibration,
 )
-from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.history import history
 from gpu_offload.orchestrator.estimate.neighbours import CoreReading
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
@@ -92,7 +91,9 @@ class Planning:
         appraisal = Appraisal(self.settings, work, tuple(history(self.store)), self.store_place, share)
         if done is None and calibrate is not False and on in {"auto", "cpu"}:
             prior = appraisal.on_cpu(None)
-            wanted = calibrate or not (only_if_it_matters and self._decided_by(prior, limits, on))
+            # The wide prior decides already: the CPU is asked for, or fits even so and costs nobody's time.
+            fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
+            wanted = calibrate or not (only_if_it_matters and (on == "cpu" or fits))
             measured = self._calibration(inputs, spec, work, measure=wanted)
         cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
@@ -120,6 +121,9 @@ class Planning:
                 *missing_extra(inputs),
             ),
         )
+        # Whether an instance may, and can, take over from this CPU where that turns out too slow.
+        rescues = offers is not None and self.settings.limits.on_overrun == "escalate"
+        rescues = rescues and may_rent(self.settings, inputs)
         return Planned(
             settings=inputs.settings,
             inputs=inputs,
@@ -134,16 +138,11 @@ class Planning:
                 appraisal.machine(measured),
                 past=appraisal.past,
                 key=appraisal.key,
-                escalates=on == "auto"
-                and (decision.reversible or (offers is not None and self._escalates(inputs))),
+                escalates=on == "auto" and (decision.reversible or rescues),
             ),
             is_forced=on != "auto",
             lock=lambda: lock(inputs.requirements, self.store) if inputs.requirements else b"",
         )
-
-    def _escalates(self, inputs: PlanInputs) -> bool:
-        """Whether a run on this CPU that turns out too slow is allowed to, and can, move to an instance."""
-        return self.settings.limits.on_overrun == "escalate" and may_rent(self.settings, inputs)
 
     @staticmethod
     def _workload(snapshot: Snapshot, training: TrainingSettings, *, exports: int) -> Workload:
@@ -161,12 +160,6 @@ class Planning:
             dataset_bytes=snapshot.bytes,
             exports=exports,
         )
-
-    @staticmethod
-    def _decided_by(prior: Estimate, limits: Limits, on: str) -> bool:
-        """Whether a measurement could not change the decision: the CPU fits even by the wide prior."""
-        fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
-        return on == "cpu" or fits
 
     def _calibration(
         self, inputs: PlanInputs, spec: TrainingSpec, work: Workload, *, measure: bool

@@ -30,7 +30,7 @@ def card(manifest: Manifest, entry: IndexEntry) -> str:
     """Return a version's model card. It says nothing that may change: neither aliases nor yanks."""
     head = yaml.dump(_metadata(manifest), Dumper=DUMPER, sort_keys=False, allow_unicode=True)
     title = escape_markdown(f"{_name(manifest)} {entry.semver or manifest.version}")
-    parts = [f"---\n{head}---\n", f"# {title}\n", _facts(manifest, entry)]
+    parts = [f"---\n{head}---\n", f"# {title}\n", table([("", ""), *facts(manifest, entry).items()]) + "\n"]
     if manifest.metrics:
         rows = [(name, f"{human_number(value, 4)}") for name, value in named(manifest.metrics).items()]
         parts.append(f"## Metrics\n\nOf the final validation.\n\n{table([('metric', 'value'), *rows])}\n")
@@ -73,24 +73,22 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
     return found
 
 
-def _facts(manifest: Manifest, entry: IndexEntry) -> str:
-    when = utc(manifest.created_at, "%Y-%m-%d %H:%M UTC")
-    hyperparameters = ", ".join(f"{k} = {v}" for k, v in sorted((manifest.hyperparameters or {}).items()))
-    count = manifest.images or {}
-    images = ", ".join(f"{count[split]} {split}" for split in SPLITS if count.get(split))
-    facts = {
-        "version": f"{entry.semver} ({manifest.version})" if entry.semver else manifest.version,
-        "published": when,
+def facts(manifest: Manifest, entry: IndexEntry | None) -> dict[str, str]:
+    """Return everything that is known of a version, by the name under which it is shown."""
+    count, given = manifest.images or {}, manifest.hyperparameters or {}
+    found = {
+        "version": f"{entry.semver} ({manifest.version})" if entry and entry.semver else manifest.version,
+        "published": utc(manifest.created_at, "%Y-%m-%d %H:%M UTC"),
         "task": manifest.task,
         "model": manifest.base_model,
         "classes": ", ".join(manifest.classes or ()),
-        "images": images,
+        "images": ", ".join(f"{count[split]} {split}" for split in SPLITS if count.get(split)),
         "image size": manifest.image_size,
         "epochs": f"{manifest.epochs_completed} of {manifest.epochs}",
         "batch": manifest.batch,
         "seed": manifest.seed,
-        "hyperparameters": hyperparameters,
-        "started from": started_from(manifest),
+        "hyperparameters": ", ".join(f"{name} = {value}" for name, value in sorted(given.items())),
+        "started from": _started_from(manifest),
         "parent": manifest.parent,
         "repository": manifest.repository,
         "commit": manifest.commit,
@@ -100,13 +98,12 @@ def _facts(manifest: Manifest, entry: IndexEntry) -> str:
         "took": human_duration(manifest.seconds.actual),
         "cost": human_cost(manifest.cost_usd, manifest.where),
         "file": f"{manifest.model.name}, {human_bytes(manifest.model.size)}, sha256 {manifest.model.sha256}",
-        **{f"as {export.format}": describe_export(export) for export in manifest.exports},
+        **{f"as {export.format}": _export(export) for export in manifest.exports},
     }
-    rows = [(name, str(value)) for name, value in facts.items() if value not in {None, ""}]
-    return table([("", ""), *rows]) + "\n"
+    return {name: str(value) for name, value in found.items() if value not in {None, ""}}
 
 
-def started_from(manifest: Manifest) -> str | None:
+def _started_from(manifest: Manifest) -> str | None:
     """Return what weights a training began with; None for random ones."""
     if not manifest.weights_sha256:
         return None
@@ -116,8 +113,7 @@ def started_from(manifest: Manifest) -> str | None:
     return f"version {manifest.init_from}, {weights}, warm start {manifest.warm_starts} in a row"
 
 
-def describe_export(export: Export) -> str:
-    """Return an export in a line."""
+def _export(export: Export) -> str:
     return (
         f"{export.file.name}, {human_bytes(export.file.size)}, sha256 {export.file.sha256}; "
         f"{export.agreement:.1%} of its outputs are the model's on {export.images} held-out images"

@@ -4,14 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from gpu_offload.dataset.split import SPLITS
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.output.metrics import named as named_metrics
 from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, human_number, utc
 from gpu_offload.orchestrator.registry import alias as aliases
-from gpu_offload.orchestrator.registry.card import describe_export, started_from
+from gpu_offload.orchestrator.registry.card import facts
 from gpu_offload.orchestrator.registry.download import find, resolve
 from gpu_offload.orchestrator.registry.index import entry_of, versions
 from gpu_offload.orchestrator.registry.manifest import (
@@ -32,6 +31,23 @@ SHOWN = 50
 
 MAIN_METRICS = 2
 """Metrics of a version that a list shows."""
+
+SHOWN_FACTS = (
+    *(
+        "version",
+        "yanked",
+        "published",
+        "model",
+        "classes",
+        "images",
+        "epochs",
+        "image size",
+        "batch",
+        "seed",
+    ),
+    *("settings", "parent", "repository", "commit", "data", "training key", "started from", "run"),
+    *("trained on", "metrics", "file", "address"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,37 +133,23 @@ class Provenance:
     def text(self) -> str:
         """Return it for a person."""
         m, entry = self.manifest, self.entry
-        facts: dict[str, object] = {
-            "version": f"{entry.semver} ({m.version})" if entry and entry.semver else m.version,
+        known = facts(m, entry)
+        found = known | {
             "yanked": f"{when(entry.yanked.at)} by {entry.yanked.by}: {entry.yanked.why}"
             if entry and entry.yanked
-            else None,
+            else "",
             "published": when(m.created_at),
             "model": f"{m.base_model}, {m.task}",
-            "classes": ", ".join(m.classes or ()),
-            "images": ", ".join(
-                f"{m.images[split]} {split}" for split in SPLITS if m.images and m.images.get(split)
-            ),
-            "epochs": f"{m.epochs_completed} of {m.epochs}",
-            "image size": m.image_size,
-            "batch": m.batch,
-            "seed": m.seed,
-            "settings": ", ".join(f"{k} = {v}" for k, v in sorted((m.hyperparameters or {}).items())),
-            "parent": m.parent,
-            "repository": m.repository,
-            "commit": m.commit,
-            "data": m.fingerprint,
-            "training key": m.training_key,
-            "started from": started_from(m),
+            "settings": known.get("hyperparameters", ""),
             "run": m.run,
             "trained on": f"{m.where}, {human_duration(m.seconds.actual)}, {human_cost(m.cost_usd, m.where)}",
             "metrics": "  ".join(f"{k} {human_number(v, 4)}" for k, v in named_metrics(m.metrics).items()),
             "file": f"{human_bytes(m.model.size)}, sha256 {m.model.sha256}",
-            "address": self.url,
-            **{f"as {export.format}": describe_export(export) for export in m.exports},
-            **{f"not {name}": why for name, why in m.failed_exports.items()},
+            "address": self.url or "",
         }
-        lines = [(name, str(value)) for name, value in facts.items() if value not in {None, ""}]
+        lines = [(name, found[name]) for name in SHOWN_FACTS if found.get(name)]
+        lines += [(name, text) for name, text in known.items() if name.startswith("as ")]
+        lines += [(f"not {name}", why) for name, why in m.failed_exports.items()]
         lines += [(name, moved(move)) for name, moves in self.moves.items() for move in moves]
         widest, width = max(len(name) for name, _ in lines), terminal_width()
         return "\n".join(

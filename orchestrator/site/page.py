@@ -1,9 +1,8 @@
 """The page of a model as one HTML file that loads nothing: no script, no style sheet, no picture from elsewhere."""
 
-from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.metrics import curve_name, named
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, human_number
-from gpu_offload.orchestrator.registry.card import started_from
+from gpu_offload.orchestrator.registry.card import facts
 from gpu_offload.orchestrator.registry.listing import when
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest, model_key
 from gpu_offload.orchestrator.report.markup import (
@@ -23,6 +22,11 @@ PAGE = "index.html"
 MAIN_METRICS = 2
 SHOWN_VERSIONS = 200
 SHOWN_MOVES = 50
+
+SHOWN_FACTS = (
+    *("task", "model", "classes", "images", "epochs", "image size", "started from", "settings", "licence"),
+    *("commit", "data", "training key"),
+)
 
 
 def site_html(site: ModelPage) -> str:
@@ -101,24 +105,9 @@ def move_rows(site: ModelPage) -> list[tuple[str, ...]]:
 
 def card_rows(manifest: Manifest) -> list[tuple[str, ...]]:
     """Return how the version came about."""
-    settings = ", ".join(f"{k} = {v}" for k, v in sorted((manifest.hyperparameters or {}).items()))
-    facts = {
-        "task": manifest.task,
-        "model": manifest.base_model,
-        "classes": ", ".join(manifest.classes or ()),
-        "images": ", ".join(f"{manifest.images[s]} {s}" for s in SPLITS if (manifest.images or {}).get(s))
-        if manifest.images
-        else "",
-        "epochs": f"{manifest.epochs_completed} of {manifest.epochs}",
-        "image size": str(manifest.image_size or ""),
-        "started from": started_from(manifest) or "",
-        "settings": settings,
-        "licence": manifest.license or "",
-        "commit": manifest.commit or "",
-        "data": manifest.fingerprint,
-        "training key": manifest.training_key,
-    }
-    return [("", ""), *((name, value) for name, value in facts.items() if value)]
+    known = facts(manifest, None)
+    known |= {"settings": known.get("hyperparameters", ""), "licence": manifest.license or ""}
+    return [("", ""), *((name, known[name]) for name in SHOWN_FACTS if known.get(name))]
 
 
 def _download(site: ModelPage) -> str:

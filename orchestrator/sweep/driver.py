@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from types import FrameType
 from typing import assert_never
 
 from gpu_offload.errors import EXIT_RESUMABLE, EXIT_USAGE, OffloadError
@@ -79,7 +78,7 @@ class Driver:
         Raises InterruptedRunError: resume with the same command; SweepBusyError: another process drives it;
         SweepFailedError; OffloadError: a training could not be started.
         """
-        with handled(self._heard):
+        with handled(lambda number, _: self.children.hear(number)):
             try:
                 self._claim()
                 while True:
@@ -91,9 +90,6 @@ class Driver:
             finally:
                 self.children.end()
                 self.lease.release(self.journal.store, self.record.id)
-
-    def _heard(self, number: int, _frame: FrameType | None) -> None:
-        self.children.hear(number)
 
     def _leave(self, number: int) -> None:
         """Wait until the processes have ended, each with a resumable state, and say so."""

@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.activity import activity_of
 from gpu_offload.orchestrator.run.events import parse_events
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.record import AttemptEnd, Outcome, RunRecord, run_key
+from gpu_offload.orchestrator.run.record import RunRecord, run_key
 from gpu_offload.orchestrator.settings.sections import StoreSettings
 from gpu_offload.orchestrator.sweep.pruning import Point
 from gpu_offload.orchestrator.sweep.record import TrainingRef
@@ -118,6 +118,8 @@ class Facts:
     def _unpublished(self, run: RunRecord, now: float) -> TrainingFacts:
         documents = self._journal.read(run.id)
         last = documents.attempts[-1] if documents.attempts else None
+        end = last.end if last else None
+        is_cut = documents.outcome is not None and documents.outcome.cut
         return TrainingFacts(
             status=documents.outcome.status if documents.outcome else "open",
             run=run.id,
@@ -127,7 +129,7 @@ class Facts:
             where=(last.record.offer.instance_type or last.record.offer.where) if last else "",
             message=documents.outcome.message if documents.outcome else "",
             # A run without an attempt cost nothing, and would be begun again without end.
-            cut=last is not None and last.end is not None and _is_cut(documents.outcome, last.end),
+            cut=end is not None and (end.reason in {"expired", "overrun"} or is_cut),
             deadline_at=run.deadline_at,
             max_cost_usd=run.max_cost_usd,
         )
@@ -156,10 +158,6 @@ class Facts:
             except ObjectMissingError:
                 continue
         return lines
-
-
-def _is_cut(outcome: Outcome | None, end: AttemptEnd) -> bool:
-    return end.reason in {"expired", "overrun"} or (outcome is not None and outcome.cut)
 
 
 def _published(manifest: Manifest, cost_usd: float, *, known: bool) -> TrainingFacts:

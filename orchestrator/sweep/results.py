@@ -1,6 +1,6 @@
 """What the trials of a sweep have reached so far: their scores, their curves, and the metric that compares them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -47,15 +47,11 @@ class Results:
         found = {}
         for ref in trial.record.trainings:
             facts = self.facts_of(ref)
-            name = self._metric_of(facts.metrics)
-            if name is not None and (value := value_in(facts.metrics, name)) is not None:
+            if self.metric is None and facts.metrics:
+                self.metric = metric_in(facts.metrics, None)
+            if self.metric is not None and (value := value_in(facts.metrics, self.metric)) is not None:
                 found[ref.seed, ref.fold] = value
         return found
-
-    def _metric_of(self, metrics: Mapping[str, float]) -> str | None:
-        if self.metric is None and metrics:
-            self.metric = metric_in(metrics, None)
-        return self.metric
 
     def as_tried(self, trial: Trial) -> Tried:
         """Return a trial as the sampler sees it."""
