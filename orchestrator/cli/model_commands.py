@@ -7,16 +7,17 @@ import click
 
 from gpu_offload.errors import EXIT_FAILED
 from gpu_offload.orchestrator.cli.options import (
+    Answer,
     SettingsOptions,
+    answers,
     command_name,
     console_of,
     json_option,
-    need_simulator,
+    need,
     print_json,
     say,
     settings_options,
     show,
-    show_answer,
     verbose_option,
 )
 
@@ -141,8 +142,7 @@ def next_commands(report: "TrainReport") -> str:
 
 
 @click.command()
-@settings_options
-@json_option
+@answers
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--version", "wanted", default="stable", help="A version, its beginning, or an alias.")
 @click.option("--format", "export", metavar="NAME", help="A format that it was exported to, such as onnx.")
@@ -160,18 +160,13 @@ def pull(
     source: str | None,
     export: str | None,
     signer: str | None,
-    *,
-    as_json: bool,
-) -> None:
+) -> Answer:
     """Download a model, verified, to DESTINATION: a file or a folder."""
     from gpu_offload.orchestrator import api
 
     if source is None:
-        settings = given.settings
-        pulled = api.pull(settings, destination, version=wanted, export=export, signer=signer)
-    else:
-        pulled = api.pull_from(source, destination, version=wanted, export=export, signer=signer)
-    show_answer(pulled, as_json=as_json)
+        return api.pull(given.settings, destination, version=wanted, export=export, signer=signer)
+    return api.pull_from(source, destination, version=wanted, export=export, signer=signer)
 
 
 @click.command()
@@ -186,7 +181,7 @@ def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
     """Plan, train on this CPU, publish, report and skip, on a generated dataset; leaves a project to look around in."""
     folder = (into or Path("demo-gpu" if gpu else "demo")).resolve()
     if gpu:
-        need_simulator()
+        need("simulator")
         from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
 
         run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(folder))

@@ -17,6 +17,7 @@ import click
 from gpu_offload.orchestrator.output.console import plain
 
 if TYPE_CHECKING:
+    from gpu_offload.infra.store.protocol import ObjectStore
     from gpu_offload.orchestrator.output.console import Console
     from gpu_offload.orchestrator.settings.load import Settings
 
@@ -36,6 +37,13 @@ class SettingsOptions:
 
         directory = self.directory.resolve()
         return load_settings(directory, file=self.config, overrides=self.sets, environment=os.environ)
+
+    @cached_property
+    def store(self) -> "ObjectStore":
+        """The settings' store, which must be there already. Raises SettingsError, StoreError."""
+        from gpu_offload.orchestrator.registry.stores import existing_store_of
+
+        return existing_store_of(self.settings)
 
 
 directory_option = click.option(
@@ -104,12 +112,14 @@ def command_name(folder: Path | None = None) -> str:
     return shlex.quote(min(str(called.absolute()), os.path.relpath(called, folder), key=len))
 
 
-def need_simulator() -> None:
-    """Refuse where the simulated cloud is not installed. Raises ClickException."""
-    if importlib.util.find_spec("moto") is None:
-        raise click.ClickException(
-            "the simulated cloud is not installed: pip install 'gpu-offload[simulator]'"
-        )
+EXTRAS = {"simulator": ("moto", "the simulated cloud is"), "sweep": ("optuna", "sweeps are")}
+
+
+def need(extra: str) -> None:
+    """Refuse where an extra of our package is not installed. Raises ClickException."""
+    package, what = EXTRAS[extra]
+    if importlib.util.find_spec(package) is None:
+        raise click.ClickException(f"{what} not installed: pip install 'gpu-offload[{extra}]'")
 
 
 def print_json(value: Any) -> None:
@@ -152,3 +162,17 @@ class Answer(Protocol):
 def show_answer(answer: Answer, *, as_json: bool) -> None:
     """Print what a command has to say."""
     show(answer.json(), answer.text(), as_json=as_json)
+
+
+def answers(command: Callable[..., Answer | None]) -> Callable[..., None]:
+    """Add the options of the settings and `--json` to a command, and print the answer that it returns."""
+
+    @settings_options
+    @json_option
+    @functools.wraps(command)
+    def wrapped(given: SettingsOptions, *, as_json: bool, **others: Any) -> None:
+        answer = command(given, **others)
+        if answer is not None:
+            show_answer(answer, as_json=as_json)
+
+    return wrapped

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpu_offload.orchestrator.cli.options import SettingsOptions, json_option, settings_options, show_answer
+from gpu_offload.orchestrator.cli.options import Answer, SettingsOptions, answers
 
 if TYPE_CHECKING:
     from gpu_offload.infra.store.protocol import ObjectStore
@@ -21,73 +21,62 @@ store_option = click.option(
 )
 
 
-def _store(given: SettingsOptions, source: str | None = None) -> "ObjectStore":
-    from gpu_offload.orchestrator.registry.stores import existing_store_of, store_to_change
+def _store(given: SettingsOptions, source: str | None) -> "ObjectStore":
+    from gpu_offload.orchestrator.registry.stores import store_to_change
 
-    return existing_store_of(given.settings) if source is None else store_to_change(source)
+    return given.store if source is None else store_to_change(source)
 
 
 @click.group(invoke_without_command=True)
-@settings_options
-@json_option
+@answers
 @click.pass_context
-def models(context: click.Context, given: SettingsOptions, *, as_json: bool) -> None:
+def models(context: click.Context, given: SettingsOptions) -> Answer | None:
     """List the published versions, newest first, and what the aliases mean."""
-    if context.invoked_subcommand is None:
-        from gpu_offload.orchestrator.registry.listing import listing
+    from gpu_offload.orchestrator.registry.listing import listing
 
-        show_answer(listing(_store(given)), as_json=as_json)
+    return listing(given.store) if context.invoked_subcommand is None else None
 
 
 @models.command()
-@settings_options
-@json_option
+@answers
 @click.argument("version", default="stable")
-def show(given: SettingsOptions, version: str, *, as_json: bool) -> None:
+def show(given: SettingsOptions, version: str) -> Answer:
     """Show everything about VERSION (a number, its digits, an alias; by default stable).
 
     Data, commit, settings, metrics, cost, and when aliases moved to it.
     """
     from gpu_offload.orchestrator.registry.listing import provenance
-    from gpu_offload.orchestrator.registry.stores import existing_store_of, public_address
+    from gpu_offload.orchestrator.registry.stores import public_address
 
-    settings = given.settings
-    store = existing_store_of(settings)
-    found = provenance(store, version, lambda key: public_address(settings, store, key))
-    show_answer(found, as_json=as_json)
+    settings, store = given.settings, given.store
+    return provenance(store, version, lambda key: public_address(settings, store, key))
 
 
 @models.command()
-@settings_options
-@json_option
+@answers
 @click.argument("old")
 @click.argument("new")
-def diff(given: SettingsOptions, old: str, new: str, *, as_json: bool) -> None:
+def diff(given: SettingsOptions, old: str, new: str) -> Answer:
     """Compare two versions: data added and removed, settings, metrics, by class too."""
     from gpu_offload.orchestrator.registry.difference import difference
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
 
-    settings = given.settings
-    show_answer(
-        difference(existing_store_of(settings), old, new, dataset=settings.dataset_path), as_json=as_json
-    )
+    return difference(given.store, old, new, dataset=given.settings.dataset_path)
 
 
 @models.command()
-@settings_options
-@json_option
+@answers
 @click.argument("alias", default="stable")
 @click.option(
     "--at",
     metavar="TIME",
     help="Only what it meant then: 2026-03-03 (the end of that day, UTC), or with a time.",
 )
-def history(given: SettingsOptions, alias: str, at: str | None, *, as_json: bool) -> None:
+def history(given: SettingsOptions, alias: str, at: str | None) -> Answer:
     """Show what ALIAS (stable by default) meant, since when, by whom and why."""
     from gpu_offload.orchestrator.registry import listing
 
     time = moment(at) if at else None
-    show_answer(listing.history(_store(given), alias, time), as_json=as_json)
+    return listing.history(given.store, alias, time)
 
 
 def moment(text: str) -> float:
@@ -104,8 +93,7 @@ def moment(text: str) -> float:
 
 
 @click.command()
-@settings_options
-@json_option
+@answers
 @store_option
 @click.argument("version")
 @click.option("--why", default="by hand", metavar="TEXT", help="The reason, for the history.")
@@ -124,46 +112,39 @@ def promote(
     rollout: float,
     minimum: str | None,
     source: str | None,
-    *,
-    as_json: bool,
-) -> None:
+) -> Answer:
     """Let `stable` mean VERSION, a candidate for example."""
     from gpu_offload.orchestrator.registry.promote import promote as act
 
-    store = _store(given, source)
-    show_answer(act(store, version, why=why, rollout=rollout / 100, minimum=minimum), as_json=as_json)
+    return act(_store(given, source), version, why=why, rollout=rollout / 100, minimum=minimum)
 
 
 @click.command()
-@settings_options
-@json_option
+@answers
 @store_option
 @click.argument("version")
 @why_option
 @click.option("--undo", is_flag=True, help="It may be used after all; aliases stay where they are.")
-def yank(
-    given: SettingsOptions, version: str, why: str, source: str | None, *, undo: bool, as_json: bool
-) -> None:
+def yank(given: SettingsOptions, version: str, why: str, source: str | None, *, undo: bool) -> Answer:
     """Withdraw VERSION: applications leave it, and aliases go to the version before. Its files stay."""
     from gpu_offload.orchestrator.registry.promote import yank as act
 
-    show_answer(act(_store(given, source), version, why=why, undo=undo), as_json=as_json)
+    return act(_store(given, source), version, why=why, undo=undo)
 
 
 @click.command()
-@settings_options
-@json_option
+@answers
 @store_option
 @click.option("--to", metavar="VERSION", help="The version to go back to; by default the one before.")
 @why_option
-def rollback(given: SettingsOptions, to: str | None, why: str, source: str | None, *, as_json: bool) -> None:
+def rollback(given: SettingsOptions, to: str | None, why: str, source: str | None) -> Answer:
     """Withdraw what `stable` means, and let it mean the version before.
 
     A training that began before is published as a candidate.
     """
     from gpu_offload.orchestrator.registry.promote import rollback as act
 
-    show_answer(act(_store(given, source), to, why=why), as_json=as_json)
+    return act(_store(given, source), to, why=why)
 
 
 COMMANDS = (models, promote, yank, rollback)

@@ -10,6 +10,7 @@ from gpu_offload.orchestrator.cli.options import (
     SettingsOptions,
     console_of,
     json_option,
+    need,
     print_json,
     say,
     settings_options,
@@ -32,11 +33,10 @@ def status(given: SettingsOptions, run: str | None, *, as_json: bool) -> None:
     from gpu_offload.orchestrator.lifecycle.status import standings, standings_text
     from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
     from gpu_offload.orchestrator.project_states import places_text
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.workspace import Workspace
 
     settings = given.settings
-    found = standings(existing_store_of(settings), settings, run)
+    found = standings(given.store, settings, run)
     if as_json:
         print_json({"runs": [standing.json() for standing in found]})
     else:
@@ -62,11 +62,10 @@ def stop(
     harmless.
     """
     from gpu_offload.orchestrator.lifecycle.stop import stop_run
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.run.journal import Journal
 
     settings, console = given.settings, console_of(verbose=verbose)
-    store = existing_store_of(settings)
+    store = given.store
     wanted = run or by_option
     if wanted is None:
         still_open = Journal(store).open_ids()
@@ -104,10 +103,9 @@ def _kept(journal: "Journal", run: str) -> str:
 def logs(given: SettingsOptions, run: str | None, attempt: int | None, *, follow: bool) -> None:
     """Print the log of RUN or of the latest run; a line arrives within 15 s."""
     from gpu_offload.orchestrator.lifecycle.logs import read_log
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.report.load import latest_run
 
-    store = existing_store_of(given.settings)
+    store = given.store
     for text in read_log(store, run or latest_run(store), attempt=attempt, follow=follow):
         say(text, nl=False)
 
@@ -128,11 +126,10 @@ def report(
 ) -> None:
     """Report the outcome, time, cost and quality of RUN, of a sweep, or of the latest run."""
     from gpu_offload.orchestrator.output.table import terminal_width
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.report.load import gather, latest_run, render
 
     settings = given.settings
-    store = existing_store_of(settings)
+    store = given.store
     chosen = cast("Format", "json" if as_json else form or _form_for(output))
     if run is not None and run.startswith("sweep-"):
         text = _sweep_text(settings, store, run, chosen)
@@ -152,13 +149,10 @@ def report(
 def _sweep_text(settings: "Settings", store: "ObjectStore", sweep: str, form: "Format") -> str:
     from gpu_offload.orchestrator.output.table import terminal_width
 
-    try:
-        from gpu_offload.orchestrator.sweep.gather import gather_sweep
-        from gpu_offload.orchestrator.sweep.render import render_sweep
-    except ImportError as error:
-        raise click.UsageError(
-            f"sweeps are not installed ({error.name}): pip install 'gpu-offload[sweep]'"
-        ) from error
+    need("sweep")
+    from gpu_offload.orchestrator.sweep.gather import gather_sweep
+    from gpu_offload.orchestrator.sweep.render import render_sweep
+
     return render_sweep(gather_sweep(store, settings.store, sweep), form, width=terminal_width())
 
 
@@ -176,11 +170,10 @@ def attach(given: SettingsOptions, run: str, *, verbose: bool) -> None:
     """Watch RUN from here until its model is published; also a run that another machine started."""
     from gpu_offload.orchestrator.lifecycle.controllers import controller_of
     from gpu_offload.orchestrator.lifecycle.train import TrainingFailedError
-    from gpu_offload.orchestrator.registry.stores import existing_store_of
     from gpu_offload.orchestrator.run.journal import Journal
 
     settings = given.settings
-    store = existing_store_of(settings)
+    store = given.store
     outcome = controller_of(settings, store, Journal(store).run(run), console_of(verbose=verbose)).to_end()
     if outcome is None or outcome.status != "published":
         raise TrainingFailedError(

@@ -5,7 +5,7 @@ import sys
 import click
 
 from gpu_offload.infra.origin import documentation
-from gpu_offload.orchestrator.cli.options import need_simulator
+from gpu_offload.orchestrator.cli.options import need
 
 
 @click.command(
@@ -28,7 +28,7 @@ def simulate(faults: tuple[str, ...], command: tuple[str, ...], *, namespaces: b
     Its exit code is passed on, or 3 where it left something that would cost money. Without COMMAND the cloud
     stays up and its environment is printed. Write `offload simulate -- COMMAND`.
     """
-    need_simulator()
+    need("simulator")
     from gpu_offload.infra.simulator.command import simulate as run_inside
     from gpu_offload.infra.simulator.fault import FaultSyntaxError
     from gpu_offload.infra.simulator.namespace import NamespaceError

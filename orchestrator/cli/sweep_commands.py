@@ -10,6 +10,7 @@ from gpu_offload.orchestrator.cli.options import (
     command_name,
     console_of,
     json_option,
+    need,
     print_json,
     say,
     settings_options,
@@ -55,16 +56,11 @@ def sweep(
     Interrupted or killed, the same command carries on. A sweep that is over continues with a higher --trials,
     --budget-usd or --deadline. What was trained before is not trained again.
     """
-    from gpu_offload.orchestrator.registry.stores import store_of
-
-    try:
-        from gpu_offload.orchestrator.sweep.command import Sweep
-        from gpu_offload.orchestrator.sweep.render import render_sweep
-    except ImportError as error:
-        raise click.UsageError(
-            f"sweeps are not installed ({error.name}): pip install 'gpu-offload[sweep]'"
-        ) from error
+    need("sweep")
     from gpu_offload.orchestrator.output.table import terminal_width
+    from gpu_offload.orchestrator.registry.stores import store_of
+    from gpu_offload.orchestrator.sweep.command import Sweep
+    from gpu_offload.orchestrator.sweep.render import render_sweep
 
     limits = {"trials": trials, "parallel": parallel, "budget-usd": budget_usd, "deadline": deadline}
     words = (*given.sets, *(f"sweep.{name}={value}" for name, value in limits.items() if value is not None))

@@ -9,7 +9,7 @@ from gpu_offload.orchestrator.cli.options import (
     SettingsOptions,
     console_of,
     json_option,
-    need_simulator,
+    need,
     settings_options,
     show_answer,
     verbose_option,
@@ -75,7 +75,7 @@ def drill(
             "--max-cost-usd and --store belong to --on-my-account; a simulated drill costs nothing"
         )
     if not on_my_account:
-        need_simulator()
+        need("simulator")
     from gpu_offload.orchestrator.drill import suite as drilling
     from gpu_offload.orchestrator.drill.command import DrillError
 
