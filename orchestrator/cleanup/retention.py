@@ -128,10 +128,7 @@ def why_kept(
         entry.version: tuple(
             reason
             for reason, holds in (
-                (
-                    "needed by an alias, by a rollback or by an open run",
-                    entry.version in needs.versions,
-                ),
+                ("needed by an alias, by a rollback or by an open run", entry.version in needs.versions),
                 (f"among the newest {policy.keep}", entry.version in newest),
                 (f"younger than {policy.days:g} days", now - entry.created_at < policy.days * DAY_S),
             )

@@ -5,12 +5,7 @@ import sys
 
 import click
 
-from gpu_offload.orchestrator.cli.options import (
-    SettingsOptions,
-    json_option,
-    settings_options,
-    show,
-)
+from gpu_offload.orchestrator.cli.options import SettingsOptions, json_option, settings_options, show
 
 
 @click.command()

@@ -106,12 +106,7 @@ def moment(text: str) -> float:
 )
 @click.option("--minimum", metavar="VERSION", help="Installations must not use a lower version any more.")
 def promote(
-    given: SettingsOptions,
-    version: str,
-    why: str,
-    rollout: float,
-    minimum: str | None,
-    source: str | None,
+    given: SettingsOptions, version: str, why: str, rollout: float, minimum: str | None, source: str | None
 ) -> Answer:
     """Let `stable` mean VERSION, a candidate for example."""
     from gpu_offload.orchestrator.registry.promote import promote as act

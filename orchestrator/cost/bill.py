@@ -156,9 +156,7 @@ def spent(attempts: Sequence[AttemptUse]) -> float:
 
 
 def _alternatives(
-    attempts: Sequence[AttemptUse],
-    training_seconds: float | None,
-    cpu_estimate: Interval | None,
+    attempts: Sequence[AttemptUse], training_seconds: float | None, cpu_estimate: Interval | None
 ) -> tuple[Alternative, ...]:
     found = []
     if attempts and all(use.on_demand_usd_per_hour is not None for use in attempts):

@@ -84,11 +84,7 @@ def ebs_prices(region: str | None) -> EbsPrices:
 
 
 def expected_cost(
-    offer: Offer,
-    interval: Interval,
-    *,
-    volume_gib: int = VOLUME_GIB,
-    traffic_usd: float = 0.0,
+    offer: Offer, interval: Interval, *, volume_gib: int = VOLUME_GIB, traffic_usd: float = 0.0
 ) -> tuple[float, float]:
     """Return the cost of an offer for a duration, in US dollars: (likely, high).
 

@@ -26,7 +26,7 @@ MOST_REPEATED = 1
 
 @dataclass(frozen=True, slots=True)
 class Survived:
-    """One fault and its result. `seconds` from the fault to the recovery;"""
+    """One fault and its result; `seconds` are from the fault to the recovery."""
 
     name: str
     outcome: str
@@ -88,10 +88,7 @@ class DrillReport:
 
 
 def drill(
-    wanted: Sequence[str] = (),
-    *,
-    jobs: int = 2,
-    tell: Callable[[Survived], object] = lambda _: None,
+    wanted: Sequence[str] = (), *, jobs: int = 2, tell: Callable[[Survived], object] = lambda _: None
 ) -> DrillReport:
     """Run a drill on the simulated cloud, `jobs` faults at a time (`wanted`, or all). Raises DrillError: unknown fault."""
     known = {fault.name: fault for fault in FAULTS}

@@ -46,11 +46,7 @@ def estimate_cpu(work: Workload, calibration: "Calibration") -> Estimate:
             "so the interval is wider"
         )
     return assemble(
-        work,
-        replace(rates, start=start, first=first),
-        kind="cpu",
-        notes=notes,
-        contention=shared,
+        work, replace(rates, start=start, first=first), kind="cpu", notes=notes, contention=shared
     )
 
 

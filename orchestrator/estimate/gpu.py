@@ -67,12 +67,7 @@ class Overheads:
 
 
 def estimate_gpu_prior(
-    work: Workload,
-    gpu: Gpu,
-    vcpus: int,
-    *,
-    overheads: Overheads | None = None,
-    rented: bool = True,
+    work: Workload, gpu: Gpu, vcpus: int, *, overheads: Overheads | None = None, rented: bool = True
 ) -> Estimate:
     """Estimate a training on a GPU that was not measured; if `rented`, from launch to terminated.
 

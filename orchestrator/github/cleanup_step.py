@@ -51,12 +51,7 @@ def tend(step: Step) -> int:
     from gpu_offload.orchestrator.registry import stores
 
     store = stores.store_of(step.settings)
-    tended = Tend(
-        step.settings,
-        store,
-        step.console,
-        launched_later=step.inputs.launched_later,
-    ).tend()
+    tended = Tend(step.settings, store, step.console, launched_later=step.inputs.launched_later).tend()
     manifests = [model_key(run.published, "manifest.json") for run in tended.runs if run.published]
     step.runner.outputs(
         {

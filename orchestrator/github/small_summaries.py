@@ -35,12 +35,7 @@ def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", 
         f"### {bounded(sentence)}\n\n**Why.** {bounded(plan.decision.why)}\n\n"
         "(the receipt is too long for this page: `offload plan` shows it)"
     )
-    return fitted(
-        [
-            SummarySection((receipt_markdown(plan, title=sentence, change=change), short), 5),
-        ],
-        limit,
-    )
+    return fitted([SummarySection((receipt_markdown(plan, title=sentence, change=change), short), 5)], limit)
 
 
 def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
