@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_offload.remote_job.files import durable
+
 OWNER = "project.json"
 
 
@@ -36,10 +38,8 @@ def record_owner(state: Path, project: Path) -> None:
         if read_owner(state) == owner:
             os.utime(path)
             return
-        partial = state / f".{OWNER}.{os.getpid()}"
         text = json.dumps({"path": str(owner.path), "device": owner.device, "inode": owner.inode})
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        durable.write(path, text.encode(), durable=False)
 
 
 def read_owner(state: Path) -> Owner | None:

@@ -13,14 +13,12 @@ from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
 from gpu_offload.errors.disk import disk_error
 from gpu_offload.orchestrator.cli import (
     bootstrap_command,
-    dataset_commands,
-    doctor_command,
+    check_commands,
     estimate_commands,
     model_commands,
     project_commands,
     registry_commands,
     run_commands,
-    simulate_commands,
     store_commands,
     sweep_commands,
     tend_commands,
@@ -86,11 +84,9 @@ for module in (
     store_commands,
     run_commands,
     estimate_commands,
-    dataset_commands,
+    check_commands,
     project_commands,
-    simulate_commands,
     bootstrap_command,
-    doctor_command,
     tend_commands,
 ):
     for command in module.COMMANDS:

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.output.console import Console, plain
 from gpu_offload.orchestrator.workspace import CALIBRATION, Workspace
+from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.machine import cores, processor
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import TrainingSpec
@@ -92,11 +92,6 @@ def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Conso
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "no output")
         console.warning(f"the calibration failed (exit code {done.returncode}): {plain(last)}")
         return None
-    _keep(workspace.calibrations / f"{key}.json", measured)
+    text = measured.model_dump_json(indent=1, by_alias=True)
+    durable.write(workspace.calibrations / f"{key}.json", text.encode(), durable=False)
     return measured
-
-
-def _keep(path: Path, measured: Calibration) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(measured.model_dump_json(indent=1, by_alias=True))
-    partial.replace(path)

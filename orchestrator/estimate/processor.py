@@ -1,16 +1,20 @@
-"""How fast this processor computes, by a benchmark of half a second; kept for the machine."""
+"""What this processor can do, by a benchmark of half a second, and what other programs leave of it."""
 
 import functools
 import hashlib
 import os
 import time
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from gpu_offload.orchestrator.estimate.cpu import Processor
+from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.machine import cores, instruction_sets, processor
+from gpu_offload.remote_job.pace.idle import Idle, idle
 from gpu_offload.remote_job.wire import Wire
 
 PRODUCT_SIZE, PRODUCTS, PRODUCT_S = 64, 32, 0.3
@@ -85,10 +89,33 @@ def _read(path: Path) -> ProcessorSpeed | None:
 
 
 def _keep(path: Path, found: ProcessorSpeed) -> None:
-    try:
+    with suppress(OSError):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.{os.getpid()}")
-        partial.write_text(found.model_dump_json())
-        partial.replace(path)
-    except OSError:
-        return
+        durable.write(path, found.model_dump_json().encode(), durable=False)
+
+
+LEAST_TICKS = 30
+"""Of all cores together, fewer of which say nothing: 0.15 s of two cores."""
+
+
+def _own() -> float:
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+@dataclass(frozen=True, slots=True)
+class CoreReading:
+    """How idle all cores have been, and what this process has used of them, in seconds."""
+
+    idle: Idle = field(default_factory=idle)
+    own: float = field(default_factory=_own)
+    wall: float = field(default_factory=time.monotonic)
+
+    def share(self, earlier: "CoreReading", cores: int) -> float:
+        """Return the share of `cores` left by other programs since an earlier reading; they use foreign cores first."""
+        if self.idle.total - earlier.idle.total < LEAST_TICKS:
+            return 1.0
+        own = (self.own - earlier.own) / max(self.wall - earlier.wall, 1e-3)
+        others = self.idle.cores - self.idle.since(earlier.idle) - own
+        beside = max(0.0, others - (self.idle.cores - cores))
+        return cores / (cores + beside)

@@ -16,7 +16,7 @@ from gpu_offload.orchestrator.estimate.calibration import (
     kept_calibration,
 )
 from gpu_offload.orchestrator.estimate.history import history
-from gpu_offload.orchestrator.estimate.neighbours import CoreReading
+from gpu_offload.orchestrator.estimate.processor import CoreReading
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.offers.table import TABLE

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.calibration import calibration_key
 from gpu_offload.orchestrator.estimate.cpu import Processor, estimate_cpu, estimate_cpu_prior
-from gpu_offload.orchestrator.estimate.neighbours import CoreReading
-from gpu_offload.orchestrator.estimate.processor import measure
+from gpu_offload.orchestrator.estimate.processor import CoreReading, measure
 from gpu_offload.remote_job.pace.idle import Idle
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 

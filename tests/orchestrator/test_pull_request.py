@@ -13,7 +13,7 @@ from github_case import GitHub
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator import api
-from gpu_offload.orchestrator.cli.dataset_commands import check
+from gpu_offload.orchestrator.cli.check_commands import check
 from gpu_offload.orchestrator.github.action import main
 from gpu_offload.orchestrator.github.data_change import DataChange, base_of, data_change
 from gpu_offload.orchestrator.github.event import WorkflowEvent
