@@ -70,18 +70,8 @@ def verdict(report: SweepReport) -> str:
 def trial_rows(report: SweepReport) -> Rows:
     """Return the trials, the best first."""
     names = list(report.record.space)
-    rows: Rows = [
-        (
-            "trial",
-            *names,
-            label(report.record.metric or "metric"),
-            "interval",
-            "state",
-            "epochs",
-            "time",
-            "cost",
-        )
-    ]
+    metric = label(report.record.metric or "metric")
+    rows: Rows = [("trial", *names, metric, "interval", "state", "epochs", "time", "cost")]
     rows += [
         (
             str(trial.number),
@@ -100,15 +90,9 @@ def trial_rows(report: SweepReport) -> Rows:
     return rows
 
 
-def importance_rows(report: SweepReport) -> Rows:
-    """Return how much each value mattered."""
-    return [("value", "importance"), *((name, f"{share:.2f}") for name, share in report.importance.items())]
-
-
-def pruned_rows(report: SweepReport) -> Rows:
-    """Return what was pruned, and what that saved."""
-    rows: Rows = [("trial", "pruned after", "at", "saved", "saved USD")]
-    rows += [
+def sections(report: SweepReport) -> tuple[tuple[str, Rows], ...]:
+    """Return the tables by title; one without rows has only its head."""
+    pruned = [
         (
             str(trial.number),
             trial.message.removeprefix("after ").partition(":")[0],
@@ -119,62 +103,43 @@ def pruned_rows(report: SweepReport) -> Rows:
         for trial in report.ranked
         if trial.state == "pruned"
     ]
-    return rows
-
-
-def failed_rows(report: SweepReport) -> Rows:
-    """Return what failed, and why."""
-    return [
-        ("trial", "failed because"),
-        *((str(trial.number), trial.message) for trial in report.trials if trial.state == "failed"),
-    ]
-
-
-SECTIONS = (
-    ("Trials", trial_rows),
-    ("What mattered", importance_rows),
-    ("Pruned", pruned_rows),
-    ("Failed", failed_rows),
-)
+    mattered = [(name, f"{share:.2f}") for name, share in report.importance.items()]
+    failed = [(str(trial.number), trial.message) for trial in report.trials if trial.state == "failed"]
+    return (
+        ("Trials", trial_rows(report)),
+        ("What mattered", [("value", "importance"), *mattered]),
+        ("Pruned", [("trial", "pruned after", "at", "saved", "saved USD"), *pruned]),
+        ("Failed", [("trial", "failed because"), *failed]),
+    )
 
 
 def _text(report: SweepReport, width: int) -> str:
     parts = [wrapped(headline(report), width=width), wrapped(verdict(report), width=width)]
-    for title, rows in SECTIONS:
-        if len(rows(report)) > 1:
-            parts.append(f"{title}\n{text_table(rows(report), width=width - 2, indent=2)}")
+    for title, rows in sections(report):
+        if len(rows) > 1:
+            parts.append(f"{title}\n{text_table(rows, width=width - 2, indent=2)}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _markdown(report: SweepReport) -> str:
     parts = [f"### {escape_markdown(headline(report))}", escape_markdown(verdict(report))]
-    parts += [titled(title, table(rows(report))) for title, rows in SECTIONS]
+    parts += [titled(title, table(rows)) for title, rows in sections(report)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _html(report: SweepReport) -> str:
-    best = report.best
+    best, metric = report.best, label(report.record.metric or "metric")
+    ends = f"{report.count('pruned')} pruned, {report.count('failed')} failed"
+    saved = f"{human_duration(report.saved_seconds)} saved by pruning"
     tiles = [
-        (
-            label(report.record.metric or "metric"),
-            _score(best) if best else "none yet",
-            f"trial {best.number}" if best else "",
-        ),
-        (
-            "trials",
-            str(len(report.trials)),
-            f"{report.count('pruned')} pruned, {report.count('failed')} failed",
-        ),
+        (metric, _score(best) if best else "none yet", f"trial {best.number}" if best else ""),
+        ("trials", str(len(report.trials)), ends),
         ("cost", human_cost(report.cost_usd, report.where), f"of {human_money(report.record.budget_usd)}"),
-        (
-            "training",
-            human_duration(report.seconds),
-            f"{human_duration(report.saved_seconds)} saved by pruning",
-        ),
+        ("training", human_duration(report.seconds), saved),
     ]
     body = tiles_html(tiles) + f"<p>{prose(verdict(report))}</p>{coordinates_svg(report)}"
-    for title, rows in SECTIONS:
-        if content := html_table(rows(report)):
+    for title, rows in sections(report):
+        if content := html_table(rows):
             body += f"<section><h2>{title}</h2>{content}</section>"
     return document(headline(report), body)
 
