@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.github.section import (
     without_path,
 )
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
-from gpu_offload.orchestrator.output.metrics import named
+from gpu_offload.orchestrator.output.metrics import metric_table, named
 from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
@@ -107,10 +107,7 @@ def next_step(report: Report, around: Around) -> str:
 def metric_changes(now: Mapping[str, float], before: Before | None) -> Rows:
     """Compare metrics with those of the version before: metric, before, now, change, verdict."""
     if before is None:
-        return [
-            ("metric", "value"),
-            *((name, f"{human_number(value, 4)}") for name, value in now.items()),
-        ]
+        return metric_table(now)
     rows: Rows = [("metric", before.semver or "before", "now", "change", "")]
     for name, value in now.items():
         old = before.metrics.get(name)

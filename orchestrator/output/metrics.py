@@ -32,6 +32,22 @@ def named(metrics: Mapping[str, float]) -> dict[str, float]:
     return {label(name): shown[name] for name in sorted(shown, key=display_order)}
 
 
+def metric_table(metrics: Mapping[str, float]) -> list[tuple[str, ...]]:
+    """Return a row for each metric, by the label that it has already."""
+    return [("metric", "value"), *((name, human_number(value, 4)) for name, value in metrics.items())]
+
+
+def class_table(per_class: Mapping[str, Mapping[str, float]], digits: int = 4) -> list[tuple[str, ...]]:
+    """Return a row for each class, and a column for each of its metrics."""
+    shown = {kind: own_metrics(metrics) for kind, metrics in per_class.items()}
+    names = sorted({name for metrics in shown.values() for name in metrics}, key=display_order)
+    rows = [
+        (kind, *(human_number(metrics[name], digits) if name in metrics else "" for name in names))
+        for kind, metrics in shown.items()
+    ]
+    return [("class", *map(label, names)), *rows]
+
+
 def own_metrics(metrics: Mapping[str, float]) -> Mapping[str, float]:
     """Return metrics by our names, without Ultralytics' own for the same numbers."""
     theirs = {name for name in metrics if name.startswith("metrics/")}

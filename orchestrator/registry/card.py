@@ -9,8 +9,8 @@ import yaml
 
 from gpu_offload.dataset.split import SPLITS
 from gpu_offload.orchestrator.output.markdown import escape_markdown, table
-from gpu_offload.orchestrator.output.metrics import named
-from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, human_number, utc
+from gpu_offload.orchestrator.output.metrics import class_table, metric_table, named
+from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, utc
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, Manifest
 from gpu_offload.remote_job.result import Export
 
@@ -32,15 +32,10 @@ def card(manifest: Manifest, entry: IndexEntry) -> str:
     title = escape_markdown(f"{_name(manifest)} {entry.semver or manifest.version}")
     parts = [f"---\n{head}---\n", f"# {title}\n", table([("", ""), *facts(manifest, entry).items()]) + "\n"]
     if manifest.metrics:
-        rows = [(name, f"{human_number(value, 4)}") for name, value in named(manifest.metrics).items()]
-        parts.append(f"## Metrics\n\nOf the final validation.\n\n{table([('metric', 'value'), *rows])}\n")
+        metrics = table(metric_table(named(manifest.metrics)))
+        parts.append(f"## Metrics\n\nOf the final validation.\n\n{metrics}\n")
     if manifest.per_class:
-        names = sorted({name for values in manifest.per_class.values() for name in values})
-        body = [
-            (label, *(f"{human_number(values[n], 4)}" if n in values else "" for n in names))
-            for label, values in manifest.per_class.items()
-        ]
-        parts.append(f"## By class\n\n{table([('class', *names), *body])}\n")
+        parts.append(f"## By class\n\n{table(class_table(manifest.per_class))}\n")
     parts.append(_licence(manifest))
     return "\n".join(parts)
 

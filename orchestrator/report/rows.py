@@ -5,8 +5,8 @@ from decimal import Decimal
 
 from gpu_offload.orchestrator.cost.bill import CPU_LABEL
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.output.metrics import display_order, label
-from gpu_offload.orchestrator.output.units import human_duration, human_money, human_number, utc
+from gpu_offload.orchestrator.output.metrics import class_table, metric_table
+from gpu_offload.orchestrator.output.units import human_duration, human_money, utc
 from gpu_offload.orchestrator.report.content import Report
 
 PATIENCE = 0.2
@@ -149,23 +149,12 @@ def attempt_rows(report: Report) -> Rows:
 
 def metric_rows(report: Report) -> Rows:
     """The model's final metrics."""
-    return [
-        ("metric", "value"),
-        *((name, f"{human_number(value, 4)}") for name, value in report.metrics.items()),
-    ]
+    return metric_table(report.metrics)
 
 
 def class_rows(report: Report) -> Rows:
-    """A row for each class, a column for each of its metrics."""
-    per_class = report.result.per_class if report.result else {}
-    names = sorted({name for values in per_class.values() for name in values}, key=display_order)
-    return [
-        ("class", *map(label, names)),
-        *(
-            (kind, *(f"{human_number(values[name], 4)}" if name in values else "" for name in names))
-            for kind, values in sorted(per_class.items())
-        ),
-    ]
+    """The metrics of each class."""
+    return class_table(dict(sorted(report.result.per_class.items())) if report.result else {})
 
 
 def fact_rows(report: Report) -> Rows:

@@ -1,6 +1,6 @@
 """The page of a model as one HTML file that loads nothing: no script, no style sheet, no picture from elsewhere."""
 
-from gpu_offload.orchestrator.output.metrics import curve_name, named
+from gpu_offload.orchestrator.output.metrics import class_table, curve_name, metric_table, named
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, human_number
 from gpu_offload.orchestrator.registry.card import facts
 from gpu_offload.orchestrator.registry.listing import when
@@ -139,24 +139,14 @@ def _download(site: ModelPage) -> str:
 def _quality(site: ModelPage) -> str:
     if site.manifest is None:
         return ""
-    metrics = named(site.manifest.metrics)
-    per_class = {name: named(values) for name, values in site.manifest.per_class.items()}
-    columns = list(dict.fromkeys(column for values in per_class.values() for column in values))
-    by_class: list[tuple[str, ...]] = [("class", *columns)]
-    by_class += [
-        (name, *(f"{human_number(values[c])}" if c in values else "" for c in columns))
-        for name, values in per_class.items()
-    ]
     curves = {
         curve_name(without_controls(name)): values
         for name, values in site.curves.items()
         if not name.startswith("lr/") and "loss" not in name
     }
     return (
-        html_table(
-            [("metric", "value"), *((name, f"{human_number(value, 4)}") for name, value in metrics.items())]
-        )
-        + html_table(by_class)
+        html_table(metric_table(named(site.manifest.metrics)))
+        + html_table(class_table(site.manifest.per_class, 3))
         + _history(site)
         + curves_svg("By epoch of its training", curves)
     )
