@@ -14,26 +14,21 @@ from gpu_offload.remote_job.wire import Wire, faults_text
 STABLE, CANDIDATE = "stable", "candidate"
 """Aliases. The candidate is the last version that was published and not found good enough for `stable`."""
 
-INDEX_KEY = "index.json"
-
-CARD = "README.md"
-"""The model card beside a model, as the Hugging Face Hub names it."""
+INDEX_KEY, CARD = "index.json", "README.md"
+"""The index; and the model card beside a model, as the Hugging Face Hub names it."""
 
 MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
 """Names of a model's file: they become paths on the machine that pulls it."""
 
-T = TypeVar("T", bound=Wire)
-
 LONGEST, LONGEST_ALIAS = 4 << 20, 16 << 20
-"""Bytes of a manifest, and of an alias with its history; an application's client reads no longer one. The index grows with
-each version."""
+"""Bytes of a manifest, and of an alias with its history: what an application's client reads at most. The index grows."""
 
-Metrics = Annotated[
-    dict[Annotated[str, Field(max_length=LONGEST_NAME)], float], Field(max_length=MOST_METRICS)
-]
-"""Metrics by name. A training's own words are bounded: every application reads them again with each look at the index."""
-
+T = TypeVar("T", bound=Wire)
+Cause = Literal["publish", "promote", "yank", "rollback"]
 Usd = Annotated[float, Field(ge=0, le=1e9)]
+MetricName = Annotated[str, Field(max_length=LONGEST_NAME)]
+Metrics = Annotated[dict[MetricName, float], Field(max_length=MOST_METRICS)]
+"""Metrics by name. A training's own words are bounded: every application reads them again with each look at the index."""
 
 
 class Document(Wire):
@@ -174,9 +169,6 @@ class Index(Document):
     versions: tuple[IndexEntry, ...] = ()
 
 
-Cause = Literal["publish", "promote", "yank", "rollback"]
-
-
 class Move(Named):
     """An alias came to mean a version: when, by whom, why, and on what evidence."""
 
@@ -242,9 +234,8 @@ def alias_key(name: str) -> str:
 
 def to_json(document: Wire) -> bytes:
     """Return a document as the registry stores it: a manifest for people, too, others in few bytes."""
-    if isinstance(document, Manifest):
-        return (document.model_dump_json(indent=1) + "\n").encode()
-    return (document.model_dump_json(exclude_none=True) + "\n").encode()
+    wide = isinstance(document, Manifest)
+    return (document.model_dump_json(indent=1 if wide else None, exclude_none=not wide) + "\n").encode()
 
 
 def parse(kind: type[T], key: str, body: bytes) -> T:
@@ -254,6 +245,5 @@ def parse(kind: type[T], key: str, body: bytes) -> T:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:
-        raise RegistryError(
-            f"{key} is no {kind.__name__} that this version understands ({faults_text(error)})"
-        ) from error
+        text = f"{key} is no {kind.__name__} that this version understands ({faults_text(error)})"
+        raise RegistryError(text) from error

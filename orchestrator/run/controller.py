@@ -229,9 +229,7 @@ class Controller:
             self.attempts.close(result.attempt, *ended)
             self.journal.discard_result(self.run.id)
 
-    def _finish(
-        self, status: OutcomeStatus, message: str, observation: Observation, *, cut: bool = False
-    ) -> None:
+    def _finish(self, status: OutcomeStatus, message: str, observation: Observation, *, cut: bool) -> None:
         at = self.collector.complete(observation) if status == "published" else self.clock()
         version = self.run.version if status == "published" else None
         ending = Outcome(status=status, at=at, message=message, version=version, cut=cut)
