@@ -10,6 +10,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 from commands import wait_until
+from simulated_time import hasten
 
 from gpu_offload.infra.simulator.account import IMAGE_ID
 from gpu_offload.infra.simulator.behaviour import Behaviour
@@ -38,16 +39,6 @@ def launch(cloud, token=None, ec2=None, **options):
 def see(cloud, instance_id):
     found = cloud.client("ec2").describe_instances(InstanceIds=[instance_id])
     return found["Reservations"][0]["Instances"][0]
-
-
-def hasten(cloud):
-    """Let happen now what comes within the hour. No test is too slow for it, and none waits for it."""
-    timers = cloud.compute._timers
-    with timers._changed:
-        timers._heap = [(at - 3600, number, call) for at, number, call in timers._heap]
-        timers._changed.notify()
-    for one in cloud.compute.rented.values():
-        one.visible_at -= 3600
 
 
 @contextmanager

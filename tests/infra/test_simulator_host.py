@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import wait_until
+from simulated_time import hasten
 
 from gpu_offload.infra.instance.user_data import user_data
 from gpu_offload.infra.simulator.account import IMAGE_ID
@@ -184,10 +185,11 @@ def test_a_reclaim_shows_in_the_metadata_before_it_happens(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.connect()
-        lab.cloud.faults.reclaim(instance["InstanceId"], notice=3)
+        lab.cloud.faults.reclaim(instance["InstanceId"], notice=3600)
         code, text = metadata(ssh, "/latest/meta-data/spot/instance-action")
         assert (code, json.loads(text)["action"]) == (200, "terminate")
         assert metadata(ssh, "/latest/meta-data/events/recommendations/rebalance")[0] == 200
+    hasten(lab.cloud)
     wait_until(lambda: lab.state(instance)["State"]["Name"] == "terminated")
     assert lab.state(instance)["StateReason"]["Code"] == "Server.SpotInstanceTermination"
 

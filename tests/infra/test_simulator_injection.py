@@ -110,7 +110,7 @@ def test_a_conditional_put_whose_reply_was_lost_fails_against_its_own_write(clou
 
 def test_the_store_is_unreachable_for_a_while_and_ec2_is_not(cloud):
     s3 = cloud.client("s3", config=ONCE)
-    cloud.inject("store:unreachable:for=1s")
+    cloud.inject("store:unreachable:for=3s")
     with pytest.raises((ConnectionClosedError, EndpointConnectionError, HTTPClientError)):
         s3.list_objects_v2(Bucket="gpu-offload")
     cloud.client("ec2").describe_instances()
