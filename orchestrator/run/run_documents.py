@@ -27,8 +27,6 @@ T = TypeVar("T", bound=Wire)
 class RunDocuments:
     """A run as the store holds it at one moment."""
 
-    begun: bool = False
-    """Whether its record is there."""
     attempts: tuple[ObservedAttempt, ...] = ()
     outcome: Outcome | None = None
     result: TrainingResult | None = None
@@ -37,6 +35,8 @@ class RunDocuments:
     stop: StopRequest | None = None
     stored_bytes: int = 0
     """Of all its objects."""
+    begun: bool = False
+    """Whether its record is there."""
 
 
 def read_outcome(documents: Documents, run: str) -> Outcome | None:

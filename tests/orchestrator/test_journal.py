@@ -61,7 +61,8 @@ def opened(store):
 @pytest.mark.process
 def test_a_command_that_sees_another_ones_run_fail_does_not_train_it_again(tmp_path, monkeypatch):
     monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.opening.spec_differences", lambda *_: [])
-    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.train.record_data", lambda *_: None)
+    for name in ("record_data", "check_conditional_writes"):
+        monkeypatch.setattr(f"gpu_offload.orchestrator.lifecycle.train.{name}", lambda *_: None)
     store = open_store(tmp_path.as_uri())
     Journal(store).begin(run_of(f"{KEY[:12]}-1"))
     waiting = training_of(store)
