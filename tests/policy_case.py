@@ -2,12 +2,11 @@
 
 from datetime import UTC, datetime
 
-from policy_simulator import Request, allowed
-
 from gpu_offload.infra.account.policies import policy
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.aws.launch import LaunchRequest, launch_parameters
 from gpu_offload.infra.aws.security_group import Subnet
+from gpu_offload.infra.simulator.iam import Request, allowed
 
 ACCOUNT = "111122223333"
 BUCKET = "octo-models"

@@ -1,6 +1,7 @@
 """A simulated account in moto's books: what it starts with (bucket, role, images), and its end."""
 
 import contextlib
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,6 +10,8 @@ from moto.ec2.models.amis import Ami
 from moto.iam.models import iam_backends
 from moto.s3.models import s3_backends
 from moto.ssm.models import Parameter, ssm_backends
+
+from gpu_offload.infra.simulator.stack_roles import StackRoles
 
 BUCKET = "gpu-offload"
 """A bucket that is there from the start."""
@@ -26,23 +29,26 @@ AMAZON = "898082745236"
 """The account that owns the Deep Learning images."""
 
 
-def provision(account: str, region: str) -> None:
-    """Make what setting an account up leaves: a bucket, and the role of instances."""
+def provision(account: str, region: str, roles: StackRoles | None) -> None:
+    """Make what setting an account up leaves: a bucket, the role of instances, and the roles of a stack."""
     # Bucket names are global, also over the clouds of one process.
     if BUCKET not in s3_backends.bucket_accounts:
         s3_backends[account]["aws"].create_bucket(BUCKET, region)
     iam = iam_backends[account]["aws"]
-    iam.create_role(
-        role_name=PROFILE,
-        assume_role_policy_document=TRUST,
-        path="/",
-        permissions_boundary=None,
-        description="what an instance may do",
-        tags=[],
-        max_session_duration="3600",
-    )
-    iam.create_instance_profile(name=PROFILE, path="/", role_names=[], tags=[])
-    iam.add_role_to_instance_profile(PROFILE, PROFILE)
+    stack = {name: json.dumps(trust) for name, trust in roles.trusts().items()} if roles is not None else {}
+    for name, trust in {PROFILE: TRUST, **stack}.items():
+        iam.create_role(
+            role_name=name,
+            assume_role_policy_document=trust,
+            path="/",
+            permissions_boundary=None,
+            description="",
+            tags=[],
+            max_session_duration="3600",
+        )
+        if name == PROFILE or name.endswith("-trainer"):
+            iam.create_instance_profile(name=name, path="/", role_names=[], tags=[])
+            iam.add_role_to_instance_profile(name, name)
 
 
 def forget(account: str) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
+from gpu_offload.infra.account.site import Site
+
 
 @dataclass(frozen=True, slots=True)
 class Behaviour:
@@ -54,8 +56,9 @@ class Behaviour:
     """Seconds between two spot prices."""
     reclaim_notice_seconds: float = 120.0
     """The notice that AWS gives before it takes a spot instance."""
-    enforce_roles: bool = False
-    """Whether a session of a launcher, janitor or publisher may only do what is an action of its real policy."""
+    stack: Site | None = None
+    """The stack of `offload bootstrap` that the account has: its roles and its instances can only do what its
+    policies allow, resources and conditions included. Without one every caller but an instance can do everything."""
     credential_seconds: float = 6 * 3600.0
     """For how long the instance role's credentials are good."""
     baked: bool = True

@@ -47,7 +47,7 @@ _MAX_BODY = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """An API request: who asks for what, where. `parameters` is the form or the JSON document."""
+    """An API request: who asks for what, where. `parameters` is the form, the JSON document, or S3's query and conditions."""
 
     service: str
     operation: str
@@ -94,11 +94,13 @@ def read_call(environ: dict[str, Any], default_region: str) -> Call:
     elif service == "scheduler":
         name = path.removeprefix("/schedules").strip("/")
         operation = _SCHEDULER.get(environ["REQUEST_METHOD"], "GetSchedule" if name else "ListSchedules")
+        parameters = _json(_body(environ)) | ({"Name": name} if name else {})
     else:
         service = "s3"
         bucket, _, key = unquote(path.lstrip("/")).partition("/")
         operation = _s3_operation(environ["REQUEST_METHOD"], bucket, key, query)
-        parameters = query
+        conditions = {"if-none-match": "HTTP_IF_NONE_MATCH", "if-match": "HTTP_IF_MATCH"}
+        parameters = query | {name: environ[key] for name, key in conditions.items() if key in environ}
     return Call(service, operation, region or default_region, access_key, parameters, bucket, key)
 
 

@@ -37,6 +37,7 @@ from gpu_offload.infra.simulator.moto_ec2 import MotoEc2
 from gpu_offload.infra.simulator.place import LoopbackPlace, NamespacePlace
 from gpu_offload.infra.simulator.schedules import ScheduleRunner
 from gpu_offload.infra.simulator.spot_series import SpotSeries
+from gpu_offload.infra.simulator.stack_roles import StackRoles
 from gpu_offload.infra.simulator.timers import Timers
 
 
@@ -175,7 +176,8 @@ class SimulatedCloud:
             else LoopbackPlace(network, use_sshd=self._sshd)
         )
         stack.enter_context(cleaner(self._folder, self._place.clean_command))
-        self.identities = Identities(enforce_roles=self.behaviour.enforce_roles)
+        roles = StackRoles(self.behaviour.stack, self.account) if self.behaviour.stack is not None else None
+        self.identities = Identities(roles)
         self.compute = Compute(
             self.account,
             self.behaviour,
@@ -204,6 +206,7 @@ class SimulatedCloud:
             self.now,
             self.compute.end_by_schedule,
             lambda who, text: log.say("schedule", who, text),
+            roles,
         )
         front = ApiFront(
             self.behaviour,
@@ -224,7 +227,7 @@ class SimulatedCloud:
         self._endpoint = self._place.serve(application, stack) or self._server.url
         stack.callback(forget, self.account)
         stack.callback(self.compute.close)
-        provision(self.account, self.region)
+        provision(self.account, self.region, roles)
         for fault in self._initial:
             self.inject(fault)
         timers.every(0.1, self._schedules.fire)

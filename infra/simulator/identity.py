@@ -6,12 +6,9 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatchcase
-from functools import cache
 
-from gpu_offload.infra.account.policies import policy
-from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.simulator.call import DENIED, EXPIRED, Call
+from gpu_offload.infra.simulator.stack_roles import StackRoles
 
 READ = {"GetObject", "HeadObject"}
 LIST = {"ListObjectsV2", "ListObjects"}
@@ -28,24 +25,6 @@ SHARED = ("datasets/", "weights/", "environments/", "wheels/")
 """Keys that every instance may read, besides its own run."""
 
 
-KINDS = ("launcher", "janitor", "publisher")
-
-S3_ACTIONS = {
-    "HeadObject": "GetObject",
-    "ListParts": "ListBucket",
-    "ListObjects": "ListBucket",
-    "ListObjectsV2": "ListBucket",
-    "HeadBucket": "ListBucket",
-    "CreateMultipartUpload": "PutObject",
-    "UploadPart": "PutObject",
-    "CompleteMultipartUpload": "PutObject",
-}
-"""The action that IAM is asked about, where an operation of S3's has another name."""
-
-FREE = ("sts",)
-"""Services that ask no policy of ours."""
-
-
 @dataclass(frozen=True, slots=True)
 class Grant:
     """Permissions of an instance role's key."""
@@ -58,8 +37,8 @@ class Grant:
 class Identities:
     """Keys that the cloud gave out or has seen."""
 
-    def __init__(self, *, enforce_roles: bool = False) -> None:
-        self._enforce_roles = enforce_roles
+    def __init__(self, stack: StackRoles | None = None) -> None:
+        self._stack = stack
         self._roles: dict[str, str] = {}
         self._lock = threading.Lock()
         self._grants: dict[str, Grant] = {}
@@ -119,11 +98,16 @@ class Identities:
         if grant and not _allowed(grant, call):
             name = f"gpu-offload-instance/{grant.instance_id}"
             return denied, f"{user}/{name} is not authorized to perform: {action} on {call.key or '*'}"
-        role = self._roles.get(call.access_key)
-        if self._enforce_roles and role is not None and not may(role, call):
-            why = f"because no identity-based policy allows the {action} action"
+        if self._stack is None:
+            return None
+        role = self._stack.site.role("trainer") if grant else self._roles.get(call.access_key)
+        if role is not None and (no := self._stack.denied(role, call)) is not None:
             name = f"{role.rpartition('/')[2]}/session"
-            return denied, f"{user}/{name} is not authorized to perform: {action} {why}"
+            why = f"because no identity-based policy allows the {no.action} action"
+            return (
+                denied,
+                f"{user}/{name} is not authorized to perform: {no.action} on resource: {no.resource} {why}",
+            )
         return None
 
 
@@ -148,25 +132,3 @@ def _below(prefix: str, key: str) -> bool:
 def iso(at: float) -> str:
     """Return a time (Unix, seconds) as AWS writes it."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def may(role: str, call: Call) -> bool:
-    """Whether a role's policy has a statement for a call's action; resources and conditions are not evaluated.
-
-    A role that is none of ours may do everything.
-    """
-    kind = role.rpartition("-")[2]
-    if kind not in KINDS or call.service in FREE:
-        return True
-    operation = S3_ACTIONS.get(call.operation, call.operation) if call.service == "s3" else call.operation
-    wanted = f"{call.service}:{operation}".lower()
-    return any(fnmatchcase(wanted, action) for action in _actions(kind))
-
-
-@cache
-def _actions(kind: str) -> tuple[str, ...]:
-    statements = policy(Site("octo-org/octo-repo", "bucket"), kind)["Statement"]
-    listed = [s["Action"] for s in statements if s["Effect"] == "Allow"]
-    return tuple(
-        name.lower() for actions in listed for name in ([actions] if isinstance(actions, str) else actions)
-    )

@@ -9,6 +9,9 @@ from zoneinfo import ZoneInfo
 
 from moto.scheduler.models import scheduler_backends
 
+from gpu_offload.infra.simulator.call import Call
+from gpu_offload.infra.simulator.stack_roles import StackRoles
+
 TERMINATE = re.compile(r"arn:aws[\w-]*:scheduler:::aws-sdk:ec2:terminateInstances", re.IGNORECASE)
 ONCE = re.compile(r"at\((.+)\)")
 
@@ -22,7 +25,9 @@ class ScheduleRunner:
         now: Callable[[], float],
         terminate: Callable[[str, list[str]], None],
         say: Callable[[str, str], None],
+        roles: StackRoles | None = None,
     ) -> None:
+        self._roles = roles
         self._account = account
         self._now = now
         self._terminate = terminate
@@ -52,8 +57,13 @@ class ScheduleRunner:
             self._say(schedule.name, f"target not simulated: {target.get('Arn')}")
             return
         try:
-            ids = json.loads(target.get("Input") or "{}")["InstanceIds"]
-            self._terminate(region, [str(name) for name in ids])
+            ids = [str(name) for name in json.loads(target.get("Input") or "{}")["InstanceIds"]]
+            form = {f"InstanceId.{number}": name for number, name in enumerate(ids, start=1)}
+            call = Call("ec2", "TerminateInstances", region, "", form)
+            if self._roles is not None and (no := self._roles.denied(str(target.get("RoleArn")), call)):
+                self._say(schedule.name, f"its role is denied {no.action} on {no.resource}")
+                return
+            self._terminate(region, ids)
         except (KeyError, TypeError, ValueError) as error:
             self._say(schedule.name, f"its input does not say which instances: {error!r}")
 

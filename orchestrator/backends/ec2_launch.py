@@ -145,8 +145,13 @@ class Launcher:
         """Say that a disk may be larger than the role's policy allows: a denial does not say which condition failed."""
         size = self.regions.volume_gib(region_of(offer))
         allowed = max(POLICY_VOLUME_GIB, self.settings.volume_gib)
-        if size <= allowed:
+        if size <= POLICY_VOLUME_GIB:
             return ""
+        if size <= allowed:
+            return (
+                f" Its disk has {size} GiB, and a stack that was deployed before ec2.volume-gib was {size} allows less: deploy "
+                "it again."
+            )
         return (
             f" The image needs a disk of {size} GiB, and the policy of `offload bootstrap` allows {allowed} GiB: set "
             f"ec2.volume-gib = {size} and deploy the stack again, or choose a smaller image."

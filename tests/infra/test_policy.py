@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 
 import pytest
 from policy_case import ACCOUNT, BUCKET, OURS, ROLES, SITE, launch, may, on
-from policy_simulator import Request, launch_requests
+from policy_simulator import launch_requests
 
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.aws.schedule import schedule_parameters
 from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.simulator.iam import Request
 
 
 @pytest.mark.parametrize("public", [True, False], ids=["public subnet", "other subnet"])

@@ -2,10 +2,11 @@
 
 import pytest
 from policy_case import ACCOUNT, BUCKET, ONCE, ROLES, SAME, SITE, may
-from policy_simulator import Request, allowed, list_request, object_request
+from policy_simulator import list_request, object_request
 
 from gpu_offload.infra.account.policies import policy
 from gpu_offload.infra.account.site import Site
+from gpu_offload.infra.simulator.iam import Request, allowed
 
 WRITES = [
     # role, key, headers, may it?

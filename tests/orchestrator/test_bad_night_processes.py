@@ -18,6 +18,7 @@ from killing_cloud import Killing
 from leak_case import STORE, train_project
 from run_case import attempt_of, host, run_of
 
+from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.simulator.account import IMAGE_ID, PROFILE
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
@@ -31,6 +32,7 @@ from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.settings.sections import Ec2Settings
 from gpu_offload.remote_job.spec import StoreRef
 
+SITE = Site("octo-org/octo-repo", "gpu-offload", prefix="project/", regions=("us-east-1",))
 LATE_S = 12.0
 """How late EC2 shows a new instance; AWS speaks of up to five minutes."""
 
@@ -214,28 +216,73 @@ def test_an_adopted_instance_gets_its_schedule(cloud):
     assert len(cloud.leftovers().schedules) == 1
 
 
-@pytest.mark.simulator
-def test_the_simulated_cloud_denies_what_is_no_action_of_a_roles_real_policy():
-    with SimulatedCloud(Behaviour(enforce_roles=True, lag_seconds=0.0)) as simulated:
+@pytest.fixture
+def stack():
+    """A simulated cloud whose roles are those of `offload bootstrap`, and what gives a role's variables."""
+    with SimulatedCloud(Behaviour(stack=SITE, lag_seconds=0.1)) as simulated:
 
-        def ec2_of(role):
+        def variables(role):
             given = simulated.client("sts").assume_role_with_web_identity(
-                RoleArn=f"arn:aws:iam::123456789012:role/gpu-offload-{role}",
+                RoleArn=f"arn:aws:iam::{simulated.account}:role/gpu-offload-{role}",
                 RoleSessionName="job",
                 WebIdentityToken="a token",
             )["Credentials"]
-            return boto3.client(
-                "ec2",
-                "us-east-1",
-                endpoint_url=simulated.url,
-                aws_access_key_id=given["AccessKeyId"],
-                aws_secret_access_key=given["SecretAccessKey"],
-                aws_session_token=given["SessionToken"],
-            )
+            names = {"AccessKeyId": "ACCESS_KEY_ID", "SecretAccessKey": "SECRET_ACCESS_KEY"}
+            names["SessionToken"] = "SESSION_TOKEN"
+            return {f"AWS_{names[name]}": given[name] for name in names}
 
-        launch = {"ImageId": IMAGE_ID, "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
-        for role in ("janitor", "publisher"):
-            with pytest.raises(ClientError, match="UnauthorizedOperation"):
-                ec2_of(role).run_instances(**launch)
-        [instance] = ec2_of("launcher").run_instances(**launch)["Instances"]
-        assert ec2_of("janitor").terminate_instances(InstanceIds=[instance["InstanceId"]])
+        yield simulated, variables
+
+
+@pytest.mark.simulator
+def test_the_shipped_roles_can_do_what_their_commands_do(stack, tmp_path, monkeypatch):
+    """Resources and conditions included: the launcher trains, the janitor terminates and publishes."""
+    cloud, variables = stack
+    for name, value in cloud.environment().items():
+        monkeypatch.setenv(name, value)
+    role = f"arn:aws:iam::{cloud.account}:role/gpu-offload-scheduler"
+    extra = f'instance-profile = "gpu-offload-trainer"\nschedule-role = "{role}"\n'
+    train_project(tmp_path, epochs=1, extra=extra)
+
+    def as_role(role, *arguments):
+        for name, value in variables(role).items():
+            monkeypatch.setenv(name, value)
+        return offload(tmp_path, *arguments)
+
+    as_role("launcher", "train", "--on", "ec2", "--detach")
+    assert "scheduler.CreateSchedule" in cloud.calls
+    [run] = Journal(open_store(STORE)).open_ids()
+    wait_until(lambda: Journal(open_store(STORE)).result(run))
+    as_role("janitor", "tend")
+    [version] = json.loads(as_role("publisher", "models", "--json"))["versions"]
+    as_role("publisher", "yank", version["version"], "--why", "a test")
+    assert not cloud.leftovers()
+
+
+@pytest.mark.simulator
+def test_the_simulated_cloud_denies_what_a_roles_policy_does_not_allow(stack):
+    """By action, resource and condition: tags, types, prefixes, and writes that would replace a model."""
+    cloud, variables = stack
+
+    def client(service, role):
+        names = {name.lower(): value for name, value in variables(role).items()}
+        return boto3.client(service, "us-east-1", endpoint_url=cloud.url, **names)
+
+    launch = {"ImageId": IMAGE_ID, "InstanceType": "g4dn.xlarge", "MinCount": 1, "MaxCount": 1}
+    tags = [{"Key": "gpu-offload:run", "Value": "r-1"}]
+    for role in ("janitor", "publisher", "launcher"):
+        with pytest.raises(ClientError, match="ec2:RunInstances"):
+            client("ec2", role).run_instances(**launch)
+    foreign = cloud.client("ec2").run_instances(**launch)["Instances"][0]["InstanceId"]
+    own = cloud.client("ec2").run_instances(
+        **launch, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}]
+    )["Instances"][0]["InstanceId"]
+    wait_until(lambda: len(cloud.client("ec2").describe_instances()["Reservations"]) == 2)
+    with pytest.raises(ClientError, match=foreign):
+        client("ec2", "janitor").terminate_instances(InstanceIds=[own, foreign])
+    client("ec2", "janitor").terminate_instances(InstanceIds=[own])
+    s3 = client("s3", "publisher")
+    for key, conditions in {"elsewhere/x": {}, "project/models/1/model.pt": {}}.items():
+        with pytest.raises(ClientError, match="AccessDenied"):
+            s3.put_object(Bucket="gpu-offload", Key=key, Body=b"", **conditions)
+    s3.put_object(Bucket="gpu-offload", Key="project/models/1/model.pt", Body=b"", IfNoneMatch="*")
