@@ -93,6 +93,7 @@ class FastClock:
         with (folder / "now").open("r+b") as file:
             self._now = memoryview(mmap.mmap(file.fileno(), 8)).cast("d")
         self._now[0] = time.time()
+        self._skipped = 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._slots: dict[str, tuple[object, memoryview]] = {}
@@ -107,6 +108,10 @@ class FastClock:
 
     def __call__(self) -> float:
         return self._now[0]
+
+    def skip(self, seconds: float) -> None:
+        """Let time pass at once, whatever the processes do: something outside took that long."""
+        self._skipped += seconds
 
     def environment(self) -> dict[str, str]:
         """The variables by which a process lives in this time."""
@@ -131,7 +136,8 @@ class FastClock:
             real = time.monotonic()
             passed, last = real - last, real
             sleeping, (rate, needed) = self._sleeping(), self.pace()
-            slow = self._now[0] + SLOW * passed
+            skipped, self._skipped = self._skipped, 0.0
+            slow = self._now[0] + SLOW * passed + skipped
             if sleeping and needed <= sleeping.keys():
                 self._now[0] = max(slow, min(self._now[0] + rate * passed, min(sleeping.values()) + LAG_S))
             else:

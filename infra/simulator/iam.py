@@ -5,7 +5,7 @@ the role (same account). https://docs.aws.amazon.com/IAM/latest/UserGuide/refere
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,7 +72,7 @@ def _arn_like(text: str, pattern: str) -> bool:
     return len(texts) == len(patterns) and all(map(like, patterns, texts))
 
 
-OPERATORS = {
+OPERATORS: dict[str, Callable[[str, str], bool]] = {
     "StringEquals": lambda value, wanted: value == wanted,
     "StringNotEquals": lambda value, wanted: value != wanted,
     "StringLike": lambda value, wanted: like(wanted, value),

@@ -75,7 +75,11 @@ def last_launch(attempt: ObservedAttempt) -> float | None:
 def may_appear_until(attempt: ObservedAttempt) -> float:
     """Return until when an instance of an attempt can appear in EC2's answers, in Unix seconds; 0 for none."""
     launched = last_launch(attempt)
-    return 0.0 if launched is None else launched + VISIBLE_S
+    if launched is None:
+        return 0.0
+    # An answer can omit an instance at any time. One whose training has just spoken is there.
+    spoke = attempt.heartbeat.time if attempt.heartbeat is not None and attempt.end is None else launched
+    return max(launched, spoke) + VISIBLE_S
 
 
 def may_appear(observation: Observation, attempt: ObservedAttempt) -> bool:
@@ -92,7 +96,7 @@ def is_gone(observation: Observation) -> bool:
         return False
     mine = observation.instances_of(current.record.number)
     if not mine:
-        return observation.now - current.host.launched_at > LAUNCH_LIMIT_S
+        return observation.now > may_appear_until(current)
     return all(i.is_ended for i in mine)
 
 
@@ -161,7 +165,7 @@ def absence(
     if mine:
         return None
     if current.host is not None:
-        vanished = observation.now - current.host.launched_at > LAUNCH_LIMIT_S
+        vanished = observation.now > may_appear_until(current)
         return ("died", "the instance has vanished") if vanished else None
     if current.launching is not None and observation.now - current.launching.first_at > LAUNCH_LIMIT_S:
         # Launching again is harmless only under the same token, and only for a while. What the unconfirmed

@@ -13,7 +13,7 @@ pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 import boto3
 from botocore.exceptions import ClientError
 from commands import offload, start, wait_until
-from fast_clock import FastClock
+from fast_clock import SLOW, FastClock
 from killing_cloud import Killing
 from leak_case import STORE, train_project
 from run_case import attempt_of, host, run_of
@@ -33,7 +33,7 @@ from gpu_offload.orchestrator.settings.sections import Ec2Settings
 from gpu_offload.remote_job.spec import StoreRef
 
 SITE = Site("octo-org/octo-repo", "gpu-offload", prefix="project/", regions=("us-east-1",))
-LATE_S = 12.0
+STAGING_S, LATE_S = 60.0, 12.0
 """How late EC2 shows a new instance; AWS speaks of up to five minutes."""
 
 
@@ -52,12 +52,27 @@ def failing(folder, *arguments):
     return process.returncode, said
 
 
+class SlowStaging(Killing):
+    """A simulated cloud to which the dataset goes slowly."""
+
+    def staged(self, seconds):
+        del seconds
+
+    def before(self, call):
+        if call.operation == "PutObject" and "/datasets/" in f"/{call.key}":
+            self.staged(STAGING_S)
+        return super().before(call)
+
+
 @pytest.fixture
-def hours(tmp_path, monkeypatch):
+def hours(tmp_path, monkeypatch, request):
     """A simulated cloud on a clock that passes an hour in seconds, and how a command is run on it."""
     with FastClock(tmp_path / "clock") as clock:
-        behaviour = Behaviour(lag_seconds=0.05, environment=clock.environment())
-        with SimulatedCloud(behaviour, clock=clock) as simulated:
+        behaviour = Behaviour(
+            lag_seconds=getattr(request, "param", 0.5) / SLOW, environment=clock.environment()
+        )
+        with SlowStaging(behaviour, clock=clock) as simulated:
+            simulated.staged = clock.skip
             clock.follow(simulated)
             for name, value in simulated.environment().items():
                 monkeypatch.setenv(name, value)
@@ -89,22 +104,28 @@ def test_an_instance_whose_uploads_are_denied_is_told_of_and_ends_within_minutes
     assert attempt.end.at - attempt.host.launched_at < 60 * 120.0 / 2, "long before its end"
 
 
-@pytest.mark.parametrize("cloud", [LATE_S], indirect=True)
-def test_an_instance_that_ec2_shows_late_is_stopped_and_booked(cloud, tmp_path):
-    """The driver is killed as the launch is accepted; `offload stop` comes at once, and sees nothing at first."""
-    train_project(tmp_path)
+@pytest.mark.simulator
+@pytest.mark.parametrize("hours", [LATE_S], indirect=True)
+def test_an_instance_that_ec2_shows_late_is_stopped_and_booked(hours, tmp_path):
+    """Staging took a minute; the driver is killed as the launch is accepted; `offload stop` comes at once, and sees nothing."""
+    cloud, command = hours
+    folder = tmp_path / "project"
+    folder.mkdir()
+    train_project(folder)
     cloud.point, cloud.done_first = ("RunInstances", ""), True
-    process = cloud.victim = start(tmp_path, "train", "--on", "ec2", "--json")
+    process = cloud.victim = command(folder, "train", "--on", "ec2", "--json")
     out, err = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, out + err
     store = open_store(STORE)
     [run] = Journal(store).open_ids()
-    began = time.monotonic()
-    offload(tmp_path, "stop", run)
-    assert time.monotonic() - began > LATE_S / 2, "it waited for what may appear"
+    stopping = command(folder, "stop", run)
+    _, said = stopping.communicate(timeout=120)
+    assert stopping.returncode == 0, said
     assert not cloud.leftovers()
     [attempt] = Journal(store).attempts(run)
+    assert attempt.launching.at - attempt.record.created_at >= STAGING_S
     assert attempt.host is not None, "it is booked"
+    assert cloud.runner_calls["ec2.TerminateInstances"] >= 1, "it was seen, and not left to its timer"
     assert Journal(store).outcome(run).status == "stopped"
     assert read_bill(store, run).total > 0
 

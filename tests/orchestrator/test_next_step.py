@@ -97,6 +97,15 @@ CASES = {
     "an instance that never spoke is given up": (
         run_of(), Observation(T0 + 1300, ME, attempts=(attempt(),), instances=(RUNNING,)),
         Terminate(("i-1",), "no sign of life 22 min after its launch")),
+    "an instance that EC2 omits while its training speaks has not vanished": (
+        run_of(), Observation(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4990)),)),
+        Wait(15.0, "the instance is not visible yet")),
+    "a run whose instance EC2 omits does not end before it is seen": (
+        run_of(), Observation(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4990)),), stop=StopRequest(at=T0 + 4995, reason="enough")),
+        Wait(15.0, "an instance may have been launched that EC2 does not show yet")),
+    "an instance that is shown no more and is silent has vanished": (
+        run_of(), Observation(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4600)),)),
+        CloseAttempt(1, "died", "the instance has vanished", T0 + 5000)),
     "a launch that nobody confirmed is not repeated forever": (
         run_of(), Observation(T0 + 400, ME, attempts=(attempt(host=False),)),
         CloseAttempt(1, "died", "its launch was never confirmed")),
