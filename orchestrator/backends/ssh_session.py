@@ -213,7 +213,7 @@ class Session:
             return
         self._trouble = trouble
         if trouble:
-            self.console.warning(f"{self.host.name} trains, and cannot keep it: {trouble}")
+            self.console.warning(f"{self.host.name}: {trouble}")
         else:
             self.console.note(f"the store takes what {self.host.name} writes again")
 

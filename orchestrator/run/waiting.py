@@ -1,5 +1,6 @@
 """How a driver waits: for another driver, for what an instance says, or for time to pass."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -85,7 +86,8 @@ class Waiting:
                 self.sleep(ENDING_POLL_S)  # it has nothing to follow, and the heartbeat does not say so
             return
         # Logged once, so that a long wait is not silent but its checks are.
-        tell = self.console.detail if wait.reason == self._said or wait.seconds < 30 else self.console.note
-        self._said = wait.reason
+        reason = re.sub(r"\d+", "", wait.reason)  # minutes pass
+        tell = self.console.detail if reason == self._said or wait.seconds < 30 else self.console.note
+        self._said = reason
         tell(f"waiting: {wait.reason}")
         self.sleep(min(wait.seconds, LONGEST_WAIT_S))

@@ -52,7 +52,9 @@ class Trouble:
         now = time.monotonic()
         text = f"the store did not take the {what}: {error}"
         with self._lock:
-            if isinstance(error, LASTING):
+            if not isinstance(error, LASTING):
+                text += "; it is tried again"
+            else:
                 since = self._denied_since.setdefault(what, now)
                 if now - since >= self.limit_s and self.given_up is None:
                     self.given_up = (

@@ -93,7 +93,7 @@ def test_an_instance_whose_uploads_are_denied_is_told_of_and_ends_within_minutes
     process = command(tmp_path / "project", "train", "--on", "ec2")
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1, said
-    assert "cannot keep it" in said, "told while it trains"
+    assert "if that lasts, the training stops" in said, "told while it trains"
     assert "AccessDenied" in said
     assert not cloud.leftovers()
     journal = Journal(open_store(STORE))
