@@ -16,9 +16,11 @@ from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.aws.ec2 import Ec2
 from gpu_offload.infra.aws.error_codes import from_reply
-from gpu_offload.infra.aws.errors import NoNetworkError
+from gpu_offload.infra.aws.errors import InUseError, NoNetworkError
 from gpu_offload.infra.aws.state_reason import explained
 from gpu_offload.infra.store.errors import StoreDeniedError
+from gpu_offload.orchestrator.backends.ec2_cleanup import IN_USE_LIMIT_S, Ec2Cleanup
+from gpu_offload.orchestrator.backends.ec2_instances import Ec2Instances
 from gpu_offload.orchestrator.backends.staging import Staging, dataset_keys, staged_dataset
 from gpu_offload.orchestrator.cleanup.reaper import Reaping
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep, note_sweep
@@ -31,6 +33,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.run.accounting import Accounting, read_bill
 from gpu_offload.orchestrator.run.attempt_use import use_of
+from gpu_offload.orchestrator.run.backend import InstanceLeftError
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.lease import Lease
@@ -42,6 +45,7 @@ from gpu_offload.orchestrator.run.step import RecordGone
 from gpu_offload.orchestrator.run.terminations import Terminations
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
+from gpu_offload.remote_job.spec import StoreRef
 
 EMPTY = Reaping((), (), (), ())
 
@@ -409,6 +413,30 @@ def test_an_instance_that_outlived_its_attempt_is_billed_until_it_ended(store):
     assert not isinstance(next_step(run, booked), RecordGone)
     accounts.settle(run, booked)
     assert float(read_bill(store, run.id).lines[0].quantity) == 2.0
+
+
+def test_a_group_that_stays_in_use_is_evidence_of_an_instance_that_ec2_does_not_show(monkeypatch):
+    """A region that was seen empty is asked every time from then on; in the end the command fails and names the group."""
+    now, asked = [T0], []
+
+    def in_use(_):
+        raise InUseError("in use")
+
+    found = Ec2Instances(StoreRef(url="s3://bucket"), lambda: now[0])
+    client = SimpleNamespace(find=lambda run: asked.append(run) or [], delete_security_group=in_use)
+    found._clients["us-east-1"] = client
+    cleanup = Ec2Cleanup(found, Console(io.StringIO()), lambda _: None, lambda _: None, False, lambda: now[0])
+    closed = (seen_attempt(1, T0 - 2000, T0 - 1000),)
+    for _ in range(3):
+        found.find(RUN, closed)
+    assert len(asked) == 1, "nothing may appear there any more"
+    cleanup.remove(("us-east-1/group/sg-1",))
+    for _ in range(3):
+        found.find(RUN, closed)
+    assert len(asked) == 4
+    now[0] += IN_USE_LIMIT_S + 1
+    with pytest.raises(InstanceLeftError, match="sg-1"):
+        cleanup.remove(("us-east-1/group/sg-1",))
 
 
 def test_a_driver_that_ends_with_an_error_names_the_instance_that_goes_on_and_until_when():
