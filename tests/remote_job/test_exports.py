@@ -96,6 +96,7 @@ def test_what_is_another_model_cannot_be_read_or_cannot_be_written_is_left_out(
     assert "ZeroDivisionError" in forged(lambda *_: 1 / 0)[1]["onnx"]
 
 
+@pytest.mark.training
 def test_a_missing_converter_says_how_to_install_it(models, info, tmp_path, monkeypatch):
     form = exports.ExportFormat(("no_such_converter",), "onnx", onnx_export.write, onnx_export.load)
     monkeypatch.setitem(exports.FORMATS, "onnx", form)

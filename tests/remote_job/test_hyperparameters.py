@@ -29,6 +29,7 @@ def test_what_is_ours_is_something_that_ultralytics_has():
 
 
 @pytest.mark.filterwarnings("default")  # importing Ultralytics warns as it likes
+@pytest.mark.training
 def test_values_are_checked_by_ultralytics():
     faults = hyperparameters.value_faults({"lr0": "fast", "mosaic": 7, "plots": True})
     assert len(faults) == 2
