@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -17,6 +18,7 @@ from gpu_offload.orchestrator.registry.evidence import judge, metric_of
 from gpu_offload.orchestrator.registry.manifest import Manifest, model_key
 from gpu_offload.orchestrator.registry.publish import Rules, Verdict
 from gpu_offload.orchestrator.settings.sections import RegistrySettings
+from gpu_offload.orchestrator.training_environment import training_environment
 
 TIMEOUT_S = 3600
 ULTRALYTICS = "ultralytics"
@@ -72,9 +74,19 @@ class Judge:
                     )
                 answer = Path(scratch) / "answer.json"
                 command = [sys.executable, "-P", "-m", "gpu_offload.remote_job.yolo.evaluation"]
-                command += [*map(str, files), str(self.tree()), metric]
+                command += [*map(str, files), str(self.tree().absolute()), metric]
                 command += [str(new.image_size or 640), str(min(new.batch or 16, 16)), str(answer)]
-                done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False)
+                # As a training: what loads a model gets no credentials, and its traces stay in a folder of its own.
+                done = subprocess.run(
+                    command,
+                    capture_output=True,
+                    text=True,
+                    timeout=TIMEOUT_S,
+                    check=False,
+                    stdin=subprocess.DEVNULL,
+                    cwd=scratch,
+                    env=training_environment(os.environ, project=Path.cwd(), in_bucket=False, own_code=False),
+                )
                 if done.returncode == 0:
                     found: dict[str, Any] = json.loads(answer.read_text())
                     return found

@@ -2,12 +2,14 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from commands import offload, run
 
-from gpu_offload.orchestrator.project_states import project_states, renamed_note
+from gpu_offload.orchestrator.project_states import project_states, renamed_note, size_of
 from gpu_offload.orchestrator.state import prepare_state, state_folder
+from gpu_offload.remote_job.files.removal import remove_tree
 
 
 @pytest.fixture
@@ -76,3 +78,16 @@ def test_state_of_deleted_projects_is_listed_and_only_that_is_deleted(base):
     assert not state_folder(gone).exists()
     assert unknown.is_dir()
     assert {state.owner and state.owner.path for state in project_states()} == {here, None}
+
+
+def test_the_size_of_folders_deeper_than_python_recurses_is_told(tmp_path):
+    """A training may leave them."""
+    (tmp_path / "top").mkdir()
+    deepest = tmp_path / "top"
+    for _ in range(1_200):
+        deepest = Path(f"{deepest}/d")
+        deepest.mkdir()
+    (deepest / "file").write_bytes(bytes(100))
+    (tmp_path / "top/link").symlink_to(tmp_path)
+    assert size_of(tmp_path / "top") == 100 + len(str(tmp_path))
+    remove_tree(tmp_path / "top")

@@ -2,6 +2,7 @@
 
 import io
 import math
+from pathlib import Path
 
 import pytest
 from registry_case import manifest_for
@@ -150,3 +151,26 @@ def test_the_bump_of_the_configuration_is_taken(tmp_path, model):
             store, version(model, name, 0.5, created_at=at), model, note=lambda _: None, rules=rules
         )
     assert [e.semver for e in publish.versions(store)] == ["1.0.0", "2.0.0"]
+
+
+@pytest.mark.process
+def test_what_loads_published_models_to_compare_them_has_no_credentials(tmp_path, model, monkeypatch):
+    store, told = open_store(f"file:{tmp_path / 'store'}"), tmp_path / "told"
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\n(pwd; env) >{told}\n")
+    python.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(python))
+    for name in (
+        "AWS_SECRET_ACCESS_KEY",
+        "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
+        "STORE_SECRET_ACCESS_KEY",
+        "HF_TOKEN",
+    ):
+        monkeypatch.setenv(name, "s3cr3t")
+    rules = Judge(store, RegistrySettings(), Console(io.StringIO()), lambda: tmp_path).rules()
+    for name, at in (("aaaa", 1.0), ("bbbb", 2.0)):
+        new = version(model, name, 0.5, created_at=at, environment={"ultralytics": "8.4"})
+        publish.publish(store, new, model, note=lambda _: None, rules=rules)
+    assert "PATH=" in told.read_text()
+    assert "s3cr3t" not in told.read_text()
+    assert told.read_text().splitlines()[0] != str(Path.cwd())
