@@ -61,7 +61,9 @@ class Isolation:
 
     def command(self, *words: str) -> list[str]:
         """Return a command that runs another one as the training runs; its output is ours again afterwards."""
-        hidden = [folder for folder in (*SHARED, *self.hidden) if _can_be_hidden(folder)]
+        # `/home` may be a link, on which nothing is mounted.
+        folders = dict.fromkeys(Path(os.path.realpath(folder)) for folder in (*SHARED, *self.hidden))
+        hidden = [folder for folder in folders if _can_be_hidden(folder)]
         named = {
             place for path in (*self._python(), *self.kept, self.job) for place in (path, path.resolve())
         }
@@ -90,7 +92,9 @@ def why_not(folder: Path, hidden: tuple[Path, ...]) -> str | None:
     """Try to isolate a process that works in `folder`; return why that cannot be here, None where it can."""
     if os.geteuid() != 0 and shutil.which("sudo") is None:
         return "sudo is not installed"
-    if missing := [name for name in ("unshare", "setpriv", "mountpoint") if shutil.which(name) is None]:
+    if missing := [
+        name for name in ("unshare", "setpriv", "prlimit", "mountpoint") if shutil.which(name) is None
+    ]:
         return f"{', '.join(missing)} is not installed"
     with tempfile.TemporaryDirectory(dir=folder, prefix="isolation-") as name:
         isolation = Isolation(Path(name), hidden)

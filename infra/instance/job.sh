@@ -105,6 +105,9 @@ refuse() {
 newline="
 "
 ip link set lo up
+# The queues of the machine stay mounted in a new IPC namespace.
+! mountpoint -q /dev/mqueue || mount -n -t mqueue -o nosuid,nodev,noexec mqueue /dev/mqueue ||
+    refuse "the message queues of the machine could not be hidden"
 read -r pid rest </proc/self/stat
 [ -z "$kept" ] || echo "$pid" >"$job/pid"
 IFS=$newline
@@ -116,7 +119,7 @@ stash=
     case "$newline${kept}" in *"$newline$folder/"* | *"$newline+ $folder/"*) continue ;; esac
     [ -d "$folder" ] && [ ! -L "$folder" ] || continue
     stash=$folder/.kept
-    mount -n -t tmpfs -o nosuid,nodev,mode=700 tmpfs "$folder" && mkdir "$stash" || refuse "$folder could not be hidden"
+    mount -n -t tmpfs -o nosuid,nodev,mode=700,size=16m tmpfs "$folder" && mkdir "$stash" || refuse "$folder could not be hidden"
     break
 done
 [ -z "$kept" ] || [ -n "$stash" ] || refuse "something of the training is below each folder that has to be hidden"
@@ -130,7 +133,10 @@ done
 for folder in $hidden; do
     [ -d "$folder" ] && [ ! -L "$folder" ] || continue
     [ "$folder/.kept" != "$stash" ] || continue
-    mount -n -t tmpfs -o nosuid,nodev,mode=1777 tmpfs "$folder" ||
+    # What is in them is memory of the machine.
+    size=
+    [ -z "$kept" ] || case $folder in /tmp | /var/tmp | /dev/shm) size=,size=20% ;; *) size=,size=16m ;; esac
+    mount -n -t tmpfs -o "nosuid,nodev,mode=1777$size" tmpfs "$folder" ||
         refuse "$folder could not be hidden from the training"
 done
 number=0
@@ -157,6 +163,9 @@ if [ -n "$kept" ]; then
     mount -n -t proc -o nosuid,nodev,noexec proc /proc || refuse "processes could not be hidden"
     # By its name: a working folder of before would be below what is hidden, and so would all that is reached from it.
     cd "$job/output" || refuse "$job/output could not be kept"
+    # The machine has other work: where memory is short, the kernel ends the training first.
+    echo 1000 >/proc/self/oom_score_adj || refuse "the training could not be made the first to end where memory is short"
+    exec prlimit --nproc=4096 "$@"
 fi
 exec "$@"
 '
@@ -173,6 +182,7 @@ apart() {
     separate || fail "a training is isolated by root only"
     owner=$(stat -c %u:%g "$job") || exit
     own -RP $TRAINER:$TRAINER "$job/output" "$job/home" || exit
+    end_former
     rm -f "$job/pid" "$job/trained"
     umask 022
     exec 3<&0
@@ -201,6 +211,16 @@ outlive() {
         left=$((left - 1))
     done
     kill -KILL "$pid"
+}
+
+# Kills what is left of an earlier attempt whose driver was killed: two would write the same files. The process may have
+# ended and another have its number, so it counts only if it names this job.
+end_former() {
+    pid=$(cat "$job/pid" 2>/dev/null) && [ -n "$pid" ] || return 0
+    while tr '\0' '\n' <"/proc/$pid/cmdline" 2>/dev/null | grep -qF -e "$job/"; do
+        kill -KILL "$pid" 2>/dev/null
+        sleep 0.1
+    done
 }
 
 end_apart() {

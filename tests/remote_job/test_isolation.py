@@ -346,6 +346,50 @@ def test_an_isolated_training_that_the_kernel_kills_is_told_from_one_that_fails(
     assert done.returncode == 137
 
 
+LIMITS = """
+import os, resource, shutil, sys
+sizes = {folder: shutil.disk_usage(folder).total for folder in ("/tmp", "/var/tmp", "/dev/shm", "/run")}
+memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+print(sum(sizes.values()) / memory < 0.75, sizes["/run"] <= 16 << 20)
+print(max(resource.getrlimit(resource.RLIMIT_NPROC)) <= 4096, open("/proc/self/oom_score_adj").read().strip())
+print(os.listdir("/dev/mqueue") if os.path.ismount("/dev/mqueue") else [])
+"""
+
+
+@pytest.mark.root
+def test_a_training_on_a_runner_takes_neither_all_memory_nor_all_processes(tmp_path):
+    """Memory files and processes are limited, and where memory is short it ends before the runner does."""
+    if (reason := isolation.why_not(tmp_path, ())) is not None:
+        pytest.skip(reason)
+    apart = isolation.Isolation(tmp_path / "job", (tmp_path,))
+    apart.prepare(os.environ)
+    command = apart.command(sys.executable, "-I", "-c", LIMITS)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines() == ["True True", "True 1000", "[]"], done.stderr
+
+
+@pytest.mark.root
+def test_an_attempt_ends_what_an_earlier_one_left_running(tmp_path):
+    """Its driver was killed, and the training has some seconds left."""
+    if (reason := isolation.why_not(tmp_path, ())) is not None:
+        pytest.skip(reason)
+    apart = isolation.Isolation(tmp_path / "job", (tmp_path,))
+    apart.prepare(os.environ)
+    stubborn = "trap '' HUP INT TERM; echo started; while :; do sleep 1; done"
+    with subprocess.Popen(
+        apart.command("sh", "-c", stubborn), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as former:
+        try:
+            assert former.stdout.readline() == b"started\n"
+            done = subprocess.run(
+                apart.command("echo", "new"), stdin=subprocess.PIPE, capture_output=True, check=False
+            )
+            assert done.stdout == b"new\n", done.stderr
+            assert former.wait(timeout=20) != 0
+        finally:
+            subprocess.run(apart.end_command(), capture_output=True, check=False)
+
+
 SESSION, JOIN = -3, 1
 FIND = f"""
 import ctypes, sys
