@@ -193,8 +193,12 @@ class Tend:
             tended = RunTended(run.id, outcome.status, outcome.message or outcome.version or "", published)
         else:
             tended = RunTended(run.id, "open", controller.detached_reason or "its instance trains")
-        seen = controller.observation
-        return changed(tended, seen.attempts, since) if seen is not None else tended
+        seen, found = controller.observation, controller.found
+        return (
+            changed(tended, seen.attempts, since, found.attempts if found else ())
+            if seen is not None
+            else tended
+        )
 
     def _imagined(self, run: RunRecord) -> RunTended:
         """Report what would be done."""

@@ -24,12 +24,21 @@ class RunTended:
     """The instances of attempts that ended just now."""
 
 
-def changed(tended: RunTended, attempts: Sequence[ObservedAttempt], since: float) -> RunTended:
-    """Return a result with what happened to the run's attempts since a time, Unix seconds."""
+def changed(
+    tended: RunTended,
+    attempts: Sequence[ObservedAttempt],
+    since: float,
+    found: Sequence[ObservedAttempt] = (),
+) -> RunTended:
+    """Return a result with what happened to the run's attempts since a time, Unix seconds.
+
+    An attempt that was open when it was `found` counts, whenever its instance ended: it can have ended by itself before.
+    """
+    was_open = {attempt.record.number for attempt in found if attempt.end is None}
     changes, ended = list[str](), list[str]()
     for attempt in attempts:
         name, host = f"attempt {attempt.record.number}", attempt.host
-        if attempt.end is not None and attempt.end.at >= since:
+        if attempt.end is not None and (attempt.end.at >= since or attempt.record.number in was_open):
             where = f" on {host.instance_id}" if host else ""
             why = f": {attempt.end.message}" if attempt.end.message else ""
             changes.append(f"{name}{where} ended ({attempt.end.reason}){why}")

@@ -90,6 +90,8 @@ class Controller:
     waiting: Waiting = field(init=False)
     observation: Observation | None = None
     """The last one that it made."""
+    found: Observation | None = None
+    """The first one since no other driver has the run."""
 
     def __post_init__(self) -> None:
         self.observer = Observer(self.run, self.journal, self.lease, self.cloud, self.clock, self.cost)
@@ -160,6 +162,8 @@ class Controller:
         observation = self.observation = self.patiently(self.observer.observe)
         self.limits.warn(observation)
         step = next_step(self.prices(self.run, observation), observation)
+        if self.found is None and observation.driver is None:
+            self.found = observation
         if observation.driver is None and not isinstance(step, Done):
             self.bystander.driver = None  # this driver holds the lease
         if isinstance(step, Done):

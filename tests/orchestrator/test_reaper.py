@@ -384,6 +384,8 @@ def test_a_pass_says_what_it_ended_and_launched_for_a_run_and_what_ended_does_no
     assert told.ended == (first,)
     assert [first in told.changes[0], second in told.changes[1]] == [True, True]
     assert changed(told, (orphaned, launched), T0 + 100).changes == ()
+    found = replace(orphaned, end=None), launched
+    assert changed(told, (orphaned, launched), T0 + 100, found).ended == (first,), "closed now, ended before"
     went_on = Resource("instance", first, "us-east-1", "abc-1")
     tended = Tended((told,), Reaping(removed=(), kept=(went_on,), failures=(), notes=()), (), True, False)
     assert "goes on" not in tended.text()
