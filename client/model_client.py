@@ -44,6 +44,9 @@ SLOWEST = 1_000
 FACTS = ".model.json"
 """Ends the name of what is known of a model in the folder, written after the model."""
 
+LATEST, NEVER = 1e12, float("-inf")
+"""Seconds since 1970: no clock reaches the one, and what never was is before any time."""
+
 MOST_PAGES = 100
 """Of a listing, 1,000 objects each."""
 
@@ -201,6 +204,7 @@ class ModelClient:
         self.tries = tries
         self.pause = pause
         self._installation = installation
+        self._checked_at = NEVER
 
     def get(self) -> Model:
         """Return the newest good model, downloading it where there is a newer one.
@@ -220,7 +224,11 @@ class ModelClient:
                 model = self._good(state)
                 if model is not None and not self._is_due(state):
                     return model
-                return self._refresh(state, model)
+                try:
+                    return self._refresh(state, model)
+                except OSError:
+                    self._clear()  # a part must not keep a disk full
+                    raise
         except OSError as error:  # a full disk, a folder that cannot be written to
             problem = f"{error.filename or self.folder}: {error.strerror or error}"
             # A download that was cut may have left what was in use before.
@@ -232,7 +240,7 @@ class ModelClient:
         """Look at the server, and download what it names. The folder is locked."""
         until = None if self.patience is None or model is None else time.monotonic() + self.patience
         web = Web(self.timeout, until, 1 if model is not None else self.tries, self.pause)
-        state["checked_at"] = time.time()
+        state["checked_at"] = self._checked_at = time.time()
         before = dict(state)
         try:
             try:
@@ -279,9 +287,9 @@ class ModelClient:
         return choose(document, self.pin, self.minimum, self._share_of, self.export)
 
     def _is_due(self, state: dict[str, Any]) -> bool:
-        checked = state.get("checked_at")
-        # A clock that was set back must not stop the looking for years.
-        return not isinstance(checked, (int, float)) or not 0 <= time.time() - checked < self.interval
+        # A clock that was set back must not stop the looking for years; a full disk does not remember the last look.
+        now = time.time()
+        return not any(0 <= now - at < self.interval for at in (_time(state, "checked_at"), self._checked_at))
 
     def _kept(self, model: Model | None, problem: str) -> Model:
         if model is None:
@@ -405,7 +413,9 @@ class ModelClient:
             "sha256": sha256,
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
-            "downloaded_at": time.time(),
+            "downloaded_at": max(
+                time.time(), *(_time(f, "downloaded_at") + 1 for f in self._facts().values()), 0
+            ),
         }
         _replace(self.folder / f"{release.version}{FACTS}", json.dumps(facts).encode())
         return Model(path, release.version, release.semver, sha256, status.st_size)
@@ -427,10 +437,12 @@ class ModelClient:
 
     def _versions(self) -> list[str]:
         """Return the versions in the folder, the newest download first."""
-        facts = [(_read(path), path.name.removesuffix(FACTS)) for path in self.folder.glob(f"*{FACTS}")]
-        return [
-            name for _, name in sorted(((f.get("downloaded_at") or 0, n) for f, n in facts), reverse=True)
-        ]
+        facts = self._facts()
+        return sorted(facts, key=lambda name: (_time(facts[name], "downloaded_at"), name), reverse=True)
+
+    def _facts(self) -> dict[str, dict[str, Any]]:
+        """Return what is known of each version in the folder."""
+        return {path.name.removesuffix(FACTS): _read(path) for path in self.folder.glob(f"*{FACTS}")}
 
     def _installed(self, version: str) -> Model | None:
         """Return a version that is here, whole; hashed again where the file was touched since its download."""
@@ -482,6 +494,10 @@ class ModelClient:
             for path in (self._file(name, _read(facts_path)), facts_path):
                 with contextlib.suppress(OSError):  # Windows: a process has it open; the next time
                     path.unlink()
+        self._clear()
+
+    def _clear(self) -> None:
+        """Remove what is not complete."""
         for path in (*self.folder.glob(".*.part"), *self.folder.glob(".*.new")):
             with contextlib.suppress(OSError):
                 path.unlink()
@@ -506,7 +522,7 @@ def choose(
     """Return the release that an alias means for one installation, None where it means none.
 
     The newest in the alias's history that is there in the format, not yanked, not below the lowest version allowed,
-    within the pin, and rolled out to this installation. An alias without a history is a history of one.
+    within the pin, and rolled out to this installation or pinned exactly. An alias without a history is a history of one.
     """
     seen = set()
     for entry in [document, *reversed(document.get("history") or [])]:
@@ -516,7 +532,8 @@ def choose(
         seen.add(release.version)
         if not is_usable(release, document, pin, minimum):
             continue
-        if pin is None and release.share < 1.0 and share_of(release.version) >= release.share:
+        exact = pin is not None and pin in {release.version, release.semver}
+        if not exact and release.share < 1.0 and share_of(release.version) >= release.share:
             continue
         return release
     return None
@@ -1104,6 +1121,12 @@ def _read(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
+def _time(document: dict[str, Any], name: str) -> float:
+    """Return a time of a document that others may have written; before all others where it has none."""
+    found = document.get(name)
+    return found if isinstance(found, (int, float)) and 0 <= found < LATEST else NEVER
+
+
 def _replace(path: Path, body: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.new")
     try:
@@ -1127,7 +1150,10 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Take the lock of a file if no process holds it; closing the file, or dying, gives it back."""
+    """Take the lock of a file if no process holds it; closing the file, or dying, gives it back.
+
+    Raises OSError: the file system has no locks.
+    """
     try:
         if sys.platform == "win32":
             import msvcrt
@@ -1137,7 +1163,7 @@ def _lock(file: IO[bytes]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except (BlockingIOError, PermissionError):  # Windows says the latter
         return False
     return True
 

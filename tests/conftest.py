@@ -4,6 +4,7 @@ import ipaddress
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from contextlib import nullcontext
@@ -261,3 +262,23 @@ def no_waiting():
     """Retries happen as often as they would, at once."""
     with stamina.set_testing(True, attempts=100, cap=True):
         yield
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of its own, as a function that makes it full or read-only."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+
+    def spoil(how):
+        if how == "read-only":
+            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
+            return
+        room = os.statvfs(disk)
+        (disk / "filler").write_bytes(b"x" * room.f_bavail * room.f_bsize)
+
+    yield disk, spoil
+    subprocess.run(["umount", disk], check=True)

@@ -117,6 +117,16 @@ def test_a_rollout_reaches_its_share_of_installations_and_never_takes_it_back(se
     assert len(reached(wider | {"rollout": 1.0})) == 1000
 
 
+@pytest.mark.parametrize(
+    ("pin", "expected"), [(None, "aaaa"), ("1", "aaaa"), ("1.1", None), ("1.1.0", "bbbb")]
+)
+def test_a_rollout_to_none_reaches_only_who_pinned_exactly_it(server, folder, pin, expected):
+    server.publish("aaaa", semver="1.0.0")
+    server.publish("bbbb", semver="1.1.0", rollout=0.0)
+    found = choose(server.document, pin, share_of=client(server, folder)._share_of)
+    assert (found.version if found else None) == expected
+
+
 def test_an_installation_is_the_same_at_every_start(server, folder):
     server.publish("aaaa")
     server.publish("bbbb", rollout=0.5)
@@ -151,7 +161,7 @@ def test_what_is_chosen_is_always_allowed(history, yanked, pin, minimum, share):
     assert exact or chosen.version not in yanked
     assert exact or minimum is None or (chosen.semver or "") >= minimum
     assert exact or pin is None or (chosen.semver or "").startswith(pin)
-    assert pin is not None or chosen.share == 1.0 or share < chosen.share
+    assert exact or chosen.share == 1.0 or share < chosen.share
 
 
 def moved(server, *moves, serial, **more):

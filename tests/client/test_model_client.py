@@ -1,5 +1,7 @@
 """The application's side: never a bad model, never a lost good one, and the folder that it keeps."""
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -87,6 +89,19 @@ def test_a_new_version_replaces_the_old_and_the_last_good_ones_are_kept(server, 
         server.publish(version)
         assert client(server, folder, keep=2).get().version == version
     assert sorted(path.name for path in folder.glob("*.pt")) == ["cccc.pt", "dddd.pt"]
+
+
+def test_the_model_of_before_is_kept_even_if_the_clock_was_set_back_or_the_folder_is_odd(
+    server, folder, monkeypatch
+):
+    for version, now in (("aaaa", 2e9), ("bbbb", 2e9 + 9), ("cccc", 5.0), ("dddd", 9.0)):
+        monkeypatch.setattr(model_client.time, "time", lambda now=now: now)
+        server.publish(version)
+        assert client(server, folder, keep=2).get().version == version
+    assert sorted(path.name for path in folder.glob("*.pt")) == ["cccc.pt", "dddd.pt"]
+    for at in ("yesterday", None, [1], 1e300):
+        (folder / "aaaa.model.json").write_text(json.dumps({"downloaded_at": at}))
+        assert client(server, folder).get().version == "dddd"
 
 
 def test_an_alias_of_before_without_history_or_size_is_read(server, folder):
@@ -189,6 +204,42 @@ def test_a_folder_that_cannot_be_written_still_gives_its_model(server, folder, m
     model = client(server, folder).get()
     assert body_of(model) == body
     assert "No space" in model.problem
+
+
+@pytest.mark.root
+@pytest.mark.process
+def test_a_download_that_does_not_fit_leaves_room_and_blocks_no_smaller_model(server, small_disk):
+    disk, spoil = small_disk
+    folder = disk / "models"
+    server.publish("aaaa")
+    client(server, folder).get()
+    server.publish("bbbb", os.urandom(3 << 20))
+    assert "No space" in client(server, folder).get().problem
+    assert list(folder.glob(".*.part")) == []
+    server.publish("cccc")
+    assert client(server, folder).get().version == "cccc"
+    state = folder / "state.json"
+    state.write_text(json.dumps(json.loads(state.read_text()) | {"checked_at": 0}))
+    spoil("full")
+    server.publish("dddd")
+    application = client(server, folder, interval=3600)
+    server.requests.clear()
+    assert {application.get().version for _ in range(3)} == {"cccc"}
+    assert server.paths() == ["/aliases/stable.json"], (
+        "it looks once in an interval, although it cannot note it"
+    )
+    spoil("read-only")
+    assert client(server, folder).get().version == "cccc"
+
+
+def test_a_file_system_without_locks_is_an_error_and_no_endless_wait(server, folder, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    server.publish("aaaa")
+    with pytest.raises(NoModelError, match="No locks"):
+        client(server, folder).get()
 
 
 def test_another_server_is_not_served_from_the_first_ones_state(server, folder):

@@ -1,9 +1,7 @@
 """Disks that are full or read-only, and damaged documents: every command says what is wrong, and none shows a traceback."""
 
 import json
-import os
 import shutil
-import subprocess
 
 import pytest
 from commands import run
@@ -59,26 +57,6 @@ def test_a_damaged_document_of_any_kind_is_told_in_words(project, body):
         file.write_bytes(body)
         refuses_in_words(project, READING)
         file.write_bytes(whole)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of its own, as a function that makes it full or read-only."""
-    if os.geteuid() != 0:
-        pytest.skip("needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
-
-    def spoil(how):
-        if how == "read-only":
-            subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
-            return
-        room = os.statvfs(disk)
-        (disk / "filler").write_bytes(b"x" * room.f_bavail * room.f_bsize)
-
-    yield disk, spoil
-    subprocess.run(["umount", disk], check=True)
 
 
 @pytest.mark.root
