@@ -18,7 +18,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.remote_job.wire import Count, Seconds, Time, Wire
+from gpu_offload.remote_job.wire import Bytes, Count, Seconds, Time, Wire
 
 PREDICTIONS = "predictions.png"
 """The extra that shows what the model finds on held-out pictures."""
@@ -48,7 +48,7 @@ class Artifact(Wire):
     """A file that counts only when its size and sha256 are right."""
 
     name: str
-    size: int = Field(ge=0)
+    size: Bytes
     sha256: str
 
 
@@ -159,15 +159,15 @@ class CheckpointManifest(Wire):
 
     format: Literal[1] = 1
     run: str
-    attempt: int
+    attempt: Count
     training_key: str
-    epochs_completed: int = Field(ge=0)
-    batches_completed: int = Field(default=0, ge=0)
+    epochs_completed: Count
+    batches_completed: Count = 0
     """Batches of the next epoch that are behind it too: an interruption saves in the middle of an epoch."""
-    epochs: int
+    epochs: Count
     last: Artifact
     best: Artifact | None = None
-    seconds: float
+    seconds: Seconds
     """Wall seconds of training behind this checkpoint, over all attempts."""
     curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     """What the user's own training has reported up to here, a value an epoch; Ultralytics' state holds its own."""
@@ -181,15 +181,15 @@ class CheckpointManifest(Wire):
 class Timings(Wire):
     """Wall seconds by stage; one entry an epoch where a list."""
 
-    import_: float = Field(default=0.0, alias="import")
-    build: float = 0.0
-    scan: float = 0.0
-    calibration: float = 0.0
-    epoch_train: tuple[float, ...] = ()
-    epoch_validation: tuple[float, ...] = ()
-    epoch_save: tuple[float, ...] = ()
-    final_validation: float = 0.0
-    total: float = 0.0
+    import_: Seconds = Field(default=0.0, alias="import")
+    build: Seconds = 0.0
+    scan: Seconds = 0.0
+    calibration: Seconds = 0.0
+    epoch_train: tuple[Seconds, ...] = ()
+    epoch_validation: tuple[Seconds, ...] = ()
+    epoch_save: tuple[Seconds, ...] = ()
+    final_validation: Seconds = 0.0
+    total: Seconds = 0.0
 
 
 class TrainingResult(Wire):
@@ -197,12 +197,12 @@ class TrainingResult(Wire):
 
     format: Literal[1] = 1
     run: str
-    attempt: int
+    attempt: Count
     training_key: str
     fingerprint: str
     task: Task
-    epochs: int
-    epochs_completed: int
+    epochs: Count
+    epochs_completed: Count
     stopped_early: bool = False
     """True when the training itself decided to stop (patience), not when it was interrupted."""
     model: Artifact
@@ -214,7 +214,7 @@ class TrainingResult(Wire):
     per_class: dict[str, dict[str, float]] = Field(default_factory=dict)
     curves: dict[str, tuple[float, ...]] = Field(default_factory=dict)
     """One value an epoch: losses and metrics by name, for the report."""
-    causes: tuple[str, ...] = ()
+    causes: tuple[str, ...] = Field(default=(), max_length=100)
     """Why the model probably finds next to nothing, each with what to change; () where it does find something."""
     timings: Timings
     environment: dict[str, Any]

@@ -208,7 +208,7 @@ def _read_json(store: ObjectStore, key: str) -> dict[str, Any] | None:
     body, _ = store.read(key)
     try:
         value = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
 

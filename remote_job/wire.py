@@ -13,6 +13,7 @@ YEAR_9999 = 253_402_300_799.0
 """The last second that a calendar date can name, in Unix seconds."""
 
 Count = Annotated[int, Field(ge=0, le=MOST)]
+Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
 Seconds = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 Time = Annotated[float, Field(ge=0, le=YEAR_9999, allow_inf_nan=False)]
 """Unix seconds, of which a calendar date can be written."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.github.repository import commit_of
+from gpu_offload.infra.store.errors import CorruptObjectError, ObjectKeyError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.lifecycle.new_run import run_record, spec_differences
 from gpu_offload.orchestrator.output.console import Console
@@ -13,7 +14,7 @@ from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.prerequisites import check_here, check_renting
 from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
-from gpu_offload.orchestrator.run.journal_documents import JournalError
+from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
 from gpu_offload.orchestrator.run.record import Experience, RunRecord, StopRequest
 
 
@@ -60,22 +61,30 @@ class Opening:
             check_renting(self.planned.settings, inputs=self.planned.inputs)
         if self.planned.candidates[0].offer.where == "cpu":
             check_here(self.planned.inputs)
-        same = [r.id for r in reversed(earlier) if not spec_differences(self.planned, r)]
-        previous = next((run for run in same if journal.checkpoint(run) is not None), None)
+        same = [r for r in reversed(earlier) if not spec_differences(self.planned, r)]
+        previous = next((run for run in same if self._is_copied(journal, run, fresh)), None)
         record = run_record(
             self.planned,
             fresh,
             now=self.clock(),
             commit=commit_of(self.planned.settings.root),
             repository=os.environ.get("GITHUB_REPOSITORY"),
-            resumes=previous,
+            resumes=previous.id if previous is not None else None,
             experience=read_experience(self.store, self.clock()) if is_rented else Experience(),
             sweep=self.sweep,
         )
-        if previous is not None:
-            journal.copy_checkpoint(previous, record.id)
         self.console.stage(f"beginning run {record.id}{_left(journal, record)}")
         return journal.begin(record), True
+
+    def _is_copied(self, journal: Journal, earlier: RunRecord, fresh: str) -> bool:
+        """Whether a new run has the checkpoint of an earlier one now; a damaged one is left out, and not tried for ever."""
+        try:
+            return journal.copy_checkpoint(earlier, fresh)
+        except NewerJournalError:
+            raise
+        except (JournalError, CorruptObjectError, ObjectMissingError, ObjectKeyError) as error:
+            self.console.warning(f"not continued from run {earlier.id}, whose checkpoint is damaged: {error}")
+            return False
 
 
 def _left(journal: Journal, run: RunRecord) -> str:

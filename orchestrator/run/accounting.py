@@ -180,7 +180,7 @@ def _is_complete(store: ObjectStore, key: str, instances: Mapping[str, float]) -
         if isinstance(billed, list):  # as earlier versions wrote them: without the ends
             return set(instances) <= set(billed)
         return all(billed.get(name) == ended for name, ended in instances.items())
-    except (ObjectMissingError, ValueError, TypeError, AttributeError):
+    except (ObjectMissingError, ValueError, TypeError, AttributeError, RecursionError):
         return False
 
 
@@ -188,7 +188,7 @@ def read_bill(store: ObjectStore, run: str) -> Bill | None:
     """Return a finished run's bill as it was written; None where there is none yet, or it is damaged."""
     try:
         return _parsed(json.loads(store.read(run_key(run, COST))[0]))
-    except (ObjectMissingError, ValueError, KeyError, TypeError, ArithmeticError):
+    except (ObjectMissingError, ValueError, KeyError, TypeError, ArithmeticError, RecursionError):
         return None
 
 

@@ -152,6 +152,8 @@ def verify_staged(store: ObjectStore, run: RunRecord, result: TrainingResult, sc
     faults = []
     if result.training_key != run.training_key:
         faults.append(f"it is of the training {result.training_key[:16]}, not {run.training_key[:16]}")
+    if result.task != run.spec.task:
+        faults.append(f"it is a model for {result.task}, not for {run.spec.task}")
     if result.epochs_completed < run.spec.epochs and not result.stopped_early:
         faults.append(
             f"it completed {result.epochs_completed} of {run.spec.epochs} epochs, and would again: call "

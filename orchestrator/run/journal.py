@@ -47,6 +47,10 @@ class Journal:
         if record is None:
             known = ", ".join(self.recent_ids(5)) or "none yet"
             raise JournalError(f"there is no run {run!r} in {self.store.url} (the last ones: {known})")
+        if record.id != run:
+            raise JournalError(
+                f"{self.store.url}: {run_key(run, 'run.json')} is the record of another run: {record.id!r}"
+            )
         return record
 
     def run_ids(self, prefix: str = "") -> Iterator[str]:
@@ -183,20 +187,26 @@ class Journal:
         """Return the newest complete checkpoint, None where there is none."""
         return self._documents.read(CheckpointManifest, run_key(run, "checkpoint/manifest.json"))
 
-    def copy_checkpoint(self, source: str, target: str) -> None:
-        """Let a run start from the checkpoint of an earlier one of the same training; the manifest goes last."""
-        manifest = self.checkpoint(source)
+    def copy_checkpoint(self, source: RunRecord, target: str) -> bool:
+        """Let a run start from the checkpoint of an earlier one, if that has one; the manifest goes last.
+
+        Raises JournalError, ObjectKeyError, CorruptObjectError, ObjectMissingError: it is damaged, or another training's.
+        """
+        manifest = self.checkpoint(source.id)
         if manifest is None:
-            return
+            return False
+        if manifest.training_key != source.training_key:
+            raise JournalError(f"{run_key(source.id, 'checkpoint/manifest.json')} is of another training")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
             for artifact in (manifest.last, *([manifest.best] if manifest.best else [])):
                 path = Path(scratch) / artifact.name
                 key = f"checkpoint/{artifact.name}"
-                self.store.download(run_key(source, key), path, size=artifact.size, sha256=artifact.sha256)
+                self.store.download(run_key(source.id, key), path, size=artifact.size, sha256=artifact.sha256)
                 self.store.upload(run_key(target, key), path)
         copied = manifest.model_copy(update={"run": target, "attempt": 0})
         with contextlib.suppress(ObjectExistsError):  # a faster starter's training is further already
             self.store.create(run_key(target, "checkpoint/manifest.json"), to_json(copied))
+        return True
 
     def outcome(self, run: str) -> Outcome | None:
         """Return how a run ended, None while it is open. An unreadable outcome is an end, too."""

@@ -33,7 +33,7 @@ def _is_newer(body: bytes) -> bool:
     """Whether a document has a newer format than this version."""
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     number = document.get("format", 1) if isinstance(document, dict) else 1
     return isinstance(number, int) and number > FORMAT

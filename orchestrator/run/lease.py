@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -51,7 +51,7 @@ class LeaseRecord(Wire):
     holder: str
     host: str
     boot_id: str
-    pid: int
+    pid: int = Field(ge=0, lt=2**31)
     started: str
     """When the process started, by its kernel: process numbers are reused."""
     renewed_at: float
@@ -113,7 +113,8 @@ class Lease:
             started = _started(lease.pid)
             if started is None or (started and lease.started and started != lease.started):
                 return False
-        return self.clock() - lease.renewed_at < LEASE_S
+        # One that is renewed far in the future would otherwise never expire.
+        return abs(self.clock() - lease.renewed_at) < LEASE_S
 
     def _key(self, name: str) -> str:
         return f"{self.folder}{name}/driver.json"

@@ -64,6 +64,10 @@ class RunReader:
         """Return everything that is known of the run, with a read for what is new or has changed."""
         attempts: list[ObservedAttempt] = []
         while (record := self._part(AttemptRecord, f"attempts/{len(attempts) + 1}.json")) is not None:
+            if record.number != len(attempts) + 1:
+                raise JournalError(
+                    f"attempt {len(attempts) + 1} of run {self._run} says that it is {record.number}"
+                )
             attempts.append(self._attempt(record))
         return RunDocuments(
             begun=self._at("run.json") is not None,

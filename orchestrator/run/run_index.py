@@ -11,6 +11,7 @@ version without an index, is found when `tend` reads all runs once a day.
 import contextlib
 import itertools
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ RESCAN_S = 24 * 3600.0
 FORGOTTEN_S = 7 * 24 * 3600.0
 """Age after which an entry without a run is removed: its driver died before it wrote the run, or the run expired."""
 RUN = re.compile(r"runs/([^/]+)/run\.json")
+OVER = re.compile(rf"runs/([^/]+)/(outcome\.json|{re.escape(COST)})")
 ENTRY = re.compile(r"(?:open/|recent/\d{10}-)(.+)\.json")
 NOT_ALLOWED = (StoreDeniedError, StoreReadOnlyError)
 """What a role from before the index answers: then its runs are found by looking through all."""
@@ -133,10 +135,9 @@ class RunIndex:
         for info in self.store.list(RUN_PREFIX):
             if match := RUN.fullmatch(info.key):
                 runs[match[1]] = info.modified.timestamp()
-            elif info.key.endswith("/outcome.json"):
-                ended.add(info.key.split("/")[1])
-            elif info.key.endswith(f"/{COST}"):
-                billed.add(info.key.split("/")[1])
+            # Of the run itself: an instance can write below `result/` and `checkpoint/`, also what is named so.
+            elif match := OVER.fullmatch(info.key):
+                (ended if match[2] == "outcome.json" else billed).add(match[1])
         still_open = sorted(runs.keys() - ended)
         if not self.writes:
             return still_open
@@ -161,8 +162,9 @@ class RunIndex:
         """Return when all runs were last read, Unix seconds; None for never."""
         try:
             body, _ = self.store.read(WHOLE)
-            return float(json.loads(body)["at"])
-        except (ObjectMissingError, ValueError, KeyError, TypeError):
+            at = float(json.loads(body)["at"])
+            return at if math.isfinite(at) else None
+        except (ObjectMissingError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
             return None
 
     def _note(self, at: float) -> None:

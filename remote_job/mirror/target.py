@@ -144,5 +144,5 @@ def _attempt_of(body: bytes) -> int:
     """Return the attempt that wrote a manifest, 0 where it is unreadable."""
     try:
         return int(json.loads(body)["attempt"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return 0

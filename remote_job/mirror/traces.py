@@ -70,5 +70,5 @@ def _failed(heartbeat: bytes, message: str) -> bytes:
 def _has_ended(heartbeat: bytes) -> bool:
     try:
         return json.loads(heartbeat)["state"] in ENDED
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return False

@@ -95,10 +95,10 @@ def test_a_late_second_starter_does_not_overwrite_a_newer_checkpoint():
     world.write_checkpoint(1, 2, 1.0)
     other = world.run.model_copy(update={"id": RUN[:-1] + "2"})
     journal.begin(other)
-    journal.copy_checkpoint(RUN, other.id)
+    journal.copy_checkpoint(world.run, other.id)
     newer = journal.checkpoint(other.id).model_copy(update={"epochs_completed": 3})
     world.store.put(f"runs/{other.id}/checkpoint/manifest.json", newer.model_dump_json().encode())
-    journal.copy_checkpoint(RUN, other.id)
+    journal.copy_checkpoint(world.run, other.id)
     assert journal.checkpoint(other.id).epochs_completed == 3
 
 

@@ -5,14 +5,22 @@ import json
 import subprocess
 
 import pytest
+import run_case
 from registry_case import manifest_for
+from run_case import KEY
 
 from gpu_offload.infra.store.errors import StoreUrlError
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.lifecycle.status import standings
 from gpu_offload.orchestrator.project_states import places_text
 from gpu_offload.orchestrator.registry import difference
 from gpu_offload.orchestrator.registry.manifest import Manifest, RegistryError, parse, to_json
 from gpu_offload.orchestrator.registry.revert import is_ancestor
+from gpu_offload.orchestrator.report.load import gather, render
+from gpu_offload.orchestrator.run.journal import Journal
+from gpu_offload.orchestrator.run.journal_documents import JournalError
+from gpu_offload.orchestrator.run.lease import Lease
+from gpu_offload.orchestrator.run.record import Outcome
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings
 from gpu_offload.orchestrator.state import state_folder
@@ -130,3 +138,99 @@ def test_what_a_training_claims_of_itself_is_bounded_before_it_is_published(clai
     document = json.loads(to_json(manifest)) | claim
     with pytest.raises(RegistryError):
         parse(Manifest, "manifest.json", json.dumps(document).encode())
+
+
+DEEP, HUGE = b"[" * 200_000, 10**400
+BEAT = {"run": "abc-1", "attempt": 1, "time": 1.0, "pid": 1, "host": "h", "boot_id": "b", "state": "training"}
+CHECKPOINT = {
+    "run": "abc-1", "attempt": 1, "training_key": KEY, "epochs_completed": 1, "epochs": 3, "seconds": 1.0,
+    "last": {"name": "last.pt", "size": 1, "sha256": "0" * 64},
+}  # fmt: skip
+RESULT = json.loads(run_case.result_of().model_dump_json(by_alias=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "forged"),
+    [
+        ("attempts/1/heartbeat.json", DEEP),
+        ("attempts/1/heartbeat.json", BEAT | {"epochs_completed": HUGE, "epochs": HUGE}),
+        ("attempts/1/progress.jsonl", DEEP),
+        ("checkpoint/manifest.json", DEEP),
+        ("checkpoint/manifest.json", CHECKPOINT | {"epochs_completed": HUGE}),
+        ("checkpoint/manifest.json", CHECKPOINT | {"seconds": float("inf")}),
+        ("checkpoint/manifest.json", CHECKPOINT | {"last": CHECKPOINT["last"] | {"size": HUGE}}),
+        ("result/result.json", b'{"a":' * 200_000),
+        ("result/result.json", RESULT | {"attempt": HUGE}),
+        ("result/result.json", RESULT | {"epochs_completed": -1, "stopped_early": True}),
+        ("result/result.json", RESULT | {"timings": {"total": float("nan")}}),
+        ("result/result.json", RESULT | {"causes": ["\x1b[2J"] * 100_000}),
+        ("result/cost.json", DEEP),
+        ("cost.json", DEEP),
+        ("stop.json", DEEP),
+        ("driver.json", DEEP),
+        ("driver.json", Lease().lease().model_dump() | {"pid": 10**30}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else str(value)[:12],
+)
+def test_a_forged_document_of_a_run_counts_as_damaged_and_crashes_no_reader(name, forged, tmp_path):
+    body = forged if isinstance(forged, bytes) else json.dumps(forged).encode()
+    store = open_store(f"file:{tmp_path / 'store'}")
+    journal, run = Journal(store), run_case.run_of()
+    journal.begin(run)
+    journal.open_attempt(run.id, run_case.attempt_of(run))
+    store.put(f"runs/{run.id}/{name}", body)
+    documents = journal.read(run.id)
+    assert documents.checkpoint is None
+    assert documents.result is None
+    settings = Settings(dataset=DatasetSettings(path="x"), root=tmp_path)
+    assert [one.status for one in standings(store, settings)] == ["open"]
+    assert render(gather(store, settings.store, run.id), "json")
+    assert journal.open_ids(now=1.0) == [run.id]
+    assert Lease().claim(store, run.id) is None
+
+
+@pytest.mark.parametrize("folder", ["checkpoint", "result", "attempts/1"])
+@pytest.mark.parametrize("name", ["outcome.json", "cost.json"])
+def test_what_an_instance_can_write_ends_no_run(folder, name, tmp_path):
+    """Else the daily reading of all runs would leave it alone for good, with its instance."""
+    store = open_store(f"file:{tmp_path / 'store'}")
+    journal, run = Journal(store), run_case.run_of()
+    journal.begin(run)
+    store.put(f"runs/{run.id}/{folder}/{name}", b"{}")
+    if name == "cost.json":
+        journal.finish(run.id, Outcome(status="failed", at=1.0))
+    store.delete(f"open/{run.id}.json")
+    assert journal.index.scan(1.0) == ([run.id] if name == "outcome.json" else [])
+    assert [key for key, _ in journal.index._entries()] == [run.id]
+
+
+@pytest.mark.parametrize(
+    "at", [b"1e999", b"NaN", b"9" * 400, b"[" * 200_000], ids=["inf", "nan", "huge", "deep"]
+)
+def test_a_forged_time_of_the_last_look_at_all_runs_does_not_put_the_next_off(at, tmp_path):
+    store = open_store(f"file:{tmp_path / 'store'}")
+    journal, run = Journal(store), run_case.run_of()
+    journal.begin(run)
+    store.delete(f"open/{run.id}.json")
+    store.put("open/index.json", b'{"at": ' + at + b"}")
+    assert journal.open_ids(now=1.0) == [run.id]
+
+
+def test_a_record_under_anothers_name_is_neither_run_nor_attempt(tmp_path):
+    store = open_store(f"file:{tmp_path / 'store'}")
+    journal, run = Journal(store), run_case.run_of()
+    journal.begin(run)
+    store.put(f"runs/{run.id}/attempts/1.json", run_case.attempt_of(run, 7).model_dump_json().encode())
+    with pytest.raises(JournalError, match="7"):
+        journal.read(run.id)
+    store.put("runs/abc-2/run.json", store.read(f"runs/{run.id}/run.json")[0])
+    with pytest.raises(JournalError, match="abc-1"):
+        journal.run("abc-2")
+
+
+@pytest.mark.parametrize("renewed_at", [1e300, float("inf"), float("nan")])
+def test_a_lease_from_the_future_is_an_expired_one(renewed_at, tmp_path):
+    store = open_store(f"file:{tmp_path / 'store'}")
+    lease = Lease(host="elsewhere", boot_id="x").lease().model_dump() | {"renewed_at": renewed_at}
+    store.put("runs/abc-1/driver.json", json.dumps(lease).encode())
+    assert Lease().claim(store, "abc-1") is None

@@ -1,7 +1,9 @@
 """Who begins a run: one driver, at whatever moment another one comes."""
 
 import io
+import json
 import time
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +18,7 @@ from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import Outcome
+from gpu_offload.remote_job.result import Artifact, CheckpointManifest
 
 KEY = "a" * 64
 
@@ -88,3 +91,44 @@ def test_two_drivers_that_begin_at_once_drive_one_run_at_whatever_moment_the_oth
     store.when, store.other = when, lambda: opened(open_store(tmp_path.as_uri()))
     mine = opened(store)
     assert list(Journal(store).run_ids()) == [mine]
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "forged",
+    [
+        b"{",
+        {"training_key": "b" * 64},
+        {"last": {"name": "../../../escaped", "size": 1, "sha256": "0" * 64}},
+        {"last": {"name": "gone.pt", "size": 1, "sha256": "0" * 64}},
+    ],
+    ids=["damaged", "of another training", "a name that leads out", "without its file"],
+)
+def test_a_damaged_checkpoint_of_an_earlier_run_does_not_keep_the_training_from_beginning(
+    forged, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("gpu_offload.orchestrator.lifecycle.opening.spec_differences", lambda *_: [])
+    monkeypatch.setattr(
+        "gpu_offload.orchestrator.lifecycle.opening.run_record",
+        lambda _planned, run, *, resumes, **_: run_of(run, resumes),
+    )
+    store, whole, earlier = open_store(tmp_path.as_uri()), f"{KEY[:12]}-1", f"{KEY[:12]}-2"
+    journal, artifact = Journal(store), Artifact(name="last.pt", size=4, sha256=sha256(b"good").hexdigest())
+    manifest = CheckpointManifest(
+        run=earlier, attempt=1, training_key=KEY, epochs_completed=1, epochs=3, last=artifact, seconds=1.0
+    )
+    for run in (whole, earlier):
+        journal.begin(run_of(run))
+        journal.finish(run, Outcome(status="failed", at=1.0, message="no money"))
+        store.put(f"runs/{run}/checkpoint/last.pt", b"good")
+        store.put(f"runs/{run}/checkpoint/manifest.json", manifest.model_dump_json().encode())
+    body = (
+        forged
+        if isinstance(forged, bytes)
+        else json.dumps(manifest.model_dump(mode="json") | forged).encode()
+    )
+    store.put(f"runs/{earlier}/checkpoint/manifest.json", body)
+    begun = opened(store)
+    assert begun == f"{KEY[:12]}-3"
+    assert journal.run(begun).resumes == whole
+    assert store.read(f"runs/{begun}/checkpoint/last.pt")[0] == b"good"
