@@ -19,8 +19,8 @@ help: ## Say what can be made
 $(STAMP): requirements/dev.txt pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --require-hashes -r requirements/uv.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --only-binary :all: --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
 demo: $(STAMP) ## Generate a dataset, plan, train on the CPU, publish, report; no account needed
@@ -53,9 +53,9 @@ coverage: $(STAMP) ## Branch coverage of what decides and spends, with a floor f
 
 wheel: $(STAMP) ## Build the wheel, and run the quick tests against it, installed
 	rm -rf dist $(WHEEL_VENV)
-	$(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/uv build --quiet --python $(BIN)/python --no-build-isolation --out-dir dist
 	$(BIN)/uv venv --quiet --python $(BIN)/python $(WHEEL_VENV)
-	$(BIN)/uv pip install --quiet --python $(WHEEL_VENV)/bin/python --require-hashes -r requirements/dev.txt
+	$(BIN)/uv pip install --quiet --python $(WHEEL_VENV)/bin/python --only-binary :all: --require-hashes -r requirements/dev.txt
 	$(BIN)/uv pip install --quiet --python $(WHEEL_VENV)/bin/python --no-deps dist/*.whl
 	$(WHEEL_VENV)/bin/pytest -n $(WORKERS) --dist worksteal -m '$(QUICK)' $(PYTEST_ARGS)
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import re
 import tomllib
 import zipfile
 from importlib import metadata
@@ -87,3 +88,21 @@ def _folder(package):
         name for name in SETUPTOOLS["package-dir"] if package == name or package.startswith(f"{name}.")
     )
     return ROOT / SETUPTOOLS["package-dir"][top] / Path(*package.removeprefix(top).split("."))
+
+
+def test_nothing_is_built_with_what_no_hash_pins():
+    """Build isolation fetches the newest setuptools, and a source distribution whatever it asks for."""
+    files = [ROOT / "Makefile", ROOT / "infra/action/install.sh", ROOT / "infra/instance/job.sh"]
+    files += [
+        *(ROOT / ".github/workflows").glob("*.yml"),
+        *(path for path in (ROOT / ".ci").iterdir() if path.is_file()),
+    ]
+    lines = [line for path in files for line in path.read_text("utf-8").replace("\\\n", " ").splitlines()]
+    builds = [line for line in lines if re.search(r"\buv build\b|--editable|install .*-e \.", line)]
+    installs = [line for line in lines if "--require-hashes" in line]
+    assert len(builds) >= 3
+    assert [line for line in builds if "--no-build-isolation" not in line] == []
+    assert len(installs) >= 5
+    assert [line for line in installs if "--only-binary :all:" not in line] == []
+    pinned = (ROOT / "requirements/dev.txt").read_text("utf-8")
+    assert re.search(r"^setuptools==\S+ \\\n +--hash=sha256:", pinned, re.MULTILINE)
