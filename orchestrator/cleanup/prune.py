@@ -1,11 +1,11 @@
 """Deletes what a store no longer needs; by default it only says what it would delete."""
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from gpu_offload.dataset.unpacking import CorruptArchiveError
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreError
 from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
 from gpu_offload.orchestrator.backends.staging import dataset_keys
@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.cleanup.retention import (
     Retention,
     candidates,
     listed_dataset,
+    publication_times,
     why_kept,
 )
 from gpu_offload.orchestrator.cleanup.usage import tier_of, usage
@@ -92,7 +93,7 @@ class Pruned:
 
 
 def prune(
-    store: ObjectStore, policy: Retention, *, delete: bool = False, clock: Callable[[], float] = time.time
+    store: ObjectStore, policy: Retention, *, delete: bool = False, clock: Callable[[], float] | None = None
 ) -> Pruned:
     """Delete versions, checkpoints of published runs and staged datasets that nothing needs.
 
@@ -104,10 +105,11 @@ def prune(
     objects = list(store.list(""))
     staged = _staged(store, objects)
     needs, ended = _needs(store, staged)
-    entries, now = versions(store), clock()
+    entries = versions(store)
+    now = (clock or clock_of(store))()  # a store that answers has taught its clock
     found = candidates(objects, entries, needs, ended, policy, now, staged)
     going = {candidate.name for candidate in found}
-    reasons = why_kept(entries, needs, policy, now)
+    reasons = why_kept(entries, needs, policy, now, publication_times(objects, entries))
     kept = {
         e.semver or e.version: ", ".join(reasons[e.version])
         or "the store is small enough without deleting it"
@@ -176,6 +178,9 @@ def _delete(store: ObjectStore, candidate: Deletable) -> None:
             ):
                 return
             delete_files(store, manifest)
+            return
+        for key in candidate.keys:
+            store.delete(key)
         return
     if candidate.kind == "dataset":
         for key in sorted(candidate.keys, key=lambda key: key.startswith(SHARDS)):  # a list before its shards

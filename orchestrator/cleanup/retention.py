@@ -73,6 +73,7 @@ def candidates(
     are the keys of the shards of each staged dataset, by its fingerprint.
     """
     objects = list(objects)
+    published = publication_times(objects, entries)
     owners = shard_owners(objects, shards or {}, needs)
     sizes: dict[tuple[Kind, str], int] = defaultdict(int)
     keys: dict[tuple[Kind, str], list[str]] = defaultdict(list)
@@ -84,7 +85,8 @@ def candidates(
             if owner == UNLISTED or info.key not in owners:  # a list is younger than its shards
                 newest[owner] = max(newest.get(owner, 0.0), info.modified.timestamp())
     why = {
-        "version": _old_versions(entries, needs, policy, now),
+        "version": _old_versions(entries, needs, policy, now, published)
+        | _incomplete(keys, newest, entries, needs),
         "run": {
             run: (at, "checkpoint and staged result of a published training") for run, at in ended.items()
         },
@@ -118,11 +120,24 @@ def candidates(
     return chosen
 
 
+def publication_times(objects: Iterable[ObjectInfo], entries: Iterable[IndexEntry]) -> dict[str, float]:
+    """Return when each version was written, in Unix seconds by the store's clock: a publisher's clock can be wrong, and
+    a version that was deleted can be published again.
+    """
+    written = {entry.version: entry.created_at for entry in entries}
+    stored: dict[str, float] = {}
+    for info in objects:
+        kind, name = owner_of(info.key) or (None, "")
+        if kind == "version":
+            stored[name] = max(stored.get(name, 0.0), info.modified.timestamp())
+    return written | stored
+
+
 def why_kept(
-    entries: Sequence[IndexEntry], needs: Needs, policy: Retention, now: float
+    entries: Sequence[IndexEntry], needs: Needs, policy: Retention, now: float, published: Mapping[str, float]
 ) -> dict[str, tuple[str, ...]]:
     """Return the reasons for which each version stays, regardless of the store's size; none where nothing needs it."""
-    good = sorted((e for e in entries if e.is_usable), key=lambda e: e.created_at)
+    good = sorted((e for e in entries if e.is_usable), key=lambda e: published[e.version])
     newest = {entry.version for entry in good[-policy.keep :]}
     return {
         entry.version: tuple(
@@ -130,7 +145,7 @@ def why_kept(
             for reason, holds in (
                 ("needed by an alias, by a rollback or by an open run", entry.version in needs.versions),
                 (f"among the newest {policy.keep}", entry.version in newest),
-                (f"younger than {policy.days:g} days", now - entry.created_at < policy.days * DAY_S),
+                (f"younger than {policy.days:g} days", now - published[entry.version] < policy.days * DAY_S),
             )
             if holds
         )
@@ -140,18 +155,33 @@ def why_kept(
 
 
 def _old_versions(
-    entries: Sequence[IndexEntry], needs: Needs, policy: Retention, now: float
+    entries: Sequence[IndexEntry], needs: Needs, policy: Retention, now: float, published: Mapping[str, float]
 ) -> dict[str, tuple[float, str]]:
     """Return the publication time of each version that nothing needs, and the reason to delete it."""
-    kept = why_kept(entries, needs, policy, now)
+    kept = why_kept(entries, needs, policy, now, published)
     beyond = f"not among the newest {policy.keep}, and no alias needs it"
     return {
         entry.version: (
-            entry.created_at,
-            f"{(now - entry.created_at) / DAY_S:.0f} days old, {'yanked' if entry.yanked else beyond}",
+            published[entry.version],
+            f"{(now - published[entry.version]) / DAY_S:.0f} days old, {'yanked' if entry.yanked else beyond}",
         )
         for entry in entries
-        if not kept.get(entry.version)
+        if not entry.deleted and not kept[entry.version]
+    }
+
+
+def _incomplete(
+    keys: Mapping[tuple[Kind, str], Sequence[str]],
+    newest: Mapping[tuple[Kind, str], float],
+    entries: Iterable[IndexEntry],
+    needs: Needs,
+) -> dict[str, tuple[float, str]]:
+    """Return what no reader sees: files of versions without a manifest, since a publication or a deletion was killed."""
+    there = {entry.version for entry in entries if not entry.deleted} | needs.versions
+    return {
+        name: (newest[kind, name], "of a version that was not published, or not deleted, to the end")
+        for (kind, name), found in keys.items()
+        if kind == "version" and name not in there and f"models/{name}/manifest.json" not in found
     }
 
 

@@ -174,11 +174,15 @@ class Usage:
 
 
 def growth_of(entries: Sequence[IndexEntry], now: float) -> float:
-    """Return the bytes of models, exports included, that a month brought since the first version, or in the first month."""
+    """Return the bytes of models, exports included, that a month brought since the first version, or in the first month.
+
+    What was deleted takes none.
+    """
     if not entries:
         return 0.0
     months = max(1.0, (now - min(entry.created_at for entry in entries)) / (MONTH_DAYS * DAY_S))
-    return sum(e.size + sum(file.size for file in e.exports.values()) for e in entries) / months
+    there = (entry for entry in entries if not entry.deleted)
+    return sum(e.size + sum(file.size for file in e.exports.values()) for e in there) / months
 
 
 def usage(

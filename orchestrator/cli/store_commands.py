@@ -1,6 +1,5 @@
 """Commands about what the store holds: usage, prune, site."""
 
-import time
 from pathlib import Path
 
 import click
@@ -19,6 +18,7 @@ from gpu_offload.orchestrator.cli.options import Answer, SettingsOptions, answer
 )
 def usage(given: SettingsOptions, users: int, updates: int, tier: str | None) -> Answer:
     """Show what the store holds, and how many applications its free tier, if it has one, carries."""
+    from gpu_offload.infra.store.clock import clock_of
     from gpu_offload.orchestrator.cleanup.usage import TIERS, growth_of, tier_of
     from gpu_offload.orchestrator.cleanup.usage import usage as used
     from gpu_offload.orchestrator.registry.index import versions
@@ -26,8 +26,8 @@ def usage(given: SettingsOptions, users: int, updates: int, tier: str | None) ->
     settings, store = given.settings, given.store
     free = TIERS[tier] if tier else tier_of(settings.store_url, settings.store.endpoint_url)
     entries = versions(store)
-    model = next((entry.size for entry in reversed(entries)), 0)
-    growth = growth_of(entries, time.time())
+    model = next((entry.size for entry in reversed(entries) if entry.is_usable), 0)
+    growth = growth_of(entries, clock_of(store)())
     return used(store.list(""), free, model, users, updates, growth)
 
 

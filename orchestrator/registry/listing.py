@@ -215,7 +215,7 @@ def history(store: ObjectStore, name: str, at: float | None = None) -> History:
 
 def moved(move: Move) -> str:
     """Return a move in a line."""
-    share = f" for {move.rollout:.0%}" if move.rollout < 1 else ""
+    share = f" for {100 * move.rollout:g}%" if move.rollout < 1 else ""
     who = f" by {move.by}" if move.by else ""
     return one_line(f"{when(move.at)}  {move.semver or move.version}{share}  {move.cause}{who}: {move.why}")
 

@@ -65,7 +65,7 @@ def promote(
         rollout=rollout,
         minimum=minimum.removeprefix("v") if minimum else None,
     )
-    done = "promoted" if rollout == 1.0 else f"promoted for {rollout:.0%} of installations"
+    done = "promoted" if rollout == 1.0 else f"promoted for {100 * rollout:g}% of installations"
     return Moved(done, entry, {STABLE: entry.version}, changed)
 
 

@@ -158,9 +158,16 @@ class Revert:
 
 
 def delete_files(store: ObjectStore, manifest: Manifest) -> int:
-    """Delete a version's files, the manifest first, so that no reader sees half of it; return the bytes freed."""
+    """Delete a version's files, the manifest first, so that no reader sees half of it; return the bytes freed.
+
+    Raises StoreDeniedError: the version is as it was.
+    """
     mark_deleted(store, manifest.version)
-    store.delete(model_key(manifest.version, "manifest.json"))
+    try:
+        store.delete(model_key(manifest.version, "manifest.json"))
+    except StoreDeniedError:
+        mark_deleted(store, manifest.version, deleted=False)
+        raise
     freed = 0
     for info in list(store.list(f"models/{manifest.version}/")):
         store.delete(info.key)

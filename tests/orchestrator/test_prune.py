@@ -2,8 +2,11 @@
 
 import io
 import json
+import os
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -12,17 +15,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from registry_case import manifest_for
 
+from gpu_offload.infra.store import clock
 from gpu_offload.infra.store.errors import StoreDeniedError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectInfo
 from gpu_offload.orchestrator.backends.staging import dataset_keys
 from gpu_offload.orchestrator.cleanup.prune import after_publication, prune
-from gpu_offload.orchestrator.cleanup.retention import Needs, Retention, candidates, owner_of
+from gpu_offload.orchestrator.cleanup.retention import DAY_S, Needs, Retention, candidates, owner_of
 from gpu_offload.orchestrator.cleanup.usage import GB, TIERS, growth_of, tier_of, usage
 from gpu_offload.orchestrator.cli import offload
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import alias, download, publish
-from gpu_offload.orchestrator.registry.index import entry_for
+from gpu_offload.orchestrator.registry.index import entry_for, mark_deleted
 from gpu_offload.orchestrator.registry.manifest import IndexEntry, RegistryError, Yank
 from gpu_offload.orchestrator.registry.promote import promote, yank
 from gpu_offload.orchestrator.run.journal import Journal
@@ -81,6 +85,51 @@ def test_yanked_versions_go_first_and_young_ones_stay(store, model):
     yank(store, "bbbb", why="bad")
     assert names(prune(store, Retention(keep=5, days=0.0))) == ["bbbb"]
     assert names(prune(store, Retention(keep=5, days=30.0), clock=lambda: 101.0 + 86_400)) == []
+
+
+@pytest.mark.simulator
+def test_a_version_is_as_old_as_the_store_says_whatever_the_clocks_of_publisher_and_driver(
+    new_store, model, monkeypatch
+):
+    store = new_store("bucket")
+    for name, created_at in (
+        ("aaaa", 100.0),
+        ("bbbb", 9e9),
+        ("cccc", 101.0),
+        ("dddd", 102.0),
+        ("eeee", 103.0),
+    ):
+        publish.publish(store, manifest_for(model, name, created_at), model, note=lambda _: None)
+        promote(store, name, why="x")
+    monkeypatch.setattr(clock, "time", SimpleNamespace(time=lambda: time.time() + 60 * DAY_S))
+    assert names(prune(store, Retention(keep=1, days=30.0), delete=True)) == []
+    later = time.time() + 31 * DAY_S
+    assert names(prune(store, Retention(keep=1, days=30.0), clock=lambda: later)) == ["aaaa", "bbbb"]
+
+
+def test_a_version_that_is_trained_again_is_young_again(store, model):
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd")
+    prune(store, EVERYTHING, delete=True)
+    published(store, model, "aaaa", "eeee", "ffff", "gggg")
+    assert names(prune(store, Retention(keep=1, days=30.0))) == []
+
+
+def test_files_that_a_killed_publication_or_deletion_left_go_unless_an_open_run_publishes_them(store, model):
+    published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
+    mark_deleted(store, "aaaa")
+    store.delete("models/aaaa/manifest.json")
+    run = run_record(Scenario())
+    for version in ("zzzz", run.version):
+        store.put(f"models/{version}/model.pt", b"half")
+    journal = Journal(store)
+    journal.begin(run)
+    shown = prune(store, EVERYTHING)
+    assert {*names(shown)} == {"aaaa", "bbbb", "zzzz"}
+    prune(store, EVERYTHING, delete=True)
+    assert {info.key.split("/")[1] for info in store.list("models/")} == {"cccc", "dddd", "eeee", run.version}
+    assert shown.total - sum(info.size for info in store.list("")) == pytest.approx(shown.freed, abs=500)
+    journal.finish(run.id, Outcome(status="failed", at=1.0))
+    assert names(prune(store, EVERYTHING)) == [run.version]
 
 
 def test_no_more_is_deleted_than_brings_the_store_below(store, model):
@@ -202,8 +251,11 @@ def test_what_is_needed_is_never_a_candidate(listed, needed, keep, below):
         )
         for n, (name, bad) in enumerate(listed)
     ]
-    now = datetime.now(UTC)
-    objects = [ObjectInfo(f"models/{name}/model.pt", 1000, "e", now) for name in "abcdefgh"]
+    objects = [
+        ObjectInfo(f"models/{name}/{file}", 500, "e", datetime.fromtimestamp(n, UTC))
+        for n, (name, _) in enumerate([*listed, *((name, False) for name in "xyz")])
+        for file in ("model.pt", "manifest.json")
+    ]
     found = candidates(
         objects,
         entries,
@@ -248,6 +300,10 @@ def test_the_free_tier_and_how_many_applications_it_carries():
     assert old.warnings() == []
     full = usage(objects, TIERS["s3-old"], model=6 * 10**6, users=500, updates=4)
     assert ["requests a month" in warning for warning in full.warnings()] == [True]
+    for used, warned in ((4 * GB - 1, 0), (4 * GB, 1), (5 * GB, 1)):
+        held = [ObjectInfo("models/a/model.pt", used, "e", datetime.now(UTC))]
+        at = usage(held, TIERS["s3-old"], model=0, users=0, updates=0)
+        assert (len(at.warnings()), at.cost_usd) == (warned, 0), "all that is free may be used"
     assert usage(objects, TIERS["folder"], model=1, users=10**9, updates=9).most_users is None
     assert usage([], TIERS["s3"], model=GB, users=200, updates=1).most_users == 100
 
@@ -275,6 +331,8 @@ def test_a_store_grows_by_its_models_and_exports_since_the_first_one(model):
     assert growth_of(entries, 86_400.0 * 60) == size
     assert growth_of(entries[:1], 1.0) == size
     assert growth_of([], 1.0) == 0
+    gone = entries[0].model_copy(update={"deleted": True})
+    assert growth_of([gone, entries[1]], 86_400.0 * 60) == size / 2
 
 
 @pytest.mark.parametrize(
@@ -295,6 +353,8 @@ def test_the_commands_say_it(tmp_path, model):
     (tmp_path / "offload.toml").write_text('[dataset]\npath = "raw"\n[store]\nurl = "file:store"\n')
     store = open_store(f"file:{tmp_path / 'store'}")
     published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
+    for file in (tmp_path / "store").rglob("*"):
+        os.utime(file, (100, 100))
 
     def run(*words):
         return CliRunner().invoke(offload, [*words, "-C", str(tmp_path)]).output
@@ -363,6 +423,7 @@ def test_a_store_that_is_nearly_full_or_lets_nobody_delete_is_a_warning(store, m
     strict = configured(tmp_path, '[retention]\nmode = "delete"\nkeep = 1\ndays = 0\n')
     [warning] = after_publication(Other(), strict, Console(io.StringIO()))
     assert "AccessDenied" in warning
+    assert download.resolve(store, "aaaa").version == "aaaa", "what could not be deleted is as it was"
 
 
 def test_the_version_that_an_open_run_continues_stays(store, model):

@@ -164,6 +164,8 @@ def test_promote_yank_and_rollback_say_what_they_did(project):
         run_json(project, "promote", "1.1.0", "--rollout", "10")["done"]
         == "promoted for 10% of installations"
     )
+    assert "for 0.4%" in run(project, "promote", "1.1.0", "--rollout", "0.4")
+    assert "for 0.4%" in run(project, "models", "history")
     assert "stable means 1.0.0 (aaaa1111)" in run(project, "yank", "1.1.0", "--why", "bad")
     assert "yanked" in run(project, "models")
     with pytest.raises(OffloadError, match="bad"):
