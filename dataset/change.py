@@ -43,8 +43,9 @@ def changed_since(repository_path: Path, revision: str) -> bool:
     Raises:
         NotARepositoryError: If there is no git repository around it.
         UnknownRevisionError: If there is no such commit, as in a shallow clone.
-        UndecidableError: If git ignores most pictures of the dataset (DVC, a download), and nothing that it does see
-            changed; or if a link leads to another repository.
+        UndecidableError: If git ignores most pictures of the dataset (DVC, a download) or was told not to look at files,
+            and nothing that it does see changed; if its submodule is not checked out; or if a link leads to another
+            repository.
     """
     steps = _steps(repository_path.absolute())
     first = _Checkout.around(steps[0])
@@ -58,6 +59,7 @@ def changed_since(repository_path: Path, revision: str) -> bool:
             checkouts.append((checkout, at))
         if not at or checkout.differs(path, at):
             return True
+    checkout.check_seen(steps[-1])
     checkout.check_tracked(steps[-1])
     return False
 
@@ -116,7 +118,7 @@ class _Checkout:
             message = f"the dataset is in {self.top}, which is no part of the repository {outer.top}; compare it there"
             raise UndecidableError(message)
         place = self.top.relative_to(outer.top).as_posix()
-        words = git(outer.top, "ls-tree", commit, "--", place).stdout.split()
+        words = git(outer.top, "ls-tree", commit, "--", _literal(place)).stdout.split()
         if len(words) < 3 or words[1] != "commit":
             return None
         known = git(self.top, "rev-parse", "--verify", "--quiet", f"{words[2]}^{{commit}}")
@@ -128,23 +130,54 @@ class _Checkout:
         difference = git(
             self.top,
             *("diff", "--name-only", "-z", "--no-renames"),
-            *("--ignore-submodules=none", commit, "--", inside),
+            *("--ignore-submodules=none", commit, "--", _literal(inside)),
         )
-        untracked = git(self.top, "ls-files", "-z", "--others", "--exclude-standard", "--", inside)
+        words = ("-z", "--others", "--exclude-standard", "--", _literal(inside))
+        untracked = git(self.top, "ls-files", *words)
         for done in (difference, untracked):
             if done.returncode:
                 raise NotARepositoryError(f"git cannot compare {path}: {done.stderr.strip()}")
-        return any(self._counts(name, inside) for name in _names(difference.stdout + untracked.stdout))
+        if any(self._counts(name, inside) for name in _names(difference.stdout + untracked.stdout)):
+            return True
+        # The submodule that it was in can be gone from the index, too.
+        before = self._submodules(inside, "ls-tree", "-z", commit)
+        return bool(before and before != self._submodules(inside, "ls-files", "-z", "--stage"))
+
+    def _submodules(self, inside: str, *words: str) -> set[str]:
+        """Return the submodules that a path is in, by a listing of git's with modes."""
+        parts = inside.split("/")
+        around = ["/".join(parts[: count + 1]) for count in range(len(parts))]
+        listed = _names(git(self.top, *words, "--", *map(_literal, around)).stdout)
+        places = {entry.partition("\t")[2] for entry in listed if entry.startswith("160000 ")}
+        return places.intersection(around)
+
+    def check_seen(self, path: Path) -> None:
+        """Raise UndecidableError where git does not look at the dataset: its submodule is empty, or the index says so."""
+        inside = self._inside(path)
+        if place := next(iter(self._submodules(inside, "ls-files", "-z", "--stage")), None):
+            raise UndecidableError(
+                f"the submodule {place} is not checked out: git submodule update --init {place}"
+            )
+        flagged = _names(git(self.top, "ls-files", "-z", "-v", "--", _literal(inside)).stdout)
+        # A small letter: assume-unchanged. S: skip-worktree, which is normal for what a sparse checkout leaves out.
+        unseen = [
+            f[2:] for f in flagged if f[0].islower() or (f[0] == "S" and os.path.lexists(self.top / f[2:]))
+        ]
+        if unseen := [name for name in unseen if self._counts(name, inside)]:
+            raise UndecidableError(
+                f"git was told not to look whether {len(unseen)} files of the dataset changed ({some(unseen)}): "
+                "git update-index --no-assume-unchanged --no-skip-worktree FILE"
+            )
 
     def check_tracked(self, path: Path) -> None:
         """Raise UndecidableError where git ignores more pictures below a folder than it tracks."""
         inside = self._inside(path)
-        words = ("--others", "--ignored", "--exclude-standard", "--", inside)
+        words = ("--others", "--ignored", "--exclude-standard", "--", _literal(inside))
         ignored = [name for name in _names(git(self.top, "ls-files", "-z", *words).stdout) if is_image(name)]
         ignored = [name for name in ignored if self._counts(name, inside)]
         if not ignored:
             return
-        tracked = sum(map(is_image, _names(git(self.top, "ls-files", "-z", "--", inside).stdout)))
+        tracked = sum(map(is_image, _names(git(self.top, "ls-files", "-z", "--", _literal(inside)).stdout)))
         if len(ignored) > tracked:
             message = (
                 f"git ignores {len(ignored)} pictures of the dataset and tracks {tracked} ({some(ignored)}), so it "
@@ -165,6 +198,11 @@ class _Checkout:
     def _counts(name: str, inside: str) -> bool:
         skip = 0 if inside == "." else inside.count("/") + 1
         return not any(map(hidden, name.split("/")[skip:]))
+
+
+def _literal(path: str) -> str:
+    """Return a path for git, which reads `:(...)` and `*` in names as patterns."""
+    return f":(literal){path}"
 
 
 def _names(output: str) -> list[str]:

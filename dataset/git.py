@@ -34,7 +34,7 @@ def git(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
 def converts_line_ends(folder: Path, name: str) -> bool:
     """Whether git holds a text with line feeds alone and checked it out with those of Windows."""
     try:
-        said = git(folder, "ls-files", "--eol", "--", name).stdout
+        said = git(folder, "ls-files", "--eol", "--", f":(literal){name}").stdout
     except NotARepositoryError:
         return False
     return said.startswith("i/lf") and "w/crlf" in said

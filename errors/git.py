@@ -16,6 +16,8 @@ ALWAYS = (
     "core.hooksPath=/dev/null",
     # A committed folder that looks like a bare repository brings no configuration of its own.
     "safe.bareRepository=explicit",
+    # A file beside the commits, which says what their parents are; a forged one is believed.
+    "core.commitGraph=false",
 )
 PROTOCOLS = "file:git:http:https:ssh"
 """For `ls-remote`, which alone asks a remote; others run a command that a remote's address names."""
@@ -43,6 +45,9 @@ def careful(folder: Path, *words: str) -> tuple[list[str], dict[str, str]]:
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
+        # A commit's hash stands for its content and history, not for what a repository puts in its place.
+        "GIT_NO_REPLACE_OBJECTS": "1",
+        "GIT_GRAFT_FILE": os.devnull,
     }
     base = ["git", "-C", str(folder), *(word for setting in ALWAYS for word in ("-c", setting))]
     if words[0] == "diff":

@@ -1,12 +1,14 @@
 """Whether git sees a change in the dataset."""
 
 import os
+import shutil
 
 import pytest
 from clone_case import git
 
 from gpu_offload.dataset.change import UndecidableError, UnknownRevisionError, changed_since
 from gpu_offload.dataset.git import NotARepositoryError
+from gpu_offload.orchestrator.registry.revert import is_ancestor
 
 
 @pytest.fixture
@@ -176,3 +178,54 @@ def test_a_repository_of_another_user_is_refused_in_the_words_of_git(repository,
     monkeypatch.delenv("SUDO_UID", raising=False)
     with pytest.raises(NotARepositoryError, match="dubious ownership"):
         changed_since(repository / "data", "HEAD")
+
+
+@pytest.mark.parametrize("name", [":(attr:x)d", ":(glob)d", ":!data", "da[t]a", "*"])
+def test_a_name_is_a_name_and_no_pattern_of_git(name, repository):
+    (repository / "data").rename(repository / name)
+    git(repository, "add", "-A")
+    git(repository, "commit", "-qm", "renamed")
+    assert changed_since(repository / name, "HEAD") is False
+    (repository / name / "a.txt").write_text("changed")
+    assert changed_since(repository / name, "HEAD") is True
+
+
+def test_a_submodule_that_is_not_checked_out_cannot_be_compared(superproject):
+    shutil.rmtree(superproject / "sub")
+    (superproject / "sub").mkdir()
+    for path in ("sub/data", "sub"):
+        with pytest.raises(UndecidableError, match="submodule"):
+            changed_since(superproject / path, "HEAD")
+    git(superproject, "rm", "-q", "--cached", "sub")
+    assert changed_since(superproject / "sub/data", "HEAD") is True
+
+
+@pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
+def test_what_git_was_told_not_to_look_at_cannot_be_decided(flag, repository):
+    git(repository, "update-index", flag, "code.py")
+    assert changed_since(repository / "data", "HEAD") is False
+    git(repository, "update-index", flag, "data/a.txt")
+    (repository / "data/a.txt").write_text("changed")
+    with pytest.raises(UndecidableError, match=r"a\.txt"):
+        changed_since(repository / "data", "HEAD")
+
+
+@pytest.mark.parametrize("how", ["replaced", "another parent by a replacement", "another parent by a graft"])
+def test_a_hash_means_its_commit_whatever_a_repository_puts_in_its_place(how, repository):
+    old = git(repository, "rev-parse", "HEAD")
+    git(repository, "commit", "-qm", f"Revert\n\nThis reverts commit {old}.\n::error::x", "--allow-empty")
+    (repository / "data/a.txt").write_text("changed")
+    git(repository, "commit", "-qam", "second")
+    new = git(repository, "rev-parse", "HEAD")
+    git(repository, "checkout", "-q", "--orphan", "other")
+    git(repository, "commit", "-qm", "other")
+    other = git(repository, "rev-parse", "HEAD")
+    if how == "replaced":
+        git(repository, "replace", old, new)
+    elif how == "another parent by a replacement":
+        git(repository, "replace", "--graft", new, other)
+    else:
+        (repository / ".git/info/grafts").write_text(f"{new} {other}\n")
+    assert changed_since(repository / "data", old) is True
+    assert is_ancestor(repository, old, new)
+    assert not is_ancestor(repository, other, new)
