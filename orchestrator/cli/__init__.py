@@ -5,7 +5,7 @@ Slow imports are inside of the commands that need them, so that `offload --help`
 
 import sys
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import click
 
@@ -23,39 +23,22 @@ from gpu_offload.orchestrator.cli import (
     sweep_commands,
     tend_commands,
 )
+from gpu_offload.orchestrator.cli.command_group import CommandGroup
 from gpu_offload.orchestrator.cli.options import print_json
 
-GROUPS = {
-    "Start": ("init", "check", "plan", "train", "sweep"),
-    "Models": ("models", "pull", "promote", "rollback", "yank", "usage", "prune", "site"),
-    "Runs": ("status", "logs", "report", "stop", "attach", "estimate", "state"),
-    "AWS account": ("bootstrap", "doctor", "tend"),
-    "Try it without an account": ("demo", "simulate", "drill"),
-    "For scripts": ("changed", "fingerprint", "schema"),
-}
-"""In the order in which a user needs them; a command that is in none comes last, under "More"."""
 
+class TopLevelCommands(CommandGroup):
+    """The commands of `offload`, by workflow."""
 
-class GroupedCommands(click.Group):
-    """A group whose help lists its commands by workflow."""
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands, group by group."""
-        left = [
-            name for name in self.list_commands(ctx) if not any(name in names for names in GROUPS.values())
-        ]
-        widest = max(map(len, self.list_commands(ctx)), default=0)
-        for title, names in (*GROUPS.items(), ("More", tuple(left))):
-            rows = []
-            for name in names:
-                command = self.get_command(ctx, name)
-                if command is not None and not command.hidden:
-                    # Not `get_short_help_str`, which cuts in the middle of a sentence.
-                    text = (command.help or "").strip().partition("\n\n")[0].replace("\n", " ")
-                    rows.append((name.ljust(widest), text))
-            if rows:
-                with formatter.section(title):
-                    formatter.write_dl(rows)
+    sections: ClassVar = {
+        "Start": ("init", "check", "plan", "train", "sweep"),
+        "Models": ("models", "pull", "promote", "rollback", "yank", "usage", "prune", "site"),
+        "Runs": ("status", "logs", "report", "stop", "attach", "estimate", "state"),
+        "AWS account": ("bootstrap", "doctor", "tend"),
+        "Try it without an account": ("demo", "simulate", "drill"),
+        "For scripts": ("changed", "fingerprint", "schema"),
+    }
+    """In the order in which a user needs them."""
 
 
 class AbortedError(OffloadError):
@@ -65,7 +48,7 @@ class AbortedError(OffloadError):
 
 
 @click.group(
-    cls=GroupedCommands,
+    cls=TopLevelCommands,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     epilog="Exit codes: 0 done or nothing to do, 1 failed, 2 usage, 75 interrupted and resumable.",
 )
@@ -101,6 +84,10 @@ def main(arguments: list[str] | None = None) -> NoReturn:
         code = offload.main(args=arguments, prog_name="offload", standalone_mode=False)
     except click.exceptions.Abort:
         fail(AbortedError("Ctrl-C; run the same command again"), as_json=as_json)
+    except click.exceptions.NoArgsIsHelpError as error:
+        # The help is no error message, but nothing was done: it goes to standard error.
+        error.show()
+        sys.exit(error.exit_code)
     except click.ClickException as error:
         _refuse(error, as_json=as_json)
     except OffloadError as error:

@@ -4,6 +4,7 @@ import json
 
 import click
 
+from gpu_offload.orchestrator.cli.command_group import CommandGroup
 from gpu_offload.orchestrator.cli.options import (
     SettingsOptions,
     console_of,
@@ -14,7 +15,7 @@ from gpu_offload.orchestrator.cli.options import (
 )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def estimate() -> None:
     """Show how past estimates held, what the next one consists of, and what could be shared of them."""
 

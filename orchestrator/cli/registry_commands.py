@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gpu_offload.orchestrator.cli.command_group import CommandGroup
 from gpu_offload.orchestrator.cli.options import Answer, SettingsOptions, answers
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def _store(given: SettingsOptions, source: str | None) -> "ObjectStore":
     return given.store if source is None else store_to_change(source)
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=CommandGroup, invoke_without_command=True)
 @answers
 @click.pass_context
 def models(context: click.Context, given: SettingsOptions) -> Answer | None:

@@ -11,7 +11,7 @@ from report_case import T0, report_in
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator import cli
-from gpu_offload.orchestrator.cli import GROUPS
+from gpu_offload.orchestrator.cli import TopLevelCommands
 from gpu_offload.orchestrator.cli.model_commands import next_commands
 from gpu_offload.orchestrator.cli.options import command_name
 from gpu_offload.orchestrator.cli.run_commands import _form_for, logs, stop
@@ -37,11 +37,39 @@ def test_help_lists_every_command_in_a_group_and_cuts_no_sentence(capsys):
     code, out, _ = main(capsys, "--help")
     assert code == 0
     assert "..." not in out.partition("\n")[2]
-    assert {name for names in GROUPS.values() for name in names} <= set(cli.offload.commands)
+    assert {name for names in TopLevelCommands.sections.values() for name in names} <= set(
+        cli.offload.commands
+    )
     assert all(re.search(rf"(?m)^  {name} ", out) for name in cli.offload.commands)
-    places = [out.index(f"{title}:") for title in GROUPS]
+    places = [out.index(f"{title}:") for title in TopLevelCommands.sections]
     assert places == sorted(places)
     assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("group", ["models", "estimate"])
+def test_the_help_of_a_group_within_cuts_no_sentence_either(capsys, group):
+    code, out, _ = main(capsys, group, "--help")
+    assert code == 0
+    assert "..." not in out.partition("\n")[2]
+    assert max(map(len, out.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("words", [[], ["estimate"]])
+def test_no_command_shows_the_help_and_calls_it_no_error(capsys, words):
+    code, out, err = main(capsys, *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("Usage: offload")
+    assert err == main(capsys, *words, "--help")[1]
+
+
+@pytest.mark.parametrize(
+    "words", [["-C", "there", "plan"], ["--set", "training.epochs=2", "train"], ["--json", "plan"]]
+)
+def test_an_option_before_the_command_is_refused_with_its_place(capsys, words):
+    code, _, err = main(capsys, *words)
+    assert code == 2
+    assert f"offload COMMAND {words[0]}" in err
+    assert "comes after the command" not in main(capsys, "--nope", "plan")[2]
 
 
 @pytest.mark.parametrize("words", [["models", "--nope"], ["pull"], ["nothing"]], ids="-".join)
