@@ -59,11 +59,13 @@ def init(
         target = replace(target, keep=_has_folder_store(root))
         _write_workflows(root, checkout, target, done, kept)
         then = _explained(target)
-    _line("Found", configuration.found)
+    there = bool(configuration.candidates) if configuration.written else _has_dataset(root)
+    if configuration.candidates or not there:
+        _line("Found", configuration.found)
     _line("Wrote", ", ".join(done))
     _line("Kept", ", ".join(kept))
     _line("Missing", problem)
-    first = "" if configuration.candidates or kept else f"edit {name}, then "
+    first = "" if there else f"correct dataset.path in {name}, then "
     _line("Next", f"{first}offload check{then}")
     if target is not None and target.keep and checkout is not None:
         _warn_if_private(checkout)
@@ -148,6 +150,16 @@ def _warn_if_private(checkout: "Checkout") -> None:
             f"{checkout.repository} is private or does not exist yet. A private repository's releases cannot be read "
             "without credentials, so every push would train again: set store.url to a bucket, then offload init",
         )
+
+
+def _has_dataset(root: Path) -> bool:
+    """Whether the dataset of the configuration exists; a configuration with faults is left to `offload check`."""
+    from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
+
+    try:
+        return load_settings(root, environment={}).dataset_path.exists()
+    except SettingsError:
+        return True
 
 
 def _has_folder_store(root: Path) -> bool:

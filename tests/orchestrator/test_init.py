@@ -66,6 +66,20 @@ def test_the_result_is_three_lines_what_was_found_what_was_written_and_what_come
     assert PIN.commit in (repository / ".github/workflows/offload-train.yml").read_text()
 
 
+def test_a_second_run_sends_to_the_datasets_path_only_where_nothing_is_there(repository):
+    """A dataset was found, but the configuration names another one; or none was found, and it names one elsewhere."""
+    (repository / "offload.toml").write_text('[dataset]\npath = "raw_dataset"\n')
+    assert "Next     correct dataset.path in offload.toml" in run(repository).output
+    (repository / "raw_dataset").mkdir()
+    assert "correct dataset.path" not in run(repository).output
+    (repository / "pets").rename(repository.parent / "pets")
+    (repository / "raw_dataset").rmdir()
+    (repository / "offload.toml").write_text('[dataset]\npath = "../pets"\n')
+    text = run(repository).output
+    assert "no dataset" not in text
+    assert "dataset.path" not in text
+
+
 def test_a_second_run_keeps_what_the_user_changed(repository):
     """A changed configuration, an edited workflow and a removed badge are theirs: nothing is proposed against them."""
     run(repository)
