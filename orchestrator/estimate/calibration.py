@@ -75,7 +75,9 @@ def kept_calibration(workspace: Workspace, key: str) -> Calibration | None:
 
 def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Console) -> Calibration | None:
     """Measure and keep the measurement; None, with a warning, if that fails: the prior is used then."""
-    console.stage("measuring a few training steps on this machine (about 15 s; kept for the next time)")
+    console.stage(
+        "measuring a few training steps on this machine (about 15 s, longer beside other programs; kept for the next time)"
+    )
     folder = workspace.work / f"{CALIBRATION}{key}"
     folder.mkdir(exist_ok=True)
     path = folder / "spec.json"

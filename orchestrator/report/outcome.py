@@ -169,6 +169,7 @@ def missed(report: Report) -> str:
         ("request", "waiting for an instance"),
         ("set-up", "set-up"),
         ("training", "the epochs"),
+        ("ending", "what followed them"),
     ):
         took = sum(s.end - s.start for s in report.spans if s.attempt == last and s.phase == phase)
         if took >= 1:

@@ -111,6 +111,7 @@ def test_a_missed_estimate_says_what_took_the_time(report):
     assert "longer than estimated: 1 earlier attempt took" in text
     late = int(report.seconds - report.run.estimate.likely) // 60
     assert f"{late} min" in text.partition(" longer than estimated")[0][-12:].replace("\xa0", " ")
+    assert "what followed them took" in text.partition("longer than estimated")[2].partition("\n")[0]
     fitting = replace(report, run=report.run.model_copy(update={"estimate": Interval(60, 500, 900)}))
     assert "than estimated:" not in run_summary(fitting, Around())
 
