@@ -41,6 +41,9 @@ LARGEST_INDEX = 128 << 20
 SLOWEST = 1_000
 """Bytes a second. A server that sends less for `timeout` seconds stalls, although no single read waits that long."""
 
+MOST_BESIDE = 2 << 20
+"""Bytes that a server may send in a row that are no content: heads, sizes of pieces, trailers."""
+
 FACTS = ".model.json"
 """Ends the name of what is known of a model in the folder, written after the model."""
 
@@ -976,6 +979,7 @@ class Connector:
         self.public_only = False
         """Whether the next connection may be to a public address only, unless it is a proxy's."""
         self._left = seconds
+        self._beside = MOST_BESIDE
 
     def opener(self, *handlers: Any) -> Any:
         """Return an opener of urllib that connects like this, and has further handlers."""
@@ -1050,6 +1054,8 @@ class Connector:
                 # Only content earns time: heads, and what is between pieces and after them, could have no end.
                 content = super().read1(n)
                 connector._left = min(connector.seconds, connector._left + len(content) / connector.slowest)
+                # A piece of one byte takes five more.
+                connector._beside = min(MOST_BESIDE, connector._beside + 8 * len(content))
                 return content
 
         reply = Reply(connection, *args, **options)
@@ -1062,6 +1068,10 @@ class Connector:
         with contextlib.suppress(TimeoutError):
             length = read()
             self._left -= time.monotonic() - began
+            # A fast server takes no time, but all of its reader's.
+            self._beside -= length or 0
+            if self._beside < 0:
+                raise ConnectionAbortedError(f"it sends more than {MOST_BESIDE:,} bytes that are no content")
             if self._left > 0:
                 return length
         self._left = 0

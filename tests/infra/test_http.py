@@ -213,6 +213,35 @@ def test_a_server_that_sends_in_drops_or_without_content_is_left(begin, again):
     over.set()
 
 
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 2_000),
+        (PIECES, (b"1;" + b"x" * 60_000 + b"\r\n \r\n")),
+        (PIECES + b"0\r\n", b"X: y\r\n" * 10_000),
+    ],
+    ids=["continue", "piece", "trailer"],
+)
+def test_a_fast_server_that_sends_next_to_no_content_is_left(begin, again):
+    """It is never waited for, so that no time is counted: its bytes are."""
+    sent = []
+
+    def flood(handler):
+        with suppress(OSError):
+            handler.wfile.write(begin)
+            while len(sent) < 2_000:
+                handler.wfile.write(again)
+                sent.append(len(again))
+
+    with (
+        server(flood) as address,
+        pytest.raises(http.NoAnswerError, match="no content"),
+        http.ask(address) as got,
+    ):
+        http.read(got)
+    assert sum(sent) < 64 << 20
+
+
 def test_a_handshake_that_comes_in_drops_is_left():
     """A record of TLS that never ends."""
     over = threading.Event()
