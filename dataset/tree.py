@@ -14,12 +14,20 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpu_offload.dataset.finding import DatasetError, error
-from gpu_offload.dataset.fingerprint import fingerprint, portable
-from gpu_offload.dataset.layout import label_name, split_named
+from gpu_offload.dataset.fingerprint import fingerprint
+from gpu_offload.dataset.layout import label_name
 from gpu_offload.dataset.samples import Sample
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.tree_files import digest_of, link_files, verify_files
-from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, TreeSample, encode, read_tree
+from gpu_offload.dataset.tree_manifest import (
+    DESCRIPTION,
+    TreeFile,
+    TreeInfo,
+    TreeSample,
+    encode,
+    image_path,
+    read_tree,
+)
 
 __all__ = ["TreeFile", "TreeInfo", "TreeSample", "drop_caches", "materialise", "read_tree"]
 
@@ -75,7 +83,7 @@ def describe(snapshot: Snapshot, directory: Path) -> TreeInfo:
 
 
 def _describe_sample(snapshot: Snapshot, sample: Sample, sizes: dict[str, int]) -> TreeSample:
-    image = image_path(sample, snapshot.classes)
+    image = image_path(sample.image, sample.split, sample.class_index, snapshot.classes)
     label = None
     label_size = 0
     if sample.label is not None and sample.label_sha256 is not None:
@@ -88,21 +96,6 @@ def _describe_sample(snapshot: Snapshot, sample: Sample, sizes: dict[str, int]) 
         label = TreeFile(label_name(image), sample.label, sample.label_sha256, label_size)
     file = TreeFile(image, sample.image, sample.image_sha256, sample.size - label_size)
     return TreeSample(sample.split, file, label, sample.width, sample.height, sample.class_index)
-
-
-def image_path(sample: Sample, classes: tuple[str, ...]) -> str:
-    """Return the path of an image in the tree.
-
-    A folder called `images` in the dataset is called `images_` here: Ultralytics finds a label by the last folder
-    of that name, which must be the tree's own.
-    """
-    parts = portable(sample.image).split("/")
-    if sample.class_index is not None:
-        folder = portable(classes[sample.class_index])
-        below_split = len(parts) > 2 and split_named(parts[0]) is not None and parts[1] == folder
-        return "/".join([sample.split, folder, *parts[2 if below_split else 1 :]])
-    escaped = ["images_" if part == "images" else part for part in parts[:-1]]
-    return "/".join(["images", sample.split, *escaped, parts[-1]])
 
 
 def drop_caches(directory: Path) -> None:

@@ -1,6 +1,7 @@
 """The description of a training tree, `dataset.json`: what is in it, where, and with which content.
 
-It names every file with size and sha256, and the fingerprint follows from it: it is checked whenever it is read.
+It names every file with size and sha256. The fingerprint follows from it, and each path in the tree from the path in the
+dataset: both are checked whenever it is read.
 """
 
 import json
@@ -11,6 +12,7 @@ from typing import Any, Final
 
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.fingerprint import Line, fingerprint_of, portable
+from gpu_offload.dataset.layout import label_name, split_named
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
 
@@ -94,7 +96,7 @@ def read_tree(directory: Path) -> TreeInfo:
     except OSError as fault:
         message = f"there is no training tree at {directory} ({fault.strerror})"
         raise DatasetError([error("", "not-a-tree", message)]) from None
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
         message = f"{directory / DESCRIPTION} is damaged; remove the tree, it is made again"
         raise DatasetError([error("", "not-a-tree", message)]) from None
 
@@ -135,10 +137,10 @@ def _encode_file(file: TreeFile) -> list[str | int]:
 
 
 def decode(data: bytes, directory: Path) -> TreeInfo:
-    """Read `dataset.json`, and see that every value is of its kind and that the fingerprint follows from the rest.
+    """Read `dataset.json`, and see that every value is of its kind, and that fingerprint and paths follow from the rest.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError, RecursionError: If it is no such description.
+        ValueError, TypeError, LookupError, AttributeError, RecursionError: If it is no such description.
     """
     head = json.loads(data)
     if head["format"] != FORMAT:
@@ -156,7 +158,29 @@ def decode(data: bytes, directory: Path) -> TreeInfo:
     )
     if refingerprint(info) != info.fingerprint:
         raise ValueError("fingerprint")
+    for sample in info.samples:
+        _check_path(sample, info)
     return info
+
+
+def image_path(origin: str, split: Split, class_index: int | None, classes: tuple[str, ...]) -> str:
+    """Return the path in the tree of an image, whose path in the dataset is `origin`.
+
+    A folder called `images` in the dataset is called `images_` here: Ultralytics finds a label by the last folder
+    of that name, which must be the tree's own.
+
+    Raises:
+        ValueError, IndexError: A class is given, and `origin` is not in its folder.
+    """
+    parts = portable(origin).split("/")
+    if class_index is not None:
+        folder = portable(classes[class_index])
+        below_split = len(parts) > 2 and split_named(parts[0]) is not None and parts[1] == folder
+        if not below_split and parts[0] != folder:
+            raise ValueError(origin)
+        return "/".join([split, folder, *parts[2 if below_split else 1 :]])
+    escaped = ["images_" if part == "images" else part for part in parts[:-1]]
+    return "/".join(["images", split, *escaped, parts[-1]])
 
 
 def refingerprint(info: TreeInfo) -> str:
@@ -169,6 +193,17 @@ def refingerprint(info: TreeInfo) -> str:
         split_rule=info.split_rule,
         lines=sorted(map(_line_of, info.samples), key=lambda line: (line[1], SPLITS.index(line[0]))),
     )
+
+
+def _check_path(sample: TreeSample, info: TreeInfo) -> None:
+    """See that a sample is where `materialise` puts it: a label elsewhere would be another image's."""
+    if (sample.class_index is not None) != (info.task is Task.CLASSIFY) or (sample.class_index or 0) < 0:
+        raise ValueError("class")
+    image, label = sample.image, sample.label
+    if image.path != image_path(image.origin, sample.split, sample.class_index, info.classes):
+        raise ValueError(image.path)
+    if label is not None and label.path != label_name(image.path):
+        raise ValueError(label.path)
 
 
 def _line_of(sample: TreeSample) -> Line:

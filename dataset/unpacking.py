@@ -19,7 +19,7 @@ MAX_DESCRIPTION: Final = 1 << 30
 MAX_BYTES: Final = 1 << 40
 
 BUFFER: Final = 1 << 20
-_FAULTS = (tarfile.TarError, ValueError, TypeError, KeyError, AttributeError, RecursionError, EOFError)
+_FAULTS = (tarfile.TarError, ValueError, TypeError, LookupError, AttributeError, RecursionError, EOFError)
 
 
 class CorruptArchiveError(OffloadError):
@@ -90,7 +90,7 @@ class Unpacking:
         info = decode(description, self._work)
         if info.fingerprint != self._fingerprint:
             raise ValueError(f"it holds the dataset {info.fingerprint[:12]}, not {self._fingerprint[:12]}")
-        # The fingerprint covers the files; the rest of the description must follow from them to the byte.
+        # Fingerprint and paths follow from the files; the rest of the description must do so to the byte.
         if encode(info) != description:
             raise ValueError(f"{DESCRIPTION} is damaged")
         self._expected = _expected(info)

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tarfile
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -17,7 +18,7 @@ from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
-from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.dataset.tree_manifest import encode, read_tree, refingerprint
 
 
 def contents(folder):
@@ -174,6 +175,63 @@ def test_a_forged_description_is_refused(tree, packed, tmp_path, change):
     with pytest.raises(CorruptArchiveError):
         unpack(forged, tmp_path / "out", fingerprint=read_tree(tree).fingerprint)
     assert [path.name for path in tmp_path.iterdir()] == ["forged.tar"]
+
+
+def swap_labels(first, second):
+    return (
+        replace(first, label=replace(first.label, path=second.label.path)),
+        replace(second, label=replace(second.label, path=first.label.path)),
+    )
+
+
+def swap_places(first, second):
+    return (
+        replace(first, image=replace(first.image, path=second.image.path)),
+        replace(second, image=replace(second.image, path=first.image.path)),
+    )
+
+
+def swap_classes(first, second):
+    """As `swap_places`, with the classes named that go with the places."""
+    first, second = swap_places(first, second)
+    return (
+        replace(first, class_index=second.class_index),
+        replace(second, class_index=first.class_index),
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "swap"),
+    [
+        (Task.DETECT, swap_labels),
+        (Task.DETECT, swap_places),
+        (Task.CLASSIFY, swap_places),
+        (Task.CLASSIFY, swap_classes),
+    ],
+)
+def test_a_description_that_moves_files_under_an_honest_fingerprint_is_refused(tmp_path, task, swap):
+    """The fingerprint does not cover paths in the tree: another image's label, or a validation image in train."""
+    generate(tmp_path / "raw", images=14, size=48, task=task)
+    info = read_tree(materialise(read_snapshot(tmp_path / "raw"), tmp_path / "tree"))
+    bodies = {file.path: (tmp_path / "tree" / file.path).read_bytes() for file in info.files()}
+    first = info.samples[0]
+    at, second = next(
+        (at, one)
+        for at, one in enumerate(info.samples)
+        if at and (one.class_index != first.class_index if task is Task.CLASSIFY else one.label)
+    )
+    samples = list(info.samples)
+    samples[0], samples[at] = swap(first, second)
+    forged = replace(info, samples=tuple(samples))
+    assert refingerprint(forged) == info.fingerprint
+    moved = dict(zip((f.path for f in forged.files()), bodies.values(), strict=True))
+    entries = [("dataset.json", encode(forged)), *moved.items()]
+    path = forge(tmp_path / "forged.tar", [(entry(name, size=len(body)), body) for name, body in entries])
+    with pytest.raises(CorruptArchiveError):
+        unpack(path, tmp_path / "out", fingerprint=info.fingerprint)
+    (tmp_path / "tree" / "dataset.json").write_bytes(encode(forged))
+    with pytest.raises(DatasetError):
+        read_tree(tmp_path / "tree")
 
 
 def test_another_dataset_is_refused(packed, tmp_path):
