@@ -36,6 +36,9 @@ from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 MOVED = {409, 412}
 """Statuses of a commit whose parent is not the newest any more."""
 
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What its client raises at an answer of an unforeseen form, such as a proxy's page with status 200."""
+
 TRIES = 60
 
 EXCHANGE = "/oauth/token"
@@ -239,6 +242,10 @@ class HubStore:
         except HTTPError as error:
             raise StoreUnreachableError(
                 f"{where}: {error or type(error).__name__}; check the network"
+            ) from error
+        except UNREADABLE as error:
+            raise StoreUnreachableError(
+                f"{where}: an answer of the Hub cannot be read ({type(error).__name__}: {error}); run again in a minute"
             ) from error
 
     def _untrusted(self, status: int) -> str:

@@ -3,7 +3,7 @@
 import pytest
 from hub_case import REPOSITORY, Hub
 
-from gpu_offload.infra.store.errors import StoreDeniedError, StoreUnreachableError
+from gpu_offload.infra.store.errors import StoreDeniedError, StoreError, StoreUnreachableError
 
 pytest.importorskip("huggingface_hub", reason="the extra [hub] is not installed")
 from gpu_offload.infra.store.hub import HubStore
@@ -76,3 +76,24 @@ def test_a_hub_that_does_not_answer_is_said_to(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_test")
     with pytest.raises(StoreUnreachableError):
         HubStore(f"hf://{REPOSITORY}", endpoint="http://127.0.0.1:9").read("index.json")
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("where", ["identity", "exchange", "revision", "paths-info", "preupload", "commit"])
+def test_an_answer_of_an_unforeseen_form_is_an_error_of_the_store(job, where):
+    """As of a proxy that answers every address with its own page."""
+
+    class Unforeseen(Hub):
+        def reply(self, request):
+            place = "oauth/token" if where == "exchange" else where
+            return (200, [[]]) if f"/{place}" in request.path and self.bad else super().reply(request)
+
+    with Unforeseen(CLAIMS) as hub:
+        hub.bad = False
+        store = job(hub)
+        store.create("aliases/stable.json", b"0")
+        if where in {"identity", "exchange"}:
+            store = job(hub)
+        hub.bad = True
+        with pytest.raises(StoreError):
+            store.create("index.json", b"1")
