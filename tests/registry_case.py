@@ -13,6 +13,12 @@ from gpu_offload.orchestrator.registry.manifest import Manifest, ManifestEstimat
 from gpu_offload.remote_job.result import Artifact
 
 
+def differ(store, ahead):
+    """Let a store's clock differ from this machine's, in seconds."""
+    store.clock.learn = lambda _: None
+    store.clock.skew = ahead
+
+
 def manifest_for(model, version="aaaa", created_at=100.0, run="aaaa-1"):
     body = model.read_bytes()
     return Manifest(

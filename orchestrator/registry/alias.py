@@ -2,9 +2,9 @@
 
 import getpass
 import os
-import time
 from typing import Any, Literal
 
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreReadOnlyError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.units import utc
@@ -110,7 +110,7 @@ def move(
         last = alias.moves[-1].at if alias else 0.0
         step = Move(
             # Clocks of two machines differ: a history never runs backwards.
-            at=max(time.time() if now is None else now, last),
+            at=max(clock_of(store)() if now is None else now, last),
             **entry.names,
             rollout=rollout,
             cause=cause,
@@ -162,7 +162,7 @@ def leave_yanked(
         history = alias.moves
         if alias.version in bad:
             last = usable[-1]
-            at = max(time.time() if now is None else now, alias.moves[-1].at)
+            at = max(clock_of(store)() if now is None else now, alias.moves[-1].at)
             update = {"at": at, "cause": cause, "by": actor(), "why": why, "evidence": None, "rollout": 1.0}
             update["commit"] = None
             history = (*history, last.model_copy(update=update))

@@ -2,9 +2,9 @@
 
 import functools
 import gc
-import time
 from collections.abc import Callable, Iterable
 
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import plain
@@ -99,7 +99,7 @@ def mark_yanked(store: ObjectStore, version: str, yank: Yank | None) -> None:
 
     def mark(entry: IndexEntry) -> IndexEntry:
         same = (entry.yanked is None) == (yank is None)
-        cleared = entry.cleared_at if yank else time.time()
+        cleared = entry.cleared_at if yank else clock_of(store)()
         return entry if same else entry.model_copy(update={"yanked": yank, "cleared_at": cleared})
 
     _change(store, version, mark)

@@ -1,10 +1,10 @@
 """Acts by hand on what is published: promote, yank, roll back."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import entry_of, mark_yanked, versions
@@ -95,7 +95,7 @@ def yank(
     numbers = {known.version: known.semver for known in listed if known.semver}
     found = {name: a for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
     before = {name: None if a.version in a.yanked else a.version for name, a in found.items()}
-    yanked = None if undo else Yank(at=time.time(), by=aliases.actor(), why=why, reverted=reverted)
+    yanked = None if undo else Yank(at=clock_of(store)(), by=aliases.actor(), why=why, reverted=reverted)
     mark_yanked(store, entry.version, yanked)
     reason = f"{entry.semver} is yanked: {why}"
     after = {name: aliases.leave_yanked(store, name, reason, cause) for name in before}

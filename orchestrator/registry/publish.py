@@ -6,7 +6,6 @@ index.json                       every version, newest last; moved by compare-an
 aliases/<name>.json              which version the name means; moves last, by compare-and-swap
 """
 
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -162,7 +161,7 @@ def complete(
                 evidence=verdict.evidence,
                 expected=stable if verdict.promoted else aliases.ANY,
                 commit=rules.commit if known else None,
-                now=time.time() if now is None else now,
+                now=now,
             )
         except AliasMovedError:
             continue  # another version became stable meanwhile: judge against that one

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from registry_case import DyingStore, manifest_for
+from registry_case import DyingStore, differ, manifest_for
 
 from gpu_offload.client.model_client import choose
 from gpu_offload.infra.store.factory import open_store
@@ -57,6 +57,21 @@ def publish_now(store, model, version, at=None, rules=publish.DEFAULT, **facts):
     at = time.time() if at is None else at
     manifest = manifest_for(model, version, at).model_copy(update=facts)
     return publish.publish(store, manifest, model, note=lambda _: None, rules=rules)
+
+
+@pytest.mark.simulator
+@pytest.mark.parametrize("ahead", [-3600.0, 3600.0])
+def test_moves_and_yanks_are_timed_by_the_stores_clock(new_store, model, ahead):
+    """A training that began before a rollback is held back: a wrong clock would hold back others, or none."""
+    store, here = new_store("bucket"), time.time()
+    for version in ("aaaa", "bbbb"):
+        publish_now(store, model, version, here - 7200)
+    differ(store, ahead)
+    promote.rollback(store, why="worse")
+    assert aliases.alias_of(store, STABLE).moves[-1].at == pytest.approx(here + ahead, abs=900)
+    assert publish.versions(store)[1].judged_at == pytest.approx(here + ahead, abs=900)
+    promote.yank(store, "bbbb", why="not so bad", undo=True)
+    assert publish.versions(store)[1].cleared_at == pytest.approx(here + ahead, abs=900)
 
 
 def reject(why):
