@@ -54,9 +54,10 @@ class GitHubRelease:
         number, _ = self._release()
         found: dict[str, Asset] = {}
         for page in range(1, 100):
-            got = self._json("GET", f"{self.base}/{number}/assets?per_page={PAGE}&page={page}")
-            for one in got:
-                found[one["name"]] = Asset(one["id"], one["name"], one["size"], one["state"] == "uploaded")
+            url = f"{self.base}/{number}/assets?per_page={PAGE}&page={page}"
+            with _readable(url):
+                got = [_asset(one) for one in self._json("GET", url)]
+            found |= {asset.name: asset for asset in got}
             if len(got) < PAGE:
                 break
         return found
@@ -80,8 +81,9 @@ class GitHubRelease:
             path.open("rb") as body,
             self._asked("POST", f"{uploads}?name={quote(name)}", body=body, headers=headers) as reply,
         ):
-            one = json.loads(http.read(reply))
-        return Asset(one["id"], one["name"], one["size"], one["state"] == "uploaded")
+            told = http.read(reply)
+        with _readable(uploads):
+            return _asset(json.loads(told))
 
     def replace(self, name: str, path: Path) -> None:
         """Put a file in another's place: uploaded under another name first, so that the old one is there until then."""
@@ -117,13 +119,14 @@ class GitHubRelease:
                 made = {"tag_name": self.tag, "name": "Models", "body": NOTES}
                 # No release of the project's software: it must not become the one that its page calls the latest.
                 found = self._json("POST", self.base, made | {"prerelease": True, "make_latest": "false"})
-            uploads = _safe(str(found["upload_url"]).partition("{")[0])
-            self._found = int(found["id"]), uploads
+            with _readable(self.base):
+                number, uploads = int(found["id"]), str(found["upload_url"]).partition("{")[0]
+            self._found = number, _safe(uploads)
         return self._found
 
     def _json(self, method: str, url: str, document: Mapping[str, Any] | None = None) -> Any:
         body = None if document is None else json.dumps(document).encode()
-        with self._asked(method, url, body=body) as reply:
+        with self._asked(method, url, body=body) as reply, _readable(url):
             return json.loads(http.read(reply))
 
     @contextmanager
@@ -153,6 +156,22 @@ class GitHubRelease:
             raise StoreUnreachableError(f"{said}; run the job again") from None
         except http.HttpError as error:
             raise StoreUnreachableError(f"{error}; run the job again") from error
+
+
+def _asset(told: Any) -> Asset:
+    """Return what GitHub says of a file; its number becomes part of an address. Raises what `_readable` catches."""
+    return Asset(int(told["id"]), str(told["name"]), int(told["size"]), told["state"] == "uploaded")
+
+
+@contextmanager
+def _readable(url: str) -> Iterator[None]:
+    """Raise StoreUnreachableError where a reply is not what GitHub documents, such as a proxy's page."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
+        raise StoreUnreachableError(
+            f"{http.shown(url)}: GitHub's answer cannot be read ({type(error).__name__}); run the job again"
+        ) from error
 
 
 def _safe(url: str) -> str:

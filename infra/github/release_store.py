@@ -128,7 +128,7 @@ class ReleaseStore(WebStore):
             raise StoreReadOnlyError(f"{self.url}/{prefix}: a release lists its aliases only")
         start = asset_name(ALIASES)
         for name, asset in sorted(self.release.assets().items()):
-            if name.startswith(start) and name.endswith(".json") and asset.whole:
+            if name.startswith(start) and name.endswith(".json") and name == asset_name(name) and asset.whole:
                 key = ALIASES + name.removeprefix(start)
                 yield ObjectInfo(key, asset.size, str(asset.id), datetime.now(UTC))
 

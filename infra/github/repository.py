@@ -84,7 +84,7 @@ def described(path: str, environment: Mapping[str, str]) -> dict[str, Any] | Non
             return found if isinstance(found, dict) else None
     except http.StatusError as error:
         return {} if error.status == HTTPStatus.NOT_FOUND else None
-    except (http.HttpError, ValueError):
+    except (http.HttpError, ValueError, RecursionError):
         return None
 
 

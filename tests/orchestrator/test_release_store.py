@@ -13,6 +13,7 @@ from github_case import TOKEN, GitHub
 from registry_case import manifest_for
 
 from gpu_offload.client.model_client import ModelClient
+from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.github.release_store import ReleaseStore, open_release
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
@@ -189,3 +190,50 @@ def test_a_person_rolls_back_a_release_by_the_workflow(published):
     stable = alias.alias_of(published, "stable")
     assert (stable.version, set(stable.yanked)) == (A, {B})
     assert "worse at night" in stable.moves[-1].why
+
+
+ONE = {"id": 1, "name": "index.json", "size": 1, "state": "uploaded"}
+
+
+class Hostile(GitHub):
+    """Answers what `forged` says to a request whose path ends so."""
+
+    forged = ("nothing", b"")
+
+    def answer(self, method, target, headers, body):
+        if method == "GET" and target.partition("?")[0].endswith(self.forged[0]):
+            return 200, self.forged[1]
+        return super().answer(method, target, headers, body)
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        ("/7/assets", b"<html>"),
+        ("/7/assets", b"[" * 200_000),
+        ("/7/assets", {"assets": []}),
+        ("/7/assets", [{"name": "index.json"}]),
+        ("/7/assets", [ONE | {"id": "../../../users/x"}]),
+        ("/7/assets", [ONE | {"size": "large"}]),
+        ("/tags/offload-models", {"id": 7}),
+        ("/tags/offload-models", [7]),
+        ("/tags/offload-models", {"id": "7/../x", "upload_url": "https://example.org"}),
+    ],
+    ids=lambda forged: str(forged)[:60],
+)
+def test_an_answer_that_is_not_github_s_is_an_error_and_no_release(forged, tmp_path):
+    with Hostile() as server:
+        release = GitHubRelease(server.url, server.repository, TOKEN, "offload-models")
+        path = tmp_path / "index.json"
+        path.write_text("{}")
+        release.upload("index.json", path)
+        server.forged = forged
+        with pytest.raises(StoreError, match="cannot be read"):
+            GitHubRelease(server.url, server.repository, TOKEN, "offload-models").assets()
+
+
+def test_names_of_a_release_that_no_object_has_are_no_objects(store, github):
+    store.create("aliases/stable.json", b"{}")
+    for name in ("../../x", "aliases-../x.json", "aliases-\x1b[2J.json", ".", ""):
+        github.assets[len(github.assets)] = {"name": name, "body": b"x"}
+    assert [info.key for info in store.list("aliases/")] == ["aliases/stable.json"]
