@@ -19,6 +19,9 @@ LABELS = {
 }
 """What our trainings publish, in the order in which it is shown. Other names are shown as they are, after these."""
 
+COUNTS = frozenset({"images"})
+"""Values by class that our trainings publish beside the metrics and that are whole numbers."""
+
 SHORT = 3
 """Metrics in a line of text."""
 
@@ -42,10 +45,21 @@ def class_table(per_class: Mapping[str, Mapping[str, float]], digits: int = 4) -
     shown = {kind: own_metrics(metrics) for kind, metrics in per_class.items()}
     names = sorted({name for metrics in shown.values() for name in metrics}, key=display_order)
     rows = [
-        (kind, *(human_number(metrics[name], digits) if name in metrics else "" for name in names))
+        (
+            kind,
+            *(
+                human_number(metrics[name], digits_of(name, digits)) if name in metrics else ""
+                for name in names
+            ),
+        )
         for kind, metrics in shown.items()
     ]
     return [("class", *map(label, names)), *rows]
+
+
+def digits_of(name: str, digits: int = 4) -> int:
+    """Return how many decimals a value is shown with: none for a count."""
+    return 0 if name in COUNTS else digits
 
 
 def own_metrics(metrics: Mapping[str, float]) -> Mapping[str, float]:

@@ -14,7 +14,7 @@ from gpu_offload.infra.git import git
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import one_line
-from gpu_offload.orchestrator.output.metrics import own_metrics
+from gpu_offload.orchestrator.output.metrics import digits_of, own_metrics
 from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.orchestrator.registry.download import resolve
 from gpu_offload.orchestrator.registry.index import versions
@@ -93,7 +93,7 @@ class Difference:
             lines += [f"{each}: {_setting(a)} -> {_setting(b)}" for each, (a, b) in inner.items()]
         lines += [_figure(name, pair) for name, pair in self.metrics.items()]
         for label, values in self.per_class.items():
-            lines += [_figure(f"{label}: {name}", pair) for name, pair in values.items()]
+            lines += [_figure(f"{label}: {name}", pair, digits_of(name)) for name, pair in values.items()]
         return "\n".join(map(one_line, lines))
 
     def _data(self) -> list[str]:
@@ -208,8 +208,8 @@ def _setting(value: Any) -> str:
     return "none" if value is None else ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _figure(name: str, pair: Pair) -> str:
+def _figure(name: str, pair: Pair, digits: int = 4) -> str:
     old, new = pair
-    shown = [f"{human_number(value, 4)}" if value is not None else "none" for value in pair]
-    by = f"  ({new - old:+.4f})" if None not in pair else ""
+    shown = [human_number(value, digits) if value is not None else "none" for value in pair]
+    by = f"  ({new - old:+.{digits}f})" if None not in pair else ""
     return f"{name}: {shown[0]} -> {shown[1]}{by}"

@@ -9,7 +9,7 @@ from gpu_offload.orchestrator.github.section import Around
 from gpu_offload.orchestrator.github.summary import next_step
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.markdown import is_numeric
-from gpu_offload.orchestrator.output.metrics import curve_name, named
+from gpu_offload.orchestrator.output.metrics import class_table, curve_name, named
 from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.orchestrator.registry.listing import Listing
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
@@ -22,6 +22,11 @@ CLASSIFIED |= {published_names.ALIASES[name]: CLASSIFIED[name] for name in list(
 
 def test_what_a_classification_publishes_is_named_once_and_first():
     assert named(CLASSIFIED) == {"top-1 accuracy": 0.75, "top-5 accuracy": 1.0}
+
+
+def test_images_of_a_class_are_counted_without_decimals():
+    table = class_table({"cat": {"accuracy": 1.0, "images": 3.0}, "dog": {"accuracy": 0.0, "images": 0.0}})
+    assert table == [("class", "top-1 accuracy", "images"), ("cat", "1.0000", "3"), ("dog", "0.0000", "0")]
 
 
 def test_every_metric_that_our_trainings_publish_has_a_place_in_the_order():
