@@ -136,7 +136,7 @@ class Receipt:
                 "",
                 wrapped(
                     f"Up to {record.trials} trial{'' if record.trials == 1 else 's'}{trainings}, within {human_money(record.budget_usd)} and "
-                    f"{human_duration(record.deadline_s)}. The money and the time left likely suffice for {likely} more "
+                    f"{human_duration(record.deadline_s)}. The money and the time left likely suffice for {likely} {'more ' if self.done else ''}"
                     f"trial{'' if likely == 1 else 's'}"
                     + (
                         f", at least {least} if every training goes badly"

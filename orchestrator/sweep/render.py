@@ -46,7 +46,15 @@ def verdict(report: SweepReport) -> str:
     parts = []
     complete = report.count("complete")
     if complete > 1:
-        if best.score is not None and best.score.low is None:
+        level = [
+            t.number
+            for t in report.ranked
+            if t.state == "complete" and t.scores == best.scores and t is not best
+        ]
+        if level:
+            which = f"Trial{'' if len(level) == 1 else 's'} {', '.join(map(str, level))}"
+            parts.append(f"{which} scored exactly the same: between these the sweep found no difference.")
+        elif best.score is not None and best.score.low is None:
             parts.append(
                 "Each trial was trained once: a small lead may be luck. `seed = 5` below [sweep] gives intervals."
             )

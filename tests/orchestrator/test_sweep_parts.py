@@ -351,7 +351,8 @@ def test_a_receipt_counts_by_the_scarcer_of_money_and_time():
     assert (on_cpu.buys(), on_cpu.buys(upper=True)) == (15, 7)
     on_gpu = Receipt(record, space, (rented,), 3, 0.5, now=record.opened_at)
     assert (on_gpu.buys(), on_gpu.buys(upper=True)) == (15, 7)
-    assert "15" in on_gpu.text()
+    assert "15 more trials" in " ".join(on_gpu.text().split())
+    assert "15 trials" in " ".join(on_cpu.text().split())
     assert "No place" in Receipt(record, space, (), 0, 0.0, now=0.0).text()
     document = json.loads(json.dumps(on_gpu.json(), allow_nan=False))
     assert document["buys"] == {"likely": 15, "at_least": 7}
@@ -371,6 +372,12 @@ def test_a_report_ranks_trials_and_says_what_cannot_be_told_apart():
     document = report.json()
     assert document["ranking"] == [2, 1, 3]
     assert math.isclose(document["cost_usd"], sum(t["cost_usd"] for t in document["trials"]))
+
+
+def test_a_tie_is_no_lead():
+    text = render_sweep(report_of(trial_row(1, 0.5), trial_row(2, 0.5), trial_row(3, 0.1)), "text")
+    assert "Trial 2 scored exactly the same" in " ".join(text.split())
+    assert "lead" not in text
 
 
 @pytest.mark.parametrize("form", ["text", "markdown", "html", "json"])
