@@ -124,9 +124,9 @@ class ApiFront:
             backend = s3_backends[self._compute.account]["aws"]
             document = json.loads(backend.get_object(call.bucket, call.key).value)
             epoch = int(document.get("epochs_completed") or 0)
-        except (AttributeError, TypeError, ValueError):
+        except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
             return
-        for number in range(1, epoch + 1):
+        for number in range(1, min(epoch, 10_000) + 1):
             self._faults.book.reached(one, "epoch", number)
 
     def control(self, method: str, path: str, body: bytes) -> Reply:
