@@ -37,7 +37,8 @@ class ConsistencyCheck:
         if not len(samples):
             if complete:
                 expected = "class folders" if self._by_folders else "images and labels"
-                findings.append(error("", "no-images", f"no image was found; expected {expected}"))
+                message = f"no image was found in {self._listing.root}; put {expected} there, or correct dataset.path"
+                findings.append(error("", "no-images", message))
             return
         count = Counter(split for _, _, split in samples.columns())
         if complete:

@@ -62,7 +62,7 @@ class Judge:
         is_ours = ULTRALYTICS in new.environment and ULTRALYTICS in stable.environment
         if not is_ours or importlib.util.find_spec(ULTRALYTICS) is None:
             return None
-        self.console.stage(f"comparing with {stable.version} on the same images")
+        self.console.stage(f"comparing with stable ({stable.version}) on the same images")
         with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
             files = []
             try:

@@ -361,7 +361,9 @@ def test_a_file_that_cannot_be_read_is_an_error(tmp_path):
 
 def test_a_place_without_a_dataset_is_an_error(tmp_path):
     assert codes(faults(tmp_path / "nowhere").findings) == {"missing-path"}
-    assert codes(faults(tmp_path).findings) == {"no-images"}
+    found = faults(tmp_path).findings
+    assert codes(found) == {"no-images"}
+    assert f"{tmp_path}; " in found[0].message
 
 
 @pytest.mark.process
