@@ -51,6 +51,7 @@ def install(project: Path, root: Path) -> Path | None:
             env=uv_environment(os.environ),
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=SECONDS,
             check=False,
         )

@@ -151,7 +151,7 @@ class LocalTraining:
         own_code = spec.entrypoint is not None
         # A session of its own: a terminal's Ctrl-C would otherwise reach it twice, by the group and by us.
         options: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        options |= {"text": True, "start_new_session": True}
+        options |= {"text": True, "errors": "replace", "start_new_session": True}
         if self.is_isolated:
             training = IsolatedTraining(spec, self.root, options)
             training.prepare()

@@ -78,6 +78,7 @@ class RayTraining(LocalTraining):
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            errors="replace",
             start_new_session=True,
         )
 

@@ -58,6 +58,7 @@ def check(package: bytes, given: dict[str, Any], variables: dict[str, str]) -> d
             env=_environment(package, folder, variables),
             capture_output=True,
             text=True,
+            errors="replace",
             timeout=CHECK_S,
             check=False,
         )

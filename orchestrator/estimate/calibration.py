@@ -84,7 +84,9 @@ def calibrate(spec: TrainingSpec, workspace: Workspace, key: str, console: Conso
     path.write_text(spec.model_copy(update={"output": str(folder)}).model_dump_json())
     command = [sys.executable, "-P", "-m", "gpu_offload.remote_job", "--calibrate", str(path)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=TIME_LIMIT_S, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, errors="replace", timeout=TIME_LIMIT_S, check=False
+        )
     except subprocess.TimeoutExpired:
         console.warning(f"the calibration took longer than {TIME_LIMIT_S} s and was ended")
         return None

@@ -122,6 +122,7 @@ def _resolved(requirements: Requirements) -> bytes:
                 env=uv_environment(os.environ),
                 capture_output=True,
                 text=True,
+                errors="replace",
                 timeout=LOCK_SECONDS,
                 check=False,
             )

@@ -81,6 +81,7 @@ class Judge:
                     command,
                     capture_output=True,
                     text=True,
+                    errors="replace",
                     timeout=TIMEOUT_S,
                     check=False,
                     stdin=subprocess.DEVNULL,

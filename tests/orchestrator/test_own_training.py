@@ -142,8 +142,12 @@ def main(context):
         (FOREST, "context.epoch"),
         ("import os\n\n\ndef main(context):\n    os._exit(0)\n", "without a result"),
         ("def main(context):\n    raise ValueError('my own fault')\n", "my own fault"),
+        (
+            "import os\n\n\ndef main(context):\n    os.write(1, b'\\xff' * 300_000)\n    raise ValueError('my own fault')\n",
+            "my own fault",
+        ),
     ],
-    ids=["no-epochs", "left-the-process", "raised"],
+    ids=["no-epochs", "left-the-process", "raised", "printed-no-text"],
 )
 def test_what_the_same_code_would_yield_again_is_not_tried_again_here(tmp_path, code, said):
     folder = project(tmp_path, code)
