@@ -1,7 +1,11 @@
 """The page of a model and its feed: everything on them is from the registry, escaped, and from nowhere else."""
 
+import html
+import json
 import math
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree as ET
@@ -20,6 +24,17 @@ from gpu_offload.orchestrator.site.page import site_html
 
 HOSTILE = "<script>alert(1)</script>\x00\u202e\"'&]]>"
 ATOM = {"a": NAMESPACE}
+MEASURE = """<script>
+const frame = document.querySelector("iframe"), told = document.querySelector("pre");
+frame.onload = () => {
+  const inside = frame.contentDocument, style = frame.contentWindow.getComputedStyle(inside.body);
+  told.textContent = JSON.stringify({
+    width: inside.documentElement.scrollWidth, scripts: inside.scripts.length, text: inside.body.innerText,
+    ground: style.backgroundColor, ink: style.color,
+  });
+};
+</script>"""
+"""Measures a page in a frame, whose own policy lets no script run."""
 
 
 def publish_now(store, tmp_path, version, at, **facts):
@@ -164,3 +179,31 @@ def test_a_model_of_no_repository_is_named_by_its_project_and_has_one_state(stor
     page = site_html(site)
     assert "on a CPU" in page
     assert 'class="rows"' in page, "a phone lists the columns of a version below each other"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("dark", [False, True])
+def test_a_real_browser_shows_the_page_on_a_phone_by_day_and_night(three, tmp_path, dark):
+    """Nothing is wider than 390 px, text stands out from its ground, and what the registry says is no markup."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    page = html.escape(site_html(shown(three)), quote=True)
+    (tmp_path / "frame.html").write_text(
+        f'<iframe width="390" height="800" srcdoc="{page}"></iframe><pre></pre>{MEASURE}', encoding="utf-8"
+    )
+    done = subprocess.run(
+        [
+            browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+            "--host-resolver-rules=MAP * ~NOTFOUND", f"--blink-settings=preferredColorScheme={int(not dark)}",
+            "--dump-dom", (tmp_path / "frame.html").as_uri(),
+        ],
+        capture_output=True, text=True, check=True, timeout=120,
+    )  # fmt: skip
+    seen = json.loads(html.unescape(re.search("<pre>(.*?)</pre>", done.stdout, re.DOTALL)[1]))
+    assert seen["width"] <= 390
+    assert seen["scripts"] == 0
+    assert "bbbb" in seen["text"]
+    ground, ink = (sum(map(int, re.findall(r"\d+", seen[name])[:3])) / 3 for name in ("ground", "ink"))
+    assert (ground < ink) == dark
+    assert abs(ground - ink) > 100
