@@ -44,7 +44,7 @@ def main(context):
     state.write_text("one epoch")
     first = context.resume()
     if first is None:
-        time.sleep(3)  # all of these are more than the deadline
+        time.sleep({seconds})  # all of these are more than the deadline
         context.epoch(1, metrics={"loss": 1.0})
         context.checkpoint(state, epochs_completed=1)
         while not context.interrupted():
@@ -61,7 +61,8 @@ def main(context):
 def test_a_toss_up_begins_here_and_its_checkpoint_goes_on_on_an_instance(tmp_path, monkeypatch):
     generate(tmp_path / "shapes", images=12, size=64)
     (tmp_path / "offload.toml").write_text(CONFIGURATION)
-    (tmp_path / "mine.py").write_text(SLOW_HERE)
+    code = tmp_path / "mine.py"
+    code.write_text(SLOW_HERE)
     with SimulatedCloud(Behaviour(lag_seconds=0.05), namespaces=why_not() is None) as cloud:
         for name, value in cloud.environment().items():
             monkeypatch.setenv(name, value)
@@ -69,6 +70,7 @@ def test_a_toss_up_begins_here_and_its_checkpoint_goes_on_on_an_instance(tmp_pat
         times = {option["where"]: option["seconds"] for option in plan["options"] if option["where"] == "cpu"}
         # Just inside of the CPU's interval, whatever this machine is estimated at.
         deadline = f"{int(times['cpu']['high'] * 0.98)}s"
+        code.write_text(SLOW_HERE.replace("{seconds}", str(times["cpu"]["high"] * 1.5 / EPOCHS)))
         plan = json.loads(offload(tmp_path, "plan", "--json", "--set", f"limits.deadline={deadline}"))
         assert plan["decision"]["reversible"], plan["decision"]["why"]
         done = json.loads(offload(tmp_path, "train", "--json", "--set", f"limits.deadline={deadline}"))
