@@ -30,7 +30,7 @@ ZONES = ["us-west-1b", "us-west-1a"]
 """All of the region's, the cheaper one first."""
 EPOCHS, EPOCH_S = 25, 80.0
 OPTIONS = {
-    "limits.deadline": "2h",
+    "limits.deadline": "9000s",
     "training.image-size": "1600",
     "ec2.regions": '["us-west-1"]',
 }
