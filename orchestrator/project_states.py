@@ -194,9 +194,9 @@ def places_text(settings: Settings, workspace: Workspace) -> str:
     models = f"{folder} ({human_bytes(size_of(folder))})" if folder is not None else store
     # The default store is a folder of the same state, and must not look like a cache.
     own = workspace.caches()
+    size = human_bytes(sum(map(size_of, own)))
     return (
         f"models and runs: {models}; `offload prune` deletes what nothing needs\n"
-        f"caches of this machine: {', '.join(path.name for path in own)} in {workspace.root} "
-        f"({human_bytes(sum(map(size_of, own)))}); safe to delete; "
+        f"caches of this machine, safe to delete: {workspace.root}/{{{','.join(path.name for path in own)}}} ({size})\n"
         "`offload state` lists all projects"
     )
