@@ -88,7 +88,7 @@ def test_an_instance_whose_uploads_are_denied_is_told_of_and_ends_within_minutes
     """What it trains cannot be kept, and not even its heartbeat says so: the driver reads it over SSH."""
     cloud, command = hours
     (tmp_path / "project").mkdir()
-    train_project(tmp_path / "project", pace=120.0, epochs=60)
+    train_project(tmp_path / "project", pace=120.0, epochs=40)  # all 40 are within the limits
     cloud.inject("api:PutObject:error=AccessDenied:who=instance:after=checkpoint")
     process = command(tmp_path / "project", "train", "--on", "ec2")
     _, said = process.communicate(timeout=120)
@@ -98,10 +98,11 @@ def test_an_instance_whose_uploads_are_denied_is_told_of_and_ends_within_minutes
     assert not cloud.leftovers()
     journal = Journal(open_store(STORE))
     [run] = journal.run_ids()
-    [attempt] = journal.attempts(run)
-    assert attempt.end.reason == "failed", "another instance would meet the same"
+    attempts = journal.attempts(run)
+    assert [one.end.reason for one in attempts] == ["failed"], f"another instance would meet the same: {said}"
+    attempt = attempts[0]
     assert journal.checkpoint(run).epochs_completed >= 1, "it is kept"
-    assert attempt.end.at - attempt.host.launched_at < 60 * 120.0 / 2, "long before its end"
+    assert attempt.end.at - attempt.host.launched_at < 40 * 120.0 / 2, "long before its end"
 
 
 @pytest.mark.simulator
@@ -263,7 +264,7 @@ def test_the_shipped_roles_can_do_what_their_commands_do(stack, tmp_path, monkey
         monkeypatch.setenv(name, value)
     role = f"arn:aws:iam::{cloud.account}:role/gpu-offload-scheduler"
     extra = f'instance-profile = "gpu-offload-trainer"\nschedule-role = "{role}"\n'
-    train_project(tmp_path, epochs=1, extra=extra)
+    train_project(tmp_path, epochs=1, held_after=0, extra=extra)
 
     def as_role(role, *arguments):
         for name, value in variables(role).items():
@@ -273,6 +274,7 @@ def test_the_shipped_roles_can_do_what_their_commands_do(stack, tmp_path, monkey
     as_role("launcher", "train", "--on", "ec2", "--detach")
     assert "scheduler.CreateSchedule" in cloud.calls
     [run] = Journal(open_store(STORE)).open_ids()
+    (tmp_path / "gate").touch()
     wait_until(lambda: Journal(open_store(STORE)).result(run))
     as_role("janitor", "tend")
     [version] = json.loads(as_role("publisher", "models", "--json"))["versions"]
