@@ -42,7 +42,7 @@ def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
     """Say in one sentence what comes of a plan."""
     subject = "Merging this" if proposed else "This"
     if plan.already_trained is not None:
-        return f"{subject} trains nothing: version {plan.trained_name} is this very training"
+        return f"{subject} trains nothing: version {plan.trained_name} has the same data and settings"
     return f"{subject} {_will(plan.decision)}"
 
 

@@ -91,7 +91,7 @@ class Planning:
         appraisal = Appraisal(self.settings, work, tuple(history(self.store)), self.store_place, share)
         if done is None and calibrate is not False and on in {"auto", "cpu"}:
             prior = appraisal.on_cpu(None)
-            # The wide prior decides already: the CPU is asked for, or fits even so and costs nobody's time.
+            # The wide prior decides already: the CPU is asked for, or fits even by its upper bound.
             fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
             wanted = calibrate or not (only_if_it_matters and (on == "cpu" or fits))
             measured = self._calibration(inputs, spec, work, measure=wanted)

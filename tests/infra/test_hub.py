@@ -27,7 +27,7 @@ def job(monkeypatch):
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("HF_TOKEN", "")  # as a workflow sets it from a secret that is not there
         monkeypatch.setenv("HF_OIDC_RESOURCE", "")
-        monkeypatch.delenv("HF_OIDC_RESOURCE")  # set and deleted: undone after the test, whoever sets it
+        monkeypatch.delenv("HF_OIDC_RESOURCE")  # set and deleted, so that the test's end restores it
         constants = "huggingface_hub.constants"  # read from HF_ENDPOINT when it is imported
         monkeypatch.setattr(f"{constants}.ENDPOINT", hub.url)
         template = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"

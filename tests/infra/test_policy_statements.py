@@ -36,7 +36,7 @@ def test_every_statement_has_a_reason_a_link_and_no_wildcard_action(name, statem
 
 READS = ("Describe", "Get", "List")
 BESIDE = {"LaunchImage", "LaunchInSubnet", "CreateGroupInNetwork"}
-"""Resources that a call of ours uses beside the one that must bear our tag: image, subnet and network are others'."""
+"""Resources that a call uses without our tag, beside the tagged one: image, subnet and network belong to others."""
 
 
 @pytest.mark.parametrize(("name", "statement"), statements())

@@ -80,7 +80,7 @@ def test_a_file_of_an_attested_manifest_is_put_into_place_and_asked_about_again(
     "change", [{"license": "MIT"}, {"cost_usd": 0.0, "commit": "0" * 40}, {"metrics": {"map50": 1.0}}]
 )
 def test_a_manifest_that_was_changed_since_leaves_what_was_there(published, gh, tmp_path, change):
-    """Whoever may write to the store can change what a version claims of itself as well as its weights."""
+    """Write access to the store is enough to change a version's manifest together with its weights."""
     store, manifest = published
     gh(manifest_digest(manifest))
     key = f"models/{manifest.version}/manifest.json"

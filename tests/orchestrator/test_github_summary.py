@@ -44,7 +44,7 @@ def test_a_pull_request_reads_in_one_sentence_what_merging_it_would_train():
 
 def test_what_is_trained_already_is_said_first():
     text = plan_sentence(plan_report(already_trained="abc"), proposed=False)
-    assert text == "This trains nothing: version abc is this very training"
+    assert text == "This trains nothing: version abc has the same data and settings"
 
 
 def test_a_run_is_told_whole_and_in_the_order_of_need(report):

@@ -195,7 +195,7 @@ def test_a_launch_counts_from_its_call_however_long_the_staging_before_took():
 
 
 def test_an_instance_that_went_long_ago_does_not_use_up_the_money():
-    """Nobody looked for five hours: what it cost is what it cost until it was reclaimed."""
+    """No driver looked for five hours: the instance cost money only until it was reclaimed."""
     gone = ObservedInstance("i-1", 1, "terminated", reclaimed=True, ended_at=T0 + 600)
     seen = Observation(
         T0 + 17_000, ME, attempts=(attempt(beat=beat(T0 + 590)),), instances=(gone,), spent_usd=1.2
