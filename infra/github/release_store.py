@@ -82,32 +82,30 @@ class ReleaseStore(WebStore):
         except ObjectMissingError:
             raise refused or ObjectChangedError(f"{self.url}/{key}: it went while it was written") from None
         if found != body:
-            raise ObjectExistsError(
-                f"{self.url}/{key}: it exists with other content and is written only once"
-            )
+            raise ObjectExistsError.at(f"{self.url}/{key}")
         return etag
 
     def replace(self, key: str, body: bytes, etag: str) -> str:
         """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
-        changed = f"{self.url}/{key}: another writer changed it in between; read again and decide again"
+        changed = ObjectChangedError.at(f"{self.url}/{key}")
         self.release.repair()
         try:
             found, now = self.read(key)
         except ObjectMissingError:
-            raise ObjectChangedError(changed) from None
+            raise changed from None
         if found == body:
             return now
         if now != etag:
-            raise ObjectChangedError(changed)
+            raise changed
         try:
             written = self.put(key, body)
         except StoreError as error:
             # Of two at once the slower one finds its upload, or the name that it wants, gone.
             if self._is_as_it_was(key, etag):
                 raise
-            raise ObjectChangedError(changed) from error
+            raise changed from error
         if written != _etag(body):
-            raise ObjectChangedError(changed)
+            raise changed
         return written
 
     def _is_as_it_was(self, key: str, etag: str) -> bool:
@@ -140,7 +138,7 @@ class ReleaseStore(WebStore):
         except FileNotFoundError:
             found = None
         if found is None or not found.whole:
-            raise ObjectMissingError(f"{self.url}/{key}: there is no such object in the store")
+            raise ObjectMissingError.at(f"{self.url}/{key}")
         return found
 
 

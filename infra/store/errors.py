@@ -1,5 +1,7 @@
 """Errors of object stores."""
 
+from typing import ClassVar, Self
+
 from gpu_offload.errors import OffloadError
 
 
@@ -7,16 +9,33 @@ class StoreError(OffloadError):
     """The store could not do what was asked; the text says where and what to do."""
 
 
-class ObjectMissingError(StoreError):
+class ObjectError(StoreError):
+    """An object is not as the caller takes it to be."""
+
+    fault: ClassVar[str]
+
+    @classmethod
+    def at(cls, where: str) -> Self:
+        """Return the error for the object at `where`."""
+        return cls(f"{where}: {cls.fault}")
+
+
+class ObjectMissingError(ObjectError):
     """There is no such object."""
 
+    fault = "there is no such object in the store"
 
-class ObjectExistsError(StoreError):
+
+class ObjectExistsError(ObjectError):
     """`create` found another object under the key."""
 
+    fault = "it exists with other content and is written only once"
 
-class ObjectChangedError(StoreError):
+
+class ObjectChangedError(ObjectError):
     """`replace` found that another writer was faster."""
+
+    fault = "another writer changed or deleted it in between; read again and decide again"
 
 
 class CorruptObjectError(StoreError):

@@ -49,11 +49,7 @@ class FolderStore:
 
     def create(self, key: str, body: bytes) -> str:
         """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
-
-        def check(path: Path, temporary: Path) -> bool:
-            return self._check_created(key, path, temporary)
-
-        return self._write(key, lambda file: file.write(body), check).etag
+        return self._write(key, lambda file: file.write(body), _check_created).etag
 
     def replace(self, key: str, body: bytes, etag: str) -> str:
         """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
@@ -61,28 +57,23 @@ class FolderStore:
         def check(path: Path, temporary: Path) -> bool:
             info = self.stat(key)
             if info is None:
-                raise ObjectChangedError(f"{path}: it was deleted in between; read again and decide again")
+                raise ObjectChangedError.at(str(path))
             if info.etag == etag:
                 return True
             if filecmp.cmp(path, temporary, shallow=False):
                 return False
-            raise ObjectChangedError(
-                f"{path}: another writer changed it in between; read again and decide again"
-            )
+            raise ObjectChangedError.at(str(path))
 
         return self._write(key, lambda file: file.write(body), check).etag
 
     def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
         """Write a file, streaming; with `create`, once, under the rule of `create`."""
 
-        def check(target: Path, temporary: Path) -> bool:
-            return self._check_created(key, target, temporary)
-
         def fill(file: BinaryIO) -> None:
             with path.open("rb") as source:
                 shutil.copyfileobj(source, file, CHUNK)
 
-        return self._write(key, fill, check if create else None)
+        return self._write(key, fill, _check_created if create else None)
 
     def download(self, key: str, path: Path, *, size: int | None = None, sha256: str | None = None) -> None:
         """Read into a temporary file, verify, then rename to `path`. Raises CorruptObjectError, ObjectMissingError."""
@@ -117,14 +108,14 @@ class FolderStore:
         with self.files.write(key, fill, check) as written:
             return _info(key, written)
 
-    def _check_created(self, key: str, path: Path, temporary: Path) -> bool:
-        if not path.is_file():
-            return True
-        if filecmp.cmp(path, temporary, shallow=False):
-            return False
-        raise ObjectExistsError(
-            f"{path}: the object {key!r} exists with other content and is written only once"
-        )
+
+def _check_created(path: Path, temporary: Path) -> bool:
+    """Whether to write: there is no file yet. Raises ObjectExistsError for one with other content."""
+    if not path.is_file():
+        return True
+    if filecmp.cmp(path, temporary, shallow=False):
+        return False
+    raise ObjectExistsError.at(str(path))
 
 
 def _etag(file: BinaryIO, body: bytes | None = None) -> str:

@@ -40,7 +40,7 @@ class FolderFiles:
         try:
             file = path.open("rb")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise ObjectMissingError(f"{path}: there is no such object in the store") from None
+            raise ObjectMissingError.at(str(path)) from None
         except OSError as error:
             raise _as_store_error(path, error) from error
         with file:

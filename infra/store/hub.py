@@ -3,19 +3,13 @@
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, get_session, hf_hub_url
-from huggingface_hub.errors import (  # type: ignore[attr-defined]
-    HfHubHTTPError,
-    HTTPError,  # of the HTTP library that this version of the client uses
-    OIDCError,
-    RepositoryNotFoundError,
-)
 from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import hf_raise_for_status  # type: ignore[attr-defined]
 
@@ -24,29 +18,14 @@ from gpu_offload.infra.store.errors import (
     ObjectChangedError,
     ObjectExistsError,
     ObjectMissingError,
-    StoreDeniedError,
     StoreError,
-    StoreMissingError,
-    StoreUnreachableError,
     StoreUrlError,
 )
-from gpu_offload.infra.store.files import read_document, write_verified
+from gpu_offload.infra.store.files import read_document, sha256_of, write_verified
+from gpu_offload.infra.store.hub_errors import MovedError, hub_errors
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 
-MOVED = {409, 412}
-"""Statuses of a commit whose parent is not the newest any more."""
-
-UNREADABLE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-"""What its client raises at an answer of an unforeseen form, such as a proxy's page with status 200."""
-
 TRIES = 60
-
-EXCHANGE = "/oauth/token"
-"""Where the Hub exchanges a workflow's identity for a token: https://huggingface.co/docs/hub/trusted-publishers"""
-
-
-class _MovedError(StoreError):
-    """Another commit came first."""
 
 
 class HubStore:
@@ -63,12 +42,12 @@ class HubStore:
         parts = urlsplit(url)
         name = parts.path.strip("/")
         if (
-            not parts.netloc
-            or not name
+            not name
             or "/" in name
+            or not parts.netloc
+            or "@" in parts.netloc
             or parts.query
             or parts.fragment
-            or "@" in parts.netloc
         ):
             raise StoreUrlError(f"store {url!r}: write hf://OWNER/REPOSITORY")
         self.url = f"hf://{parts.netloc}/{name}"
@@ -83,7 +62,7 @@ class HubStore:
             commit, _ = self._head()
             info = self._info(key, commit)
             if info is None:
-                raise self._missing(key)
+                raise ObjectMissingError.at(f"{self.url}/{key}")
             return read_document(f"{self.url}/{key}", self._chunks(key, commit)), info.blob_id
 
     def stat(self, key: str) -> ObjectInfo | None:
@@ -110,17 +89,14 @@ class HubStore:
                 return True
             if info is not None and read_document(f"{self.url}/{key}", self._chunks(key, commit)) == body:
                 return False
-            raise ObjectChangedError(
-                f"{self.url}/{key}: another writer changed or deleted it in between; read again and decide again"
-            )
+            raise ObjectChangedError.at(f"{self.url}/{key}")
 
         return self._commit(key, body, check).etag
 
     def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
         """Write a file; with `create`, once, under the rule of `create`."""
         try:
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            sha256 = sha256_of(path)
         except OSError as error:
             raise StoreError(f"{path}: {error.strerror or error}") from error
         return self._commit(
@@ -159,7 +135,7 @@ class HubStore:
         add = None if content is None else CommitOperationAdd(check_key(key), content)
         operation = CommitOperationDelete(check_key(key)) if add is None else add
         try:
-            for attempt in contended(_MovedError, TRIES):
+            for attempt in contended(MovedError, TRIES):
                 with attempt, self._errors(key):
                     commit, modified = self._head()
                     info = self._info(key, commit)
@@ -173,7 +149,7 @@ class HubStore:
                         info = self._info(key, done.oid)
                     size, etag = (info.size, info.blob_id) if info else (0, "")
                     return ObjectInfo(key, size, etag, modified)
-        except _MovedError as error:
+        except MovedError as error:
             raise ObjectChangedError(
                 f"{self.url}/{key}: others kept coming first; run the command again"
             ) from error
@@ -186,9 +162,7 @@ class HubStore:
         for chunk in self._chunks(key, commit):
             digest.update(chunk)
         if digest.hexdigest() != sha256:
-            raise ObjectExistsError(
-                f"{self.url}/{key}: it exists with other content and is written only once"
-            )
+            raise ObjectExistsError.at(f"{self.url}/{key}")
         return False
 
     def _head(self) -> tuple[str, datetime]:
@@ -204,55 +178,11 @@ class HubStore:
         headers: dict[str, Any] = self._api._build_hf_headers()  # noqa: SLF001 - the library's own way to sign a request
         with get_session().stream("GET", url, headers=headers, follow_redirects=True) as reply:
             if reply.status_code == 404:
-                raise self._missing(key)
+                raise ObjectMissingError.at(f"{self.url}/{key}")
             if reply.is_error:
                 reply.read()
             hf_raise_for_status(reply)
             yield from reply.iter_bytes()
 
-    def _missing(self, key: str) -> ObjectMissingError:
-        return ObjectMissingError(f"{self.url}/{key}: there is no such object in the store")
-
-    @contextmanager
-    def _errors(self, key: str) -> Iterator[None]:
-        where = f"{self.url}/{key}"
-        try:
-            yield
-        except RepositoryNotFoundError as error:
-            raise StoreMissingError(
-                f"{self.url}: there is no such repository, or this token may not see it: make it on the Hub, and set HF_TOKEN"
-            ) from error
-        except OIDCError as error:
-            raise StoreDeniedError(f"{self.url}: {error}") from error
-        except HfHubHTTPError as error:
-            status = error.response.status_code
-            if error.response.url.path == EXCHANGE and status < 500 and status != 429:
-                raise StoreDeniedError(self._untrusted(status)) from error
-            if status in MOVED:
-                raise _MovedError(f"{where}: another commit came first") from error
-            if status in {401, 403}:
-                raise StoreDeniedError(
-                    f"{where}: the Hub answers {status}: set HF_TOKEN to one that may write"
-                ) from error
-            if status < 500 and status != 429:
-                raise StoreError(f"{where}: the Hub answers {status}: {error}") from error
-            raise StoreUnreachableError(
-                f"{where}: the Hub answers {status}; run again in a minute"
-            ) from error
-        except HTTPError as error:
-            raise StoreUnreachableError(
-                f"{where}: {error or type(error).__name__}; check the network"
-            ) from error
-        except UNREADABLE as error:
-            raise StoreUnreachableError(
-                f"{where}: an answer of the Hub cannot be read ({type(error).__name__}: {error}); run again in a minute"
-            ) from error
-
-    def _untrusted(self, status: int) -> str:
-        """Say what the Hub must be told before it takes this workflow for a publisher."""
-        repository, branch = (os.environ.get(f"GITHUB_{name}", "...") for name in ("REPOSITORY", "REF_NAME"))
-        return (
-            f"{self.url}: the Hub gives this workflow no token (status {status}): under Trusted Publishers in "
-            f"{self._api.endpoint}/{self.repository}/settings add GitHub Actions with repository = {repository} and "
-            f"branch = {branch}; or set HF_TOKEN"
-        )
+    def _errors(self, key: str) -> AbstractContextManager[None]:
+        return hub_errors(self.url, key, f"{self._api.endpoint}/{self.repository}/settings")

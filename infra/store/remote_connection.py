@@ -122,7 +122,7 @@ class RemoteConnection:
             with self._turn:
                 yield
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise ObjectMissingError(f"{where}: there is no such object in the store") from error
+            raise ObjectMissingError.at(where) from error
         except FileExistsError as error:
             raise StoreError(f"{where}: an object cannot be another object's folder") from error
         except PermissionError as error:

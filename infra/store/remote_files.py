@@ -80,16 +80,12 @@ class RemoteFiles:
             try:
                 found, now = self.read(key)
             except ObjectMissingError:
-                raise ObjectChangedError(
-                    f"{self.url}/{key}: it was deleted in between; read again and decide again"
-                ) from None
+                raise ObjectChangedError.at(f"{self.url}/{key}") from None
             if now == etag:
                 return True
             if found == body:
                 return False
-            raise ObjectChangedError(
-                f"{self.url}/{key}: another writer changed it in between; read again and decide again"
-            )
+            raise ObjectChangedError.at(f"{self.url}/{key}")
 
         self._write(key, [body], check)
         return _hash(body)
@@ -163,9 +159,7 @@ class RemoteFiles:
         except ObjectMissingError:
             return True
         if digest.hexdigest() != sha256:
-            raise ObjectExistsError(
-                f"{self.url}/{key}: it exists with other content and is written only once"
-            )
+            raise ObjectExistsError.at(f"{self.url}/{key}")
         return False
 
     def _write(self, key: str, chunks: Iterable[bytes], check: Callable[[], bool]) -> ObjectInfo:

@@ -21,7 +21,7 @@ from gpu_offload.infra.store.files import read_document, sha256_of, write_verifi
 from gpu_offload.infra.store.protocol import ObjectInfo, check_key, check_prefix
 from gpu_offload.infra.store.s3_client import BucketClient
 from gpu_offload.infra.store.s3_download import FIRST_S, TRIES, Download
-from gpu_offload.infra.store.s3_errors import code_of, collided, contested, status_of, store_errors
+from gpu_offload.infra.store.s3_errors import collided, contested, status_of, store_errors
 from gpu_offload.infra.store.s3_multipart import completes_conditionally, upload_parts
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class S3Store:
             found, etag = self.read(key)
             if found == body:
                 return etag
-            raise self._exists(key) from None
+            raise ObjectExistsError.at(self._where(key)) from None
 
     def replace(self, key: str, body: bytes, etag: str) -> str:
         """Write if the object still has this etag; return the new one. Raises ObjectChangedError."""
@@ -105,9 +105,7 @@ class S3Store:
                 if now != etag:
                     raise
                 # The object is as it was: Ceph before 17 takes the quotes for a part of the etag, and wants it without.
-        raise ObjectChangedError(
-            f"{self._where(key)}: another writer changed or deleted it in between; read again and decide again"
-        )
+        raise ObjectChangedError.at(self._where(key))
 
     def upload(self, key: str, path: Path, *, create: bool = False) -> ObjectInfo:
         """Write a file, streaming; with `create`, once, under the rule of `create`."""
@@ -163,30 +161,10 @@ class S3Store:
     def _where(self, key: str) -> str:
         return f"s3://{self.bucket}/{self.prefix}{key}"
 
-    def _exists(self, key: str) -> ObjectExistsError:
-        return ObjectExistsError(f"{self._where(key)}: it exists with other content and is written only once")
-
     def _head(self, key: str) -> Any:
         """HeadObject's reply, None where there is no object."""
-        address = self._address(key)
         with store_errors(self._where(key)):
-            try:
-                return self._bucket.reader.head_object(**address)
-            except aws.ClientError as error:
-                if status_of(error) == 404:
-                    self._bucket.check()
-                    return None
-                if status_of(error) not in {400, 403}:
-                    raise
-            # A HEAD has no body to say why. A GET has; it is closed unread if it succeeds after all.
-            try:
-                reply = self._bucket.reader.get_object(**address)
-            except aws.ClientError as error:
-                if code_of(error) == "NoSuchKey":
-                    return None
-                raise
-            reply["Body"].close()
-            return reply
+            return self._bucket.head(self._key(key))
 
     def _put(self, key: str, body: bytes, **condition: str) -> str:
         """PutObject; raises ObjectChangedError where the condition does not hold."""
@@ -207,9 +185,7 @@ class S3Store:
             except aws.ClientError as error:
                 if status_of(error) != 412:
                     raise
-                raise ObjectChangedError(
-                    f"{self._where(key)}: another writer changed it in between; read again and decide again"
-                ) from None
+                raise ObjectChangedError.at(self._where(key)) from None
         raise AssertionError  # the loop returns or raises
 
     def _upload_large(self, key: str, path: Path, size: int, *, create: bool) -> ObjectInfo:
@@ -253,7 +229,7 @@ class S3Store:
                     digest.update(chunk)
             found = digest.hexdigest()
         if found != sha256:
-            raise self._exists(key)
+            raise ObjectExistsError.at(self._where(key))
         return ObjectInfo(key, size, head["ETag"], head["LastModified"])
 
     def _content(self, key: str) -> Download:

@@ -11,7 +11,7 @@ import botocore.exceptions as aws
 from gpu_offload.infra.aws.client_config import client_config
 from gpu_offload.infra.store.clock import ServerClock
 from gpu_offload.infra.store.s3_credentials import open_store_session
-from gpu_offload.infra.store.s3_errors import ClientSettingsError, status_of
+from gpu_offload.infra.store.s3_errors import ClientSettingsError, code_of, status_of
 
 if TYPE_CHECKING:
     import boto3
@@ -92,7 +92,27 @@ class BucketClient:
         if http_response is not None:
             self.clock.learn(http_response.headers.get("Date"))
 
-    def check(self) -> None:
+    def head(self, name: str) -> Any:
+        """Return HeadObject's reply, None where there is no object. Raises NoSuchBucket where the bucket is missing."""
+        try:
+            return self.reader.head_object(Bucket=self.bucket, Key=name)
+        except aws.ClientError as error:
+            if status_of(error) == 404:
+                self._check()
+                return None
+            if status_of(error) not in {400, 403}:
+                raise
+        # A HEAD has no body to say why. A GET has; it is closed unread if it succeeds after all.
+        try:
+            reply = self.reader.get_object(Bucket=self.bucket, Key=name)
+        except aws.ClientError as error:
+            if code_of(error) == "NoSuchKey":
+                return None
+            raise
+        reply["Body"].close()
+        return reply
+
+    def _check(self) -> None:
         """Raise NoSuchBucket where the bucket is missing, which HEAD of an object does not say; asks once."""
         if self._seen:
             return

@@ -81,7 +81,7 @@ class WebStore(ReadOnlyStore):
                 yield reply
         except http.StatusError as error:
             if error.status in {404, 410}:
-                raise ObjectMissingError(f"{address}: there is no such object in the store") from None
+                raise ObjectMissingError.at(address) from None
             if error.status in {401, 403}:
                 raise StoreDeniedError(
                     f"{address}: {error.status}: it is not public, or not there; check the store's public address"
