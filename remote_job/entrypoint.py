@@ -189,7 +189,11 @@ class TrainingContext:
 
     def timings(self, begun: float) -> Timings:
         """Return how long the epochs and all of it took."""
-        return Timings(epoch_train=tuple(self._epoch_seconds), total=time.perf_counter() - begun)
+        return Timings(
+            epoch_train=tuple(self._epoch_seconds),
+            total=time.perf_counter() - begun,
+            installation=self._bench.spec.installed_s,
+        )
 
     def curves(self) -> dict[str, tuple[float, ...]]:
         """Return what `epoch` was given, by name: what every epoch has."""

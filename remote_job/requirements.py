@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_offload.errors import OffloadError
@@ -22,8 +24,17 @@ class RequirementsError(OffloadError):
     """The requirements cannot be installed; the text quotes uv."""
 
 
-def install(project: Path, root: Path) -> Path | None:
-    """Install a project's requirements below `root`; return their folder there, None where it has none.
+@dataclass(frozen=True, slots=True)
+class Packages:
+    """A project's requirements, installed."""
+
+    folder: Path
+    seconds: float = 0.0
+    """What installing them took now; 0.0 where they were there."""
+
+
+def install(project: Path, root: Path) -> Packages | None:
+    """Install a project's requirements below `root`, each lock in a folder of its own; None where it has none.
 
     Only wheels with the hashes of the lock are installed: no code of theirs runs meanwhile.
 
@@ -33,10 +44,11 @@ def install(project: Path, root: Path) -> Path | None:
     lock = project / REQUIREMENTS
     if not lock.is_file():
         return None
-    digest = hashlib.sha256(lock.read_bytes()).hexdigest()
-    packages = root / digest[:16]
-    if _is_complete(packages, digest):
-        return packages
+    body = lock.read_bytes()
+    packages = _folder(body, root)
+    if are_installed(body, root):
+        return Packages(packages)
+    began = time.perf_counter()
     shutil.rmtree(packages, ignore_errors=True)
     packages.mkdir(parents=True)
     command = [
@@ -59,15 +71,32 @@ def install(project: Path, root: Path) -> Path | None:
         raise RequirementsError(f"training.requirements were not installed within {SECONDS} s") from None
     if done.returncode != 0:
         raise RequirementsError(f"training.requirements cannot be installed: {done.stderr.strip()}")
-    (packages / COMPLETE).write_text(digest)
-    return packages
+    (packages / COMPLETE).write_text(_digest(body))
+    return Packages(packages, time.perf_counter() - began)
 
 
-def _is_complete(packages: Path, digest: str) -> bool:
+def in_spec(packages: Packages | None) -> dict[str, str | float | None]:
+    """Return what a spec of the training says of its packages."""
+    return {
+        "packages": str(packages.folder) if packages else None,
+        "installed_s": packages.seconds if packages else 0.0,
+    }
+
+
+def are_installed(lock: bytes, root: Path) -> bool:
+    """Whether everything that a lock names is installed below `root`."""
     try:
-        return (packages / COMPLETE).read_text() == digest
+        return (_folder(lock, root) / COMPLETE).read_text() == _digest(lock)
     except OSError:
         return False
+
+
+def _folder(lock: bytes, root: Path) -> Path:
+    return root / _digest(lock)[:16]
+
+
+def _digest(lock: bytes) -> str:
+    return hashlib.sha256(lock).hexdigest()
 
 
 def _uv() -> str:

@@ -190,6 +190,8 @@ class Timings(Wire):
     epoch_save: tuple[Seconds, ...] = ()
     final_validation: Seconds = 0.0
     total: Seconds = 0.0
+    installation: Seconds = 0.0
+    """Of the project's requirements, before everything else; not in `total`."""
 
 
 class TrainingResult(Wire):

@@ -86,6 +86,8 @@ class TrainingSpec(Wire):
     """A local folder with the entrypoint's modules and files; None for the working directory."""
     packages: str | None = None
     """A local folder, below which the project's requirements are installed; each lock has a folder of its own."""
+    installed_s: float = Field(default=0.0, ge=0)
+    """Seconds that installing them took on this machine."""
     exports: tuple[str, ...] = ()
     """Formats that the model is written in beside its own; see `remote_job.yolo.exports`. They do not decide the model."""
     exports_required: bool = False

@@ -204,8 +204,9 @@ def _train(
             start = weights.local(spec.weights, store=store, folder=output / "work") if spec.weights else None
             if spec.project is not None and inputs is None:
                 packages = Path(spec.packages) if spec.packages else output / "packages"
-                installed = requirements.install(Path(spec.project), packages)
-                spec = spec.model_copy(update={"packages": installed and str(installed)})
+                spec = spec.model_copy(
+                    update=requirements.in_spec(requirements.install(Path(spec.project), packages))
+                )
         bench = Bench(
             spec=spec,
             progress=progress,

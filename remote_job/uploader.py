@@ -68,7 +68,9 @@ def fetch(
             data.remove_caches(tree)
             start = weights.local(spec.weights, store=store, folder=inputs.weights) if spec.weights else None
             packages = requirements.install(Path(spec.project), inputs.packages) if spec.project else None
-            inputs.write_spec(spec, tree=tree, weights=start, packages=packages)
+            inputs.write_spec(
+                spec.model_copy(update=requirements.in_spec(packages)), tree=tree, weights=start
+            )
             progress.stage("fetch", time.perf_counter() - began)
     return True
 

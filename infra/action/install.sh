@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Makes the environment that the action runs in, from locked dependencies with hashes only.
 # In: GPU_OFFLOAD_ACTION (our checkout), GPU_OFFLOAD_INSTALL (plan or train), GPU_OFFLOAD_PYTHON (an environment
-# that has everything, or empty). Out: the output `python`.
+# that has everything, or empty). Out: the outputs `python`, and `seconds` where it installed something.
 set -euo pipefail
 
 action=$GPU_OFFLOAD_ACTION
@@ -51,6 +51,7 @@ elif [[ ! -x $python ]]; then
     cp "$tool/bin/uv" "$environment/bin/uv"
     echo "::endgroup::"
     echo "installed what $GPU_OFFLOAD_INSTALL needs in $SECONDS s"
+    echo "seconds=$SECONDS" >>"$GITHUB_OUTPUT"
 fi
 
 # Our own code is the action's checkout, unpacked as a wheel like the one that an instance gets: nothing is built.

@@ -89,9 +89,10 @@ class LocalTraining:
         output.mkdir(parents=True, exist_ok=True)
         spec = self._spec(run, attempt, output)
         tail: deque[str] = deque(maxlen=LOG_TAIL_LINES)
-        revision = Revision(run, beginning(run.created_at, time.time(), process_age()), past_of(run))
+        began = beginning(run.created_at, time.time(), process_age()) - run.installed_s
+        revision = Revision(run, began, past_of(run))
         resumes = attempt.number > 1 or run.resumes is not None
-        likely = None if resumes else run.estimate.likely
+        likely = None if resumes else max(0.0, run.estimate.likely - run.installed_s)
         whole = f"; about {human_duration(likely)} in all" if likely else ""
         self.console.note(f"{self.BEGINNING}{whole}")
         told: int | None = None

@@ -4,12 +4,13 @@ Slow imports are inside of the commands that need them, so that `offload --help`
 """
 
 import sys
+from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, NoReturn
 
 import click
 
-from gpu_offload.errors import EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors import EXIT_RESUMABLE, EXIT_USAGE, OffloadError
 from gpu_offload.errors.disk import disk_error
 from gpu_offload.orchestrator.cli import (
     bootstrap_command,
@@ -93,11 +94,28 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     except OffloadError as error:
         fail(error, as_json=as_json)
     except OSError as error:
-        known = disk_error(error)
+        known = disk_error(error) or _lost_folder()
         if known is None:
             raise
         fail(known, as_json=as_json)
     sys.exit(code or 0)
+
+
+class LostFolderError(OffloadError):
+    """The working folder was removed."""
+
+    exit_code = EXIT_USAGE
+
+
+def _lost_folder() -> LostFolderError | None:
+    """Return an error if the folder that a command was started in is gone."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return LostFolderError(
+            "the folder that this command was started in is removed; change to another one and run it again"
+        )
+    return None
 
 
 def fail(error: OffloadError, *, as_json: bool) -> NoReturn:

@@ -21,8 +21,14 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import Kind, Ratio, RatioPrediction, predict
 from gpu_offload.orchestrator.output.units import human_duration
 
-Basis = Literal["calibrated", "prior, not measured", "history", "measured while it trains"]
+Basis = Literal["calibrated", "prior, not measured", "a guess", "history", "measured while it trains"]
 
+GUESS: Basis = "a guess"
+"""Nothing was measured that it rests on: its interval is a choice, and no probability follows from it."""
+
+
+INSTALLATION = "installation"
+"""The part of a breakdown that earlier trainings' ratios do not correct."""
 
 DRIFT = 0.03
 """Least relative uncertainty of the rest of a running training: machines drift."""
@@ -34,7 +40,7 @@ class Estimate:
 
     interval: Interval
     breakdown: Mapping[str, float]
-    """Uncorrected seconds by part; their sum is `point`."""
+    """Uncorrected seconds by part; their sum is `point` and the installation."""
     basis: Basis
     kind: Kind
     epoch_seconds: tuple[tuple[int, float], ...]
@@ -46,11 +52,25 @@ class Estimate:
     contention: float = 1.0
     """Of the calibration; 1.0 is a quiet machine."""
     notes: tuple[str, ...] = ()
+    installation: Interval | None = None
+    """What of the interval is for installing."""
 
     @property
     def point(self) -> float:
-        """The uncorrected estimate in seconds; ratios of history refer to it."""
-        return math.fsum(self.breakdown.values())
+        """The uncorrected estimate in seconds, without installing; ratios of history refer to it."""
+        return math.fsum(seconds for name, seconds in self.breakdown.items() if name != INSTALLATION)
+
+    def with_installation(self, installation: Interval, notes: Sequence[str] = ()) -> "Estimate":
+        """Return the estimate of a training for which something is installed first."""
+        if not installation.high:
+            return self
+        return replace(
+            self,
+            interval=self.interval + installation,
+            installation=installation,
+            breakdown={INSTALLATION: installation.likely, **self.breakdown},
+            notes=(*self.notes, *notes),
+        )
 
     @property
     def epochs(self) -> int:

@@ -64,6 +64,8 @@ class Timing(Wire):
     """Of the processor time it could have used, what the training got in its first steps."""
     stages: dict[str, float] = Field(default_factory=dict)
     """Seconds by stage."""
+    installed: dict[str, float] = Field(default_factory=dict)
+    """Seconds of installing, by what (`installation.Part`); `whole` and `planned` have them, `actual` and `predicted` not."""
     work: Work | None = None
     environment: dict[str, Any] = Field(default_factory=dict)
 
@@ -114,6 +116,13 @@ def history(store: ObjectStore, now: float | None = None) -> Iterator[Ratio]:
         left = timing.left
         try:
             rest = Ratio(left[0], left[1]).log if left else None
-            yield Ratio(timing.predicted, timing.actual, timing.key, age_days=age, rest=rest)
+            yield Ratio(
+                timing.predicted,
+                timing.actual,
+                timing.key,
+                age_days=age,
+                rest=rest,
+                installed=timing.installed,
+            )
         except ValueError:
             continue

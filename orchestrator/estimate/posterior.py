@@ -7,8 +7,8 @@ interval covers 88 to 84 % for 0 to 10 runs; empirical quantiles cover 28 % with
 """
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Literal
 
@@ -17,9 +17,9 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 UPPER = 0.9
 """`high` is this quantile and `low` its mirror, so the interval covers 80 %."""
 
-Kind = Literal["cpu", "cpu-prior", "gpu", "gpus", "own", "pace"]
+Kind = Literal["cpu", "cpu-prior", "gpu", "gpus", "own", "pace", "installation"]
 """How a prediction was made: by steps on this machine, from a table for a CPU, a GPU or several, for code of the user's own
-as if it were Ultralytics, or by the training's own steps."""
+as if it were Ultralytics, or by the training's own steps; `installation` is of what a training needs installed."""
 
 _SPREADS: dict[Kind, tuple[float, float]] = {
     "cpu": (0.06, 0.06),
@@ -28,11 +28,13 @@ _SPREADS: dict[Kind, tuple[float, float]] = {
     "gpus": (0.12, 0.35),
     "own": (0.12, 1.0),
     "pace": (0.05, 0.04),
+    "installation": (0.25, 0.7),
 }
 """sigma0, from run to run of one machine and kind of training, and tau0, from one such kind to another.
 
 `cpu` and `gpu` are fitted (see docs/estimate.md). CPUs of the same core count were a factor of 1.9 apart, which `cpu-prior`
-covers. `gpus` adds what `gpu_team.SPREAD` says. `own` is not measured: until a first training, it allows for a factor of about 5.
+covers. `gpus` adds what `gpu_team.SPREAD` says. `own` and `installation` are not measured: until a first training, they allow for
+factors of about 5 and 3.
 """
 
 NEGLIGIBLE_S = 1e-9
@@ -74,6 +76,8 @@ class Ratio:
     key: HistoryKey | None = None
     age_days: float = 0.0
     """How long ago it ended: older ones count less."""
+    installed: Mapping[str, float] = field(default_factory=dict, compare=False)
+    """Seconds of installing, which are in neither time; see `installation`."""
     rest: float | None = None
     """ln(actual / forecast) of what was left after the first steps; None where it was not forecast."""
 

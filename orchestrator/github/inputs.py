@@ -25,7 +25,10 @@ _CALIBRATE = {"auto": None, "true": True, "false": False}
 FLAGS = {"detach": "false", "measured-later": "false", "may-rent": "true", "launched-later": "false"}
 """By name: the default."""
 
-TEXTS = ("run", "training-key", "role", "reason", "because", "to", "withdraw", "token")
+TEXTS = ("run", "training-key", "role", "reason", "because", "to", "withdraw", "token", "python")
+
+INSTALLED = "GPU_OFFLOAD_INSTALLED_S"
+"""Not an input: how long the action's own installation took, in seconds; empty where it installed nothing."""
 
 
 class InputsError(OffloadError):
@@ -61,6 +64,10 @@ class WorkflowInputs:
     withdraw: str = ""
     """The versions that `find-revert` found to be reverted, the newest first, with a space between them."""
     token: str = field(default="", repr=False)
+    python: str = ""
+    """An environment that holds the software already: nothing is installed."""
+    installed_s: float = 0.0
+    """Seconds that the action has spent on installing what this command needs."""
 
     @classmethod
     def of(cls, environment: Mapping[str, str]) -> "WorkflowInputs":
@@ -99,5 +106,6 @@ class WorkflowInputs:
             on=cast("Literal['auto', 'cpu', 'ec2']", on),
             calibrate=_CALIBRATE[calibrate],
             packed=Path(given("packed") or "."),
+            installed_s=float(environment.get(INSTALLED) or 0),
             **{name.replace("-", "_"): value for name, value in others.items()},
         )

@@ -18,7 +18,6 @@ NO_LAUNCHER = Obstacle(
     "deploy `offload bootstrap` and set the repository's variable OFFLOAD_LAUNCHER_ROLE",
 )
 
-INSTALLED = "the job installs its software before it trains; that is in none of these times"
 UNSEEN = (
     "the store shows nothing to the public, so that it is not known here whether this is trained already; the job with a "
     "role looks before it trains"
@@ -42,13 +41,12 @@ def plan(step: Step) -> int:
     # A runner of one's own may have a role by itself.
     if not step.inputs.may_rent and os.environ.get("RUNNER_ENVIRONMENT") == "github-hosted":
         planning.barred = (NO_LAUNCHER,)
+    planning.job_installs = not step.inputs.python
     planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
     planned = with_forecast(planned, store)
     report = planned.report
     if report.already_trained is None and isinstance(store, PublicStore) and store.stat(INDEX_KEY) is None:
         report = replace(report, notes=(*report.notes, UNSEEN))
-    if report.already_trained is None and report.decision.where == "cpu":
-        report = replace(report, notes=(*report.notes, INSTALLED))
     option = report.decision.option
     step.runner.outputs(
         {

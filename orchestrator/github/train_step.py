@@ -50,9 +50,9 @@ def train(step: Step) -> int:
     store, workspace = store_on_runner(step.settings, os.environ), Workspace.of(step.settings.root)
     before, now = _newest(store), clock_of(store)
     began = now()
-    planned = planning_of(step.settings, store, step.console).plan(
-        on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True
-    )
+    planning = planning_of(step.settings, store, step.console)
+    planning.job_installs, planning.installed_s = step.inputs.installed_s > 0, step.inputs.installed_s
+    planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
     if planned.report.already_trained is None and not step.inputs.because:
         step.console.text(receipt_text(with_forecast(planned, store).report))
     try:

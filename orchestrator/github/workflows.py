@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +34,9 @@ BADGE = re.compile(
     r"^\[!\[[^\]\n]*\]\(\S+/actions/workflows/(offload-train[^/\s]*\.yml)/badge\.svg\S*\)\]\(\S+\)$",
     re.MULTILINE,
 )
+
+GERMAN = str.maketrans({"ä": "ae", "ö": "oe", "ü": "ue", "Ä": "Ae", "Ö": "Oe", "Ü": "Ue", "ß": "ss"})
+"""Letters that lose more than their dots in ASCII."""
 
 State = Literal["written", "updated", "unchanged", "edited", "foreign"]
 
@@ -71,12 +76,19 @@ class Written:
 
 
 def slug(directory: str) -> str:
-    """Return a folder's path as one word for file names and tags; two paths never share one."""
-    escapes = {"/": "-", "-": "_", "_": "__"}
-    return "".join(
-        c if re.fullmatch(r"[A-Za-z0-9.]", c) else escapes.get(c) or "".join(f"={b:02x}" for b in c.encode())
-        for c in directory
+    """Return a folder's path as one word for file names and tags; two paths never share one.
+
+    What ASCII does not have is written as people write it there, and a digest tells such paths apart.
+    """
+    if re.fullmatch(r"[A-Za-z0-9./_-]+", directory):
+        return "".join({"/": "-", "-": "_", "_": "__"}.get(c, c) for c in directory)
+    plain = (
+        unicodedata.normalize("NFKD", unicodedata.normalize("NFC", directory).translate(GERMAN))
+        .encode("ascii", "ignore")
+        .decode()
     )
+    words = re.sub(r"[^A-Za-z0-9.]+", "-", plain).strip("-.")
+    return "-".join([*([words] if words else []), hashlib.sha256(os.fsencode(directory)).hexdigest()[:8]])
 
 
 def workflow_texts(target: WorkflowProject) -> dict[Path, str]:
@@ -109,15 +121,20 @@ def _text(name: str, target: WorkflowProject) -> str:
     """Fill a template in: each is a workflow that a linter can read, with example values in these places."""
     template = IN_RELEASE.get(name, name) if target.keep else name
     text = (TEMPLATES / f"{template}.yml").read_text("utf-8")
-    text = re.sub(r"(?m)^name: (\w+)$", lambda m: f"name: {json.dumps(target.title(m[1]))}", text, count=1)
-    text = text.replace("branches: [main]", f"branches: [{json.dumps(target.branch)}]")
-    directory = f"      directory: {json.dumps(target.directory)}"
+    text = re.sub(r"(?m)^name: (\w+)$", lambda m: f"name: {_quoted(target.title(m[1]))}", text, count=1)
+    text = text.replace("branches: [main]", f"branches: [{_quoted(target.branch)}]")
+    directory = f"      directory: {_quoted(target.directory)}"
     fetched = [name for name, used in (("lfs", target.lfs), ("submodules", target.submodules)) if used]
     inputs = [directory, *(f"      {each}: true" for each in fetched if name != "offload-tend")]
     jobs, keep, kept = text.partition("\n  keep:")  # checks out none of the repository's code
     jobs = jobs.replace("      directory: .", "\n".join(inputs))
     text = jobs + keep + kept.replace("      directory: .", directory)
     return _sealed(_pinned(text, target.pin))
+
+
+def _quoted(text: str) -> str:
+    """Write a text as YAML does between double quotes, letters as they are."""
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _pinned(text: str, pin: Pin) -> str:

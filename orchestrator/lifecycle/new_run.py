@@ -31,7 +31,7 @@ def spec_differences(planned: Planned, run: RunRecord) -> list[str]:
 
 def _what(spec: TrainingSpec) -> dict[str, object]:
     places = {"run", "attempt", "output", "store", "dataset", "weights", "device", "project", "packages"}
-    places |= {"exports", "exports_required"}  # they do not decide the model
+    places |= {"installed_s", "exports", "exports_required"}  # they do not decide the model
     return spec.model_dump(mode="json", exclude=places) | {
         "dataset": spec.dataset.fingerprint,
         "weights": spec.weights and spec.weights.sha256,
@@ -60,13 +60,16 @@ def run_record(
     cpu = next((o for o in planned.report.options if o.where == "cpu"), None)
     decision = planned.report.decision
     chosen = decision.option
+    # On an instance the training's software is installed by the run itself.
+    installed = planned.installed_s if chosen and chosen.where == "cpu" else 0.0
     return RunRecord(
         id=run,
         training_key=planned.training_key,
         fingerprint=planned.fingerprint,
         version=planned.version,
         created_at=now,
-        deadline_at=now + limits.deadline.total_seconds(),
+        installed_s=installed,
+        deadline_at=now - installed + limits.deadline.total_seconds(),
         max_cost_usd=limits.max_cost_usd,
         value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
         # A plan that may begin elsewhere than it ends was allowed to rent from the start.
@@ -78,6 +81,7 @@ def run_record(
         candidates=planned.candidates,
         forced=planned.is_forced,
         estimate=chosen.interval if chosen else Interval(0, 0, 0),
+        installation=chosen.installation if chosen else None,
         dataset_name=settings.dataset.path,
         cpu_estimate=cpu.interval if cpu else None,
         resumes=resumes,

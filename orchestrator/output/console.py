@@ -1,8 +1,10 @@
 """Console output: every message has a kind, rendered for a terminal or for a log."""
 
 import contextlib
+import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TextIO, cast
 
@@ -21,6 +23,9 @@ PREFIX: dict[Kind, str] = {
 LOG_WIDTH = 110
 SILENCE_S = 60.0
 """After so long without a complete epoch, a log says which batch a training is at."""
+
+PROGRESS_S = 30.0
+"""A log says how far one of several trainings is at most so often."""
 
 LONGEST_LINE = 2_000
 """Characters; a longer line is no text for people, but a document that a message quotes."""
@@ -80,6 +85,8 @@ class Console:
         self.verbose = verbose
         self._spoke_at: float | None = None
         """When a training said something last, in its own time."""
+        self._told_at: dict[str, float] = {}
+        """When it was said how far a training is, by its name."""
 
     def stage(self, text: str) -> None:
         """Announce a part of the work."""
@@ -111,6 +118,13 @@ class Console:
 
     def _write(self, prefix: str, line: str) -> None:
         self.stream.write(f"{prefix}{line}\n")
+
+    def progress(self, name: str, text: str) -> None:
+        """Tell how far one of several trainings is, at intervals; a terminal shows it in one line that changes."""
+        now = time.monotonic()
+        if now - self._told_at.get(name, -math.inf) >= PROGRESS_S:
+            self._told_at[name] = now
+            self.note(f"{name}: {text}")
 
     @contextlib.contextmanager
     def training(

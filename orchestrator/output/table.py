@@ -10,6 +10,8 @@ from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.output.markdown import is_numeric
 
 NARROWEST = 40
+_DATE = re.compile(r"(\d{4}-\d\d-\d\d) (\d\d:\d\d)")
+"""A day and its time, which stay on one line."""
 GAP = 2
 """Spaces between two columns."""
 UNBROKEN = 24
@@ -63,7 +65,10 @@ def _allotted(
 ) -> list[int] | None:
     """Divide `width` between columns: numbers whole where that is possible, then words; None where no word fits."""
     full = [max(map(len, column)) for column in columns]
-    words = [max(len(word) for cell in column for word in (cell.split() or [""])) for column in columns]
+    words = [
+        max(len(word) for cell in column for word in (_DATE.sub(r"\1-\2", cell).split() or [""]))
+        for column in columns
+    ]
     widths = [
         all_ if id_ else min(word, UNBROKEN) for all_, word, id_ in zip(full, words, typed, strict=True)
     ]

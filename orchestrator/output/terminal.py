@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.output.console import Console, one_line
 from gpu_offload.orchestrator.output.epoch import Revise, TimeLeft, closing_stage, epoch_line, unrevised
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.remote_job.result import ProgressEvent
@@ -14,11 +14,22 @@ if TYPE_CHECKING:
     from rich.console import Console as RichConsole
 
 
+CLEAR_LINE = "\r\x1b[K"
+
+
 class TerminalConsole(Console):
     """Renders with a live progress bar."""
 
     _bar: "RichConsole | None" = None
     """While a bar is shown: lines go above it."""
+    _progress: str = ""
+    """The line at the bottom that changes; the next message takes its place."""
+
+    def progress(self, name: str, text: str) -> None:
+        """Show it in the last line."""
+        self._progress = one_line(f"    {name}: {text}")[: terminal_width() - 1]
+        self.stream.write(f"{CLEAR_LINE}{self._progress}")
+        self.stream.flush()
 
     def _write(self, prefix: str, line: str) -> None:
         text = textwrap.fill(
@@ -30,7 +41,8 @@ class TerminalConsole(Console):
             break_on_hyphens=False,
         )
         if self._bar is None:
-            self.stream.write(text + "\n")
+            self.stream.write(f"{CLEAR_LINE if self._progress else ''}{text}\n")
+            self._progress = ""
         else:
             self._bar.print(text, highlight=False, markup=False, soft_wrap=True)
 

@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from gpu_offload.orchestrator.cost.traffic import CHECKPOINT_BYTES, MODEL_BYTES, StorePlace, Traffic
-from gpu_offload.orchestrator.estimate.correction import Estimate, correct
+from gpu_offload.orchestrator.estimate.correction import GUESS, Estimate, correct
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
-from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
+from gpu_offload.orchestrator.estimate.gpu import Overheads, estimate_gpu_prior
 from gpu_offload.orchestrator.estimate.gpu_memory import memory_fault
 from gpu_offload.orchestrator.estimate.history import family_of, ultralytics_minor
+from gpu_offload.orchestrator.estimate.installation import NOTHING, PRIORS_S, Part, installation
 from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, matching, shared_mean
 from gpu_offload.orchestrator.estimate.processor import this_processor
 from gpu_offload.orchestrator.estimate.workload import Workload
@@ -39,6 +40,10 @@ class Appraisal:
     store_place: StorePlace
     share: float = 1.0
     """Of this machine's cores, what other programs left while the training was planned."""
+    installs: tuple[Part, ...] = ()
+    """What a training on this CPU has still to install, or its job has before."""
+    has_requirements: bool = False
+    """Whether an instance or a node has to install what the user's code needs."""
 
     @cached_property
     def traffic(self) -> Traffic:
@@ -60,7 +65,13 @@ class Appraisal:
         else:
             gflops = max(measured.gflops, 1e-3) * (640 / self.work.image_size) ** 2
             estimate = estimate_cpu(replace(self.work, gflops_640=gflops), measured)
-        return self._corrected(estimate, self.machine(measured))
+        return self._installing(self._corrected(estimate, self.machine(measured)), self.installs)
+
+    def _installing(self, estimate: Estimate, parts: tuple[Part, ...]) -> Estimate:
+        found = [installation(part, self.past) for part in parts]
+        return estimate.with_installation(
+            sum((interval for interval, _ in found), NOTHING), [note for _, note in found]
+        )
 
     @cached_property
     def gpu(self) -> Gpu | None:
@@ -90,7 +101,7 @@ class Appraisal:
             if offer.gpu is None or settings.gpus not in {"auto", offer.gpu.count}:
                 continue
             if wanted and offer.market in markets:
-                prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus)
+                prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus, overheads=self._overheads)
                 option = judge(
                     offer,
                     self._corrected(prior, offer.instance_type or ""),
@@ -117,10 +128,17 @@ class Appraisal:
     def on_ray(self, offer: Offer, limits: Limits) -> Option:
         """Estimate the training on a Ray cluster, whose processors were not measured."""
         if offer.gpu is not None:
-            prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus)
-        else:
-            prior = estimate_cpu_prior(self.work, offer.vcpus)
-        return judge(offer, self._corrected(prior, offer.machine), limits)
+            prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus, overheads=self._overheads)
+            return judge(offer, self._corrected(prior, offer.machine), limits)
+        estimate = self._corrected(estimate_cpu_prior(self.work, offer.vcpus), offer.machine)
+        return judge(
+            offer, self._installing(estimate, ("requirements",) if self.has_requirements else ()), limits
+        )
+
+    @property
+    def _overheads(self) -> Overheads:
+        requirements = PRIORS_S["requirements"] if self.has_requirements else 0.0
+        return Overheads(setup=Overheads().setup + requirements)
 
     def key(self, machine: str) -> HistoryKey:
         """Return what earlier trainings are matched by on a machine: a CPU or an instance type."""
@@ -132,5 +150,7 @@ class Appraisal:
         key = self.key(machine)
         if self.settings.training.entrypoint:
             known = matching(self.past, key)
-            return correct(replace(estimate, kind="own", notes=() if known else (OWN_CODE,)), known)
+            return correct(
+                replace(estimate, kind="own", basis=GUESS, notes=() if known else (OWN_CODE,)), known
+            )
         return correct(estimate, matching(self.past, key), prior=shared_mean(self.past, key))

@@ -65,6 +65,7 @@ def judge(
         basis=estimate.basis if isinstance(estimate, Estimate) else "given",
         point=estimate.point if isinstance(estimate, Estimate) else None,
         breakdown=estimate.breakdown if isinstance(estimate, Estimate) else {},
+        installation=estimate.installation if isinstance(estimate, Estimate) else None,
     )
 
 

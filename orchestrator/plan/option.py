@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gpu_offload.orchestrator.estimate.correction import GUESS
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
@@ -55,9 +56,11 @@ class Option:
     basis: str
     """Where the estimate comes from."""
     point: float | None = None
-    """The estimate before history corrected it, in seconds; None where there was none to correct."""
+    """The estimate before history corrected it, in seconds, without installing; None where there was none to correct."""
     breakdown: Mapping[str, float] = field(default_factory=dict)
     """Its seconds by part."""
+    installation: Interval | None = None
+    """What of the interval is for installing; None where nothing has to be."""
 
     @property
     def where(self) -> BackendName:
@@ -140,6 +143,16 @@ class PlanReport:
     """The number of the version that the same training yielded before."""
 
     @property
+    def is_guess(self) -> bool:
+        """Whether the chosen place's time is a guess, from which no probability follows."""
+        return self.decision.option is not None and self.decision.option.basis == GUESS
+
+    @property
+    def certainty(self) -> float | None:
+        """The probability that the decision is right; None where there was nothing to choose, or its time is a guess."""
+        return None if self.is_guess else self.decision.certainty
+
+    @property
     def trained_name(self) -> str:
         """The version that the same training yielded before, as it is named in a sentence."""
         return version_text(self.already_trained or "", self.semver)
@@ -158,7 +171,7 @@ class PlanReport:
             "decision": {
                 "where": self.decision.where,
                 "why": self.decision.why,
-                "certainty": None if self.decision.certainty is None else round(self.decision.certainty, 3),
+                "certainty": None if self.certainty is None else round(self.certainty, 3),
                 "reversible": self.decision.reversible,
             },
             "forecast": self.forecast,

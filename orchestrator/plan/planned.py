@@ -30,6 +30,8 @@ class Planned:
     traffic: Traffic
     lock: Callable[[], bytes]
     """Locks the requirements of the user's code; asks the network where the store has no lock yet."""
+    installed_s: float = 0.0
+    """Seconds that the job has spent on installing its software before the plan."""
 
     @property
     def snapshot(self) -> Snapshot:

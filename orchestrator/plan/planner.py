@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.estimate.calibration import (
     kept_calibration,
 )
 from gpu_offload.orchestrator.estimate.history import history
+from gpu_offload.orchestrator.estimate.installation import Part
 from gpu_offload.orchestrator.estimate.processor import CoreReading
 from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.offers.offer import Offer
@@ -36,7 +37,7 @@ from gpu_offload.orchestrator.plan.prerequisites import (
     profile_obstacles,
     renting_faults,
 )
-from gpu_offload.orchestrator.plan.requirements import lock
+from gpu_offload.orchestrator.plan.requirements import known_lock, lock
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.index import entry_of
@@ -45,6 +46,7 @@ from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import TrainingSettings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.machine import cores
+from gpu_offload.remote_job.requirements import are_installed
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -63,6 +65,10 @@ class Planning:
     """What keeps an instance from training, beside the faults of configuration and code."""
     account: Callable[[], Sequence[Obstacle]] = lambda: ()
     """Asks AWS for what keeps an instance from training."""
+    job_installs: bool = False
+    """Whether the job that trains on this CPU installs its software first."""
+    installed_s: float = 0.0
+    """Seconds that it has spent on that already."""
     ray_offer: Callable[[Sequence[str]], Offer] | None = None
     """Checks the Ray cluster, also for the modules that a training imports, and returns it as an offer; raises RayError."""
 
@@ -88,7 +94,15 @@ class Planning:
         measured = None
         limits = limits_of(self.settings)
         share = CoreReading().share(began, cores())
-        appraisal = Appraisal(self.settings, work, tuple(history(self.store)), self.store_place, share)
+        appraisal = Appraisal(
+            self.settings,
+            work,
+            tuple(history(self.store)),
+            self.store_place,
+            share,
+            installs=self._installs(inputs) if done is None else (),
+            has_requirements=inputs.requirements is not None,
+        )
         if done is None and calibrate is not False and on in {"auto", "cpu"}:
             prior = appraisal.on_cpu(None)
             # The wide prior decides already: the CPU is asked for, or fits even by its upper bound.
@@ -142,7 +156,17 @@ class Planning:
             ),
             is_forced=on != "auto",
             lock=lambda: lock(inputs.requirements, self.store) if inputs.requirements else b"",
+            installed_s=self.installed_s,
         )
+
+    def _installs(self, inputs: PlanInputs) -> tuple[Part, ...]:
+        """Return what has to be installed for a training on this CPU."""
+        parts: list[Part] = ["job"] if self.job_installs else []
+        if inputs.requirements is not None:
+            known = known_lock(inputs.requirements, self.store)
+            if known is None or not are_installed(known, self.workspace.packages):
+                parts.append("requirements")
+        return tuple(parts)
 
     @staticmethod
     def _workload(snapshot: Snapshot, training: TrainingSettings, *, exports: int) -> Workload:

@@ -52,6 +52,8 @@ def _certainty(plan: PlanReport) -> str:
     certainty = plan.decision.certainty
     if certainty is None or plan.decision.reversible:
         return ""
+    if plan.is_guess:
+        return "How sure this choice is cannot be said: its time is a guess."
     return f"This choice is right with {min(0.99, max(0.01, certainty)):.0%} probability, by the range of the times."
 
 
@@ -68,10 +70,16 @@ def _row(plan: PlanReport, option: Option) -> tuple[str, ...]:
         option.offer.name,
         human_duration(option.interval.likely),
         human_duration(option.interval.high),
-        human_money(option.cost_likely) if option.cost_high else option.offer.unpriced,
-        human_money(option.cost_high) if option.cost_high else "",
+        *_costs(option),
         "yes" if option.feasible else "no",
     )
+
+
+def _costs(option: Option) -> tuple[str, str]:
+    """Return what a place costs likely and at most."""
+    if not option.cost_high:
+        return option.offer.unpriced, ""
+    return human_money(option.cost_likely), human_money(option.cost_high)
 
 
 def _unfit(options: Sequence[Option], told: str) -> list[str]:
@@ -162,8 +170,7 @@ def _places(plan: PlanReport, options: Sequence[Option]) -> list[str]:
             option.offer.name,
             human_duration(option.interval.likely),
             human_duration(option.interval.high),
-            human_money(option.cost_likely),
-            human_money(option.cost_high),
+            *_costs(option),
             "yes" if option.feasible else f"no: {option.reason}",
             *([option.basis] if several else []),
         )

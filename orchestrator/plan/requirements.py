@@ -89,16 +89,23 @@ def lock(requirements: Requirements, store: ObjectStore) -> bytes:
 
     Raises PlanningError: uv is missing, or it cannot resolve the requirements; StoreError.
     """
-    if requirements.is_locked:
-        return read_source(requirements.path, MAX_BYTES)
-    if store.stat(requirements.lock_key) is not None:
-        return store.read(requirements.lock_key)[0]
+    if (known := known_lock(requirements, store)) is not None:
+        return known
     body = _resolved(requirements)
     try:
         store.create(requirements.lock_key, body)
     except ObjectExistsError:  # another runner resolved it at the same time
         return store.read(requirements.lock_key)[0]
     return body
+
+
+def known_lock(requirements: Requirements, store: ObjectStore) -> bytes | None:
+    """Return the lock without asking an index; None where it has still to be resolved. Raises StoreError."""
+    if requirements.is_locked:
+        return read_source(requirements.path, MAX_BYTES)
+    if store.stat(requirements.lock_key) is not None:
+        return store.read(requirements.lock_key)[0]
+    return None
 
 
 def _resolved(requirements: Requirements) -> bytes:

@@ -78,9 +78,9 @@ class Listing:
         shown = [e for n, e in enumerate(self.versions) if n < SHOWN or e.version in meant]
         quality = [named_metrics(entry.metrics) for entry in shown]
         names = list(dict.fromkeys(name for one in quality for name in list(one)[:MAIN_METRICS]))
-        rows = [("number", "version", "", "published (UTC)", "cost", *names, "commit")]
-        for entry, one in zip(shown, quality, strict=True):
-            rows.append(
+        rows: list[tuple[str, ...]] = [
+            ("number", "version", "", "published (UTC)", "cost", *names, "commit"),
+            *(
                 (
                     entry.semver or "",
                     entry.version[:SHORT],
@@ -90,8 +90,14 @@ class Listing:
                     *(f"{human_number(one[name])}" if name in one else "" for name in names),
                     (entry.commit or "")[:SHORT],
                 )
-            )
+                for entry, one in zip(shown, quality, strict=True)
+            ),
+        ]
         table = text_table(rows, width=terminal_width())
+        if table.count("\n") >= len(rows):  # too narrow for a line each: the day is enough
+            head, *body = rows
+            days = [(*row[:3], row[3].partition(" ")[0], *row[4:]) for row in body]
+            table = text_table([(*head[:3], "published", *head[4:]), *days], width=terminal_width())
         more = len(self.versions) - len(shown)
         return f"{table}\nand {more:,} older versions: offload models --json" if more else table
 

@@ -159,6 +159,8 @@ def missed(report: Report) -> str:
         return ""
     word = "longer" if report.seconds > estimate.high else "shorter"
     parts = []
+    if report.run.installed_s >= 1:
+        parts.append(f"the job's installation took {human_duration(report.run.installed_s)}")
     last = max(span.attempt for span in report.spans)
     earlier = [span for span in report.spans if span.attempt < last]
     if earlier:

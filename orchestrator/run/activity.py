@@ -77,4 +77,4 @@ def run_seconds(run: RunRecord, attempts: Sequence[ObservedAttempt], until: floa
         for attempt, begin in zip(attempts, following, strict=bool(attempts))
         if attempt.end is not None and attempt.end.reason in LOST and attempt.record.offer.where == "cpu"
     )
-    return round(max(0.0, until - run.created_at - paused), 3)
+    return round(max(0.0, until - run.began_at - paused), 3)

@@ -97,7 +97,7 @@ class Collector:
 
     def _revised(self, result: TrainingResult) -> Interval | None:
         events = events_of(self.journal.store, self.run.id, result.attempt)
-        first = revised(self.run, events, self.run.created_at).first
+        first = revised(self.run, events, self.run.began_at).first
         return first.interval if first is not None else None
 
     def _manifest(self, result: TrainingResult, observation: Observation, cost_usd: float) -> Manifest:

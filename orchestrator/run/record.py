@@ -73,6 +73,8 @@ class RunRecord(Wire):
     fingerprint: str
     version: str
     created_at: float
+    installed_s: float = Field(default=0.0, ge=0)
+    """Seconds that the job had installed its software before; part of the run's time."""
     deadline_at: float
     max_cost_usd: float
     value_of_time_usd_per_hour: float = 0.0
@@ -89,6 +91,8 @@ class RunRecord(Wire):
     forced: bool = False
     """True if the user chose the place: estimates then do not refuse it, limits still end it."""
     estimate: Interval
+    installation: Interval | None = None
+    """What of the estimate is for installing, in seconds; None where nothing has to be."""
     dataset_name: str = ""
     """The dataset's path in the repository: it survives the dataset's growth."""
     cpu_estimate: Interval | None = None
@@ -120,6 +124,11 @@ class RunRecord(Wire):
     checkpoint_bytes: int = 0
     """What an epoch's checkpoint is expected to have, until the first was written."""
     model_bytes: int = 0
+
+    @property
+    def began_at(self) -> float:
+        """From when its time is counted, in Unix seconds."""
+        return self.created_at - self.installed_s
 
     @property
     def store_place(self) -> StorePlace:

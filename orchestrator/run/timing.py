@@ -39,7 +39,8 @@ def record_timing(
     if offer.where == "ec2":
         actual = trained.end.at - trained.host.launched_at if trained.host and trained.end and alone else 0.0
     elif own and len(attempts) == 1:
-        actual = max(actual, now - run.created_at)  # its process starts before anything of it is timed
+        # Its process starts before anything of it is timed.
+        actual = max(actual, now - run.created_at - result.timings.installation)
     if predicted is None or actual <= 0:
         return
     timing = Timing(
@@ -52,6 +53,7 @@ def record_timing(
         actual=actual,
         at=now,
         stages=stages(result.timings),
+        installed={} if offer.where != "cpu" else _installed(run, result.timings),
         work=_work(run),
         environment={name: result.environment[name] for name in ENVIRONMENT if name in result.environment},
     )
@@ -79,6 +81,11 @@ def stages(timings: Timings) -> dict[str, float]:
     }
 
 
+def _installed(run: RunRecord, timings: Timings) -> dict[str, float]:
+    parts = {"job": run.installed_s, "requirements": timings.installation}
+    return {part: round(seconds, 3) for part, seconds in parts.items() if seconds}
+
+
 def _work(run: RunRecord) -> Work | None:
     work = workload_of(run)
     if work is None:
@@ -95,8 +102,8 @@ def _work(run: RunRecord) -> Work | None:
 
 
 def _scored(run: RunRecord, events: Sequence[ProgressEvent], now: float) -> dict[str, object]:
-    update: dict[str, object] = {"planned": run.estimate, "whole": round(now - run.created_at, 3)}
-    revision = Revision(run, run.created_at, past_of(run))
+    update: dict[str, object] = {"planned": run.estimate, "whole": round(now - run.began_at, 3)}
+    revision = Revision(run, run.began_at, past_of(run))
     for event in events:
         revision.take(event)
         if revision.first is not None:

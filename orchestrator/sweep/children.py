@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from gpu_offload.infra.signals import ending_with_us
 from gpu_offload.orchestrator.output.console import Console, plain
 
 COMMAND = (sys.executable, "-P", "-m", "gpu_offload.orchestrator.cli")
+EPOCH = re.compile(r"\s*epoch \d+/\d+ ")
+"""A line of a training that says how far it is."""
 TAIL_LINES = 20
 POLL_S = 0.1
 ENDING_S = 180.0
@@ -37,7 +40,7 @@ class Ended:
 
 @dataclass
 class Child:
-    """A command at work. What it says goes to the console as details, with a name before each line."""
+    """A command at work. What it says goes to the console as details, its epochs as progress, with a name before each line."""
 
     arguments: Sequence[str]
     kind: Literal["train", "stop"]
@@ -76,6 +79,8 @@ class Child:
             for line in stream:
                 text = plain(line.rstrip())
                 self._said.append(text)
+                if not self.console.verbose and EPOCH.match(text):
+                    self.console.progress(self.name, text.strip())
                 self.console.detail(f"{self.name}: {text}")
 
     def _keep(self) -> None:

@@ -49,14 +49,11 @@ class InputFolder:
         """The folder of what the project's requirements name."""
         return self.folder / "packages"
 
-    def write_spec(
-        self, spec: TrainingSpec, *, tree: Path, weights: Path | None, packages: Path | None = None
-    ) -> None:
+    def write_spec(self, spec: TrainingSpec, *, tree: Path, weights: Path | None) -> None:
         """Write the spec to train by; from then on the inputs are complete."""
         local = spec.model_copy(
             update={
                 "store": None,
-                "packages": packages and str(packages),
                 "dataset": DatasetRef(fingerprint=spec.dataset.fingerprint, tree=str(tree)),
                 "weights": spec.weights
                 and spec.weights.model_copy(update={"path": str(weights), "key": None}),

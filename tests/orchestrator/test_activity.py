@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from run_case import T0, gpu_offer, run_of, seen_attempt
 
+from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.report.load import gather
 from gpu_offload.orchestrator.report.outcome import explained, headline
+from gpu_offload.orchestrator.report.rows import estimate_rows
 from gpu_offload.orchestrator.run.activity import activity_of, run_seconds
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import Outcome
@@ -51,6 +53,17 @@ def attempt(number, begin, end, reason="finished", *, offer=CPU, spoke=None):
 )
 def test_pauses_in_which_nothing_worked_on_a_run_are_no_time_of_it(attempts, seconds):
     assert run_seconds(run_of(now=T0), attempts, T0 + 1000) == seconds
+
+
+def test_what_the_job_installed_before_is_time_of_the_run(store):
+    run = run_of(now=T0, installed_s=40.0, installation=Interval(20, 45, 100))
+    journal = Journal(store)
+    journal.begin(run)
+    journal.finish(run.id, Outcome(status="stopped", at=T0 + 100))
+    report = gather(store, StoreSettings(), run.id)
+    assert report.seconds == 140
+    [row] = [row for row in estimate_rows(report) if row[0] == "installing"]
+    assert row[2] == "40 s"
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=12), st.floats(0, 1e6))

@@ -54,6 +54,17 @@ def test_the_help_of_a_group_within_cuts_no_sentence_either(capsys, group):
     assert max(map(len, out.splitlines())) <= 80
 
 
+@pytest.mark.parametrize("words", [["status"], ["init"], ["plan", "--json"]])
+def test_a_command_in_a_removed_folder_is_refused_with_a_sentence(capsys, tmp_path, monkeypatch, words):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, out, err = main(capsys, *words)
+    assert code == 2
+    assert "is removed" in err
+    assert "--json" not in words or json.loads(out)["error"]["type"] == "LostFolderError"
+
+
 @pytest.mark.parametrize("words", [[], ["estimate"]])
 def test_no_command_shows_the_help_and_calls_it_no_error(capsys, words):
     code, out, err = main(capsys, *words)

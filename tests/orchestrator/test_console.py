@@ -93,6 +93,20 @@ def test_lines_in_a_terminal_break_between_words_and_stay_above_the_bar(monkeypa
     assert all(len(line) <= 60 and not re.search(r"\b(?:wor|word|som)$", line.strip()) for line in lines)
 
 
+def test_how_far_one_of_several_trainings_is_takes_one_line_that_changes(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    log, screen = io.StringIO(), io.StringIO()
+    for console in (Console(log), TerminalConsole(screen)):
+        for number in (1, 2, 3):
+            console.progress("trial 1", f"epoch {number}/9 " + "loss 1.0 " * 9)
+        console.note("trial 1: complete")
+    assert [line.split("epoch ")[-1][:3] for line in log.getvalue().splitlines()] == ["1/9", "   "]
+    *shown, end = screen.getvalue().split("\r\x1b[K")[1:]
+    assert [line.split()[3] for line in shown] == ["1/9", "2/9", "3/9"]
+    assert all(len(line) < 60 and "\n" not in line for line in shown)
+    assert end == "    trial 1: complete\n"
+
+
 def epoch(**changes):
     return ProgressEvent(**({"event": "epoch", "time": 0, "epoch": 1, "epochs": 3, "seconds": 2.5} | changes))
 

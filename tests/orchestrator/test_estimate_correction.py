@@ -12,6 +12,7 @@ from gpu_offload.orchestrator.estimate.architecture import facts
 from gpu_offload.orchestrator.estimate.correction import correct, correct_running, remaining_note
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.gpu import estimate_gpu_prior
+from gpu_offload.orchestrator.estimate.installation import PRIORS_S, installation
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import (
     HistoryKey,
@@ -183,6 +184,26 @@ def test_what_is_left_is_said_in_a_phrase():
 def test_an_interval_that_is_out_of_order_is_refused(low, likely, high):
     with pytest.raises(ValueError, match="low <= likely"):
         Interval(low, likely, high)
+
+
+def test_installing_is_a_part_of_the_time_that_no_ratio_corrects():
+    bare = estimate_cpu_prior(work(), 4)
+    whole = bare.with_installation(Interval(20, 40, 90), ["so long"])
+    assert whole.interval == bare.interval + Interval(20, 40, 90)
+    assert whole.breakdown["installation"] == 40
+    assert whole.point == bare.point
+    assert whole.notes[-1] == "so long"
+    assert bare.with_installation(Interval(0, 0, 0)) == bare
+
+
+def test_the_time_of_installing_is_learned_from_those_trainings_that_installed():
+    guess, note = installation("job", [Ratio(10, 10), Ratio(10, 10, installed={"requirements": 3.0})])
+    assert guess.likely == PRIORS_S["job"]
+    assert "a guess" in note
+    known, note = installation("job", [Ratio(10, 10, installed={"job": 90.0})] * 5)
+    assert known.likely == pytest.approx(90, rel=0.05)
+    assert known.high / known.low < guess.high / guess.low
+    assert "by 5 earlier trainings" in note
 
 
 def test_intervals_add_and_scale_bound_by_bound():

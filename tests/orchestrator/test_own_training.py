@@ -13,6 +13,8 @@ import zipfile
 import pytest
 
 from gpu_offload.dataset.synthetic import generate
+from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.estimate.history import timings
 
 pytestmark = [pytest.mark.process, pytest.mark.simulator]
 
@@ -236,6 +238,8 @@ def test_requirements_are_locked_once_and_installed_where_the_training_runs(
     [lock] = (folder / "store" / "locks").iterdir()
     assert "greeting==1.0" in lock.read_text()
     assert "--hash=sha256:" in lock.read_text()
+    [timing] = timings(open_store(f"file:{folder / 'store'}"))
+    assert timing.installed["requirements"] > 0
     publish("2.0", "WORD = 'two'\n")
     again = json.loads(here(folder, "--json", "--set", "training.seed=1").stdout)
     model = folder / "store" / "models" / again["version"] / "model.joblib"

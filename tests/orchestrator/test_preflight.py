@@ -1,6 +1,7 @@
 """What is refused before anything starts or is rented, in a plan as in a training."""
 
 import dataclasses
+import hashlib
 import io
 import os
 
@@ -9,6 +10,8 @@ import pytest
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.estimate.installation import PRIORS_S
+from gpu_offload.orchestrator.lifecycle.new_run import run_record
 from gpu_offload.orchestrator.lifecycle.train import Training
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan import prerequisites
@@ -17,12 +20,15 @@ from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, model_file
 from gpu_offload.orchestrator.plan.planner import Planning
 from gpu_offload.orchestrator.plan.prerequisites import TrainingExtraError, profile_obstacles, renting_faults
 from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError
+from gpu_offload.orchestrator.plan.receipt import receipt_text
 from gpu_offload.orchestrator.plan.requirements import lock, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
+from gpu_offload.orchestrator.run.record import Experience
 from gpu_offload.orchestrator.settings.load import load_settings
 from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job import machine
+from gpu_offload.remote_job.requirements import COMPLETE
 
 BASE = '[dataset]\npath = "shapes"\nclasses = ["circle", "square", "triangle"]\n[training]\nepochs = 1\n'
 OWN = 'entrypoint = "mine:main"\nmodel = "forest.yaml"\n'
@@ -220,6 +226,44 @@ def test_a_module_may_come_from_the_requirements(shapes):
     (shapes / "mine.py").write_text("import not_installed_anywhere\n" + MAIN)
     (shapes / "requirements.txt").write_text("some-distribution\n")
     assert plan(shapes, OWN + 'requirements = "requirements.txt"\n').inputs.requirements is not None
+
+
+def test_what_has_to_be_installed_is_in_the_estimates(shapes):
+    (shapes / "mine.py").write_text(MAIN)
+    (shapes / "requirements.txt").write_text("some-distribution==1 --hash=sha256:00\n")
+    own = 'requirements = "requirements.txt"\n'
+    bare = plan(shapes, OWN)
+    assert bare.report.decision.certainty is not None
+    assert bare.report.certainty is None, "it is a guess"
+    assert "% probability" not in receipt_text(bare.report)
+    found = plan(shapes, OWN + own)
+    here, there = found.report.options[0], found.report.options[1]
+    assert here.breakdown["installation"] == PRIORS_S["requirements"]
+    assert here.point == bare.report.options[0].point
+    assert there.breakdown["set-up"] > bare.report.options[1].breakdown["set-up"]
+    assert any("training.requirements are installed" in note for note in found.report.notes)
+
+    lock = (shapes / "requirements.txt").read_bytes()
+    digest = hashlib.sha256(lock).hexdigest()
+    kept = Workspace.of(shapes).packages / digest[:16]
+    kept.mkdir()
+    (kept / COMPLETE).write_text(digest)
+    assert "installation" not in plan(shapes, OWN + own).report.options[0].breakdown
+
+
+def test_a_job_that_installs_takes_longer_and_has_spent_a_part_of_its_time(shapes):
+    asked = planning(shapes)
+    asked.job_installs, asked.installed_s = True, 30.0
+    found = asked.plan(on="cpu", calibrate=False)
+    here = found.report.options[0]
+    assert here.installation.likely == here.breakdown["installation"] == PRIORS_S["job"]
+    now = 1_000_000.0
+    run = run_record(
+        found, "abc-1", now=now, commit=None, repository=None, resumes=None, experience=Experience()
+    )
+    limit = asked.settings.limits.deadline.total_seconds()
+    assert (run.began_at, run.deadline_at) == (now - 30, now - 30 + limit)
+    assert run.installation == here.installation
 
 
 def test_requirements_are_part_of_the_key_and_keys_without_them_stay_what_they_were(shapes):

@@ -104,6 +104,15 @@ def test_a_request_without_a_change_of_data_says_nothing_of_it(repository, tmp_p
     assert "**Data.**" not in summary_of(tmp_path)
 
 
+@pytest.mark.parametrize("given", ["", "/opt/python"])
+def test_the_installation_of_the_job_is_in_the_plan_where_it_installs(
+    repository, tmp_path, monkeypatch, given
+):
+    monkeypatch.setenv("GPU_OFFLOAD_INPUT_PYTHON", given)
+    assert main() == 0
+    assert ("the job installs its software first" in summary_of(tmp_path)) is not given
+
+
 def test_removed_and_replaced_images_of_class_folders_are_counted(tmp_path):
     generate(tmp_path / "shapes", images=30, size=32, task=Task.CLASSIFY)
     (tmp_path / "offload.toml").write_text(
@@ -154,7 +163,7 @@ def test_a_plan_that_sees_nothing_of_the_store_says_that_it_may_be_trained_alrea
         (repository / "offload.toml").write_text(CONFIGURATION + store)
         assert main() == 0
     assert "not known here whether this is trained already" in summary_of(tmp_path)
-    assert "installs its software before it trains" in summary_of(tmp_path)
+    assert "the job installs its software first" in summary_of(tmp_path)
 
 
 def run_check(project, *words):

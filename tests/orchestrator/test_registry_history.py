@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -202,6 +203,15 @@ def before(store, model, *versions):
     store.put("index.json", json.dumps({"format": 1, "versions": entries}).encode())
     alias = {"format": 1, "name": "stable", "version": last["version"], "sha256": last["sha256"]}
     store.put("aliases/stable.json", json.dumps(alias | {"moved_at": last["created_at"]}).encode())
+
+
+def test_no_time_is_broken_where_the_list_of_models_is_narrow(store, model, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    publish_now(store, model, "aaaa", 900.0)
+    aliases.move(store, "production-europe", "aaaa", cause="publish", why="by hand")
+    text = listing.listing(store).text()
+    assert "1970-01-01" in text
+    assert not re.search(r"^\s*\d\d:\d\d", text, re.MULTILINE)
 
 
 def test_what_the_first_release_published_is_read_numbered_and_carried_on(store, model):

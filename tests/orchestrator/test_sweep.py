@@ -26,6 +26,7 @@ def test_an_interrupted_sweep_carries_on_prunes_and_proposes_its_best(tmp_path, 
     _, said = process.communicate(timeout=60)
     assert process.returncode == 75, said
     assert "run the same command" in said
+    assert "trial 1: epoch 1/" in said, "a trial shows how far it is"
 
     (folder / "gate").touch()
     done = json.loads(offload(folder, *command))
