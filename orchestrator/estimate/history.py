@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import itertools
+import re
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from gpu_offload.infra.store.errors import StoreError
+from gpu_offload.infra.store.newest_first import newest_first
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio
@@ -19,6 +21,10 @@ NEWEST = "timings/newest/"
 """Below it a listing begins with the newest (`newest_first`), so that older ones cost nothing."""
 MOST_RECENT = 200
 """Most timings read: older ones say little about today's machines and releases."""
+
+KEPT = "timings.json"
+"""The timings that a release keeps, in one object: what has only web addresses cannot be listed."""
+MOST_KEPT = 50
 
 DAY_S = 86_400.0
 
@@ -75,12 +81,29 @@ class Timing(Wire):
         return HistoryKey(self.machine, self.ultralytics, self.dataset, self.family)
 
 
+class KeptTimings(Wire):
+    """What a release keeps of past trainings, the newest first."""
+
+    format: int = 1
+    timings: tuple[Timing, ...] = Field(default=(), max_length=MOST_KEPT)
+
+
+def timing_key(at: float, run: str) -> str:
+    """Return the key of a run's timing; `at` is in Unix seconds."""
+    return f"{NEWEST}{newest_first(at, run)}.json"
+
+
 def ultralytics_minor() -> str:
-    """Return the minor version of the installed Ultralytics, "" if it is not installed."""
+    """Return the minor version of Ultralytics: of the installed one, else of the one that a training's job installs."""
     try:
-        return ".".join(importlib.metadata.version("ultralytics").split(".")[:2])
+        version = importlib.metadata.version("ultralytics")
     except importlib.metadata.PackageNotFoundError:
-        return ""
+        from gpu_offload.infra.instance.software import LOCK
+
+        text = LOCK.read_text(encoding="utf-8") if LOCK.is_file() else ""
+        found = re.search(r"^ultralytics==(\S+)", text, re.MULTILINE)
+        version = found[1] if found else ""
+    return ".".join(version.split(".")[:2])
 
 
 def family_of(model: str) -> str:

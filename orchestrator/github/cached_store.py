@@ -2,11 +2,15 @@
 
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from gpu_offload.infra.store.errors import ObjectMissingError, StoreDeniedError
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore
+from gpu_offload.orchestrator.estimate.history import KEPT, TIMINGS, KeptTimings, timing_key
 from gpu_offload.orchestrator.github.run_archive import unpack
 
 PUBLIC = ("models/", "aliases/", "index.json")
@@ -42,10 +46,12 @@ class KeptFolder(FolderStore):
         super().download(key, path, size=size, sha256=sha256)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield what is here; of runs, what is kept of that training's, too."""
+        """Yield what is here; of runs and timings, what is kept of them, too."""
         key = prefix.removeprefix(RUNS)[:ID_LENGTH]
         if prefix.startswith(RUNS) and len(key) == ID_LENGTH and key.isalnum():
             self._bring_runs(key)
+        if prefix.startswith(TIMINGS):
+            self._bring_timings()
         yield from super().list(prefix)
 
     def public_url(self, key: str) -> str | None:
@@ -73,6 +79,15 @@ class KeptFolder(FolderStore):
             unpack(path, folder, only=f"{RUNS}{key}-")
             for file in sorted(p for p in folder.rglob("*") if p.is_file()):
                 self.upload(file.relative_to(folder).as_posix(), file)
+
+    def _bring_timings(self) -> None:
+        if KEPT in self._asked:
+            return
+        self._asked.add(KEPT)
+        with suppress(ObjectMissingError, StoreDeniedError, ValidationError):
+            kept = KeptTimings.model_validate_json(self.kept.read(KEPT)[0])
+            for timing in kept.timings:
+                self.put(timing_key(timing.at, timing.run), timing.model_dump_json().encode())
 
     def _fetched(self, key: str, path: Path) -> bool:
         try:

@@ -5,18 +5,25 @@ Everything else in the index and in the aliases is the release's own. Pure.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 
+from gpu_offload.orchestrator.estimate.history import MOST_KEPT, KeptTimings, Timing
 from gpu_offload.orchestrator.output.console import plain
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import entry_for, entry_of, numbered
 from gpu_offload.orchestrator.registry.manifest import Alias, Index, IndexEntry, Manifest, Move
 from gpu_offload.orchestrator.registry.semver import bump_between, following
+from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH
 
 WHY = 500
 """Characters of a reason."""
 EVIDENCE = 16_384
 """Bytes of the figures behind it, as JSON."""
+TIMING = 4_096
+"""Bytes of one training's times, as JSON."""
+LONGEST_S, FARTHEST = 30 * 86_400.0, 100.0
+"""Of a training's times, and how far one of them is from another at most."""
 
 
 def not_later(claimed: float, now: float) -> float:
@@ -83,6 +90,27 @@ def moved(theirs: Alias | None, move: Move, index: Index, name: str, now: float)
     if past != theirs.moves:
         theirs = aliases.written(name, past, theirs.yanked, theirs.minimum, theirs)
     return aliases.merged(theirs, ours, entries)
+
+
+def timed(theirs: KeptTimings, claimed: KeptTimings, training_key: str, now: float) -> KeptTimings:
+    """Return the release's timings with the training's own, the newest first; what no training can take is left out."""
+    run = re.compile(rf"{training_key[:RUN_KEY_LENGTH]}-[0-9]{{1,6}}")
+    known = {timing.run for timing in theirs.timings}
+    own = [
+        timing.model_copy(update={"at": not_later(timing.at, now)})
+        for timing in claimed.timings
+        if run.fullmatch(timing.run) and timing.run not in known and _is_plausible(timing)
+    ]
+    return KeptTimings(timings=(*own[:1], *theirs.timings)[:MOST_KEPT]) if own else theirs
+
+
+def _is_plausible(timing: Timing) -> bool:
+    pairs = [(timing.predicted, timing.actual), *([timing.left] if timing.left else [])]
+    return (
+        len(timing.model_dump_json()) <= TIMING
+        and all(0 < min(pair) <= max(pair) <= min(LONGEST_S, FARTHEST * min(pair)) for pair in pairs)
+        and all(0 <= seconds <= LONGEST_S for seconds in timing.installed.values())
+    )
 
 
 def _bounded(evidence: Mapping[str, object] | None) -> dict[str, object] | None:

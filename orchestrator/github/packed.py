@@ -7,12 +7,13 @@ from pathlib import Path
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import asset_name
+from gpu_offload.orchestrator.estimate.history import KEPT, KeptTimings, timings
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
 from gpu_offload.orchestrator.github.release import ALIASES
 from gpu_offload.orchestrator.github.run_archive import pack
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
-from gpu_offload.orchestrator.registry.manifest import INDEX_KEY, model_key
+from gpu_offload.orchestrator.registry.manifest import INDEX_KEY, model_key, to_json
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.record import RUN_KEY_LENGTH, RUN_PREFIX
 from gpu_offload.remote_job.result import PREDICTIONS
@@ -50,6 +51,8 @@ def pack_for_keeping(store: KeptFolder, training_key: str, folder: Path) -> Pack
     if kept is None:
         keys += [model_key(version, file.name) for file in published.files]
         keys.append(model_key(version, PREDICTIONS))
+        own = [t for t in timings(store) if t.run.startswith(f"{training_key[:RUN_KEY_LENGTH]}-")]
+        (folder / asset_name(KEPT)).write_bytes(to_json(KeptTimings(timings=tuple(own[-1:]))))
     for key in keys:
         # There may be no picture; no version may have been good enough for `stable` yet, or each one was.
         with suppress(ObjectMissingError):

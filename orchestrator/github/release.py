@@ -4,6 +4,7 @@ A hosted runner's disk is gone with its job. So a training reads what was publis
 what is new, and hands it to a job that may write to the repository and runs no training.
 """
 
+import contextlib
 import os
 import stat
 import tempfile
@@ -16,6 +17,7 @@ from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectChangedError
 from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.infra.store.web import asset_name
+from gpu_offload.orchestrator.estimate.history import KEPT, KeptTimings
 from gpu_offload.orchestrator.github import claims
 from gpu_offload.orchestrator.github.cached_store import unfinished_key
 from gpu_offload.orchestrator.github.run_archive import check as check_archive
@@ -84,7 +86,7 @@ def keep(
     ours = asset_name(model_key(version, ""))
     unfinished = asset_name(unfinished_key(training_key))
     packed = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    known = {unfinished, *map(asset_name, (INDEX_KEY, *ALIASES))}
+    known = {unfinished, *map(asset_name, (INDEX_KEY, KEPT, *ALIASES))}
     if strange := [name for name in packed if not name.startswith(ours) and name not in known]:
         note(f"left out {len(strange)} file(s) that are not of the training {training_key[:12]}")
     if not packed & {manifest_name, unfinished}:
@@ -106,6 +108,8 @@ def keep(
         _upload(release, [*([picture] if picture else []), *files, folder / manifest_name])
         note(f"kept version {version}")
     _list(release, manifest, index, now)
+    with contextlib.suppress(RegistryError):  # they are no reason to lose a model
+        _time(release, _claim(KeptTimings, folder, KEPT) or KeptTimings(), training_key, now)
     for key, alias in claimed.items():
         _move(release, key, alias, version, now)
     if unfinished in (there := release.assets()):
@@ -182,6 +186,18 @@ def _list(release: GitHubRelease, manifest: Manifest, claimed: Index, now: float
         return both if both != theirs else None
 
     _settle(release, INDEX_KEY, missing)
+
+
+def _time(release: GitHubRelease, claimed: KeptTimings, training_key: str, now: float) -> None:
+    if not claimed.timings:
+        return
+
+    def missing() -> KeptTimings | None:
+        theirs = _kept(KeptTimings, release, KEPT) or KeptTimings()
+        both = claims.timed(theirs, claimed, training_key, now)
+        return both if both != theirs else None
+
+    _settle(release, KEPT, missing)
 
 
 def _move(release: GitHubRelease, key: str, claimed: Alias, version: str, now: float) -> None:

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 
-from gpu_offload.infra.store.newest_first import newest_first
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.estimate.history import NEWEST, Timing, Work, family_of
+from gpu_offload.orchestrator.estimate.history import Timing, Work, family_of, timing_key
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
 from gpu_offload.orchestrator.run.pace import workload_of
 from gpu_offload.orchestrator.run.record import RunRecord
@@ -59,9 +58,7 @@ def record_timing(
     )
     if whole and len(attempts) == 1 and now > run.created_at:
         timing = timing.model_copy(update=_scored(run, events, now))
-    store.put(
-        f"{NEWEST}{newest_first(run.created_at, run.id)}.json", timing.model_dump_json(indent=1).encode()
-    )
+    store.put(timing_key(run.created_at, run.id), timing.model_dump_json(indent=1).encode())
 
 
 def stages(timings: Timings) -> dict[str, float]:

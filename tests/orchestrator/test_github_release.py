@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -26,7 +27,9 @@ from gpu_offload.infra.store.errors import (
     StoreUnreachableError,
 )
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.estimate.history import KeptTimings, Timing, history, timing_key
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
+from gpu_offload.orchestrator.github.claims import timed
 from gpu_offload.orchestrator.github.packed import pack_for_keeping
 from gpu_offload.orchestrator.github.release import PREDICTIONS, keep
 from gpu_offload.orchestrator.github.run_archive import pack as pack_runs
@@ -99,6 +102,52 @@ def test_what_one_runner_published_the_next_one_finds_and_anybody_can_download(g
     assert second.store.public_url(model_key(A)) == f"{github.address}/models-{A}-model.pt"
     _, path, _ = download.pull(open_store(github.address), "stable", tmp_path / "pulled.pt")
     assert path.read_bytes() == model.read_bytes()
+
+
+def timing_of(version, number=1, **changes):
+    given_ = {"run": f"{(version * 4)[:12]}-{number}", "machine": "cpu-4-prior", "ultralytics": "8.4",
+              "dataset": "d", "family": "yolov8", "predicted": 100.0, "actual": 150.0, "at": 90.0,
+              "installed": {"job": 61.0}}  # fmt: skip
+    return Timing(**given_ | changes)
+
+
+def test_estimates_learn_from_what_trainings_took_on_other_runners(github, tmp_path, model):
+    first = Runner(github, tmp_path / "1")
+    first.publish(model, A)
+    first.store.put(timing_key(90.0, "x"), timing_of(A).model_dump_json().encode())
+    first.pack(A)
+    first.keep()
+    second = Runner(github, tmp_path / "2")
+    [ratio] = history(second.store, now=100.0)
+    assert (ratio.actual, ratio.installed) == (150.0, {"job": 61.0})
+    second.publish(model, B, at=200.0)
+    second.store.put(timing_key(190.0, "y"), timing_of(B, at=190.0).model_dump_json().encode())
+    second.pack(B)
+    second.keep()
+    kept = KeptTimings.model_validate_json(github.files()["timings.json"])
+    assert [timing.run for timing in kept.timings] == [timing_of(B).run, timing_of(A).run]
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        timing_of("c" * 16),
+        timing_of(A, actual=1e-3),
+        timing_of(A, predicted=math.inf),
+        timing_of(A, left=(1.0, 1e9)),
+        timing_of(A, installed={"job": -1.0}),
+        timing_of(A, machine="x" * 10_000),
+        timing_of(A, run=f"{A[:12]}-1/../../index"),
+    ],
+    ids=["another run", "faster than light", "endless", "never done", "before it began", "long", "a path"],
+)
+def test_times_that_no_training_takes_are_not_kept(forged):
+    claimed = KeptTimings(timings=(forged,))
+    assert timed(KeptTimings(), claimed, A * 4, 100.0) == KeptTimings()
+    assert (
+        timed(KeptTimings(), KeptTimings(timings=(timing_of(A, at=1e12),)), A * 4, 100.0).timings[0].at
+        == 100.0
+    )
 
 
 def test_going_back_to_an_older_version_moves_stable_and_uploads_no_model_again(github, tmp_path, model):
