@@ -1,6 +1,7 @@
 """Commands about a project: init, schema."""
 
 import os
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +52,8 @@ def init(
         click.echo("\n".join(f"# ==> {path}\n{text}" for path, text in files.items()), nl=False)
         return
     configuration = write_configuration(root, everything=everything)
-    name = configuration.path.name
+    name = (directory / configuration.path.name).as_posix()
+    there_too = "" if root == Path.cwd().resolve() else f" -C {shlex.quote(str(directory))}"
     done, kept = ([name], []) if configuration.written else ([], [f"{name} as it is"])
     then = ""
     if target is not None and checkout is not None:
@@ -66,7 +68,7 @@ def init(
     _line("Kept", ", ".join(kept))
     _line("Missing", problem)
     first = "" if there else f"correct dataset.path in {name}, then "
-    _line("Next", f"{first}offload check{then}")
+    _line("Next", f"{first}offload check{there_too}{then}")
     if target is not None and target.keep and checkout is not None:
         _warn_if_private(checkout)
 

@@ -50,13 +50,14 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
     alert = "WARNING" if around.can_resume else "CAUTION"
     trouble = f"> [!{alert}]\n> {bounded(without_path(around.trouble))}" if around.trouble else ""
     following = next_step(report, around)
+    begin = "" if report.status == "published" and not around.detached else "**Next:** "
     sections = [
         SummarySection((f"### {_heading(report, around)}",), 99),
         SummarySection((trouble,), 98),
         SummarySection((not_stable(around),), 97),
         SummarySection((table(glance_rows(report, around.before)), ""), 94),
         SummarySection((escape_markdown(missed(report)),), 93),
-        SummarySection((f"**Next:** {following}" if following else "",), 97),
+        SummarySection((f"{begin}{following}" if following else "",), 97),
         SummarySection((model_line(around),), 95),
         SummarySection((f"**Where and why.** {bounded(around.because or report.run.why)}",), 96),
         SummarySection((f"**Asked for by hand:** {bounded(around.reason)}" if around.reason else "",), 96),
@@ -82,7 +83,7 @@ def _heading(report: Report, around: Around) -> str:
 
 
 def next_step(report: Report, around: Around) -> str:
-    """Say what the reader has to do now, in Markdown; empty if that is nothing."""
+    """Say what the reader has to do now, or what is wrong with a published model, in Markdown; empty if that is nothing."""
     run = escape_markdown(report.run.id)
     if around.detached:
         return f"the scheduled `tend` collects and publishes the model; `offload stop {run}` ends the run before that."

@@ -54,7 +54,9 @@ def _row(cells: Sequence[str], numeric: Sequence[bool] = (), *, bold: bool = Fal
         for i, cell in enumerate(shown)
     ]
     return (
-        "|" + "|".join(f" **{cell}** " if bold and i else f" {cell} " for i, cell in enumerate(shown)) + "|"
+        "|"
+        + "|".join(f" **{cell}** " if bold and i and cell else f" {cell} " for i, cell in enumerate(shown))
+        + "|"
     )
 
 

@@ -1,10 +1,11 @@
 """What must be there before a training starts here, or an instance is rented."""
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -184,7 +185,7 @@ def _account_faults(settings: Settings) -> list[Obstacle]:
 
 def _import_faults(inputs: PlanInputs) -> list[Obstacle]:
     """Return the modules that the user's code imports and that an instance would not have."""
-    required = inputs.requirements.names if inputs.requirements else frozenset()
+    required = _with_dependencies(inputs.requirements.names) if inputs.requirements else set()
     faults = []
     for external in inputs.code.externals if inputs.code else ():
         distributions = _distributions(external)
@@ -202,6 +203,25 @@ def _import_faults(inputs: PlanInputs) -> list[Obstacle]:
 def _distributions(external: External) -> set[str]:
     """Return the installed distributions that provide a module; empty where none is installed here."""
     return {normalised(name) for name in importlib.metadata.packages_distributions().get(external.name, ())}
+
+
+def _with_dependencies(names: Iterable[str]) -> set[str]:
+    """Add what the distributions need, as far as they are installed here."""
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name in found:
+            continue
+        found.add(name)
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            needed = importlib.metadata.requires(name) or ()
+            waiting += [
+                normalised(re.split(r"[^\w.-]", line, maxsplit=1)[0])
+                for line in needed
+                if "extra ==" not in line
+            ]
+    return found
 
 
 @cache

@@ -58,7 +58,7 @@ def where_rows(report: Report) -> Rows:
             c.offer.name,
             human_duration(c.seconds.likely),
             human_duration(c.seconds.high),
-            f"{c.offer.usd_per_hour:.4f}",
+            f"{c.offer.usd_per_hour:.4f}" if c.offer.usd_per_hour else c.offer.unpriced,
             c.offer.price_basis,
         )
         for c in report.run.candidates[:SHOWN_CANDIDATES]

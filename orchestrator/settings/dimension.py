@@ -67,6 +67,8 @@ def parse_dimension(value: object) -> Range | Choice:
     """Read a dimension. Raises PydanticCustomError with a remedy."""
     if isinstance(value, list | tuple):
         return _choice(value)
+    if isinstance(value, dict):
+        raise wrong("is a table", "write its names directly below [sweep]")
     if not isinstance(value, str):
         raise wrong(f"{value!r} is one value, and a sweep tries several", REMEDY)
     match = _RANGE.fullmatch(value.strip())

@@ -51,8 +51,11 @@ def run(*words):
     return done
 
 
-def test_the_result_is_three_lines_what_was_found_what_was_written_and_what_comes_next(repository):
-    done = run(repository)
+def test_the_result_is_three_lines_what_was_found_what_was_written_and_what_comes_next(
+    repository, monkeypatch
+):
+    monkeypatch.chdir(repository)
+    done = run()
     lines = [line for line in done.output.splitlines() if not line.startswith(" ")]
     assert [line.split()[0] for line in lines] == ["Found", "Wrote", "Next"]
     assert max(map(len, done.output.splitlines())) <= 80
@@ -66,10 +69,17 @@ def test_the_result_is_three_lines_what_was_found_what_was_written_and_what_come
     assert PIN.commit in (repository / ".github/workflows/offload-train.yml").read_text()
 
 
+def test_another_folder_is_named_in_what_was_written_and_in_the_next_command(repository, monkeypatch):
+    monkeypatch.chdir(repository.parent)
+    done = run(repository.name)
+    assert f"Wrote    {repository.name}/offload.toml" in done.output
+    assert f"offload check -C {repository.name}" in done.output
+
+
 def test_a_second_run_sends_to_the_datasets_path_only_where_nothing_is_there(repository):
     """A dataset was found, but the configuration names another one; or none was found, and it names one elsewhere."""
     (repository / "offload.toml").write_text('[dataset]\npath = "raw_dataset"\n')
-    assert "Next     correct dataset.path in offload.toml" in run(repository).output
+    assert "Next     correct dataset.path in" in run(repository).output
     (repository / "raw_dataset").mkdir()
     assert "correct dataset.path" not in run(repository).output
     (repository / "pets").rename(repository.parent / "pets")

@@ -103,6 +103,7 @@ def test_markdown_has_a_table_with_as_many_cells_in_every_row():
     assert len({len(re.findall(r"\|", row)) for row in rows}) == 1
     assert any("free" in row for row in rows)
     assert "$0.00" not in page
+    assert "****" not in page, "an empty cell is not bold"
     assert len(rows) == 2 * 2 + 4 + 6
     at_once = page[: page.index("<details>")]
     assert len([line for line in at_once.splitlines() if line.startswith("|")]) == 2 + 4

@@ -193,6 +193,9 @@ def test_what_an_instance_does_not_have_is_said_before_it_is_rented(shapes):
     (shapes / "requirements.txt").write_text("pytest==9.0.0\n")
     made = plan(shapes, OWN + 'requirements = "requirements.txt"\n', **ready)
     assert renting_faults(made.settings, made.inputs, {}) == ()
+    (shapes / "mine.py").write_text("import pluggy\n" + MAIN)
+    made = plan(shapes, OWN + 'requirements = "requirements.txt"\n', **ready)
+    assert renting_faults(made.settings, made.inputs, {}) == (), "pytest brings it"
 
 
 @pytest.mark.parametrize(

@@ -66,7 +66,7 @@ def test_a_dimension_is_what_it_says(text, dimension):
 @pytest.mark.parametrize(
     "text",
     ["", "abc", "1..", "9..1", "1..1", "log 0..1", "log 1..9 step 2", "0..1 step 2", "0..1 step 0", "nan..1",
-     "1..1e999", 3, True, None, ["one"], [], ["a", "a"], [["a"], ["b"]], [float("nan"), 1.0]],
+     "1..1e999", 3, True, None, {"lr0": "0..1"}, ["one"], [], ["a", "a"], [["a"], ["b"]], [float("nan"), 1.0]],
 )  # fmt: skip
 def test_what_is_no_dimension_is_refused_with_a_remedy(text):
     with pytest.raises(PydanticCustomError) as refused:

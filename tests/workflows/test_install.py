@@ -7,6 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from gpu_offload.orchestrator.github.inputs import INSTALLED, WorkflowInputs
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "infra/action/install.sh"
@@ -72,6 +75,15 @@ def test_modules_of_the_checkout_take_no_part(checkout, tmp_path, relative):
     )
     assert Path(told.stdout.strip()).is_relative_to(temp)
     assert not (tmp_path / "ran").exists()
+
+
+def test_what_the_installation_took_reaches_the_command():
+    action = yaml.safe_load((ROOT / "action.yml").read_text())
+    [run] = [step for step in action["runs"]["steps"] if step["name"] == "Run"]
+    assert run["env"][INSTALLED] == "${{ steps.install.outputs.seconds }}"
+    assert 'echo "seconds=$SECONDS" >>"$GITHUB_OUTPUT"' in SCRIPT.read_text()
+    assert WorkflowInputs.of({INSTALLED: "37"}).installed_s == 37
+    assert WorkflowInputs.of({INSTALLED: ""}).installed_s == 0
 
 
 def test_no_python_in_the_script_looks_into_the_working_folder():
