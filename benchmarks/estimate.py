@@ -80,7 +80,7 @@ MATRIX = {
     "gpu-8n-320-b64": case("yolov8n.yaml", 320, 64, 14, 600),
     "gpu-seg-640": case("yolov8n-seg.yaml", 640, 16, 4, 300, SEGMENT),
     "gpu-cls-224": case("yolov8n-cls.yaml", 224, 64, 10, 900, CLASSIFY),
-    "8n-320-hour": case("yolov8n.yaml", 320, 16, 120, 600),
+    "8n-320-hour": case("yolov8n.yaml", 320, 16, 220, 600),
     "11n-224-hour": case("yolo11n.yaml", 224, 16, 200, 600),
     "cls-224-hour": case("yolov8n-cls.yaml", 224, 32, 300, 900, CLASSIFY),
 }
@@ -200,6 +200,13 @@ def _said(folder, began, wall):
     found |= {"end": round(began + wall - last, 2), "publishing": round(began + wall - events[-1].time, 2)}
     return {
         **found,
+        "began": began,
+        "run": record.model_dump(mode="json"),
+        "events": [
+            event.model_dump(mode="json", exclude_none=True)
+            for event in events
+            if event.event in {"pace", "epoch"}
+        ],
         "stages": timing["stages"],
         "process": timing["actual"],
         "environment": timing.get("environment"),

@@ -83,8 +83,6 @@ class Pace(Wire):
 
     ready: Seconds = 0.0
     """From the process's start to the first batch."""
-    steady: Seconds = 0.0
-    """Of `ready`, what other trainings on this machine take too: without the trial, a compiler and the scan of the images."""
     batches: Count = 0
     """Of an epoch."""
     mosaic: ModePace | None = None

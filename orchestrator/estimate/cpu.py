@@ -5,12 +5,13 @@ from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.remote_job.pace.ending import PUBLISHING_S, READY_S, SAVE_S, TRIAL_MIN_STEPS, ending
+from gpu_offload.remote_job.pace.ending import PUBLISHING_S, SAVE_S, TRIAL_MIN_STEPS, ending
+from gpu_offload.remote_job.pace.meter import QUIET
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Calibration
 from gpu_offload.orchestrator.estimate.correction import Estimate
-from gpu_offload.orchestrator.estimate.forecast import QUIET, contention, rates_of
+from gpu_offload.orchestrator.estimate.forecast import contention, rates_of
 from gpu_offload.orchestrator.estimate.formula import Rates, assemble, decode_seconds, load_seconds, unknowns
 
 FIRST_STEP = 0.5
@@ -98,7 +99,7 @@ def _core_seconds(work: Workload, processor: Processor | None) -> float:
 def end_seconds(work: Workload) -> float:
     """Return what the end of a training takes beside its final validation, on a machine that was not measured."""
     return ending(
-        work.task, plots=work.plots, ready=READY_S, exports=work.exports, parameters=work.parameters
+        work.task, plots=work.plots, validate=work.validate, exports=work.exports, parameters=work.parameters
     )
 
 

@@ -14,16 +14,14 @@ from gpu_offload.orchestrator.estimate.formula import PHI, Rates, load_seconds
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import RatioPrediction, predict
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.remote_job.pace.ending import PUBLISHING_S, SAVE_S, slowness
+from gpu_offload.remote_job.pace.ending import PUBLISHING_S, SAVE_S
+from gpu_offload.remote_job.pace.meter import QUIET
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Pace
 
-QUIET = 0.93
-"""The least share of its processor time that a training gets on a machine of its own: the kernel takes some, too."""
-
-UNSEEN = 0.4
-"""Relative uncertainty of parts that are known from other machines only: two of them took 4 and 10 s for the same end."""
+UNSEEN = 0.25
+"""Relative uncertainty of parts that are known from other machines only: one takes 4.5 s for the same end, another 10."""
 
 EPOCH_SPREAD = 0.1
 """Relative uncertainty of an epoch's time by the training's own account, before an epoch was completed."""
@@ -58,9 +56,7 @@ def rates_of(work: Workload, pace: "Pace") -> Rates:
         batch_plain=plain.batch,
         optimizer_step=pace.optimizer,
         validation_image=forward + load if pace.validation is None else pace.validation,
-        save=SAVE_S * work.parameters * slowness(pace.steady or pace.ready)
-        if pace.save is None
-        else pace.save,
+        save=SAVE_S * work.parameters if pace.save is None else pace.save,
         final=pace.final,
     )
 
@@ -163,5 +159,5 @@ def _by_steps(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, f
         "validation": validations * validation,
         "saving": epochs_left * rates.save,
         "final validation": PHI * validation,
-        "end": rates.final + PUBLISHING_S * slowness(pace.steady or pace.ready),
+        "end": rates.final + PUBLISHING_S,
     }

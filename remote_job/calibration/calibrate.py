@@ -38,9 +38,10 @@ class Measured:
             self._began = time.perf_counter()
         elif event.startswith("on_train_"):
             pacing = trainer.ours.pacing
-            if not pacing.meter.announced and time.perf_counter() - self._began > PATIENCE_S:
+            must_do = time.perf_counter() - self._began > PATIENCE_S
+            if not pacing.meter.announced and must_do:
                 pacing.announce(trainer)
-            if pacing.meter.announced:
+            if pacing.meter.announced and (must_do or pacing.meter.is_enough):
                 raise PaceKnownError
 
 

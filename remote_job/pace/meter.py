@@ -8,6 +8,9 @@ from pathlib import Path
 
 TASKS = Path("/proc/self/task")
 
+QUIET = 0.93
+"""The least share of its processor time that a training gets on a machine of its own: the kernel takes some, too."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reading:

@@ -2,14 +2,14 @@
 
 import statistics
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpu_offload.remote_job.pace.meter import Reading, read
+from gpu_offload.remote_job.pace.meter import QUIET, Reading, read
 from gpu_offload.remote_job.result import ModePace, Pace
 
 STEPS = 3
-"""Steps of a mode, after the first of all, that are enough where they agree."""
+"""Steps of a mode, after the first ones of all, that are enough where they agree."""
 MOST_STEPS = 10
 """Steps after which it is enough even where they disagree."""
 AGREEMENT = 0.1
@@ -18,25 +18,32 @@ WINDOW = 200
 """The most recent steps of a mode that count."""
 SHARE_STEPS = 50
 """The most recent steps of a mode that say what share of the cores there is."""
+LATEST = 5
+"""The most recent epochs that count."""
 MANY = 8
-"""Values from which on a mean without the extremes is better than the median."""
-CUT = 0.1
-"""Share of the values that is cut off at each end."""
-BOOKKEEPING = 0.1
+"""Values from which on a mean is better than the median: what some steps take more belongs to the whole."""
+OUTLIER = 3.0
+"""Medians that a value counts at most: a machine that was suspended is no slow one."""
+WARM_UP = 2
+"""The first steps of all, which set up libraries and kernels."""
+BOOKKEEPING = 0.05
 """Seconds an epoch between its parts, until they were measured: tables, progress, garbage."""
 
 
 @dataclass(frozen=True, slots=True)
 class TimedStep:
-    """One batch: what it took, the part of it that the optimizer took, and whether its pictures were new."""
+    """One batch: what it took, and the parts of it that loading and the optimizer took."""
 
     took: Reading
+    load: float
     optimizer: float
-    decodes: bool
+    is_new: bool
+    """Whether its pictures were loaded for the first time."""
 
-    def seconds(self, decoding: float) -> float:
-        """Return the wall seconds without the optimizer, as later epochs take them."""
-        return max(1e-6, self.took.wall - self.optimizer - (decoding if self.decodes else 0.0))
+    def seconds(self, again: float | None) -> float:
+        """Return the wall seconds without the optimizer, as later epochs take them: they load it in `again` seconds."""
+        saved = self.load - again if self.is_new and again is not None else 0.0
+        return max(1e-6, self.took.wall - self.optimizer - saved)
 
 
 @dataclass(slots=True)
@@ -45,57 +52,69 @@ class PaceMeter:
 
     Attributes:
         ready: Seconds from the process's start to the first batch.
-        steady: Of these, what does not depend on the training's length.
         batches: Of an epoch.
         other: What a batch takes more in the mode that has not begun yet, in seconds.
-        decoding: What a batch of the first epoch takes more than a later one, in seconds.
-        validation: Seconds of a validation image.
-        save: Seconds of a checkpoint.
+        again: Seconds that later epochs take to load a batch of the first epoch.
         final: Seconds of the end, beside the final validation.
-        between: Seconds an epoch between its parts.
+        validation: Seconds of a validation image, by the latest epochs.
+        save: Seconds of a checkpoint, likewise.
+        between: Seconds an epoch between its parts, likewise.
         announced: Whether the pace was reported.
     """
 
     clock: Callable[[], Reading] = read
     ready: float = 0.0
-    steady: float = 0.0
     batches: int = 0
     final: float = 0.0
     other: float | None = None
-    decoding: float = 0.0
-    validation: float | None = None
-    save: float | None = None
-    between: float = BOOKKEEPING
+    again: float | None = None
+    validation: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
+    save: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
+    between: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
     announced: bool = False
     _steps: dict[str, deque[TimedStep]] = field(default_factory=dict)
     _optimizer: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    _first: float | None = None
-    _first_optimizer: float = 0.0
+    _warming: list[tuple[str, TimedStep]] = field(default_factory=list)
     _began: Reading | None = None
+    _load: float = 0.0
     _in_optimizer: float = 0.0
 
     def begin(self) -> None:
         """Begin a step here: at the start of an epoch, or after something that belongs to no step."""
         self._began = self.clock()
-        self._in_optimizer = 0.0
+        self._load = self._in_optimizer = 0.0
+
+    def loaded(self) -> None:
+        """Take in that the batch in progress is loaded."""
+        if self._began is not None:
+            self._load = self.clock().wall - self._began.wall
 
     def optimized(self, seconds: float) -> None:
         """Take in an optimizer step of the batch in progress."""
         self._in_optimizer += seconds
 
-    def step(self, mode: str, *, decodes: bool) -> None:
+    def step(self, mode: str, *, is_new: bool) -> None:
         """End the step in progress, and begin the next."""
         now = self.clock()
         if self._began is not None:
-            step = TimedStep(now.since(self._began), self._in_optimizer, decodes)
-            if self._first is None:
-                # It warms up, and says nothing about the others, but may be the only one before many are accumulated.
-                self._first, self._first_optimizer = step.took.wall, self._in_optimizer
+            step = TimedStep(now.since(self._began), self._load, self._in_optimizer, is_new)
+            if len(self._warming) < WARM_UP:
+                self._warming.append((mode, step))
             else:
                 self._steps.setdefault(mode, deque(maxlen=WINDOW)).append(step)
                 if self._in_optimizer:
                     self._optimizer.append(self._in_optimizer)
-        self._began, self._in_optimizer = now, 0.0
+        self._began, self._load, self._in_optimizer = now, 0.0, 0.0
+
+    @property
+    def loads(self) -> float:
+        """Seconds that a batch took to load, by the steps so far."""
+        steps = [step for steps in self._steps.values() for step in steps] or [s for _, s in self._warming]
+        return statistics.median(step.load for step in steps)
+
+    def _warming_optimizer(self) -> list[float]:
+        """Return the optimizer steps of the first batches: there may be no other before many are accumulated."""
+        return [step.optimizer for _, step in self._warming if step.optimizer] or [0.0]
 
     @property
     def is_enough(self) -> bool:
@@ -103,7 +122,7 @@ class PaceMeter:
         steps = max(self._steps.values(), key=len, default=())
         if len(steps) < STEPS:
             return False
-        return len(steps) >= MOST_STEPS or spread([step.seconds(0.0) for step in steps]) <= AGREEMENT
+        return len(steps) >= MOST_STEPS or spread([step.seconds(None) for step in steps]) <= AGREEMENT
 
     def share(self, last: int = SHARE_STEPS) -> float:
         """Return the share of its processor time that the last steps got."""
@@ -117,12 +136,14 @@ class PaceMeter:
 
     def pace(self) -> Pace | None:
         """Return what is known so far; None before the second step."""
-        modes = {
-            mode: self._mode([step.seconds(self.decoding) for step in steps])
-            for mode, steps in self._steps.items()
-        }
-        if not modes:
+        timed: Mapping[str, Sequence[TimedStep]] = self._steps
+        if not timed and len(self._warming) > 1:  # a training of few batches
+            mode, step = self._warming[-1]
+            timed = {mode: [step]}
+        if not timed:
             return None
+        quiet = self.share() >= QUIET
+        modes = {mode: self._mode(steps, quiet=quiet) for mode, steps in timed.items()}
         if self.other is not None and len(modes) == 1:
             ((mode, known),) = modes.items()
             unseen = "plain" if mode == "mosaic" else "mosaic"
@@ -131,29 +152,35 @@ class PaceMeter:
             )
         return Pace.measured(
             ready=round(self.ready, 4),
-            steady=round(self.steady, 4),
             batches=self.batches,
             mosaic=modes.get("mosaic"),
             plain=modes.get("plain"),
-            decoding=round(self.decoding, 5),
-            optimizer=round(statistics.median(self._optimizer or [self._first_optimizer]), 5),
-            validation=self.validation,
-            save=None if self.save is None else round(self.save + self.between, 4),
+            decoding=0.0 if self.again is None else round(max(0.0, self.loads - self.again), 5),
+            optimizer=round(statistics.median(self._optimizer or self._warming_optimizer()), 5),
+            validation=round(usual(self.validation), 6) if self.validation else None,
+            save=round(usual(self.save) + usual(self.between or [BOOKKEEPING]), 4) if self.save else None,
             final=self.final,
             share=round(self.share(), 4),
         )
 
-    @staticmethod
-    def _mode(seconds: Sequence[float]) -> ModePace:
-        return ModePace(batch=round(usual(seconds), 5), spread=round(spread(seconds), 4), steps=len(seconds))
+    def _mode(self, steps: Sequence[TimedStep], *, quiet: bool) -> ModePace:
+        later = [step for step in steps if not step.is_new]
+        if len(later) < MANY:
+            later = list(steps)
+        seconds = [step.seconds(self.again) for step in later]
+        typical = usual(seconds)
+        if quiet and len(seconds) > 1 and len(seconds) <= MOST_STEPS and later[0].is_new:
+            # Libraries and caches are still warming up: the faster ones are more like those that follow.
+            typical = statistics.quantiles(seconds, n=4)[0]
+        return ModePace(batch=round(typical, 5), spread=round(spread(seconds), 4), steps=len(seconds))
 
 
 def usual(values: Sequence[float]) -> float:
-    """Return the usual one of some times: their median, or, of many, their mean without the extremes."""
-    if len(values) < MANY:
-        return statistics.median(values)
-    cut = max(1, int(len(values) * CUT))
-    return statistics.fmean(sorted(values)[cut:-cut])
+    """Return the usual one of some times: their median, or, of many, their mean, in which an outlier counts less."""
+    middle = statistics.median(values)
+    return (
+        middle if len(values) < MANY else statistics.fmean(min(value, OUTLIER * middle) for value in values)
+    )
 
 
 def spread(values: Sequence[float]) -> float:

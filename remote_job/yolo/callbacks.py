@@ -72,6 +72,7 @@ class Callbacks:
 
     def on_train_batch_start(self, trainer: Trainer) -> None:
         """Continue the epoch's mean loss."""
+        self.pacing.batch_started()
         self._resume.restore_running_loss(trainer, batches_done=self.batches_done)
 
     def on_train_batch_end(self, trainer: Trainer) -> None:

@@ -30,12 +30,12 @@ class Pacing:
         self.meter.ready = process_age()
         task, plots = trainer.bench.spec.task, bool(trainer.args.plots)
         once = trainer.trial_seconds + trainer.kernel_seconds + trainer.clock.scan
-        self.meter.steady = max(0.0, self.meter.ready - once)
         self.meter.final = round(
             ending(
                 task,
                 plots=plots,
-                ready=self.meter.steady,
+                validate=bool(trainer.args.val),
+                ready=max(0.0, self.meter.ready - once),
                 exports=len(trainer.bench.spec.exports),
                 parameters=sum(each.numel() for each in trainer.model.parameters()),
             ),
@@ -51,7 +51,7 @@ class Pacing:
         now = time.perf_counter()
         if self._epochs and len(trainer.history) > 1:
             parts = sum(trainer.history[-2][part] for part in ("train", "validation", "save"))
-            self.meter.between = round(max(0.0, now - self._began - parts), 4)
+            self.meter.between.append(max(0.0, now - self._began - parts))
         self._began = now
         self._epochs += 1
         if self._epochs > 1:
@@ -59,16 +59,21 @@ class Pacing:
         self._idle = idle()
         self.meter.begin()
 
+    def batch_started(self) -> None:
+        """Note that a batch is loaded."""
+        self.meter.loaded()
+
     def batch_ended(self, trainer: Trainer, *, batches: int) -> None:
         """End a step, the epoch's `batches`-th; report the pace once there were enough of them."""
         meter = self.meter
         self._batches = batches
-        meter.step("mosaic" if self._mosaic else "plain", decodes=self._epochs == 1)
-        if meter.announced or not meter.is_enough:
+        meter.step("mosaic" if self._mosaic else "plain", is_new=self._epochs == 1)
+        # The first validation and the first checkpoint warm up: the look ahead comes before them in any case.
+        if meter.announced or not (meter.is_enough or batches == meter.batches):
             return
         if self._fit_threads(trainer):
             return
-        self._look_ahead(trainer, validation=trainer.args.val or trainer.epochs == 1)
+        self._look_ahead(trainer)
         self.announce(trainer)
         meter.begin()
 
@@ -86,16 +91,16 @@ class Pacing:
         self.meter.forget()
         return True
 
-    def _look_ahead(self, trainer: Trainer, *, validation: bool = False) -> None:
+    def _look_ahead(self, trainer: Trainer) -> None:
         """Taste what the steps so far cannot show."""
         if trainer.device.type != "cpu" or trainer.world_size > 1:
             return
         try:
-            self.meter.decoding = preview.decoding(trainer)
+            self.meter.again = preview.loading(trainer, self.meter.loads)
             if all(modes(trainer.bench.spec.task, trainer.args)):
                 self.meter.other = preview.other_mode(trainer, mosaic=self._mosaic)
-            if validation:
-                self.meter.validation = round(preview.validation(trainer), 6)
+            self.meter.validation.append(preview.validation(trainer))
+            self.meter.save.append(preview.saving(trainer, batches=self._batches))
         except Exception as error:  # noqa: BLE001 - an estimate must not end a training
             print(f"the estimate goes without a look ahead: {type(error).__name__}: {error}")  # noqa: T201 - to the log
 
@@ -120,11 +125,9 @@ class Pacing:
         entry = trainer.history[-1]
         images = len(trainer.test_loader.dataset)
         if entry["validation"] > 0 and images:
-            self.meter.validation = round(entry["validation"] / images, 6)
+            self.meter.validation.append(entry["validation"] / images)
         if entry["save"] > 0:
-            self.meter.save = entry["save"]
-        if not self.meter.announced:  # a short epoch, or steps that disagreed
-            self._look_ahead(trainer)
+            self.meter.save.append(entry["save"])
         self.meter.announced = True
         pace = self.meter.pace()
         if pace is not None:

@@ -1,15 +1,19 @@
-"""What a training's first steps cannot show: a taste of its validation, its other mode and its cache of pictures.
+"""What a training's first steps cannot show: a taste of its validation, checkpoints, other mode and cache of pictures.
 
 Takes some tenths of a second, between two steps. Works on copies, draws its own random numbers and puts the generators
 back: the training goes on as if nothing had happened.
 """
 
 import copy
+import hashlib
 import statistics
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.speed.image_cache import ScaledImages, WholeImages
+from gpu_offload.remote_job.yolo import best_model, trainer_state
 from gpu_offload.remote_job.yolo import tensors as states
 from gpu_offload.remote_job.yolo.protocol import Trainer
 
@@ -56,71 +60,86 @@ def _loading(dataset: Any, indices: Sequence[int]) -> float:
     return statistics.median(times)
 
 
-def decoding(trainer: Trainer) -> float:
-    """Return what a batch of the first epoch takes more, because its pictures are not cached yet, in seconds."""
-    dataset, batch = trainer.train_loader.dataset, trainer.train_loader.batch_size
-    if not trainer.speed.on("image_cache") or trainer.train_loader.num_workers:
-        return 0.0
-    whole = not hasattr(dataset, "load_image")
-    load: Any = getattr(dataset, "imread" if whole else "load_image", None)
-    cache = getattr(load, "cache", None)
-    if cache is None:
-        return 0.0
+def loading(trainer: Trainer, first: float) -> float:
+    """Return the seconds that later epochs take to load a batch of the first epoch, which took `first`.
+
+    Their pictures are in the cache, as far as it has room.
+    """
+    dataset, loader = trainer.train_loader.dataset, trainer.train_loader
+    load: Any = getattr(dataset, "load_image", None) or getattr(dataset, "imread", None)
+    if loader.num_workers or not isinstance(load, ScaledImages | WholeImages) or not load.kept:
+        return first
     apart = copy.copy(dataset)
-    if not whole:
-        count = len(dataset.ims)
+    if isinstance(load, ScaledImages):
+        size = statistics.fmean(image.nbytes for image, *_ in load.kept.values())
+        indices = list(dict.fromkeys(key[0] for key in load.kept))
+        apart.load_image = copy.copy(load)
+        apart.load_image.dataset = apart
         apart.ims, apart.im_hw0, apart.im_hw, apart.buffer = (
-            [None] * count,
-            [None] * count,
-            [None] * count,
-            [],
+            list(each) for each in (dataset.ims, dataset.im_hw0, dataset.im_hw, dataset.buffer)
         )
-    times, size = [], 0
-    chosen = range(0, len(dataset), max(1, len(dataset) // IMAGES))[:IMAGES]
-    for index in chosen:
-        begun = time.perf_counter()
-        image = load.read(dataset.samples[index][0]) if whole else type(dataset).load_image(apart, index)[0]
-        times.append(time.perf_counter() - begun)
-        size += image.nbytes
-    fits = min(1.0, float(cache.limit) / max(1.0, size / len(times) * len(dataset)))
-    return statistics.median(times) * fits * float(batch)
+    else:
+        size = statistics.fmean(image.nbytes for image in load.kept.values())
+        indices = [index for index, sample in enumerate(dataset.samples) if str(sample[0]) in load.kept]
+    before = states.random_state()
+    try:
+        again = _loading(apart, indices[-IMAGES:]) * float(loader.batch_size)
+    finally:
+        states.set_random_state(before)
+    fits = min(1.0, load.cache.limit / max(1.0, size * len(dataset)))
+    return min(first, fits * again + (1 - fits) * first)
 
 
 class _Look:
-    """A batch of a loader's first images, twice, as a validator sees a loader: the first time warms up."""
+    """A batch of a loader's first images, as a validator sees a loader."""
 
     def __init__(self, loader: Any) -> None:
         self.dataset = loader.dataset
         self.batch_size = loader.batch_size
         self.images = min(VALIDATED, loader.batch_size, len(loader.dataset))
-        self.seconds = 0.0
         self._collate = loader.collate_fn
 
     def __len__(self) -> int:
-        return 2
+        return 1
 
     def __iter__(self) -> Iterator[Any]:
-        for _ in range(2):
-            begun = time.perf_counter()
-            yield self._collate([self.dataset[index] for index in range(self.images)])
-            self.seconds = time.perf_counter() - begun
+        begun = time.perf_counter()
+        yield self._collate([self.dataset[index] for index in range(self.images)])
         self.ended = time.perf_counter()
+        self.seconds = self.ended - begun
 
 
 def validation(trainer: Trainer) -> float:
     """Return the seconds of a validation image, loading included."""
     loader = trainer.test_loader
-    look = _Look(loader)
-    validator = copy.copy(trainer.validator)
-    validator.args = copy.copy(validator.args)
-    validator.args.plots = False
-    validator.metrics = copy.deepcopy(validator.metrics)
-    validator.callbacks = {}  # an interruption is obeyed between two steps, not in here
-    validator.dataloader = look
     before = states.random_state()
     try:
-        validator(trainer)
+        for _ in range(2):  # the first time warms up: libraries, kernels, decoded images
+            look = _Look(loader)
+            validator = copy.copy(trainer.validator)
+            validator.args = copy.copy(validator.args)
+            validator.args.plots = False
+            validator.metrics = copy.deepcopy(validator.metrics)
+            validator.callbacks = {}  # an interruption is obeyed between two steps, not in here
+            validator.dataloader = look
+            validator(trainer)
+            summing = time.perf_counter() - look.ended
     finally:
         states.set_random_state(before)
-    summing = time.perf_counter() - look.ended
     return float(look.seconds / look.images + summing / max(1, len(loader.dataset)))
+
+
+def saving(trainer: Trainer, *, batches: int) -> float:
+    """Return the seconds of a checkpoint with a new best model, after so many batches of the epoch."""
+    scratch = (
+        trainer.bench.checkpoints.folder / ".look.tmp"
+    )  # removed with others' where this process is killed
+    for _ in range(2):  # the first time warms up
+        begun = time.perf_counter()
+        for state in (best_model.capture(trainer), trainer_state.capture(trainer, trainer.epoch, batches)):
+            data = states.dumps(state)
+            hashlib.sha256(data).hexdigest()
+            durable.write(scratch, data)
+        seconds = time.perf_counter() - begun
+    scratch.unlink()
+    return seconds

@@ -206,10 +206,10 @@ def test_a_look_ahead_changes_nothing_and_may_fail(whole, tree, tmp_path, monkey
     """The estimate looks at validation and other modes between two steps; without that the model is the same to the bit."""
     from gpu_offload.remote_job.yolo import preview
 
-    def fails(_trainer):
+    def fails(_trainer, _first):
         raise RuntimeError("a dataset of another kind")
 
-    monkeypatch.setattr(preview, "decoding", fails)
+    monkeypatch.setattr(preview, "loading", fails)
     result, output = whole
     assert any(event.pace for event in read_events(output / "progress.jsonl"))
     assert train(make_spec(tree, tmp_path / "output")).model.sha256 == result.model.sha256
