@@ -19,6 +19,8 @@ from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.files.removal import remove_tree
 
 STORE = "store"
+LOOKED_AT = frozenset({".gitignore", ".lock", ".tmp", "open", "tend.json"})
+"""What is in a store in which nothing was trained."""
 
 
 class ProjectStateError(OffloadError):
@@ -115,9 +117,9 @@ def project_states(environment: Mapping[str, str] | None = None) -> tuple[Projec
 
 
 def has_models(folder: Path) -> bool:
-    """Whether a state folder has a store with anything in it."""
+    """Whether a state folder has a store with more in it than a command writes that only looks."""
     try:
-        return any((folder / STORE).iterdir())
+        return any(path.name not in LOOKED_AT for path in (folder / STORE).iterdir())
     except OSError:
         return False
 

@@ -107,9 +107,10 @@ def keep(
         picture = _picture(folder / asset_name(model_key(version, PREDICTIONS)))
         _upload(release, [*([picture] if picture else []), *files, folder / manifest_name])
         note(f"kept version {version}")
-    _list(release, manifest, index, now)
+    _merge(release, INDEX_KEY, Index, lambda theirs: claims.listed(theirs, manifest, index, now))
     with contextlib.suppress(RegistryError):  # they are no reason to lose a model
-        _time(release, _claim(KeptTimings, folder, KEPT) or KeptTimings(), training_key, now)
+        if times := _claim(KeptTimings, folder, KEPT):
+            _merge(release, KEPT, KeptTimings, lambda ours: claims.timed(ours, times, training_key, now))
     for key, alias in claimed.items():
         _move(release, key, alias, version, now)
     if unfinished in (there := release.assets()):
@@ -178,26 +179,15 @@ def _plain(path: Path) -> Path:
     return path
 
 
-def _list(release: GitHubRelease, manifest: Manifest, claimed: Index, now: float) -> None:
+def _merge(release: GitHubRelease, key: str, kind: type[T], merged: Callable[[T], T]) -> None:
+    """Add to a document of the release, which may not be there yet."""
 
-    def missing() -> Index | None:
-        theirs = _kept(Index, release, INDEX_KEY) or Index()
-        both = claims.listed(theirs, manifest, claimed, now)
+    def missing() -> T | None:
+        theirs = _kept(kind, release, key) or kind()
+        both = merged(theirs)
         return both if both != theirs else None
 
-    _settle(release, INDEX_KEY, missing)
-
-
-def _time(release: GitHubRelease, claimed: KeptTimings, training_key: str, now: float) -> None:
-    if not claimed.timings:
-        return
-
-    def missing() -> KeptTimings | None:
-        theirs = _kept(KeptTimings, release, KEPT) or KeptTimings()
-        both = claims.timed(theirs, claimed, training_key, now)
-        return both if both != theirs else None
-
-    _settle(release, KEPT, missing)
+    _settle(release, key, missing)
 
 
 def _move(release: GitHubRelease, key: str, claimed: Alias, version: str, now: float) -> None:

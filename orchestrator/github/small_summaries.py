@@ -52,7 +52,7 @@ def _will(decision: Decision) -> str:
         return "will train nowhere: no place fits the limits"
     time = f"{human_duration(option.interval.likely)} (at most {human_duration(option.interval.high)})"
     if option.where == "cpu":
-        return f"will train {time} on the free runner"
+        return f"will train {time} on the GitHub runner, free"
     money = f"{human_money(option.cost_likely)} (at most {human_money(option.cost_high)})"
     return f"will train {time} on {option.offer.name} for {money}"
 

@@ -6,8 +6,7 @@ from dataclasses import replace
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.plan.candidate import Project
-from gpu_offload.orchestrator.plan.planned import Planned
-from gpu_offload.orchestrator.plan.planner import limits_of
+from gpu_offload.orchestrator.plan.planned import Planned, limits_of
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
 from gpu_offload.orchestrator.run.experience import read_experience
 from gpu_offload.orchestrator.run.forecast import forecast

@@ -44,7 +44,7 @@ def stop_run(
     try:
         record: RunRecord | None = journal.run(run)
     except JournalError as error:
-        console.note(f"{error}; looking for its instances all the same")
+        console.note("there is no such run in the store; looking for its instances all the same")
         record, unknown = None, error
     if record is not None and journal.outcome(run) is None:
         # Written before the attempts are read: a driver that is about to launch sees it, or is seen.
@@ -108,6 +108,9 @@ def _terminate(
         sleep=sleep,
         clock=clock,
     )
+    denied = [error for error in done.refused.values() if isinstance(error, NoCredentialsError)]
+    if record is None and denied:
+        raise denied[0]
     if done.refused:
         raise InstanceLeftError(
             "\n".join(str(left_running(asked.get(name), error, run)) for name, error in done.refused.items())

@@ -1,5 +1,6 @@
 """A plan with everything that a training needs."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,11 +10,24 @@ from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.orchestrator.cost.traffic import Traffic
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
-from gpu_offload.orchestrator.plan.option import PlanReport
+from gpu_offload.orchestrator.plan.option import Limits, PlanReport
 from gpu_offload.orchestrator.plan.project import own_model, pack_project
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.remote_job.requirements import REQUIREMENTS
 from gpu_offload.remote_job.spec import TrainingSpec
+
+
+def limits_of(settings: Settings) -> Limits:
+    """Return what a training may take, here and now."""
+    limits = settings.limits
+    # A job on a runner is ended from outside; a machine of one's own has no such limit.
+    on_runner = bool(os.environ.get("GITHUB_ACTIONS"))
+    return Limits(
+        deadline_s=limits.deadline.total_seconds(),
+        max_cost_usd=limits.max_cost_usd,
+        value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
+        ci_limit_s=limits.ci_limit.total_seconds() if on_runner else None,
+    )
 
 
 @dataclass(frozen=True)

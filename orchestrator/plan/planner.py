@@ -27,7 +27,7 @@ from gpu_offload.orchestrator.plan.candidate import list_candidates
 from gpu_offload.orchestrator.plan.decision import decide, forced
 from gpu_offload.orchestrator.plan.inputs import PlanInputs, read_inputs
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option, PlanReport
-from gpu_offload.orchestrator.plan.planned import Planned
+from gpu_offload.orchestrator.plan.planned import Planned, limits_of
 from gpu_offload.orchestrator.plan.prerequisites import (
     Obstacle,
     check_code,
@@ -37,7 +37,7 @@ from gpu_offload.orchestrator.plan.prerequisites import (
     profile_obstacles,
     renting_faults,
 )
-from gpu_offload.orchestrator.plan.requirements import known_lock, lock
+from gpu_offload.orchestrator.plan.requirements import is_installed, lock
 from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.index import entry_of
@@ -46,7 +46,6 @@ from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import TrainingSettings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.machine import cores
-from gpu_offload.remote_job.requirements import are_installed
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -161,12 +160,9 @@ class Planning:
 
     def _installs(self, inputs: PlanInputs) -> tuple[Part, ...]:
         """Return what has to be installed for a training on this CPU."""
-        parts: list[Part] = ["job"] if self.job_installs else []
-        if inputs.requirements is not None:
-            known = known_lock(inputs.requirements, self.store)
-            if known is None or not are_installed(known, self.workspace.packages):
-                parts.append("requirements")
-        return tuple(parts)
+        asked = inputs.requirements
+        news = asked is not None and not is_installed(asked, self.store, self.workspace.packages)
+        return (*(("job",) if self.job_installs else ()), *(("requirements",) if news else ()))
 
     @staticmethod
     def _workload(snapshot: Snapshot, training: TrainingSettings, *, exports: int) -> Workload:
@@ -221,19 +217,6 @@ class Planning:
             wanted = "To rent a GPU: " + "; ".join(fault.remedy for fault in blocked) + "."
             decision = replace(decision, changes=(*decision.changes, wanted))
         return decision
-
-
-def limits_of(settings: Settings) -> Limits:
-    """Return what a training may take, here and now."""
-    limits = settings.limits
-    # A job on a runner is ended from outside; a machine of one's own has no such limit.
-    on_runner = bool(os.environ.get("GITHUB_ACTIONS"))
-    return Limits(
-        deadline_s=limits.deadline.total_seconds(),
-        max_cost_usd=limits.max_cost_usd,
-        value_of_time_usd_per_hour=limits.value_of_time_usd_per_hour,
-        ci_limit_s=limits.ci_limit.total_seconds() if on_runner else None,
-    )
 
 
 def planning_of(

@@ -3,9 +3,13 @@
 import math
 from collections.abc import Sequence
 
+from gpu_offload.orchestrator.estimate.correction import INSTALLATION
 from gpu_offload.orchestrator.output.units import human_duration, human_money
 from gpu_offload.orchestrator.plan.certainty import turning_value
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
+
+PER_EPOCH = ("training", "optimiser", "validation", "saving")
+"""Parts of an estimate that grow with the epochs."""
 
 
 def takes(option: Option) -> str:
@@ -117,7 +121,9 @@ def changes_for_cpu(
     if cpu.interval.high > 0:
         times = limit / cpu.interval.high
         more = f"{times:.1f}" if times < 10 else f"{times:.0f}"
-        size = f"about {math.floor(epochs * times)} epochs" if epochs else f"{more} times as much work"
+        size = (
+            f"about {_epochs_within(limit, cpu, epochs)} epochs" if epochs else f"{more} times as much work"
+        )
         changes.append(f"With more than {size} it would no longer fit {name}, and a GPU would be needed.")
     return tuple(changes)
 
@@ -132,10 +138,8 @@ def changes_to_fit_cpu(cpu: Option | None, limits: Limits, epochs: int | None) -
     if longest > limits.deadline_s and (limits.ci_limit_s is None or longest <= limits.ci_limit_s):
         changes.append(f"With a deadline of {_minutes_up(longest)} this CPU could do it.")
     share = limit / longest if longest else 0.0
-    if epochs and math.floor(epochs * share) >= 1:
-        changes.append(
-            f"With about {math.floor(epochs * share)} epochs instead of {epochs} this CPU would do it."
-        )
+    if epochs and (fewer := _epochs_within(limit, cpu, epochs)) >= 1:
+        changes.append(f"With about {fewer} epochs instead of {epochs} this CPU would do it.")
     elif share >= 0.05:
         changes.append(f"With {share:.0%} of the work this CPU would do it, within {name}.")
     return tuple(changes)
@@ -170,6 +174,17 @@ def nothing_feasible(options: Sequence[Option], limits: Limits, epochs: int | No
         reasons.append(f"{nearest.offer.name} {nearest.reason}")
     changes.append("Fewer epochs, a smaller image-size or a smaller model make any place fit sooner.")
     return Decision("none", None, f"Nothing fits: {'; '.join(reasons)}.", tuple(changes))
+
+
+def _epochs_within(limit: float, option: Option, epochs: int) -> int:
+    """Return how many epochs fit a limit by their upper time; installing, start and end take the same for any number."""
+    installing = option.installation.high if option.installation else 0.0
+    parts = {name: seconds for name, seconds in option.breakdown.items() if name != INSTALLATION}
+    growing = (
+        math.fsum(parts.get(name, 0.0) for name in PER_EPOCH) / math.fsum(parts.values()) if parts else 1.0
+    )
+    each = (option.interval.high - installing) * growing / epochs
+    return math.floor(epochs + (limit - option.interval.high) / each) if each > 0 else epochs
 
 
 def _dollars_up(usd: float) -> str:

@@ -14,6 +14,7 @@ from gpu_offload.errors import EXIT_USAGE
 from gpu_offload.infra.store.errors import ObjectExistsError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.plan.project import PlanningError, check_inside, read_source
+from gpu_offload.remote_job.requirements import are_installed
 from gpu_offload.remote_job.uv import find_uv, uv_environment
 
 LOCK_SECONDS = 300
@@ -106,6 +107,12 @@ def known_lock(requirements: Requirements, store: ObjectStore) -> bytes | None:
     if store.stat(requirements.lock_key) is not None:
         return store.read(requirements.lock_key)[0]
     return None
+
+
+def is_installed(requirements: Requirements, store: ObjectStore, packages: Path) -> bool:
+    """Whether an earlier training has installed all of it below `packages`. Raises StoreError."""
+    known = known_lock(requirements, store)
+    return known is not None and are_installed(known, packages)
 
 
 def _resolved(requirements: Requirements) -> bytes:

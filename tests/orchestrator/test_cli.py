@@ -23,6 +23,7 @@ from gpu_offload.orchestrator.output.table import for_terminal, text_table
 from gpu_offload.orchestrator.registry.listing import Listing
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 from gpu_offload.orchestrator.report.text import report_text
+from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.settings.load import load_settings
 
 
@@ -257,6 +258,14 @@ def project(tmp_path):
 def test_logs_without_a_run_are_those_of_the_latest(project):
     done = CliRunner().invoke(logs, ["-C", str(project)])
     assert "there is no run" in str(done.exception)
+
+
+def test_a_run_that_does_not_exist_is_said_once_where_there_is_no_account(project, monkeypatch):
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    done = CliRunner().invoke(stop, ["-C", str(project), "0123456789ab-1"])
+    assert isinstance(done.exception, JournalError)
+    assert "0123456789ab-1" in str(done.exception)
 
 
 def test_stopping_nothing_says_so(project):

@@ -5,9 +5,11 @@ import re
 from dataclasses import replace
 
 import pytest
+from estimate_case import work
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpu_offload.orchestrator.estimate.cpu import estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import GPUS, Offer, cpu_offer
 from gpu_offload.orchestrator.plan.decision import CI_LIMIT_S, decide, forced, judge
@@ -160,6 +162,16 @@ def test_the_epochs_that_a_receipt_names_are_where_the_cpu_stops_fitting():
     assert "With more than about 30 epochs" in decision.changes[-1]
     decision = decided(limits(), cpu=(8, 10, 12), gpus=[FAST], epochs=20)
     assert "With about 10 epochs instead of 20" in decision.changes[0]
+
+
+def test_the_epochs_that_a_receipt_names_do_not_count_what_every_training_has():
+    def cpu(epochs):
+        estimate = estimate_cpu_prior(work(epochs=epochs), 4).with_installation(Interval(100, 400, 1500))
+        return judge(cpu_offer(4), estimate, limits())
+
+    few = decide((cpu(2),), limits(), epochs=2)
+    named = int(re.search(r"more than about (\d+) epochs", few.changes[-1])[1])
+    assert cpu(named).interval.high == pytest.approx(limits().deadline_s, rel=0.1)
 
 
 def test_the_deadline_that_a_receipt_names_is_enough():

@@ -35,6 +35,8 @@ def test_a_renamed_project_is_told_where_its_models_are_and_takes_them_over(base
     _, out, err = run(new, "models")
     assert f"--adopt {old}" in err
     assert "--adopt" not in out
+    run(new, "status")
+    assert renamed_note(new), "after a command that only looked, too"
     offload(new, "state", "--adopt", str(old))
     assert (state_folder(new) / "store" / "index.json").is_file()
     assert not state_folder(old).exists()
