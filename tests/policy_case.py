@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from gpu_offload.infra.account.policies import policy
+from gpu_offload.infra.account.policies import policies
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.aws.launch import LaunchRequest, launch_parameters
 from gpu_offload.infra.aws.security_group import Subnet
@@ -16,6 +16,11 @@ SITE = Site(
 ROLES = ("launcher", "janitor", "publisher", "trainer", "scheduler")
 ONCE = {"If-None-Match": "*"}
 SAME = {"If-Match": '"etag"'}
+
+
+def policy(site, name, *, plain_public=False):
+    """Return one policy's document."""
+    return next(each.json() for each in policies(site, plain_public=plain_public) if each.name == name)
 
 
 def may(role, *requests, site=SITE):

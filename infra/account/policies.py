@@ -1,7 +1,6 @@
 """Every IAM policy of a stack."""
 
 from collections.abc import Iterable
-from typing import Any
 
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.account.statement import Policy
@@ -9,14 +8,10 @@ from gpu_offload.infra.account.statement import Policy
 
 def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
     """Return every policy of a stack, in reading order; `plain_public` makes the whole bucket public."""
-    from gpu_offload.infra.account.bucket import (
-        bucket_statements,
-        janitor_store,
-        launcher_store,
-        publisher_store,
-        trainer_store,
-    )
-    from gpu_offload.infra.account.compute import janitor_compute, launcher_compute, scheduler_compute
+    from gpu_offload.infra.account.bucket import janitor_store, launcher_store, publisher_store, trainer_store
+    from gpu_offload.infra.account.bucket_policy import bucket_statements
+    from gpu_offload.infra.account.cleanup import janitor_compute, scheduler_compute
+    from gpu_offload.infra.account.launch import launcher_compute
     from gpu_offload.infra.account.trust import (
         own_role,
         trust_branch,
@@ -50,11 +45,6 @@ def policies(site: Site, *, plain_public: bool = False) -> tuple[Policy, ...]:
         Policy("scheduler", "terminates an instance at its deadline", scheduler_compute(site)),
         Policy("bucket", "attached to the bucket", bucket_statements(site, plain_public=plain_public)),
     )
-
-
-def policy(site: Site, name: str, *, plain_public: bool = False) -> dict[str, Any]:
-    """Return one policy's document. Raises KeyError."""
-    return {each.name: each for each in policies(site, plain_public=plain_public)}[name].json()
 
 
 def explained(found: Iterable[Policy]) -> str:

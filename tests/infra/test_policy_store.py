@@ -1,10 +1,9 @@
 """Who may read, write and list what in the bucket, tried by a simulator of IAM."""
 
 import pytest
-from policy_case import ACCOUNT, BUCKET, ONCE, ROLES, SAME, SITE, may
+from policy_case import ACCOUNT, BUCKET, ONCE, ROLES, SAME, SITE, may, policy
 from policy_simulator import list_request, object_request
 
-from gpu_offload.infra.account.policies import policy
 from gpu_offload.infra.account.site import Site
 from gpu_offload.infra.simulator.iam import Request, allowed
 
@@ -67,7 +66,7 @@ def test_a_large_model_goes_up_in_parts_whose_completion_is_conditional():
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_nobody_deletes_what_is_published(role):
+def test_no_role_deletes_what_is_published(role):
     for key in ("models/1/model.pt", "models/1/manifest.json", "aliases/stable.json", "index.json"):
         assert not may(role, object_request("DeleteObject", BUCKET, key))
 
