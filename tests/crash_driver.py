@@ -35,7 +35,7 @@ from gpu_offload.orchestrator.run.backend import (
 from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.lease import Lease
-from gpu_offload.orchestrator.run.observation import ObservedInstance
+from gpu_offload.orchestrator.run.observation import Observation, ObservedInstance
 from gpu_offload.orchestrator.run.record import HostRecord, RunRecord
 from gpu_offload.orchestrator.run.signals import EndingSignal
 
@@ -66,19 +66,28 @@ class Actor:
             driver,
             ModelCpu(self),
             Console(io.StringIO()),
+            self,
             cloud=self.cloud,
             clock=lambda: world.now,
             sleep=self.sleep,
             detach=world.scenario.detach and number == 1,
-            on_done=self.settle,
-            cost=lambda _run, seen: cost_of(seen.attempts, seen.now),
             prices=world.prices,
         )
+
+    def spent(self, run: RunRecord, seen: Observation) -> float:
+        """Return what the run has cost, as `Accounting.spent` does."""
+        del run
+        return cost_of(seen.attempts, seen.now)
+
+    def total(self, run: RunRecord, seen: object) -> float:
+        """Return nothing, where `Accounting.total` returns the bill's sum: no step depends on it."""
+        del run, seen
+        return 0.0
 
     def settle(self, run: RunRecord, seen: object) -> None:
         """Account for the run, as `Accounting.settle` does: one document, once."""
         del run
-        self.drive.store.create(f"runs/{RUN}/cost.json", b"{}")
+        self.drive.journal.store.create(f"runs/{RUN}/cost.json", b"{}")
         self.world.settled += 1
         del seen
 
@@ -216,7 +225,7 @@ class ModelCpu:
 
     def _renew(self, run: RunRecord) -> None:
         with contextlib.suppress(StoreUnreachableError):
-            self.actor.drive.lease.claim(self.actor.drive.store, run.id)
+            self.actor.drive.lease.claim(self.actor.drive.journal.store, run.id)
 
     def _checkpoint(self, attempt: int, epochs: int) -> None:
         found = self.actor.world.manifest()
@@ -274,7 +283,7 @@ class ModelCloud:
     def prepare(self, run: RunRecord) -> None:
         if not self.staged:
             self.actor.sleep(self.world.scenario.staging_s)
-            self.actor.drive.store.put("datasets/f.tar", b"dataset")
+            self.actor.drive.journal.store.put("datasets/f.tar", b"dataset")
             self.staged = True
 
     def adopt(self, run: RunRecord, attempt: object, host: HostRecord) -> None:
@@ -376,7 +385,7 @@ class ModelCloud:
             self.actor.check()
             self.world.pass_time(min(60.0, end - self.world.now), until=over)
             try:
-                self.actor.drive.lease.claim(self.actor.drive.store, RUN)
+                self.actor.drive.lease.claim(self.actor.drive.journal.store, RUN)
             except StoreUnreachableError:
                 continue
 

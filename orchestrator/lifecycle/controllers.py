@@ -106,21 +106,18 @@ def controller_of(
             project=planned.project if planned else None,
             clock=clock,
         )
-    accounting = Accounting(store, settings.store)
     return Controller(
         run,
         journal,
         driver,
         attended,
         console,
+        Accounting(store, settings.store),
         cloud=cloud,
         clock=clock,
         sleep=sleep,
         detach=detach,
         max_wait=max_wait,
-        cost=accounting.spent,
-        bill=accounting.total,
-        on_done=accounting.settle,
         prices=SpotPrices(),
         rules=replace(
             Judge(store, settings.registry, console, tree).rules(),

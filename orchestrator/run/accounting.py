@@ -4,9 +4,10 @@ import contextlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Any
 from urllib.parse import urlsplit
+
+from pydantic import TypeAdapter
 
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
@@ -15,7 +16,7 @@ from gpu_offload.infra.store.errors import (
     StoreDeniedError,
 )
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.cost.bill import Alternative, Bill, CostLine, bill, cpu_line, spent
+from gpu_offload.orchestrator.cost.bill import Bill, bill, cpu_line, spent
 from gpu_offload.orchestrator.cost.prices import FOLDER, R2, S3, StorePrices
 from gpu_offload.orchestrator.cost.traffic import READ_BACK
 from gpu_offload.orchestrator.cost.usage import AttemptUse, PriceStep, StoreUse
@@ -45,6 +46,8 @@ PUTS_AN_EPOCH = 3
 
 LONGEST_TEXT, MOST = 2_000, 10**12
 """Of a bill that is read: letters of a text, and the ceiling of a number."""
+
+BILL = TypeAdapter(Bill)
 
 OVERHEAD_PUTS, OVERHEAD_GETS = 40, 60
 """Journal, staging, result, publishing; and reading them back."""
@@ -193,34 +196,14 @@ def read_bill(store: ObjectStore, run: str) -> Bill | None:
 
 
 def _parsed(document: Any) -> Bill:
-    return Bill(
-        lines=tuple(
-            CostLine(
-                label=_text(line["label"]),
-                quantity=_number(line["quantity"]),
-                unit=_text(line["unit"]),
-                unit_price=_number(line["unit_price_usd"]),
-                usd=_number(line["usd"]),
-                note=_text(line["note"]),
-            )
-            for line in document["lines"]
-        ),
-        alternatives=tuple(
-            Alternative(_text(a["label"]), _number(a["usd"]), _text(a["note"]))
-            for a in document["alternatives"]
-        ),
-    )
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str) or len(value) > LONGEST_TEXT:
-        raise TypeError(f"{value!r:.40} is not a text of a bill")
-    value.encode()
-    return value
-
-
-def _number(value: Any) -> Decimal:
-    number = Decimal(_text(value))
-    if not abs(number) < MOST:
-        raise ValueError(f"{number} is not an amount of a bill")
-    return number
+    lines = [line | {"unit_price": line["unit_price_usd"]} for line in document["lines"]]
+    found = BILL.validate_python({"lines": lines, "alternatives": document["alternatives"]})
+    amounts = [n for line in found.lines for n in (line.quantity, line.unit_price, line.usd)]
+    texts = [text for line in found.lines for text in (line.label, line.unit, line.note)]
+    for one in found.alternatives:
+        amounts.append(one.usd)
+        texts += one.label, one.note
+    "".join(texts).encode()  # JSON can escape what is no text
+    if any(abs(amount) >= MOST for amount in amounts) or any(len(text) > LONGEST_TEXT for text in texts):
+        raise ValueError("the bill has an amount or a text that no bill has")
+    return found

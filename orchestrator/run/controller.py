@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import assert_never
 
 from gpu_offload.infra.store.errors import StoreError, StoreUnreachableError
-from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
+from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.attempts import Attempts
 from gpu_offload.orchestrator.run.backend import (
     Attended,
@@ -61,6 +61,7 @@ class Controller:
     lease: Lease
     attended: Attended
     console: Console
+    accounting: Accounting
     cloud: Cloud | None = None
     clock: Callable[[], float] = time.time
     sleep: Callable[[float], None] = time.sleep
@@ -70,12 +71,6 @@ class Controller:
     """The longest wait that this driver makes, in seconds; what takes longer is left to the next driver."""
     detached_reason: str | None = None
     """Why the run was left before its end, None while it is not."""
-    on_done: Callable[[RunRecord, Observation], None] = field(default=lambda _run, _seen: None)
-    """Called when the run is done, perhaps more than once: accounts for it."""
-    cost: Callable[[RunRecord, Observation], float] = field(default=lambda _run, _seen: 0.0)
-    """What limits count: instances and transfers so far, US dollars."""
-    bill: Callable[[RunRecord, Observation], float] = field(default=lambda _run, _seen: 0.0)
-    """What the whole bill comes to, US dollars."""
     prices: Callable[[RunRecord, Observation], RunRecord] = field(default=lambda run, _seen: run)
     """Returns the run with the spot prices of now."""
     rules: publish.Rules = publish.DEFAULT
@@ -94,7 +89,9 @@ class Controller:
     """The first one since no other driver has the run."""
 
     def __post_init__(self) -> None:
-        self.observer = Observer(self.run, self.journal, self.lease, self.cloud, self.clock, self.cost)
+        self.observer = Observer(
+            self.run, self.journal, self.lease, self.cloud, self.clock, self.accounting.spent
+        )
         self.limits = LimitWatch(self.run, self.journal, self.console, self.clock)
         self.collector = Collector(self.run, self.journal, self.console, self.clock, self.rules)
         self.patiently = Patience(self.console, self.clock, self.sleep)
@@ -112,11 +109,6 @@ class Controller:
         )
         self.terminations = Terminations(self.run, self.attempts, self.console, self.clock, self.sleep)
         self.waiting = Waiting(self.run, self.attempts, self.bystander, self.console, self.clock, self.sleep)
-
-    @property
-    def store(self) -> ObjectStore:
-        """The store that holds the run."""
-        return self.journal.store
 
     def to_end(self) -> Outcome | None:
         """Drive the run until it is done; None if it continues without this driver (`detached_reason`).
@@ -169,7 +161,7 @@ class Controller:
         if isinstance(step, Done):
             if self.bystander.driver is not None:
                 self.bystander.look(self.bystander.driver)  # its last epochs
-            self.patiently(lambda: self.on_done(self.run, observation))
+            self.patiently(lambda: self.accounting.settle(self.run, observation))
             if step.outcome.status == "published":
                 with contextlib.suppress(StoreError, JournalError):  # `offload prune` deletes them later
                     self.journal.discard_checkpoints(self.run)
@@ -212,7 +204,7 @@ class Controller:
                 self._unless_counted(result, self.collector.collect(result))
             case Publish():
                 result = _result(observation)
-                cost = functools.partial(self.bill, self.run, observation)
+                cost = functools.partial(self.accounting.total, self.run, observation)
                 self._unless_counted(result, self.collector.publish(result, observation, cost))
             case Terminate(instances, reason):
                 self.terminations.send(instances, reason)
@@ -243,7 +235,7 @@ class Controller:
         if self.cloud is not None:
             self.cloud.close()
         try:
-            self.lease.release(self.store, self.run.id)
+            self.lease.release(self.journal.store, self.run.id)
         except StoreUnreachableError as error:
             self.console.warning(f"the lease was not released and expires by itself: {error}")
 

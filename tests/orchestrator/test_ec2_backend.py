@@ -33,6 +33,7 @@ from gpu_offload.orchestrator.backends.ec2_access import rented_training
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.prerequisites import RentingError, check_renting
 from gpu_offload.orchestrator.plan.receipt import BASES
+from gpu_offload.orchestrator.run.accounting import Accounting
 from gpu_offload.orchestrator.run.backend import LaunchDeniedError, RefusedError
 from gpu_offload.orchestrator.run.controller import Controller
 from gpu_offload.orchestrator.run.journal import Journal
@@ -520,7 +521,15 @@ def test_an_hour_of_waiting_takes_fewer_than_200_calls(tmp_path):
     far.renew = lambda: driver.claim(store, run.id)
     far.follow(run, None, 15)
     drive = Controller(
-        run, journal, driver, None, Console(io.StringIO()), cloud=far, clock=clock, sleep=clock.sleep
+        run,
+        journal,
+        driver,
+        None,
+        Console(io.StringIO()),
+        Accounting(store, StoreSettings()),
+        cloud=far,
+        clock=clock,
+        sleep=clock.sleep,
     )
     drive.once()
     store.calls = far.calls = 0
