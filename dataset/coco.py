@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -80,39 +81,33 @@ def _classes(readings: Sequence["_CocoFile"], conversion: Conversion) -> dict[in
     return first.categories
 
 
+@dataclass
 class _CocoFile:
     """Goes through one JSON file."""
 
-    def __init__(
-        self,
-        root: Path,
-        file: str,
-        split: Split | None,
-        conversion: Conversion,
-        finder: ImageFinder,
-        found: Found,
-    ) -> None:
-        self.file = file
-        self.categories: dict[int, str] = {}
-        self.images: set[str] = set()
-        self._root = root
-        self._split = split
-        self._conversion = conversion
-        self._finder = finder
-        self._found = found
-        self._by_id: dict[Any, tuple[str, int, int]] = {}
-        self._missing: set[Any] = set()
-        self._has_keypoints = False
-        self._is_damaged = False
+    root: Path
+    file: str
+    split: Split | None
+    conversion: Conversion
+    finder: ImageFinder
+    found: Found
+    categories: dict[int, str] = field(default_factory=dict)
+    images: set[str] = field(default_factory=set)
+    _by_id: dict[Any, tuple[str, int, int]] = field(default_factory=dict)
+    _missing: set[Any] = field(default_factory=set)
+    _has_keypoints: bool = False
+    _is_damaged: bool = False
+
+    def __post_init__(self) -> None:
         try:
-            for key, value, line in JsonObject(root / file).elements():
+            for key, value, line in JsonObject(self.root / self.file).elements():
                 if key == "categories":
                     self._category(value, line)
                 elif key == "images":
                     self._image(value, line)
         except JsonError as fault:
             self._is_damaged = True
-            conversion.fail(Location(file, fault.line), "malformed-annotations", str(fault))
+            self.conversion.fail(Location(self.file, fault.line), "malformed-annotations", str(fault))
 
     def _category(self, value: Any, line: int) -> None:
         number = value.get("id") if isinstance(value, dict) else None
@@ -127,7 +122,7 @@ class _CocoFile:
             )
         elif len(self.categories) == MAX_CLASSES:
             message = f"more than {MAX_CLASSES} categories are too many; remove those that do not occur"
-            raise DatasetError([*self._found.findings, error(self.file, "no-classes", message, line)])
+            raise DatasetError([*self.found.findings, error(self.file, "no-classes", message, line)])
         else:
             self.categories[number] = name
 
@@ -143,7 +138,7 @@ class _CocoFile:
             return
         folder = str(PurePosixPath(self.file).parent)
         try:
-            name = self._finder.find(written, (folder, "", "images", f"{folder}/images"), self._rank)
+            name = self.finder.find(written, (folder, "", "images", f"{folder}/images"), self._rank)
         except AmbiguousImageError as fault:
             self._missing.add(number)
             self._fail(line, what, "ambiguous-image", f"{written[:200]!r} {fault}")
@@ -155,8 +150,8 @@ class _CocoFile:
             return
         size = (
             _size(value.get("width"), value.get("height"))
-            or self._conversion.sizes.get(name)
-            or read_size(self._root / name)
+            or self.conversion.sizes.get(name)
+            or read_size(self.root / name)
         )
         if size is None:
             self._missing.add(number)
@@ -164,20 +159,20 @@ class _CocoFile:
             return
         self._by_id[number] = (name, *size)
         self.images.add(name)
-        self._conversion.add_image(name, size)
+        self.conversion.add_image(name, size)
 
     def _rank(self, name: str) -> int:
         """Rank an image of a folder of this file's split, or of this file's own folder, before others."""
         parts = name.split("/")[:-1]
-        if self._split is not None:
-            return 0 if any(split_named(part) == self._split for part in parts) else 1
+        if self.split is not None:
+            return 0 if any(split_named(part) == self.split for part in parts) else 1
         return 0 if parts == self.file.split("/")[:-1] else 1
 
     def add_objects(self, classes: dict[int, int], task: Task | None) -> None:
         """Turn the annotations into rows."""
         if self._is_damaged:
             return
-        for key, value, line in JsonObject(self._root / self.file).elements():
+        for key, value, line in JsonObject(self.root / self.file).elements():
             if key == "annotations":
                 self._annotation(value, line, classes, task)
 
@@ -200,7 +195,7 @@ class _CocoFile:
             self._fail(line, what, "malformed-annotations", f"{message}; correct it")
             return
         if value.get("iscrowd") == 1:
-            self._found.census.count(Reason.CROWD, f"{self.file}:{line}")
+            self.found.census.count(Reason.CROWD, f"{self.file}:{line}")
             return
         if value.get("keypoints") and task is None:
             if not self._has_keypoints:
@@ -218,7 +213,7 @@ class _CocoFile:
             message = "bbox must be [left, top, width, height] in pixels; correct it"
             self._fail(line, what, "malformed-annotations", message)
             return
-        self._conversion.add(Location(self.file, line, what), image[0], index, box, polygon)
+        self.conversion.add(Location(self.file, line, what), image[0], index, box, polygon)
 
     def _polygon(
         self, value: Any, image: tuple[str, int, int], line: int, what: str
@@ -232,7 +227,7 @@ class _CocoFile:
         return outline
 
     def _fail(self, line: int, what: str, code: str, message: str) -> None:
-        self._conversion.fail(Location(self.file, line or None, what), code, message)
+        self.conversion.fail(Location(self.file, line or None, what), code, message)
 
 
 def _size(width: Any, height: Any) -> tuple[int, int] | None:

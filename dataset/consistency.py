@@ -1,43 +1,37 @@
 """Checks that look at the dataset as a whole: task, classes, splits, labels and images that do not match."""
 
-from __future__ import annotations
-
 from array import array
 from collections import Counter
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.finding import Findings, error, some, warning
 from gpu_offload.dataset.label_places import where_labels_are
-
-if TYPE_CHECKING:
-    from gpu_offload.dataset.layout import DatasetFiles
-    from gpu_offload.dataset.samples import Samples
-    from gpu_offload.dataset.split import Split, SplitRule
+from gpu_offload.dataset.layout import DatasetFiles
+from gpu_offload.dataset.samples import Samples
+from gpu_offload.dataset.split import Split, SplitRule
 
 
+@dataclass(frozen=True, slots=True)
 class ConsistencyCheck:
     """Goes over the samples of one dataset and appends what it finds to `findings`."""
 
-    def __init__(
-        self, listing: DatasetFiles, samples: Samples, shape: tuple[int, int] | None, findings: Findings
-    ) -> None:
-        self._listing = listing
-        self._samples = samples
-        self._shape = shape
-        self._findings = findings
+    listing: DatasetFiles
+    samples: Samples
+    shape: tuple[int, int] | None
+    findings: Findings
 
     def names_and_splits(self, rule: SplitRule, orphans: tuple[str, ...], *, complete: bool) -> None:
         """See that there are images, in train and in val, and that labels and images match; `orphans` have no image.
 
         `complete` says whether everything that the dataset names was found; else what is missing follows from that.
         """
-        samples, findings = self._samples, self._findings
+        samples, findings = self.samples, self.findings
         if not len(samples):
             if complete:
                 expected = "class folders" if self._by_folders else "images and labels"
-                message = f"no image was found in {self._listing.root}; put {expected} there, or correct dataset.path"
+                message = f"no image was found in {self.listing.root}; put {expected} there, or correct dataset.path"
                 findings.append(error("", "no-images", message))
             return
         count = Counter(split for _, _, split in samples.columns())
@@ -47,18 +41,18 @@ class ConsistencyCheck:
             self._check_labels(orphans)
 
     def _check_splits(self, count: Counter[Split], rule: SplitRule) -> None:
-        findings, given = self._findings, self._listing.given_split
+        findings, given = self.findings, self.listing.given_split
         if not count["train"]:
             remedy = "add images to it" if given else "add images or lower val and test"
             findings.append(error("", "empty-split", f"no image is left to train on; {remedy}"))
-        if not count["val"] and given and not self._listing.makes_val:
+        if not count["val"] and given and not self.listing.makes_val:
             message = "the validation split is empty; add images to it, or remove it to have a part of train held back"
             findings.append(error("", "empty-split", message))
         elif not count["val"]:
             part = f"val = {rule.val:g}" if rule.fold is None else f"fold = {rule.fold[0]}/{rule.fold[1]}"
             wider = "raise val" if rule.fold is None else "take fewer folds"
             message = (
-                f"the validation split is empty: none of {len(self._samples)} images fell into it with "
+                f"the validation split is empty: none of {len(self.samples)} images fell into it with "
                 f"{part}, seed = {rule.seed}; add images, {wider} or try another seed"
             )
             findings.append(error("", "empty-split", message))
@@ -67,48 +61,46 @@ class ConsistencyCheck:
 
     def _check_labels(self, orphans: tuple[str, ...]) -> None:
         """Compare images without a label to labels without an image."""
-        names = self._samples.inventory.names
-        bare = array("I", (image for image, label, _ in self._samples.columns() if label < 0))
-        notes = [name for name in orphans if self._listing.is_note(name)]
+        names = self.samples.inventory.names
+        bare = array("I", (image for image, label, _ in self.samples.columns() if label < 0))
+        notes = [name for name in orphans if self.listing.is_note(name)]
         for name in notes:
-            self._listing.census.count(Reason.NOTE, name)
+            self.listing.census.count(Reason.NOTE, name)
         left = [name for name in orphans if name not in set(notes)] if notes else list(orphans)
         seen = (
-            where_labels_are((names[image] for image in bare), left, self._listing.odd_texts)
-            if bare
-            else None
+            where_labels_are((names[image] for image in bare), left, self.listing.odd_texts) if bare else None
         )
-        if len(bare) == len(self._samples):
+        if len(bare) == len(self.samples):
             message = "not one image has a label; " + (
                 seen or "put image.txt beside image.jpg, or in labels/ beside images/"
             )
-            self._findings.append(error("", "no-labels", message))
+            self.findings.append(error("", "no-labels", message))
             return
         if seen is not None:
-            message = f"{len(bare)} of {len(self._samples)} images have no label, but {seen}"
-            self._findings.append(error("", "label-elsewhere", message))
+            message = f"{len(bare)} of {len(self.samples)} images have no label, but {seen}"
+            self.findings.append(error("", "label-elsewhere", message))
             return
         for name in left:
-            self._listing.census.count(Reason.ORPHAN, name)
+            self.listing.census.count(Reason.ORPHAN, name)
             message = "is a label without an image; remove it or restore the image"
-            self._findings.append(warning(name, "no-image", message))
+            self.findings.append(warning(name, "no-image", message))
         if bare:
             message = (
-                f"{len(bare)} of {len(self._samples)} images have no label and count as background "
+                f"{len(bare)} of {len(self.samples)} images have no label and count as background "
                 f"({some(names[image] for image in bare)}); an empty label file says so on purpose"
             )
-            self._findings.append(warning("", "no-label", message))
+            self.findings.append(warning("", "no-label", message))
 
     @property
     def _by_folders(self) -> bool:
-        return self._listing.class_of is not None
+        return self.listing.class_of is not None
 
     def sizes(self) -> None:
         """Compare the size that annotations give for an image to its own: else all its boxes are displaced."""
-        sizes, inventory = self._listing.sizes, self._samples.inventory
+        sizes, inventory = self.listing.sizes, self.samples.inventory
         if not sizes:
             return
-        for image in {image for image, _, _ in self._samples.columns()}:
+        for image in {image for image, _, _ in self.samples.columns()}:
             own = inventory.facts[3 * image], inventory.facts[3 * image + 1]
             given = sizes.get(inventory.names[image])
             if given is not None and inventory.checked[image] and any(own) and sorted(given) != sorted(own):
@@ -116,11 +108,11 @@ class ConsistencyCheck:
                     f"is {own[0]} x {own[1]} pixels, and its annotations are for {given[0]} x {given[1]}; "
                     "restore the image that was annotated"
                 )
-                self._findings.append(error(inventory.names[image], "size-mismatch", message))
+                self.findings.append(error(inventory.names[image], "size-mismatch", message))
 
     def duplicates(self) -> None:
         """Warn of images with the same content: wasteful within a split, a leak from one split to another."""
-        samples, inventory = self._samples, self._samples.inventory
+        samples, inventory = self.samples, self.samples.inventory
         begins = ((32 * image, 32 * image + 8) for image, _, _ in samples.columns())
         heads = array("Q", (int.from_bytes(inventory.sha256[a:b], "little") for a, b in begins))
         ordered = array("Q", sorted(heads))
@@ -140,7 +132,7 @@ class ConsistencyCheck:
                 path = inventory.names[image]
                 if split != first[1]:
                     message = f"is the same image as {name} in {first[1]}, itself in {split}; the score is flattered"
-                    self._findings.append(warning(path, "leak", message))
+                    self.findings.append(warning(path, "leak", message))
                 else:
                     message = f"is the same image as {name}; remove one"
-                    self._findings.append(warning(path, "duplicate-image", message))
+                    self.findings.append(warning(path, "duplicate-image", message))

@@ -8,9 +8,9 @@ compose or decompose names behind git's back.
 
 import hashlib
 import json
-import unicodedata
 from collections.abc import Iterable, Iterator
 
+from gpu_offload.dataset.paths import portable
 from gpu_offload.dataset.samples import Sample, Samples
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.split import Split, SplitRule
@@ -65,11 +65,6 @@ def fingerprint_of(
             batch.clear()
     digest.update("".join(line + "\n" for line in batch).encode())
     return digest.hexdigest()
-
-
-def portable(name: str) -> str:
-    """Return a path in the form that counts: Unicode NFC."""
-    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def line_of(sample: Sample) -> Line:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -70,40 +71,32 @@ _Taken = tuple[int, Facts | None, Entry | None]
 """Size, facts, and what to remember; None where the file could not be read."""
 
 
+@dataclass
 class Reader:
     """Stats files, and reads those that the cache cannot vouch for."""
 
-    def __init__(
-        self,
-        root: Path,
-        inspector: Inspector,
-        context: int,
-        findings: Findings,
-        stack: ExitStack,
-        given: Mapping[str, bytes],
-    ) -> None:
-        self._prefix = f"{root}/"
-        self._inspector = inspector
-        self._context = context
-        self._findings = findings
-        self._stack = stack
-        self._given = given
-        self._pool: ThreadPoolExecutor | None = None
-        self._started = time.time_ns()
+    root: Path
+    inspector: Inspector
+    context: int
+    findings: Findings
+    stack: ExitStack
+    given: Mapping[str, bytes]
+    _pool: ThreadPoolExecutor | None = None
+    _started: int = field(default_factory=time.time_ns)
 
     def take(self, names: list[str], olds: list[Entry | None]) -> Iterator[_Taken]:
         """Yield the files of these names, in their order; reads those that their cached entries do not vouch for."""
-        prefix, lstat = self._prefix, os.lstat
+        prefix, lstat = f"{self.root}/", os.lstat
         taken: list[_Taken | None] = []
         misses: list[tuple[str, Entry | None, os.stat_result]] = []
         for name, old in zip(names, olds, strict=True):
-            if name in self._given:
+            if name in self.given:
                 taken.append(self._take_given(name))
                 continue
             try:
                 info = lstat(prefix + name)
             except OSError as fault:
-                self._findings.append(_unreadable(name, fault))
+                self.findings.append(_unreadable(name, fault))
                 taken.append((0, None, None))
                 continue
             if old is not None and old.stat == stat_of(info) and self._settled(name, old):
@@ -113,7 +106,7 @@ class Reader:
                 misses.append((name, old, info))
             else:
                 message = "is no regular file; put the real file there"
-                self._findings.append(
+                self.findings.append(
                     error(name, "symlink" if stat.S_ISLNK(info.st_mode) else "no-file", message)
                 )
                 taken.append((0, None, None))
@@ -122,35 +115,35 @@ class Reader:
 
     def _take_given(self, name: str) -> _Taken:
         """Hash and inspect a content that is no file's; its faults were reported where it came from."""
-        data = self._given[name]
-        facts, _, _ = self._inspector.inspect(
+        data = self.given[name]
+        facts, _, _ = self.inspector.inspect(
             name, lambda start, length: data[start : start + length], len(data)
         )
         return len(data), facts, Entry(NEVER, hashlib.sha256(data).digest())
 
     def _settled(self, name: str, old: Entry) -> bool:
         """Whether nothing more is to be learnt about content that is as it was."""
-        return old.context == self._context or not self._inspector.wants(name)
+        return old.context == self.context or not self.inspector.wants(name)
 
     def _read_all(self, misses: list[tuple[str, Entry | None, os.stat_result]]) -> Iterator[_Taken]:
         if len(misses) < 2 or sum(miss[2].st_size for miss in misses) < _PARALLEL * len(misses):
             return (self._keep(self._read(*miss)) for miss in misses)
         if self._pool is None:
-            self._pool = self._stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1))
+            self._pool = self.stack.enter_context(ThreadPoolExecutor(os.cpu_count() or 1))
         return map(self._keep, self._pool.map(lambda miss: self._read(*miss), misses))
 
     def _keep(self, read: tuple[_Taken, list[Finding]]) -> _Taken:
-        self._findings += read[1]
+        self.findings += read[1]
         return read[0]
 
     def _read(self, name: str, old: Entry | None, info: os.stat_result) -> tuple[_Taken, list[Finding]]:
         """Hash one file and inspect it, in one opening."""
         size = info.st_size
-        refused = self._inspector.refuses(name, size)
+        refused = self.inspector.refuses(name, size)
         if refused:
             return (size, None, None), refused
         try:
-            handle = os.open(self._prefix + name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            handle = os.open(f"{self.root}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as fault:
             return (0, None, None), [_unreadable(name, fault)]
         try:
@@ -162,10 +155,10 @@ class Reader:
             if old is not None and old.sha256 == sha256 and self._settled(name, old):
                 entry = Entry(remembered, sha256, old.context, old.facts)
                 return (size, old.facts if old.context else None, entry), []
-            if not self._inspector.wants(name):
+            if not self.inspector.wants(name):
                 return (size, None, Entry(remembered, sha256)), []
-            facts, findings, clean = self._inspector.inspect(name, read, size)
-            entry = Entry(remembered, sha256, self._context, facts) if clean else Entry(remembered, sha256)
+            facts, findings, clean = self.inspector.inspect(name, read, size)
+            entry = Entry(remembered, sha256, self.context, facts) if clean else Entry(remembered, sha256)
         except OSError as fault:
             return (0, None, None), [_unreadable(name, fault)]
         else:

@@ -7,7 +7,7 @@ from typing import Final
 from gpu_offload.dataset.finding import Finding, error, warning
 
 TOLERANCE: Final = 0.01
-"""How far a normalised coordinate may lie outside 0..1."""
+"""How far a normalised coordinate may be outside 0..1."""
 
 
 def judge_row(

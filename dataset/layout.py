@@ -9,7 +9,7 @@ from typing import Final
 
 from gpu_offload.dataset.census import Census
 from gpu_offload.dataset.image import SUFFIXES, suffix
-from gpu_offload.dataset.paths import Names
+from gpu_offload.dataset.paths import Names, portable
 from gpu_offload.dataset.split import Split
 from gpu_offload.dataset.task import Task
 
@@ -89,3 +89,23 @@ def split_named(folder: str) -> Split | None:
     if match is None:
         return None
     return "train" if match["train"] else "val" if match["val"] else "test"
+
+
+def image_path(origin: str, split: Split, class_index: int | None, classes: tuple[str, ...]) -> str:
+    """Return the path in the tree of an image, whose path in the dataset is `origin`.
+
+    A folder called `images` in the dataset is called `images_` here: Ultralytics finds a label by the last folder
+    of that name, which must be the tree's own.
+
+    Raises:
+        ValueError, IndexError: A class is given, and `origin` is not in its folder.
+    """
+    parts = portable(origin).split("/")
+    if class_index is not None:
+        folder = portable(classes[class_index])
+        below_split = len(parts) > 2 and split_named(parts[0]) is not None and parts[1] == folder
+        if not below_split and parts[0] != folder:
+            raise ValueError(origin)
+        return "/".join([split, folder, *parts[2 if below_split else 1 :]])
+    escaped = ["images_" if part == "images" else part for part in parts[:-1]]
+    return "/".join(["images", split, *escaped, parts[-1]])

@@ -1,6 +1,7 @@
 """Datasets with the file that Ultralytics' platform exports: a line about the dataset, then a line for each image."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -81,47 +82,45 @@ def _head(head: Any) -> tuple[tuple[str, ...], Task]:
     return classes, _TASKS[said]
 
 
+@dataclass
 class _NdjsonFile:
     """Goes through the lines about images."""
 
-    def __init__(
-        self, file: str, conversion: Conversion, finder: ImageFinder, classes: int, task: Task
-    ) -> None:
-        self.splits: dict[str, set[Split]] = {}
-        self.absent = 0
-        self.examples: list[str] = []
-        """Some images that are not there, one more than is shown."""
-        self._file = file
-        self._conversion = conversion
-        self._finder = finder
-        self._classes = classes
-        self._task = task
+    file: str
+    conversion: Conversion
+    finder: ImageFinder
+    classes: int
+    task: Task
+    splits: dict[str, set[Split]] = field(default_factory=dict)
+    absent: int = 0
+    examples: list[str] = field(default_factory=list)
+    """Some images that are not there, one more than is shown."""
 
     def add(self, text: str, line: int) -> None:
         try:
             record = decode(text, line)
             written, split = self._checked(record, line)
             folders = (f"images/{split}", split, "images", "")
-            base = str(PurePosixPath(self._file).parent)
+            base = str(PurePosixPath(self.file).parent)
             below = [str(PurePosixPath(base) / folder) if base != "." else folder for folder in folders]
-            image = self._finder.find(
+            image = self.finder.find(
                 written, below, lambda name: int(split_named(name.split("/")[0]) != split)
             )
         except (JsonError, AmbiguousImageError) as fault:
-            self._conversion.fail(Location(self._file, line), "malformed-annotations", str(fault))
+            self.conversion.fail(Location(self.file, line), "malformed-annotations", str(fault))
             return
         if image is None:
             self.absent += 1
             if len(self.examples) <= SHOWN_NAMES:
                 self.examples.append(written)
             return
-        self._conversion.add_image(image)
+        self.conversion.add_image(image)
         self.splits.setdefault(image, set()).add(split)
         annotations = record.get("annotations") or {}
-        key = "segments" if self._task is Task.SEGMENT or "boxes" not in annotations else "boxes"
+        key = "segments" if self.task is Task.SEGMENT or "boxes" not in annotations else "boxes"
         objects = annotations.get(key) if isinstance(annotations, dict) else None
         for number, values in enumerate(objects if isinstance(objects, list) else [], 1):
-            self._object(Location(self._file, line, f"{key} {number}"), image, values)
+            self._object(Location(self.file, line, f"{key} {number}"), image, values)
 
     def _checked(self, record: Any, line: int) -> tuple[str, Split]:
         """Return file and split of a line about an image."""
@@ -135,18 +134,18 @@ class _NdjsonFile:
     def _object(self, place: Location, image: str, values: Any) -> None:
         numbers = finite(values)
         if numbers is None or len(numbers) < 5:
-            self._conversion.fail(
+            self.conversion.fail(
                 place, "malformed-annotations", "must be a list of a class and coordinates; correct it"
             )
-        elif not numbers[0].is_integer() or not 0 <= numbers[0] < self._classes:
-            message = f"class {numbers[0]:g} is unknown, class_names has 0 to {self._classes - 1}; correct it"
-            self._conversion.fail(place, "unknown-class", message)
+        elif not numbers[0].is_integer() or not 0 <= numbers[0] < self.classes:
+            message = f"class {numbers[0]:g} is unknown, class_names has 0 to {self.classes - 1}; correct it"
+            self.conversion.fail(place, "unknown-class", message)
         elif len(numbers) == 5:
-            self._conversion.add(place, image, int(numbers[0]), numbers[1:], None)
+            self.conversion.add(place, image, int(numbers[0]), numbers[1:], None)
         elif len(numbers) < 7 or len(numbers) % 2 == 0:
             message = (
                 f"{len(numbers)} numbers are neither a box (5) nor a polygon (7 or more, odd); correct it"
             )
-            self._conversion.fail(place, "malformed-annotations", message)
+            self.conversion.fail(place, "malformed-annotations", message)
         else:
-            self._conversion.add(place, image, int(numbers[0]), box_of(numbers[1:]), numbers[1:])
+            self.conversion.add(place, image, int(numbers[0]), box_of(numbers[1:]), numbers[1:])

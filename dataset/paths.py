@@ -63,3 +63,8 @@ def fold(name: str) -> str:
     if name.isascii():
         return name.lower()
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def portable(name: str) -> str:
+    """Return a path in the form that counts: Unicode NFC."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)

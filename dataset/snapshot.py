@@ -77,7 +77,6 @@ def read_snapshot(
     classes: Sequence[str] = (),
     task: Task | None = None,
     split: SplitRule = SplitRule(),  # noqa: B008 - frozen
-    keypoint_shape: tuple[int, int] | None = None,
     cache: Path | None = None,
     check: bool = True,
 ) -> Snapshot:
@@ -88,7 +87,6 @@ def read_snapshot(
         classes: Class names in the order of their indices, where the dataset itself does not give them.
         task: What is to be learnt; by default inferred from `data.yaml` and the labels.
         split: How images are divided that come without a given split.
-        keypoint_shape: Number of keypoints and values a keypoint (2 or 3), for pose without a `data.yaml`.
         cache: The stat cache's file, outside the dataset; None reads every file.
         check: Whether to look into the files. Without it names, classes and splits are still checked.
 
@@ -97,7 +95,7 @@ def read_snapshot(
     """
     findings = Findings()
     listing = list_dataset(Path(path), task, tuple(classes), split, findings)
-    shape = listing.keypoint_shape or keypoint_shape
+    shape = listing.keypoint_shape
     named = _classes(listing, tuple(classes), findings)
     pairs = pair(listing, findings)
     complete = not findings.failed

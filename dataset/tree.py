@@ -15,19 +15,11 @@ from pathlib import Path
 
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.fingerprint import fingerprint
-from gpu_offload.dataset.layout import label_name
+from gpu_offload.dataset.layout import image_path, label_name
 from gpu_offload.dataset.samples import Sample
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.tree_files import digest_of, link_files, verify_files
-from gpu_offload.dataset.tree_manifest import (
-    DESCRIPTION,
-    TreeFile,
-    TreeInfo,
-    TreeSample,
-    encode,
-    image_path,
-    read_tree,
-)
+from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, TreeSample, encode, read_tree
 
 __all__ = ["TreeFile", "TreeInfo", "TreeSample", "drop_caches", "materialise", "read_tree"]
 
@@ -159,13 +151,13 @@ def _is_file(root: Path, directory: Path, file: TreeFile) -> bool:
 
 
 def _check_paths(info: TreeInfo) -> None:
-    """Refuse two files that would lie at one place of the tree (`images/a.jpg` and `images_/a.jpg`)."""
+    """Refuse two files that would have one path in the tree (`images/a.jpg` and `images_/a.jpg`)."""
     origins: dict[str, str] = {}
     findings = []
     for file in (file for one in info.samples for file in (one.image, one.label) if file is not None):
         first = origins.setdefault(file.path, file.origin)
         if first != file.origin:
-            message = f"would lie where {first} lies in the training tree; rename one"
+            message = f"has the same path in the training tree as {first}; rename one"
             findings.append(error(file.origin, "name-clash", message))
     if findings:
         raise DatasetError(findings)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from gpu_offload.dataset.finding import DatasetError, error
-from gpu_offload.dataset.fingerprint import Line, fingerprint_of, portable
-from gpu_offload.dataset.layout import label_name, split_named
+from gpu_offload.dataset.fingerprint import Line, fingerprint_of
+from gpu_offload.dataset.layout import image_path, label_name
+from gpu_offload.dataset.paths import portable
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
 
@@ -161,26 +162,6 @@ def decode(data: bytes, directory: Path) -> TreeInfo:
     for sample in info.samples:
         _check_path(sample, info)
     return info
-
-
-def image_path(origin: str, split: Split, class_index: int | None, classes: tuple[str, ...]) -> str:
-    """Return the path in the tree of an image, whose path in the dataset is `origin`.
-
-    A folder called `images` in the dataset is called `images_` here: Ultralytics finds a label by the last folder
-    of that name, which must be the tree's own.
-
-    Raises:
-        ValueError, IndexError: A class is given, and `origin` is not in its folder.
-    """
-    parts = portable(origin).split("/")
-    if class_index is not None:
-        folder = portable(classes[class_index])
-        below_split = len(parts) > 2 and split_named(parts[0]) is not None and parts[1] == folder
-        if not below_split and parts[0] != folder:
-            raise ValueError(origin)
-        return "/".join([split, folder, *parts[2 if below_split else 1 :]])
-    escaped = ["images_" if part == "images" else part for part in parts[:-1]]
-    return "/".join(["images", split, *escaped, parts[-1]])
 
 
 def refingerprint(info: TreeInfo) -> str:

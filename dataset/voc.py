@@ -96,7 +96,7 @@ def _read(
         return None
     size = _size(annotation) or read_size(root / image)
     if size is None:
-        message = "<size> is missing or 0, and the image does not tell it; write width and height"
+        message = "<size> is missing or 0, and cannot be read from the image; write width and height"
         conversion.fail(Location(file, annotation.line), "malformed-annotations", message)
         return None
     conversion.add_image(image, size)

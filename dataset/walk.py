@@ -73,7 +73,7 @@ def walk(root: Path, folder: str, found: Found, skipped: frozenset[str] = frozen
     """Yield the images and texts below `root/folder` as sorted paths relative to `root`.
 
     What could mislead is an error and is left out: a symlink, a name that is not UTF-8 or holds control characters
-    or a backslash, and two names that some file systems do not tell apart. Folders in `skipped` are not entered.
+    or a backslash, and two names that are one on some file systems. Folders in `skipped` are not entered.
     """
     pending = [_entries(root, folder, found)]
     while pending:

@@ -1,6 +1,7 @@
 """The S3 client of one bucket: opened when first used, unsigned without credentials, in the dialect of its server."""
 
 import threading
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlsplit
@@ -18,27 +19,19 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 
+@dataclass
 class BucketClient:
     """Access to one bucket. Without any credentials, requests go out unsigned: that reads what is public."""
 
-    def __init__(
-        self,
-        bucket: str,
-        endpoint_url: str | None,
-        region: str | None,
-        session: "boto3.Session | None",
-        *,
-        unsigned: bool = False,
-    ) -> None:
-        self.bucket = bucket
-        self.clock = ServerClock()
-        self._endpoint_url = endpoint_url
-        self._region = region
-        self._session = session
-        self._lock = threading.Lock()
-        self._unsigned = unsigned
-        self._anonymous = False
-        self._seen = False
+    bucket: str
+    endpoint_url: str | None
+    region_name: str | None
+    session: "boto3.Session | None"
+    unsigned: bool = False
+    clock: ServerClock = field(default_factory=ServerClock)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _anonymous: bool = False
+    _seen: bool = False
 
     @property
     def reader(self) -> "S3Client":
@@ -62,15 +55,15 @@ class BucketClient:
             raise ClientSettingsError(why=str(error)) from error
 
     def _opened(self) -> "S3Client":
-        session = self._session or open_store_session(self._endpoint_url, self._region)
-        self._anonymous = self._unsigned or session.get_credentials() is None
+        session = self.session or open_store_session(self.endpoint_url, self.region_name)
+        self._anonymous = self.unsigned or session.get_credentials() is None
         settings: dict[str, Any] = {"signature_version": botocore.UNSIGNED} if self._anonymous else {}
 
         def client(**more: Any) -> "S3Client":
             return session.client(
                 "s3",
-                endpoint_url=self._endpoint_url,
-                region_name=self._region or session.region_name or "us-east-1",
+                endpoint_url=self.endpoint_url,
+                region_name=self.region_name or session.region_name or "us-east-1",
                 config=client_config(**settings, **more),
             )
 
@@ -125,7 +118,7 @@ class BucketClient:
         self._seen = True
 
     def region(self) -> str | None:
-        """Return the bucket's region; AWS tells it even to those whom it tells nothing else."""
+        """Return the bucket's region, which AWS sends even with a refusal."""
         try:
             return self.reader.head_bucket(Bucket=self.bucket).get("BucketRegion")
         except aws.ClientError as error:
