@@ -1,4 +1,4 @@
-"""The registry: what is visible is complete, whoever is killed whenever."""
+"""The registry: what is visible is complete, whichever process is killed at whichever moment."""
 
 import hashlib
 import json
@@ -16,14 +16,6 @@ from gpu_offload.orchestrator.registry.manifest import RegistryError, model_key,
 from gpu_offload.orchestrator.run import collect
 from gpu_offload.remote_job.files.result_files import describe
 from gpu_offload.remote_job.result import Export
-
-
-@pytest.fixture
-def model(tmp_path):
-    path = tmp_path / "local" / "model.pt"
-    path.parent.mkdir()
-    path.write_bytes(b"weights" * 1000)
-    return path
 
 
 def publish_now(store, manifest, model):
@@ -101,7 +93,7 @@ def test_the_second_publisher_gets_what_the_first_published(store, model, tmp_pa
     assert store.read(model_key("aaaa"))[0] == model.read_bytes()
 
 
-def test_a_model_without_a_manifest_is_replaced_because_nobody_sees_it(store, model):
+def test_a_model_without_a_manifest_is_replaced_because_no_reader_sees_it(store, model):
     store.put(model_key("aaaa"), b"left by a publish whose result got lost")
     notes = []
     publish.publish(store, manifest_for(model), model, note=notes.append)

@@ -1,4 +1,4 @@
-"""Numbers, histories, yanks and rollbacks: one story, whoever writes at the same time."""
+"""Numbers, histories, yanks and rollbacks: one order of events, also with several writers."""
 
 import json
 import random
@@ -29,14 +29,6 @@ from gpu_offload.orchestrator.registry.manifest import (
 )
 from gpu_offload.orchestrator.registry.publish import Rules, Verdict
 from gpu_offload.orchestrator.registry.semver import change_of, following, parse
-
-
-@pytest.fixture
-def model(tmp_path):
-    path = tmp_path / "local" / "model.pt"
-    path.parent.mkdir()
-    path.write_bytes(b"weights" * 100)
-    return path
 
 
 @pytest.fixture(params=["folder", pytest.param("bucket", marks=pytest.mark.simulator)])
@@ -366,7 +358,7 @@ def test_rollback_without_a_version_before_changes_nothing(folder, model):
     assert publish.versions(folder)[0].yanked is None
 
 
-def test_the_lowest_version_is_told_to_installations_and_holds_later_moves(folder, model):
+def test_the_lowest_version_is_published_and_limits_later_moves(folder, model):
     for version in ("aaaa", "bbbb"):
         publish_now(folder, model, version)
     promote.promote(folder, "bbbb", why="the old one crashes", minimum="1.0.1")

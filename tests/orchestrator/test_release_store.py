@@ -39,12 +39,6 @@ A, B = "a" * 16, "b" * 16
 
 
 @pytest.fixture
-def github():
-    with GitHub() as server:
-        yield server
-
-
-@pytest.fixture
 def store(github, monkeypatch):
     monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
     monkeypatch.setenv("GITHUB_API_URL", github.url)

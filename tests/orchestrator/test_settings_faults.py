@@ -1,0 +1,189 @@
+"""Faults of a configuration: all at once, each with its place and remedy."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from settings_case import MINIMUM, faults
+
+
+def test_all_faults_of_all_sources_come_at_once_in_reading_order(tmp_path):
+    text = """\
+epochs = 3
+[dataset]
+pth = "raw"
+split.val = 0.6
+split.test = 0.5
+[training]
+epochs = "3"
+image_size = 3
+hyperparameters = { lr0 = nan, imgsz = 3 }
+model = "yolov8n"
+[ec2]
+regions = [
+  "us-east-1",
+  "a",
+]
+[store]
+endpoint-url = "http://x"
+[limits]
+max-cost-usd = true
+deadline = 6
+"""
+    found = faults(
+        tmp_path,
+        text,
+        "training.epohcs=3",
+        "ec2.volume-gib=2",
+        "noise",
+        OFFLOAD_TRAINING_BATCHES="1",
+        OFFLOAD_TRAINING_BATCH="x",
+    )
+    expected = {
+        "offload.toml:1": r"epochs is not a setting; it belongs in [training]",
+        "offload.toml:3": "dataset.pth is not a setting; did you mean path?",
+        "offload.toml:5": "dataset.split leaves nothing to train on: val 0.6 and test 0.5",
+        "offload.toml:7": "training.epochs is '3', not a whole number",
+        "offload.toml:8": "did you mean image-size?",
+        "offload.toml:9": "write training.image-size instead",
+        "offload.toml:10": "write yolov8n.yaml to start from nothing, yolov8n.pt",
+        "offload.toml:14": "ec2.regions[1]: 'a' is not a region",
+        "offload.toml:17": "store.endpoint-url is for S3",
+        "offload.toml:19": "limits.max-cost-usd is true, not a number",
+        "offload.toml:20": '"90m", "6h"',
+        "--set ec2.volume-gib": "write at least 8",
+        "--set noise": "write --set noise=VALUE",
+        "--set training.epohcs": "did you mean training.epochs?",
+        "OFFLOAD_TRAINING_BATCH": "training.batch is 'x', not a whole number",
+        "OFFLOAD_TRAINING_BATCHES": "did you mean OFFLOAD_TRAINING_BATCH?",
+    }
+    assert list(found) == list(expected)
+    assert {where: part for where, part in expected.items() if part not in found[where]} == {}
+
+
+def test_a_file_that_is_no_toml_does_not_hide_the_faults_of_the_command_line(tmp_path):
+    assert list(faults(tmp_path, "[dataset\n", "x.y=1")) == ["offload.toml:1", "--set x.y"]
+
+
+BAD = [
+    ("dataset", "path", '""', "empty"),
+    ("dataset", "path", '"~/x"', "not expanded"),
+    ("dataset", "path", '"a\\\\b"', "backslash"),
+    ("dataset", "path", '"a\\u0000"', "control character"),
+    ("dataset", "path", "3", "a text in quotes"),
+    ("dataset", "classes", '["a", "a"]', "there twice"),
+    ("dataset", "classes", '"a"', "not a list"),
+    ("dataset", "task", '"obb"', "'detect', 'segment', 'pose' or 'classify'"),
+    ("dataset", "split.val", "1.0", "less than 1"),
+    ("dataset", "split", "3", "not a table; write [dataset.split]"),
+    ("training", "epochs", "0", "at least 1"),
+    ("training", "epochs", "2.5", "not a whole number"),
+    ("training", "image-size", "650", "write 640 or 672"),
+    ("training", "batch", "true", "not a whole number"),
+    ("training", "model", '"http://x/y.pt"', "#sha256="),
+    ("training", "model", '"https://x/y.pt"', "#sha256="),
+    ("training", "model", '"mine.pt"', "no model"),
+    ("training", "model", '"store:../x"', "no model"),
+    ("training", "model", '"store:/x"', "no model"),
+    ("training", "model", '"yolo11n-obb.pt"', "no model"),
+    ("training", "model", '"yolo11n-obb.yaml"', "obb is not among what we train"),
+    ("training", "init-from", '"yolov8n.yaml"', "nothing to start from"),
+    ("training", "hyperparameters", "{ when = 2020-01-01 }", "neither text, number"),
+    ("training", "hyperparameters", "{ project = 'x' }", "remove it"),
+    ("training", "hyperparameters", "{ epochs = 1 }", "write training.epochs instead"),
+    ("training", "entrypoint", '"mine.train"', "package.module:function"),
+    ("training", "device", '"tpu"', "write auto, cpu"),
+    ("training", "speed", "{ compile = 1 }", "not true or false"),
+    ("limits", "deadline", '"0m"', "zero"),
+    ("limits", "deadline", '"-3h"', "not a length of time"),
+    ("limits", "deadline", '"31d"', "longer than 30d"),
+    ("limits", "deadline", f'"{"9" * 5000}d"', "longer than"),
+    ("limits", "max-cost-usd", "-0.01", "at least 0"),
+    ("limits", "max-cost-usd", "inf", "finite"),
+    ("limits", "on-overrun", '"pray"', "'stop', 'escalate' or 'continue'"),
+    ("store", "url", '"gs://x"', "write file:FOLDER"),
+    ("store", "url", '"file:"', "names no folder"),
+    ("store", "url", '"file://host/x"', "names no folder"),
+    ("store", "url", '"s3://bucket/a/../b"', "`..` part"),
+    ("store", "url", '"s3://bucket/a b"', "breaks addresses"),
+    ("store", "url", '"file:raw/models"', "inside one another"),
+    ("store", "url", '"file:."', "inside one another"),
+    ("store", "region", '"us-east-1"', "is for S3"),
+    ("store", "public-url", '"https://u:p@x"', "user name or password"),
+    ("store", "public-url", '"ftp://x"', "not a web address"),
+    ("store", "public-url", '"https://[x"', "not a web address"),
+    ("store", "public-url", '"https://x/?y"', "write it up to there"),
+    ("ec2", "regions", "[]", "empty"),
+    ("ec2", "instance-types", '["big"]', "not an instance type"),
+    ("ec2", "image", '"ami-1"', "not an image"),
+    ("ec2", "image", '"ami-0123456789abcdef0"', "one region only"),
+    ("ec2", "subnet", '"subnet-01234567"', "one region only"),
+    ("ec2", "instance-profile", '"arn:aws:iam::1:x/y"', "its name, not its ARN"),
+    ("ec2", "schedule-role", '"me"', "the ARN of a role"),
+    ("ec2", "ssh-port", "70000", "at most 65535"),
+    ("ec2", "ssh-cidr", '"10.0.0.1/8"', "host bits"),
+    ("ec2", "ssh-cidr", '"0.0.0.0/0"', "whole internet"),
+]
+
+
+@given(data=st.data())
+@settings(max_examples=200)
+def test_any_single_fault_is_reported_alone_and_with_its_line(tmp_path_factory, data):
+    section, key, value, part = data.draw(st.sampled_from(BAD))
+    before = data.draw(st.lists(st.sampled_from(["", "# comment = 1", '# """'])))
+    folder = tmp_path_factory.mktemp("fault", numbered=True)
+    lines = [*before] if section == "dataset" else ["[dataset]", 'path = "raw"', *before]
+    style = data.draw(st.sampled_from(["table", "dotted", "inline"]))
+    if section == "dataset" and key != "path":
+        lines = ['dataset.path = "raw"', *before] if style == "dotted" else lines
+    if style == "dotted":
+        lines = [*lines[2:], *lines[:2]] if section != "dataset" else lines
+        at = len(lines) - 2 if section != "dataset" else len(lines)
+        lines.insert(at, f"{section}.{key} = {value}")
+        line = at + 1
+    elif style == "inline":
+        lines = [*before] if section == "dataset" else [*before, 'dataset.path = "raw"']
+        head = 'path = "raw", ' if section == "dataset" and key != "path" else ""
+        lines.append(f"{section} = {{ {head}{key} = {value} }}")
+        line = len(lines)
+    else:
+        lines.append(f"[{section}]")
+        if section == "dataset" and key != "path":
+            lines.append('path = "raw"')
+        lines.append(f"{key} = {value}")
+        line = len(lines)
+    (found,) = faults(folder, "\n".join(lines)).items()
+    assert found[0] == f"offload.toml:{line}"
+    assert part in found[1]
+
+
+GOOD_IN_A_VARIABLE = {"3", '"a"', '""', "{ compile = 1 }"}
+
+
+"""A text needs no quotes there, a single name is a list, and emptiness means that it is not set."""
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [entry for entry in BAD if entry[2] not in GOOD_IN_A_VARIABLE],
+    ids=lambda entry: f"{entry[1]}={entry[2]}"[:40],
+)
+def test_the_same_fault_in_the_environment_names_the_variable(tmp_path, bad):
+    section, key, value, part = bad
+    name = f"OFFLOAD_{section}_{key}".upper().replace("-", "_").replace(".", "_")
+    ((where, message),) = faults(tmp_path, MINIMUM, **{name: value}).items()
+    assert where == name
+    assert part in message
+
+
+def test_settings_that_contradict_each_other_are_found(tmp_path):
+    def only(text, *sets):
+        (message,) = faults(tmp_path, MINIMUM + text, *sets).values()
+        return message
+
+    assert "remove init-from" in only('[training]\nmodel = "yolo11n.pt"\ninit-from = "yolo11s.pt"\n')
+    assert "is for pose, but dataset.task is segment" in only(
+        '[training]\nmodel = "yolo11n-pose.pt"\n', "dataset.task=segment"
+    )
+    assert "is for detect, but dataset.task is classify" in only("", "dataset.task=classify")
+    assert 'gpus = "auto"' in only('[ec2]\ninstance-types = ["g5.12xlarge"]\n')
+    assert "forbids it" in only('[limits]\non-overrun = "escalate"\n[ec2]\nmarket = "spot"\n')
