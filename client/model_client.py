@@ -471,7 +471,7 @@ class ModelClient:
         return Model(path, version, facts.get("semver"), sha256, size)
 
     def _file(self, version: str, facts: dict[str, Any]) -> Path:
-        """Return a model's path by its facts, which lie in a folder that others may write to."""
+        """Return a model's path by its facts, which are in a folder that others may write to."""
         name = facts.get("file")
         is_ours = isinstance(name, str) and _NAME.fullmatch(name) and f"{name}.".startswith(f"{version}.")
         return self.folder / (name if is_ours and name else f"{version}.pt")

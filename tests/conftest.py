@@ -39,7 +39,7 @@ FAKE_AWS = {
     "AWS_EC2_METADATA_DISABLED": "true",
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
-    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # until a test has a server of its own, nobody answers
+    "AWS_ENDPOINT_URL": "http://127.0.0.1:9",  # no server answers there, until a test starts its own
 }
 
 

@@ -102,7 +102,7 @@ class Scenario:
     fails: bool = False
     """The training says no."""
     stop_at: float | None = None
-    """Seconds after the run began at which somebody runs `offload stop`."""
+    """Seconds after the run began at which a user runs `offload stop`."""
     slow: float = 1.0
     """How much longer the epochs take than was estimated, on instances."""
     cpu_slow: float = 1.0

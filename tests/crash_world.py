@@ -1,7 +1,7 @@
 """A cloud, a store and a clock that exist in memory only: what the crash sweep drives real drivers through.
 
 Everything between a run's journal and its outcome is the product's own: `Controller`, `Journal`, `Lease`, the registry,
-`next_step`. Modelled is what lies outside: time, EC2 (tokens, lag, vanishing, refusals, reclaims), an instance that
+`next_step`. It models what is outside: time, EC2 (tokens, lag, vanishing, refusals, reclaims), an instance that
 trains and writes to the store as `remote_job` does, and SSH. Every effect of a driver passes `World.effect`, where
 it can be killed before or after it, lose the reply, or stand still while another driver works.
 """
@@ -273,7 +273,7 @@ class World:
         return machine
 
     def shut_down(self, machine: Machine, *, reclaimed: bool = False) -> None:
-        """Terminate an instance, whoever wants it."""
+        """Terminate an instance, whichever driver asks."""
         if machine.stopping_at is None:
             machine.stopping_at, machine.reclaimed = self.now, reclaimed
 

@@ -25,7 +25,7 @@ from gpu_offload.remote_job.entrypoint import Trained
 
 
 def main(context):
-    """Take as long as it is told to, and be the better the longer it took."""
+    """Take the given time, and return a better score the longer it took."""
     pace = float(context.spec.hyperparameters["pace"])
     model = context.output / "model.bin"
     for epoch in range(context.epochs_completed + 1, context.spec.epochs + 1):

@@ -87,7 +87,7 @@ def of_twenty_that_replace_one_wins(store, _tmp_path):
     assert [store.read("alias")[0]] == [b"%d" % number for number in winners]
 
 
-def replacing_what_somebody_changed_or_deleted_is_refused(store, _tmp_path):
+def replacing_what_another_writer_changed_or_deleted_is_refused(store, _tmp_path):
     etag = store.put("k", b"1")
     store.put("k", b"2")
     with pytest.raises(ObjectChangedError):
@@ -185,7 +185,7 @@ CHECKS = (
     creating_the_same_again_succeeds_because_a_lost_reply_looks_like_that,
     of_twenty_that_create_one_wins,
     of_twenty_that_replace_one_wins,
-    replacing_what_somebody_changed_or_deleted_is_refused,
+    replacing_what_another_writer_changed_or_deleted_is_refused,
     deleting_is_idempotent,
     a_listing_is_by_prefix_and_in_the_order_of_bytes,
     a_file_goes_up_and_comes_down_verified,

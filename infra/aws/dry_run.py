@@ -24,7 +24,7 @@ CONFIG = client_config(attempts=3, read_timeout=15)
 PROBE_GROUP_S = 900
 """Seconds until `offload tend` removes the group of a doctor that was killed."""
 
-NOBODY = "203.0.113.1/32"
+UNUSED_CIDR = "203.0.113.1/32"
 """An address for documentation (RFC 5737), which no host has: the group for a dry run admits no one."""
 
 
@@ -82,7 +82,7 @@ def try_launch(
         CloudError: It is denied, or AWS did not answer. EC2 does not check quotas here.
     """
     run, expires = f"doctor-{secrets.token_hex(6)}", datetime.now(UTC) + timedelta(seconds=PROBE_GROUP_S)
-    group = ec2.create_security_group(run, NOBODY, vpc=subnet.vpc, expires=expires, store=store)
+    group = ec2.create_security_group(run, UNUSED_CIDR, vpc=subnet.vpc, expires=expires, store=store)
     try:
         ec2.check_launch(
             LaunchRequest(

@@ -13,7 +13,7 @@ def public_cidr(override: str | None = None, *, url: str = CHECK_URL) -> str:
     """Return this machine's public IPv4 address as `A.B.C.D/32`.
 
     Args:
-        override: An address or a network to let in instead (behind a proxy or a NAT with several addresses).
+        override: An address or a network to admit instead (behind a proxy or a NAT with several addresses).
         url: An https service that answers with the caller's address in plain text.
 
     Raises:
@@ -29,11 +29,11 @@ def public_cidr(override: str | None = None, *, url: str = CHECK_URL) -> str:
             ) from None
         if network.prefixlen < 8:
             raise InvalidRequestError(
-                f"ssh address {override!r} would let in {network.num_addresses:,} addresses",
+                f"ssh address {override!r} would admit {network.num_addresses:,} addresses",
                 remedy="write the runner's own address, A.B.C.D/32",
             )
         return str(network)
-    remedy = "check the network, or set the address to let in (ec2.ssh-cidr)"
+    remedy = "check the network, or set the address to admit (ec2.ssh-cidr)"
     try:
         with http.ask(url, timeout=TIMEOUT_S, redirects=False) as reply:
             text = http.read(reply, limit=100).decode("ascii", "replace").strip()

@@ -13,7 +13,7 @@ class Protection:
 
     exists: bool
     reviewers: int = 0
-    """People and teams of whom one must agree before a job starts."""
+    """People and teams; one of them must approve a job before it starts."""
     limits_branches: bool = False
     """Whether only some branches may use it."""
 

@@ -1,4 +1,4 @@
-"""Whether a launch is let in: what AWS would refuse, in AWS's words."""
+"""Checks a launch as AWS does: offers, quotas, price and capacity, with AWS's error texts."""
 
 import base64
 import binascii

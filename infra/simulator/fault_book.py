@@ -28,7 +28,7 @@ class _Armed:
 
 
 class FaultBook:
-    """Decides which fault hits whom, and when."""
+    """Decides which fault hits which instance or call, and when."""
 
     def __init__(self, timers: Timers, perform: Callable[[InjectedFault, Rented | None], None]) -> None:
         self._timers = timers

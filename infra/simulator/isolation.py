@@ -30,7 +30,7 @@ class Isolation:
 
     @property
     def user(self) -> str:
-        """Whom to log in as; our own server does not look at the name, sshd knows only real users."""
+        """The login user: our own server ignores the name, sshd knows only real users."""
         return SSH_USER if self.users or self.sshd is None else getpass.getuser()
 
 

@@ -149,7 +149,7 @@ class Link:
             pass  # one end is gone: so is the connection
         finally:
             try:
-                # A client behind a cut line must not hear that the other end is gone.
+                # A client behind a cut line must not notice that the other end is gone.
                 if self.is_cut and not self._closed:
                     await self._open.wait()
             finally:

@@ -40,7 +40,7 @@ class Timers:
         self.after(seconds, again)
 
     def stop(self) -> None:
-        """Forget what is to come; a call under way is waited for."""
+        """Cancel what is due later, and wait for a running call."""
         with self._changed:
             self._stopped = True
             self._heap.clear()

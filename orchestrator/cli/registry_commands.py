@@ -73,7 +73,7 @@ def diff(given: SettingsOptions, old: str, new: str) -> Answer:
     help="Only what it meant then: 2026-03-03 (the end of that day, UTC), or with a time.",
 )
 def history(given: SettingsOptions, alias: str, at: str | None) -> Answer:
-    """Show what ALIAS (stable by default) meant, since when, by whom and why."""
+    """Show the versions that ALIAS (stable by default) meant, each with its time, author and reason."""
     from gpu_offload.orchestrator.registry import listing
 
     time = moment(at) if at else None

@@ -81,7 +81,7 @@ def missed(theirs: Alias | None, claimed: Alias, version: str) -> Move | None:
 
 
 def moved(theirs: Alias | None, move: Move, index: Index, name: str, now: float) -> Alias:
-    """Return an alias with a move in its history; moves of a time to come, which an older version believed, go."""
+    """Return an alias with a move in its history; moves with a future time, which an older version accepted, are dropped."""
     entries = numbered(index.versions)
     ours = aliases.written(name, (move,), {}, None)
     past = tuple(each for each in theirs.moves if each.at <= now) if theirs is not None else ()

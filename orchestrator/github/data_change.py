@@ -56,7 +56,7 @@ def base_of(event: WorkflowEvent, root: Path) -> str | None:
 
 
 def data_change(snapshot: Snapshot, base: str) -> DataChange | None:
-    """Compare the dataset with what it was at a commit, by git; None where git cannot tell."""
+    """Compare the dataset with what it was at a commit, by git; None where git cannot decide."""
     names = git(snapshot.root, "diff", "--no-renames", "--relative", "--name-status", "-z", base, "--", ".")
     lines = git(snapshot.root, "diff", "--no-renames", "--relative", "--unified=0", base, "--", "*.txt")
     if names.returncode or lines.returncode:

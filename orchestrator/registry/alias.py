@@ -127,7 +127,7 @@ def move(
 
 
 def _last(alias: Alias | None) -> tuple[int, float, str] | None:
-    """Return what tells one state of an alias's history from another."""
+    """Return the identity of a state of an alias's history."""
     return (len(alias.moves), alias.moves[-1].at, alias.version) if alias is not None else None
 
 

@@ -170,7 +170,7 @@ class Index(Document):
 
 
 class Move(Named):
-    """An alias came to mean a version: when, by whom, why, and on what evidence."""
+    """A move of an alias to a version: its time, author, reason and evidence."""
 
     at: float
     rollout: float = Field(default=1.0, ge=0, le=1)
@@ -195,7 +195,7 @@ class Alias(Named):
     yanked: dict[str, str] = Field(default_factory=dict)
     """Why, by version: the index's yanks when the alias was written."""
     serial: int = 0
-    """Grows with each change: of two answers, an application tells by it which one a cache has kept."""
+    """Grows with each change, so that an application recognises the outdated answer of a cache."""
     history: tuple[Move, ...] = ()
     """Oldest first; the last is what the alias means now."""
 

@@ -59,7 +59,7 @@ def report_html(report: Report) -> str:
 def _split(
     curves: Mapping[str, Sequence[float]],
 ) -> tuple[dict[str, Sequence[float]], dict[str, Sequence[float]]]:
-    """Tell losses from metrics: they need scales of their own. Learning rates fit neither."""
+    """Separate losses from metrics: they need scales of their own. Learning rates fit neither."""
     kept = {without_controls(n): v for n, v in curves.items() if not n.startswith("lr/")}
     losses = {curve_name(n): v for n, v in kept.items() if "loss" in n}
     return losses, {curve_name(n): v for n, v in kept.items() if "loss" not in n}

@@ -90,7 +90,7 @@ def _dataset(settings: Sections, root: str) -> Iterator[Disagreement]:
     if inside or data.startswith(kept.rstrip("/") + "/"):
         yield Disagreement(
             (("store", "url"), ("dataset", "path")),
-            f"the store {store.url!r} and the dataset {settings.dataset.path!r} lie in each other",
+            f"the store {store.url!r} and the dataset {settings.dataset.path!r} are inside one another",
             "keep the store in a folder of its own, such as file:.offload",
         )
 

@@ -14,7 +14,7 @@ GLANCED: Final = 20
 """Files of a folder that are looked into for annotations."""
 
 LABELS: Final = 5_000
-"""Label files that are read to learn the numbers of the classes, where the checks do not tell."""
+"""Label files that are read to find the numbers of the classes, where the checks do not give them."""
 
 _ANNOTATIONS: Final = (".json", ".xml", ".ndjson")
 

@@ -142,7 +142,7 @@ class Children:
         if self.signal is not None:  # it came while the process was being started
             child.tell(self.signal)
 
-    def hear(self, number: int) -> None:
+    def on_signal(self, number: int) -> None:
         """Keep a signal, and pass it on."""
         self.signal = number
         for child in self._working:

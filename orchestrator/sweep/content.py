@@ -34,7 +34,7 @@ class TrialReport:
     seconds: float = 0.0
     cost_usd: float = 0.0
     saved_seconds: float = 0.0
-    """What pruning saved, as its own epochs and the other trials' tell."""
+    """What pruning saved, estimated from its own epochs and those of the other trials."""
     saved_usd: float = 0.0
 
     def json(self) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Driver:
         Raises InterruptedRunError: resume with the same command; SweepBusyError: another process drives it;
         SweepFailedError; OffloadError: a training could not be started.
         """
-        with handled(lambda number, _: self.children.hear(number)):
+        with handled(lambda number, _: self.children.on_signal(number)):
             try:
                 self._claim()
                 while True:

@@ -130,7 +130,7 @@ def _rounded(dimension: Range | Choice, value: Any) -> Scalar:
 
 
 def _key(values: Mapping[str, Scalar]) -> tuple[tuple[str, str], ...]:
-    """Return what tells two trials apart: 1, 1.0 and True are different values."""
+    """Return the identity of a trial: 1, 1.0 and True are different values."""
     return tuple((name, repr(values[name])) for name in sorted(values))
 
 

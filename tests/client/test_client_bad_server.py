@@ -131,7 +131,7 @@ def test_a_head_of_a_reply_that_never_ends_keeps_the_model_of_before(server, fol
 
 
 @pytest.mark.parametrize("what", ["stable.json", "model.pt"])
-def test_what_comes_compressed_although_nobody_asked_keeps_the_model_of_before(server, folder, old, what):
+def test_an_unrequested_compression_keeps_the_previous_model(server, folder, old, what):
     server.publish("bbbb", os.urandom(10_000))
 
     def compressed(handler, request):
@@ -214,7 +214,7 @@ def test_a_model_that_is_not_the_promised_one_is_never_used(server, folder, old,
         ),
     ],
 )
-def test_a_document_that_is_none_keeps_the_model_of_before(server, folder, old, document):
+def test_an_invalid_document_keeps_the_previous_model(server, folder, old, document):
     server.files["/aliases/stable.json"] = document
     model = client(server, folder, tries=1).get()
     assert kept(model, old)
@@ -225,7 +225,7 @@ def test_a_document_that_is_none_keeps_the_model_of_before(server, folder, old, 
 
 
 @pytest.mark.parametrize("model", ["x", [1], 5, None, {}, {"sha256": 5}, {"sha256": "0" * 64, "size": "x"}])
-def test_a_manifest_that_is_none_keeps_the_model_of_before(server, folder, old, model):
+def test_an_invalid_manifest_keeps_the_previous_model(server, folder, old, model):
     server.publish("bbbb")
     server.document = {"version": "bbbb"}
     server.files["/models/bbbb/manifest.json"] = json.dumps({"model": model}).encode()
@@ -244,7 +244,7 @@ def test_a_manifest_does_not_rename_the_version_that_was_asked_for(server, folde
 
 
 @pytest.mark.parametrize("versions", [5, "x", {"a": 1}, True, None, [5, None, "x", [], {"version": 5}]])
-def test_an_index_that_is_none_keeps_the_model_of_before(server, folder, versions):
+def test_an_invalid_index_keeps_the_previous_model(server, folder, versions):
     old = server.publish("aaaa", semver="1.0.0")
     client(server, folder, pin="1").get()
     server.document = {"version": "cccc", "semver": "2.0.0", "sha256": "0" * 64, "size": 1}

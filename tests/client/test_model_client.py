@@ -56,7 +56,7 @@ def test_an_export_is_verified_as_the_model_is(server, folder):
         client(server, folder, export="onnx").get()
 
 
-def test_within_the_interval_nothing_is_asked(server, folder):
+def test_within_the_interval_no_request_is_sent(server, folder):
     server.publish("aaaa")
     client(server, folder).get()
     server.requests.clear()
@@ -125,7 +125,7 @@ def test_a_model_of_another_kind_keeps_its_suffix(server, folder):
     assert sorted(p.name for p in folder.iterdir() if p.name[0] in "abc") == ["cccc.model.json", "cccc.pt"]
 
 
-def test_progress_is_told_and_reaches_the_end(server, folder):
+def test_progress_is_reported_up_to_the_end(server, folder):
     body = server.publish("aaaa", os.urandom(3 << 20))
     told = []
     client(server, folder, progress=lambda done, total: told.append((done, total))).get()

@@ -209,7 +209,7 @@ def swap_classes(first, second):
         (Task.CLASSIFY, swap_classes),
     ],
 )
-def test_a_description_that_moves_files_under_an_honest_fingerprint_is_refused(tmp_path, task, swap):
+def test_a_description_that_moves_files_under_a_valid_fingerprint_is_refused(tmp_path, task, swap):
     """The fingerprint does not cover paths in the tree: another image's label, or a validation image in train."""
     generate(tmp_path / "raw", images=14, size=48, task=task)
     info = read_tree(materialise(read_snapshot(tmp_path / "raw"), tmp_path / "tree"))

@@ -201,7 +201,7 @@ def test_a_submodule_that_is_not_checked_out_cannot_be_compared(superproject):
 
 
 @pytest.mark.parametrize("flag", ["--assume-unchanged", "--skip-worktree"])
-def test_what_git_was_told_not_to_look_at_cannot_be_decided(flag, repository):
+def test_files_that_git_is_configured_to_skip_cannot_be_compared(flag, repository):
     git(repository, "update-index", flag, "code.py")
     assert changed_since(repository / "data", "HEAD") is False
     git(repository, "update-index", flag, "data/a.txt")

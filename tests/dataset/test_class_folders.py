@@ -37,7 +37,7 @@ def test_splits_are_those_of_the_folders_however_they_are_spelt(tmp_path, parts)
     assert [number for number in snapshot.images.values() if number] == [4] * len(parts)
 
 
-def test_what_operating_systems_and_tools_leave_is_nobodys_class(tmp_path):
+def test_leftovers_of_operating_systems_and_tools_are_no_class(tmp_path):
     class_folders(tmp_path, ("train", "val"), count=2)
     for name in ("__MACOSX/train/dog/._0.bmp", "__MACOSX/x.png", ".ipynb_checkpoints/a.png", "node_modules/a/b.png",
                  "venv/pyvenv.cfg", "venv/a.png", "runs/detect/train/a.png", "train/@eaDir/0.png", "Thumbs.db"):  # fmt: skip

@@ -154,7 +154,7 @@ def test_crowds_are_left_out_and_counted(tmp_path):
     assert any("crowd" in line for line in snapshot.left_out)
 
 
-def test_images_without_objects_are_background_on_purpose_and_undescribed_ones_are_said(tmp_path):
+def test_images_without_objects_are_background_and_undescribed_ones_are_reported(tmp_path):
     names = pictures(tmp_path, [f"{index}.bmp" for index in range(20)])
     put(tmp_path / "all.json", coco(names[:-1], [box(index, index) for index in range(18)]))
     snapshot = read_snapshot(tmp_path)

@@ -332,7 +332,7 @@ def test_a_name_that_could_do_harm_is_refused_and_shown_harmlessly(tmp_path, nam
     text.encode()
 
 
-def test_a_content_that_belies_its_name_is_a_warning(tmp_path):
+def test_content_that_does_not_match_its_name_is_a_warning(tmp_path):
     flat(tmp_path)
     (tmp_path / "003.png").rename(tmp_path / "003.jpg")
     assert codes(read_snapshot(tmp_path, classes=["thing"]).warnings) == {"wrong-extension"}

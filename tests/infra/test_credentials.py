@@ -78,7 +78,7 @@ def test_a_session_renews_itself_with_a_new_token_before_it_expires(cloud, runne
     assert tokens == ["token-1", "token-2"]
 
 
-def test_a_runner_that_gives_no_token_is_told_what_permission_is_missing(cloud, runner, environ):
+def test_a_runner_without_a_token_is_an_error_that_names_the_permission(cloud, runner, environ):
     runner.status = 403
     with pytest.raises(CredentialsError, match="id-token: write"):
         open_session("us-east-1", environ=environ).get_credentials().get_frozen_credentials()
@@ -96,7 +96,7 @@ def test_elsewhere_it_is_botos_own_chain(cloud):
     assert check_credentials(session).startswith("arn:aws:")
 
 
-def test_no_credentials_at_all_are_told(monkeypatch):
+def test_no_credentials_at_all_are_an_error(monkeypatch):
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     session = open_session("us-east-1", environ={})
@@ -109,7 +109,7 @@ ELSEWHERE = "https://account.store.example"
 KEYS = {"STORE_ACCESS_KEY_ID": "id", "STORE_SECRET_ACCESS_KEY": "key"}
 
 
-def test_a_store_outside_aws_is_asked_with_its_own_keys_and_nobody_else_is():
+def test_a_store_outside_aws_gets_its_own_keys_and_no_other_server_does():
     credentials = open_store_session(ELSEWHERE, environ=KEYS).get_credentials()
     assert (credentials.access_key, credentials.secret_key, credentials.token) == ("id", "key", None)
     for endpoint in (None, "https://s3.eu-west-1.amazonaws.com"):

@@ -197,7 +197,7 @@ def test_a_new_instance_that_ec2_does_not_know_yet_is_terminated_all_the_same(
     assert ec2.find("r1")[0].ended
 
 
-def test_no_capacity_is_told_at_once_though_aws_calls_it_a_server_error(cloud, ec2, request_):
+def test_no_capacity_is_not_retried_though_aws_calls_it_a_server_error(cloud, ec2, request_):
     cloud.fail_once(
         lambda call: call.action == "RunInstances", 500, fault("InsufficientInstanceCapacity"), times=9
     )
@@ -207,7 +207,7 @@ def test_no_capacity_is_told_at_once_though_aws_calls_it_a_server_error(cloud, e
     assert len(cloud.of("RunInstances")) == 1
 
 
-def test_a_quota_is_told_at_once(cloud, ec2, request_):
+def test_a_quota_is_not_retried(cloud, ec2, request_):
     cloud.fail_once(lambda call: call.action == "RunInstances", 400, fault("VcpuLimitExceeded"), times=9)
     with pytest.raises(QuotaError, match="ask AWS for more"):
         ec2.launch(request_)
@@ -234,13 +234,13 @@ def test_after_a_lost_reply_the_launch_is_repeated_as_it_was(cloud, ec2, request
     assert first == second
 
 
-def test_a_token_used_for_something_else_is_told(cloud, ec2, request_):
+def test_a_client_token_used_for_another_launch_is_an_error(cloud, ec2, request_):
     cloud.fail_once(lambda call: call.action == "RunInstances", 400, fault("IdempotentParameterMismatch"))
     with pytest.raises(TokenMismatchError, match="by its tag"):
         ec2.launch(request_)
 
 
-def test_a_dry_run_launches_nothing_and_tells_a_refusal(cloud, ec2, request_):
+def test_a_dry_run_launches_nothing_and_reports_a_refusal(cloud, ec2, request_):
     ec2.check_launch(request_)
     assert ec2.find() == []
     cloud.fail_once(lambda call: call.action == "RunInstances", 403, fault("UnauthorizedOperation"))
@@ -249,7 +249,7 @@ def test_a_dry_run_launches_nothing_and_tells_a_refusal(cloud, ec2, request_):
 
 
 @pytest.mark.simulator
-def test_no_answer_at_all_is_told(no_waiting, monkeypatch):
+def test_no_answer_at_all_is_an_error(no_waiting, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     ec2 = Ec2("us-east-1")
     ec2._client = ec2._make_client(attempts=1)

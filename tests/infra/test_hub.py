@@ -49,7 +49,7 @@ def test_a_job_publishes_by_its_identity_and_exchanges_it_anew_when_the_token_ru
 
 
 @pytest.mark.simulator
-def test_a_workflow_that_the_hub_does_not_trust_writes_nothing_and_is_told_the_claims(job):
+def test_a_workflow_that_the_hub_does_not_trust_writes_nothing_and_gets_the_claims_to_add(job):
     with Hub(CLAIMS) as hub:
         hub.claims["branch"] = "other"
         with pytest.raises(StoreDeniedError) as refused:

@@ -76,12 +76,12 @@ def test_an_image_of_this_account_is_taken_by_its_id(session, own):
     assert find(session, own).id == own
 
 
-def test_a_strangers_image_is_refused(session, own):
+def test_an_image_of_an_unknown_account_is_refused(session, own):
     with pytest.raises(DeniedError, match="belongs to"):
         find(session, own, owners=("amazon",))
 
 
-def test_a_public_parameter_that_names_a_strangers_image_is_refused(cloud, session, own):
+def test_a_public_parameter_that_names_an_image_of_an_unknown_account_is_refused(cloud, session, own):
     cloud.fail_once(
         lambda call: call.action == "GetParameter", 200, f'{{"Parameter": {{"Name": "x", "Value": "{own}"}}}}'
     )
@@ -96,12 +96,12 @@ def test_an_image_for_another_processor_is_refused(session, client, monkeypatch)
 
 
 @pytest.mark.parametrize("wanted", ["ami-00000000000000000", "/no/such/parameter"])
-def test_an_image_that_is_not_there_is_told(cloud, session, wanted):
+def test_a_missing_image_is_an_error(cloud, session, wanted):
     with pytest.raises(InvalidRequestError):
         find(session, wanted)
 
 
-def test_a_parameter_that_holds_no_image_is_told(cloud, session):
+def test_a_parameter_without_an_image_is_an_error(cloud, session):
     cloud.fail_once(
         lambda call: call.action == "GetParameter", 200, '{"Parameter": {"Name": "x", "Value": "hello"}}'
     )

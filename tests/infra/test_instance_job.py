@@ -197,7 +197,7 @@ def test_a_job_that_was_started_is_not_started_again(bench):
     assert bench.job.look().progress_offset == looks[-1].progress_offset
 
 
-def test_what_only_the_uploader_may_know_is_neither_told_to_the_training_nor_left_on_a_disk(bench):
+def test_secrets_of_the_uploader_reach_neither_the_training_nor_a_disk(bench):
     uploader = {"PYTHONPATH": str(bench.tmp_path / "lib"), "STORE_ACCESS_KEY_ID": "it's 1 key"}
     trainer = {"PYTHONPATH": str(bench.tmp_path / "lib"), "LET_GO": str(bench.tmp_path / "go")}
     bench.job.start(b"{}", sys.executable, JobOptions(spot_notice=None), trainer=trainer, uploader=uploader)
@@ -288,7 +288,7 @@ def test_a_launcher_that_still_looks_puts_the_power_off_off(bench):
     assert not held.exists()
     bench.job.look(hold=True)
     until = int(time.time()) + 3
-    os.utime(held, (until, until))  # as if somebody looked until then
+    os.utime(held, (until, until))  # as if a process had looked until then
     bench.let_go()
     wait_until(bench.powered_off)
     assert time.time() >= until + 1

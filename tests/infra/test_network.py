@@ -99,7 +99,7 @@ def test_a_subnet_of_another_zone_and_a_zone_without_one_are_refused_with_what_t
         network.subnet("us-east-1a")
 
 
-def test_a_region_without_a_default_network_is_told_what_to_make(cloud, network):
+def test_a_region_without_a_default_network_is_an_error_with_the_remedy(cloud, network):
     empty = '<DescribeVpcsResponse xmlns="http://ec2.amazonaws.com/doc/2016-11-15/"><vpcSet/></DescribeVpcsResponse>'
     cloud.fail_once(lambda call: call.action == "DescribeVpcs", 200, empty)
     with pytest.raises(InvalidRequestError, match="create-default-vpc"):
@@ -121,7 +121,7 @@ def test_the_address_to_let_in_can_be_given(given, cidr):
 
 
 @pytest.mark.parametrize("given", ["0.0.0.0/0", "everybody", "::1"])
-def test_an_address_that_is_none_or_everybodys_is_refused(given):
+def test_an_invalid_or_unlimited_address_is_refused(given):
     with pytest.raises(InvalidRequestError):
         public_cidr(given)
 
@@ -139,7 +139,7 @@ def test_a_machine_asks_a_service_for_its_own_address_and_believes_an_address_on
 
 
 @pytest.mark.simulator
-def test_a_service_that_does_not_tell_the_address_is_told_with_the_setting_to_use():
+def test_a_service_that_does_not_send_the_address_is_an_error_with_the_setting_to_use():
     with pytest.raises(EndpointError, match="ssh-cidr"):
         public_cidr(url="http://127.0.0.1:9")
     with pytest.raises(InvalidRequestError, match="https"):

@@ -63,7 +63,7 @@ REFUSED_LAUNCHES = {
     "a capacity block": (changed(InstanceMarketOptions={"MarketType": "capacity-block"}), {}),
     "a wrong region": (launch(), {"region": "eu-central-1"}),
     "a stranger's image": (launch(), {"image_owner": "999988887777"}),
-    "an image of this account that nobody allowed": (launch(), {"image_owner": ACCOUNT}),
+    "an image of this account that is not allowed": (launch(), {"image_owner": ACCOUNT}),
     "IMDSv1": (changed(MetadataOptions={**METADATA, "HttpTokens": "optional"}), {}),
     "no word on metadata": (changed(MetadataOptions=None), {}),
     "a hop limit of 2": (changed(MetadataOptions={**METADATA, "HttpPutResponseHopLimit": 2}), {}),
@@ -81,7 +81,7 @@ REFUSED_LAUNCHES = {
     "no tag of a run on the instance": (without_tag("instance", "gpu-offload:run"), {}),
     "no expiry on the instance": (without_tag("instance", "gpu-offload:expires"), {}),
     "no tag of a run on the volume": (without_tag("volume", "gpu-offload:run"), {}),
-    "a tag of somebody else's": (with_tag("team"), {}),
+    "another owner's tag": (with_tag("team"), {}),
     "a security group that is not ours": (launch(), {"group_tags": {}}),
     "a security group of another store's": (
         launch(),
@@ -116,7 +116,7 @@ def test_a_stack_for_spot_alone_does_not_launch_on_demand():
 
 
 @pytest.mark.parametrize("role", ["janitor", "publisher", "trainer", "scheduler"])
-def test_nobody_else_launches(role):
+def test_no_other_role_launches(role):
     assert not any(may(role, request) for request in launch_requests(launch()))
 
 
@@ -152,7 +152,7 @@ def test_what_another_repository_of_the_account_rents_is_out_of_reach(role):
 
 @pytest.mark.parametrize("role", ROLES)
 def test_nothing_that_exists_can_be_made_to_look_like_ours(role):
-    """Could somebody tag a stranger's instance, he could then terminate it."""
+    """A role that could tag any instance could then terminate it."""
     tag = {"aws:RequestTag/gpu-offload:run": "abc-1", "aws:TagKeys": ["gpu-offload:run"]}
     assert not may(role, on("ec2:CreateTags", "instance", tag))
     assert not may(role, on("ec2:CreateTags", "instance", {**tag, "ec2:CreateAction": "CreateImage"}))

@@ -47,7 +47,7 @@ def test_who_becomes_which_role(subject):
 
 
 @pytest.mark.parametrize("audience", ["https://github.com/octo-org", "", "*", "sts.amazonaws.com.evil"])
-def test_a_token_for_somebody_else_is_refused(audience):
+def test_a_token_for_another_audience_is_refused(audience):
     assert not allowed([policy(SITE, "launcher-trust")], token_request(ENVIRONMENT, audience))
     assert not allowed([policy(SITE, "janitor-trust")], token_request(BRANCH, audience))
 

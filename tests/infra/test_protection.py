@@ -37,7 +37,7 @@ def test_reviewers_and_branches_are_read(found, wanted):
         assert protection_of("us/it", "gpu", variables) == wanted
 
 
-def test_a_public_repository_without_the_environment_is_told_from_one_that_nobody_may_see():
+def test_a_missing_environment_is_distinguished_from_a_repository_that_cannot_be_read():
     with github({"/repos/us/it": {"private": False}}) as variables:
         assert protection_of("us/it", "gpu", variables) == Protection(exists=False)
         assert protection_of("us/other", "gpu", variables) is None

@@ -90,7 +90,7 @@ def test_a_broken_stage_fails_at_once_with_its_advice_and_the_console_output():
     assert clock.now == 0
 
 
-def test_waiting_tells_what_it_sees_and_begins_where_it_is_told():
+def test_waiting_reports_what_it_observes_and_begins_at_the_given_stage():
     clock, left, told = Clock(), [2], []
 
     def driver():

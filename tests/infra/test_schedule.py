@@ -1,4 +1,4 @@
-"""AWS itself terminates at an absolute time, with nobody else alive."""
+"""AWS itself terminates at an absolute time, with no driver and no instance alive."""
 
 import json
 from datetime import UTC, datetime

@@ -40,7 +40,7 @@ def run(script, *faults, **options):
 
 
 @pytest.mark.simulator
-def test_a_command_that_leaves_an_instance_exits_with_3_and_is_told_which():
+def test_a_command_that_leaves_an_instance_exits_with_3_and_names_it():
     code, report = run(LAUNCH)
     assert code == EXIT_LEFTOVERS
     assert "1 instances (i-" in report

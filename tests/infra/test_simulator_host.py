@@ -120,7 +120,7 @@ def test_a_host_is_reached_by_ssh_with_the_planted_key_and_does_what_user_data_s
     assert not Path("/opt/gpu-offload/some/file").exists()
 
 
-def test_an_impostor_and_a_stranger_are_told_apart_from_the_host(lab):
+def test_an_impostor_and_a_foreign_key_are_distinguished_from_the_host(lab):
     instance = lab.launch()
     lab.ssh(instance).run("true", timeout=60)
     with pytest.raises(HostKeyMismatchError):
@@ -143,7 +143,7 @@ def test_a_machine_whose_time_is_up_before_it_boots_never_opens_its_door(lab):
         lab.ssh(instance, patience=0).connect()
 
 
-def test_what_runs_is_told_before_the_power_goes(lab):
+def test_processes_are_notified_before_the_power_goes(lab):
     lab.cloud.behaviour = lab.cloud.compute.behaviour = replace(QUICK, grace_seconds=20.0)
     instance = lab.launch()
     s3 = lab.cloud.client("s3")
@@ -221,7 +221,7 @@ def test_a_short_cut_only_delays(lab):
 
 
 @two_networks
-def test_a_power_loss_is_silent_and_goes_on_costing_until_somebody_terminates(lab):
+def test_a_power_loss_is_silent_and_costs_money_until_the_instance_is_terminated(lab):
     instance = lab.launch()
     with lab.ssh(instance) as ssh:
         ssh.run("true", timeout=60)

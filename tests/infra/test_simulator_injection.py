@@ -197,6 +197,6 @@ def test_a_fault_may_wait_for_another_attempt(cloud):
     assert cloud.leftovers().instances == (first,)
 
 
-def test_a_mistake_in_a_fault_is_told_before_anything_starts():
+def test_a_mistake_in_a_fault_is_refused_before_anything_starts():
     with pytest.raises(FaultSyntaxError):
         SimulatedCloud(faults=["api:*:delay=never"])

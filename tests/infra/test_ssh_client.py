@@ -237,7 +237,7 @@ def test_a_port_that_answers_without_ssh_is_unreachable():
             host.connect()
 
 
-def test_a_lost_connection_is_told_from_a_failed_command_and_made_again(server, tmp_path):
+def test_a_lost_connection_is_distinguished_from_a_failed_command_and_made_again(server, tmp_path):
     with connect(server) as host:
         host.connect()
         with (

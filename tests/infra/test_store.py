@@ -97,7 +97,7 @@ class Unverified(Bad):
         (Unconditional, conformance.an_object_is_created_once),
         (Unconditional, conformance.of_twenty_that_create_one_wins),
         (Unconditional, conformance.of_twenty_that_replace_one_wins),
-        (Unconditional, conformance.replacing_what_somebody_changed_or_deleted_is_refused),
+        (Unconditional, conformance.replacing_what_another_writer_changed_or_deleted_is_refused),
         (LostReply, conformance.creating_the_same_again_succeeds_because_a_lost_reply_looks_like_that),
         (Unverified, conformance.a_download_that_is_not_what_was_promised_leaves_the_old_file),
     ],
@@ -148,7 +148,7 @@ def test_a_server_with_another_key_than_the_known_one_gets_nothing(sftp_server, 
 
 
 @pytest.mark.process
-def test_a_user_whose_key_is_not_accepted_is_told_so(sftp_server, new_store):
+def test_a_key_that_is_not_accepted_is_an_error(sftp_server, new_store):
     store = new_store("sftp")
     keys = sftp_server.sshd.folder / "authorized_keys"
     accepted = keys.read_text()

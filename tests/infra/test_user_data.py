@@ -163,7 +163,7 @@ def test_a_clock_that_is_wrong_does_not_keep_the_machine_up(simulated):
 
 
 @pytest.mark.process
-def test_a_machine_that_nobody_gives_a_job_goes_down(simulated):
+def test_a_machine_without_a_job_goes_down(simulated):
     root, environment = simulated
     assert boot(make(start_within=1)[1], environment) == 0
     wait_until(lambda: calls(root))

@@ -66,7 +66,7 @@ def test_an_attempt_that_was_refused_costs_nothing(accounts):
 
 
 @pytest.mark.simulator
-def test_prices_that_nobody_may_ask_for_are_those_of_the_offer(accounts):
+def test_prices_that_cannot_be_read_are_those_of_the_offer(accounts):
     """The environment leads nowhere: EC2 does not answer."""
     bill = accounts.bill(run_of(now=T0), RunDocuments((seen_attempt(1, T0, T0 + 3600),)), now=T0 + 3600)
     assert bill.lines[0].usd == Decimal("0.200000")

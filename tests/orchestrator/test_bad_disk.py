@@ -51,7 +51,7 @@ def refuses_in_words(folder, commands):
 
 
 @pytest.mark.parametrize("body", [b"", b'{"format": 1, "ver', b"[1]", b"null", b'{"format": 99}', b'{"format": 1, "versions": 7, "at": {}}', b"\xff\xfe"])  # fmt: skip
-def test_a_damaged_document_of_any_kind_is_told_in_words(project, body):
+def test_a_damaged_document_of_any_kind_has_a_clear_error(project, body):
     for file in sorted((project / "store").rglob("*.json")):
         whole = file.read_bytes()
         file.write_bytes(body)
@@ -62,7 +62,7 @@ def test_a_damaged_document_of_any_kind_is_told_in_words(project, body):
 @pytest.mark.root
 @pytest.mark.process
 @pytest.mark.parametrize("how", ["full", "read-only"])
-def test_a_disk_that_takes_nothing_is_told_in_words(project, small_disk, monkeypatch, how):
+def test_a_disk_that_takes_nothing_has_a_clear_error(project, small_disk, monkeypatch, how):
     disk, spoil = small_disk
     moved = disk / "project"
     shutil.copytree(project, moved)

@@ -84,7 +84,7 @@ def hours(tmp_path, monkeypatch, request):
 
 
 @pytest.mark.simulator
-def test_an_instance_whose_uploads_are_denied_is_told_of_and_ends_within_minutes(hours, tmp_path):
+def test_an_instance_whose_uploads_are_denied_is_reported_and_ends_within_minutes(hours, tmp_path):
     """What it trains cannot be kept, and not even its heartbeat says so: the driver reads it over SSH."""
     cloud, command = hours
     (tmp_path / "project").mkdir()
@@ -200,7 +200,7 @@ def test_a_drivers_clock_that_is_wrong_by_an_hour_changes_no_bill(cloud, tmp_pat
 
 
 @pytest.mark.simulator
-def test_an_instance_that_ec2_ends_at_launch_is_told_with_its_reason_and_the_remedy(tmp_path, monkeypatch):
+def test_an_instance_that_ec2_ends_at_launch_is_reported_with_reason_and_remedy(tmp_path, monkeypatch):
     """The account's key for disks may not be used: pending, then terminated. EC2 knows the new profile after seconds only."""
     with Killing(
         Behaviour(

@@ -95,7 +95,7 @@ def test_a_bucket_is_named_after_the_repository_where_none_is_set(tmp_path):
         ("/somewhere/else", None),
     ],
 )
-def test_the_remote_tells_the_repository(url, name, tmp_path):
+def test_the_repository_is_read_from_the_remote(url, name, tmp_path):
     assert from_remote(url) == name
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
     assert repository_of(tmp_path, {}) is None
@@ -131,7 +131,7 @@ def test_githubs_numbers_come_from_the_runner_or_from_github(github):
 # ------------------------------------------------------------------------------- what it shows
 
 
-def test_it_says_what_would_be_made_whom_it_trusts_and_what_to_do_then():
+def test_it_prints_what_it_would_create_which_roles_it_trusts_and_what_follows():
     text = prepared().text()
     assert text.startswith("would create the stack gpu-offload in us-east-1")
     for piece in (
@@ -193,7 +193,7 @@ def test_nothing_is_made_where_the_answer_is_no(stacks, console, cloud):
 
 @pytest.fixture
 def outputs(cloud):
-    """moto forgets the outputs of a stack that was made by a change set: they are told in its place."""
+    """moto forgets the outputs of a stack that was made by a change set: they are answered in its place."""
     told = {key: value.replace("ACCOUNT", "111122223333") for key, value in prepared().outputs().items()}
 
     def tell(call, answer):
@@ -213,7 +213,7 @@ def outputs(cloud):
     return told
 
 
-def test_a_stack_is_made_told_of_and_then_as_it_should_be(stacks, console, outputs):
+def test_a_stack_is_created_reported_and_then_up_to_date(stacks, console, outputs):
     """moto's CloudFormation drops much of a template in silence: what it makes is not looked at here."""
     assert deploy(prepared(), console, lambda change: True, stacks=stacks) == outputs
     lines = prepared().afterwards(outputs)
@@ -242,7 +242,7 @@ def xml(inner, action):
     return f"<{action}Response><{action}Result>{inner}</{action}Result></{action}Response>"
 
 
-def test_what_cloudformation_refuses_is_told_in_its_own_words(stacks, console, cloud):
+def test_a_refusal_of_cloudformation_is_shown_in_its_words(stacks, console, cloud):
     def refuse(call, answer):
         if call.action == "DescribeChangeSet":
             return 200, xml(
@@ -327,7 +327,7 @@ WHO = ("bootstrap", "--repository", REPOSITORY, "--owner-id", "12", "--repositor
 
 @pytest.mark.process
 def test_the_command_shows_without_asking_anybody(tmp_path):
-    """AWS_ENDPOINT_URL leads nowhere here: whoever asked AWS would fail."""
+    """AWS_ENDPOINT_URL is unreachable here: a request to AWS would fail."""
     shown = offload(tmp_path, *WHO)
     assert (shown.returncode, shown.stderr) == (0, "")
     assert "would create the stack" in shown.stdout
@@ -355,7 +355,7 @@ def test_the_command_shows_without_asking_anybody(tmp_path):
         (("bootstrap", "--repository", REPOSITORY, "--deploy", "--yes"), "does not show the numbers"),
     ],
 )
-def test_a_wrong_word_is_told_before_anything_happens(tmp_path, monkeypatch, capsys, words, told):
+def test_a_wrong_argument_is_refused_before_anything_happens(tmp_path, monkeypatch, capsys, words, told):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GITHUB_API_URL", "http://127.0.0.1:9")
     with pytest.raises(SystemExit) as ended:

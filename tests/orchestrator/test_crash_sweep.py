@@ -197,7 +197,7 @@ LONG = {
     "spot is waited for, and comes": (
         Scenario(refused={"us-east-1a": 4, "us-east-1b": 4}, deadline_s=12 * 3600.0), "published"),
     "stopped by hand on the CPU": (Scenario(cpu=True, epochs=20, stop_at=1000.0), "stopped"),
-    "reclaimed, and nobody looks for five hours": (
+    "reclaimed, and no driver looks for five hours": (
         Scenario(detach=True, reclaims={1: (400.0, False)}, dead_man=True), "published"),
 }  # fmt: skip
 

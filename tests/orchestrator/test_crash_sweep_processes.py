@@ -54,7 +54,7 @@ def test_a_killed_command_is_carried_on_by_the_next(
     store = open_store(STORE)
     assert [e.version for e in publish.versions(store)] == [report["version"]]
     if report["status"] == "already_trained":
-        # It was published before the kill: nobody needs this run any more but to close it.
+        # It was published before the kill: this run only has to be closed.
         offload(tmp_path, "tend")
     journal = Journal(store)
     outcome = journal.outcome(report["run"])

@@ -1,4 +1,4 @@
-"""The drill makes faults happen with real processes; its report tells what was leaked and lost, and nothing else is green."""
+"""The drill makes faults happen with real processes; its report names what was leaked and lost, and is green only without either."""
 
 import json
 
@@ -67,7 +67,7 @@ def test_a_report_as_json_is_what_is_documented():
 
 
 @pytest.mark.process
-def test_a_fault_that_nobody_knows_is_refused_with_those_that_there_are(tmp_path):
+def test_an_unknown_fault_is_refused_with_a_list_of_the_known_ones(tmp_path):
     with pytest.raises(DrillError, match=r"no such fault: fire \(there are cancel-while-launching"):
         drill(["fire"])
     offload(tmp_path, "drill", "--only", "fire", code=2)
@@ -109,7 +109,7 @@ def cloud(monkeypatch):
 
 
 def test_a_drill_on_an_account_rents_within_its_limit_and_leaves_nothing(cloud, tmp_path, monkeypatch):
-    """The account is a simulated one here; the drill knows no more of it than EC2 tells."""
+    """The account is a simulated one here; the drill knows of it only what EC2 describes."""
     train_project(tmp_path)
     monkeypatch.setattr(real_account, "PACE", DrillPace(epochs=2, seconds=0.2))
     settings = load_settings(tmp_path, environment={})

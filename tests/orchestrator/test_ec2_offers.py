@@ -58,7 +58,7 @@ def test_a_quota_that_does_not_hold_the_type_leaves_its_market_out_and_says_what
     assert "'All G and VT Spot Instance Requests'" in notes[0]
 
 
-def test_a_quota_that_nobody_may_ask_for_leaves_nothing_out():
+def test_a_quota_that_cannot_be_read_excludes_no_offer():
     assert len(offered(replace(REGION, quotas=Quotas(None, None, "denied")))[0]) == 4
 
 

@@ -1,4 +1,4 @@
-"""The runner of a workflow: what it is told, and what it must not take for a command."""
+"""The runner of a workflow: its inputs, and what it must not take for a command."""
 
 import io
 import re
@@ -176,7 +176,7 @@ def test_every_bad_input_is_named_at_once():
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c != "plan"])
-def test_a_step_that_a_stranger_can_cause_does_nothing_but_plan(monkeypatch, tmp_path, capsys, command):
+def test_a_step_that_an_outsider_can_trigger_only_plans(monkeypatch, tmp_path, capsys, command):
     (tmp_path / "offload.toml").write_text('[dataset]\npath = "x"\n')
     given = {
         "GITHUB_EVENT_NAME": "workflow_run",

@@ -47,7 +47,7 @@ def test_what_is_trained_already_is_said_first():
     assert text == "This trains nothing: version abc has the same data and settings"
 
 
-def test_a_run_is_told_whole_and_in_the_order_of_need(report):
+def test_a_summary_is_complete_and_in_the_order_of_need(report):
     text = run_summary(report, Around(because="the plan said so"))
     places = [text.index(part) for part in PARTS]
     assert places == sorted(places)
@@ -79,7 +79,7 @@ def test_the_first_version_says_that_there_is_none_to_compare_with(report):
         (Around(detached=True), "the scheduled `tend` collects"),
     ],
 )
-def test_the_reader_is_told_what_to_do_next(report, around, words):
+def test_a_summary_says_what_to_do_next(report, around, words):
     assert words in run_summary(report, around)
 
 
@@ -133,7 +133,7 @@ def test_costs_under_a_tenth_of_a_cent_are_one_line(report):
     assert Decimal(rows[-2][1]) == sum(line.usd for line in small)
 
 
-def test_a_model_that_has_learnt_nothing_is_told_from_a_good_one(report):
+def test_a_summary_distinguishes_a_model_that_learnt_nothing(report):
     poor = replace(report, result=result(metrics={"map50": 0.001}))
     assert "learnt next to nothing" in run_summary(poor, Around(model_url="https://x/m.pt"))
     known = replace(report, result=result(metrics={"map50": 0.0}, causes=("no training image shows F",)))

@@ -1,4 +1,4 @@
-"""A store or a checkout of a stranger: what it holds is data, and starts, overwrites and replaces nothing."""
+"""A store or a checkout of an unknown owner: what it holds is data, and starts, overwrites and replaces nothing."""
 
 import gzip
 import json

@@ -52,7 +52,7 @@ def test_the_dead_man_timer_alone_ends_an_instance_at_its_absolute_time(cloud):
     launch("a-1", dead_man_in=4)
     wait_until(lambda: gone(cloud))
     assert ended_by(cloud) == ["shutting-down: Client.InstanceInitiatedShutdown"]
-    assert not [c for c in cloud.calls if c.endswith("TerminateInstances")], "nobody else did anything"
+    assert not [c for c in cloud.calls if c.endswith("TerminateInstances")], "no other layer did anything"
 
 
 def test_the_dead_man_timer_survives_a_reboot_and_keeps_its_absolute_time(cloud):

@@ -1,4 +1,4 @@
-"""Every thread that docs/leaks.md tells of has the tests that it names."""
+"""Every thread in docs/leaks.md has the tests that it names."""
 
 import ast
 import re

@@ -36,13 +36,13 @@ def lease(store):
     return LeaseRecord.model_validate_json(store.read(run_key(RUN, "driver.json"))[0])
 
 
-def test_the_first_driver_has_the_run_and_the_second_is_told_who(store, clock):
+def test_the_first_driver_holds_the_lease_and_the_second_learns_its_name(store, clock):
     first, second = elsewhere(clock), Lease(clock=clock)
     assert first.claim(store, RUN) is None
     assert second.claim(store, RUN) == first.name
 
 
-def test_a_renewal_that_the_store_denies_is_told_once_and_ends_no_training(store, clock):
+def test_a_denied_renewal_is_reported_once_and_ends_no_training(store, clock):
     out, driver = io.StringIO(), Lease(clock=clock)
     renew = Renewal(driver, store, RUN, Console(out))
     renew()

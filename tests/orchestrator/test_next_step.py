@@ -106,7 +106,7 @@ CASES = {
     "an instance that is shown no more and is silent has vanished": (
         run_of(), Observation(T0 + 5000, ME, attempts=(attempt(beat=beat(T0 + 4600)),)),
         CloseAttempt(1, "died", "the instance has vanished", T0 + 5000)),
-    "a launch that nobody confirmed is not repeated forever": (
+    "a launch that was never confirmed is not repeated forever": (
         run_of(), Observation(T0 + 400, ME, attempts=(attempt(host=False),)),
         CloseAttempt(1, "died", "its launch was never confirmed")),
     "a reclaimed attempt is closed as such": (

@@ -1,4 +1,4 @@
-"""Offers: the built-in table, and how they are told."""
+"""Offers: the built-in table, and their text."""
 
 from importlib.resources import files
 

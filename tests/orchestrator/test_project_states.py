@@ -29,7 +29,7 @@ def project(folder, *, models=True):
     return folder
 
 
-def test_a_renamed_project_is_told_where_its_models_are_and_takes_them_over(base):
+def test_a_renamed_project_finds_its_models_and_takes_them_over(base):
     old, new = project(base / "old"), base / "new"
     old.rename(new)
     _, out, err = run(new, "models")
@@ -82,7 +82,7 @@ def test_state_of_deleted_projects_is_listed_and_only_that_is_deleted(base):
     assert {state.owner and state.owner.path for state in project_states()} == {here, None}
 
 
-def test_the_size_of_folders_deeper_than_python_recurses_is_told(tmp_path):
+def test_the_size_of_folders_deeper_than_python_recurses_is_measured(tmp_path):
     """A training may leave them."""
     (tmp_path / "top").mkdir()
     deepest = tmp_path / "top"

@@ -51,7 +51,7 @@ def names(pruned, kind="version"):
     return [c.name for c in pruned.candidates if c.kind == kind]
 
 
-def test_only_what_no_alias_needs_is_deleted_and_only_when_told(store, model):
+def test_only_what_no_alias_needs_is_deleted_and_only_with_the_option(store, model):
     published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee", "ffff")
     shown = prune(store, EVERYTHING)
     # stable, the two before it to roll back to, and the newest
@@ -397,7 +397,7 @@ def test_after_a_publication_the_configuration_decides_what_goes(store, model, t
     assert sum(not e.deleted for e in publish.versions(store)) == left
 
 
-def test_a_store_that_is_nearly_full_or_lets_nobody_delete_is_a_warning(store, model, tmp_path):
+def test_a_store_that_is_nearly_full_or_refuses_deletions_is_a_warning(store, model, tmp_path):
     published(store, model, "aaaa", "bbbb", "cccc", "dddd", "eeee")
     bucket = configured(tmp_path, 'endpoint-url = "https://x.r2.cloudflarestorage.com"\n', "s3://models")
 

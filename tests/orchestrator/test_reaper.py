@@ -189,7 +189,7 @@ def sweep(*, dry_run=False, text=None):
     ).sweep()
 
 
-def test_whatever_of_ours_is_expired_over_or_unknown_goes_and_nobody_elses_is_touched(cloud):
+def test_tagged_resources_of_ended_or_unknown_runs_are_removed_and_no_others(cloud):
     journal = Journal(open_store(STORE))
     for name, deadline in (("live-1", 3600), ("over-1", 3600), ("late-1", -5)):
         journal.begin(run_of(name, deadline_in=deadline))
@@ -312,7 +312,7 @@ def test_a_region_that_does_not_answer_is_red_and_the_others_are_swept(cloud, tm
 # ------------------------------------------------------------------------------------ whole commands
 
 
-def test_tend_on_another_machine_publishes_what_finished_while_nobody_drove(cloud, tmp_path):
+def test_tend_on_another_machine_publishes_what_finished_without_a_driver(cloud, tmp_path):
     train_project(tmp_path, pace=0.5)
     process = start(tmp_path, "train", "--on", "ec2", "--json")
     journal = Journal(open_store(STORE))

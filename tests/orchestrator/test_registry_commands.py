@@ -64,7 +64,7 @@ def test_the_list_shows_numbers_aliases_and_metrics(project):
     assert [v["semver"] for v in found["versions"]] == ["1.1.0", "1.0.0"]
 
 
-def test_show_tells_the_whole_provenance(project):
+def test_show_prints_the_whole_provenance(project):
     found = run_json(project, "models", "show", "1.1.0")
     assert (found["version"], found["semver"], found["parent"]) == ("bbbb2222", "1.1.0", "aaaa1111")
     assert [m["version"] for m in found["moves"]["stable"]] == ["bbbb2222"]

@@ -94,7 +94,7 @@ def grown(project, *states):
         project.train()
 
 
-def test_a_history_that_adds_reverts_and_adds_again_ends_as_told(project):
+def test_a_history_that_adds_reverts_and_adds_again_ends_with_what_was_added_last(project):
     grown(project, "a", "b")
     assert project.stable == "bbbb"
     project.git("revert", "--no-edit", "HEAD")

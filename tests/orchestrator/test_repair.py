@@ -90,7 +90,7 @@ def test_an_unreadable_manifest_is_removed_so_that_the_training_is_published_aga
 
 
 @pytest.mark.parametrize("key", [KEY, "models/aaaa/manifest.json"])
-def test_where_the_store_lets_nobody_replace_it_the_owner_is_told_what_to_delete(store, key):
+def test_where_the_store_refuses_to_replace_it_the_error_says_what_the_owner_must_delete(store, key):
     store.put(key, b"damaged")
     with pytest.raises(RegistryError, match=f"delete.*{key}|{key}.*delete"):
         repair(Frozen(store))

@@ -71,7 +71,7 @@ SECRETS = (
         "numpy # a comment \\\n./evil",
     ],
 )
-def test_what_would_be_built_or_tell_secrets_is_refused_with_file_and_line(tmp_path, line):
+def test_what_would_be_built_or_reveal_secrets_is_refused_with_file_and_line(tmp_path, line):
     put(tmp_path / "r.txt", f"numpy\n{line}\n")
     with pytest.raises(RequirementLineError, match=r"r\.txt:[23]: ") as caught:
         read_requirements(tmp_path, "r.txt")

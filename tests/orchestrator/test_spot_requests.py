@@ -37,7 +37,7 @@ def left(ec2):
 
 def test_ours_are_cancelled_and_no_others(ec2):
     ours = ask(ec2, "persistent", **{RUN_TAG: "r-1", STORE_TAG: OURS})
-    nobodys = ask(ec2, "persistent", **{RUN_TAG: "r-2"})
+    unknown = ask(ec2, "persistent", **{RUN_TAG: "r-2"})
     kept = {
         ask(ec2, "persistent", **{RUN_TAG: "r-1", STORE_TAG: THEIRS}),
         ask(ec2, "persistent", Name="somebody's"),
@@ -46,7 +46,7 @@ def test_ours_are_cancelled_and_no_others(ec2):
     notes, failures = [], []
     for dry_run in (True, False):
         cancel_persistent_requests([REGION], OURS, dry_run=dry_run, note=notes.append, fail=failures.append)
-        assert left(ec2) == (kept | {ours, nobodys} if dry_run else kept)
+        assert left(ec2) == (kept | {ours, unknown} if dry_run else kept)
     assert not failures
     assert len([note for note in notes if ours in note]) == 2
 

@@ -363,7 +363,7 @@ def replace_limits(**changes):
     return report_of().record.model_copy(update=changes)
 
 
-def test_a_report_ranks_trials_and_says_what_cannot_be_told_apart():
+def test_a_report_ranks_trials_and_names_those_that_do_not_differ():
     report = report_of(
         trial_row(1, 0.5, spread=0.1), trial_row(2, 0.52, spread=-0.1), trial_row(3, 0.1), trial_row(4, None)
     )

@@ -153,7 +153,7 @@ def test_json_holds_no_command_to_a_runner_and_stays_what_it_is():
     ],
     ids=lambda value: ascii(value)[:12],
 )
-def test_a_bill_that_is_none_counts_as_missing(tmp_path, field, value):
+def test_an_invalid_bill_counts_as_missing(tmp_path, field, value):
     """Else one forged bill would keep `status` from listing any run."""
     store = open_store(f"file:{tmp_path}")
     line = {"label": "l", "quantity": "1", "unit": "u", "unit_price_usd": "1", "usd": "1", "note": ""}

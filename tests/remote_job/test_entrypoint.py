@@ -139,7 +139,7 @@ RETURN = "return Trained(model=write(context), metrics={'f1': 0.5}"
         ("open('words.txt')", "training.include"),
     ],
 )
-def test_a_function_that_breaks_the_contract_is_told_so(tree, tmp_path, body, complaint):
+def test_a_function_that_breaks_the_contract_gets_an_error_that_says_how(tree, tmp_path, body, complaint):
     with pytest.raises(EntrypointError, match=complaint):
         train(with_code(tree, tmp_path, body))
 
@@ -152,7 +152,7 @@ def test_a_training_that_stops_early_is_complete_and_says_after_how_many_epochs(
     assert result.metrics == {"f1": 0.5}
 
 
-def test_a_function_may_exit_when_it_was_told_to_stop(tree, tmp_path):
+def test_a_function_may_exit_when_it_is_asked_to_stop(tree, tmp_path):
     spec = with_code(tree, tmp_path, "import signal; signal.raise_signal(2); raise SystemExit(1)")
     with pytest.raises(InterruptedTrainingError):
         train(spec, interruption=Interruption())

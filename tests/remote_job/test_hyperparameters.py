@@ -17,7 +17,7 @@ def test_an_unknown_name_is_answered_with_the_likely_one():
     assert "did you mean warmup_epochs" in fault
 
 
-def test_all_faults_are_told_at_once():
+def test_all_faults_are_reported_at_once():
     faults = hyperparameters.faults({"epochs": 3, "imgsz": 64, "nonsense_x": 1, "lr0": 0.1})
     assert len(faults) == 3
     assert "training.epochs" in faults[0]

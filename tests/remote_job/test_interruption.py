@@ -111,7 +111,7 @@ def test_a_spot_notice_says_what_happens_when(metadata):
     )
 
 
-def test_a_rebalance_recommendation_is_heard_too(metadata):
+def test_a_rebalance_recommendation_is_noticed_too(metadata):
     metadata.documents[spot_notice.REBALANCE] = json.dumps({"noticeTime": "2030-01-01T00:00:00Z"})
     assert "rebalance recommendation of 2030" in spot_notice.reason(spot_notice.Metadata(metadata.url))
 
@@ -133,7 +133,7 @@ def test_a_service_that_does_not_answer_is_no_reason(metadata):
     assert spot_notice.reason(dead) is None
 
 
-def test_a_watch_tells_about_a_notice_that_comes_later(metadata):
+def test_a_watch_reports_a_notice_that_comes_later(metadata):
     told = threading.Event()
     reasons = []
 

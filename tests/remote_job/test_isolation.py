@@ -334,7 +334,7 @@ def test_a_training_that_ignores_the_end_of_its_driver_is_killed(tmp_path, monke
 
 
 @pytest.mark.root
-def test_an_isolated_training_that_the_kernel_kills_is_told_from_one_that_fails(tmp_path):
+def test_an_isolated_training_killed_by_the_kernel_is_distinguished_from_a_failure(tmp_path):
     """The exit code names SIGKILL, as where memory is short."""
     if (reason := isolation.why_not(tmp_path, ())) is not None:
         pytest.skip(reason)

@@ -38,7 +38,7 @@ def two_gpus(tmp_path, monkeypatch):
         ("mps", None, None),
     ],
 )
-def test_the_gpu_of_a_setting_is_told_without_torch(two_gpus, monkeypatch, device, visible, name):
+def test_the_gpu_of_a_setting_is_found_without_torch(two_gpus, monkeypatch, device, visible, name):
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     found = machine.gpu(device)

@@ -176,7 +176,7 @@ BEAT = {
 }  # fmt: skip
 
 
-def test_what_the_store_denies_is_told_and_ends_the_training_where_it_lasts(store, tmp_path):
+def test_a_denial_of_the_store_is_reported_and_ends_the_training_where_it_lasts(store, tmp_path):
     """Heartbeats still pass: the last one gives the reason to a driver without a connection."""
     store.error, store.only = StoreDeniedError, "checkpoint/"
     store.broken.set()
@@ -351,7 +351,7 @@ def test_no_result_in_the_store_is_no_result(store, tmp_path):
 
 
 def test_what_a_training_links_to_is_not_sent(store, tmp_path):
-    """Neither traces, nor checkpoints, nor a result lead to a file outside the output; and nobody waits for a pipe."""
+    """Neither traces, nor checkpoints, nor a result lead to a file outside the output; and no process waits for a pipe."""
     secret = tmp_path / "environment"
     secret.write_text("AWS_SECRET_ACCESS_KEY=hush")
     output = tmp_path / "output"
@@ -390,7 +390,7 @@ def test_a_document_that_names_a_file_elsewhere_is_not_sent(store, tmp_path, doc
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs two users")
-def test_a_hard_link_to_somebody_elses_file_is_not_read(tmp_path):
+def test_a_hard_link_to_another_users_file_is_not_read(tmp_path):
     mine, theirs = tmp_path / "mine", tmp_path / "theirs"
     mine.write_text("hush")
     theirs.mkdir()

@@ -123,7 +123,7 @@ def test_a_training_that_goes_on_keeps_the_precision_it_began_with_where_the_mac
 
 
 @pytest.mark.parametrize("amp", [False, "fp32", "bf16"])
-def test_the_hyperparameter_amp_decides_where_somebody_sets_it(amp):
+def test_the_hyperparameter_amp_decides_where_it_is_set(amp):
     made = plan.heeding(plan.plan(RUNNER), amp=amp)
     assert made.switches["mixed_precision"].document() == {
         "on": False,
@@ -149,7 +149,7 @@ def test_nothing_of_ours_is_on_where_it_was_not_measured():
     assert "cuda" in made.switches["channels_last"].reason
 
 
-def test_allocator_settings_that_somebody_made_stay():
+def test_allocator_settings_of_the_environment_stay():
     wanted = allocator.environment({"GLIBC_TUNABLES": "glibc.malloc.hugetlb=0:glibc.malloc.check=1"})
     assert wanted["GLIBC_TUNABLES"].startswith("glibc.malloc.hugetlb=0:glibc.malloc.check=1:")
     assert "hugetlb=1" not in wanted["GLIBC_TUNABLES"]

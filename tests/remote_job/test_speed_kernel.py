@@ -249,7 +249,7 @@ def test_nan_comes_out_where_nan_goes_in(built):
         assert torch.isnan(block(x)).any()
 
 
-def test_a_compiler_that_fails_is_told():
+def test_a_compiler_that_fails_is_reported():
     torch.zeros(1 << 20).exp_()
     with pytest.raises(kernel.KernelError, match="false failed"):
         kernel.build(shutil.which("false"), wide_vectors=False)

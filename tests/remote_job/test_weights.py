@@ -101,7 +101,7 @@ def test_no_network_is_a_clear_error_with_a_remedy(tmp_path, store):
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_name_that_nobody_publishes_is_a_clear_error(tmp_path, server, store):
+def test_a_name_that_is_not_published_is_a_clear_error(tmp_path, server, store):
     with pytest.raises(WeightsUnavailableError, match="404"):
         resolve("yolo99n.pt", store=store, cache=tmp_path / "cache", assets=server.url)
 
@@ -171,7 +171,7 @@ def test_a_file_of_the_repository_does_not_pass_for_published_weights(tmp_path, 
 
 
 def test_weights_in_the_store_are_created_once(tmp_path, server, store):
-    store.put("weights/yolo11n.pt", b"an upload that nobody finished, or somebody planted")
+    store.put("weights/yolo11n.pt", b"an upload that was interrupted or planted")
     with pytest.raises(WeightsMismatchError, match=r"delete weights/yolo11n\.pt"):
         resolve("yolo11n.pt", store=store, cache=tmp_path / "cache", assets=server.url)
     store.put("weights/yolo11n.pt", CONTENT)

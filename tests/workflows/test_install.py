@@ -1,4 +1,4 @@
-"""The action's installation runs nothing that lies in the caller's checkout."""
+"""The action's installation runs nothing from the caller's checkout."""
 
 import os
 import re

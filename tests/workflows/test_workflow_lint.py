@@ -134,7 +134,7 @@ def test_what_may_write_to_the_repository_runs_none_of_its_code_and_gets_no_othe
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda p: p.name)
-def test_an_action_of_somebody_elses_is_pinned_to_a_commit_with_its_version(path):
+def test_a_third_party_action_is_pinned_to_a_commit_with_its_version(path):
     for line in path.read_text().splitlines():
         match = re.search(r"uses: *(\S+)(.*)", line)
         if match and not match[1].startswith("./"):

@@ -236,7 +236,7 @@ def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_p
         )
     )
     with TokenEndpoint() as endpoint:
-        # Worse than on GitHub: the endpoint is there for the taking, and still nobody asks it.
+        # Worse than on GitHub: the endpoint is reachable, and still no step asks it.
         repository.environment |= endpoint.environment
         log = repository.run("pull_request", "offload-plan", "-e", str(event))
         assert log.code == 0, log.text("plan")
@@ -244,7 +244,7 @@ def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_p
         assert "Merging this will train" in log.summary("plan")
         assert endpoint.asked == []
         assert not (tmp_path / "store").exists()
-        # Even where somebody lets the whole workflow start on it, what spends does not.
+        # Even where a maintainer lets the whole workflow start on it, what spends does not.
         train = repository.folder / ".github/workflows/offload-train.yml"
         train.write_text(train.read_text().replace('  push:\n    branches: ["main"]\n', "  pull_request:\n"))
         log = repository.run("pull_request", "offload-train", "-e", str(event))
