@@ -8,7 +8,7 @@ from gpu_offload.dataset.finding import Findings, error
 
 MAX_BYTES: Final = 4 << 20
 MAX_CLASSES: Final = 100_000
-"""Of one dataset."""
+"""Classes of one dataset."""
 
 
 def read_classes(root: Path, name: str, findings: Findings) -> tuple[str, ...]:

@@ -52,7 +52,7 @@ _WORK: Final = {"JPEG2000": 4}
 _SAMPLE_FORMAT: Final = 339
 _COMPRESSION: Final = 259
 _READ_COMPRESSIONS: Final = frozenset({1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946})
-"""Of TIFF: none, CCITT, LZW, JPEG, Deflate, PackBits; OpenCV's libtiff has no Zstandard, LZMA or WebP."""
+"""Compressions of TIFF that are read: none, CCITT, LZW, JPEG, Deflate, PackBits; OpenCV's libtiff has no Zstandard, LZMA or WebP."""
 
 _NATURAL: Final = {
     "JPEG": {"jpg", "jpeg", "mpo"},

@@ -16,9 +16,9 @@ from gpu_offload.dataset.walk import UNREAD_PICTURES, hidden
 from gpu_offload.dataset.written_path import MAX_PATH, is_file
 
 MAX_BYTES: Final = 128 << 20
-"""Of one list."""
+"""Size of one list."""
 MAX_LINES: Final = 1_000_000
-"""Of all lists of a dataset together."""
+"""Lines of all lists of a dataset together."""
 _SHOWN: Final = 20
 """Faults of one list that are shown, one by one."""
 _GIVEN_UP: Final = 200

@@ -19,7 +19,7 @@ _PIECE: Final = 1 << 20
 _MAX_SEGMENTS: Final = 10_000
 """Before a JPEG's scan; real files have some dozens."""
 _MAX_CHUNKS: Final = 100_000
-"""Of PNG and WebP; the largest real files have some ten thousand."""
+"""Chunks of a PNG or WebP; the largest real files have some ten thousand."""
 
 _MARKER: Final = re.compile(rb"\xff([\x01-\xfe])")
 _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
@@ -242,4 +242,4 @@ WALKERS: Final[Mapping[bytes, Callable[[Read, int], Walked | None]]] = {
     b"RIFF": walk_webp,
     b"BM": walk_bmp,
 }
-"""By the bytes that files of a format begin with."""
+"""The walk of each format, by the bytes that its files begin with."""

@@ -15,7 +15,7 @@ REMEDIES = {
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.ENFILE: "close programs: the machine has too many files open",
 }
-"""By what the operating system says of it. Run the same command again afterwards: nothing is half written."""
+"""Remedies by error number. Run the same command again afterwards: nothing is half written."""
 
 
 class DiskError(OffloadError):

@@ -11,7 +11,7 @@ AT_ONCE = 10
 """As many as botocore keeps connections open."""
 
 FEW = 4
-"""So many take their turns: threads would gain nothing."""
+"""Up to this number, requests are sent one after the other: threads would gain nothing."""
 
 
 def each(act: Callable[[T], R], items: Iterable[T]) -> list[R]:

@@ -61,11 +61,11 @@ class Site:
     branch: str = "main"
     environment: str = "gpu"
     prefix: str = ""
-    """Of the store in the bucket; empty, or with a slash at the end."""
+    """Prefix of the store in the bucket; empty, or with a slash at the end."""
     endpoint_url: str | None = None
     """The server of a store outside AWS, which is part of the store's mark."""
     name: str = "gpu-offload"
-    """Of the stack; the roles' names begin with it."""
+    """Name of the stack; the roles' names begin with it."""
     regions: tuple[str, ...] = REGIONS
     instance_types: tuple[str, ...] = ONE_GPU
     markets: tuple[str, ...] = ("spot", "on-demand")

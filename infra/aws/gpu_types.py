@@ -8,7 +8,7 @@ NOTED = "2026-07"
 github.com/aws/karpenter-provider-aws."""
 
 NOTED_REGION = "us-east-1"
-"""Where the on-demand prices hold."""
+"""Region of the on-demand prices."""
 
 
 @dataclass(frozen=True, slots=True)

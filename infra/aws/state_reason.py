@@ -10,7 +10,7 @@ REMEDIES = {
     "Client.VolumeLimitExceeded": "ask AWS for more volume storage, or delete volumes",
     "Client.InvalidSnapshot": "the image's snapshot cannot be read: choose another `ec2.image`",
 }
-"""By the code, or its beginning.
+"""Remedies by code, or by the beginning of a code.
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/troubleshooting-launch.html"""
 
 ORDINARY = ("Client.UserInitiatedShutdown", "Client.InstanceInitiatedShutdown")

@@ -42,7 +42,7 @@ class Software:
     """The software that an instance must have."""
 
     version: str
-    """Of this package, as an image's marker names it."""
+    """Version of this package, as an image's marker names it."""
     lock: bytes
     """A requirements file with hashes."""
     wheel: Wheel

@@ -17,9 +17,9 @@ class Behaviour:
     """
 
     seed: int = 0
-    """Of the spot prices: the same seed and the same time give the same prices."""
+    """Seed of the spot prices: the same seed and the same time give the same prices."""
     region: str = "us-east-1"
-    """Where `environment()` points to; the other regions are there too."""
+    """The region that `environment()` points to; the other regions exist too."""
     boot_seconds: float = 0.3
     """From RunInstances to `running`; the host starts booting at once, as a real one does."""
     shutdown_seconds: float = 0.3

@@ -76,10 +76,10 @@ class InjectedFault:
     operation: str = "*"
     code: str | None = None
     seconds: float | None = None
-    """Of a delay."""
+    """Length of a delay."""
     bits_per_second: float | None = None
     factor: float = 1.0
-    """Of spot prices."""
+    """Factor of spot prices."""
     notice: float | None = None
     """Seconds between the metadata notice and the end; None takes the cloud's; 0 gives none."""
     after: When = When()

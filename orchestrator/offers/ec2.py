@@ -21,7 +21,7 @@ class Region:
     name: str
     types: tuple[InstanceType, ...]
     zones: Mapping[str, tuple[str, ...]]
-    """By type."""
+    """Zones by instance type."""
     spot: tuple[SpotPrice, ...]
     on_demand: OnDemandPrices
     quotas: Quotas

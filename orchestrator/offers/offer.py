@@ -37,7 +37,7 @@ class Offer:
     """Where the price comes from: `API, 2026-11-22T20:00Z` or `table of 2026-07, not measured`."""
     gpu: Gpu | None
     vcpus: int
-    """Of the machine, for loading images."""
+    """CPUs of the machine, for loading images."""
     memory_gib: float
     on_demand_usd_per_hour: float | None = None
     """The same instance without interruptions, to compare with."""

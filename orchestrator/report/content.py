@@ -31,7 +31,7 @@ class Span:
 
 
 SHORTEST_S = 1e-3
-"""Of a span that is drawn: Mermaid counts in milliseconds."""
+"""Shortest span that is drawn: Mermaid counts in milliseconds."""
 
 LARGEST = sys.float_info.max / 8
 """The largest value that is drawn."""

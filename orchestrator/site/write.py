@@ -71,7 +71,7 @@ def _replace(store: ObjectStore, key: str, body: bytes) -> None:
 def update_site(
     store: ObjectStore, settings: Settings, console: Console, *, is_private: bool = False
 ) -> None:
-    """Write the page anew after a publication, where the configuration says so; a failure is a warning."""
+    """Write the page again after a publication, where the configuration says so; a failure is a warning."""
     if settings.registry.site != "store":
         return
     try:

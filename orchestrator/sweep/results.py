@@ -38,7 +38,7 @@ class Results:
         return self._facts[ref.training_key]
 
     def forget(self, trial: Trial, training: int) -> None:
-        """Look a training, counted from 0, up anew: a process worked on it."""
+        """Read a training, counted from 0, again: a process worked on it."""
         self._facts.pop(trial.record.trainings[training].training_key, None)
         self._curves.pop(trial.record.number, None)
 
