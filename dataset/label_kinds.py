@@ -15,7 +15,7 @@ _CORNERS = 9
 """Columns of an oriented box: a class and four corners."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LabelKinds:
     """Goes over the labels of one dataset and appends what it finds to `findings`."""
 

@@ -3,7 +3,7 @@
 
 def hasten(cloud):
     """Let happen now what comes within the hour. No test is too slow for it, and none waits for it."""
-    timers = cloud.compute._timers
+    timers = cloud.compute.timers
     with timers._changed:
         timers._heap = [(at - 3600, number, call) for at, number, call in timers._heap]
         timers._changed.notify()

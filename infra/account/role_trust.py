@@ -44,9 +44,9 @@ def read_trust(document: Mapping[str, Any]) -> Trust:
     subjects: list[str] = []
     patterns: list[str] = []
     audiences: list[str] = []
-    for statement in _listed(document.get("Statement", [])):
-        actions = [action.lower() for action in _listed(statement.get("Action", []))]
-        federated = _listed(statement.get("Principal", {}).get("Federated", []))
+    for statement in listed(document.get("Statement", [])):
+        actions = [action.lower() for action in listed(statement.get("Action", []))]
+        federated = listed(statement.get("Principal", {}).get("Federated", []))
         if (
             statement.get("Effect") != "Allow"
             or not any(fnmatchcase("sts:assumerolewithwebidentity", action) for action in actions)
@@ -58,11 +58,11 @@ def read_trust(document: Mapping[str, Any]) -> Trust:
             for key, values in keys.items():
                 if key.lower() == f"{ISSUER}:sub":
                     found = True
-                    for value in _listed(values):
+                    for value in listed(values):
                         wild = "Like" in operator and ("*" in value or "?" in value)
                         (patterns if wild else subjects).append(value)
                 elif key.lower() == f"{ISSUER}:aud":
-                    audiences += _listed(values)
+                    audiences += listed(values)
         if not found:
             patterns.append("*")
     return Trust(tuple(subjects), tuple(patterns), tuple(audiences))
@@ -98,5 +98,6 @@ def trust_faults(trust: Trust, classic: str, numeric: str | None) -> tuple[list[
     return wrong, doubtful
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
+    """Return one value or several as a list."""
     return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 
 from moto.s3.models import s3_backends
 
@@ -29,58 +30,44 @@ SELF_SERVED = {"DescribeInstanceTypes", "DescribeInstanceTypeOfferings", "Descri
 """EC2 calls that only read tables, and take long: they need not wait for each other."""
 
 
+@dataclass
 class ApiFront:
     """Stands between callers and moto. Calls come from any thread."""
 
-    def __init__(
-        self,
-        behaviour: Behaviour,
-        compute: Compute,
-        ec2: MotoEc2,
-        identities: Identities,
-        faults: FaultInjection,
-        log: EventLog,
-        *,
-        now: Callable[[], float],
-        leftovers: Callable[[], Leftovers],
-        first: Callable[[Call], CallDecision | None] = lambda _call: None,
-    ) -> None:
-        self.account = compute.account
-        self.region = behaviour.region
-        self.calls: Counter[str] = Counter()
-        self.runner_calls: Counter[str] = Counter()
-        self.stopped = threading.Event()
-        """Once set, every call is dropped."""
-        self._behaviour = behaviour
-        self._compute = compute
-        self._ec2 = ec2
-        self._identities = identities
-        self._faults = faults
-        self._log = log
-        self._now = now
-        self._leftovers = leftovers
-        self._first = first
-        self._lock = threading.Lock()
+    behaviour: Behaviour
+    compute: Compute
+    ec2: MotoEc2
+    identities: Identities
+    faults: FaultInjection
+    log: EventLog
+    now: Callable[[], float]
+    leftovers: Callable[[], Leftovers]
+    first: Callable[[Call], CallDecision | None]
+    calls: Counter[str] = field(default_factory=Counter)
+    runner_calls: Counter[str] = field(default_factory=Counter)
+    stopped: threading.Event = field(default_factory=threading.Event)
+    """Once set, every call is dropped."""
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def before(self, call: Call) -> CallDecision:
         """Decide about a call before moto sees it; `first` is asked first."""
-        return self._first(call) or self._decide(call)
+        return self.first(call) or self._decide(call)
 
     def _decide(self, call: Call) -> CallDecision:
         name = f"{call.service}.{call.operation}"
-        instance = self._identities.instance_of(call.access_key)
+        instance = self.identities.instance_of(call.access_key)
         with self._lock:
             self.calls[name] += 1
             if instance is None:
                 self.runner_calls[name] += 1
-        while self._faults.is_cut(instance) and not self.stopped.wait(0.05):
+        while self.faults.is_cut(instance) and not self.stopped.wait(0.05):
             pass
         if self.stopped.is_set():
             return CallDecision(drop=True)
         lose = False
-        zone = self._ec2.zone_of(call) if call.operation == "RunInstances" else None
-        for fault in self._faults.book.of_call(call, zone, "runner" if instance is None else "instance"):
-            self._log.say("fault", name, str(fault))
+        zone = self.ec2.zone_of(call) if call.operation == "RunInstances" else None
+        for fault in self.faults.book.of_call(call, zone, "runner" if instance is None else "instance"):
+            self.log.say("fault", name, str(fault))
             match fault.effect:
                 case "delay":
                     self.stopped.wait(fault.seconds or 0.0)
@@ -91,22 +78,22 @@ class ApiFront:
                     return CallDecision(error_reply(call, code, f"injected fault: {fault}"), lose=lose)
                 case "lost-reply":
                     lose = True
-        if refusal := self._identities.check(call):
+        if refusal := self.identities.check(call):
             return CallDecision(error_reply(call, *refusal), lose=lose)
         return CallDecision(self._own_answer(call), lose=lose)
 
     def during(self, call: Call) -> AbstractContextManager[None]:
         """Return what holds while moto handles a call."""
         if call.service in {"ec2", "ssm"}:
-            self._ec2.region(call.region)
+            self.ec2.region(call.region)
         if call.service not in {"ec2", "scheduler"} or call.operation in SELF_SERVED:
             return nullcontext()
-        return self._ec2.during(call)
+        return self.ec2.during(call)
 
     def after(self, call: Call, status: int, body: bytes) -> None:
         """Look whose session was just made, and whether an object that was written is a milestone of a run."""
         if call.operation.startswith("AssumeRole") and (key := ACCESS_KEY.search(body)):
-            self._identities.assumed(key[1].decode(), str(call.parameters.get("RoleArn", "")))
+            self.identities.assumed(key[1].decode(), str(call.parameters.get("RoleArn", "")))
         if (
             call.service != "s3"
             or call.operation not in {"PutObject", "CompleteMultipartUpload"}
@@ -116,24 +103,24 @@ class ApiFront:
         if not (found := HEARTBEAT.search(call.key) or CHECKPOINT.search(call.key)):
             return
         run, attempt = found[1], found[2] if found.lastindex == 2 else None
-        one = of_run(self._compute.living(), run, attempt)
+        one = of_run(self.compute.living(), run, attempt)
         if one is None:
             return
-        self._faults.book.reached(one, "heartbeat" if attempt is not None else "checkpoint")
+        self.faults.book.reached(one, "heartbeat" if attempt is not None else "checkpoint")
         try:
-            backend = s3_backends[self._compute.account]["aws"]
+            backend = s3_backends[self.compute.account]["aws"]
             document = json.loads(backend.get_object(call.bucket, call.key).value)
             epoch = int(document.get("epochs_completed") or 0)
         except (AttributeError, TypeError, ValueError, OverflowError, RecursionError):
             return
         for number in range(1, min(epoch, 10_000) + 1):
-            self._faults.book.reached(one, "epoch", number)
+            self.faults.book.reached(one, "epoch", number)
 
     def control(self, method: str, path: str, body: bytes) -> Reply:
         """Let another process look (`GET state`) and inject (`POST fault`, a line)."""
         match method, path.removeprefix("/_simulator/"):
             case "GET", "state":
-                left = self._leftovers()
+                left = self.leftovers()
                 return json_reply(
                     {
                         "instances": left.instances,
@@ -142,12 +129,12 @@ class ApiFront:
                         "schedules": left.schedules,
                         "calls": dict(self.calls),
                         "runner_calls": dict(self.runner_calls),
-                        "events": [[e.time, e.kind, e.subject, e.text] for e in self._log.all()],
+                        "events": [[e.time, e.kind, e.subject, e.text] for e in self.log.all()],
                     }
                 )
             case "POST", "fault":
                 try:
-                    self._faults.inject(body.decode().strip())
+                    self.faults.inject(body.decode().strip())
                 except (FaultSyntaxError, UnicodeDecodeError) as error:
                     return json_reply({"error": str(error)}, 400)
                 return json_reply({})
@@ -157,11 +144,11 @@ class ApiFront:
         """Answer what moto does not."""
         match call.service, call.operation:
             case "ec2", "DescribeSpotPriceHistory":
-                return spot_price_history(call, self._compute.market, self._now(), offerings)
+                return spot_price_history(call, self.compute.market, self.now(), offerings)
             case "ec2", "GetConsoleOutput":
                 return self._console_output(call)
             case "servicequotas", _:
-                return quotas(call, self._behaviour)
+                return quotas(call, self.behaviour)
             case "pricing", _:
                 return products(call, vcpus)
         return None
@@ -169,7 +156,7 @@ class ApiFront:
     def _console_output(self, call: Call) -> Reply:
         name = str(call.parameters.get("InstanceId"))
         try:
-            text = self._compute.console(name)
+            text = self.compute.console(name)
         except KeyError:
             return error_reply(call, "InvalidInstanceID.NotFound", f"The instance ID '{name}' does not exist")
         output = base64.b64encode(text.encode()).decode()

@@ -198,8 +198,8 @@ class SimulatedCloud:
             self.identities,
             timers,
             log,
-            reclaim_notice_seconds=self.behaviour.reclaim_notice_seconds,
-            now=self.now,
+            self.now,
+            self.behaviour.reclaim_notice_seconds,
         )
         self._schedules = ScheduleRunner(
             self.account,

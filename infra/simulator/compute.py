@@ -4,6 +4,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,41 +21,32 @@ from gpu_offload.infra.simulator.rented import ITSELF, RECLAIMED, USER, HonestIn
 from gpu_offload.infra.simulator.timers import Timers
 
 
+@dataclass
 class Compute:
     """The instances of one account, over all regions."""
 
-    def __init__(
-        self,
-        account: str,
-        behaviour: Behaviour,
-        timers: Timers,
-        identities: Identities,
-        market: SimulatedMarket,
-        *,
-        now: Callable[[], float],
-        say: Callable[[str, str, str], None],
-        build: Callable[[Hardware, Callable[[str], None]], Machine],
-        address: Callable[[], str],
-        folder: Path,
-        hardware: Callable[[], dict[str, Any]],
-    ) -> None:
-        self.account = account
-        self.behaviour = behaviour
-        self.market = market
-        self.lock = threading.RLock()
-        self.rented: dict[str, Rented] = {}
-        self.on_launch: Callable[[Rented], None] = lambda _: None
-        self.on_running: Callable[[Rented], None] = lambda _: None
-        self._timers = timers
-        self.metadata = MetadataKeeper(account, behaviour.credential_seconds, identities)
-        self._now = now
-        self._say = say
-        self._build = build
-        self._address = address
-        self._folder = folder
-        self._hardware = hardware
-        self.on_terminated: Callable[[Rented], None] = lambda _: None
-        self.on_vanished: Callable[[Rented], None] = lambda _: None
+    account: str
+    behaviour: Behaviour
+    timers: Timers
+    identities: Identities
+    market: SimulatedMarket
+    now: Callable[[], float]
+    say: Callable[[str, str, str], None]
+    build: Callable[[Hardware, Callable[[str], None]], Machine]
+    address: Callable[[], str]
+    folder: Path
+    hardware: Callable[[], dict[str, Any]]
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    rented: dict[str, Rented] = field(default_factory=dict)
+    on_launch: Callable[[Rented], None] = lambda _: None
+    on_running: Callable[[Rented], None] = lambda _: None
+    on_terminated: Callable[[Rented], None] = lambda _: None
+    on_vanished: Callable[[Rented], None] = lambda _: None
+    metadata: MetadataKeeper = field(init=False)
+
+    def __post_init__(self) -> None:
+        seconds = self.behaviour.credential_seconds
+        self.metadata = MetadataKeeper(self.account, seconds, self.identities)
 
     def rent(self, region: str, call: Call, instance: Any, user_data: bytes) -> None:
         """Give a new instance its address, its host and its future."""
@@ -62,10 +54,10 @@ class Compute:
         if instance.lifecycle == "spot":
             digest = hashlib.sha256(instance.id.encode()).hexdigest()
             instance.spot_instance_request_id = f"sir-{digest[:8]}"
-        launched = self._now()
+        launched = self.now()
         instance.launch_time = datetime.fromtimestamp(launched, UTC).replace(tzinfo=None)
         nic = instance.nics[0]
-        address = self._address()
+        address = self.address()
         if nic.public_ip is not None:
             nic.public_ip = address
         hardware = Hardware(
@@ -73,11 +65,11 @@ class Compute:
             instance_type=instance.instance_type,
             address=address,
             user_data=user_data,
-            folder=self._folder / instance.id,
+            folder=self.folder / instance.id,
             grace=self.behaviour.grace_seconds,
-            **self._hardware(),
+            **self.hardware(),
         )
-        host = self._build(hardware, lambda why: self._went_down(instance.id, why))
+        host = self.build(hardware, lambda why: self._went_down(instance.id, why))
         one = Rented(
             instance=instance,
             region=region,
@@ -90,7 +82,7 @@ class Compute:
             visible_at=time.monotonic() + self.behaviour.lag_seconds,
         )
         self.rented[instance.id] = one
-        self._say("state", one.id, f"pending: {instance.instance_type} in {instance.placement.zone}")
+        self.say("state", one.id, f"pending: {instance.instance_type} in {instance.placement.zone}")
         self.start(one)
         self.on_launch(one)
 
@@ -100,10 +92,10 @@ class Compute:
             one = self.rented.get(instance_id)
             if one is None or one.state in ENDED:
                 return
-            one.become("shutting-down", self._now(), code, message)
-        self._say("state", one.id, f"shutting-down: {code}")
-        self._timers.after(0.0, one.host.power_button)
-        self._timers.after(self.behaviour.shutdown_seconds, lambda: self._terminated(one, code, message))
+            one.become("shutting-down", self.now(), code, message)
+        self.say("state", one.id, f"shutting-down: {code}")
+        self.timers.after(0.0, one.host.power_button)
+        self.timers.after(self.behaviour.shutdown_seconds, lambda: self._terminated(one, code, message))
 
     def end_by_schedule(self, region: str, instance_ids: Iterable[str]) -> None:
         """Terminate for the scheduler, which repeats a failed call until it works."""
@@ -117,11 +109,11 @@ class Compute:
         with self.lock:
             one = self.rented[instance_id]
             if not one.spot:
-                self._say("fault", one.id, "on demand: AWS does not reclaim it")
+                self.say("fault", one.id, "on demand: AWS does not reclaim it")
                 return
         self.give_notice(one, notice)
         if notice > 0:
-            self._timers.after(notice, lambda: self.end(instance_id, *RECLAIMED))
+            self.timers.after(notice, lambda: self.end(instance_id, *RECLAIMED))
         else:
             one.host.kill()
             self.end(instance_id, *RECLAIMED)
@@ -129,10 +121,10 @@ class Compute:
     def give_notice(self, one: Rented, notice: float) -> None:
         """Say in an instance's metadata that EC2 takes it back in so many seconds; 0 for no notice."""
         if notice > 0:
-            one.rebalance_at = self._now()
+            one.rebalance_at = self.now()
             one.reclaim_at = one.rebalance_at + notice
             self.metadata.refresh(one)
-        self._say("fault", one.id, f"reclaimed with {notice:g} s of notice")
+        self.say("fault", one.id, f"reclaimed with {notice:g} s of notice")
 
     def tick(self) -> None:
         """Renew credentials that near their end; reclaim spot instances whose price is above their highest."""
@@ -142,7 +134,7 @@ class Compute:
             if one.max_price is None or one.reclaim_at is not None:
                 continue
             kind, zone = one.instance.instance_type, one.instance.placement.zone
-            if self.market.price(kind, zone, self._now()).price > one.max_price:
+            if self.market.price(kind, zone, self.now()).price > one.max_price:
                 self.reclaim(one.id, self.behaviour.reclaim_notice_seconds)
 
     def console(self, instance_id: str) -> str:
@@ -171,18 +163,18 @@ class Compute:
                 return
         self.metadata.refresh(one)
         one.host.start(self.metadata.document(one))
-        self._say("host", one.id, f"boots at {one.host.hardware.address}")
+        self.say("host", one.id, f"boots at {one.host.hardware.address}")
 
     def start(self, one: Rented) -> None:
         """Switch on an instance that is new or was stopped: pending now, running after a while."""
-        one.become("pending", self._now())
+        one.become("pending", self.now())
         if code := self.behaviour.launch_failure:
-            self._timers.after(
+            self.timers.after(
                 self.behaviour.boot_seconds, lambda: self.end(one.id, code, "Client error on launch")
             )
             return
-        self._timers.after(0.0, lambda: self._switch_on(one))
-        self._timers.after(self.behaviour.boot_seconds, lambda: self._now_running(one))
+        self.timers.after(0.0, lambda: self._switch_on(one))
+        self.timers.after(self.behaviour.boot_seconds, lambda: self._now_running(one))
 
     def reboot(self, one: Rented) -> None:
         """Take the power for a moment."""
@@ -191,14 +183,14 @@ class Compute:
             one.host.kill()
             self._switch_on(one)
 
-        self._timers.after(0.0, power_cycle)
+        self.timers.after(0.0, power_cycle)
 
     def _now_running(self, one: Rented) -> None:
         with self.lock:
             if one.state != "pending":
                 return
-            one.become("running", self._now())
-        self._say("state", one.id, "running")
+            one.become("running", self.now())
+        self.say("state", one.id, "running")
         self.on_running(one)
 
     def stop(self, one: Rented, code: str, message: str) -> None:
@@ -206,26 +198,26 @@ class Compute:
         with self.lock:
             if one.state not in {"pending", "running"}:
                 return
-            one.become("stopping", self._now(), code, message)
-        self._say("state", one.id, f"stopping: {code}")
-        self._timers.after(0.0, one.host.power_button)
+            one.become("stopping", self.now(), code, message)
+        self.say("state", one.id, f"stopping: {code}")
+        self.timers.after(0.0, one.host.power_button)
 
         def stopped() -> None:
             one.host.kill()
             with self.lock:
                 if one.state == "stopping":
-                    one.become("stopped", self._now(), code, message)
+                    one.become("stopped", self.now(), code, message)
 
-        self._timers.after(self.behaviour.shutdown_seconds, stopped)
+        self.timers.after(self.behaviour.shutdown_seconds, stopped)
 
     def _terminated(self, one: Rented, code: str, message: str) -> None:
         one.console = one.host.console()
         one.host.close()
         with self.lock:
             self.on_terminated(one)
-            one.become("terminated", self._now(), code, message)
-        self._say("state", one.id, "terminated")
-        self._timers.after(self.behaviour.vanish_seconds, lambda: self._vanish(one))
+            one.become("terminated", self.now(), code, message)
+        self.say("state", one.id, "terminated")
+        self.timers.after(self.behaviour.vanish_seconds, lambda: self._vanish(one))
 
     def _vanish(self, one: Rented) -> None:
         with self.lock:
@@ -237,9 +229,9 @@ class Compute:
         one = self.rented.get(instance_id)
         if one is None or one.state in {*ENDED, "stopping", "stopped"}:
             return
-        self._say("host", one.id, f"went down: {why or 'crash'}")
+        self.say("host", one.id, f"went down: {why or 'crash'}")
         if why == "reboot":
-            self._timers.after(0.0, lambda: self._switch_on(one))
+            self.timers.after(0.0, lambda: self._switch_on(one))
         elif why:
             if one.spot or one.instance.instance_initiated_shutdown_behavior == "terminate":
                 self.end(instance_id, *ITSELF)

@@ -33,7 +33,7 @@ class Application:
         if path.startswith(CONTROL):
             body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             return _send(self._cloud.control(environ["REQUEST_METHOD"], path, body), start_response)
-        call = read_call(environ, self._cloud.region)
+        call = read_call(environ, self._cloud.behaviour.region)
         verdict = self._cloud.before(call)
         if verdict.drop:
             raise ConnectionAbortedError
@@ -41,7 +41,7 @@ class Application:
             if verdict.lose:
                 raise ConnectionAbortedError
             return _send(verdict.reply, start_response)
-        environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._cloud.account
+        environ["HTTP_X_MOTO_ACCOUNT_ID"] = self._cloud.compute.account
         answers: list[tuple[str, list[tuple[str, str]]]] = []
         # moto looks at a write's condition first and writes then: two threads may both find it true.
         is_write = call.service == "s3" and environ["REQUEST_METHOD"] not in {"GET", "HEAD"}

@@ -4,6 +4,7 @@ import contextlib
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from gpu_offload.infra.aws.instance_state import ENDED
 from gpu_offload.infra.simulator.behaviour import EventLog
@@ -16,40 +17,35 @@ from gpu_offload.infra.simulator.rented import Rented
 from gpu_offload.infra.simulator.timers import Timers
 
 
+@dataclass
 class FaultInjection:
     """Injects faults into the instances and keys of one cloud. `book` says which API calls are hit."""
 
-    def __init__(
-        self,
-        compute: Compute,
-        identities: Identities,
-        timers: Timers,
-        log: EventLog,
-        *,
-        reclaim_notice_seconds: float,
-        now: Callable[[], float],
-    ) -> None:
-        self.book = FaultBook(timers, self._perform)
-        self._compute = compute
-        self._identities = identities
-        self._timers = timers
-        self._log = log
-        self._now = now
-        self._notice = reclaim_notice_seconds
-        self._cut: set[str] = set()
-        self._lock = threading.Lock()
-        compute.on_launch = self.book.launched
-        compute.on_running = lambda one: self.book.reached(one, "running")
+    compute: Compute
+    identities: Identities
+    timers: Timers
+    log: EventLog
+    now: Callable[[], float]
+    notice: float
+    """Seconds of notice before an instance is reclaimed, where a fault names none."""
+    book: FaultBook = field(init=False)
+    _cut: set[str] = field(default_factory=set)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def __post_init__(self) -> None:
+        self.book = FaultBook(self.timers, self._perform)
+        self.compute.on_launch = self.book.launched
+        self.compute.on_running = lambda one: self.book.reached(one, "running")
 
     def inject(self, fault: InjectedFault | str) -> None:
         """Arm a fault. Raises FaultSyntaxError."""
         armed = parse(fault) if isinstance(fault, str) else fault
-        self._log.say("fault", "armed", str(armed))
-        self.book.add(armed, self._compute.living())
+        self.log.say("fault", "armed", str(armed))
+        self.book.add(armed, self.compute.living())
 
     def reclaim(self, instance_id: str, notice: float | None = None) -> None:
         """Take a spot instance back after so many seconds of notice; 0 for none."""
-        self._compute.reclaim(instance_id, self._notice if notice is None else notice)
+        self.compute.reclaim(instance_id, self.notice if notice is None else notice)
 
     def power_loss(self, instance_id: str) -> None:
         """Let an instance's machine lose power: silence on the network, `running` in the API."""
@@ -99,16 +95,16 @@ class FaultInjection:
 
     def expire_credentials(self, who: str = "runner", seconds: float | None = None) -> None:
         """Let every key of these (`runner`, `instance`, `all`) that was used so far expire."""
-        self._log.say("fault", who, "credentials expire")
-        self._identities.expire(who, seconds)
+        self.log.say("fault", who, "credentials expire")
+        self.identities.expire(who, seconds)
         if who != "runner":
-            for one in self._compute.living():
-                self._compute.metadata.renew(one)
+            for one in self.compute.living():
+                self.compute.metadata.renew(one)
 
     def _find(self, instance_id: str, text: str) -> Rented:
         """Return an instance, and log what happens to it."""
-        self._log.say("fault", instance_id, text)
-        return self._compute.rented[instance_id]
+        self.log.say("fault", instance_id, text)
+        return self.compute.rented[instance_id]
 
     def _perform(self, fault: InjectedFault, one: Rented | None) -> None:
         """Let a fault happen."""
@@ -134,14 +130,14 @@ class FaultInjection:
             }
             simple[fault.effect](one.id)
         if fault.target == "network" and fault.lasts is not None:
-            self._timers.after(fault.lasts, lambda: self._heal_if_there(one.id))
+            self.timers.after(fault.lasts, lambda: self._heal_if_there(one.id))
 
     def _raise_prices(self, fault: InjectedFault) -> None:
-        start = self._now()
+        start = self.now()
         end = math.inf if fault.lasts is None else start + fault.lasts
         where = fault.zone, fault.region, fault.instance_type
-        self._compute.market.rises.append(Rise(fault.factor, start, end, *where))
-        self._log.say("fault", "spot prices", str(fault))
+        self.compute.market.rises.append(Rise(fault.factor, start, end, *where))
+        self.log.say("fault", "spot prices", str(fault))
 
     def _heal_if_there(self, instance_id: str) -> None:
         with contextlib.suppress(KeyError):

@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpu_offload.infra.account.role_trust import listed
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -87,8 +89,3 @@ OPERATORS: dict[str, Callable[[str, str], bool]] = {
 def _filled(text: str, context: Mapping[str, Any]) -> str:
     """Put policy variables in; one without a value makes the text match nothing."""
     return re.sub(r"\$\{([^}]+)\}", lambda found: str(context.get(found[1].lower(), "\0")), text)
-
-
-def listed(value: Any) -> list[Any]:
-    """Return one value or several as a list."""
-    return list(value) if isinstance(value, (list, tuple)) else [value]

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -16,23 +17,16 @@ TERMINATE = re.compile(r"arn:aws[\w-]*:scheduler:::aws-sdk:ec2:terminateInstance
 ONCE = re.compile(r"at\((.+)\)")
 
 
+@dataclass
 class ScheduleRunner:
     """Looks at moto's schedules and does what they say."""
 
-    def __init__(
-        self,
-        account: str,
-        now: Callable[[], float],
-        terminate: Callable[[str, list[str]], None],
-        say: Callable[[str, str], None],
-        roles: StackRoles | None = None,
-    ) -> None:
-        self._roles = roles
-        self._account = account
-        self._now = now
-        self._terminate = terminate
-        self._say = say
-        self._done: set[str] = set()
+    account: str
+    now: Callable[[], float]
+    terminate: Callable[[str, list[str]], None]
+    say: Callable[[str, str], None]
+    roles: StackRoles | None = None
+    _done: set[str] = field(default_factory=set)
 
     def names(self) -> tuple[str, ...]:
         """Every schedule that is there."""
@@ -43,10 +37,10 @@ class ScheduleRunner:
         for region, group, schedule in list(self._all()):
             due = due_time(schedule.schedule_expression, schedule.schedule_expression_timezone)
             key = f"{schedule.arn}@{schedule.creation_date}"
-            if schedule.state != "ENABLED" or due is None or due > self._now() or key in self._done:
+            if schedule.state != "ENABLED" or due is None or due > self.now() or key in self._done:
                 continue
             self._done.add(key)
-            self._say(schedule.name, "fires")
+            self.say(schedule.name, "fires")
             self._perform(region, schedule)
             if schedule.action_after_completion == "DELETE":
                 group.schedules.pop(schedule.name, None)
@@ -54,23 +48,23 @@ class ScheduleRunner:
     def _perform(self, region: str, schedule: Any) -> None:
         target = schedule.target
         if not TERMINATE.fullmatch(target.get("Arn", "")):
-            self._say(schedule.name, f"target not simulated: {target.get('Arn')}")
+            self.say(schedule.name, f"target not simulated: {target.get('Arn')}")
             return
         try:
             ids = [str(name) for name in json.loads(target.get("Input") or "{}")["InstanceIds"]]
             form = {f"InstanceId.{number}": name for number, name in enumerate(ids, start=1)}
             call = Call("ec2", "TerminateInstances", region, "", form)
-            if self._roles is not None and (no := self._roles.denied(str(target.get("RoleArn")), call)):
-                self._say(schedule.name, f"its role is denied {no.action} on {no.resource}")
+            if self.roles is not None and (no := self.roles.denied(str(target.get("RoleArn")), call)):
+                self.say(schedule.name, f"its role is denied {no.action} on {no.resource}")
                 return
-            self._terminate(region, ids)
+            self.terminate(region, ids)
         except (KeyError, TypeError, ValueError) as error:
-            self._say(schedule.name, f"its input does not say which instances: {error!r}")
+            self.say(schedule.name, f"its input does not say which instances: {error!r}")
 
     def _all(self) -> Iterator[tuple[str, Any, Any]]:
-        if self._account not in scheduler_backends:
+        if self.account not in scheduler_backends:
             return
-        for region, backend in list(scheduler_backends[self._account].items()):
+        for region, backend in list(scheduler_backends[self.account].items()):
             for group in list(backend.schedule_groups.values()):
                 for schedule in list(group.schedules.values()):
                     yield region, group, schedule

@@ -13,19 +13,13 @@ from pydantic import Field, ValidationError
 from gpu_offload.infra.store.errors import ObjectChangedError, ObjectExistsError, ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.run.record import RUN_PREFIX
+from gpu_offload.remote_job.progress import boot_id as own_boot_id
 from gpu_offload.remote_job.wire import Wire
 
 LEASE_S = 150.0
 """A driver that has not renewed for this long counts as dead, unless its process can be checked."""
 
 RENEW_S = 60.0
-
-
-def _boot_id() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _started(pid: int) -> str | None:
@@ -82,7 +76,7 @@ class Lease:
     clock: Callable[[], float] = time.time
     folder: str = RUN_PREFIX
     host: str = field(default_factory=socket.gethostname)
-    boot_id: str = field(default_factory=_boot_id)
+    boot_id: str = field(default_factory=own_boot_id)
     pid: int = field(default_factory=os.getpid)
     token: str = field(default_factory=lambda: uuid.uuid4().hex[:8])
     _held: dict[str, tuple[float, str]] = field(default_factory=dict, repr=False)

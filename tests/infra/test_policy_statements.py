@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_case import ACCOUNT, BUCKET, ROLES, SITE
+from policy_case import ACCOUNT, BUCKET, ROLES, SITE, policy
 
-from gpu_offload.infra.account.policies import policies, policy
+from gpu_offload.infra.account.policies import policies
 from gpu_offload.infra.account.site import Site, SiteError
 from gpu_offload.infra.account.template import in_cloudformation, template
 

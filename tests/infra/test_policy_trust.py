@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from policy_case import ACCOUNT, SITE
+from policy_case import ACCOUNT, SITE, policy
 from policy_simulator import token_request
 
-from gpu_offload.infra.account.policies import policy
 from gpu_offload.infra.simulator.iam import Request, allowed
 
 ENVIRONMENT = "repo:octo-org/octo-repo:environment:gpu"
