@@ -43,7 +43,7 @@ def changed_since(repository_path: Path, revision: str) -> bool:
     Raises:
         NotARepositoryError: If there is no git repository around it.
         UnknownRevisionError: If there is no such commit, as in a shallow clone.
-        UndecidableError: If git ignores most pictures of the dataset (DVC, a download) or was told not to look at files,
+        UndecidableError: If git ignores most pictures of the dataset (DVC, a download) or is configured to skip files,
             and nothing that it does see changed; if its submodule is not checked out; or if a link leads to another
             repository.
     """
@@ -165,7 +165,7 @@ class _Checkout:
         ]
         if unseen := [name for name in unseen if self._counts(name, inside)]:
             raise UndecidableError(
-                f"git was told not to look whether {len(unseen)} files of the dataset changed ({some(unseen)}): "
+                f"git is configured not to look whether {len(unseen)} files of the dataset changed ({some(unseen)}): "
                 "git update-index --no-assume-unchanged --no-skip-worktree FILE"
             )
 

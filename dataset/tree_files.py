@@ -35,7 +35,7 @@ def link_files(snapshot: Snapshot, work: Path, info: TreeInfo) -> set[str]:
 def verify_files(snapshot: Snapshot, work: Path, info: TreeInfo, linked: set[str]) -> None:
     """Read every file of the new tree: it must be what was fingerprinted.
 
-    A hard link touches the ctime of the user's file, so that the stat cache would read it again: the cache is told.
+    A hard link touches the ctime of the user's file, so that the stat cache would read it again: the cache gets the new one.
     """
     started = time.time_ns()
     stats: dict[str, tuple[bytes, Stat]] = {}

@@ -201,7 +201,7 @@ def _publish(site: Site) -> tuple[Statement, ...]:
 def _list(site: Site) -> Statement:
     return Statement(
         "List",
-        "Without it a missing object cannot be told from a forbidden one. A request for one object carries no "
+        "Without it a missing object cannot be distinguished from a forbidden one. A request for one object carries no "
         "prefix, hence IfExists.",
         MISSING,
         ("s3:ListBucket",),

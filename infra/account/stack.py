@@ -133,8 +133,8 @@ class Stacks:
             if change.new and self._status(change.stack) == "REVIEW_IN_PROGRESS":
                 self._client.delete_stack(StackName=change.stack)
 
-    def make(self, change: ChangeSet, tell: Callable[[str], None]) -> dict[str, str]:
-        """Execute a change set and wait for its end, with a line to `tell` for each resource; return the stack's outputs.
+    def make(self, change: ChangeSet, report: Callable[[str], None]) -> dict[str, str]:
+        """Execute a change set and wait for its end, with a line to `report` for each resource; return the stack's outputs.
 
         Raises:
             InvalidRequestError: It failed and was rolled back; the text has CloudFormation's reasons.
@@ -146,7 +146,7 @@ class Stacks:
         end = self.clock() + MAKE_S
         while True:
             status = self._status(change.stack)
-            reasons = self._news(change.stack, tell)
+            reasons = self._news(change.stack, report)
             if status in {"CREATE_COMPLETE", "UPDATE_COMPLETE"}:
                 return self.outputs(change.stack)
             if status.endswith("_FAILED") or status in {
@@ -179,7 +179,7 @@ class Stacks:
             raise
         return str(found[0]["StackStatus"]) if found else ""
 
-    def _news(self, name: str, tell: Callable[[str], None]) -> list[str]:
+    def _news(self, name: str, report: Callable[[str], None]) -> list[str]:
         """Report the events since the last call; return the reasons of all failures so far."""
         with aws_errors(f"reading what happened to {name}"):
             events = self._client.describe_stack_events(StackName=name)["StackEvents"]
@@ -190,7 +190,7 @@ class Stacks:
             if status.endswith("_FAILED"):
                 reasons.append(f"{resource}: {reason}")
             if event["EventId"] not in self._seen and status.endswith(("_COMPLETE", "_FAILED")):
-                tell(f"{resource}: {status}{f' ({reason})' if reason else ''}")
+                report(f"{resource}: {status}{f' ({reason})' if reason else ''}")
             self._seen.add(event["EventId"])
         return reasons
 

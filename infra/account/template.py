@@ -60,7 +60,7 @@ def template(site: Site, *, plain_public: bool = False) -> dict[str, Any]:
             "AlertEmail": {
                 "Type": "String",
                 "Default": "",
-                "Description": "Who is told when the month's costs near the budget; empty: no one.",
+                "Description": "E-mail address for the alert that the month's costs near the budget; empty for none.",
             },
             "MonthlyBudgetUsd": {
                 "Type": "Number",
@@ -114,10 +114,7 @@ def _role(site: Site, kind: str, about: str, found: dict[str, Policy]) -> dict[s
             "MaxSessionDuration": 3600,  # sessions are renewed; a stolen one ends soon
             "AssumeRolePolicyDocument": in_cloudformation(found[f"{kind}-trust"].json()),
             "Policies": [
-                {
-                    "PolicyName": f"{site.name}-{kind}",
-                    "PolicyDocument": in_cloudformation(found[kind].json()),
-                }
+                {"PolicyName": f"{site.name}-{kind}", "PolicyDocument": in_cloudformation(found[kind].json())}
             ],
         },
     }
@@ -154,10 +151,7 @@ def _bucket(site: Site, policy: Policy) -> dict[str, Any]:
         },
         "BucketPolicy": {
             "Type": "AWS::S3::BucketPolicy",
-            "Properties": {
-                "Bucket": {"Ref": "Bucket"},
-                "PolicyDocument": in_cloudformation(policy.json()),
-            },
+            "Properties": {"Bucket": {"Ref": "Bucket"}, "PolicyDocument": in_cloudformation(policy.json())},
         },
     }
 

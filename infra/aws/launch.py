@@ -57,10 +57,7 @@ def launch_parameters(request: LaunchRequest) -> dict[str, Any]:
         request.store,
     )
     tagged = ["instance", "volume", "network-interface"]
-    placement: dict[str, Any] = {
-        "SubnetId": request.subnet.id,
-        "SecurityGroupIds": [request.security_group],
-    }
+    placement: dict[str, Any] = {"SubnetId": request.subnet.id, "SecurityGroupIds": [request.security_group]}
     if not request.subnet.public:
         # The only way to a public address in such a subnet; the other parameters then belong in here.
         placement = {

@@ -121,7 +121,7 @@ class Schedules:
         except MissingError:  # it ran in between
             return None
         parts = NAME.fullmatch(name)
-        told = re.search(r" of store (\S+), attempt \d+ of run (.+)", found.get("Description", ""))
+        named = re.search(r" of store (\S+), attempt \d+ of run (.+)", found.get("Description", ""))
         expression = re.fullmatch(r"at\((.+)\)", found.get("ScheduleExpression", ""))
         try:
             target = json.loads(found.get("Target", {}).get("Input", ""))["InstanceIds"][0]
@@ -129,8 +129,8 @@ class Schedules:
             target = ""
         return Schedule(
             name=name,
-            run=told[2] if told else parts["run"] if parts else "",
-            store=told[1] if told and told[1] != "-" else None,
+            run=named[2] if named else parts["run"] if parts else "",
+            store=named[1] if named and named[1] != "-" else None,
             attempt=int(parts["attempt"]) if parts else 0,
             instance_id=str(target),
             at=parse_time(expression[1]) if expression else None,

@@ -20,6 +20,6 @@ def explained(code: str, message: str) -> str:
     """Return EC2's reason as a sentence with its remedy; empty for a requested termination."""
     if not code or code.startswith(ORDINARY):
         return ""
-    told = message if message.startswith(code) else f"{code}: {message}" if message else code
+    reason = message if message.startswith(code) else f"{code}: {message}" if message else code
     remedy = next((text for beginning, text in REMEDIES.items() if code.startswith(beginning)), "")
-    return f"{told}; {remedy}" if remedy else told
+    return f"{reason}; {remedy}" if remedy else reason

@@ -81,9 +81,9 @@ class GitHubRelease:
             path.open("rb") as body,
             self._asked("POST", f"{uploads}?name={quote(name)}", body=body, headers=headers) as reply,
         ):
-            told = http.read(reply)
+            answer = http.read(reply)
         with _readable(uploads):
-            return _asset(json.loads(told))
+            return _asset(json.loads(answer))
 
     def replace(self, name: str, path: Path) -> None:
         """Put a file in another's place: uploaded under another name first, so that the old one is there until then."""
@@ -158,9 +158,11 @@ class GitHubRelease:
             raise StoreUnreachableError(f"{error}; run the job again") from error
 
 
-def _asset(told: Any) -> Asset:
+def _asset(document: Any) -> Asset:
     """Return what GitHub says of a file; its number becomes part of an address. Raises what `_readable` catches."""
-    return Asset(int(told["id"]), str(told["name"]), int(told["size"]), told["state"] == "uploaded")
+    return Asset(
+        int(document["id"]), str(document["name"]), int(document["size"]), document["state"] == "uploaded"
+    )
 
 
 @contextmanager

@@ -32,7 +32,7 @@ class ReleaseStore(WebStore):
     """Reads documents through GitHub's API, past every cache, and replaces them there; models come from the web address.
 
     A release has no conditional write. `create` is GitHub's own refusal of a second file of the same name. `replace` looks
-    before it writes, and reads back: of two that write within that second one may be lost, and is told so.
+    before it writes, and reads back: of two that write within that second one may be lost, and raises ObjectChangedError.
     """
 
     remedy = "a release takes new versions from the workflow `keep` only"

@@ -139,9 +139,7 @@ class Authorization:
         yield Request(action, self._arn(call, "subnet", subnet), {**region, "ec2:Vpc": network})
         for name in _values(form, "SecurityGroupId") or _values(form, "NetworkInterface.1.SecurityGroupId"):
             yield Request(
-                action,
-                self._arn(call, "security-group", name),
-                {**region, **self._resource_tags(call, name)},
+                action, self._arn(call, "security-group", name), {**region, **self._resource_tags(call, name)}
             )
         if form.get("KeyName"):
             yield Request(action, self._arn(call, "key-pair", form["KeyName"]), region)

@@ -194,12 +194,7 @@ class SimulatedCloud:
         series = SpotSeries(self.behaviour, self.compute, self.now)
         self.ec2 = MotoEc2(self.compute, self.now, lambda zone: series.free(zone, self.now()))
         self.faults = FaultInjection(
-            self.compute,
-            self.identities,
-            timers,
-            log,
-            self.now,
-            self.behaviour.reclaim_notice_seconds,
+            self.compute, self.identities, timers, log, self.now, self.behaviour.reclaim_notice_seconds
         )
         self._schedules = ScheduleRunner(
             self.account,

@@ -70,9 +70,7 @@ def _run(command: Sequence[str], cloud: SimulatedCloud) -> int:
         try:
             # A session of its own: a terminal's Ctrl-C reaches it once, through us.
             process = subprocess.Popen(
-                ending_with_us(command),
-                env=environment | cloud.environment(),
-                start_new_session=True,
+                ending_with_us(command), env=environment | cloud.environment(), start_new_session=True
             )
         except OSError as error:
             print(f"offload simulate: {error}", file=sys.stderr)  # noqa: T201  the output of a command

@@ -134,11 +134,7 @@ class SimulatedMarket:
 QUOTAS = {
     "L-3819A6DF": ("All G and VT Spot Instance Requests", "spot", "gpu"),
     "L-DB2E81BA": ("Running On-Demand G and VT instances", "on-demand", "gpu"),
-    "L-34B43A08": (
-        "All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests",
-        "spot",
-        "standard",
-    ),
+    "L-34B43A08": ("All Standard (A, C, D, H, I, M, R, T, Z) Spot Instance Requests", "spot", "standard"),
     "L-1216C47A": (
         "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
         "on-demand",

@@ -23,10 +23,10 @@ class ServerClock:
     def learn(self, date: str | None) -> None:
         """Learn from the `Date` of a reply that came just now; one that is missing or damaged says nothing."""
         try:
-            told = parsedate_to_datetime(date or "").timestamp()
+            server = parsedate_to_datetime(date or "").timestamp()
         except (ValueError, TypeError, OverflowError):
             return
-        off = told + 0.5 - time.time()  # the date has whole seconds
+        off = server + 0.5 - time.time()  # the date has whole seconds
         self.skew = off if abs(off) > TOLERATED_S else 0.0
 
     def __call__(self) -> float:

@@ -54,11 +54,7 @@ def open_store(
         if not parts.netloc or parts.query or parts.fragment:
             raise StoreUrlError(f"store {url!r}: write s3://BUCKET or s3://BUCKET/PREFIX")
         return S3Store(
-            parts.netloc,
-            parts.path.strip("/"),
-            endpoint_url=endpoint_url,
-            region=region,
-            unsigned=unsigned,
+            parts.netloc, parts.path.strip("/"), endpoint_url=endpoint_url, region=region, unsigned=unsigned
         )
     if parts.scheme == "sftp" or parts.scheme.startswith("fsspec+"):
         from gpu_offload.infra.store.remote_files import RemoteFiles

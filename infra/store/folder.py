@@ -100,10 +100,7 @@ class FolderStore:
         return None
 
     def _write(
-        self,
-        key: str,
-        fill: Callable[[BinaryIO], object],
-        check: Callable[[Path, Path], bool] | None = None,
+        self, key: str, fill: Callable[[BinaryIO], object], check: Callable[[Path, Path], bool] | None = None
     ) -> ObjectInfo:
         with self.files.write(key, fill, check) as written:
             return _info(key, written)

@@ -182,12 +182,7 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
         else:
             done = probe_store(store, public=in_bucket)
             if faults := (*done.faults, *done.weaknesses):
-                yield Check(
-                    "store",
-                    "red",
-                    f"{url}: {'; '.join(faults)}",
-                    FIT_SERVERS,
-                )
+                yield Check("store", "red", f"{url}: {'; '.join(faults)}", FIT_SERVERS)
             else:
                 yield Check(
                     "store", "green", f"{url}: can be read and written, and keeps the conditions of writes"

@@ -28,9 +28,9 @@ def site_of(
     prefix = ""
     if settings is not None:
         if settings.store.url.startswith("s3://"):
-            told, _, folder = settings.store.url.removeprefix("s3://").partition("/")
-            if bucket in {None, told}:
-                bucket, prefix = told, f"{folder.strip('/')}/".lstrip("/")
+            configured, _, folder = settings.store.url.removeprefix("s3://").partition("/")
+            if bucket in {None, configured}:
+                bucket, prefix = configured, f"{folder.strip('/')}/".lstrip("/")
         image = settings.ec2.image
         limits = {
             "endpoint_url": settings.store.endpoint_url,

@@ -79,7 +79,7 @@ def drill(
     from gpu_offload.orchestrator.drill import suite as drilling
     from gpu_offload.orchestrator.drill.command import DrillError
 
-    def tell(one: "drilling.Survived") -> None:
+    def show_result(one: "drilling.Survived") -> None:
         click.echo(f"{one.name}: {one.outcome} ({one.seconds:.1f} s)", err=True)
 
     try:
@@ -87,9 +87,9 @@ def drill(
             from gpu_offload.orchestrator.drill.real_account import drill_on_account
 
             settings = SettingsOptions().settings
-            report = drill_on_account(settings, store, max_cost_usd, wanted=only, tell=tell)
+            report = drill_on_account(settings, store, max_cost_usd, wanted=only, on_result=show_result)
         else:
-            report = drilling.drill(only, jobs=jobs, tell=tell)
+            report = drilling.drill(only, jobs=jobs, on_result=show_result)
     except DrillError as error:
         raise click.UsageError(str(error)) from error
     show_answer(report, as_json=as_json)

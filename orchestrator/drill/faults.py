@@ -48,9 +48,9 @@ def _survived(stage: DrillStage, *lines: str, until_published: bool = False) -> 
             return Recovery("driver and instance waited for it", published - struck)
         return Recovery("the same instance finished it", _back(stage, command, struck) - struck)
     last = attempts[-1]
-    told = ", ".join(end.reason for end in ends)
+    reasons = ", ".join(end.reason for end in ends)
     return Recovery(
-        f"{told}; attempt {last.record.number} was opened after {last.record.created_at - struck:.1f} s and finished it",
+        f"{reasons}; attempt {last.record.number} was opened after {last.record.created_at - struck:.1f} s and finished it",
         stage.trained_at(last.record.number) - struck,
     )
 
@@ -66,12 +66,12 @@ def _cancelled(stage: DrillStage, moment: str, condition: Callable[[], bool], *l
         stage.cloud.inject(line)
     command = stage.train()
     stage.until(moment, condition, command)
-    told = command.tell(signal.SIGINT)
+    signalled_at = command.tell(signal.SIGINT)
     code = command.wait(stage.patience)
     if code not in {0, RESUMABLE}:
         raise DrillError(f"SIGINT {moment} gave exit code {code}: {command.last_words()}")
     stage.until("every instance is ended", lambda: not stage.cloud.leftovers().instances)
-    seconds = stage.quiet_at(told) - told
+    seconds = stage.quiet_at(signalled_at) - signalled_at
     if seconds > 5:
         raise DrillError(f"the terminate call came {seconds:.1f} s after SIGINT; there are no more than 10 s")
     if code == 0:

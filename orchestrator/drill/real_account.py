@@ -52,7 +52,7 @@ def drill_on_account(
     max_cost_usd: float,
     *,
     wanted: Sequence[str] = (),
-    tell: Callable[[Survived], object] = lambda _: None,
+    on_result: Callable[[Survived], object] = lambda _: None,
 ) -> DrillReport:
     """Run a drill on the account of the configuration, one fault after the other, for at most `max_cost_usd` in all.
 
@@ -73,7 +73,7 @@ def drill_on_account(
     for fault in chosen:
         with AccountStage.of(there, fault, max_cost_usd / len(chosen)) as stage:
             results.append(outcome_of(fault, stage))
-        tell(results[-1])
+        on_result(results[-1])
     return DrillReport(tuple(results), time.monotonic() - began)
 
 

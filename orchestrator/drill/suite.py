@@ -88,7 +88,7 @@ class DrillReport:
 
 
 def drill(
-    wanted: Sequence[str] = (), *, jobs: int = 2, tell: Callable[[Survived], object] = lambda _: None
+    wanted: Sequence[str] = (), *, jobs: int = 2, on_result: Callable[[Survived], object] = lambda _: None
 ) -> DrillReport:
     """Run a drill on the simulated cloud, `jobs` faults at a time (`wanted`, or all). Raises DrillError: unknown fault."""
     known = {fault.name: fault for fault in FAULTS}
@@ -99,7 +99,7 @@ def drill(
 
     def one(fault: DrillFault) -> Survived:
         done = _survive(fault) if len(chosen) == 1 else children.survive(fault)
-        tell(done)
+        on_result(done)
         return done
 
     with ThreadPoolExecutor(jobs) as pool:

@@ -33,7 +33,7 @@ class RayError(OffloadError):
 
 
 class RayTask(Wire):
-    """What the process is told that talks to the cluster."""
+    """The task of the process that talks to the cluster."""
 
     ray: RaySettings
     store: StoreRef

@@ -1,7 +1,6 @@
 """Downloads a published model and verifies it."""
 
 import fcntl
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreUnreachableError
+from gpu_offload.infra.store.files import sha256_of
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.web import WebStore
 from gpu_offload.orchestrator.output.console import one_line
@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.registry.manifest import (
     RegistryError,
     model_key,
 )
-from gpu_offload.orchestrator.registry.semver import line_of, promotion_hint
+from gpu_offload.orchestrator.registry.semver import line_of, promotion_hint, version_text
 from gpu_offload.orchestrator.registry.semver import parse as numbers
 from gpu_offload.orchestrator.settings.types import ExportFormat
 from gpu_offload.remote_job.result import Artifact
@@ -51,7 +51,7 @@ def resolve(store: ObjectStore, wanted: str) -> Manifest:
             f"`--version candidate` pulls it, {promotion_hint(number)}"
         )
     if found is None:
-        known = ", ".join(_named(e) for e in versions(store)[-5:])
+        known = ", ".join(version_text(e.version, e.semver) for e in versions(store)[-5:])
         if not known:
             raise RegistryError(
                 f"no model is published in {store.url} yet: run `offload train`, or correct store.url"
@@ -92,7 +92,7 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
             raise RegistryError(_differs(wanted, alias.sha256, entry.version, entry.sha256))
         if entry.yanked is not None:
             raise RegistryError(
-                f"the alias {wanted} points at {_named(entry)}, which is yanked ({entry.yanked.why}), and there is no "
+                f"the alias {wanted} points at {version_text(entry.version, entry.semver)}, which is yanked ({entry.yanked.why}), and there is no "
                 "version before it; ask for one by its number, or promote one"
             )
         return entry
@@ -118,10 +118,6 @@ def _differs(wanted: str, meant: str, version: str, found: str) -> str:
         f"{wanted} means a model with sha256 {one_line(meant)[:64]}, and version {version} has {one_line(found)[:64]}: one of the "
         "documents was replaced; nothing was downloaded"
     )
-
-
-def _named(entry: IndexEntry) -> str:
-    return f"{entry.semver} ({entry.version})" if entry.semver else entry.version
 
 
 def pull(
@@ -231,10 +227,7 @@ def _locked(folder: Path) -> Iterator[None]:
 
 
 def _matches(path: Path, artifact: Artifact) -> bool:
-    if not path.is_file() or path.stat().st_size != artifact.size:
-        return False
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == artifact.sha256
+    return path.is_file() and path.stat().st_size == artifact.size and sha256_of(path) == artifact.sha256
 
 
 def _is_name(text: str) -> bool:

@@ -10,7 +10,7 @@ from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import entry_of, mark_yanked, versions
 from gpu_offload.orchestrator.registry.listing import named
 from gpu_offload.orchestrator.registry.manifest import STABLE, Cause, IndexEntry, RegistryError, Yank
-from gpu_offload.orchestrator.registry.semver import parse
+from gpu_offload.orchestrator.registry.semver import parse, version_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Moved:
 
     def text(self) -> str:
         """Return it for a person."""
-        name = f"{self.entry.semver} ({self.entry.version})"
+        name = version_text(self.entry.version, self.entry.semver)
         numbers = {self.entry.version: name} | {v: f"{number} ({v})" for v, number in self.numbers.items()}
         lines = [f"{name} {self.done}" if self.changed else f"{name} was {self.done} already"]
         for alias, version in self.aliases.items():
@@ -153,7 +153,7 @@ def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
         return Moved("stable", target, {STABLE: target.version}, changed=False)
     if target is not None and target.yanked is not None:
         raise RegistryError(
-            f"{target.semver} ({target.version}) is yanked ({target.yanked.why}): take that back first with "
+            f"{version_text(target.version, target.semver)} is yanked ({target.yanked.why}): take that back first with "
             f"`offload yank {target.semver} --undo --why WHY`"
         )
     usable = {entry.version for entry in versions(store) if entry.is_usable} - {stable.version}

@@ -10,7 +10,6 @@ from gpu_offload.infra.store.errors import StoreError, StoreMissingError, StoreU
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.infra.store.s3 import S3Store
 from gpu_offload.infra.store.s3_credentials import is_elsewhere
 from gpu_offload.orchestrator.cost.traffic import StorePlace
 from gpu_offload.orchestrator.output.console import Console
@@ -94,6 +93,8 @@ def store_place(settings: Settings, store: ObjectStore, environment: Mapping[str
     if settings.store.endpoint_url:
         return StorePlace(outside=True)
     configured = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION")
+    from gpu_offload.infra.store.s3 import S3Store
+
     known = store.region() if isinstance(store, S3Store) else None
     return StorePlace(in_aws=True, region=known or settings.store.region or configured or None)
 

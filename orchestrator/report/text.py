@@ -22,7 +22,7 @@ def report_text(report: Report, *, width: int = 80) -> str:
     sections: tuple[tuple[str, Rows], ...] = (
         ("Metrics", metric_rows(report)),
         ("By class", class_rows(report)),
-        # One attempt that went as planned is told above.
+        # One attempt that went as planned is described above.
         ("Attempts", _attempts(report) if len(report.attempts) > 1 else []),
         ("Cost", [] if report.is_on_cpu else [(row[0], row[1], row[5]) for row in cost_rows(report)]),
         ("It could have cost", [] if report.is_on_cpu else alternative_rows(report)),

@@ -11,12 +11,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry import publish
-from gpu_offload.orchestrator.registry.manifest import (
-    MODEL_NAME,
-    Manifest,
-    ManifestEstimate,
-    RegistryError,
-)
+from gpu_offload.orchestrator.registry.manifest import MODEL_NAME, Manifest, ManifestEstimate, RegistryError
 from gpu_offload.orchestrator.run.activity import run_seconds
 from gpu_offload.orchestrator.run.backend import Ending
 from gpu_offload.orchestrator.run.events import events_of

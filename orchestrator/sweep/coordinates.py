@@ -46,10 +46,10 @@ def coordinates_svg(report: SweepReport) -> str:
         pruned = trial.state == "pruned"
         colour = PRUNED if pruned else _colour(_good(trial, low, high, report))
         dashed = ' stroke-dasharray="4 3"' if pruned else ""
-        told = f"trial {trial.number}: {values_text(trial.values)}; {trial.value:.4g}"
+        title = f"trial {trial.number}: {values_text(trial.values)}; {trial.value:.4g}"
         parts.append(
             f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dashed}>'
-            f"<title>{safe(told)}</title></polyline>"
+            f"<title>{safe(title)}</title></polyline>"
         )
     return svg_figure(TOP + PLOT + 24, parts, "Trials: the greener the better; dashed ones were pruned")
 

@@ -61,7 +61,7 @@ def verdict(report: SweepReport) -> str:
         elif report.equals:
             numbers = ", ".join(map(str, report.equals))
             parts.append(
-                f"By their seeds and folds, trial {best.number} cannot be told from trial {numbers}."
+                f"By their seeds and folds, trial {best.number} does not differ measurably from trial {numbers}."
             )
         else:
             parts.append("It differs from every other complete trial by more than seeds and folds do.")
