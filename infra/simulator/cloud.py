@@ -43,7 +43,7 @@ from gpu_offload.infra.simulator.timers import Timers
 
 class SimulatedCloud:
     """A cloud of one account. All methods may be called from any thread. `faults` does harm to its instances, `calls`
-    and `runner_calls` count API calls by `service.Operation`, of everybody and of all but instances.
+    and `runner_calls` count API calls by `service.Operation`, of all callers and of all but instances.
 
     Args:
         behaviour: delays, capacity, quotas, seed.

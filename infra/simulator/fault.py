@@ -92,7 +92,7 @@ class InjectedFault:
     attempt: int | None = None
     """The value of the instance's tag `gpu-offload:attempt`."""
     who: str | None = None
-    """Whose calls or credentials: the instances', or everybody else's; None for `all` calls, for `runner` credentials."""
+    """The owner of the calls or credentials: instances, or all other callers; None for `all` calls, for `runner` credentials."""
     key: str = "*"
     """Pattern of the object's key."""
     text: str = ""

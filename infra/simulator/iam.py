@@ -22,7 +22,7 @@ class Request:
 
 
 def allowed(documents: Iterable[Mapping[str, Any]], request: Request, *, public: bool = False) -> bool:
-    """Return whether the policies allow it. With `public`, only statements for everybody count: the call is not signed."""
+    """Return whether the policies allow it. With `public`, only statements for the public count: the call is not signed."""
     verdicts = {
         statement["Effect"]
         for document in documents

@@ -45,7 +45,7 @@ def open_store(
             check_address(endpoint_url)
         except UnsafeAddressError as error:
             raise StoreUrlError(
-                f"store {url!r}: the endpoint {endpoint_url} is not https: anybody on the way could read the keys' "
+                f"store {url!r}: the endpoint {endpoint_url} is not https: anyone on the network could read the keys' "
                 "signatures and change what is stored; write https://"
             ) from error
     if parts.scheme == "s3":

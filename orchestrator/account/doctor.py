@@ -136,14 +136,17 @@ def _deployment(repository: str, name: str, environment: Mapping[str, str]) -> C
     found = protection_of(repository, name, environment)
     if found is None:
         return Check(
-            title, "grey", "GitHub does not show its protection to everybody; look at it yourself", where
+            title,
+            "grey",
+            "GitHub does not show its protection without credentials; look at it yourself",
+            where,
         )
     if not found.exists:
         return Check(
             title, "yellow", f"{repository} has no environment {name!r}: GitHub makes it unprotected", where
         )
     missing = (
-        [] if found.reviewers else ["it has no required reviewers: everybody who may push can spend money"]
+        [] if found.reviewers else ["it has no required reviewers: everyone who may push can spend money"]
     )
     missing += [] if found.limits_branches else ["every branch may use it: limit it to the default branch"]
     if missing:

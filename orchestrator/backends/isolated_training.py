@@ -66,7 +66,7 @@ def hidden_folders(project: Path, environment: Mapping[str, str]) -> tuple[Path,
     found |= {Path(environment[name]) for name in FOLDERS if environment.get(name)}
     found |= {Path(environment[name]).parent for name in FILES if environment.get(name)}
     if workspace := environment.get("RUNNER_WORKSPACE"):
-        # Other repositories' checkouts on a runner of one's own, and above them its credentials.
+        # Other repositories' checkouts on a self-hosted runner, and above them its credentials.
         work = Path(workspace).parent
         found.add(work.parent if (work.parent / ".runner").exists() else work)
     return tuple(sorted({Path(os.path.realpath(path)) for path in found}))

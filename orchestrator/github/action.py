@@ -86,7 +86,7 @@ def main() -> int:
             console.text(traceback.format_exc())
         console.error(str(known or error))
         return EXIT_FAILED
-    except Exception:  # noqa: BLE001 - a traceback may quote anybody's text, so it is printed while commands are off
+    except Exception:  # noqa: BLE001 - a traceback may quote untrusted text, so it is printed while commands are off
         console.text(traceback.format_exc())
         console.error("this is a fault of gpu-offload: the log has its traceback; please report it")
         return EXIT_FAILED

@@ -38,7 +38,7 @@ def plan(step: Step) -> int:
             "again. Set store.url to a bucket and run `offload init` again"
         )
     planning = planning_of(step.settings, store, step.console, asks_ec2=False)
-    # A runner of one's own may have a role by itself.
+    # A self-hosted runner may have a role by itself.
     if not step.inputs.may_rent and os.environ.get("RUNNER_ENVIRONMENT") == "github-hosted":
         planning.barred = (NO_LAUNCHER,)
     planning.job_installs = not step.inputs.python
