@@ -26,7 +26,8 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
     rows: list[tuple[str, ...]] = [_HEADINGS, *(_row(plan, option) for option in shown)]
     parts = [[wrapped(_dataset_line(plan), width=width)]]
     if plan.already_trained is not None:
-        parts.append([f"Already trained: version {plan.trained_name}. Nothing would be trained again."])
+        done = f"Already trained: version {plan.trained_name}. Nothing would be trained again."
+        parts.append([wrapped(done, width=width)])
     places = [text_table(rows, width=width)]
     if hidden := len(plan.options) - len(shown):
         places.append(f"   and {hidden} more places: offload plan --all")

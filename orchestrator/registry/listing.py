@@ -7,7 +7,7 @@ from typing import Any
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.output.console import one_line
 from gpu_offload.orchestrator.output.metrics import named as named_metrics
-from gpu_offload.orchestrator.output.table import terminal_width, text_table, wrapped
+from gpu_offload.orchestrator.output.table import for_terminal, terminal_width, text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, human_cost, human_duration, human_number, utc
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.card import facts
@@ -203,10 +203,10 @@ class History:
         return {"alias": self.alias.name, "moves": [m.model_dump(mode="json") for m in self.moves]}
 
     def text(self) -> str:
-        """Return one line a move."""
+        """Return a line for each move, broken where the terminal is narrower."""
         if not self.moves:
             return f"{self.alias.name} did not exist yet"
-        return "\n".join(moved(move) for move in self.moves)
+        return for_terminal("\n".join(moved(move) for move in self.moves))
 
 
 def history(store: ObjectStore, name: str, at: float | None = None) -> History:

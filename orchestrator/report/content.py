@@ -106,6 +106,11 @@ class Report:
         return run_seconds(self.run, self.attempts, self.until)
 
     @property
+    def installing(self) -> float:
+        """The part of that time in which the job and the training installed software."""
+        return self.run.installed_s + (self.result.timings.installation if self.result else 0.0)
+
+    @property
     def until(self) -> float:
         """The run's end, or now, in Unix seconds."""
         return self.outcome.at if self.outcome else self.now
@@ -176,6 +181,10 @@ class Report:
             "message": self.outcome.message if self.outcome else "",
             "seconds": self.seconds,
             "estimate": self.run.estimate.json(),
+            "installing": {
+                "estimate": self.run.installation.json() if self.run.installation else None,
+                "seconds": round(self.installing, 3),
+            },
             "cpu_estimate": self.run.cpu_estimate.json() if self.run.cpu_estimate else None,
             "cost": self.bill.json(),
             "attempts": [

@@ -83,8 +83,8 @@ def estimate_rows(report: Report) -> Rows:
         verdict = ", ".join(x for x in (ratio, "inside" if inside else "outside the interval") if x)
     rows.append(("the whole run", expected_time(estimate), human_duration(report.seconds), verdict))
     if (expected := report.run.installation) is not None:
-        installed = report.run.installed_s + (report.result.timings.installation if report.result else 0.0)
-        rows.append(("installing", expected_time(expected), human_duration(installed), "part of the run"))
+        took = human_duration(report.installing)
+        rows.append(("installing", expected_time(expected), took, "part of the run"))
     if report.result is not None:
         took = human_duration(report.result.timings.total)
         rows.append(("the training alone", "", took, "the last attempt's process"))

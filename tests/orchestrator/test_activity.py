@@ -64,6 +64,7 @@ def test_what_the_job_installed_before_is_time_of_the_run(store):
     assert report.seconds == 140
     [row] = [row for row in estimate_rows(report) if row[0] == "installing"]
     assert row[2] == "40 s"
+    assert report.json()["installing"]["seconds"] == 40
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=2, max_size=12), st.floats(0, 1e6))

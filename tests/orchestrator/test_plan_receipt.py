@@ -70,6 +70,8 @@ def test_a_training_that_is_there_already_is_said_first():
     assert text.index("Already trained: version v7") < text.index("this CPU")
     assert "What would change" not in text
     assert "Already trained: version v7" in receipt_markdown(report(already_trained="v7"))
+    text = receipt_text(report(already_trained="0123456789abcdef", semver="10.20.30"))
+    assert max(map(len, text.splitlines())) <= 80
 
 
 def test_nothing_that_fits_says_what_to_do():

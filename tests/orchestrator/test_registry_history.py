@@ -200,7 +200,8 @@ def before(store, model, *versions):
 def test_no_time_is_broken_where_the_list_of_models_is_narrow(store, model, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     publish_now(store, model, "aaaa", 900.0)
-    aliases.move(store, "production-europe", "aaaa", cause="publish", why="by hand")
+    aliases.move(store, "production-europe", "aaaa", cause="publish", why="by hand " * 20)
+    assert max(map(len, listing.history(store, "production-europe").text().splitlines())) <= 80
     text = listing.listing(store).text()
     assert "1970-01-01" in text
     assert not re.search(r"^\s*\d\d:\d\d", text, re.MULTILINE)

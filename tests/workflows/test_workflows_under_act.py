@@ -41,6 +41,7 @@ from replay_case import OWN_TRAINING, add_images
 from gpu_offload.client.model_client import ModelClient
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.infra.store.factory import open_store
+from gpu_offload.orchestrator.estimate.history import KeptTimings
 from gpu_offload.orchestrator.github.workflows import WorkflowProject, write_workflows
 from gpu_offload.orchestrator.registry import alias, download
 
@@ -182,6 +183,10 @@ def test_without_any_account_what_a_push_changed_is_trained_once_and_kept_in_a_r
         assert attested[pulled[0].model.sha256] == f"models/{version}/model.pt"
         body, _ = open_store(github.address).read(f"models/{version}/manifest.json")
         assert attested[hashlib.sha256(body).hexdigest()] == f"models/{version}/manifest.json"
+        assert [
+            timing.actual > 0
+            for timing in KeptTimings.model_validate_json(github.files()["timings.json"]).timings
+        ] == [True]
 
 
 def test_a_history_that_adds_spoils_reverts_and_adds_again_ends_as_it_should(make, tmp_path):
@@ -219,6 +224,10 @@ def test_a_history_that_adds_spoils_reverts_and_adds_again_ends_as_it_should(mak
         stable = alias.alias_of(release, "stable")
         assert [move.version for move in stable.moves] == [first, worse, first, last]
         assert set(stable.yanked) == {worse}
+
+        log = repository.run("workflow_dispatch", "offload-rollback", *words, "--input", "why=it sees ghosts")
+        assert log.code == 0, log.text("rollback")[-2000:]
+        assert alias.alias_of(release, "stable").version == first, "by hand, to the one before"
 
 
 def test_a_pull_request_from_a_fork_gets_the_plan_and_no_credentials(make, tmp_path):
