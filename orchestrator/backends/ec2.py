@@ -126,17 +126,20 @@ class RentedTraining:
     def follow(
         self, run: RunRecord, attempt: ObservedAttempt, seconds: float
     ) -> tuple[EndReason, str] | None:
-        """See `Cloud`: over SSH while the connection holds, from the store otherwise."""
-        session = self._sessions.get(attempt.record.number)
-        if session is not None and session.started and session.reachable:
-            ended = session.follow(seconds)
-            return ended if ended and not self._store_knows(run, attempt.record.number) else None
-        if self._watch is None or self._watch.attempt != attempt.record.number:
-            self._watch = StoreWatch(
-                self.journal.store, run, attempt.record.number, self.console, self._pause
-            )
-        self._watch.follow(seconds, until=lambda: session is not None and session.reachable)
-        return None
+        """See `Cloud`: over SSH while the connection holds, from the store otherwise.
+
+        It ends with a look over SSH where that is possible: only the instance knows how a job ended whose store denies
+        its writes, and what the store says by its silence is judged next.
+        """
+        number = attempt.record.number
+        session = self._sessions.get(number)
+        if session is None or not session.reachable:
+            if self._watch is None or self._watch.attempt != number:
+                self._watch = StoreWatch(self.journal.store, run, number, self.console, self._pause)
+            self._watch.follow(seconds, until=lambda: session is not None and session.reachable)
+            seconds = 0.0
+        ended = session.follow(seconds) if session is not None and session.reachable else None
+        return ended if ended and not self._store_knows(run, number) else None
 
     def terminate(self, run: RunRecord, instances: tuple[str, ...]) -> None:
         """See `Cloud`."""

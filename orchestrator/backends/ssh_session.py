@@ -137,19 +137,22 @@ class Session:
         )
 
     def follow(self, seconds: float) -> tuple[EndReason, str] | None:
-        """Show progress for `seconds`, or less; return why the attempt is over if the job left no last heartbeat."""
+        """Show progress for `seconds`, or less; return why the attempt is over if the job left no last heartbeat.
+
+        The last thing is a look, also where this process was stopped meanwhile.
+        """
         end = self.clock() + seconds
         with self.console.training(self.run.estimate.likely, self._revision.take) as show:
-            while self.clock() < end:
-                if not self.reachable:
-                    return None
+            while self.reachable:
                 try:
                     found = self._look(show)
                 except LOST as error:
                     self._lose(error)
-                    return None
+                    break
                 if found.state is not JobState.RUNNING and not found.more:
                     return self._verdict(found)
+                if self.clock() >= end:
+                    break
                 if not found.more:
                     self.pause(min(LOOK_S, max(0.0, end - self.clock())))
         return None

@@ -29,6 +29,9 @@ def variables(config: Path) -> dict[str, str]:
         "MPLBACKEND": "Agg",
         "WANDB_MODE": "disabled",
         "COMET_MODE": "disabled",
+        # onnxruntime sends events to Microsoft otherwise, the first one before a program can forbid it.
+        "ORT_DISABLE_TELEMETRY": "1",
+        "TORCHINDUCTOR_CACHE_DIR": str(config / "torchinductor"),  # else below /tmp, where it stays
         # Without it Ultralytics sets 1 for the whole process; torch's own pool is sized by the trainer.
         # OpenMP's threads wait for each other by spinning. Where anything else wants a processor too, a spinning
         # thread keeps the one that it waits for from running: steps then take 2 to 12 times as long (measured,

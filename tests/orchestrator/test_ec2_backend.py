@@ -25,12 +25,16 @@ from run_case import attempt_of, run_of
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from gpu_offload.infra.aws.tags import store_mark
+from gpu_offload.infra.instance.job import JobState, Look
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.infra.ssh.errors import ConnectionLostError
 from gpu_offload.infra.ssh.key import HostKey
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.backends import progress
+from gpu_offload.orchestrator.backends.ec2 import RentedTraining
 from gpu_offload.orchestrator.backends.ec2_access import rented_training
+from gpu_offload.orchestrator.backends.ssh_session import Session
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.prerequisites import RentingError, check_renting
 from gpu_offload.orchestrator.plan.receipt import BASES
@@ -43,6 +47,7 @@ from gpu_offload.orchestrator.run.record import HostRecord
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, Ec2Settings, StoreSettings
 from gpu_offload.remote_job.result import Heartbeat
+from gpu_offload.remote_job.spec import StoreRef
 
 ROLE = "arn:aws:iam::123456789012:role/gpu-offload-scheduler"
 
@@ -457,6 +462,56 @@ class Clock:
 
     def sleep(self, seconds):
         self.now += seconds
+
+
+class Job:
+    """A job on an instance, by what happens at each look: an error, or the code that it ended with (None: it runs)."""
+
+    def __init__(self, *happens):
+        self.happens = iter(happens)
+
+    def look(self, progress, log, *, hold):
+        assert hold
+        found = next(self.happens)
+        if isinstance(found, Exception):
+            raise found
+        state = JobState.RUNNING if found is None else JobState.ENDED
+        return Look(state, found, b"", b"", progress, log, more=False, trouble="the store denies it")
+
+    def console(self):
+        return "AccessDenied"
+
+
+@pytest.mark.parametrize(
+    ("happens", "stalls"),
+    [((None, 78), 900.0), ((ConnectionLostError("cut"), 78), 0.0)],
+    ids=["stopped-between-two-looks", "connection-lost"],
+)
+def test_a_job_whose_store_denies_it_is_asked_for_its_end_before_its_silence_counts(
+    tmp_path, happens, stalls
+):
+    """Its last heartbeat is 15 minutes old, and only SSH says why: another instance would meet the same."""
+    clock, run = Clock(), run_of()
+    store = f"file:{tmp_path}"
+    journal = Journal(open_store(store))
+    journal.begin(run)
+    console, stalled = Console(io.StringIO()), iter([stalls])
+
+    def sleep(seconds):
+        clock.sleep(seconds + next(stalled, 0.0))
+
+    rented = RentedTraining(Ec2Settings(), journal, StoreRef(url=store), console, sleep=sleep)
+    seen = ObservedAttempt(attempt_of(run))
+    host = SimpleNamespace(name="instance", address="", close=lambda: None)
+    rented._sessions[1] = Session(
+        run=run, attempt=seen.record, host=host, console=console, store=rented.store, store_keys={}, region="",
+        software=None, project=None, dataset=None, state=None, serial_console=None, pause=rented._pause, clock=clock,
+        started=True, _job=Job(*happens),
+    )  # fmt: skip
+    if happens[0] is not None:
+        assert rented.follow(run, seen, 240.0) is None
+    reason, why = rented.follow(run, seen, 240.0)
+    assert (reason, "AccessDenied" in why) == ("failed", True)
 
 
 class Counting:
