@@ -1,7 +1,9 @@
 """What every test stands on: no way out to a real network or account, and moto behind real HTTP."""
 
+import importlib
 import ipaddress
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import threading
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -255,6 +258,29 @@ def bucket(cloud):
     client.create_bucket(Bucket="offload-test")
     client.close()
     return "offload-test"
+
+
+@pytest.fixture
+def scratch(tmp_path_factory, monkeypatch):
+    """What commands that a test kills leave in their temporary folder is removed with the test's own files."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path_factory.mktemp("scratch")))
+
+
+@pytest.fixture
+def hurried(monkeypatch, scratch):
+    """Commands, in this process and as ones of their own, pause only shortly between two looks at a simulated cloud."""
+    folder = Path(__file__).parent / "hurried"
+    monkeypatch.setenv(
+        "PYTHONPATH", os.pathsep.join(filter(None, (str(folder), os.environ.get("PYTHONPATH"))))
+    )
+    importlib.import_module("gpu_offload.orchestrator.run.controller")  # the modules that copy a constant
+    for name, values in runpy.run_path(str(folder / "sitecustomize.py"))["PAUSES"].items():
+        owner = importlib.import_module(name)
+        for constant, value in values.items():
+            usual = getattr(owner, constant)
+            for module in [m for n, m in sys.modules.items() if n.startswith("gpu_offload.")]:
+                if getattr(module, constant, None) is usual:
+                    monkeypatch.setattr(module, constant, value)
 
 
 @pytest.fixture

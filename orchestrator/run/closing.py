@@ -41,8 +41,9 @@ def _close(
     return CloseAttempt(number, reason, message, ended_at(observation, current), by_cloud)
 
 
-def appearing(observation: Observation, least: float = ENDING_POLL_S) -> float:
-    """Return how long to wait before the next search for a late instance: longer as time passes."""
+def appearing(observation: Observation, least: float | None = None) -> float:
+    """Return how long to wait before the next search for a late instance: longer as time passes, and at least `least`."""
+    least = ENDING_POLL_S if least is None else least
     launched = max((last_launch(a) or 0.0 for a in observation.attempts), default=0.0)
     return min(LONGEST_APPEARING_POLL_S, max(least, (observation.now - launched) / 10))
 

@@ -2,9 +2,9 @@
 
 import io
 import json
-import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -38,7 +38,7 @@ STAGING_S, LATE_S = 60.0, 12.0
 
 
 @pytest.fixture
-def cloud(monkeypatch, request):
+def cloud(monkeypatch, request, hurried):
     with Killing(Behaviour(lag_seconds=getattr(request, "param", 0.1))) as simulated:
         for name, value in simulated.environment().items():
             monkeypatch.setenv(name, value)
@@ -164,11 +164,11 @@ def test_an_error_that_cannot_pass_ends_the_run_with_its_cause(cloud, tmp_path, 
 
 
 def wrong_clock(folder, seconds):
-    """The environment of a process whose system clock is wrong by so many seconds."""
-    (folder / "sitecustomize.py").write_text(
-        f"import time\n_true = time.time\ntime.time = lambda: _true() + {seconds}\n"
-    )
-    return {"PYTHONPATH": f"{folder}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    """The environment of a hurried process whose system clock is wrong by so many seconds."""
+    hurried = Path(__file__).parents[1] / "hurried" / "sitecustomize.py"
+    wrong = f"\nimport time\n_true = time.time\ntime.time = lambda: _true() + {seconds}\n"
+    (folder / "sitecustomize.py").write_text(hurried.read_text() + wrong)
+    return {"PYTHONPATH": str(folder)}
 
 
 def test_a_drivers_clock_that_is_wrong_by_an_hour_changes_no_bill(cloud, tmp_path):
@@ -200,7 +200,9 @@ def test_a_drivers_clock_that_is_wrong_by_an_hour_changes_no_bill(cloud, tmp_pat
 
 
 @pytest.mark.simulator
-def test_an_instance_that_ec2_ends_at_launch_is_reported_with_reason_and_remedy(tmp_path, monkeypatch):
+def test_an_instance_that_ec2_ends_at_launch_is_reported_with_reason_and_remedy(
+    tmp_path, monkeypatch, hurried
+):
     """The account's key for disks may not be used: pending, then terminated. EC2 knows the new profile after seconds only."""
     with Killing(
         Behaviour(
@@ -239,7 +241,7 @@ def test_an_adopted_instance_gets_its_schedule(cloud):
 
 
 @pytest.fixture
-def stack():
+def stack(hurried):
     """A simulated cloud whose roles are those of `offload bootstrap`, and what gives a role's variables."""
     with SimulatedCloud(Behaviour(stack=SITE, lag_seconds=0.1)) as simulated:
 

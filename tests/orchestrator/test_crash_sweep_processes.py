@@ -20,7 +20,7 @@ from gpu_offload.orchestrator.run.record import run_key
 
 
 @pytest.fixture
-def cloud(monkeypatch):
+def cloud(monkeypatch, hurried):
     with Killing() as simulated:
         for name, value in simulated.environment().items():
             monkeypatch.setenv(name, value)
@@ -42,7 +42,7 @@ def test_a_killed_command_is_carried_on_by_the_next(
 ):
     """One version, one instance more at most, everything accounted for, and nothing left."""
     # The model world waits the five minutes in which EC2 may show a launch late; this cloud shows it at once.
-    monkeypatch.setattr(liveness, "VISIBLE_S", 10.0)
+    monkeypatch.setattr(liveness, "VISIBLE_S", 3.0)
     train_project(tmp_path)
     cloud.point, cloud.done_first = (operation, key), after
     process = cloud.victim = start(tmp_path, "train", "--on", "ec2", "--json")

@@ -74,7 +74,7 @@ def test_an_unknown_fault_is_refused_with_a_list_of_the_known_ones(tmp_path):
 
 
 @pytest.mark.process
-def test_a_drill_of_two_faults_is_green_and_its_json_is_alone_on_standard_output(tmp_path):
+def test_a_drill_of_two_faults_is_green_and_its_json_is_alone_on_standard_output(tmp_path, hurried):
     out = offload(tmp_path, "drill", "--json", "--only", "runner-killed", "--only", "reclaim-without-notice")
     document = json.loads(out)
     assert [fault["name"] for fault in document["faults"]] == ["runner-killed", "reclaim-without-notice"]
@@ -99,7 +99,7 @@ def test_a_drill_on_an_account_needs_a_limit_and_a_store_of_its_own(tmp_path):
 
 
 @pytest.fixture
-def cloud(monkeypatch):
+def cloud(monkeypatch, hurried):
     """A simulated account, and this process inside it."""
     with SimulatedCloud() as cloud:
         for name, value in cloud.environment().items():

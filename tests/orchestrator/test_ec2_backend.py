@@ -71,7 +71,7 @@ class Recording(SimulatedCloud):
 
 
 @pytest.fixture
-def cloud(monkeypatch):
+def cloud(monkeypatch, hurried):
     """A simulated cloud, and an environment that leads there."""
     with Recording() as simulated:
         for name, value in simulated.environment().items():

@@ -33,7 +33,7 @@ ROLE = "arn:aws:iam::123456789012:role/gpu-offload-scheduler"
 
 
 @pytest.fixture
-def cloud(monkeypatch):
+def cloud(monkeypatch, hurried):
     with SimulatedCloud(Behaviour(lag_seconds=0.05)) as simulated:
         for name, value in simulated.environment().items():
             monkeypatch.setenv(name, value)

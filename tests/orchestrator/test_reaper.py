@@ -152,7 +152,7 @@ def test_a_run_whose_name_no_store_could_hold_is_unknown(tmp_path):
 
 
 @pytest.fixture
-def cloud(monkeypatch):
+def cloud(monkeypatch, hurried):
     with SimulatedCloud(Behaviour(lag_seconds=0.05)) as simulated:
         for name, value in simulated.environment().items():
             monkeypatch.setenv(name, value)

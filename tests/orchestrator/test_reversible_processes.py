@@ -58,7 +58,7 @@ def main(context):
 """
 
 
-def test_a_toss_up_begins_here_and_its_checkpoint_goes_on_on_an_instance(tmp_path, monkeypatch):
+def test_a_toss_up_begins_here_and_its_checkpoint_goes_on_on_an_instance(tmp_path, monkeypatch, hurried):
     generate(tmp_path / "shapes", images=12, size=64)
     (tmp_path / "offload.toml").write_text(CONFIGURATION)
     code = tmp_path / "mine.py"

@@ -53,7 +53,7 @@ def train(project, where, store):
     return done, json.loads(offload(project, "report", *options))
 
 
-def test_an_instance_trains_to_the_very_numbers_of_the_cpu_and_leaves_nothing(project, monkeypatch):
+def test_an_instance_trains_to_the_very_numbers_of_the_cpu_and_leaves_nothing(project, monkeypatch, hurried):
     """Equal losses after every epoch: the weights are equal, too."""
     here, on_cpu = train(project, "cpu", "file:here")
     with SimulatedCloud(Behaviour(lag_seconds=0.05), namespaces=why_not() is None) as cloud:
