@@ -16,6 +16,7 @@ from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
+from gpu_offload.remote_job.speed import compiler
 from gpu_offload.remote_job.train import spec_faults
 from gpu_offload.remote_job.yolo import hyperparameters, isolation
 
@@ -90,7 +91,8 @@ def _calibrate(
         data=prepared,
         weights=start,
     )
-    with isolation.offline():
+    compiles = bool(spec.hyperparameters.get("compile"))
+    with isolation.offline(), compiler.left_out(compiles=compiles):
         trainer = run.build(bench, None, inner=(Measured,))
         try:
             trainer.train()

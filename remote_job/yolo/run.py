@@ -12,7 +12,7 @@ from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.result import PREDICTIONS, Export, TrainingResult
 from gpu_offload.remote_job.spec import SpecError
-from gpu_offload.remote_job.speed import plan
+from gpu_offload.remote_job.speed import compiler, plan
 from gpu_offload.remote_job.speed.capacity import capacity
 from gpu_offload.remote_job.yolo import hyperparameters, isolation
 from gpu_offload.remote_job.yolo.team import team
@@ -57,7 +57,8 @@ def _run(bench: Bench, begun: float) -> TrainingResult:
             faults.append(fault)
         if faults:
             raise SpecError(faults)
-    with isolation.offline():
+    compiles = bool(bench.spec.hyperparameters.get("compile"))
+    with isolation.offline(), compiler.left_out(compiles=compiles):
         with bench.interruption.at_once():
             work = build(bench, resume.resumption(bench))
             bench.progress.stage("build", work.clock.build)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from resources import needs
 
 from gpu_offload.remote_job.speed import allocator, capacity, plan
 from gpu_offload.remote_job.speed.capacity import Capacity
@@ -196,3 +197,44 @@ def test_choosing_needs_neither_torch_nor_ultralytics():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "set()"
+
+
+@needs("ultralytics")
+@pytest.mark.process
+@pytest.mark.training
+def test_a_training_without_the_compiler_steps_as_with_it_and_puts_everything_back():
+    program = """
+import sys, torch
+from gpu_offload.remote_job.speed import compiler
+
+def trained(kind):
+    weight = torch.nn.Parameter(torch.arange(3.0))
+    optimizer = kind([weight], lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        (weight**3).sum().backward()
+        optimizer.step()
+    optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+    optimizer.load_state_dict(optimizer.state_dict())
+    return weight.tolist()
+
+kinds = (torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop)
+before = torch.optim.Optimizer.zero_grad
+with compiler.left_out():
+    torch.use_deterministic_algorithms(True)
+    without = [trained(kind) for kind in kinds]
+    import torchvision
+    kept = torchvision.ops.nms(torch.tensor([[0.0, 0, 2, 2], [0, 0, 2, 2.1]]), torch.tensor([0.5, 0.6]), 0.5)
+    assert kept.tolist() == [1] and torch.are_deterministic_algorithms_enabled()
+assert not {"torch._dynamo", "torch._inductor", "sympy"} & set(sys.modules)
+assert torch.optim.Optimizer.zero_grad is before
+assert torchvision.ops.roi_align(torch.ones(1, 1, 4, 4), [torch.ones(1, 4)], 1).shape == (1, 1, 1, 1)
+assert [trained(kind) for kind in kinds] == without
+assert "torch._dynamo" in sys.modules
+with compiler.left_out():  # the compiler is there: nothing is replaced
+    assert torch.optim.Optimizer.zero_grad is before
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, env=dict(os.environ)
+    )
+    assert done.returncode == 0, done.stderr
