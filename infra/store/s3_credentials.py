@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-import boto3
-
-from gpu_offload.infra.aws.credentials import open_session
 from gpu_offload.infra.store.errors import StoreCredentialsError
+
+if TYPE_CHECKING:
+    import boto3
 
 STORE_KEYS = ("STORE_ACCESS_KEY_ID", "STORE_SECRET_ACCESS_KEY", "STORE_SESSION_TOKEN")
 """Variables with the keys of a store outside AWS; the last is not always there."""
@@ -38,11 +39,15 @@ def store_keys(endpoint_url: str | None, environ: Mapping[str, str] | None = Non
 
 def open_store_session(
     endpoint_url: str | None, region: str | None = None, *, environ: Mapping[str, str] | None = None
-) -> boto3.Session:
+) -> "boto3.Session":
     """Return the session to a store: with its own keys where it has some, else `open_session`.
 
     EC2 wants AWS's credentials and a store elsewhere its own; one process may need both.
     """
+    import boto3
+
+    from gpu_offload.infra.aws.credentials import open_session
+
     keys = store_keys(endpoint_url, environ)
     if not keys:
         return open_session(region, environ=environ)
