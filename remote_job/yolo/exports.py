@@ -2,7 +2,9 @@
 
 import importlib.util
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from gpu_offload.dataset.tree_manifest import TreeInfo
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError
+from gpu_offload.remote_job.machine import cores
 from gpu_offload.remote_job.yolo import onnx_export, safetensors_export
 from gpu_offload.remote_job.yolo.raw_outputs import Array, Outputs, own_outputs
 
@@ -27,6 +30,10 @@ box's left edges): an untrained model's confidences are all near 0, and still it
 
 REASON = 300
 """Characters of what a failed export says."""
+
+
+Example = tuple[Array, Sequence[Array]]
+"""An image as the model takes it, and what the model makes of it."""
 
 
 class ExportError(OffloadError):
@@ -79,9 +86,18 @@ def export(
     made: list[Exported] = []
     failed: dict[str, str] = {}
     folder.mkdir(parents=True, exist_ok=True)
+
+    @cache
+    def examples() -> list[Example]:
+        """Return the images and the model's own outputs, which are the same for every format."""
+        paths, ours = held_out(info), own_outputs(model)
+        with ThreadPoolExecutor(cores()) as pool:  # large photographs take longer to read than to compare
+            arrays = list(pool.map(partial(as_array, side=image_size), paths))
+        return [(array, ours(array)) for array in arrays]
+
     for name in formats:
         try:
-            made.append(_export(name, model, held_out(info), image_size, folder))
+            made.append(_export(name, model, examples, image_size, folder))
         except InterruptedTrainingError:
             raise
         except Exception as error:  # noqa: BLE001 - the model itself is whole, whatever a converter says
@@ -90,7 +106,9 @@ def export(
     return made, failed
 
 
-def _export(name: str, model: Path, images: Sequence[Path], image_size: int, folder: Path) -> Exported:
+def _export(
+    name: str, model: Path, examples: Callable[[], list[Example]], image_size: int, folder: Path
+) -> Exported:
     form = FORMATS.get(name)
     if form is None:
         raise ExportError(f"this version of the training code knows no format {name}")
@@ -100,11 +118,8 @@ def _export(name: str, model: Path, images: Sequence[Path], image_size: int, fol
         )
     path = folder / f"model.{name}"
     form.write(model, path, image_size)
-    ours, theirs = own_outputs(model), form.load(path, model)
-    shares = []
-    for image in images:
-        array = as_array(image, image_size)
-        shares.append(agreement(ours(array), theirs(array)))
+    theirs = form.load(path, model)
+    shares = [agreement(ours, theirs(array)) for array, ours in examples()]
     if not shares:
         raise ExportError("the dataset holds no images to compare it on")
     if min(shares) < AGREEMENT:
@@ -125,6 +140,7 @@ def held_out(info: TreeInfo) -> list[Path]:
 def as_array(path: Path, side: int) -> Array:
     """Return an image as a model takes it: RGB, scaled to a square, (1, 3, side, side), 0 to 1."""
     with Image.open(path) as image:
+        image.draft("RGB", (side, side))  # a large JPEG is decoded at a fraction of its size
         pixels = np.asarray(image.convert("RGB").resize((side, side)), dtype=np.float32)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)[None] / np.float32(255))
 

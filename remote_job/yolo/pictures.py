@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gpu_offload.dataset.tree_manifest import TreeInfo, TreeSample, read_tree
+from gpu_offload.remote_job.machine import cores
 
 COUNT = 6
 CONFIDENCE = 0.25
@@ -121,9 +123,11 @@ def sheet(
     """Lay out pairs of pictures, each with a caption below; `names` are the classes."""
     high = TILE + CAPTION + GAP
     page = Image.new("RGB", (2 * TILE + 3 * GAP, len(pairs) * high + GAP), "white")
-    for number, (path, labels, predictions) in enumerate(pairs):
+    with ThreadPoolExecutor(cores()) as pool:
+        read = list(pool.map(_picture, [path for path, _, _ in pairs]))
+    for number, (picture, (_, labels, predictions)) in enumerate(zip(read, pairs, strict=True)):
         for side, (title, shapes) in enumerate((("label", labels), ("model", predictions))):
-            tile = _tile(path, shapes, f"{title}: {caption(shapes, names)}")
+            tile = _tile(picture.copy(), shapes, f"{title}: {caption(shapes, names)}")
             page.paste(tile, (GAP + side * (TILE + GAP), GAP + number * high))
     return page
 
@@ -139,11 +143,15 @@ def caption(shapes: Sequence[PicturedObject], names: Sequence[str]) -> str:
     return ", ".join(name if count == 1 else f"{count} {name}" for name, count in counts.items())
 
 
-def _tile(path: Path, shapes: Sequence[PicturedObject], text: str) -> Image.Image:
-    """Draw outlines on a picture that is scaled to a tile, with a caption below it."""
+def _picture(path: Path) -> Image.Image:
+    """Read a picture, scaled to a tile."""
     with Image.open(path) as file:
         file.draft("RGB", (2 * TILE, 2 * TILE))  # a large JPEG is decoded at a fraction of its size
-        picture = ImageOps.contain(ImageOps.exif_transpose(file).convert("RGB"), (TILE, TILE))
+        return ImageOps.contain(ImageOps.exif_transpose(file).convert("RGB"), (TILE, TILE))
+
+
+def _tile(picture: Image.Image, shapes: Sequence[PicturedObject], text: str) -> Image.Image:
+    """Draw outlines on a picture, and set a caption below it."""
     pen = ImageDraw.Draw(picture)
     for shape in shapes:
         colour = COLOURS[shape.index % len(COLOURS)]
