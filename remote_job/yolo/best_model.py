@@ -1,5 +1,7 @@
 """The best model of a training: chosen by fitness, averaged, halved, and written as Ultralytics would."""
 
+import csv
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -79,13 +81,38 @@ def write(trainer: Trainer, best: dict[str, Any], path: Path) -> None:
             "train_metrics": finite(
                 {name: value for name, value in best["metrics"].items() if value is not None}
             ),
-            "train_results": {k: v for k, v in trainer.read_results_csv().items() if k != "time"},
+            "train_results": {k: v for k, v in results(trainer.csv).items() if k != "time"},
             "version": ultralytics.__version__,
             "license": "AGPL-3.0 License (https://ultralytics.com/license)",
             "docs": "https://docs.ultralytics.com",
         },
         path,
     )
+
+
+Column = list[int] | list[float] | list[str]
+
+
+def results(path: Path) -> dict[str, Column]:
+    """Return the columns of results.csv with the types that Ultralytics' reader gives them; nothing where it would.
+
+    Ultralytics takes polars, whose import is longer than an epoch of a small training.
+    """
+    try:
+        with path.open(newline="") as file:
+            names, *rows = csv.reader(file)
+        return {name: _typed([row[column] for row in rows]) for column, name in enumerate(names)}
+    except (OSError, ValueError, IndexError):
+        return {}
+
+
+def _typed(cells: list[str]) -> Column:
+    if "nan" in cells:
+        return cells  # which is no number to polars
+    for kind in (int, float):
+        with suppress(ValueError):
+            return [kind(cell) for cell in cells]
+    return cells
 
 
 def _forget_last_shape(model: torch.nn.Module) -> None:

@@ -65,7 +65,3 @@ class Trainer(Protocol):
     def _model_train(self) -> None:
         """Switch the model to training mode."""
         ...
-
-    def read_results_csv(self) -> dict[str, Any]:
-        """Return the columns of results.csv."""
-        ...

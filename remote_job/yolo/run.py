@@ -67,6 +67,7 @@ def _run(bench: Bench, begun: float) -> TrainingResult:
         bench.progress.stage("final", work.clock.final_validation)
         draw_pictures(bench, work)
         made, failed = _exports(bench, work.best)
+        work.drawing.finish()
         files = {
             "model.pt": work.best,
             **{one.path.name: one.path for one in made},

@@ -20,6 +20,7 @@ from gpu_offload.remote_job.speed.plan import SpeedPlan
 from gpu_offload.remote_job.speed.trainer import FastTrainer
 from gpu_offload.remote_job.yolo import best_model
 from gpu_offload.remote_job.yolo.callbacks import Callbacks, Clock
+from gpu_offload.remote_job.yolo.plots import Plots
 from gpu_offload.remote_job.yolo.resume import Resume, Resumption, positioned_bars, recover_from_nan
 from gpu_offload.remote_job.yolo.sampler import EpochSampler
 from gpu_offload.remote_job.yolo.team import on_cpu
@@ -50,6 +51,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         self.clock = Clock()
         self.resuming = Resume(resumption.state if resumption else None)
         self.ours = Callbacks(self.resuming, self.clock)
+        self.drawing = Plots(beside=capacity.cores > 1)
         self.history: list[dict[str, Any]] = []
         self.best_state: dict[str, Any] | None = resumption.best if resumption else None
         self.done = False
@@ -102,8 +104,6 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         LOGGER.info("All epochs were completed before; finishing.")
         self.final_eval()
         if RANK <= 0:
-            if self.args.plots:
-                self.plot_metrics()
             self.run_callbacks("on_train_end")
         for loader in (self.train_loader, self.test_loader):
             loader.close()
@@ -178,6 +178,13 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
     def _handle_nan_recovery(self, epoch: int) -> bool:
         return recover_from_nan(self, epoch)
 
+    def plot_training_labels(self) -> None:
+        """Draw the labels once the training is over."""
+        self.drawing.later(super().plot_training_labels)
+
+    def plot_metrics(self) -> None:
+        """Leave out what `final_eval` lets draw, right after the last epoch."""
+
     def final_eval(self) -> None:
         """Write the best model as Ultralytics does, and validate that file."""
         self.ours.finishing = True
@@ -185,12 +192,17 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
         begun = time.perf_counter()
         if RANK <= 0:
             best_model.write(self, self.best_state or best_model.capture(self), self.best)
+            if self.args.plots:
+                self.drawing.later(super().plot_metrics)
+            self.drawing.start()
         if self.world_size > 1:
             distributed.barrier()
         LOGGER.info(f"\nValidating {self.best}...")
         self.validator.args.plots = self.args.plots
         self.validator.args.compile = False
-        self.metrics = self.validator(model=self.best)
+        with self.drawing.postponed():
+            self.metrics = self.validator(model=self.best)
+        self.drawing.start()
         self.clock.final_validation = time.perf_counter() - begun
 
 
