@@ -1,6 +1,7 @@
 """Ultralytics without a network: no telemetry, no auto-install, no downloads, no eval of what a file says."""
 
 import contextlib
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -49,9 +50,11 @@ def isolate(config: Path) -> None:
 
 def bundled_font(_font: str = "") -> str:
     """Return a font that is on every machine with matplotlib, in place of the one Ultralytics downloads."""
-    import matplotlib as mpl
-
-    return str(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf")
+    # Where `matplotlib.get_data_path` is, whose import takes longer than all that is drawn with the font.
+    package = importlib.util.find_spec("matplotlib")
+    if package is None or package.origin is None:
+        raise ModuleNotFoundError("matplotlib is not installed")
+    return str(Path(package.origin).with_name("mpl-data") / "fonts" / "ttf" / "DejaVuSans.ttf")
 
 
 def check_amp(model: Any) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gpu_offload.dataset.tree_manifest import TreeInfo, TreeSample, read_tree
 from gpu_offload.remote_job.machine import cores
+from gpu_offload.remote_job.yolo.isolation import bundled_font
 
 COUNT = 6
 CONFIDENCE = 0.25
@@ -193,9 +194,7 @@ def caption_lines(text: str, fits: Callable[[str], bool]) -> list[str]:
 @cache
 def _font() -> ImageFont.FreeTypeFont:
     """Return the font that comes with matplotlib: it has more alphabets than Pillow's own."""
-    import matplotlib as mpl
-
-    return ImageFont.truetype(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), 22)
+    return ImageFont.truetype(bundled_font(), 22)
 
 
 def _pixels(points: Points, size: tuple[int, int]) -> list[tuple[float, float]]:
