@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from gpu_offload.infra.store.folder import FolderStore
+from gpu_offload.orchestrator.run.events import events_of
 from gpu_offload.orchestrator.run.timing import stages
 from gpu_offload.orchestrator.state import state_folder
 from gpu_offload.remote_job.result import Timings
@@ -53,14 +55,24 @@ def plain(tree, folder, options):
 def ours(folder):
     """Train through `offload train`. Returns whole seconds, those by stage, and the metrics."""
     shutil.rmtree(state_folder(folder), ignore_errors=True)
+    began = time.time()
     seconds, answer = timed(
         [str(BIN / "offload"), "train", "--on", "cpu", "--json"], folder, dict(os.environ)
     )
-    report = json.loads(answer)
-    (result,) = (state_folder(folder) / "store" / "runs").glob("*/result/result.json")
-    found = Timings.model_validate(json.loads(result.read_text())["timings"])
-    parts = stages(found)
-    return seconds, {**parts, "outside of the training's process": seconds - found.total}, report["metrics"]
+    ended, report = time.time(), json.loads(answer)
+    store = FolderStore(state_folder(folder) / "store")
+    body, _ = store.read(f"runs/{report['run']}/result/result.json")
+    found = stages(Timings.model_validate(json.loads(body)["timings"]))
+    at = {event.event: event.time for event in events_of(store, report["run"], 1)}
+    told = {e.stage: e.seconds for e in events_of(store, report["run"], 1) if e.event == "stage"}
+    last = {name: told[name] for name in ("pictures", "export") if name in told}
+    rest = found.pop("rest") - sum(last.values())
+    parts = {
+        "command: start and plan, until the training's process speaks": at["start"] - began,
+        **found, **last, "rest of the process": rest,
+        "command: verifying, publishing, end": ended - at["finished"],
+    }  # fmt: skip
+    return seconds, {**parts, "not accounted for": seconds - sum(parts.values())}, report["metrics"]
 
 
 def main():
