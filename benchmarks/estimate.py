@@ -6,7 +6,7 @@ Each configuration is a project of its own with generated pictures and no histor
 its own. A record is a line of the file: what the plan said, what was said after the first steps and after the first
 epoch, and the wall time of the whole process. A configuration that has a record is not run again, so that the matrix can be run in pieces;
 `--again` runs it once more. Names that begin with `gpu-` are for a machine with a GPU. Names that end in `+N` run beside N busy programs, `+N>` beside N that begin in the middle,
-`+N<` beside N that end in the middle. `--report` prints the tables from the records alone.
+`+N<` beside N that end in the middle. `--report` prints the tables from the records alone, with `--replay` with what this version says by the steps in them.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from gpu_offload.orchestrator.run.revision import Revision
 from gpu_offload.orchestrator.state import state_folder
 from gpu_offload.remote_job.machine import cores
 from gpu_offload.remote_job.machine import name as machine_name
+from gpu_offload.remote_job.result import ProgressEvent
 
 BIN = Path(sys.executable).parent
 BUSY = [sys.executable, "-c", "while True: pass"]
@@ -181,8 +182,29 @@ def _said(folder, began, wall):
     store = open_store(f"file:{state_folder(folder) / 'store'}")
     (key,) = [info.key for info in store.list("runs/") if info.key.endswith("/run.json")]
     record = RunRecord.model_validate_json(store.read(key)[0])
-    revision, found = Revision(record, began), {"planned": record.estimate.json()}
     events = events_of(store, record.id, 1)
+    (timing,) = [json.loads(store.read(info.key)[0]) for info in store.list("timings/")]
+    last = [event.time for event in events if event.event == "epoch"][-1]
+    return {
+        **_revised(record, events, began),
+        "end": round(began + wall - last, 2),
+        "publishing": round(began + wall - events[-1].time, 2),
+        "stages": timing["stages"],
+        "process": timing["actual"],
+        "environment": timing.get("environment"),
+        "began": began,
+        "run": record.model_dump(mode="json"),
+        "events": [
+            event.model_dump(mode="json", exclude_none=True)
+            for event in events
+            if event.event in {"pace", "epoch"}
+        ],
+    }
+
+
+def _revised(record, events, began):
+    """Return the plan's interval and those after the first steps, the first epoch and half of the epochs."""
+    revision, found = Revision(record, began), {"planned": record.estimate.json()}
     for event in events:
         before = revision.latest
         revision.take(event)
@@ -195,22 +217,13 @@ def _said(folder, began, wall):
         if "share" not in found and event.pace:
             found |= {"share": event.pace.share, "said_at": round(event.time - began, 2)}
             found["terms"] = {name: round(value, 3) for name, value in revision.latest.breakdown.items()}
-    (timing,) = [json.loads(store.read(info.key)[0]) for info in store.list("timings/")]
-    last = [event.time for event in events if event.event == "epoch"][-1]
-    found |= {"end": round(began + wall - last, 2), "publishing": round(began + wall - events[-1].time, 2)}
-    return {
-        **found,
-        "began": began,
-        "run": record.model_dump(mode="json"),
-        "events": [
-            event.model_dump(mode="json", exclude_none=True)
-            for event in events
-            if event.event in {"pace", "epoch"}
-        ],
-        "stages": timing["stages"],
-        "process": timing["actual"],
-        "environment": timing.get("environment"),
-    }
+    return found
+
+
+def replayed(record):
+    """Return a record with what this version says by the same steps; the plan's and the end's expectation stay."""
+    run, events = RunRecord.model_validate(record["run"]), map(ProgressEvent.model_validate, record["events"])
+    return record | _revised(run, events, record["began"])
 
 
 def report(records):
@@ -312,6 +325,7 @@ def main():
     parser.add_argument("--set", dest="sets", action="append", default=[], help="a setting of ours")
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--report", action="store_true")
+    parser.add_argument("--replay", action="store_true", help="estimate again, by the steps in the records")
     options = parser.parse_args()
     if options.list:
         print("\n".join(NAMES))
@@ -338,7 +352,7 @@ def main():
                 f"{name}: {record['wall']} s, planned {record['planned']['likely']}, steps {record.get('steps')}",
                 flush=True,
             )
-    report(records)
+    report([replayed(record) if options.replay else record for record in records])
 
 
 if __name__ == "__main__":
