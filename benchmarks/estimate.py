@@ -5,7 +5,7 @@
 Each configuration is a project of its own with generated pictures and no history, trained by the command in a process of
 its own. A record is a line of the file: what the plan said, what was said after the first steps and after the first
 epoch, and the wall time of the whole process. A configuration that has a record is not run again, so that the matrix can be run in pieces;
-`--again` runs it once more. Names that begin with `gpu-` are for a machine with a GPU. Names that end in `+N` run beside N busy programs, `+N>` beside N that begin in the middle,
+`--again` runs it once more. Names that end in `hour` take about an hour on one core. Names that begin with `gpu-` are for a machine with a GPU. Names that end in `+N` run beside N busy programs, `+N>` beside N that begin in the middle,
 `+N<` beside N that end in the middle. `--report` prints the tables from the records alone, with `--replay` with what this version says by the steps in them.
 """
 
@@ -81,9 +81,9 @@ MATRIX = {
     "gpu-8n-320-b64": case("yolov8n.yaml", 320, 64, 14, 600),
     "gpu-seg-640": case("yolov8n-seg.yaml", 640, 16, 4, 300, SEGMENT),
     "gpu-cls-224": case("yolov8n-cls.yaml", 224, 64, 10, 900, CLASSIFY),
-    "8n-320-hour": case("yolov8n.yaml", 320, 16, 220, 600),
-    "11n-224-hour": case("yolo11n.yaml", 224, 16, 200, 600),
-    "cls-224-hour": case("yolov8n-cls.yaml", 224, 32, 300, 900, CLASSIFY),
+    "8n-320-hour": case("yolov8n.yaml", 320, 16, 220, 600, patience=1000),
+    "11n-224-hour": case("yolo11n.yaml", 224, 16, 360, 600, patience=1000),
+    "cls-224-hour": case("yolov8n-cls.yaml", 224, 32, 550, 900, CLASSIFY, patience=1000),
 }
 SHARED = [
     f"{name}+{n}"
