@@ -63,16 +63,18 @@ class Processor:
     """By which instructions it multiplies in 16 bits."""
 
 
-CONVOLUTION = 1.9
-"""How much faster convolutions are than the products of the benchmark: 203 against 107 GFLOP/s a core (Zen 5)."""
+CONVOLUTION = 2.4
+"""How much faster convolutions are than the products of the benchmark: 254 against 107 GFLOP/s a core (Zen 5)."""
 PASSES = 3.0
 """Forward and backward, in forward passes."""
-REST_S, REST_POWER, REST_COPY_GB_S = 0.0148, 0.8, 38.0
+REST_S, REST_POWER, REST_COPY_GB_S = 0.0118, 0.8, 38.0
 """Core-seconds of an image beside its convolutions at 2.2 GFLOPs, growing with that power, where so much is copied a second."""
 BFLOAT16 = {"none": (1.0, 1.0), "avx512": (0.5, 0.7), "amx": (0.57, 1.0)}
 """What 16 bits make of convolutions and of the rest: fitted on Zen 5 and on a Xeon of the fifth generation."""
-UNMEASURED = 0.35
-"""Core-seconds of one image's forward and backward pass, yolov8n at 640 px: two machines took 0.25 and 0.49."""
+UNMEASURED = 0.28
+"""Core-seconds of one image's forward and backward pass, yolov8n at 640 px: two machines took 0.2 and 0.4."""
+TWO_THREADS, POWER = 1.6, 0.85
+"""How much faster two threads are than one, and how the speed grows from there with their number."""
 OVERHEAD_S = 0.05
 """A batch's calls, however small its work, of a YOLOv8 detector: 40 ms on Zen 5, 60 on the Xeon."""
 KEPT_PIXELS = 1e8
@@ -121,7 +123,7 @@ def estimate_cpu_prior(
         raise ValueError(f"{cores} cores cannot train")
     threads = cores if full_speed else max(1, min(8, cores - 1))
     arithmetic = _core_seconds(work, processor)
-    speed_up = threads if threads <= 2 else 2 * (threads / 2) ** 0.85
+    speed_up = 1.0 if threads == 1 else TWO_THREADS * (threads / 2) ** POWER
     compute = arithmetic / speed_up * (1.0 if full_speed else 1.16)
     batch = compute * work.batch + OVERHEAD_S * work.host_work
     trial = TRIAL_S if full_speed and work.batches * work.epochs >= TRIAL_MIN_STEPS else 0.0
@@ -134,7 +136,11 @@ def estimate_cpu_prior(
         first=0.5 * batch + once * work.train_images,
         batch_mosaic=batch + work.batch * (load_seconds(work, mosaic=True) - once),
         batch_plain=batch + work.batch * (load_seconds(work, mosaic=False) - once),
-        optimizer_step=(0.67 if work.heavy_optimizer else 0.034) * work.parameters / 3.16e6 * 2 / threads,
+        optimizer_step=(0.67 if work.heavy_optimizer else 0.034)
+        * work.parameters
+        / 3.16e6
+        * TWO_THREADS
+        / speed_up,
         validation_image=0.3 * compute + load_seconds(work, mosaic=False) + 0.002,
         save=SAVE_S * work.parameters,
         final=end_seconds(work) + PUBLISHING_S,

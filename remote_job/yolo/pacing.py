@@ -1,5 +1,6 @@
 """Reports a training's pace: after its first steps, and after each epoch."""
 
+import math
 import time
 from typing import Any
 
@@ -99,7 +100,9 @@ class Pacing:
             self.meter.again = preview.loading(trainer, self.meter.loads)
             if all(modes(trainer.bench.spec.task, trainer.args)):
                 self.meter.other = preview.other_mode(trainer, mosaic=self._mosaic)
-            self.meter.validation.append(preview.validation(trainer))
+            step = pace.plain or pace.mosaic if (pace := self.meter.pace()) else None
+            image = step.batch / trainer.train_loader.batch_size if step else math.inf
+            self.meter.validation.append(preview.validation(trainer, image))
             self.meter.save.append(preview.saving(trainer, batches=self._batches))
         except Exception as error:  # noqa: BLE001 - an estimate must not end a training
             print(f"the estimate goes without a look ahead: {type(error).__name__}: {error}")  # noqa: T201 - to the log

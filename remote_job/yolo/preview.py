@@ -20,7 +20,9 @@ from gpu_offload.remote_job.yolo.protocol import Trainer
 IMAGES = 8
 """Images that are loaded for a look."""
 VALIDATED = 16
-"""Images of a look at validation: by the image, smaller batches take longer than those of a validation."""
+"""Least images of a look at validation: by the image, smaller batches take longer than those of a validation."""
+CHEAP_S = 0.5
+"""Seconds up to which a look at validation takes more images, and is repeated."""
 
 
 def other_mode(trainer: Trainer, *, mosaic: bool) -> float:
@@ -93,10 +95,10 @@ def loading(trainer: Trainer, first: float) -> float:
 class _Look:
     """A batch of a loader's first images, as a validator sees a loader."""
 
-    def __init__(self, loader: Any) -> None:
+    def __init__(self, loader: Any, images: int) -> None:
         self.dataset = loader.dataset
         self.batch_size = loader.batch_size
-        self.images = min(VALIDATED, loader.batch_size, len(loader.dataset))
+        self.images = images
         self._collate = loader.collate_fn
 
     def __len__(self) -> int:
@@ -109,13 +111,17 @@ class _Look:
         self.seconds = self.ended - begun
 
 
-def validation(trainer: Trainer) -> float:
-    """Return the seconds of a validation image, loading included."""
+def validation(trainer: Trainer, step_image: float) -> float:
+    """Return the seconds of a validation image, loading included; `step_image` are those of an image of a step."""
     loader = trainer.test_loader
+    affordable = max(VALIDATED, int(CHEAP_S / (0.35 * step_image)))
+    images = min(affordable, loader.batch_size, len(loader.dataset))
     before = states.random_state()
+    times: list[float] = []
     try:
-        for _ in range(2):  # the first time warms up: libraries, kernels, decoded images
-            look = _Look(loader)
+        # The first time warms up: libraries, kernels, decoded images.
+        while len(times) < 2 or (len(times) < 3 and images * times[-1] < CHEAP_S):
+            look = _Look(loader, images)
             validator = copy.copy(trainer.validator)
             validator.args = copy.copy(validator.args)
             validator.args.plots = False
@@ -124,9 +130,10 @@ def validation(trainer: Trainer) -> float:
             validator.dataloader = look
             validator(trainer)
             summing = time.perf_counter() - look.ended
+            times.append(look.seconds / images + summing / max(1, len(loader.dataset)))
     finally:
         states.set_random_state(before)
-    return float(look.seconds / look.images + summing / max(1, len(loader.dataset)))
+    return min(times[1:])
 
 
 def saving(trainer: Trainer, *, batches: int) -> float:
@@ -134,12 +141,15 @@ def saving(trainer: Trainer, *, batches: int) -> float:
     scratch = (
         trainer.bench.checkpoints.folder / ".look.tmp"
     )  # removed with others' where this process is killed
-    for _ in range(2):  # the first time warms up
+    times = []
+    for _ in range(3):  # the first time warms up
         begun = time.perf_counter()
         for state in (best_model.capture(trainer), trainer_state.capture(trainer, trainer.epoch, batches)):
             data = states.dumps(state)
             hashlib.sha256(data).hexdigest()
             durable.write(scratch, data)
-        seconds = time.perf_counter() - begun
+        times.append(time.perf_counter() - begun)
+        if times[-1] > CHEAP_S and len(times) > 1:
+            break
     scratch.unlink()
-    return seconds
+    return min(times[1:])
