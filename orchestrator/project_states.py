@@ -4,7 +4,6 @@ import contextlib
 import os
 import shlex
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,12 +99,10 @@ class ProjectStates:
         return f"{text_table(rows, width=width)}\n{wrapped(last, width=width)}"
 
 
-def project_states(environment: Mapping[str, str] | None = None) -> tuple[ProjectState, ...]:
+def project_states() -> tuple[ProjectState, ...]:
     """Return the state folders of this user, the one used last first; reads a small file of each."""
     try:
-        folders = [
-            path for path in state_base(environment).iterdir() if path.is_dir() and not path.is_symlink()
-        ]
+        folders = [path for path in state_base().iterdir() if path.is_dir() and not path.is_symlink()]
     except OSError:
         return ()
     found = []
@@ -129,9 +126,9 @@ def with_sizes(states: tuple[ProjectState, ...]) -> tuple[tuple[ProjectState, in
     return tuple((state, size_of(state.folder)) for state in states)
 
 
-def delete_gone(environment: Mapping[str, str] | None = None) -> ProjectStates:
+def delete_gone() -> ProjectStates:
     """Delete the state of projects whose folder is not there; return what that was."""
-    gone = with_sizes(tuple(state for state in project_states(environment) if state.is_gone))
+    gone = with_sizes(tuple(state for state in project_states() if state.is_gone))
     for state, _ in gone:
         remove_tree(state.folder)
     return ProjectStates(gone, deleted=True)
@@ -166,9 +163,9 @@ def renamed_note(project: Path) -> str:
     return ""
 
 
-def adopt(project: Path, former: Path, environment: Mapping[str, str] | None = None) -> Path:
+def adopt(project: Path, former: Path) -> Path:
     """Give a project the state of its former place; return its folder. Raises ProjectStateError."""
-    source, target = state_folder(former, environment), state_folder(project, environment)
+    source, target = state_folder(former), state_folder(project)
     if not source.is_dir():
         raise ProjectStateError(f"there is no state of {former}; `offload state` lists what is there")
     if former.exists():

@@ -32,24 +32,23 @@ class StateError(OffloadError):
     exit_code = EXIT_USAGE
 
 
-def state_folder(project: Path, environment: Mapping[str, str] | None = None) -> Path:
+def state_folder(project: Path) -> Path:
     """Return the absolute path of a project's state folder; nothing is made or read."""
-    variables = os.environ if environment is None else environment
     real = os.path.realpath(project)
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(real).name)[:40].strip("-") or "project"
     digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
-    return state_base(variables) / f"{name}-{digest}"
+    return state_base() / f"{name}-{digest}"
 
 
-def state_base(environment: Mapping[str, str] | None = None) -> Path:
+def state_base() -> Path:
     """Return the folder with the state folders of all projects."""
-    return _base(os.environ if environment is None else environment) / "gpu-offload"
+    return _base() / "gpu-offload"
 
 
-def _base(variables: Mapping[str, str]) -> Path:
-    if on_runner(variables):
-        return Path(os.path.realpath(variables["RUNNER_TEMP"]))
-    given = variables.get("XDG_STATE_HOME", "")
+def _base() -> Path:
+    if on_runner(os.environ):
+        return Path(os.path.realpath(os.environ["RUNNER_TEMP"]))
+    given = os.environ.get("XDG_STATE_HOME", "")
     # The specification of the variable: a relative path is to be ignored.
     base = Path(given) if given.startswith("/") else Path.home() / ".local" / "state"
     return Path(os.path.realpath(base))
@@ -60,18 +59,17 @@ def on_runner(variables: Mapping[str, str]) -> bool:
     return bool(variables.get("GITHUB_ACTIONS") and variables.get("RUNNER_TEMP"))
 
 
-def store_folder(project: Path, folder: Path, environment: Mapping[str, str] | None = None) -> Path:
+def store_folder(project: Path, folder: Path) -> Path:
     """Return where a folder store is: `folder` (absolute) as configured, or its place in the state of the project."""
-    variables = os.environ if environment is None else environment
     old = Path(os.path.normpath(project.absolute() / OLD))
     if folder.is_relative_to(old):
-        return state_folder(project, variables) / "store" / folder.relative_to(old)
-    if on_runner(variables):
-        for top in (variables.get("GITHUB_WORKSPACE") or project, project):
+        return state_folder(project) / "store" / folder.relative_to(old)
+    if on_runner(os.environ):
+        for top in (os.environ.get("GITHUB_WORKSPACE") or project, project):
             if folder.is_relative_to(Path(top).absolute()):
                 # A checkout is fresh in every job: what a folder in it holds came with the repository.
                 name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
-                return state_folder(project, variables) / f"store-{name}"
+                return state_folder(project) / f"store-{name}"
     return folder
 
 
@@ -99,16 +97,14 @@ def made(base: Path, *parts: str) -> Path:
 
 def prepare_state(
     project: Path,
-    environment: Mapping[str, str] | None = None,
     note: Callable[[str], object] = lambda _text: None,
 ) -> Path:
     """Make a project's state folder and return it; take over what an earlier version kept in the checkout.
 
     Raises StateError: the checkout's `.offload` is tracked by git or a link, or may have come with the project.
     """
-    variables = os.environ if environment is None else environment
-    state = state_folder(project, variables)
-    base = _base(variables)
+    state = state_folder(project)
+    base = _base()
     try:
         base.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -120,7 +116,7 @@ def prepare_state(
     old = project.absolute() / OLD
     if os.path.lexists(old):
         check_untracked(old, project)
-        if not on_runner(variables):
+        if not on_runner(os.environ):
             _take_over(old, state, note)
     return state
 

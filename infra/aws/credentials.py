@@ -44,22 +44,19 @@ METHODS = {
 """botocore's name of a credential provider -> the name in messages."""
 
 
-def open_session(
-    region: str | None = None, *, role_arn: str | None = None, environ: Mapping[str, str] | None = None
-) -> boto3.Session:
+def open_session(region: str | None = None, *, environ: Mapping[str, str] | None = None) -> boto3.Session:
     """Return a session. Credentials are fetched at the first call that needs them.
 
-    On a workflow's runner with `id-token: write` and a role to assume, credentials come from the runner's token
+    On a workflow's runner with `id-token: write` and a role to assume (`AWS_ROLE_ARN`), credentials come from the runner's token
     endpoint and are renewed from it as long as the session is used, because trainings outlive a role's session.
     These take precedence over credentials in the environment, which would expire. Elsewhere boto3's chain applies.
 
     Args:
         region: The region of the session's clients; None for that of the environment.
-        role_arn: The role to assume; None for `AWS_ROLE_ARN`.
         environ: Instead of the process's environment.
     """
     environ = os.environ if environ is None else environ
-    role_arn = role_arn or environ.get("AWS_ROLE_ARN")
+    role_arn = environ.get("AWS_ROLE_ARN")
     core = botocore.session.Session()
     url, token = environ.get("ACTIONS_ID_TOKEN_REQUEST_URL"), environ.get("ACTIONS_ID_TOKEN_REQUEST_TOKEN")
     if url and token and role_arn:

@@ -28,14 +28,13 @@ ON_DEMAND_QUOTA = "L-DB2E81BA"
 
 @dataclass(frozen=True, slots=True)
 class InstanceType:
-    """A type. Memory in MiB; `gpu_memory` is one GPU's."""
+    """A type. Memory in MiB."""
 
     name: str
     vcpus: int
     memory: int
     gpu: str
     gpus: int
-    gpu_memory: int
     architectures: tuple[str, ...]
     spot: bool
 
@@ -189,7 +188,6 @@ def _type(item: Mapping[str, Any]) -> InstanceType:
         memory=item["MemoryInfo"]["SizeInMiB"],
         gpu=gpus[0]["Name"],
         gpus=sum(gpu["Count"] for gpu in gpus),
-        gpu_memory=gpus[0]["MemoryInfo"]["SizeInMiB"],
         architectures=tuple(item.get("ProcessorInfo", {}).get("SupportedArchitectures", [])),
         spot="spot" in item.get("SupportedUsageClasses", []),
     )

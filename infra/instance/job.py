@@ -2,18 +2,14 @@
 
 import re
 import shlex
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 
 from gpu_offload.infra.instance.software import HostSoftware
 from gpu_offload.infra.ssh.client import SshHost
 from gpu_offload.infra.ssh.errors import (
-    CommandTimeoutError,
-    ConnectionLostError,
     HostError,
-    HostUnreachableError,
 )
 
 SPOT_NOTICE = "http://169.254.169.254"
@@ -166,44 +162,3 @@ class InstanceJob:
 
 def _shell_lines(variables: Mapping[str, str] | None) -> bytes:
     return "".join(f"{name}={shlex.quote(value)}\n" for name, value in (variables or {}).items()).encode()
-
-
-def follow(
-    job: InstanceJob,
-    *,
-    every: float,
-    patience: float,
-    progress_offset: int = 0,
-    log_offset: int = 0,
-    hold: bool = True,
-    clock: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[Look]:
-    """Yield polls until the job no longer runs, every so many seconds; the last one has nothing left to read.
-
-    After a lost connection the same offsets are requested again, so that nothing is missed or repeated.
-
-    Raises:
-        HostUnreachableError: no answer for `patience` seconds.
-        ConnectionLostError: likewise, and CommandTimeoutError where the machine hangs.
-    """
-    answered = clock()
-    while True:
-        try:
-            found = job.look(progress_offset, log_offset, hold=hold)
-        except (HostUnreachableError, ConnectionLostError, CommandTimeoutError):
-            if clock() - answered >= patience:
-                raise
-            sleep(every)
-            continue
-        answered = clock()
-        over = found.state is not JobState.RUNNING
-        if over and not found.more and (found.progress or found.log):
-            # What was written between reading the files and the end is in the next poll.
-            found = replace(found, more=True)
-        progress_offset, log_offset = found.progress_offset, found.log_offset
-        yield found
-        if over and not found.more:
-            return
-        if not found.more:
-            sleep(every)

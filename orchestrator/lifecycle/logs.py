@@ -1,7 +1,7 @@
 """A training's log, from the store, as it grows."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from gpu_offload.infra.store.errors import ObjectMissingError
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -13,12 +13,7 @@ POLL_S = 5.0
 
 
 def read_log(
-    store: ObjectStore,
-    run: str,
-    *,
-    attempt: int | None = None,
-    follow: bool = False,
-    sleep: Callable[[float], None] = time.sleep,
+    store: ObjectStore, run: str, *, attempt: int | None = None, follow: bool = False
 ) -> Iterator[str]:
     """Yield a run's log, safe for a terminal; with `follow` until the run is over. Raises JournalError: no such run."""
     journal = Journal(store)
@@ -46,4 +41,4 @@ def read_log(
                     shown = end
         if over or not follow:
             return
-        sleep(POLL_S)
+        time.sleep(POLL_S)

@@ -32,14 +32,12 @@ def stop_run(
     console: Console,
     *,
     reason: str = "stopped by hand",
-    sleep: Callable[[float], None] = time.sleep,
-    clock: Callable[[], float] | None = None,
 ) -> tuple[str, ...]:
     """Stop a run, over or not; return the instances that were terminated, found by tag in all configured regions.
 
     Raises InstanceLeftError: an instance would not terminate, or EC2 refused or could not be asked.
     """
-    journal, clock = Journal(store), clock or clock_of(store)
+    journal, clock = Journal(store), clock_of(store)
     unknown: JournalError | None = None
     try:
         record: RunRecord | None = journal.run(run)
@@ -51,13 +49,13 @@ def stop_run(
         journal.request_stop(run, StopRequest(at=clock(), reason=reason))
     rented = record is None or record.is_rented
     try:
-        ended = _terminate(settings, store, record, run, console, sleep, clock) if rented else ()
+        ended = _terminate(settings, store, record, run, console, clock) if rented else ()
     except NoCredentialsError:
         if unknown is not None:  # without an account there are no instances
             raise unknown from None
         raise
     if record is not None and journal.outcome(run) is None:
-        _finish(settings, store, record, console, sleep, clock)
+        _finish(settings, store, record, console, clock)
     return ended
 
 
@@ -72,22 +70,21 @@ def _terminate(
     record: RunRecord | None,
     run: str,
     console: Console,
-    sleep: Callable[[float], None],
     clock: Callable[[], float],
 ) -> tuple[str, ...]:
     """Terminate by tag, in every region that the run may have been in, and wait until it is so."""
     mark = store_mark(settings.store_url, settings.store.endpoint_url)
-    journal, told = Journal(store), False
+    journal, is_noted = Journal(store), False
 
     def nothing_may_appear(found: Sequence[Instance]) -> bool:
-        nonlocal told
+        nonlocal is_noted
         if record is None:
             return True
         shown = {i.attempt for i in found}
         hidden = [a for a in _attempts(journal, run) if a.record.number not in shown]
         left = max((may_appear_until(a) for a in hidden), default=0.0) - clock()
-        if left > 0 and not told:
-            told = True
+        if left > 0 and not is_noted:
+            is_noted = True
             console.note(
                 f"run {run} may have launched an instance that EC2 does not show yet; looking for {left:.0f} s more"
             )
@@ -105,7 +102,6 @@ def _terminate(
         run=run,
         until=nothing_may_appear,
         announce=announce,
-        sleep=sleep,
         clock=clock,
     )
     denied = [error for error in done.refused.values() if isinstance(error, NoCredentialsError)]
@@ -129,12 +125,7 @@ def _attempts(journal: Journal, run: str) -> tuple[ObservedAttempt, ...]:
 
 
 def _finish(
-    settings: Settings,
-    store: ObjectStore,
-    record: RunRecord,
-    console: Console,
-    sleep: Callable[[float], None],
-    clock: Callable[[], float],
+    settings: Settings, store: ObjectStore, record: RunRecord, console: Console, clock: Callable[[], float]
 ) -> None:
     """Close the journal, or let the driver do it that is at work."""
     controller = controller_of(settings, store, record, console, clock=clock)
@@ -147,7 +138,7 @@ def _finish(
                 return
             if controller.journal.outcome(record.id) is not None:
                 return
-            sleep(POLL_S)
+            time.sleep(POLL_S)
         console.note(f"{other} still drives run {record.id} and will close it")
     except InterruptedRunError as error:
         console.note(str(error))

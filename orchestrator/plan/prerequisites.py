@@ -75,10 +75,9 @@ def check_code(inputs: PlanInputs) -> None:
         )
 
 
-def missing_extra(inputs: PlanInputs, environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
+def missing_extra(inputs: PlanInputs) -> tuple[str, ...]:
     """Return a note for a plan on a machine that cannot train; a runner's plan job need not be able to."""
-    environment = os.environ if environment is None else environment
-    if environment.get("GITHUB_ACTIONS") or can_train_here(inputs):
+    if os.environ.get("GITHUB_ACTIONS") or can_train_here(inputs):
         return ()
     return (f"training on this machine needs {EXTRA}",)
 

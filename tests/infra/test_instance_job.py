@@ -27,7 +27,6 @@ from gpu_offload.infra.instance.job import (
     JobOptions,
     JobState,
     Look,
-    follow,
     read_look,
 )
 from gpu_offload.infra.instance.software import (
@@ -41,7 +40,7 @@ from gpu_offload.infra.instance.software import (
 )
 from gpu_offload.infra.instance.wheel import PACKAGES, Wheel, pack_wheel
 from gpu_offload.infra.ssh.client import SshHost
-from gpu_offload.infra.ssh.errors import CommandFailedError, HostUnreachableError
+from gpu_offload.infra.ssh.errors import CommandFailedError, ConnectionLostError, HostUnreachableError
 
 TRAINING = """
 import json, os, pathlib, signal, socket, sys, time
@@ -136,10 +135,26 @@ def events(found):
     return [line.split('"')[3] for line in found.decode().splitlines()]
 
 
+def follow(job, progress_offset=0, log_offset=0):
+    """Yield looks until the job has ended and nothing is left to read; a lost connection is made again."""
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            found = job.look(progress_offset, log_offset)
+        except (HostUnreachableError, ConnectionLostError):
+            continue
+        progress_offset, log_offset = found.progress_offset, found.log_offset
+        yield found
+        if found.state is not JobState.RUNNING and not (found.more or found.progress or found.log):
+            return
+        time.sleep(0.05)
+    pytest.fail("the job did not end")
+
+
 def test_a_job_is_followed_from_start_to_end(bench):
     bench.start(JobOptions(spot_notice="http://127.0.0.1:1/"))
     looks = []
-    for found in follow(bench.job, every=0.05, patience=60):
+    for found in follow(bench.job):
         looks.append(found)
         if found.progress:
             bench.let_go()
@@ -162,15 +177,7 @@ def test_a_job_does_not_die_with_the_connection_and_another_launcher_finds_it(be
     bench.let_go()
     with SshHost(bench.server.address, bench.server.client_key, bench.server.host_key.public) as other:
         again = InstanceJob(other, look(other), "run-1", 1)
-        rest = list(
-            follow(
-                again,
-                every=0.05,
-                patience=60,
-                progress_offset=known.progress_offset,
-                log_offset=known.log_offset,
-            )
-        )
+        rest = list(follow(again, known.progress_offset, known.log_offset))
     assert rest[-1].exit_code == 0
     assert events(known.progress + b"".join(found.progress for found in rest)) == ["start", "finished"]
 
@@ -178,7 +185,7 @@ def test_a_job_does_not_die_with_the_connection_and_another_launcher_finds_it(be
 def test_a_connection_that_is_lost_while_following_loses_and_repeats_nothing(bench):
     bench.start()
     looks = []
-    for number, found in enumerate(follow(bench.job, every=0.05, patience=60)):
+    for number, found in enumerate(follow(bench.job)):
         looks.append(found)
         if number in {1, 3}:
             bench.server.drop_connections()
@@ -191,7 +198,7 @@ def test_a_job_that_was_started_is_not_started_again(bench):
     bench.start()
     bench.start()
     bench.let_go()
-    looks = list(follow(bench.job, every=0.05, patience=60))
+    looks = list(follow(bench.job))
     bench.start()
     assert events(b"".join(found.progress for found in looks)) == ["start", "finished"]
     assert bench.job.look().progress_offset == looks[-1].progress_offset
@@ -248,13 +255,13 @@ def test_a_failure_is_its_exit_code_and_a_job_that_is_not_there_is_absent(bench)
     assert bench.job.look() == Look(JobState.ABSENT, None, b"", b"", 0, 0, more=False)
     bench.let_go()
     bench.start(CODE="3")
-    assert list(follow(bench.job, every=0.05, patience=60))[-1].exit_code == 3
+    assert list(follow(bench.job))[-1].exit_code == 3
 
 
 def test_that_the_store_denied_what_was_written_is_the_exit_code_whatever_the_trainings_is(bench):
     bench.let_go()
     bench.start(CODE="75", mirror={"MIRROR_CODE": "78"})
-    assert list(follow(bench.job, every=0.05, patience=20))[-1].exit_code == 78
+    assert list(follow(bench.job))[-1].exit_code == 78
 
 
 def test_a_job_whose_processes_are_gone_without_a_word_is_lost(bench):
@@ -362,20 +369,6 @@ def test_nonsense_from_an_instance_is_an_error_of_ours(output):
             read_look(output, 0, 0)
     with pytest.raises(JobError):
         read_look(b"state=dancing exit= progress=0 log=0 console=0 trouble=\n", 0, 0)
-
-
-def test_following_gives_up_after_its_patience(bench):
-    now = [0.0]
-    bench.host.close()
-    bench.server.stop()
-    bench.host._patience = 0
-
-    def sleep(seconds):
-        now[0] += seconds
-
-    with pytest.raises(HostUnreachableError):
-        list(follow(bench.job, every=5, patience=30, clock=lambda: now[0], sleep=sleep))
-    assert now[0] == 30
 
 
 # Software

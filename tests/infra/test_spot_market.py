@@ -43,7 +43,7 @@ def test_the_gpu_types_are_known_with_their_gpus(market):
     types = {item.name: item for item in market.instance_types()}
     assert {name.split(".")[0] for name in types} == {"g4dn", "g5", "g6", "g6e"}
     g4dn = types["g4dn.xlarge"]
-    assert (g4dn.vcpus, g4dn.gpu, g4dn.gpus, g4dn.gpu_memory, g4dn.spot) == (4, "T4", 1, 16384, True)
+    assert (g4dn.vcpus, g4dn.gpu, g4dn.gpus, g4dn.spot) == (4, "T4", 1, True)
     assert g4dn.architectures == ("x86_64",)
 
 
