@@ -29,6 +29,8 @@ seed = 7
 hyperparameters = {plots = false}
 # As many threads as the load allows would round the numbers differently.
 speed = {threads = false}
+[registry]
+exports = []
 [ec2]
 regions = ["us-east-1"]
 instance-types = ["g4dn.xlarge"]
