@@ -34,7 +34,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.registry.listing import listing
 from gpu_offload.orchestrator.registry.manifest import INDEX_KEY, Index, IndexEntry, to_json
 from gpu_offload.orchestrator.report.load import gather, latest_run
-from gpu_offload.orchestrator.run.experience import read_experience
+from gpu_offload.orchestrator.run.former_runs import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.run.record import AttemptEnd, Outcome, run_key

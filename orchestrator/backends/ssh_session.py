@@ -17,13 +17,8 @@ from gpu_offload.infra.instance.readiness_checks import (
 )
 from gpu_offload.infra.instance.software import Software, look, set_up
 from gpu_offload.infra.instance.stage import Broken, Passed, Pending, ReadinessStage, StageResult
+from gpu_offload.infra.ssh import errors
 from gpu_offload.infra.ssh.client import SshHost
-from gpu_offload.infra.ssh.errors import (
-    CommandTimeoutError,
-    ConnectionLostError,
-    HostError,
-    HostUnreachableError,
-)
 from gpu_offload.orchestrator.backends.remote_spec import remote_spec, send_project
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.run.events import parse_events
@@ -32,7 +27,7 @@ from gpu_offload.orchestrator.run.revision import Revision
 from gpu_offload.remote_job.result import ProgressEvent
 from gpu_offload.remote_job.spec import StoreRef
 
-LOST = (HostUnreachableError, ConnectionLostError, CommandTimeoutError)
+LOST = (errors.HostUnreachableError, errors.ConnectionLostError, errors.CommandTimeoutError)
 """The connection is cut or the machine hangs: the training may go on."""
 
 LOOK_S = 2.0
@@ -220,7 +215,7 @@ class Session:
         else:
             self.console.note(f"the store takes what {self.host.name} writes again")
 
-    def _lose(self, error: HostError) -> None:
+    def _lose(self, error: errors.HostError) -> None:
         now = self.clock()
         if self._lost_since is None:
             self._lost_since = now
@@ -237,7 +232,7 @@ class Session:
         if found.state is JobState.ENDED and found.exit_code == 0:
             return None
         said = ""
-        with contextlib.suppress(HostError):
+        with contextlib.suppress(errors.HostError):
             said = _last_lines(self._job.console()) if self._job else ""
         if found.state is JobState.ENDED:
             reason: EndReason = "failed" if found.exit_code in FAULTY else "died"

@@ -8,9 +8,10 @@ from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.plan.candidate import Project
 from gpu_offload.orchestrator.plan.planned import Planned, limits_of
 from gpu_offload.orchestrator.plan.project import describe_project, own_model
-from gpu_offload.orchestrator.run.experience import read_experience
+from gpu_offload.orchestrator.run.experience import Experience
 from gpu_offload.orchestrator.run.forecast import forecast
-from gpu_offload.orchestrator.run.record import Experience, Origin, RunRecord
+from gpu_offload.orchestrator.run.former_runs import read_experience
+from gpu_offload.orchestrator.run.record import Origin, RunRecord
 from gpu_offload.remote_job.spec import TrainingSpec
 
 

@@ -12,10 +12,11 @@ from gpu_offload.orchestrator.lifecycle.new_run import run_record, spec_differen
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.planned import Planned
 from gpu_offload.orchestrator.plan.prerequisites import check_here, check_renting
-from gpu_offload.orchestrator.run.experience import read_experience
+from gpu_offload.orchestrator.run.experience import Experience
+from gpu_offload.orchestrator.run.former_runs import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
-from gpu_offload.orchestrator.run.record import Experience, RunRecord, StopRequest
+from gpu_offload.orchestrator.run.record import RunRecord, StopRequest
 
 
 class NothingFeasibleError(OffloadError):

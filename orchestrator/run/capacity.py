@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.run.availability import Belief, Sighting, learn
+from gpu_offload.orchestrator.run.experience import Experience
 from gpu_offload.orchestrator.run.observation import ObservedAttempt
-from gpu_offload.orchestrator.run.record import Experience
 
 Seen = tuple[str, Sighting]
 """A place, and what was seen there."""

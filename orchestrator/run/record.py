@@ -24,6 +24,7 @@ from gpu_offload.orchestrator.cost.traffic import StorePlace
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.plan.candidate import Candidate, Project
+from gpu_offload.orchestrator.run.experience import Experience
 from gpu_offload.remote_job.spec import TrainingSpec
 from gpu_offload.remote_job.wire import Wire
 
@@ -33,25 +34,6 @@ COST = "cost.json"
 
 Policy = Literal["expected-cost", "uniform-progress", "greedy", "on-demand"]
 """How spot, on-demand and waiting are chosen; see `spot_policy`."""
-
-
-class PlaceSighting(Wire):
-    """What a former run saw of spot capacity in a place (`capacity.place_name`) at a time, in Unix seconds."""
-
-    place: str
-    at: float
-    is_up: bool
-    watched: bool = False
-    """It had not changed since the sighting before."""
-
-
-class Experience(Wire):
-    """What former runs saw of EC2, as it was when this run began."""
-
-    capacity: tuple[PlaceSighting, ...] = ()
-    """In order of time."""
-    start_seconds: dict[str, tuple[float, ...]] = Field(default_factory=dict)
-    """By instance type: seconds from a launch to the first training step."""
 
 
 class Origin(Wire):

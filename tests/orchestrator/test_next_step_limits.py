@@ -25,16 +25,10 @@ from run_case import gpu_offer
 
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.plan.candidate import Candidate
+from gpu_offload.orchestrator.run.experience import Experience, PlaceSighting
 from gpu_offload.orchestrator.run.next_step import next_step
 from gpu_offload.orchestrator.run.observation import Observation, ObservedInstance
-from gpu_offload.orchestrator.run.record import (
-    AttemptEnd,
-    Experience,
-    HostRecord,
-    LaunchingRecord,
-    PlaceSighting,
-    StopRequest,
-)
+from gpu_offload.orchestrator.run.record import AttemptEnd, HostRecord, LaunchingRecord, StopRequest
 from gpu_offload.orchestrator.run.step import (
     CloseAttempt,
     Finish,

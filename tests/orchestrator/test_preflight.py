@@ -23,7 +23,7 @@ from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameErro
 from gpu_offload.orchestrator.plan.receipt import receipt_text
 from gpu_offload.orchestrator.plan.requirements import lock, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
-from gpu_offload.orchestrator.run.record import Experience
+from gpu_offload.orchestrator.run.experience import Experience
 from gpu_offload.orchestrator.settings.load import load_settings
 from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.orchestrator.workspace import Workspace

@@ -12,7 +12,7 @@ from run_case import T0, gpu_offer, run_of, seen_attempt
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.run.availability import STEP_S, Belief, Sighting, learn
 from gpu_offload.orchestrator.run.capacity import belief_of, place_name, seen_capacity
-from gpu_offload.orchestrator.run.experience import read_experience
+from gpu_offload.orchestrator.run.former_runs import read_experience
 from gpu_offload.orchestrator.run.hindsight import capacity_steps, optimum, to_end
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.places import Place, best_place
