@@ -92,6 +92,30 @@ def main(context):
     raise RuntimeError("this camera is none of them")
 """
 
+MOVING = """
+import time
+from gpu_offload.remote_job.entrypoint import Trained
+
+
+def main(context):
+    model = context.output / "model.bin"
+    first = context.resume()
+    if first is None:
+        for batch in range(1, 4):
+            time.sleep(0.2)
+            context.progress(epoch=1, batch=batch, batches=1_000_000)  # two days an epoch
+        while not context.interrupted():
+            time.sleep(0.05)
+        context.epoch(1, metrics={"score": 0.1}, losses={"loss": 1.0})
+        model.write_text("epoch 1 on the runner")
+        context.checkpoint(model, epochs_completed=1)
+        return None
+    model.write_text(first.read_text())
+    for epoch in range(context.epochs_completed + 1, context.spec.epochs + 1):
+        context.epoch(epoch, metrics={"score": 1.0}, losses={"loss": 1 / epoch})
+    return Trained(model, {"score": 1.0})
+"""
+
 CHECKOUT = """
 name: checkout
 description: Stands in for the checkout of the action's own repository.

@@ -10,7 +10,7 @@ from gpu_offload.orchestrator.github.data_change import base_of, data_change
 from gpu_offload.orchestrator.github.small_summaries import plan_sentence, plan_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.output.console import plain
-from gpu_offload.orchestrator.plan.prerequisites import Obstacle
+from gpu_offload.orchestrator.plan.prerequisites import Obstacle, may_rent
 from gpu_offload.orchestrator.registry.manifest import INDEX_KEY
 
 NO_LAUNCHER = Obstacle(
@@ -42,6 +42,7 @@ def plan(step: Step) -> int:
     if not step.inputs.may_rent and os.environ.get("RUNNER_ENVIRONMENT") == "github-hosted":
         planning.barred = (NO_LAUNCHER,)
     planning.job_installs = not step.inputs.python
+    planning.launched_later = step.inputs.on == "auto"
     planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
     planned = with_forecast(planned, store)
     report = planned.report
@@ -55,6 +56,11 @@ def plan(step: Step) -> int:
             "version": planned.version,
             "training-key": planned.training_key,
             "already-trained": flag(report.already_trained is not None),
+            "can-move": flag(
+                report.already_trained is None
+                and planned.can_move
+                and may_rent(step.settings, planned.inputs)
+            ),
             "why": plain(report.decision.why),
             "estimate-seconds": f"{option.interval.likely:.0f}" if option else "",
             "estimate-usd": f"{option.cost_likely:.4f}" if option else "",

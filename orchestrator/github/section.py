@@ -24,6 +24,8 @@ class Around:
     log: str = ""
     can_resume: bool = False
     detached: bool = False
+    moves: str = ""
+    """Why the job that rents goes on with it; empty where none does."""
     kept: bool = False
     """Whether the job `keep` puts the model where `model_url` says, after this one."""
     moved: bool = False

@@ -28,7 +28,14 @@ from gpu_offload.orchestrator.output.metrics import metric_table, named
 from gpu_offload.orchestrator.output.units import human_number
 from gpu_offload.orchestrator.report.content import Before, Report
 from gpu_offload.orchestrator.report.markdown import charts, gantt
-from gpu_offload.orchestrator.report.outcome import glance_rows, headline, likely_causes, missed, money, place
+from gpu_offload.orchestrator.report.outcome import (
+    glance_rows,
+    headline,
+    likely_causes,
+    missed,
+    money,
+    place,
+)
 from gpu_offload.orchestrator.report.rows import (
     Rows,
     alternative_rows,
@@ -59,7 +66,9 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
         SummarySection((escape_markdown(missed(report)),), 93),
         SummarySection((f"{begin}{following}" if following else "",), 97),
         SummarySection((model_line(around),), 95),
-        SummarySection((f"**Where and why.** {bounded(around.because or report.run.why)}",), 96),
+        SummarySection(
+            (f"**Where and why.** {bounded(around.moves or around.because or report.run.why)}",), 96
+        ),
         SummarySection((f"**Asked for by hand:** {bounded(around.reason)}" if around.reason else "",), 96),
         _log(around.log),
         *_metrics(report, around.before or report.before),
@@ -79,7 +88,11 @@ def _heading(report: Report, around: Around) -> str:
     if around.detached:
         return bounded(f"Training by itself on {place(report)}: run {report.run.id}")
     interrupted = around.can_resume and report.status != "published"
-    return bounded(headline(report, around.before, moved=around.moved, interrupted=interrupted))
+    return bounded(
+        headline(
+            report, around.before, moved=around.moved, interrupted=interrupted, leaving=bool(around.moves)
+        )
+    )
 
 
 def next_step(report: Report, around: Around) -> str:
@@ -87,6 +100,11 @@ def next_step(report: Report, around: Around) -> str:
     run = escape_markdown(report.run.id)
     if around.detached:
         return f"the scheduled `tend` collects and publishes the model; `offload stop {run}` ends the run before that."
+    if around.moves:
+        return (
+            "the job `Train on a rented GPU` goes on from the last checkpoint, once its environment lets it start. If it does "
+            "not, nothing is lost: the next run of this workflow goes on from there."
+        )
     if around.can_resume:
         return "run this workflow again: it carries on from the last completed epoch."
     if report.status == "published":

@@ -50,20 +50,31 @@ def train(step: Step) -> int:
     store, workspace = store_on_runner(step.settings, os.environ), Workspace.of(step.settings.root)
     before, now = _newest(store), clock_of(store)
     began = now()
-    planning = planning_of(step.settings, store, step.console)
+    # This job's role may not ask EC2.
+    planning = planning_of(step.settings, store, step.console, asks_ec2=not step.inputs.launched_later)
+    planning.launched_later = step.inputs.launched_later
     planning.job_installs, planning.installed_s = step.inputs.installed_s > 0, step.inputs.installed_s
     planned = planning.plan(on=step.inputs.on, calibrate=step.inputs.calibrate, only_if_it_matters=True)
     if planned.report.already_trained is None and not step.inputs.because:
         step.console.text(receipt_text(with_forecast(planned, store).report))
     try:
-        done = Training(planned, store, workspace, step.console, detach=step.inputs.detach, clock=now).run()
+        training = Training(
+            planned,
+            store,
+            workspace,
+            step.console,
+            detach=step.inputs.detach,
+            launched_later=step.inputs.launched_later,
+            clock=now,
+        )
+        done = training.run()
     except OffloadError as error:
         resumable = error.exit_code == EXIT_RESUMABLE
         _report_failure(step, planned, store, (began, now()), str(error), can_resume=resumable)
         _warn_of_dead_sweep(step, store)
         raise
     step.console.text(trained_text(done))
-    _report(step, planned, store, done, before)
+    _report(step, planned, store, done, before, moves=training.moves)
     # A folder on a runner is thrown away with it.
     if done.status == "trained" and not isinstance(store, KeptFolder):
         for warning in after_publication(store, step.settings, step.console):
@@ -75,7 +86,13 @@ def train(step: Step) -> int:
 
 
 def _report(
-    step: Step, planned: "Planned", store: ObjectStore, done: "TrainReport", before: Before | None
+    step: Step,
+    planned: "Planned",
+    store: ObjectStore,
+    done: "TrainReport",
+    before: Before | None,
+    *,
+    moves: str,
 ) -> None:
     from gpu_offload.orchestrator.github.predictions import publish_picture
     from gpu_offload.orchestrator.report.load import gather
@@ -98,7 +115,8 @@ def _report(
             "checksums": checksums(store.read(manifest)[0]) if done.status == "trained" else "",
             "already-trained": flag(skipped),
             "training-key": done.training_key,
-            "why": step.inputs.because or plain(planned.report.decision.why),
+            "moves": flag(done.status == "moves"),
+            "why": plain(moves) or step.inputs.because or plain(planned.report.decision.why),
         }
     )
     around = Around(
@@ -107,6 +125,7 @@ def _report(
         before=before if before and before.version != done.version else None,
         model_url=done.model_url,
         detached=done.status == "detached",
+        moves=moves,
         kept=done.status == "trained" and isinstance(store, KeptFolder),
         moved=done.stable_moved,
         candidate=done.candidate or "",
@@ -123,7 +142,7 @@ def _report(
     step.runner.summary(run_summary(report, around))
     if done.where == "cpu" and (reason := why_open(step.settings, os.environ)):
         step.runner.summary(f"> [!NOTE]\n> {bounded(not_isolated(reason))}")
-    step.console.notice(plain(headline(report, around.before, moved=around.moved)))
+    step.console.notice(plain(headline(report, around.before, moved=around.moved, leaving=bool(moves))))
 
 
 def _report_failure(

@@ -54,6 +54,7 @@ def controller_of(
     planned: Planned | None = None,
     workspace: Workspace | None = None,
     detach: bool = False,
+    launched_later: bool = False,
     max_wait: float = math.inf,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] | None = None,
@@ -62,7 +63,7 @@ def controller_of(
 
     With `planned`, the plan that the run carries out, the dataset is at hand, and `workspace` keeps the training tree
     and the output; without it the driver uses only what is in the store, and cannot train on this machine. `detach`
-    leaves the run once its instance trains by itself; `max_wait` is the longest wait in seconds. Lease and clock
+    leaves the run once its instance trains by itself, `launched_later` once it needs one; `max_wait` is the longest wait in seconds. Lease and clock
     default to a new one and the store's.
     """
     clock = clock or clock_of(store)
@@ -92,6 +93,8 @@ def controller_of(
             attended = RayTraining(
                 **vars(attended) | {"why_open": lambda: ""}, ray=settings.ray, staging=staging
             )
+        if planned.on == "ec2":
+            attended = NotHere()  # where a training would find the credentials of the job that rents
     cloud = None
     if run.is_rented:
         from gpu_offload.orchestrator.backends.ec2_access import rented_training
@@ -117,6 +120,7 @@ def controller_of(
         clock=clock,
         sleep=sleep,
         detach=detach,
+        launched_later=launched_later,
         max_wait=max_wait,
         prices=SpotPrices(),
         rules=replace(

@@ -75,7 +75,7 @@ def run_record(
         # A plan that may begin elsewhere than it ends was allowed to rent from the start.
         on_overrun="escalate" if decision.reversible else limits.on_overrun,
         reversible=decision.reversible,
-        cpu_limit_s=limits_of(settings).ci_limit_s if decision.reversible else None,
+        cpu_limit_s=limits_of(settings).ci_limit_s if planned.can_move else None,
         max_attempts=settings.ec2.max_attempts,
         why=planned.report.decision.why,
         candidates=planned.candidates,

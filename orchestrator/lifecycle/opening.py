@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.run.experience import Experience
 from gpu_offload.orchestrator.run.former_runs import read_experience
 from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError, NewerJournalError
+from gpu_offload.orchestrator.run.lease import Lease
 from gpu_offload.orchestrator.run.record import RunRecord, StopRequest
 
 
@@ -36,7 +37,8 @@ class Opening:
     def open_run(self, journal: Journal) -> tuple[RunRecord, bool]:
         """Return the open run of this training, or begin one; and whether it was begun here.
 
-        An open run that would train something else is asked to stop, and returned. Raises NothingFeasibleError;
+        An open run that would train something else is asked to stop, and returned; so is one that stays on a CPU where an
+        instance is asked for. Raises NothingFeasibleError;
         OffloadError: what the training needs is missing.
         """
         # Looked up before the runs are: one that another driver begins meanwhile is found, or has the same id.
@@ -51,6 +53,11 @@ class Opening:
                 )
                 journal.request_stop(run.id, StopRequest(at=self.clock(), reason=f"not as planned: {names}"))
                 journal.discard_result(run.id)
+            elif self.planned.on == "ec2" and not run.is_rented and not self._is_driven(run):
+                self.console.note(
+                    f"ending run {run.id}, which stays on its CPU; another goes on from its checkpoint"
+                )
+                journal.request_stop(run.id, StopRequest(at=self.clock(), reason="it goes on on an instance"))
             else:
                 self.console.stage(f"carrying on with run {run.id}{_left(journal, run)}")
             return run, False
@@ -76,6 +83,9 @@ class Opening:
         )
         self.console.stage(f"beginning run {record.id}{_left(journal, record)}")
         return journal.begin(record), True
+
+    def _is_driven(self, run: RunRecord) -> bool:
+        return Lease(clock=self.clock).live_driver(self.store, run.id) is not None
 
     def _is_copied(self, journal: Journal, earlier: RunRecord, fresh: str) -> bool:
         """Whether a new run has the checkpoint of an earlier one now; a damaged one is left out, and not tried for ever."""

@@ -42,16 +42,22 @@ class TrainingFailedError(OffloadError):
 
 @dataclass
 class Training:
-    """One `train` command; `detach` leaves once an instance trains by itself, `sweep` names the sweep it is for."""
+    """One `train` command; `detach` leaves once an instance trains by itself, `sweep` names the sweep it is for.
+
+    With `launched_later` a later job launches what the training needs: it begins here, and this command leaves it then.
+    """
 
     planned: Planned
     store: ObjectStore
     workspace: Workspace
     console: Console
     detach: bool = False
+    launched_later: bool = False
     sweep: str | None = None
     lease: Lease | None = None
     clock: Callable[[], float] = time.time
+    moves: str = ""
+    """Why it moves to the instance of a later job; empty where it does not."""
     _followed: str | None = None
     """The driver whose run this command followed to its end."""
 
@@ -113,11 +119,19 @@ class Training:
                 self._drive(run, self.lease or Lease(clock=self.clock))
 
     def _drive(self, run: RunRecord, lease: Lease) -> Outcome | None:
-        if job_ends_first(run, detach=self.detach, environment=os.environ, now=self.clock()):
+        leaves = self.detach or self.launched_later
+        if job_ends_first(run, detach=leaves, environment=os.environ, now=self.clock()):
             self.console.warning(
                 f"this job ends after {human_duration(CI_LIMIT_S)}, and the run's deadline is later: use --detach (the "
                 "action's input `detach`) and a scheduled `offload tend`, or a shorter limits.deadline"
             )
+        if self.launched_later and was_rented(Journal(self.store), run):
+            self.moves = "it has moved to an instance before"
+            return None
+        if self.planned.on == "ec2" and run.is_rented:
+            # Never here: see `controller_of`.
+            rented = tuple(candidate for candidate in run.candidates if candidate.offer.where == "ec2")
+            run = run.model_copy(update={"candidates": rented})
         controller = controller_of(
             self.planned.settings,
             self.store,
@@ -127,15 +141,18 @@ class Training:
             planned=self.planned,
             workspace=self.workspace,
             detach=self.detach,
+            launched_later=self.launched_later,
             clock=self.clock,
         )
         outcome = controller.to_end()
+        if self.launched_later:
+            self.moves = controller.detached_reason or ""
         self._followed = controller.bystander.driver
         return outcome
 
     def _detached(self, run: RunRecord) -> TrainReport:
         return TrainReport(
-            status="detached",
+            status="moves" if self.moves else "detached",
             version=run.version,
             run=run.id,
             training_key=run.training_key,
@@ -144,7 +161,7 @@ class Training:
             seconds=round(self.clock() - run.created_at, 3),
             estimate=run.estimate,
             cost_usd=0.0,
-            where="ec2",
+            where="cpu" if self.moves else "ec2",
         )
 
     def _already_trained(self, manifest: Manifest) -> TrainReport:
@@ -201,6 +218,12 @@ class Training:
             file=manifest.model.name,
             followed=self._followed,
         )
+
+
+def was_rented(journal: Journal, run: RunRecord) -> bool:
+    """Whether an open run has had an instance, which only a driver with access to EC2 can see."""
+    rented = any(attempt.record.offer.where == "ec2" for attempt in journal.attempts(run.id))
+    return rented and journal.outcome(run.id) is None
 
 
 def job_ends_first(run: RunRecord, *, detach: bool, environment: Mapping[str, str], now: float) -> bool:

@@ -15,7 +15,8 @@ from gpu_offload.orchestrator.run.lease import holder_text
 class TrainReport:
     """What `offload train` did. `seconds` and `cost_usd` are the run's, over all its attempts."""
 
-    status: Literal["trained", "already_trained", "detached"]
+    status: Literal["trained", "already_trained", "detached", "moves"]
+    """`moves`: its checkpoint is in the store, and a later job goes on with it on an instance."""
     version: str
     run: str
     training_key: str
@@ -50,6 +51,8 @@ def trained_text(report: TrainReport) -> str:
             f"run {report.run} trains by itself; `offload attach {report.run}`, the same command again, or the next "
             "`offload tend` collects and publishes it"
         )
+    if report.status == "moves":
+        return f"run {report.run} moves to an instance: the job that rents goes on from its checkpoint"
     name = version_text(report.version, report.semver)
     score = score_text(report.metrics)
     if report.status == "already_trained":

@@ -6,6 +6,7 @@ toss-up begins on the CPU and moves once its own steps show that it has to.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from gpu_offload.orchestrator.cost.prices import VOLUME_GIB, expected_cost
@@ -104,6 +105,17 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
         fails = 1 - within(cpu.interval, limits.cpu_limit[0]) if cpu is not None else None
         return Decision("ec2", best, why, changes_to_fit_cpu(cpu, limits, epochs), fails)
     return nothing_feasible(options, limits, epochs)
+
+
+def begun_here(decision: Decision, cpu: Option, *, escalates: bool) -> Decision:
+    """Begin on this CPU, as an earlier plan on perhaps another machine said; the training's own steps show whether it stays.
+
+    A training that `escalates` moves from a sure place, too.
+    """
+    if decision.where == "none" or (decision.where == "cpu" and (decision.reversible or escalates)):
+        return decision
+    why = decision.why if decision.where == "cpu" else f"An earlier plan begins it here. {decision.why}"
+    return replace(decision, where="cpu", option=cpu, why=why, certainty=None, reversible=True)
 
 
 def _beats(first: Option, second: Option, value: float) -> float:

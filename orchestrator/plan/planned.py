@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.orchestrator.cost.traffic import Traffic
@@ -40,7 +41,8 @@ class Planned:
     spec: TrainingSpec
     report: PlanReport
     candidates: tuple[Candidate, ...]
-    is_forced: bool
+    on: Literal["auto", "cpu", "ec2", "ray"]
+    """The place that was asked for; `auto` where the rule decides."""
     traffic: Traffic
     lock: Callable[[], bytes]
     """Locks the requirements of the user's code; asks the network where the store has no lock yet."""
@@ -56,6 +58,17 @@ class Planned:
     def fingerprint(self) -> str:
         """The dataset's fingerprint."""
         return self.inputs.fingerprint
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether the place was asked for."""
+        return self.on != "auto"
+
+    @property
+    def can_move(self) -> bool:
+        """Whether it begins on this CPU and may move to an instance."""
+        places = [candidate.offer.where for candidate in self.candidates]
+        return places[:1] == ["cpu"] and "ec2" in places
 
     @property
     def training_key(self) -> str:

@@ -24,7 +24,7 @@ from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.appraisal import Appraisal
 from gpu_offload.orchestrator.plan.candidate import list_candidates
-from gpu_offload.orchestrator.plan.decision import decide, forced
+from gpu_offload.orchestrator.plan.decision import begun_here, decide, forced
 from gpu_offload.orchestrator.plan.inputs import PlanInputs, read_inputs
 from gpu_offload.orchestrator.plan.option import Decision, Limits, Option, PlanReport
 from gpu_offload.orchestrator.plan.planned import Planned, limits_of
@@ -68,6 +68,9 @@ class Planning:
     """Whether the job that trains on this CPU installs its software first."""
     installed_s: float = 0.0
     """Seconds that it has spent on that already."""
+    launched_later: bool = False
+    """Whether a later job may launch the instance that a training moves to from this CPU. AWS is not asked here. A plan for
+    `on="cpu"` then carries out one that chose this CPU, and the training may move."""
     ray_offer: Callable[[Sequence[str]], Offer] | None = None
     """Checks the Ray cluster, also for the modules that a training imports, and returns it as an offer; raises RayError."""
 
@@ -83,7 +86,7 @@ class Planning:
         `calibrate` measures this machine (None: if Ultralytics is installed); with `only_if_it_matters` not if the
         prior alone decides. Raises DatasetError, PlanningError, StoreError; RayError: the cluster cannot be used.
         """
-        began = CoreReading()
+        began, begins_here = CoreReading(), on == "cpu" and self.launched_later
         inputs = read_inputs(self.settings, self.store, self.workspace)
         snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)
         check_code(inputs)
@@ -104,9 +107,14 @@ class Planning:
         )
         if done is None and calibrate is not False and on in {"auto", "cpu"}:
             prior = appraisal.on_cpu(None)
-            # The wide prior decides already: the CPU is asked for, or fits even by its upper bound.
-            fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
-            wanted = calibrate or not (only_if_it_matters and (on == "cpu" or fits))
+            # The wide prior decides already: the CPU is asked for, or fits even by its upper bound; for what can move, by
+            # its likely time.
+            if begins_here:
+                fits = prior.interval.likely <= limits.cpu_limit[0]
+            else:
+                fits = prior.interval.high <= limits.cpu_limit[0] and limits.value_of_time_usd_per_hour == 0
+            asked_for = on == "cpu" and not begins_here
+            wanted = calibrate or not (only_if_it_matters and (asked_for or fits))
             measured = self._calibration(inputs, spec, work, measure=wanted)
         cpu = appraisal.on_cpu(measured)
         blocked = (*self.barred, *renting_faults(self.settings, inputs))
@@ -135,8 +143,11 @@ class Planning:
             ),
         )
         # Whether an instance may, and can, take over from this CPU where that turns out too slow.
-        rescues = offers is not None and self.settings.limits.on_overrun == "escalate"
+        rescues = self.settings.limits.on_overrun == "escalate" and (
+            offers is not None or self.launched_later
+        )
         rescues = rescues and may_rent(self.settings, inputs)
+        is_free = on == "auto" or begins_here
         return Planned(
             settings=inputs.settings,
             inputs=inputs,
@@ -151,9 +162,9 @@ class Planning:
                 appraisal.machine(measured),
                 past=appraisal.past,
                 key=appraisal.key,
-                escalates=on == "auto" and (decision.reversible or rescues),
+                escalates=is_free and (decision.reversible or rescues),
             ),
-            is_forced=on != "auto",
+            on="auto" if is_free else on,
             lock=lambda: lock(inputs.requirements, self.store) if inputs.requirements else b"",
             installed_s=self.installed_s,
         )
@@ -205,6 +216,9 @@ class Planning:
     ) -> Decision:
         epochs = self.settings.training.epochs
         possible = [option for option in options if option.where != "ec2" or not blocked]
+        if on == "cpu" and self.launched_later:
+            escalates = self.settings.limits.on_overrun == "escalate"
+            return begun_here(decide(possible, limits, epochs=epochs), possible[0], escalates=escalates)
         if on in {"cpu", "ray"}:
             return forced("cpu" if on == "cpu" else "ray", possible, limits, epochs=epochs)
         if on == "ec2":

@@ -15,11 +15,17 @@ WORTH_A_WORD_S = 5.0
 
 
 def headline(
-    report: Report, before: Before | None = None, *, moved: bool = False, interrupted: bool = False
+    report: Report,
+    before: Before | None = None,
+    *,
+    moved: bool = False,
+    interrupted: bool = False,
+    leaving: bool = False,
 ) -> str:
     """Say in one line how a run went: outcome, time, place, money, quality against `before`, version.
 
-    `moved`: it has just become stable. `interrupted`: the same command would continue it.
+    `moved`: it has just become stable. `interrupted`: the same command would continue it. `leaving`: it moves
+    from the runner to an instance.
     """
     time, where = human_duration(report.seconds), place(report)
     spent = f"{time} on {where}, {money(report)}"
@@ -28,6 +34,8 @@ def headline(
         return f"Trained in {spent}. {f'{quality}. ' if quality else ''}{_standing(report, moved=moved)}"
     done, of = epochs(report)
     reached = f"after epoch {done} of {of}, " if done else "after "
+    if leaving:
+        return f"Moves to an instance {reached}{spent}"
     if interrupted or report.is_idle:
         return f"Interrupted {reached}{spent}"
     if report.status == "open":

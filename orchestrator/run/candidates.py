@@ -10,7 +10,7 @@ from gpu_offload.orchestrator.offers.offer import Market
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.run.observation import Observation
-from gpu_offload.orchestrator.run.pace import fits, seconds_left
+from gpu_offload.orchestrator.run.pace import fits, has_left_cpu, seconds_left
 from gpu_offload.orchestrator.run.record import RunRecord
 from gpu_offload.orchestrator.run.refusals import could_be_had, place_of, ruled_out, went_wrong_lately
 from gpu_offload.orchestrator.run.run_position import overhead_seconds, places_of, position, recent_reclaims
@@ -27,10 +27,11 @@ def fitting(run: RunRecord, observation: Observation, market: Market | None) -> 
     troubled = {
         place_of(a.record.offer) for a in observation.attempts if went_wrong_lately(a, observation.now)
     }
-    steady_first = market == "on-demand"
+    steady_first, left_cpu = market == "on-demand", has_left_cpu(observation)
     candidates = sorted(
         _spot_by_cost(run, observation),
         key=lambda c: (
+            left_cpu and c.offer.where == "cpu",  # where no instance can be had
             steady_first and c.offer.market == "spot",
             # A place that failed lately comes after its like, and never makes on-demand overtake spot.
             c.offer.market != "spot" if troubled else False,

@@ -67,6 +67,8 @@ class Controller:
     sleep: Callable[[float], None] = time.sleep
     detach: bool = False
     """Leave the run once its instance trains without the driver."""
+    launched_later: bool = False
+    """Leave the run once it needs an instance, which a later job may launch and this driver may not."""
     max_wait: float = math.inf
     """The longest wait that this driver makes, in seconds; what takes longer is left to the next driver."""
     detached_reason: str | None = None
@@ -175,6 +177,11 @@ class Controller:
         """Why this driver leaves the run here, None where it continues."""
         current = observation.current
         rented = current is not None and current.record.offer.is_rented
+        if self.launched_later and observation.driver is None:
+            if isinstance(step, Wait) or (isinstance(step, OpenAttempt) and step.offer.where == "ec2"):
+                end = observation.attempts[-1].end if observation.attempts else None
+                return end.message if end and end.message else "this CPU would not keep its limit"
+            return None
         if self.detach and isinstance(step, Wait) and rented and current and current.heartbeat is not None:
             return "its instance trains"
         if math.isinf(self.max_wait):

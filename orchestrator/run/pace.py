@@ -58,8 +58,13 @@ def fits(run: RunRecord, observation: Observation, candidate: Candidate) -> bool
 
 def _may_begin_here(run: RunRecord, observation: Observation, candidate: Candidate) -> bool:
     """Whether a candidate is the CPU of a run that begins there as a toss-up, and has not left it yet."""
-    left = any(a.end is not None and a.end.reason == "overrun" for a in observation.attempts)
-    return run.reversible and candidate.offer.where == "cpu" and not left
+    return run.reversible and candidate.offer.where == "cpu" and not has_left_cpu(observation)
+
+
+def has_left_cpu(observation: Observation) -> bool:
+    """Whether the run has left the CPU for an instance."""
+    ended = ((a.record.offer.where, a.end.reason) for a in observation.attempts if a.end is not None)
+    return ("cpu", "overrun") in ended
 
 
 def extras_per_hour(run: RunRecord, offer: Offer) -> float:
@@ -118,8 +123,10 @@ def overrun(
     # Counted from its last heartbeat: while the store does not answer, it continues to train.
     if beat.time + (left.likely if likely else left.low) <= current.record.expires_at:
         return None
-    by_money = current.record.expires_at < run.deadline_at - 1
-    limit = f"max-cost-usd (${run.max_cost_usd:.2f})" if by_money else "limits.deadline"
+    limit = "limits.deadline"
+    if current.record.expires_at < run.deadline_at - 1:
+        rented = current.record.offer.is_rented
+        limit = f"max-cost-usd (${run.max_cost_usd:.2f})" if rented else "limits.ci-limit"
     epochs = run.spec.epochs - beat.epochs_completed
     return (
         f"the {epochs} epochs that are left take {human_duration(left.likely)} more "

@@ -65,7 +65,7 @@ class RunRecord(Wire):
     reversible: bool = False
     """Whether it begins on the CPU as a toss-up: it moves to an instance as soon as that is better, or no longer safe to put off."""
     cpu_limit_s: float | None = None
-    """With `reversible`: how long an attempt on the CPU can take, where its job ends before the deadline."""
+    """Where it may move to an instance: how long an attempt on the CPU can take, where its job ends before the deadline."""
     max_attempts: int = Field(default=6, ge=1)
     why: str
     candidates: tuple[Candidate, ...]

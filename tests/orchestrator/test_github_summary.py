@@ -76,6 +76,7 @@ def test_the_first_version_says_that_there_is_none_to_compare_with(report):
     ("around", "words"),
     [
         (Around(can_resume=True, trouble="it was told to end"), "run this workflow again: it carries on"),
+        (Around(moves="too slow; it moves to g4dn.xlarge"), "goes on from the last checkpoint"),
         (Around(detached=True), "the scheduled `tend` collects"),
     ],
 )

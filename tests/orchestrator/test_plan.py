@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import GPUS, Offer, cpu_offer
-from gpu_offload.orchestrator.plan.decision import CI_LIMIT_S, decide, forced, judge
+from gpu_offload.orchestrator.plan.decision import CI_LIMIT_S, begun_here, decide, forced, judge
 from gpu_offload.orchestrator.plan.option import Limits, PlanReport
 
 HOUR = 3600.0
@@ -103,6 +103,17 @@ def test_a_limit_outside_of_the_interval_is_no_toss_up():
 def test_a_toss_up_begins_on_no_cpu_from_which_it_could_not_move_in_time():
     late = (gpu(0.1), (5.9, 5.95, 5.99))
     assert decided(limits(), cpu=(4, 5, 8), gpus=[late]).where == "ec2"
+
+
+def test_what_an_earlier_plan_begins_on_the_cpu_begins_there_on_a_slower_one_too():
+    for cpu in ((6.1, 7, 8), (4, 5, 8), (4, 5, 5.9)):
+        cpu_option, decision = options(limits(), cpu=cpu)[0], decided(limits(), cpu=cpu, gpus=[FAST])
+        begun = begun_here(decision, cpu_option, escalates=False)
+        assert (begun.where, begun.option, begun.reversible) == ("cpu", cpu_option, True)
+        escalating = begun_here(decision, cpu_option, escalates=True)
+        assert escalating.reversible == (cpu[2] > 6)  # a sure one moves only once that is certain
+    nowhere = decided(limits(cost=0.0001), cpu=(6.1, 7, 8), gpus=[FAST])
+    assert begun_here(nowhere, cpu_option, escalates=False).where == "none"
 
 
 def test_a_gpu_that_is_worth_it_only_perhaps_is_not_rented_at_once():

@@ -76,6 +76,19 @@ def test_after_the_move_an_instance_carries_on_and_not_the_cpu():
     assert step.offer == GPU.offer
 
 
+def test_what_left_a_cpu_that_would_make_it_comes_back_only_where_no_instance_can_be_had():
+    """It moved because its hours are worth the price, so that the CPU still fits the limits."""
+    observed = seen(T0 + 120, batch_seconds=15)
+    end = AttemptEnd(number=1, reason="overrun", at=T0 + 130, message="an instance saves 3 h")
+    closed = replace(observed, attempts=(replace(observed.attempts[0], end=end),), now=T0 + 130)
+    run = run_of(value_of_time_usd_per_hour=1.0)
+    assert next_step(run, closed).offer == GPU.offer
+    record = AttemptRecord(number=2, offer=GPU.offer, created_at=T0, expires_at=T0 + HOUR, driver=ME)
+    refused = AttemptEnd(number=2, reason="refused", at=T0 + 140, message="no capacity", for_good="offer")
+    without = replace(closed, attempts=(*closed.attempts, ObservedAttempt(record, end=refused)), now=T0 + 150)
+    assert next_step(run, without).offer == CPU.offer
+
+
 def test_what_is_doubtful_is_put_off_until_later_an_instance_would_not_make_it_either():
     """It more likely than not makes it, and nine in ten would not: beside neighbours that may go or stay."""
     doubtful = {"batch_seconds": 19.5, "share": 0.7}

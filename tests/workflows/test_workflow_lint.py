@@ -167,6 +167,19 @@ def test_what_spends_stands_behind_the_environment_and_what_cleans_up_does_not()
     assert jobs["clean-up"]["if"].startswith("always()")
 
 
+def test_a_training_moves_only_where_the_plan_let_it_and_its_job_has_no_role_that_rents():
+    jobs = load(ROOT / ".github/workflows/train.yml")["jobs"]
+    steps = [step.get("with", {}) for step in jobs["train"]["steps"]]
+    assert {step["role"] for step in steps if "role" in step} == {"${{ inputs.publisher-role }}"}
+    (begins,) = (step for step in steps if step.get("command") == "train")
+    assert begins["launched-later"] == "${{ needs.plan.outputs.can-move == 'true' }}"
+    rents = jobs["offload"]
+    assert rents["needs"] == ["plan", "train"]
+    words = ("plan.outputs.can-move == 'true'", "train.result == 'success'", "train.outputs.moves == 'true'")
+    assert " && ".join(f"needs.{word}" for word in words) in rents["if"]
+    assert rents["if"].startswith("!cancelled() && needs.plan.result == 'success'")
+
+
 def test_inputs_and_outputs_are_kebab_case_and_every_input_reaches_the_program():
     action = yaml.safe_load(ACTION.read_text())
     run = action["runs"]["steps"][1]

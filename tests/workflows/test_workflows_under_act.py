@@ -24,6 +24,7 @@ from act_case import (
     CONFIGURATION,
     FAILING,
     LIMIT_S,
+    MOVING,
     OURS,
     PACE,
     PIN,
@@ -347,6 +348,33 @@ def test_what_takes_the_runner_too_long_is_trained_on_ec2_and_nothing_is_left(la
     assert "A GPU is needed" in summary
     assert "spot" in summary
     assert cloud.endpoint.asked
+    assert not log.summary("clean-up")
+    cloud.settle()
+    assert not cloud.leftovers().costs_money
+
+
+def test_a_training_that_will_not_make_it_on_the_runner_moves_to_ec2_with_its_checkpoint(make, cloud):
+    """Its own steps say so, by a factor of ten; the plan, by as much, that it would: on whatever machine."""
+    limits = 'deadline = "6h"\non-overrun = "escalate"'
+    repository = make("s3://gpu-offload", own=MOVING, limits=limits, epochs="10")
+    repository.environment |= cloud.to_act
+    log = repository.run("push", "offload-train", *ROLES)
+    assert log.code == 0, "\n".join(log.text(job)[-2000:] for job in log.jobs)
+    assert log.jobs == dict.fromkeys(("plan", "train", "offload", "clean-up"), "success"), log.text("train")
+    plan, first, second = (log.outputs(job) for job in ("plan", "train", "offload"))
+    assert (plan["where"], plan["can-move"]) == ("cpu", "true")
+    assert (first["where"], first["moves"]) == ("cpu", "true")
+    assert log.summary("train").startswith("### Moves to an instance after epoch 1 of 10")
+    # The same run goes on from its checkpoint, and its report has both places.
+    assert second["run"] == first["run"]
+    assert second["where"].startswith("g")
+    assert second["version"] == plan["version"]
+    summary = log.summary("offload")
+    assert summary.startswith("### Trained in")
+    assert "| 1 | this CPU |" in summary
+    assert f"**Where and why.** {first['why'][:40]}" in summary
+    model = cloud.client("s3").get_object(Bucket="gpu-offload", Key=f"models/{plan['version']}/model.bin")
+    assert model["Body"].read() == b"epoch 1 on the runner"
     assert not log.summary("clean-up")
     cloud.settle()
     assert not cloud.leftovers().costs_money
