@@ -46,6 +46,7 @@ def run_of(run, resumes=None):
 def training_of(store):
     planned = SimpleNamespace(
         training_key=KEY,
+        on="auto",
         candidates=run_of("x-1").candidates,
         inputs=SimpleNamespace(code=object()),
         settings=SimpleNamespace(root=Path("/nowhere")),
