@@ -1,5 +1,6 @@
 """A training by Ultralytics: isolated, resumed where there is something to resume, and summed up."""
 
+import contextlib
 import shutil
 import time
 from dataclasses import replace
@@ -42,12 +43,14 @@ def run(bench: Bench) -> TrainingResult:
     begun = time.perf_counter()
     isolation.isolate(bench.work / "config")
     shutil.rmtree(bench.work / TRAIN, ignore_errors=True)
-    with team(bench):
-        return _run(bench, begun)
+    with team(bench), contextlib.ExitStack() as stack:
+        return _run(bench, begun, stack)
 
 
-def _run(bench: Bench, begun: float) -> TrainingResult:
+def _run(bench: Bench, begun: float, stack: contextlib.ExitStack) -> TrainingResult:
+    compiles = bool(bench.spec.hyperparameters.get("compile"))
     with bench.interruption.at_once():
+        stack.enter_context(compiler.left_out(compiles=compiles))
         from gpu_offload.remote_job.yolo import metrics, overrides, resume
 
         imported = time.perf_counter() - begun
@@ -57,8 +60,7 @@ def _run(bench: Bench, begun: float) -> TrainingResult:
             faults.append(fault)
         if faults:
             raise SpecError(faults)
-    compiles = bool(bench.spec.hyperparameters.get("compile"))
-    with isolation.offline(), compiler.left_out(compiles=compiles):
+    with isolation.offline():
         with bench.interruption.at_once():
             work = build(bench, resume.resumption(bench))
             bench.progress.stage("build", work.clock.build)
