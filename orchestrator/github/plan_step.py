@@ -58,6 +58,7 @@ def plan(step: Step) -> int:
             "already-trained": flag(report.already_trained is not None),
             "can-move": flag(
                 report.already_trained is None
+                and step.inputs.may_rent
                 and planned.can_move
                 and may_rent(step.settings, planned.inputs)
             ),

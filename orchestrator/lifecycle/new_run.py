@@ -62,6 +62,7 @@ def run_record(
     chosen = decision.option
     # On an instance the training's software is installed by the run itself.
     installed = planned.installed_s if chosen and chosen.where == "cpu" else 0.0
+    job_s = limits_of(settings).ci_limit_s
     return RunRecord(
         id=run,
         training_key=planned.training_key,
@@ -75,7 +76,7 @@ def run_record(
         # A plan that may begin elsewhere than it ends was allowed to rent from the start.
         on_overrun="escalate" if decision.reversible else limits.on_overrun,
         reversible=decision.reversible,
-        cpu_limit_s=limits_of(settings).ci_limit_s if planned.can_move else None,
+        cpu_limit_s=max(0.0, job_s - installed) if job_s is not None and planned.can_move else None,
         max_attempts=settings.ec2.max_attempts,
         why=planned.report.decision.why,
         candidates=planned.candidates,

@@ -125,13 +125,14 @@ class Training:
                 f"this job ends after {human_duration(CI_LIMIT_S)}, and the run's deadline is later: use --detach (the "
                 "action's input `detach`) and a scheduled `offload tend`, or a shorter limits.deadline"
             )
-        if self.launched_later and was_rented(Journal(self.store), run):
+        rented = was_rented(Journal(self.store), run)
+        if self.launched_later and rented:
             self.moves = "it has moved to an instance before"
             return None
-        if self.planned.on == "ec2" and run.is_rented:
-            # Never here: see `controller_of`.
-            rented = tuple(candidate for candidate in run.candidates if candidate.offer.where == "ec2")
-            run = run.model_copy(update={"candidates": rented})
+        asked_for = tuple(c for c in run.candidates if c.offer.where == self.planned.on)
+        # A driver of a run on this CPU would not see its earlier instances.
+        if asked_for and not (self.planned.on == "cpu" and rented):
+            run = run.model_copy(update={"candidates": asked_for})
         controller = controller_of(
             self.planned.settings,
             self.store,

@@ -127,8 +127,9 @@ def test_this_driver_does_not_judge_a_run_whose_instance_it_may_not_see(project)
     assert journal.attempts(run.id)[1].end is None
 
 
-def test_a_job_that_rents_never_trains_here(project, monkeypatch):
-    """Its role may launch, and a training on its runner could take it."""
+@pytest.mark.parametrize("on", ["cpu", "ec2"])
+def test_an_open_run_goes_on_only_where_it_is_asked_for(project, monkeypatch, on):
+    """The role of a job that rents may launch, and a training on its runner could take it; that of another may not."""
     seen = []
 
     def controller_of(settings, store, run, *others, **more):
@@ -139,8 +140,8 @@ def test_a_job_that_rents_never_trains_here(project, monkeypatch):
     assert {candidate.offer.where for candidate in run.candidates} == {"cpu", "ec2"}
     monkeypatch.setattr(train, "controller_of", controller_of)
     with pytest.raises(KeyboardInterrupt):
-        training(project, planned(project, "ec2", launched_later=False)).run()
-    assert seen == [{"ec2"}]
+        training(project, planned(project, on, launched_later=False)).run()
+    assert seen == [{on}]
 
 
 def test_a_run_that_stays_on_its_cpu_is_ended_where_an_instance_is_asked_for(project):
