@@ -30,7 +30,8 @@ def memory() -> int:
 
 def name(device: str = "cpu") -> str:
     """Return one line that says what machine this is; a calibration holds for machines with the same line."""
-    line = f"{processor()}, {cores()} cores, {memory() / 2**30:.0f} GiB"
+    count = cores()
+    line = f"{processor()}, {count} core{'' if count == 1 else 's'}, {memory() / 2**30:.0f} GiB"
     return line if device == "cpu" else f"{line}, {device}"
 
 

@@ -98,3 +98,8 @@ class TrainingSpec(Wire):
     """A local folder: progress.jsonl, heartbeat.json, log, checkpoint/, result/ are written below it."""
     store: StoreRef | None = None
     """Where `runs/<run>/...` is mirrored as the training goes on; None keeps everything local."""
+
+    @property
+    def base_model(self) -> str:
+        """What trains, for people and for comparisons: code of one's own, or the model of Ultralytics."""
+        return self.entrypoint or self.model

@@ -145,10 +145,10 @@ def estimate_cpu_prior(
         save=SAVE_S * work.parameters,
         final=end_seconds(work) + PUBLISHING_S,
     )
-    basis = "by the processor's speed" if processor is not None else "not measured"
+    basis = "by the processor's speed" if processor is not None else "whose speed is not measured"
     of = "1 core" if cores == 1 else f"{cores} cores"
     notes = [
-        f"a prior for {of}, {basis}; the training's first steps replace it, or a calibration of 15 s before"
+        f"estimated for {of}, {basis}; the first steps of a training, or of `offload plan --calibrate`, correct it"
     ]
     slower = 1.0 if share >= QUIET else 1 / max(share, LEAST_SHARE)
     if slower > 1:

@@ -80,10 +80,11 @@ class TerminalConsole(Console):
                     if revised.text:
                         self.note(revised.text)
                 if done is not None:
+                    # A finished bar stops its clock, and validation and export are still to come.
                     bar.update(
                         task,
                         total=1.0,
-                        completed=done,
+                        completed=min(done, 0.999),
                         description=f"epoch {event.epoch}/{event.epochs}",
                         left=clock.text(),
                     )

@@ -11,6 +11,9 @@ from gpu_offload.orchestrator.plan.option import Decision, Limits, Option
 PER_EPOCH = ("training", "optimiser", "validation", "saving")
 """Parts of an estimate that grow with the epochs."""
 
+SHOWN_DIGITS = 2
+"""Of a number of epochs that an estimate allows; more would look like a count."""
+
 
 def takes(option: Option) -> str:
     """Return how long an option takes, in words."""
@@ -184,7 +187,8 @@ def _epochs_within(limit: float, option: Option, epochs: int) -> int:
         math.fsum(parts.get(name, 0.0) for name in PER_EPOCH) / math.fsum(parts.values()) if parts else 1.0
     )
     each = (option.interval.high - installing) * growing / epochs
-    return math.floor(epochs + (limit - option.interval.high) / each) if each > 0 else epochs
+    fitting = math.floor(epochs + (limit - option.interval.high) / each) if each > 0 else epochs
+    return fitting - fitting % int(10 ** max(0, len(str(fitting)) - SHOWN_DIGITS))
 
 
 def _dollars_up(usd: float) -> str:

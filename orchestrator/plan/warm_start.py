@@ -107,7 +107,7 @@ def _unfit(training: TrainingSettings, snapshot: Snapshot, parent: Manifest) -> 
             lambda: parent.classes is not None and parent.classes != tuple(snapshot.classes),
             "the classes changed",
         ),
-        (lambda: parent.base_model != training.model, f"its model is {parent.base_model}"),
+        (lambda: parent.base_model != training.base_model, f"its model is {parent.base_model}"),
         (
             lambda: parent.warm_starts >= training.max_warm_starts,
             (

@@ -165,7 +165,8 @@ def missed(report: Report) -> str:
     estimate = report.run.estimate
     if report.status != "published" or estimate.low <= report.seconds <= estimate.high or not report.spans:
         return ""
-    word = "longer" if report.seconds > estimate.high else "shorter"
+    # What took the time is the reason of a longer run only.
+    word, separator = ("longer", ":") if report.seconds > estimate.high else ("shorter", ";")
     parts = []
     if report.run.installed_s >= 1:
         parts.append(f"the job's installation took {human_duration(report.run.installed_s)}")
@@ -186,7 +187,7 @@ def missed(report: Report) -> str:
             parts.append(f"{text} took {human_duration(took)}")
     miss = abs(report.seconds - estimate.likely)
     return (
-        f"{human_duration(miss)} {word} than estimated: {', '.join(parts)}."
+        f"{human_duration(miss)} {word} than estimated{separator} {', '.join(parts)}."
         if parts and miss >= WORTH_A_WORD_S
         else ""
     )

@@ -80,7 +80,7 @@ def estimate_rows(report: Report) -> Rows:
     if report.outcome is not None:
         inside = estimate.low <= report.seconds <= estimate.high
         ratio = f"{report.seconds / estimate.likely:.2f} of the likely time" if estimate.likely else ""
-        verdict = ", ".join(x for x in (ratio, "inside" if inside else "outside the interval") if x)
+        verdict = ", ".join(x for x in (ratio, f"{'in' if inside else 'out'}side the interval") if x)
     rows.append(("the whole run", expected_time(estimate), human_duration(report.seconds), verdict))
     if (expected := report.run.installation) is not None:
         took = human_duration(report.installing)
@@ -169,10 +169,10 @@ def fact_rows(report: Report) -> Rows:
         "version": report.run.version,
         "training key": report.run.training_key,
         "dataset": report.run.fingerprint,
-        "model": f"{report.run.spec.model}, {report.run.spec.epochs} epochs, {report.run.spec.image_size} px",
+        "model": f"{report.run.spec.base_model}, {report.run.spec.epochs} epochs, {report.run.spec.image_size} px",
         "start": report.run.origin.note if report.run.origin else "",
         "fit": overfitting(report.curves) or "",
-        "device": device or "unknown",
+        "device": device or "",
         "begun": clock(report.run.created_at),
         "commit": report.run.commit or "",
         "repository": report.run.repository or "",

@@ -122,7 +122,7 @@ class Collector:
             failed_exports=result.failed_exports,
             license=run.spec.license,
             task=result.task,
-            base_model=run.spec.model,
+            base_model=run.spec.base_model,
             epochs=result.epochs,
             epochs_completed=result.epochs_completed,
             metrics=result.metrics,

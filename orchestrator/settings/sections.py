@@ -104,6 +104,11 @@ class TrainingSettings(Section):
     speed: dict[str, Flag] = Field(default_factory=dict)
     """Speed switches to turn on or off; the others are chosen for the machine."""
 
+    @property
+    def base_model(self) -> str:
+        """What trains, for people and for comparisons: code of one's own, or the model of Ultralytics."""
+        return self.entrypoint or self.model
+
 
 class LimitSettings(Section):
     """Limits of a run."""

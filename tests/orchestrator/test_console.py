@@ -140,6 +140,16 @@ def test_no_color_is_obeyed_where_a_terminal_would_have_colours(monkeypatch, no_
     assert bool(re.search(r"\x1b\[[0-9;]*3[0-9]", stream.getvalue())) != no_colour
 
 
+def test_the_clock_of_the_bar_goes_on_after_the_last_epoch(monkeypatch):
+    """A finished task's clock stops, and validation and export are still to come."""
+    shown = []
+    monkeypatch.setattr("rich.progress.Progress.update", lambda _bar, _task, **now: shown.append(now))
+    with TerminalConsole(io.StringIO()).training(10.0) as show:
+        show(epoch(epoch=2, epochs=2))
+    assert shown[0]["completed"] < shown[0]["total"]
+    assert f"{shown[0]['completed']:.0%}" == "100%"
+
+
 def test_after_its_last_epoch_a_training_says_what_it_does():
     assert closing_stage(epoch(epoch=1, epochs=2)) is None
     assert closing_stage(epoch(epoch=2, epochs=2)) == "final validation"

@@ -114,7 +114,11 @@ def test_a_missed_estimate_says_what_took_the_time(report):
     assert f"{late} min" in text.partition(" longer than estimated")[0][-12:].replace("\xa0", " ")
     assert "what followed them took" in text.partition("longer than estimated")[2].partition("\n")[0]
     fitting = replace(report, run=report.run.model_copy(update={"estimate": Interval(60, 500, 900)}))
-    assert "than estimated:" not in run_summary(fitting, Around())
+    assert "than estimated" not in run_summary(fitting, Around())
+    sooner = replace(report, run=report.run.model_copy(update={"estimate": Interval(6000, 9000, 9900)}))
+    assert "shorter than estimated; 1 earlier attempt took" in run_summary(sooner, Around()), (
+        "which is no reason"
+    )
 
 
 def test_a_rollback_is_a_heading_of_its_own():

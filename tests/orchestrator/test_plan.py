@@ -171,6 +171,8 @@ def test_the_value_of_time_that_a_receipt_names_is_where_the_decision_turns():
 def test_the_epochs_that_a_receipt_names_are_where_the_cpu_stops_fitting():
     decision = decided(limits(), cpu=(2, 3, 4), epochs=20)
     assert "With more than about 30 epochs" in decision.changes[-1]
+    decision = decided(limits(), cpu=(0.0123,) * 3, epochs=20)
+    assert "With more than about 9700 epochs" in decision.changes[-1], "of 9756"
     decision = decided(limits(), cpu=(8, 10, 12), gpus=[FAST], epochs=20)
     assert "With about 10 epochs instead of 20" in decision.changes[0]
 

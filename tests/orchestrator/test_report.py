@@ -22,7 +22,7 @@ from gpu_offload.orchestrator.report.load import gather
 from gpu_offload.orchestrator.report.markdown import CHART_STYLE, report_markdown
 from gpu_offload.orchestrator.report.outcome import headline
 from gpu_offload.orchestrator.report.page import report_html
-from gpu_offload.orchestrator.report.rows import alternative_rows, attempt_rows, cost_rows
+from gpu_offload.orchestrator.report.rows import alternative_rows, attempt_rows, cost_rows, fact_rows
 from gpu_offload.orchestrator.report.svg import curves_svg, timeline_svg
 from gpu_offload.orchestrator.report.text import report_text
 from gpu_offload.orchestrator.run.journal import Journal
@@ -152,6 +152,12 @@ def test_no_text_ends_a_row_of_a_table(text):
     lines = report_markdown(Report(run_of(now=T0, why=text), T0, Bill(()))).split("\n")
     (where,) = (i for i, line in enumerate(lines) if line.startswith("**Where and why.**"))
     assert lines[where + 1] == ""
+
+
+def test_the_facts_of_own_training_code_name_the_code_and_no_model_of_ultralytics(report):
+    own = report.run.spec.model_copy(update={"entrypoint": "forest:train"})
+    facts = dict(fact_rows(replace(report, run=report.run.model_copy(update={"spec": own}))))
+    assert facts["model"].startswith("forest:train, ")
 
 
 def test_the_page_begins_with_four_facts(report):

@@ -86,6 +86,14 @@ def test_it_begins_from_scratch_where_a_version_is_no_start(store, start, tmp_pa
     assert said in found.note
 
 
+def test_own_code_continues_its_own_models_and_no_others(store, start, tmp_path):
+    publish_now(store, tmp_path, base_model="mine:train")
+    own = SETTINGS.model_copy(update={"entrypoint": "mine:train"})
+    assert start(own).version == A
+    assert "model is mine:train" in start().note
+    assert "model is mine:train" in start(own.model_copy(update={"entrypoint": "mine:other"})).note
+
+
 def test_the_same_data_keeps_its_parent_after_stable_moved_to_its_own_version(store, start, tmp_path):
     """Else a training would continue itself, again and again."""
     publish_now(store, tmp_path)
