@@ -52,9 +52,9 @@ def _will(decision: Decision) -> str:
         return "will train nowhere: no place fits the limits"
     time = f"{human_duration(option.interval.likely)} (at most {human_duration(option.interval.high)})"
     if option.where == "cpu":
-        return f"will train {time} on the GitHub runner, free"
+        return f"will train for {time} on the GitHub runner, free"
     money = f"{human_money(option.cost_likely)} (at most {human_money(option.cost_high)})"
-    return f"will train {time} on {option.offer.name} for {money}"
+    return f"will train for {time} on {option.offer.name} for {money}"
 
 
 def _stacked(*texts: str) -> str:

@@ -149,7 +149,7 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
             lines += ["", "**What would change that**", ""]
             lines += [f"- {escape_markdown(change)}" for change in plan.decision.changes]
     notes = [_dataset_line(plan), *plan.notes]
-    lines += ["", details("On what it rests", "\n".join(f"- {escape_markdown(note)}" for note in notes))]
+    lines += ["", details("Based on", "\n".join(f"- {escape_markdown(note)}" for note in notes))]
     return "\n".join(lines) + "\n"
 
 

@@ -38,7 +38,7 @@ PARTS = ("### Trained in", "|  | expected | actual |", "longer than estimated", 
 
 def test_a_pull_request_reads_in_one_sentence_what_merging_it_would_train():
     text = plan_sentence(plan_report(), proposed=True)
-    assert re.match(r"Merging this will train .+ \(at most .+\) on ", text)
+    assert re.match(r"Merging this will train for .+ \(at most .+\) on ", text)
     assert plan_summary(plan_report(), proposed=True).startswith("### Merging this will train")
 
 
