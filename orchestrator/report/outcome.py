@@ -163,7 +163,11 @@ def epochs(report: Report) -> tuple[int, int]:
 def missed(report: Report) -> str:
     """Say why a run took longer or shorter than its estimate; empty if it was inside, or is not published."""
     estimate = report.run.estimate
-    if report.status != "published" or estimate.low <= report.seconds <= estimate.high or not report.spans:
+    shown = human_duration(report.seconds)
+    inside = estimate.low <= report.seconds <= estimate.high
+    if inside or shown in {human_duration(estimate.low), human_duration(estimate.high)}:
+        return ""  # a miss that the shown numbers do not show is none
+    if report.status != "published" or not report.spans:
         return ""
     # What took the time is the reason of a longer run only.
     word, separator = ("longer", ":") if report.seconds > estimate.high else ("shorter", ";")

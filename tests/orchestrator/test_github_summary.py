@@ -115,6 +115,9 @@ def test_a_missed_estimate_says_what_took_the_time(report):
     assert "what followed them took" in text.partition("longer than estimated")[2].partition("\n")[0]
     fitting = replace(report, run=report.run.model_copy(update={"estimate": Interval(60, 500, 900)}))
     assert "than estimated" not in run_summary(fitting, Around())
+    nearly = Interval(60, 500, report.seconds - 0.1)
+    told = replace(report, run=report.run.model_copy(update={"estimate": nearly}))
+    assert "than estimated" not in run_summary(told, Around()), "the table shows the same time twice"
     sooner = replace(report, run=report.run.model_copy(update={"estimate": Interval(6000, 9000, 9900)}))
     assert "shorter than estimated; 1 earlier attempt took" in run_summary(sooner, Around()), (
         "which is no reason"
