@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.remote_job.pace.ending import PUBLISHING_S, SAVE_S, TRIAL_MIN_STEPS, ending
+from gpu_offload.remote_job.pace.ending import SAVE_S, TRIAL_MIN_STEPS, ending, publishing
 from gpu_offload.remote_job.pace.meter import QUIET
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
@@ -37,7 +37,7 @@ def estimate_cpu(work: Workload, calibration: "Calibration") -> Estimate:
         raise ValueError("this calibration is of another training, calibrate again: " + "; ".join(wrong))
     rates = rates_of(work, pace)
     # Of the first epoch: its pictures are decoded, and its first step warms up.
-    first = pace.decoding * work.train_images / work.batch + FIRST_STEP * rates.batch_plain
+    first = LOOK_S + pace.decoding * work.train_images / work.batch + FIRST_STEP * rates.batch_plain
     no_trial = work.batches * work.epochs < calibration.trial_steps
     start = max(0.0, rates.start - (calibration.trial if no_trial else 0.0))
     notes = [f"measured on this machine: {calibration.machine}"]
@@ -81,7 +81,11 @@ KEPT_PIXELS = 1e8
 """Of decoded images that a training keeps, about."""
 LEAST_SHARE = 0.25
 """Of the cores' time, less than which a moment's look does not predict."""
-TRIAL_S = 5.0
+START_S = 2.8
+"""From the command to the first batch: the command itself, its plan, libraries, the model."""
+LOOK_S = 0.6
+"""The look ahead before the first validation."""
+TRIAL_S = 2.5
 """The trial before a long training."""
 
 
@@ -98,11 +102,9 @@ def _core_seconds(work: Workload, processor: Processor | None) -> float:
     return (convolutions * products + rest * others) * heads
 
 
-def end_seconds(work: Workload) -> float:
+def end_seconds(work: Workload, cores: int) -> float:
     """Return what the end of a training takes beside its final validation, on a machine that was not measured."""
-    return ending(
-        work.task, plots=work.plots, validate=work.validate, exports=work.exports, parameters=work.parameters
-    )
+    return ending(work.task, plots=work.plots, cores=cores, exports=work.exports, parameters=work.parameters)
 
 
 def estimate_cpu_prior(
@@ -132,8 +134,8 @@ def estimate_cpu_prior(
         decode_seconds(work) if full_speed and work.train_images * work.image_size**2 < KEPT_PIXELS else 0.0
     )
     rates = Rates(
-        start=5.4 + trial + (work.train_images + work.val_images) / 2000,
-        first=0.5 * batch + once * work.train_images,
+        start=START_S + trial + (work.train_images + work.val_images) / 2000,
+        first=LOOK_S + FIRST_STEP * batch + once * work.train_images,
         batch_mosaic=batch + work.batch * (load_seconds(work, mosaic=True) - once),
         batch_plain=batch + work.batch * (load_seconds(work, mosaic=False) - once),
         optimizer_step=(0.67 if work.heavy_optimizer else 0.034)
@@ -143,7 +145,7 @@ def estimate_cpu_prior(
         / speed_up,
         validation_image=0.3 * compute + load_seconds(work, mosaic=False) + 0.002,
         save=SAVE_S * work.parameters,
-        final=end_seconds(work) + PUBLISHING_S,
+        final=end_seconds(work, cores) + publishing(work.parameters),
     )
     basis = "by the processor's speed" if processor is not None else "whose speed is not measured"
     of = "1 core" if cores == 1 else f"{cores} cores"

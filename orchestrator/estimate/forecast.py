@@ -14,13 +14,13 @@ from gpu_offload.orchestrator.estimate.formula import PHI, Rates, load_seconds
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import RatioPrediction, predict
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.remote_job.pace.ending import PUBLISHING_S, SAVE_S
+from gpu_offload.remote_job.pace.ending import SAVE_S, publishing
 from gpu_offload.remote_job.pace.meter import QUIET
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
     from gpu_offload.remote_job.result import Pace
 
-UNSEEN = 0.25
+UNSEEN = 0.2
 """Relative uncertainty of parts that are known from other machines only: one takes 4.5 s for the same end, another 10."""
 
 EPOCH_SPREAD = 0.1
@@ -159,5 +159,5 @@ def _by_steps(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, f
         "validation": validations * validation,
         "saving": epochs_left * rates.save,
         "final validation": PHI * validation,
-        "end": rates.final + PUBLISHING_S,
+        "end": rates.final + publishing(work.parameters),
     }

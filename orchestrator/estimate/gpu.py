@@ -92,7 +92,7 @@ def estimate_gpu_prior(
         optimizer_step=0.0,  # AdamW's share is already in the host's time per iteration, as fitted to the logs.
         validation_image=validation / gpu.count,
         save=0.1 + SAVE_S * work.parameters,
-        final=FINAL_S + end_seconds(work),
+        final=FINAL_S + end_seconds(work, vcpus),
     )
     if work.heavy_optimizer:
         rates = replace(rates, optimizer_step=MUON_S * gpu.host)
@@ -135,7 +135,7 @@ START_S, FIRST_S = 10.0, 3.0
 SECOND_HEAD_S = 10.0
 """What the first epoch takes more with two heads: YOLO26's first step took 8 s on an H200, its first validation 4."""
 
-FINAL_S = 2.0
+FINAL_S = 3.5
 """The final validation's set-up."""
 
 MUON_S = 0.1

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from gpu_offload.remote_job.pace.meter import QUIET, Reading, read
+from gpu_offload.remote_job.pace.meter import Reading, read
 from gpu_offload.remote_job.result import ModePace, Pace
 
 STEPS = 3
@@ -26,7 +26,7 @@ OUTLIER = 3.0
 """Medians that a value counts at most: a machine that was suspended is no slow one."""
 WARM_UP = 2
 """The first steps of all, which set up libraries and kernels."""
-BOOKKEEPING = 0.05
+BOOKKEEPING = 0.1
 """Seconds an epoch between its parts, until they were measured: tables, progress, garbage."""
 
 
@@ -142,8 +142,7 @@ class PaceMeter:
             timed = {mode: [step]}
         if not timed:
             return None
-        quiet = self.share() >= QUIET
-        modes = {mode: self._mode(steps, quiet=quiet) for mode, steps in timed.items()}
+        modes = {mode: self._mode(steps) for mode, steps in timed.items()}
         if self.other is not None and len(modes) == 1:
             ((mode, known),) = modes.items()
             unseen = "plain" if mode == "mosaic" else "mosaic"
@@ -163,16 +162,12 @@ class PaceMeter:
             share=round(self.share(), 4),
         )
 
-    def _mode(self, steps: Sequence[TimedStep], *, quiet: bool) -> ModePace:
+    def _mode(self, steps: Sequence[TimedStep]) -> ModePace:
         later = [step for step in steps if not step.is_new]
         if len(later) < MANY:
             later = list(steps)
         seconds = [step.seconds(self.again) for step in later]
-        typical = usual(seconds)
-        if quiet and len(seconds) > 1 and len(seconds) <= MOST_STEPS and later[0].is_new:
-            # Libraries and caches are still warming up: the faster ones are more like those that follow.
-            typical = statistics.quantiles(seconds, n=4)[0]
-        return ModePace(batch=round(typical, 5), spread=round(spread(seconds), 4), steps=len(seconds))
+        return ModePace(batch=round(usual(seconds), 5), spread=round(spread(seconds), 4), steps=len(seconds))
 
 
 def usual(values: Sequence[float]) -> float:

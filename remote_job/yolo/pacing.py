@@ -35,7 +35,7 @@ class Pacing:
             ending(
                 task,
                 plots=plots,
-                validate=bool(trainer.args.val),
+                cores=trainer.capacity.cores,
                 ready=max(0.0, self.meter.ready - once),
                 exports=len(trainer.bench.spec.exports),
                 parameters=sum(each.numel() for each in trainer.model.parameters()),

@@ -133,7 +133,7 @@ def validation(trainer: Trainer, step_image: float) -> float:
             times.append(look.seconds / images + summing / max(1, len(loader.dataset)))
     finally:
         states.set_random_state(before)
-    return min(times[1:])
+    return statistics.fmean(times[1:])
 
 
 def saving(trainer: Trainer, *, batches: int) -> float:
@@ -148,8 +148,10 @@ def saving(trainer: Trainer, *, batches: int) -> float:
             data = states.dumps(state)
             hashlib.sha256(data).hexdigest()
             durable.write(scratch, data)
+        for _ in range(2):  # the manifest, and the one of the newest checkpoint
+            durable.write(scratch, b"{}")
         times.append(time.perf_counter() - begun)
         if times[-1] > CHEAP_S and len(times) > 1:
             break
     scratch.unlink()
-    return min(times[1:])
+    return statistics.fmean(times[1:])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.orchestrator.estimate.calibration import calibration_key
-from gpu_offload.orchestrator.estimate.cpu import Processor, estimate_cpu, estimate_cpu_prior
+from gpu_offload.orchestrator.estimate.cpu import LOOK_S, Processor, estimate_cpu, estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.processor import CoreReading, measure
 from gpu_offload.remote_job.pace.idle import Idle
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
@@ -42,7 +42,7 @@ def test_the_formula_adds_up_by_hand():
     assert parts["optimiser"] == pytest.approx(20 * 0.03)
     assert parts["validation"] == pytest.approx(10 * 10 * 0.02)
     assert parts["final validation"] == pytest.approx(0.67 * 10 * 0.02)
-    total = 6 + 0.5 * 1.0 + 22.4 + 0.6 + 2.0 + 10 * 0.4 + 0.134 + 4.0
+    total = 6 + LOOK_S + 0.5 * 1.0 + 22.4 + 0.6 + 2.0 + 10 * 0.4 + 0.134 + 4.0
     assert estimate_cpu(training, calibration()).point == pytest.approx(total)
 
 
@@ -132,7 +132,7 @@ def test_the_first_epoch_decodes_and_only_a_long_training_makes_a_trial():
     short = estimate_cpu(work(epochs=2, train_images=32), measured).breakdown
     long = estimate_cpu(work(epochs=100, train_images=32), measured).breakdown
     assert (short["start"], long["start"]) == (pytest.approx(3.0), pytest.approx(6.0))
-    assert short["first step"] == long["first step"] == pytest.approx(0.5 + 2 * 0.1)
+    assert short["first step"] == long["first step"] == pytest.approx(LOOK_S + 0.5 + 2 * 0.1)
 
 
 def test_a_machine_that_was_shared_while_calibrating_widens_the_interval_both_ways():
