@@ -21,6 +21,7 @@ from gpu_offload.orchestrator.output.markdown import escape_markdown, table
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
 from gpu_offload.orchestrator.plan.option import Decision, PlanReport
 from gpu_offload.orchestrator.plan.receipt import receipt_markdown
+from gpu_offload.orchestrator.registry.manifest import STABLE
 from gpu_offload.orchestrator.registry.promote import Moved
 from gpu_offload.remote_job.result import Artifact
 
@@ -73,9 +74,11 @@ def done_summary(version: str, around: Around, *, moved: bool) -> str:
 
 def rollback_summary(done: Moved) -> str:
     """Render what was rolled back, or that nothing had to be."""
-    title = "Rolled back" if done.changed else "Nothing to roll back"
+    stable = done.aliases.get(STABLE)
+    now = f": stable is {done.entry.semver or stable} again" if stable == done.entry.version else ""
+    title = f"Rolled back{now}" if done.changed else "Nothing to roll back"
     lines = "\n".join(f"- {bounded(line)}" for line in done.text().splitlines())
-    return _stacked(f"### {title}", lines)
+    return _stacked(f"### {bounded(title)}", lines)
 
 
 def unfinished_summary() -> str:

@@ -24,10 +24,13 @@ from gpu_offload.orchestrator.github.small_summaries import (
     kept_summary,
     plan_sentence,
     plan_summary,
+    rollback_summary,
     tend_summary,
     trouble_summary,
 )
 from gpu_offload.orchestrator.github.summary import metric_changes, run_summary
+from gpu_offload.orchestrator.registry.manifest import IndexEntry
+from gpu_offload.orchestrator.registry.promote import Moved
 from gpu_offload.orchestrator.report.content import Before
 from gpu_offload.orchestrator.report.rows import SMALL_USD, cost_rows
 from gpu_offload.remote_job.result import Artifact
@@ -122,6 +125,15 @@ def test_a_missed_estimate_says_what_took_the_time(report):
     assert "shorter than estimated; 1 earlier attempt took" in run_summary(sooner, Around()), (
         "which is no reason"
     )
+
+
+def test_the_heading_of_a_rollback_names_the_version_that_is_stable_again():
+    entry = IndexEntry(version="a" * 16, semver="1.0.0", created_at=0, sha256="0" * 64, size=1, metrics={})
+    done = Moved("stable again", entry, {"stable": entry.version}, changed=True)
+    assert rollback_summary(done).startswith("### Rolled back: stable is 1.0.0 again")
+    assert rollback_summary(replace(done, changed=False)).startswith("### Nothing to roll back")
+    withdrawn = replace(done, done="withdrawn", aliases={"stable": "b" * 16})
+    assert rollback_summary(withdrawn).startswith("### Rolled back\n"), "the version is not stable"
 
 
 def test_a_rollback_is_a_heading_of_its_own():
