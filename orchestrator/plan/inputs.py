@@ -8,6 +8,7 @@ from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.task import Task
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.estimate.workload import Workload, workload
 from gpu_offload.orchestrator.plan.code import Code, read_code
 from gpu_offload.orchestrator.plan.model import check_weights, model_file
 from gpu_offload.orchestrator.plan.project import file_sha256
@@ -78,6 +79,25 @@ class PlanInputs:
                 return ()
             return ("onnx", "safetensors") if Task(self.snapshot.task) is Task.DETECT else ("safetensors",)
         return wanted
+
+    @cached_property
+    def workload(self) -> Workload:
+        """The work of the training, for its estimate."""
+        training, samples = self.settings.training, self.snapshot.samples
+        pixels = sum(sample.width * sample.height for sample in samples)
+        return workload(
+            task=self.snapshot.task,
+            model=training.model,
+            image_size=training.image_size,
+            batch=training.batch,
+            epochs=training.epochs,
+            train_images=self.snapshot.images["train"],
+            val_images=self.snapshot.images["val"],
+            hyperparameters=training.hyperparameters,
+            megapixels=pixels / len(samples) / 1e6 or None,
+            dataset_bytes=self.snapshot.bytes,
+            exports=len(self.exports),
+        )
 
     @property
     def license(self) -> str | None:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace
@@ -18,7 +17,7 @@ from gpu_offload.orchestrator.estimate.calibration import (
 from gpu_offload.orchestrator.estimate.history import history
 from gpu_offload.orchestrator.estimate.installation import Part
 from gpu_offload.orchestrator.estimate.processor import CoreReading
-from gpu_offload.orchestrator.estimate.workload import Workload, workload
+from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Offer
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
@@ -43,7 +42,6 @@ from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.index import entry_of
 from gpu_offload.orchestrator.registry.stores import store_place
 from gpu_offload.orchestrator.settings.load import Settings
-from gpu_offload.orchestrator.settings.sections import TrainingSettings
 from gpu_offload.orchestrator.workspace import Workspace
 from gpu_offload.remote_job.machine import cores
 from gpu_offload.remote_job.result import Calibration
@@ -90,7 +88,7 @@ class Planning:
         inputs = read_inputs(self.settings, self.store, self.workspace)
         snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)
         check_code(inputs)
-        work = self._workload(snapshot, inputs.settings.training, exports=len(inputs.exports))
+        work = inputs.workload
         done = publish.manifest_of(self.store, version)
         entry = entry_of(publish.versions(self.store), version) if done else None
         measured = None
@@ -174,23 +172,6 @@ class Planning:
         asked = inputs.requirements
         news = asked is not None and not is_installed(asked, self.store, self.workspace.packages)
         return (*(("job",) if self.job_installs else ()), *(("requirements",) if news else ()))
-
-    @staticmethod
-    def _workload(snapshot: Snapshot, training: TrainingSettings, *, exports: int) -> Workload:
-        pixels = sum(s.width * s.height for s in snapshot.samples)
-        return workload(
-            task=snapshot.task,
-            model=training.model,
-            image_size=training.image_size,
-            batch=training.batch,
-            epochs=training.epochs,
-            train_images=snapshot.images["train"],
-            val_images=snapshot.images["val"],
-            hyperparameters=training.hyperparameters,
-            megapixels=pixels / len(snapshot.samples) / 1e6 or None,
-            dataset_bytes=snapshot.bytes,
-            exports=exports,
-        )
 
     def _calibration(
         self, inputs: PlanInputs, spec: TrainingSpec, work: Workload, *, measure: bool
