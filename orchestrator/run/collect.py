@@ -3,7 +3,7 @@
 import contextlib
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_offload.infra.store.errors import CorruptObjectError, ObjectMissingError, StoreDeniedError
@@ -37,18 +37,14 @@ class Collector:
     clock: Callable[[], float]
     rules: publish.Rules = publish.DEFAULT
     """By which the registry counts and promotes what is published."""
-    _kept: list[tuple[TrainingResult, "tempfile.TemporaryDirectory[str]"]] = field(default_factory=list)
-    """The files of the result that was collected last, which need not be read back again to be published."""
 
     def collect(self, result: TrainingResult) -> Ending | None:
         """Verify a staged result and journal that; or discard it and return how its attempt ended."""
         self.console.stage("verifying the result")
-        scratch = tempfile.TemporaryDirectory(prefix="offload-")
-        verified = self._verified(result, Path(scratch.name))
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            verified = self._verified(result, Path(scratch))
         if not isinstance(verified, Path):
-            scratch.cleanup()
             return verified
-        self._kept[:] = [(result, scratch)]
         note = Collected(at=self.clock(), attempt=result.attempt, model_sha256=result.model.sha256)
         self.journal.record_collected(self.run.id, note)
         return None
@@ -58,10 +54,8 @@ class Collector:
     ) -> Ending | None:
         """Publish a collected result; or discard it, where it was damaged since, and return how its attempt ended."""
         self.console.stage(f"publishing version {self.run.version}")
-        kept = next((folder for of, folder in self._kept if of == result), None)
-        self._kept.clear()
-        with kept or tempfile.TemporaryDirectory(prefix="offload-") as scratch:
-            model = Path(scratch, result.model.name) if kept else self._verified(result, Path(scratch))
+        with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
+            model = self._verified(result, Path(scratch))
             if not isinstance(model, Path):
                 return model
             manifest = self._manifest(result, observation, cost_usd())

@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.sections import Ec2Settings
 
 NOW = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
-T4 = InstanceType("g4dn.xlarge", 4, 16384, "T4", 1, 16384, ("x86_64",), spot=True)
+T4 = InstanceType("g4dn.xlarge", 4, 16384, "T4", 1, ("x86_64",), spot=True)
 REGION = Region(
     name="us-east-1",
     types=(T4,),
