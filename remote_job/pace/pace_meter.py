@@ -60,6 +60,7 @@ class PaceMeter:
         save: Seconds of a checkpoint, likewise.
         between: Seconds an epoch between its parts, likewise.
         announced: Whether the pace was reported.
+        part: Of the cores, those that it computes on: fewer where other programs use the others.
     """
 
     clock: Callable[[], Reading] = read
@@ -74,7 +75,9 @@ class PaceMeter:
     announced: bool = False
     _steps: dict[str, deque[TimedStep]] = field(default_factory=dict)
     _optimizer: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    part: float = 1.0
     _warming: list[tuple[str, TimedStep]] = field(default_factory=list)
+    _forgot: bool = False
     _began: Reading | None = None
     _load: float = 0.0
     _in_optimizer: float = 0.0
@@ -133,11 +136,12 @@ class PaceMeter:
         """Forget the steps so far: what comes now takes another time."""
         self._steps.clear()
         self._optimizer.clear()
+        self._forgot = True
 
     def pace(self) -> Pace | None:
         """Return what is known so far; None before the second step."""
         timed: Mapping[str, Sequence[TimedStep]] = self._steps
-        if not timed and len(self._warming) > 1:  # a training of few batches
+        if not timed and len(self._warming) > 1 and not self._forgot:  # a training of few batches
             mode, step = self._warming[-1]
             timed = {mode: [step]}
         if not timed:
@@ -159,7 +163,7 @@ class PaceMeter:
             validation=round(usual(self.validation), 6) if self.validation else None,
             save=round(usual(self.save) + usual(self.between or [BOOKKEEPING]), 4) if self.save else None,
             final=self.final,
-            share=round(self.share(), 4),
+            share=round(self.share() * self.part, 4),
         )
 
     def _mode(self, steps: Sequence[TimedStep]) -> ModePace:

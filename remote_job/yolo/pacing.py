@@ -90,6 +90,7 @@ class Pacing:
             return False
         trainer.compute_in(wanted)
         self.meter.forget()
+        self.meter.part = min(1.0, wanted / trainer.capacity.cores)
         return True
 
     def _look_ahead(self, trainer: Trainer) -> None:

@@ -245,6 +245,23 @@ def test_the_first_steps_of_all_warm_up_and_do_not_count():
     assert meter.pace().plain.batch == pytest.approx(1.0)
 
 
+def test_steps_in_more_threads_than_there_are_cores_for_do_not_count_later():
+    """Beside four busy programs a step in two threads took 2.7 s, and in one thread 0.2."""
+    machine = Machine(0, lambda _now: 0)
+    meter = PaceMeter(clock=machine.read)
+    meter.begin()
+    for _ in range(4):
+        machine.now += 2.7
+        meter.step("plain", is_new=False)
+    meter.forget()
+    meter.part = 0.5
+    assert meter.pace() is None
+    machine.now += 0.2
+    meter.step("plain", is_new=False)
+    assert meter.pace().plain.batch == pytest.approx(0.2)
+    assert meter.pace().share == pytest.approx(0.5)
+
+
 def test_what_some_of_many_steps_take_more_counts_and_a_suspended_machine_does_not():
     assert usual([1.0] * 9 + [2.0]) == pytest.approx(1.1)
     assert usual([1.0] * 99 + [3600.0]) < 1.05
