@@ -15,7 +15,7 @@ from run_case import result_of
 
 from gpu_offload.infra.store.errors import StoreDeniedError, StoreUnreachableError
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.remote_job.files import regular_file
+from gpu_offload.remote_job.files import durable, regular_file
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints
 from gpu_offload.remote_job.mirror import session as module
 from gpu_offload.remote_job.mirror import traces
@@ -401,9 +401,11 @@ def test_a_hard_link_to_another_users_file_is_not_read(tmp_path):
 
 
 def test_that_it_is_over_is_the_last_thing_that_is_sent(store, tmp_path):
-    """Whoever reads it lets go of the machine, and with it of a checkpoint that is still on its way."""
+    """A reader terminates the machine, and with it a checkpoint that is still being uploaded."""
     mirror = start(store, tmp_path)
-    (tmp_path / "heartbeat.json").write_text('{"state": "interrupted"}')
+    durable.write(
+        tmp_path / "heartbeat.json", b'{"state": "interrupted"}'
+    )  # never half, as a training writes it
     (tmp_path / "log.txt").write_text("saved\n")
     wait_until(lambda: "runs/run-1/attempts/1/log.txt" in store.written)
     checkpoints(tmp_path).save(b"one", epochs_completed=1, seconds=1.0)
