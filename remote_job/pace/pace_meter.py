@@ -73,9 +73,9 @@ class PaceMeter:
     save: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
     between: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
     announced: bool = False
+    part: float = 1.0
     _steps: dict[str, deque[TimedStep]] = field(default_factory=dict)
     _optimizer: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
-    part: float = 1.0
     _warming: list[tuple[str, TimedStep]] = field(default_factory=list)
     _forgot: bool = False
     _began: Reading | None = None

@@ -137,21 +137,23 @@ def validation(trainer: Trainer, step_image: float) -> float:
 
 
 def saving(trainer: Trainer, *, batches: int) -> float:
-    """Return the seconds of a checkpoint with a new best model, after so many batches of the epoch."""
-    scratch = (
-        trainer.bench.checkpoints.folder / ".look.tmp"
-    )  # removed with others' where this process is killed
-    times = []
-    for _ in range(3):  # the first time warms up
-        begun = time.perf_counter()
-        for state in (best_model.capture(trainer), trainer_state.capture(trainer, trainer.epoch, batches)):
-            data = states.dumps(state)
-            hashlib.sha256(data).hexdigest()
-            durable.write(scratch, data)
-        for _ in range(2):  # the manifest, and the one of the newest checkpoint
-            durable.write(scratch, b"{}")
-        times.append(time.perf_counter() - begun)
-        if times[-1] > CHEAP_S and len(times) > 1:
-            break
-    scratch.unlink()
+    """Return the seconds of a checkpoint with a new best model, after so many batches of the epoch. Raises OSError."""
+    folder = trainer.bench.checkpoints.folder
+    scratch = folder / ".look.tmp"
+    times: list[float] = []
+    try:
+        while len(times) < 2 or (len(times) < 3 and times[-1] < CHEAP_S):  # the first time warms up
+            begun = time.perf_counter()
+            for state in (
+                best_model.capture(trainer),
+                trainer_state.capture(trainer, trainer.epoch, batches),
+            ):
+                data = states.dumps(state)
+                hashlib.sha256(data).hexdigest()
+                durable.write(scratch, data)
+            for _ in range(2):  # the manifest, and the one of the newest checkpoint
+                durable.write(scratch, b"{}")
+            times.append(time.perf_counter() - begun)
+    finally:
+        durable.sweep(folder)  # on a full disk, half a file would take the checkpoint's room
     return statistics.fmean(times[1:])

@@ -1,5 +1,6 @@
 """A few real steps: what they measure, and that they leave nothing behind."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -93,3 +94,20 @@ def test_what_cannot_be_trained_cannot_be_measured(tree, tmp_path):
         calibrate(make_spec(tree, tmp_path / "output", entrypoint="module:train"))
     with pytest.raises(SpecError, match="image_size"):
         calibrate(make_spec(tree, tmp_path / "output", image_size=65))
+
+
+@pytest.mark.training
+def test_a_look_at_a_checkpoint_leaves_nothing_where_the_disk_is_full(tmp_path, monkeypatch):
+    """What it leaves would take the room of the checkpoint that comes next."""
+    from gpu_offload.remote_job.yolo import best_model, preview, trainer_state
+
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for module in (best_model, trainer_state):
+        monkeypatch.setattr(module, "capture", lambda *_arguments: {"format": 1})
+    monkeypatch.setattr(os, "fsync", full)
+    trainer = SimpleNamespace(bench=SimpleNamespace(checkpoints=SimpleNamespace(folder=tmp_path)), epoch=0)
+    with pytest.raises(OSError, match="No space"):
+        preview.saving(trainer, batches=1)
+    assert list(tmp_path.iterdir()) == []
