@@ -5,7 +5,7 @@ from dataclasses import astuple, dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.remote_job.pace.ending import SAVE_S, TRIAL_MIN_STEPS, ending, publishing
+from gpu_offload.remote_job.pace.ending import COPY_S, SAVE_S, TRIAL_MIN_STEPS, ending, publishing, reread
 from gpu_offload.remote_job.pace.meter import QUIET
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
@@ -104,7 +104,8 @@ def _core_seconds(work: Workload, processor: Processor | None) -> float:
 
 def end_seconds(work: Workload, cores: int) -> float:
     """Return what the end of a training takes beside its final validation, on a machine that was not measured."""
-    return ending(work.task, plots=work.plots, cores=cores, exports=work.exports, parameters=work.parameters)
+    known = ending(work.task, plots=work.plots, cores=cores, exports=work.exports, parameters=work.parameters)
+    return known + reread(work.val_images, work.exports) * decode_seconds(work)
 
 
 def estimate_cpu_prior(
@@ -135,7 +136,7 @@ def estimate_cpu_prior(
     )
     rates = Rates(
         start=START_S + trial + (work.train_images + work.val_images) / 2000,
-        first=LOOK_S + FIRST_STEP * batch + once * work.train_images,
+        first=LOOK_S + FIRST_STEP * batch + once * (work.train_images + work.val_images),
         batch_mosaic=batch + work.batch * (load_seconds(work, mosaic=True) - once),
         batch_plain=batch + work.batch * (load_seconds(work, mosaic=False) - once),
         optimizer_step=(0.67 if work.heavy_optimizer else 0.034)
@@ -143,8 +144,8 @@ def estimate_cpu_prior(
         / 3.16e6
         * TWO_THREADS
         / speed_up,
-        validation_image=0.3 * compute + load_seconds(work, mosaic=False) + 0.002,
-        save=SAVE_S * work.parameters,
+        validation_image=0.3 * compute + load_seconds(work, mosaic=False) - once + 0.002,
+        save=(SAVE_S + COPY_S) * work.parameters,
         final=end_seconds(work, cores) + publishing(work.parameters),
     )
     basis = "by the processor's speed" if processor is not None else "whose speed is not measured"

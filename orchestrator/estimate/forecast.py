@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.estimate.formula import PHI, Rates, load_seconds
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.estimate.posterior import RatioPrediction, predict
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.remote_job.pace.ending import SAVE_S, publishing
+from gpu_offload.remote_job.pace.ending import COPY_S, SAVE_S, publishing, reread
 from gpu_offload.remote_job.pace.meter import QUIET
 
 if TYPE_CHECKING:  # It loads pydantic, which planning alone does not need.
@@ -56,7 +56,7 @@ def rates_of(work: Workload, pace: "Pace") -> Rates:
         batch_plain=plain.batch,
         optimizer_step=pace.optimizer,
         validation_image=forward + load if pace.validation is None else pace.validation,
-        save=SAVE_S * work.parameters if pace.save is None else pace.save,
+        save=(SAVE_S + COPY_S) * work.parameters if pace.save is None else pace.save,
         final=pace.final,
     )
 
@@ -152,6 +152,7 @@ def _by_steps(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, f
     validation = work.val_images * rates.validation_image
     epochs_left = work.epochs - at.epochs
     validations = epochs_left if work.validate else min(1, epochs_left)
+    rereading = reread(work.val_images, work.exports) * pace.decoding / work.batch
     return {
         "training": mosaic_left * rates.batch_mosaic + plain_left * rates.batch_plain,
         "decoding": max(0.0, batches - begun) * pace.decoding if at.epochs == 0 else 0.0,
@@ -159,5 +160,5 @@ def _by_steps(work: Workload, pace: "Pace", at: ForecastPosition) -> dict[str, f
         "validation": validations * validation,
         "saving": epochs_left * rates.save,
         "final validation": PHI * validation,
-        "end": rates.final + publishing(work.parameters),
+        "end": rates.final + publishing(work.parameters) + rereading,
     }

@@ -30,8 +30,8 @@ class Workload:
     epochs: int
     train_images: int
     val_images: int
-    megapixels: float | None = None
-    """Of a source image, on average; None if unknown."""
+    decode: float | None = None
+    """Processor seconds to read and decode a picture, on average; None if not measured."""
     dataset_bytes: int = 0
     """What an instance downloads."""
     optimizer: str = "auto"
@@ -133,7 +133,7 @@ def workload(
     train_images: int,
     val_images: int,
     hyperparameters: Mapping[str, Any] | None = None,
-    megapixels: float | None = None,
+    decode: float | None = None,
     dataset_bytes: int = 0,
     exports: int = 0,
 ) -> Workload:
@@ -159,7 +159,7 @@ def workload(
         epochs=epochs,
         train_images=train_images,
         val_images=val_images,
-        megapixels=megapixels,
+        decode=decode,
         dataset_bytes=dataset_bytes,
         exports=exports,
         host_work=host_work(known.name),

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from gpu_offload.dataset.decoding import decode_seconds
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.task import Task
@@ -83,8 +84,7 @@ class PlanInputs:
     @cached_property
     def workload(self) -> Workload:
         """The work of the training, for its estimate."""
-        training, samples = self.settings.training, self.snapshot.samples
-        pixels = sum(sample.width * sample.height for sample in samples)
+        training = self.settings.training
         return workload(
             task=self.snapshot.task,
             model=training.model,
@@ -94,7 +94,7 @@ class PlanInputs:
             train_images=self.snapshot.images["train"],
             val_images=self.snapshot.images["val"],
             hyperparameters=training.hyperparameters,
-            megapixels=pixels / len(samples) / 1e6 or None,
+            decode=decode_seconds(self.snapshot),
             dataset_bytes=self.snapshot.bytes,
             exports=len(self.exports),
         )

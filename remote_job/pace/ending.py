@@ -20,6 +20,10 @@ PUBLISHING_S, PUBLISHING_PARAMETER_S = 0.3, 4e-8
 """From the last event of the process to the published model and the end of the command, on a CPU; and by the parameter."""
 SAVE_S = 7e-8
 """A checkpoint, by the parameter: weights, average, two moments, and the best model; until one was written."""
+COPY_S = 2.5e-8
+"""What copying a checkpoint to the store takes from the next epoch, by the parameter; until epochs show it."""
+PICTURED, COMPARED = 6, 8
+"""Held-out pictures that the end draws predictions on, and those that it compares an export on."""
 LEAST, MOST = 0.7, 3.0
 """Bounds of how much slower another machine is taken to be."""
 
@@ -42,6 +46,11 @@ def ending(
     drawn = PLOTS_S.get(task, PLOTS_S[Task.DETECT]) if plots else 0.0
     exported = exports * (EXPORT_S + EXPORT_PARAMETER_S * parameters)
     return slowness(ready) * (ENDING_S + drawn + exported) * (ONE_CORE if cores == 1 else 1.0)
+
+
+def reread(held_out: int, exports: int) -> int:
+    """Return how many pictures the end decodes: for predictions, for drawing them, and for comparing exports."""
+    return 2 * min(held_out, PICTURED) + (min(held_out, COMPARED) if exports else 0)
 
 
 def publishing(parameters: int) -> float:

@@ -26,7 +26,7 @@ OUTLIER = 3.0
 """Medians that a value counts at most: a machine that was suspended is no slow one."""
 WARM_UP = 2
 """The first steps of all, which set up libraries and kernels."""
-BOOKKEEPING = 0.1
+BOOKKEEPING = 0.03
 """Seconds an epoch between its parts, until they were measured: tables, progress, garbage."""
 
 
@@ -39,6 +39,11 @@ class TimedStep:
     optimizer: float
     is_new: bool
     """Whether its pictures were loaded for the first time."""
+
+    @property
+    def computing(self) -> float:
+        """The wall seconds without loading and the optimizer."""
+        return max(1e-6, self.took.wall - self.load - self.optimizer)
 
     def seconds(self, again: float | None) -> float:
         """Return the wall seconds without the optimizer, as later epochs take them: they load it in `again` seconds."""
@@ -55,6 +60,7 @@ class PaceMeter:
         batches: Of an epoch.
         other: What a batch takes more in the mode that has not begun yet, in seconds.
         again: Seconds that later epochs take to load a batch of the first epoch.
+        decoding: Seconds that a batch of the first epoch takes longer to load, because its pictures are decoded.
         final: Seconds of the end, beside the final validation.
         validation: Seconds of a validation image, by the latest epochs.
         save: Seconds of a checkpoint, likewise.
@@ -69,6 +75,7 @@ class PaceMeter:
     final: float = 0.0
     other: float | None = None
     again: float | None = None
+    decoding: float = 0.0
     validation: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
     save: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
     between: deque[float] = field(default_factory=lambda: deque(maxlen=LATEST))
@@ -125,7 +132,7 @@ class PaceMeter:
         steps = max(self._steps.values(), key=len, default=())
         if len(steps) < STEPS:
             return False
-        return len(steps) >= MOST_STEPS or spread([step.seconds(None) for step in steps]) <= AGREEMENT
+        return len(steps) >= MOST_STEPS or spread([step.computing for step in steps]) <= AGREEMENT
 
     def share(self, last: int = SHARE_STEPS) -> float:
         """Return the share of its processor time that the last steps got."""
@@ -158,7 +165,7 @@ class PaceMeter:
             batches=self.batches,
             mosaic=modes.get("mosaic"),
             plain=modes.get("plain"),
-            decoding=0.0 if self.again is None else round(max(0.0, self.loads - self.again), 5),
+            decoding=round(self.decoding, 5),
             optimizer=round(statistics.median(self._optimizer or self._warming_optimizer()), 5),
             validation=round(usual(self.validation), 6) if self.validation else None,
             save=round(usual(self.save) + usual(self.between or [BOOKKEEPING]), 4) if self.save else None,

@@ -14,11 +14,9 @@ from gpu_offload.dataset.tree_manifest import TreeInfo
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError
 from gpu_offload.remote_job.machine import cores
+from gpu_offload.remote_job.pace.ending import COMPARED
 from gpu_offload.remote_job.yolo import onnx_export, safetensors_export
 from gpu_offload.remote_job.yolo.raw_outputs import Array, Outputs, own_outputs
-
-IMAGES = 8
-"""Held-out images that an export is compared on."""
 
 AGREEMENT = 0.99
 """Share of the outputs that must be the model's own. Sums in another order differ in the last digits, which may swap two
@@ -133,8 +131,8 @@ def held_out(info: TreeInfo) -> list[Path]:
     """Return images that a training did not learn from, evenly spread over all there are."""
     split = "test" if info.images["test"] else "val"
     paths = [info.directory / sample.image.path for sample in info.samples if sample.split == split]
-    step = max(1, len(paths) // IMAGES)
-    return paths[::step][:IMAGES]
+    step = max(1, len(paths) // COMPARED)
+    return paths[::step][:COMPARED]
 
 
 def as_array(path: Path, side: int) -> Array:

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.remote_job.pace.ending import ending
+from gpu_offload.remote_job.pace.ending import COPY_S, ending
 from gpu_offload.remote_job.pace.idle import idle
 from gpu_offload.remote_job.pace.meter import process_age
 from gpu_offload.remote_job.pace.pace_meter import PaceMeter
@@ -38,7 +38,7 @@ class Pacing:
                 cores=trainer.capacity.cores,
                 ready=max(0.0, self.meter.ready - once),
                 exports=len(trainer.bench.spec.exports),
-                parameters=sum(each.numel() for each in trainer.model.parameters()),
+                parameters=_parameters(trainer),
             ),
             3,
         )
@@ -98,13 +98,16 @@ class Pacing:
         if trainer.device.type != "cpu" or trainer.world_size > 1:
             return
         try:
-            self.meter.again = preview.loading(trainer, self.meter.loads)
+            first = self.meter.loads
+            self.meter.again = preview.loading(trainer, first)
+            self.meter.decoding = max(0.0, first - self.meter.again)
             if all(modes(trainer.bench.spec.task, trainer.args)):
                 self.meter.other = preview.other_mode(trainer, mosaic=self._mosaic)
             step = pace.plain or pace.mosaic if (pace := self.meter.pace()) else None
             image = step.batch / trainer.train_loader.batch_size if step else math.inf
             self.meter.validation.append(preview.validation(trainer, image))
-            self.meter.save.append(preview.saving(trainer, batches=self._batches))
+            copying = COPY_S * _parameters(trainer)
+            self.meter.save.append(preview.saving(trainer, batches=self._batches) + copying)
         except Exception as error:  # noqa: BLE001 - an estimate must not end a training
             print(f"the estimate goes without a look ahead: {type(error).__name__}: {error}")  # noqa: T201 - to the log
 
@@ -137,6 +140,10 @@ class Pacing:
         if pace is not None:
             trainer.bench.progress.update(pace=pace)
         return pace
+
+
+def _parameters(trainer: Trainer) -> int:
+    return sum(each.numel() for each in trainer.model.parameters())
 
 
 def modes(task: Task, arguments: Any) -> tuple[bool, bool]:

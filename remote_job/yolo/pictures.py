@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from gpu_offload.dataset.tree_manifest import TreeInfo, TreeSample, read_tree
 from gpu_offload.remote_job.machine import cores
+from gpu_offload.remote_job.pace.ending import PICTURED
 from gpu_offload.remote_job.yolo.isolation import bundled_font
 
-COUNT = 6
 CONFIDENCE = 0.25
 """Predictions below it are not drawn; Ultralytics' own default."""
 
@@ -69,7 +69,7 @@ def chosen(info: TreeInfo) -> list[TreeSample]:
     """Return the pictures to draw: validation before test, labelled before background."""
     held_out = [sample for sample in info.samples if sample.split != "train"]
     held_out.sort(key=lambda sample: (sample.split != "val", sample.label is None))
-    return held_out[:COUNT]
+    return held_out[:PICTURED]
 
 
 def labelled(info: TreeInfo, sample: TreeSample) -> list[PicturedObject]:

@@ -153,6 +153,8 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
     def validate(self) -> Any:
         """Validate, and measure the time."""
         begun = time.perf_counter()
+        # Ultralytics would draw a last epoch's plots here where no other was validated; `final_eval` draws them all.
+        self.validator.args.plots = False
         result = super().validate()
         self.history[-1]["validation"] = time.perf_counter() - begun
         return result

@@ -160,7 +160,7 @@ def test_early_stopping_lowers_the_low_bound_alone():
 def test_the_cpu_prior_meets_what_two_cores_were_measured_at(size, full_speed, measured):
     """yolov8n, batch 16, 301 + 76 images: seconds an epoch, plain and at full speed, to a quarter."""
     estimate = estimate_cpu_prior(
-        work(image_size=size, epochs=1, megapixels=0.41), cores=2, full_speed=full_speed
+        work(image_size=size, epochs=1, decode=0.0015), cores=2, full_speed=full_speed
     )
     assert estimate.epochs_seconds(1) == pytest.approx(measured, rel=0.25)
     assert estimate.interval.low < measured + estimate.before < estimate.interval.high

@@ -31,7 +31,7 @@ sizes = st.fixed_dictionaries(
         "epochs": st.integers(1, 400),
         "train_images": st.integers(1, 50_000),
         "val_images": st.integers(0, 5_000),
-        "megapixels": st.none() | st.floats(0.01, 50),
+        "decode": st.none() | st.floats(0.0, 0.2),
     }
 )
 

@@ -232,7 +232,25 @@ def test_optimizer_and_loading_for_the_first_time_are_no_part_of_a_batch():
     meter.again = 0.125
     assert meter.pace().plain.batch == pytest.approx(1.0 - 0.25 - 0.125)
     assert meter.pace().optimizer == pytest.approx(0.125)
-    assert meter.pace().decoding == pytest.approx(0.25)
+
+
+def test_steps_agree_by_what_they_compute_however_long_their_pictures_take_to_load():
+    machine = Machine(0, lambda _now: 0)
+    meter = PaceMeter(clock=machine.read)
+    meter.begin()
+    for load in (0.1, 0.1, 0.1, 4.0, 1.0):
+        machine.now += load
+        meter.loaded()
+        machine.now += 0.5
+        meter.step("plain", is_new=True)
+    assert meter.is_enough
+
+
+def test_the_end_decodes_large_pictures_again():
+    """Predictions are drawn on six held-out pictures, read twice, and each export is compared on eight."""
+    at = ForecastPosition(2, 0, 20.0, measured=2)
+    small, large = (forecast(work(exports=1), pace(decoding=d), at).breakdown["end"] for d in (0.0, 1.6))
+    assert large - small == pytest.approx((6 + 6 + 8) * 1.6 / BATCH)
 
 
 def test_the_first_steps_of_all_warm_up_and_do_not_count():

@@ -12,6 +12,7 @@ from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.remote_job.pace.ending import PICTURED
 from gpu_offload.remote_job.yolo import pictures
 from gpu_offload.remote_job.yolo.pictures import PicturedObject
 
@@ -46,7 +47,7 @@ def test_labels_of_every_task_are_read(tree, task):
 
 def test_held_out_pictures_with_labels_are_drawn_first(tree):
     drawn = pictures.chosen(tree(Task.DETECT))
-    assert 0 < len(drawn) <= pictures.COUNT
+    assert 0 < len(drawn) <= PICTURED
     assert {sample.split for sample in drawn} == {"val"}
     labelled = [sample.label is not None for sample in drawn]
     assert labelled == sorted(labelled, reverse=True)

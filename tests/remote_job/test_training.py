@@ -216,6 +216,22 @@ def test_a_look_ahead_changes_nothing_and_may_fail(whole, tree, tmp_path, monkey
     assert train(make_spec(tree, tmp_path / "output")).model.sha256 == result.model.sha256
 
 
+def test_without_validation_in_each_epoch_plots_are_drawn_once_at_the_end(tree, tmp_path, monkeypatch):
+    """Ultralytics draws them in the last epoch's validation, too, which the end's replace."""
+    from gpu_offload.remote_job.yolo.callbacks import Callbacks
+
+    end, drawn = Callbacks.on_fit_epoch_end, []
+
+    def counted(callbacks, trainer):
+        end(callbacks, trainer)
+        drawn.append(len(list(trainer.save_dir.glob("val_batch*"))))
+
+    monkeypatch.setattr(Callbacks, "on_fit_epoch_end", counted)
+    result = train(make_spec(tree, tmp_path, epochs=1, hyperparameters={"val": False, "plots": True}))
+    assert drawn == [0]
+    assert any(Path(extra.name).name.startswith("val_batch") for extra in result.extras)
+
+
 def test_a_parent_that_is_killed_leaves_no_training_behind(tree, tmp_path):
     output = tmp_path / "output"
     with module(make_spec(tree, output, epochs=100), tmp_path, "--parent-stdin") as process:
