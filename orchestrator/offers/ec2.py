@@ -10,6 +10,7 @@ from gpu_offload.infra.aws.errors import CloudError, NoCredentialsError
 from gpu_offload.infra.aws.price_list import OnDemandPrices, on_demand_prices
 from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice
 from gpu_offload.orchestrator.offers.offer import GPUS, Market, Offer
+from gpu_offload.orchestrator.offers.public import public_offers
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.machines import Ec2Settings
 
@@ -28,23 +29,22 @@ class Region:
 
 
 def ec2_offers(settings: Ec2Settings, console: Console) -> tuple[Offer, ...] | None:
-    """Ask EC2 for its offers; None, after a note, without credentials or access."""
+    """Ask EC2 for its offers; those of AWS's price pages, or None after a note, without credentials or access."""
     try:
         check_credentials(open_session(settings.regions[0]))
     except NoCredentialsError:
-        console.note("prices are from our table: no AWS credentials to ask for today's")
-        return None
+        console.note("no AWS credentials to ask EC2 for today's prices")
+        return public_offers(settings, console)
     except CloudError as error:
-        console.note(f"prices are from our table: {error}")
-        return None
+        console.note(f"EC2 gave no prices: {error}")
+        return public_offers(settings, console)
     with ThreadPoolExecutor(len(settings.regions)) as pool:
         asked = list(pool.map(lambda name: _ask(name, settings), settings.regions))
     regions = [found for found in asked if isinstance(found, Region)]
     for fault in (found for found in asked if isinstance(found, str)):
         console.note(f"a region was left out: {fault}")
     if not regions:
-        console.note("prices are from our table: no region could be asked")
-        return None
+        return public_offers(settings, console)
     now = datetime.now(UTC)
     offers: list[Offer] = []
     for region in regions:

@@ -224,8 +224,9 @@ def planning_of(
 
     def offers() -> Sequence[Offer] | None:
         from gpu_offload.orchestrator.offers.ec2 import ec2_offers
+        from gpu_offload.orchestrator.offers.public import public_offers
 
-        return ec2_offers(settings.ec2, console) if asks_ec2 else None
+        return (ec2_offers if asks_ec2 else public_offers)(settings.ec2, console)
 
     def ray_offer(modules: Sequence[str]) -> Offer:
         from gpu_offload.orchestrator.offers import ray

@@ -9,9 +9,12 @@ import pytest
 pytest.importorskip("moto", reason="the extra [simulator] is not installed")
 
 from gpu_offload.infra.aws.price_list import OnDemandPrices
+from gpu_offload.infra.aws.public_prices import PublicPrices
 from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotPrice
+from gpu_offload.infra.http import HttpError
 from gpu_offload.infra.simulator.behaviour import Behaviour
 from gpu_offload.infra.simulator.cloud import SimulatedCloud
+from gpu_offload.orchestrator.offers import public
 from gpu_offload.orchestrator.offers.ec2 import Region, ec2_offers, offers_of
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.sections import Ec2Settings
@@ -88,9 +91,44 @@ def test_the_api_is_asked_where_there_are_credentials(monkeypatch):
     assert "quota is 0" in said.getvalue()
 
 
-def test_without_credentials_the_table_counts_and_a_note_says_so(monkeypatch):
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+def without_credentials(monkeypatch, answer):
+    """Return the offers and the notes without credentials, where AWS's price pages answer so."""
+
+    def asked(_types, _regions):
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_ENDPOINT_URL"):
         monkeypatch.delenv(name)
+    monkeypatch.setattr(public, "public_prices", asked)
     said = io.StringIO()
-    assert ec2_offers(Ec2Settings(), Console(said)) is None
-    assert "prices are from our table: no AWS credentials" in said.getvalue()
+    settings = Ec2Settings(regions=("us-west-2", "eu-west-1"), instance_types=("g4dn.xlarge", "g6.xlarge"))
+    return ec2_offers(settings, Console(said)), said.getvalue()
+
+
+def test_without_credentials_the_prices_are_those_of_aws_s_pages(monkeypatch):
+    prices = PublicPrices(
+        spot={("g4dn.xlarge", "us-west-2"): 0.19, ("g6.xlarge", "eu-west-1"): 0.3},
+        on_demand={("g4dn.xlarge", "us-west-2"): 0.526},
+    )
+    offers, _ = without_credentials(monkeypatch, prices)
+    assert [(o.instance_type, o.region, o.zone, o.market, o.usd_per_hour) for o in offers] == [
+        ("g4dn.xlarge", "us-west-2", None, "spot", 0.19),
+        ("g4dn.xlarge", "us-west-2", None, "on-demand", 0.526),
+        ("g6.xlarge", "eu-west-1", None, "spot", 0.3),
+    ]
+    assert offers[0].price_basis.startswith("AWS's price pages, 2")
+    assert (offers[0].on_demand_usd_per_hour, offers[2].on_demand_usd_per_hour) == (0.526, None)
+
+
+def test_without_credentials_and_pages_the_table_counts_and_a_note_says_so(monkeypatch):
+    offers, said = without_credentials(monkeypatch, HttpError("no answer"))
+    assert offers is None
+    assert "prices are from our table: no answer" in said
+
+
+def test_another_cloud_s_prices_are_not_those_of_aws_s_pages(monkeypatch):
+    """`AWS_ENDPOINT_URL` leads to it, as in a simulated cloud."""
+    monkeypatch.setattr(public, "public_prices", None)
+    assert public.public_offers(Ec2Settings(), Console(io.StringIO())) is None
