@@ -3,16 +3,21 @@
     python benchmarks/estimate.py --records estimate.jsonl [--only NAME ...] [--minutes 5] [--list] [--report]
 
 Each configuration is a project of its own with generated pictures and no history, trained by the command in a process of
-its own. A record is a line of the file: what the plan said, what was said after the first steps and after the first
-epoch, and the wall time of the whole process. A configuration that has a record is not run again, so that the matrix can be run in pieces;
-`--again` runs it once more. Names that end in `hour` take about an hour on one core. Names that begin with `gpu-` are for a machine with a GPU. Names that end in `+N` run beside N busy programs, `+N>` beside N that begin in the middle,
-`+N<` beside N that end in the middle. `--report` prints the tables from the records alone, with `--replay` with what this version says by the steps in them.
+its own. A record is a line of the file: what the plan said, what was said after the first steps and after the first epoch,
+and the wall time of the whole process. A configuration that has a record is not run again, so that the matrix can be run in
+pieces; `--again` runs it once more. `--report` prints the tables from the records alone, with `--replay` with what this
+version says by the steps in them.
+
+Names that begin with `real` train on the pictures of `--dataset`, those that begin with `gpu-` need a GPU, those that end in
+`hour` take about an hour on one core. Names that end in `+N` run beside N busy programs, `+N>` beside N that begin in the
+middle, `+N<` beside N that end in the middle.
 """
 
 import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -78,6 +83,18 @@ MATRIX = {
     "26n-224": case("yolo26n.yaml", 224, 16, 4, 90),
     "pose11-192": case("yolo11n-pose.yaml", 192, 8, 5, 90, POSE),
     "cls-160-b24": case("yolov8n-cls.yaml", 160, 24, 15, 260, CLASSIFY),
+    "8n-128-b64": case("yolov8n.yaml", 128, 64, 6, 400),
+    "11n-320-b8": case("yolo11n.yaml", 320, 8, 3, 80),
+    "26s-96-b16": case("yolo26s.yaml", 96, 16, 4, 120),
+    "8n-160-b2": case("yolov8n.yaml", 160, 2, 3, 80),
+    "8n-224-noval-noplots": case("yolov8n.yaml", 224, 16, 5, 120, val=False, plots=False),
+    "11n-192-photos": case("yolo11n.yaml", 192, 8, 4, 60, source=1600),
+    "seg26-160": case("yolo26n-seg.yaml", 160, 8, 4, 80, SEGMENT),
+    "pose26-128": case("yolo26n-pose.yaml", 128, 16, 5, 110, POSE),
+    "cls-64-b64": case("yolov8s-cls.yaml", 64, 64, 8, 500, CLASSIFY),
+    "one-epoch": case("yolov8n.yaml", 256, 8, 1, 200),
+    "real-8n-320": case("yolov8n.yaml", 320, 16, 4, 377, source=None),
+    "real-11n-224": case("yolo11n.yaml", 224, 8, 4, 377, source=None),
     "8n-224-minutes": case("yolov8n.yaml", 224, 16, 30, 240),
     "11n-160-minutes": case("yolo11n.yaml", 160, 16, 40, 240),
     "seg-160-minutes": case("yolov8n-seg.yaml", 160, 16, 25, 200, SEGMENT),
@@ -105,11 +122,19 @@ NAMES = [
 ]
 
 
-def project(folder, name):
+def project(folder, name, dataset):
     """Write the project of a configuration."""
     given = MATRIX[name.partition("+")[0]]
-    generate(folder / "raw", images=given["images"], size=given["source"], task=Task(given["task"]))
-    lines = ["[dataset]", 'path = "raw"', f'task = "{given["task"]}"', "[training]"]
+    if given["source"] is None:
+        shutil.copytree(dataset, folder / "raw")
+    else:
+        generate(folder / "raw", images=given["images"], size=given["source"], task=Task(given["task"]))
+    lines = ["[dataset]", 'path = "raw"', f'task = "{given["task"]}"']
+    if given["source"] is None:
+        rows = [row for path in dataset.glob("*.txt") for row in path.read_text().splitlines() if row.strip()]
+        count = 1 + max(int(row.split()[0]) for row in rows)
+        lines.append(f"classes = {json.dumps([f'class {n}' for n in range(count)])}")
+    lines.append("[training]")
     settings = {
         "model": given["model"],
         "epochs": given["epochs"],
@@ -125,13 +150,13 @@ def project(folder, name):
     (folder / "offload.toml").write_text("\n".join(lines) + "\n")
 
 
-def run(name, sets):
+def run(name, sets, dataset):
     """Train one configuration; return its record."""
     beside = name.partition("+")[2]
     count = int(beside.rstrip("<>") or 0)
     with tempfile.TemporaryDirectory(prefix="estimate-") as scratch:
         folder = Path(scratch)
-        project(folder, name)
+        project(folder, name, dataset)
         environment = {**os.environ, "XDG_STATE_HOME": str(folder / "state")}
         load = os.getloadavg()[0]
         neighbours = [] if beside.endswith(">") else [subprocess.Popen(BUSY) for _ in range(count)]
@@ -330,6 +355,9 @@ def main():
         "--again", action="store_true", help="run configurations that have a record once more"
     )
     parser.add_argument("--set", dest="sets", action="append", default=[], help="a setting of ours")
+    parser.add_argument(
+        "--dataset", type=Path, help="a flat detection dataset for the names that begin with `real`"
+    )
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--report", action="store_true")
     parser.add_argument("--replay", action="store_true", help="estimate again, by the steps in the records")
@@ -343,12 +371,12 @@ def main():
         until = time.monotonic() + options.minutes * 60
         done = set() if options.again else {record["name"] for record in records}
         for name in options.only or NAMES:
-            if name in done:
+            if name in done or (name.startswith("real") and options.dataset is None):
                 continue
             if time.monotonic() > until:
                 break
             try:
-                record = run(name, options.sets)
+                record = run(name, options.sets, options.dataset)
             except RuntimeError as error:
                 print(error, flush=True)
                 continue
