@@ -6,10 +6,8 @@ Calibrated on the machine itself (3 real steps; every time below in seconds):
         + V * (n_val * t_val) + E * t_save + PHI * n_val * t_val + final
 
 with E_m epochs in mode m (mosaic, plain), N images in batches of B, n_opt optimiser steps of the replayed
-accumulation, V validations. Measured over 17 configurations on 2 cores: 3.6 % median, 9.2 % largest error.
-
-Without a measurement, one of two priors of the same shape is used, and marked as such. docs/estimate.md has the source
-of each number and the errors measured.
+accumulation, V validations. Without a measurement, one of two priors of the same shape is used, and marked as such.
+docs/estimate.md has the source of each number and the errors measured.
 """
 
 import math
