@@ -6,15 +6,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpu_offload.dataset.synthetic import generate
-from gpu_offload.errors import OffloadError
+from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import for_terminal
+from gpu_offload.orchestrator.project_states import has_models
 from gpu_offload.orchestrator.registry import stores
 from gpu_offload.orchestrator.report.load import gather, render
 from gpu_offload.orchestrator.settings.file import FILE_NAME
 from gpu_offload.orchestrator.settings.load import Settings, load_settings
+from gpu_offload.orchestrator.state import state_folder
 
 WORTH_SHOWING = 0.5
 """mAP50 below which the demo says that something is wrong: it reaches more on every machine we tried."""
@@ -24,10 +26,19 @@ class DemoError(OffloadError):
     """The demo did not show what it promises."""
 
 
+class DemoFolderError(DemoError):
+    """The folder holds something other than a demo, which the demo would replace or train."""
+
+    exit_code = EXIT_USAGE
+
+
+MARK = "# The project of a demo: "
+"""The beginning of a demo's configuration, by which it is recognised."""
+
+SHAPES, STORE = "shapes", "store"
 CONFIGURATION = """\
-# The project of a demo: {comment}.
 [dataset]
-path = "shapes"
+path = "{shapes}"
 classes = ["circle", "square", "triangle"]
 
 [training]
@@ -40,24 +51,45 @@ hyperparameters = {{ plots = false, mosaic = 0.0, optimizer = "AdamW", lr0 = 0.0
 [store]
 url = "file:{store}"
 """
-STORE = "store"
 
 
 def configuration_text(comment: str, *, epochs: int, image_size: int) -> str:
     """Return the configuration of a demo's project."""
-    return CONFIGURATION.format(comment=comment, epochs=epochs, image_size=image_size, store=STORE)
+    settings = CONFIGURATION.format(epochs=epochs, image_size=image_size, shapes=SHAPES, store=STORE)
+    return f"{MARK}{comment}.\n{settings}"
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a demo. Raises DemoFolderError: there is something other than an earlier demo in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / FILE_NAME
+    if file.is_file():
+        is_demo = file.read_bytes().startswith(MARK.encode())
+    else:
+        # A demo that was interrupted before it wrote its configuration leaves only shapes.
+        is_demo = {path.name for path in folder.iterdir()} <= {SHAPES} and not has_models(
+            state_folder(folder)
+        )
+    if not is_demo:
+        raise DemoFolderError(
+            f"{folder} holds a project or files that are no demo's, and a demo would replace them; "
+            "name a new folder with --into"
+        )
 
 
 def run_demo(
     folder: Path, console: Console, say: Callable[[str], object], *, command: str = "offload"
 ) -> TrainReport:
-    """Train, publish, report, and skip the second time, in a project in `folder`. Raises DemoError: it did not work."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Train, publish, report, and skip the second time, in a project in `folder`.
+
+    Raises DemoFolderError; DemoError: it did not work.
+    """
+    make_folder(folder)
     # Written last, it marks a complete project: a demo that is run again carries on with it and deletes nothing.
     if not (folder / FILE_NAME).is_file():
-        shutil.rmtree(folder / "shapes", ignore_errors=True)
+        shutil.rmtree(folder / SHAPES, ignore_errors=True)
         console.stage("drawing a dataset of shapes")
-        generate(folder / "shapes")
+        generate(folder / SHAPES)
         text = configuration_text("small enough for two cores and two minutes", epochs=15, image_size=160)
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
     settings = load_settings(folder, environment={})

@@ -12,7 +12,16 @@ from gpu_offload.infra.simulator.cloud import SimulatedCloud
 from gpu_offload.infra.store.folder import FolderStore
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator import api
-from gpu_offload.orchestrator.demo import STORE, DemoError, configuration_text, relative, tour, write_report
+from gpu_offload.orchestrator.demo import (
+    SHAPES,
+    STORE,
+    DemoError,
+    configuration_text,
+    make_folder,
+    relative,
+    tour,
+    write_report,
+)
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import for_terminal
@@ -30,14 +39,14 @@ def run_gpu_demo(
 ) -> TrainReport:
     """Go the whole GPU path on the simulated cloud, in a project in `folder`, with a copy of the simulated bucket.
 
-    Raises DemoError: something was left that would cost money, or the second run trained again.
+    Raises DemoFolderError; DemoError: something was left that would cost money, or the second run trained again.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     # The simulated cloud of an earlier demo went with its process, and so must what refers to it.
-    for old in (folder / "shapes", folder / STORE, state_folder(folder)):
+    for old in (folder / SHAPES, folder / STORE, state_folder(folder)):
         shutil.rmtree(old, ignore_errors=True)
     console.stage("drawing a dataset of shapes")
-    generate(folder / "shapes", images=160, size=96)
+    generate(folder / SHAPES, images=160, size=96)
     text = configuration_text("it was trained in a simulated cloud, on no GPU", epochs=12, image_size=96)
     (folder / FILE_NAME).write_text(text, encoding="utf-8")
     in_cloud = (f"store.url=s3://{BUCKET}/demo", 'ec2.regions=["us-east-1"]')

@@ -331,6 +331,16 @@ def test_a_demo_that_is_run_again_keeps_what_is_published(tmp_path, monkeypatch)
     assert published.read_bytes() == b"weights"
 
 
+@pytest.mark.parametrize("demo", [["demo"], ["demo", "--gpu"]], ids="-".join)
+@pytest.mark.parametrize("name", ["offload.toml", "store"])
+def test_a_demo_refuses_a_folder_with_something_else_in_it(tmp_path, capsys, demo, name):
+    """It would train the user's own project, perhaps for money, or delete its files and state."""
+    (tmp_path / name).write_text('[dataset]\npath = "raw"\n')
+    code, _, err = main(capsys, *demo, "--into", str(tmp_path))
+    assert (code, "--into" in err) == (2, True)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
 @pytest.mark.parametrize("command", [["drill"], ["demo", "--gpu"], ["simulate", "--", "true"]])
 def test_without_the_simulator_its_commands_say_what_to_install(monkeypatch, tmp_path, capsys, command):
     """Also drill, whose faults are processes of their own: they would fail one by one for want of moto."""
