@@ -44,27 +44,6 @@ class Disagreement:
 
 def disagreements(settings: Sections, root: str = "/") -> Iterator[Disagreement]:
     """Yield every conflict between settings; `root` is the folder that paths are relative to."""
-    yield from _dataset(settings, root)
-    yield from _training(settings)
-    yield from _own_code(settings)
-    yield from _money(settings)
-    ec2 = settings.ec2
-    if not ec2.types:
-        counts = sorted({GPU_TYPES[name].gpus for name in ec2.instance_types})
-        yield Disagreement(
-            (("ec2", "gpus"), ("ec2", "instance-types")),
-            f"ec2.gpus is {ec2.gpus}, and the types of ec2.instance-types have {' or '.join(map(str, counts))}",
-            f'write gpus = {counts[0]} or gpus = "auto"',
-        )
-    if settings.registry.exports and settings.training.entrypoint:
-        yield Disagreement(
-            (("registry", "exports"), ("training", "entrypoint")),
-            "registry.exports is for Ultralytics' trainings; training.entrypoint trains by your own code",
-            "remove it, and let your function return further files as `extras`",
-        )
-
-
-def _dataset(settings: Sections, root: str) -> Iterator[Disagreement]:
     split = settings.dataset.split
     if split.val + split.test >= 1:
         yield Disagreement(
@@ -72,16 +51,23 @@ def _dataset(settings: Sections, root: str) -> Iterator[Disagreement]:
             f"dataset.split leaves nothing to train on: val {split.val:g} and test {split.test:g}",
             "let them sum to less than 1",
         )
+    yield from _store(settings, root)
+    yield from _training(settings)
+    yield from _ec2(settings)
+
+
+def _store(settings: Sections, root: str) -> Iterator[Disagreement]:
     store = settings.store
+    if not store.url.startswith("s3:"):
+        for name, value in (("endpoint-url", store.endpoint_url), ("region", store.region)):
+            if value is not None:
+                yield Disagreement(
+                    (("store", name), ("store", "url")),
+                    f"store.{name} is for S3, but store.url is {store.url!r}",
+                    f'write url = "s3://BUCKET/PREFIX", or remove {name}',
+                )
     if not store.url.startswith("file:"):
         return
-    for name, value in (("endpoint-url", store.endpoint_url), ("region", store.region)):
-        if value is not None:
-            yield Disagreement(
-                (("store", name), ("store", "url")),
-                f"store.{name} is for S3, but store.url is {store.url!r}",
-                f'write url = "s3://BUCKET/PREFIX", or remove {name}',
-            )
     data = posixpath.normpath(posixpath.join(root, settings.dataset.path))
     kept = posixpath.normpath(posixpath.join(root, store.url.removeprefix("file:")))
     way = posixpath.relpath(kept, data)
@@ -105,21 +91,24 @@ def _training(settings: Sections) -> Iterator[Disagreement]:
         )
     if training.entrypoint is None:
         yield from _ultralytics(settings)
+    elif settings.registry.exports:
+        yield Disagreement(
+            (("registry", "exports"), ("training", "entrypoint")),
+            "registry.exports is for Ultralytics' trainings; training.entrypoint trains by your own code",
+            "remove it, and let your function return further files as `extras`",
+        )
 
 
-def _own_code(settings: Sections) -> Iterator[Disagreement]:
+def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
     training = settings.training
     for name in ("include", "requirements"):
-        if getattr(training, name) and training.entrypoint is None:
+        if getattr(training, name):
             yield Disagreement(
                 (("training", name), ("training", "entrypoint")),
                 f"training.{name} is for training code of your own, and training.entrypoint is not set",
                 "set training.entrypoint, or remove it",
             )
-
-
-def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
-    training = settings.training
+    # The strides of these models are 8, 16 and 32: Ultralytics would round another size up.
     if training.image_size % 32:
         low = training.image_size // 32 * 32
         yield Disagreement(
@@ -151,8 +140,21 @@ def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
             )
 
 
-def _money(settings: Sections) -> Iterator[Disagreement]:
+def _ec2(settings: Sections) -> Iterator[Disagreement]:
     ec2 = settings.ec2
+    if not ec2.types:
+        counts = sorted({GPU_TYPES[name].gpus for name in ec2.instance_types})
+        yield Disagreement(
+            (("ec2", "gpus"), ("ec2", "instance-types")),
+            f"ec2.gpus is {ec2.gpus}, and the types of ec2.instance-types have {' or '.join(map(str, counts))}",
+            f'write gpus = {counts[0]} or gpus = "auto"',
+        )
+    if ec2.policy != "expected-cost" and ec2.market != "spot-then-on-demand":
+        yield Disagreement(
+            (("ec2", "policy"), ("ec2", "market")),
+            f'ec2.policy chooses between spot and on-demand, but ec2.market = "{ec2.market}" leaves no choice',
+            'write market = "spot-then-on-demand", or remove policy',
+        )
     if settings.limits.on_overrun == "escalate" and ec2.market == "spot":
         yield Disagreement(
             (("limits", "on-overrun"), ("ec2", "market")),

@@ -16,8 +16,8 @@ PYPROJECT = "pyproject.toml"
 TABLE = ("tool", "offload")
 """The table of pyproject.toml that holds the configuration."""
 MAX_BYTES = 1 << 20
-_TABLE = re.compile(rb"[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*offload[ \t]*[.\]]")
 """Of a configuration file; ours have a few hundred, and the parser may need minutes for more."""
+_TABLE = re.compile(rb"[ \t]*\[[ \t]*tool[ \t]*\.[ \t]*offload[ \t]*[.\]]")
 _DEEP = re.compile(rb"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){32}""")
 """A dotted key of more parts than any table has: the parser's time grows with the square of them."""
 

@@ -120,7 +120,7 @@ def load_settings(
     is_missing = found is None and not faults
     from_environment, bad_variables = parse_environment(environment)
     from_words, bad_words = parse_sets(overrides)
-    faults += (Fault(bad.where, bad.message, bad.remedy) for bad in (*bad_variables, *bad_words))
+    faults += (*bad_variables, *bad_words)
     given = [*from_environment, *from_words]
     root = start.absolute() if found is None else found.path.parent
     sections: Sections | None = None

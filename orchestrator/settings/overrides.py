@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from gpu_offload.infra.origin import documentation
+from gpu_offload.orchestrator.settings.fault import Fault
 from gpu_offload.orchestrator.settings.section import Section
 from gpu_offload.orchestrator.settings.sections import Sections
 
@@ -72,16 +73,7 @@ class Override:
     where: str
 
 
-@dataclass(frozen=True)
-class BadOverride:
-    """An override that names no setting."""
-
-    where: str
-    message: str
-    remedy: str
-
-
-def parse_sets(sets: Sequence[str]) -> tuple[list[Override], list[BadOverride]]:
+def parse_sets(sets: Sequence[str]) -> tuple[list[Override], list[Fault]]:
     """Read `SECTION.KEY=VALUE` words, in their order; names may be written with `-` or `_`."""
     good, bad = [], []
     for word in sets:
@@ -89,21 +81,19 @@ def parse_sets(sets: Sequence[str]) -> tuple[list[Override], list[BadOverride]]:
         parts = tuple(part.strip().strip("\"'") for part in key.strip().split("."))
         where = f"--set {key.strip()}"
         if not equals:
-            bad.append(
-                BadOverride(where, "it has no value", f"write --set {key.strip() or 'SECTION.KEY'}=VALUE")
-            )
+            bad.append(Fault(where, "it has no value", f"write --set {key.strip() or 'SECTION.KEY'}=VALUE"))
             continue
         path = resolve(parts)
         if path is None:
             known = [".".join(path) for path in SETTINGS if len(path) > 1]
             near = get_close_matches(key.strip().replace("_", "-"), known, 1, 0.6)
-            bad.append(BadOverride(where, "there is no such setting", _remedy(near)))
+            bad.append(Fault(where, "there is no such setting", _remedy(near)))
         else:
             good.append(Override(path, parse_value(text, path), where))
     return good, bad
 
 
-def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], list[BadOverride]]:
+def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], list[Fault]]:
     """Read `OFFLOAD_SECTION_KEY` variables; empty ones, and those that name no section, do not count."""
     good, bad = [], []
     sections = tuple(f"{PREFIX}{path[0].upper()}_" for path in SETTINGS if len(path) == 1)
@@ -117,7 +107,7 @@ def parse_environment(environment: Mapping[str, str]) -> tuple[list[Override], l
                 path = (*_VARIABLES[table], name.removeprefix(f"{table}_").lower())
         if path is None:
             near = get_close_matches(name, _VARIABLES, 1, 0.6)
-            bad.append(BadOverride(name, "there is no such setting", _remedy(near)))
+            bad.append(Fault(name, "there is no such setting", _remedy(near)))
         else:
             good.append(Override(path, parse_value(text, path), name))
     return good, bad
@@ -150,7 +140,8 @@ def parse_value(text: str, path: tuple[str, ...]) -> Any:
     try:
         parsed = tomllib.loads(f"value = {text}")
         value: Any = parsed["value"] if len(parsed) == 1 else text
-    except tomllib.TOMLDecodeError:
+    except (RecursionError, ValueError):
+        # Besides what is not TOML: brackets too deep for the parser, or more digits than Python converts.
         value = text
     if kind == "text" and not isinstance(value, str):
         return text

@@ -47,9 +47,7 @@ def _duration(value: object) -> timedelta:
         try:
             value = parse_duration(value.strip())
         except ValueError as error:
-            raise (
-                wrong(*str(error).split("; ", 1)) if "; " in str(error) else wrong(str(error), "write 6h")
-            ) from None
+            raise wrong(str(error), "write 6h") from None
     if not isinstance(value, timedelta):
         raise wrong(
             f"{value!r} has no unit", 'write it in quotes and with a unit: "90m", "6h", "1h30m", "2d"'

@@ -95,6 +95,7 @@ BAD = [
     ("training", "speed", "{ compile = 1 }", "not true or false"),
     ("limits", "deadline", '"0m"', "zero"),
     ("limits", "deadline", '"-3h"', "not a length of time"),
+    ("limits", "deadline", '"6h; 3"', "'6h; 3' is not a length of time such as 1h30m; write 6h"),
     ("limits", "deadline", '"31d"', "longer than 30d"),
     ("limits", "deadline", f'"{"9" * 5000}d"', "longer than"),
     ("limits", "max-cost-usd", "-0.01", "at least 0"),
@@ -187,3 +188,12 @@ def test_settings_that_contradict_each_other_are_found(tmp_path):
     assert "is for detect, but dataset.task is classify" in only("", "dataset.task=classify")
     assert 'gpus = "auto"' in only('[ec2]\ninstance-types = ["g5.12xlarge"]\n')
     assert "forbids it" in only('[limits]\non-overrun = "escalate"\n[ec2]\nmarket = "spot"\n')
+    assert "remove region" in only('[store]\nurl = "hf://me/models"\nregion = "eu-west-1"\n')
+    assert "leaves no choice" in only('[ec2]\nmarket = "spot"\npolicy = "greedy"\n')
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 5000])
+def test_a_value_that_no_parser_reads_is_a_fault_and_not_a_defect(tmp_path, value):
+    ((where, message),) = faults(tmp_path, MINIMUM, f"training.epochs={value}").items()
+    assert where == "--set training.epochs"
+    assert "not a whole number" in message
