@@ -56,8 +56,9 @@ def examine(
     found = list(account_checks(settings, repository, environment, roles, probe=rents))
     why_none = None
     if not in_bucket:
+        kind = "that is a folder" if settings.store.url.startswith("file:") else "other than a bucket"
         why_none = (
-            "an instance cannot reach a store that is a folder",
+            f"an instance cannot reach a store {kind}",
             "for GPUs set store.url to s3://BUCKET; `offload bootstrap` makes one with all it needs",
         )
     elif settings.store.endpoint_url is not None and not any(

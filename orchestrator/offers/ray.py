@@ -10,10 +10,11 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.orchestrator.offers.offer import GPUS, Gpu, Offer
+from gpu_offload.orchestrator.output.console import enumerated
 from gpu_offload.orchestrator.settings.machines import RaySettings
 from gpu_offload.orchestrator.training_environment import training_environment
 from gpu_offload.remote_job.files import durable
@@ -54,7 +55,7 @@ class RayFacts(Wire):
 
     faults: tuple[str, ...] = ()
     nodes: int = 0
-    cpus: float = Field(default=0.0)
+    cpus: float = 0.0
     gpus: float = 0.0
     gpu: str | None = None
     """Ray's name of its accelerator."""
@@ -101,10 +102,8 @@ def _ask(settings: RaySettings, task: str, *, in_bucket: bool) -> RayFacts:
     except ValidationError:
         last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         raise RayError(f"the connection to the Ray cluster at {settings.address} broke: {last}") from None
-    if len(facts.faults) == 1:
-        raise RayError(f"cannot train on Ray: {facts.faults[0]}")
     if facts.faults:
-        raise RayError("cannot train on Ray:\n" + "\n".join(f"  - {fault}" for fault in facts.faults))
+        raise RayError(enumerated("cannot train on Ray", facts.faults))
     return facts
 
 

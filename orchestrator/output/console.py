@@ -5,7 +5,7 @@ import math
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Literal, TextIO, cast
 
 from gpu_offload.orchestrator.output.epoch import Revise, epoch_line, unrevised
@@ -56,6 +56,13 @@ def brief(text: str) -> str:
     """Return a message that may quote a document: as `plain` does, at most `MOST_LINES`."""
     lines = plain(text).split("\n", MOST_LINES)
     return "\n".join([*lines[:MOST_LINES], *(["..."] if len(lines) > MOST_LINES else [])])
+
+
+def enumerated(head: str, faults: Sequence[object]) -> str:
+    """Return a message with one fault behind its head, or with several on a line each."""
+    if len(faults) == 1:
+        return f"{head}: {faults[0]}"
+    return "\n".join([f"{head}:", *(f"  - {fault}" for fault in faults)])
 
 
 class _Lasting:

@@ -5,7 +5,7 @@ import importlib.metadata
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,6 +13,7 @@ from gpu_offload.errors import OffloadError
 from gpu_offload.infra.instance.software import LOCK
 from gpu_offload.infra.origin import documentation
 from gpu_offload.infra.store.s3_credentials import STORE_KEYS, is_elsewhere, store_keys
+from gpu_offload.orchestrator.output.console import enumerated
 from gpu_offload.orchestrator.plan.code_reader import External
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.project import PlanningError
@@ -67,12 +68,8 @@ def check_code(inputs: PlanInputs) -> None:
             for external in missing
         ),
     ]
-    if len(faults) == 1:
-        raise PlanningError(faults[0])
     if faults:
-        raise PlanningError(
-            "the training code cannot be imported:\n" + "\n".join(f"  - {fault}" for fault in faults)
-        )
+        raise PlanningError(enumerated("the training code cannot be imported", faults))
 
 
 def missing_extra(inputs: PlanInputs) -> tuple[str, ...]:
@@ -111,13 +108,6 @@ def renting_faults(
     return tuple(faults)
 
 
-def renting_text(faults: Sequence[Obstacle]) -> str:
-    """Return everything that keeps an instance from training, a line each where there are several."""
-    if len(faults) == 1:
-        return f"cannot train on EC2: {faults[0]}"
-    return "cannot train on EC2:\n" + "\n".join(f"  - {fault}" for fault in faults)
-
-
 def check_renting(
     settings: Settings, environment: Mapping[str, str] | None = None, inputs: PlanInputs | None = None
 ) -> None:
@@ -134,7 +124,7 @@ def check_renting(
             ),
         )
     if faults:
-        raise RentingError(renting_text(faults))
+        raise RentingError(enumerated("cannot train on EC2", faults))
 
 
 def may_rent(settings: Settings, inputs: PlanInputs | None = None) -> bool:
@@ -160,19 +150,20 @@ def profile_obstacles(settings: Settings) -> tuple[Obstacle, ...]:
 
 
 def _account_faults(settings: Settings) -> list[Obstacle]:
+    """Return what the instance lacks of store and profile; it opens a bucket with its role, and no other store."""
     faults = []
-    made = "`offload bootstrap` makes it"
-    if settings.ec2.instance_profile is None and settings.store_url.startswith("file:"):
-        made = "`offload bootstrap` makes both"
-    if settings.store_url.startswith("file:"):
+    url, has_profile = settings.store.url, settings.ec2.instance_profile is not None
+    in_bucket = url.startswith("s3:")
+    made = f"`offload bootstrap` makes {'it' if in_bucket or has_profile else 'both'}"
+    if not in_bucket:
+        place = "a folder, which an instance cannot reach"
         faults.append(
             Obstacle(
-                "store.url is a folder, which an instance cannot reach",
-                "set store.url to s3://BUCKET"
-                + ("" if settings.ec2.instance_profile is None else f" ({made})"),
+                f"store.url is {place if url.startswith('file:') else f'{url}, which an instance cannot open'}",
+                f"set store.url to s3://BUCKET{f' ({made})' if has_profile else ''}",
             )
         )
-    if settings.ec2.instance_profile is None:
+    if not has_profile:
         faults.append(
             Obstacle(
                 "ec2.instance-profile is not set, so an instance could read no dataset and write no checkpoint",

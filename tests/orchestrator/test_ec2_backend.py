@@ -265,6 +265,16 @@ def test_training_on_ec2_needs_a_bucket_and_a_role_and_says_both_before_anything
     assert "ec2.instance-profile" in str(error.value)
 
 
+@pytest.mark.parametrize("url", ["file:models", "sftp://me@files.example.org/srv", "hf://me/models"])
+def test_an_instance_is_rented_for_no_store_but_a_bucket(tmp_path, url):
+    """It has no key of an SFTP server and no token of the Hub, and would cost money until it fails."""
+    settings = settings_of(tmp_path, instance_profile="trainer").model_copy(
+        update={"store": StoreSettings(url=url)}
+    )
+    with pytest.raises(RentingError, match=r"store\.url is .*set store\.url to s3://BUCKET"):
+        check_renting(settings, {})
+
+
 def test_a_store_outside_aws_needs_keys_of_its_own_on_an_instance(tmp_path):
     store = StoreSettings(url="s3://bucket", endpoint_url="https://account.store.example")
     settings = settings_of(tmp_path, instance_profile="trainer").model_copy(update={"store": store})
