@@ -180,8 +180,13 @@ def deploy(
     if change is None:
         console.note("the stack is as it should be")
         return stacks.outputs(bootstrap.site.name)
-    if not ask(change):
-        stacks.drop(change)
+    approved = False
+    try:
+        approved = ask(change)
+    finally:
+        if not approved:
+            stacks.drop(change)
+    if not approved:
         return None
     console.stage("making it; this takes a minute or two")
     return stacks.make(change, console.note)

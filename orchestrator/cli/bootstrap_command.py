@@ -1,7 +1,6 @@
 """`offload bootstrap`: what an AWS account needs."""
 
 import os
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -9,8 +8,10 @@ import click
 from gpu_offload.orchestrator.cli.options import (
     SettingsOptions,
     console_of,
+    environment_option,
     json_option,
     print_json,
+    repository_option,
     settings_options,
     verbose_option,
 )
@@ -26,9 +27,7 @@ if TYPE_CHECKING:
 @settings_options
 @json_option
 @verbose_option
-@click.option(
-    "--repository", metavar="ORG/REPO", help="The GitHub repository. Default: that of the remote origin."
-)
+@repository_option
 @click.option(
     "--owner-id", type=click.IntRange(1), help="GitHub's numeric id of ORG. Default: read from GitHub."
 )
@@ -41,9 +40,7 @@ if TYPE_CHECKING:
     help="Trust only the subject without ids, for repositories created before 15 July 2026 and never renamed.",
 )
 @click.option("--branch", default="main", show_default=True, help="The default branch.")
-@click.option(
-    "--environment", default="gpu", show_default=True, help="The GitHub environment that guards spending."
-)
+@environment_option
 @click.option("--vpc", help="Allow launches only in this VPC, such as vpc-0123456789abcdef0.")
 @click.option(
     "--job-workflow-ref",
@@ -117,6 +114,8 @@ def bootstrap(
 
     if sum((only_print, show_policies, do_deploy)) > 1:
         raise click.UsageError("choose one of --print, --show-policies and --deploy")
+    if yes and not do_deploy:
+        raise click.UsageError("--yes belongs to --deploy; without it nothing is created")
     settings = _settings_if_any(given)
     repository = repository or repository_of(given.directory, os.environ)
     if repository is None:
@@ -188,12 +187,17 @@ def _deploy(found: "Bootstrap", console: "Console", *, yes: bool, as_json: bool)
         for each in change.changes:
             click.echo(f"  {each}", err=True)
         what = "create" if change.new else "update"
-        return yes or click.confirm(f"{what} the stack {change.stack} in {found.region}?", err=True)
+        try:
+            return yes or click.confirm(f"{what} the stack {change.stack} in {found.region}?", err=True)
+        except click.Abort as error:
+            # Click aborts at the end of the input as it does at Ctrl-C.
+            if isinstance(error.__context__, EOFError):
+                raise click.UsageError("there is no input to confirm with: give --yes") from error
+            raise
 
     outputs = deploy(found, console, ask)
     if outputs is None:
-        click.echo("nothing was created", err=True)
-        sys.exit(1)
+        raise click.ClickException("not confirmed: nothing was created or changed")
     if as_json:
         print_json(found.json(outputs))
     else:

@@ -7,12 +7,14 @@ import click
 
 from gpu_offload.orchestrator.cli.options import (
     SettingsOptions,
+    environment_option,
     json_option,
     print_json,
+    repository_option,
+    say,
     settings_options,
     show,
 )
-from gpu_offload.orchestrator.output.console import plain
 
 
 @click.command()
@@ -33,27 +35,26 @@ def check(given: SettingsOptions, *, as_json: bool, form: str) -> None:
     from gpu_offload.orchestrator.github.annotations import annotate
     from gpu_offload.orchestrator.settings.findings import findings_prefix
 
+    if as_json and form == "github":
+        raise click.UsageError("choose one of --json and --format github")
     settings = given.settings
-    try:
-        checked, failure = api.check(settings), None
-    except DatasetError as error:
-        checked, failure = None, error
-    findings = failure.findings if failure else checked.warnings if checked else ()
     places = findings_prefix(settings)
+    try:
+        checked = api.check(settings)
+    except DatasetError as error:
+        findings, document, code = error.findings, faults_json(error, places), error.exit_code
+        text = f"error: {error.text(places)}"
+    else:
+        findings, document, code = checked.warnings, checked.json(places), 0
+        text = checked.text(places)
+    if as_json:
+        print_json(document)
     if form == "github":
         for annotation in annotate(findings, settings):
             click.echo(annotation.command())
-    if checked is not None:
-        if as_json:
-            print_json(checked.json(places))
-        elif form == "text":
-            click.echo(plain(checked.text(places)))
-    elif failure is not None:
-        if as_json:
-            print_json(faults_json(failure, places))
-        if form == "text":
-            click.echo(plain(f"error: {failure.text(places)}"), err=True)
-        sys.exit(failure.exit_code)
+    elif code or not as_json:
+        say(text, err=code != 0)
+    sys.exit(code)
 
 
 @click.command()
@@ -86,19 +87,15 @@ def changed(given: SettingsOptions, since: str, *, as_json: bool) -> None:
 @click.command()
 @settings_options
 @json_option
-@click.option(
-    "--repository", metavar="ORG/REPO", help="The GitHub repository. Default: that of the remote origin."
-)
+@repository_option
 @click.option(
     "--role",
     "roles",
     multiple=True,
     metavar="ARN",
-    help="Roles whose trust policies are checked. Repeatable.",
+    help="A role whose trust policy is checked, instead of the current one's. Repeatable.",
 )
-@click.option(
-    "--environment", default="gpu", show_default=True, help="The GitHub environment that guards spending."
-)
+@environment_option
 @click.option(
     "--no-probe", is_flag=True, help="Write nothing: no test object, no security group for dry runs."
 )

@@ -19,20 +19,19 @@ from gpu_offload.orchestrator.cli.options import (
     settings_options,
     show,
     verbose_option,
+    where_option,
 )
 
 if TYPE_CHECKING:
     from gpu_offload.orchestrator.api import Where
     from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
 
-WHERE = click.Choice(["auto", "cpu", "ec2", "ray"])
-
 
 @click.command()
 @settings_options
 @json_option
 @verbose_option
-@click.option("--on", "where", type=WHERE, default="auto", help="Decide for a place yourself.")
+@where_option
 @click.option(
     "--calibrate/--no-calibrate",
     default=None,
@@ -63,7 +62,7 @@ def plan(
 @settings_options
 @json_option
 @verbose_option
-@click.option("--on", "where", type=WHERE, default="auto", help="Decide for a place yourself.")
+@where_option
 @click.option("--calibrate/--no-calibrate", default=None, help="As for `offload plan`.")
 @click.option(
     "--detach",
@@ -184,11 +183,11 @@ def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
         need("simulator")
         from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
 
-        run_gpu_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(folder))
+        run_gpu_demo(folder, console_of(verbose=verbose), say, command=command_name(folder))
         return
     from gpu_offload.orchestrator.demo import run_demo
 
-    run_demo(folder, console_of(verbose=verbose), click.echo, command=command_name(folder))
+    run_demo(folder, console_of(verbose=verbose), say, command=command_name(folder))
 
 
 COMMANDS = (plan, train, pull, demo)

@@ -76,6 +76,34 @@ json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object, and nothing else, on standard output."
 )
 verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show details.")
+where_option = click.option(
+    "--on",
+    "where",
+    type=click.Choice(["auto", "cpu", "ec2", "ray"]),
+    default="auto",
+    help="Decide for a place yourself.",
+)
+
+
+def _checked_repository(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> str | None:
+    from gpu_offload.infra.github.repository import REPOSITORY
+
+    if value is not None and REPOSITORY.fullmatch(value) is None:
+        raise click.BadParameter(f"{value!r} is not ORG/REPO as GitHub spells it")
+    return value
+
+
+repository_option = click.option(
+    "--repository",
+    metavar="ORG/REPO",
+    callback=_checked_repository,
+    help="The GitHub repository. Default: that of the remote origin.",
+)
+environment_option = click.option(
+    "--environment", default="gpu", show_default=True, help="The GitHub environment that guards spending."
+)
 
 
 def console_of(*, verbose: bool) -> "Console":
@@ -129,8 +157,8 @@ def print_json(value: Any) -> None:
     click.echo(json_text(value))
 
 
-def say(text: str, *, nl: bool = True) -> None:
-    """Print text on standard output as `plain` does; in a workflow no line of it is a command to the runner."""
+def say(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print text as `plain` does; in a workflow no line of it is a command to the runner."""
     from gpu_offload.orchestrator.github.runner import on_runner
 
     text = plain(text)
@@ -138,7 +166,7 @@ def say(text: str, *, nl: bool = True) -> None:
         from gpu_offload.orchestrator.github.console import inert_text
 
         text = inert_text(text)
-    click.echo(text, nl=nl)
+    click.echo(text, nl=nl, err=err)
 
 
 def show(document: Any, text: str, *, as_json: bool) -> None:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def status(given: SettingsOptions, run: str | None, *, as_json: bool) -> None:
     """Show RUN or the latest runs: place, progress and cost so far; and where everything is kept."""
     from gpu_offload.orchestrator.lifecycle.status import standings, standings_text
-    from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
+    from gpu_offload.orchestrator.output.table import for_terminal, terminal_width
     from gpu_offload.orchestrator.project_states import places_text
     from gpu_offload.orchestrator.workspace import Workspace
 
@@ -42,9 +42,7 @@ def status(given: SettingsOptions, run: str | None, *, as_json: bool) -> None:
     else:
         say(standings_text(found, width=terminal_width()))
         if run is None:
-            click.echo(
-                f"\n{wrapped_lines(places_text(settings, Workspace.of(settings.root)), width=terminal_width())}"
-            )
+            say(f"\n{for_terminal(places_text(settings, Workspace.of(settings.root)))}")
 
 
 @click.command()
@@ -64,6 +62,8 @@ def stop(
     from gpu_offload.orchestrator.lifecycle.stop import stop_run
     from gpu_offload.orchestrator.run.journal import Journal
 
+    if run and by_option and run != by_option:
+        raise click.UsageError(f"{run} and {by_option} are two runs: name one")
     settings, console = given.settings, console_of(verbose=verbose)
     store = given.store
     wanted = run or by_option
@@ -99,7 +99,7 @@ def _kept(journal: "Journal", run: str) -> str:
 @settings_options
 @click.argument("run", required=False)
 @click.option("-f", "--follow", is_flag=True, help="Print new lines until the run ends.")
-@click.option("--attempt", type=int, help="The number of the attempt; by default the latest.")
+@click.option("--attempt", type=click.IntRange(1), help="The number of the attempt; by default the latest.")
 def logs(given: SettingsOptions, run: str | None, attempt: int | None, *, follow: bool) -> None:
     """Print the log of RUN or of the latest run; a line arrives within 15 s."""
     from gpu_offload.orchestrator.lifecycle.logs import read_log
@@ -128,6 +128,8 @@ def report(
     from gpu_offload.orchestrator.output.table import terminal_width
     from gpu_offload.orchestrator.report.load import gather, latest_run, render
 
+    if as_json and form not in {None, "json"}:
+        raise click.UsageError(f"choose one of --json and --format {form}")
     settings = given.settings
     store = given.store
     chosen = cast("Format", "json" if as_json else form or _form_for(output))

@@ -15,6 +15,7 @@ from gpu_offload.orchestrator.cli.options import (
     say,
     settings_options,
     verbose_option,
+    where_option,
 )
 
 if TYPE_CHECKING:
@@ -31,13 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--budget-usd", type=click.FloatRange(0), help="Dollars that the whole sweep may cost.")
 @click.option("--deadline", metavar="TIME", help="Time from the start of the sweep to its end: 12h.")
-@click.option(
-    "--on",
-    "where",
-    type=click.Choice(["auto", "cpu", "ec2", "ray"]),
-    default="auto",
-    help="Decide for a place yourself.",
-)
+@where_option
 @click.option("--plan", "only_plan", is_flag=True, help="Show what money and time buy, and start nothing.")
 def sweep(
     given: SettingsOptions,

@@ -351,6 +351,9 @@ def test_the_command_shows_without_asking_anybody(tmp_path):
         (("bootstrap", "--repository", REPOSITORY, "--owner-id", "1"), "belong together"),
         ((*WHO, "--classic-subject"), "leaves out the numbers"),
         ((*WHO, "--print", "--deploy"), "choose one of"),
+        ((*WHO, "--yes"), "belongs to --deploy"),
+        (("bootstrap", "--repository", "octo-repo"), "is not ORG/REPO"),
+        (("doctor", "--repository", "octo-repo"), "is not ORG/REPO"),
         ((*WHO, "--branch", "*"), "not allowed in a policy"),
         (("bootstrap", "--repository", REPOSITORY, "--deploy", "--yes"), "does not show the numbers"),
     ],
@@ -365,9 +368,13 @@ def test_a_wrong_argument_is_refused_before_anything_happens(tmp_path, monkeypat
 
 
 def test_the_command_asks_before_it_makes_anything(tmp_path, cloud):
-    refused = offload(tmp_path, *WHO, "--deploy", answer="n\n")
+    refused = offload(tmp_path, *WHO, "--deploy", "--json", answer="n\n")
     assert refused.returncode == 1
     assert "add AWS::IAM::Role LauncherRole" in refused.stderr
+    assert "nothing was created" in json.loads(refused.stdout)["error"]["message"]
+    unanswered = offload(tmp_path, *WHO, "--deploy")
+    assert (unanswered.returncode, "give --yes" in unanswered.stderr) == (2, True)
+    assert len(cloud.of("DeleteChangeSet")) == 2
     assert not cloud.of("ExecuteChangeSet")
     made = offload(tmp_path, *WHO, "--deploy", "--yes", "--json")
     assert made.returncode == 0, made.stderr

@@ -95,6 +95,21 @@ def test_a_usage_error_is_json_too_where_json_was_asked_for(capsys, words):
     assert not main(capsys, *words)[1]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["check", "--json", "--format", "github"],
+        ["report", "--json", "--format", "html"],
+        ["stop", "a-1", "--run", "b-1"],
+    ],
+    ids=" ".join,
+)
+def test_options_of_which_one_would_be_ignored_are_refused(tmp_path, capsys, words):
+    code, out, err = main(capsys, *words, "-C", str(tmp_path))
+    assert (code, "one" in err) == (2, True)
+    assert "--json" not in words or set(json.loads(out)) == {"error"}
+
+
 def test_a_status_says_a_shared_reason_once_and_that_nothing_trains_now():
     def one(run, status, **changes):
         given = {"where": "this CPU", "attempt": 1, "epochs_completed": 2, "epochs": 9, "seconds": 5.0}
