@@ -9,6 +9,7 @@ from gpu_offload.infra.account.policies import explained, policies
 from gpu_offload.infra.account.site import ACCOUNT, PARTITION, Site
 from gpu_offload.infra.account.stack import ChangeSet, Stacks
 from gpu_offload.infra.account.template import template
+from gpu_offload.infra.store.s3_credentials import is_elsewhere
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import terminal_width, wrapped
 
@@ -130,13 +131,16 @@ class Bootstrap:
         ]
 
     def toml(self, outputs: Mapping[str, str] | None = None) -> str:
-        """Return the lines of `offload.toml` that use the stack."""
+        """Return the lines of `offload.toml` that use the stack; a store outside AWS stays as it is configured."""
         found = self.outputs(outputs)
+        store = [
+            "[store]",
+            f"url = {json.dumps(found['StoreUrl'])}",
+            f"region = {json.dumps(self.region)}",
+        ]
         return "\n".join(
             [
-                "[store]",
-                f"url = {json.dumps(found['StoreUrl'])}",
-                f"region = {json.dumps(self.region)}",
+                *([] if is_elsewhere(self.site.endpoint_url) else store),
                 "[ec2]",
                 f"instance-profile = {json.dumps(found['InstanceProfile'])}",
                 f"schedule-role = {json.dumps(found['ScheduleRoleArn'])}",

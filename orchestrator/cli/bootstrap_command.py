@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     "--name", default="gpu-offload", show_default=True, help="Name of the stack and prefix of the role names."
 )
 @click.option(
-    "--region", help="Region of stack and bucket. Default: store.region, or the first of ec2.regions."
+    "--region",
+    help="Region of stack and bucket. Default: store.region of a bucket in AWS, or the first of ec2.regions.",
 )
 @click.option(
     "--alert-email", default="", help="Address for the alert that the month's costs approach the budget."
@@ -109,6 +110,7 @@ def bootstrap(
     """
     from gpu_offload.infra.account.site import SiteError
     from gpu_offload.infra.github.repository import repository_of
+    from gpu_offload.infra.store.s3_credentials import is_elsewhere
     from gpu_offload.orchestrator.account.bootstrap import Bootstrap
     from gpu_offload.orchestrator.account.site_settings import site_of
 
@@ -140,9 +142,11 @@ def bootstrap(
         raise click.UsageError(
             "\n  ".join(["these values are not allowed in a policy:", *error.faults])
         ) from None
+    # R2 calls its region "auto": a store outside AWS says nothing about where a stack can be.
+    has_bucket = settings is not None and not is_elsewhere(settings.store.endpoint_url)
     found = Bootstrap(
         site,
-        region or (settings.store.region if settings else None) or site.regions[0],
+        region or (settings.store.region if settings and has_bucket else None) or site.regions[0],
         plain_public=plain_public,
         alert_email=alert_email,
         monthly_budget_usd=monthly_budget_usd,

@@ -367,6 +367,19 @@ def test_a_wrong_argument_is_refused_before_anything_happens(tmp_path, monkeypat
     assert told in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_store_outside_aws_neither_names_the_region_of_the_stack_nor_is_replaced(tmp_path, capsys):
+    """R2's region is "auto", and no stack can be there."""
+    (tmp_path / "offload.toml").write_text(
+        '[dataset]\npath = "data"\n[store]\nurl = "s3://models"\nregion = "auto"\n'
+        'endpoint-url = "https://account.r2.cloudflarestorage.com"\n[ec2]\nregions = ["eu-west-1"]\n'
+    )
+    with pytest.raises(SystemExit) as ended:
+        main([*WHO, "--json", "-C", str(tmp_path)])
+    made = json.loads(capsys.readouterr().out)
+    assert (ended.value.code, made["region"]) == (0, "eu-west-1")
+    assert set(tomllib.loads(made["toml"])) == {"ec2"}
+
+
 def test_the_command_asks_before_it_makes_anything(tmp_path, cloud):
     refused = offload(tmp_path, *WHO, "--deploy", "--json", answer="n\n")
     assert refused.returncode == 1
