@@ -36,8 +36,13 @@ class ProjectState:
 
     @property
     def is_gone(self) -> bool:
-        """Whether the project's folder is not there any more."""
-        return self.owner is not None and not self.owner.path.exists()
+        """Whether the project's folder is not there any more; one that cannot be looked at is there."""
+        try:
+            if self.owner is not None:
+                self.owner.path.stat()
+        except (OSError, ValueError) as error:
+            return isinstance(error, FileNotFoundError | NotADirectoryError)
+        return False
 
     @property
     def has_models(self) -> bool:
@@ -87,15 +92,12 @@ class ProjectStates:
             for state, size in self.states
         ]
         whole = human_bytes(sum(size for _, size in self.states))
-        if self.deleted:
-            last = f"deleted {whole}"
-        elif any(state.is_gone for state, _ in self.states):
-            last = (
-                f"{whole} in {self.states[0][0].folder.parent}; `--delete-gone` deletes the state of projects that are "
-                "not there, `--adopt PATH` gives the state of a renamed or moved project to this one"
+        last = f"deleted {whole}" if self.deleted else f"{whole} in {self.states[0][0].folder.parent}"
+        if not self.deleted and any(state.is_gone for state, _ in self.states):
+            last += (
+                "; `--delete-gone` deletes the state of projects that are not there, "
+                "`--adopt PATH` gives the state of a renamed or moved project to this one"
             )
-        else:
-            last = f"{whole} in {self.states[0][0].folder.parent}"
         return f"{text_table(rows, width=width)}\n{wrapped(last, width=width)}"
 
 

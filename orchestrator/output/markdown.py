@@ -9,12 +9,13 @@ def escape_markdown(text: str) -> str:
     """Make foreign text harmless in GitHub's Markdown, also in a table's cell: it shows as it is written.
 
     HTML, links, images, mentions, emphasis, code and line breaks lose their meaning; control characters and direction
-    marks become spaces. Parentheses stay: without brackets before them they mean nothing.
+    marks become spaces. Parentheses stay: without brackets before them they mean nothing. GitHub makes a link of what
+    begins with `www.` too (https://github.github.com/gfm/#autolinks-extension-).
     """
     # Replaced are what moves a terminal's cursor or a reader's eye: controls, line ends, direction marks.
     plain = re.sub(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]", " ", text)
     # Written as a number, a character is seen by no Markdown rule, and shows as itself.
-    rules = r"([\\`*_{}\[\]#+!|~@$]|(?<=\w):(?=//))"
+    rules = r"([\\`*_{}\[\]#+!|~@$]|(?<=\w):(?=//)|(?i:(?<=www)\.))"
     return re.sub(rules, lambda found: f"&#{ord(found[0])};", html.escape(plain, quote=False))
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from gpu_offload.dataset.finding import counted
 from gpu_offload.orchestrator.output.markdown import details, escape_markdown, table
 from gpu_offload.orchestrator.output.table import text_table, wrapped
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration, human_money
@@ -30,7 +31,7 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
         parts.append([wrapped(done, width=width)])
     places = [text_table(rows, width=width)]
     if hidden := len(plan.options) - len(shown):
-        places.append(f"   and {hidden} more places: offload plan --all")
+        places.append(f"   and {counted(hidden, 'more place')}: offload plan --all")
     parts.append(places)
     if plan.already_trained is not None and not everything:
         return _joined(parts)
@@ -141,10 +142,9 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
         if nowhere:
             lines += ["", f"No GPU can be rented: {escape_markdown(nowhere)}."]
         if rest:
-            more = f"{len(rest)} more places" + (
-                f" (and {hidden} others that are no better)" if hidden else ""
-            )
-            lines += ["", details(more, "\n".join(_places(plan, rest)))]
+            more = f" (and {counted(hidden, 'other')}, no better)" if hidden else ""
+            folded = "\n".join(_places(plan, rest))
+            lines += ["", details(f"{counted(len(rest), 'more place')}{more}", folded)]
         if plan.decision.changes:
             lines += ["", "**What would change that**", ""]
             lines += [f"- {escape_markdown(change)}" for change in plan.decision.changes]

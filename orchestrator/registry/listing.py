@@ -86,7 +86,7 @@ class Listing:
                     entry.version[:SHORT],
                     self._state(entry),
                     when(entry.created_at),
-                    "" if entry.cost_usd is None else human_cost(entry.cost_usd),
+                    "" if entry.cost_usd is None else human_cost(entry.cost_usd, entry.where or ""),
                     *(f"{human_number(one[name])}" if name in one else "" for name in names),
                     (entry.commit or "")[:SHORT],
                 )

@@ -21,7 +21,7 @@ from gpu_offload.orchestrator.report.rows import (
 )
 
 LIMIT = 900_000
-"""Characters: a job's summary holds 1 MiB a step, and what is over it is lost without a word."""
+"""Bytes: a job's summary holds 1 MiB a step, and what is over it is lost without a word."""
 
 MOST_POINTS = 60
 
@@ -45,7 +45,10 @@ CHART_STYLE = (
 
 
 def report_markdown(report: Report) -> str:
-    """Render a report in the order of a job summary; text from a run is escaped."""
+    """Render a report in the order of a job summary; text from a run is escaped.
+
+    Whole parts that do not fit `LIMIT` are left out: half a diagram would swallow what follows it.
+    """
     parts = [
         f"### {escape_markdown(headline(report))}",
         escape_markdown(explained(report)),
@@ -63,10 +66,17 @@ def report_markdown(report: Report) -> str:
         details("What was offered", table(where_rows(report))),
         details("Facts", table(fact_rows(report))),
     ]
-    text = "\n\n".join(part for part in parts if part) + "\n"
-    if len(text) > LIMIT:
-        text = text[:LIMIT].rpartition("\n")[0] + "\n\n(cut here: `offload report` has all of it)\n"
-    return text
+    there = [part for part in parts if part]
+    kept: list[str] = []
+    room = LIMIT
+    for part in there:
+        size = len(part.encode()) + 2
+        if size <= room:
+            kept.append(part)
+            room -= size
+    if len(kept) < len(there):
+        kept.append("(What is too long for a summary is left out; `offload report` has all of it.)")
+    return "\n\n".join(kept) + "\n"
 
 
 def gantt(report: Report) -> str:

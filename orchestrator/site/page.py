@@ -80,7 +80,7 @@ def version_rows(site: ModelPage) -> list[tuple[str, ...]]:
         ("version", "state", "published (UTC)", *names, "size", "cost", "where", "commit")
     ]
     for entry, one in list(zip(site.versions, metrics, strict=True))[:SHOWN_VERSIONS]:
-        cost = "" if entry.cost_usd is None else human_cost(entry.cost_usd)
+        cost = "" if entry.cost_usd is None else human_cost(entry.cost_usd, entry.where or "")
         rows.append(
             (
                 number(entry),

@@ -82,6 +82,17 @@ def test_state_of_deleted_projects_is_listed_and_only_that_is_deleted(base):
     assert {state.owner and state.owner.path for state in project_states()} == {here, None}
 
 
+def test_the_state_of_a_project_that_cannot_be_looked_at_is_kept(base):
+    """As behind a link into a circle, or in a folder of another user: it may be there."""
+    here = project(base / "here")
+    here.rename(base / "away")
+    here.symlink_to(here)
+    (state,) = project_states()
+    assert (state.owner.path, state.is_gone) == (here, False)
+    assert "no state of a deleted project" in offload(base / "away", "state", "--delete-gone")
+    assert state.folder.is_dir()
+
+
 def test_the_size_of_folders_deeper_than_python_recurses_is_measured(tmp_path):
     """A training may leave them."""
     (tmp_path / "top").mkdir()
