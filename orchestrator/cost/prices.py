@@ -88,11 +88,11 @@ def expected_cost(
 ) -> tuple[float, float]:
     """Return the cost of an offer for a duration, in US dollars: (likely, high).
 
-    On EC2 it includes a volume, a public address, `traffic_usd`, and a minute at least. The high bound takes today's
-    spot price: what runs is stopped at `max-cost-usd`.
+    On EC2 it includes a volume, a public address, `traffic_usd`, and a minute at least; elsewhere it is 0. The high bound
+    takes today's spot price: what runs is stopped at `max-cost-usd`.
     """
     if not offer.is_rented:
-        return (offer.usd_per_hour * interval.likely / 3600, offer.usd_per_hour * interval.high / 3600)
+        return 0.0, 0.0
     hourly = offer.usd_per_hour + ebs_prices(offer.region).per_hour(volume_gib)
     likely, high = (
         max(seconds, LEAST_BILLED_S) / 3600 * hourly + traffic_usd

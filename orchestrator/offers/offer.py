@@ -97,7 +97,6 @@ def gpu_named(name: str, memory_gib: float) -> Gpu:
     return replace(gpu, name=name, memory_gib=memory_gib)
 
 
-def cpu_offer(cores: int, memory_gib: float = 16.0, usd_per_hour: float = 0.0) -> Offer:
+def cpu_offer(cores: int, memory_gib: float = 16.0) -> Offer:
     """Return this machine as an offer; a public repository's runner is free."""
-    basis = "free for public repositories" if usd_per_hour == 0 else "as configured"
-    return Offer("cpu", None, None, None, None, usd_per_hour, basis, None, cores, memory_gib)
+    return Offer("cpu", None, None, None, None, 0.0, "free for public repositories", None, cores, memory_gib)

@@ -1,6 +1,6 @@
 """What one training takes and costs on each offer."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, match
 from gpu_offload.orchestrator.estimate.processor import this_processor
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu, Offer, cpu_offer, gpu_named
-from gpu_offload.orchestrator.plan.decision import judge
+from gpu_offload.orchestrator.plan.decision import judge_estimate
 from gpu_offload.orchestrator.plan.option import Limits, Option
 from gpu_offload.orchestrator.plan.prerequisites import Obstacle
 from gpu_offload.orchestrator.settings.load import Settings
@@ -90,50 +90,50 @@ class Appraisal:
     ) -> tuple[Option, ...]:
         """Return this CPU as an option, then the instances that the settings allow; `blocked` rules those out."""
         device = self.settings.training.device
-        here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
+        here = judge_estimate(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
         if not has_device(device):
-            here = replace(here, feasible=False, reason=f"has no training.device {device}")
-        settings = self.settings.ec2
-        markets = {"spot": {"spot"}, "on-demand": {"on-demand"}}.get(settings.market, {"spot", "on-demand"})
+            here = _ruled_out(here, [f"has no training.device {device}"])
+        settings, types = self.settings.ec2, frozenset(self.settings.ec2.types)
         rented = []
         for offer in offers:
-            wanted = offer.instance_type in settings.types and offer.region in settings.regions
+            if offer.instance_type not in types or offer.region not in settings.regions:
+                continue
             if offer.gpu is None or settings.gpus not in {"auto", offer.gpu.count}:
                 continue
-            if wanted and offer.market in markets:
-                prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus, overheads=self._overheads)
-                option = judge(
-                    offer,
-                    self._corrected(prior, offer.instance_type or ""),
-                    limits,
-                    volume_gib=settings.volume_gib,
-                    traffic_usd=self.traffic.usd(offer.region, self.work.epochs),
-                )
-                reasons = [fault.reason for fault in blocked]
-                if (fault := memory_fault(self.work, offer.gpu)) is not None:
-                    reasons.append(fault)
-                if self.work.batch % offer.gpu.count:
-                    reasons.append(
-                        f"training.batch {self.work.batch} is not a multiple of its {offer.gpu.count} GPUs"
-                    )
-                if offer.gpu.count > 1 and device not in {"auto", "cuda"}:
-                    reasons.append(f"training.device {device} would leave all but one of its GPUs idle")
-                if not has_gpu(offer.gpu.count, device):
-                    reasons.append(f"has no training.device {device}")
-                if reasons:
-                    option = replace(option, feasible=False, reason="; ".join(reasons))
-                rented.append(option)
+            if settings.market not in {offer.market, "spot-then-on-demand"}:
+                continue
+            prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus, overheads=self._overheads)
+            option = judge_estimate(
+                offer,
+                self._corrected(prior, offer.machine),
+                limits,
+                volume_gib=settings.volume_gib,
+                traffic_usd=self.traffic.usd(offer.region, self.work.epochs),
+            )
+            reasons = [*(fault.reason for fault in blocked), *self._gpu_faults(offer.gpu)]
+            rented.append(_ruled_out(option, reasons) if reasons else option)
         return (here, *rented)
+
+    def _gpu_faults(self, gpu: Gpu) -> Iterator[str]:
+        """Yield why the training cannot run on the GPUs of an instance."""
+        device = self.settings.training.device
+        if (fault := memory_fault(self.work, gpu)) is not None:
+            yield fault
+        if self.work.batch % gpu.count:
+            yield f"training.batch {self.work.batch} is not a multiple of its {gpu.count} GPUs"
+        if gpu.count > 1 and device not in {"auto", "cuda"}:
+            yield f"training.device {device} would leave all but one of its GPUs idle"
+        if not has_gpu(gpu.count, device):
+            yield f"has no training.device {device}"
 
     def on_ray(self, offer: Offer, limits: Limits) -> Option:
         """Estimate the training on a Ray cluster, whose processors were not measured."""
         if offer.gpu is not None:
             prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus, overheads=self._overheads)
-            return judge(offer, self._corrected(prior, offer.machine), limits)
+            return judge_estimate(offer, self._corrected(prior, offer.machine), limits)
         estimate = self._corrected(estimate_cpu_prior(self.work, offer.vcpus), offer.machine)
-        return judge(
-            offer, self._installing(estimate, ("requirements",) if self.has_requirements else ()), limits
-        )
+        parts: tuple[Part, ...] = ("requirements",) if self.has_requirements else ()
+        return judge_estimate(offer, self._installing(estimate, parts), limits)
 
     @property
     def _overheads(self) -> Overheads:
@@ -154,3 +154,7 @@ class Appraisal:
                 replace(estimate, kind="own", basis=GUESS, notes=() if known else (OWN_CODE,)), known
             )
         return correct(estimate, matching(self.past, key), prior=shared_mean(self.past, key))
+
+
+def _ruled_out(option: Option, reasons: Sequence[str]) -> Option:
+    return replace(option, feasible=False, is_ruled_out=True, reason="; ".join(reasons))

@@ -37,14 +37,13 @@ CI_LIMIT_S = 6 * 3600.0
 
 def judge(
     offer: Offer,
-    estimate: Estimate | Interval,
+    interval: Interval,
     limits: Limits,
     *,
     volume_gib: int = VOLUME_GIB,
     traffic_usd: float = 0.0,
 ) -> Option:
     """Hold a place against the limits: its upper time and its upper cost, volume and traffic included."""
-    interval = estimate.interval if isinstance(estimate, Estimate) else estimate
     likely, high = expected_cost(offer, interval, volume_gib=volume_gib, traffic_usd=traffic_usd)
     limit, name = limits.time_limit(offer.where)
     longest = human_duration(interval.high)
@@ -63,10 +62,25 @@ def judge(
         cost_high=high,
         feasible=not faults,
         reason="; ".join(faults) or f"needs {longest} at most, within {name}",
-        basis=estimate.basis if isinstance(estimate, Estimate) else "given",
-        point=estimate.point if isinstance(estimate, Estimate) else None,
-        breakdown=estimate.breakdown if isinstance(estimate, Estimate) else {},
-        installation=estimate.installation if isinstance(estimate, Estimate) else None,
+    )
+
+
+def judge_estimate(
+    offer: Offer,
+    estimate: Estimate,
+    limits: Limits,
+    *,
+    volume_gib: int = VOLUME_GIB,
+    traffic_usd: float = 0.0,
+) -> Option:
+    """Hold a place against the limits as `judge` does, and keep what its estimate consists of."""
+    option = judge(offer, estimate.interval, limits, volume_gib=volume_gib, traffic_usd=traffic_usd)
+    return replace(
+        option,
+        basis=estimate.basis,
+        point=estimate.point,
+        breakdown=estimate.breakdown,
+        installation=estimate.installation,
     )
 
 
@@ -102,7 +116,8 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
             )
         because = f"this CPU {cpu.reason}" if cpu is not None else "there is no CPU to train on"
         why = f"A GPU is needed: {because}. {takes(best)}."
-        fails = 1 - within(cpu.interval, limits.cpu_limit[0]) if cpu is not None else None
+        is_possible = cpu is not None and not cpu.is_ruled_out
+        fails = 1 - within(cpu.interval, limits.cpu_limit[0]) if cpu is not None and is_possible else None
         return Decision("ec2", best, why, changes_to_fit_cpu(cpu, limits, epochs), fails)
     return nothing_feasible(options, limits, epochs)
 
@@ -132,7 +147,7 @@ def _may_make_it(cpu: Option, best: Option, limits: Limits) -> bool:
     """Whether the CPU more likely than not keeps its limit, and no GPU is worth more than that."""
     value = limits.value_of_time_usd_per_hour
     in_time = cpu.interval.likely <= limits.cpu_limit[0]
-    return in_time and cpu.cost_high <= limits.max_cost_usd and cpu.total(value) <= best.total(value)
+    return in_time and not cpu.is_ruled_out and cpu.total(value) <= best.total(value)
 
 
 def _can_move(cpu: Option, gpus: Sequence[Option], limits: Limits) -> bool:
@@ -157,7 +172,7 @@ def forced(
             f"Chosen with `--on {where}`. {takes(best)}.",
             (f"Without `--on {where}` the rule decides.",),
         )
-    late = next((o for o in those if where != "ec2" and o.cost_high <= limits.max_cost_usd), None)
+    late = next((o for o in those if where != "ec2" and not o.is_ruled_out), None)
     if late is not None:
         why = (
             f"Chosen with `--on {where}`, although it {late.reason}: it would stop there and can be resumed."

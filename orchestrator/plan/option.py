@@ -53,7 +53,9 @@ class Option:
     feasible: bool
     reason: str
     """Why it is feasible or not, in words with numbers."""
-    basis: str
+    is_ruled_out: bool = False
+    """Whether a training cannot run there at all, however much time and money it may take."""
+    basis: str = "given"
     """Where the estimate comes from."""
     point: float | None = None
     """The estimate before history corrected it, in seconds, without installing; None where there was none to correct."""

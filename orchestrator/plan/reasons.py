@@ -30,25 +30,19 @@ def takes(option: Option) -> str:
     return f"{subject} takes {time}; {cost}"
 
 
-def _saved(cpu: Option, gpu: Option) -> float:
-    return cpu.interval.likely - gpu.interval.likely
-
-
 def why_cpu(cpu: Option, best: Option | None, limits: Limits) -> str:
     """Return why the CPU was chosen."""
-    free = "the free CPU" if cpu.cost_high == 0 else "this CPU"
     why = (
-        f"{free[0].upper()}{free[1:]} does it: {human_duration(cpu.interval.likely)} likely, "
+        f"The free CPU does it: {human_duration(cpu.interval.likely)} likely, "
         f"{human_duration(cpu.interval.high)} at most, within {limits.cpu_limit[1]}."
     )
     if best is None:
         return why
-    saved = _saved(cpu, best)
+    saved = cpu.interval.likely - best.interval.likely
     if saved <= 0:
         return f"{why} {best.offer.name} would be no faster, its start-up included."
     value = limits.value_of_time_usd_per_hour
-    extra = human_money(best.cost_likely - cpu.cost_likely)
-    offer = f"{best.offer.name} would save {human_duration(saved)} for {extra}"
+    offer = f"{best.offer.name} would save {human_duration(saved)} for {human_money(best.cost_likely)}"
     if value == 0:
         return f"{why} {offer}, but value-of-time-usd-per-hour is 0."
     return (
@@ -59,13 +53,10 @@ def why_cpu(cpu: Option, best: Option | None, limits: Limits) -> str:
 
 def why_worth(cpu: Option, best: Option, value: float) -> str:
     """Return why a GPU is worth its price."""
-    extra = best.cost_likely - cpu.cost_likely
-    saved = _saved(cpu, best)
-    if saved <= 0:
-        return f"A GPU is cheaper than this CPU by {human_money(-extra)}. {takes(best)}."
+    saved = cpu.interval.likely - best.interval.likely
     return (
         f"A GPU is worth it: it saves {human_duration(saved)}, worth {human_money(value * saved / 3600)} at "
-        f"{human_money(value)} an hour, for {human_money(extra)}. {takes(best)}."
+        f"{human_money(value)} an hour, for {human_money(best.cost_likely)}. {takes(best)}."
     )
 
 
@@ -89,13 +80,12 @@ def why_toss_up(cpu: Option, best: Option, certainty: float) -> str:
 
 def _break_even(cpu: Option, gpus: Sequence[Option], certainty: float) -> tuple[float, Option] | None:
     """Return the least value of an hour at which a GPU surely beats the CPU, and which one; None where none is faster."""
-    hours = cpu.interval.likely / 3600
-    extra = [
-        (gpu, max(0.0, gpu.cost_likely - cpu.cost_likely) / max(gpu.interval.likely / 3600, 1e-9))
+    prices = [
+        (gpu, gpu.cost_likely / max(gpu.interval.likely / 3600, 1e-9))
         for gpu in gpus
-        if gpu.feasible and gpu.where == "ec2" and hours > 0
+        if gpu.feasible and gpu.where == "ec2" and cpu.interval.likely > 0
     ]
-    values = [(turning_value((gpu.interval, price), cpu.interval, certainty), gpu) for gpu, price in extra]
+    values = [(turning_value((gpu.interval, price), cpu.interval, certainty), gpu) for gpu, price in prices]
     pairs = [(value, gpu) for value, gpu in values if value is not None]
     return min(pairs, key=lambda pair: (pair[0], pair[1].offer.name), default=None)
 
@@ -103,7 +93,7 @@ def _break_even(cpu: Option, gpus: Sequence[Option], certainty: float) -> tuple[
 def changes_for_worth(cpu: Option, gpus: Sequence[Option], certainty: float) -> tuple[str, ...]:
     """Return what would make the CPU the better choice; a GPU must beat it with so much certainty."""
     even = _break_even(cpu, gpus, certainty)
-    if even is None or even[0] < 0.01 or any(gpu.cost_likely < cpu.cost_likely for gpu in gpus):
+    if even is None or even[0] < 0.01:
         return ()
     return (f"Up to value-of-time-usd-per-hour = {_dollars_down(even[0])} the free CPU would do it.",)
 
@@ -133,7 +123,7 @@ def changes_for_cpu(
 
 def changes_to_fit_cpu(cpu: Option | None, limits: Limits, epochs: int | None) -> tuple[str, ...]:
     """Say what would let the CPU do it; empty where nothing sensible would."""
-    if cpu is None or cpu.cost_high > limits.max_cost_usd:
+    if cpu is None or cpu.is_ruled_out:
         return ()
     changes = []
     limit, name = limits.cpu_limit
@@ -156,26 +146,24 @@ def nothing_feasible(options: Sequence[Option], limits: Limits, epochs: int | No
     gpus = [option for option in options if option.where == "ec2"]
     changes = list(changes_to_fit_cpu(cpu, limits, epochs))
     reasons = [f"this CPU {cpu.reason}"] if cpu is not None else []
-    if gpus:
-        in_time = [o for o in gpus if o.interval.high <= limits.deadline_s]
-        if in_time:
-            nearest = min(in_time, key=lambda o: (o.cost_high, o.offer.name))
-            changes.append(
-                f"With max-cost-usd = {_dollars_up(nearest.cost_high)} {nearest.offer.name} could do it."
-            )
-        else:
-            nearest = min(gpus, key=lambda o: (o.interval.high, o.cost_high, o.offer.name))
-            money = (
-                f" and max-cost-usd = {_dollars_up(nearest.cost_high)}"
-                if nearest.cost_high > limits.max_cost_usd
-                else ""
-            )
-            changes.append(
-                f"With a deadline of {_minutes_up(nearest.interval.high)}{money} "
-                f"{nearest.offer.name} could do it."
-            )
+    possible = [o for o in gpus if not o.is_ruled_out]
+    in_time = [o for o in possible if o.interval.high <= limits.deadline_s]
+    nearest = min(
+        in_time or possible or gpus,
+        key=lambda o: (0 if in_time else o.interval.high, o.cost_high, o.offer.name),
+        default=None,
+    )
+    if nearest is not None:
         reasons.append(f"{nearest.offer.name} {nearest.reason}")
-    changes.append("Fewer epochs, a smaller image-size or a smaller model make any place fit sooner.")
+    if nearest is not None and possible:
+        needed = [] if in_time else [f"a deadline of {_minutes_up(nearest.interval.high)}"]
+        if nearest.cost_high > limits.max_cost_usd:
+            needed.append(f"max-cost-usd = {_dollars_up(nearest.cost_high)}")
+        changes.append(f"With {' and '.join(needed)} {nearest.offer.name} could do it.")
+    if all(option.is_ruled_out for option in options):
+        changes.append("Change the setting that rules these places out; more time or money does not help.")
+    else:
+        changes.append("Fewer epochs, a smaller image-size or a smaller model make any place fit sooner.")
     return Decision("none", None, f"Nothing fits: {'; '.join(reasons)}.", tuple(changes))
 
 

@@ -187,7 +187,7 @@ def _title(plan: PlanReport) -> str:
     option = plan.decision.option
     if option is None:
         return "nothing fits"
-    where = "the free CPU" if option.where == "cpu" and not option.cost_high else option.offer.name
+    where = "the free CPU" if option.where == "cpu" else option.offer.name
     return f"{escape_markdown(where)}, {human_duration(option.interval.likely)}"
 
 

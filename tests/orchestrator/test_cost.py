@@ -187,9 +187,6 @@ def test_an_expected_cost_includes_the_volume_and_the_address():
     assert likely == pytest.approx(0.145 + 0.005 + 0.008)
     assert high == pytest.approx(2 * likely)
     assert expected_cost(cpu_offer(4), Interval(1, 2, 3)) == (0.0, 0.0)
-    assert expected_cost(cpu_offer(4, usd_per_hour=0.36), Interval(1, 10, 20)) == pytest.approx(
-        (0.001, 0.002)
-    )
 
 
 def test_what_was_expected_of_an_attempt_is_what_it_costs_if_it_takes_so_long():
