@@ -10,7 +10,7 @@ print(train(settings).version)
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from gpu_offload.dataset.change import changed_since
 from gpu_offload.dataset.fingerprint import fingerprint as fingerprint_of
@@ -19,6 +19,7 @@ from gpu_offload.infra.store.clock import clock_of
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.check_report import Checked
+from gpu_offload.orchestrator.offers.offer import Where
 from gpu_offload.orchestrator.output.console import Console, one_line
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.orchestrator.registry import download
@@ -51,8 +52,6 @@ __all__ = [
     "store_of",
     "train",
 ]
-
-Where = Literal["auto", "cpu", "ec2", "ray"]
 
 
 def snapshot(settings: Settings) -> Snapshot:

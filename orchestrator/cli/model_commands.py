@@ -23,8 +23,8 @@ from gpu_offload.orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from gpu_offload.orchestrator.api import Where
     from gpu_offload.orchestrator.lifecycle.train_report import TrainReport
+    from gpu_offload.orchestrator.offers.offer import Where
 
 
 @click.command()

@@ -19,7 +19,7 @@ from gpu_offload.orchestrator.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from gpu_offload.orchestrator.sweep.trainings import Where
+    from gpu_offload.orchestrator.offers.offer import Where
 
 
 @click.command()

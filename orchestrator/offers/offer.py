@@ -6,6 +6,8 @@ from typing import Literal
 
 Market = Literal["spot", "on-demand"]
 BackendName = Literal["cpu", "ec2", "ray"]
+Where = Literal["auto", "cpu", "ec2", "ray"]
+"""The place that `--on` asks for; the rule decides on `auto`."""
 
 
 @dataclass(frozen=True, slots=True)

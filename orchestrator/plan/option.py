@@ -10,8 +10,6 @@ from gpu_offload.orchestrator.offers.offer import BackendName, Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
 from gpu_offload.orchestrator.registry.semver import version_text
 
-Where = Literal["cpu", "ec2", "ray", "none"]
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -111,7 +109,7 @@ class Option:
 class Decision:
     """Where to train."""
 
-    where: Where
+    where: Literal["cpu", "ec2", "ray", "none"]
     option: Option | None
     """None exactly where `where` is `none`."""
     why: str

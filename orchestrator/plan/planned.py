@@ -5,10 +5,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.orchestrator.cost.traffic import Traffic
+from gpu_offload.orchestrator.offers.offer import Where
 from gpu_offload.orchestrator.plan.candidate import Candidate
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.option import Limits, PlanReport
@@ -41,8 +41,8 @@ class Planned:
     spec: TrainingSpec
     report: PlanReport
     candidates: tuple[Candidate, ...]
-    on: Literal["auto", "cpu", "ec2", "ray"]
-    """The place that was asked for; `auto` where the rule decides."""
+    on: Where
+    """The place that was asked for."""
     traffic: Traffic
     lock: Callable[[], bytes]
     """Locks the requirements of the user's code; asks the network where the store has no lock yet."""

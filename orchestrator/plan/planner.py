@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -18,7 +17,7 @@ from gpu_offload.orchestrator.estimate.history import history
 from gpu_offload.orchestrator.estimate.installation import Part
 from gpu_offload.orchestrator.estimate.processor import CoreReading
 from gpu_offload.orchestrator.estimate.workload import Workload
-from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.offers.offer import Offer, Where
 from gpu_offload.orchestrator.offers.table import TABLE
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.appraisal import Appraisal
@@ -75,7 +74,7 @@ class Planning:
     def plan(
         self,
         *,
-        on: Literal["auto", "cpu", "ec2", "ray"] = "auto",
+        on: Where = "auto",
         calibrate: bool | None = None,
         only_if_it_matters: bool = False,
     ) -> Planned:

@@ -4,7 +4,6 @@ import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -15,9 +14,6 @@ from gpu_offload.orchestrator.settings.model_name import VERSION_PATTERN
 from gpu_offload.orchestrator.settings.sections import TrainingSettings
 from gpu_offload.remote_job.files.durable import sha256_of
 from gpu_offload.remote_job.spec import Weights
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 FEWER = 0.5
 """Share of the epochs that a warm start takes unless the configuration says otherwise; see `benchmarks/warm_start.py`."""
@@ -75,17 +71,11 @@ def find_start(
         return WarmStart(
             None, training, recipe, note=f"from scratch, not from {wanted} ({parent.version}): {why}"
         )
-    path = cache / f"{parent.model.sha256[:16]}-{parent.model.name}"
-    if not (path.is_file() and sha256_of(path) == parent.model.sha256):
-        store.download(
-            model_key(parent.version, parent.model.name),
-            path,
-            size=parent.model.size,
-            sha256=parent.model.sha256,
-        )
-    weights = Weights(
-        sha256=parent.model.sha256, path=str(path), key=model_key(parent.version, parent.model.name)
-    )
+    model, key = parent.model, model_key(parent.version, parent.model.name)
+    path = cache / f"{model.sha256[:16]}-{model.name}"
+    if not (path.is_file() and sha256_of(path) == model.sha256):
+        store.download(key, path, size=model.size, sha256=model.sha256)
+    weights = Weights(sha256=model.sha256, path=str(path), key=key)
     return _warm(training, recipe, parent.version, parent.warm_starts + 1, weights)
 
 
@@ -101,22 +91,18 @@ def _trained(store: ObjectStore, recipe: str) -> Manifest | None:
 
 def _unfit(training: TrainingSettings, snapshot: Snapshot, parent: Manifest) -> str | None:
     """Return why a version's weights are no start for this training, None where they are."""
-    checks: tuple[tuple[Callable[[], bool], str], ...] = (
-        (lambda: parent.task != str(snapshot.task), f"its task is {parent.task}"),
-        (
-            lambda: parent.classes is not None and parent.classes != tuple(snapshot.classes),
-            "the classes changed",
-        ),
-        (lambda: parent.base_model != training.base_model, f"its model is {parent.base_model}"),
-        (
-            lambda: parent.warm_starts >= training.max_warm_starts,
-            (
-                f"{parent.warm_starts} trainings in a row continued another one; so that errors do not add up, this one begins "
-                "anew, and is compared with stable before it is published"
-            ),
-        ),
-    )
-    return next((why for fails, why in checks if fails()), None)
+    if parent.task != str(snapshot.task):
+        return f"its task is {parent.task}"
+    if parent.classes is not None and parent.classes != tuple(snapshot.classes):
+        return "the classes changed"
+    if parent.base_model != training.base_model:
+        return f"its model is {parent.base_model}"
+    if parent.warm_starts >= training.max_warm_starts:
+        return (
+            f"{parent.warm_starts} trainings in a row continued another one; so that errors do not add up, this one begins "
+            "anew, and is compared with stable before it is published"
+        )
+    return None
 
 
 def _warm(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from gpu_offload.infra.store.protocol import ObjectStore
+from gpu_offload.orchestrator.offers.offer import Where
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.metrics import label
 from gpu_offload.orchestrator.output.table import terminal_width
@@ -22,7 +23,7 @@ from gpu_offload.orchestrator.sweep.receipt import Receipt, places
 from gpu_offload.orchestrator.sweep.record import NAME, SweepRecord
 from gpu_offload.orchestrator.sweep.sampling import Tried
 from gpu_offload.orchestrator.sweep.space import Space, Values, values_text
-from gpu_offload.orchestrator.sweep.trainings import Trainings, Where
+from gpu_offload.orchestrator.sweep.trainings import Trainings
 from gpu_offload.orchestrator.workspace import Workspace
 
 

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
-from typing import Literal
 
 from pydantic import ValidationError
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.orchestrator.offers.offer import Offer
+from gpu_offload.orchestrator.offers.offer import Offer, Where
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan.inputs import read_inputs
 from gpu_offload.orchestrator.plan.planned import Planned
@@ -22,8 +21,6 @@ from gpu_offload.orchestrator.settings.messages import explain
 from gpu_offload.orchestrator.sweep.record import TrainingRef
 from gpu_offload.orchestrator.sweep.space import Space, path_of
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
-
-Where = Literal["auto", "cpu", "ec2", "ray"]
 
 
 class SweepError(OffloadError):
