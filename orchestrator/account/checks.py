@@ -7,7 +7,7 @@ from typing import Any
 
 from gpu_offload.infra.github.repository import numbers_of
 from gpu_offload.orchestrator.account.checklist import Check
-from gpu_offload.orchestrator.account.region_checks import check_region
+from gpu_offload.orchestrator.account.region_checks import check_region, failed
 from gpu_offload.orchestrator.settings.load import Settings
 
 
@@ -38,7 +38,7 @@ def account_checks(
             return
         me = caller(session)
     except CloudError as error:
-        yield Check("AWS credentials", "red", str(error).partition(": " + error.remedy)[0], error.remedy)
+        yield failed("AWS credentials", error)
         return
     yield Check("AWS credentials", "green", how)
     yield Check("AWS identity", "green", me.arn)

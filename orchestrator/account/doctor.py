@@ -15,10 +15,13 @@ from gpu_offload.orchestrator.account.checks import account_checks, not_needed
 from gpu_offload.orchestrator.backends.isolated_training import IsolationError, not_isolated, why_open
 from gpu_offload.orchestrator.cleanup.sweep_note import REMEDY, SILENT_S, seconds_since_sweep
 from gpu_offload.orchestrator.output.units import human_bytes, human_duration
-from gpu_offload.orchestrator.registry.stores import FIT_SERVERS, store_of
+from gpu_offload.orchestrator.registry.stores import FIT_SERVERS, public_address, store_of
 from gpu_offload.orchestrator.settings.findings import findings_prefix
 from gpu_offload.orchestrator.settings.load import Settings, SettingsError
 from gpu_offload.orchestrator.workspace import Workspace, snapshot_of
+
+READABLE = frozenset({200, 206})
+"""HTTP statuses of what can be read: whole, or in part."""
 
 
 def examine(
@@ -33,7 +36,7 @@ def examine(
 ) -> Examination:
     """Check everything that a run needs.
 
-    `load` may raise SettingsError; `roles` (ARNs or names) have their trust checked beside the current role;
+    `load` may raise SettingsError; the trust of `roles` (ARNs or names) is checked in place of the current role's;
     `deployment` is the launcher's GitHub environment; `probe` allows a test object and a security group for dry runs.
     """
     checks = [_ultralytics()]
@@ -181,7 +184,7 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
     try:
         store = store_of(settings)
         if not probe:
-            sum(1 for _, _ in zip(store.list("index.json"), range(1), strict=False))
+            next(iter(store.list("index.json")), None)
             yield Check("store", "green", f"{url}: can be read; writing was not tried")
         else:
             done = probe_store(store, public=in_bucket)
@@ -191,7 +194,7 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
                 yield Check(
                     "store", "green", f"{url}: can be read and written, and keeps the conditions of writes"
                 )
-            if done.public == 200 or done.public == 206:  # noqa: PLR1714 - two statuses, one meaning
+            if done.public in READABLE:
                 yield Check(
                     "store is private",
                     "red",
@@ -206,16 +209,12 @@ def _store(settings: Settings, *, probe: bool, in_bucket: bool) -> Iterator[Chec
         if not in_bucket:
             return
         key = first_published(store)
-        address = key and (
-            f"{settings.store.public_url.rstrip('/')}/{key}"
-            if settings.store.public_url
-            else store.public_url(key)
-        )
+        address = public_address(settings, store, key) if key else None
         if not address:
             yield Check("models are public", "grey", "nothing is published yet, so nothing can be tried")
             return
         status = anonymous(address)
-        if status in {200, 206}:
+        if status in READABLE:
             yield Check("models are public", "green", f"{address} can be read without credentials")
         else:
             yield Check(

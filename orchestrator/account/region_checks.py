@@ -25,14 +25,14 @@ def check_region(name: str, settings: Settings, *, probe: bool) -> Iterator[Chec
         image = find_image(name, settings.ec2.image, session=session)
         yield Check(f"{name}: image", "green", f"{image.id}, {image.name}, of {image.owner}")
     except CloudError as error:
-        yield _of(f"{name}: image", error)
+        yield failed(f"{name}: image", error)
     try:
         subnets = ec2.subnets()
         subnet = next(iter(subnets.values()), None)
         yield _network(name, tuple(subnets), settings)
         yield from _terminating(name, ec2, session, _mark(settings))
     except CloudError as error:
-        yield _of(f"{name}: network", error)
+        yield failed(f"{name}: network", error)
     if not probe:
         yield Check(f"{name}: launching", "grey", "not tried: forbidden to, or by a role that rents nothing")
     elif image is not None and subnet is not None:
@@ -67,7 +67,7 @@ def _terminating(name: str, ec2: Any, session: Any, mark: str) -> Iterator[Check
         may_terminate(session, name, ours[0].id)
         yield Check(f"{name}: terminating", "green", f"we may ({len(ours)} of ours are alive there)")
     except CloudError as error:
-        yield _of(f"{name}: terminating", error)
+        yield failed(f"{name}: terminating", error)
 
 
 def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings) -> Check:
@@ -88,7 +88,7 @@ def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings)
             store=_mark(settings),
         )
     except CloudError as error:
-        found = _of(title, error)
+        found = failed(title, error)
         return found if error.retry == "never" else replace(found, state="yellow")
     return Check(title, "green", f"we may launch {kind} ({market}); dry run, nothing was launched")
 
@@ -119,6 +119,6 @@ def _quotas(name: str, market: Any, settings: Settings) -> Iterator[Check]:
             yield Check(title, "green", f"{value:.0f}")
 
 
-def _of(name: str, error: Any) -> Check:
+def failed(name: str, error: Any) -> Check:
     """Return the line for a CloudError, its remedy apart from its message."""
     return Check(name, "red", str(error).removesuffix(f": {error.remedy}"), error.remedy)

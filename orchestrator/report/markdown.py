@@ -136,7 +136,7 @@ def charts(report: Report) -> list[str]:
     rows: Rows = [("epoch", *curves)]
     longest = max(len(v) for v in curves.values())
     rows += [
-        (str(i + 1), *(f"{human_number(v[i], 4)}" if i < len(v) else "" for v in curves.values()))
+        (str(i + 1), *(human_number(v[i], 4) if i < len(v) else "" for v in curves.values()))
         for i in range(0, longest, max(1, -(-longest // MOST_POINTS)))
     ]
     return ["#### Curves", *drawn, details("Every curve as a table", table(rows))]

@@ -53,7 +53,6 @@ def _standing(report: Report, *, moved: bool) -> str:
 
 def glance_rows(report: Report, before: Before | None = None) -> Rows:
     """Time, cost and quality: what was expected and what it was."""
-    before = before or report.before
     rows: Rows = [
         ("", "expected", "actual"),
         ("time", expected_time(report.run.estimate), human_duration(report.seconds)),
@@ -62,15 +61,9 @@ def glance_rows(report: Report, before: Before | None = None) -> Rows:
     done, of = epochs(report)
     if report.status != "published":
         rows.append(("epochs", f"of {of}", str(done)))
-    if (best := next(iter(report.metrics.items()), None)) is not None:
-        old = named(before.metrics).get(best[0]) if before else None
-        rows.append(
-            (
-                best[0],
-                f"{human_number(old)} before" if old is not None else "first version",
-                f"{human_number(best[1])}",
-            )
-        )
+    if (quality := _quality(report, before)) is not None:
+        name, value, old = quality
+        rows.append((name, f"{old} before" if old else "first version", value))
     return rows
 
 
@@ -116,12 +109,20 @@ def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, 
 
 def quality_text(report: Report, before: Before | None) -> str:
     """Return the main metric, and what it was before: `mAP50 0.371 (was 0.310)`."""
+    if (quality := _quality(report, before)) is None:
+        return ""
+    name, value, old = quality
+    return f"{name} {value}{f' (was {old})' if old else ''}"
+
+
+def _quality(report: Report, before: Before | None) -> tuple[str, str, str] | None:
+    """Return name and value of the main metric, and its value before, empty for none; None without a metric."""
     before = before or report.before
     best = next(iter(report.metrics.items()), None)
     if best is None:
-        return ""
+        return None
     old = named(before.metrics).get(best[0]) if before else None
-    return f"{best[0]} {human_number(best[1])}{f' (was {human_number(old)})' if old is not None else ''}"
+    return best[0], human_number(best[1]), "" if old is None else human_number(old)
 
 
 def place(report: Report) -> str:

@@ -173,13 +173,8 @@ def fact_rows(report: Report) -> Rows:
         "start": report.run.origin.note if report.run.origin else "",
         "fit": overfitting(report.curves) or "",
         "device": device or "",
-        "begun": clock(report.run.created_at),
+        "begun": utc(report.run.created_at, "%Y-%m-%d %H:%M:%S UTC"),
         "commit": report.run.commit or "",
         "repository": report.run.repository or "",
     }
     return [("", ""), *((name, value) for name, value in facts.items() if value)]
-
-
-def clock(at: float) -> str:
-    """Write a time of day, UTC."""
-    return utc(at, "%Y-%m-%d %H:%M:%S UTC")

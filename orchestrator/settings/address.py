@@ -4,6 +4,7 @@ import ipaddress
 import re
 from urllib.parse import urlsplit
 
+from gpu_offload.infra.http import UnsafeAddressError, check_address
 from gpu_offload.orchestrator.settings.fault import wrong
 
 
@@ -29,6 +30,13 @@ def check_http_url(value: str) -> str:
         raise wrong("the address contains a user name or password", "give credentials in the environment")
     if parts.query or parts.fragment:
         raise wrong("the address contains `?` or `#`", "write it up to there")
+    try:
+        check_address(value)
+    except UnsafeAddressError:
+        # The store would refuse it too, but a public address is first used when the model is trained.
+        raise wrong(
+            f"{value!r} is not https: others on the network could change models", "write https://HOST"
+        ) from None
     return value.rstrip("/")
 
 

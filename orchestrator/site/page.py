@@ -57,7 +57,7 @@ def tiles(site: ModelPage) -> list[tuple[str, str, str]]:
     cost = human_cost(site.manifest.cost_usd, site.manifest.where)
     return [
         ("stable" if is_stable else "newest, not stable", number(entry), f"of {when(entry.created_at)} UTC"),
-        *((name, f"{human_number(value)}", "") for name, value in quality),
+        *((name, human_number(value), "") for name, value in quality),
         ("cost", cost, f"{human_duration(site.manifest.seconds.actual)} on {place(site.manifest.where)}"),
     ]
 
@@ -86,7 +86,7 @@ def version_rows(site: ModelPage) -> list[tuple[str, ...]]:
                 number(entry),
                 site.state(entry),
                 when(entry.created_at),
-                *(f"{human_number(one[name])}" if name in one else "" for name in names),
+                *(human_number(one[name]) if name in one else "" for name in names),
                 human_bytes(entry.size),
                 cost,
                 place(entry.where or ""),

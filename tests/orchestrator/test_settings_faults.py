@@ -24,7 +24,7 @@ regions = [
   "a",
 ]
 [store]
-endpoint-url = "http://x"
+endpoint-url = "https://x"
 [limits]
 max-cost-usd = true
 deadline = 6
@@ -111,6 +111,7 @@ BAD = [
     ("store", "region", '"us-east-1"', "is for S3"),
     ("store", "public-url", '"https://u:p@x"', "user name or password"),
     ("store", "public-url", '"ftp://x"', "not a web address"),
+    ("store", "public-url", '"http://models.example.org"', "write https://"),
     ("store", "public-url", '"https://[x"', "not a web address"),
     ("store", "public-url", '"https://x/?y"', "write it up to there"),
     ("ec2", "regions", "[]", "empty"),
