@@ -122,7 +122,7 @@ class Planning:
         options = appraisal.options(cpu, limits, TABLE if offers is None else offers, blocked)
         if on == "ray" and done is None and self.ray_offer is not None:
             options = (options[0], appraisal.on_ray(self.ray_offer(imported_on_node(inputs)), limits))
-        decision = self._decide(options, limits, on, blocked)
+        decision = self._decide(options, limits, on, blocked, work.epochs)
         report = PlanReport(
             fingerprint=inputs.fingerprint,
             training_key=inputs.key,
@@ -140,10 +140,11 @@ class Planning:
             ),
         )
         # Whether an instance may, and can, take over from this CPU where that turns out too slow.
-        rescues = self.settings.limits.on_overrun == "escalate" and (
-            offers is not None or self.launched_later
+        rescues = (
+            self.settings.limits.on_overrun == "escalate"
+            and (offers is not None or self.launched_later)
+            and may_rent(self.settings, inputs)
         )
-        rescues = rescues and may_rent(self.settings, inputs)
         is_free = on == "auto" or begins_here
         return Planned(
             settings=inputs.settings,
@@ -192,20 +193,18 @@ class Planning:
         return calibrate(local, self.workspace, key, self.console)
 
     def _decide(
-        self, options: tuple[Option, ...], limits: Limits, on: str, blocked: Sequence[Obstacle]
+        self, options: tuple[Option, ...], limits: Limits, on: Where, blocked: Sequence[Obstacle], epochs: int
     ) -> Decision:
-        epochs = self.settings.training.epochs
+        """Decide between the options. `epochs` are those of the training, which has fewer where it continues a version."""
         possible = [option for option in options if option.where != "ec2" or not blocked]
         if on == "cpu" and self.launched_later:
             escalates = self.settings.limits.on_overrun == "escalate"
             return begun_here(decide(possible, limits, epochs=epochs), possible[0], escalates=escalates)
-        if on in {"cpu", "ray"}:
-            return forced("cpu" if on == "cpu" else "ray", possible, limits, epochs=epochs)
-        if on == "ec2":
-            if blocked:
-                why = f"cannot train on EC2: {'; '.join(fault.reason for fault in blocked)}."
-                return Decision("none", None, why, tuple(fault.remedy for fault in blocked))
-            return forced("ec2", possible, limits, epochs=epochs)
+        if on == "ec2" and blocked:
+            why = f"cannot train on EC2: {'; '.join(fault.reason for fault in blocked)}."
+            return Decision("none", None, why, tuple(fault.remedy for fault in blocked))
+        if on != "auto":
+            return forced(on, possible, limits, epochs=epochs)
         decision = decide(possible, limits, epochs=epochs)
         if blocked:
             wanted = "To rent a GPU: " + "; ".join(fault.remedy for fault in blocked) + "."

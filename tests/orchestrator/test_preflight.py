@@ -6,6 +6,7 @@ import io
 import os
 
 import pytest
+from registry_case import manifest_for
 
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.synthetic import generate
@@ -17,12 +18,15 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.plan import prerequisites
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, model_file
+from gpu_offload.orchestrator.plan.planned import limits_of
 from gpu_offload.orchestrator.plan.planner import Planning
 from gpu_offload.orchestrator.plan.prerequisites import TrainingExtraError, profile_obstacles, renting_faults
 from gpu_offload.orchestrator.plan.project import PlanningError, UnknownNameError
+from gpu_offload.orchestrator.plan.reasons import changes_for_cpu
 from gpu_offload.orchestrator.plan.receipt import receipt_text
 from gpu_offload.orchestrator.plan.requirements import lock, read_requirements
 from gpu_offload.orchestrator.plan.training_key import TrainingInputs, training_key
+from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.run.experience import Experience
 from gpu_offload.orchestrator.settings.load import load_settings
 from gpu_offload.orchestrator.training_environment import training_environment
@@ -103,6 +107,19 @@ def test_the_offline_list_is_what_this_ultralytics_has():
     for name in DEFINITIONS:
         assert yaml_model_load(name)["nc"], name
     assert set(GITHUB_ASSETS_NAMES) >= WEIGHTS
+
+
+def test_a_plan_counts_the_epochs_of_a_warm_start_and_not_those_from_scratch(shapes):
+    model = shapes / "model.pt"
+    model.write_bytes(b"weights")
+    manifest = manifest_for(model).model_copy(update={"classes": ("circle", "square", "triangle")})
+    publish.publish(open_store(f"file:{shapes / 'store'}"), manifest, model, note=lambda _: None)
+    made = plan(shapes, 'init-from = "stable"\nwarm-epochs = 10')
+    assert made.spec.epochs == 10
+    options, limits = made.report.options, limits_of(made.settings)
+    of_ten = changes_for_cpu(options[0], options, limits, 10, 0.5)[-1]
+    assert "epochs it would no longer fit" in of_ten
+    assert of_ten in made.report.decision.changes
 
 
 def test_weights_to_start_from_are_looked_up_before_they_are_fetched(shapes):
