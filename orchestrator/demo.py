@@ -19,7 +19,7 @@ from gpu_offload.orchestrator.settings.load import Settings, load_settings
 from gpu_offload.orchestrator.state import state_folder
 
 WORTH_SHOWING = 0.5
-"""mAP50 below which the demo says that something is wrong: it reaches more on every machine we tried."""
+"""Lowest mAP50 with which the demo succeeds; it reached more on every machine we tried."""
 
 
 class DemoError(OffloadError):
@@ -113,7 +113,7 @@ def run_demo(
 
 
 def tour(folder: Path, command: str) -> str:
-    """Say what one can look at in the project that a demo leaves; `command` is how `offload` is called here."""
+    """Return what there is to look at in the project of a demo; `command` is how `offload` is called here."""
     return (
         f"\n{relative(folder)} is a project now. Look around:\n\n"
         f"    cd {shlex.quote(str(relative(folder)))}\n"
@@ -133,5 +133,5 @@ def write_report(folder: Path, settings: Settings, report: TrainReport) -> Path:
 
 
 def relative(path: Path) -> Path:
-    """Return a path as one would type it here."""
+    """Return a path relative to the current folder if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

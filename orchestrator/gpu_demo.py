@@ -49,6 +49,7 @@ def run_gpu_demo(
     generate(folder / SHAPES, images=160, size=96)
     text = configuration_text("it was trained in a simulated cloud, on no GPU", epochs=12, image_size=96)
     (folder / FILE_NAME).write_text(text, encoding="utf-8")
+    # Overrides, because the file that stays names the folder into which the bucket is copied below.
     in_cloud = (f"store.url=s3://{BUCKET}/demo", 'ec2.regions=["us-east-1"]')
     settings = load_settings(folder, overrides=in_cloud, environment={})
     console.stage(

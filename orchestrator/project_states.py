@@ -1,4 +1,4 @@
-"""The state of all projects on this machine: which are gone, and which belongs to a renamed one."""
+"""The state of all projects on this machine: listing it, adopting that of a renamed project, deleting what is left over."""
 
 import contextlib
 import os
@@ -19,7 +19,7 @@ from gpu_offload.remote_job.files.removal import remove_tree
 
 STORE = "store"
 LOOKED_AT = frozenset({".gitignore", ".lock", ".tmp", "open", "tend.json"})
-"""What is in a store in which nothing was trained."""
+"""Entries of a store in which nothing was trained."""
 
 
 class ProjectStateError(OffloadError):
@@ -28,7 +28,7 @@ class ProjectStateError(OffloadError):
 
 @dataclass(frozen=True, slots=True)
 class ProjectState:
-    """A state folder. `owner` is None where no version wrote down whose it is; `used_at` in Unix seconds."""
+    """A state folder. `owner` is None where no document names it; `used_at` in Unix seconds."""
 
     folder: Path
     owner: Owner | None
@@ -52,7 +52,7 @@ class ProjectState:
 
 @dataclass(frozen=True, slots=True)
 class ProjectStates:
-    """What `offload state` shows; `deleted` is what it has just deleted."""
+    """The states that `offload state` shows, or has just deleted (`deleted`)."""
 
     states: tuple[tuple[ProjectState, int], ...]
     """Each with its size in bytes."""
@@ -76,7 +76,7 @@ class ProjectStates:
         }
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return it as text for people."""
         width = terminal_width()
         if not self.states:
             return "no state of a deleted project is here" if self.deleted else "no state is here"
@@ -110,13 +110,14 @@ def project_states() -> tuple[ProjectState, ...]:
     found = []
     for folder in folders:
         written = folder / OWNER
+        # Every command touches the document; the time of a folder says only when an entry came or went.
         used_at = (written if written.is_file() else folder).stat().st_mtime
         found.append(ProjectState(folder, read_owner(folder), used_at))
     return tuple(sorted(found, key=lambda state: (-state.used_at, state.folder)))
 
 
 def has_models(folder: Path) -> bool:
-    """Whether a state folder has a store with more in it than a command writes that only looks."""
+    """Whether a state folder has a store with more in it than read-only commands leave."""
     try:
         return any(path.name not in LOOKED_AT for path in (folder / STORE).iterdir())
     except OSError:
@@ -129,7 +130,7 @@ def with_sizes(states: tuple[ProjectState, ...]) -> tuple[tuple[ProjectState, in
 
 
 def delete_gone() -> ProjectStates:
-    """Delete the state of projects whose folder is not there; return what that was."""
+    """Delete the state of projects whose folder is gone; return the states deleted."""
     gone = with_sizes(tuple(state for state in project_states() if state.is_gone))
     for state, _ in gone:
         remove_tree(state.folder)
@@ -152,7 +153,7 @@ def size_of(folder: Path) -> int:
 
 
 def renamed_note(project: Path) -> str:
-    """Say that a project without models seems to be a renamed one whose models are still there; else empty."""
+    """Return a note if a project without models seems to be a renamed one that has some; else an empty text."""
     if has_models(state_folder(project)):
         return ""
     owner = Owner.of(project)

@@ -1,4 +1,4 @@
-"""Where the state of a project is kept: outside of its checkout, so that nothing a repository contains is taken for it.
+"""The place of a project's state: outside of the checkout, so that no repository can plant state.
 
 On a runner of GitHub's below RUNNER_TEMP; elsewhere below the user's state folder ($XDG_STATE_HOME, by default
 ~/.local/state), in a folder for each project path. The store `file:.offload` stands for the folder `store` there.
@@ -20,7 +20,7 @@ from gpu_offload.infra.git import tracked_below
 from gpu_offload.orchestrator.state_owner import record_owner
 
 OLD = ".offload"
-"""Where earlier versions kept state, and what `store.url` still calls the place where it is kept now."""
+"""The folder in which earlier versions kept state; in `store.url` it still stands for the present place."""
 
 DISPOSABLE = frozenset({"cache", "trees", "work", ".tmp", ".lock", ".gitignore"})
 """What an old state folder holds that can be made again."""
@@ -35,6 +35,7 @@ class StateError(OffloadError):
 def state_folder(project: Path) -> Path:
     """Return the absolute path of a project's state folder; nothing is made or read."""
     real = os.path.realpath(project)
+    # The name is for people; the digest of the path keeps projects of one name apart.
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(real).name)[:40].strip("-") or "project"
     digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:16]
     return state_base() / f"{name}-{digest}"
@@ -55,7 +56,7 @@ def _base() -> Path:
 
 
 def on_runner(variables: Mapping[str, str]) -> bool:
-    """Whether this is a job of a GitHub workflow, whose folders go with it."""
+    """Whether this is a job of a GitHub workflow, whose folders are deleted with it."""
     return bool(variables.get("GITHUB_ACTIONS") and variables.get("RUNNER_TEMP"))
 
 
@@ -81,6 +82,7 @@ def made(base: Path, *parts: str) -> Path:
         try:
             path.mkdir(mode=0o755)
         except FileExistsError:
+            # Not `stat`: a link that was put here would lead our writes elsewhere.
             found = path.lstat()
             if not stat.S_ISDIR(found.st_mode):
                 raise StateError(f"{path}: is no folder, or a link; remove it and run again") from None
@@ -149,6 +151,7 @@ def check_untracked(folder: Path, project: Path) -> None:
 
 def _top(folder: Path, project: Path) -> Path | None:
     """Return the outermost checkout or project that a folder is in, None where it is in neither."""
+    # The outermost, because a submodule comes with the repository around it.
     inside = [parent for parent in folder.parents if (parent / ".git").exists()]
     root = project.absolute()
     if folder.is_relative_to(root):
@@ -181,6 +184,7 @@ def _take_over(old: Path, state: Path, note: Callable[[str], object]) -> None:
                 raise StateError(
                     f"{old / name} and {store / name} are both there; remove the one that is not wanted"
                 )
+            # Between file systems a move is a copy, which may be interrupted: the final name comes last.
             partial = store / f".{name}.moving"
             _remove(partial)
             shutil.move(old / name, partial)
@@ -207,6 +211,7 @@ def _no_plain_files(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def _locked(state: Path) -> Iterator[None]:
+    # O_NOFOLLOW, because a link in the place of the lock would be opened for writing.
     flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     lock = os.open(state / ".lock", flags, 0o600)
     try:

@@ -1,4 +1,4 @@
-"""Whose state a state folder is: a small document in it."""
+"""The document in a state folder that names its project."""
 
 import contextlib
 import json
@@ -32,18 +32,19 @@ class Owner:
 
 
 def record_owner(state: Path, project: Path) -> None:
-    """Write down whose state it is, and that it is used now; a disk that is full is another's to report."""
+    """Record the project of a state folder, and that it is used now; what cannot be written is left to other commands to report."""
     with contextlib.suppress(OSError):
         owner, path = Owner.of(project), state / OWNER
         if read_owner(state) == owner:
             os.utime(path)
             return
         text = json.dumps({"path": str(owner.path), "device": owner.device, "inode": owner.inode})
+        # Not forced to the disk: the next command writes it again if it is lost.
         durable.write(path, text.encode(), durable=False)
 
 
 def read_owner(state: Path) -> Owner | None:
-    """Return whose state it is, None where that is not known."""
+    """Return the project of a state folder, None where it is not known."""
     path = state / OWNER
     try:
         told = json.loads(path.read_bytes()) if not path.is_symlink() else {}

@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.state import made, prepare_state
 from gpu_offload.remote_job.files.removal import remove_tree
 
 CALIBRATION = "calibration-"
-"""How the folders in `work` begin that are no run's."""
+"""Prefix of the folders in `work` that belong to no run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Workspace:
         return [folder.name for folder in self.work.iterdir() if not folder.name.startswith(CALIBRATION)]
 
     def forget_trees(self, but: str) -> None:
-        """Remove the training trees of other datasets: they can be copies, which add up."""
+        """Remove the training trees of other datasets; they can be copies and take much space."""
         for folder in made(self.root, "trees").iterdir():
             if folder.name != but[:16]:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -94,6 +94,7 @@ def snapshot_of(settings: Settings, workspace: Workspace) -> Snapshot:
             cache=workspace.stat_cache,
         )
     except DatasetError as error:
+        # Findings have paths in the dataset; a reader needs them in the repository.
         error.args = (error.text(findings_prefix(settings)),)
         raise
     check_task(settings, snapshot)

@@ -135,6 +135,7 @@ class Bootstrap:
         found = self.outputs(outputs)
         store = [
             "[store]",
+            # A JSON string is a TOML string, too.
             f"url = {json.dumps(found['StoreUrl'])}",
             f"region = {json.dumps(self.region)}",
         ]

@@ -45,6 +45,7 @@ def account_checks(
     yield _clock(me.skew_s)
     yield from _trusts(session, me.role, repository, environment, roles)
     yield from _limits(settings, session)
+    # A region takes seconds, and most of that is waiting.
     with ThreadPoolExecutor(len(settings.ec2.regions)) as pool:
         regions = list(
             pool.map(lambda name: list(check_region(name, settings, probe=probe)), settings.ec2.regions)
@@ -58,7 +59,7 @@ def account_checks(
 
 
 def not_needed(check: Check) -> Check:
-    """Without a bucket a training never leaves the CPU, so AWS is not needed."""
+    """Soften a check of AWS for a project that trains on this CPU only."""
     if check.state != "red":
         return check
     if check.name == "AWS credentials" and check.text == "there are none":

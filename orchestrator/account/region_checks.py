@@ -111,6 +111,7 @@ def _quotas(name: str, market: Any, settings: Settings) -> Iterator[Check]:
                 f"unknown: {quotas.reason}",
                 "a new account's is 0; " + QuotaError.default_remedy.partition(";")[0],
             )
+        # The smallest types with a GPU have 4 vCPUs.
         elif value < 4:
             yield Check(
                 title, "red", f"{value:.0f}: not even the smallest instance starts", QuotaError.default_remedy

@@ -38,6 +38,7 @@ def site_of(
             "instance_types": tuple(settings.ec2.types),
             "markets": MARKETS[settings.ec2.market],
             "subnets": (settings.ec2.subnet,) if settings.ec2.subnet else (),
+            # Some room, so that a larger ec2.volume-gib needs no new deployment.
             "max_volume_gib": max(VOLUME_GIB, settings.ec2.volume_gib),
             "image_owners": ("amazon",)
             if not image or image.startswith("/aws/service/")
@@ -57,4 +58,5 @@ def site_of(
 def bucket_name(repository: str) -> str:
     """Return a name for the bucket, made from the repository's: bucket names are global."""
     text = re.sub(r"[^a-z0-9]+", "-", f"{repository}-models".lower()).strip("-")
+    # S3 allows 63 characters; the end is what differs between the repositories of one owner.
     return text[-63:].strip("-")

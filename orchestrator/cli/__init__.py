@@ -43,7 +43,7 @@ class TopLevelCommands(CommandGroup):
 
 
 class AbortedError(OffloadError):
-    """Ctrl-C where nothing is left to say but that; also at a question."""
+    """The user pressed Ctrl-C, and no other error says what is kept."""
 
     exit_code = EXIT_RESUMABLE
 
@@ -80,8 +80,10 @@ for module in (
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit. Our errors become a message and an exit code, never a traceback."""
     sys.excepthook = _show_defect
+    # Read by hand: a fault in the options is found before click has parsed the rest of them.
     as_json = "--json" in (sys.argv if arguments is None else arguments)
     try:
+        # In click's own mode errors would be printed in its form and end with its exit codes.
         code = offload.main(args=arguments, prog_name="offload", standalone_mode=False)
     except click.exceptions.Abort:
         fail(AbortedError("Ctrl-C; run the same command again"), as_json=as_json)
@@ -124,7 +126,7 @@ def fail(error: OffloadError, *, as_json: bool) -> NoReturn:
 
 
 def _refuse(error: click.ClickException, *, as_json: bool) -> NoReturn:
-    """Print what click found wrong, in the form of our own errors."""
+    """Print an error of click's in the form of our own errors."""
     message = error.format_message()
     told = {"type": type(error).__name__, "message": message}
     if isinstance(error, click.UsageError):
@@ -146,6 +148,7 @@ def _end(message: str, document: dict[str, Any], exit_code: int, *, as_json: boo
         from gpu_offload.orchestrator.output.table import terminal_width, wrapped_lines
 
         text = wrapped_lines(text, width=terminal_width())
+    # This stream drops what cannot be written, so that a closed terminal does not change the exit code.
     Console().stream.write(f"{text}\n")
     if as_json:
         texts = {name: brief(each) if isinstance(each, str) else each for name, each in document.items()}

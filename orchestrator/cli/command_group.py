@@ -1,4 +1,4 @@
-"""A group of commands: its help, and what it says of options in the wrong place."""
+"""A click group that lists its commands in whole sentences and names the place of a misplaced option."""
 
 from collections.abc import Mapping
 from typing import ClassVar
@@ -7,7 +7,7 @@ import click
 
 
 class CommandGroup(click.Group):
-    """A group whose help has whole sentences, and lists its commands below the headings of `sections`."""
+    """Lists its commands below the headings of `sections`, each with the whole first sentence of its help."""
 
     sections: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     """Names of commands by heading. Commands that are in none come last."""

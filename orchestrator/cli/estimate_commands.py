@@ -1,4 +1,4 @@
-"""Commands about estimates: how they held, what they consist of, and what could be shared of them."""
+"""The commands of `offload estimate`: history, explain, share."""
 
 import json
 
@@ -17,7 +17,7 @@ from gpu_offload.orchestrator.cli.options import (
 
 @click.group(cls=CommandGroup)
 def estimate() -> None:
-    """Show how past estimates held, what the next one consists of, and what could be shared of them."""
+    """Compare past estimates with what trainings took, explain the next one, or print timings to share."""
 
 
 @estimate.command("history")
@@ -52,7 +52,7 @@ def explain(given: SettingsOptions, *, as_json: bool, verbose: bool, calibrate: 
 @estimate.command()
 @settings_options
 def share(given: SettingsOptions) -> None:
-    """Print what past trainings could tell others, a line of JSON each; nothing is sent.
+    """Print the timings of past trainings for others, a line of JSON each; nothing is sent.
 
     A line has times, machine, model and sizes. It names no project, run, dataset, host or day.
     """

@@ -72,7 +72,7 @@ def plan(
 @click.option(
     "--repair", is_flag=True, help="Verify a version that is published already, and put back what is damaged."
 )
-@click.option("--sweep", hidden=True, help="The sweep that it trains for: no alias moves by itself.")
+@click.option("--sweep", hidden=True, help="The sweep that the training is part of: no alias moves.")
 def train(
     given: SettingsOptions,
     where: "Where",
@@ -112,7 +112,7 @@ def train(
 
 
 def next_commands(report: "TrainReport") -> str:
-    """Return what one does after a training."""
+    """Return the commands that are useful after a training."""
     from gpu_offload.orchestrator.output.table import terminal_width
 
     first: tuple[tuple[str, str], ...]

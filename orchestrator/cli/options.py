@@ -1,4 +1,4 @@
-"""Options that many commands share, what they turn into, and how a command answers."""
+"""Shared options, the settings that they select, and the output of commands."""
 
 import functools
 import importlib.util
@@ -81,7 +81,7 @@ where_option = click.option(
     "where",
     type=click.Choice(["auto", "cpu", "ec2", "ray"]),
     default="auto",
-    help="Decide for a place yourself.",
+    help="Choose the place yourself.",
 )
 
 
@@ -121,6 +121,7 @@ def console_of(*, verbose: bool) -> "Console":
         # A script may print workflow commands after ours: let the runner accept them again.
         atexit.register(console.close)
         return console
+    # Some CI systems give a job a terminal and keep its output as a log.
     if sys.stderr.isatty() and not os.environ.get("CI"):
         return TerminalConsole(sys.stderr, verbose=verbose)
     return Console(sys.stderr, verbose=verbose)
@@ -144,8 +145,9 @@ EXTRAS = {"simulator": ("moto", "the simulated cloud is"), "sweep": ("optuna", "
 
 
 def need(extra: str) -> None:
-    """Refuse where an extra of our package is not installed. Raises ClickException."""
+    """Check that an extra of our package is installed. Raises ClickException."""
     package, what = EXTRAS[extra]
+    # Not imported, because both are slow.
     if importlib.util.find_spec(package) is None:
         raise click.ClickException(f"{what} not installed: pip install 'gpu-offload[{extra}]'")
 
@@ -170,7 +172,7 @@ def say(text: str, *, nl: bool = True, err: bool = False) -> None:
 
 
 def show(document: Any, text: str, *, as_json: bool) -> None:
-    """Print an answer as JSON, or as text for a person."""
+    """Print a result as JSON, or as text for people."""
     if as_json:
         print_json(document)
     else:
@@ -178,17 +180,17 @@ def show(document: Any, text: str, *, as_json: bool) -> None:
 
 
 class Answer(Protocol):
-    """What a command has to say."""
+    """The result of a command."""
 
     def json(self) -> dict[str, Any]:
         """Return the documented JSON object."""
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return it as text for people."""
 
 
 def show_answer(answer: Answer, *, as_json: bool) -> None:
-    """Print what a command has to say."""
+    """Print the result of a command."""
     show(answer.json(), answer.text(), as_json=as_json)
 
 

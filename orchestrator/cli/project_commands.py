@@ -120,7 +120,9 @@ def _write_workflows(
         into = done if state in {"written", "updated"} else kept
         into.append(f"{listed} in {FOLDER}{STATES[state]}")
     readme = root / "README.md"
+    # Only with new workflows: a badge that somebody removed does not come back.
     if "written" in by_state and checkout.repository and readme.is_file() and not readme.is_symlink():
+        # Byte for byte: line ends and other encodings stay as they are.
         old = readme.read_bytes().decode("utf-8", "surrogateescape")
         new = with_badge(old, badge(checkout.repository, target))
         if new != old:
@@ -159,6 +161,7 @@ def _has_dataset(root: Path) -> bool:
     from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
 
     try:
+        # A workflow does not have the variables of this shell.
         return load_settings(root, environment={}).dataset_path.exists()
     except SettingsError:
         return True

@@ -32,7 +32,7 @@ def _store(given: SettingsOptions, source: str | None) -> "ObjectStore":
 @answers
 @click.pass_context
 def models(context: click.Context, given: SettingsOptions) -> Answer | None:
-    """List the published versions, newest first, and what the aliases mean."""
+    """List the published versions, newest first, and the versions that aliases point at."""
     from gpu_offload.orchestrator.registry.listing import listing
 
     return listing(given.store) if context.invoked_subcommand is None else None
@@ -70,10 +70,10 @@ def diff(given: SettingsOptions, old: str, new: str) -> Answer:
 @click.option(
     "--at",
     metavar="TIME",
-    help="Only what it meant then: 2026-03-03 (the end of that day, UTC), or with a time.",
+    help="Only the version at that time: 2026-03-03 (the end of that day, UTC), or with a time.",
 )
 def history(given: SettingsOptions, alias: str, at: str | None) -> Answer:
-    """Show the versions that ALIAS (stable by default) meant, each with its time, author and reason."""
+    """Show the versions that ALIAS (by default stable) pointed at, each with its time, author and reason."""
     from gpu_offload.orchestrator.registry import listing
 
     time = moment(at) if at else None
@@ -103,13 +103,13 @@ def moment(text: str) -> float:
     type=click.FloatRange(0, 100, min_open=True),
     default=100.0,
     metavar="PERCENT",
-    help="Only for this share of installations; the others stay with the version before. Again with more, later.",
+    help="Only for this share of installations; the others keep the version before. Repeat it later with a larger share.",
 )
-@click.option("--minimum", metavar="VERSION", help="Installations must not use a lower version any more.")
+@click.option("--minimum", metavar="VERSION", help="The lowest version that installations may still use.")
 def promote(
     given: SettingsOptions, version: str, why: str, rollout: float, minimum: str | None, source: str | None
 ) -> Answer:
-    """Let `stable` mean VERSION, a candidate for example."""
+    """Point `stable` at VERSION, such as a candidate."""
     from gpu_offload.orchestrator.registry.promote import promote as act
 
     return act(_store(given, source), version, why=why, rollout=rollout / 100, minimum=minimum)
@@ -120,9 +120,9 @@ def promote(
 @store_option
 @click.argument("version")
 @why_option
-@click.option("--undo", is_flag=True, help="It may be used after all; aliases stay where they are.")
+@click.option("--undo", is_flag=True, help="Allow VERSION again; no alias moves.")
 def yank(given: SettingsOptions, version: str, why: str, source: str | None, *, undo: bool) -> Answer:
-    """Withdraw VERSION: applications leave it, and aliases go to the version before. Its files stay."""
+    """Withdraw VERSION: its aliases return to the version before, and applications follow. Its files stay."""
     from gpu_offload.orchestrator.registry.promote import yank as act
 
     return act(_store(given, source), version, why=why, undo=undo)
@@ -134,9 +134,9 @@ def yank(given: SettingsOptions, version: str, why: str, source: str | None, *, 
 @click.option("--to", metavar="VERSION", help="The version to go back to; by default the one before.")
 @why_option
 def rollback(given: SettingsOptions, to: str | None, why: str, source: str | None) -> Answer:
-    """Withdraw what `stable` means, and let it mean the version before.
+    """Withdraw the stable version, and point `stable` at the version before.
 
-    A training that began before is published as a candidate.
+    A training that began before the rollback is published as a candidate.
     """
     from gpu_offload.orchestrator.registry.promote import rollback as act
 

@@ -161,6 +161,7 @@ def _sweep_text(settings: "Settings", store: "ObjectStore", sweep: str, form: "F
 def _form_for(output: Path | None) -> str:
     if output is not None:
         return {".html": "html", ".json": "json", ".txt": "text"}.get(output.suffix, "markdown")
+    # What is not shown in a terminal goes into a job summary, an issue or a file.
     return "text" if sys.stdout.isatty() else "markdown"
 
 

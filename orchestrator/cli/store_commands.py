@@ -1,4 +1,4 @@
-"""Commands about what the store holds: usage, prune, site."""
+"""Commands about the contents of the store: usage, prune, site."""
 
 from pathlib import Path
 
@@ -14,10 +14,10 @@ from gpu_offload.orchestrator.cli.options import Answer, SettingsOptions, answer
 @click.option(
     "--tier",
     type=click.Choice(["s3-old", "s3", "r2", "releases", "folder"]),
-    help="The free tier to hold it against; by default that of the store's address.",
+    help="The free tier to compare with; by default that of the store's provider.",
 )
 def usage(given: SettingsOptions, users: int, updates: int, tier: str | None) -> Answer:
-    """Show what the store holds, and how many applications its free tier, if it has one, carries."""
+    """Show the contents of the store, and how many applications its free tier, if it has one, can serve."""
     from gpu_offload.infra.store.clock import clock_of
     from gpu_offload.orchestrator.cleanup.usage import TIERS, growth_of, tier_of
     from gpu_offload.orchestrator.cleanup.usage import usage as used
@@ -33,12 +33,12 @@ def usage(given: SettingsOptions, users: int, updates: int, tier: str | None) ->
 
 @click.command()
 @answers
-@click.option("--keep", type=click.IntRange(1), default=5, help="Newest versions that stay.")
-@click.option("--days", type=click.FloatRange(0), default=30.0, help="What is younger stays.")
+@click.option("--keep", type=click.IntRange(1), default=5, help="Number of newest versions to keep.")
+@click.option("--days", type=click.FloatRange(0), default=30.0, help="Keep everything younger than this.")
 @click.option(
-    "--below", type=click.FloatRange(0), metavar="GB", help="Delete only as much as brings the store below."
+    "--below", type=click.FloatRange(0), metavar="GB", help="Delete only until the store is below this size."
 )
-@click.option("--delete", is_flag=True, help="Do it; without this it only says what it would delete.")
+@click.option("--delete", is_flag=True, help="Delete; without this, only show what would be deleted.")
 def prune(given: SettingsOptions, keep: int, days: float, below: float | None, *, delete: bool) -> Answer:
     """Delete versions, checkpoints and staged datasets that neither an alias nor an open run needs."""
     from gpu_offload.orchestrator.cleanup.prune import prune as act

@@ -59,7 +59,9 @@ def sweep(
 
     limits = {"trials": trials, "parallel": parallel, "budget-usd": budget_usd, "deadline": deadline}
     words = (*given.sets, *(f"sweep.{name}={value}" for name, value in limits.items() if value is not None))
+    # As overrides they are checked together with the other settings, and a fault names its setting.
     settings = replace(given, sets=words).settings
+    # Each training is a command of its own, and the limits of the sweep are not for it.
     arguments = ["-C", str(settings.root)]
     arguments += ["--config", str(settings.source)] if settings.source else []
     arguments += [part for word in given.sets for part in ("--set", word)]

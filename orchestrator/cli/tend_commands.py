@@ -1,4 +1,4 @@
-"""Commands against leaks and losses, and the simulated cloud that shows them: tend, drill, simulate."""
+"""Commands that end leaks, test for them, and simulate a cloud: tend, drill, simulate."""
 
 import sys
 
@@ -20,14 +20,14 @@ from gpu_offload.orchestrator.cli.options import (
 @settings_options
 @json_option
 @verbose_option
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
 def tend(given: SettingsOptions, *, as_json: bool, verbose: bool, dry_run: bool) -> None:
     """Continue every open run, and terminate what must not run any more.
 
-    Trainings that have finished are published and accounted for, interrupted ones get their next instance. Then
-    every instance, volume, security group and schedule that has our tag and whose time is up, or whose run is over
-    or not in the store, is removed and seen to be gone; those of others are not touched. Exit code 1 where anything that may
-    cost money could not be removed. Made for a schedule.
+    Finished trainings are published and accounted for, interrupted ones get their next instance. Then every instance,
+    volume, security group and schedule with our tag is removed if its time is up, its run is over, or its run is not
+    in the store. The removal is confirmed; resources of others are not touched. Exit code 1 if anything that may cost
+    money is left. Run it on a schedule.
     """
     from gpu_offload.orchestrator.cleanup.tend import Tend
     from gpu_offload.orchestrator.registry.stores import store_of
@@ -42,12 +42,16 @@ def tend(given: SettingsOptions, *, as_json: bool, verbose: bool, dry_run: bool)
 @click.command(epilog=f"\b\nMore: {documentation('drill.md')}")
 @json_option
 @click.option("--only", multiple=True, metavar="FAULT", help="Only this fault; may be repeated.")
-@click.option("--jobs", type=click.IntRange(1, 8), default=2, help="How many faults at a time; by default 2.")
+@click.option("--jobs", type=click.IntRange(1, 8), default=2, help="Faults at the same time; by default 2.")
 @click.option("--on-my-account", is_flag=True, help="Rent real instances, on your account; costs money.")
 @click.option(
-    "--max-cost-usd", type=click.FloatRange(min=0, min_open=True), help="What that may cost in all."
+    "--max-cost-usd",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Maximum cost of --on-my-account in all.",
 )
-@click.option("--store", metavar="URL", help="A store for that alone: it publishes models.")
+@click.option(
+    "--store", metavar="URL", help="A store for --on-my-account only: the drill publishes models there."
+)
 def drill(
     only: tuple[str, ...],
     jobs: int,
@@ -60,10 +64,10 @@ def drill(
     """Inject every fault that gpu-offload promises to survive, and show the outcome.
 
     Each fault gets a simulated cloud, a store and a small training of its own: nothing is spent, and your own
-    configuration is not touched. Exit code 1 where anything was leaked or lost.
+    configuration is not touched. Exit code 1 if anything was leaked or lost.
 
-    With --on-my-account, --max-cost-usd and --store, what can be made to happen there happens to real instances of
-    the cheapest type that ./offload.toml allows, one after the other.
+    With --on-my-account, --max-cost-usd and --store, the faults that can be injected into real instances are, one
+    after the other, on the cheapest type that ./offload.toml allows.
     """
     if on_my_account and (max_cost_usd is None or store is None):
         raise click.UsageError(
@@ -98,6 +102,7 @@ def drill(
 
 
 @click.command(
+    # The options behind COMMAND belong to it.
     context_settings={"ignore_unknown_options": True},
     epilog=f"\b\nMore: {documentation('simulated-cloud.md')}",
 )

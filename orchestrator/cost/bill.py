@@ -162,6 +162,7 @@ def _alternatives(
     if attempts and all(use.on_demand_usd_per_hour is not None for use in attempts):
         usd = Decimal(0)
         for use in attempts:
+            # The lines of the instance come first; what follows them costs the same on demand.
             hours = 1 if use.free else len(price_segments(use))
             kept = sum((line.usd for line in attempt_lines(use)[hours:]), Decimal(0))
             assumed = use.on_demand_usd_per_hour or Decimal(0)
@@ -186,6 +187,7 @@ def _alternatives(
 def _line(label: str, quantity: Decimal, unit: str, price: Decimal, per: int, note: str = "") -> CostLine:
     """Make a line; `price` is for `per` units."""
     usd = (quantity * price / per).quantize(MICRO, ROUND_HALF_UP)
+    # Counted in seconds, and shown in hours and months as AWS bills them.
     shown = {("s", 3600): ("h", 3600), ("GiB s", MONTH_S): ("GiB-month", MONTH_S)}.get((unit, per))
     if unit == "GB s":
         shown = ("GB-month", MONTH_S)

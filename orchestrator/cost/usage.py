@@ -80,6 +80,7 @@ def price_segments(use: AttemptUse) -> list[tuple[Decimal, Decimal]]:
     for i in range(len(marks) - 1):
         price = next((s.usd_per_hour for s in reversed(steps) if s.since <= marks[i]), steps[0].usd_per_hour)
         last = i == len(marks) - 2
+        # The last part is what is left, so that rounding loses no second.
         seconds = left if last else min(left, decimal_seconds(marks[i + 1] - marks[i]))
         left -= seconds
         if parts and parts[-1][1] == price:

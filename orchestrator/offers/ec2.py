@@ -95,6 +95,7 @@ def offers_of(region: Region, market: str, now: datetime) -> tuple[tuple[Offer, 
             continue
         for zone in region.zones.get(kind.name, ()):
             common = Offer(
+                # Without an on-demand price only the spot offer below is made, with a price of its own.
                 "ec2", kind.name, region.name, zone, "on-demand", prices.get(kind.name, 0.0),
                 region.on_demand.source, gpu, kind.vcpus, round(kind.memory / 1024, 1), prices.get(kind.name),
             )  # fmt: skip
@@ -116,6 +117,7 @@ def _within_quotas(offers: Sequence[Offer], quotas: Quotas) -> tuple[tuple[Offer
     for offer in offers:
         limit = limits[offer.market] if offer.market else None
         if limit is not None and offer.vcpus > limit:
+            # A key, because each zone would give the same reason again.
             refused[
                 f"{offer.instance_type} {offer.market} needs {offer.vcpus} vCPUs, the account's quota is {limit:.0f}; "
                 "ask for more under Service Quotas, EC2, "

@@ -94,6 +94,7 @@ GPUS: dict[str, Gpu] = {
 
 def gpu_named(name: str, memory_gib: float) -> Gpu:
     """Return the GPU of a name as its driver gives it; one that is not in the table counts as a T4 with a newer host."""
+    # As whole words: an L40S is no L4.
     known = [key for key in GPUS if re.search(rf"\b{key}\b", name)]
     gpu = GPUS[known[0]] if known else replace(GPUS["T4"], host=FAST_HOST)
     return replace(gpu, name=name, memory_gib=memory_gib)

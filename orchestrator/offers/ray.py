@@ -70,6 +70,7 @@ def ray_offer(settings: RaySettings, store: StoreRef, modules: Sequence[str], ke
     task = RayTask(ray=settings, store=store, modules=tuple(modules)).model_dump_json()
     path = kept / f"{hashlib.sha256(task.encode()).hexdigest()[:16]}.json"
     with contextlib.suppress(OSError, ValidationError):
+        # Not below 0: a clock that was set back would keep an old check for ever.
         if 0 <= time.time() - path.stat().st_mtime < VALID_S:
             return offer_of(RayFacts.model_validate_json(path.read_bytes()))
     facts = _ask(settings, task, in_bucket=not store.url.startswith("file:"))

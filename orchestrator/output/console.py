@@ -40,9 +40,9 @@ _END_OF_LINE = re.compile(rf"(?<=[^\n]{{{LONGEST_LINE}}})[^\n]+")
 
 
 def plain(text: str) -> str:
-    """Return untrusted text so that it can neither move a cursor nor hide: without control and direction characters.
+    """Return untrusted text without control and direction characters, which could move the cursor or hide text.
 
-    What a line has beyond `LONGEST_LINE` is left out.
+    A line is cut after `LONGEST_LINE` characters.
     """
     return _END_OF_LINE.sub(" ...", _UNSAFE.sub("", text))
 
@@ -80,6 +80,7 @@ class _Lasting:
         with contextlib.suppress(OSError):
             self._stream.flush()
 
+    # rich asks the stream for its encoding and whether it is a terminal.
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
@@ -91,28 +92,28 @@ class Console:
         self.stream = cast("TextIO", _Lasting(stream or sys.stderr))
         self.verbose = verbose
         self._spoke_at: float | None = None
-        """When a training said something last, in its own time."""
+        """Time of the last event that was printed, by the training's clock."""
         self._told_at: dict[str, float] = {}
-        """When it was said how far a training is, by its name."""
+        """When the progress of a training was printed last, by its name."""
 
     def stage(self, text: str) -> None:
         """Announce a part of the work."""
         self.say("stage", text)
 
     def note(self, text: str) -> None:
-        """Tell what a reader would want to know."""
+        """Print what most readers want to know."""
         self.say("note", text)
 
     def detail(self, text: str) -> None:
-        """Tell what matters when something is looked into."""
+        """Print what helps to investigate a problem."""
         self.say("detail", text)
 
     def warning(self, text: str) -> None:
-        """Tell what may be wrong."""
+        """Print what may be wrong."""
         self.say("warning", text)
 
     def error(self, text: str) -> None:
-        """Tell what failed, where, and what to do."""
+        """Print what failed, where, and what to do."""
         self.say("error", text)
 
     def say(self, kind: Kind, text: str) -> None:
@@ -127,7 +128,7 @@ class Console:
         self.stream.write(f"{prefix}{line}\n")
 
     def progress(self, name: str, text: str) -> None:
-        """Tell how far one of several trainings is, at intervals; a terminal shows it in one line that changes."""
+        """Print the progress of one of several trainings, at intervals; a terminal shows it in one line that changes."""
         now = time.monotonic()
         if now - self._told_at.get(name, -math.inf) >= PROGRESS_S:
             self._told_at[name] = now
@@ -138,6 +139,7 @@ class Console:
         self, likely_seconds: float | None, revise: Revise = unrevised
     ) -> Iterator[Callable[[ProgressEvent], None]]:
         """Show a training's progress within the context; `revise` returns what an event says about the time left."""
+        # For the bar of a terminal, which a log has not.
         del likely_seconds
         self._spoke_at = None
 

@@ -8,6 +8,7 @@ from typing import Any
 def json_text(value: Any) -> str:
     """Write a JSON object, safe in a workflow's log (no `##[name]`); a number without a JSON form is null."""
     try:
+        # Most objects are finite and need no copy.
         text = json.dumps(value, indent=1, allow_nan=False)
     except ValueError:
         text = json.dumps(_finite(value), indent=1, allow_nan=False)

@@ -51,6 +51,7 @@ def is_numeric(cells: Sequence[str]) -> bool:
 def _row(cells: Sequence[str], numeric: Sequence[bool] = (), *, bold: bool = False) -> str:
     shown = [escape_markdown(cell) for cell in cells]
     shown = [
+        # A number that is broken at its space reads as two.
         cell.replace(" ", "\u00a0") if i < len(numeric) and numeric[i] else cell
         for i, cell in enumerate(shown)
     ]

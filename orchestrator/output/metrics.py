@@ -65,6 +65,7 @@ def digits_of(name: str, digits: int = 4) -> int:
 def own_metrics(metrics: Mapping[str, float]) -> Mapping[str, float]:
     """Return metrics by our names, without Ultralytics' own for the same numbers."""
     theirs = {name for name in metrics if name.startswith("metrics/")}
+    # `fitness` is Ultralytics' weighted sum of its own metrics.
     ours = {n: v for n, v in metrics.items() if n not in theirs and not (theirs and n == "fitness")}
     return ours or metrics
 

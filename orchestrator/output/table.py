@@ -33,6 +33,7 @@ def text_table(rows: Sequence[Sequence[str]], *, width: int = 80, indent: int = 
     If that is too narrow for the longest words, each row becomes a list. Empty columns and all-empty headings are left
     out.
     """
+    # Slow to import, and most commands draw no table.
     from rich.console import Console
     from rich.padding import Padding
     from rich.table import Table
@@ -66,6 +67,7 @@ def _allotted(
     """Divide `width` between columns: numbers whole where that is possible, then words; None where no word fits."""
     full = [max(map(len, column)) for column in columns]
     words = [
+        # A date and its time are measured as one word, because they stay on one line.
         max(len(word) for cell in column for word in (_DATE.sub(r"\1-\2", cell).split() or [""]))
         for column in columns
     ]
@@ -75,6 +77,7 @@ def _allotted(
     left = width - sum(widths) - GAP * (len(columns) - 1)
     if left < 0:
         return None
+    # Numbers first: one that is broken reads as two.
     for i in sorted(range(len(columns)), key=lambda i: (not numbers[i], full[i] - widths[i])):
         more = min(left, full[i] - widths[i])
         widths[i], left = widths[i] + more, left - more
@@ -119,6 +122,7 @@ def for_terminal(text: str) -> str:
 
 def wrapped(text: str, *, width: int, indent: str = "", hanging: str | None = None) -> str:
     """Break a text into lines of at most `width` columns; a longer word stays whole, and so does `10 %`."""
+    # textwrap breaks no line at a no-break space, which becomes a space again below.
     together = re.sub(r"(?<=\d) (?=(?:%|s|min|h|d|[kMGT]?B)\b|%)", "\u00a0", one_line(text))
     return textwrap.fill(
         together,

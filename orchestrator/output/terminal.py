@@ -62,6 +62,7 @@ class TerminalConsole(Console):
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]}"),
         )
+        # The bar goes at the end; the lines above it stay.
         with Progress(*columns, console=rich, transient=True) as bar:
             left = f"about {likely_seconds:.0f} s" if likely_seconds else ""
             task = bar.add_task("preparing", total=None, left=left)

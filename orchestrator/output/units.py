@@ -13,6 +13,7 @@ def human_duration(seconds: float) -> str:
         return "without end"
     if seconds < 0:
         return f"-{human_duration(-seconds)}"
+    # 9.95 and more rounds to 10.0, which is written `10 s`.
     if seconds < 9.95:
         return f"{seconds:.1f} s" if seconds else "0 s"
     whole = round(seconds)
@@ -21,6 +22,7 @@ def human_duration(seconds: float) -> str:
     if whole < 10 * _MINUTE:
         minutes, rest = divmod(whole, _MINUTE)
         return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    # From the seconds again: a number that is rounded twice can be off by one.
     minutes = round(seconds / _MINUTE)
     if minutes < 60:
         return f"{minutes} min"
@@ -64,6 +66,7 @@ def human_cost(usd: Decimal | float, where: str = "") -> str:
 
 
 def _decimal(usd: Decimal | float) -> Decimal:
+    # From its shortest text: Decimal(0.1) would have 55 digits.
     return usd if isinstance(usd, Decimal) else Decimal(repr(float(usd)))
 
 
@@ -71,6 +74,7 @@ def human_bytes(count: int) -> str:
     """Write a size in decimal units, as disks and networks are sold: `812 B`, `1.4 GB`."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
+        # 999.5 kB and more would be written `1000 kB`.
         if size < 999.5:
             return f"{size:.0f} {unit}" if unit == "B" or size >= 99.5 else f"{size:.1f} {unit}"
         size /= 1000

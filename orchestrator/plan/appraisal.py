@@ -63,6 +63,7 @@ class Appraisal:
         elif measured is None:
             estimate = estimate_cpu_prior(self.work, cores(), processor=this_processor(), share=self.share)
         else:
+            # A workload states operations at 640 pixels; they grow with the area of an image.
             gflops = max(measured.gflops, 1e-3) * (640 / self.work.image_size) ** 2
             estimate = estimate_cpu(replace(self.work, gflops_640=gflops), measured)
         return self._installing(self._corrected(estimate, self.machine(measured)), self.installs)
@@ -119,6 +120,7 @@ class Appraisal:
         device = self.settings.training.device
         if (fault := memory_fault(self.work, gpu)) is not None:
             yield fault
+        # Ultralytics divides a batch evenly among the GPUs.
         if self.work.batch % gpu.count:
             yield f"training.batch {self.work.batch} is not a multiple of its {gpu.count} GPUs"
         if gpu.count > 1 and device not in {"auto", "cuda"}:

@@ -70,6 +70,7 @@ def list_candidates(
     if chosen.where == "ray" or (chosen.where == "cpu" and not escalates):
         return (candidate(chosen),)
     rented = [o for o in options if o.where == "ec2" and o.feasible and o is not chosen]
+    # On-demand costs more and is what is left without spot capacity.
     rented.sort(key=lambda o: (o.market != "spot", o.cost_likely))
     fallback = [o for o in options if o.where == "cpu" and o.feasible and on == "auto" and o is not chosen]
     return tuple(candidate(option) for option in (chosen, *rented, *fallback))

@@ -7,6 +7,7 @@ from statistics import NormalDist
 
 from gpu_offload.orchestrator.estimate.interval import Interval
 
+# An interval goes from the 10th to the 90th percentile of a time.
 NORMAL = NormalDist()
 UPPER = NORMAL.inv_cdf(0.9)
 
@@ -38,6 +39,7 @@ def quantile(interval: Interval, p: float) -> float:
     return interval.likely * math.exp(abs(place) / UPPER * math.log(bound / interval.likely))
 
 
+# One plan asks for the same pair several times: which place, how sure, and what would change it.
 @lru_cache(maxsize=64)
 def ratios(first: Interval, second: Interval) -> tuple[float, ...]:
     """Return the distribution of one time relative to another, independent one, as equally likely values in order."""
@@ -51,6 +53,7 @@ def cheaper(first: tuple[Interval, float], second: tuple[Interval, float]) -> fl
     if first[1] <= 0 or second[1] <= 0:
         return 1.0 if first[1] < second[1] else 0.5 if first[1] == second[1] else 0.0
     found, limit = ratios(first[0], second[0]), second[1] / first[1]
+    # What is equal counts half for each place.
     return (bisect_left(found, limit) + bisect_right(found, limit)) / 2 / len(found)
 
 

@@ -140,6 +140,7 @@ class CodeReader:
             )
         try:
             imports = list(find_imports(ast.parse(source, filename=name)))
+        # ValueError: the source has a NUL byte.
         except (SyntaxError, ValueError) as error:
             line = getattr(error, "lineno", None) or 1
             self.faults.append(f"{name}:{line}: {getattr(error, 'msg', error)}")
@@ -168,6 +169,7 @@ class CodeReader:
         if is_own:
             if self.path_of(module) is None and not self.root.joinpath(*module.split(".")).is_dir():
                 self.faults.append(f"{where}: the project has no module {module}")
+        # Our own package is installed wherever a training runs.
         elif top not in sys.stdlib_module_names and top != "gpu_offload":
             self.externals.setdefault(top, External(top, where))
             if len(self.externals) > MAX_EXTERNALS:
@@ -197,6 +199,7 @@ class CodeReader:
 def is_installed_elsewhere(name: str, root: Path) -> bool:
     """Return whether a regular module of this name is importable from outside a project."""
     try:
+        # Safe for a top-level name; of a dotted one Python would import the parents.
         found = importlib.util.find_spec(name)
     except (ImportError, ValueError):
         return False

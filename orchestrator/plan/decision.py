@@ -94,6 +94,7 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
         # What can be put off until the training shows what it takes need not be sure now.
         needed = TOSS_UP if _can_move(cpu, gpus, limits) else 0.5
         worth = [gpu for gpu in gpus if gpu.total(value) < cpu.total(value)]
+        # At a half the likely times decide, whatever their ranges are.
         sure = [gpu for gpu in worth if _beats(gpu, cpu, value) >= needed or needed <= 0.5]
         if sure:
             best = min(sure, key=lambda option: _preference(option, value))
@@ -189,5 +190,6 @@ def _preference(option: Option, value: float) -> tuple[Any, ...]:
         option.cost_high,
         option.interval.likely,
         option.market != "spot",
+        # Last, so that equal offers give the same decision in any order.
         option.offer.name,
     )

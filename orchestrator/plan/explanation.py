@@ -40,6 +40,7 @@ def _terms(option: Option, width: int) -> str:
     ]
     rows.append(("the sum", human_duration(total), ""))
     likely = option.interval.likely
+    # Less would be shown as +0 %.
     if total and abs(likely / total - 1) >= 0.005:
         rows.append((f"corrected by history, {likely / total - 1:+.0%}", human_duration(likely), ""))
     bounds = f"{human_duration(option.interval.low)} to {human_duration(option.interval.high)}"

@@ -9,6 +9,7 @@ def needed_modules(node: ast.Import | ast.ImportFrom, package: Sequence[str]) ->
     if isinstance(node, ast.Import):
         yield from ((alias.name, alias.name) for alias in node.names)
         return
+    # One dot is the package itself, each further dot the one around it.
     above = package[: len(package) - node.level + 1] if node.level else ()
     base = ".".join([*above, *([node.module] if node.module else [])])
     for alias in node.names:

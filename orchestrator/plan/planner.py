@@ -83,6 +83,7 @@ class Planning:
         `calibrate` measures this machine (None: if Ultralytics is installed); with `only_if_it_matters` not if the
         prior alone decides. Raises DatasetError, PlanningError, StoreError; RayError: the cluster cannot be used.
         """
+        # Reading the inputs takes long enough to see what other programs leave of the processor.
         began, begins_here = CoreReading(), on == "cpu" and self.launched_later
         inputs = read_inputs(self.settings, self.store, self.workspace)
         snapshot, spec, version = inputs.snapshot, inputs.spec(), version_of(inputs.key)

@@ -192,6 +192,7 @@ def _import_faults(inputs: PlanInputs) -> list[Obstacle]:
 
 def _distributions(external: External) -> set[str]:
     """Return the installed distributions that provide a module; empty where none is installed here."""
+    # A module may have another name than its distribution: cv2 comes with opencv-python.
     return {normalised(name) for name in importlib.metadata.packages_distributions().get(external.name, ())}
 
 
@@ -207,6 +208,7 @@ def _with_dependencies(names: Iterable[str]) -> set[str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             needed = importlib.metadata.requires(name) or ()
             waiting += [
+                # A requirement begins with its name; markers and versions follow.
                 normalised(re.split(r"[^\w.-]", line, maxsplit=1)[0])
                 for line in needed
                 if "extra ==" not in line

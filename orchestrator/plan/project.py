@@ -26,6 +26,7 @@ class UnknownNameError(PlanningError):
 def check_inside(root: Path, path: Path) -> None:
     """Refuse a file that leads out of the repository: it would be hashed and shipped. Raises PlanningError."""
     around = [folder for folder in (root, *root.absolute().parents) if (folder / ".git").exists()]
+    # The outermost checkout: a submodule may use files of the repository around it.
     top = (around[-1] if around else root).resolve()
     if not path.resolve().is_relative_to(top):
         raise PlanningError(
@@ -37,6 +38,7 @@ def read_source(path: Path, limit: int) -> bytes:
     """Return the content of a file of the project. Raises PlanningError where it is no file or too large, OSError."""
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    # Reading a pipe or a device could wait, or never end.
     if not path.is_file():
         raise PlanningError(f"{path} is no regular file; put the real file there")
     with path.open("rb") as file:
@@ -65,6 +67,7 @@ def pack_project(files: Mapping[str, Path | bytes]) -> bytes:
         for name in sorted(files):
             source = files[name]
             body = source if isinstance(source, bytes) else source.read_bytes()
+            # Its defaults have no time and no owner, so that equal files give equal bytes.
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(body), 0o644
             archive.addfile(entry, io.BytesIO(body))
@@ -75,6 +78,7 @@ def unpack_project(body: bytes, folder: Path) -> None:
     """Unpack what `pack_project` packed into a fresh folder."""
     shutil.rmtree(folder, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(body)) as archive:
+        # This filter refuses devices, and what leads out of the folder.
         archive.extractall(folder, filter="data")
 
 

@@ -181,6 +181,7 @@ def _epochs_within(limit: float, option: Option, epochs: int) -> int:
 
 def _dollars_up(usd: float) -> str:
     """Write a limit that is surely enough: whole cents, rounded up."""
+    # Rounded before it is rounded up: 0.07 * 100 is a little more than 7.
     return f"{math.ceil(round(usd * 100, 6)) / 100:.2f}"
 
 

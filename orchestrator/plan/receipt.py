@@ -56,6 +56,7 @@ def _certainty(plan: PlanReport) -> str:
         return ""
     if plan.is_guess:
         return "How sure this choice is cannot be said: its time is a guess."
+    # An interval of 80 % supports neither 0 % nor 100 %.
     return f"This choice is right with {min(0.99, max(0.01, certainty)):.0%} probability, by the range of the times."
 
 

@@ -67,6 +67,7 @@ def read_requirements(root: Path, setting: str) -> Requirements:
     bodies = _bodies(root, path, f"training.requirements: {setting}", {})
     digest = hashlib.sha256()
     for body in bodies.values():
+        # Git may write other line ends on another machine; what is installed is the same.
         digest.update(hashlib.sha256("\n".join(body.splitlines()).encode()).digest())
     _check_lines(root, bodies)
     lines = [line for body in bodies.values() for _, line in _logical_lines(body)]
@@ -124,6 +125,7 @@ def _resolved(requirements: Requirements) -> bytes:
         for name, text in requirements.files.items():
             (folder / name).write_text(text, encoding="utf-8")
         target = folder / "lock.txt"
+        # One lock for every platform, from the lowest Python that we support; without the configuration of project and user.
         command = [
             uv, "pip", "compile", next(iter(requirements.files)), "--quiet", "--no-config", "--only-binary", ":all:",
             "--python", sys.executable, "--universal", "--python-version", "3.11", "--generate-hashes", "--no-header",
@@ -227,6 +229,7 @@ def _copies(bodies: Mapping[Path, str]) -> dict[str, str]:
 def _logical_lines(body: str) -> Iterator[tuple[int, str]]:
     """Yield the lines without comments, continued ones joined, with their numbers; a comment ends with its own line."""
     start, parts = 0, list[str]()
+    # The empty line ends a last line that is continued.
     for number, physical in enumerate([*body.splitlines(), ""], 1):
         text = re.sub(r"(^|\s)#.*$", "", physical)
         start = start or number

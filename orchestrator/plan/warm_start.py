@@ -112,6 +112,7 @@ def _warm(
     hyperparameters = dict(training.hyperparameters)
     if training.entrypoint is None:
         patience = max(LEAST_PATIENCE, math.ceil(epochs * PATIENCE))
+        # The user's own patience wins.
         hyperparameters = {"patience": patience, **hyperparameters}
     note = f"continues version {version} (sha256 {weights.sha256[:16]}): {epochs} epochs in place of {training.epochs}"
     if "patience" in hyperparameters:

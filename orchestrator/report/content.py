@@ -124,6 +124,7 @@ class Report:
         for number in sorted(self.events):
             for event in self.events[number]:
                 if event.event == "epoch" and event.epoch:
+                    # A resumed attempt repeats the epoch after its checkpoint: the later one counts.
                     by_epoch[event.epoch] = {**(event.losses or {}), **(event.metrics or {})}
         names = list(dict.fromkeys(name for values in by_epoch.values() for name in values))
         return {

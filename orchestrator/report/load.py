@@ -55,6 +55,7 @@ def gather(
 
 def _entries(store: ObjectStore) -> tuple[IndexEntry, ...]:
     try:
+        # A report can do without a registry that is damaged; `offload models` says what is wrong with it.
         return versions(store)
     except RegistryError:
         return ()

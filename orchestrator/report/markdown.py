@@ -86,6 +86,7 @@ def gantt(report: Report) -> str:
         return ""
     lasted = max(span.end for span in spans) - min(span.start for span in spans)
     tick, written = next((t, f) for longest, t, f in TICKS if lasted <= longest)
+    # `x` is Unix time in milliseconds.
     lines = ["```mermaid", "gantt", "  title Timeline (UTC)", "  dateFormat x"]
     lines += [f"  axisFormat {written}", f"  tickInterval {tick}"]
     for number in dict.fromkeys(span.attempt for span in spans):
@@ -137,6 +138,7 @@ def charts(report: Report) -> list[str]:
     longest = max(len(v) for v in curves.values())
     rows += [
         (str(i + 1), *(human_number(v[i], 4) if i < len(v) else "" for v in curves.values()))
+        # Rounded up, so that at most MOST_POINTS rows are left.
         for i in range(0, longest, max(1, -(-longest // MOST_POINTS)))
     ]
     return ["#### Curves", *drawn, details("Every curve as a table", table(rows))]

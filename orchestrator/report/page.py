@@ -38,6 +38,7 @@ def report_html(report: Report) -> str:
         ("Where and why", f"<p>{prose(report.run.why)}</p>"),
         ("Quality", quality + curves),
         ("Predictions", picture_html(report.picture)),
+        # A bill of nothing is folded away below.
         ("Cost", "" if free else cost),
         ("Time", html_table(estimate_rows(report)) + timeline_svg(report.spans)),
         ("Attempts", html_table(attempt_rows(report))),

@@ -21,6 +21,7 @@ def read_picture(store: ObjectStore, run: str, result: TrainingResult | None) ->
         return None
     key = run_key(run, f"result/{PREDICTIONS}")
     try:
+        # The size comes first: under this key may be anything.
         there = store.stat(key)
         if there is None or there.size != drawn.size:
             return None

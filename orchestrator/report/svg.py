@@ -86,6 +86,7 @@ def _ticks(low: float, high: float, *, count: int = 6) -> list[float]:
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    # A tick on one of the ends must not be lost to rounding.
     start = math.ceil(low / step - 1e-9)
     return [round(i * step, 12) for i in range(start, math.floor(high / step + 1e-9) + 1)]
 

@@ -48,9 +48,11 @@ def check_store_url(value: str) -> str:
     """Validate the URL of a store."""
     if value.startswith("file:"):
         path = value.removeprefix("file:")
+        # file://HOST/PATH is on another machine.
         if not path or (path.startswith("//") and not path.startswith("///")):
             raise wrong(f"{value!r} names no folder", "write file:FOLDER or file:/ABSOLUTE/FOLDER")
         return "file:" + check_path("/" + path.lstrip("/") if path.startswith("/") else path)
+    # Before the pattern, whose message would repeat the password.
     if re.match(r"[a-z0-9+]+://[^/]*:[^/]*@", value):
         raise wrong("the store's address contains a password", "give SSH a key instead")
     if re.fullmatch(STORE_PATTERN, value, re.ASCII) is None:

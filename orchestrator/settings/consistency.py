@@ -123,6 +123,7 @@ def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
                 f"training.hyperparameters.{name} is managed by gpu-offload",
                 f"write {ours} instead" if ours else "remove it",
             )
+    # The address of weights ends with their checksum.
     stem = posixpath.basename(training.model.split("#")[0])
     if match := _FOREIGN.fullmatch(stem):
         yield Disagreement(

@@ -35,6 +35,7 @@ class Range:
     def count(self) -> int | None:
         """How many values it has; None for infinitely many."""
         step = self.step or (1.0 if self.whole else None)
+        # In floating point (0.3 - 0) / 0.1 is a little less than 3.
         return None if step is None else math.floor((self.high - self.low) / step + 1e-9) + 1
 
     def __str__(self) -> str:
@@ -95,6 +96,7 @@ def _choice(value: "list[Any] | tuple[Any, ...]") -> Choice:
             isinstance(one, float) and not math.isfinite(one)
         ):
             raise wrong(f"{one!r} is neither text, finite number, true nor false", REMEDY)
+    # By their text, because 1, 1.0 and true are equal in Python and different in a setting.
     if len({repr(one) for one in value}) < len(value):
         raise wrong("a value is there twice", "remove one")
     if len(value) < 2:

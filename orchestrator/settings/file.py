@@ -81,6 +81,7 @@ def _has_table(path: Path) -> bool:
     except (ConfigurationFileError, UnicodeDecodeError):
         # A pyproject.toml that is broken or too large matters only if it holds our table.
         with contextlib.suppress(OSError), path.open("rb") as file:
+            # In bounded lines: the file may be one line without an end.
             return any(map(_TABLE.match, iter(lambda: file.readline(MAX_BYTES), b"")))
         return False
     tool = data.get("tool", {})
@@ -91,6 +92,7 @@ def read_file(path: Path, label: str) -> ConfigurationFile:
     """Read a configuration file, or a pyproject.toml's `[tool.offload]`. Raises ConfigurationFileError, with the line."""
     raw = _read(path, label)
     try:
+        # Editors on Windows write a byte order mark, which TOML does not allow.
         text = raw.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1

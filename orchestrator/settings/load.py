@@ -124,8 +124,10 @@ def load_settings(
     given = [*from_environment, *from_words]
     root = start.absolute() if found is None else found.path.parent
     sections: Sections | None = None
+    # Where the file cannot be read, every setting in it would seem to be missing.
     if found is not None or not faults:
         data = merge(found.data if found else {}, given)
+        # For editors only.
         data.pop("$schema", None)
         sections, wrong = check(data, _Sources(found, given), root)
         faults = [*wrong, *faults]
@@ -181,8 +183,10 @@ def check(data: dict[str, Any], sources: _Sources, root: Path) -> tuple[Sections
         problems = explain(error.errors(include_url=False), sources.table)
         faults = [Fault(sources.where(p.path), p.message, p.remedy) for p in problems]
         broken = {p.path for p in problems}
+        # Once more without what is wrong, to compare the other settings with each other.
         sections = Sections.model_validate(_without(data, error), by_alias=True, by_name=False)
     for one in disagreements(sections, root.absolute().as_posix()):
+        # What is wrong by itself is not reported again for not fitting another setting.
         if not any(
             about[: len(path)] == path or path[: len(about)] == about
             for about in one.about
@@ -212,5 +216,6 @@ def _without(data: dict[str, Any], error: ValidationError) -> dict[str, Any]:
         if isinstance(table, dict):
             table.pop(last, None)
     dataset = rest.setdefault("dataset", {})
+    # Required; a stand-in lets the rest be checked.
     dataset.setdefault("path", "/nowhere")
     return rest

@@ -44,6 +44,7 @@ class Problem:
 def explain(errors: Sequence[Mapping[str, Any]], table: tuple[str, ...] = ()) -> list[Problem]:
     """Turn pydantic's errors into one problem for each setting; `table` is what holds the sections."""
     problems = [_explain(error, table) for error in errors]
+    # `pth` in place of `path` is one fault, not an unknown name and a missing setting.
     typed = {
         (*path[:-1], meant)
         for error in errors

@@ -25,6 +25,7 @@ def _kind(annotation: Any) -> Kind | type[Section]:
     if origin is Annotated:
         return _kind(get_args(annotation)[0])
     if origin in {Union, UnionType}:
+        # Of `X | None` the form of X.
         return _kind(next(arg for arg in get_args(annotation) if arg is not NoneType))
     if origin is dict:
         return "table"
@@ -139,10 +140,12 @@ def parse_value(text: str, path: tuple[str, ...]) -> Any:
     text = text.strip()
     try:
         parsed = tomllib.loads(f"value = {text}")
+        # A line break in the text would begin a second key.
         value: Any = parsed["value"] if len(parsed) == 1 else text
     except (RecursionError, ValueError):
         # Besides what is not TOML: brackets too deep for the parser, or more digits than Python converts.
         value = text
+    # A text needs no quotes here, also where TOML sees a number or a date.
     if kind == "text" and not isinstance(value, str):
         return text
     if kind == "list" and not isinstance(value, list):

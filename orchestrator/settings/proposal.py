@@ -179,6 +179,7 @@ def _glance(folder: Path, stems: Sequence[str]) -> tuple[int, Task | None]:
         for line in _read(folder / f"{stem}.txt").splitlines():
             words = line.split()
             if words and words[0].isdecimal() and words[0].isascii():
+                # Cut, because the file may hold anything, and Python refuses to read a number of thousands of digits.
                 highest = max(highest, int(words[0][:6]))
                 task = task or (Task.DETECT if len(words) == 5 else Task.SEGMENT if len(words) >= 7 else None)
     return highest, task

@@ -169,6 +169,7 @@ def _section(
         if dotted in values:
             shown = toml_value(values[dotted])
         elif default is not None and not info.is_required():
+            # By pydantic, which writes a duration as a file does.
             shown = toml_value(section.model_construct(**{name: default}).model_dump(mode="json")[name])
         else:
             shown = toml_value((info.examples or [""])[0])
@@ -189,6 +190,7 @@ def _comment(text: str) -> list[str]:
         initial_indent="# ",
         subsequent_indent="# ",
         break_long_words=False,
+        # What is broken at a hyphen cannot be copied into a shell.
         break_on_hyphens=False,
     )
 

@@ -37,6 +37,7 @@ class _Scanner:
 
     def blank(self) -> bool:
         """Skip space, newlines and comments; return whether something follows."""
+        # Commas count as space: the parser has checked where they are.
         match = re.compile(r"(?:[ \t\r\n,]|#[^\n]*)*").match(self.text, self.at)
         self.at = match.end() if match else self.at
         return self.at < len(self.text)
@@ -58,6 +59,7 @@ class _Scanner:
         path: KeyPath = ()
         for key in keys[:-1]:
             path = self.note(path, [key], start)
+            # Below `[[a]]`, `[a.b]` belongs to the newest element of `a`.
             if path in self.last:
                 path = (*path, self.last[path])
         path = self.note(path, keys[-1:], start)
@@ -111,6 +113,7 @@ class _Scanner:
 
 
 _SCALAR = re.compile(
+    # A text in three quotes may end with one or two quotes of its own.
     r'"""(?:[^\\]|\\.)*?"""(?:"{0,2})'
     r"|'''.*?'''(?:'{0,2})"
     r'|"(?:[^"\\]|\\.)*"'

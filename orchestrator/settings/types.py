@@ -71,6 +71,7 @@ def _text(value: str) -> str:
     return value
 
 
+# Compared by identity: `Annotated` needs a hash, and a dict has none.
 @dataclass(frozen=True, eq=False)
 class Checked:
     """Metadata of a type: a check, and the keywords by which a JSON schema says the same."""
@@ -95,6 +96,7 @@ def _matching(pattern: str, what: str, remedy: str) -> Checked:
     """Return metadata of a text that matches a pattern as a whole; `what` is its noun in a message."""
 
     def check(value: str) -> str:
+        # Digits and letters of other scripts are none to AWS.
         if re.fullmatch(pattern, value, re.ASCII) is None:
             raise wrong(f"{value!r} is not {what}", remedy)
         return value

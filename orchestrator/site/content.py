@@ -107,6 +107,7 @@ def _picture(store: ObjectStore, manifest: Manifest, result: TrainingResult | No
     if (drawn := read_picture(store, manifest.run, result)) is not None:
         return drawn
     with suppress(StoreError):
+        # The copy of the version outlives its run.
         key = model_key(manifest.version, PREDICTIONS)
         info = store.stat(key)
         if info is not None and info.size <= LARGEST_PICTURE:

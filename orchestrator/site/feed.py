@@ -25,6 +25,7 @@ def feed_xml(site: ModelPage) -> bytes:
     feed = ET.Element("feed", {"xmlns": NAMESPACE})
     _add(feed, "title", site.name)
     _add(feed, "id", own or f"urn:gpu-offload:{site.name}")
+    # Required by RFC 4287, also of a feed without entries.
     _add(feed, "updated", _time(moves[-1].at if moves else 0.0))
     _add(ET.SubElement(feed, "author"), "name", site.name)
     if own:
@@ -46,6 +47,7 @@ def _stays(before: Move, move: Move) -> bool:
 def _entry(feed: ET.Element, site: ModelPage, position: int, move: Move, page: str | None) -> None:
     entry = ET.SubElement(feed, "entry")
     _add(entry, "title", f"{move.semver or move.version} {TITLES[move.cause]}")
+    # Never another one for the same move, which readers would show as new.
     _add(entry, "id", f"urn:gpu-offload:{site.name}:stable:{position}:{move.version}")
     _add(entry, "updated", _time(move.at))
     _add(entry, "summary", move.why or move.cause)
@@ -54,6 +56,7 @@ def _entry(feed: ET.Element, site: ModelPage, position: int, move: Move, page: s
 
 
 def _add(parent: ET.Element, name: str, text: str) -> None:
+    # XML 1.0 has no control characters, U+FFFE and U+FFFF.
     ET.SubElement(parent, name).text = without_controls(text).replace("\ufffe", " ").replace("\uffff", " ")
 
 

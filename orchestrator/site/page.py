@@ -48,7 +48,7 @@ def site_html(site: ModelPage) -> str:
 
 
 def tiles(site: ModelPage) -> list[tuple[str, str, str]]:
-    """Return what one looks for first: the version in use, how good it is, what it cost."""
+    """Return the facts that readers look for first: version, quality, cost."""
     entry = site.shown
     if entry is None or site.manifest is None:
         return []
@@ -63,12 +63,12 @@ def tiles(site: ModelPage) -> list[tuple[str, str, str]]:
 
 
 def number(entry: IndexEntry) -> str:
-    """Return how people say a version."""
+    """Return the number of a version, or its digits where it has none."""
     return entry.semver or entry.version
 
 
 def place(where: str) -> str:
-    """Return how people say where a version was trained."""
+    """Return in words where a version was trained."""
     return "a CPU" if where == "cpu" else where
 
 
@@ -97,14 +97,14 @@ def version_rows(site: ModelPage) -> list[tuple[str, ...]]:
 
 
 def move_rows(site: ModelPage) -> list[tuple[str, ...]]:
-    """Return what `stable` meant since when, newest first."""
+    """Return the versions that `stable` pointed at and since when, newest first."""
     moves = reversed(site.stable.moves) if site.stable else ()
     rows = [(when(m.at), m.semver or m.version, m.cause, m.by, m.why) for m in moves]
     return [("since (UTC)", "version", "by", "who", "why"), *rows[:SHOWN_MOVES]]
 
 
 def card_rows(manifest: Manifest) -> list[tuple[str, ...]]:
-    """Return how the version came about."""
+    """Return the facts about a version's training."""
     known = facts(manifest, None)
     known |= {"settings": known.get("hyperparameters", ""), "licence": manifest.license or ""}
     return [("", ""), *((name, known[name]) for name in SHOWN_FACTS if known.get(name))]
@@ -120,6 +120,7 @@ def _download(site: ModelPage) -> str:
     links = []
     for file in site.manifest.files:
         url = site.address(model_key(version, file.name))
+        # The address is from a document: `javascript:` would be a link, too.
         if url is not None and url.startswith("https://"):
             links.append(f'<a href="{safe(url)}">{safe(file.name)}</a>')
     if links:

@@ -22,7 +22,7 @@ FOLDER = "site"
 
 @dataclass(frozen=True, slots=True)
 class WrittenPage:
-    """Where page and feed are now."""
+    """The addresses of page and feed."""
 
     page: str
     feed: str
@@ -32,7 +32,7 @@ class WrittenPage:
         return {"page": self.page, "feed": self.feed}
 
     def text(self) -> str:
-        """Return it for a person."""
+        """Return it as text for people."""
         return f"page: {self.page}\nfeed: {self.feed}"
 
 
