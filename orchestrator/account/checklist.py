@@ -1,4 +1,4 @@
-"""The checklist of `offload doctor`: each line passed, worth knowing, or failed with its remedy."""
+"""The checklist of `offload doctor`: a line each, with its state and its remedy."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass

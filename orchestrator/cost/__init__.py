@@ -1,1 +1,1 @@
-"""What a run costs, item by item."""
+"""The cost of a run, item by item."""

@@ -1,4 +1,4 @@
-"""What passes between a store and an instance, and what AWS charges for it."""
+"""Transfers between a store and an instance, and AWS's charges for them."""
 
 from dataclasses import dataclass
 from decimal import Decimal

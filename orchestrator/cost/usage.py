@@ -1,4 +1,4 @@
-"""What an attempt and a store used, in billable units."""
+"""The use of an attempt and of a store, in billable units."""
 
 from dataclasses import dataclass
 from decimal import ROUND_CEILING, Decimal

@@ -1,1 +1,1 @@
-"""What could be rented, where, at which price."""
+"""The places where a training could run, with their prices."""

@@ -1,4 +1,4 @@
-"""What EC2 offers now: types, zones, prices and quotas by the API, as offers for a plan."""
+"""EC2's offers of now: types, zones, prices and quotas from the API."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What a Ray cluster offers, and what keeps a training from running there; asked for by a process of its own."""
+"""A Ray cluster as an offer, or the faults that keep a training from running there; a process of its own asks it."""
 
 import contextlib
 import hashlib

@@ -27,7 +27,7 @@ def epoch_line(event: ProgressEvent, *, width: int = 76) -> str:
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a metric is no news in an epoch's line: rates, the validation's losses, Ultralytics' own sum."""
+    """Whether a metric is left out of an epoch's line: learning rates, validation losses, Ultralytics' fitness."""
     return name.startswith(("lr/", "fitness")) or (name.startswith("val/") and "loss" in name)
 
 

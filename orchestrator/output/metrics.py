@@ -30,7 +30,7 @@ _PARTS = {"": "", "(B)": "", "(M)": "mask ", "(P)": "pose "}
 
 
 def named(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return metrics by their labels, the most telling first, without Ultralytics' duplicates of ours."""
+    """Return metrics by their labels, the main ones first, without Ultralytics' duplicates of ours."""
     shown = own_metrics(metrics)
     return {label(name): shown[name] for name in sorted(shown, key=display_order)}
 
@@ -87,7 +87,7 @@ def is_share(name: str) -> bool:
 
 
 def score_text(metrics: Mapping[str, float]) -> str:
-    """Return the most telling metrics in a line: `mAP50 0.371  mAP50-95 0.212`."""
+    """Return the main metrics in a line: `mAP50 0.371  mAP50-95 0.212`."""
     return "  ".join(f"{name} {human_number(value)}" for name, value in list(named(metrics).items())[:SHORT])
 
 

@@ -13,14 +13,14 @@ from gpu_offload.remote_job.wire import Wire
 
 
 class Prediction(Wire):
-    """What the outcome is compared with one day, and which other trainings that says something about."""
+    """The estimate that the outcome will be compared with, and the facts by which other trainings are matched."""
 
     seconds: float
     """The estimate before history corrected it: of the training's process here, from launch to end on EC2."""
     machine: str
     ultralytics: str
     rests: tuple[float, ...] = ()
-    """ln(actual / forecast) of what was left after the first steps of earlier trainings of this kind."""
+    """ln(actual / forecast) of the rest after the first steps, of earlier trainings of this kind."""
 
 
 class Candidate(Wire):

@@ -1,4 +1,4 @@
-"""How sure a decision is, by the intervals that it rests on: values in, values out."""
+"""The certainty of a decision, from the intervals of the estimates that it is based on. Pure."""
 
 import math
 from bisect import bisect_left, bisect_right
@@ -31,7 +31,7 @@ def within(interval: Interval, limit: float) -> float:
 
 
 def quantile(interval: Interval, p: float) -> float:
-    """Return the time that a share `p` of outcomes stays below, strictly between 0 and 1."""
+    """Return the quantile of a time: a share `p` of outcomes, strictly between 0 and 1, takes less."""
     place = NORMAL.inv_cdf(p)
     bound = interval.high if place > 0 else interval.low
     if interval.likely <= 0 or bound <= 0:

@@ -1,4 +1,4 @@
-"""Where a training should run, and why: the rule, as a function of what each place costs in time and money.
+"""The rule that decides where a training runs, from the time and the cost of each place. Pure.
 
 The free CPU is the default. A GPU must be needed (the CPU's upper estimate is past its limit) or worth it (it saves
 more of your hours than it costs, at your value of time). Nothing whose upper cost exceeds `max-cost-usd` is chosen. A
@@ -29,10 +29,10 @@ from gpu_offload.orchestrator.plan.reasons import (
 )
 
 SHOWN_S, SHOWN_SHARE = 180.0, 0.02
-"""After so many seconds, and so much of the training, its own steps have shown how long it takes, and it can have moved."""
+"""Seconds, plus a share of the training, after which its own steps have shown how long it takes and it can move."""
 
 CI_LIMIT_S = 6 * 3600.0
-"""A job on a runner that GitHub hosts ends after so long."""
+"""Time limit of a job on a GitHub-hosted runner."""
 
 
 def judge(
@@ -43,7 +43,7 @@ def judge(
     volume_gib: int = VOLUME_GIB,
     traffic_usd: float = 0.0,
 ) -> Option:
-    """Hold a place against the limits: its upper time and its upper cost, volume and traffic included."""
+    """Compare a place with the limits: its upper time and its upper cost, volume and traffic included."""
     likely, high = expected_cost(offer, interval, volume_gib=volume_gib, traffic_usd=traffic_usd)
     limit, name = limits.time_limit(offer.where)
     longest = human_duration(interval.high)
@@ -73,7 +73,7 @@ def judge_estimate(
     volume_gib: int = VOLUME_GIB,
     traffic_usd: float = 0.0,
 ) -> Option:
-    """Hold a place against the limits as `judge` does, and keep what its estimate consists of."""
+    """Compare a place with the limits as `judge` does, and keep the parts of its estimate."""
     option = judge(offer, estimate.interval, limits, volume_gib=volume_gib, traffic_usd=traffic_usd)
     return replace(
         option,
@@ -160,7 +160,7 @@ def _can_move(cpu: Option, gpus: Sequence[Option], limits: Limits) -> bool:
 def forced(
     where: BackendName, options: Sequence[Option], limits: Limits, *, epochs: int | None = None
 ) -> Decision:
-    """Obey `--on`: the time limit may be exceeded where the run can resume, `max-cost-usd` never."""
+    """Decide for the place that `--on` names. A time limit may be exceeded where the run can resume, `max-cost-usd` never."""
     those = [option for option in options if option.where == where]
     feasible = [option for option in those if option.feasible]
     best = min(

@@ -1,4 +1,4 @@
-"""What a plan reads before it estimates anything: dataset, model, weights, the user's code; and the key of them all."""
+"""The inputs of a training (dataset, model, weights, the user's code), read before it is estimated, and their key."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property

@@ -1,4 +1,4 @@
-"""Checks a model's name against what Ultralytics 8.4 knows, without a network and without importing it."""
+"""Checks a model's name against those of Ultralytics 8.4, without a network and without importing it."""
 
 import difflib
 from itertools import product

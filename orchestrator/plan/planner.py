@@ -1,4 +1,4 @@
-"""Make a plan: read the dataset, look into the store, measure or assume, decide. Spends nothing."""
+"""Makes a plan: reads the inputs and the store, estimates each place, decides. Spends nothing."""
 
 import os
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""What must be there before a training starts here, or an instance is rented."""
+"""The checks before a training starts here or an instance is rented."""
 
 import contextlib
 import importlib.metadata
@@ -36,7 +36,7 @@ class TrainingExtraError(OffloadError):
 
 @dataclass(frozen=True, slots=True)
 class Obstacle:
-    """One thing that keeps an instance from training: why, in a few words, and what to do."""
+    """A reason why no instance can train, and its remedy."""
 
     reason: str
     remedy: str
@@ -150,7 +150,7 @@ def profile_obstacles(settings: Settings) -> tuple[Obstacle, ...]:
 
 
 def _account_faults(settings: Settings) -> list[Obstacle]:
-    """Return what the instance lacks of store and profile; it opens a bucket with its role, and no other store."""
+    """Return the faults of store and profile: an instance opens a bucket with its role, and no other store."""
     faults = []
     url, has_profile = settings.store.url, settings.ec2.instance_profile is not None
     in_bucket = url.startswith("s3:")

@@ -14,7 +14,7 @@ from gpu_offload.orchestrator.plan.candidate import Project
 
 
 class PlanningError(OffloadError):
-    """There is nothing to plan with; the text says what to do."""
+    """The inputs of a plan cannot be used; the text says what to do."""
 
 
 class UnknownNameError(PlanningError):

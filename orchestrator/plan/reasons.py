@@ -1,4 +1,4 @@
-"""Why an option was chosen, and what would change the decision."""
+"""The sentences of a decision: why an option was chosen, and what would change that. Pure."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ PER_EPOCH = ("training", "optimiser", "validation", "saving")
 """Parts of an estimate that grow with the epochs."""
 
 SHOWN_DIGITS = 2
-"""Of a number of epochs that an estimate allows; more would look like a count."""
+"""Digits of a number of epochs that an estimate allows; more would look exact."""
 
 
 def takes(option: Option) -> str:
@@ -71,7 +71,7 @@ def why_begins_here(cpu: Option, best: Option, certainty: float, limits: Limits)
 
 
 def why_toss_up(cpu: Option, best: Option, certainty: float) -> str:
-    """Return why a GPU that is worth it only perhaps is not rented at once."""
+    """Return why a GPU that may not be worth its price is not rented at once."""
     return (
         f"A toss-up: {best.offer.name} is worth its price with {certainty:.0%} probability. It begins on this CPU "
         f"({human_duration(cpu.interval.likely)} likely), which can be undone, and moves once its own steps show that the GPU is worth it."
@@ -122,7 +122,7 @@ def changes_for_cpu(
 
 
 def changes_to_fit_cpu(cpu: Option | None, limits: Limits, epochs: int | None) -> tuple[str, ...]:
-    """Say what would let the CPU do it; empty where nothing sensible would."""
+    """Return what would make the CPU fit; empty where nothing sensible would."""
     if cpu is None or cpu.is_ruled_out:
         return ()
     changes = []

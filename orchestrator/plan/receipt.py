@@ -50,7 +50,7 @@ def receipt_text(plan: PlanReport, *, width: int = 80, everything: bool = False)
 
 
 def _certainty(plan: PlanReport) -> str:
-    """Say how sure the decision is; empty where there was nothing to choose, or its reason says so."""
+    """Return a sentence on the certainty of the decision; empty without a choice, and where the reason contains it."""
     certainty = plan.decision.certainty
     if certainty is None or plan.decision.reversible:
         return ""
@@ -86,7 +86,7 @@ def _costs(option: Option) -> tuple[str, str]:
 
 
 def _unfit(options: Sequence[Option], told: str) -> list[str]:
-    """Say why places do not fit: each reason once, and none that `told` gives."""
+    """Return why places do not fit, each reason once, without those that the text `told` contains."""
     by_reason: dict[str, list[str]] = {}
     for option in options:
         if not option.feasible and option.reason.removeprefix("needs ") not in told:
@@ -98,7 +98,7 @@ def _unfit(options: Sequence[Option], told: str) -> list[str]:
 
 
 def _first(plan: PlanReport) -> list[Option]:
-    """Pick what a decision is between: the CPU, the best GPU if one can be rented, and what was chosen."""
+    """Return the options that a decision compares: the CPU, the best GPU if one can be rented, and the chosen one."""
     gpus = [option for option in plan.options if option.where == "ec2" and not _no_gpu(plan)]
     best = min(gpus, key=lambda o: (not o.feasible, o.cost_likely, o.offer.name), default=None)
     return [o for o in plan.options if o.where == "cpu" or o in (best, plan.decision.option)]
@@ -155,14 +155,14 @@ def receipt_markdown(plan: PlanReport, *, title: str = "", change: str = "") -> 
 
 
 def _no_gpu(plan: PlanReport) -> str:
-    """Return why no GPU at all can be rented, if that is one reason for all of them; rows of it say nothing."""
+    """Return the reason why no GPU can be rented, if it is the same for all; rows would only repeat it."""
     gpus = [option for option in plan.options if option.where == "ec2"]
     reasons = {option.reason for option in gpus}
     return reasons.pop() if len(reasons) == 1 and not any(o.feasible for o in gpus) else ""
 
 
 def _places(plan: PlanReport, options: Sequence[Option]) -> list[str]:
-    """Return a table of places; what is the same for all of them is said once, below it."""
+    """Return a table of options, and below it the basis of their times if all have the same."""
     bases = {option.basis for option in options}
     several = len(bases) > 1
     rows = [("", "where", "likely", "at most", "cost", "at most", "fits", *(["basis"] if several else []))]
@@ -201,7 +201,7 @@ def _dataset_line(plan: PlanReport) -> str:
 
 
 def _shown(plan: PlanReport) -> list[Option]:
-    """Pick the rows: what was chosen, the CPU, and the cheapest place of each instance type and market."""
+    """Return the options to show: the chosen one, the CPU, and the cheapest of each instance type and market."""
     chosen = plan.decision.option
     best: dict[tuple[str | None, str | None], Option] = {}
     for option in sorted(plan.options, key=lambda o: (o != chosen, o.cost_likely, o.offer.name)):

@@ -39,9 +39,8 @@ def training_key(inputs: TrainingInputs) -> str:
     """Return 64 hex digits: sha256 over the inputs as canonical JSON (sorted keys, no spaces, ASCII)."""
     values = asdict(inputs)
     if inputs.requirements_sha256 is None:
-        del values[
-            "requirements_sha256"
-        ]  # it came later: the keys of trainings without it stay what they were
+        # Added in a later version: the keys of trainings without requirements must not change.
+        del values["requirements_sha256"]
     text = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -19,8 +19,7 @@ FEWER = 0.5
 """Share of the epochs that a warm start takes unless the configuration says otherwise; see `benchmarks/warm_start.py`."""
 
 PATIENCE = 0.25
-"""Share of a warm start's epochs without a better validation after which it ends: what goes on learning then learns the
-training images by heart."""
+"""Share of a warm start's epochs without a better validation after which it ends, because it only over-fits then."""
 
 LEAST_PATIENCE = 5
 
@@ -39,7 +38,7 @@ class WarmStart:
     warm_starts: int = 0
     """How many trainings in a row continued another one, this one included."""
     note: str = ""
-    """What the receipt says of it; empty where nothing was asked for."""
+    """A sentence for the receipt; empty where no version was asked for."""
 
 
 def is_version(init_from: str) -> bool:

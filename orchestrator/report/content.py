@@ -1,4 +1,4 @@
-"""What a run did, took and cost, as one value.
+"""A run's report as one value: outcome, time, cost, metrics.
 
 Text in it that a training, a branch or a cloud wrote is untrusted; the renderers escape it.
 """

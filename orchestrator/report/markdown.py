@@ -145,7 +145,7 @@ def charts(report: Report) -> list[str]:
 
 
 def _chart(title: str, values: Sequence[float], *, zero: bool = False) -> str:
-    """Draw one curve over the epochs, if it can be drawn; with `zero` from nothing up, as a share of one is looked at."""
+    """Draw one curve over the epochs, if it can be drawn; with `zero` on an axis from 0, as suits a share."""
     if not is_drawable(values):
         return ""
     step = max(1, -(-len(values) // MOST_POINTS))

@@ -52,7 +52,7 @@ def _standing(report: Report, *, moved: bool) -> str:
 
 
 def glance_rows(report: Report, before: Before | None = None) -> Rows:
-    """Time, cost and quality: what was expected and what it was."""
+    """Time, cost and quality, expected and actual."""
     rows: Rows = [
         ("", "expected", "actual"),
         ("time", expected_time(report.run.estimate), human_duration(report.seconds)),
@@ -84,7 +84,7 @@ def explained(report: Report) -> str:
 
 
 def likely_causes(report: Report) -> tuple[str, ...]:
-    """Say that the model finds next to nothing, then why, a cause each; a first text that is empty where it does find."""
+    """Return a sentence if the model finds next to nothing, then its likely causes; an empty first text if it finds things."""
     causes = report.result.causes if report.result else ()
     name, best = next(iter(report.metrics.items()), ("", 1.0))
     if causes:
@@ -94,7 +94,7 @@ def likely_causes(report: Report) -> tuple[str, ...]:
 
 
 def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, str]]:
-    """Return the four facts that a reader looks for first: name, value, what to hold it against."""
+    """Return the four facts that a reader looks for first: name, value, and what to compare it with."""
     words = {"published": "Trained", "open": "Training", "stopped": "Stopped", "failed": "Not trained"}
     words |= {"open": "Interrupted"} if report.is_idle else {}
     rows = glance_rows(report, before)[1:]

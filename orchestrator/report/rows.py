@@ -10,9 +10,11 @@ from gpu_offload.orchestrator.output.units import human_duration, human_money, u
 from gpu_offload.orchestrator.report.content import Report
 
 PATIENCE = 0.2
-"""Share of the epochs that the validation loss must lie behind its lowest before that is called over-fitting."""
+"""Share of the epochs since the lowest validation loss after which a rise counts as over-fitting."""
 
 LEAST = 3
+"""Epochs since then at least."""
+
 RISE = 1.05
 """How much above its lowest the validation loss must end; less is the noise of a small validation split."""
 
@@ -73,7 +75,7 @@ def expected_time(estimate: Interval) -> str:
 
 
 def estimate_rows(report: Report) -> Rows:
-    """Estimate against what it was."""
+    """The estimate and the actual time."""
     estimate = report.run.estimate
     rows: Rows = [("", "expected", "actual", "")]
     verdict = "not over yet"
@@ -112,7 +114,7 @@ def cost_rows(report: Report) -> Rows:
 
 
 def alternative_rows(report: Report) -> Rows:
-    """What else it could have cost."""
+    """The cost of the same training elsewhere."""
     total = report.bill.total
     rows: Rows = [("instead", "USD", "difference", "")]
     rows += [
@@ -161,7 +163,7 @@ def class_rows(report: Report) -> Rows:
 
 
 def fact_rows(report: Report) -> Rows:
-    """What it was."""
+    """The facts of the run."""
     device = next((a.heartbeat.device for a in reversed(report.attempts) if a.heartbeat), None)
     facts = {
         "status": report.status

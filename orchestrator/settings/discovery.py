@@ -1,4 +1,4 @@
-"""Looks through a repository for datasets: proposes folders by their names, and lets the dataset's own checks decide."""
+"""Finds datasets in a repository: proposes folders by their names, and lets the dataset's own checks decide."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -23,8 +23,9 @@ from gpu_offload.orchestrator.settings.proposal import (
 )
 
 DEPTH: Final = 5
-"""Folders below the root that are looked into."""
+"""Levels of folders below the root that are searched."""
 FOLDERS: Final = 10_000
+"""Folders that are searched in all."""
 CHECKED: Final = 10
 """Proposals that are checked, the likeliest first, until one can be trained on."""
 

@@ -11,7 +11,7 @@ from gpu_offload.dataset.layout import is_image, split_named
 from gpu_offload.dataset.task import Task
 
 GLANCED: Final = 20
-"""Files of a folder that are looked into for annotations."""
+"""Files of a folder that are opened to find annotations."""
 
 LABELS: Final = 5_000
 """Label files that are read to find the numbers of the classes, where the checks do not give them."""
@@ -19,8 +19,10 @@ LABELS: Final = 5_000
 _ANNOTATIONS: Final = (".json", ".xml", ".ndjson")
 
 BUILT: Final = frozenset({"build", "dist", "runs"})
+"""Folders with output of tools."""
 
 _NO_CLASS: Final = frozenset({"images", "labels", "annotations"})
+"""Names of folders that are parts of a dataset, and no classes."""
 
 Form = Literal["data.yaml", "annotations", "flat", "classes"]
 

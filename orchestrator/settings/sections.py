@@ -106,7 +106,7 @@ class TrainingSettings(Section):
 
     @property
     def base_model(self) -> str:
-        """What trains, for people and for comparisons: code of one's own, or the model of Ultralytics."""
+        """The user's own code that trains, or the model of Ultralytics; for people and for comparisons."""
         return self.entrypoint or self.model
 
 

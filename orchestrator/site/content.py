@@ -1,4 +1,4 @@
-"""What the page of a model shows, read from the registry and from the run of the version in use."""
+"""The content of a model's page, from the registry and the run of the version in use."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -43,7 +43,7 @@ class ModelPage:
     home: str | None = None
     """The public address of the page's own folder, None where it is not known."""
     base: str | None = None
-    """What an application's client is told: the public address of the store."""
+    """The public address of the store, for an application's client."""
 
     @property
     def shown(self) -> IndexEntry | None:
