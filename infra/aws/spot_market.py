@@ -26,6 +26,11 @@ ON_DEMAND_QUOTA = "L-DB2E81BA"
 """Running On-Demand G and VT instances, in vCPUs."""
 
 
+def is_counted(instance_type: str) -> bool:
+    """Whether these quotas count an instance type; P instances, for example, have quotas of their own."""
+    return instance_type.startswith(("g", "vt"))
+
+
 @dataclass(frozen=True, slots=True)
 class InstanceType:
     """A type. Memory in MiB."""

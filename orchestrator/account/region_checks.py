@@ -95,7 +95,10 @@ def _launching(name: str, ec2: Any, image: Any, subnet: Any, settings: Settings)
 
 def _quotas(name: str, market: Any, settings: Settings) -> Iterator[Check]:
     from gpu_offload.infra.aws.errors import QuotaError
+    from gpu_offload.infra.aws.spot_market import is_counted
 
+    if not any(map(is_counted, settings.ec2.types)):
+        return
     quotas = market.quotas()
     for label, value, used in (
         ("spot", quotas.spot_vcpus, settings.ec2.market != "on-demand"),

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from gpu_offload.infra.aws.credentials import check_credentials, open_session
 from gpu_offload.infra.aws.errors import CloudError, NoCredentialsError
 from gpu_offload.infra.aws.price_list import OnDemandPrices, on_demand_prices
-from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice
+from gpu_offload.infra.aws.spot_market import InstanceType, Quotas, SpotMarket, SpotPrice, is_counted
 from gpu_offload.orchestrator.offers.offer import GPUS, Market, Offer
 from gpu_offload.orchestrator.offers.public import public_offers
 from gpu_offload.orchestrator.output.console import Console
@@ -116,7 +116,7 @@ def _within_quotas(offers: Sequence[Offer], quotas: Quotas) -> tuple[tuple[Offer
     refused: dict[str, None] = {}
     for offer in offers:
         limit = limits[offer.market] if offer.market else None
-        if limit is not None and offer.vcpus > limit:
+        if limit is not None and offer.vcpus > limit and is_counted(offer.instance_type or ""):
             # A key, because each zone would give the same reason again.
             refused[
                 f"{offer.instance_type} {offer.market} needs {offer.vcpus} vCPUs, the account's quota is {limit:.0f}; "

@@ -21,12 +21,17 @@ def python_files(folder: Path) -> Iterator[Path]:
 
 def _files(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.name in SKIPPED or (path / "pyvenv.cfg").is_file():
+        if _is_skipped(path):
             continue
         if path.is_dir() and not path.is_symlink():
             yield from _files(path)
         elif path.is_file():
             yield path
+
+
+def _is_skipped(path: Path) -> bool:
+    """Whether a file or folder is hidden, or holds what tools have installed or cached."""
+    return path.name.startswith(".") or path.name in SKIPPED or (path / "pyvenv.cfg").is_file()
 
 
 def included_files(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
@@ -40,7 +45,14 @@ def included_files(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
 def _matches(root: Path, pattern: str) -> Iterable[Path]:
     if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
         return []
-    return [root / pattern] if (root / pattern).exists() else sorted(root.glob(pattern))
+    if (root / pattern).exists():
+        return [root / pattern]
+    # A pattern such as `**/*` finds .git too, whose config holds the token of actions/checkout.
+    return [
+        path
+        for path in sorted(root.glob(pattern))
+        if not any(_is_skipped(part) for part in (path, *path.parents) if root in part.parents)
+    ]
 
 
 MAX_SOURCE = 512 << 10

@@ -144,11 +144,11 @@ def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
 def _ec2(settings: Sections) -> Iterator[Disagreement]:
     ec2 = settings.ec2
     if not ec2.types:
-        counts = sorted({GPU_TYPES[name].gpus for name in ec2.instance_types})
+        counts = " or ".join(map(str, sorted({GPU_TYPES[name].gpus for name in ec2.named_types})))
         yield Disagreement(
             (("ec2", "gpus"), ("ec2", "instance-types")),
-            f"ec2.gpus is {ec2.gpus}, and the types of ec2.instance-types have {' or '.join(map(str, counts))}",
-            f'write gpus = {counts[0]} or gpus = "auto"',
+            f"ec2.gpus is {ec2.gpus}, and the types of ec2.instance-types have {counts}",
+            f'write gpus = {counts}, or gpus = "auto"',
         )
     if ec2.policy != "expected-cost" and ec2.market != "spot-then-on-demand":
         yield Disagreement(

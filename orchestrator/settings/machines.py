@@ -61,11 +61,16 @@ class Ec2Settings(Section):
     """Maximum number of instances that a run starts, one after the other."""
 
     @property
+    def named_types(self) -> tuple[str, ...]:
+        """The instance types among which `gpus` chooses: those of the setting, or of our table by default."""
+        return tuple(GPU_TYPES) if self.instance_types == ONE_GPU else self.instance_types
+
+    @property
     def types(self) -> tuple[str, ...]:
         """The instance types that may be rented, as far as their GPUs are known."""
         return tuple(
             name
-            for name in (GPU_TYPES if self.instance_types == ONE_GPU else self.instance_types)
+            for name in self.named_types
             if self.gpus == "auto" or name not in GPU_TYPES or GPU_TYPES[name].gpus == self.gpus
         )
 

@@ -61,6 +61,14 @@ def test_a_quota_that_does_not_hold_the_type_leaves_its_market_out_and_says_what
     assert "'All G and VT Spot Instance Requests'" in notes[0]
 
 
+def test_the_quota_of_g_and_vt_instances_leaves_out_no_other_type():
+    v100 = replace(T4, name="p3.2xlarge", vcpus=8, gpu="V100")
+    region = replace(REGION, types=(v100,), zones={"p3.2xlarge": ("us-east-1a",)}, quotas=Quotas(0, 0))
+    prices = OnDemandPrices({"p3.2xlarge": 3.06}, "AWS Pricing API, us-east-1")
+    offers, notes = offered(replace(region, on_demand=prices))
+    assert ([o.instance_type for o in offers], notes) == (["p3.2xlarge"], ())
+
+
 def test_a_quota_that_cannot_be_read_excludes_no_offer():
     assert len(offered(replace(REGION, quotas=Quotas(None, None, "denied")))[0]) == 4
 

@@ -187,7 +187,8 @@ def test_settings_that_contradict_each_other_are_found(tmp_path):
         '[training]\nmodel = "yolo11n-pose.pt"\n', "dataset.task=segment"
     )
     assert "is for detect, but dataset.task is classify" in only("", "dataset.task=classify")
-    assert 'gpus = "auto"' in only('[ec2]\ninstance-types = ["g5.12xlarge"]\n')
+    assert 'gpus = 4, or gpus = "auto"' in only('[ec2]\ninstance-types = ["g5.12xlarge"]\n')
+    assert "gpus = 1 or 4 or 8" in only("[ec2]\ngpus = 3\n"), "of all types, where none are named"
     assert "forbids it" in only('[limits]\non-overrun = "escalate"\n[ec2]\nmarket = "spot"\n')
     assert "remove region" in only('[store]\nurl = "hf://me/models"\nregion = "eu-west-1"\n')
     assert "leaves no choice" in only('[ec2]\nmarket = "spot"\npolicy = "greedy"\n')

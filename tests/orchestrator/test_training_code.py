@@ -113,6 +113,15 @@ def test_include_names_files_folders_and_patterns_below_the_root_only(tmp_path):
     assert len(code.faults) == 2
 
 
+def test_a_pattern_finds_no_hidden_and_no_installed_file(tmp_path):
+    """The token of actions/checkout is in .git/config, and what is shipped is readable in the store."""
+    hidden = {".git/config": "token", "env/pyvenv.cfg": "", "env/lib/numpy.py": "", "data/.env": "secret"}
+    project(tmp_path, {"mine.py": MAIN, "data/words.txt": "", **hidden})
+    for pattern in ("**/*", "*", "*/*"):
+        assert set(read_code(tmp_path, "mine:main", (pattern,)).files) <= {"mine.py", "data/words.txt"}
+    assert "data/.env" in read_code(tmp_path, "mine:main", ("data/.env",)).files, "where it is named itself"
+
+
 def test_too_much_to_ship_is_refused_and_says_which_file_it_is(tmp_path, monkeypatch):
     project(tmp_path, {"mine.py": MAIN, "big.bin": "x" * 2_000})
     monkeypatch.setattr(module, "MAX_BYTES", 1_000)
