@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from gpu_offload.orchestrator.cli.options import directory_option, json_option, 
 if TYPE_CHECKING:
     from gpu_offload.infra.github.checkout import Checkout
     from gpu_offload.orchestrator.github.workflows import WorkflowProject
+    from gpu_offload.orchestrator.settings.load import Settings
 
 WIDTH = 8
 
@@ -156,25 +158,27 @@ def _warn_if_private(checkout: "Checkout") -> None:
         )
 
 
-def _has_dataset(root: Path) -> bool:
-    """Whether the dataset of the configuration exists; a configuration with faults is left to `offload check`."""
+def _settings_of(directory: Path, environment: Mapping[str, str]) -> "Settings | None":
+    """Return the settings of a folder; None where they have faults, which `offload check` lists."""
     from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
 
     try:
-        # A workflow does not have the variables of this shell.
-        return load_settings(root, environment={}).dataset_path.exists()
+        return load_settings(directory, environment=environment)
     except SettingsError:
-        return True
+        return None
+
+
+def _has_dataset(root: Path) -> bool:
+    """Whether the dataset of the configuration exists, as far as can be said."""
+    settings = _settings_of(root, {})
+    return settings is None or settings.dataset_path.exists()
 
 
 def _has_folder_store(root: Path) -> bool:
     """Whether the models of a project go into a folder, as they do by default."""
-    from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
-
-    try:
-        return load_settings(root, environment={}).store.url.startswith("file:")
-    except SettingsError:
-        return True
+    # Without this shell's variables, which a workflow does not have.
+    settings = _settings_of(root, {})
+    return settings is None or settings.store.url.startswith("file:")
 
 
 def _line(name: str, text: str) -> None:
@@ -221,12 +225,8 @@ def state(directory: Path, adopt: Path | None, *, as_json: bool, delete_gone: bo
 
 def _project(directory: Path) -> Path:
     """Return the project's folder: that of the configuration, here or above, else this one."""
-    from gpu_offload.orchestrator.settings.load import SettingsError, load_settings
-
-    try:
-        return load_settings(directory.resolve(), environment=os.environ).root
-    except SettingsError:
-        return directory.resolve()
+    settings = _settings_of(directory.resolve(), os.environ)
+    return settings.root if settings else directory.resolve()
 
 
 COMMANDS = (init, schema, state)

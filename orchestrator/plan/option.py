@@ -68,21 +68,6 @@ class Option:
         return self.offer.where
 
     @property
-    def instance_type(self) -> str | None:
-        """EC2's name of the machine."""
-        return self.offer.instance_type
-
-    @property
-    def zone(self) -> str | None:
-        """The availability zone, where the offer names one."""
-        return self.offer.zone
-
-    @property
-    def region(self) -> str | None:
-        """The region, on EC2."""
-        return self.offer.region
-
-    @property
     def market(self) -> Market | None:
         """Spot or on demand, on EC2."""
         return self.offer.market
@@ -95,8 +80,8 @@ class Option:
         """Return the object that `offload plan --json` lists."""
         return {
             "where": self.where,
-            "instance_type": self.instance_type,
-            "zone": self.zone,
+            "instance_type": self.offer.instance_type,
+            "zone": self.offer.zone,
             "market": self.market,
             "seconds": self.interval.json(),
             "cost_usd": {"likely": round(self.cost_likely, 4), "high": round(self.cost_high, 4)},

@@ -205,6 +205,6 @@ def _shown(plan: PlanReport) -> list[Option]:
     chosen = plan.decision.option
     best: dict[tuple[str | None, str | None], Option] = {}
     for option in sorted(plan.options, key=lambda o: (o != chosen, o.cost_likely, o.offer.name)):
-        best.setdefault((option.instance_type, option.market), option)
+        best.setdefault((option.offer.instance_type, option.market), option)
     kept = list(best.values())[:SHOWN]
     return [option for option in plan.options if option in kept]

@@ -133,14 +133,14 @@ def test_a_gpu_that_is_worth_it_only_perhaps_is_not_rented_at_once():
 
 def test_among_gpus_the_cheapest_training_wins_not_the_cheapest_hour():
     slow, quick = (gpu(0.2), (0.9, 1.0, 1.2)), (gpu(0.3, "g5.xlarge"), (0.4, 0.5, 0.6))
-    assert decided(limits(), cpu=(6.5, 7, 8), gpus=[slow, quick]).option.instance_type == "g5.xlarge"
+    assert decided(limits(), cpu=(6.5, 7, 8), gpus=[slow, quick]).option.offer.instance_type == "g5.xlarge"
 
 
 def test_a_dearer_gpu_is_taken_where_time_is_worth_more():
     slow, quick = (gpu(0.2), (0.9, 1.0, 1.2)), (gpu(1.0, "g6e.xlarge"), (0.2, 0.3, 0.4))
-    assert decided(limits(), cpu=(6.5, 7, 8), gpus=[slow, quick]).option.instance_type == "g4dn.xlarge"
+    assert decided(limits(), cpu=(6.5, 7, 8), gpus=[slow, quick]).option.offer.instance_type == "g4dn.xlarge"
     worth = limits(value=1.0)
-    assert decided(worth, cpu=(6.5, 7, 8), gpus=[slow, quick]).option.instance_type == "g6e.xlarge"
+    assert decided(worth, cpu=(6.5, 7, 8), gpus=[slow, quick]).option.offer.instance_type == "g6e.xlarge"
 
 
 def test_spot_is_taken_before_on_demand_at_the_same_price():
