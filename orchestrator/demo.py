@@ -67,9 +67,8 @@ def make_folder(folder: Path) -> None:
         is_demo = file.read_bytes().startswith(MARK.encode())
     else:
         # A demo that was interrupted before it wrote its configuration leaves only shapes.
-        is_demo = {path.name for path in folder.iterdir()} <= {SHAPES} and not has_models(
-            state_folder(folder)
-        )
+        left = {path.name for path in folder.iterdir()}
+        is_demo = left <= {SHAPES} and not has_models(state_folder(folder))
     if not is_demo:
         raise DemoFolderError(
             f"{folder} holds a project or files that are no demo's, and a demo would replace them; "

@@ -20,6 +20,7 @@ from gpu_offload.orchestrator.cli.options import (
     show,
     verbose_option,
     where_option,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -163,9 +164,10 @@ def pull(
     """Download a model, verified, to DESTINATION: a file or a folder."""
     from gpu_offload.orchestrator import api
 
-    if source is None:
-        return api.pull(given.settings, destination, version=wanted, export=export, signer=signer)
-    return api.pull_from(source, destination, version=wanted, export=export, signer=signer)
+    with writing(destination):
+        if source is None:
+            return api.pull(given.settings, destination, version=wanted, export=export, signer=signer)
+        return api.pull_from(source, destination, version=wanted, export=export, signer=signer)
 
 
 @click.command()
@@ -181,6 +183,9 @@ def demo(into: Path | None, *, gpu: bool, verbose: bool) -> None:
     folder = (into or Path("demo-gpu" if gpu else "demo")).resolve()
     if gpu:
         need("simulator")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    if gpu:
         from gpu_offload.orchestrator.gpu_demo import run_gpu_demo
 
         run_gpu_demo(folder, console_of(verbose=verbose), say, command=command_name(folder))

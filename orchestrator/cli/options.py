@@ -1,12 +1,14 @@
 """Shared options, the settings that they select, and the output of commands."""
 
+import contextlib
+import errno
 import functools
 import importlib.util
 import os
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,6 +152,24 @@ def need(extra: str) -> None:
     # Not imported, because both are slow.
     if importlib.util.find_spec(package) is None:
         raise click.ClickException(f"{what} not installed: pip install 'gpu-offload[{extra}]'")
+
+
+NO_PLACE = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+"""Error numbers of a path that leads through a file, is too long, or a circle of links."""
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Refuse a path of the user's to which nothing can be written. Raises UsageError; OSError for a fault of the disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in NO_PLACE:
+            raise click.UsageError(f"{path}: {error.strerror}; name another path") from error
+        if error.filename or error.errno is None:
+            raise
+        # A full disk does not say for which file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def print_json(value: Any) -> None:

@@ -15,6 +15,7 @@ from gpu_offload.orchestrator.cli.options import (
     say,
     settings_options,
     verbose_option,
+    writing,
 )
 
 if TYPE_CHECKING:
@@ -141,10 +142,9 @@ def report(
     if output is None:
         say(text, nl=False)
     else:
-        try:
+        with writing(output):
+            output.parent.mkdir(parents=True, exist_ok=True)
             output.write_text(text, encoding="utf-8")
-        except OSError as error:  # a full disk does not say for which file
-            raise OSError(error.errno, error.strerror, str(output)) from error
         click.echo(f"{output}: {len(text.encode()):,} bytes", err=True)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from gpu_offload.orchestrator.cli.options import Answer, SettingsOptions, answers
+from gpu_offload.orchestrator.cli.options import Answer, SettingsOptions, answers, writing
 
 
 @click.command()
@@ -56,7 +56,9 @@ def site(given: SettingsOptions, folder: Path | None, *, private: bool) -> Answe
     """Write a page of the model and a feed of its versions to FOLDER, or to `site/` in the store."""
     from gpu_offload.orchestrator.site.write import write_site
 
-    return write_site(given.store, given.settings, folder, is_private=private)
+    store, settings = given.store, given.settings
+    with writing(folder or settings.root):
+        return write_site(store, settings, folder, is_private=private)
 
 
 COMMANDS = (usage, prune, site)

@@ -7,9 +7,12 @@ import sys
 
 import pytest
 from click.testing import CliRunner
+from registry_case import manifest_for
 from report_case import T0, report_in
+from run_case import run_of
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator import cli
 from gpu_offload.orchestrator.cli import TopLevelCommands
 from gpu_offload.orchestrator.cli.model_commands import next_commands
@@ -20,9 +23,11 @@ from gpu_offload.orchestrator.lifecycle.status import RunStatus, standings_text
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.table import for_terminal, text_table
+from gpu_offload.orchestrator.registry import publish
 from gpu_offload.orchestrator.registry.listing import Listing
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 from gpu_offload.orchestrator.report.text import report_text
+from gpu_offload.orchestrator.run.journal import Journal
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.settings.load import load_settings
 
@@ -108,6 +113,18 @@ def test_options_of_which_one_would_be_ignored_are_refused(tmp_path, capsys, wor
     code, out, err = main(capsys, *words, "-C", str(tmp_path))
     assert (code, "one" in err) == (2, True)
     assert "--json" not in words or set(json.loads(out)) == {"error"}
+
+
+@pytest.mark.parametrize("words", [["report", "-o", "{}/r.html"], ["pull", "{}/m.pt"], ["site", "{}/s"], ["demo", "--into", "{}/d"]], ids=lambda words: words[0])  # fmt: skip
+def test_a_path_through_a_file_is_a_usage_error(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "offload.toml").write_text('[dataset]\npath = "raw"\n[store]\nurl = "file:store"\n')
+    store = open_store(f"file:{tmp_path / 'store'}")
+    (tmp_path / "model.pt").write_bytes(b"a model")
+    publish.publish(store, manifest_for(tmp_path / "model.pt"), tmp_path / "model.pt", note=lambda _: None)
+    Journal(store).begin(run_of())
+    code, _, err = main(capsys, *(word.format("model.pt") for word in words))
+    assert (code, "name another path" in err) == (2, True)
 
 
 def test_a_status_says_a_shared_reason_once_and_that_nothing_trains_now():
