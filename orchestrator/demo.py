@@ -59,9 +59,8 @@ def configuration_text(comment: str, *, epochs: int, image_size: int) -> str:
     return f"{MARK}{comment}.\n{settings}"
 
 
-def make_folder(folder: Path) -> None:
-    """Make the folder of a demo. Raises DemoFolderError: there is something other than an earlier demo in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+def check_folder(folder: Path) -> None:
+    """Refuse a folder with something other than an earlier demo in it. Raises DemoFolderError."""
     file = folder / FILE_NAME
     if file.is_file():
         is_demo = file.read_bytes().startswith(MARK.encode())
@@ -79,11 +78,11 @@ def make_folder(folder: Path) -> None:
 def run_demo(
     folder: Path, console: Console, say: Callable[[str], object], *, command: str = "offload"
 ) -> TrainReport:
-    """Train, publish, report, and skip the second time, in a project in `folder`.
+    """Train, publish, report, and skip the second time, in a project in `folder`, which is there.
 
     Raises DemoFolderError; DemoError: it did not work.
     """
-    make_folder(folder)
+    check_folder(folder)
     # Written last, it marks a complete project: a demo that is run again carries on with it and deletes nothing.
     if not (folder / FILE_NAME).is_file():
         shutil.rmtree(folder / SHAPES, ignore_errors=True)

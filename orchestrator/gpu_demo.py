@@ -16,8 +16,8 @@ from gpu_offload.orchestrator.demo import (
     SHAPES,
     STORE,
     DemoError,
+    check_folder,
     configuration_text,
-    make_folder,
     relative,
     tour,
     write_report,
@@ -41,7 +41,7 @@ def run_gpu_demo(
 
     Raises DemoFolderError; DemoError: something was left that would cost money, or the second run trained again.
     """
-    make_folder(folder)
+    check_folder(folder)
     # The simulated cloud of an earlier demo went with its process, and so must what refers to it.
     for old in (folder / SHAPES, folder / STORE, state_folder(folder)):
         shutil.rmtree(old, ignore_errors=True)
