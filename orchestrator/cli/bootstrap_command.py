@@ -1,7 +1,7 @@
 """`offload bootstrap`: what an AWS account needs."""
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -84,12 +84,6 @@ def bootstrap(
     repository: str | None,
     owner_id: int | None,
     repository_id: int | None,
-    branch: str,
-    environment: str,
-    vpc: str | None,
-    job_workflow_ref: str | None,
-    bucket: str | None,
-    name: str,
     region: str | None,
     alert_email: str,
     monthly_budget_usd: int,
@@ -103,6 +97,7 @@ def bootstrap(
     show_policies: bool,
     do_deploy: bool,
     yes: bool,
+    **fields: Any,
 ) -> None:
     """Show or create what an AWS account needs: roles, bucket and budget alarm.
 
@@ -130,13 +125,9 @@ def bootstrap(
             settings,
             repository,
             numbers=numbers,
-            bucket=bucket,
-            branch=branch,
-            environment=environment,
-            name=name,
-            vpc=vpc,
-            job_workflow_ref=job_workflow_ref,
             drivers_publish=not separate_publisher,
+            # The other options are fields of the stack, by their names.
+            **fields,
         )
     except SiteError as error:
         raise click.UsageError(

@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.estimate.posterior import HistoryKey, Ratio, match
 from gpu_offload.orchestrator.estimate.processor import this_processor
 from gpu_offload.orchestrator.estimate.workload import Workload
 from gpu_offload.orchestrator.offers.offer import Gpu, Offer, cpu_offer, gpu_named
-from gpu_offload.orchestrator.plan.decision import judge_estimate
+from gpu_offload.orchestrator.plan.decision import judge
 from gpu_offload.orchestrator.plan.option import Limits, Option
 from gpu_offload.orchestrator.plan.prerequisites import Obstacle
 from gpu_offload.orchestrator.settings.load import Settings
@@ -91,9 +91,9 @@ class Appraisal:
     ) -> tuple[Option, ...]:
         """Return this CPU as an option, then the instances that the settings allow; `blocked` rules those out."""
         device = self.settings.training.device
-        here = judge_estimate(cpu_offer(cores(), round(memory() / GIB, 1)), cpu, limits)
+        here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu.interval, limits).explained(cpu)
         if not has_device(device):
-            here = _ruled_out(here, [f"has no training.device {device}"])
+            here = here.ruled_out([f"has no training.device {device}"])
         settings, types = self.settings.ec2, frozenset(self.settings.ec2.types)
         rented = []
         for offer in offers:
@@ -103,17 +103,18 @@ class Appraisal:
                 continue
             if settings.market not in {offer.market, "spot-then-on-demand"}:
                 continue
-            prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus, overheads=self._overheads)
-            option = judge_estimate(
-                offer,
-                self._corrected(prior, offer.machine),
-                limits,
-                volume_gib=settings.volume_gib,
-                traffic_usd=self.traffic.usd(offer.region, self.work.epochs),
-            )
+            estimate = self._on_gpu(offer, offer.gpu)
+            traffic_usd = self.traffic.usd(offer.region, self.work.epochs)
+            option = judge(
+                offer, estimate.interval, limits, volume_gib=settings.volume_gib, traffic_usd=traffic_usd
+            ).explained(estimate)
             reasons = [*(fault.reason for fault in blocked), *self._gpu_faults(offer.gpu)]
-            rented.append(_ruled_out(option, reasons) if reasons else option)
+            rented.append(option.ruled_out(reasons) if reasons else option)
         return (here, *rented)
+
+    def _on_gpu(self, offer: Offer, gpu: Gpu) -> Estimate:
+        prior = estimate_gpu_prior(self.work, gpu, offer.vcpus, overheads=self._overheads)
+        return self._corrected(prior, offer.machine)
 
     def _gpu_faults(self, gpu: Gpu) -> Iterator[str]:
         """Yield why the training cannot run on the GPUs of an instance."""
@@ -131,11 +132,12 @@ class Appraisal:
     def on_ray(self, offer: Offer, limits: Limits) -> Option:
         """Estimate the training on a Ray cluster, whose processors were not measured."""
         if offer.gpu is not None:
-            prior = estimate_gpu_prior(self.work, offer.gpu, offer.vcpus, overheads=self._overheads)
-            return judge_estimate(offer, self._corrected(prior, offer.machine), limits)
-        estimate = self._corrected(estimate_cpu_prior(self.work, offer.vcpus), offer.machine)
-        parts: tuple[Part, ...] = ("requirements",) if self.has_requirements else ()
-        return judge_estimate(offer, self._installing(estimate, parts), limits)
+            estimate = self._on_gpu(offer, offer.gpu)
+        else:
+            parts: tuple[Part, ...] = ("requirements",) if self.has_requirements else ()
+            prior = estimate_cpu_prior(self.work, offer.vcpus)
+            estimate = self._installing(self._corrected(prior, offer.machine), parts)
+        return judge(offer, estimate.interval, limits).explained(estimate)
 
     @property
     def _overheads(self) -> Overheads:
@@ -156,7 +158,3 @@ class Appraisal:
                 replace(estimate, kind="own", basis=GUESS, notes=() if known else (OWN_CODE,)), known
             )
         return correct(estimate, matching(self.past, key), prior=shared_mean(self.past, key))
-
-
-def _ruled_out(option: Option, reasons: Sequence[str]) -> Option:
-    return replace(option, feasible=False, is_ruled_out=True, reason="; ".join(reasons))

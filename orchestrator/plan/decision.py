@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from gpu_offload.orchestrator.cost.prices import VOLUME_GIB, expected_cost
-from gpu_offload.orchestrator.estimate.correction import Estimate
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Offer
 from gpu_offload.orchestrator.output.units import human_duration, human_money
@@ -62,25 +61,6 @@ def judge(
         cost_high=high,
         feasible=not faults,
         reason="; ".join(faults) or f"needs {longest} at most, within {name}",
-    )
-
-
-def judge_estimate(
-    offer: Offer,
-    estimate: Estimate,
-    limits: Limits,
-    *,
-    volume_gib: int = VOLUME_GIB,
-    traffic_usd: float = 0.0,
-) -> Option:
-    """Compare a place with the limits as `judge` does, and keep the parts of its estimate."""
-    option = judge(offer, estimate.interval, limits, volume_gib=volume_gib, traffic_usd=traffic_usd)
-    return replace(
-        option,
-        basis=estimate.basis,
-        point=estimate.point,
-        breakdown=estimate.breakdown,
-        installation=estimate.installation,
     )
 
 

@@ -1,10 +1,10 @@
 """Options of a plan, their limits, and the decision."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from gpu_offload.orchestrator.estimate.correction import GUESS
+from gpu_offload.orchestrator.estimate.correction import GUESS, Estimate
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import BackendName, Market, Offer
 from gpu_offload.orchestrator.output.units import human_duration
@@ -71,6 +71,20 @@ class Option:
     def market(self) -> Market | None:
         """Spot or on demand, on EC2."""
         return self.offer.market
+
+    def explained(self, estimate: Estimate) -> "Option":
+        """Return it with the parts of the estimate that its interval is from."""
+        return replace(
+            self,
+            basis=estimate.basis,
+            point=estimate.point,
+            breakdown=estimate.breakdown,
+            installation=estimate.installation,
+        )
+
+    def ruled_out(self, reasons: Sequence[str]) -> "Option":
+        """Return it as a place where a training cannot run, for these reasons."""
+        return replace(self, feasible=False, is_ruled_out=True, reason="; ".join(reasons))
 
     def total(self, value_of_time: float) -> float:
         """Its likely cost with your waiting priced in, in US dollars."""

@@ -12,14 +12,7 @@ from hypothesis import strategies as st
 from gpu_offload.orchestrator.estimate.cpu import estimate_cpu_prior
 from gpu_offload.orchestrator.estimate.interval import Interval
 from gpu_offload.orchestrator.offers.offer import GPUS, Offer, cpu_offer
-from gpu_offload.orchestrator.plan.decision import (
-    CI_LIMIT_S,
-    begun_here,
-    decide,
-    forced,
-    judge,
-    judge_estimate,
-)
+from gpu_offload.orchestrator.plan.decision import CI_LIMIT_S, begun_here, decide, forced, judge
 from gpu_offload.orchestrator.plan.option import Limits, PlanReport
 
 HOUR = 3600.0
@@ -187,7 +180,7 @@ def test_the_epochs_that_a_receipt_names_are_where_the_cpu_stops_fitting():
 def test_the_epochs_that_a_receipt_names_do_not_count_what_every_training_has():
     def cpu(epochs):
         estimate = estimate_cpu_prior(work(epochs=epochs), 4).with_installation(Interval(100, 400, 1500))
-        return judge_estimate(cpu_offer(4), estimate, limits())
+        return judge(cpu_offer(4), estimate.interval, limits()).explained(estimate)
 
     few = decide((cpu(2),), limits(), epochs=2)
     named = int(re.search(r"more than about (\d+) epochs", few.changes[-1])[1])
@@ -245,12 +238,8 @@ def test_a_cpu_that_is_asked_for_may_go_past_its_time():
     assert forced("ec2", late, limits()).where == "none"
 
 
-def ruled_out(option):
-    return replace(option, feasible=False, is_ruled_out=True, reason="has no training.device cuda")
-
-
 def test_a_training_begins_on_no_cpu_that_lacks_its_device_whatever_its_time():
-    cpu = ruled_out(options(limits(), cpu=(4, 5, 8))[0])
+    cpu = options(limits(), cpu=(4, 5, 8))[0].ruled_out(["has no training.device cuda"])
     decision = decide([cpu, *options(limits(), gpus=[FAST])], limits(), epochs=20)
     assert (decision.where, decision.changes, decision.certainty) == ("ec2", (), None)
     asked_for = forced("cpu", [cpu], limits(), epochs=20)
@@ -261,7 +250,7 @@ def test_a_training_begins_on_no_cpu_that_lacks_its_device_whatever_its_time():
 
 def test_neither_time_nor_money_is_advised_for_a_gpu_that_a_training_cannot_use():
     bounds = limits(0.5, cost=0.01)
-    gpus = [ruled_out(option) for option in options(bounds, gpus=[FAST])]
+    gpus = [option.ruled_out(["too small"]) for option in options(bounds, gpus=[FAST])]
     decision = forced("ec2", gpus, bounds)
     assert not re.search(r"deadline|max-cost-usd", " ".join(decision.changes))
     rest = options(bounds, gpus=[(gpu(zone="us-east-2b"), (0.4, 0.5, 0.8))])
