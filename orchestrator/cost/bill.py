@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
 
-from gpu_offload.orchestrator.cost.prices import MONTH_S, EbsPrices, ebs_prices
+from gpu_offload.orchestrator.cost.prices import MONTH_S, ebs_prices
 from gpu_offload.orchestrator.cost.traffic import GB
 from gpu_offload.orchestrator.cost.usage import (
     AttemptUse,
@@ -85,9 +85,9 @@ class Bill:
         }
 
 
-def attempt_lines(use: AttemptUse, prices: EbsPrices | None = None) -> tuple[CostLine, ...]:
-    """Account for one attempt: the instance price by price, its volume, its address."""
-    prices = prices or ebs_prices(use.region)
+def attempt_lines(use: AttemptUse) -> tuple[CostLine, ...]:
+    """Account for one attempt: the instance price by price, its volume, its address, its traffic."""
+    prices = ebs_prices(use.region)
     title = f"attempt {use.number}: {use.name}"
     lines = [_line(title, seconds, "s", price, 3600) for seconds, price in price_segments(use)]
     if use.free:
@@ -98,8 +98,7 @@ def attempt_lines(use: AttemptUse, prices: EbsPrices | None = None) -> tuple[Cos
     if use.volume_gib:
         label, note = f"attempt {use.number}: volume", f"gp3, {use.volume_gib} GiB"
         lines.append(_line(label, use.volume_gib * seconds, "GiB s", prices.volume_gb_month, MONTH_S, note))
-    if use.public_ipv4:
-        lines.append(_line(f"attempt {use.number}: public IPv4", seconds, "s", prices.ipv4_hour, 3600))
+    lines.append(_line(f"attempt {use.number}: public IPv4", seconds, "s", prices.ipv4_hour, 3600))
     return (*lines, *_traffic_lines(use))
 
 
@@ -126,10 +125,9 @@ def store_lines(use: StoreUse) -> tuple[CostLine, ...]:
     return tuple(line for line in lines if line.quantity)
 
 
-def cpu_line(seconds: float, usd_per_minute: Decimal = Decimal(0)) -> CostLine:
-    """Account for a training on the runner; GitHub bills whole minutes, rounded up, where it bills at all."""
-    minutes = begun_minutes(seconds)
-    return _line("CPU runner", minutes, "min", usd_per_minute, 1, "" if usd_per_minute else PRIVATE_NOTE)
+def cpu_line(seconds: float) -> CostLine:
+    """Account for a training on the runner; GitHub counts whole minutes, rounded up."""
+    return _line("CPU runner", begun_minutes(seconds), "min", Decimal(0), 1, PRIVATE_NOTE)
 
 
 def bill(

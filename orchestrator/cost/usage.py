@@ -32,7 +32,6 @@ class AttemptUse:
     reclaimed: bool = False
     on_demand_usd_per_hour: Decimal | None = None
     volume_gib: int = VOLUME_GIB
-    public_ipv4: bool = True
     region: str | None = None
     store: StorePlace = UNCHARGED
     """Where the store is; `bytes_read` from it, `bytes_written` to it."""
