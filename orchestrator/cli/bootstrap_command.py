@@ -134,10 +134,10 @@ def bootstrap(
             "\n  ".join(["these values are not allowed in a policy:", *error.faults])
         ) from None
     # R2 calls its region "auto": a store outside AWS says nothing about where a stack can be.
-    has_bucket = settings is not None and not is_elsewhere(settings.store.endpoint_url)
+    in_aws = settings is not None and not is_elsewhere(settings.store.endpoint_url)
     found = Bootstrap(
         site,
-        region or (settings.store.region if settings and has_bucket else None) or site.regions[0],
+        region or (settings.store.region if settings and in_aws else None) or site.regions[0],
         plain_public=plain_public,
         alert_email=alert_email,
         monthly_budget_usd=monthly_budget_usd,

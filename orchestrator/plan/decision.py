@@ -97,8 +97,7 @@ def decide(options: Sequence[Option], limits: Limits, *, epochs: int | None = No
             )
         because = f"this CPU {cpu.reason}" if cpu is not None else "there is no CPU to train on"
         why = f"A GPU is needed: {because}. {takes(best)}."
-        is_possible = cpu is not None and not cpu.is_ruled_out
-        fails = 1 - within(cpu.interval, limits.cpu_limit[0]) if cpu is not None and is_possible else None
+        fails = None if cpu is None or cpu.is_ruled_out else 1 - within(cpu.interval, limits.cpu_limit[0])
         return Decision("ec2", best, why, changes_to_fit_cpu(cpu, limits, epochs), fails)
     return nothing_feasible(options, limits, epochs)
 
@@ -160,7 +159,8 @@ def forced(
         )
         return Decision(where, late, why, changes_to_fit_cpu(late, limits, epochs) if where == "cpu" else ())
     if not those:
-        return Decision("none", None, f"Nothing fits `--on {where}`: there is no such offer.", ())
+        remedy = ("Allow other types or regions in [ec2].",) if where == "ec2" else ()
+        return Decision("none", None, f"Nothing fits `--on {where}`: there is no such offer.", remedy)
     return nothing_feasible(those, limits, epochs)
 
 
