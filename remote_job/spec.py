@@ -11,6 +11,18 @@ from gpu_offload.remote_job.wire import Wire
 TRAINING_VERSION = "1"
 """Part of every training key. Raise it when a change to this package changes what a training yields."""
 
+SWITCHES = (
+    "threads",
+    "allocator",
+    "channels_last",
+    "mixed_precision",
+    "fused_norm",
+    "fused_optimizer",
+    "image_cache",
+    "trial",
+)
+"""Names of the speed switches; see `remote_job.speed.plan`."""
+
 
 class SpecError(OffloadError):
     """The spec cannot be trained; `faults` says everything that is wrong with it."""
@@ -93,7 +105,7 @@ class TrainingSpec(Wire):
     exports_required: bool = False
     """Whether a result without one of them counts."""
     speed: dict[str, bool] = Field(default_factory=dict)
-    """Speed switches turned on or off by hand; what is absent is chosen by the machine."""
+    """Speed switches (`SWITCHES`) turned on or off by hand; what is absent is chosen by the machine."""
     output: str
     """A local folder: progress.jsonl, heartbeat.json, log, checkpoint/, result/ are written below it."""
     store: StoreRef | None = None

@@ -12,7 +12,15 @@ from typing import IO
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job import data, entrypoint, log, own_training, requirements, weights
+from gpu_offload.remote_job import (
+    data,
+    entrypoint,
+    hyperparameters,
+    log,
+    own_training,
+    requirements,
+    weights,
+)
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.files.checkpoint import Checkpoints
@@ -25,7 +33,6 @@ from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.speed import plan
-from gpu_offload.remote_job.yolo import hyperparameters
 
 __all__ = ["BusyError", "SpecError", "spec_faults", "telling", "train"]
 

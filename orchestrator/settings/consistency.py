@@ -9,26 +9,7 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.infra.aws.gpu_types import GPU_TYPES
 from gpu_offload.orchestrator.settings.model_name import built_in_task, is_weights
 from gpu_offload.orchestrator.settings.sections import Sections
-
-RESERVED_HYPERPARAMETERS = {
-    "epochs": "training.epochs",
-    "imgsz": "training.image-size",
-    "batch": "training.batch",
-    "seed": "training.seed",
-    "device": "training.device",
-    "model": "training.model",
-    "pretrained": "training.init-from",
-    "data": "dataset.path",
-    "task": "dataset.task",
-    "mode": None,
-    "resume": None,
-    "project": None,
-    "name": None,
-    "exist_ok": None,
-    "save_dir": None,
-    "save": None,
-}
-"""Arguments of Ultralytics that are managed by gpu-offload, and the setting that decides each."""
+from gpu_offload.remote_job.hyperparameters import OURS
 
 _FOREIGN = re.compile(r"(?:yolo\w*?(?:-\w+)*-(obb|depth|sem|world|worldv2)|(yoloe)-[\w-]+)\.(?:ya?ml|pt)")
 
@@ -116,12 +97,12 @@ def _ultralytics(settings: Sections) -> Iterator[Disagreement]:
             f"training.image-size is {training.image_size}, not a multiple of 32",
             f"write {low} or {low + 32}",
         )
-    for name, ours in RESERVED_HYPERPARAMETERS.items():
+    for name, instead in OURS.items():
         if name in training.hyperparameters:
             yield Disagreement(
                 (("training", "hyperparameters", name), ("training", "entrypoint")),
                 f"training.hyperparameters.{name} is managed by gpu-offload",
-                f"write {ours} instead" if ours else "remove it",
+                f"remove it ({instead})",
             )
     # The address of weights ends with their checksum.
     stem = posixpath.basename(training.model.split("#")[0])

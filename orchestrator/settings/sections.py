@@ -26,6 +26,7 @@ from gpu_offload.orchestrator.settings.types import (
     Model,
     Number,
     Path,
+    Speed,
     StoreUrl,
     Text,
 )
@@ -101,7 +102,7 @@ class TrainingSettings(Section):
     isolation: Literal["auto", "required", "off"] = "auto"
     """On a runner of GitHub's: train as another user, without network and credentials, where the runner can ("auto"), or not at
     all ("required"); "off" for code of your own that needs the network or the runner's files. An instance always isolates."""
-    speed: dict[str, Flag] = Field(default_factory=dict)
+    speed: Speed = Field(default_factory=dict)
     """Speed switches to turn on or off; the others are chosen for the machine."""
 
     @property

@@ -37,6 +37,7 @@ from gpu_offload.orchestrator.settings.model_name import (
     check_init_from,
     check_model,
 )
+from gpu_offload.remote_job.spec import SWITCHES
 
 LONGEST = timedelta(days=30)
 """The longest duration of a setting: a longer one is likely a typing error."""
@@ -157,6 +158,13 @@ def _ray_resources(values: dict[str, float]) -> dict[str, float]:
     return values
 
 
+def _speed(values: dict[str, bool]) -> dict[str, bool]:
+    for name in values:
+        if name not in SWITCHES:
+            raise wrong(f"{name} is no switch", f"write {', '.join(SWITCHES)}")
+    return values
+
+
 Count = Annotated[int, Strict()]
 Number = Annotated[float, Strict(), Field(allow_inf_nan=False)]
 Flag = Annotated[bool, Strict()]
@@ -238,6 +246,7 @@ RayAddress = Annotated[
     ),
 ]
 RayResources = Annotated[dict[Text, Number], AfterValidator(_ray_resources)]
+Speed = Annotated[dict[str, Flag], AfterValidator(_speed)]
 
 Distinct = Checked(_distinct, {"uniqueItems": True})
 """Metadata of a list: no element twice."""

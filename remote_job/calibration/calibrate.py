@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu_offload.infra.store.protocol import ObjectStore
-from gpu_offload.remote_job import data, log, machine, weights
+from gpu_offload.remote_job import data, hyperparameters, log, machine, weights
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.interruption import Interruption
@@ -18,7 +18,7 @@ from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.speed import compiler
 from gpu_offload.remote_job.train import spec_faults
-from gpu_offload.remote_job.yolo import hyperparameters, isolation
+from gpu_offload.remote_job.yolo import isolation
 
 PATIENCE_S = 10.0
 """Seconds of steps after which fewer of them must do."""

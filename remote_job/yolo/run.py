@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.errors import OffloadError
+from gpu_offload.remote_job import hyperparameters
 from gpu_offload.remote_job.context import Bench
 from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.result import PREDICTIONS, Export, TrainingResult
 from gpu_offload.remote_job.spec import SpecError
 from gpu_offload.remote_job.speed import compiler, plan
 from gpu_offload.remote_job.speed.capacity import capacity
-from gpu_offload.remote_job.yolo import hyperparameters, isolation
+from gpu_offload.remote_job.yolo import isolation
 from gpu_offload.remote_job.yolo.team import team
 
 if TYPE_CHECKING:

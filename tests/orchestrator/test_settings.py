@@ -16,6 +16,7 @@ from gpu_offload.orchestrator.settings.load import Settings, SettingsError, load
 from gpu_offload.orchestrator.settings.overrides import SETTINGS, parse_value
 from gpu_offload.orchestrator.settings.scaffold import toml_value
 from gpu_offload.orchestrator.settings.sections import DatasetSettings, Sections
+from gpu_offload.remote_job.spec import SWITCHES
 
 DEFAULTS = {
     "dataset": {
@@ -186,7 +187,7 @@ def test_an_absolute_dataset_and_a_bucket_stay_as_they_are(tmp_path):
         ),
         ("training.hyperparameters.cos_lr=True", lambda s: s.training.hyperparameters, {"cos_lr": True}),
         ("training.hyperparameters={ lr0 = 1 }", lambda s: s.training.hyperparameters, {"lr0": 1}),
-        ("training.speed.compile=false", lambda s: s.training.speed, {"compile": False}),
+        ("training.speed.trial=false", lambda s: s.training.speed, {"trial": False}),
         ("dataset.path=2024", lambda s: s.dataset.path, "2024"),
         ("dataset.path='a b'", lambda s: s.dataset.path, "a b"),
         ("dataset.path=a=b", lambda s: s.dataset.path, "a=b"),
@@ -291,7 +292,7 @@ VALID = st.fixed_dictionaries(
                 "hyperparameters": st.dictionaries(
                     st.text(max_size=6).map(lambda name: f"x{name}"), PLAIN, max_size=3
                 ),
-                "speed": st.dictionaries(NAME, st.booleans(), max_size=2),
+                "speed": st.dictionaries(st.sampled_from(SWITCHES), st.booleans(), max_size=2),
             },
         ),
         "limits": st.fixed_dictionaries(

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from resources import needs
 
+from gpu_offload.remote_job.spec import SWITCHES
 from gpu_offload.remote_job.speed import allocator, capacity, plan
 from gpu_offload.remote_job.speed.capacity import Capacity
 
@@ -142,6 +143,7 @@ def test_a_switch_that_does_not_exist_is_refused_with_those_that_do():
         ValueError, match=r"speed\.warp: there is no such switch; there are threads, allocator"
     ):
         plan.plan(RUNNER, {"warp": True})
+    assert tuple(plan.CHOICES) == SWITCHES, "a configuration is checked by these names"
 
 
 def test_nothing_of_ours_is_on_where_it_was_not_measured():

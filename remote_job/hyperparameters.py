@@ -17,6 +17,7 @@ OURS = {
     "batch": "set training.batch",
     "imgsz": "set training.image-size",
     "seed": "set training.seed",
+    "device": "set training.device",
     "pretrained": "set training.init-from or training.model",
     "distill_model": "a teacher is not part of the training key",
     "resume": "an interrupted training resumes by itself",
@@ -30,7 +31,7 @@ OURS = {
     "quantize": "quantisation-aware training cannot be resumed exactly",
     "source": "it belongs to prediction",
 }
-"""Settings of Ultralytics that are decided elsewhere, and where."""
+"""Settings of Ultralytics that are decided elsewhere: where, or why they are left out."""
 
 
 @cache
