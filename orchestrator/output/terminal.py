@@ -44,7 +44,7 @@ class TerminalConsole(Console):
             self.stream.write(f"{CLEAR_LINE if self._progress else ''}{text}\n")
             self._progress = ""
         else:
-            self._bar.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._bar.print(text, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     @contextlib.contextmanager
     def training(

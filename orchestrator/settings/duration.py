@@ -3,8 +3,13 @@
 import re
 from datetime import timedelta
 
+from gpu_offload.orchestrator.settings.fault import wrong
+
 DURATION_PATTERN = r"^(?=.)(\d+d)?(\d+h)?(\d+m)?(\d+s)?$"
 """Days, hours, minutes, seconds: each at most once, in this order, at least one."""
+
+LONGEST = timedelta(days=30)
+"""The longest duration of a setting: a longer one is likely a typing error."""
 
 _SECONDS = (86400, 3600, 60, 1)
 
@@ -33,3 +38,23 @@ def format_duration(length: timedelta) -> str:
         if count:
             parts.append(f"{count}{name}")
     return "".join(parts) or "0s"
+
+
+def check_duration(value: object) -> timedelta:
+    """Validate a duration of a setting. Raises PydanticCustomError with a remedy."""
+    if isinstance(value, str):
+        try:
+            value = parse_duration(value.strip())
+        except ValueError as error:
+            raise wrong(str(error), "write 6h") from None
+    if not isinstance(value, timedelta):
+        raise wrong(
+            f"{value!r} has no unit", 'write it in quotes and with a unit: "90m", "6h", "1h30m", "2d"'
+        )
+    if value <= timedelta():
+        raise wrong("a length of time of zero leaves no time to train", 'write for example "6h"')
+    if value > LONGEST:
+        raise wrong(
+            f"{format_duration(value)} is longer than {format_duration(LONGEST)}", "write a shorter time"
+        )
+    return value

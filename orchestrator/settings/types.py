@@ -29,7 +29,7 @@ from gpu_offload.orchestrator.settings.address import (
     check_store_url,
 )
 from gpu_offload.orchestrator.settings.dimension import check_dimension
-from gpu_offload.orchestrator.settings.duration import DURATION_PATTERN, format_duration, parse_duration
+from gpu_offload.orchestrator.settings.duration import DURATION_PATTERN, check_duration, format_duration
 from gpu_offload.orchestrator.settings.fault import wrong
 from gpu_offload.orchestrator.settings.model_name import (
     INIT_PATTERN,
@@ -38,28 +38,6 @@ from gpu_offload.orchestrator.settings.model_name import (
     check_model,
 )
 from gpu_offload.remote_job.spec import SWITCHES
-
-LONGEST = timedelta(days=30)
-"""The longest duration of a setting: a longer one is likely a typing error."""
-
-
-def _duration(value: object) -> timedelta:
-    if isinstance(value, str):
-        try:
-            value = parse_duration(value.strip())
-        except ValueError as error:
-            raise wrong(str(error), "write 6h") from None
-    if not isinstance(value, timedelta):
-        raise wrong(
-            f"{value!r} has no unit", 'write it in quotes and with a unit: "90m", "6h", "1h30m", "2d"'
-        )
-    if value <= timedelta():
-        raise wrong("a length of time of zero leaves no time to train", 'write for example "6h"')
-    if value > LONGEST:
-        raise wrong(
-            f"{format_duration(value)} is longer than {format_duration(LONGEST)}", "write a shorter time"
-        )
-    return value
 
 
 def _text(value: str) -> str:
@@ -179,7 +157,7 @@ ExportFormat = Literal["onnx", "safetensors"]
 """The formats of `remote_job.yolo.exports`."""
 Duration = Annotated[
     timedelta,
-    BeforeValidator(_duration),
+    BeforeValidator(check_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN}),
 ]

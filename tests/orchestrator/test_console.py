@@ -88,6 +88,8 @@ def test_lines_in_a_terminal_break_between_words_and_stay_above_the_bar(monkeypa
     console = TerminalConsole(stream)
     with console.training(10.0):
         console.warning("it may not make it: " + "some words " * 12)
+        console.note("a class :cat: and a [bold]name[/bold]")
+    assert "a class :cat: and a [bold]name[/bold]" in stream.getvalue()
     lines = stream.getvalue().splitlines()
     assert len([line for line in lines if "words" in line]) > 1
     assert all(len(line) <= 60 and not re.search(r"\b(?:wor|word|som)$", line.strip()) for line in lines)
