@@ -123,27 +123,26 @@ def check_renting(
 ) -> None:
     """Check configuration, code and environment before anything is rented. Raises RentingError with every fault."""
     environment = os.environ if environment is None else environment
-    faults = list(renting_faults(settings, inputs, environment))
-    endpoint = settings.store.endpoint_url
-    if is_elsewhere(endpoint) and not store_keys(endpoint, environment):
-        faults.insert(
-            0,
-            Obstacle(
-                "store.endpoint-url is not AWS's, where an instance's role counts for nothing",
-                f"set {STORE_KEYS[0]} and {STORE_KEYS[1]} to keys for this bucket only; see {documentation('gpu.md')}",
-            ),
-        )
+    faults = (*_key_faults(settings, environment), *renting_faults(settings, inputs, environment))
     if faults:
         raise RentingError(enumerated("cannot train on EC2", faults))
 
 
-def may_rent(settings: Settings, inputs: PlanInputs | None = None) -> bool:
+def may_rent(settings: Settings, inputs: PlanInputs) -> bool:
     """Return whether `check_renting` passes."""
-    try:
-        check_renting(settings, inputs=inputs)
-    except RentingError:
-        return False
-    return True
+    return not (_key_faults(settings, os.environ) or renting_faults(settings, inputs))
+
+
+def _key_faults(settings: Settings, environment: Mapping[str, str]) -> tuple[Obstacle, ...]:
+    endpoint = settings.store.endpoint_url
+    if not is_elsewhere(endpoint) or store_keys(endpoint, environment):
+        return ()
+    return (
+        Obstacle(
+            "store.endpoint-url is not AWS's, where an instance's role counts for nothing",
+            f"set {STORE_KEYS[0]} and {STORE_KEYS[1]} to keys for this bucket only; see {documentation('gpu.md')}",
+        ),
+    )
 
 
 def profile_obstacles(settings: Settings) -> tuple[Obstacle, ...]:
