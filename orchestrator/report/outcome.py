@@ -5,7 +5,7 @@ from gpu_offload.orchestrator.output.metrics import is_share, named
 from gpu_offload.orchestrator.output.units import human_cost, human_duration, human_money, human_number
 from gpu_offload.orchestrator.registry.semver import promotion_hint
 from gpu_offload.orchestrator.report.content import Before, Report
-from gpu_offload.orchestrator.report.rows import Rows, expected_time
+from gpu_offload.orchestrator.report.rows import Rows, expected_time, is_inside
 from gpu_offload.orchestrator.run.activity import idle_text
 from gpu_offload.orchestrator.run.pace import traffic_of
 from gpu_offload.remote_job.result import LEARNT_NOTHING
@@ -164,11 +164,7 @@ def epochs(report: Report) -> tuple[int, int]:
 def missed(report: Report) -> str:
     """Say why a run took longer or shorter than its estimate; empty if it was inside, or is not published."""
     estimate = report.run.estimate
-    shown = human_duration(report.seconds)
-    inside = estimate.low <= report.seconds <= estimate.high
-    if inside or shown in {human_duration(estimate.low), human_duration(estimate.high)}:
-        return ""  # a miss that the shown numbers do not show is none
-    if report.status != "published" or not report.spans:
+    if is_inside(report) or report.status != "published" or not report.spans:
         return ""
     # What took the time is the reason of a longer run only.
     word, separator = ("longer", ":") if report.seconds > estimate.high else ("shorter", ";")

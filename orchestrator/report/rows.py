@@ -74,15 +74,22 @@ def expected_time(estimate: Interval) -> str:
     return f"{likely} ({low} to {high})"
 
 
+def is_inside(report: Report) -> bool:
+    """Whether a run's time is inside its estimate; a miss that the shown times do not show is none."""
+    estimate = report.run.estimate
+    shown = {human_duration(estimate.low), human_duration(estimate.high)}
+    return estimate.low <= report.seconds <= estimate.high or human_duration(report.seconds) in shown
+
+
 def estimate_rows(report: Report) -> Rows:
     """The estimate and the actual time."""
     estimate = report.run.estimate
     rows: Rows = [("", "expected", "actual", "")]
     verdict = "not over yet"
     if report.outcome is not None:
-        inside = estimate.low <= report.seconds <= estimate.high
         ratio = f"{report.seconds / estimate.likely:.2f} of the likely time" if estimate.likely else ""
-        verdict = ", ".join(x for x in (ratio, f"{'in' if inside else 'out'}side the interval") if x)
+        side = "inside" if is_inside(report) else "outside"
+        verdict = ", ".join(x for x in (ratio, f"{side} the interval") if x)
     rows.append(("the whole run", expected_time(estimate), human_duration(report.seconds), verdict))
     if (expected := report.run.installation) is not None:
         took = human_duration(report.installing)

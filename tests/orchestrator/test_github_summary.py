@@ -32,7 +32,7 @@ from gpu_offload.orchestrator.github.summary import metric_changes, run_summary
 from gpu_offload.orchestrator.registry.manifest import IndexEntry
 from gpu_offload.orchestrator.registry.promote import Moved
 from gpu_offload.orchestrator.report.content import Before
-from gpu_offload.orchestrator.report.rows import SMALL_USD, cost_rows
+from gpu_offload.orchestrator.report.rows import SMALL_USD, cost_rows, estimate_rows
 from gpu_offload.remote_job.result import Artifact
 
 PARTS = ("### Trained in", "|  | expected | actual |", "longer than estimated", "**Where and why.**", "#### Metrics", "xychart-beta",
@@ -121,6 +121,7 @@ def test_a_missed_estimate_says_what_took_the_time(report):
     nearly = Interval(60, 500, report.seconds - 0.1)
     told = replace(report, run=report.run.model_copy(update={"estimate": nearly}))
     assert "than estimated" not in run_summary(told, Around()), "the table shows the same time twice"
+    assert "inside the interval" in estimate_rows(told)[1][3], "and says the same of it"
     sooner = replace(report, run=report.run.model_copy(update={"estimate": Interval(6000, 9000, 9900)}))
     assert "shorter than estimated; 1 earlier attempt took" in run_summary(sooner, Around()), (
         "which is no reason"
