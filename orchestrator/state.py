@@ -74,7 +74,7 @@ def store_folder(project: Path, folder: Path) -> Path:
     return folder
 
 
-def made(base: Path, *parts: str) -> Path:
+def make_folder(base: Path, *parts: str) -> Path:
     """Make a folder below the trusted `base`, following no link, and return it. Raises StateError: it is not ours."""
     path = base
     for part in parts:
@@ -91,16 +91,17 @@ def made(base: Path, *parts: str) -> Path:
                     f"{path}: belongs to another user (number {found.st_uid}); set XDG_STATE_HOME to a folder of yours"
                 ) from None
         except OSError as error:
-            raise StateError(
-                f"{path}: cannot be made ({error.strerror}); set XDG_STATE_HOME to a folder that can be written to"
-            ) from error
+            raise _cannot_be_made(path, error) from error
     return path
 
 
-def prepare_state(
-    project: Path,
-    note: Callable[[str], object] = lambda _text: None,
-) -> Path:
+def _cannot_be_made(folder: Path, error: OSError) -> StateError:
+    return StateError(
+        f"{folder}: cannot be made ({error.strerror}); set XDG_STATE_HOME to a folder that can be written to"
+    )
+
+
+def prepare_state(project: Path, note: Callable[[str], object] = lambda _text: None) -> Path:
     """Make a project's state folder and return it; take over what an earlier version kept in the checkout.
 
     Raises StateError: the checkout's `.offload` is tracked by git or a link, or may have come with the project.
@@ -110,10 +111,8 @@ def prepare_state(
     try:
         base.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise StateError(
-            f"{base}: cannot be made ({error.strerror}); set XDG_STATE_HOME to a folder that can be written to"
-        ) from error
-    made(base, *state.relative_to(base).parts)
+        raise _cannot_be_made(base, error) from error
+    make_folder(base, *state.relative_to(base).parts)
     record_owner(state, project)
     old = project.absolute() / OLD
     if os.path.lexists(old):
@@ -178,7 +177,7 @@ def _take_over(old: Path, state: Path, note: Callable[[str], object]) -> None:
         strange = next(_no_plain_files(old), None)
         if strange is not None:
             raise StateError(f"{strange}: is neither a file nor a folder; remove it and run again")
-        store = made(state, "store")
+        store = make_folder(state, "store")
         for name in kept:
             if os.path.lexists(store / name):
                 raise StateError(

@@ -11,7 +11,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.findings import findings_prefix
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.settings.model_task import check_task
-from gpu_offload.orchestrator.state import made, prepare_state
+from gpu_offload.orchestrator.state import make_folder, prepare_state
 from gpu_offload.remote_job.files.removal import remove_tree
 
 CALIBRATION = "calibration-"
@@ -32,40 +32,40 @@ class Workspace:
     @property
     def stat_cache(self) -> Path:
         """Cached facts of unchanged dataset files."""
-        return made(self.root, "cache") / "stat"
+        return make_folder(self.root, "cache") / "stat"
 
     @property
     def calibrations(self) -> Path:
         """Calibrations of this machine."""
-        return made(self.root, "cache", "calibration")
+        return make_folder(self.root, "cache", "calibration")
 
     @property
     def clusters(self) -> Path:
         """Checks of Ray clusters."""
-        return made(self.root, "cache", "ray")
+        return make_folder(self.root, "cache", "ray")
 
     @property
     def weights(self) -> Path:
         """Starting weights that were fetched."""
-        return made(self.root, "cache", "weights")
+        return make_folder(self.root, "cache", "weights")
 
     @property
     def packages(self) -> Path:
         """Installed requirements of the user's training code."""
-        return made(self.root, "cache", "packages")
+        return make_folder(self.root, "cache", "packages")
 
     @property
     def work(self) -> Path:
         """One folder for each run that trains or trained here."""
-        return made(self.root, "work")
+        return make_folder(self.root, "work")
 
     def tree(self, fingerprint: str) -> Path:
         """Where the training tree of a dataset is or will be."""
-        return made(self.root, "trees") / fingerprint[:16]
+        return make_folder(self.root, "trees") / fingerprint[:16]
 
     def caches(self) -> tuple[Path, ...]:
         """Return the folders that can be deleted while nothing runs here."""
-        return (made(self.root, "cache"), made(self.root, "trees"), self.work)
+        return (make_folder(self.root, "cache"), make_folder(self.root, "trees"), self.work)
 
     def forget_run(self, run: str) -> None:
         """Remove the files of a run that is over."""
@@ -78,7 +78,7 @@ class Workspace:
 
     def forget_trees(self, but: str) -> None:
         """Remove the training trees of other datasets; they can be copies and take much space."""
-        for folder in made(self.root, "trees").iterdir():
+        for folder in make_folder(self.root, "trees").iterdir():
             if folder.name != but[:16]:
                 shutil.rmtree(folder, ignore_errors=True)
 

@@ -15,7 +15,7 @@ from gpu_offload.orchestrator.cost.traffic import StorePlace
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.project_states import renamed_note
 from gpu_offload.orchestrator.settings.load import Settings
-from gpu_offload.orchestrator.state import check_untracked, made, on_runner, prepare_state
+from gpu_offload.orchestrator.state import check_untracked, make_folder, on_runner, prepare_state
 
 
 def store_of(settings: Settings, *, unsigned: bool = False) -> ObjectStore:
@@ -76,7 +76,7 @@ def check_store_folder(settings: Settings) -> None:
         )
     if actual.is_relative_to(state):
         _warn_of_rename(settings.root)
-        made(state, *actual.relative_to(state).parts)
+        make_folder(state, *actual.relative_to(state).parts)
 
 
 @cache
