@@ -64,7 +64,11 @@ def plan(
 @json_option
 @verbose_option
 @where_option
-@click.option("--calibrate/--no-calibrate", default=None, help="As for `offload plan`.")
+@click.option(
+    "--calibrate/--no-calibrate",
+    default=None,
+    help="Measure as `offload plan` does, or never. By default only if the decision depends on it.",
+)
 @click.option(
     "--detach",
     is_flag=True,
