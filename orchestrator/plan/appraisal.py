@@ -91,7 +91,7 @@ class Appraisal:
     ) -> tuple[Option, ...]:
         """Return this CPU as an option, then the instances that the settings allow; `blocked` rules those out."""
         device = self.settings.training.device
-        here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu.interval, limits).explained(cpu)
+        here = judge(cpu_offer(cores(), round(memory() / GIB, 1)), cpu.interval, limits).with_estimate(cpu)
         if not has_device(device):
             here = here.ruled_out([f"has no training.device {device}"])
         settings, types = self.settings.ec2, frozenset(self.settings.ec2.types)
@@ -107,7 +107,7 @@ class Appraisal:
             traffic_usd = self.traffic.usd(offer.region, self.work.epochs)
             option = judge(
                 offer, estimate.interval, limits, volume_gib=settings.volume_gib, traffic_usd=traffic_usd
-            ).explained(estimate)
+            ).with_estimate(estimate)
             reasons = [*(fault.reason for fault in blocked), *self._gpu_faults(offer.gpu)]
             rented.append(option.ruled_out(reasons) if reasons else option)
         return (here, *rented)
@@ -137,7 +137,7 @@ class Appraisal:
             parts: tuple[Part, ...] = ("requirements",) if self.has_requirements else ()
             prior = estimate_cpu_prior(self.work, offer.vcpus)
             estimate = self._installing(self._corrected(prior, offer.machine), parts)
-        return judge(offer, estimate.interval, limits).explained(estimate)
+        return judge(offer, estimate.interval, limits).with_estimate(estimate)
 
     @property
     def _overheads(self) -> Overheads:

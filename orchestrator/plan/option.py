@@ -72,7 +72,7 @@ class Option:
         """Spot or on demand, on EC2."""
         return self.offer.market
 
-    def explained(self, estimate: Estimate) -> "Option":
+    def with_estimate(self, estimate: Estimate) -> "Option":
         """Return it with the parts of the estimate that its interval is from."""
         return replace(
             self,

@@ -180,7 +180,7 @@ def test_the_epochs_that_a_receipt_names_are_where_the_cpu_stops_fitting():
 def test_the_epochs_that_a_receipt_names_do_not_count_what_every_training_has():
     def cpu(epochs):
         estimate = estimate_cpu_prior(work(epochs=epochs), 4).with_installation(Interval(100, 400, 1500))
-        return judge(cpu_offer(4), estimate.interval, limits()).explained(estimate)
+        return judge(cpu_offer(4), estimate.interval, limits()).with_estimate(estimate)
 
     few = decide((cpu(2),), limits(), epochs=2)
     named = int(re.search(r"more than about (\d+) epochs", few.changes[-1])[1])
