@@ -180,10 +180,14 @@ def print_json(value: Any) -> None:
 
 
 def say(text: str, *, nl: bool = True, err: bool = False) -> None:
-    """Print text as `plain` does; in a workflow no line of it is a command to the runner."""
+    """Print text as `plain` returns it."""
+    write(plain(text), nl=nl, err=err)
+
+
+def write(text: str, *, nl: bool = True, err: bool = False) -> None:
+    """Print a whole document; in a workflow no line of it is a command to the runner."""
     from gpu_offload.orchestrator.github.runner import on_runner
 
-    text = plain(text)
     if on_runner():
         from gpu_offload.orchestrator.github.console import inert_text
 

@@ -15,6 +15,7 @@ from gpu_offload.orchestrator.cli.options import (
     say,
     settings_options,
     verbose_option,
+    write,
     writing,
 )
 
@@ -140,7 +141,8 @@ def report(
         found = gather(store, settings.store, run or latest_run(store), pictures=chosen == "html")
         text = render(found, chosen, width=terminal_width())
     if output is None:
-        say(text, nl=False)
+        # A page and an object have long lines, which `say` cuts.
+        (say if chosen == "text" else write)(text, nl=False)
     else:
         with writing(output):
             output.parent.mkdir(parents=True, exist_ok=True)

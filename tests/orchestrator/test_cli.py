@@ -262,6 +262,18 @@ def test_a_report_in_a_terminal_is_text_that_fits_and_elsewhere_markdown(tmp_pat
     assert _form_for(tmp_path / "a.html") == "html"
 
 
+def test_a_report_on_standard_output_is_whole_whatever_its_form(tmp_path, capsys):
+    """Text for a terminal is cut after 2,000 characters of a line."""
+    (tmp_path / "offload.toml").write_text('[dataset]\npath = "raw"\n[store]\nurl = "file:store"\n')
+    Journal(open_store(f"file:{tmp_path / 'store'}")).begin(run_of(why="w" * 5_000))
+    code, out, _ = main(capsys, "report", "--json", "-C", str(tmp_path))
+    assert (code, json.loads(out)["why"]) == (0, "w" * 5_000)
+    page = main(capsys, "report", "--format", "html", "-C", str(tmp_path))[1]
+    assert page.endswith("</html>\n")
+    assert "w" * 5_000 in page
+    assert "w" * 5_000 in main(capsys, "report", "--format", "markdown", "-C", str(tmp_path))[1]
+
+
 def trained(**changes):
     values = {
         "status": "trained", "version": "v", "run": "r-1", "training_key": "k" * 64, "sha256": "0" * 64,
