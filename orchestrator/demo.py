@@ -90,6 +90,7 @@ def run_demo(
         generate(folder / SHAPES)
         text = configuration_text("small enough for two cores and two minutes", epochs=15, image_size=160)
         (folder / FILE_NAME).write_text(text, encoding="utf-8")
+    # No variable of this shell may change what the demo shows.
     settings = load_settings(folder, environment={})
     report = api.train(settings, console=console, show_plan=say)
     say(for_terminal(trained_text(report)))

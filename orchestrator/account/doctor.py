@@ -53,6 +53,7 @@ def examine(
     checks.append(_repository(repository))
     in_bucket = settings.store.url.startswith("s3://")
     # The janitor may add to the journal and take nothing away; neither it nor the publisher rents.
+    # Roles of our stack have these names.
     who = environment.get("AWS_ROLE_ARN", "")
     checks += _store(settings, probe=probe and not who.endswith("-janitor"), in_bucket=in_bucket)
     rents = probe and not who.endswith(("-janitor", "-publisher"))

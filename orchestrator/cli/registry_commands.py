@@ -88,7 +88,8 @@ def moment(text: str) -> float:
         raise click.UsageError(f"--at {text}: write 2026-03-03, or 2026-03-03T14:00") from None
     if found.tzinfo is None:
         found = found.replace(tzinfo=UTC)
-    if len(text.strip()) <= len("2026-03-03"):
+    # Shorter still is a day in ISO's basic form, 20260303.
+    if len(text) <= len("2026-03-03"):
         found += timedelta(days=1, microseconds=-1)
     return found.timestamp()
 

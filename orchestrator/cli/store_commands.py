@@ -26,6 +26,7 @@ def usage(given: SettingsOptions, users: int, updates: int, tier: str | None) ->
     settings, store = given.settings, given.store
     free = TIERS[tier] if tier else tier_of(settings.store_url, settings.store.endpoint_url)
     entries = versions(store)
+    # An application downloads the newest version that may be used.
     model = next((entry.size for entry in reversed(entries) if entry.is_usable), 0)
     growth = growth_of(entries, clock_of(store)())
     return used(store.list(""), free, model, users, updates, growth)

@@ -94,5 +94,6 @@ class Traffic:
     def usd(self, region: str | None, epochs: int) -> float:
         """Return what an attempt in a region that trains so many epochs to the end is charged, in US dollars."""
         written = self.epoch * epochs + self.result
+        # Reading counts in the store's region, writing in that of the instance: AWS charges what leaves a region.
         charged = self.inputs * self.store.read_gb(region) + written * self.store.write_gb(region)
         return float((charged + READ_BACK * self.result * self.store.read_here_gb) / GB)

@@ -17,6 +17,7 @@ def epoch_line(event: ProgressEvent, *, width: int = 76) -> str:
     parts = [f"loss {human_number(loss, 2 if loss < 10 else 1)}"] if losses else []
     shown = {k: v for k, v in (event.metrics or {}).items() if not is_hidden(k)}
     several = len({name[-3:] for name in shown if PART.search(name)}) > 1
+    # A narrow line may have room for the first one only.
     names = sorted(shown, key=lambda name: "mAP" not in name)
     parts += [f"{metric_label(name, part=several)} {human_number(shown[name])}" for name in names]
     for part in parts:

@@ -100,6 +100,7 @@ def curve_name(name: str) -> str:
     """Return a curve's label: `metrics/mAP50(M)` is `mask mAP50`, `train/box_loss` is `train box loss`."""
     group, slash, rest = name.partition("/")
     if group == "metrics" and slash and (match := re.fullmatch(r"(.*?)(\([A-Z]\))?", rest)):
+        # Ultralytics' name for what we publish as `accuracy`.
         plain = {"accuracy_top1": "accuracy"}.get(match[1], match[1])
         return _PARTS.get(match[2] or "", "") + label(plain)
     if group in {"train", "val", "lr"} and slash:

@@ -67,6 +67,7 @@ def list_candidates(
     chosen = decision.option
     if chosen is None:
         return ()
+    # A cluster's training does not move: it has no price to compare with.
     if chosen.where == "ray" or (chosen.where == "cpu" and not escalates):
         return (candidate(chosen),)
     rented = [o for o in options if o.where == "ec2" and o.feasible and o is not chosen]

@@ -46,6 +46,7 @@ def read_code(root: Path, entrypoint: str, include: Sequence[str] = ()) -> Code:
         raise UnknownNameError(
             f"training.entrypoint: there is no module {module} in {root} (looked for {first}.py and {first}/)"
         )
+    # A package may load its modules by name, which no import statement shows.
     if (root / first).is_dir():
         for path in python_files(root / first):
             reader.add(path)

@@ -34,6 +34,7 @@ class Limits:
 
     def time_limit(self, where: BackendName) -> tuple[float, str]:
         """How long a place has: an instance outlives the job that launched it, but not the deadline."""
+        # An instance trains by itself when the job that launched it has ended.
         if where == "ec2":
             return self.deadline_s, f"the {human_duration(self.deadline_s)} deadline"
         return self.cpu_limit

@@ -83,6 +83,7 @@ class Planned:
         if inputs.model_file is not None:
             files[own_model(inputs.model_file)] = inputs.model_file
         if inputs.requirements is not None:
+            # Only for a training, because it may ask an index.
             files[REQUIREMENTS] = self.lock()
         return pack_project(files) if files else None
 

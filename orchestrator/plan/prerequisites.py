@@ -220,6 +220,7 @@ def _with_dependencies(names: Iterable[str]) -> set[str]:
                 # A requirement begins with its name; markers and versions follow.
                 normalised(re.split(r"[^\w.-]", line, maxsplit=1)[0])
                 for line in needed
+                # Only an extra, which was not asked for, needs the others.
                 if "extra ==" not in line
             ]
     return found

@@ -96,6 +96,7 @@ def likely_causes(report: Report) -> tuple[str, ...]:
 def tiles(report: Report, before: Before | None = None) -> list[tuple[str, str, str]]:
     """Return the four facts that a reader looks for first: name, value, and what to compare it with."""
     words = {"published": "Trained", "open": "Training", "stopped": "Stopped", "failed": "Not trained"}
+    # An open run at which nothing works is not training.
     words |= {"open": "Interrupted"} if report.is_idle else {}
     rows = glance_rows(report, before)[1:]
     facts = [(name, actual, expected) for name, expected, actual in rows]

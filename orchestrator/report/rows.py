@@ -107,6 +107,7 @@ def cost_rows(report: Report) -> Rows:
     """The bill; lines under a tenth of a cent are one row, and the last row is the exact sum of those above it."""
     rows: Rows = [("item", "USD", "quantity", "unit", "USD a unit", "")]
     small = [line for line in report.bill.lines if line.usd < SMALL_USD]
+    # One small line says more than a row that stands for it.
     folded = small if len(small) > 1 else []
     rows += [
         (line.label, f"{line.usd:.6f}", f"{line.quantity:.6g}", line.unit, f"{line.unit_price}", line.note)

@@ -27,6 +27,7 @@ def timeline_svg(spans: Sequence[Span]) -> str:
         y = 10 + ROW * row
         parts.append(svg_text(LEFT - 8, y + BAR - 4, f"attempt {number}", "end"))
         for span in (s for s in drawn if s.attempt == number):
+            # At least a pixel wide, so that a short phase can be seen.
             x, width = LEFT + (span.start - first) * scale, max(1.0, (span.end - span.start) * scale)
             label = f"{span.phase}: {span.end - span.start:.1f} s"
             parts.append(

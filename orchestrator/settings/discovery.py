@@ -52,6 +52,7 @@ def find_candidates(root: Path) -> tuple[Proposal, ...]:
 def _checked(root: Path, proposed: Sequence[Proposal]) -> list[Proposal]:
     """Put the first candidate that the checks accept before those that they refuse."""
     refused: list[Proposal] = []
+    # Only up to the first that is accepted: a check reads every label.
     for position, candidate in enumerate(proposed[:CHECKED]):
         try:
             snapshot = read_snapshot(root / candidate.path)
@@ -110,4 +111,5 @@ def _walk(root: Path) -> Iterator[Folder]:
         folder = Folder(path, tuple(files), tuple(folders), images)
         yield folder
         if depth < DEPTH:
+            # The last one is taken next: reversed, they are visited in their order.
             waiting += ((folder.below(name), depth + 1) for name in reversed(folders))

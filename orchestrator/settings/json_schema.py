@@ -44,6 +44,7 @@ def _plain(node: Any, definitions: dict[str, Any]) -> Any:
     if reference := node.pop("$ref", None):
         node = definitions[reference.rpartition("/")[2]] | node
     if choices := node.pop("anyOf", None):
+        # Of `X | None` only X is left, because TOML has no null.
         (only,) = (choice for choice in choices if choice != {"type": "null"})
         return _plain(only | {key: value for key, value in node.items() if value is not None}, definitions)
     if "properties" in node:

@@ -38,6 +38,7 @@ def built_in_task(stem: str) -> Task | None:
     """Return the task of a model that Ultralytics defines, by its name; None for any other name."""
     if not stem.startswith(("yolo", "rtdetr")):
         return None
+    # `yolov8n-seg-p6.yaml`: the task need not be the last suffix.
     suffixes = re.findall(r"-(seg|pose|cls)(?=[-.]|$)", stem)
     return TASK_OF_SUFFIX[suffixes[0]] if suffixes else Task.DETECT
 

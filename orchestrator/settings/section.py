@@ -10,6 +10,7 @@ class Section(BaseModel):
         frozen=True,
         extra="forbid",
         alias_generator=lambda name: name.replace("_", "-"),
+        # Names in Python, aliases in a file, where `load` allows only these.
         validate_by_name=True,
         validate_by_alias=True,
         use_attribute_docstrings=True,
