@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpu_offload.orchestrator.cost.bill import attempt_lines, bill, cpu_line, spent, store_lines
-from gpu_offload.orchestrator.cost.prices import R2, S3, EbsPrices, expected_cost
+from gpu_offload.orchestrator.cost.prices import R2, S3, expected_cost
 from gpu_offload.orchestrator.cost.traffic import UNCHARGED, StorePlace, Traffic
 from gpu_offload.orchestrator.cost.usage import AttemptUse, PriceStep, StoreUse
 from gpu_offload.orchestrator.estimate.interval import Interval
@@ -212,9 +212,7 @@ def test_what_passes_between_an_instance_and_the_store_is_billed_by_where_both_a
     store, region, read, written
 ):
     """10 GB are read and 5 GB are written, each at the price of the region that it leaves."""
-    lines = attempt_lines(
-        use(region=region, store=store, bytes_read=10**10, bytes_written=5 * 10**9), prices=EbsPrices()
-    )
+    lines = attempt_lines(use(region=region, store=store, bytes_read=10**10, bytes_written=5 * 10**9))
     transfers = {line.quantity: line.usd for line in lines if line.label.endswith("transfer")}
     assert transfers.get(Decimal(10), 0) == 10 * Decimal(read)
     assert transfers.get(Decimal(5), 0) == 5 * Decimal(written)
