@@ -15,6 +15,7 @@ from gpu_offload.orchestrator.estimate.installation import PRIORS_S
 from gpu_offload.orchestrator.lifecycle.new_run import run_record
 from gpu_offload.orchestrator.lifecycle.train import Training
 from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.plan import inputs as inputs_module
 from gpu_offload.orchestrator.plan import prerequisites
 from gpu_offload.orchestrator.plan.inputs import PlanInputs
 from gpu_offload.orchestrator.plan.model import DEFINITIONS, WEIGHTS, model_file
@@ -259,7 +260,8 @@ def test_a_module_may_come_from_the_requirements(shapes):
     assert plan(shapes, OWN + 'requirements = "requirements.txt"\n').inputs.requirements is not None
 
 
-def test_what_has_to_be_installed_is_in_the_estimates(shapes):
+def test_what_has_to_be_installed_is_in_the_estimates(shapes, monkeypatch):
+    monkeypatch.setattr(inputs_module, "decode_seconds", lambda _snapshot: 1e-3)  # else it is measured
     (shapes / "mine.py").write_text(MAIN)
     (shapes / "requirements.txt").write_text("some-distribution==1 --hash=sha256:00\n")
     own = 'requirements = "requirements.txt"\n'
