@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from gpu_offload.dataset.census import Reason
-from gpu_offload.dataset.finding import DatasetError, Finding, Findings, Severity, error, some, warning
+from gpu_offload.dataset.finding import DatasetError, Finding, Findings, Severity, error, some
 from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image, split_named
 from gpu_offload.dataset.paths import Names, fold
 from gpu_offload.dataset.split import Split, SplitRule, assign
@@ -52,23 +52,11 @@ def list_class_folders(
         if not is_image(name):
             found.census.count(Reason.OTHER, name)
     makes_val = bool(splits) and "val" not in splits.values()
-    if makes_val:
-        message = "there is no folder for validation; a part of train is held back for it, by the hash of the file names"
-        findings.append(warning("", "split-made", message))
-
-    def splits_of(name: str) -> tuple[Split, ...]:
-        if not splits:
-            return (assign(name, rule),)
-        split = splits[name.partition("/")[0]]
-        if makes_val and split == "train":
-            return (assign(name, SplitRule(rule.seed, rule.val)),)
-        return (split,)
-
     return DatasetFiles(
         root,
         Layout.FOLDERS,
         Names(kept),
-        splits_of,
+        lambda name: {splits[name.partition("/")[0]] if splits else assign(name, rule)},
         tuple(sorted(classes)),
         class_of=lambda name: name.split("/", depth + 1)[depth],
         census=found.census,

@@ -19,7 +19,7 @@ def read_classes(root: Path, name: str, findings: Findings) -> tuple[str, ...]:
         findings.append(error(name, "malformed-classes", message))
         return ()
     try:
-        classes = tuple(line.strip() for line in file.read_text("utf-8-sig").splitlines() if line.strip())
+        classes = tuple(line.strip() for line in file.read_text("utf-8-sig").rstrip().splitlines())
     except UnicodeDecodeError:
         findings.append(error(name, "malformed-classes", "is not UTF-8 text; save it as UTF-8"))
         return ()
@@ -29,6 +29,11 @@ def read_classes(root: Path, name: str, findings: Findings) -> tuple[str, ...]:
     if len(classes) > MAX_CLASSES:
         message = f"names more than {MAX_CLASSES} classes; remove those that do not occur"
         findings.append(error(name, "malformed-classes", message))
+        return ()
+    if "" in classes:
+        # A class's number is that of its line: to skip a line would rename every class that follows.
+        message = "the line is empty, but each line names the class of its number; remove the line or name the class"
+        findings.append(error(name, "malformed-classes", message, classes.index("") + 1))
         return ()
     return classes
 

@@ -218,8 +218,8 @@ class _CocoFile:
     def _polygon(
         self, value: Any, image: tuple[str, int, int], line: int, what: str
     ) -> tuple[float, ...] | None:
-        if not isinstance(value, list) or not value:
-            return None  # none, or a mask in run lengths
+        if not isinstance(value, list) or not any(value):
+            return None  # none, which some tools write as [[]], or a mask in run lengths
         outline = outline_in(value, *image[1:])
         if outline is None:
             message = "segmentation must be lists of x, y in pixels, three points or more; correct it"

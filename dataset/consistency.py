@@ -62,31 +62,30 @@ class ConsistencyCheck:
     def _check_labels(self, orphans: tuple[str, ...]) -> None:
         """Compare images without a label to labels without an image."""
         names = self.samples.inventory.names
-        bare = array("I", (image for image, label, _ in self.samples.columns() if label < 0))
-        notes = [name for name in orphans if self.listing.is_note(name)]
-        for name in notes:
-            self.listing.census.count(Reason.NOTE, name)
-        left = [name for name in orphans if name not in set(notes)] if notes else list(orphans)
+        bare = array("I", (image for image, label in self.samples.images() if label < 0))
+        count = sum(1 for _ in self.samples.images())
         seen = (
-            where_labels_are((names[image] for image in bare), left, self.listing.odd_texts) if bare else None
+            where_labels_are((names[image] for image in bare), orphans, self.listing.odd_texts)
+            if bare
+            else None
         )
-        if len(bare) == len(self.samples):
+        if len(bare) == count:
             message = "not one image has a label; " + (
                 seen or "put image.txt beside image.jpg, or in labels/ beside images/"
             )
             self.findings.append(error("", "no-labels", message))
             return
         if seen is not None:
-            message = f"{len(bare)} of {len(self.samples)} images have no label, but {seen}"
+            message = f"{len(bare)} of {count} images have no label, but {seen}"
             self.findings.append(error("", "label-elsewhere", message))
             return
-        for name in left:
+        for name in orphans:
             self.listing.census.count(Reason.ORPHAN, name)
             message = "is a label without an image; remove it or restore the image"
             self.findings.append(warning(name, "no-image", message))
         if bare:
             message = (
-                f"{len(bare)} of {len(self.samples)} images have no label and count as background "
+                f"{len(bare)} of {count} images have no label and count as background "
                 f"({some(names[image] for image in bare)}); an empty label file says so on purpose"
             )
             self.findings.append(warning("", "no-label", message))
@@ -100,7 +99,7 @@ class ConsistencyCheck:
         sizes, inventory = self.listing.sizes, self.samples.inventory
         if not sizes:
             return
-        for image in {image for image, _, _ in self.samples.columns()}:
+        for image, _ in self.samples.images():
             own = inventory.facts[3 * image], inventory.facts[3 * image + 1]
             given = sizes.get(inventory.names[image])
             if given is not None and inventory.checked[image] and any(own) and sorted(given) != sorted(own):

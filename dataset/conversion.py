@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +11,7 @@ from gpu_offload.dataset.finding import DatasetError, Finding, Findings, error, 
 from gpu_offload.dataset.geometry import is_box, is_inside
 from gpu_offload.dataset.label import MAX_ROWS, too_many_rows
 from gpu_offload.dataset.label_row import judge_row
-from gpu_offload.dataset.layout import DatasetFiles, Layout, SplitsOf, is_image, label_name
+from gpu_offload.dataset.layout import DatasetFiles, Layout, is_image, label_name
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import Split, SplitRule, assign
 from gpu_offload.dataset.task import Task
@@ -169,14 +169,11 @@ def finished(
         found.findings.append(error("", "no-labels", message))
     _count_the_rest(names, conversion, found.census)
     makes_val = bool(described.splits) and not any("val" in splits for splits in described.splits.values())
-    if makes_val:
-        message = "no annotations are for validation; a part of train is held back for it, by the hash of the file names"
-        found.findings.append(warning("", "split-made", message))
     return DatasetFiles(
         root,
         described.layout,
         Names(sorted({*conversion.boxes, *labels})),
-        _splits_of(described.splits, rule, makes_val=makes_val),
+        lambda name: described.splits.get(name, set()) if described.splits else {assign(name, rule)},
         described.classes,
         census=found.census,
         labels=labels,
@@ -198,18 +195,6 @@ def _count_the_rest(names: Names, conversion: Conversion, census: Census) -> Non
             "without objects if they show none"
         )
         conversion.findings.append(warning("", "undescribed-image", message))
-
-
-def _splits_of(given: dict[str, set[Split]], rule: SplitRule, *, makes_val: bool) -> SplitsOf:
-    def splits_of(name: str) -> tuple[Split, ...]:
-        if not given:
-            return (assign(name, rule),)
-        chosen = set(given.get(name, ()))
-        if makes_val and "train" in chosen:
-            chosen = chosen - {"train"} | {assign(name, replace(rule, test=0.0))}
-        return tuple(chosen)
-
-    return splits_of
 
 
 def _row(values: Sequence[float]) -> bytes:

@@ -1,7 +1,7 @@
 """An Ultralytics `data.yaml`, read as hostile input: nothing is downloaded, nothing outside its folder is touched."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -15,20 +15,11 @@ MAX_BYTES: Final = 4 << 20
 
 _SILENT: Final = frozenset(
     {
-        "path",
-        "train",
-        "val",
-        "test",
-        "names",
-        "nc",
-        "kpt_shape",
-        "flip_idx",
-        "kpt_names",
-        "license",
-        "roboflow",
-        "yaml_file",
+        *("path", "train", "val", "test", "names", "nc", "kpt_shape", "flip_idx"),
+        *("kpt_names", "license", "roboflow", "yaml_file"),
     }
 )
+"""Keys that are read, and keys of tools that are known to mean nothing for a training."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +31,7 @@ class DataYaml:
     classes: tuple[str, ...]
     keypoint_shape: tuple[int, int] | None
     flip_idx: tuple[int, ...] | None
-    warnings: tuple[Finding, ...] = field(default=())
+    warnings: tuple[Finding, ...] = ()
 
 
 def read_data_yaml(file: Path) -> DataYaml:
@@ -85,10 +76,23 @@ def read_names(file: Path) -> tuple[str, ...]:
     return _DataYamlReader(file, document).names()
 
 
+def describes_dataset(file: Path) -> bool:
+    """Whether a YAML file can be read as the description of a dataset in its folder."""
+    try:
+        read_data_yaml(file)
+    except DatasetError:
+        return False
+    return True
+
+
 class _DataYamlReader:
     """Reads the values of one file and collects every fault."""
 
     def __init__(self, file: Path, document: Document) -> None:
+        if "val" not in document.values and "validation" in document.values:
+            # Ultralytics renames the key, too (`check_det_dataset` of 8.4).
+            document.values["val"] = document.values.pop("validation")
+            document.lines["val"] = document.lines.pop("validation")
         self._values = document.values
         self._findings = KeyFindings(file.name, document.lines)
         self._sources = SourceReader(file.parent, document.values, self._findings)

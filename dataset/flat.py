@@ -20,8 +20,10 @@ _REPOSITORY: Final = (".git", "offload.toml", "pyproject.toml", "setup.py")
 
 def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> DatasetFiles:
     """List images and labels; the split follows from the images' names."""
-    class_files = [name for name in names if PurePosixPath(name).name == CLASSES_FILE]
-    notes = {*class_files, *(name for name in names if is_note(name))}
+    notes = set(filter(is_note, names))
+    class_files = sorted(name for name in notes if PurePosixPath(name).name == CLASSES_FILE)
+    for name in sorted(notes.difference(class_files)):
+        found.census.count(Reason.NOTE, name)
     if any(split_named(folder) == "train" for folder in _split_folders(names)):
         message = (
             "folders called train and val are a split only with a data.yaml; images are split by their names"
@@ -36,8 +38,8 @@ def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> Datase
     return DatasetFiles(
         root,
         Layout.FLAT,
-        Names(name for name in names if name not in notes) if notes else names,
-        lambda name: (assign(name, rule),),
+        Names(name for name in names if name not in notes),
+        lambda name: {assign(name, rule)},
         classes,
         census=found.census,
         odd_texts=found.odd_texts,
@@ -68,19 +70,21 @@ def _classes(root: Path, class_files: list[str], found: Found) -> tuple[str, ...
 
 def _of_the_repository(names: Names, found: Found) -> Iterator[str]:
     """Leave out what a repository holds beside its dataset: pictures outside `images/` that have no label."""
+    labels = {label_name(name) for name in names if is_image(name) and not _is_inside(name)}
     for name in names:
-        inside = name.startswith(("images/", "labels/")) or "/images/" in name or "/labels/" in name
-        if inside or is_note(name):
-            yield name
-        elif is_image(name):
-            if names.find(label_name(name)) >= 0:
-                yield name
-            else:
-                found.census.count(Reason.OUTSIDE, name)
-        elif any(names.find(f"{name[:-4]}.{ending}") >= 0 for ending in ("jpg", "jpeg", "png", "bmp")):
+        if (
+            _is_inside(name)
+            or is_note(name)
+            or name in labels
+            or (is_image(name) and names.find(label_name(name)) >= 0)
+        ):
             yield name
         else:
-            found.census.count(Reason.OTHER, name)
+            found.census.count(Reason.OUTSIDE if is_image(name) else Reason.OTHER, name)
+
+
+def _is_inside(name: str) -> bool:
+    return name.startswith(("images/", "labels/")) or "/images/" in name or "/labels/" in name
 
 
 def _report_unread(names: Names, found: Found) -> None:

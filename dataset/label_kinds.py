@@ -87,10 +87,12 @@ class LabelKinds:
         return given or Task.DETECT
 
     def _facts(self) -> Iterator[tuple[int, LabelFacts]]:
-        """Yield the labels that hold rows, by position in the inventory."""
+        """Yield the labels that hold rows, each once, by position in the inventory."""
         inventory = self.samples.inventory
-        for _, label, _ in self.samples.columns():
-            if label >= 0 and inventory.checked[label]:
+        seen = bytearray(len(inventory.names))  # two images may share a label
+        for _, label in self.samples.images():
+            if label >= 0 and inventory.checked[label] and not seen[label]:
+                seen[label] = 1
                 facts = LabelFacts.unpacked(*inventory.facts[3 * label : 3 * label + 3])
                 if facts.rows:
                     yield label, facts

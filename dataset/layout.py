@@ -13,8 +13,6 @@ from gpu_offload.dataset.paths import Names, portable
 from gpu_offload.dataset.split import Split
 from gpu_offload.dataset.task import Task
 
-SplitsOf = Callable[[str], tuple[Split, ...]]
-
 _SPLIT_NAME: Final = re.compile(
     r"(?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev|eval(uation)?)|(?P<test>test(ing)?|holdout)"
 )
@@ -45,15 +43,13 @@ class DatasetFiles:
     root: Path
     layout: Layout
     names: Names
-    splits_of: SplitsOf
-    """The splits an image belongs to; none where the image is not used."""
+    splits_of: Callable[[str], set[Split]]
+    """The splits that an image belongs to; none where it is not used."""
     classes: tuple[str, ...] = ()
     keypoint_shape: tuple[int, int] | None = None
     flip_idx: tuple[int, ...] | None = None
     class_of: Callable[[str], str] | None = None
     census: Census = field(default_factory=Census)
-    is_note: Callable[[str], bool] = lambda _: False
-    """Whether a text without an image is no label, and not worth a warning."""
     labels: Mapping[str, bytes] = field(default_factory=dict)
     """Labels that were converted from another format, by the path they would have beside or below `labels/`."""
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)

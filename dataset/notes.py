@@ -1,4 +1,4 @@
-"""Texts that are in a dataset for people, and no labels."""
+"""Texts in a dataset that are no labels."""
 
 from typing import Final
 
@@ -11,5 +11,6 @@ _NOTES: Final = frozenset(
 
 
 def is_note(name: str) -> bool:
-    """Whether a text at the top of a dataset is there for people, or names the classes."""
-    return name.lower() in _NOTES
+    """Whether a text, given by its path in the dataset, is for people or names the classes."""
+    # LabelImg writes its list of classes into the folder of the labels.
+    return name.lower() in _NOTES or name.endswith(f"/{CLASSES_FILE}")

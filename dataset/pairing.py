@@ -1,7 +1,7 @@
 """Joins each image to its label, and keeps of a listing only the files that are trained on."""
 
 from array import array
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.finding import Findings, warning
@@ -9,7 +9,7 @@ from gpu_offload.dataset.inventory import FileTable
 from gpu_offload.dataset.layout import DatasetFiles, is_image, label_name
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.samples import Samples
-from gpu_offload.dataset.split import SPLITS
+from gpu_offload.dataset.split import SPLITS, Split, SplitRule, assign
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,16 +35,19 @@ class Pairs:
         return samples
 
 
-def pair(listing: DatasetFiles, findings: Findings) -> Pairs:
-    """Join images and labels by their names. A label that two images share is a warning."""
+def pair(listing: DatasetFiles, rule: SplitRule, findings: Findings) -> Pairs:
+    """Join images and labels by their names, and settle the splits. A label that two images share is a warning."""
     names = listing.names
+    if listing.makes_val:
+        message = "nothing is given for validation; a part of train is held back for it, by the hash of the file names"
+        findings.append(warning("", "split-made", message))
     used = bytearray(len(names))
     images, labels, splits = array("I"), array("i"), bytearray()
     finder = _Labels(names)
     for position, name in enumerate(names):
         if not is_image(name):
             continue
-        chosen = listing.splits_of(name)
+        chosen = _splits(name, listing, rule)
         if not chosen:
             listing.census.count(Reason.UNNAMED, name)
             continue
@@ -59,22 +62,33 @@ def pair(listing: DatasetFiles, findings: Findings) -> Pairs:
             images.append(position)
             labels.append(label)
             splits.append(SPLITS.index(split))
-    left = [name for position, name in enumerate(names) if not used[position] and not is_image(name)]
+    return _without_unused(Pairs(names, images, labels, splits, ()), used)
+
+
+def _splits(name: str, listing: DatasetFiles, rule: SplitRule) -> set[Split]:
+    chosen = set(listing.splits_of(name))
+    if listing.makes_val and "train" in chosen:
+        return chosen - {"train"} | {assign(name, replace(rule, test=0.0))}
+    return chosen
+
+
+def _without_unused(pairs: Pairs, used: bytearray) -> Pairs:
+    """Drop the names that are no image of a split and no label of one; texts among them are orphans."""
     if all(used):
-        return Pairs(names, images, labels, splits, ())
+        return pairs
+    names = pairs.names
     moved = array("i", [-1]) * len(names)
     count = 0
     for position, keep in enumerate(used):
         if keep:
             moved[position] = count
             count += 1
-    kept = Names(name for position, name in enumerate(names) if used[position])
     return Pairs(
-        kept,
-        array("I", (moved[image] for image in images)),
-        array("i", (moved[label] if label >= 0 else -1 for label in labels)),
-        splits,
-        tuple(left),
+        Names(name for position, name in enumerate(names) if used[position]),
+        array("I", (moved[image] for image in pairs.images)),
+        array("i", (moved[label] if label >= 0 else -1 for label in pairs.labels)),
+        pairs.splits,
+        tuple(name for position, name in enumerate(names) if not used[position] and not is_image(name)),
     )
 
 

@@ -1,5 +1,6 @@
 """Finds out which layout a dataset has; `offload init`, check, plan and train all ask here."""
 
+import os
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -7,6 +8,7 @@ from gpu_offload.dataset.annotation_files import AnnotationFile, AnnotationForma
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_folders import list_class_folders, looks_like_class_folders, report_unread
 from gpu_offload.dataset.coco import list_coco
+from gpu_offload.dataset.data_yaml import describes_dataset
 from gpu_offload.dataset.finding import DatasetError, Findings, error, some
 from gpu_offload.dataset.flat import has_labels, list_flat
 from gpu_offload.dataset.git import empty_submodule
@@ -41,9 +43,9 @@ def list_dataset(
     _check_exists(path)
     for name in YAML_NAMES:
         if (path / name).is_file():
-            return list_data_yaml(path / name, rule, found)
+            return list_data_yaml(path / name, found)
     if (path / "obj.data").is_file():
-        return list_darknet(path / "obj.data", rule, found)
+        return list_darknet(path / "obj.data", found)
     names = Names(walk(path, "", found))
     labelled = task is not Task.CLASSIFY and has_labels(names)
     annotations, others = annotation_files(path, found.annotations)
@@ -56,7 +58,19 @@ def list_dataset(
         found.census.count(Reason.UNNAMED, annotation.name)
     if task is Task.CLASSIFY or (task is None and not labelled and _has_class_folders(names, found)):
         return list_class_folders(path, names, classes, rule, found)
+    _check_undescribed(path, found)
     return list_flat(path, names, rule, found)
+
+
+def _check_undescribed(path: Path, found: Found) -> None:
+    """Doubt a folder with a description under another name, which says what the classes and the splits are."""
+    with os.scandir(path) as entries:
+        others = sorted(entry.name for entry in entries if entry.name.endswith(YAML_SUFFIXES))
+    if describing := [name for name in others if describes_dataset(path / name)]:
+        message = (
+            f"{some(describing)} could describe the dataset; set dataset.path to that file, or move it out"
+        )
+        found.findings.append(error("", "doubtful-layout", message))
 
 
 def _check_exists(path: Path) -> None:
@@ -76,9 +90,9 @@ def _list_description(
     file: Path, task: Task | None, classes: tuple[str, ...], rule: SplitRule, found: Found
 ) -> DatasetFiles:
     if file.name.endswith(YAML_SUFFIXES):
-        return list_data_yaml(file, rule, found)
+        return list_data_yaml(file, found)
     if is_darknet(file):
-        return list_darknet(file, rule, found)
+        return list_darknet(file, found)
     annotations, _ = annotation_files(file.parent, [file.name])
     if annotations:
         names = Names(walk(file.parent, "", found))

@@ -76,8 +76,16 @@ class Samples(Sequence[Sample]):
 
     def columns(self) -> Iterator[tuple[int, int, Split]]:
         """Yield image, label and split of each sample by position in the inventory."""
-        names = [SPLITS[number] for number in range(len(SPLITS))]
-        return ((i, j, names[s]) for i, j, s in zip(self._images, self._labels, self._splits, strict=True))
+        rows = zip(self._images, self._labels, self._splits, strict=True)
+        return ((image, label, SPLITS[split]) for image, label, split in rows)
+
+    def images(self) -> Iterator[tuple[int, int]]:
+        """Yield image and label, each image once: one that is in several splits has a sample in each, side by side."""
+        last = -1
+        for image, label in zip(self._images, self._labels, strict=True):
+            if image != last:
+                yield image, label
+            last = image
 
     @property
     def inventory(self) -> FileTable:

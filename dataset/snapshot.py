@@ -97,7 +97,7 @@ def read_snapshot(
     listing = list_dataset(Path(path), task, tuple(classes), split, findings)
     shape = listing.keypoint_shape
     named = _classes(listing, tuple(classes), findings)
-    pairs = pair(listing, findings)
+    pairs = pair(listing, split, findings)
     complete = not findings.failed
     look = check or (listing.layout is not Layout.FOLDERS and (task is None or not named))
     inventory = take_inventory(

@@ -1,5 +1,6 @@
 """Datasets whose description names folders and lists of images for each split: `data.yaml`, Darknet's `obj.data`."""
 
+import posixpath
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,26 +10,26 @@ from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_folders import report_unread
 from gpu_offload.dataset.class_names import read_classes
 from gpu_offload.dataset.data_yaml import DataYaml, read_data_yaml
-from gpu_offload.dataset.finding import DatasetError, Findings, error, warning
+from gpu_offload.dataset.finding import DatasetError, Findings, error
 from gpu_offload.dataset.image_list import Allowance, read_list
 from gpu_offload.dataset.layout import DatasetFiles, Layout, label_name
 from gpu_offload.dataset.notes import is_note
 from gpu_offload.dataset.paths import Names
-from gpu_offload.dataset.split import SPLITS, Split, SplitRule, assign
+from gpu_offload.dataset.split import SPLITS, Split
 from gpu_offload.dataset.walk import Found, walk
-from gpu_offload.dataset.written_path import is_file, last_parts, resolve
+from gpu_offload.dataset.written_path import first_link, is_file, last_parts, resolve
 
 _MAX_DESCRIPTION: Final = 1 << 20
 
 
-def list_data_yaml(file: Path, rule: SplitRule, found: Found) -> DatasetFiles:
+def list_data_yaml(file: Path, found: Found) -> DatasetFiles:
     """List what a `data.yaml` names. Raises DatasetError if the file is at fault."""
     data = read_data_yaml(file)
     found.findings += data.warnings
-    return _list_sources(file.parent / data.base if data.base else file.parent, file, data, rule, found)
+    return _list_sources(file.parent / data.base if data.base else file.parent, file, data, found)
 
 
-def list_darknet(file: Path, rule: SplitRule, found: Found) -> DatasetFiles:
+def list_darknet(file: Path, found: Found) -> DatasetFiles:
     """List what an `obj.data` names: lists of images for train and valid, and a file of class names.
 
     Raises:
@@ -58,7 +59,7 @@ def list_darknet(file: Path, rule: SplitRule, found: Found) -> DatasetFiles:
         raise DatasetError(found.findings)
     classes = read_classes(root, names, found.findings)
     data = DataYaml("", sources, classes, None, None)
-    return _list_sources(root, file, data, rule, found, frozenset({file.name, names}))
+    return _list_sources(root, file, data, found, frozenset({file.name, names}))
 
 
 def is_darknet(file: Path) -> bool:
@@ -90,7 +91,6 @@ def _list_sources(
     root: Path,
     file: Path,
     data: DataYaml,
-    rule: SplitRule,
     found: Found,
     descriptions: frozenset[str] = frozenset(),
 ) -> DatasetFiles:
@@ -105,8 +105,18 @@ def _list_sources(
     for source, splits in lists.items():
         for image in read_list(root, source, findings, census, allowance):
             listed.setdefault(image, set()).update(splits)
-    names = set(listed) | {label for label in map(label_name, listed) if is_file(root / label)}
-    walked = {folder for folder in {*folders, *map(_label_folder, folders)} if (root / folder).is_dir()}
+    labels = {label for label in map(label_name, listed) if is_file(root / label)}
+    names = {*listed, *labels}
+    label_folders = {*map(_label_folder, folders), *map(posixpath.dirname, labels)}
+    # Links among the images were reported with the source; `walk` sees those below the folders that it is given.
+    linked = {folder: link for folder in label_folders if (link := first_link(root, folder)) is not None}
+    for link in sorted(set(linked.values())):
+        findings.append(error(link, "symlink", "is a symlink; put the real folder there"))
+    walked = {
+        folder
+        for folder in {*folders, *map(_label_folder, folders)} - set(linked)
+        if (root / folder).is_dir()
+    }
     before = len(found.unread)
     for folder in _outermost(walked):
         names.update(walk(root, folder, found))
@@ -117,29 +127,26 @@ def _list_sources(
         file.relative_to(root).as_posix() if file.is_relative_to(root) else file.name,
     }
     _count_the_rest(root, names, walked, ignored, found)
-    make_val = not data.sources["val"]
-    if make_val:
-        message = "val is missing; a part of train is held back for it, by the hash of the file names"
-        findings.append(warning(file.name, "split-made", message))
+    notes = sorted(filter(is_note, names - ignored))
+    for name in notes:
+        census.count(Reason.NOTE, name)
+    makes_val = not data.sources["val"]
 
-    def splits_of(name: str) -> tuple[Split, ...]:
+    def splits_of(name: str) -> set[Split]:
         inside = (splits for folder, splits in folders.items() if not folder or name.startswith(folder + "/"))
-        chosen = set(listed.get(name, ())).union(*inside)
-        if make_val and "train" in chosen:
-            chosen = chosen - {"train"} | {assign(name, SplitRule(rule.seed, rule.val))}
-        return tuple(chosen)
+        return set(listed.get(name, ())).union(*inside)
 
     return DatasetFiles(
         root,
         Layout.YAML,
-        Names(sorted(name for name in names if name not in ignored and not is_note(name))),
+        Names(sorted(names.difference(ignored, notes))),
         splits_of,
         data.classes,
         data.keypoint_shape,
         data.flip_idx,
         census=census,
         given_split=True,
-        makes_val=make_val,
+        makes_val=makes_val,
         odd_texts=found.odd_texts,
     )
 

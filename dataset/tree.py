@@ -34,10 +34,10 @@ def materialise(snapshot: Snapshot, directory: Path) -> Path:
     Raises:
         DatasetError: If a file is not what the snapshot says any more, or something else is at `directory`.
     """
-    directory = Path(directory)
     wanted = fingerprint(snapshot)
     if os.path.lexists(directory):
-        if directory.is_symlink() or (not (directory / DESCRIPTION).is_file() and any(directory.iterdir())):
+        is_folder = directory.is_dir() and not directory.is_symlink()
+        if not is_folder or (not (directory / DESCRIPTION).is_file() and any(directory.iterdir())):
             message = f"{directory} is no training tree; remove it or choose another folder"
             raise DatasetError([error("", "not-a-tree", message)])
         drop_caches(directory)

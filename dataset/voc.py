@@ -1,7 +1,8 @@
 """Datasets with an XML file for each image, as Pascal VOC has them and many tools write them."""
 
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from struct import Struct
@@ -22,7 +23,8 @@ from gpu_offload.dataset.voc_xml import Element, XmlError, read_xml
 from gpu_offload.dataset.walk import Found
 from gpu_offload.dataset.written_path import MAX_PATH
 
-_LISTS: Final = "ImageSets/Main/"
+_LIST: Final = re.compile(r"(.*/)?ImageSets/Main/(train|val|test)\.txt")
+"""The list of a split, in the folder that it is for: VOC2007 and VOC2012 have one each in VOCdevkit."""
 
 _Object = tuple[str, int, str, str, bytes, tuple[float, ...] | None]
 """XML file, line, image, class, box, polygon. The box is packed, because there may be a million."""
@@ -182,23 +184,14 @@ def _polygon(element: Element | None, size: tuple[int, int]) -> tuple[float, ...
 
 
 def _splits(root: Path, names: Names, images: dict[str, str], found: Found) -> dict[str, set[Split]]:
-    """Return the split of each image that the lists, or else the folders, give."""
-    listed = ((split, _list_name(names, split)) for split in SPLITS)
-    lists: dict[Split, str] = {split: name for split, name in listed if name is not None}
+    """Return the splits of each image that the lists, or else the folders, give."""
+    lists = [match for name in names if name.endswith(".txt") and (match := _LIST.fullmatch(name))]
     if lists:
-        by_stem = {PurePosixPath(image).stem: image for image in images}
         splits: dict[str, set[Split]] = {}
-        for part, name in lists.items():
-            for number, line in enumerate(_lines(root, name, found), 1):
-                if found.findings.is_full("error", "missing-path"):
-                    break
-                stem = line.split()[0] if line.split() else ""
-                image = by_stem.get(stem) or by_stem.get(PurePosixPath(stem).stem)
-                if stem and image is None:
-                    message = f"{stem[:200]!r} is no image with an XML file; restore it or remove the line"
-                    found.findings.append(error(name, "missing-path", message, number))
-                elif image is not None:
-                    splits.setdefault(image, set()).add(part)
+        for match in lists:
+            part = next(split for split in SPLITS if split == match[2])
+            for image in _listed(root, match[0], match[1] or "", images, found):
+                splits.setdefault(image, set()).add(part)
         return splits
     by_folder: dict[str, set[Split]] = {}
     for image in images:
@@ -210,11 +203,23 @@ def _splits(root: Path, names: Names, images: dict[str, str], found: Found) -> d
     return by_folder if len(by_folder) == len(images) else {}
 
 
-def _list_name(names: Names, split: Split) -> str | None:
-    """Return the list of a split, at the top or in the one folder below it (VOC2012/ImageSets/Main/train.txt)."""
-    ending = f"{_LISTS}{split}.txt"
-    fitting = [name for name in names if name == ending or name.endswith(f"/{ending}")]
-    return fitting[0] if len(fitting) == 1 else None
+def _listed(root: Path, name: str, folder: str, images: Iterable[str], found: Found) -> Iterator[str]:
+    """Yield the images below `folder` that a list names, one a line, without their extensions as a rule."""
+    by_stem = {PurePosixPath(image).stem: image for image in images if image.startswith(folder)}
+    for number, line in enumerate(_lines(root, name, found), 1):
+        if found.findings.is_full("error", "missing-path"):
+            return
+        if not (written := line.strip()):
+            continue
+        # A name may hold spaces; lists of one class have a number behind it.
+        first = written.split()[0]
+        stems = (written, first, PurePosixPath(written).stem, PurePosixPath(first).stem)
+        image = next((by_stem[stem] for stem in stems if stem in by_stem), None)
+        if image is None:
+            message = f"{written[:200]!r} is no image with an XML file; restore it or remove the line"
+            found.findings.append(error(name, "missing-path", message, number))
+        else:
+            yield image
 
 
 def _lines(root: Path, name: str, found: Found) -> list[str]:

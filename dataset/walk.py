@@ -123,7 +123,8 @@ def _sort_entry(entry: os.DirEntry[str], prefix: str, names: list[str], found: F
             found.census.count(Reason.TOOL, f"{path}/")
         else:
             names.append(f"{name}/")
-    elif entry.is_symlink() and (relevant(name) or ending in _ANNOTATIONS or entry.is_dir()):
+    # `entry.is_dir()` would raise for a link to itself, and the rest of the folder would go unread.
+    elif entry.is_symlink() and (relevant(name) or ending in _ANNOTATIONS or os.path.isdir(entry.path)):  # noqa: PTH112
         found.findings.append(error(path, "symlink", "is a symlink; put the real file or folder there"))
     elif relevant(name):
         names.append(name)

@@ -60,10 +60,11 @@ def last_parts(folder: Path, written: str) -> list[str]:
     return [end for end in ends if end and exists(folder / end)]
 
 
-def is_linked(folder: Path, name: str) -> bool:
-    """Whether a path below `folder` is, or leads through, a symlink."""
+def first_link(folder: Path, name: str) -> str | None:
+    """Return the first part of a path below `folder` that is a symlink, itself as a path below it; None without one."""
     parts = name.split("/") if name else []
-    return any((folder / "/".join(parts[: depth + 1])).is_symlink() for depth in range(len(parts)))
+    paths = ("/".join(parts[: depth + 1]) for depth in range(len(parts)))
+    return next((path for path in paths if (folder / path).is_symlink()), None)
 
 
 def is_broken_link(folder: Path, written: str) -> bool:

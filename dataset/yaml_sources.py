@@ -7,7 +7,7 @@ from typing import Final
 
 from gpu_offload.dataset.finding import Findings, error, warning
 from gpu_offload.dataset.layout import split_named
-from gpu_offload.dataset.written_path import is_broken_link, is_linked, last_parts, leads_out, resolve
+from gpu_offload.dataset.written_path import first_link, is_broken_link, last_parts, leads_out, resolve
 from gpu_offload.dataset.yaml_values import Value
 
 _MAX_SOURCES: Final = 1_000
@@ -96,7 +96,7 @@ class SourceReader:
 
     def _source(self, key: str, value: str, base: str) -> str | None:
         """Return a path relative to the file's folder and `base`, normalised; a fault and None for any other."""
-        folder = self._folder / base if base else self._folder
+        folder = self._folder / base
         written = value.replace("\\", "/")
         found = resolve(folder, written)
         if found is None:
@@ -136,7 +136,7 @@ class SourceReader:
         return None
 
     def _is_linked(self, key: str, found: str, base: str) -> bool:
-        if not is_linked(self._folder / base if base else self._folder, found):
+        if first_link(self._folder / base, found) is None:
             return False
         message = f"{found[:200]!r} leads through a symlink; put the real folder there"
         self._findings.fail(key, "symlink", message)

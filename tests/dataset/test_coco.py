@@ -112,6 +112,12 @@ def test_one_file_without_a_split_is_split_by_names(tmp_path):
     assert read_snapshot(tmp_path / "result.json", split=SplitRule(val=0.3)).samples[:] == snapshot.samples[:]
 
 
+def test_an_empty_outline_is_none(tmp_path):
+    names = pictures(tmp_path, [f"{index}.bmp" for index in range(20)])
+    put(tmp_path / "all.json", coco(names, [box(index, index, segmentation=[[]]) for index in range(20)]))
+    assert read_snapshot(tmp_path).task is Task.DETECT
+
+
 def test_only_train_means_that_a_part_is_held_back(tmp_path):
     names = pictures(tmp_path, [f"train/{index}.bmp" for index in range(20)])
     put(tmp_path / "train/_annotations.coco.json", coco([name[6:] for name in names]))

@@ -56,6 +56,14 @@ def test_names_come_in_several_forms(root, names, classes):
     assert read(root, f"train: images/train\nval: images/val\n{names}\n").classes == classes
 
 
+def test_validation_is_another_name_of_val(root):
+    data = read(root, "train: images/train\nvalidation: images/val\nnames: [a]\n")
+    assert (data.sources["val"], data.warnings) == (("images/val",), ())
+    with pytest.raises(DatasetError) as caught:
+        read(root, "train: images/train\nvalidation: nowhere\nnames: [a]\n")
+    assert [(fault.code, fault.line) for fault in caught.value.findings] == [("missing-path", 2)]
+
+
 def test_path_moves_the_base_and_lists_are_allowed(root):
     data = read(root, "path: ./sub\ntrain: [images/train, ./images/train/]\nnames: [a]\n")
     assert (data.base, data.sources["train"]) == ("sub", ("images/train", "images/train"))

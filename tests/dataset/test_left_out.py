@@ -74,6 +74,14 @@ def test_names_that_a_labelling_tool_left_are_the_classes(tmp_path):
     assert read_snapshot(tmp_path / "cvat").classes == ("car", "bike")
 
 
+def test_names_that_a_labelling_tool_left_among_the_labels_are_no_label(tmp_path):
+    with_yaml(tmp_path)
+    put(tmp_path / "labels/train/classes.txt", "thing\n")
+    snapshot = read_snapshot(tmp_path)
+    assert snapshot.warnings == ()
+    assert "labels/train/classes.txt" in "\n".join(snapshot.left_out)
+
+
 def test_pictures_that_would_be_trained_on_in_another_format_are_an_error(tmp_path):
     flat(tmp_path)
     put(tmp_path / "extra/logo.gif", b"GIF89a")
@@ -94,8 +102,11 @@ def test_a_repository_that_is_its_own_dataset_keeps_its_pictures_out(tmp_path):
         put(tmp_path / name, bitmap(900))
     put(tmp_path / "runs/detect/predict/labels/b.txt", BOX)
     put(tmp_path / "offload.toml", "")
+    pair(tmp_path, "photos/1.BMP", 901)
+    pair(tmp_path, "photos/2.jpeg.bmp", 902)
     snapshot = read_snapshot(tmp_path, classes=["car"])
-    assert sum(snapshot.images.values()) == 16
+    assert sum(snapshot.images.values()) == 18
+    assert all(sample.label for sample in snapshot.samples)
     assert snapshot.warnings == ()
 
 
@@ -133,6 +144,15 @@ def test_a_data_yaml_below_a_link_is_one_fault(tmp_path):
         (tmp_path / "ds" / name).symlink_to(tmp_path / "real" / name)
     put(tmp_path / "ds/data.yaml", "train: images/train\nval: images/val\nnames: [thing]\n")
     assert [(fault.code, fault.line) for fault in errors(tmp_path / "ds")] == [("symlink", 1), ("symlink", 2)]
+
+
+@pytest.mark.parametrize("train", ["images/train", "train.txt"])
+def test_labels_behind_a_link_are_one_fault(tmp_path, train):
+    with_yaml(tmp_path / "ds", f"train: {train}\nval: images/val\nnames: [thing]\n")
+    put(tmp_path / "ds/train.txt", "".join(f"images/train/{index}.bmp\n" for index in range(4)))
+    (tmp_path / "ds/labels").rename(tmp_path / "elsewhere")
+    (tmp_path / "ds/labels").symlink_to(tmp_path / "elsewhere")
+    assert [(fault.path, fault.code) for fault in errors(tmp_path / "ds")] == [("labels", "symlink")]
 
 
 def test_keypoints_without_a_shape_are_not_taken_for_polygons(tmp_path):

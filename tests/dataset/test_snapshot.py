@@ -114,6 +114,13 @@ def test_a_symlink_is_refused(tmp_path):
     ]
 
 
+def test_a_link_to_itself_hides_nothing_of_its_folder(tmp_path):
+    flat(tmp_path)
+    (tmp_path / "000").symlink_to("000")
+    snapshot = read_snapshot(tmp_path, classes=["thing"])
+    assert (len(snapshot.samples), snapshot.warnings) == (20, ())
+
+
 def test_an_empty_validation_split_is_an_error_with_a_remedy(tmp_path):
     fault = faults(flat(tmp_path, 1), classes=["thing"], split=SplitRule(val=0.01))
     assert "validation split is empty" in str(fault)
@@ -184,11 +191,32 @@ def test_without_val_a_part_of_train_is_held_back(tmp_path):
     assert codes(snapshot.warnings) == {"split-made"}
 
 
+@pytest.mark.parametrize("layout", ["data.yaml", "class folders"])
+def test_folds_divide_the_training_images_where_none_are_for_validation(tmp_path, layout):
+    if layout == "data.yaml":
+        yaml_dataset(tmp_path, "train: images\nnames: [thing]\n")
+    else:
+        folders(tmp_path, ("train",))
+    validated = [
+        [
+            s.image
+            for s in read_snapshot(tmp_path, split=SplitRule(fold=(part, 2))).samples
+            if s.split == "val"
+        ]
+        for part in (1, 2)
+    ]
+    images = {sample.image for sample in read_snapshot(tmp_path).samples}
+    assert sorted(validated[0] + validated[1]) == sorted(images)
+
+
 def test_the_same_folder_as_train_and_val_is_a_leak_and_a_warning(tmp_path):
     root = yaml_dataset(tmp_path, "train: images/train\nval: images/train\nnames: [thing]\n")
     snapshot = read_snapshot(root)
     assert snapshot.images == {"train": 4, "val": 4, "test": 0}
     assert codes(snapshot.warnings) == {"leak"}
+    assert len([f for f in faults(root, task=Task.SEGMENT).findings if f.code == "wrong-task"]) == 4
+    (root / "labels/train/0.txt").unlink()
+    assert ["1 of 4" in f.message for f in read_snapshot(root).warnings if f.code == "no-label"] == [True]
 
 
 def test_pose_is_known_by_its_keypoint_shape(tmp_path):
@@ -257,6 +285,9 @@ def test_classes_txt_names_the_classes_of_a_flat_folder(tmp_path):
     flat(tmp_path, label="1 0.5 0.5 0.2 0.2\n")
     (tmp_path / "classes.txt").write_text("one\ntwo\n")
     assert read_snapshot(tmp_path).classes == ("one", "two")
+    (tmp_path / "classes.txt").write_text("one\n\ntwo\n")
+    fault = faults(tmp_path).findings[0]  # is `two` class 1 or 2?
+    assert (fault.code, fault.path, fault.line) == ("malformed-classes", "classes.txt", 2)
 
 
 def test_classes_without_names_are_numbered_with_a_warning(tmp_path):
@@ -391,6 +422,17 @@ def test_samples_behave_like_a_tuple(tmp_path):
     assert samples[-1] == list(samples)[-1]
     with pytest.raises(IndexError):
         samples[len(samples)]
+
+
+def test_a_description_under_another_name_is_not_passed_over(tmp_path):
+    root = yaml_dataset(tmp_path)
+    (root / "data.yaml").rename(root / "things.yaml")
+    fault = faults(root, classes=["thing"])
+    assert codes(f for f in fault.findings if f.severity == "error") == {"doubtful-layout"}
+    assert "things.yaml" in str(fault)
+    assert read_snapshot(root / "things.yaml").images == {"train": 4, "val": 4, "test": 0}
+    (root / "things.yaml").write_text("train: elsewhere/images\nnames: [other]\n")
+    assert read_snapshot(root, classes=["thing"], split=SplitRule(val=0.5)).layout is Layout.FLAT
 
 
 def test_split_folders_without_a_data_yaml_are_not_passed_over_in_silence(tmp_path):

@@ -110,6 +110,8 @@ def test_a_folder_that_is_no_tree_is_never_replaced(raw, tmp_path):
     with pytest.raises(DatasetError, match="no training tree"):
         materialise(read_snapshot(raw), tmp_path / "mine")
     assert (tmp_path / "mine/thesis.txt").read_text() == "precious"
+    with pytest.raises(DatasetError, match="no training tree"):
+        materialise(read_snapshot(raw), tmp_path / "mine/thesis.txt")
 
 
 def test_a_file_that_changed_since_it_was_fingerprinted_is_an_error_and_leaves_nothing(raw, tmp_path):

@@ -43,6 +43,23 @@ def test_the_lists_give_the_splits_and_the_objects_the_classes(tmp_path, below):
     assert snapshot.labels[f"{below}JPEGImages/1.txt"] == b"1 0.5 0.5 0.5 0.5\n"
 
 
+def test_each_list_is_for_the_images_beside_it(tmp_path):
+    for year, part in (("VOC2007", "train"), ("VOC2012", "val")):
+        voc(tmp_path / year, 3)
+        put(tmp_path / year / f"ImageSets/Main/{part}.txt", "0  1\n1 -1\n2.bmp\n")
+    samples = read_snapshot(tmp_path).samples
+    assert {(s.image.split("/")[0], s.split) for s in samples} == {("VOC2007", "train"), ("VOC2012", "val")}
+
+
+def test_a_list_may_name_images_with_spaces(tmp_path):
+    for name in ("my dog", "my cat"):
+        put(tmp_path / f"{name}.bmp", bitmap(len(name) + ord(name[3])))
+        put(tmp_path / f"{name}.xml", xml(("pet", BOX)))
+    put(tmp_path / "ImageSets/Main/train.txt", "my dog\n")
+    put(tmp_path / "ImageSets/Main/val.txt", "my cat.bmp\n")
+    assert read_snapshot(tmp_path).images == {"train": 1, "val": 1, "test": 0}
+
+
 @pytest.mark.parametrize(
     ("images", "annotations"),
     [("{}", "{}"), ("images/{}", "annotations/{}"), ("{}/images", "{}/annotations")],
