@@ -75,7 +75,8 @@ def gpu(device: str) -> tuple[str, float] | None:
     if not (number < len(order) and order[number].isdigit() and int(order[number]) < len(found)):
         return None
     name, mebibytes = found[int(order[number])]
-    return name, float(mebibytes) / 1024
+    # A GPU that shares the machine's memory, such as NVIDIA's GB10, answers [N/A].
+    return name, float(mebibytes) / 1024 if mebibytes.isdigit() else memory() / 2**30
 
 
 def _nvidia(query: str, *options: str) -> list[list[str]]:

@@ -10,6 +10,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from gpu_offload.errors import OffloadError
@@ -96,7 +97,7 @@ def run(bench: Bench) -> TrainingResult:
         stopped_early=trained.stopped_early,
         model=model,
         extras=tuple(extras),
-        metrics=finite(dict(trained.metrics)),
+        metrics=dict(trained.metrics),
         curves=context.curves(),
         timings=context.timings(begun),
         environment=machine.interpreter(),
@@ -156,18 +157,38 @@ def _checked(
         raise EntrypointError(
             f"{place} returned {type(returned).__name__}, not gpu_offload.remote_job.entrypoint.Trained"
         )
-    if not returned.model.is_file():
-        raise EntrypointError(f"{place}: there is no model at {returned.model}")
-    if missing := [str(path) for path in returned.extras if not path.is_file()]:
+    try:
+        model, extras = Path(returned.model), tuple(map(Path, returned.extras))
+        metrics, fault = finite(dict(returned.metrics)), metrics_fault(returned.metrics)
+    except (TypeError, ValueError) as error:
+        raise EntrypointError(
+            f"{place}: model and extras must be paths, metrics numbers by name: {error}"
+        ) from error
+    if not model.is_file():
+        raise EntrypointError(f"{place}: there is no model at {model}")
+    if missing := [str(path) for path in extras if not path.is_file()]:
         raise EntrypointError(f"{place}: extras names {', '.join(missing)}, which is no file")
-    if fault := metrics_fault(returned.metrics):
+    if wrong := _unfit(f"model{model.suffix}", [path.name for path in extras]):
+        raise EntrypointError(
+            f"{place}: extras names {', '.join(wrong)}: each needs a visible file name of its own, other than those of the "
+            "model and of the result"
+        )
+    if fault:
         raise EntrypointError(f"{place}: {fault}")
     if done < wanted and not returned.stopped_early:
         raise EntrypointError(
             f"{place} returned after {done} of {wanted} epochs: call context.epoch(n, metrics={{...}}) after each epoch, "
             "or return Trained(..., stopped_early=True) where fewer are enough"
         )
-    return returned
+    return replace(returned, model=model, extras=extras, metrics=metrics)
+
+
+def _unfit(model: str, extras: list[str]) -> list[str]:
+    """Return the names of extras under which they cannot be in one folder with the others: one would replace another."""
+    taken = {model, result_files.RESULT}
+    return sorted(
+        {name for name in extras if name in taken or name.startswith(".") or extras.count(name) > 1}
+    )
 
 
 def _line_of(error: BaseException, project: Path) -> str | None:

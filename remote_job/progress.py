@@ -6,13 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gpu_offload.remote_job.files import durable
-from gpu_offload.remote_job.result import Heartbeat, ProgressEvent
+from gpu_offload.remote_job.result import EventName, Heartbeat, ProgressEvent, State
 from gpu_offload.remote_job.spec import TrainingSpec
-
-State = Literal["starting", "training", "finishing", "interrupted", "finished", "failed"]
 
 BATCH_INTERVAL = 0.5
 """Seconds between two `batch` events on standard output."""
@@ -40,7 +38,7 @@ class Progress:
         self._output = Path(spec.output)
         self._output.mkdir(parents=True, exist_ok=True)
         self._events = (self._output / "progress.jsonl").open("a", encoding="utf-8")
-        self._lock = threading.Lock()
+        self._lock, self._beat_lock = threading.Lock(), threading.Lock()
         self._last_batch = self._last_batch_file = 0.0
         self._beat: dict[str, Any] = {
             "run": spec.run,
@@ -57,13 +55,7 @@ class Progress:
         self.heartbeat()
         self._pulse.start()
 
-    def event(
-        self,
-        event: Literal[
-            "start", "stage", "batch", "pace", "epoch", "checkpoint", "interrupted", "finished", "failed"
-        ],
-        **fields: Any,
-    ) -> None:
+    def event(self, event: EventName, **fields: Any) -> None:
         """Report something that happened; `fields` are those of ProgressEvent."""
         self._write(ProgressEvent.measured(event=event, time=time.time(), **fields), to_file=True)
 
@@ -109,14 +101,13 @@ class Progress:
 
     def heartbeat(self) -> None:
         """Write heartbeat.json now."""
-        beat = Heartbeat.measured(time=time.time(), **self._beat)
-        self._safely(
-            lambda: durable.write(
-                self._output / "heartbeat.json",
-                beat.model_dump_json(exclude_none=True).encode(),
-                durable=False,
+        # Two threads call this: without the lock an older state could replace a newer one.
+        with self._beat_lock:
+            beat = Heartbeat.measured(time=time.time(), **self._beat)
+            path = self._output / "heartbeat.json"
+            self._safely(
+                lambda: durable.write(path, beat.model_dump_json(exclude_none=True).encode(), durable=False)
             )
-        )
 
     def close(self) -> None:
         """Stop the heartbeat and close the files."""

@@ -18,13 +18,18 @@ from typing import Any, Literal
 from pydantic import Field
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.remote_job.wire import Bytes, Count, Seconds, Time, Wire
+from gpu_offload.remote_job.wire import Bytes, Count, Seconds, Text, Time, Wire
 
 PREDICTIONS = "predictions.png"
 """The extra that shows what the model finds on held-out pictures."""
 
 LEARNT_NOTHING = 0.01
 """Of a metric from 0 to 1, such as mAP50: below it, a model has learnt next to nothing."""
+
+EventName = Literal[
+    "start", "stage", "batch", "pace", "epoch", "checkpoint", "interrupted", "finished", "failed"
+]
+State = Literal["starting", "training", "finishing", "interrupted", "finished", "failed"]
 
 MOST_METRICS, LONGEST_NAME = 500, 200
 """Metrics that a model may have, and letters of their names."""
@@ -112,9 +117,7 @@ class ProgressEvent(Wire):
     (training, validation and saving) for `epoch`.
     """
 
-    event: Literal[
-        "start", "stage", "batch", "pace", "epoch", "checkpoint", "interrupted", "finished", "failed"
-    ]
+    event: EventName
     time: Time
     """Unix time, seconds."""
     epoch: Count | None = None
@@ -126,7 +129,7 @@ class ProgressEvent(Wire):
     seconds: Seconds | None = None
     losses: dict[str, float] | None = None
     metrics: dict[str, float] | None = None
-    message: str | None = None
+    message: Text | None = None
     pace: Pace | None = None
     """Of `pace`, after the first steps, and of `epoch`."""
 
@@ -144,8 +147,8 @@ class Heartbeat(Wire):
     epochs: Count
     batch: Count = 0
     batches: Count = 0
-    state: Literal["starting", "training", "finishing", "interrupted", "finished", "failed"]
-    message: str | None = None
+    state: State
+    message: Text | None = None
     """Why it was interrupted or failed, in a sentence."""
     seconds_per_epoch: Seconds | None = None
     device: str | None = None
@@ -171,9 +174,19 @@ class CheckpointManifest(Wire):
     """What the user's own training has reported up to here, a value an epoch; Ultralytics' state holds its own."""
 
     @property
+    def artifacts(self) -> tuple[Artifact, ...]:
+        """The files that it names."""
+        return (self.last,) if self.best is None else (self.last, self.best)
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """How far it is: completed epochs, then batches of the next one."""
+        return self.epochs_completed, self.batches_completed
+
+    @property
     def size(self) -> int:
         """Bytes of its files."""
-        return self.last.size + (self.best.size if self.best is not None else 0)
+        return sum(artifact.size for artifact in self.artifacts)
 
 
 class Timings(Wire):
@@ -208,7 +221,7 @@ class TrainingResult(Wire):
     model: Artifact
     extras: tuple[Artifact, ...] = ()
     exports: tuple[Export, ...] = ()
-    failed_exports: dict[str, str] = Field(default_factory=dict)
+    failed_exports: dict[str, Text] = Field(default_factory=dict)
     """Why there is no file in a format that was asked for, by format."""
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]] = Field(default_factory=dict)

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from gpu_offload.dataset.finding import printable
 
@@ -17,6 +17,9 @@ Bytes = Annotated[int, Field(ge=0, le=1 << 50)]
 Seconds = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 Time = Annotated[float, Field(ge=0, le=YEAR_9999, allow_inf_nan=False)]
 """Unix seconds, of which a calendar date can be written."""
+
+Text = Annotated[str, AfterValidator(lambda text: text.encode("utf-8", "backslashreplace").decode())]
+"""Text of an exception, which may quote a file name that is not UTF-8: JSON cannot carry such a surrogate."""
 
 _BOUNDS = {"greater_than_equal", "less_than_equal", "finite_number"}
 """Pydantic's names of the faults of a value that is out of its field's bounds."""

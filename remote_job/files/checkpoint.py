@@ -8,17 +8,20 @@ harmless: a new file never replaces one that a manifest still names.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.files.artifact import fault
 from gpu_offload.remote_job.result import Artifact, CheckpointManifest
 from gpu_offload.remote_job.spec import TrainingSpec
 
 MANIFEST = "manifest.json"
 KEEP = 2
+_POSITION = attrgetter("position")
 
 
 class CheckpointMismatchError(OffloadError):
@@ -32,16 +35,6 @@ class Checkpoint:
     manifest: CheckpointManifest
     last: Path
     best: Path | None
-
-    @property
-    def position(self) -> tuple[int, int]:
-        """How far it is: completed epochs, then batches of the next one."""
-        return position(self.manifest)
-
-
-def position(manifest: CheckpointManifest) -> tuple[int, int]:
-    """Return how far a checkpoint is: completed epochs, then batches of the next one."""
-    return manifest.epochs_completed, manifest.batches_completed
 
 
 class Checkpoints:
@@ -135,7 +128,7 @@ class Checkpoints:
         Raises CheckpointMismatchError where either belongs to a training with another key.
         """
         theirs, ours = others.load(), self.load()
-        if theirs is None or (ours is not None and ours.position >= theirs.position):
+        if theirs is None or (ours is not None and ours.manifest.position >= theirs.manifest.position):
             return
         for path in filter(None, (theirs.last, theirs.best)):
             durable.copy(path, self.folder / path.name)
@@ -151,14 +144,15 @@ class Checkpoints:
             return None
         durable.sweep(self.folder)
         damaged: list[CheckpointManifest] = []
-        for manifest in sorted(self._manifests(), key=position, reverse=True):
+        for manifest in sorted(self._manifests(), key=_POSITION, reverse=True):
             if manifest.training_key != self._training_key:
                 raise CheckpointMismatchError(
                     f"{self.folder}: holds the checkpoint of another training (key {manifest.training_key}, "
                     f"this one's is {self._training_key}); use another output folder, or remove this one"
                 )
-            fault = next(filter(None, map(self.fault, _artifacts(manifest))), None)
-            if fault is None:
+            faults = (fault(self.folder, artifact) for artifact in manifest.artifacts)
+            found = next(filter(None, faults), None)
+            if found is None:
                 if damaged:
                     self.adopt(manifest)
                     for other in damaged:
@@ -168,21 +162,8 @@ class Checkpoints:
                 return Checkpoint(manifest, self.folder / manifest.last.name, best)
             damaged.append(manifest)
             self._warn(
-                f"checkpoint after epoch {manifest.epochs_completed} is damaged and was skipped: {fault}"
+                f"checkpoint after epoch {manifest.epochs_completed} is damaged and was skipped: {found}"
             )
-        return None
-
-    def fault(self, artifact: Artifact) -> str | None:
-        """Say what is wrong with a file that a manifest names, None if nothing is."""
-        if Path(artifact.name).name != artifact.name:
-            return f"{artifact.name!r} is not a plain file name"
-        path = self.folder / artifact.name
-        if path.is_symlink() or not path.is_file():
-            return f"{path} is missing"
-        if (size := path.stat().st_size) != artifact.size:
-            return f"{path} has {size} bytes, not {artifact.size}"
-        if durable.sha256_of(path) != artifact.sha256:
-            return f"{path} has another sha256 than its manifest says"
         return None
 
     def _store(self, stem: str, data: bytes | memoryview) -> Artifact:
@@ -209,9 +190,9 @@ class Checkpoints:
 
         Damaged ones may be as far as the newest, and are still there where no whole one was.
         """
-        others = sorted((m for m in self._manifests() if m != newest), key=position, reverse=True)
+        others = sorted((m for m in self._manifests() if m != newest), key=_POSITION, reverse=True)
         kept = [newest, *others][:KEEP]
-        names = {artifact.name for manifest in kept for artifact in _artifacts(manifest)}
+        names = {artifact.name for manifest in kept for artifact in manifest.artifacts}
         manifests = {MANIFEST, *(f"{Path(manifest.last.name).stem}.json" for manifest in kept)}
         for path in sorted(self.folder.glob("*.json")):
             if path.name not in manifests:
@@ -219,7 +200,3 @@ class Checkpoints:
         for path in sorted(self.folder.glob("*.pt")):
             if path.name not in names:
                 path.unlink(missing_ok=True)
-
-
-def _artifacts(manifest: CheckpointManifest) -> list[Artifact]:
-    return [manifest.last, *([manifest.best] if manifest.best else [])]

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.files.artifact import describe, fault
 from gpu_offload.remote_job.result import Artifact, TrainingResult
 
 RESULT = "result.json"
@@ -23,11 +24,6 @@ def stage(files: dict[str, Path], folder: Path) -> tuple[Artifact, ...]:
     return tuple(describe(folder / name) for name in files)
 
 
-def describe(path: Path) -> Artifact:
-    """Return a file's name, size and sha256."""
-    return Artifact(name=path.name, size=path.stat().st_size, sha256=durable.sha256_of(path))
-
-
 def write(result: TrainingResult, folder: Path) -> None:
     """Write result.json; from then on the result counts."""
     durable.write(folder / RESULT, result.model_dump_json(indent=1, by_alias=True).encode())
@@ -39,17 +35,9 @@ def read(folder: Path, *, training_key: str) -> TrainingResult | None:
         result = TrainingResult.model_validate_json((folder / RESULT).read_bytes())
     except (FileNotFoundError, ValidationError):
         return None
-    if result.training_key != training_key:
+    if result.training_key != training_key or any(fault(folder, artifact) for artifact in result.artifacts):
         return None
-    whole = all(_is(folder, artifact) for artifact in result.artifacts)
-    return result if whole else None
-
-
-def _is(folder: Path, artifact: Artifact) -> bool:
-    path = folder / artifact.name
-    return (
-        path.is_file() and path.stat().st_size == artifact.size and durable.sha256_of(path) == artifact.sha256
-    )
+    return result
 
 
 def checked(folder: Path, *, training_key: str) -> TrainingResult:

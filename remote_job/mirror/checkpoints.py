@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from gpu_offload.remote_job.files import regular_file
 from gpu_offload.remote_job.files.checkpoint import MANIFEST
-from gpu_offload.remote_job.mirror.target import DOCUMENT_BYTES, RunFolder, artifacts_of
+from gpu_offload.remote_job.mirror.target import DOCUMENT_BYTES, RunFolder
 from gpu_offload.remote_job.result import CheckpointManifest
 
 
@@ -34,7 +34,7 @@ class CheckpointUploads:
             return None
         if self._uploaded and self._uploaded[-1] == manifest:
             return None
-        if not target.owns(manifest, artifacts_of(manifest)) or manifest.attempt > target.spec.attempt:
+        if not target.owns(manifest) or manifest.attempt > target.spec.attempt:
             target.warn_once(
                 f"checkpoint/{MANIFEST} names another training, a later attempt or a file elsewhere: not sent"
             )
@@ -49,8 +49,8 @@ class CheckpointUploads:
             FileNotFoundError: A newer checkpoint replaced it meanwhile.
         """
         target, prefix = self._target, f"{self._target.root}/checkpoint"
-        known = {artifact.name for other in self._uploaded for artifact in artifacts_of(other)}
-        for artifact in artifacts_of(manifest):
+        known = {artifact.name for other in self._uploaded for artifact in other.artifacts}
+        for artifact in manifest.artifacts:
             if artifact.name not in known:
                 target.upload(prefix, "checkpoint", artifact)
         body = manifest.model_dump_json(indent=1).encode()
@@ -62,7 +62,7 @@ class CheckpointUploads:
         for other in self._uploaded:
             kept |= {
                 f"{Path(other.last.name).stem}.json",
-                *(artifact.name for artifact in artifacts_of(other)),
+                *(artifact.name for artifact in other.artifacts),
             }
         for info in list(target.store.list(f"{prefix}/")):
             if info.key.rsplit("/", 1)[-1] not in kept:

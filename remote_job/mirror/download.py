@@ -1,13 +1,15 @@
-"""Fetch what earlier attempts of a run left in the store."""
+"""Downloads what earlier attempts of a run left in the store."""
 
 from collections.abc import Iterator
+from operator import attrgetter
 
 from pydantic import ValidationError
 
-from gpu_offload.infra.store.errors import StoreError
-from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints, position
-from gpu_offload.remote_job.mirror.target import RunFolder, SupersededError, artifacts_of
+from gpu_offload.infra.store.errors import CorruptObjectError, StoreError
+from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints
+from gpu_offload.remote_job.mirror.target import RunFolder, SupersededError
 from gpu_offload.remote_job.result import CheckpointManifest, TrainingResult
+from gpu_offload.remote_job.wire import faults_text
 
 
 def fetch_result(target: RunFolder) -> bool:
@@ -21,7 +23,12 @@ def fetch_result(target: RunFolder) -> bool:
     if target.store.stat(key) is None:
         return False
     body, _ = target.store.read(key)
-    result = TrainingResult.model_validate_json(body)
+    try:
+        result = TrainingResult.model_validate_json(body)
+    except ValidationError as error:
+        raise CorruptObjectError(
+            f"{key}: is no result that this version reads ({faults_text(error)})"
+        ) from error
     if result.training_key != target.spec.training_key:
         raise CheckpointMismatchError(
             f"{key}: the run's result is another training's ({result.training_key})"
@@ -42,17 +49,17 @@ def fetch_checkpoint(target: RunFolder, checkpoints: Checkpoints) -> CheckpointM
     """
     local = checkpoints.load()
     prefix = f"{target.root}/checkpoint"
-    for manifest in sorted(_manifests(target), key=position, reverse=True):
+    for manifest in sorted(_manifests(target), key=attrgetter("position"), reverse=True):
         if manifest.attempt > target.spec.attempt:
             raise SupersededError(target.later(manifest.attempt))
         if manifest.training_key != target.spec.training_key:
             raise CheckpointMismatchError(
                 f"{prefix}: the run's checkpoint is another training's ({manifest.training_key})"
             )
-        if local is not None and position(manifest) <= local.position:
+        if local is not None and manifest.position <= local.manifest.position:
             return None
         try:
-            for artifact in artifacts_of(manifest):
+            for artifact in manifest.artifacts:
                 target.download(prefix, artifact, checkpoints.folder)
         except (StoreError, OSError) as error:
             target.warn(

@@ -82,7 +82,6 @@ class ResultUpload:
             raise
         except (OSError, ValidationError) as error:
             raise MirrorError(f"{folder}: holds no result of ours: {error}") from error
-        artifacts = result.artifacts
-        if not self.target.owns(result, artifacts):
+        if not self.target.owns(result):
             raise MirrorError(f"{folder}: the result is another training's, or names files elsewhere")
-        return body, artifacts
+        return body, result.artifacts

@@ -1,7 +1,7 @@
 """A run's place in the store, and the rule that only its latest attempt writes there."""
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,9 +75,9 @@ class RunFolder:
         self.warn(f"the store did not take the {what}: {error}")
         self.trouble.refused(what, error)
 
-    def owns(self, document: CheckpointManifest | TrainingResult, artifacts: Iterable[Artifact]) -> bool:
+    def owns(self, document: CheckpointManifest | TrainingResult) -> bool:
         """Return whether a document belongs to this training and names only files beside itself."""
-        return document.training_key == self.spec.training_key and all(map(is_plain, artifacts))
+        return document.training_key == self.spec.training_key and all(map(is_plain, document.artifacts))
 
     def download(self, prefix: str, artifact: Artifact, folder: Path) -> None:
         """Download one verified file. Raises StoreError."""
@@ -133,11 +133,6 @@ class RunFolder:
 def is_plain(artifact: Artifact) -> bool:
     """Return whether an artifact's name is a visible file name without a folder."""
     return Path(artifact.name).name == artifact.name and not artifact.name.startswith(".")
-
-
-def artifacts_of(manifest: CheckpointManifest) -> list[Artifact]:
-    """Return the files that a checkpoint manifest names."""
-    return [manifest.last, *([manifest.best] if manifest.best else [])]
 
 
 def _attempt_of(body: bytes) -> int:

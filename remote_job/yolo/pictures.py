@@ -78,7 +78,7 @@ def labelled(info: TreeInfo, sample: TreeSample) -> list[PicturedObject]:
         return [PicturedObject(sample.class_index)]
     if sample.label is None:
         return []
-    rows = (info.directory / sample.label.path).read_text("utf-8").splitlines()
+    rows = (info.directory / sample.label.path).read_text("utf-8-sig").splitlines()
     return [_shape([float(value) for value in row.split()], info) for row in rows if row.strip()]
 
 

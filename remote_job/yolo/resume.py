@@ -49,7 +49,7 @@ def resumption(bench: Bench) -> Resumption | None:
     if checkpoint is None:
         return None
     state = states.load(checkpoint.last)
-    trainer_state.check_position(state, checkpoint.position)
+    trainer_state.check_position(state, checkpoint.manifest.position)
     bench.seconds_before = checkpoint.manifest.seconds
     bench.progress.update(epochs_completed=checkpoint.manifest.epochs_completed)
     return Resumption(state, states.load(checkpoint.best) if checkpoint.best else None)

@@ -14,7 +14,7 @@ from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.registry import download, publish
 from gpu_offload.orchestrator.registry.manifest import RegistryError, model_key, to_json
 from gpu_offload.orchestrator.run import collect
-from gpu_offload.remote_job.files.result_files import describe
+from gpu_offload.remote_job.files.artifact import describe
 from gpu_offload.remote_job.result import Export
 
 

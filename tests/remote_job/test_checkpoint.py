@@ -1,7 +1,9 @@
 """Checkpoints: whole at any instant, verified, two of them."""
 
 import contextlib
+import errno
 import os
+import threading
 
 import pytest
 from hypothesis import example, given, settings
@@ -134,6 +136,33 @@ def test_the_newest_whole_checkpoint_is_what_is_loaded(tmp_path_factory, steps):
         assert found is None
 
 
+def test_two_threads_that_write_one_file_leave_it_whole(tmp_path, monkeypatch):
+    path, real, others = tmp_path / "heartbeat.json", os.replace, [b"theirs"]
+
+    def replace(source, target):
+        while others:  # while the first writer is about to rename
+            other = threading.Thread(target=durable.write, args=(path, others.pop()))
+            other.start()
+            other.join()
+            assert path.read_bytes() == b"theirs"
+        real(source, target)
+
+    monkeypatch.setattr(durable.os, "replace", replace)
+    durable.write(path, b"ours")
+    assert path.read_bytes() == b"ours"
+    assert [each.name for each in tmp_path.iterdir()] == ["heartbeat.json"]
+
+
+def test_a_full_disk_leaves_no_half_file(tmp_path, monkeypatch):
+    def write(descriptor, data):
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(durable.os, "write", write)
+    with pytest.raises(OSError, match="full"):
+        durable.write(tmp_path / "state.pt", b"state")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_two_checkpoints_are_kept(tmp_path):
     store = checkpoints(tmp_path)
     for epoch in range(1, 6):
@@ -162,9 +191,9 @@ def test_the_middle_of_an_epoch_is_newer_than_its_beginning_and_older_than_its_e
     store = checkpoints(tmp_path)
     store.save(b"whole", epochs_completed=1, seconds=0.0)
     store.save(b"part", epochs_completed=1, batches_completed=3, seconds=0.0)
-    assert checkpoints(tmp_path).load().position == (1, 3)
+    assert checkpoints(tmp_path).load().manifest.position == (1, 3)
     store.save(b"next", epochs_completed=2, seconds=0.0)
-    assert checkpoints(tmp_path).load().position == (2, 0)
+    assert checkpoints(tmp_path).load().manifest.position == (2, 0)
 
 
 def test_another_trainings_checkpoint_is_refused(tmp_path):

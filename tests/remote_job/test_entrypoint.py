@@ -136,6 +136,14 @@ RETURN = "return Trained(model=write(context), metrics={'f1': 0.5}"
         ("context.epoch(1, metrics={'': 1.0})", "has no name"),
         ("raise SystemExit(0)", r"left by sys\.exit\(0\)"),
         (f"{RETURN}, stopped_early=True, extras=(context.output / 'gone.csv',))", "extras names"),
+        (
+            f"own = write(context).rename('model.joblib'); {RETURN}, stopped_early=True, extras=(own,))",
+            r"extras names model\.joblib",
+        ),
+        (f"{RETURN}, stopped_early=True, extras=[write(context)] * 2)", r"extras names any\.joblib"),
+        ("return Trained(model=write(context), metrics={'f1': 'high'})", "numbers by name"),
+        ("return Trained(model=write(context), metrics={1: 0.5})", "numbers by name"),
+        ("return Trained(model=None, metrics={})", "must be paths"),
         ("open('words.txt')", "training.include"),
     ],
 )
@@ -145,7 +153,10 @@ def test_a_function_that_breaks_the_contract_gets_an_error_that_says_how(tree, t
 
 
 def test_a_training_that_stops_early_is_complete_and_says_after_how_many_epochs(tree, tmp_path):
-    body = f"context.epoch(2, metrics={{'f1': 0.5}}); {RETURN}, stopped_early=True)"
+    body = (
+        "context.epoch(2, metrics={'f1': 0.5}); "
+        "return Trained(model=str(write(context)), metrics={'f1': 0.5}, stopped_early=True)"
+    )
     result = train(with_code(tree, tmp_path, body))
     assert (result.epochs_completed, result.stopped_early) == (2, True)
     assert result.model.name == "model.joblib"

@@ -46,6 +46,11 @@ def test_the_gpu_of_a_setting_is_found_without_torch(two_gpus, monkeypatch, devi
     assert machine.driver() == "580.1"
 
 
+def test_a_gpu_that_shares_the_memory_has_all_of_it(two_gpus, tmp_path):
+    (tmp_path / "nvidia-smi").write_text('#!/bin/sh\necho "NVIDIA GB10, [N/A]"\n')
+    assert machine.gpu("auto") == ("NVIDIA GB10", machine.memory() / 2**30)
+
+
 def test_a_torch_for_cpus_uses_no_gpu(two_gpus, monkeypatch):
     monkeypatch.setattr(metadata, "version", lambda _name: "2.15.0+cpu")
     assert machine.gpu("auto") is None

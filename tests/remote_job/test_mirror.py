@@ -13,7 +13,7 @@ from commands import wait_until
 from remote_job_case import bare_spec
 from run_case import result_of
 
-from gpu_offload.infra.store.errors import StoreDeniedError, StoreUnreachableError
+from gpu_offload.infra.store.errors import CorruptObjectError, StoreDeniedError, StoreUnreachableError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job.files import durable, regular_file
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError, Checkpoints
@@ -338,8 +338,12 @@ def test_a_result_that_is_in_the_store_is_fetched_and_verified(store, tmp_path):
     assert second.fetch_result()
     assert (tmp_path / "second" / "result" / "model.pt").read_bytes() == b"model.pt"
     store.inner.put("runs/run-1/result/model.pt", b"xxxxx.pt")
-    with pytest.raises(Exception, match="sha256"):
-        Mirror(store, spec(tmp_path / "third"), warn=print, stop=print).fetch_result()
+    third = Mirror(store, spec(tmp_path / "third"), warn=print, stop=print)
+    with pytest.raises(CorruptObjectError, match="sha256"):
+        third.fetch_result()
+    store.inner.put("runs/run-1/result/result.json", b"{}")
+    with pytest.raises(CorruptObjectError, match=r"result\.json: is no result"):
+        third.fetch_result()
 
 
 def test_no_result_in_the_store_is_no_result(store, tmp_path):

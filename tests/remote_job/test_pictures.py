@@ -45,6 +45,14 @@ def test_labels_of_every_task_are_read(tree, task):
     assert any(len(shape.outline) > 4 for shape in shapes) == (task is Task.SEGMENT)
 
 
+def test_a_label_with_a_byte_order_mark_is_read(tree):
+    info = tree(Task.DETECT)
+    sample = pictures.chosen(info)[0]
+    path = info.directory / sample.label.path
+    path.write_text("\ufeff" + path.read_text())
+    assert pictures.labelled(info, sample)
+
+
 def test_held_out_pictures_with_labels_are_drawn_first(tree):
     drawn = pictures.chosen(tree(Task.DETECT))
     assert 0 < len(drawn) <= PICTURED

@@ -76,6 +76,12 @@ def test_a_change_of_state_is_in_the_heartbeat_at_once(progress, spec):
     assert heartbeat(spec).message == "spot notice"
 
 
+def test_a_message_that_is_not_utf8_is_said_all_the_same(progress, spec):
+    progress.update(state="failed", message="no file a\udcff.png")
+    progress.event("failed", message="no file a\udcff.png")
+    assert heartbeat(spec).message == json.loads(progress.lines[-1])["message"] == "no file a\\udcff.png"
+
+
 def test_numbers_that_json_cannot_carry_are_left_out():
     assert finite({"a": 1.5, "b": math.nan, "c": math.inf, "d": 2}) == {"a": 1.5, "d": 2.0}
 

@@ -27,7 +27,8 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree_manifest import read_tree
 from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.store.factory import open_store
-from gpu_offload.remote_job.files import durable, result_files
+from gpu_offload.remote_job.files import durable
+from gpu_offload.remote_job.files.artifact import describe
 from gpu_offload.remote_job.files.checkpoint import CheckpointMismatchError
 from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.result import (
@@ -120,7 +121,7 @@ def test_a_result_says_what_came_out_and_how_long_it_took(whole):
     assert (model.stat().st_size, durable.sha256_of(model)) == (result.model.size, result.model.sha256)
     assert {"results.csv", "predictions.png"} <= {extra.name for extra in result.extras}
     [export] = result.exports
-    assert (export.format, export.file) == ("onnx", result_files.describe(output / "result" / "model.onnx"))
+    assert (export.format, export.file) == ("onnx", describe(output / "result" / "model.onnx"))
     assert (export.agreement >= 0.99, export.images, result.failed_exports) == (True, 4, {})
 
 
