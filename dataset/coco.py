@@ -9,11 +9,11 @@ from typing import Any, Final
 from gpu_offload.dataset.census import Reason
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
 from gpu_offload.dataset.conversion import Conversion, Described, Location, finished
-from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.finding import DatasetError, FormError, error
 from gpu_offload.dataset.geometry import box_in, box_of, outline_in
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
-from gpu_offload.dataset.json_stream import JsonError, JsonObject
+from gpu_offload.dataset.json_stream import JsonObject
 from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import Split, SplitRule
@@ -105,7 +105,7 @@ class _CocoFile:
                     self._category(value, line)
                 elif key == "images":
                     self._image(value, line)
-        except JsonError as fault:
+        except FormError as fault:
             self._is_damaged = True
             self.conversion.fail(Location(self.file, fault.line), "malformed-annotations", str(fault))
 

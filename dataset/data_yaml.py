@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Final
 
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
-from gpu_offload.dataset.finding import DatasetError, Finding, error, some
+from gpu_offload.dataset.finding import DatasetError, Finding, FormError, error, some
 from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 from gpu_offload.dataset.yaml_sources import KeyFindings, SourceReader
-from gpu_offload.dataset.yaml_values import Document, Value, YamlError, read_document
+from gpu_offload.dataset.yaml_values import Document, Value, read_document
 
 MAX_BYTES: Final = 4 << 20
 
@@ -60,7 +60,7 @@ def read_data_yaml(file: Path) -> DataYaml:
         raise DatasetError([error(name, "malformed-yaml", "is not UTF-8 text; save it as UTF-8")]) from None
     except OSError as fault:
         raise DatasetError([error(name, "unreadable-file", f"cannot be read ({fault.strerror})")]) from None
-    except YamlError as fault:
+    except FormError as fault:
         raise DatasetError([error(name, "malformed-yaml", str(fault), fault.line)]) from None
     return _DataYamlReader(file, document).result()
 
@@ -71,7 +71,7 @@ def read_names(file: Path) -> tuple[str, ...]:
         if file.is_symlink() or file.stat().st_size > MAX_BYTES:
             return ()
         document = read_document(file.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError, YamlError):
+    except (OSError, UnicodeDecodeError, FormError):
         return ()
     return _DataYamlReader(file, document).names()
 

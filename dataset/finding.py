@@ -99,6 +99,14 @@ class Findings(list[Finding]):
         return ordered([*self, *more])
 
 
+class FormError(ValueError):
+    """A file is not of the form that it must have. `line` counts from 1; None for the file as a whole."""
+
+    def __init__(self, message: str, line: int | None) -> None:
+        super().__init__(message)
+        self.line = line
+
+
 class DatasetError(OffloadError):
     """The dataset cannot be trained on. `findings` holds every fault found, the errors first."""
 

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
+from gpu_offload.dataset.finding import FormError
+
 MAX_BYTES: Final = 128 << 20
 """More than a host of git repositories takes for one file."""
 MAX_VALUE: Final = 4 << 20
@@ -23,58 +25,50 @@ _TOO_DEEP: Final = "is no JSON that is read: it is nested too deep or holds huge
 _TOO_LARGE: Final = f"holds a value of more than {MAX_VALUE >> 20} MiB; remove or split it"
 
 
-class JsonError(ValueError):
-    """The text is no such JSON. `line` counts from 1."""
-
-    def __init__(self, message: str, line: int | None) -> None:
-        super().__init__(message)
-        self.line = line
-
-
 def pieces(file: Path) -> Iterator[str]:
     """Yield the text of a file in pieces.
 
     Raises:
-        JsonError: It is too large, holds too many lists, is not UTF-8 or cannot be read.
+        FormError: It is too large, holds too many lists, is not UTF-8 or cannot be read.
     """
     decoder, opened = codecs.getincrementaldecoder("utf-8-sig")(), 0
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise JsonError(f"is larger than {MAX_BYTES >> 20} MiB; split it", None)
+            raise FormError(f"is larger than {MAX_BYTES >> 20} MiB; split it", None)
         with file.open("rb") as stream:
             while data := stream.read(_PIECE):
                 opened += data.count(b"[") + data.count(b"{")
                 if opened > MAX_LISTS:
-                    raise JsonError(f"holds more than {MAX_LISTS} lists and objects; split it", None)
+                    raise FormError(f"holds more than {MAX_LISTS} lists and objects; split it", None)
                 if text := decoder.decode(data):
                     yield text
         yield decoder.decode(b"", final=True)
     except UnicodeDecodeError:
-        raise JsonError("is not UTF-8 text; save it as UTF-8", None) from None
+        raise FormError("is not UTF-8 text; save it as UTF-8", None) from None
     except OSError as fault:
-        raise JsonError(f"cannot be read ({fault.strerror})", None) from None
+        raise FormError(f"cannot be read ({fault.strerror})", None) from None
 
 
 def lines(file: Path) -> Iterator[str]:
-    """Yield the lines of a file. Raises JsonError as `pieces`, and where one is longer than MAX_VALUE."""
+    """Yield the lines of a file. Raises FormError as `pieces`, and where one is longer than MAX_VALUE."""
     rest, number = "", 1
     for piece in pieces(file):
         *whole, rest = (rest + piece).split("\n")
         if len(rest) > MAX_VALUE:
-            raise JsonError(_TOO_LARGE, number + len(whole))
+            raise FormError(_TOO_LARGE, number + len(whole))
         yield from whole
         number += len(whole)
     yield rest
 
 
 def decode(text: str, line: int) -> Any:
-    """Return the value of a JSON text. Raises JsonError."""
+    """Return the value of a JSON text. Raises FormError."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as fault:
-        raise JsonError(f"is no JSON: {fault.msg}; correct it", line + fault.lineno - 1) from None
+        raise FormError(f"is no JSON: {fault.msg}; correct it", line + fault.lineno - 1) from None
     except (RecursionError, ValueError):
-        raise JsonError(_TOO_DEEP, line) from None
+        raise FormError(_TOO_DEEP, line) from None
 
 
 class JsonObject:
@@ -93,7 +87,7 @@ class JsonObject:
         """Yield key, element and line for each element of a member that is an array, the value for any other member.
 
         Raises:
-            JsonError: If the file is no JSON object, or holds a value that is too large.
+            FormError: If the file is no JSON object, or holds a value that is too large.
         """
         self._expect("{")
         if self._peek() == "}":
@@ -101,7 +95,7 @@ class JsonObject:
         while True:
             key = self._value()
             if not isinstance(key, str):
-                raise JsonError("is no JSON: a key is no text; correct it", self._here())
+                raise FormError("is no JSON: a key is no text; correct it", self._here())
             self._expect(":")
             if self._peek() == "[":
                 yield from self._array(key)
@@ -121,7 +115,7 @@ class JsonObject:
             line = self._here()
             self._elements += 1
             if self._elements > MAX_ELEMENTS:
-                raise JsonError(f"holds more than {MAX_ELEMENTS} elements; split it", line)
+                raise FormError(f"holds more than {MAX_ELEMENTS} elements; split it", line)
             yield key, self._value(), line
             if not self._comma("]"):
                 return
@@ -148,13 +142,13 @@ class JsonObject:
 
     def _expect(self, character: str) -> None:
         if self._peek() != character:
-            raise JsonError(f"is no JSON: {character!r} is missing; correct it", self._here())
+            raise FormError(f"is no JSON: {character!r} is missing; correct it", self._here())
         self._at += 1
 
     def _comma(self, closing: str) -> bool:
         following = self._peek()
         if following not in {",", closing}:
-            raise JsonError(f"is no JSON: ',' or {closing!r} is missing; correct it", self._here())
+            raise FormError(f"is no JSON: ',' or {closing!r} is missing; correct it", self._here())
         self._at += 1
         return following == ","
 
@@ -169,17 +163,17 @@ class JsonObject:
                 if cut and self._can_grow():
                     continue
                 self._at = fault.pos
-                raise JsonError(f"is no JSON: {fault.msg}; correct it", self._here()) from None
+                raise FormError(f"is no JSON: {fault.msg}; correct it", self._here()) from None
             except (RecursionError, ValueError):
-                raise JsonError(_TOO_DEEP, self._here()) from None
+                raise FormError(_TOO_DEEP, self._here()) from None
             if end + 4 < len(self._text) or not self._can_grow():  # else a number might go on
                 self._at = end
                 return value
 
     def _can_grow(self) -> bool:
-        """Widen the window. Raises JsonError where it is as wide as a value may be."""
+        """Widen the window. Raises FormError where it is as wide as a value may be."""
         if len(self._text) - self._at > MAX_VALUE:
-            raise JsonError(_TOO_LARGE, self._here())
+            raise FormError(_TOO_LARGE, self._here())
         return self._more()
 
     def _here(self) -> int:

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from gpu_offload.dataset.class_names import MAX_CLASSES, class_name_problems
 from gpu_offload.dataset.conversion import Conversion, Described, Location, finished
-from gpu_offload.dataset.finding import SHOWN_NAMES, DatasetError, error, some
+from gpu_offload.dataset.finding import SHOWN_NAMES, DatasetError, FormError, error, some
 from gpu_offload.dataset.geometry import box_of, finite
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
-from gpu_offload.dataset.json_stream import JsonError, decode, lines
+from gpu_offload.dataset.json_stream import decode, lines
 from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
@@ -46,7 +46,7 @@ def list_ndjson(
                 reading.add(line, number)
             if reading.absent > _MAX_ABSENT:
                 break
-    except JsonError as fault:
+    except FormError as fault:
         raise DatasetError(
             [*found.findings, error(file, "malformed-annotations", str(fault), fault.line)]
         ) from None
@@ -64,21 +64,21 @@ def list_ndjson(
 def _head(head: Any) -> tuple[tuple[str, ...], Task]:
     """Return the classes and the task that the first line gives."""
     if not isinstance(head, dict) or head.get("type") != "dataset":
-        raise JsonError('the first line must be about the dataset: {"type": "dataset", ...}', 1)
+        raise FormError('the first line must be about the dataset: {"type": "dataset", ...}', 1)
     said = head.get("task", "detect")
     if said not in _TASKS:
-        raise JsonError(f"is for {str(said)[:40]!r}, and NDJSON is read for detect and segment", 1)
+        raise FormError(f"is for {str(said)[:40]!r}, and NDJSON is read for detect and segment", 1)
     names = head.get("class_names")
     given = names if isinstance(names, dict) else {}
     wanted = [str(index) for index in range(len(given))]
     if len(given) > MAX_CLASSES:
-        raise JsonError(f"class_names has more than {MAX_CLASSES} classes; remove those that do not occur", 1)
+        raise FormError(f"class_names has more than {MAX_CLASSES} classes; remove those that do not occur", 1)
     if not given or set(given) != set(wanted) or not all(isinstance(name, str) for name in given.values()):
-        raise JsonError("class_names must number the classes from 0 without a gap; correct it", 1)
+        raise FormError("class_names must number the classes from 0 without a gap; correct it", 1)
     classes = tuple(given[index] for index in wanted)
     problems = class_name_problems(classes)
     if problems:
-        raise JsonError("; ".join(problems), 1)
+        raise FormError("; ".join(problems), 1)
     return classes, _TASKS[said]
 
 
@@ -106,7 +106,7 @@ class _NdjsonFile:
             image = self.finder.find(
                 written, below, lambda name: int(split_named(name.split("/")[0]) != split)
             )
-        except (JsonError, AmbiguousImageError) as fault:
+        except (FormError, AmbiguousImageError) as fault:
             self.conversion.fail(Location(self.file, line), "malformed-annotations", str(fault))
             return
         if image is None:
@@ -125,10 +125,10 @@ class _NdjsonFile:
     def _checked(self, record: Any, line: int) -> tuple[str, Split]:
         """Return file and split of a line about an image."""
         if not isinstance(record, dict) or not isinstance(record.get("file"), str) or not record["file"]:
-            raise JsonError("must be an object with file, split and annotations; correct it", line)
+            raise FormError("must be an object with file, split and annotations; correct it", line)
         split = record.get("split")
         if split not in SPLITS:
-            raise JsonError(f"split is {str(split)[:40]!r}, not train, val or test; correct it", line)
+            raise FormError(f"split is {str(split)[:40]!r}, not train, val or test; correct it", line)
         return record["file"], split
 
     def _object(self, place: Location, image: str, values: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from gpu_offload.dataset.class_names import class_name_problems
 from gpu_offload.dataset.conversion import MAX_OBJECTS, Conversion, Described, Location, finished
-from gpu_offload.dataset.finding import DatasetError, error
+from gpu_offload.dataset.finding import DatasetError, FormError, error
 from gpu_offload.dataset.geometry import box_of
 from gpu_offload.dataset.image import read_size
 from gpu_offload.dataset.image_finder import AmbiguousImageError, ImageFinder
@@ -19,7 +19,7 @@ from gpu_offload.dataset.layout import DatasetFiles, Layout, split_named
 from gpu_offload.dataset.paths import Names
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
-from gpu_offload.dataset.voc_xml import Element, XmlError, read_xml
+from gpu_offload.dataset.voc_xml import Element, read_xml
 from gpu_offload.dataset.walk import Found
 from gpu_offload.dataset.written_path import MAX_PATH
 
@@ -85,7 +85,7 @@ def _read(
     try:
         annotation = read_xml(root / file)
         image = _image(file, annotation, finder)
-    except XmlError as fault:
+    except FormError as fault:
         conversion.fail(Location(file, fault.line), "malformed-annotations", str(fault))
         return None
     except AmbiguousImageError as fault:

@@ -6,18 +6,11 @@ from pathlib import Path
 from typing import Final
 from xml.parsers import expat
 
+from gpu_offload.dataset.finding import FormError
 from gpu_offload.dataset.lfs import LFS_POINTER, LFS_REMEDY
 
 MAX_BYTES: Final = 4 << 20
 _MAX_DEPTH: Final = 20
-
-
-class XmlError(ValueError):
-    """The file is no such XML. `line` counts from 1."""
-
-    def __init__(self, message: str, line: int | None) -> None:
-        super().__init__(message)
-        self.line = line
 
 
 @dataclass(slots=True)
@@ -56,33 +49,33 @@ def read_xml(file: Path) -> Element:
     """Return the `annotation` element of a file.
 
     Raises:
-        XmlError: If the file is too large, no XML, or holds a document type.
+        FormError: If the file is too large, no XML, or holds a document type.
     """
     data = _read(file)
     building = _Building()
     try:
         building.parser.Parse(data, True)
     except expat.ExpatError as fault:
-        raise XmlError(f"is no XML: {expat.errors.messages[fault.code]}; correct it", fault.lineno) from None
+        raise FormError(f"is no XML: {expat.errors.messages[fault.code]}; correct it", fault.lineno) from None
     except (ValueError, LookupError) as fault:
-        if isinstance(fault, XmlError):
+        if isinstance(fault, FormError):
             raise
-        raise XmlError("is in an encoding that is not read; save it as UTF-8", None) from None
+        raise FormError("is in an encoding that is not read; save it as UTF-8", None) from None
     annotation = building.top.first("annotation")
     if annotation is None:
-        raise XmlError("holds no <annotation>; correct it", 1)
+        raise FormError("holds no <annotation>; correct it", 1)
     return annotation
 
 
 def _read(file: Path) -> bytes:
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise XmlError(f"is larger than {MAX_BYTES >> 20} MiB; it describes one image", None)
+            raise FormError(f"is larger than {MAX_BYTES >> 20} MiB; it describes one image", None)
         data = file.read_bytes()
     except OSError as fault:
-        raise XmlError(f"cannot be read ({fault.strerror})", None) from None
+        raise FormError(f"cannot be read ({fault.strerror})", None) from None
     if data.startswith(LFS_POINTER):
-        raise XmlError(f"is a pointer of Git LFS, not the file; {LFS_REMEDY}", None)
+        raise FormError(f"is a pointer of Git LFS, not the file; {LFS_REMEDY}", None)
     return data
 
 
@@ -101,7 +94,7 @@ class _Building:
 
     def _start(self, tag: str, _: dict[str, str]) -> None:
         if len(self._open) > _MAX_DEPTH:
-            raise XmlError("is nested too deep", self.parser.CurrentLineNumber)
+            raise FormError("is nested too deep", self.parser.CurrentLineNumber)
         element = Element(tag, self.parser.CurrentLineNumber)
         self._open[-1].children.append(element)
         self._open.append(element)
@@ -114,4 +107,4 @@ class _Building:
 
     def _refuse(self, *_: object) -> None:
         message = "holds a document type, which no annotation needs; remove it"
-        raise XmlError(message, self.parser.CurrentLineNumber)
+        raise FormError(message, self.parser.CurrentLineNumber)

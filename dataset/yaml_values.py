@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from gpu_offload.dataset.finding import FormError
+
 MAX_DEPTH: Final = 20
 MAX_VALUES: Final = 400_000
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
@@ -16,14 +18,6 @@ _CORE_TAGS: Final = frozenset(
 )
 
 Value = str | None | list["Value"] | dict[str, "Value"]
-
-
-class YamlError(ValueError):
-    """The text is no YAML document of this restricted kind. `line` counts from 1."""
-
-    def __init__(self, message: str, line: int | None) -> None:
-        super().__init__(message)
-        self.line = line
 
 
 @dataclass
@@ -47,7 +41,7 @@ def read_document(text: str) -> Document:
     """Read one YAML document whose top is a mapping.
 
     Raises:
-        YamlError: If it is none, or holds an alias, a tag beyond the core ones, a merge key, a key twice, more than
+        FormError: If it is none, or holds an alias, a tag beyond the core ones, a merge key, a key twice, more than
             MAX_VALUES values or lists deeper than MAX_DEPTH.
     """
     import yaml  # type: ignore[import-untyped,unused-ignore]
@@ -58,13 +52,13 @@ def read_document(text: str) -> Document:
     except yaml.YAMLError as fault:
         mark = getattr(fault, "problem_mark", None)
         problem = getattr(fault, "problem", None) or type(fault).__name__
-        raise YamlError(
+        raise FormError(
             f"is no YAML: {problem}; correct it", mark.line + 1 if mark is not None else None
         ) from None
     except (RecursionError, ValueError) as fault:
-        if isinstance(fault, YamlError):
+        if isinstance(fault, FormError):
             raise
-        raise YamlError(f"is no YAML: {type(fault).__name__}; correct it", None) from None
+        raise FormError(f"is no YAML: {type(fault).__name__}; correct it", None) from None
 
 
 class _Builder:
@@ -84,24 +78,24 @@ class _Builder:
             if isinstance(event, yaml.DocumentStartEvent):
                 documents += 1
                 if documents > 1:
-                    raise YamlError("holds more than one document; keep the first", line)
+                    raise FormError("holds more than one document; keep the first", line)
             elif isinstance(event, yaml.ScalarEvent):
                 is_null = event.implicit[0] and event.value in _NULL
                 self._add(None if is_null else event.value, line)
             elif isinstance(event, yaml.CollectionStartEvent):
                 if len(self._open) >= MAX_DEPTH:
-                    raise YamlError(f"is nested more than {MAX_DEPTH} deep; write it flat", line)
+                    raise FormError(f"is nested more than {MAX_DEPTH} deep; write it flat", line)
                 self._open.append(_Open(isinstance(event, yaml.MappingStartEvent)))
             elif isinstance(event, yaml.CollectionEndEvent):
                 self._add(_closed(self._open.pop()), line)
         if not isinstance(self._top, dict):
-            raise YamlError("must be a mapping with train, val and names", None)
+            raise FormError("must be a mapping with train, val and names", None)
         return Document(self._top, self._lines)
 
     def _add(self, value: Value, line: int) -> None:
         self._count += 1
         if self._count > MAX_VALUES:
-            raise YamlError(f"holds more than {MAX_VALUES} values; a data.yaml is small", line)
+            raise FormError(f"holds more than {MAX_VALUES} values; a data.yaml is small", line)
         if not self._open:
             self._top = value
             return
@@ -115,9 +109,9 @@ class _Builder:
 
 def _refuse_extras(yaml: Any, event: Any, line: int) -> None:
     if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-        raise YamlError("holds an anchor or alias (& or *); write the value out", line)
+        raise FormError("holds an anchor or alias (& or *); write the value out", line)
     if getattr(event, "tag", None) not in (None, "!", *_CORE_TAGS):
-        raise YamlError(f"holds the tag {str(event.tag)[:60]!r}; write plain values", line)
+        raise FormError(f"holds the tag {str(event.tag)[:60]!r}; write plain values", line)
 
 
 def _closed(collection: _Open) -> Value:
@@ -127,10 +121,10 @@ def _closed(collection: _Open) -> Value:
     keys, values = collection.items[0::2], collection.items[1::2]
     for key, value, line in zip(keys, values, collection.lines[0::2], strict=True):
         if key is None or not isinstance(key, str):
-            raise YamlError("holds a key that is no text or number; correct it", line)
+            raise FormError("holds a key that is no text or number; correct it", line)
         if key == "<<":
-            raise YamlError("holds a merge key (<<); write the values out", line)
+            raise FormError("holds a merge key (<<); write the values out", line)
         if key in result:
-            raise YamlError(f"gives {key[:60]!r} twice; remove one", line)
+            raise FormError(f"gives {key[:60]!r} twice; remove one", line)
         result[key] = value
     return result

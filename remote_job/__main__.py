@@ -27,7 +27,7 @@ if __name__ == "__main__" and not allocator.unwanted(sys.argv[1:]):
 
 from pydantic import ValidationError
 
-from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, OffloadError
+from gpu_offload.errors import EXIT_FAILED, EXIT_RESUMABLE, EXIT_USAGE, OffloadError
 from gpu_offload.infra.store.errors import StoreDeniedError, StoreMissingError
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
@@ -40,7 +40,6 @@ from gpu_offload.remote_job.mirror.trouble import DENIED_S, RefusedByStoreError
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.train import train
 
-EXIT_FAULTY_SPEC = 2
 EXIT_DENIED = 78
 """The store denies what the training needs or writes (`EX_CONFIG` of sysexits.h): another machine would meet the same."""
 
@@ -57,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m remote_job", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gpu_offload.remote_job", description=__doc__)
     parser.add_argument("spec", type=Path, nargs="?", help="the TrainingSpec, a JSON document")
     parser.add_argument(
         "--calibrate",
@@ -141,7 +140,7 @@ def _mirror(options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore)
     inputs = InputFolder(options.mirror)
     if options.spot_notice:
         spot_notice.watch(options.spot_notice, inputs.ask_to_stop)
-    uploader.mirror(spec, store=store, inputs=inputs, until=options.until, denied_s=_denied_s(options))
+    uploader.mirror(spec, store, inputs, until=options.until, denied_s=_denied_s(options))
 
 
 def _train(
@@ -155,14 +154,8 @@ def _train(
         spot_notice.watch(options.spot_notice, interruption.request)
     if options.fetch:
         inputs = InputFolder(options.fetch)
-        uploader.fetch(
-            spec,
-            store=_needed(store),
-            inputs=inputs,
-            emit=say,
-            interruption=interruption,
-            denied_s=_denied_s(options),
-        )
+        denied_s = _denied_s(options)
+        uploader.fetch(spec, _needed(store), inputs, emit=say, interruption=interruption, denied_s=denied_s)
     else:
         taken = InputFolder(options.inputs) if options.inputs else None
         train(spec, store=store, inputs=taken, emit=say, interruption=interruption)
@@ -184,10 +177,10 @@ def _guarded(run: Callable[[], int]) -> int:
         return run()
     except SpecError as error:
         complain("this cannot be trained:", *error.faults)
-        return EXIT_FAULTY_SPEC
+        return EXIT_USAGE
     except CheckpointMismatchError as error:
         complain(str(error))
-        return EXIT_FAULTY_SPEC
+        return EXIT_USAGE
     except InterruptedTrainingError as stopped:
         complain(f"interrupted: {stopped}; start it again to resume")
         return EXIT_RESUMABLE

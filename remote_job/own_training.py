@@ -158,7 +158,11 @@ def _checked(
             f"{place} returned {type(returned).__name__}, not gpu_offload.remote_job.entrypoint.Trained"
         )
     try:
-        model, extras = Path(returned.model), tuple(map(Path, returned.extras))
+        # Relative paths mean the function's working directory, which is left before the files are staged.
+        model, extras = (
+            Path(returned.model).absolute(),
+            tuple(Path(path).absolute() for path in returned.extras),
+        )
         metrics, fault = finite(dict(returned.metrics)), metrics_fault(returned.metrics)
     except (TypeError, ValueError) as error:
         raise EntrypointError(

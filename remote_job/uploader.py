@@ -5,7 +5,6 @@ a user who only reads it.
 """
 
 import contextlib
-import math
 import sys
 import time
 from collections.abc import Callable
@@ -29,14 +28,14 @@ LOOK_INTERVAL = 0.1
 
 def fetch(
     spec: TrainingSpec,
-    *,
     store: ObjectStore,
     inputs: InputFolder,
-    emit: Callable[[str], None] | None = None,
-    interruption: Interruption | None = None,
-    denied_s: float = math.inf,
-) -> bool:
-    """Bring everything down that a training needs to `inputs`, verified; say whether there is something left to train.
+    *,
+    emit: Callable[[str], None],
+    interruption: Interruption,
+    denied_s: float,
+) -> None:
+    """Download everything that a training needs to `inputs`, verified; only its result if the store has that already.
 
     Meanwhile its heartbeat says that the attempt is starting, and a later attempt ends it. `emit` gets each progress event
     as a line of JSON. SIGINT and SIGTERM stop it, too. `denied_s` is as for `mirror`.
@@ -50,7 +49,6 @@ def fetch(
     """
     if faults := spec_faults(spec, has_store=True):
         raise SpecError(faults)
-    interruption = interruption or Interruption()
     here = spec.model_copy(update={"output": str(inputs.folder)})
     with log.to(inputs.folder / "log.txt"), interruption.signals():
         progress = Progress(here, emit)
@@ -62,7 +60,7 @@ def fetch(
             mirror.start()
             if mirror.fetch_result():
                 progress.update(state="finished", epochs_completed=spec.epochs)
-                return False
+                return
             mirror.fetch_checkpoint(inputs.checkpoints(spec, print))
             tree = data.tree(spec.dataset, store=store, output=inputs.folder)
             data.remove_caches(tree)
@@ -72,17 +70,10 @@ def fetch(
                 spec.model_copy(update=requirements.in_spec(packages)), tree=tree, weights=start
             )
             progress.stage("fetch", time.perf_counter() - began)
-    return True
 
 
 def mirror(
-    spec: TrainingSpec,
-    *,
-    store: ObjectStore,
-    inputs: InputFolder,
-    until: Path,
-    warn: Callable[[str], None] | None = None,
-    denied_s: float = math.inf,
+    spec: TrainingSpec, store: ObjectStore, inputs: InputFolder, *, until: Path, denied_s: float
 ) -> None:
     """Send what a training writes to its output, as it writes it, until there is a file `until`; then the rest.
 
@@ -99,7 +90,7 @@ def mirror(
     sender = Mirror(
         store,
         spec,
-        warn=warn or _complain,
+        warn=_complain,
         stop=inputs.ask_to_stop,
         known=inputs.manifest(),
         trouble=trouble,

@@ -54,22 +54,9 @@ class BatchNormActivation(torch.autograd.Function):  # type: ignore[misc]
         out = torch.empty_like(x)
         saved = torch.empty(4 * channels, dtype=torch.float32)
         work = torch.empty(channels * together * (3 * threads + 2), dtype=torch.float64)
-        getattr(kernel, f"bn_act_forward_{TYPES[x.dtype]}")(
-            x.data_ptr(),
-            out.data_ptr(),
-            rows,
-            channels,
-            together,
-            threads,
-            weight.data_ptr(),
-            bias.data_ptr(),
-            mean.data_ptr(),
-            variance.data_ptr(),
-            momentum,
-            epsilon,
-            activation,
-            saved.data_ptr(),
-            work.data_ptr(),
+        shape, parameters = (rows, channels, together, threads), (weight, bias, mean, variance)
+        _call(
+            kernel, "bn_act_forward", x, out, *shape, *parameters, momentum, epsilon, activation, saved, work
         )
         ctx.kernel, ctx.activation = kernel, activation
         ctx.save_for_backward(x, saved)
@@ -89,20 +76,19 @@ class BatchNormActivation(torch.autograd.Function):  # type: ignore[misc]
         together = rows_at_once(channels, rows) if stride == channels else 1
         work = torch.empty(channels * together * (3 * threads + 3), dtype=torch.float64)
         of_weight, of_bias, of_input = torch.empty(channels), torch.empty(channels), torch.empty_like(x)
-        getattr(ctx.kernel, f"bn_act_backward_{TYPES[x.dtype]}")(
-            x.data_ptr(),
-            gradient.data_ptr(),
+        shape, results = (rows, channels, together, threads), (of_weight, of_bias)
+        _call(
+            ctx.kernel,
+            "bn_act_backward",
+            x,
+            gradient,
             stride,
-            of_input.data_ptr(),
-            rows,
-            channels,
-            together,
-            threads,
+            of_input,
+            *shape,
             ctx.activation,
-            saved.data_ptr(),
-            of_weight.data_ptr(),
-            of_bias.data_ptr(),
-            work.data_ptr(),
+            saved,
+            *results,
+            work,
         )
         return None, of_input, of_weight, of_bias, None, None, None, None, None
 
@@ -114,22 +100,16 @@ def infer(kernel: Any, x: torch.Tensor, norm: nn.BatchNorm2d, activation: int) -
     together = rows_at_once(channels, rows)
     buffer = torch.empty(2 * channels * together)
     assert norm.running_mean is not None and norm.running_var is not None  # noqa: S101, PT018 - in `suits`
-    getattr(kernel, f"bn_act_infer_{TYPES[x.dtype]}")(
-        x.data_ptr(),
-        x.data_ptr(),
-        rows,
-        channels,
-        together,
-        torch.get_num_threads(),
-        norm.weight.data_ptr(),
-        norm.bias.data_ptr(),
-        norm.running_mean.data_ptr(),
-        norm.running_var.data_ptr(),
-        norm.eps,
-        activation,
-        buffer.data_ptr(),
-    )
+    shape = (rows, channels, together, torch.get_num_threads())
+    parameters = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+    _call(kernel, "bn_act_infer", x, x, *shape, *parameters, norm.eps, activation, buffer)
     return x
+
+
+def _call(kernel: Any, name: str, x: torch.Tensor, *arguments: torch.Tensor | float) -> None:
+    """Call the kernel's function for values of the type of `x`; tensors are passed by their addresses."""
+    given = (each.data_ptr() if isinstance(each, torch.Tensor) else each for each in (x, *arguments))
+    getattr(kernel, f"{name}_{TYPES[x.dtype]}")(*given)
 
 
 def suits(x: torch.Tensor, norm: nn.Module, activation: nn.Module) -> bool:
@@ -168,17 +148,8 @@ def fused(kernel: Any) -> Iterator[None]:
             if norm.training:
                 if norm.num_batches_tracked is not None:
                     norm.num_batches_tracked.add_(1)
-                return BatchNormActivation.apply(
-                    kernel,
-                    x,
-                    norm.weight,
-                    norm.bias,
-                    norm.running_mean,
-                    norm.running_var,
-                    norm.momentum,
-                    norm.eps,
-                    number,
-                )
+                parameters = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
+                return BatchNormActivation.apply(kernel, x, *parameters, norm.momentum, norm.eps, number)
             if not torch.is_grad_enabled() and type(self.conv) is nn.Conv2d:
                 return infer(kernel, x, norm, number)
         return activation(norm(x))

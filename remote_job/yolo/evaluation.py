@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from gpu_offload.dataset.task import Task
-from gpu_offload.dataset.tree_manifest import read_tree
+from gpu_offload.dataset.tree_manifest import TreeInfo, read_tree
 from gpu_offload.errors import OffloadError
 from gpu_offload.remote_job.data import prepare
 from gpu_offload.remote_job.speed import compiler
@@ -57,64 +57,37 @@ def compare(old: Path, new: Path, tree: Path, metric: str, *, image_size: int, b
         isolate(Path(scratch) / ".ultralytics")
         data = prepare(tree, task=info.task, fingerprint=info.fingerprint, output=Path(scratch))
         with offline():
-            scores = [
-                _score(
-                    path,
-                    info.task,
-                    info.classes,
-                    str(data.argument),
-                    split,
-                    metric,
-                    image_size,
-                    batch,
-                    scratch,
-                )
-                for path in (old, new)
-            ]
-    result = paired(scores[0][0], scores[1][0], scores[0][1])
+            given = {
+                "data": str(data.argument),
+                "split": split,
+                "imgsz": image_size,
+                "batch": batch,
+                "project": scratch,
+            }
+            (before, images), (after, _) = (_score(path, info, metric, given) for path in (old, new))
+    result = paired(before, after, images)
     return {"metric": metric, "split": split, **asdict(result)}
 
 
-def _score(
-    path: Path,
-    task: Task,
-    classes: tuple[str, ...],
-    data: str,
-    split: str,
-    metric: str,
-    image_size: int,
-    batch: int,
-    scratch: str,
-) -> tuple[Score, int]:
+def _score(path: Path, info: TreeInfo, metric: str, given: dict[str, Any]) -> tuple[Score, int]:
     """Return a model's metric as a function of the images' weights, and how many images there are."""
     from ultralytics import YOLO
 
     network = YOLO(path)
-    if tuple(network.names.values()) != classes or str(network.task) != str(task):
+    if tuple(network.names.values()) != info.classes or str(network.task) != str(info.task):
         raise EvaluationError(f"{path.name} knows other classes than the dataset, or is for another task")
     seen: list[Any] = []
     network.add_callback("on_val_start", lambda validator: _record(validator, seen))
     network.add_callback(
-        "on_val_end", lambda validator: seen.append(validator) if task is Task.CLASSIFY else None
+        "on_val_end", lambda validator: seen.append(validator) if info.task is Task.CLASSIFY else None
     )
-    network.val(
-        data=data,
-        split=split,
-        imgsz=image_size,
-        batch=batch,
-        plots=False,
-        verbose=False,
-        workers=0,
-        project=scratch,
-        name=path.stem,
-        exist_ok=True,
-    )
-    if task is Task.CLASSIFY:
+    network.val(**given, plots=False, verbose=False, workers=0, name=path.stem, exist_ok=True)
+    if info.task is Task.CLASSIFY:
         (validator,) = seen
         found = np.concatenate([part[:, 0].cpu().numpy() for part in validator.pred])
         truth = np.concatenate([part.cpu().numpy() for part in validator.targets])
         return accuracy(found == truth), len(truth)
-    return _detections(seen, metric, len(classes)).score(), len(seen)
+    return _detections(seen, metric, len(info.classes)).score(), len(seen)
 
 
 def _record(validator: Any, seen: list[Any]) -> None:

@@ -3,13 +3,10 @@
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-Array = NDArray[np.float32]
+from gpu_offload.remote_job.yolo.raw_outputs import Array, Outputs
 
 LEFT_OUT = ("date", "description", "args")
 """Metadata that tells of this machine and moment: the same training yields the same bytes."""
@@ -38,8 +35,8 @@ def write(model: Path, target: Path, image_size: int) -> None:
     onnx.save(graph, target)
 
 
-def load(path: Path, _model: Path) -> Callable[[Array], Sequence[Array]]:
-    """Return what runs it."""
+def load(path: Path, _model: Path) -> Outputs:
+    """Return what runs the file."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
