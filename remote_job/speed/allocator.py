@@ -58,11 +58,6 @@ def is_tuned(present: Mapping[str, str]) -> bool:
     return all(f"{name}={value}" in present.get("GLIBC_TUNABLES", "") for name, value in tunables().items())
 
 
-def is_tuned_here() -> bool:
-    """Whether this process was started with our settings."""
-    return is_tuned(os.environ)
-
-
 def unwanted(arguments: Sequence[str]) -> bool:
     """Whether a spec among a program's arguments turns the allocator's settings off.
 

@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from ultralytics.nn.tasks import BaseModel
 
+from gpu_offload.remote_job.speed.outputs import single
+
 OUTPUTS = (nn.Conv2d, nn.Linear)
 """Layers that give a model's output where they have a bias: before a normalisation none needs one.
 
@@ -64,14 +66,3 @@ def exact_with_bias(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.T
             return plain(self, x.float())
 
     return forward
-
-
-def single(value: Any) -> Any:
-    """Return a model's output in single precision, however it is nested."""
-    if isinstance(value, torch.Tensor):
-        return value.float() if value.dtype == torch.bfloat16 else value
-    if isinstance(value, dict):
-        return {name: single(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return type(value)(map(single, value))
-    return value

@@ -49,7 +49,7 @@ class FastTrainer:
             return
         torch.set_num_threads(self.speed.threads)
         self.speed = speeds.heeding(self.speed, amp=self.args.amp)  # type: ignore[attr-defined]
-        if self.speed.on("allocator") and not allocator.is_tuned_here():
+        if self.speed.on("allocator") and not allocator.is_tuned(os.environ):
             kept = allocator.keep_blocks()
             reason = (
                 "freed blocks are kept; in small pages, set within the running process"

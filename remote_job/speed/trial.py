@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from gpu_offload.remote_job.speed import mixed_precision
+from gpu_offload.remote_job.speed.outputs import tensors
 
 ROUNDS = 2
 PIXELS = 4 * 320 * 320
@@ -72,7 +73,8 @@ def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -
                 subject = copy.deepcopy(model).to(memory_format=memory_format).train()
                 begun = time.thread_time()
                 with precision():
-                    total = sum(tensor.float().mean() for tensor in tensors(subject(noise)))
+                    outputs = tensors(subject(noise))
+                total = sum(output.float().mean() for output in outputs if output.requires_grad)
                 assert isinstance(total, torch.Tensor)  # noqa: S101 - a model without outputs has no business here
                 total.backward()  # type: ignore[no-untyped-call, unused-ignore]
                 if turn:  # the first warms up
@@ -89,14 +91,3 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(count)
-
-
-def tensors(value: Any) -> list[torch.Tensor]:
-    """Return the tensors in a model's output that have a gradient, however it is nested."""
-    if isinstance(value, torch.Tensor):
-        return [value] if value.requires_grad else []
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in tensors(part)]
-    return []

@@ -66,6 +66,8 @@ def check_amp(model: Any) -> bool:
     import torch
     from ultralytics.utils import LOGGER
 
+    from gpu_offload.remote_job.speed.outputs import tensors
+
     device = next(model.parameters()).device
     if device.type in {"cpu", "mps"}:
         return False
@@ -91,19 +93,6 @@ def check_amp(model: Any) -> bool:
     )
     LOGGER.info(f"AMP: offline check {'passed' if sound else 'failed, training in single precision'}")
     return sound
-
-
-def tensors(value: Any) -> list[Any]:
-    """Return the floating-point tensors in a model's output, however it is nested."""
-    import torch
-
-    if isinstance(value, torch.Tensor):
-        return [value] if value.is_floating_point() else []
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in tensors(part)]
-    return []
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ def outputs_of(network: Any) -> Outputs:
     """Return what runs a network of Ultralytics'."""
     import torch
 
-    from gpu_offload.remote_job.yolo.isolation import tensors
+    from gpu_offload.remote_job.speed.outputs import tensors
 
     def outputs(array: Array) -> list[Array]:
         with torch.no_grad():
