@@ -63,6 +63,7 @@ def _start(file: Path) -> bytes:
 
 
 def _json(file: Path) -> AnnotationFormat | None:
+    # Words are searched for, and nothing is parsed: a file of another tool may hold a gigabyte of JSON.
     marks = dict.fromkeys(
         (b'"images"', b'"annotations"', b'"categories"', b'"shapes"', b'"imagePath"'), False
     )
@@ -79,7 +80,7 @@ def _json(file: Path) -> AnnotationFormat | None:
             create_ml = create_ml or (b'"coordinates"' in block and b'"label"' in block)
             if marks[b'"images"'] and marks[b'"annotations"'] and marks[b'"categories"']:
                 return AnnotationFormat.COCO
-            overlap = piece[-32:]
+            overlap = piece[-32:]  # longer than any of the words, which two pieces may divide
     if marks[b'"shapes"'] and marks[b'"imagePath"']:
         return AnnotationFormat.LABELME
     if via:

@@ -66,7 +66,7 @@ def pack_files(tree: Path, files: Iterable[TreeFile], target: Path) -> str:
                     _add(archive, tree, member)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(target)
+        temporary.replace(target)  # the archive is on the disk by now: a name without content cannot be left
     finally:
         temporary.unlink(missing_ok=True)
     return sink.digest.hexdigest()

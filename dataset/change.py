@@ -52,6 +52,7 @@ def changed_since(repository_path: Path, revision: str) -> bool:
     commit = first.commit(revision)
     checkouts = [(first, commit)]
     for path in steps:
+        # A link is content, too: one that leads elsewhere now is a change, whatever it leads to.
         checkout = _Checkout.around(path)
         at = next((known for other, known in checkouts if other == checkout), None)
         if at is None:
@@ -106,6 +107,7 @@ class _Checkout:
         raise NotARepositoryError(f"git cannot read {folder}: {done.stderr.strip()}")
 
     def commit(self, revision: str) -> str:
+        # Without --end-of-options a revision from a workflow's input could be an option of git's.
         done = git(self.top, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
         if done.returncode:
             raise UnknownRevisionError(_remedy(self.top, revision))
@@ -118,6 +120,7 @@ class _Checkout:
             message = f"the dataset is in {self.top}, which is no part of the repository {outer.top}; compare it there"
             raise UndecidableError(message)
         place = self.top.relative_to(outer.top).as_posix()
+        # A submodule is listed as `160000 commit HASH<tab>PATH`.
         words = git(outer.top, "ls-tree", commit, "--", _literal(place)).stdout.split()
         if len(words) < 3 or words[1] != "commit":
             return None
@@ -127,6 +130,7 @@ class _Checkout:
     def differs(self, path: Path, commit: str) -> bool:
         """Whether a folder or link differs from the commit, or holds files that are not tracked."""
         inside = self._inside(path)
+        # Names alone and no renames: what a file was called before does not matter, and git need not compare contents.
         difference = git(
             self.top,
             *("diff", "--name-only", "-z", "--no-renames"),
@@ -210,7 +214,7 @@ def _names(output: str) -> list[str]:
 
 
 def _remedy(folder: Path, revision: str) -> str:
-    if revision.strip("0") == "":
+    if revision.strip("0") == "":  # GitHub's `event.before` of a branch's first push
         return "the revision is all zeros, as in the first push of a branch: there is nothing to compare with"
     if git(folder, "rev-parse", "--is-shallow-repository").stdout.strip() == "true":
         return (

@@ -57,7 +57,7 @@ def list_class_folders(
         Layout.FOLDERS,
         Names(kept),
         lambda name: {splits[name.partition("/")[0]] if splits else assign(name, rule)},
-        tuple(sorted(classes)),
+        tuple(sorted(classes)),  # torchvision's ImageFolder numbers them so
         class_of=lambda name: name.split("/", depth + 1)[depth],
         census=found.census,
         given_split=bool(splits),
@@ -159,6 +159,7 @@ def report_unread(unread: Iterable[str], found: Found) -> None:
     for name in unread:
         by_suffix[name.rpartition(".")[2].lower()].append(name)
     for ending, names in sorted(by_suffix.items()):
+        # These are JPEG files under another extension; Ultralytics goes by the extension alone.
         remedy = "rename to .jpg" if ending in {"jfif", "jpe", "jif"} else "convert to JPEG or PNG"
         message = f"{len(names)} pictures are .{ending}, which Ultralytics does not read ({some(names)}); {remedy}, or remove them"
         found.findings.append(error("", "unread-format", message))

@@ -33,6 +33,7 @@ def list_coco(
     its images' split; where none is, the images are split by their names. Classes are numbered in the order of the
     categories' ids. Regions marked as crowds are left out, as Ultralytics does.
     """
+    # COCO's download also holds captions and keypoints of the same images: only one kind may count.
     chosen = [file for file in files if PurePosixPath(file).name.startswith(_ABOUT_IMAGES)] or list(files)
     for file in set(files) - set(chosen):
         found.census.count(Reason.UNNAMED, file)
@@ -168,6 +169,7 @@ class _CocoFile:
             return 0 if any(split_named(part) == self.split for part in parts) else 1
         return 0 if parts == self.file.split("/")[:-1] else 1
 
+    # The file is read a second time: annotations may come before the images and categories that they refer to.
     def add_objects(self, classes: dict[int, int], task: Task | None) -> None:
         """Turn the annotations into rows."""
         if self._is_damaged:
@@ -194,7 +196,7 @@ class _CocoFile:
             )
             self._fail(line, what, "malformed-annotations", f"{message}; correct it")
             return
-        if value.get("iscrowd") == 1:
+        if value.get("iscrowd") == 1:  # a region of many objects, which would be learnt as one
             self.found.census.count(Reason.CROWD, f"{self.file}:{line}")
             return
         if value.get("keypoints") and task is None:

@@ -102,7 +102,9 @@ class ConsistencyCheck:
         for image, _ in self.samples.images():
             own = inventory.facts[3 * image], inventory.facts[3 * image + 1]
             given = sizes.get(inventory.names[image])
-            if given is not None and inventory.checked[image] and any(own) and sorted(given) != sorted(own):
+            if (
+                given is not None and inventory.checked[image] and any(own) and sorted(given) != sorted(own)
+            ):  # sorted: EXIF may turn the image
                 message = (
                     f"is {own[0]} x {own[1]} pixels, and its annotations are for {given[0]} x {given[1]}; "
                     "restore the image that was annotated"
@@ -112,6 +114,7 @@ class ConsistencyCheck:
     def duplicates(self) -> None:
         """Warn of images with the same content: wasteful within a split, a leak from one split to another."""
         samples, inventory = self.samples, self.samples.inventory
+        # Eight bytes of each sha256 are sorted first: whole ones, as Python objects, would not fit for a million images.
         begins = ((32 * image, 32 * image + 8) for image, _, _ in samples.columns())
         heads = array("Q", (int.from_bytes(inventory.sha256[a:b], "little") for a, b in begins))
         ordered = array("Q", sorted(heads))

@@ -74,6 +74,7 @@ class Conversion:
             if self.per_image[image] == MAX_ROWS + 1:
                 self.findings.append(too_many_rows(place.path, place.line))
             return
+        # Both forms are kept until the last object is read: one without a polygon makes the dataset one of boxes.
         rows = [(float(index), *box)] if polygon is None else [(float(index), *box), (float(index), *polygon)]
         faults: list[Finding] = []
         for row in [] if polygon is None and is_inside(box) else rows:
@@ -198,4 +199,5 @@ def _count_the_rest(names: Names, conversion: Conversion, census: Census) -> Non
 
 
 def _row(values: Sequence[float]) -> bytes:
+    # Six digits are a hundredth of a pixel in an image of 10,000 px; the fingerprint follows from these bytes.
     return (b"%d" + b" %.6g" * (len(values) - 1) + b"\n") % tuple(values)

@@ -144,6 +144,7 @@ class _DataYamlReader:
             return tuple(str(index) for index in range(count or 0))
         if isinstance(names, dict):
             indices = {_whole(key): name for key, name in names.items()}
+            # Zero is false, so that `filter` leaves 1 to n - 1 of n classes that are numbered from 0.
             if None in indices or sorted(filter(None, indices)) != list(range(1, len(names))):
                 message = (
                     f"names must number the classes 0 to {len(names) - 1} without a gap, as the labels do; "

@@ -64,6 +64,7 @@ class Findings(list[Finding]):
         for finding in findings:
             self.append(finding)
 
+    # A list's own += would pass by `append`, and by its limit.
     def __iadd__(self, findings: Iterable[Finding], /) -> Self:  # type: ignore[misc,override]
         self.extend(findings)
         return self

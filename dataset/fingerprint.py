@@ -77,7 +77,8 @@ def _lines(samples: Iterable[Sample]) -> Iterator[Line]:
     if not isinstance(samples, Samples):
         return iter(sorted(map(line_of, samples), key=lambda line: (line[1], line[0])))
     names = samples.inventory.names
-    if not names.ascii:  # composed and decomposed names sort differently
+    # In Unicode form NFC, names can sort otherwise than as they are written.
+    if not names.ascii:
         return iter(sorted(map(line_of, samples), key=lambda line: (line[1], line[0])))
     return _packed_lines(samples)
 

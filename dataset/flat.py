@@ -30,7 +30,7 @@ def list_flat(root: Path, names: Names, rule: SplitRule, found: Found) -> Datase
         )
         found.findings.append(warning("", "split-ignored", message))
     classes = _classes(root, class_files, found)
-    first = names.after("images/")
+    first = names.after("images/")  # sorted: the first path in the folder, if it has any
     has_images_folder = first < len(names) and names[first].startswith("images/")
     if has_images_folder and any((root / mark).exists() for mark in _REPOSITORY):
         names = Names(_of_the_repository(names, found))
@@ -92,6 +92,7 @@ def _report_unread(names: Names, found: Found) -> None:
     folders = {str(PurePosixPath(name).parent) for name in names if is_image(name)}
     matter = []
     for name in found.unread:
+        # Diagrams of a README lie among pictures, too, and were never meant to be trained on.
         drawing = name.lower().endswith(".svg")
         among = str(PurePosixPath(name).parent) in folders and not drawing
         if among or names.find(label_name(name)) >= 0:

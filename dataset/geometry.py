@@ -8,11 +8,11 @@ def finite(values: object, count: int | None = None) -> tuple[float, ...] | None
     """Return a list of finite numbers, `count` of them; None for anything else."""
     if not isinstance(values, list) or (count is not None and len(values) != count):
         return None
-    if not set(map(type, values)) <= {int, float}:
+    if not set(map(type, values)) <= {int, float}:  # True is an int to isinstance
         return None
     try:
         numbers = tuple(map(float, values))
-    except OverflowError:
+    except OverflowError:  # JSON has integers of any length
         return None
     return numbers if all(map(math.isfinite, numbers)) else None
 

@@ -48,6 +48,6 @@ def empty_submodule(folder: Path) -> str | None:
             paths = [line.partition(" ")[2] for line in listed.splitlines()]
             below = folder.relative_to(parent).as_posix()
             return next((path for path in paths if below == path or below.startswith(f"{path}/")), None)
-        if (parent / ".git").is_dir():
+        if (parent / ".git").is_dir():  # the top of a checkout; a submodule's .git is a file
             return None
     return None

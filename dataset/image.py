@@ -160,6 +160,7 @@ def check_image(read: Read, size: int, density: Density | None = None) -> ImageF
     walker = next((walk for magic, walk in WALKERS.items() if head.startswith(magic)), None)
     if walker is None or (head[:4] == b"RIFF" and head[8:12] != b"WEBP"):
         return _by_pillow(read, size, density)
+    # A PNG is the only one of these whose pixels are unpacked, to see that no row is missing.
     if walker is walk_png:
         width, height = (int.from_bytes(head[at : at + 4], "big") for at in (16, 20))
         if width * height <= MAX_PIXELS:  # a larger one is not inflated

@@ -135,6 +135,7 @@ class _ListFile:
         if not text.isprintable() or len(text) > MAX_PATH:
             message = f"{text[:200]!r} is no path: it is too long or holds characters that cannot be printed"
             raise _LineError("unsafe-name", message)
+        # A backslash separates folders on Windows; elsewhere it may be part of a name.
         if "\\" in text and not is_file(self._root / text):
             text = text.replace("\\", "/")
         if not is_image(text):

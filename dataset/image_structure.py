@@ -22,6 +22,7 @@ _MAX_CHUNKS: Final = 100_000
 """Chunks of a PNG or WebP; the largest real files have some ten thousand."""
 
 _MARKER: Final = re.compile(rb"\xff([\x01-\xfe])")
+# SOF0 to SOF2, SOF9 and SOF10: baseline, extended and progressive, by Huffman or arithmetic codes.
 _FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _OTHER_FRAMES: Final = frozenset({0xC3, 0xC5, 0xC6, 0xC7, 0xCB, 0xCD, 0xCE, 0xCF})
 
@@ -59,12 +60,13 @@ def walk_jpeg(read: Read, size: int) -> Walked:
         if marker in _FRAMES:
             dimensions = _frame(segment)
         has_tables = has_tables or marker == 0xDB
+        # TEM, RST0 to RST7 and SOI stand alone; every other marker has a length behind it.
         if not (marker == 0x01 or 0xD0 <= marker <= 0xD8):
             length = int.from_bytes(segment[:2], "big")
             if len(segment) < 2 or length < 2:
                 raise DamagedImageError
             offset += length
-        if marker == 0xDA:
+        if marker == 0xDA:  # start of scan: compressed data follow, which only a decoder can walk through
             break
     if dimensions is None or not has_tables or not _has_end(read, offset, size):
         raise DamagedImageError
@@ -122,6 +124,7 @@ def walk_png(read: Read, size: int) -> Walked:
         length, kind = int.from_bytes(header[:4], "big"), header[4:]
         if len(header) < 8 or offset + 12 + length > size:
             raise DamagedImageError
+        # A capital as first letter marks a chunk that no decoder may skip (PNG specification, 5.4).
         if kind[0] & 0x20 == 0 and kind not in _CRITICAL:
             raise UnsupportedError(f"holds the chunk {kind!r}, which is not read in training")
         position, end = offset + 8, offset + 8 + length
@@ -200,7 +203,7 @@ def walk_webp(read: Read, size: int) -> Walked:
         if offset + 8 + length > end:
             raise DamagedImageError
         has_picture = has_picture or header[:4] in (b"VP8 ", b"VP8L", b"ANMF")
-        offset += 8 + length + length % 2
+        offset += 8 + length + length % 2  # chunks are padded to even lengths
     if not has_picture:
         raise DamagedImageError
     if head[12:16] == b"VP8 ":
@@ -219,7 +222,7 @@ def walk_bmp(read: Read, size: int) -> Walked | None:
     if len(head) < 26:
         raise DamagedImageError
     start, kind = int.from_bytes(head[10:14], "little"), int.from_bytes(head[14:18], "little")
-    if kind == 12:
+    if kind == 12:  # BITMAPCOREHEADER of OS/2: sides of 16 bits, and no compression
         width, height = int.from_bytes(head[18:20], "little"), int.from_bytes(head[20:22], "little")
         bits, compression = int.from_bytes(head[24:26], "little"), 0
     elif len(head) < 54:
@@ -230,7 +233,8 @@ def walk_bmp(read: Read, size: int) -> Walked | None:
     if bits not in (1, 4, 8, 16, 24, 32):
         raise UnsupportedError(f"has {bits} bits a pixel, which is not read in training")
     if compression not in (0, 3):
-        return None
+        return None  # run lengths, or a JPEG or PNG inside
+    # Rows are padded to four bytes; a negative height means that the first row is the top one.
     if width <= 0 or start + (width * bits + 31) // 32 * 4 * abs(height) > size:
         raise DamagedImageError
     return "BMP", width, abs(height)

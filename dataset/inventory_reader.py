@@ -152,6 +152,7 @@ class Reader:
                 message = "changed while it was read; run again when nothing writes to the dataset"
                 return (0, None, None), [error(name, "changed", message)]
             remembered = believable(stat_of(info), self._started)
+            # A fresh checkout: every stat is new and no content is, so that no picture is checked again.
             if old is not None and old.sha256 == sha256 and self._settled(name, old):
                 entry = Entry(remembered, sha256, old.context, old.facts)
                 return (size, old.facts if old.context else None, entry), []
@@ -170,7 +171,7 @@ class Reader:
 def _hash(handle: int, size: int) -> tuple[bytes, Read, int]:
     """Return sha256, a way to read again, and the length found (one more than `size` where there is more)."""
     if size <= _WHOLE:
-        data = os.read(handle, size + 1)
+        data = os.read(handle, size + 1)  # a byte too many shows that the file grew
         while len(data) < size and (more := os.read(handle, size + 1 - len(data))):
             data += more
         return hashlib.sha256(data).digest(), lambda offset, length: data[offset : offset + length], len(data)

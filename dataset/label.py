@@ -116,6 +116,7 @@ class _LabelFile:
         if self._like_keypoints:
             self._visible = self._visible or number * (2 in values[7::3])
         self._keep(judge_row(self._path, number, values, self._shape))
+        # Hashes in place of the rows: polygons of twenty thousand rows would fill the memory.
         first = self._seen.setdefault(hash(values), number)
         if first != number and self._doubts > MAX_FAULTS:
             self._doubts += 1
@@ -154,6 +155,7 @@ class _LabelFile:
             message = "the rows look like keypoints; write a data.yaml with kpt_shape: [number, 2 or 3]"
             return [error(self._path, "no-keypoints", message, self._visible)]
         found = list(self._findings)
+        # Ultralytics calls a file one of polygons if any row has more than 6 columns, and then takes no box in it.
         if self._shape is None and 5 in columns and max(columns) > 6:
             line = max(columns[5], min(n for c, n in columns.items() if c > 6))
             message = (
@@ -163,9 +165,7 @@ class _LabelFile:
         if self._rows > MAX_ROWS:
             return [too_many_rows(self._path)]
         if self.is_full:
-            message = (
-                f"and perhaps more: after {MAX_FAULTS} faults and doubts the rest of this label is not read"
-            )
+            message = f"and perhaps more: after {MAX_FAULTS} faults the rest of this label is not read"
             found.append(error(self._path, "faulty-rows", message))
         return found
 

@@ -71,6 +71,7 @@ def is_image(name: str) -> bool:
 
 def label_name(image: str) -> str:
     """Return where Ultralytics looks for an image's label: the last `images/` becomes `labels/`, else beside it."""
+    # As `img2label_paths` of Ultralytics, which looks for /images/ in absolute paths.
     stem = image.rpartition(".")[0]
     if image.startswith("images/") and "/images/" not in image:
         return f"labels/{stem[7:]}.txt"

@@ -117,6 +117,7 @@ class _NdjsonFile:
         self.conversion.add_image(image)
         self.splits.setdefault(image, set()).add(split)
         annotations = record.get("annotations") or {}
+        # A line has boxes, segments or both; for detection, the box of a segment does.
         key = "segments" if self.task is Task.SEGMENT or "boxes" not in annotations else "boxes"
         objects = annotations.get(key) if isinstance(annotations, dict) else None
         for number, values in enumerate(objects if isinstance(objects, list) else [], 1):

@@ -105,7 +105,7 @@ class _Labels:
 
     def find(self, wanted: str) -> int:
         """Return the position of a label, -1 where it is not."""
-        if wanted < self._last:
+        if wanted < self._last:  # `images/` and `labels/` sort alike, pictures in other folders may not
             return self._names.find(wanted)
         self._last = wanted
         while self._name is not None and self._name < wanted:

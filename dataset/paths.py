@@ -62,6 +62,7 @@ def fold(name: str) -> str:
     """Return what a case-insensitive, Unicode-normalising file system makes of a name."""
     if name.isascii():
         return name.lower()
+    # Twice: to fold the case of a composed letter can leave a decomposed one.
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 

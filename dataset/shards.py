@@ -52,5 +52,6 @@ def shard_id(shard: Shard) -> str:
 
 
 def _begins(path: str, size: int) -> bool:
+    # A larger file begins a shard more often, so that shards have about the same size and not the same number of files.
     chance = int.from_bytes(hashlib.sha256(path.encode()).digest()[:8]) / 2**64
     return chance * SPREAD < size

@@ -99,6 +99,7 @@ def read_snapshot(
     named = _classes(listing, tuple(classes), findings)
     pairs = pair(listing, split, findings)
     complete = not findings.failed
+    # Task and classes follow from the labels where neither the caller nor the dataset gives them.
     look = check or (listing.layout is not Layout.FOLDERS and (task is None or not named))
     inventory = take_inventory(
         listing.root,

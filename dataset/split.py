@@ -64,6 +64,7 @@ def assign(name: str, rule: SplitRule) -> Split:
     digest = hashlib.sha256(f"{rule.seed}\0{name}".encode()).digest()
     fraction = int.from_bytes(digest[:8], "big") / 2**64
     if rule.fold is not None:
+        # The test images are at the upper end here, so that the folds divide one interval without a gap.
         if fraction >= 1 - rule.test:
             return "test"
         part, parts = rule.fold

@@ -105,6 +105,7 @@ def _entries(records: BinaryIO, names: BinaryIO, count: int, left: int) -> Itera
     while done < count:
         chunk = records.read(_RECORD.size * min(_CHUNK, count - done))
         rows = list(_RECORD.iter_unpack(chunk))
+        # Names have any length: as many are read as there are records in the chunk.
         while len(pending) < len(rows):
             piece = names.read(min(left, 1 << 18))
             left -= len(piece)
@@ -129,7 +130,7 @@ class CacheWriter:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
         self._temporary = Path(name)
         self._file = os.fdopen(handle, "w+b")
-        self._file.write(_MAGIC + _HEADER.pack(0))
+        self._file.write(_MAGIC + _HEADER.pack(0))  # the number of entries is known at the end
         self._names = tempfile.SpooledTemporaryFile(max_size=1 << 22)  # noqa: SIM115 - closed in __exit__
         self._count = 0
         self._failed = False

@@ -46,7 +46,7 @@ def materialise(snapshot: Snapshot, directory: Path) -> Path:
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        work.chmod(0o755)
+        work.chmod(0o755)  # a training in isolation reads it as another user
         info = describe(snapshot, work)
         _check_paths(info)
         sources = link_files(snapshot, work, info)

@@ -32,7 +32,7 @@ def unpacking(directory: Path, *, fingerprint: str) -> "Iterator[Unpacking]":
     directory.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
-        work.chmod(0o755)
+        work.chmod(0o755)  # the training reads it as another user
         unpacked = Unpacking(work, fingerprint)
         yield unpacked
         unpacked.finish()
@@ -162,7 +162,7 @@ def _body(tar: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 def _write(body: IO[bytes], path: Path) -> str:
     digest = hashlib.sha256()
-    with path.open("xb") as file:
+    with path.open("xb") as file:  # never through a link, or into a file that is there
         while piece := body.read(BUFFER):
             digest.update(piece)
             file.write(piece)

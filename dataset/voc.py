@@ -147,7 +147,7 @@ def _add_object(
     objects: list[_Object],
 ) -> None:
     place = Location(file, element.line)
-    name = sys.intern(element.value("name"))
+    name = sys.intern(element.value("name"))  # a million objects share a few names
     polygon = _polygon(element.first("polygon"), size)
     bounds = element.first("bndbox")
     corners = [bounds.number(side) for side in ("xmin", "ymin", "xmax", "ymax")] if bounds is not None else []

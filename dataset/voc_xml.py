@@ -90,6 +90,7 @@ class _Building:
         self.parser.StartElementHandler = self._start
         self.parser.EndElementHandler = self._end
         self.parser.CharacterDataHandler = self._text
+        # Entities that grow without end, and files elsewhere, can only be declared in a document type.
         self.parser.StartDoctypeDeclHandler = self._refuse
 
     def _start(self, tag: str, _: dict[str, str]) -> None:

@@ -75,6 +75,7 @@ def walk(root: Path, folder: str, found: Found, skipped: frozenset[str] = frozen
     What could mislead is an error and is left out: a symlink, a name that is not UTF-8 or holds control characters
     or a backslash, and two names that are one on some file systems. Folders in `skipped` are not entered.
     """
+    # A stack in place of recursion: a hundred generators would slow every single path down.
     pending = [_entries(root, folder, found)]
     while pending:
         path = next(pending[-1], None)
@@ -107,7 +108,7 @@ def _entries(root: Path, folder: str, found: Found) -> Iterator[str]:
     found.findings += _clashes(prefix, names)
     if not "".join(names).isascii():  # surrogates stand for bytes that are not UTF-8
         names = [name for name in names if not _UNSAFE.search(name)]
-    packed = Names(names)
+    packed = Names(names)  # a list of a million names stays in memory while its folders are walked
     del names
     return (prefix + name for name in packed)
 

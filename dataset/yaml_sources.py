@@ -68,7 +68,7 @@ class SourceReader:
                     "path", "missing-path" if ".." not in written else "outside-path", message
                 )
                 return None
-            found = below[0]
+            found = below[0]  # the longest end of the path that exists here
             self._findings.warn(
                 "path", "moved-path", f"path {value[:200]!r} is read as {found or '.'!r}; write it so"
             )

@@ -80,7 +80,7 @@ class _Builder:
                 if documents > 1:
                     raise FormError("holds more than one document; keep the first", line)
             elif isinstance(event, yaml.ScalarEvent):
-                is_null = event.implicit[0] and event.value in _NULL
+                is_null = event.implicit[0] and event.value in _NULL  # implicit: without quotes
                 self._add(None if is_null else event.value, line)
             elif isinstance(event, yaml.CollectionStartEvent):
                 if len(self._open) >= MAX_DEPTH:
