@@ -7,7 +7,6 @@ fingerprint is `dataset.fingerprint.fingerprint(snapshot)`.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gpu_offload.dataset.archive import CorruptArchiveError as CorruptArchiveError
     from gpu_offload.dataset.archive import pack as pack
     from gpu_offload.dataset.archive import unpack as unpack
     from gpu_offload.dataset.change import UnknownRevisionError as UnknownRevisionError
@@ -26,9 +25,10 @@ if TYPE_CHECKING:
     from gpu_offload.dataset.tree import materialise as materialise
     from gpu_offload.dataset.tree_manifest import TreeInfo as TreeInfo
     from gpu_offload.dataset.tree_manifest import read_tree as read_tree
+    from gpu_offload.dataset.unpacking import CorruptArchiveError as CorruptArchiveError
 
 _NAMES = {
-    "archive": {"CorruptArchiveError", "pack", "unpack"},
+    "archive": {"pack", "unpack"},
     "change": {"UnknownRevisionError", "changed_since"},
     "finding": {"DatasetError", "Finding"},
     "git": {"NotARepositoryError"},
@@ -40,6 +40,7 @@ _NAMES = {
     "task": {"Task"},
     "tree": {"materialise"},
     "tree_manifest": {"TreeInfo", "read_tree"},
+    "unpacking": {"CorruptArchiveError"},
 }
 
 

@@ -15,9 +15,7 @@ from typing import IO
 
 from gpu_offload.dataset.finding import DatasetError, error
 from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, read_tree
-from gpu_offload.dataset.unpacking import BUFFER, CorruptArchiveError, unpacking
-
-__all__ = ["CorruptArchiveError", "description_of", "pack", "pack_files", "packed_size", "unpack"]
+from gpu_offload.dataset.unpacking import BUFFER, unpacking
 
 
 def pack(tree: Path, target: Path) -> str:
@@ -77,8 +75,8 @@ def unpack(archive: Path, directory: Path, *, fingerprint: str) -> None:
 
     Args:
         archive: A file that `pack` wrote, perhaps damaged or forged since.
-        directory: Where the tree shall be; a tree that is there is replaced.
-        fingerprint: What the dataset's fingerprint must be.
+        directory: The tree's folder; an older tree there is replaced.
+        fingerprint: The dataset's expected fingerprint.
 
     Raises:
         CorruptArchiveError: If the archive is cut off, holds anything but the files of a tree of this fingerprint,

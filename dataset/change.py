@@ -11,8 +11,6 @@ from gpu_offload.dataset.layout import is_image
 from gpu_offload.dataset.walk import hidden
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 
-__all__ = ["NotARepositoryError", "UndecidableError", "UnknownRevisionError", "changed_since"]
-
 _MAX_LINKS: Final = 40
 
 

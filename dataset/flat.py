@@ -92,7 +92,7 @@ def _report_unread(names: Names, found: Found) -> None:
     folders = {str(PurePosixPath(name).parent) for name in names if is_image(name)}
     matter = []
     for name in found.unread:
-        # Diagrams of a README lie among pictures, too, and were never meant to be trained on.
+        # A drawing among the pictures illustrates a README.
         drawing = name.lower().endswith(".svg")
         among = str(PurePosixPath(name).parent) in folders and not drawing
         if among or names.find(label_name(name)) >= 0:

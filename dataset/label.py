@@ -116,7 +116,7 @@ class _LabelFile:
         if self._like_keypoints:
             self._visible = self._visible or number * (2 in values[7::3])
         self._keep(judge_row(self._path, number, values, self._shape))
-        # Hashes in place of the rows: polygons of twenty thousand rows would fill the memory.
+        # Hashes in place of the rows, which as Python objects take ten times the file's size.
         first = self._seen.setdefault(hash(values), number)
         if first != number and self._doubts > MAX_FAULTS:
             self._doubts += 1

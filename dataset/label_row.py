@@ -75,7 +75,7 @@ def _polygon_area(values: tuple[float, ...]) -> float:
     """Shoelace formula; exact zero for points that coincide or, up to rounding, lie on one line."""
     xs, ys = values[0::2], values[1::2]
     doubled = sum(map(sub, map(mul, xs[-1:] + xs[:-1], ys), map(mul, xs, ys[-1:] + ys[:-1])))
-    # Rounding of six-digit fractions leaves some 1e-13 of an area that is none.
+    # Rounding leaves about 1e-16 a point of an area that is zero.
     return 0.0 if abs(doubled) < 1e-12 else abs(doubled) / 2
 
 

@@ -21,8 +21,6 @@ from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.dataset.tree_files import digest_of, link_files, verify_files
 from gpu_offload.dataset.tree_manifest import DESCRIPTION, TreeFile, TreeInfo, TreeSample, encode, read_tree
 
-__all__ = ["TreeFile", "TreeInfo", "TreeSample", "drop_caches", "materialise", "read_tree"]
-
 
 def materialise(snapshot: Snapshot, directory: Path) -> Path:
     """Lay out the training tree of a snapshot as `directory`, and return it.
@@ -40,7 +38,7 @@ def materialise(snapshot: Snapshot, directory: Path) -> Path:
         if not is_folder or (not (directory / DESCRIPTION).is_file() and any(directory.iterdir())):
             message = f"{directory} is no training tree; remove it or choose another folder"
             raise DatasetError([error("", "not-a-tree", message)])
-        drop_caches(directory)
+        _drop_caches(directory)
         if _intact(snapshot.root, directory, wanted):
             return directory
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -90,7 +88,7 @@ def _describe_sample(snapshot: Snapshot, sample: Sample, sizes: dict[str, int]) 
     return TreeSample(sample.split, file, label, sample.width, sample.height, sample.class_index)
 
 
-def drop_caches(directory: Path) -> None:
+def _drop_caches(directory: Path) -> None:
     """Delete caches of training tools from a tree: the tools would trust them."""
     for folder, _, files in os.walk(directory):
         for name in files:

@@ -1,10 +1,10 @@
-"""`python -m gpu_offload.remote_job SPEC.json`: train what the document says.
+"""`python -m gpu_offload.remote_job SPEC.json`: run the training that the document describes.
 
-Standard output carries one ProgressEvent of JSON a line, and nothing else; the human log goes to
+Standard output carries one ProgressEvent of JSON a line, and nothing else; the log for people goes to
 `<output>/log.txt` and standard error. Exit codes: 0 done, 75 interrupted and resumable, 1 failed, 2 faulty spec,
 78 denied by the store.
 
-Where what trains may not talk to the store, three processes share the work: `--fetch INPUT SPEC.json`, then
+Where the training must not reach the store, three processes share the work: `--fetch INPUT SPEC.json` first, then
 `--mirror INPUT --until FILE SPEC.json` beside `--inputs INPUT INPUT/spec.json`.
 """
 
@@ -49,7 +49,7 @@ DENIED = (RefusedByStoreError, StoreDeniedError, StoreMissingError)
 def main(arguments: list[str] | None = None) -> int:
     """Run the command and return its exit code."""
     options = _parser().parse_args(arguments)
-    # Only our own lines may reach standard output; other output is sent to standard error.
+    # Libraries and the user's code print to standard output, which the caller reads as JSON: they get standard error.
     with os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8") as output:
         os.dup2(2, 1)
         return _guarded(lambda: _run(options, lambda line: print(line, file=output)))
@@ -71,19 +71,19 @@ def _parser() -> argparse.ArgumentParser:
         "--fetch",
         metavar="INPUT",
         type=Path,
-        help="bring dataset, weights and checkpoint down, verified, into this folder, and write its spec.json",
+        help="download dataset, weights and checkpoint into this folder, verified, and write its spec.json",
     )
     apart.add_argument(
         "--inputs",
         metavar="INPUT",
         type=Path,
-        help="train from what --fetch brought into this folder, without a store",
+        help="train from what --fetch downloaded to this folder, without a store",
     )
     apart.add_argument(
         "--mirror",
         metavar="INPUT",
         type=Path,
-        help="send to the store what a training with these inputs writes, and tell it when to stop",
+        help="upload what a training with these inputs writes, and stop it when a later attempt starts",
     )
     parser.add_argument(
         "--until", metavar="FILE", type=Path, help="with --mirror: send the rest and end once it is there"
@@ -146,7 +146,7 @@ def _mirror(options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore)
 def _train(
     options: argparse.Namespace, spec: TrainingSpec, store: ObjectStore | None, say: Callable[[str], None]
 ) -> None:
-    """Train, or fetch what a training needs; both can be told to stop."""
+    """Train, or fetch what a training needs; a signal or a notice stops either."""
     interruption = Interruption()
     if options.parent_stdin:
         interruption.watch_parent()
@@ -205,7 +205,7 @@ def read_spec(path: Path) -> TrainingSpec:
 
 
 def complain(*lines: str) -> None:
-    """Say what went wrong, on standard error."""
+    """Write what went wrong to standard error."""
     sys.stderr.write("\n  ".join(lines) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""The workbench of one training: everything that its code works with, Ultralytics' or a user's own."""
+"""What the code of one training works with, Ultralytics' or a user's own."""
 
 import time
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from gpu_offload.remote_job.spec import TrainingSpec
 
 @dataclass(slots=True)
 class Bench:
-    """What a training works with: its data, where it reports and saves, and who may tell it to stop.
+    """A training's data, and where it reports, saves and learns that it should stop.
 
     Attributes:
         weights: The verified local file of the starting weights.
         saved: Called after each checkpoint.
-        seconds_before: Wall seconds that earlier attempts spent behind the checkpoint that is resumed.
+        seconds_before: Wall seconds that earlier attempts took to reach the checkpoint that is resumed.
     """
 
     spec: TrainingSpec

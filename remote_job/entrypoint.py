@@ -1,4 +1,4 @@
-"""Bring your own training: a function of the user's in Ultralytics' place; see docs/bring-your-own.md."""
+"""The contract with a user's own training function; see docs/bring-your-own.md."""
 
 import re
 import sys
@@ -112,7 +112,7 @@ class TrainingContext:
         """
         self._bench.progress.update(state="training")
         if not self._epoch_seconds and batch == min(STEPS, batches - 1) and batch > 0:
-            # The first epoch as a whole, by its first batches.
+            # Until an epoch is complete, its first batches stand for it.
             so_far = time.perf_counter() - self._epoch_began
             pace = Pace.measured(
                 ready=round(self._ready, 4),
@@ -178,6 +178,7 @@ class TrainingContext:
             path: The file that `resume` returns a copy of.
             epochs_completed: Epochs that are behind it.
         """
+        # Read at once: the function may overwrite the file while it is uploaded.
         self._bench.checkpoints.save(
             path.read_bytes(),
             epochs_completed=epochs_completed,

@@ -13,7 +13,7 @@ from gpu_offload.infra.signals import handled
 
 
 class InterruptedTrainingError(OffloadError):
-    """The training was told to stop and left a state that a later run resumes."""
+    """The training was asked to stop and left a state that a later run resumes."""
 
     exit_code = EXIT_RESUMABLE
 
@@ -22,11 +22,11 @@ class Interruption:
     """A request to stop, from any thread; the training stops at its next boundary.
 
     Boundaries are the ends of batches, in training and in validation. Stages that have none and change
-    nothing that lasts (imports, scanning) run inside `at_once`, where the wish is obeyed immediately.
+    nothing that lasts (imports, scanning) run inside `at_once`, which an interruption leaves immediately.
     """
 
     def __init__(self) -> None:
-        self._wish = threading.Event()
+        self._requested = threading.Event()
         self._reason: str | None = None
         self._at_once = False
         self._handles_signals = False
@@ -34,7 +34,7 @@ class Interruption:
     @property
     def requested(self) -> bool:
         """Whether the training should stop."""
-        return self._wish.is_set()
+        return self._requested.is_set()
 
     @property
     def reason(self) -> str | None:
@@ -43,11 +43,11 @@ class Interruption:
 
     def request(self, reason: str) -> None:
         """Ask the training to stop at its next boundary."""
-        if self._wish.is_set():
+        if self._requested.is_set():
             return
         self._reason = reason
-        self._wish.set()
-        # From another thread the main thread is reached through its signal handler.
+        self._requested.set()
+        # An exception can be raised in the main thread only by the main thread, in its signal handler.
         if (
             self._at_once
             and self._handles_signals
@@ -57,7 +57,7 @@ class Interruption:
 
     def check(self) -> None:
         """Raise InterruptedTrainingError if the training should stop."""
-        if self._wish.is_set():
+        if self._requested.is_set():
             raise InterruptedTrainingError(self._reason or "interrupted")
 
     @contextlib.contextmanager

@@ -20,7 +20,7 @@ class Tee:
 
     def write(self, text: str) -> int:
         """Write to both."""
-        with contextlib.suppress(OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # ValueError: the file is closed
             # A bar that redraws itself on a terminal would fill the file.
             if not text.startswith("\r"):
                 self._file.write(text)
@@ -48,6 +48,7 @@ def to(path: Path) -> Iterator[Any]:
     """Send prints and log records to `path` and standard error, and put everything back afterwards."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8", errors="replace", buffering=1) as file:
+        # Ultralytics' handler keeps the stream that was standard output when it was imported.
         tee = Tee(file, sys.stderr)
         streams = [
             (handler, handler.stream)

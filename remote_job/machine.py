@@ -36,7 +36,7 @@ def name(device: str = "cpu") -> str:
 
 
 def has_device(device: str) -> bool:
-    """Return whether this machine may have a device, told without importing torch."""
+    """Return whether this machine may have a device, without importing torch."""
     if device == "mps":
         return platform.system() == "Darwin"
     return device in {"auto", "cpu"} or driver() is not None
@@ -58,7 +58,7 @@ def driver() -> str | None:
 def gpu(device: str) -> tuple[str, float] | None:
     """Return name and memory in GiB of the GPU that a training would use with this setting, None without one.
 
-    Told without importing torch, whose build for CPUs uses none.
+    Does not import torch, whose build for CPUs uses none.
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if not has_gpu(sys.maxsize, device) or visible in {"", "-1"}:
@@ -71,6 +71,7 @@ def gpu(device: str) -> tuple[str, float] | None:
     found = _nvidia("name,memory.total", "nounits")
     _, _, index = device.partition(":")
     number = int(index or (device if device.isdigit() else "0"))
+    # CUDA numbers only the GPUs that this variable lists, in its order; it may also hold UUIDs, which are not resolved.
     order = visible.split(",") if visible else [str(i) for i in range(len(found))]
     if not (number < len(order) and order[number].isdigit() and int(order[number]) < len(found)):
         return None
@@ -94,7 +95,7 @@ def _nvidia(query: str, *options: str) -> list[list[str]]:
 
 
 def interpreter() -> dict[str, Any]:
-    """Return what can be said of the environment without torch."""
+    """Return the part of the environment that is known without torch."""
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),

@@ -43,7 +43,7 @@ def load(reference: str) -> Callable[[TrainingContext], Trained | None]:
 
 @contextlib.contextmanager
 def importable(spec: TrainingSpec, work: Path) -> Iterator[None]:
-    """Let the project's modules, then its requirements, come first among imports; also those at the very end.
+    """Put the project's modules, then its requirements, before all others, until the function has returned.
 
     A shipped project is copied to `work`, so that it may be written to, and becomes the working directory: relative paths
     mean the same on the runner and on an instance. Else its modules are those in the working directory.
@@ -71,7 +71,7 @@ def run(bench: Bench) -> TrainingResult:
 
     Raises:
         EntrypointError: It cannot be found, or broke the contract. The same code would do so again.
-        InterruptedTrainingError: It returned None because it was told to stop.
+        InterruptedTrainingError: It returned None because it was asked to stop.
     """
     begun = time.perf_counter()
     spec = bench.spec
@@ -110,7 +110,7 @@ def _called(
     """Call the user's function; report where it failed, with the traceback in the log."""
     try:
         returned: object = function(context)
-    except SystemExit as error:
+    except SystemExit as error:  # it would end this process, with 0 as if there were a result
         bench.interruption.check()
         raise EntrypointError(
             f"{_place(function)} left by sys.exit({error.code!r}); return Trained(model=..., metrics=...) instead"
@@ -118,7 +118,7 @@ def _called(
     except OffloadError:
         raise
     except Exception as error:
-        bench.interruption.check()
+        bench.interruption.check()  # code that was asked to stop may fail on its way out
         print(traceback.format_exc())  # noqa: T201 - to the log
         message = f"{_line_of(error, Path.cwd()) or _place(function)}: {type(error).__name__}: {error}"
         is_ours = isinstance(error, FileNotFoundError) and not Path(str(error.filename)).is_absolute()
@@ -151,7 +151,7 @@ def _checked(
     place, done, wanted = _place(function), context.epochs_completed, context.spec.epochs
     if returned is None:
         raise EntrypointError(
-            f"{place} returned None without having been told to stop; return Trained(model=..., metrics=...)"
+            f"{place} returned None without having been asked to stop; return Trained(model=..., metrics=...)"
         )
     if not isinstance(returned, Trained):
         raise EntrypointError(

@@ -1,4 +1,4 @@
-"""What a training says while it runs: events as JSON lines, and a heartbeat."""
+"""Reports a training's progress: events as JSON lines, and a heartbeat."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ HEARTBEAT_INTERVAL = 5.0
 
 
 def boot_id() -> str:
-    """Return what changes when the machine restarts; empty where the kernel does not say."""
+    """Return an id that changes when the machine restarts; empty where the kernel gives none."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -93,7 +93,7 @@ class Progress:
         self._write(event, to_file=to_file)
 
     def update(self, *, state: State | None = None, **fields: Any) -> None:
-        """Change what the heartbeat says; a change of state is written at once."""
+        """Change the heartbeat; a change of state is written at once."""
         self._beat.update(fields)
         if state is not None and state != self._beat["state"]:
             self._beat["state"] = state
@@ -145,6 +145,6 @@ def finite(values: dict[str, Any]) -> dict[str, float]:
     result = {}
     for name, value in values.items():
         number = float(value)
-        if number - number == 0:
+        if number - number == 0:  # neither NaN nor infinite, which JSON has no numbers for
             result[name] = round(number, 6)
     return result

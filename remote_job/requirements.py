@@ -51,6 +51,7 @@ def install(project: Path, root: Path) -> Packages | None:
     began = time.perf_counter()
     shutil.rmtree(packages, ignore_errors=True)
     packages.mkdir(parents=True)
+    # --no-deps: the lock names everything. --no-config: a project's own settings could add an index.
     command = [
         _uv(), "pip", "install", "--quiet", "--no-config", "--python", sys.executable, "--target",
         str(packages.absolute()), "--no-deps",
@@ -76,7 +77,7 @@ def install(project: Path, root: Path) -> Packages | None:
 
 
 def in_spec(packages: Packages | None) -> dict[str, str | float | None]:
-    """Return what a spec of the training says of its packages."""
+    """Return the fields of a training's spec about its packages."""
     return {
         "packages": str(packages.folder) if packages else None,
         "installed_s": packages.seconds if packages else 0.0,

@@ -1,4 +1,4 @@
-"""What a training says of itself: its progress, its checkpoint and its result, as JSON documents.
+"""The JSON documents that a training writes: its progress, its checkpoints and its result.
 
 Local files below a spec's `output`, and the objects they become in the store:
 

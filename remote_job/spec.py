@@ -25,7 +25,7 @@ SWITCHES = (
 
 
 class SpecError(OffloadError):
-    """The spec cannot be trained; `faults` says everything that is wrong with it."""
+    """The spec cannot be trained; `faults` lists everything that is wrong with it."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -64,9 +64,9 @@ class StoreRef(Wire):
 
 
 class TrainingSpec(Wire):
-    """Everything that the training module is told.
+    """The complete input of the training module.
 
-    Whatever decides the result is in the training key; the rest (`run`, `attempt`, `output`, `store`) says
+    Everything that decides the result is in the training key; the rest (`run`, `attempt`, `output`, `store`) decides
     where the training runs and where its traces go.
     """
 

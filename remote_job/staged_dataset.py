@@ -25,7 +25,7 @@ def dataset_key(fingerprint: str) -> str:
 
 
 class StagedShard(Wire):
-    """An archive, and what the store said of it when it was staged; None where that is not known."""
+    """An archive, with the size and ETag that the store reported when it was staged; None where unknown."""
 
     key: str
     size: int | None = None

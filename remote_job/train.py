@@ -34,8 +34,6 @@ from gpu_offload.remote_job.result import TrainingResult
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
 from gpu_offload.remote_job.speed import plan
 
-__all__ = ["BusyError", "SpecError", "spec_faults", "telling", "train"]
-
 
 class BusyError(OffloadError):
     """Another training writes to the same output folder."""
@@ -57,7 +55,7 @@ def train(
     Args:
         spec: The training.
         store: Where the run's traces are mirrored; `spec.store`, opened by the caller.
-        inputs: What was fetched for a training without a store, and through which it may be told to stop.
+        inputs: Where the inputs of a training without a store were fetched to; a file there stops it.
         emit: Gets each progress event as a line of JSON.
         interruption: Through which others ask the training to stop; SIGINT and SIGTERM do in any case.
 
@@ -74,13 +72,13 @@ def train(
     interruption = interruption or Interruption()
     output = Path(spec.output)
     with locked(output), log.to(output / "log.txt"), interruption.signals():
-        told = inputs is not None and inputs.go_on_telling(output)
+        continued = inputs is not None and inputs.continue_traces(output)
         progress = Progress(spec, emit)
         mirror = Mirror(store, spec, warn=print, stop=interruption.request) if store is not None else None
         end_watch = inputs.watch(interruption.request) if inputs is not None else lambda: None
-        with telling(progress, mirror), contextlib.ExitStack() as stack:
+        with outcome_reported(progress, mirror), contextlib.ExitStack() as stack:
             stack.callback(end_watch)
-            if not told:
+            if not continued:  # else `fetch` has reported the start of this attempt
                 progress.event("start", epochs=spec.epochs, message=f"attempt {spec.attempt}")
             with interruption.unwrapped():
                 result = _train(spec, store, mirror, inputs, progress, interruption)
@@ -90,8 +88,8 @@ def train(
 
 
 @contextlib.contextmanager
-def telling(progress: Progress, mirror: Mirror | None) -> Iterator[None]:
-    """Let heartbeat, progress and log say how it ended, and send everything that is left."""
+def outcome_reported(progress: Progress, mirror: Mirror | None) -> Iterator[None]:
+    """Report in heartbeat, progress and log how the training ended, then upload everything that is left."""
     try:
         yield
     except InterruptedTrainingError as stopped:
@@ -105,20 +103,20 @@ def telling(progress: Progress, mirror: Mirror | None) -> Iterator[None]:
             raise SupersededError(mirror.superseded) from None
         raise
     except BaseException as error:
-        said = isinstance(error, OffloadError)
-        print(f"failed: {error}" if said else traceback.format_exc())  # noqa: T201 - to the log
-        message = str(error) if said else f"{type(error).__name__}: {error}"
+        ours = isinstance(error, OffloadError)
+        print(f"failed: {error}" if ours else traceback.format_exc())  # noqa: T201 - to the log
+        message = str(error) if ours else f"{type(error).__name__}: {error}"
         progress.update(state="failed", message=message)
         progress.event("failed", message=message)
         raise
     finally:
-        progress.close()
+        progress.close()  # first: the mirror's last act is to send the heartbeat that says how it ended
         if mirror is not None and not mirror.close():
             print("the newest checkpoint did not reach the store")  # noqa: T201 - to the log
 
 
 def spec_faults(spec: TrainingSpec, *, has_store: bool) -> list[str]:
-    """Return everything that is wrong with a spec and can be told without importing torch."""
+    """Return everything that is wrong with a spec, as far as that is known without importing torch."""
     faults = []
     if spec.entrypoint is None:
         faults += hyperparameters.faults(spec.hyperparameters)
@@ -154,7 +152,7 @@ def _team_faults(spec: TrainingSpec) -> list[str]:
 
 @contextlib.contextmanager
 def locked(output: Path, *, patience: float = 20.0) -> Iterator[None]:
-    """Keep other trainings out of the output folder; the kernel lets go when this process dies."""
+    """Keep other trainings out of the output folder; the kernel releases the lock when this process dies."""
     output.mkdir(parents=True, exist_ok=True)
     with (output / "lock").open("w") as file:
         _LOCKS.add(file)

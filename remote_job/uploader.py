@@ -1,7 +1,7 @@
-"""The half of a training that may talk to the store, in processes of its own; see docs/instance.md.
+"""Fetches a training's inputs and uploads what it writes, in processes of their own; see docs/instance.md.
 
-What trains has neither network nor credentials: its inputs are fetched before, and what it writes is sent by
-a user who only reads it.
+The training itself has neither network nor credentials. Another user, who can read its files and not write them,
+talks to the store.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from gpu_offload.remote_job.mirror.target import MirrorError
 from gpu_offload.remote_job.mirror.trouble import RefusedByStoreError, Trouble
 from gpu_offload.remote_job.progress import Progress
 from gpu_offload.remote_job.spec import SpecError, TrainingSpec
-from gpu_offload.remote_job.train import spec_faults, telling
+from gpu_offload.remote_job.train import outcome_reported, spec_faults
 
 LOOK_INTERVAL = 0.1
 """Seconds between two looks for a new checkpoint, or for the training's end."""
@@ -37,8 +37,8 @@ def fetch(
 ) -> None:
     """Download everything that a training needs to `inputs`, verified; only its result if the store has that already.
 
-    Meanwhile its heartbeat says that the attempt is starting, and a later attempt ends it. `emit` gets each progress event
-    as a line of JSON. SIGINT and SIGTERM stop it, too. `denied_s` is as for `mirror`.
+    Meanwhile the heartbeat reports that the attempt is starting. A later attempt ends it, as do SIGINT and SIGTERM. `emit`
+    gets each progress event as a line of JSON. `denied_s` is as for `mirror`.
 
     Raises:
         SpecError: The spec is faulty.
@@ -54,7 +54,7 @@ def fetch(
         progress = Progress(here, emit)
         trouble = Trouble(inputs.note_trouble, interruption.request, denied_s)
         mirror = Mirror(store, here, warn=print, stop=interruption.request, trouble=trouble)
-        with telling(progress, mirror), interruption.unwrapped(), interruption.at_once():
+        with outcome_reported(progress, mirror), interruption.unwrapped(), interruption.at_once():
             began = time.perf_counter()
             progress.event("start", epochs=spec.epochs, message=f"attempt {spec.attempt}")
             mirror.start()
@@ -77,9 +77,8 @@ def mirror(
 ) -> None:
     """Send what a training writes to its output, as it writes it, until there is a file `until`; then the rest.
 
-    A later attempt is passed on to the training through `inputs`, which `fetch` brought. Nothing is renewed that the
-    training does not renew: when it hangs or dies, its heartbeat ends. The training is stopped once the store has denied for
-    `denied_s` seconds what it writes.
+    The training is stopped, through `inputs`, when a later attempt starts or the store has denied its files for `denied_s`
+    seconds. Only the training renews its heartbeat: when it hangs or dies, the heartbeat ends.
 
     Raises:
         MirrorError: Not everything has arrived.
@@ -105,6 +104,7 @@ def mirror(
         time.sleep(LOOK_INTERVAL)
     missing: MirrorError | None = None
     try:
+        # Exit code 0 without a result: the process was ended by code of the user's, such as os._exit(0).
         if not sender.send_result() and _ended_well(until):
             sender.report_failure("the training process exited with code 0 and without a result")
     except MirrorError as error:

@@ -46,7 +46,7 @@ MAX_BYTES = 4 * 2**30
 
 
 class WeightsUnavailableError(OffloadError):
-    """The weights cannot be had; the text says what to do."""
+    """The weights cannot be fetched; the text gives the remedy."""
 
 
 class WeightsMismatchError(OffloadError):
@@ -80,6 +80,7 @@ def resolve(
     if "://" in reference:
         return _from_url(reference, store, cache)
     if Path(reference).is_file():
+        # Under such a name, the manifest of the model would claim that it began with Ultralytics' weights.
         if PINNED.get(reference) not in {None, durable.sha256_of(Path(reference))}:
             raise WeightsMismatchError(
                 f"{reference}: the file here has the name of Ultralytics' weights and is not them; give it another name"
@@ -217,7 +218,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, limit: int = MAX_B
     """Download a file: whole or not at all, no larger than `limit` bytes, over TLS (or from this machine).
 
     Raises:
-        WeightsUnavailableError: The server cannot be reached, says no, or sends too much or too little.
+        WeightsUnavailableError: The server cannot be reached, refuses, or sends too much or too little.
         WeightsMismatchError: The content has another sha256.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)

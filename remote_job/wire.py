@@ -1,4 +1,4 @@
-"""The one base of every JSON document that crosses a process or a machine."""
+"""The base of every JSON document that crosses a process or a machine."""
 
 from typing import Annotated, Any, Self
 

@@ -74,7 +74,7 @@ class InputFolder:
         except (OSError, ValidationError):
             return None
 
-    def go_on_telling(self, output: Path) -> bool:
+    def continue_traces(self, output: Path) -> bool:
         """Begin a training's progress and log with what was said before it; say whether there was anything."""
         told = False
         output.mkdir(parents=True, exist_ok=True)

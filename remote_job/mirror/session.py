@@ -15,13 +15,11 @@ from gpu_offload.remote_job.files.checkpoint import Checkpoints
 from gpu_offload.remote_job.mirror import download
 from gpu_offload.remote_job.mirror.checkpoints import CheckpointUploads
 from gpu_offload.remote_job.mirror.result import ResultUpload
-from gpu_offload.remote_job.mirror.target import MirrorError, RunFolder, SupersededError
+from gpu_offload.remote_job.mirror.target import RunFolder, SupersededError
 from gpu_offload.remote_job.mirror.traces import TraceUploads
 from gpu_offload.remote_job.mirror.trouble import Trouble
 from gpu_offload.remote_job.result import CheckpointManifest
 from gpu_offload.remote_job.spec import TrainingSpec
-
-__all__ = ["Mirror", "MirrorError", "SupersededError"]
 
 INTERVAL = 15.0
 """Seconds between two uploads of heartbeat, progress and log."""

@@ -175,14 +175,14 @@ def plan(
     return replace(chosen, threads=count)
 
 
-def heeding(made: SpeedPlan, *, amp: bool | str) -> SpeedPlan:
+def respecting_amp(made: SpeedPlan, *, amp: bool | str) -> SpeedPlan:
     """Return the plan for a training whose precision the hyperparameter `amp` may decide: any value but its default."""
     if amp is True or not made.on("mixed_precision"):
         return made
     return made.turn("mixed_precision", on=False, reason=f"the hyperparameter amp ({amp}) decides")
 
 
-def elsewhere(made: SpeedPlan, device: str) -> SpeedPlan:
+def on_device(made: SpeedPlan, device: str) -> SpeedPlan:
     """Return the plan for another device than the CPU: everything off that was not measured on it."""
     for name in CHOICES:
         if name != "allocator":

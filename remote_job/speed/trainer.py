@@ -45,10 +45,10 @@ class FastTrainer:
         super().__init__(*args, **kwargs)
         device = self.device.type  # type: ignore[attr-defined]
         if device != "cpu":
-            self.speed = speeds.elsewhere(self.speed, device)
+            self.speed = speeds.on_device(self.speed, device)
             return
         torch.set_num_threads(self.speed.threads)
-        self.speed = speeds.heeding(self.speed, amp=self.args.amp)  # type: ignore[attr-defined]
+        self.speed = speeds.respecting_amp(self.speed, amp=self.args.amp)  # type: ignore[attr-defined]
         if self.speed.on("allocator") and not allocator.is_tuned(os.environ):
             kept = allocator.keep_blocks()
             reason = (

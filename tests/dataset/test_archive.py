@@ -12,13 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gpu_offload.dataset.archive import CorruptArchiveError, pack, unpack
+from gpu_offload.dataset.archive import pack, unpack
 from gpu_offload.dataset.finding import DatasetError
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.dataset.tree_manifest import encode, read_tree, refingerprint
+from gpu_offload.dataset.unpacking import CorruptArchiveError
 
 
 def contents(folder):

@@ -126,7 +126,7 @@ RETURN = "return Trained(model=write(context), metrics={'f1': 0.5}"
 @pytest.mark.parametrize(
     ("body", "complaint"),
     [
-        ("return None", "returned None without having been told to stop"),
+        ("return None", "returned None without having been asked to stop"),
         ("return 7", "returned int"),
         ("return Trained(model=context.output / 'none', metrics={})", "there is no model"),
         (f"{RETURN})", r"mine\.py:\d+ \(train\) returned after 0 of 4 epochs: call context\.epoch"),

@@ -463,9 +463,9 @@ def test_inputs_that_were_fetched_say_what_was_said_before(tmp_path):
     inputs, output = InputFolder(tmp_path / "input"), tmp_path / "output"
     inputs.folder.mkdir()
     (inputs.folder / "progress.jsonl").write_text("start\n")
-    assert inputs.go_on_telling(output)
+    assert inputs.continue_traces(output)
     (output / "progress.jsonl").write_text("start\nmore\n")
-    assert not inputs.go_on_telling(output)
+    assert not inputs.continue_traces(output)
     assert (output / "progress.jsonl").read_text() == "start\nmore\n"
     reasons = []
     inputs.ask_to_stop("the first reason")

@@ -126,12 +126,12 @@ def test_a_training_that_goes_on_keeps_the_precision_it_began_with_where_the_mac
 
 @pytest.mark.parametrize("amp", [False, "fp32", "bf16"])
 def test_the_hyperparameter_amp_decides_where_it_is_set(amp):
-    made = plan.heeding(plan.plan(RUNNER), amp=amp)
+    made = plan.respecting_amp(plan.plan(RUNNER), amp=amp)
     assert made.switches["mixed_precision"].document() == {
         "on": False,
         "reason": f"the hyperparameter amp ({amp}) decides",
     }
-    assert plan.heeding(plan.plan(RUNNER), amp=True).on("mixed_precision")
+    assert plan.respecting_amp(plan.plan(RUNNER), amp=True).on("mixed_precision")
 
 
 def test_without_the_switch_threads_are_as_many_as_ultralytics_takes():
@@ -147,7 +147,7 @@ def test_a_switch_that_does_not_exist_is_refused_with_those_that_do():
 
 
 def test_nothing_of_ours_is_on_where_it_was_not_measured():
-    made = plan.elsewhere(plan.plan(RUNNER), "cuda")
+    made = plan.on_device(plan.plan(RUNNER), "cuda")
     assert [name for name in plan.CHOICES if made.on(name)] == ["allocator"]
     assert "cuda" in made.switches["channels_last"].reason
 
