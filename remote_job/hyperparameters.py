@@ -1,4 +1,4 @@
-"""Hyperparameters: what may be handed to Ultralytics, and what is ours to say."""
+"""Checks hyperparameters: which may be passed on to Ultralytics, and which are decided elsewhere."""
 
 import difflib
 import importlib.util
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 OURS = {
-    "task": "the dataset says it",
+    "task": "it follows from the dataset",
     "mode": "it is always train",
     "model": "set training.model",
     "data": "set dataset.path",
@@ -52,7 +52,7 @@ def known() -> frozenset[str] | None:
 def faults(hyperparameters: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with the names, one sentence each; the values are checked by `value_faults`.
 
-    Where Ultralytics is not installed (a machine that only plans), unknown names cannot be told.
+    Where Ultralytics is not installed (a machine that only plans), unknown names are not noticed.
     """
     names = known()
     result = []

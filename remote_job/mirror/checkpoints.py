@@ -32,6 +32,7 @@ class CheckpointUploads:
         except (OSError, ValidationError) as error:
             target.warn_once(f"checkpoint/{MANIFEST} is not one: {error}")
             return None
+        # Compared as a whole: an epoch that is repeated after a damaged checkpoint has the same number and another file.
         if self._uploaded and self._uploaded[-1] == manifest:
             return None
         if not target.owns(manifest) or manifest.attempt > target.spec.attempt:
@@ -56,6 +57,7 @@ class CheckpointUploads:
         body = manifest.model_dump_json(indent=1).encode()
         if not target.put_manifest(f"{prefix}/{MANIFEST}", body):
             return
+        # The copy under the checkpoint's own name is what a later attempt falls back to.
         target.store.put(f"{prefix}/{Path(manifest.last.name).stem}.json", body)
         self._uploaded = [*self._uploaded[-1:], manifest]
         kept = {MANIFEST}

@@ -59,6 +59,7 @@ def fetch_checkpoint(target: RunFolder, checkpoints: Checkpoints) -> CheckpointM
         if local is not None and manifest.position <= local.manifest.position:
             return None
         try:
+            # The manifest is adopted last: a process killed in between leaves files that nothing names.
             for artifact in manifest.artifacts:
                 target.download(prefix, artifact, checkpoints.folder)
         except (StoreError, OSError) as error:

@@ -1,13 +1,13 @@
-"""The inputs of a training, downloaded beforehand by the uploader, which has access to the store.
+"""The folder of a training's inputs, which a process with access to the store has downloaded.
 
 <folder>/spec.json      a spec whose inputs are all local and whose store is none; written last
 <folder>/dataset/       the training tree
 <folder>/weights/       starting weights
 <folder>/packages/      what the project's requirements name
 <folder>/checkpoint/    the store's checkpoint
-<folder>/progress.jsonl, log.txt, heartbeat.json    what was said meanwhile
-<folder>/stop           why the training should stop, once it should
-<folder>/trouble        what the store does not take, while it does not
+<folder>/progress.jsonl, log.txt, heartbeat.json    the traces of the download
+<folder>/stop           why the training should stop; absent until it should
+<folder>/trouble        what the store refuses at the moment
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from gpu_offload.remote_job.result import CheckpointManifest
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
 STOP_INTERVAL = 0.5
-"""Seconds between two looks for the file that says stop."""
+"""Seconds between two looks for the file `stop`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class InputFolder:
 
     @property
     def spec(self) -> Path:
-        """The spec to train by."""
+        """The file of the spec to train by."""
         return self.folder / "spec.json"
 
     @property
@@ -62,11 +62,11 @@ class InputFolder:
         durable.write(self.spec, local.model_dump_json(indent=1).encode())
 
     def checkpoints(self, spec: TrainingSpec, warn: Callable[[str], None]) -> Checkpoints:
-        """Return the checkpoints that were brought down."""
+        """Return the checkpoints that were downloaded."""
         return Checkpoints.of(spec, self.folder, warn)
 
     def manifest(self) -> CheckpointManifest | None:
-        """Return the manifest of the checkpoint that was brought down, None without one."""
+        """Return the manifest of the checkpoint that was downloaded, None without one."""
         try:
             return CheckpointManifest.model_validate_json(
                 (self.folder / "checkpoint" / MANIFEST).read_bytes()
@@ -75,35 +75,35 @@ class InputFolder:
             return None
 
     def continue_traces(self, output: Path) -> bool:
-        """Begin a training's progress and log with what was said before it; say whether there was anything."""
-        told = False
+        """Begin a training's progress and log with those of the download; return whether there were any."""
+        continued = False
         output.mkdir(parents=True, exist_ok=True)
         for name in ("progress.jsonl", "log.txt"):
             if (self.folder / name).is_file() and not (output / name).exists():
                 shutil.copyfile(self.folder / name, output / name)
-                told = True
-        return told
+                continued = True
+        return continued
 
     def ask_to_stop(self, reason: str) -> None:
-        """Tell the training, which may be another user's, to stop; the first reason counts."""
+        """Ask the training to stop, whose process may be another user's; the first reason counts."""
         if not (self.folder / "stop").exists():
             durable.write(self.folder / "stop", reason.encode(), durable=False)
 
     def note_trouble(self, text: str) -> None:
-        """Let a driver that looks know what the store does not take; empty once it does."""
+        """Note what the store refuses, for a driver that looks; an empty text once it takes everything."""
         if text:
             durable.write(self.folder / "trouble", text.encode(), durable=False)
         else:
             (self.folder / "trouble").unlink(missing_ok=True)
 
-    def watch(self, tell: Callable[[str], None]) -> Callable[[], None]:
-        """Look for `stop` in the background and tell its reason; return a function that ends the watch."""
+    def watch(self, stop: Callable[[str], None]) -> Callable[[], None]:
+        """Look for the file `stop` in the background and pass its reason on; return a function that ends the watch."""
         closed = threading.Event()
 
         def look() -> None:
             while not closed.wait(STOP_INTERVAL):
                 with contextlib.suppress(FileNotFoundError):
-                    tell((self.folder / "stop").read_text(encoding="utf-8", errors="replace"))
+                    stop((self.folder / "stop").read_text(encoding="utf-8", errors="replace"))
                     return
 
         threading.Thread(target=look, name="stop-watch", daemon=True).start()

@@ -61,6 +61,7 @@ class ResultUpload:
                 self.target.refused("result", error)
                 pause = self.pauses[min(tries, len(self.pauses) - 1)]
                 tries += 1
+                # A link or a pipe in place of a file stays one, however often it is tried.
                 hopeless = isinstance(error, regular_file.UnexpectedFileError)
                 if hopeless or self.target.trouble.given_up or time.monotonic() + pause > deadline:
                     return

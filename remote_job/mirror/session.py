@@ -1,8 +1,8 @@
 """Mirrors a training's output to the store while it runs, and completes the upload at its end.
 
-A failing store does not hurt the training: uploads happen in background threads and are tried again, and only the
-newest checkpoint is waited for. The store can stop a training, though: when a later attempt of the same run has
-started, this one was given up.
+A failing store does not disturb the training: uploads run in background threads and are tried again, and only the
+newest checkpoint is waited for. The store stops a training in one case: when a later attempt of the same run has started,
+because this one was given up.
 """
 
 import threading
@@ -106,7 +106,7 @@ class Mirror:
         return found
 
     def report_failure(self, message: str) -> None:
-        """Let the last heartbeat say that the training failed, for a process that ended without a word."""
+        """Report in the last heartbeat that the training failed, for a process that ended without reporting it."""
         self._traces.report_failure(message)
 
     def close(self, *, seconds: float = CHECKPOINT_SECONDS) -> bool:
@@ -125,7 +125,7 @@ class Mirror:
         if self.given_up and not (complete and self._result_sent):
             self._traces.report_failure(self.given_up)
         if traces.is_alive():
-            traces.join(min(seconds, INTERVAL))
+            traces.join(min(seconds, INTERVAL))  # an upload under way may bring an older heartbeat
         last = threading.Thread(target=self._last_traces, name="mirror-last", daemon=True)
         last.start()
         last.join(min(seconds, INTERVAL))
@@ -168,6 +168,7 @@ class Mirror:
                 self._trouble.took("checkpoint")
                 failures = 0
             except (StoreError, OSError) as error:
+                # The training prunes its own checkpoints: a file that is gone belonged to an older one.
                 replaced = isinstance(error, FileNotFoundError) and self._checkpoints.pending() != manifest
                 if not replaced:
                     self._target.refused("checkpoint", error)

@@ -1,4 +1,4 @@
-"""What AWS says about a spot instance's end: the two-minute notice and the rebalance recommendation.
+"""Watches for the end of a spot instance: the two-minute notice and the rebalance recommendation.
 
 Documented in the EC2 user guide ("Spot Instance interruption notices", "EC2 instance rebalance
 recommendations"): both appear in the instance metadata, 404 until then, behind an IMDSv2 session token.
@@ -68,7 +68,7 @@ def _field(text: str, name: str, otherwise: str) -> str:
         return otherwise
 
 
-def watch(endpoint: str, tell: Callable[[str], None], *, interval: float = INTERVAL) -> Callable[[], None]:
+def watch(endpoint: str, stop: Callable[[str], None], *, interval: float = INTERVAL) -> Callable[[], None]:
     """Look for a notice in the background every `interval` seconds, and pass on the reason of the first one, in that thread.
 
     Returns:
@@ -80,7 +80,7 @@ def watch(endpoint: str, tell: Callable[[str], None], *, interval: float = INTER
     def look() -> None:
         while not closed.is_set():
             if (found := reason(metadata)) is not None:
-                tell(found)
+                stop(found)
                 return
             closed.wait(interval)
 

@@ -99,7 +99,7 @@ class RunFolder:
     def put_manifest(self, key: str, body: bytes) -> bool:
         """Replace a manifest unless a later attempt wrote it; return whether this one is there now."""
         if self.store.stat(key) is None:
-            self.store.create(key, body)
+            self.store.create(key, body)  # fails if another attempt creates it first
             return True
         current, etag = self.store.read(key)
         attempt = _attempt_of(current)
@@ -111,10 +111,13 @@ class RunFolder:
         return True
 
     def look_for_later_attempt(self) -> None:
-        """Give up when the next attempt has started."""
-        later = self.spec.attempt + 1
-        if self.store.stat(f"{self.root}/attempts/{later}/heartbeat.json") is not None:
-            self.give_up(later)
+        """Give up when a later attempt has started: its first trace is a heartbeat."""
+        prefix = f"{self.root}/attempts/"
+        # Not the next attempt alone: one whose instance could not be launched leaves no heartbeat.
+        for info in self.store.list(prefix):
+            number, _, name = info.key.removeprefix(prefix).partition("/")
+            if name == "heartbeat.json" and number.isdecimal() and int(number) > self.spec.attempt:
+                self.give_up(int(number))
 
     def give_up(self, attempt: int) -> None:
         """Stop writing, and stop the training, because a later attempt is active."""

@@ -24,14 +24,14 @@ class TraceUploads:
         self._sent: dict[str, tuple[int, int]] = {}
 
     def report_failure(self, message: str) -> None:
-        """Send a failed heartbeat in place of the local one, unless that says itself why it failed."""
+        """Send a failed heartbeat in place of the local one, unless that gives a reason itself."""
         self._failure = message
 
     def send(self, *, last: bool = False) -> None:
         """Send what has changed. Raises StoreError.
 
-        A heartbeat that says the training has ended is sent only with `last`: its reader may terminate this
-        machine at once, together with a checkpoint that is still being uploaded.
+        A heartbeat of an ended training is sent only with `last`: its reader may terminate this machine at once, together
+        with a checkpoint that is still being uploaded.
         """
         target = self._target
         for name in TRACES:

@@ -1,4 +1,4 @@
-"""What the store does not take from an attempt, and how long the training goes on in spite of it."""
+"""Collects what the store refuses, and gives the attempt up when that lasts."""
 
 import math
 import threading

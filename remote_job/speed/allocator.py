@@ -1,4 +1,4 @@
-"""The C library's allocator, told to keep what a training will ask for again in a moment.
+"""Sets the C library's allocator to keep memory that a training takes again a moment later.
 
 A step frees and takes hundreds of megabytes. By default glibc hands large blocks back to the kernel at once and
 gets them back, zeroed page by page: on a virtual machine that was a tenth to a quarter of a step's time. Kept
@@ -78,6 +78,7 @@ def restart() -> None:
     Only good at the start of `__main__`: nothing of the running program survives. Returns where there is
     nothing to gain.
     """
+    # The second condition: settings of the user's that win over ours would be restarted for again and again.
     wanted = environment(os.environ)
     if is_tuned(os.environ) or os.environ.get("GLIBC_TUNABLES") == wanted["GLIBC_TUNABLES"]:
         return

@@ -53,6 +53,7 @@ class BatchNormActivation(torch.autograd.Function):  # type: ignore[misc]
         together = rows_at_once(channels, rows)
         out = torch.empty_like(x)
         saved = torch.empty(4 * channels, dtype=torch.float32)
+        # Two sums a thread in double and in single precision, then base, scale and shift: see the C source.
         work = torch.empty(channels * together * (3 * threads + 2), dtype=torch.float64)
         shape, parameters = (rows, channels, together, threads), (weight, bias, mean, variance)
         _call(
@@ -70,6 +71,7 @@ class BatchNormActivation(torch.autograd.Function):  # type: ignore[misc]
         x, saved = ctx.saved_tensors
         n, channels, height, width = x.shape
         rows, threads = n * height * width, torch.get_num_threads()
+        # The gradient of a concatenation is a slice of wider rows; the kernel takes their distance.
         stride = gradient.stride(3)
         if stride < channels or gradient.stride() != (height * width * stride, 1, width * stride, stride):
             gradient, stride = torch.empty_like(x).copy_(gradient), channels
@@ -150,6 +152,7 @@ def fused(kernel: Any) -> Iterator[None]:
                     norm.num_batches_tracked.add_(1)
                 parameters = (norm.weight, norm.bias, norm.running_mean, norm.running_var)
                 return BatchNormActivation.apply(kernel, x, *parameters, norm.momentum, norm.eps, number)
+            # In place: nothing else may hold the convolution's output, which a subclass might keep.
             if not torch.is_grad_enabled() and type(self.conv) is nn.Conv2d:
                 return infer(kernel, x, norm, number)
         return activation(norm(x))

@@ -67,7 +67,7 @@ class ScaledImages:
     ) -> tuple[np.ndarray, tuple[int, int], tuple[int, int]]:
         """Return picture `i`, its height and width in the file, and as it is returned."""
         dataset = self.dataset
-        if dataset.ims[i] is not None:
+        if dataset.ims[i] is not None:  # in the buffer that mosaics draw from
             return self.load(i, rect_mode, resize_short)  # type: ignore[no-any-return]
         size = tuple(dataset.imgsz) if isinstance(dataset.imgsz, list | tuple) else dataset.imgsz
         key = (i, rect_mode, resize_short, size)
@@ -78,6 +78,7 @@ class ScaledImages:
                 self._remember(i, fresh)
             return fresh
         loaded: tuple[np.ndarray, tuple[int, int], tuple[int, int]] = self.load(i, rect_mode, resize_short)
+        # A copy: augmentations paint on what they get.
         if self.cache.admits(loaded[0].nbytes):
             self.kept[key] = loaded[0].copy(), loaded[1], loaded[2]
         return loaded

@@ -39,7 +39,7 @@ def build(compiler: str, *, wide_vectors: bool, cache: Path | None = None) -> An
     """Compile the kernel with a C compiler, unless the `cache` (a folder of this user alone) has it, and load it.
 
     Torch must have been imported: the kernel shares the OpenMP library that torch brought, because the threads
-    of a second one would fight with the first one's. Compilers prefer vectors of 256 bits unless told of wider ones.
+    of a second one would compete with the first one's. Compilers prefer vectors of 256 bits unless asked for wider ones.
 
     Raises:
         KernelError: No compiler that works, no OpenMP library, or a result that cannot be loaded.
@@ -103,6 +103,7 @@ def _digest(compiler: str, target: list[str], openmp: Path) -> str | None:
 def _kept(path: Path) -> Any | None:
     """Load a kernel that was compiled before; None where there is none, or others could have written it."""
     try:
+        # A library that another user could have written would run as this one.
         for place in (path.parent, path):
             facts = place.lstat()
             if facts.st_uid != os.getuid() or facts.st_mode & 0o022 or stat.S_ISLNK(facts.st_mode):
@@ -118,7 +119,7 @@ def _keep(built: Path, path: Path) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         partial = path.with_name(f"{path.name}.{os.getpid()}")
         shutil.copyfile(built, partial)
-        partial.chmod(0o600)
+        partial.chmod(0o600)  # whatever the umask allows
         partial.replace(path)
     except OSError:
         return

@@ -2,7 +2,7 @@
 
 Every switch leaves alone what is learned: the same images in the same order, the same augmentations, the same
 optimizer. Those that change rounding are compared over seeds by `benchmarks/training_parity.py`; what each
-brings is in `docs/speed.md`. Switches that were not measured stay off: on a GPU that is all of ours, and
+gains is in `docs/speed.md`. Switches that were not measured stay off: on a GPU that is all of ours, and
 Ultralytics' own choices (mixed precision, channels last, loader workers, pinned memory) stand.
 
 Imports neither torch nor Ultralytics.

@@ -27,7 +27,7 @@ class FastTrainer:
     """Mixed in before one of Ultralytics' trainers; applies the plan in `speed`.
 
     Attributes:
-        speed: The plan; after the training it says what was really on.
+        speed: The plan; after the training, what was really on.
         capacity: What this process may use of the machine.
         trial_seconds: What the trial took; 0 where none was made.
         kernel_seconds: What it took to compile or load the kernel.
@@ -136,6 +136,7 @@ class FastTrainer:
         optimizer = super().build_optimizer(*args, **kwargs)  # type: ignore[misc]
         if self.speed.on("fused_optimizer"):
             if type(optimizer) in FUSED_OPTIMIZERS:
+                # Torch refuses an optimizer with both.
                 for group in optimizer.param_groups:
                     group["fused"], group["foreach"] = True, False
             else:

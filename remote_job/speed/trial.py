@@ -69,6 +69,7 @@ def tried(model: torch.nn.Module, *, image_size: int, batch: int, mixed: bool) -
     best = dict.fromkeys(ways, float("inf"))
     with torch.random.fork_rng(devices=[]), one_thread():
         for turn in range(ROUNDS + 1):
+            # In turns, not one after the other: a processor that grows warm slows all ways alike.
             for name, (memory_format, precision) in ways.items():
                 subject = copy.deepcopy(model).to(memory_format=memory_format).train()
                 begun = time.thread_time()

@@ -52,7 +52,7 @@ def write(trainer: Trainer, best: dict[str, Any], path: Path) -> None:
     model = model.to("cpu", memory_format=torch.contiguous_format)
     for parameter in model.parameters():
         parameter.requires_grad = False
-    model.criterion = None
+    model.criterion = None  # it holds tensors of the training's device, and is made again when needed
     if hasattr(model, "end2end"):
         model.end2end = (
             trainer.args.nms is False
@@ -70,7 +70,7 @@ def write(trainer: Trainer, best: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save(
         {
-            "epoch": -1,
+            "epoch": -1,  # as `strip_optimizer` marks a finished model: nothing to resume
             "best_fitness": None,
             "model": model,
             "ema": None,

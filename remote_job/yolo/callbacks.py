@@ -134,7 +134,9 @@ class Callbacks:
         fitness = {} if trainer.fitness is None else {"fitness": trainer.fitness}
         entry["metrics"] = finite({**trainer.metrics, **fitness})
         entry["lr"] = finite(trainer.lr)
-        trainer.done = bool(trainer.stop)
+        trainer.done = bool(
+            trainer.stop
+        )  # Ultralytics decides it before it saves: last epoch, or out of patience
         best = None
         if trainer.best_fitness == trainer.fitness:
             trainer.best_state = best_model.capture(trainer)
@@ -144,7 +146,7 @@ class Callbacks:
 
     def _save_in_epoch(self, trainer: Trainer) -> None:
         """Save between two batches, so that the epoch continues from there."""
-        if self.batches_done:
+        if self.batches_done:  # else the checkpoint of the epoch before is the same state
             _save(trainer, epochs_completed=trainer.epoch, batches_completed=self.batches_done, best=None)
 
 

@@ -29,7 +29,7 @@ PARTS = {"": "tp", "mask_": "tp_m", "pose_": "tp_p"}
 
 
 class EvaluationError(OffloadError):
-    """Two models cannot be compared; the text says why."""
+    """Two models cannot be compared."""
 
 
 def compare(old: Path, new: Path, tree: Path, metric: str, *, image_size: int, batch: int) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def _detections(seen: list[dict[str, Any]], metric: str, classes: int) -> Detect
 
 
 def main() -> None:
-    """Compare two models, as the arguments say."""
+    """Compare two models by the command's arguments, and write the result."""
     old, new, tree, metric, image_size, batch, target = sys.argv[1:]
     try:
         with compiler.left_out():

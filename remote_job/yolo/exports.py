@@ -27,7 +27,7 @@ TOLERANCE = 1e-3
 box's left edges): an untrained model's confidences are all near 0, and still its own."""
 
 REASON = 300
-"""Characters of what a failed export says."""
+"""Characters of a failed export's reason."""
 
 
 Example = tuple[Array, Sequence[Array]]
@@ -43,7 +43,7 @@ class ExportFormat:
     """A format that a model can be written in; its name ends the file's.
 
     Attributes:
-        modules: What must be installed; `extra` is the extra that brings it.
+        modules: What must be installed; `extra` is the extra that installs it.
         write: Writes a model's file in this format: from, to, side of the image.
         load: Loads what was written; also gets the model's own file.
     """

@@ -1,4 +1,4 @@
-"""Ultralytics without a network: no telemetry, no auto-install, no downloads, no eval of what a file says."""
+"""Keeps Ultralytics off the network: no telemetry, no auto-install, no downloads, no eval of a file's content."""
 
 import contextlib
 import importlib.util
@@ -120,6 +120,7 @@ def offline() -> Iterator[None]:
     def no_integrations(_instance: Any) -> None:
         """Leave telemetry and experiment trackers out."""
 
+    # A name that a module has imported is one of its own: each has to be replaced where it is looked up.
     replaced: list[tuple[Any, str, Any]] = [
         (ultralytics.utils, "ONLINE", False),
         (ultralytics.utils, "AUTOINSTALL", False),

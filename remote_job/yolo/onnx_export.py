@@ -9,7 +9,7 @@ from pathlib import Path
 from gpu_offload.remote_job.yolo.raw_outputs import Array, Outputs
 
 LEFT_OUT = ("date", "description", "args")
-"""Metadata that tells of this machine and moment: the same training yields the same bytes."""
+"""Metadata that depends on the machine and the moment; without it the same training yields the same bytes."""
 
 
 def write(model: Path, target: Path, image_size: int) -> None:

@@ -22,7 +22,7 @@ def overrides(
     """
     is_definition = model.endswith((".yaml", ".yml"))
     return {
-        **spec.hyperparameters,
+        **spec.hyperparameters,  # first, so that nothing below can be overridden
         "task": spec.task.value,
         "mode": "train",
         "model": model if is_definition or weights is None else str(weights),
@@ -53,7 +53,7 @@ def device_argument(device: str) -> str:
 
 
 def device_fault(spec: TrainingSpec) -> str | None:
-    """Return why this machine cannot compute where a spec says, None where it can. Imports torch."""
+    """Return why this machine cannot compute on a spec's device; None where it can. Imports torch."""
     import torch
 
     device, argument = spec.device, device_argument(spec.device)

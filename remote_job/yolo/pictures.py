@@ -1,4 +1,4 @@
-"""Draws what a model finds on pictures that it was not trained on, beside what their labels say."""
+"""Draws a model's predictions on pictures that it was not trained on, beside their labels."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -68,6 +68,7 @@ def draw(model: Path, tree: Path, target: Path, *, image_size: int, device: Any 
 def chosen(info: TreeInfo) -> list[TreeSample]:
     """Return the pictures to draw: validation before test, labelled before background."""
     held_out = [sample for sample in info.samples if sample.split != "train"]
+    # Stable: among equals, the order of their paths stays, so that every run shows the same pictures.
     held_out.sort(key=lambda sample: (sample.split != "val", sample.label is None))
     return held_out[:PICTURED]
 

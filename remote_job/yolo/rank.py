@@ -33,6 +33,7 @@ class Silent(Progress):
 
 def follow(text: str) -> None:
     """Train as another rank than the first, to the end."""
+    # A terminal sends them to the whole group; rank 0 alone stops the training, and ends the others.
     for number in ENDING_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if sys.platform == "linux":
@@ -59,7 +60,7 @@ def _die_with_parent() -> None:
     """Ask Linux for SIGKILL should rank 0 die: SIGTERM is not heard here."""
     import ctypes
 
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
 
 
 if __name__ == "__main__":

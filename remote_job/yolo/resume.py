@@ -194,6 +194,7 @@ def positioned_bars(resume: Resume) -> Iterator[None]:
 
     engine.TQDM = bar
     if RANK > 0:
+        # The loop's `enumerate` is looked up in its module before the built-ins.
         loops["enumerate"] = counted
     try:
         yield

@@ -43,7 +43,9 @@ def run(bench: Bench) -> TrainingResult:
     """
     begun = time.perf_counter()
     isolation.isolate(bench.work / "config")
-    shutil.rmtree(bench.work / TRAIN, ignore_errors=True)
+    shutil.rmtree(
+        bench.work / TRAIN, ignore_errors=True
+    )  # plots of an attempt before would be published, too
     with team(bench), contextlib.ExitStack() as stack:
         return _run(bench, begun, stack)
 
@@ -113,7 +115,7 @@ def _train(work: "SteadyTrainer") -> None:
 
 
 def _exports(bench: Bench, model: Path) -> "tuple[list[Exported], dict[str, str]]":
-    """Write the formats that were asked for; say what failed."""
+    """Write the formats that were asked for; return why others failed."""
     if not bench.spec.exports:
         return [], {}
     from gpu_offload.remote_job.yolo import exports

@@ -10,8 +10,8 @@ from torch.utils.data import Sampler
 class EpochSampler(Sampler):  # type: ignore[misc]  # torch is not followed
     """Shuffles again each epoch, and can begin in the middle of one.
 
-    Ultralytics draws each order from a generator that runs through the whole training, prefetched by worker
-    processes: where such a generator stands at a given epoch cannot be told when a training resumes.
+    Ultralytics draws each order from a generator that runs through the whole training, and worker processes draw ahead
+    of it: its state at a given epoch is not known when a training resumes.
 
     Args:
         size: Images in the dataset.

@@ -23,7 +23,7 @@ PATIENCE_S = 5.0
 
 
 class Orders(Wire):
-    """What another rank is told on its standard input."""
+    """What another rank reads from its standard input."""
 
     spec: TrainingSpec
     tree: str
@@ -98,12 +98,13 @@ def _watch(other: "subprocess.Popen[str]", rank: int, bench: Bench, ended: threa
     code = other.wait()
     if ended.is_set() or code == 0:
         return
-    message = f"the process of GPU {rank} ended with code {code}; its last words are in the log"
+    message = f"the process of GPU {rank} ended with code {code}; its last output is in the log"
     print(message)  # noqa: T201 - to the log
     if ended.wait(PATIENCE_S):
         return
     bench.progress.update(state="failed", message=message)
     bench.progress.event("failed", message=message)
+    # The main thread waits in a collective operation that never returns: no exception reaches it.
     os._exit(EXIT_FAILED)
 
 

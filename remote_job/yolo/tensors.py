@@ -32,6 +32,7 @@ def dumps(state: dict[str, Any]) -> memoryview:
 def load(path: Path) -> dict[str, Any]:
     """Read a state without executing anything in it. Raises UnreadableStateError."""
     try:
+        # weights_only: a checkpoint may come from a store that others write to.
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UnreadableStateError(
@@ -62,6 +63,7 @@ def random_state() -> dict[str, Any]:
     assert isinstance(name, str)  # noqa: S101 - for the type checker: legacy=False would return a dictionary
     return {
         "python": [version, list(keys), gauss],
+        # torch's restricted loader reads no NumPy arrays, and torch's own uint32 is limited.
         "numpy": [name, torch.from_numpy(np.asarray(array).astype(np.int64)), position, has_gauss, cached],
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],

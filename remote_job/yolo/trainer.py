@@ -201,7 +201,7 @@ class SteadyTrainer(BaseTrainer):  # type: ignore[misc]  # Ultralytics has no ty
             distributed.barrier()
         LOGGER.info(f"\nValidating {self.best}...")
         self.validator.args.plots = self.args.plots
-        self.validator.args.compile = False
+        self.validator.args.compile = False  # minutes, for one pass over the images
         with self.drawing.postponed():
             self.metrics = self.validator(model=self.best)
         self.drawing.start()

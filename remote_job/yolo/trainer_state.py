@@ -55,10 +55,10 @@ def capture(trainer: Trainer, epochs_completed: int, batches_completed: int) -> 
 
 
 def check_position(restored: dict[str, Any], position: tuple[int, int]) -> None:
-    """Refuse a state that is not where its manifest says: only epochs that are really done count.
+    """Refuse a state that is at another position than its manifest: only epochs that are really done count.
 
     Raises:
-        UnreadableStateError: the state, its table of results and the manifest do not agree.
+        UnreadableStateError: The state, its table of results and the manifest do not agree.
     """
     found = (restored["epochs_completed"], restored["batches_completed"])
     rows = max(len(restored["csv"].splitlines()) - 1, 0)

@@ -269,9 +269,10 @@ def test_a_zombie_does_not_overwrite_a_later_attempts_checkpoint(store, tmp_path
         zombie.send_result()
 
 
-def test_a_zombie_notices_a_later_attempts_heartbeat(store, tmp_path):
+@pytest.mark.parametrize("later", [2, 3])
+def test_a_zombie_notices_a_later_attempts_heartbeat(store, tmp_path, later):
     zombie = start(store, tmp_path, attempt=1)
-    store.inner.put("runs/run-1/attempts/2/heartbeat.json", b"{}")
+    store.inner.put(f"runs/run-1/attempts/{later}/heartbeat.json", b"{}")
     wait_until(lambda: zombie.stops)
     zombie.close()
 
