@@ -97,6 +97,15 @@ def _foreground():
 
 
 @pytest.fixture
+def same_environment():
+    """Put the environment back: a training's isolation sets variables for the whole process."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture
 def foreground():
     """Take every ending signal, also where the suite was started with `nohup`, which ignores SIGHUP."""
     before = {number: signal.signal(number, signal.SIG_DFL) for number in ENDING_SIGNALS}

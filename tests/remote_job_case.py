@@ -2,17 +2,21 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from gpu_offload.dataset.snapshot import read_snapshot
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree import materialise
 from gpu_offload.dataset.tree_manifest import read_tree
-from gpu_offload.remote_job.interruption import Interruption
+from gpu_offload.remote_job.interruption import InterruptedTrainingError, Interruption
 from gpu_offload.remote_job.progress import Progress, ProgressEvent
+from gpu_offload.remote_job.result import CheckpointManifest, Heartbeat
 from gpu_offload.remote_job.spec import DatasetRef, StoreRef, TrainingSpec
 
 ROOT = Path(__file__).parent.parent
@@ -120,3 +124,36 @@ def stderr(folder):
 def read_events(path):
     """Read progress.jsonl."""
     return [ProgressEvent.model_validate_json(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def epochs(output):
+    """Return the epochs that were reported, in order."""
+    return [event.epoch for event in read_events(output / "progress.jsonl") if event.event == "epoch"]
+
+
+def manifest(output):
+    """Read the manifest of the newest checkpoint."""
+    return CheckpointManifest.model_validate_json((output / "checkpoint" / "manifest.json").read_bytes())
+
+
+def heartbeat(output):
+    """Read the heartbeat."""
+    return Heartbeat.model_validate_json((output / "heartbeat.json").read_bytes())
+
+
+def interrupt(monkeypatch, spec, epoch, batch):
+    """Train until right after a batch, and be interrupted there."""
+    from gpu_offload.remote_job.train import train
+
+    with stopping_at(monkeypatch, epoch, batch) as interruption, pytest.raises(InterruptedTrainingError):
+        train(spec, interruption=interruption)
+
+
+class Poison:
+    """Pickled, it creates a file when it is loaded."""
+
+    def __init__(self, marker):
+        self.marker = marker
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.marker}",)

@@ -13,15 +13,10 @@ from gpu_offload.dataset.task import Task
 from gpu_offload.remote_job.result import Calibration
 from gpu_offload.remote_job.spec import SpecError
 
-pytestmark = pytest.mark.filterwarnings("default")  # Ultralytics and torch warn as they like
-
-
-@pytest.fixture(autouse=True)
-def _same_environment():
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
+pytestmark = [
+    pytest.mark.usefixtures("same_environment"),
+    pytest.mark.filterwarnings("default"),  # Ultralytics and torch warn as they like
+]
 
 
 @pytest.fixture(scope="module")

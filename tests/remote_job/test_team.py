@@ -14,14 +14,11 @@ from gpu_offload.remote_job.files import result_files
 from gpu_offload.remote_job.interruption import InterruptedTrainingError
 from gpu_offload.remote_job.train import spec_faults, train
 
-pytestmark = [pytest.mark.training, pytest.mark.filterwarnings("default")]
-
-
-@pytest.fixture(autouse=True)
-def _same_environment(monkeypatch):
-    """Isolation sets variables for the process; a test leaves none behind."""
-    for name, value in os.environ.items():
-        monkeypatch.setenv(name, value)
+pytestmark = [
+    pytest.mark.training,
+    pytest.mark.usefixtures("same_environment"),
+    pytest.mark.filterwarnings("default"),
+]
 
 
 @given(st.integers(1, 60), st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.integers(0, 3))

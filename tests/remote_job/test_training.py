@@ -1,20 +1,22 @@
-"""Real, small trainings: to the end, interrupted, killed, poisoned, and with no network."""
+"""Real, small trainings: to the end, interrupted, killed, and resumed to the same bytes."""
 
 import hashlib
 import json
-import os
 import pickle
 import shutil
 import signal
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 from remote_job_case import (
     PATIENCE_S,
+    Poison,
+    epochs,
+    heartbeat,
+    interrupt,
     make_spec,
     make_tree,
+    manifest,
     module,
     read_events,
     run_module,
@@ -25,7 +27,6 @@ from remote_job_case import (
 
 from gpu_offload.dataset.task import Task
 from gpu_offload.dataset.tree_manifest import read_tree
-from gpu_offload.errors import EXIT_RESUMABLE
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.remote_job.files import durable
 from gpu_offload.remote_job.files.artifact import describe
@@ -38,24 +39,15 @@ from gpu_offload.remote_job.result import (
     ProgressEvent,
     TrainingResult,
 )
-from gpu_offload.remote_job.spec import SpecError, Weights
+from gpu_offload.remote_job.spec import Weights
 from gpu_offload.remote_job.train import train
-from gpu_offload.remote_job.yolo.run import GpuMemoryError
 
 pytestmark = [
     pytest.mark.training,
+    pytest.mark.usefixtures("same_environment"),
     # Ultralytics and torch warn as they like; what is ours is held to by the other tests.
     pytest.mark.filterwarnings("default"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _same_environment(monkeypatch):
-    """Isolation sets variables for the process; a test leaves none behind."""
-    before = dict(os.environ)
-    yield
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture(scope="module")
@@ -68,33 +60,6 @@ def whole(tree, tmp_path_factory):
     """An uninterrupted training, and its output folder."""
     output = tmp_path_factory.mktemp("whole")
     return train(make_spec(tree, output, exports=("onnx",))), output
-
-
-def epochs(output):
-    return [event.epoch for event in read_events(output / "progress.jsonl") if event.event == "epoch"]
-
-
-def manifest(output):
-    return CheckpointManifest.model_validate_json((output / "checkpoint" / "manifest.json").read_bytes())
-
-
-def heartbeat(output):
-    return Heartbeat.model_validate_json((output / "heartbeat.json").read_bytes())
-
-
-def interrupt(monkeypatch, spec, epoch, batch):
-    with stopping_at(monkeypatch, epoch, batch) as interruption, pytest.raises(InterruptedTrainingError):
-        train(spec, interruption=interruption)
-
-
-def poison(marker):
-    """Return a pickle that creates a file when it is loaded."""
-
-    class Payload:
-        def __reduce__(self):
-            return os.system, (f"touch {marker}",)
-
-    return pickle.dumps(Payload())
 
 
 def test_a_result_says_what_came_out_and_how_long_it_took(whole):
@@ -189,21 +154,6 @@ def test_killed_in_the_middle_of_epoch_2_it_repeats_that_epoch_and_ends_with_the
     assert result.model.sha256 == whole[0].model.sha256
 
 
-def test_a_signal_leaves_a_resumable_state_in_the_middle_of_an_epoch(tree, tmp_path):
-    """SIGTERM here; a driver's SIGINT is tried with the whole command, and both alone with the interruption."""
-    output = tmp_path / "output"
-    spec = make_spec(tree, output, epochs=100)
-    with module(spec, tmp_path) as process:
-        wait_for(process, lambda event: event["event"] == "batch" and event["epoch"] == 2)
-        process.send_signal(signal.SIGTERM)
-        process.stdout.read()
-        assert process.wait(PATIENCE_S) == EXIT_RESUMABLE
-    beat = heartbeat(output)
-    assert (beat.state, beat.message) == ("interrupted", "received SIGTERM")
-    assert manifest(output).epochs_completed >= 1
-    assert "start it again to resume" in stderr(tmp_path)
-
-
 def test_a_look_ahead_changes_nothing_and_may_fail(whole, tree, tmp_path, monkeypatch):
     """The estimate looks at validation and other modes between two steps; without that the model is the same to the bit."""
     from gpu_offload.remote_job.yolo import preview
@@ -231,16 +181,6 @@ def test_without_validation_in_each_epoch_plots_are_drawn_once_at_the_end(tree, 
     result = train(make_spec(tree, tmp_path, epochs=1, hyperparameters={"val": False, "plots": True}))
     assert drawn == [0]
     assert any(Path(extra.name).name.startswith("val_batch") for extra in result.extras)
-
-
-def test_a_parent_that_is_killed_leaves_no_training_behind(tree, tmp_path):
-    output = tmp_path / "output"
-    with module(make_spec(tree, output, epochs=100), tmp_path, "--parent-stdin") as process:
-        wait_for(process, lambda event: event["event"] == "batch")
-        process.stdin.close()
-        process.stdout.read()
-        assert process.wait(PATIENCE_S) == EXIT_RESUMABLE
-    assert heartbeat(output).message == "the process that started the training is gone"
 
 
 def test_a_training_that_died_after_its_last_epoch_is_only_finished(whole, tree, tmp_path):
@@ -278,7 +218,7 @@ def test_a_poisoned_checkpoint_is_refused_and_not_executed(whole, tree, tmp_path
     copy, marker = tmp_path / "copy", tmp_path / "executed"
     shutil.copytree(whole[1], copy)
     shutil.rmtree(copy / "result")
-    payload = poison(marker)
+    payload = pickle.dumps(Poison(marker))
     found = manifest(copy)
     (copy / "checkpoint" / found.last.name).write_bytes(payload)
     last = found.last.model_copy(update={"size": len(payload), "sha256": hashlib.sha256(payload).hexdigest()})
@@ -288,32 +228,6 @@ def test_a_poisoned_checkpoint_is_refused_and_not_executed(whole, tree, tmp_path
         train(make_spec(tree, copy))
     assert not marker.exists()
     assert heartbeat(copy).state == "failed"
-
-
-def test_poisoned_weights_are_refused_and_not_executed(tree, tmp_path):
-    import torch
-
-    marker, path = tmp_path / "executed", tmp_path / "start.pt"
-
-    class Payload:
-        def __reduce__(self):
-            return os.system, (f"touch {marker}",)
-
-    torch.save({"model": Payload(), "ema": None}, path)
-    start = Weights(sha256=durable.sha256_of(path), path=str(path))
-    for model in ("start.pt", "yolov8n.yaml"):
-        with pytest.raises(Exception, match="outside the supported Ultralytics checkpoint format"):
-            train(make_spec(tree, tmp_path / f"from-{model}", model=model, weights=start))
-    assert not marker.exists()
-
-
-def test_a_poisoned_label_cache_is_removed_and_not_executed(tree, tmp_path):
-    marker, copy = tmp_path / "executed", tmp_path / "tree"
-    shutil.copytree(tree, copy)
-    (copy / "labels" / "train.cache").write_bytes(poison(marker))
-    (copy / "labels" / "val.cache").write_bytes(poison(marker))
-    train(make_spec(copy, tmp_path / "output", epochs=1))
-    assert not marker.exists()
 
 
 def test_a_training_starts_from_the_weights_of_another(whole, tree, tmp_path):
@@ -337,85 +251,6 @@ def test_every_task_is_trained_and_resumed(tmp_path, monkeypatch, task):
     assert "predictions.png" in {extra.name for extra in result.extras}
     if task is Task.CLASSIFY:
         assert set(result.per_class) == {"circle", "square", "triangle"}
-
-
-def test_a_training_needs_no_network(tmp_path):
-    """Plots with names that no bundled font of Ultralytics has, in a process whose sockets are forbidden.
-
-    Libraries that connect without Python leave a trace where they keep what they want to send.
-    """
-    tree = make_tree(tmp_path, images=12, classes=("круг", "四角", "triángulo"))
-    tried = tmp_path / "tried.txt"
-    (tmp_path / "site").mkdir()
-    (tmp_path / "site" / "sitecustomize.py").write_text(
-        textwrap.dedent(f"""
-            import sys
-
-            def forbid(event, details):
-                if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
-                    with open({str(tried)!r}, "a") as file:
-                        print(event, details, file=file)
-                    raise PermissionError("there is no network")
-
-            sys.addaudithook(forbid)
-        """)
-    )
-    output = tmp_path / "output"
-    spec = make_spec(tree, output, epochs=1, hyperparameters={"plots": True}, exports=("onnx",))
-    home, temporary = tmp_path / "home", tmp_path / "temporary"
-    home.mkdir()
-    temporary.mkdir()
-    # What compiles and lists fonts once for a machine does it elsewhere.
-    caches = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    own = {
-        "PYTHONPATH": str(tmp_path / "site"),
-        "HOME": str(home),
-        "TMPDIR": str(temporary),
-        "XDG_CACHE_HOME": caches,
-    }
-    code, _ = run_module(spec, tmp_path, env={**os.environ, **own})
-    assert code == 0, stderr(tmp_path)
-    assert list(temporary.iterdir()) == []
-    assert not (home / ".config" / "Ultralytics").exists()
-    assert not tried.exists(), tried.read_text()
-    plots = {"train_batch0.jpg", "labels.jpg", "results.png", "BoxPR_curve.png", "confusion_matrix.png"}
-    assert plots <= {path.name for path in (output / "result").iterdir()}
-
-
-def test_every_fault_of_a_spec_is_told_at_once(tree, tmp_path):
-    spec = make_spec(
-        tree, tmp_path, image_size=65, hyperparameters={"lr": 1, "epochs": 2}, model="yolo11n.pt"
-    )
-    with pytest.raises(SpecError) as caught:
-        train(spec)
-    assert len(caught.value.faults) == 4
-    with pytest.raises(SpecError, match="lr0"):
-        train(make_spec(tree, tmp_path, hyperparameters={"lr0": "fast"}))
-
-
-def test_a_faulty_document_ends_with_2_and_names_every_field(tmp_path):
-    (tmp_path / "spec.json").write_text(json.dumps({"run": "x", "epochs": 0}))
-    with module_of(tmp_path) as process:
-        output, errors = process.communicate(timeout=PATIENCE_S)
-    assert process.returncode == 2
-    assert output == ""
-    assert "epochs: " in errors
-    assert "model: Field required" in errors
-
-
-def module_of(folder):
-    import subprocess
-
-    from remote_job_case import ROOT
-
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "gpu_offload.remote_job", str(folder / "spec.json")],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-    )
 
 
 def test_another_machine_carries_on_from_the_store(whole, tree, tmp_path, monkeypatch):
@@ -451,24 +286,6 @@ def test_a_dataset_comes_from_the_store_as_an_archive(tree, tmp_path):
     assert read_tree(tmp_path / "output" / "dataset").fingerprint == spec.dataset.fingerprint
 
 
-def test_the_device_check_runs_an_operation(tmp_path):
-    import subprocess
-
-    from remote_job_case import ROOT
-
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "gpu_offload.remote_job", "--device-check"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=PATIENCE_S,
-        check=True,
-    )
-    facts = json.loads(done.stdout)
-    assert facts["ok"] is True
-    assert facts["device"] in {"cpu", "cuda"}
-
-
 def test_interrupted_in_a_validation_it_repeats_only_the_validation(whole, tree, tmp_path, monkeypatch):
     from gpu_offload.remote_job.yolo.trainer import SteadyTrainer
 
@@ -488,59 +305,3 @@ def test_interrupted_in_a_validation_it_repeats_only_the_validation(whole, tree,
     assert manifest(tmp_path).epochs_completed == 1
     assert manifest(tmp_path).batches_completed == read_last_batch(tmp_path)
     assert train(spec).model.sha256 == whole[0].model.sha256
-
-
-def spoil(monkeypatch, times):
-    """Make the loss NaN at the end of epoch 2, so many times."""
-    import torch
-
-    from gpu_offload.remote_job.yolo.callbacks import Callbacks
-
-    left = [times]
-    end = Callbacks.on_train_epoch_end
-
-    def spoiled(callbacks, trainer):
-        end(callbacks, trainer)
-        if trainer.epoch == 1 and left[0]:
-            left[0] -= 1
-            trainer.loss = torch.tensor(float("nan"))
-
-    monkeypatch.setattr(Callbacks, "on_train_epoch_end", spoiled)
-
-
-def test_a_nan_goes_back_to_the_last_checkpoint(tree, tmp_path, monkeypatch):
-    spoil(monkeypatch, 1)
-    result = train(make_spec(tree, tmp_path))
-    assert result.epochs_completed == 3
-    assert "going back to the checkpoint (1)" in (tmp_path / "log.txt").read_text()
-
-
-def test_a_nan_that_returns_again_and_again_ends_the_training_with_advice(tree, tmp_path, monkeypatch):
-    from gpu_offload.remote_job.yolo.resume import DivergedError
-
-    spoil(monkeypatch, 9)
-    with pytest.raises(DivergedError, match="lower the learning rate"):
-        train(make_spec(tree, tmp_path))
-
-
-@pytest.mark.parametrize("fits", [2, 0])
-def test_a_batch_beyond_the_memory_is_halved_and_a_training_that_never_fits_says_what_to_do(
-    tree, tmp_path, monkeypatch, fits
-):
-    from ultralytics.nn.tasks import BaseModel
-
-    plain = BaseModel.loss
-
-    def limited(self, batch, preds=None):
-        if self.training and len(batch["img"]) > fits:
-            raise RuntimeError("CUDA out of memory. Tried to allocate 20.00 MiB")
-        return plain(self, batch, preds)
-
-    monkeypatch.setattr(BaseModel, "loss", limited)
-    spec = make_spec(tree, tmp_path, epochs=1)
-    if fits:
-        train(spec)
-        assert f"batch={fits}" in (tmp_path / "log.txt").read_text()
-        return
-    with pytest.raises(GpuMemoryError, match=r"training\.image-size"):
-        train(spec)
