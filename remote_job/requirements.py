@@ -6,10 +6,10 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 from gpu_offload.errors import OffloadError
+from gpu_offload.remote_job.spec import TrainingSpec
 from gpu_offload.remote_job.uv import find_uv, uv_environment
 
 REQUIREMENTS = ".gpu-offload/requirements.txt"
@@ -24,31 +24,31 @@ class RequirementsError(OffloadError):
     """The requirements cannot be installed; the text quotes uv."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packages:
-    """A project's requirements, installed."""
-
-    folder: Path
-    seconds: float = 0.0
-    """What installing them took now; 0.0 where they were there."""
-
-
-def install(project: Path, root: Path) -> Packages | None:
-    """Install a project's requirements below `root`, each lock in a folder of its own; None where it has none.
+def with_packages(spec: TrainingSpec, root: Path) -> TrainingSpec:
+    """Install the requirements of a spec's project below `root`, each lock in a folder of its own.
 
     Only wheels with the hashes of the lock are installed: no code of theirs runs meanwhile.
+
+    Returns:
+        The spec with their folder and the seconds that it took; None and 0 where the project has no lock.
 
     Raises:
         RequirementsError: uv is missing or refuses.
     """
-    lock = project / REQUIREMENTS
-    if not lock.is_file():
-        return None
+    lock = Path(spec.project) / REQUIREMENTS if spec.project is not None else None
+    if lock is None or not lock.is_file():
+        return spec.model_copy(update={"packages": None, "installed_s": 0.0})
     body = lock.read_bytes()
-    packages = _folder(body, root)
-    if are_installed(body, root):
-        return Packages(packages)
-    began = time.perf_counter()
+    packages, seconds = _folder(body, root), 0.0
+    if not are_installed(body, root):
+        began = time.perf_counter()
+        _install(lock, packages)
+        (packages / COMPLETE).write_text(_digest(body))
+        seconds = time.perf_counter() - began
+    return spec.model_copy(update={"packages": str(packages), "installed_s": seconds})
+
+
+def _install(lock: Path, packages: Path) -> None:
     shutil.rmtree(packages, ignore_errors=True)
     packages.mkdir(parents=True)
     # --no-deps: the lock names everything. --no-config: a project's own settings could add an index.
@@ -72,16 +72,6 @@ def install(project: Path, root: Path) -> Packages | None:
         raise RequirementsError(f"training.requirements were not installed within {SECONDS} s") from None
     if done.returncode != 0:
         raise RequirementsError(f"training.requirements cannot be installed: {done.stderr.strip()}")
-    (packages / COMPLETE).write_text(_digest(body))
-    return Packages(packages, time.perf_counter() - began)
-
-
-def in_spec(packages: Packages | None) -> dict[str, str | float | None]:
-    """Return the fields of a training's spec about its packages."""
-    return {
-        "packages": str(packages.folder) if packages else None,
-        "installed_s": packages.seconds if packages else 0.0,
-    }
 
 
 def are_installed(lock: bytes, root: Path) -> bool:

@@ -203,15 +203,13 @@ def _train(
             if mirror is not None:
                 mirror.fetch_checkpoint(checkpoints)
             if inputs is not None:
-                checkpoints.take(inputs.checkpoints(spec, print))
+                checkpoints.take(Checkpoints.of(spec, inputs.folder, print))
             tree = data.tree(spec.dataset, store=store, output=output)
             prepared = data.prepare(tree, task=spec.task, fingerprint=spec.dataset.fingerprint, output=output)
             start = weights.local(spec.weights, store=store, folder=output / "work") if spec.weights else None
             if spec.project is not None and inputs is None:
-                packages = Path(spec.packages) if spec.packages else output / "packages"
-                spec = spec.model_copy(
-                    update=requirements.in_spec(requirements.install(Path(spec.project), packages))
-                )
+                root = Path(spec.packages) if spec.packages else output / "packages"
+                spec = requirements.with_packages(spec, root)
         bench = Bench(
             spec=spec,
             progress=progress,

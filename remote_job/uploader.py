@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.remote_job import data, log, requirements, weights
-from gpu_offload.remote_job.files.checkpoint import MANIFEST
+from gpu_offload.remote_job.files.checkpoint import MANIFEST, Checkpoints
 from gpu_offload.remote_job.interruption import Interruption
 from gpu_offload.remote_job.mirror.inputs import InputFolder
 from gpu_offload.remote_job.mirror.session import Mirror
@@ -61,14 +61,13 @@ def fetch(
             if mirror.fetch_result():
                 progress.update(state="finished", epochs_completed=spec.epochs)
                 return
-            mirror.fetch_checkpoint(inputs.checkpoints(spec, print))
+            mirror.fetch_checkpoint(Checkpoints.of(spec, inputs.folder, print))
             tree = data.tree(spec.dataset, store=store, output=inputs.folder)
             data.remove_caches(tree)
-            start = weights.local(spec.weights, store=store, folder=inputs.weights) if spec.weights else None
-            packages = requirements.install(Path(spec.project), inputs.packages) if spec.project else None
-            inputs.write_spec(
-                spec.model_copy(update=requirements.in_spec(packages)), tree=tree, weights=start
-            )
+            folder = inputs.folder / "weights"
+            start = weights.local(spec.weights, store=store, folder=folder) if spec.weights else None
+            equipped = requirements.with_packages(spec, inputs.folder / "packages")
+            inputs.write_spec(equipped, tree=tree, weights=start)
             progress.stage("fetch", time.perf_counter() - began)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from gpu_offload.remote_job.files import durable
-from gpu_offload.remote_job.files.checkpoint import MANIFEST, Checkpoints
+from gpu_offload.remote_job.files.checkpoint import MANIFEST
 from gpu_offload.remote_job.result import CheckpointManifest
 from gpu_offload.remote_job.spec import DatasetRef, TrainingSpec
 
@@ -39,16 +39,6 @@ class InputFolder:
         """The file of the spec to train by."""
         return self.folder / "spec.json"
 
-    @property
-    def weights(self) -> Path:
-        """The folder of starting weights."""
-        return self.folder / "weights"
-
-    @property
-    def packages(self) -> Path:
-        """The folder of what the project's requirements name."""
-        return self.folder / "packages"
-
     def write_spec(self, spec: TrainingSpec, *, tree: Path, weights: Path | None) -> None:
         """Write the spec to train by; from then on the inputs are complete."""
         local = spec.model_copy(
@@ -60,10 +50,6 @@ class InputFolder:
             }
         )
         durable.write(self.spec, local.model_dump_json(indent=1).encode())
-
-    def checkpoints(self, spec: TrainingSpec, warn: Callable[[str], None]) -> Checkpoints:
-        """Return the checkpoints that were downloaded."""
-        return Checkpoints.of(spec, self.folder, warn)
 
     def manifest(self) -> CheckpointManifest | None:
         """Return the manifest of the checkpoint that was downloaded, None without one."""

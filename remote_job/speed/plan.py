@@ -22,9 +22,8 @@ MULTIPLY_BFLOAT16 = ("amx_bf16", "avx512_bf16")
 
 @dataclass(frozen=True, slots=True)
 class Switch:
-    """One way to be faster."""
+    """Whether one way to be faster is taken."""
 
-    name: str
     on: bool
     reason: str
 
@@ -46,7 +45,7 @@ class SpeedPlan:
 
     def turn(self, name: str, *, on: bool, reason: str) -> "SpeedPlan":
         """Return the plan with one switch set."""
-        return replace(self, switches={**self.switches, name: Switch(name, on, reason)})
+        return replace(self, switches={**self.switches, name: Switch(on, reason)})
 
     def document(self) -> dict[str, Any]:
         """Return the plan as `TrainingResult.speed` records it."""
@@ -55,66 +54,56 @@ class SpeedPlan:
 
 def threads(machine: Capacity) -> Switch:
     """Compute on every core: Ultralytics leaves one of them idle, half of the machine where it has two."""
-    return Switch("threads", on=True, reason=f"all {machine.cores} cores that this process may use")
+    return Switch(True, f"all {machine.cores} cores that this process may use")
 
 
 def allocator(machine: Capacity) -> Switch:
     """Keep freed memory, in large pages."""
     if machine.glibc is None:
-        return Switch(
-            "allocator", on=False, reason="the C library is not GNU's, its allocator has no settings"
-        )
+        return Switch(False, "the C library is not GNU's, its allocator has no settings")
     pages = (
         "in large pages"
         if machine.glibc >= HUGE_PAGES_SINCE
         else "in small pages, this glibc knows no others"
     )
-    return Switch("allocator", on=True, reason=f"freed blocks are kept, {pages}")
+    return Switch(True, f"freed blocks are kept, {pages}")
 
 
 def channels_last(machine: Capacity) -> Switch:
     """Lay pictures out pixel by pixel, as oneDNN's fastest kernels want them."""
     if machine.instruction_sets & {"avx512", "avx2", "neon"}:
-        return Switch(
-            "channels_last", on=True, reason="convolutions need no reordering of their input and output"
-        )
-    return Switch(
-        "channels_last", on=False, reason="not measured on a processor without AVX2, AVX-512 or Neon"
-    )
+        return Switch(True, "convolutions need no reordering of their input and output")
+    return Switch(False, "not measured on a processor without AVX2, AVX-512 or Neon")
 
 
 def mixed_precision(machine: Capacity) -> Switch:
     """Train in bfloat16 what a GPU would train in half precision."""
     for name in MULTIPLY_BFLOAT16:
         if name in machine.instruction_sets:
-            return Switch(
-                "mixed_precision", on=True, reason=f"this processor multiplies in bfloat16 ({name})"
-            )
-    return Switch(
-        "mixed_precision", on=False, reason="bfloat16 is slower where no instruction multiplies in it"
-    )
+            return Switch(True, f"this processor multiplies in bfloat16 ({name})")
+    return Switch(False, "bfloat16 is slower where no instruction multiplies in it")
 
 
 def fused_norm(machine: Capacity) -> Switch:
     """Normalise and activate in one pass, by a kernel compiled for this processor."""
     if machine.compiler is None:
-        return Switch("fused_norm", on=False, reason="no C compiler on this machine")
-    return Switch("fused_norm", on=True, reason=f"compiled by {machine.compiler} in about a second")
+        return Switch(False, "no C compiler on this machine")
+    return Switch(True, f"compiled by {machine.compiler} in about a second")
 
 
 def fused_optimizer(_machine: Capacity) -> Switch:
     """Update all parameters in one call."""
-    return Switch("fused_optimizer", on=True, reason="Adam, AdamW and SGD have a fused kernel on a CPU")
+    return Switch(True, "Adam, AdamW and SGD have a fused kernel on a CPU")
 
 
 def image_cache(_machine: Capacity) -> Switch:
     """Keep decoded pictures, within bounds that follow the memory."""
-    return Switch("image_cache", on=True, reason="decoded and scaled pictures are kept where memory allows")
+    return Switch(True, "decoded and scaled pictures are kept where memory allows")
 
 
 def trial(_machine: Capacity) -> Switch:
     """Time a few steps in both memory layouts and precisions before a long training."""
-    return Switch("trial", on=True, reason=f"for trainings of {TRIAL_MIN_STEPS} steps and more")
+    return Switch(True, f"for trainings of {TRIAL_MIN_STEPS} steps and more")
 
 
 CHOICES: dict[str, Callable[[Capacity], Switch]] = {
@@ -163,13 +152,13 @@ def plan(
     for name, choice in CHOICES.items():
         switch = choice(machine)
         if switch.on and not wishes.get(name, True):
-            switch = Switch(name, on=False, reason="turned off by hand")
+            switch = Switch(False, "turned off by hand")
         if switch.on and begun is not None and (name == "trial" or not begun.get(name, False)):
-            switch = Switch(name, on=False, reason="as it was when the training began")
+            switch = Switch(False, "as it was when the training began")
         switches[name] = switch
     for name, other in NEEDS.items():
         if switches[name].on and not switches[other].on:
-            switches[name] = Switch(name, on=False, reason=f"needs {other}, which is off")
+            switches[name] = Switch(False, f"needs {other}, which is off")
     chosen = SpeedPlan(threads=1, switches=switches)
     count = machine.cores if chosen.on("threads") else max(1, min(8, machine.cores - 1))
     return replace(chosen, threads=count)
