@@ -22,6 +22,15 @@ class AnnotationFormat(StrEnum):
     VIA = "VGG Image Annotator JSON"
 
 
+_WORDS: Final = {
+    AnnotationFormat.COCO: {b'"images"', b'"annotations"', b'"categories"'},
+    AnnotationFormat.LABELME: {b'"shapes"', b'"imagePath"'},
+    AnnotationFormat.VIA: {b'"shape_attributes"'},
+    AnnotationFormat.CREATE_ML: {b'"annotations"', b'"coordinates"', b'"label"'},
+}
+"""What the JSON of each format holds; the first one that fits counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnnotationFile:
     """A file that holds annotations; its path is relative to the dataset's root."""
@@ -64,25 +73,15 @@ def _start(file: Path) -> bytes:
 
 def _json(file: Path) -> AnnotationFormat | None:
     # Words are searched for, and nothing is parsed: a file of another tool may hold a gigabyte of JSON.
-    marks = dict.fromkeys(
-        (b'"images"', b'"annotations"', b'"categories"', b'"shapes"', b'"imagePath"'), False
-    )
-    via = create_ml = False
+    seen: set[bytes] = set()
     if file.stat().st_size > _LARGEST_JSON:
         return None
     with file.open("rb") as stream:
         overlap = b""
         while piece := stream.read(1 << 20):
             block = overlap + piece
-            for mark, seen in marks.items():
-                marks[mark] = seen or mark in block
-            via = via or b'"shape_attributes"' in block
-            create_ml = create_ml or (b'"coordinates"' in block and b'"label"' in block)
-            if marks[b'"images"'] and marks[b'"annotations"'] and marks[b'"categories"']:
-                return AnnotationFormat.COCO
+            seen.update(word for words in _WORDS.values() for word in words if word in block)
+            if _WORDS[AnnotationFormat.COCO] <= seen:
+                break
             overlap = piece[-32:]  # longer than any of the words, which two pieces may divide
-    if marks[b'"shapes"'] and marks[b'"imagePath"']:
-        return AnnotationFormat.LABELME
-    if via:
-        return AnnotationFormat.VIA
-    return AnnotationFormat.CREATE_ML if create_ml and marks[b'"annotations"'] else None
+    return next((form for form, words in _WORDS.items() if words <= seen), None)

@@ -35,7 +35,7 @@ def list_coco(
     """
     # COCO's download also holds captions and keypoints of the same images: only one kind may count.
     chosen = [file for file in files if PurePosixPath(file).name.startswith(_ABOUT_IMAGES)] or list(files)
-    for file in set(files) - set(chosen):
+    for file in sorted(set(files) - set(chosen)):
         found.census.count(Reason.UNNAMED, file)
     splits = {file: _split_of(file) for file in chosen}
     given = [file for file, split in splits.items() if split is not None]
@@ -76,9 +76,9 @@ def _classes(readings: Sequence["_CocoFile"], conversion: Conversion) -> dict[in
     for reading in readings[1:]:
         if reading.categories != first.categories:
             message = f"names other categories, or other ids, than {first.file}; make them equal"
-            conversion.fail(Location(reading.file, None), "class-mismatch", message)
+            conversion.fail(Location(reading.file, None), message, "class-mismatch")
     for problem in class_name_problems(first.categories.values()):
-        conversion.fail(Location(first.file, None), "class-name", problem)
+        conversion.fail(Location(first.file, None), problem, "class-name")
     return first.categories
 
 
@@ -108,19 +108,15 @@ class _CocoFile:
                     self._image(value, line)
         except FormError as fault:
             self._is_damaged = True
-            self.conversion.fail(Location(self.file, fault.line), "malformed-annotations", str(fault))
+            self.conversion.fail(Location(self.file, fault.line), str(fault))
 
     def _category(self, value: Any, line: int) -> None:
         number = value.get("id") if isinstance(value, dict) else None
         name = value.get("name") if isinstance(value, dict) else None
         if not isinstance(number, int) or isinstance(number, bool) or not isinstance(name, str):
-            self._fail(
-                line, "", "malformed-annotations", "a category needs a whole id and a name; correct it"
-            )
+            self._fail(line, "", "a category needs a whole id and a name; correct it")
         elif number in self.categories:
-            self._fail(
-                line, f"category {number}", "malformed-annotations", "the id is given twice; correct one"
-            )
+            self._fail(line, f"category {number}", "the id is given twice; correct one")
         elif len(self.categories) == MAX_CLASSES:
             message = f"more than {MAX_CLASSES} categories are too many; remove those that do not occur"
             raise DatasetError([*self.found.findings, error(self.file, "no-classes", message, line)])
@@ -131,23 +127,23 @@ class _CocoFile:
         number = value.get("id") if isinstance(value, dict) else None
         written = value.get("file_name") if isinstance(value, dict) else None
         if not isinstance(number, (int, str)) or not isinstance(written, str) or not written:
-            self._fail(line, "", "malformed-annotations", "an image needs an id and a file_name; correct it")
+            self._fail(line, "", "an image needs an id and a file_name; correct it")
             return
         what = f"image {number}"
         if number in self._by_id or number in self._missing:
-            self._fail(line, what, "malformed-annotations", "the id is given twice; correct one")
+            self._fail(line, what, "the id is given twice; correct one")
             return
         folder = str(PurePosixPath(self.file).parent)
         try:
             name = self.finder.find(written, (folder, "", "images", f"{folder}/images"), self._rank)
         except AmbiguousImageError as fault:
             self._missing.add(number)
-            self._fail(line, what, "ambiguous-image", f"{written[:200]!r} {fault}")
+            self._fail(line, what, f"{written[:200]!r} {fault}", "ambiguous-image")
             return
         if name is None:
             self._missing.add(number)
             message = f"{written[:200]!r} does not exist; restore it, or remove it from the file"
-            self._fail(line, what, "missing-path", message)
+            self._fail(line, what, message, "missing-path")
             return
         size = (
             _size(value.get("width"), value.get("height"))
@@ -156,7 +152,7 @@ class _CocoFile:
         )
         if size is None:
             self._missing.add(number)
-            self._fail(line, what, "malformed-annotations", "width and height are missing; write them")
+            self._fail(line, what, "width and height are missing; write them")
             return
         self._by_id[number] = (name, *size)
         self.images.add(name)
@@ -180,7 +176,7 @@ class _CocoFile:
 
     def _annotation(self, value: Any, line: int, classes: dict[int, int], task: Task | None) -> None:
         if not isinstance(value, dict):
-            self._fail(line, "", "malformed-annotations", "an annotation must be an object; correct it")
+            self._fail(line, "", "an annotation must be an object; correct it")
             return
         what = f"annotation {str(value.get('id'))[:40]}"
         try:
@@ -194,7 +190,7 @@ class _CocoFile:
             message = (
                 "its image_id is no image's id" if image is None else "its category_id is no category's id"
             )
-            self._fail(line, what, "malformed-annotations", f"{message}; correct it")
+            self._fail(line, what, f"{message}; correct it")
             return
         if value.get("iscrowd") == 1:  # a region of many objects, which would be learnt as one
             self.found.census.count(Reason.CROWD, f"{self.file}:{line}")
@@ -204,7 +200,7 @@ class _CocoFile:
                 message = (
                     'keypoints are not read from COCO JSON; set dataset.task = "detect" to learn the boxes'
                 )
-                self._fail(line, what, "foreign-keypoints", message)
+                self._fail(line, what, message, "foreign-keypoints")
             self._has_keypoints = True
             return
         polygon = (
@@ -213,7 +209,7 @@ class _CocoFile:
         box = box_in(value.get("bbox"), *image[1:]) or (box_of(polygon) if polygon else None)
         if box is None:
             message = "bbox must be [left, top, width, height] in pixels; correct it"
-            self._fail(line, what, "malformed-annotations", message)
+            self._fail(line, what, message)
             return
         self.conversion.add(Location(self.file, line, what), image[0], index, box, polygon)
 
@@ -225,11 +221,11 @@ class _CocoFile:
         outline = outline_in(value, *image[1:])
         if outline is None:
             message = "segmentation must be lists of x, y in pixels, three points or more; correct it"
-            self._fail(line, what, "malformed-annotations", message)
+            self._fail(line, what, message)
         return outline
 
-    def _fail(self, line: int, what: str, code: str, message: str) -> None:
-        self.conversion.fail(Location(self.file, line or None, what), code, message)
+    def _fail(self, line: int, what: str, message: str, code: str = "malformed-annotations") -> None:
+        self.conversion.fail(Location(self.file, line or None, what), message, code)
 
 
 def _size(width: Any, height: Any) -> tuple[int, int] | None:

@@ -104,7 +104,7 @@ class Conversion:
                 message = f"the dataset holds more than {limit} {what}; split it"
                 raise DatasetError([*self.findings, error(place.path, "huge-file", message, place.line)])
 
-    def fail(self, place: Location, code: str, message: str) -> None:
+    def fail(self, place: Location, message: str, code: str = "malformed-annotations") -> None:
         """Report a fault of a description. Raises DatasetError when there are too many."""
         self.findings.append(error(place.path, code, place.says(message), place.line))
         self._count_fault(place)
@@ -119,11 +119,8 @@ class Conversion:
         """Return the labels by the path that they would have, and the task that they are for."""
         chosen = task or (Task.SEGMENT if self.outlined and self.no_polygon is None else Task.DETECT)
         if chosen is Task.SEGMENT and self.no_polygon is not None:
-            self.fail(
-                self.no_polygon,
-                "wrong-task",
-                "has no polygon, and segmentation learns from polygons; draw it",
-            )
+            message = "has no polygon, and segmentation learns from polygons; draw it"
+            self.fail(self.no_polygon, message, "wrong-task")
         rows = self.polygons if chosen is Task.SEGMENT else self.boxes
         if chosen is not Task.SEGMENT:
             self.polygons = {}

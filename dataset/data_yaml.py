@@ -175,9 +175,10 @@ class _DataYamlReader:
         value = self._values.get(key)
         if value is None:
             return None
-        numbers = [_whole(item) for item in value] if isinstance(value, list) else [None]
-        if None not in numbers and accept([number for number in numbers if number is not None]):
-            return tuple(number for number in numbers if number is not None)
+        if isinstance(value, list):
+            numbers = [number for item in value if (number := _whole(item)) is not None]
+            if len(numbers) == len(value) and accept(numbers):
+                return tuple(numbers)
         self._findings.fail(key, "malformed-yaml", f"{key} must be {wanted}")
         return None
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from gpu_offload.dataset.paths import portable
 from gpu_offload.dataset.samples import Sample, Samples
 from gpu_offload.dataset.snapshot import Snapshot
-from gpu_offload.dataset.split import Split, SplitRule
+from gpu_offload.dataset.split import SPLITS, Split, SplitRule
 from gpu_offload.dataset.task import Task
 
 FORMAT = 1
@@ -47,7 +47,7 @@ def fingerprint_of(
     split_rule: SplitRule,
     lines: Iterable[Line],
 ) -> str:
-    """Return the fingerprint of a dataset given by its parts; `lines` in order of image path and split."""
+    """Return the fingerprint of a dataset given by its parts; `lines` in their `order`."""
     header = {
         "format": FORMAT,
         "task": task.value,
@@ -73,14 +73,16 @@ def line_of(sample: Sample) -> Line:
     return (sample.split, portable(sample.image), sample.image_sha256, label, sample.label_sha256 or "")
 
 
+def order(line: Line) -> tuple[str, int]:
+    """Return what lines are sorted by: the image's path, then the split in the order of `SPLITS`."""
+    return line[1], SPLITS.index(line[0])
+
+
 def _lines(samples: Iterable[Sample]) -> Iterator[Line]:
-    if not isinstance(samples, Samples):
-        return iter(sorted(map(line_of, samples), key=lambda line: (line[1], line[0])))
-    names = samples.inventory.names
     # In Unicode form NFC, names can sort otherwise than as they are written.
-    if not names.ascii:
-        return iter(sorted(map(line_of, samples), key=lambda line: (line[1], line[0])))
-    return _packed_lines(samples)
+    if isinstance(samples, Samples) and samples.inventory.names.ascii:
+        return _packed_lines(samples)
+    return iter(sorted(map(line_of, samples), key=order))
 
 
 def _packed_lines(samples: Samples) -> Iterator[Line]:

@@ -56,7 +56,7 @@ def list_ndjson(
             f"{more}{reading.absent} images are not there ({some(reading.examples)}) and nothing is downloaded; "
             "fetch them from their url into images/SPLIT/"
         )
-        conversion.fail(Location(file, None), "missing-path", message)
+        conversion.fail(Location(file, None), message, "missing-path")
     described = Described(Layout.NDJSON, classes, reading.splits)
     return finished(root, names, conversion, described, task or said, rule, found)
 
@@ -107,7 +107,7 @@ class _NdjsonFile:
                 written, below, lambda name: int(split_named(name.split("/")[0]) != split)
             )
         except (FormError, AmbiguousImageError) as fault:
-            self.conversion.fail(Location(self.file, line), "malformed-annotations", str(fault))
+            self.conversion.fail(Location(self.file, line), str(fault))
             return
         if image is None:
             self.absent += 1
@@ -135,18 +135,16 @@ class _NdjsonFile:
     def _object(self, place: Location, image: str, values: Any) -> None:
         numbers = finite(values)
         if numbers is None or len(numbers) < 5:
-            self.conversion.fail(
-                place, "malformed-annotations", "must be a list of a class and coordinates; correct it"
-            )
+            self.conversion.fail(place, "must be a list of a class and coordinates; correct it")
         elif not numbers[0].is_integer() or not 0 <= numbers[0] < self.classes:
             message = f"class {numbers[0]:g} is unknown, class_names has 0 to {self.classes - 1}; correct it"
-            self.conversion.fail(place, "unknown-class", message)
+            self.conversion.fail(place, message, "unknown-class")
         elif len(numbers) == 5:
             self.conversion.add(place, image, int(numbers[0]), numbers[1:], None)
         elif len(numbers) < 7 or len(numbers) % 2 == 0:
             message = (
                 f"{len(numbers)} numbers are neither a box (5) nor a polygon (7 or more, odd); correct it"
             )
-            self.conversion.fail(place, "malformed-annotations", message)
+            self.conversion.fail(place, message)
         else:
             self.conversion.add(place, image, int(numbers[0]), box_of(numbers[1:]), numbers[1:])

@@ -50,7 +50,7 @@ def list_dataset(
     labelled = task is not Task.CLASSIFY and has_labels(names)
     annotations, others = annotation_files(path, found.annotations)
     annotations += _damaged(annotations, others)
-    for name in set(others) - {file.name for file in annotations}:
+    for name in sorted(set(others) - {file.name for file in annotations}):
         found.census.count(Reason.OTHER, name)
     if annotations and not labelled and task is not Task.CLASSIFY:
         return _list_annotated(path, names, annotations, task, classes, rule, found)

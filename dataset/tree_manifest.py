@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from gpu_offload.dataset.finding import DatasetError, error
-from gpu_offload.dataset.fingerprint import Line, fingerprint_of
+from gpu_offload.dataset.fingerprint import Line, fingerprint_of, order
 from gpu_offload.dataset.layout import image_path, label_name
 from gpu_offload.dataset.paths import portable
 from gpu_offload.dataset.split import SPLITS, Split, SplitRule
@@ -172,7 +172,7 @@ def refingerprint(info: TreeInfo) -> str:
         keypoint_shape=info.keypoint_shape,
         flip_idx=info.flip_idx,
         split_rule=info.split_rule,
-        lines=sorted(map(_line_of, info.samples), key=lambda line: (line[1], SPLITS.index(line[0]))),
+        lines=sorted(map(_line_of, info.samples), key=order),
     )
 
 

@@ -56,11 +56,11 @@ def list_voc(
         other = images.setdefault(image, file)
         if other != file:
             message = f"describes {image}, as {other} does; remove one"
-            conversion.fail(Location(file, None), "malformed-annotations", message)
+            conversion.fail(Location(file, None), message)
     occurring = tuple(sorted({name for _, _, _, name, _, _ in objects}))
     classes = given_classes or occurring
     for problem in class_name_problems(classes):
-        conversion.fail(Location("", None), "class-name", problem)
+        conversion.fail(Location("", None), problem, "class-name")
     indices = {name: index for index, name in enumerate(classes)}
     for file, line, image, name, box, polygon in objects:
         place = Location(file, line)
@@ -69,7 +69,7 @@ def list_voc(
             conversion.add(place, image, indices[name], _BOX.unpack(box), outline)
         else:
             conversion.fail(
-                place, "unknown-class", f"the class {name[:60]!r} is not in dataset.classes; add it"
+                place, f"the class {name[:60]!r} is not in dataset.classes; add it", "unknown-class"
             )
     splits = _splits(root, names, images, found)
     if not images and not found.findings.failed:
@@ -86,20 +86,20 @@ def _read(
         annotation = read_xml(root / file)
         image = _image(file, annotation, finder)
     except FormError as fault:
-        conversion.fail(Location(file, fault.line), "malformed-annotations", str(fault))
+        conversion.fail(Location(file, fault.line), str(fault))
         return None
     except AmbiguousImageError as fault:
-        conversion.fail(Location(file, None), "ambiguous-image", f"the image {fault}")
+        conversion.fail(Location(file, None), f"the image {fault}", "ambiguous-image")
         return None
     if image is None:
         written = annotation.value("filename")[:200] or PurePosixPath(file).stem
         message = f"describes {written!r}, which does not exist; restore the image or remove this file"
-        conversion.fail(Location(file, annotation.line), "missing-path", message)
+        conversion.fail(Location(file, annotation.line), message, "missing-path")
         return None
     size = _size(annotation) or read_size(root / image)
     if size is None:
         message = "<size> is missing or 0, and cannot be read from the image; write width and height"
-        conversion.fail(Location(file, annotation.line), "malformed-annotations", message)
+        conversion.fail(Location(file, annotation.line), message)
         return None
     conversion.add_image(image, size)
     for element in annotation.children:
@@ -153,16 +153,16 @@ def _add_object(
     corners = [bounds.number(side) for side in ("xmin", "ymin", "xmax", "ymax")] if bounds is not None else []
     left, top, right, bottom = corners if len(corners) == 4 else (None,) * 4
     if not name:
-        conversion.fail(place, "malformed-annotations", "the object has no <name>; write its class")
+        conversion.fail(place, "the object has no <name>; write its class")
     elif left is None or top is None or right is None or bottom is None:
         if polygon is None:
             message = "the object has no <bndbox> with xmin, ymin, xmax, ymax in numbers; correct it"
-            conversion.fail(place, "malformed-annotations", message)
+            conversion.fail(place, message)
         else:
             objects.append((file, element.line, image, name, _BOX.pack(*box_of(polygon)), polygon))
     elif left > right or top > bottom:
         message = "xmin is right of xmax, or ymin below ymax; swap them"
-        conversion.fail(place, "malformed-annotations", message)
+        conversion.fail(place, message)
     else:
         width, height = size
         box = box_of((left / width, top / height, right / width, bottom / height))

@@ -9,7 +9,7 @@ Imports neither torch nor Ultralytics.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from gpu_offload.remote_job.pace.ending import TRIAL_MIN_STEPS
@@ -26,10 +26,6 @@ class Switch:
 
     on: bool
     reason: str
-
-    def document(self) -> dict[str, Any]:
-        """Return it as it stands in a result."""
-        return {"on": self.on, "reason": self.reason}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +45,7 @@ class SpeedPlan:
 
     def document(self) -> dict[str, Any]:
         """Return the plan as `TrainingResult.speed` records it."""
-        return {name: switch.document() for name, switch in self.switches.items()}
+        return {name: asdict(switch) for name, switch in self.switches.items()}
 
 
 def threads(machine: Capacity) -> Switch:

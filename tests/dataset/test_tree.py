@@ -4,6 +4,7 @@ import os
 import shutil
 
 import pytest
+from dataset_case import BOX, pair, put
 from PIL import Image
 
 from gpu_offload.dataset.finding import DatasetError
@@ -102,6 +103,14 @@ def test_an_incomplete_or_older_tree_is_made_anew(raw, tmp_path):
     snapshot = read_snapshot(raw)
     assert read_tree(materialise(snapshot, tree)).fingerprint == fingerprint(snapshot)
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_a_tree_of_images_with_accents_that_are_in_several_splits_is_read_again(tmp_path):
+    for index in range(4):
+        pair(tmp_path / "raw", f"images/\u00e9{index}.bmp", index, BOX, f"labels/\u00e9{index}.txt")
+    put(tmp_path / "raw/data.yaml", "train: images\nval: images\ntest: images\nnames: [thing]\n")
+    snapshot = read_snapshot(tmp_path / "raw")
+    assert read_tree(materialise(snapshot, tmp_path / "tree")).images == {"train": 4, "val": 4, "test": 4}
 
 
 def test_a_folder_that_is_no_tree_is_never_replaced(raw, tmp_path):

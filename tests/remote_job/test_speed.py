@@ -127,10 +127,8 @@ def test_a_training_that_goes_on_keeps_the_precision_it_began_with_where_the_mac
 @pytest.mark.parametrize("amp", [False, "fp32", "bf16"])
 def test_the_hyperparameter_amp_decides_where_it_is_set(amp):
     made = plan.respecting_amp(plan.plan(RUNNER), amp=amp)
-    assert made.switches["mixed_precision"].document() == {
-        "on": False,
-        "reason": f"the hyperparameter amp ({amp}) decides",
-    }
+    decided = {"on": False, "reason": f"the hyperparameter amp ({amp}) decides"}
+    assert made.document()["mixed_precision"] == decided
     assert plan.respecting_amp(plan.plan(RUNNER), amp=True).on("mixed_precision")
 
 
