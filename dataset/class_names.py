@@ -40,6 +40,7 @@ def read_classes(root: Path, name: str, findings: Findings) -> tuple[str, ...]:
 
 def class_name_problems(classes: Iterable[str]) -> list[str]:
     """Return what is wrong with class names: empty, not printable, or twice the same."""
+    # Ultralytics keeps names in a dictionary by number; what reads its results by name would confuse two alike.
     problems, seen, twice = [], set[str](), set[str]()
     for name in classes:
         if not name.strip() or not name.isprintable():

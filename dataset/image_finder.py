@@ -44,6 +44,7 @@ class ImageFinder:
 
     def _only(self, names: Sequence[str], rank: Callable[[str], int]) -> str | None:
         self._compared += len(names)
+        # A hostile file can name the one image that is in ten thousand folders ten thousand times.
         if len(names) > 1 and self._compared > MAX_COMPARED:
             raise AmbiguousImageError(names)
         if len(names) > 1:

@@ -89,6 +89,7 @@ class _ListFile:
         repeated: list[int] = []
         for number, line in enumerate(text, 1):
             written = line.strip()
+            # Darknet's lists have comments; a picture may still be called #1.jpg.
             if not written or (written.startswith("#") and not is_image(written)):
                 continue
             try:
@@ -146,6 +147,7 @@ class _ListFile:
                 self._settle(resolve, written, name, number)
                 self._check_links(name, text)
                 return name
+        # No way led to a file: the plain reading decides which fault it is.
         direct = _direct(self._source)(text)
         if direct is None:
             message = f"{text[:200]!r} leads out of the dataset; write paths relative to the dataset's folder"

@@ -78,6 +78,7 @@ class LabelKinds:
                 )
                 self.findings.append(error(name, "wrong-task", message))
             return Task.SEGMENT
+        # Within one file this is an error, because Ultralytics drops the image; across files it takes each polygon's box.
         if boxes and polygons and given is None:
             message = (
                 f"{len(polygons)} labels hold polygons and {len(boxes)} boxes; detection is learnt, "

@@ -20,6 +20,7 @@ def where_labels_are(bare: Iterable[str], orphans: Sequence[str], odd_texts: Seq
         return None
     places: dict[str, list[str]] = {}
     for text in (*orphans, *odd_texts):
+        # The same name may be in every folder: comparing all with all would take the square of their number.
         alike = places.setdefault(_stem(text), [])
         if len(alike) < _MAX_ALIKE:
             alike.append(text)

@@ -47,6 +47,7 @@ def list_dataset(
     if (path / "obj.data").is_file():
         return list_darknet(path / "obj.data", found)
     names = Names(walk(path, "", found))
+    # Labels at their place go before annotation files: many exports hold both, and Ultralytics reads the labels.
     labelled = task is not Task.CLASSIFY and has_labels(names)
     annotations, others = annotation_files(path, found.annotations)
     annotations += _damaged(annotations, others)

@@ -36,7 +36,7 @@ class Samples(Sequence[Sample]):
     def __init__(self, inventory: FileTable) -> None:
         self._inventory = inventory
         self._images = array("I")
-        self._labels = array("i")
+        self._labels = array("i")  # signed: -1 for an image without a label
         self._splits = bytearray()
         self._classes = array("i")
 

@@ -129,6 +129,7 @@ def encode(info: TreeInfo) -> bytes:
         )
         for sample in info.samples
     ]
+    # One sample a line, for people who read or compare it.
     text = json.dumps(head, ensure_ascii=False)[:-1] + ', "samples": [\n' + ",\n".join(lines) + "\n]}\n"
     return text.encode()
 
@@ -157,6 +158,7 @@ def decode(data: bytes, directory: Path) -> TreeInfo:
         fingerprint=_text(head["fingerprint"]),
         samples=tuple(map(_decode_sample, head["samples"])),
     )
+    # The fingerprint vouches for content and names; paths in the tree and sizes it does not cover.
     if refingerprint(info) != info.fingerprint:
         raise ValueError("fingerprint")
     for sample in info.samples:

@@ -54,6 +54,7 @@ def last_parts(folder: Path, written: str) -> list[str]:
         return []
     climbs = parts.count("..")
     if climbs:
+        # Roboflow's ../train/images is a folder beside the file; a/../../b could be anything.
         ends = [] if ".." in parts[climbs:] or _is_absolute(written) else ["/".join(parts[climbs:])]
     else:
         ends = ["/".join(parts[first:]) for first in range(len(parts))]

@@ -100,6 +100,7 @@ class _Builder:
             self._top = value
             return
         parent = self._open[-1]
+        # A mapping's events are key, value, key, value; only the keys at the top are wanted with their lines.
         is_key = parent.is_mapping and not len(parent.items) % 2
         if len(self._open) == 1 and is_key and isinstance(value, str):
             self._lines.setdefault(value, line)

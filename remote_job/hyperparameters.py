@@ -44,6 +44,7 @@ def known() -> frozenset[str] | None:
     if found is None or found.origin is None:
         return None
     text = (Path(found.origin).parent / "cfg" / "default.yaml").read_text(encoding="utf-8")
+    # Its settings are flat: a line that begins with a letter is one.
     return frozenset(
         line.split(":", 1)[0] for line in text.splitlines() if line[:1].isalpha() and ":" in line
     )

@@ -49,7 +49,7 @@ def with_packages(spec: TrainingSpec, root: Path) -> TrainingSpec:
 
 
 def _install(lock: Path, packages: Path) -> None:
-    shutil.rmtree(packages, ignore_errors=True)
+    shutil.rmtree(packages, ignore_errors=True)  # what an installation that was killed left
     packages.mkdir(parents=True)
     # --no-deps: the lock names everything. --no-config: a project's own settings could add an index.
     command = [

@@ -46,7 +46,7 @@ def read_staged(store: ObjectStore, key: str) -> StagedDataset:
         CorruptArchiveError: It is no list of shards.
         StoreError: It cannot be read.
     """
-    if key.endswith(".tar"):
+    if key.endswith(".tar"):  # staged by an earlier version
         return StagedDataset(shards=(StagedShard(key=key),))
     try:
         return StagedDataset.model_validate_json(store.read(key)[0])

@@ -135,6 +135,7 @@ def _from_store(key: str, store: ObjectStore | None, cache: Path) -> Weights:
             f"store:{key}: there is no such object in the store; upload the file first"
         )
     known = _read_json(store, f"{key}.json")
+    # Keys in different folders may end in the same file name.
     path = cache / hashlib.sha256(key.encode()).hexdigest()[:16] / key.rsplit("/", 1)[-1]
     if not (known and path.is_file() and durable.sha256_of(path) == known.get("sha256")):
         store.download(key, path, sha256=known.get("sha256") if known else None)
@@ -193,6 +194,7 @@ def _keep(path: Path, store: ObjectStore | None, *, source: str, key: str | None
     if _read_json(store, f"{key}.json") is None:
         note = {"sha256": sha256, "size": path.stat().st_size, "source": source}
         try:
+            # The note comes last: it says that the file is whole.
             store.upload(key, path, create=True)
             store.create(f"{key}.json", json.dumps(note, indent=1).encode())
         except ObjectExistsError as error:

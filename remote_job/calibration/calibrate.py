@@ -40,6 +40,7 @@ class Measured:
         elif event.startswith("on_train_"):
             pacing = trainer.ours.pacing
             must_do = time.perf_counter() - self._began > PATIENCE_S
+            # A step of minutes, as on a slow CPU: what is known by now is all that is affordable.
             if not pacing.meter.announced and must_do:
                 pacing.announce(trainer)
             if pacing.meter.announced and (must_do or pacing.meter.is_enough):
@@ -97,6 +98,7 @@ def _calibrate(
         try:
             trainer.train()
         except PaceKnownError:
+            # The training was left in the middle: its workers would wait for the next batch.
             for loader in (trainer.train_loader, trainer.test_loader):
                 loader.close()
     pace = trainer.ours.pacing.meter.pace()

@@ -96,6 +96,7 @@ class Checkpoints:
         stem = f"epoch-{epochs_completed:04d}"
         if batches_completed:
             stem += f"b{batches_completed:06d}"
+        # Files first, then manifests: a process killed in between leaves files that no manifest names.
         last_file = self._store(stem, last)
         if best is not None:
             self._best = self._store(f"best-{epochs_completed:04d}", best)
@@ -153,6 +154,7 @@ class Checkpoints:
             faults = (fault(self.folder, artifact) for artifact in manifest.artifacts)
             found = next(filter(None, faults), None)
             if found is None:
+                # Else manifest.json would go on naming the damaged one.
                 if damaged:
                     self.adopt(manifest)
                     for other in damaged:

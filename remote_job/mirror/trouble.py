@@ -64,6 +64,7 @@ class Trouble:
                 if not math.isinf(self.limit_s):
                     end = time.gmtime(time.time() + self.limit_s - (now - since))
                     text += f"; if that lasts, the training stops at {time.strftime('%H:%M', end)} UTC"
+            # Noted once for each kind of error: the time until the end, in the text, changes with every try.
             if self._why.get(what, (None, ""))[0] is not type(error):
                 self._why[what] = type(error), text
                 self.note(text)

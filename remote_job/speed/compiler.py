@@ -27,6 +27,7 @@ def left_out(*, compiles: bool = False) -> Iterator[None]:
 
     _import_torchvision()
 
+    # torch's own function asks the compiler's configuration to be deterministic, too.
     def use_deterministic_algorithms(mode: bool, *, warn_only: bool = False) -> None:
         torch.set_deterministic_debug_mode("default" if not mode else "warn" if warn_only else "error")
 
@@ -53,6 +54,7 @@ def _plain_methods(kind: type) -> Iterator[tuple[str, Callable[..., Any]]]:
         code = getattr(method, "__code__", None)
         if code is None or not hasattr(method, "__wrapped__"):
             continue
+        # The names are those of the wrappers' inner functions; other wrappers are left as they are.
         if code.co_name == "_use_grad":
             yield name, _with_its_gradients(method.__wrapped__)
         elif code.co_name == "inner" and code.co_filename.endswith("_compile.py"):

@@ -94,7 +94,7 @@ class ScaledImages:
 
 
 class WholeImages:
-    """In place of `ClassificationDataset.imread`, whose caller makes its own copy."""
+    """In place of `ClassificationDataset.imread`."""
 
     def __init__(self, cache: ImageCache, read: Any) -> None:
         self.cache = cache
@@ -103,6 +103,7 @@ class WholeImages:
 
     def __call__(self, file: Any) -> np.ndarray:
         """Return the picture in a file."""
+        # No copy here: `ClassificationDataset` converts what it gets into a picture of its own.
         kept = self.kept.get(str(file))
         if kept is not None:
             return kept

@@ -63,6 +63,6 @@ def exact_with_bias(plain: Callable[..., torch.Tensor]) -> Callable[..., torch.T
         if self.bias is None or not torch.is_autocast_enabled("cpu"):
             return plain(self, x)
         with torch.autocast("cpu", enabled=False):
-            return plain(self, x.float())
+            return plain(self, x.float())  # the layer's own weights are in single precision all the time
 
     return forward

@@ -152,10 +152,12 @@ def plan(
         if switch.on and begun is not None and (name == "trial" or not begun.get(name, False)):
             switch = Switch(False, "as it was when the training began")
         switches[name] = switch
+    # Last: the switch that another one needs may be off for any of the reasons above.
     for name, other in NEEDS.items():
         if switches[name].on and not switches[other].on:
             switches[name] = Switch(False, f"needs {other}, which is off")
     chosen = SpeedPlan(threads=1, switches=switches)
+    # NUM_THREADS of Ultralytics: eight at most, and one core less than there are.
     count = machine.cores if chosen.on("threads") else max(1, min(8, machine.cores - 1))
     return replace(chosen, threads=count)
 

@@ -108,6 +108,7 @@ class FastTrainer:
     def _try(self) -> None:
         args: Any = self.args  # type: ignore[attr-defined]
         pictures = self._pictures()
+        # The loaders, which know the number of images, are built after the model.
         steps = args.epochs * math.ceil(pictures / max(1, args.batch))
         if steps < TRIAL_MIN_STEPS:
             reason = f"the training has {steps} steps, too few for a trial to pay"
@@ -124,7 +125,7 @@ class FastTrainer:
             self.speed = self.speed.turn("mixed_precision", on=tried.keeps_bfloat16, reason=str(tried))
 
     def _pictures(self) -> int:
-        """Return about how many pictures an epoch has; the loaders are built after the model."""
+        """Return about how many pictures an epoch has."""
         from ultralytics.data.utils import IMG_FORMATS
 
         folder = self.data["train"]  # type: ignore[attr-defined]

@@ -101,6 +101,7 @@ def _empty(train: Objects) -> str:
 
 def _small(train: Objects, image_size: int) -> str:
     sides = [side * scale for side, scale in zip(train.pixels, train.scales, strict=True)]
+    # The median: a few tiny objects among large ones do not keep a model from learning.
     middle = median(sides) if sides else CELL
     if middle >= CELL or middle <= 0:
         return ""

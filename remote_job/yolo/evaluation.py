@@ -76,6 +76,7 @@ def _score(path: Path, info: TreeInfo, metric: str, given: dict[str, Any]) -> tu
     network = YOLO(path)
     if tuple(network.names.values()) != info.classes or str(network.task) != str(info.task):
         raise EvaluationError(f"{path.name} knows other classes than the dataset, or is for another task")
+    # Ultralytics sums its statistics over all images; a bootstrap needs those of each.
     seen: list[Any] = []
     network.add_callback("on_val_start", lambda validator: _record(validator, seen))
     network.add_callback(
@@ -109,6 +110,7 @@ def _detections(seen: list[dict[str, Any]], metric: str, classes: int) -> Detect
     objects = np.zeros((len(seen), classes))
     for image, stat in enumerate(seen):
         objects[image] = np.bincount(np.asarray(stat["target_cls"], dtype=int), minlength=classes)[:classes]
+    # reshape: an image without a detection has an empty array of one dimension.
     hits = [np.asarray(stat[PARTS[prefix]], dtype=bool).reshape(-1, 10)[:, columns] for stat in seen]
     return Detections(
         image=np.repeat(np.arange(len(seen)), [len(hit) for hit in hits]),

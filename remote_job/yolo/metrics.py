@@ -55,7 +55,7 @@ def per_class(trainer: "SteadyTrainer") -> dict[str, dict[str, float]]:
                 )
             )
     matrix = getattr(trainer.validator, "confusion_matrix", None)
-    if not result and matrix is not None:
+    if not result and matrix is not None:  # a classifier
         # Rows are predictions, columns are truths.
         table = matrix.matrix
         for index, name in names.items():

@@ -63,6 +63,7 @@ class Plots:
     def start(self) -> None:
         """Draw what was remembered."""
         due, self._due = self._due, []
+        # Once polars is imported, its threads are missing in a forked process, and reading `results.csv` would hang there.
         if not self._beside or "polars" in sys.modules:
             _draw(due)
         elif due:
@@ -84,6 +85,7 @@ class Plots:
             if process.exitcode != 0:
                 process.kill()
                 _draw(due)
+        # Ultralytics draws batches in threads that it does not wait for; the files are staged next.
         for thread in threading.enumerate():
             target = getattr(thread, "_target", None)
             if getattr(target, "__module__", "").startswith("ultralytics."):
