@@ -102,9 +102,10 @@ class ConsistencyCheck:
         for image, _ in self.samples.images():
             own = inventory.facts[3 * image], inventory.facts[3 * image + 1]
             given = sizes.get(inventory.names[image])
-            if (
-                given is not None and inventory.checked[image] and any(own) and sorted(given) != sorted(own)
-            ):  # sorted: EXIF may turn the image
+            # Sorted: EXIF may turn the image, and tools note its sides before or after that.
+            if given is None or sorted(given) == sorted(own):
+                continue
+            if inventory.checked[image] and any(own):
                 message = (
                     f"is {own[0]} x {own[1]} pixels, and its annotations are for {given[0]} x {given[1]}; "
                     "restore the image that was annotated"

@@ -108,15 +108,11 @@ def _list_sources(
     labels = {label for label in map(label_name, listed) if is_file(root / label)}
     names = {*listed, *labels}
     label_folders = {*map(_label_folder, folders), *map(posixpath.dirname, labels)}
-    # Links among the images were reported with the source; `walk` sees those below the folders that it is given.
-    linked = {folder: link for folder in label_folders if (link := first_link(root, folder)) is not None}
-    for link in sorted(set(linked.values())):
-        findings.append(error(link, "symlink", "is a symlink; put the real folder there"))
-    walked = {
-        folder
-        for folder in {*folders, *map(_label_folder, folders)} - set(linked)
-        if (root / folder).is_dir()
-    }
+    # Links among the images were reported with the source; `walk` sees only those below the folders that it is given.
+    if links := {link for folder in label_folders if (link := first_link(root, folder)) is not None}:
+        message = "is a symlink; put the real folder there"
+        raise DatasetError([*findings, *(error(link, "symlink", message) for link in sorted(links))])
+    walked = {folder for folder in {*folders, *map(_label_folder, folders)} if (root / folder).is_dir()}
     before = len(found.unread)
     for folder in _outermost(walked):
         names.update(walk(root, folder, found))
