@@ -117,10 +117,17 @@ class _NdjsonFile:
         self.conversion.add_image(image)
         self.splits.setdefault(image, set()).add(split)
         annotations = record.get("annotations") or {}
-        # A line has boxes, segments or both; for detection, the box of a segment does.
-        key = "segments" if self.task is Task.SEGMENT or "boxes" not in annotations else "boxes"
-        objects = annotations.get(key) if isinstance(annotations, dict) else None
-        for number, values in enumerate(objects if isinstance(objects, list) else [], 1):
+        if not isinstance(annotations, dict):
+            self.conversion.fail(Location(self.file, line), "annotations must be an object; correct it")
+            return
+        # A line has boxes, segments or both. Detection takes a segment's box; segmentation refuses a box alone.
+        keys = ("segments", "boxes") if self.task is Task.SEGMENT else ("boxes", "segments")
+        key = next((key for key in keys if annotations.get(key)), keys[0])
+        objects = annotations.get(key) or []
+        if not isinstance(objects, list):
+            self.conversion.fail(Location(self.file, line), f"{key} must be a list; correct it")
+            return
+        for number, values in enumerate(objects, 1):
             self._object(Location(self.file, line, f"{key} {number}"), image, values)
 
     def _checked(self, record: Any, line: int) -> tuple[str, Split]:

@@ -53,6 +53,13 @@ def test_segments_are_polygons(tmp_path):
     assert (snapshot.task, set(snapshot.labels.values())) == (Task.SEGMENT, {b"0 0.1 0.1 0.9 0.1 0.5 0.9\n"})
 
 
+def test_a_box_alone_is_no_background_of_a_segmentation(tmp_path):
+    export(tmp_path, HEAD | {"task": "segment"}, SEGMENTS)
+    with (tmp_path / "set.ndjson").open("a") as file:
+        file.write(json.dumps(image(0, "train", BOXES)) + "\n")
+    assert [(fault.code, fault.line) for fault in errors(tmp_path)] == [("wrong-task", 10)]
+
+
 @pytest.mark.parametrize("task", ["obb", "depth", "pose", "classify", "semantic"])
 def test_other_tasks_are_refused_by_name(tmp_path, task):
     (fault,) = errors(export(tmp_path, HEAD | {"task": task}))
@@ -67,6 +74,8 @@ def test_other_tasks_are_refused_by_name(tmp_path, task):
         (image(0, "train", {"boxes": [[0, 0.5, 0.5, 1.5, 0.2]]}), "coordinate"),
         (image(0, "train", {"boxes": [[0, 0.5, "x", 0.5, 0.2]]}), "list"),
         (image(0, "train", {"boxes": [[0, 0.5, 0.5, 0.5, 0.2, 0.1]]}), "numbers"),
+        (image(0, "train", [[0, 0.5, 0.5, 0.2, 0.2]]), "annotations"),
+        (image(0, "train", {"boxes": {"0": [0, 0.5, 0.5, 0.2, 0.2]}}), "boxes must be a list"),
         ({"type": "image"}, "file"),
         ([], "object"),
     ],
