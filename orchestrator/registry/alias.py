@@ -97,14 +97,10 @@ def move(
         if expected != "*" and _last(expected) != _last(alias):
             raise AliasMovedError(f"{name} has moved meanwhile; look at `offload models`, and decide again")
         lowest = minimum or (alias.minimum if alias else None)
-        is_same = alias is not None and (alias.version, alias.rollout, alias.minimum) == (
-            version,
-            rollout,
-            lowest,
-        )
-        if is_same and not stays:
+        wanted = (version, rollout, lowest)
+        if alias is not None and (alias.version, alias.rollout, alias.minimum) == wanted and not stays:
             return None
-        if lowest is not None and (numbers(entry.semver or "") or (0,)) < (numbers(lowest) or (0,)):
+        if not reaches(entry.semver, lowest):
             raise RegistryError(f"{entry.semver} is below {lowest}, the lowest version that may be used")
         moved = True
         last = alias.moves[-1].at if alias else 0.0
@@ -142,10 +138,18 @@ def overtaken(rollback: Move) -> str:
     )
 
 
+def reaches(semver: str | None, minimum: str | None) -> bool:
+    """Whether a version is not below the lowest that may be used; one without a number is below all others."""
+    return minimum is None or (numbers(semver or "") or (0,)) >= (numbers(minimum) or (0,))
+
+
 def leave_yanked(
     store: ObjectStore, name: str, why: str, cause: Cause = "yank", now: float | None = None
 ) -> str | None:
-    """Move an alias off yanked versions, to the last usable one of its history; return what it means then."""
+    """Move an alias off yanked versions, to the last of its history that may be used; return what it means then.
+
+    Applications refuse versions below the alias's minimum, so none of these is returned to.
+    """
     key, left = alias_key(name), None
 
     def change(body: bytes | None) -> bytes | None:
@@ -155,7 +159,8 @@ def leave_yanked(
         alias = parse(Alias, key, body)
         entries = versions(store)
         bad = yanks(entries)
-        usable = [m for m in alias.moves if m.version not in bad and entry_of(entries, m.version) is not None]
+        good = {e.version for e in entries if e.is_usable and reaches(e.semver, alias.minimum)}
+        usable = [move for move in alias.moves if move.version in good]
         if not usable:
             left = None
             return to_json(written(name, alias.moves, bad, alias.minimum, alias))
@@ -163,9 +168,9 @@ def leave_yanked(
         if alias.version in bad:
             last = usable[-1]
             at = max(clock_of(store)() if now is None else now, alias.moves[-1].at)
-            update = {"at": at, "cause": cause, "by": actor(), "why": why, "evidence": None, "rollout": 1.0}
-            update["commit"] = None
-            history = (*history, last.model_copy(update=update))
+            act = {"at": at, "cause": cause, "by": actor(), "why": why}
+            plain = {"rollout": 1.0, "evidence": None, "commit": None}
+            history = (*history, last.model_copy(update=act | plain))
         left = history[-1].version
         return to_json(written(name, history, bad, alias.minimum, alias))
 
@@ -203,15 +208,15 @@ def merged(theirs: Alias, ours: Alias, entries: tuple[IndexEntry, ...]) -> Alias
     ordered = sorted(moves.values(), key=lambda m: m.at)
     history = tuple(m.model_copy(update={"semver": number.get(m.version, m.semver)}) for m in ordered)
     yanked = yanks(entries)
-    usable = [m for m in history if m.version not in yanked]
+    lowest = max(
+        (a.minimum for a in (theirs, ours) if a.minimum), key=lambda m: numbers(m) or (0,), default=None
+    )
+    usable = [m for m in history if m.version not in yanked and reaches(m.semver, lowest)]
     if usable and history[-1].version in yanked:
         step = usable[-1].model_copy(
             update={"at": history[-1].at, "cause": "yank", "why": "what came later is yanked"}
         )
         history = (*history, step)
-    lowest = max(
-        (a.minimum for a in (theirs, ours) if a.minimum), key=lambda m: numbers(m) or (0,), default=None
-    )
     return written(ours.name, history, yanked, lowest, theirs)
 
 

@@ -65,7 +65,7 @@ def resolve(store: ObjectStore, wanted: str) -> Manifest:
 def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
     """Return the entry of an alias, a number, the beginning of one, or a version's digits or their beginning.
 
-    Of a line of numbers (1, 1.4, v1) the highest that is not yanked is meant. A tag of GTO's (model@v1.4.0) is read as
+    Of a line of numbers (1, 1.4, v1) the highest that may be used is meant. A tag of GTO's (model@v1.4.0) is read as
     its number.
 
     Raises:
@@ -101,7 +101,7 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
     line = line_of(wanted)
     if line is not None:
         in_line = [e for e in entries if (numbers(e.semver or "") or ())[: len(line)] == line]
-        usable = [e for e in in_line if e.yanked is None or len(line) == 3]
+        usable = [e for e in in_line if e.is_usable or len(line) == 3]
         if usable and matches:
             raise RegistryError(
                 f"{wanted} is ambiguous: write v{wanted}, or more digits of {matches[0].version}"

@@ -9,7 +9,7 @@ from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.registry import alias as aliases
 from gpu_offload.orchestrator.registry.index import entry_of, mark_yanked, versions
 from gpu_offload.orchestrator.registry.listing import named
-from gpu_offload.orchestrator.registry.manifest import STABLE, Cause, IndexEntry, RegistryError, Yank
+from gpu_offload.orchestrator.registry.manifest import STABLE, Alias, Cause, IndexEntry, RegistryError, Yank
 from gpu_offload.orchestrator.registry.semver import parse, version_text
 
 
@@ -143,30 +143,40 @@ def take_back(
 def rollback(store: ObjectStore, to: str | None = None, *, why: str) -> Moved:
     """Withdraw what `stable` means, and let it mean the version before, or `to`; see `Alias.rollback_since`.
 
-    Raises RegistryError: there is no such version, or none before.
+    With `to` it can be repeated after it was killed. Raises RegistryError: there is no such version, or none before;
+    AliasMovedError: `stable` moved meanwhile.
     """
     stable = aliases.alias_of(store, STABLE)
     if stable is None:
         raise RegistryError(f"no alias {STABLE!r} in {store.url}; there is nothing to roll back")
-    target = named(store, to) if to else None
-    if target is not None and target.version == stable.version:
-        return Moved("stable", target, {STABLE: target.version}, changed=False)
-    if target is not None and target.yanked is not None:
-        raise RegistryError(
-            f"{version_text(target.version, target.semver)} is yanked ({target.yanked.why}): take that back first with "
-            f"`offload yank {target.semver} --undo --why WHY`"
-        )
-    usable = {entry.version for entry in versions(store) if entry.is_usable} - {stable.version}
-    if target is None and not any(move.version in usable for move in stable.moves):
+    left = stable.version
+    if not to:
+        _check_has_before(store, stable)
+    elif (target := named(store, to)).version != left:
+        # Moved before the yank, because the move may refuse: yanked, deleted, or below the lowest version.
+        aliases.move(store, STABLE, target.version, cause="rollback", why=why, expected=stable)
+    else:
+        before, last = (stable.moves[0], *stable.moves)[-2:]
+        if (last.cause, last.why) != ("rollback", why) or before.version == left:
+            return Moved("stable", target, {STABLE: left}, changed=False)
+        left = before.version  # this very rollback moved it, and may have been killed before it yanked
+    done = yank(store, left, why=why, cause="rollback")
+    now = aliases.alias_of(store, STABLE)
+    return Moved(
+        "withdrawn",
+        done.entry,
+        {STABLE: now.version if now else None},
+        changed=done.changed or left == stable.version,
+        numbers=done.numbers,
+    )
+
+
+def _check_has_before(store: ObjectStore, stable: Alias) -> None:
+    """Raise RegistryError if `stable` never meant another version that may still be used."""
+    usable = {e.version for e in versions(store) if e.is_usable and aliases.reaches(e.semver, stable.minimum)}
+    if all(move.version == stable.version or move.version not in usable for move in stable.moves):
         name = stable.semver or stable.version
         raise RegistryError(
             f"stable means {name}, and no version before it may be used: name one with --to, or withdraw {name} without a "
             f"successor with `offload yank {name} --why WHY`"
         )
-    if target is not None:  # first, since it may refuse: deleted, or below the lowest version
-        aliases.move(store, STABLE, target.version, cause="rollback", why=why)
-    done = yank(store, stable.version, why=why, cause="rollback")
-    now = aliases.alias_of(store, STABLE)
-    return Moved(
-        "withdrawn", done.entry, {STABLE: now.version if now else None}, changed=True, numbers=done.numbers
-    )

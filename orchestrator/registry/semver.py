@@ -10,10 +10,10 @@ from gpu_offload.orchestrator.registry.manifest import Manifest
 
 Bump = Literal["major", "minor", "patch"]
 FIRST = "1.0.0"
-SEMVER = re.compile(r"v?(0|[1-9]\d{0,6})\.(0|[1-9]\d{0,6})\.(0|[1-9]\d{0,6})")
+SEMVER = re.compile(r"v?(0|[1-9]\d{0,6})\.(0|[1-9]\d{0,6})\.(0|[1-9]\d{0,6})", re.ASCII)
 """https://semver.org, without pre-releases and builds; git tags put a `v` before it."""
 
-LINE = re.compile(r"v?(0|[1-9]\d{0,6})(?:\.(0|[1-9]\d{0,6}))?(?:\.(0|[1-9]\d{0,6}))?")
+LINE = re.compile(r"v?(0|[1-9]\d{0,6})(?:\.(0|[1-9]\d{0,6}))?(?:\.(0|[1-9]\d{0,6}))?", re.ASCII)
 """A version, or the beginning of one: 1, 1.4, 1.4.0."""
 
 

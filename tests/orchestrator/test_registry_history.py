@@ -130,6 +130,11 @@ def test_a_number_is_never_given_twice_and_always_follows_its_parent(bumps, chan
         taken.append(number)
 
 
+def test_a_number_is_written_in_ascii_digits():
+    """Applications read no others: one in an alias would be no alias to them."""
+    assert parse("1.\N{ARABIC-INDIC DIGIT TWO}.0") is None
+
+
 def test_versions_are_numbered_bound_to_their_parent_and_found_by_either_name(folder, model):
     publish_now(folder, model, "aaaa1111", 100.0)
     publish_now(folder, model, "bbbb2222", 200.0, fingerprint="e" * 64)
@@ -368,6 +373,67 @@ def test_the_lowest_version_is_published_and_limits_later_moves(folder, model):
         promote.promote(folder, "aaaa", why="x")
     publish_now(folder, model, "cccc")
     assert (stable(folder), aliases.alias_of(folder, STABLE).minimum) == ("cccc", "1.0.1")
+
+
+def test_neither_a_rollback_nor_a_yank_goes_below_the_lowest_version(folder, model):
+    """Applications refuse what is below it: `stable` would mean a version that none of them takes."""
+    for version in ("aaaa", "bbbb"):
+        publish_now(folder, model, version)
+    promote.promote(folder, "bbbb", why="the old one crashes", minimum="1.0.1")
+    with pytest.raises(RegistryError, match="no version before"):
+        promote.rollback(folder, why="worse")
+    assert promote.yank(folder, "bbbb", why="worse").aliases == {STABLE: None}
+    found = aliases.alias_of(folder, STABLE)
+    assert (found.version, choose(json.loads(to_json(found)))) == ("bbbb", None)
+    merged = aliases.merged(found, found.model_copy(update={"yanked": {}}), publish.versions(folder))
+    assert merged.version == "bbbb"
+
+
+def test_a_line_means_its_highest_version_that_is_there(folder, model):
+    for version in ("aaaa", "bbbb"):
+        publish_now(folder, model, version)
+    index.mark_deleted(folder, "bbbb")
+    assert download.resolve(folder, "1").version == "aaaa"
+    with pytest.raises(RegistryError, match="deleted"):
+        download.resolve(folder, "1.0.1")
+
+
+class Overtaken:
+    """A store in which another act happens between our read and our first write."""
+
+    def __init__(self, store, act):
+        self.store, self.act = store, act
+
+    def __getattr__(self, name):
+        if name == "replace" and self.act is not None:
+            act, self.act = self.act, None
+            act()
+        return getattr(self.store, name)
+
+
+def test_a_version_that_became_stable_meanwhile_is_not_rolled_back(folder, model):
+    for version in ("aaaa", "bbbb"):
+        publish_now(folder, model, version)
+    store = Overtaken(folder, lambda: publish_now(folder, model, "cccc"))
+    with pytest.raises(aliases.AliasMovedError):
+        promote.rollback(store, "aaaa", why="bbbb is worse")
+    assert stable(folder) == "cccc"
+    assert not [e.version for e in publish.versions(folder) if e.yanked]
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("effects", [1, 2, 3])
+def test_a_rollback_to_a_version_killed_at_any_write_is_completed_by_the_same_command(
+    folder, model, effects, after
+):
+    for version in ("aaaa", "bbbb", "cccc"):
+        publish_now(folder, model, version)
+    with pytest.raises(KeyboardInterrupt):
+        promote.rollback(DyingStore(folder, effects, after=after), "aaaa", why="bad")
+    assert promote.rollback(folder, "aaaa", why="bad").aliases == {STABLE: "aaaa"}
+    assert promote.rollback(folder, "aaaa", why="bad").changed is False
+    found = aliases.alias_of(folder, STABLE)
+    assert (found.version, found.yanked) == ("aaaa", {"cccc": "bad"})
 
 
 @pytest.mark.parametrize("after", [False, True])
