@@ -8,10 +8,10 @@
 `get` returns the newest good model. It asks the server at most once every `interval`, with a conditional request that
 costs no transfer while nothing changed. A download resumes where it broke off, counts only once its size and sha256 are
 right, and is renamed into place, so that a path that `get` returned is always a whole model. Offline, and whatever the
-server answers, the model of before stays in use. Several processes may share the folder.
+server answers, the previous model stays in use. Several processes may share the folder.
 
 The server needs no listing and no account: static files under https, laid out as gpu-offload publishes them, or a
-release of GitHub's. `listing=True` reads any public bucket instead, and takes the object that was modified last.
+GitHub release. `listing=True` reads any public bucket instead, and takes the object that was modified last.
 """
 
 from __future__ import annotations
@@ -29,29 +29,29 @@ if TYPE_CHECKING:
     import http.client
     import socket
     from collections.abc import Callable, Iterator
-    from typing import IO, Any, NoReturn
+    from typing import IO, Any
 
     Progress = Callable[[int, int | None], object]
-    """Called with the bytes that are there and the bytes that there will be, None where that is not known."""
+    """Called with the bytes received so far and the size of the file, None where the size is not known."""
 
 AGENT = "gpu-offload-client/1"
 CHUNK = 1 << 18
 LARGEST_DOCUMENT = 16 << 20
 LARGEST_INDEX = 128 << 20
 SLOWEST = 1_000
-"""Bytes a second. A server that sends less for `timeout` seconds stalls, although no single read waits that long."""
+"""Bytes a second. A server that sends less for `timeout` seconds has stalled, although no single read waits that long."""
 
 MOST_BESIDE = 2 << 20
-"""Bytes that a server may send in a row that are no content: heads, sizes of pieces, trailers."""
+"""Bytes in a row that are no content (headers, chunk sizes, trailers), which a server could send without end."""
 
 FACTS = ".model.json"
-"""Ends the name of what is known of a model in the folder, written after the model."""
+"""Suffix of the file that describes a model in the folder. It is written after the model: one without it is not whole."""
 
 LATEST, NEVER = 1e12, float("-inf")
-"""Seconds since 1970: no clock reaches the one, and what never was is before any time."""
+"""Unix seconds: later than any clock shows, and earlier."""
 
 MOST_PAGES = 100
-"""Of a listing, 1,000 objects each."""
+"""Pages of a listing, with 1,000 objects each."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _FORMAT = re.compile(r"[A-Za-z0-9]{1,16}", re.ASCII)
@@ -59,7 +59,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 _MODEL = re.compile(r"model(?:\.[A-Za-z0-9]{1,16}){0,2}", re.ASCII)
 _RELEASE = re.compile(r"/[^/]+/[^/]+/releases/download/[^/]+$")
 _UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-"""What reading an answer of an unforeseen form can raise."""
+"""Errors that an answer of an unforeseen form can cause."""
 
 
 class NoModelError(Exception):
@@ -67,7 +67,7 @@ class NoModelError(Exception):
 
 
 class TransferError(Exception):
-    """The server did not give what was asked for. `passing` says whether another try may help."""
+    """The server did not deliver what was asked for. `passing` says whether another try may help."""
 
     def __init__(self, message: str, *, passing: bool = True, status: int | None = None) -> None:
         super().__init__(message)
@@ -76,7 +76,7 @@ class TransferError(Exception):
 
 
 class DamagedError(TransferError):
-    """What came is not what was promised."""
+    """A download does not have the size, sha256 or MD5 that it should have."""
 
 
 class Release:
@@ -221,8 +221,8 @@ class ModelClient:
             return model
         try:
             with self._locked(wait=model is None) as locked:
-                if not locked:  # another process is checking; its answer is used next time
-                    return model or self._none("another process holds the folder")
+                if not locked and model is not None:
+                    return model  # another process is checking; its answer is used next time
                 state = self._state()
                 model = self._good(state)
                 if model is not None and not self._is_due(state):
@@ -230,7 +230,7 @@ class ModelClient:
                 try:
                     return self._refresh(state, model)
                 except OSError:
-                    self._clear()  # a part must not keep a disk full
+                    self._clear()  # on a full disk, a partial download would leave no room for a smaller model
                     raise
         except OSError as error:  # a full disk, a folder that cannot be written to
             problem = f"{error.filename or self.folder}: {error.strerror or error}"
@@ -242,7 +242,9 @@ class ModelClient:
     def _refresh(self, state: dict[str, Any], model: Model | None) -> Model:
         """Look at the server, and download what it names. The folder is locked."""
         until = None if self.patience is None or model is None else time.monotonic() + self.patience
+        # With a model in use, looking for a newer one is not worth a wait: one try.
         web = Web(self.timeout, until, 1 if model is not None else self.tries, self.pause)
+        # Noted before the look, so that one that fails counts for the interval as well.
         state["checked_at"] = self._checked_at = time.time()
         before = dict(state)
         try:
@@ -296,12 +298,9 @@ class ModelClient:
 
     def _kept(self, model: Model | None, problem: str) -> Model:
         if model is None:
-            self._none(problem)
+            raise NoModelError(f"no model in {self.folder}, and none to be had: {problem}")
         model.problem = problem
         return model
-
-    def _none(self, problem: str) -> NoReturn:
-        raise NoModelError(f"no model in {self.folder}, and none to be had: {problem}")
 
     def _rules(self) -> str:
         rules = [f"alias {self.alias}"]
@@ -317,23 +316,22 @@ class ModelClient:
         if self._installation is None:
             import uuid
 
-            path = self.folder / "installation"
-            try:
-                self._installation = path.read_text().strip() or None
-            except OSError:
-                self._installation = None
-            if self._installation is None:
-                self._installation = uuid.uuid4().hex
+            path, name = self.folder / "installation", ""
+            with contextlib.suppress(OSError, ValueError):
+                name = path.read_text().strip()
+            if not name:
+                name = uuid.uuid4().hex
                 with contextlib.suppress(OSError):
                     self.folder.mkdir(parents=True, exist_ok=True)
-                    _replace(path, self._installation.encode())
+                    _replace(path, name.encode())
+            self._installation = name
         digest = hashlib.sha256(f"{self._installation}:{version}".encode()).digest()
         return int.from_bytes(digest[:8], "big") / 2**64
 
     # ---------------------------------------------------------------------------------- the server
 
     def _look(self, web: Web, state: dict[str, Any]) -> Release | None:
-        """Return the release to use, and renew what the state holds of the server's document."""
+        """Return the release to use, and keep the server's document in the state."""
         if self.listing:
             return newest(web, self.url, self.prefix, self.suffix)
         key = f"aliases/{self.alias}.json"
@@ -343,16 +341,14 @@ class ModelClient:
         except TransferError as error:
             if error.status not in {404, 410} or not self.pin:
                 raise
-            # No alias; the pinned version may be published all the same.
+            # There is no alias, but the pinned version may be in the index.
             answer = None if state.get("document") else ({}, "")
         seen = state.get("document") or {}
         document, etag = answer if answer is not None else (seen, state.get("etag"))
         if answer is not None and not is_alias(document) and not (self.pin and not document):
             raise TransferError(f"{self._address(key)}: not an alias of a registry", passing=False)
         if answer is not None and is_older(document, seen):
-            raise TransferError(
-                f"{self._address(key)}: a cache answers with what was true earlier", passing=False
-            )
+            raise TransferError(f"{self._address(key)}: a cache answers with an earlier state", passing=False)
         found = self._choose(document)
         state["document"], state["etag"] = document, etag
         if found is None and self.pin:
@@ -362,7 +358,7 @@ class ModelClient:
         return found
 
     def _in_index(self, web: Web, pin: str) -> Release | None:
-        """Return exactly the pinned version, which the alias has never meant."""
+        """Return exactly the pinned version, which is not in the alias's history."""
         for name in self._versions():
             model = self._installed(name)
             if model is not None and pin in {model.version, model.semver}:
@@ -376,7 +372,7 @@ class ModelClient:
         return next((r for r in releases if r is not None and pin in {r.version, r.semver}), None)
 
     def _in_manifest(self, web: Web, release: Release) -> Release:
-        """Return a release with what an older alias does not say. Raises TransferError if neither has it."""
+        """Return a release with the sha256 and size that old aliases lack. Raises TransferError."""
         address = self._address(f"models/{release.version}/manifest.json")
         facts, _ = web.document(address, None) or ({}, "")
         model = facts.get("model")
@@ -387,7 +383,7 @@ class ModelClient:
         return found
 
     def _address(self, key: str) -> str:
-        # A release of GitHub's knows no folders.
+        # A GitHub release has no folders.
         return f"{self.url}/{re.sub(r'[^A-Za-z0-9._-]', '-', key) if _RELEASE.search(self.url) else key}"
 
     def _download(self, web: Web, release: Release) -> Model:
@@ -396,7 +392,7 @@ class ModelClient:
         path = self.folder / f"{release.version}{suffix if suffix != FACTS else ''}"
         if not self._is_free(release.version, path.name):
             raise TransferError(
-                f"{self.url}: version {release.version} has a file that is named as another here",
+                f"{self.url}: version {release.version} has a file that is named as another one in {self.folder}",
                 passing=False,
             )
         sha256 = web.download(
@@ -416,6 +412,7 @@ class ModelClient:
             "sha256": sha256,
             "size": status.st_size,
             "mtime_ns": status.st_mtime_ns,
+            # Later than all others even if the clock was set back: the newest downloads are kept.
             "downloaded_at": max(
                 time.time(), *(_time(f, "downloaded_at") + 1 for f in self._facts().values()), 0
             ),
@@ -426,7 +423,7 @@ class ModelClient:
     # ------------------------------------------------------------------------------------ the folder
 
     def _state(self) -> dict[str, Any]:
-        """Return what the last look left; empty where there is none, or it was another place's."""
+        """Return what the last look saved; empty if there is nothing, or it belongs to another address."""
         state = _read(self.folder / "state.json")
         return state if state.get("of") == self._of() else {}
 
@@ -435,7 +432,7 @@ class ModelClient:
         _replace(self.folder / "state.json", json.dumps(state).encode())
 
     def _of(self) -> list[Any]:
-        """Return what a state is of."""
+        """Return what a state belongs to."""
         return [self.url, self.alias, self.listing, *([self.export] if self.export else [])]
 
     def _versions(self) -> list[str]:
@@ -444,11 +441,11 @@ class ModelClient:
         return sorted(facts, key=lambda name: (_time(facts[name], "downloaded_at"), name), reverse=True)
 
     def _facts(self) -> dict[str, dict[str, Any]]:
-        """Return what is known of each version in the folder."""
+        """Return the description of each version in the folder."""
         return {path.name.removesuffix(FACTS): _read(path) for path in self.folder.glob(f"*{FACTS}")}
 
     def _installed(self, version: str) -> Model | None:
-        """Return a version that is here, whole; hashed again where the file was touched since its download."""
+        """Return a version that is whole in the folder; hashed again if the file was touched since its download."""
         if not _NAME.fullmatch(version):
             return None
         facts_path = self.folder / f"{version}{FACTS}"
@@ -456,58 +453,59 @@ class ModelClient:
         path = self._file(version, facts)
         if self.export and path.suffix != f".{self.export}":
             return None
+        sha256, size = facts.get("sha256"), facts.get("size")
         try:
             status = path.stat()
-        except OSError:
-            return None
-        sha256, size = facts.get("sha256"), facts.get("size")
-        if not isinstance(sha256, str) or status.st_size != size:
-            return None
-        if status.st_mtime_ns != facts.get("mtime_ns"):
-            if sha256_of(path) != sha256:
+            if not isinstance(sha256, str) or status.st_size != size:
                 return None
+            is_touched = status.st_mtime_ns != facts.get("mtime_ns")
+            if is_touched and sha256_of(path) != sha256:
+                return None
+        except OSError:  # also where another process removes it meanwhile
+            return None
+        if is_touched:
             with contextlib.suppress(OSError):
                 _replace(facts_path, json.dumps({**facts, "mtime_ns": status.st_mtime_ns}).encode())
         return Model(path, version, facts.get("semver"), sha256, size)
 
     def _file(self, version: str, facts: dict[str, Any]) -> Path:
-        """Return a model's path by its facts, which are in a folder that others may write to."""
+        """Return a model's path. Others may write to the folder, so that the name must be one of ours."""
         name = facts.get("file")
         is_ours = isinstance(name, str) and _NAME.fullmatch(name) and f"{name}.".startswith(f"{version}.")
         return self.folder / (name if is_ours and name else f"{version}.pt")
 
     def _is_free(self, version: str, name: str) -> bool:
-        """Whether a file of a version would replace neither our own documents nor another version's file."""
+        """Whether the name of a version's file is neither that of our own documents nor of another version's file."""
         others = (
             self._file(other, _read(self.folder / f"{other}{FACTS}"))
             for other in self._versions()
             if other != version
         )
-        # A file system may take no notice of case.
+        # File systems of Windows and macOS ignore case.
         taken = {"state.json", "installation", *(path.name.lower() for path in others)}
         return name.lower() not in taken and not name.lower().endswith(FACTS)
 
     def _prune(self, current: str, document: dict[str, Any]) -> None:
-        """Remove what is older than the `keep` newest, what is yanked, and what killed processes left unfinished."""
+        """Remove what is older than the `keep` newest, what is yanked, and what killed processes left."""
         yanked = document.get("yanked") or {}
         others = [name for name in self._versions() if name != current]
         good = [name for name in others if name not in yanked][: self.keep - 1]
         for name in set(others) - set(good):
             facts_path = self.folder / f"{name}{FACTS}"
             for path in (self._file(name, _read(facts_path)), facts_path):
-                with contextlib.suppress(OSError):  # Windows: a process has it open; the next time
+                with contextlib.suppress(OSError):  # on Windows, while a process has it open: next time
                     path.unlink()
         self._clear()
 
     def _clear(self) -> None:
-        """Remove what is not complete."""
+        """Remove unfinished files."""
         for path in (*self.folder.glob(".*.part"), *self.folder.glob(".*.new")):
             with contextlib.suppress(OSError):
                 path.unlink()
 
     @contextlib.contextmanager
     def _locked(self, *, wait: bool) -> Iterator[bool]:
-        """Hold the folder among all processes; yield False where another holds it and we need not `wait`."""
+        """Lock the folder against other processes; yield False if another one holds it and we need not `wait`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / ".lock").open("a+b") as file:
             while not (locked := _lock(file)) and wait:
@@ -522,10 +520,11 @@ def choose(
     share_of: Callable[[str], float] = lambda _: 0.0,
     export: str | None = None,
 ) -> Release | None:
-    """Return the release that an alias means for one installation, None where it means none.
+    """Return the release that an alias means for one installation, None if it means none.
 
-    The newest in the alias's history that is there in the format, not yanked, not below the lowest version allowed,
-    within the pin, and rolled out to this installation or pinned exactly. An alias without a history is a history of one.
+    It is the newest in the alias's history that exists in the format, is not yanked, is not below the lowest version
+    allowed, is within the pin, and is rolled out to this installation or pinned exactly. An alias without a history
+    counts as a history of one.
     """
     seen = set()
     for entry in [document, *reversed(document.get("history") or [])]:
@@ -543,7 +542,7 @@ def choose(
 
 
 def is_alias(document: dict[str, Any]) -> bool:
-    """Whether a document has the form of an alias; a sign-in page that says 200 has not."""
+    """Whether a document has the form of an alias, unlike a sign-in page that is served with status 200."""
     minimum = document.get("minimum")
     return (
         _release(document) is not None
@@ -554,9 +553,10 @@ def is_alias(document: dict[str, Any]) -> bool:
 
 
 def is_older(document: dict[str, Any], seen: dict[str, Any]) -> bool:
-    """Whether an alias is an earlier state of one that was seen, which a cache has kept.
+    """Whether an alias is an earlier state of one that was seen, served by a cache.
 
-    A history only grows, so a rollback is never older. A registry that was begun anew has another history: it is newer.
+    A history only grows, so that a rollback is never older. A registry that was begun anew has another history and is
+    newer.
     """
     moves, known = _moves(document), _moves(seen)
     return moves <= known and (len(moves), _serial(document)) < (len(known), _serial(seen))
@@ -589,7 +589,7 @@ def is_usable(release: Release, document: dict[str, Any], pin: str | None, minim
 
 
 def _release(entry: Any, export: str | None = None) -> Release | None:
-    """Read a release from a document; None where it is not one that could be fetched safely, or not in the format."""
+    """Read a release from a document; None if it could not be fetched safely, or does not exist in the format."""
     if not isinstance(entry, dict):
         return None
     version = entry.get("version")
@@ -613,13 +613,13 @@ def _release(entry: Any, export: str | None = None) -> Release | None:
         size=size if isinstance(size, int) and size >= 0 else None,
         semver=semver if isinstance(semver, str) else None,
         share=1.0 if share is None else float(share),
-        # An alias has a name, too.
+        # The alias itself also has a `name`, which is no file's.
         file=name if isinstance(name, str) and _MODEL.fullmatch(name) else "model.pt",
     )
 
 
 def newest(web: Web, url: str, prefix: str, suffix: str) -> Release:
-    """Return the object of a public bucket that was modified last, all pages of the listing seen.
+    """Return the object of a public bucket that was modified last, over all pages of the listing.
 
     S3's ListObjectsV2: https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html
     """
@@ -634,7 +634,7 @@ def newest(web: Web, url: str, prefix: str, suffix: str) -> Release:
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise TransferError(f"{url}: the listing declares entities, as no bucket's does", passing=False)
         try:
-            page = ET.fromstring(text)  # noqa: S314 - without declarations there is nothing to expand
+            page = ET.fromstring(text)  # noqa: S314 - no entities are declared, so that nothing expands
         except ET.ParseError as error:
             raise TransferError(f"{url}: not a bucket's listing ({error})", passing=False) from None
         for item in page.iterfind("{*}Contents"):
@@ -676,7 +676,7 @@ class Web:
     def document(
         self, url: str, etag: str | None, largest: int = LARGEST_DOCUMENT
     ) -> tuple[dict[str, Any], str] | None:
-        """Return a JSON object, and its etag or date; None where it is unchanged since. Raises TransferError."""
+        """Return a JSON object, and its etag or date; None if it has not changed. Raises TransferError."""
         answer = self.read(url, etag, largest)
         if answer is None:
             return None
@@ -689,7 +689,8 @@ class Web:
         return found, answer[1]
 
     def read(self, url: str, etag: str | None, largest: int = LARGEST_DOCUMENT) -> tuple[bytes, str] | None:
-        """Return a small file, and its etag or date; None where it is unchanged since. Raises TransferError."""
+        """Return a small file, and its etag or date; None if it has not changed. Raises TransferError."""
+        # Some static servers send a date and no etag; an etag has quotes.
         condition = "If-None-Match" if etag and '"' in etag else "If-Modified-Since"
         failures = 0
         while True:
@@ -716,20 +717,20 @@ class Web:
     ) -> str:
         """Download a file, verify it and rename it to `path`; return its sha256.
 
-        What an earlier call left beside it (`.NAME.part`) is completed. Not for two callers at the same time.
+        A part that an earlier call left beside it (`.NAME.part`) is completed. Callers must not overlap.
 
         Args:
             url: Where the file is.
-            path: Where it goes; as it was, unless the whole new file is there.
+            path: Where it goes; unchanged until the whole new file is there.
             size: Bytes that it must have.
-            sha256: What it must hash to.
-            etag: What S3 calls it: a part is only completed from the same object, and an MD5 is verified.
-            largest: Bytes that it may have, where `size` is not known.
-            progress: Called with the bytes that are there, and `size`.
+            sha256: Its sha256, 64 hex digits.
+            etag: Its etag at S3: a part is only completed from the same object, and an MD5 is verified.
+            largest: Bytes that it may have.
+            progress: Called with the bytes received so far, and `size`.
 
         Raises:
-            DamagedError: It is not what was promised.
-            TransferError: It could not be had.
+            DamagedError: The file does not have the size, sha256 or MD5 given.
+            TransferError: It could not be downloaded.
         """
         if largest is not None and size is not None and size > largest:
             raise TransferError(f"{url}: {size:,} bytes are more than the {largest:,} allowed", passing=False)
@@ -759,7 +760,7 @@ class Web:
             part.unlink()
             if not resumed:
                 raise DamagedError(f"{url}: {fault}: damaged, or replaced", passing=False)
-            resumed = False  # the part was another object's; once more, from the first byte
+            resumed = False  # the part was of another object: once more, from the first byte
 
     def _receive(
         self,
@@ -771,20 +772,20 @@ class Web:
         limit: int | None,
         progress: Progress | None,
     ) -> None:
-        """Add to a part what is missing of it. Raises TransferError, what has come being kept."""
+        """Download what is missing of a part. Raises TransferError; what was received is kept."""
         headers = {"Range": f"bytes={have}-"} if have else {}
         if etag:
             headers["If-Match"] = f'"{etag}"'
         try:
             with self._opened(url, headers) as reply, part.open("ab") as file:
-                if have and reply.status != 206:  # it knows no ranges
+                if have and reply.status != 206:  # a server without ranges sends the whole file
                     file.truncate(0)
                     have = 0
                 elif have != _begins(reply):
-                    raise TransferError(f"{url}: another range came than was asked for")  # noqa: TRY301
+                    raise TransferError(f"{url}: the server sends another range")  # noqa: TRY301
                 have = self._append(url, reply, file, have, size, limit, progress)
         except TransferError as error:
-            if error.status in {412, 416}:  # it is another object now, or shorter than the part
+            if error.status in {412, 416}:  # another object by now, or one that is shorter than the part
                 part.unlink(missing_ok=True)
                 raise TransferError(f"{url}: it changed while it was downloaded") from None
             raise
@@ -801,7 +802,7 @@ class Web:
         limit: int | None,
         progress: Progress | None,
     ) -> int:
-        """Write a reply to a part, and to the disk even if the server breaks off; return the part's new size."""
+        """Write a reply to a part, and sync it even if the server breaks off; return the part's new size."""
         try:
             while size is None or have < size:
                 chunk = self._chunk(url, reply, CHUNK if size is None else min(CHUNK, size - have))
@@ -819,7 +820,7 @@ class Web:
         return have
 
     def _retry(self, error: TransferError, failures: int) -> None:
-        """Wait before another try, or raise the error where none would help."""
+        """Wait before another try, or raise the error if another would not help."""
         if not error.passing or failures >= self.tries:
             raise error
         wait = self.pause * 2 ** (failures - 1)
@@ -828,7 +829,7 @@ class Web:
         time.sleep(wait)
 
     def _whole(self, url: str, reply: http.client.HTTPResponse, largest: int) -> bytes:
-        """Return the body of a document. Raises TransferError if it is cut off, or no document's size."""
+        """Return the body of a document. Raises TransferError if it is cut off or too large."""
         body = bytearray()
         while chunk := self._chunk(url, reply, CHUNK):
             body += chunk
@@ -846,9 +847,9 @@ class Web:
         import http.client
 
         if self.until is not None and time.monotonic() >= self.until:
-            raise TransferError(f"{url}: out of time; what has come is kept for the next time", passing=False)
+            raise TransferError(f"{url}: out of time; what was received is kept", passing=False)
         try:
-            return reply.read1(most)
+            return reply.read1(most)  # returns what has arrived; `read` would wait, and lose it in a break
         except (http.client.HTTPException, OSError, *_UNREADABLE) as error:
             raise TransferError(f"{url}: it broke off ({error or type(error).__name__})") from None
 
@@ -862,6 +863,7 @@ class Web:
         timeout = self.timeout
         if self.until is not None:
             timeout = max(0.1, min(timeout, self.until - time.monotonic()))
+        # A compressed body would have neither the size nor the sha256 of the file.
         given = {"User-Agent": AGENT, "Accept-Encoding": "identity", **headers}
         request = urllib.request.Request(url, headers=given)  # noqa: S310 - see check_url
         try:
@@ -880,7 +882,7 @@ class Web:
 
 
 def _begins(reply: http.client.HTTPResponse) -> int | None:
-    """Return at which byte of the file a reply begins; None where a part does not say."""
+    """Return the byte of the file at which a reply begins; None if a partial reply does not say."""
     if reply.status != 206:
         return 0
     span = (reply.headers.get("Content-Range") or "").removeprefix("bytes ")
@@ -888,7 +890,7 @@ def _begins(reply: http.client.HTTPResponse) -> int | None:
 
 
 def _decimal(text: str) -> int | None:
-    """Return a number of bytes written in ASCII digits, below 10**18; None where the text is something else."""
+    """Return a number of bytes, written in ASCII digits and below 10**18; None for any other text."""
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
 
 
@@ -897,7 +899,7 @@ def _unreadable(url: str, error: Exception) -> TransferError:
 
 
 def check_url(url: str) -> None:
-    """Refuse an address that is not https, but for this machine's own. Raises ValueError."""
+    """Refuse an address that is not https, except on this machine. Raises ValueError."""
     from urllib.parse import urlsplit
 
     try:
@@ -909,7 +911,7 @@ def check_url(url: str) -> None:
     if not is_plain:
         raise ValueError(f"{url!r}: write https://HOST/PATH")
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(host)):
-        raise ValueError(f"{url!r}: write https://, so that what you read cannot be changed in transit")
+        raise ValueError(f"{url!r}: write https://, so that nobody can change the model in transit")
 
 
 def _opener(connector: Connector) -> Any:
@@ -921,7 +923,7 @@ def _opener(connector: Connector) -> Any:
         def redirect_request(
             self, req: Any, fp: IO[bytes], code: int, msg: str, headers: http.client.HTTPMessage, newurl: str
         ) -> Any:
-            fp.close()  # else urllib reads the redirect's body to its end, however long it is
+            fp.close()  # otherwise urllib reads the redirect's body to its end, however long it is
             connector.public_only = check_redirect(req.full_url, newurl) or connector.public_only
             return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -932,7 +934,7 @@ def check_redirect(origin: str, target: str) -> bool:
     """Refuse a redirect away from https, or to an address that is not public. Raises TransferError.
 
     Returns:
-        Whether it leads to another host, which has to have a public address.
+        Whether it leads to another host, which must have a public address.
     """
     import socket
     from urllib.parse import urlsplit
@@ -948,7 +950,7 @@ def check_redirect(origin: str, target: str) -> bool:
     try:
         known = socket.getaddrinfo(new.hostname, new.port or 443, type=socket.SOCK_STREAM)
     except OSError:
-        return True  # a proxy may know it; without one there is no connection either
+        return True  # a proxy may resolve it; without a proxy there is no connection either
     if not all(is_public(str(address[0])) for *_, address in known):
         raise TransferError(f"{origin}: it redirects to {target}, a private address", passing=False)
     return True
@@ -963,10 +965,10 @@ def is_public(address: str) -> bool:
 
 
 class Connector:
-    """Connects one request and its redirects, and ends them where the server is too slow.
+    """Connects one request and its redirects, and ends them if the server is too slow.
 
-    A server that is silent, or sends less than `slowest`, has `seconds` in all; what its reader takes does not count. To
-    find an address that answers, and TLS, may take as long once more.
+    A server that is silent, or sends less than `slowest`, has `seconds` in all; the reader's own time does not count.
+    Connecting, over all addresses of the host, and TLS may each take as long again.
 
     Args:
         seconds: See above.
@@ -992,7 +994,7 @@ class Connector:
 
             def made(*args: Any, **options: Any) -> Any:
                 new = kind(*args, **options)
-                # What resolves the name also judges its address: another look could find another one.
+                # The lookup that judges the address is the one that is used: a second one could give another address.
                 new._create_connection = lambda address, *_: self._connect(address, check=check)  # noqa: SLF001
                 new.response_class = self._reply
                 return new
@@ -1051,10 +1053,10 @@ class Connector:
 
         class Reply(http.client.HTTPResponse):
             def read1(self, n: int = -1) -> bytes:
-                # Only content earns time: heads, and what is between pieces and after them, could have no end.
+                # Only content earns time: headers, chunk sizes and trailers could go on without end.
                 content = super().read1(n)
                 connector._left = min(connector.seconds, connector._left + len(content) / connector.slowest)
-                # A piece of one byte takes five more.
+                # A chunk of one byte comes with five more bytes.
                 connector._beside = min(MOST_BESIDE, connector._beside + 8 * len(content))
                 return content
 
@@ -1068,7 +1070,7 @@ class Connector:
         with contextlib.suppress(TimeoutError):
             length = read()
             self._left -= time.monotonic() - began
-            # A fast server takes no time, but all of its reader's.
+            # Time alone does not stop a fast server that sends no content.
             self._beside -= length or 0
             if self._beside < 0:
                 raise ConnectionAbortedError(f"it sends more than {MOST_BESIDE:,} bytes that are no content")
@@ -1101,13 +1103,13 @@ def sha256_of(path: Path) -> str:
 
 
 def _fault(part: Path, found: str, size: int | None, sha256: str | None, etag: str | None) -> str | None:
-    """Return what of a downloaded file is not as promised."""
+    """Return how a downloaded file differs from what it should be; None if it does not."""
     length = part.stat().st_size
     if size is not None and length != size:
         return f"{length:,} bytes instead of {size:,}"
     if sha256 is not None and found != sha256:
         return f"sha256 is {found} instead of {sha256}"
-    # An object that was uploaded in one piece has its MD5 for an etag; one in parts has a dash in it.
+    # The etag of an object that was uploaded in one part is its MD5; that of several parts has a dash.
     if sha256 is None and etag and re.fullmatch(r"[0-9a-f]{32}", etag):
         import hashlib
 
@@ -1117,7 +1119,7 @@ def _fault(part: Path, found: str, size: int | None, sha256: str | None, etag: s
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    """Return the numbers of a version or of a line of versions; none where it is neither."""
+    """Return the numbers of a version or of a line of versions; empty for any other text."""
     parts = version.removeprefix("v").split(".")
     fits = len(parts) <= 3 and all(part.isascii() and part.isdigit() and len(part) < 8 for part in parts)
     return tuple(map(int, parts)) if fits else ()
@@ -1132,12 +1134,13 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _time(document: dict[str, Any], name: str) -> float:
-    """Return a time of a document that others may have written; before all others where it has none."""
+    """Return a time of a document that others may have written; `NEVER` if it has none."""
     found = document.get(name)
     return found if isinstance(found, (int, float)) and 0 <= found < LATEST else NEVER
 
 
 def _replace(path: Path, body: bytes) -> None:
+    # A name of its own: threads and processes may write the same document at once.
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{time.monotonic_ns()}.new")
     try:
         with temporary.open("wb") as file:
@@ -1151,6 +1154,7 @@ def _replace(path: Path, body: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
+    # A rename survives a power cut only once its folder is on the disk.
     if sys.platform != "win32":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -1160,9 +1164,9 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _lock(file: IO[bytes]) -> bool:
-    """Take the lock of a file if no process holds it; closing the file, or dying, gives it back.
+    """Lock a file if no process holds its lock; it is released when the file is closed, or the process dies.
 
-    Raises OSError: the file system has no locks.
+    Raises OSError: The file system has no locks.
     """
     try:
         if sys.platform == "win32":
@@ -1173,7 +1177,7 @@ def _lock(file: IO[bytes]) -> bool:
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):  # Windows says the latter
+    except (BlockingIOError, PermissionError):  # Windows raises the latter
         return False
     return True
 

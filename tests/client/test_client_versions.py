@@ -132,7 +132,9 @@ def test_an_installation_is_the_same_at_every_start(server, folder):
     server.publish("bbbb", rollout=0.5)
     first = client(server, folder).get().version
     assert {client(server, folder).get().version for _ in range(5)} == {first}
-    assert (folder / "installation").is_file()
+    (folder / "installation").write_bytes(b"\xff")  # damaged: it gets another name, and no error
+    named = client(server, folder).get().version
+    assert {client(server, folder).get().version for _ in range(5)} == {named}
 
 
 VERSIONS = st.sampled_from(["aaaa", "bbbb", "cccc", "dddd"])

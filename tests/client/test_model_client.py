@@ -192,6 +192,21 @@ def test_a_copied_folder_is_verified_and_used_without_a_server(server, folder):
     assert body_of(model) == body
 
 
+def test_a_model_that_another_process_removes_while_it_is_verified_is_downloaded_again(
+    server, folder, old, monkeypatch
+):
+    def removed(path):
+        if path.suffix == ".pt":
+            path.unlink()
+        return sha256_of(path)
+
+    sha256_of = model_client.sha256_of
+    monkeypatch.setattr(model_client, "sha256_of", removed)
+    os.utime(folder / "aaaa.pt", (1, 1))
+    model = client(server, folder).get()
+    assert (body_of(model), model.updated) == (old, True)
+
+
 def test_a_folder_that_cannot_be_written_still_gives_its_model(server, folder, monkeypatch):
     body = server.publish("aaaa")
     client(server, folder).get()
