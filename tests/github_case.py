@@ -18,7 +18,7 @@ class GitHub(LocalServer):
         self.release = None
         self.assets = {}
         self.broken = None
-        """A pair of method and part of a path whose next request is answered with 502."""
+        """A pair of method and part of a path whose next request is answered with 502, or with a third element."""
         self._number = 100
         self._lock = threading.Lock()
 
@@ -38,8 +38,8 @@ class GitHub(LocalServer):
         parts = urlsplit(target)
         path = parts.path
         if self.broken and method == self.broken[0] and self.broken[1] in path:
-            self.broken = None
-            return 502, {"message": "bad gateway"}
+            answer, self.broken = (*self.broken, (502, {"message": "bad gateway"}))[2], None
+            return answer
         if path.startswith(f"/{self.repository}/releases/download/"):
             name = path.rpartition("/")[2]
             found = self.files().get(name)
@@ -53,6 +53,8 @@ class GitHub(LocalServer):
             given = json.loads(body)
             assert given["prerelease"] is True
             assert given["make_latest"] == "false"
+            if self.release:
+                return 422, {"errors": [{"code": "already_exists"}]}
             self.release = {"id": 7, "upload_url": f"{self.url}/uploads/7/assets{{?name,label}}"}
             return 201, self.release
         if (method, path) == ("GET", f"{api}/7/assets"):
@@ -73,7 +75,7 @@ class GitHub(LocalServer):
             return 200, self.assets[number]["body"]
         if method == "PATCH":
             name = json.loads(body)["name"]
-            if name in self.files():
+            if name in self.files() and name != self.assets[number]["name"]:
                 return 422, {"errors": [{"code": "already_exists"}]}
             self.assets[number]["name"] = name
             return 200, self.told(number)
@@ -83,4 +85,5 @@ class GitHub(LocalServer):
 
     def told(self, number):
         asset = self.assets[number]
-        return {"id": number, "name": asset["name"], "size": len(asset["body"]), "state": "uploaded"}
+        known = {"state": "uploaded", "created_at": "2026-01-01T00:00:00Z"} | asset.get("more", {})
+        return {"id": number, "name": asset["name"], "size": len(asset["body"])} | known

@@ -17,8 +17,8 @@ def release(github, token=TOKEN):
     return GitHubRelease(github.url, github.repository, token, TAG)
 
 
-def release_store(github):
-    return ReleaseStore(github.address, release(github))
+def release_store(github, token=TOKEN):
+    return ReleaseStore(github.address, release(github, token))
 
 
 class Runner:
@@ -40,7 +40,7 @@ class Runner:
         packed = self.folder / "packed"
         names = [path.name for path in packed.glob("*")]
         version = version or next((n.split("-")[1][:16] for n in names if n.startswith("models-")), A)
-        return keep(release(self.github), packed, lambda _: None, version * 4, **more)
+        return keep(release_store(self.github), packed, lambda _: None, version * 4, **more)
 
 
 A, B, C = "a" * 16, "b" * 16, "c" * 16

@@ -1,9 +1,11 @@
 """A release of a GitHub repository as a place for files: the model store of a repository without a cloud account."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from http.client import HTTPResponse
 from pathlib import Path
@@ -11,13 +13,23 @@ from typing import Any
 from urllib.parse import quote
 
 from gpu_offload.infra import http
-from gpu_offload.infra.store.errors import StoreDeniedError, StoreError, StoreUnreachableError, StoreUrlError
+from gpu_offload.infra.store.errors import (
+    ObjectChangedError,
+    ObjectExistsError,
+    StoreDeniedError,
+    StoreError,
+    StoreUnreachableError,
+    StoreUrlError,
+)
 from gpu_offload.infra.store.files import DOCUMENT
 
 TIMEOUT_S = 120
 PAGE = 100
 LARGEST = 2 * 1024**3 - 1
 """Bytes of one file of a release."""
+
+LONGEST_UPLOAD_S = 3600.0
+"""An upload that is not complete after so long was interrupted; a younger one may be another job's at work."""
 
 FRESH = ".new"
 """Ends the name of a file that is about to take another's place."""
@@ -27,12 +39,14 @@ NOTES = "Models that gpu-offload trained. Read by `offload pull --from`; written
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """A file of a release. `whole` is false where the upload was interrupted."""
+    """A file of a release. `whole` is false while it is uploaded, and where that was interrupted."""
 
     id: int
     name: str
     size: int
     whole: bool
+    created_at: float
+    """Unix seconds."""
 
 
 class GitHubRelease:
@@ -101,24 +115,30 @@ class GitHubRelease:
         there = self.assets()
         for name, asset in there.items():
             if not asset.whole:
-                self.delete(asset)
+                if asset.created_at < time.time() - LONGEST_UPLOAD_S:
+                    self.delete(asset)
             elif name.endswith(FRESH) and name.removesuffix(FRESH) not in there:
                 self._json("PATCH", f"{self.base}/assets/{asset.id}", {"name": name.removesuffix(FRESH)})
 
     def delete(self, asset: Asset) -> None:
-        """Remove a file."""
-        with self._asked("DELETE", f"{self.base}/assets/{asset.id}"):
+        """Remove a file; no error where there is none, because another job was faster."""
+        with suppress(ObjectChangedError), self._asked("DELETE", f"{self.base}/assets/{asset.id}"):
             pass
 
     def _release(self) -> tuple[int, str]:
         """Return the release's number and where its uploads go."""
         if self._found is None:
+            address = f"{self.base}/tags/{quote(self.tag)}"
             try:
-                found = self._json("GET", f"{self.base}/tags/{quote(self.tag)}")
+                found = self._json("GET", address)
             except FileNotFoundError:
-                made = {"tag_name": self.tag, "name": "Models", "body": NOTES}
                 # No release of the project's software: it must not become the one that its page calls the latest.
-                found = self._json("POST", self.base, made | {"prerelease": True, "make_latest": "false"})
+                kind = {"prerelease": True, "make_latest": "false"}
+                made = {"tag_name": self.tag, "name": "Models", "body": NOTES, **kind}
+                try:
+                    found = self._json("POST", self.base, made)
+                except ObjectExistsError:  # another job made it first
+                    found = self._json("GET", address)
             with _readable(self.base):
                 number, uploads = int(found["id"]), str(found["upload_url"]).partition("{")[0]
             self._found = number, _safe(uploads)
@@ -147,6 +167,15 @@ class GitHubRelease:
             if error.status == HTTPStatus.NOT_FOUND and method == "GET":
                 raise FileNotFoundError(url) from None
             said = f"GitHub answers {error.status} to {method} {url}"
+            # https://docs.github.com/en/rest/using-the-rest-api/rate-limits-for-the-rest-api: 403 as well as 429
+            if error.status == HTTPStatus.TOO_MANY_REQUESTS or "rate limit" in error.said:
+                raise StoreUnreachableError(
+                    f"{said}: too many requests; run the job again in an hour"
+                ) from None
+            if error.status == HTTPStatus.NOT_FOUND and method in {"PATCH", "DELETE"}:
+                raise ObjectChangedError(f"{said}: another job has replaced or deleted the file") from None
+            if error.status == HTTPStatus.UNPROCESSABLE_ENTITY and "already_exists" in error.said:
+                raise ObjectExistsError(f"{said}: another job has taken the name") from None
             if error.status in {401, 403, 404}:
                 raise StoreDeniedError(
                     f"{said}: the job needs `permissions: contents: write` ({error.said})"
@@ -161,7 +190,11 @@ class GitHubRelease:
 def _asset(document: Any) -> Asset:
     """Return what GitHub says of a file; its number becomes part of an address. Raises what `_readable` catches."""
     return Asset(
-        int(document["id"]), str(document["name"]), int(document["size"]), document["state"] == "uploaded"
+        int(document["id"]),
+        str(document["name"]),
+        int(document["size"]),
+        document["state"] == "uploaded",
+        datetime.fromisoformat(document["created_at"]).timestamp(),
     )
 
 

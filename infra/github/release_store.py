@@ -18,7 +18,7 @@ from gpu_offload.infra.store.errors import (
     StoreReadOnlyError,
     StoreUnreachableError,
 )
-from gpu_offload.infra.store.protocol import ObjectInfo, ObjectStore, check_key
+from gpu_offload.infra.store.protocol import ObjectInfo, check_key
 from gpu_offload.infra.store.web import RELEASE, WebStore, asset_name
 
 SERVER, API = "https://github.com", "https://api.github.com"
@@ -68,8 +68,10 @@ class ReleaseStore(WebStore):
 
     def create(self, key: str, body: bytes) -> str:
         """Write once; return the etag. Raises ObjectExistsError where other bytes are there."""
-        refused = None
-        if asset_name(check_key(key)) not in self.release.assets():
+        refused, there = None, self.release.assets().get(asset_name(check_key(key)))
+        if there is not None and not there.whole:  # an upload that broke off: a document takes no time
+            self.release.delete(there)
+        if there is None or not there.whole:
             with tempfile.TemporaryDirectory(prefix="offload-") as scratch:
                 path = Path(scratch) / "document"
                 path.write_bytes(body)
@@ -103,6 +105,7 @@ class ReleaseStore(WebStore):
             # Of two at once the slower one finds its upload, or the name that it wants, gone.
             if self._is_as_it_was(key, etag):
                 raise
+            self.release.repair()  # until its renaming, readers by web address find no document
             raise changed from error
         if written != _etag(body):
             raise changed
@@ -146,7 +149,7 @@ def _etag(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()[:32]
 
 
-def open_release(url: str, environ: Mapping[str, str] | None = None) -> ObjectStore | None:
+def open_release(url: str, environ: Mapping[str, str] | None = None) -> ReleaseStore | None:
     """Open a release to write to it; None where the address is none of a server that the token is for, or there is no token.
 
     The token is GITHUB_TOKEN or GH_TOKEN. It is sent to GitHub's API, or to that of the server that a workflow runs on,

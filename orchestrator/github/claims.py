@@ -1,6 +1,6 @@
-"""What a training's word is worth once its model is verified: how it is counted, and which alias it was found good for.
+"""What is taken from a training's own index and aliases once its model is verified: its kind of number, its verdict.
 
-Everything else in the index and in the aliases is the release's own. Pure.
+Everything else is the release's own. Pure.
 """
 
 import json
@@ -80,9 +80,8 @@ def missed(theirs: Alias | None, claimed: Alias, version: str) -> Move | None:
     return next((move for move in found if (move.at, move.version) not in seen), None)
 
 
-def moved(theirs: Alias | None, move: Move, index: Index, name: str, now: float) -> Alias:
+def moved(theirs: Alias | None, move: Move, entries: tuple[IndexEntry, ...], name: str, now: float) -> Alias:
     """Return an alias with a move in its history; moves with a future time, which an older version accepted, are dropped."""
-    entries = numbered(index.versions)
     ours = aliases.written(name, (move,), {}, None)
     past = tuple(each for each in theirs.moves if each.at <= now) if theirs is not None else ()
     if theirs is None or not past:

@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from gpu_offload.infra.store.web import asset_name
 from gpu_offload.orchestrator.github.cached_store import KeptFolder, unfinished_key
 from gpu_offload.orchestrator.github.console import GitHubConsole
 from gpu_offload.orchestrator.github.event import WorkflowEvent
@@ -12,8 +13,10 @@ from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.github.small_summaries import kept_summary, unfinished_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
 from gpu_offload.orchestrator.plan.training_key import version_of
+from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.attestation import checksums
-from gpu_offload.orchestrator.registry.manifest import model_key
+from gpu_offload.orchestrator.registry.index import entry_of, versions
+from gpu_offload.orchestrator.registry.manifest import STABLE, model_key
 from gpu_offload.remote_job.result import PREDICTIONS
 
 
@@ -43,44 +46,35 @@ def pack(step: Step) -> int:
 
 def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole) -> int:
     """Bring what a training packed into the repository's release; needs no configuration. Raises UntrustedEventError."""
-    from gpu_offload.infra.github.release import GitHubRelease
-    from gpu_offload.infra.store.web import asset_name, release_address
-    from gpu_offload.orchestrator.github import release as keeping
-    from gpu_offload.orchestrator.github import store
+    from gpu_offload.orchestrator.github import release
+    from gpu_offload.orchestrator.github.store import release_to_change
 
     if not event.is_trusted:
         raise UntrustedEventError(f"'keep' does not run on {event.name}: it publishes")
-    if not inputs.token:
-        raise InputsError("'keep' needs the input token: ${{ github.token }}, in a job with contents: write")
+    store = release_to_change(inputs, event)
     if not re.fullmatch(r"[0-9a-f]{64}", inputs.training_key):
         raise InputsError(
             "'keep' needs the input training-key, which train.yml has as an output: run `offload init` again"
         )
-    api = os.environ.get("GITHUB_API_URL") or "https://api.github.com"
-    server = os.environ.get("GITHUB_SERVER_URL") or "https://github.com"
-    tag = store.release_tag(inputs.directory, Path(os.environ.get("GITHUB_WORKSPACE") or "."))
-    release = GitHubRelease(api, event.repository, inputs.token, tag)
     packed = inputs.packed.resolve()
-    kept = keeping.keep(release, packed, console.note, inputs.training_key)
-    if kept is None and not (packed / asset_name(unfinished_key(inputs.training_key))).exists():
+    kept = release.keep(store, packed, console.note, inputs.training_key)
+    if kept is None:
+        if (packed / asset_name(unfinished_key(inputs.training_key))).exists():
+            runner.summary(unfinished_summary())
+            console.notice(f"kept an unfinished run in {store.url}")
         return 0
-    address = release_address(server, event.repository, tag)
-    url = f"{address}/{asset_name(model_key(kept.version, kept.model.name))}" if kept else ""
-    there = release.assets() if kept else {}
-    manifest = asset_name(model_key(kept.version, "manifest.json")) if kept else ""
-    runner.outputs(
-        {
-            "model-url": url,
-            "version": kept.version if kept else "",
-            "checksums": checksums(release.read(there[manifest])) if kept else "",
-        }
+    url, manifest = (
+        store.public_url(model_key(kept.version, kept.model.name)),
+        model_key(kept.version, "manifest.json"),
     )
-    picture = asset_name(model_key(kept.version, PREDICTIONS)) if kept else ""
-    shown = f"{address}/{picture}" if picture and picture in there else ""
-    if kept:
-        name, stable = keeping.standing(release, kept.version)
-        runner.summary(kept_summary(address, kept.model, name, url, shown, stable=stable))
-    else:
-        runner.summary(unfinished_summary())
-    console.notice(f"kept: {url}" if kept else f"kept an unfinished run in {address}")
+    runner.outputs(
+        {"model-url": url, "version": kept.version, "checksums": checksums(store.read(manifest)[0])}
+    )
+    picture = model_key(kept.version, PREDICTIONS)
+    shown = store.public_url(picture) if asset_name(picture) in store.release.assets() else ""
+    entry, stable = entry_of(versions(store), kept.version), alias_of(store, STABLE)
+    name = entry.semver if entry and entry.semver else kept.version
+    is_stable = stable is not None and stable.version == kept.version
+    runner.summary(kept_summary(store.url, kept.model, name, url, shown, stable=is_stable))
+    console.notice(f"kept: {url}")
     return 0

@@ -1,7 +1,6 @@
 """`command: find-revert` and `rollback`: bring `stable` back where a push took data back, or where a person asks for it."""
 
 import os
-from pathlib import Path
 
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.orchestrator.github.console import GitHubConsole
@@ -55,9 +54,7 @@ def rollback_in_release(
     inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole
 ) -> int:
     """Roll back in the repository's release; reads nothing of the repository. Raises UntrustedEventError."""
-    from gpu_offload.infra.github.release_store import open_release
-    from gpu_offload.infra.store.web import release_address
-    from gpu_offload.orchestrator.github.store import release_tag
+    from gpu_offload.orchestrator.github.store import release_to_change
 
     if not event.is_trusted:
         raise UntrustedEventError(
@@ -65,14 +62,7 @@ def rollback_in_release(
         )
     if event.name == "push" and not inputs.to:
         raise InputsError("'rollback' of a push needs the input to, which find-revert has as an output")
-    server = os.environ.get("GITHUB_SERVER_URL") or "https://github.com"
-    tag = release_tag(inputs.directory, Path(os.environ.get("GITHUB_WORKSPACE") or "."))
-    address = release_address(server, event.repository, tag)
-    store = open_release(address, os.environ | {"GITHUB_TOKEN": inputs.token})
-    if store is None:
-        raise InputsError(
-            f"'rollback' needs the input token: ${{{{ github.token }}}}, and {address} be a release"
-        )
+    store = release_to_change(inputs, event)
     if event.name != "push":
         done = promote.rollback(store, inputs.to or None, why=_why(inputs))
     else:

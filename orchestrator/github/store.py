@@ -4,12 +4,14 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from gpu_offload.infra.github.release_store import ReleaseStore, open_release
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.infra.store.protocol import ObjectStore
 from gpu_offload.infra.store.read_only import PublicStore
 from gpu_offload.infra.store.web import release_address
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
-from gpu_offload.orchestrator.github.inputs import PREFIX
+from gpu_offload.orchestrator.github.event import WorkflowEvent
+from gpu_offload.orchestrator.github.inputs import PREFIX, InputsError, WorkflowInputs
 from gpu_offload.orchestrator.github.workflows import slug
 from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.settings.load import Settings
@@ -24,6 +26,20 @@ def release_tag(directory: Path, workspace: Path) -> str:
     except ValueError:
         return TAG
     return TAG if path == "." else f"{TAG}-{slug(path)}"
+
+
+def release_to_change(inputs: WorkflowInputs, event: WorkflowEvent) -> ReleaseStore:
+    """Open the release that keeps a project's models, with the job's token. Raises InputsError: there is no token."""
+    server = os.environ.get("GITHUB_SERVER_URL") or "https://github.com"
+    tag = release_tag(inputs.directory, Path(os.environ.get("GITHUB_WORKSPACE") or "."))
+    address = release_address(server, event.repository, tag)
+    store = open_release(address, os.environ | {"GITHUB_TOKEN": inputs.token})
+    if store is None:
+        raise InputsError(
+            f"'{inputs.command}' needs the input token: ${{{{ github.token }}}}, in a job with `contents: write`, to change "
+            f"{address}"
+        )
+    return store
 
 
 def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:

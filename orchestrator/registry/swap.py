@@ -12,24 +12,27 @@ from gpu_offload.infra.store.errors import (
 from gpu_offload.infra.store.protocol import ObjectStore
 
 TRIES = 60
+"""Attempts, because twenty writers at once lose most of them."""
 
 
-def swap(store: ObjectStore, key: str, change: Callable[[bytes | None], bytes | None]) -> bytes | None:
+def swap(
+    store: ObjectStore, key: str, change: Callable[[bytes | None], bytes | None], tries: int = TRIES
+) -> bytes | None:
     """Change a document by compare-and-swap, and return what is there then.
 
-    `change` gets the document, None where there is none, and returns the new one, or None when there is nothing to
-    change. It is called again, with what is there by then, when another writer came first.
+    `change` gets the document, None if there is none, and returns the new one, or None if there is nothing to change. It
+    is called again with the present document if another writer came first.
 
     Raises:
-        StoreError: Others kept coming first.
+        StoreError: Others came first `tries` times in a row.
     """
     try:
-        for attempt in contended((ObjectChangedError, ObjectExistsError), TRIES):
+        for attempt in contended((ObjectChangedError, ObjectExistsError), tries):
             with attempt:
                 return _tried(store, key, change)
     except (ObjectChangedError, ObjectExistsError) as error:
         raise StoreError(
-            f"{store.url}: {key} kept changing under {TRIES} tries; run the command again"
+            f"{store.url}: others changed {key} {tries} times in a row; nothing is lost: run this again"
         ) from error
     raise AssertionError  # the loop returns or raises
 

@@ -6,7 +6,7 @@ import os
 import tarfile
 
 import pytest
-from release_case import A, B, Runner, release
+from release_case import A, B, Runner, release, release_store
 
 from gpu_offload.infra.store.errors import (
     CorruptObjectError,
@@ -177,7 +177,7 @@ def test_a_forged_archive_is_neither_kept_nor_unpacked(github, tmp_path, case):
     path = packed / f"unfinished-{A[:12]}.tar"
     archive_of(path, mode, member)
     with pytest.raises(CorruptObjectError):
-        keep(release(github), packed, lambda _: None, A * 4)
+        keep(release_store(github), packed, lambda _: None, A * 4)
     assert github.files() == {}
     with pytest.raises(CorruptObjectError):
         unpack(path, tmp_path / "out", only=f"runs/{A[:12]}-")

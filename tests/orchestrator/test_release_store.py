@@ -5,21 +5,23 @@ import io
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import store_conformance as conformance
 from click.testing import CliRunner
 from github_case import TOKEN, GitHub
 from registry_case import manifest_for
+from release_case import release as release_of
 
 from gpu_offload.client.model_client import ModelClient
-from gpu_offload.infra.github.release import GitHubRelease
 from gpu_offload.infra.github.release_store import ReleaseStore, open_release
 from gpu_offload.infra.store.errors import (
     ObjectChangedError,
     ObjectMissingError,
     StoreError,
     StoreReadOnlyError,
+    StoreUnreachableError,
 )
 from gpu_offload.orchestrator.cli import offload
 from gpu_offload.orchestrator.github.console import GitHubConsole
@@ -113,6 +115,10 @@ def test_a_release_lists_its_aliases_takes_no_model_and_forgets_what_is_deleted(
         store.read("aliases/x.json")
     with pytest.raises(ObjectChangedError):
         store.replace("aliases/x.json", b"3", etag)
+    store.create("aliases/x.json", b"1")
+    there = store.release.assets()["aliases-x.json"]
+    for _ in range(2):  # another job may have been faster
+        store.release.delete(there)
     for refused in (lambda: list(store.list("models/")), lambda: store.upload("models/x/model.pt", tmp_path)):
         with pytest.raises(StoreReadOnlyError):
             refused()
@@ -217,13 +223,47 @@ class Hostile(GitHub):
 )
 def test_an_answer_that_is_not_github_s_is_an_error_and_no_release(forged, tmp_path):
     with Hostile() as server:
-        release = GitHubRelease(server.url, server.repository, TOKEN, "offload-models")
+        release = release_of(server)
         path = tmp_path / "index.json"
         path.write_text("{}")
         release.upload("index.json", path)
         server.forged = forged
         with pytest.raises(StoreError, match="cannot be read"):
-            GitHubRelease(server.url, server.repository, TOKEN, "offload-models").assets()
+            release_of(server).assets()
+
+
+@pytest.mark.parametrize(
+    ("status", "message"), [(403, "API rate limit exceeded for installation"), (429, "Too many requests")]
+)
+def test_too_many_requests_are_no_missing_permission(store, github, status, message):
+    github.broken = ("GET", "tags", (status, {"message": message}))
+    with pytest.raises(StoreUnreachableError, match="too many requests"):
+        store.release.assets()
+
+
+def test_of_two_jobs_that_make_the_release_both_use_it(store, github):
+    store.release.assets()
+    github.broken = ("GET", "tags", (404, {"message": "Not Found"}))  # the other makes it after this look
+    assert release_of(github).assets() == {}
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(0.5, True), (2, False)])
+def test_an_upload_is_removed_only_after_a_time_that_none_takes(store, github, hours, stays):
+    """A younger one may be another job's, whose model would be lost."""
+    began = (datetime.now(UTC) - timedelta(hours=hours)).isoformat()
+    github.assets[1] = {
+        "name": f"models-{A}-model.pt",
+        "body": b"",
+        "more": {"state": "starter", "created_at": began},
+    }
+    store.release.repair()
+    assert bool(github.assets) == stays
+
+
+def test_a_document_whose_upload_broke_off_is_written_again(store, github):
+    github.assets[1] = {"name": "index.json", "body": b"", "more": {"state": "starter"}}
+    store.create("index.json", b"{}")
+    assert store.read("index.json")[0] == b"{}"
 
 
 def test_names_of_a_release_that_no_object_has_are_no_objects(store, github):
