@@ -1,4 +1,4 @@
-"""`command: pack` and `keep`: carry what a folder store holds from the runner into the repository's release."""
+"""`command: pack` and `keep`: move the content of a folder store from the runner to the repository's release."""
 
 import os
 import re
@@ -12,7 +12,6 @@ from gpu_offload.orchestrator.github.inputs import InputsError, WorkflowInputs
 from gpu_offload.orchestrator.github.runner import Runner
 from gpu_offload.orchestrator.github.small_summaries import kept_summary, unfinished_summary
 from gpu_offload.orchestrator.github.step import Step, UntrustedEventError
-from gpu_offload.orchestrator.plan.training_key import version_of
 from gpu_offload.orchestrator.registry.alias import alias_of
 from gpu_offload.orchestrator.registry.attestation import checksums
 from gpu_offload.orchestrator.registry.index import entry_of, versions
@@ -21,7 +20,7 @@ from gpu_offload.remote_job.result import PREDICTIONS
 
 
 def pack(step: Step) -> int:
-    """Pack what has to outlive this runner, if anything does, for a job that may write to the repository."""
+    """Pack what has to outlive this runner for a job that may write to the repository."""
     from gpu_offload.orchestrator.github.packed import pack_for_keeping
     from gpu_offload.orchestrator.github.store import store_on_runner
 
@@ -36,16 +35,18 @@ def pack(step: Step) -> int:
     if packed.is_empty:
         step.console.text(f"everything is kept at {store.kept.url} already")
         return 0
-    step.runner.outputs(
-        {"packed": str(folder), "artifact": f"gpu-offload-{version_of(step.inputs.training_key)}"}
-    )
-    told = f"version {packed.version}" if packed.version else f"{packed.unfinished} unfinished run(s)"
-    step.console.text(f"packed {told if not packed.moved or packed.version else 'what stable means'}")
+    # Named after the training: `keep` downloads by this name, and a workflow run may train several projects.
+    step.runner.outputs({"packed": str(folder), "artifact": f"gpu-offload-{step.inputs.training_key}"})
+    if packed.version:
+        what = f"version {packed.version}"
+    else:
+        what = "the aliases" if packed.moved else f"{packed.unfinished} unfinished run(s)"
+    step.console.text(f"packed {what}")
     return 0
 
 
 def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: GitHubConsole) -> int:
-    """Bring what a training packed into the repository's release; needs no configuration. Raises UntrustedEventError."""
+    """Bring what a training packed into the repository's release, without a configuration. Raises UntrustedEventError."""
     from gpu_offload.orchestrator.github import release
     from gpu_offload.orchestrator.github.store import release_to_change
 
@@ -63,13 +64,9 @@ def keep(inputs: WorkflowInputs, event: WorkflowEvent, runner: Runner, console: 
             runner.summary(unfinished_summary())
             console.notice(f"kept an unfinished run in {store.url}")
         return 0
-    url, manifest = (
-        store.public_url(model_key(kept.version, kept.model.name)),
-        model_key(kept.version, "manifest.json"),
-    )
-    runner.outputs(
-        {"model-url": url, "version": kept.version, "checksums": checksums(store.read(manifest)[0])}
-    )
+    url = store.public_url(model_key(kept.version, kept.model.name))
+    manifest, _ = store.read(model_key(kept.version, "manifest.json"))
+    runner.outputs({"model-url": url, "version": kept.version, "checksums": checksums(manifest)})
     picture = model_key(kept.version, PREDICTIONS)
     shown = store.public_url(picture) if asset_name(picture) in store.release.assets() else ""
     entry, stable = entry_of(versions(store), kept.version), alias_of(store, STABLE)

@@ -122,7 +122,9 @@ def _text(name: str, target: WorkflowProject) -> str:
     template = IN_RELEASE.get(name, name) if target.keep else name
     text = (TEMPLATES / f"{template}.yml").read_text("utf-8")
     text = re.sub(r"(?m)^name: (\w+)$", lambda m: f"name: {_quoted(target.title(m[1]))}", text, count=1)
-    text = text.replace("branches: [main]", f"branches: [{_quoted(target.branch)}]")
+    # GitHub reads the filter as a pattern: of a branch `c++`, the `+` would mean a repetition.
+    branch = re.sub(r"[]*?+!\\[]", r"\\\g<0>", target.branch)
+    text = text.replace("branches: [main]", f"branches: [{_quoted(branch)}]")
     directory = f"      directory: {_quoted(target.directory)}"
     fetched = [name for name, used in (("lfs", target.lfs), ("submodules", target.submodules)) if used]
     inputs = [directory, *(f"      {each}: true" for each in fetched if name != "offload-tend")]

@@ -214,6 +214,12 @@ def test_a_branch_name_stays_a_value(name):
     assert set(document[True]) == {"push", "workflow_dispatch"}
 
 
+def test_a_branch_name_is_no_pattern():
+    texts = workflow_texts(WorkflowProject(PIN, "port/c++"))
+    train = yaml.safe_load(texts[FOLDER / "offload-train.yml"])
+    assert train[True]["push"]["branches"] == [r"port/c\+\+"]
+
+
 @pytest.mark.parametrize(
     ("keep", "called", "permissions"),
     [

@@ -271,7 +271,7 @@ def test_a_failing_training_is_red_says_why_and_what_to_do_and_hands_over_what_i
     assert log.jobs == {"plan": "success", "train": "failure"}
     says_why_it_failed(log, "train")
     (artifact,) = (repository.folder.parent / "artifacts").iterdir()
-    assert artifact.name == f"gpu-offload-{log.outputs('train')['version']}"
+    assert artifact.name == f"gpu-offload-{log.outputs('train')['training-key']}"
     assert [file.name[:11] for file in artifact.iterdir()] == ["unfinished-"]
 
 
