@@ -70,7 +70,8 @@ def train(step: Step) -> int:
         done = training.run()
     except OffloadError as error:
         resumable = error.exit_code == EXIT_RESUMABLE
-        _report_failure(step, planned, store, (began, now()), str(error), can_resume=resumable)
+        with contextlib.suppress(StoreError):  # a store that fails, too, must not hide why the training did
+            _report_failure(step, planned, store, (began, now()), str(error), can_resume=resumable)
         _warn_of_dead_sweep(step, store)
         raise
     step.console.text(trained_text(done))

@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.output.console import Console
 from gpu_offload.orchestrator.output.metrics import label
 from gpu_offload.orchestrator.output.table import terminal_width
 from gpu_offload.orchestrator.registry import alias as aliases
-from gpu_offload.orchestrator.registry.manifest import CANDIDATE, STABLE
+from gpu_offload.orchestrator.registry.manifest import CANDIDATE, STABLE, RegistryError
 from gpu_offload.orchestrator.settings.load import Settings
 from gpu_offload.orchestrator.sweep.content import SweepReport
 from gpu_offload.orchestrator.sweep.decision import SweepFailedError
@@ -25,37 +25,6 @@ from gpu_offload.orchestrator.sweep.sampling import Tried
 from gpu_offload.orchestrator.sweep.space import Space, Values, values_text
 from gpu_offload.orchestrator.sweep.trainings import Trainings
 from gpu_offload.orchestrator.workspace import Workspace
-
-
-def propose_best(store: ObjectStore, report: SweepReport) -> str | None:
-    """Let `candidate` mean the best trial's model; return it, None if there is none or it is stable."""
-    best = report.best
-    if best is None or best.best is None or best.score is None:
-        return None
-    stable = aliases.alias_of(store, STABLE)
-    if stable is not None and stable.version == best.best:
-        return None
-    score, metric = best.score, report.record.metric or ""
-    interval = "" if score.low is None else f" ({score.low:.4g} to {score.high:.4g})"
-    aliases.move(
-        store,
-        CANDIDATE,
-        best.best,
-        cause="publish",
-        why=f"the best of {report.count('complete')} trials of {report.record.id}: {label(metric)} "
-        f"{score.mean:.4g}{interval} with {values_text(best.values)}",
-        evidence={
-            "metric": metric,
-            "new": score.mean,
-            "low": score.low,
-            "high": score.high,
-            "trainings": len(best.scores),
-            "equals": list(report.equals),
-            "method": "sweep",
-        },
-    )
-    return best.best
-
 
 ID_LENGTH = 12
 SAMPLED = 4
@@ -106,7 +75,11 @@ class Sweep:
                 f"no candidate: the best trial's {name} {score:.4g} is worse than registry.floor {floor:g}"
             )
             return None
-        return propose_best(self.store, report)
+        try:
+            return propose_best(self.store, report)
+        except RegistryError as error:  # an earlier training of the same may be yanked or deleted by now
+            self.console.warning(f"no candidate: {error}")
+            return None
 
     def plan(self) -> Receipt:
         """Return the receipt alone; nothing is written or started. Raises as `run`."""
@@ -213,3 +186,33 @@ def allows_more(there: SweepRecord, fresh: SweepRecord) -> bool:
     if there.closed.why == "deadline":
         return there.opened_at + fresh.deadline_s > there.closed.at
     return fresh.trials > there.trials
+
+
+def propose_best(store: ObjectStore, report: SweepReport) -> str | None:
+    """Let `candidate` mean the best trial's model; return it, None if there is none or it is stable."""
+    best = report.best
+    if best is None or best.best is None or best.score is None:
+        return None
+    stable = aliases.alias_of(store, STABLE)
+    if stable is not None and stable.version == best.best:
+        return None
+    score, metric = best.score, report.record.metric or ""
+    interval = "" if score.low is None else f" ({score.low:.4g} to {score.high:.4g})"
+    aliases.move(
+        store,
+        CANDIDATE,
+        best.best,
+        cause="publish",
+        why=f"the best of {report.count('complete')} trials of {report.record.id}: {label(metric)} "
+        f"{score.mean:.4g}{interval} with {values_text(best.values)}",
+        evidence={
+            "metric": metric,
+            "new": score.mean,
+            "low": score.low,
+            "high": score.high,
+            "trainings": len(best.scores),
+            "equals": list(report.equals),
+            "method": "sweep",
+        },
+    )
+    return best.best

@@ -17,7 +17,7 @@ FAILURES = 3
 
 @dataclass(frozen=True, slots=True)
 class TrainingView:
-    """A training of a trial. `busy`: a process of this sweep works on it. `reserved_usd`: what that may cost."""
+    """A training of a trial. `busy`: a process of this sweep works on it. `reserved_usd`: its cost, with what may follow."""
 
     facts: TrainingFacts
     busy: bool = False

@@ -61,7 +61,7 @@ class TrainingFacts:
     cost_usd: float = 0.0
     """Of its runs since the sweep began; what an earlier training cost is not the sweep's."""
     limit_usd: float = 0.0
-    """What an open run may still come to, what it has cost included; 0 for none."""
+    """What an open run may still cost, beyond `cost_usd`; 0 for none."""
     where: str = ""
     message: str = ""
     cut: bool = False
@@ -101,7 +101,7 @@ class Facts:
         return replace(self._unpublished(runs[-1], now), cost_usd=cost, limit_usd=limit)
 
     def _cost(self, runs: Sequence[RunRecord], now: float) -> tuple[float, float, bool]:
-        """Return what runs have cost, what open ones may still come to, and whether all bills are final."""
+        """Return what runs have cost, what open ones may still cost, and whether all bills are final."""
         cost = limit = 0.0
         booked = True
         for run in runs:
@@ -111,8 +111,9 @@ class Facts:
                 continue
             booked = False
             documents = self._journal.read(run.id)
-            cost += float(self._accounting.known_bill(run, documents, now=now).total)
-            limit += run.max_cost_usd if documents.outcome is None else 0.0
+            so_far = float(self._accounting.known_bill(run, documents, now=now).total)
+            cost += so_far
+            limit += max(0.0, run.max_cost_usd - so_far) if documents.outcome is None else 0.0
         return cost, limit, booked
 
     def _unpublished(self, run: RunRecord, now: float) -> TrainingFacts:

@@ -17,7 +17,7 @@ from optuna.trial import TrialState, create_trial
 
 from gpu_offload.orchestrator.settings.dimension import Choice, Range, Scalar
 from gpu_offload.orchestrator.settings.types import Goal
-from gpu_offload.orchestrator.sweep.space import Space, Values
+from gpu_offload.orchestrator.sweep.space import Space, Values, stepped
 
 State = Literal["running", "complete", "pruned", "failed"]
 
@@ -122,7 +122,7 @@ def _rounded(dimension: Range | Choice, value: Any) -> Scalar:
     if dimension.whole:
         return int(value)
     if dimension.step is not None:
-        return float(f"{value:.12g}")
+        return stepped(value)
     # Of the value or of the range, whichever is smaller: 10000..10001 has values between its ends, too.
     size = min(dimension.high - dimension.low, abs(value) or math.inf)
     places = DIGITS - 1 - math.floor(math.log10(size))

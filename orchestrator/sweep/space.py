@@ -97,7 +97,12 @@ def _values(dimension: Range | Choice) -> tuple[Scalar, ...]:
     if dimension.whole:
         step = int(dimension.step or 1)
         return tuple(int(low) + i * step for i in range(dimension.count or 0))
-    return tuple(dimension.low + i * (dimension.step or 0.0) for i in range(dimension.count or 0))
+    return tuple(stepped(dimension.low + i * (dimension.step or 0.0)) for i in range(dimension.count or 0))
+
+
+def stepped(value: float) -> float:
+    """Return a number of steps without the error of their sum: 0.3 and not 0.30000000000000004."""
+    return float(f"{value:.12g}")
 
 
 def words(values: Mapping[str, Scalar], *, base_seed: int, seed: int, fold: str | None) -> list[str]:

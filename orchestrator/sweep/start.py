@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.sweep.trainings import SweepError, Trainings
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A training that may start: the arguments of its command, and the USD that are set aside for it."""
+    """A training that may start: the arguments of its command, and the USD that it has cost and may cost."""
 
     arguments: tuple[str, ...]
     on_cpu: bool
@@ -53,19 +53,20 @@ class Starter:
         on_cpu = option is None or option.where == "cpu"
         if on_cpu and cpu_busy:
             return "cpu"
-        reserved = facts.limit_usd
+        reserved, limit = facts.limit_usd, facts.max_cost_usd
         if facts.status != "open" and option is not None:
             moves = limits.on_overrun == "escalate"  # from this CPU to an instance
-            reserved = reserve(money, option.cost_high) if not on_cpu else money if moves else 0.0
+            limit = reserved = reserve(money, option.cost_high) if not on_cpu else money if moves else 0.0
         base = self.trainings.settings.training.seed
         fold = self.trainings.fold_text(ref.fold)
         arguments = (
             "train", *self.arguments, "--json", "--sweep", self.record.id, "--on", self.trainings.on,
             *(part for word in words(trial.values, base_seed=base, seed=ref.seed, fold=fold) for part in ("--set", word)),
-            "--set", f"limits.max-cost-usd={money if on_cpu else reserved!r}",
+            "--set", f"limits.max-cost-usd={money if on_cpu else limit!r}",
             "--set", f"limits.deadline={max(1, int(seconds))}s",
         )  # fmt: skip
-        return Start(arguments, on_cpu, reserved)
+        # What its earlier runs cost stays spent while this one works.
+        return Start(arguments, on_cpu, facts.cost_usd + reserved)
 
     def _why_not(self, trial: TrialRecord, where: tuple[int, int | None], why: str, money: float) -> str:
         """Return which of the sweep's limits keeps a training from its start."""

@@ -12,8 +12,10 @@ from github_case import GitHub
 
 from gpu_offload.dataset.synthetic import generate
 from gpu_offload.dataset.task import Task
+from gpu_offload.infra.store.errors import StoreUnreachableError
 from gpu_offload.orchestrator import api
 from gpu_offload.orchestrator.cli.check_commands import check
+from gpu_offload.orchestrator.github import train_step
 from gpu_offload.orchestrator.github.action import main
 from gpu_offload.orchestrator.github.data_change import DataChange, base_of, data_change
 from gpu_offload.orchestrator.github.event import WorkflowEvent
@@ -72,6 +74,21 @@ def test_broken_labels_get_a_summary_and_annotations_at_their_lines(repository, 
     text = summary_of(tmp_path)
     assert text.startswith("### The dataset has 1 fault\n")
     assert f"{place}:2" in text
+
+
+def test_a_store_that_fails_while_a_failure_is_reported_does_not_hide_it(
+    repository, tmp_path, capsys, monkeypatch
+):
+    def unreachable(*_):
+        raise StoreUnreachableError("the store does not answer")
+
+    given = {"GITHUB_EVENT_NAME": "push", "GPU_OFFLOAD_INPUT_COMMAND": "train", "GPU_OFFLOAD_INPUT_ON": "cpu"}
+    for name, value in (given | {"GPU_OFFLOAD_INPUT_DEADLINE": "1s"}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(train_step, "_latest", unreachable)
+    assert main() == 1
+    assert "does not answer" not in capsys.readouterr().out
+    assert "could not do it" in summary_of(tmp_path)
 
 
 def test_a_broken_configuration_gets_a_summary_and_annotations_at_its_lines(repository, tmp_path, capsys):

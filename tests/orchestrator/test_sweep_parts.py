@@ -1,22 +1,30 @@
 """The decisions of a sweep: what is tried, what is pruned, what it may cost, and what the result is worth."""
 
+import io
 import json
 import math
 import statistics
 from dataclasses import replace
+from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic_core import PydanticCustomError
+from registry_case import manifest_for
 from sweep_case import report_of, trial_row
 
 from gpu_offload.dataset.split import SplitRule, assign
 from gpu_offload.infra.store.factory import open_store
 from gpu_offload.orchestrator.estimate.interval import Interval
+from gpu_offload.orchestrator.output.console import Console
+from gpu_offload.orchestrator.registry import promote, publish
 from gpu_offload.orchestrator.run.journal_documents import JournalError
 from gpu_offload.orchestrator.settings.dimension import Choice, Range, parse_dimension
-from gpu_offload.orchestrator.settings.sections import StoreSettings
+from gpu_offload.orchestrator.settings.load import Settings
+from gpu_offload.orchestrator.settings.sections import DatasetSettings, StoreSettings
+from gpu_offload.orchestrator.sweep.command import Sweep
 from gpu_offload.orchestrator.sweep.content import saved
 from gpu_offload.orchestrator.sweep.decision import (
     Complete,
@@ -33,7 +41,7 @@ from gpu_offload.orchestrator.sweep.decision import (
     next_move,
     reserve,
 )
-from gpu_offload.orchestrator.sweep.facts import TrainingFacts, metric_in, value_in
+from gpu_offload.orchestrator.sweep.facts import Facts, TrainingFacts, metric_in, value_in
 from gpu_offload.orchestrator.sweep.gather import gather_sweep
 from gpu_offload.orchestrator.sweep.pruning import Point, pruned_at
 from gpu_offload.orchestrator.sweep.receipt import PlannedPlace, Receipt
@@ -41,6 +49,7 @@ from gpu_offload.orchestrator.sweep.record import TrainingRef, TrialEnd, TrialRe
 from gpu_offload.orchestrator.sweep.render import render_sweep
 from gpu_offload.orchestrator.sweep.sampling import Tried, ask, importance
 from gpu_offload.orchestrator.sweep.space import Space, words
+from gpu_offload.orchestrator.sweep.start import Starter
 from gpu_offload.orchestrator.sweep.statistics import differs, score_of
 
 
@@ -113,8 +122,14 @@ def test_what_is_asked_is_in_the_space_new_and_the_same_for_every_driver(dims, s
         tried.append(Tried(values, state, score, ((1, 0.5),) if state == "pruned" else ()))
 
 
-def test_a_sweep_of_lists_tries_every_combination_once():
-    space = Space({"a": Choice((1, 2, 3)), "b": Choice(("x", "y"))})
+@pytest.mark.parametrize(
+    "dimensions",
+    [{"a": Choice((1, 2, 3)), "b": Choice(("x", "y"))}, {"a": Range(0.1, 0.5, step=0.1)}],
+    ids=["lists", "steps"],
+)
+def test_a_sweep_of_few_values_tries_every_combination_once(dimensions):
+    """Of steps, too, whose sums are not exact: 0.3 is the third, and not 0.30000000000000004 beside it."""
+    space = Space(dimensions)
     tried = []
     while (values := ask(space, tried, seed=1, goal="minimize")) is not None:
         tried.append(Tried(values, "complete", float(values["a"])))
@@ -288,6 +303,56 @@ def _put(trials, number, index, training):
     trials[number - 1] = replace(one, trainings=trainings)
 
 
+REF = TrainingRef(seed=0, fold=None, training_key="0" * 64, version="0" * 16)
+
+
+@pytest.mark.parametrize(
+    ("facts", "limit", "reserved"),
+    [
+        (TrainingFacts(), 0.25, 0.25),
+        (TrainingFacts(status="failed", cost_usd=0.5, cut=True), 0.25, 0.75),
+        (TrainingFacts(status="open", cost_usd=0.5, limit_usd=0.125, max_cost_usd=0.375), 0.375, 0.625),
+    ],
+    ids=["new", "cut before", "open"],
+)
+def test_what_earlier_runs_of_a_training_cost_stays_spent_while_another_one_works(facts, limit, reserved):
+    option = SimpleNamespace(where="ec2", cost_high=0.125)
+    report = SimpleNamespace(decision=SimpleNamespace(option=option, why=""), already_trained=None)
+    limits = SimpleNamespace(max_cost_usd=1.0, deadline=timedelta(hours=1), on_overrun="warn")
+    trainings = SimpleNamespace(
+        settings=SimpleNamespace(limits=limits, training=SimpleNamespace(seed=0)),
+        on="ec2",
+        plan=lambda *_, **__: SimpleNamespace(report=report),
+        fold_text=lambda _: None,
+    )
+    record = replace_limits(budget_usd=2.0)
+    trial = TrialRecord(number=1, values={"lr0": 0.5}, at=0.0, trainings=(REF,))
+    starter = Starter(record, trainings, ())
+    start = starter.start_of(trial, REF, facts, committed_usd=0.5, now=record.opened_at, cpu_busy=False)
+    assert start.reserved_usd == reserved
+    assert f"limits.max-cost-usd={limit}" in start.arguments
+
+
+def test_what_an_open_run_has_cost_does_not_count_twice(tmp_path):
+    facts = Facts(open_store(f"file:{tmp_path}"), StoreSettings(), 0.0)
+    facts._journal = SimpleNamespace(read=lambda _: SimpleNamespace(outcome=None))
+    facts._accounting = SimpleNamespace(known_bill=lambda *_, **__: SimpleNamespace(total=0.25))
+    run = SimpleNamespace(id="r-1", max_cost_usd=1.0)
+    assert facts._cost([run], 0.0) == (0.25, 0.75, False)
+
+
+def test_a_best_model_that_was_yanked_is_no_candidate_and_no_error(tmp_path):
+    model, said = tmp_path / "model.pt", io.StringIO()
+    model.write_bytes(b"weights")
+    store = open_store(f"file:{tmp_path / 'store'}")
+    publish.publish(store, manifest_for(model, "v1"), model, note=lambda _: None)
+    promote.yank(store, "v1", why="it sees keys everywhere")
+    configured = Settings(dataset=DatasetSettings(path="x"), root=tmp_path)
+    found = Sweep(configured, store, Console(said), ())._proposed(report_of(trial_row(1, 0.5)))
+    assert found is None
+    assert "it sees keys everywhere" in " ".join(said.getvalue().split())
+
+
 # -------------------------------------------------------------------------------------- settings, folds, figures
 
 
@@ -409,10 +474,9 @@ def test_every_rendering_has_the_trials_and_escapes_what_it_did_not_write(form):
 def test_documents_of_a_sweep_that_do_not_fit_are_an_error_that_says_so(tmp_path, document, field, value):
     """Forged ones, in a store that others can write to."""
     record = report_of().record.model_copy(update={"space": {"lr0": "0.1..0.9", "kind": ("a", "b")}})
-    ref = TrainingRef(seed=0, fold=None, training_key="0" * 64, version="0" * 16)
     found = {
         "sweep": record,
-        "trials/1": TrialRecord(number=1, values={"lr0": 0.5, "kind": "a"}, at=1, trainings=(ref,)),
+        "trials/1": TrialRecord(number=1, values={"lr0": 0.5, "kind": "a"}, at=1, trainings=(REF,)),
         "trials/1.end": TrialEnd(number=1, state="complete", at=2, value=0.5),
     }
     store = open_store(f"file:{tmp_path}")
