@@ -1,6 +1,6 @@
-"""The action's entry point: run the command that the step's inputs name, and report to the runner.
+"""The action's entry point: runs the command that the step's inputs name, and reports to the runner.
 
-Inputs come in variables and never in a script's text, so that nothing written by others becomes code.
+Inputs come in variables and never in a script's text, so that a text of others never becomes code.
 """
 
 import os
@@ -41,7 +41,7 @@ COMMANDS: "Mapping[str, Callable[[Step], int]]" = {
 
 
 def run(step: Step) -> int:
-    """Run the command that the inputs name; return its code. Raises UntrustedEventError: strangers can cause it."""
+    """Run the command that the inputs name; return its exit code. Raises UntrustedEventError."""
     command = step.inputs.command
     if command != "plan" and not step.event.is_trusted:
         raise UntrustedEventError(
@@ -97,7 +97,7 @@ def main() -> int:
 def report_error(
     error: OffloadError, settings: Settings | None, directory: Path, runner: Runner, console: GitHubConsole
 ) -> None:
-    """Annotate an error's faults at their places; summarise it unless the step has a summary of its run already."""
+    """Annotate an error's faults at their places, and summarise it unless the step has a summary already."""
     found = annotations_of(error, settings, directory)
     errors = [annotation for annotation in found if annotation.kind == "error"]
     for annotation in errors[:SHOWN]:

@@ -1,4 +1,4 @@
-"""Faults at their places: a file and a line relative to the repository, as GitHub shows them in a pull request."""
+"""Faults as annotations: a file and line relative to the repository, which GitHub shows in a pull request."""
 
 import re
 from collections.abc import Iterable, Iterator

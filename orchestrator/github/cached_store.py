@@ -1,4 +1,4 @@
-"""A folder store on a machine that is thrown away, over the place where its published half outlives the machine."""
+"""A folder store on a hosted runner, over the release that keeps its published objects."""
 
 import tempfile
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ ID_LENGTH = 12
 
 
 class KeptFolder(FolderStore):
-    """Reads what it does not hold from where it is kept, once, and holds it from then on. Writes stay here.
+    """Reads what it lacks once from where it is kept, and holds it from then on. Writes stay here.
 
-    What is published is kept object by object; the unfinished runs of a training as one archive, `unfinished_key`.
+    Published objects are kept one by one; the unfinished runs of a training as one archive, `unfinished_key`.
     """
 
     def __init__(self, root: Path, kept: ObjectStore) -> None:
@@ -46,7 +46,7 @@ class KeptFolder(FolderStore):
         super().download(key, path, size=size, sha256=sha256)
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
-        """Yield what is here; of runs and timings, what is kept of them, too."""
+        """Yield the objects here, with the kept ones of runs and timings."""
         key = prefix.removeprefix(RUNS)[:ID_LENGTH]
         if prefix.startswith(RUNS) and len(key) == ID_LENGTH and key.isalnum():
             self._bring_runs(key)
@@ -55,7 +55,7 @@ class KeptFolder(FolderStore):
         yield from super().list(prefix)
 
     def public_url(self, key: str) -> str | None:
-        """Return the public address that the object has once it is kept."""
+        """Return the address of a public object, where it is once it is kept."""
         return self.kept.public_url(key) if key.startswith(PUBLIC) else None
 
     def _bring(self, key: str) -> None:

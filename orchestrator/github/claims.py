@@ -23,7 +23,7 @@ EVIDENCE = 16_384
 TIMING = 4_096
 """Bytes of one training's times, as JSON."""
 LONGEST_S, FARTHEST = 30 * 86_400.0, 100.0
-"""Of a training's times, and how far one of them is from another at most."""
+"""Seconds of a training at most, and the largest ratio of its actual to its predicted time."""
 
 
 def not_later(claimed: float, now: float) -> float:

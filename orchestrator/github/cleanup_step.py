@@ -1,4 +1,4 @@
-"""`command: stop` and `tend`: end what must not run any more."""
+"""`command: stop` and `tend`: end instances and runs that must not continue."""
 
 from gpu_offload.errors import EXIT_FAILED, OffloadError
 from gpu_offload.orchestrator.github.inputs import InputsError
@@ -13,7 +13,7 @@ CLEAN_UP = "the workflow's clean-up"
 
 
 def stop(step: Step) -> int:
-    """Terminate what a training has rented, found by its key and by tag: the job that started it may be gone."""
+    """Terminate what a training has rented, found by its key and by tag, because the job that started it may be gone."""
     from gpu_offload.orchestrator.lifecycle.stop import stop_run
     from gpu_offload.orchestrator.registry import stores
 
@@ -31,22 +31,21 @@ def stop(step: Step) -> int:
         step.console.stage(f"looking for what run {run} has left")
         try:
             ended += stop_run(step.settings, store, run, step.console, reason=step.inputs.reason or CLEAN_UP)
-        except OffloadError as error:  # the other runs cost money, too
+        except OffloadError as error:  # the other runs' instances cost money, too
             step.console.error(str(error))
             failed = True
-    found = f"terminated {', '.join(ended)}" if ended else "nothing was left to terminate"
     if ended:
         step.runner.summary(clean_up_summary(len(runs), ended))
         step.console.warning(
             f"the clean-up terminated {', '.join(ended)}: the job was cancelled, or ended before it could"
         )
     elif not failed:
-        step.console.text(found)
+        step.console.text("nothing was left to terminate")
     return EXIT_FAILED if failed else 0
 
 
 def tend(step: Step) -> int:
-    """Bring every open run as far as it goes, and end what belongs to none; name the runs that need another role."""
+    """Continue every open run, and end what belongs to none; name the runs that need another role."""
     from gpu_offload.orchestrator.cleanup.tend import Tend
     from gpu_offload.orchestrator.registry import stores
 

@@ -1,4 +1,4 @@
-"""The console of a workflow's log: a group a stage, annotations where a person must look, everything else inert."""
+"""The console of a workflow's log: a group for each stage, annotations for warnings and errors, other text inert."""
 
 import contextlib
 import re
@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.output.epoch import Revise, unrevised
 from gpu_offload.remote_job.result import ProgressEvent
 
 MOST_ANNOTATIONS = 8
-"""A step shows ten annotations of a kind; the rest of the warnings are plain lines."""
+"""GitHub shows ten annotations of a kind for a step; further warnings are plain lines."""
 
 
 class GitHubConsole(Console):
@@ -48,7 +48,7 @@ class GitHubConsole(Console):
         self.stream.flush()
 
     def text(self, text: str) -> None:
-        """Write a text such as a receipt outside of the groups."""
+        """Write a text such as a receipt, outside of the groups."""
         self.end_group()
         self._stop()
         for line in plain(text).splitlines():
@@ -83,7 +83,7 @@ class GitHubConsole(Console):
     def training(
         self, likely_seconds: float | None, revise: Revise = unrevised
     ) -> Iterator[Callable[[ProgressEvent], None]]:
-        """Show a line an epoch; a training that starts here speaks only while commands are off."""
+        """Show a line for each epoch. The training prints to the same stream, so commands are off before it starts."""
         self._stop()
         with super().training(likely_seconds, revise) as show:
             yield show
@@ -115,5 +115,5 @@ def inert_text(text: str) -> str:
 
 
 def inert(line: str) -> str:
-    """Return a line that is no command in either of the two forms that runners know, `::name::` and `##[name]`."""
+    """Return a line that is no command in either form that runners accept, `::name::` and `##[name]`."""
     return re.sub(r"^(\s*):(?=:)", r"\1: ", line).replace("##[", "## [")

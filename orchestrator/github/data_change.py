@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
+from gpu_offload.dataset.finding import counted
 from gpu_offload.dataset.layout import is_image
 from gpu_offload.dataset.snapshot import Snapshot
 from gpu_offload.infra.git import git
@@ -13,7 +14,7 @@ from gpu_offload.orchestrator.github.event import WorkflowEvent
 
 @dataclass(frozen=True, slots=True)
 class DataChange:
-    """Images and labels by what became of them; `objects` counts a class's boxes, masks or images more or less."""
+    """Counts of changed images and labels; `objects` has the change in boxes, masks or images of each class."""
 
     added: Mapping[str, int] = field(default_factory=dict)
     """Images by split."""
@@ -26,25 +27,22 @@ class DataChange:
     def __str__(self) -> str:
         count = sum(self.added.values())
         splits = ", ".join(f"{n} {split}" for split, n in self.added.items() if n)
-        parts = [f"+{_counted(count, 'image')}: {splits}"] if count else []
-        parts += [f"-{_counted(self.removed, 'image')}"] if self.removed else []
-        parts += [f"{_counted(self.replaced, 'image')} replaced"] if self.replaced else []
+        parts = [f"+{counted(count, 'image')}: {splits}"] if count else []
+        parts += [f"-{counted(self.removed, 'image')}"] if self.removed else []
+        parts += [f"{counted(self.replaced, 'image')} replaced"] if self.replaced else []
         changed = {name: n for name, n in self.objects.items() if n}
         if changed:
             parts.append("class " + ", ".join(f"{name} {n:+d}" for name, n in changed.items()))
-        parts += [f"{_counted(self.labels, 'label')} changed"] if self.labels else []
+        parts += [f"{counted(self.labels, 'label')} changed"] if self.labels else []
         return "; ".join(parts)
 
 
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
 def base_of(event: WorkflowEvent, root: Path) -> str | None:
-    """Return the commit that a pull request is compared with: the merge's first parent; None if it was not checked out."""
+    """Return the commit that a pull request is compared with; None if it was not checked out."""
     request = event.payload.get("pull_request")
     base = request.get("base") if isinstance(request, dict) else None
     told = base.get("sha") if isinstance(base, dict) else None
+    # For a pull request, GitHub checks out its merge with the base, whose first parent is the base.
     parents = git(root, "rev-parse", "HEAD^@")
     merged = parents.returncode == 0 and len(parents.stdout.split()) > 1
     for revision in ("HEAD^1" if merged else None, told):

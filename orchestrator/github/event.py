@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 TRUSTED_EVENTS = frozenset({"push", "workflow_dispatch", "schedule"})
-"""Events that only a user with write access to the repository can cause, and whose code is the repository's
-own. On every other one, GitHub's next one included, nothing of ours spends or publishes."""
+"""Events that only a user with write access to the repository can cause, and whose code is the repository's own. On all
+others, future ones included, nothing is spent or published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,6 @@ class WorkflowEvent:
 
     @property
     def is_private(self) -> bool:
-        """Whether the repository shows nothing to strangers, its releases included."""
-        told = self.payload.get("repository")
-        return isinstance(told, dict) and told.get("private") is True
+        """Whether only members see the repository and its releases."""
+        repository = self.payload.get("repository")
+        return isinstance(repository, dict) and repository.get("private") is True

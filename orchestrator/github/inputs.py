@@ -4,14 +4,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 from gpu_offload.errors import EXIT_USAGE, OffloadError
 
 PREFIX = "GPU_OFFLOAD_INPUT_"
 
 Command = Literal["plan", "train", "pack", "keep", "find-revert", "rollback", "stop", "tend"]
-COMMANDS = ("plan", "train", "pack", "keep", "find-revert", "rollback", "stop", "tend")
+COMMANDS: tuple[str, ...] = get_args(Command)
 
 SHORTHANDS = {
     "instance-type": "ec2.instance-types",
@@ -19,7 +19,7 @@ SHORTHANDS = {
     "max-cost-usd": "limits.max-cost-usd",
     "deadline": "limits.deadline",
 }
-"""Inputs that are settings: what a person is asked who starts a workflow by hand."""
+"""Inputs that override a setting: the form in which a person starts a workflow."""
 
 _CALIBRATE = {"auto": None, "true": True, "false": False}
 FLAGS = {"detach": "false", "measured-later": "false", "may-rent": "true", "launched-later": "false"}
@@ -32,7 +32,7 @@ INSTALLED = "GPU_OFFLOAD_INSTALLED_S"
 
 
 class InputsError(OffloadError):
-    """An input means nothing to us; the text names every one that does not."""
+    """Inputs are missing or invalid; the text names all of them."""
 
     exit_code = EXIT_USAGE
 
@@ -59,7 +59,7 @@ class WorkflowInputs:
     because: str = ""
     """The plan's reason, where an earlier job decided."""
     packed: Path = Path()
-    """The folder that `pack` filled."""
+    """The folder that `pack` wrote."""
     to: str = ""
     withdraw: str = ""
     """The versions that `find-revert` found to be reverted, the newest first, with a space between them."""
@@ -97,6 +97,7 @@ class WorkflowInputs:
         for name, setting in SHORTHANDS.items():
             value = given(name)
             if value and value != "auto":
+                # As JSON, because a quote in the input would end the text and begin a setting of its own.
                 settings.append(f"{setting}={json.dumps([value]) if name == 'instance-type' else value}")
         return cls(
             command=cast("Command", command),

@@ -1,4 +1,4 @@
-"""What a training on a runner hands to the job `keep`: the files of its version, or of its unfinished runs."""
+"""Packs what a training on a runner hands to the job `keep`: the files of its version, or of its unfinished runs."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from gpu_offload.remote_job.result import PREDICTIONS
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What a training leaves to be kept: the version it published, or the unfinished runs that have a checkpoint."""
+    """What a training leaves to keep: the version that it published, or its unfinished runs with a checkpoint."""
 
     version: str | None = None
     unfinished: int = 0

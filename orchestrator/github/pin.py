@@ -74,7 +74,7 @@ def _built_from(version: str) -> Pin | None:
 
 
 def _installed_from(ours: Distribution) -> Pin | None:
-    """Read what the installer wrote of a `git+https:` address (PEP 610)."""
+    """Read the address and commit that an installer records for `git+https:` (PEP 610)."""
     try:
         found = json.loads(ours.read_text("direct_url.json") or "{}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""`command: plan`: what a training would take and cost, with no credentials."""
+"""`command: plan`: what a training would take and cost, without credentials."""
 
 import os
 from dataclasses import replace
@@ -19,8 +19,8 @@ NO_LAUNCHER = Obstacle(
 )
 
 UNSEEN = (
-    "the store shows nothing to the public, so that it is not known here whether this is trained already; the job with a "
-    "role looks before it trains"
+    "the store is not public, so this job cannot tell whether the same was trained before; the job with a role checks that "
+    "before it trains"
 )
 
 
@@ -38,7 +38,7 @@ def plan(step: Step) -> int:
             "again. Set store.url to a bucket and run `offload init` again"
         )
     planning = planning_of(step.settings, store, step.console, asks_ec2=False)
-    # A self-hosted runner may have a role by itself.
+    # A self-hosted runner may have credentials of its own.
     if not step.inputs.may_rent and os.environ.get("RUNNER_ENVIRONMENT") == "github-hosted":
         planning.barred = (NO_LAUNCHER,)
     planning.job_installs = not step.inputs.python
@@ -51,7 +51,7 @@ def plan(step: Step) -> int:
     option = report.decision.option
     step.runner.outputs(
         {
-            # What is trained already is only published again, as after a revert: no instance does that.
+            # A training that exists is at most published again, as after a revert, which needs no instance.
             "where": report.decision.where if report.already_trained is None else "cpu",
             "version": planned.version,
             "training-key": planned.training_key,

@@ -14,10 +14,9 @@ from gpu_offload.remote_job.result import PREDICTIONS
 
 
 def publish_picture(settings: Settings, store: ObjectStore, report: Report, console: Console) -> str | None:
-    """Publish the picture that a training drew, beside its model; return its address, None if there is none or it is
-    private.
+    """Publish the picture that a training drew beside its model; return its address.
 
-    A store that refuses it only gets a note. The job `keep` publishes a `KeptFolder`'s later.
+    None if there is no picture, or the store is private or refuses it. The job `keep` publishes that of a `KeptFolder`.
     """
     version = report.run.version
     if not isinstance(store, KeptFolder) and not is_public(settings, store, version):

@@ -1,4 +1,4 @@
-"""`command: find-revert` and `rollback`: bring `stable` back where a push took data back, or where a person asks for it."""
+"""`command: find-revert` and `rollback`: move `stable` back after a push that took data back, or on a person's request."""
 
 import os
 
@@ -19,7 +19,7 @@ WHY = "its data was reverted"
 
 
 def find_revert(step: Step) -> int:
-    """Say which version a push brought back, and which one it reverted, for a job that may write to the release."""
+    """Output which version a push brought back, and which ones it reverted, for a job that may write to the release."""
     found = _found(step)
     if found is not None:
         _, wanted, reverted = found
@@ -31,7 +31,7 @@ def find_revert(step: Step) -> int:
 
 
 def rollback(step: Step) -> int:
-    """Roll back in the configured store: what a push reverted, or what a person asks for."""
+    """Roll back in the configured store what a push reverted, or what a person asks for."""
     from gpu_offload.orchestrator.site.write import update_site
 
     store = _store(step)
@@ -73,7 +73,10 @@ def rollback_in_release(
 
 
 def _found(step: Step) -> tuple[Revert, Manifest, tuple[Manifest, ...]] | None:
-    """Return what a push brought back, and what it reverted: nothing if that still trains. None if it reverts nothing."""
+    """Return the version that a push brought back and those that it reverted, none if they still train.
+
+    None if the push reverts nothing.
+    """
     from gpu_offload.orchestrator.github.store import kept_at
     from gpu_offload.orchestrator.plan.planner import planning_of
     from gpu_offload.orchestrator.run.journal import Journal

@@ -1,4 +1,4 @@
-"""The archive of a training's unfinished runs: an uncompressed tar, whose content a training may have forged."""
+"""The archive of a training's unfinished runs: an uncompressed tar, which a training may have forged."""
 
 import re
 import tarfile
@@ -12,12 +12,11 @@ MOST_MEMBERS = 10_000
 """Files of an archive: a run has a few for each of its attempts, and two checkpoints."""
 
 STAGED = re.compile(r"runs/[^/]+/(result/.*|collected\.json)")
-"""A staged result is left out: what is published is what a training on this machine has just brought."""
+"""A staged result is left out, so that only results of a training on the same machine are published."""
 
 
-def pack(store: ObjectStore, prefix: str, path: Path) -> int:
-    """Write a store's objects below a prefix into an archive; return how many there are."""
-    count = 0
+def pack(store: ObjectStore, prefix: str, path: Path) -> None:
+    """Write a store's objects below a prefix into an archive."""
     with tempfile.TemporaryDirectory(prefix="offload-") as scratch, tarfile.open(path, "w:") as tar:
         for info in store.list(prefix):
             if STAGED.fullmatch(info.key):
@@ -25,14 +24,12 @@ def pack(store: ObjectStore, prefix: str, path: Path) -> int:
             file = Path(scratch) / "object"
             store.download(info.key, file)
             tar.add(file, info.key)
-            count += 1
-    return count
 
 
 def check(path: Path, *, only: str) -> None:
     """Read an archive's headers and refuse what `pack` does not write; names begin with `only` (`runs/0123456789ab-`).
 
-    Raises CorruptObjectError: compressed, larger than its own size, or not only plain files of these runs.
+    Raises CorruptObjectError: it is compressed, claims more than its size, or has other members than files of these runs.
     """
     name = re.compile(re.escape(only) + r"[0-9]+(/[A-Za-z0-9_-][A-Za-z0-9._-]*)+")
     left, count = path.stat().st_size, 0

@@ -1,4 +1,4 @@
-"""The runner of a GitHub workflow: its event, and the files and log lines by which a step talks to it."""
+"""The runner of a GitHub workflow: the files and log commands by which a step reports to it."""
 
 import os
 import secrets
@@ -29,8 +29,8 @@ def command(name: str, text: str = "", **properties: str) -> str:
 
     https://docs.github.com/en/actions/reference/workflows-and-actions/workflow-commands
     """
-    told = ",".join(f"{key}={_property(value)}" for key, value in properties.items() if value)
-    return f"::{name}{' ' + told if told else ''}::{_data(text)}"
+    given = ",".join(f"{key}={_property(value)}" for key, value in properties.items() if value)
+    return f"::{name}{' ' + given if given else ''}::{_data(text)}"
 
 
 def _data(text: str) -> str:
@@ -44,7 +44,7 @@ def _property(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """The files that the runner reads when a step is over."""
+    """The files that the runner reads at the end of a step."""
 
     environment: Mapping[str, str]
 
@@ -64,7 +64,7 @@ class Runner:
 
     @property
     def has_summary(self) -> bool:
-        """Whether this step has written a summary."""
+        """Whether this step has written a summary; each step has a file of its own."""
         path = self.environment.get("GITHUB_STEP_SUMMARY")
         return bool(path) and Path(str(path)).is_file() and Path(str(path)).stat().st_size > 0
 
@@ -80,6 +80,6 @@ class Runner:
                 file.write(text)
 
 
-def on_runner(environment: Mapping[str, str] | None = None) -> bool:
+def on_runner() -> bool:
     """Whether this process runs in a workflow."""
-    return bool((os.environ if environment is None else environment).get("GITHUB_ACTIONS"))
+    return bool(os.environ.get("GITHUB_ACTIONS"))

@@ -10,13 +10,13 @@ from gpu_offload.orchestrator.report.rows import Rows
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
-    """What a summary shows beside the run itself."""
+class SummaryContext:
+    """What a summary shows in addition to the run's report."""
 
     because: str = ""
     """The plan's reason; the run's own where it is empty."""
     reason: str = ""
-    """Why a person asked for it, in their words."""
+    """The words of the person who started it."""
     before: Before | None = None
     model_url: str | None = None
     pictures_url: str | None = None
@@ -25,19 +25,19 @@ class Around:
     can_resume: bool = False
     detached: bool = False
     moves: str = ""
-    """Why the job that rents goes on with it; empty where none does."""
+    """Why the job that rents continues it; empty if none does."""
     kept: bool = False
-    """Whether the job `keep` puts the model where `model_url` says, after this one."""
+    """Whether the model is at `model_url` only after the job `keep`."""
     moved: bool = False
     candidate: str = ""
     """Why the new version did not become `stable`; empty if it did."""
 
 
 LIMIT = 1_000_000
-"""Bytes: GitHub keeps 1 MiB (1 048 576) of a step, and drops all of a longer summary without a word."""
+"""Bytes. GitHub keeps 1 MiB (1 048 576) of a step and drops a longer summary silently; warnings may follow this one."""
 
 LONGEST = 2000
-"""Characters of a text from elsewhere."""
+"""Characters of a text that others wrote."""
 
 FEW_ROWS = 20
 LAST_ATTEMPTS = 12
@@ -45,11 +45,11 @@ LAST_ATTEMPTS = 12
 
 @dataclass(frozen=True, slots=True)
 class SummarySection:
-    """A part of a summary: its texts from the longest to the shortest; the last one is a line or nothing."""
+    """A part of a summary in several lengths, the longest first; the last one is a line or empty."""
 
     lengths: tuple[str, ...]
     weight: int
-    """What weighs less gives way first."""
+    """Sections of less weight are shortened first."""
 
 
 def fitted(sections: Sequence[SummarySection], limit: int = LIMIT) -> str:
@@ -90,12 +90,12 @@ def rows_section(
     )
 
 
-def model_line(around: Around) -> str:
+def model_line(context: SummaryContext) -> str:
     """Return the line that links to the model."""
-    if around.model_url is None:
+    if context.model_url is None:
         return ""
-    when = " (once the job `keep` is done)" if around.kept else ""
-    return f"**Model:** <{safe_url(around.model_url)}>{when}"
+    when = " (once the job `keep` is done)" if context.kept else ""
+    return f"**Model:** <{safe_url(context.model_url)}>{when}"
 
 
 def safe_url(url: str) -> str:
@@ -104,18 +104,18 @@ def safe_url(url: str) -> str:
 
 
 def bounded(text: str) -> str:
-    """Escape a text from elsewhere, and shorten one that is very long."""
+    """Escape a text that others wrote, and shorten a very long one."""
     short = text if len(text) <= LONGEST else f"{text[:LONGEST]} ... ({len(text):,} characters)"
     return escape_markdown(short)
 
 
-def not_stable(around: Around) -> str:
+def not_stable(context: SummaryContext) -> str:
     """Return the warning that a version is not `stable`, with the reason; empty where it is."""
-    return f"> [!WARNING]\n> Not stable: {bounded(around.candidate)}" if around.candidate else ""
+    return f"> [!WARNING]\n> Not stable: {bounded(context.candidate)}" if context.candidate else ""
 
 
 def without_path(text: str) -> str:
-    """Leave out where a runner that is gone had its log."""
+    """Remove the path of a log on a runner, which is gone when the summary is read."""
     return re.sub(r" \(the whole log: [^()]*\)", "", text)
 
 

@@ -1,14 +1,15 @@
-"""Short job summaries: skipped, kept, cleaned up, failed."""
+"""Job summaries without a run's report: planned, skipped, rolled back, kept, cleaned up, failed."""
 
 import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gpu_offload.dataset.finding import counted
 from gpu_offload.orchestrator.github.annotations import Annotation
 from gpu_offload.orchestrator.github.section import (
     FEW_ROWS,
     LIMIT,
-    Around,
+    SummaryContext,
     SummarySection,
     bounded,
     fitted,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", limit: int = LIMIT) -> str:
-    """Render a plan: one sentence as the heading, then the receipt; `change` is what changes in the dataset."""
+    """Render a plan: one sentence as the heading, then the receipt. `change` describes changes of the dataset."""
     sentence = plan_sentence(plan, proposed=proposed)
     short = (
         f"### {bounded(sentence)}\n\n**Why.** {bounded(plan.decision.why)}\n\n"
@@ -40,7 +41,7 @@ def plan_summary(plan: PlanReport, *, proposed: bool = False, change: str = "", 
 
 
 def plan_sentence(plan: PlanReport, *, proposed: bool) -> str:
-    """Say in one sentence what comes of a plan."""
+    """Return the outcome of a plan as one sentence."""
     subject = "Merging this" if proposed else "This"
     if plan.already_trained is not None:
         return f"{subject} trains nothing: version {plan.trained_name} has the same data and settings"
@@ -62,18 +63,18 @@ def _stacked(*texts: str) -> str:
     return fitted([SummarySection((text,), 9) for text in texts])
 
 
-def done_summary(version: str, around: Around, *, moved: bool) -> str:
-    """Render a skipped training; one that moved `stable` back is a rollback, which is a heading of its own."""
-    was = f", it was {around.before.name}" if around.before else ""
+def done_summary(version: str, context: SummaryContext, *, moved: bool) -> str:
+    """Render a skipped training, or a rollback if it moved `stable` back."""
+    was = f", it was {context.before.name}" if context.before else ""
     title = f"Rolled back: stable is {version} again{was}" if moved else f"Already trained: version {version}"
     text = (
         "The same dataset and settings were trained before; nothing was trained again and nothing was spent."
     )
-    return _stacked(f"### {bounded(title)}", not_stable(around), text, model_line(around))
+    return _stacked(f"### {bounded(title)}", not_stable(context), text, model_line(context))
 
 
 def rollback_summary(done: Moved) -> str:
-    """Render what was rolled back, or that nothing had to be."""
+    """Render a rollback, or that there was nothing to roll back."""
     stable = done.aliases.get(STABLE)
     now = f": stable is {done.entry.semver or stable} again" if stable == done.entry.version else ""
     title = f"Rolled back{now}" if done.changed else "Nothing to roll back"
@@ -82,7 +83,7 @@ def rollback_summary(done: Moved) -> str:
 
 
 def unfinished_summary() -> str:
-    """Render that an unfinished run is kept."""
+    """Say that an unfinished run is kept."""
     text = "The run is not finished. What it has so far is kept: run the workflow again, and it carries on."
     return f"### Kept for the next run\n\n{text}\n"
 
@@ -90,7 +91,7 @@ def unfinished_summary() -> str:
 def kept_summary(
     address: str, model: Artifact, name: str, url: str, picture: str, *, stable: bool = True
 ) -> str:
-    """Render where a model is kept that a hosted runner trained.
+    """Render where the model of a hosted runner is kept.
 
     Args:
         address: The release's.
@@ -115,20 +116,14 @@ def kept_summary(
 
 
 def clean_up_summary(runs: int, ended: Sequence[str]) -> str:
-    """Render the instances that a clean-up terminated; empty if there were none, as nearly always."""
-    if not ended:
-        return ""
+    """Render the instances that a clean-up terminated."""
     rows: Rows = [("terminated",), *((instance,) for instance in ended[:FEW_ROWS])]
     more = f"\n\nand {len(ended) - FEW_ROWS} more" if len(ended) > FEW_ROWS else ""
     return (
         f"### Clean-up: {len(ended)} terminated\n\n{table(rows)}{more}\n\n"
-        f"Found by tag, rented by {_counted(runs)}: the job was cancelled, or ended before it could terminate them. "
+        f"Found by tag, rented by {counted(runs, 'run')}: the job was cancelled, or ended before it could terminate them. "
         "**Next:** run the workflow again; it carries on from the last checkpoint.\n"
     )
-
-
-def _counted(runs: int) -> str:
-    return "one run" if runs == 1 else f"{runs} runs"
 
 
 def trouble_summary(trouble: str) -> str:
@@ -137,14 +132,14 @@ def trouble_summary(trouble: str) -> str:
 
 
 def faults_summary(annotations: Sequence[Annotation], *, dataset: bool) -> str:
-    """Render what is wrong with a dataset or a configuration, a row for each fault."""
+    """Render the faults of a dataset or of a configuration, one in a row."""
     errors = [one for one in annotations if one.kind == "error"]
     subject = "The dataset" if dataset else "The configuration"
     rows: Rows = [("where", "what"), *((one.place, one.message) for one in errors)]
     check = " `offload check` lists all of them on your machine." if dataset else ""
     return fitted(
         [
-            SummarySection((f"### {subject} has {len(errors)} fault{'s' if len(errors) != 1 else ''}",), 9),
+            SummarySection((f"### {subject} has {counted(len(errors), 'fault')}",), 9),
             SummarySection((f"Nothing was planned, trained or spent.{check}",), 8),
             rows_section("Faults", rows, 7),
         ]
@@ -152,7 +147,7 @@ def faults_summary(annotations: Sequence[Annotation], *, dataset: bool) -> str:
 
 
 def tend_summary(text: str, failures: Sequence[str]) -> str:
-    """Render what a `tend` did, a line each; failures first."""
+    """Render what `tend` did, failures first."""
     lines = [line for line in text.splitlines() if line.strip()]
     rows = "\n".join(f"- {bounded(line)}" for line in lines)
     few = "\n".join(f"- {bounded(line)}" for line in lines[:FEW_ROWS])

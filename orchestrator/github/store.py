@@ -1,4 +1,4 @@
-"""The store that a workflow reads and writes."""
+"""Opens the store that a workflow reads and writes."""
 
 import os
 from collections.abc import Mapping
@@ -43,9 +43,9 @@ def release_to_change(inputs: WorkflowInputs, event: WorkflowEvent) -> ReleaseSt
 
 
 def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
-    """Return the web address where a folder store is kept; None where its folder outlives the job by itself.
+    """Return the web address where a folder store is kept; None if its folder outlives the job by itself.
 
-    A folder below the checkout goes with the next checkout, any folder of a hosted runner with the runner.
+    The next checkout deletes a folder below the checkout, and a hosted runner is deleted with all its folders.
     """
     workspace, repository = environment.get("GITHUB_WORKSPACE"), environment.get("GITHUB_REPOSITORY")
     folder = settings.configured_store_folder
@@ -62,7 +62,7 @@ def kept_at(settings: Settings, environment: Mapping[str, str]) -> str | None:
 
 
 def store_on_runner(settings: Settings, environment: Mapping[str, str]) -> ObjectStore:
-    """Return the configured store; a folder that will be thrown away reads from where it is kept."""
+    """Return the configured store; a folder that will be deleted reads from where it is kept."""
     from gpu_offload.orchestrator.registry.stores import check_store_folder, store_of
 
     address = kept_at(settings, environment)
@@ -73,13 +73,13 @@ def store_on_runner(settings: Settings, environment: Mapping[str, str]) -> Objec
 
 
 def readable_store(settings: Settings, console: Console) -> ObjectStore:
-    """Return the store for a plan: a folder as it is, or as it is kept; anything else as the public sees it."""
+    """Return the store for a plan: a folder as it is or is kept; any other store as the public sees it."""
     from gpu_offload.orchestrator.registry.stores import store_of
 
     if settings.store_url.startswith("file:"):
         return store_on_runner(settings, os.environ)
-    console.note("reading of the store what is public: timings of earlier runs do not count in this plan")
+    console.note("reading the public part of the store: timings of earlier runs do not count in this plan")
     if settings.store.public_url:
         return PublicStore(open_store(settings.store.public_url))
-    # A pull request may name any server: it gets no signature by what this runner happens to know.
+    # A pull request may name any server, so that no request to it is signed with this runner's credentials.
     return PublicStore(store_of(settings, unsigned=settings.store.endpoint_url is not None))

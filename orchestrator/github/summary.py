@@ -12,7 +12,7 @@ from gpu_offload.orchestrator.github.section import (
     LAST_ATTEMPTS,
     LIMIT,
     LONGEST,
-    Around,
+    SummaryContext,
     SummarySection,
     bounded,
     fitted,
@@ -52,28 +52,28 @@ LOG_LINES = 40
 LOWER_IS_BETTER = ("loss",)
 
 
-def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
+def run_summary(report: Report, context: SummaryContext, *, limit: int = LIMIT) -> str:
     """Render a run: the outcome at a glance, what to do next, the model, then time, money and attempts."""
-    alert = "WARNING" if around.can_resume else "CAUTION"
-    trouble = f"> [!{alert}]\n> {bounded(without_path(around.trouble))}" if around.trouble else ""
-    following = next_step(report, around)
-    begin = "" if report.status == "published" and not around.detached else "**Next:** "
+    alert = "WARNING" if context.can_resume else "CAUTION"
+    trouble = f"> [!{alert}]\n> {bounded(without_path(context.trouble))}" if context.trouble else ""
+    following = next_step(report, context)
+    begin = "" if report.status == "published" and not context.detached else "**Next:** "
     sections = [
-        SummarySection((f"### {_heading(report, around)}",), 99),
+        SummarySection((f"### {_heading(report, context)}",), 99),
         SummarySection((trouble,), 98),
-        SummarySection((not_stable(around),), 97),
-        SummarySection((table(glance_rows(report, around.before)), ""), 94),
+        SummarySection((not_stable(context),), 97),
+        SummarySection((table(glance_rows(report, context.before)), ""), 94),
         SummarySection((escape_markdown(missed(report)),), 93),
         SummarySection((f"{begin}{following}" if following else "",), 97),
-        SummarySection((model_line(around),), 95),
+        SummarySection((model_line(context),), 95),
         SummarySection(
-            (f"**Where and why.** {bounded(around.moves or around.because or report.run.why)}",), 96
+            (f"**Where and why.** {bounded(context.moves or context.because or report.run.why)}",), 96
         ),
-        SummarySection((f"**Asked for by hand:** {bounded(around.reason)}" if around.reason else "",), 96),
-        _log(around.log),
-        *_metrics(report, around.before or report.before),
+        SummarySection((f"**Asked for by hand:** {bounded(context.reason)}" if context.reason else "",), 96),
+        _log(context.log),
+        *_metrics(report, context.before or report.before),
         SummarySection(("\n\n".join(charts(report)), "(the curves are too long for this page)"), 30),
-        _pictures(around),
+        _pictures(context),
         *_costs(report),
         _attempts(report),
         SummarySection((gantt(report), "(the timeline is too long for this page)"), 20),
@@ -84,28 +84,28 @@ def run_summary(report: Report, around: Around, *, limit: int = LIMIT) -> str:
     return fitted(sections, limit)
 
 
-def _heading(report: Report, around: Around) -> str:
-    if around.detached:
+def _heading(report: Report, context: SummaryContext) -> str:
+    if context.detached:
         return bounded(f"Training by itself on {place(report)}: run {report.run.id}")
-    interrupted = around.can_resume and report.status != "published"
+    interrupted = context.can_resume and report.status != "published"
     return bounded(
         headline(
-            report, around.before, moved=around.moved, interrupted=interrupted, leaving=bool(around.moves)
+            report, context.before, moved=context.moved, interrupted=interrupted, leaving=bool(context.moves)
         )
     )
 
 
-def next_step(report: Report, around: Around) -> str:
+def next_step(report: Report, context: SummaryContext) -> str:
     """Say what the reader has to do now, or what is wrong with a published model, in Markdown; empty if that is nothing."""
     run = escape_markdown(report.run.id)
-    if around.detached:
+    if context.detached:
         return f"the scheduled `tend` collects and publishes the model; `offload stop {run}` ends the run before that."
-    if around.moves:
+    if context.moves:
         return (
             "the job `Train on a rented GPU` goes on from the last checkpoint, once its environment lets it start. If it does "
             "not, nothing is lost: the next run of this workflow goes on from there."
         )
-    if around.can_resume:
+    if context.can_resume:
         return "run this workflow again: it carries on from the last completed epoch."
     if report.status == "published":
         begin, *causes = likely_causes(report)
@@ -116,7 +116,7 @@ def next_step(report: Report, around: Around) -> str:
         return (
             "run this workflow again, or wait for the scheduled `tend`: the run is open and nothing is lost."
         )
-    where = "the log's last lines below" if around.log else f"`offload logs {run}`"
+    where = "the log's last lines below" if context.log else f"`offload logs {run}`"
     return (
         f"see the reason above and {where}, fix the cause and push. If the training stays the same, it continues from "
         "its last checkpoint."
@@ -203,8 +203,8 @@ def _attempts(report: Report) -> SummarySection:
     )
 
 
-def _pictures(around: Around) -> SummarySection:
-    if around.pictures_url is None:
+def _pictures(context: SummaryContext) -> SummarySection:
+    if context.pictures_url is None:
         return SummarySection(("",), 35)
     title = "#### What it sees\n\nPredictions on pictures that it was not trained on."
-    return SummarySection((f"{title}\n\n![predictions]({safe_url(around.pictures_url)})", ""), 35)
+    return SummarySection((f"{title}\n\n![predictions]({safe_url(context.pictures_url)})", ""), 35)

@@ -13,7 +13,7 @@ from gpu_offload.orchestrator.backends.isolated_training import not_isolated, wh
 from gpu_offload.orchestrator.cleanup.prune import after_publication
 from gpu_offload.orchestrator.cleanup.sweep_note import dead_sweep
 from gpu_offload.orchestrator.github.cached_store import KeptFolder
-from gpu_offload.orchestrator.github.section import Around, bounded
+from gpu_offload.orchestrator.github.section import SummaryContext, bounded
 from gpu_offload.orchestrator.github.small_summaries import done_summary, plan_summary, trouble_summary
 from gpu_offload.orchestrator.github.step import Step, flag
 from gpu_offload.orchestrator.github.summary import run_summary
@@ -50,7 +50,7 @@ def train(step: Step) -> int:
     store, workspace = store_on_runner(step.settings, os.environ), Workspace.of(step.settings.root)
     before, now = _newest(store), clock_of(store)
     began = now()
-    # This job's role may not ask EC2.
+    # The publisher's role of this job is not allowed to ask EC2.
     planning = planning_of(step.settings, store, step.console, asks_ec2=not step.inputs.launched_later)
     planning.launched_later = step.inputs.launched_later
     planning.job_installs, planning.installed_s = step.inputs.installed_s > 0, step.inputs.installed_s
@@ -76,7 +76,7 @@ def train(step: Step) -> int:
         raise
     step.console.text(trained_text(done))
     _report(step, planned, store, done, before, moves=training.moves)
-    # A folder on a runner is thrown away with it.
+    # The folder of a hosted runner is deleted with it, so that there is nothing to prune and no site to update.
     if done.status == "trained" and not isinstance(store, KeptFolder):
         for warning in after_publication(store, step.settings, step.console):
             step.runner.summary(f"> [!WARNING]\n> {bounded(warning)}")
@@ -98,7 +98,7 @@ def _report(
     from gpu_offload.orchestrator.github.predictions import publish_picture
     from gpu_offload.orchestrator.report.load import gather
 
-    # A skip needs no journal: that of an old run may be gone.
+    # Skipping needs no journal: that of an old run may be pruned.
     skipped = done.status == "already_trained"
     manifest = model_key(done.version, "manifest.json")
     report = None if skipped else gather(store, step.settings.store, done.run)
@@ -109,7 +109,7 @@ def _report(
             "semver": done.semver or "",
             "candidate": plain(done.candidate or ""),
             "run": done.run,
-            # What is accounted for, store and disks included; nothing where nothing was done.
+            # The whole bill, with store and disks.
             "cost-usd": f"{report.bill.total if report else 0:.4f}",
             "seconds": f"{report.seconds if report else 0:.0f}",
             "model-url": done.model_url or "",
@@ -120,7 +120,7 @@ def _report(
             "why": plain(moves) or step.inputs.because or plain(planned.report.decision.why),
         }
     )
-    around = Around(
+    context = SummaryContext(
         because=step.inputs.because,
         reason=step.inputs.reason,
         before=before if before and before.version != done.version else None,
@@ -132,18 +132,18 @@ def _report(
         candidate=done.candidate or "",
     )
     if report is None:
-        step.runner.summary(done_summary(done.semver or done.version, around, moved=done.stable_moved))
+        step.runner.summary(done_summary(done.semver or done.version, context, moved=done.stable_moved))
         step.console.notice(f"already trained: version {version_text(done.version, done.semver)}")
         return
-    # A private repository's pictures stay where its dataset is, also where its store's models are public.
+    # The pictures of a private repository stay private, even if its models are public.
     if done.status == "trained" and not step.event.is_private:
         picture = publish_picture(step.settings, store, report, step.console)
-        # A picture that `keep` has still to publish is in the summary of that job.
-        around = around if around.kept else replace(around, pictures_url=picture)
-    step.runner.summary(run_summary(report, around))
+        # A picture that `keep` publishes later is in the summary of that job.
+        context = context if context.kept else replace(context, pictures_url=picture)
+    step.runner.summary(run_summary(report, context))
     if done.where == "cpu" and (reason := why_open(step.settings, os.environ)):
         step.runner.summary(f"> [!NOTE]\n> {bounded(not_isolated(reason))}")
-    step.console.notice(plain(headline(report, around.before, moved=around.moved, leaving=bool(moves))))
+    step.console.notice(plain(headline(report, context.before, moved=context.moved, leaving=bool(moves))))
 
 
 def _report_failure(
@@ -155,7 +155,7 @@ def _report_failure(
     *,
     can_resume: bool,
 ) -> None:
-    """Report a run that ended without a model, or that none was started; `lasted` is begin and end of the step."""
+    """Report a run that ended without a model, or that none was started; `lasted`: when the step began and ended."""
     from gpu_offload.orchestrator.lifecycle.logs import read_log
     from gpu_offload.orchestrator.report.load import gather
 
@@ -176,18 +176,18 @@ def _report_failure(
         step.runner.summary(plan_summary(planned.report))
         return
     report = gather(store, step.settings.store, run.id)
-    around = Around(
+    context = SummaryContext(
         because=step.inputs.because,
         reason=step.inputs.reason,
         trouble=trouble,
         log="".join(read_log(store, run.id)),
         can_resume=can_resume,
     )
-    step.runner.summary(run_summary(report, around))
+    step.runner.summary(run_summary(report, context))
 
 
 def _warn_of_dead_sweep(step: Step, store: ObjectStore) -> None:
-    """Warn where the scheduled `tend` does not run any more; what cannot be looked at is no reason to fail."""
+    """Warn if the scheduled `tend` does not run any more; a store that does not answer is no reason to fail."""
     with contextlib.suppress(StoreError):
         warning = dead_sweep(store, now=clock_of(store)())
         if warning is not None:

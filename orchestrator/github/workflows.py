@@ -16,7 +16,7 @@ FOLDER = Path(".github/workflows")
 TEMPLATES = Path(__file__).with_name("templates")
 NAMES = ("offload-plan", "offload-train", "offload", "offload-rollback", "offload-tend")
 IN_RELEASE = {"offload-train": "offload-train-on-runner", "offload-rollback": "offload-rollback-in-release"}
-"""Templates in the place of others where models are kept in a release."""
+"""Templates that replace others where models are kept in a release."""
 
 MARK = "# Written by `offload init`"
 """The first line of a file that `offload init` may update."""
@@ -78,7 +78,7 @@ class Written:
 def slug(directory: str) -> str:
     """Return a folder's path as one word for file names and tags; two paths never share one.
 
-    What ASCII does not have is written as people write it there, and a digest tells such paths apart.
+    Other letters than ASCII's are transliterated, and a digest distinguishes such paths.
     """
     if re.fullmatch(r"[A-Za-z0-9./_-]+", directory):
         return "".join({"/": "-", "-": "_", "_": "__"}.get(c, c) for c in directory)
@@ -98,7 +98,7 @@ def workflow_texts(target: WorkflowProject) -> dict[Path, str]:
 
 def write_workflows(root: Path, target: WorkflowProject) -> tuple[Written, ...]:
     """Write or update the workflows of a project below the repository's root. Raises OSError."""
-    return tuple(_write(root, path, text) for path, text in workflow_texts(target).items())
+    return tuple(_write(root, path, text, target.pin) for path, text in workflow_texts(target).items())
 
 
 def badge(repository: str, target: WorkflowProject) -> str:
@@ -118,7 +118,7 @@ def with_badge(readme: str, line: str) -> str:
 
 
 def _text(name: str, target: WorkflowProject) -> str:
-    """Fill a template in: each is a workflow that a linter can read, with example values in these places."""
+    """Fill in a template. Each is a workflow that linters can read, so its places hold example values."""
     template = IN_RELEASE.get(name, name) if target.keep else name
     text = (TEMPLATES / f"{template}.yml").read_text("utf-8")
     text = re.sub(r"(?m)^name: (\w+)$", lambda m: f"name: {_quoted(target.title(m[1]))}", text, count=1)
@@ -128,14 +128,15 @@ def _text(name: str, target: WorkflowProject) -> str:
     directory = f"      directory: {_quoted(target.directory)}"
     fetched = [name for name, used in (("lfs", target.lfs), ("submodules", target.submodules)) if used]
     inputs = [directory, *(f"      {each}: true" for each in fetched if name != "offload-tend")]
-    jobs, keep, kept = text.partition("\n  keep:")  # checks out none of the repository's code
+    # The job `keep` checks out none of the repository, so it gets neither `lfs` nor `submodules`.
+    jobs, keep, kept = text.partition("\n  keep:")
     jobs = jobs.replace("      directory: .", "\n".join(inputs))
     text = jobs + keep + kept.replace("      directory: .", directory)
     return _sealed(_pinned(text, target.pin))
 
 
 def _quoted(text: str) -> str:
-    """Write a text as YAML does between double quotes, letters as they are."""
+    """Return a text as YAML in double quotes, with its letters as they are."""
     return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
@@ -157,20 +158,13 @@ def _is_unedited(text: str) -> bool:
     return bool(found) and line.partition(":")[0] == _digest(body)
 
 
-def _pin_of(text: str) -> Pin:
-    match = USES.search(text)
-    if match is None:
-        raise ValueError("this workflow calls none of ours")
-    return Pin.of(match[0].replace(f"/.github/workflows/{match[1]}.yml", "").replace(" # ", "#"))
-
-
 class LinkedFolderError(OffloadError):
     """A workflow would be written where a link leads."""
 
     exit_code = EXIT_USAGE
 
 
-def _write(root: Path, path: Path, text: str) -> Written:
+def _write(root: Path, path: Path, text: str, pin: Pin) -> Written:
     file = root / path
     for part in (file, *(root / parent for parent in path.parents)):
         if part != root and part.is_symlink():
@@ -181,10 +175,11 @@ def _write(root: Path, path: Path, text: str) -> Written:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
         return Written(path, "written")
+    # An edited file is the user's: bytes that are not UTF-8 survive the update.
     old = file.read_bytes().decode("utf-8", errors="surrogateescape")
     if not old.startswith(MARK):
         return Written(path, "foreign")
-    new = text if _is_unedited(old) else _pinned(old, _pin_of(text))
+    new = text if _is_unedited(old) else _pinned(old, pin)
     if new == old:
         return Written(path, "unchanged" if _is_unedited(old) else "edited")
     file.write_bytes(new.encode("utf-8", errors="surrogateescape"))

@@ -17,7 +17,7 @@ from plan_case import report as plan_report
 from report_case import EVIL, evil, result
 
 from gpu_offload.orchestrator.estimate.interval import Interval
-from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, Around, SummarySection, fitted
+from gpu_offload.orchestrator.github.section import FEW_ROWS, LIMIT, SummaryContext, SummarySection, fitted
 from gpu_offload.orchestrator.github.small_summaries import (
     clean_up_summary,
     done_summary,
@@ -51,7 +51,7 @@ def test_what_is_trained_already_is_said_first():
 
 
 def test_a_summary_is_complete_and_in_the_order_of_need(report):
-    text = run_summary(report, Around(because="the plan said so"))
+    text = run_summary(report, SummaryContext(because="the plan said so"))
     places = [text.index(part) for part in PARTS]
     assert places == sorted(places)
     assert "the plan said so" in text
@@ -70,30 +70,33 @@ def test_metrics_are_held_against_the_version_before():
 
 
 def test_the_first_version_says_that_there_is_none_to_compare_with(report):
-    text = run_summary(report, Around())
+    text = run_summary(report, SummaryContext())
     assert "| mAP50 | first version |" in text
     assert "This is the first version" in text
 
 
 @pytest.mark.parametrize(
-    ("around", "words"),
+    ("context", "words"),
     [
-        (Around(can_resume=True, trouble="it was told to end"), "run this workflow again: it carries on"),
-        (Around(moves="too slow; it moves to g4dn.xlarge"), "goes on from the last checkpoint"),
-        (Around(detached=True), "the scheduled `tend` collects"),
+        (
+            SummaryContext(can_resume=True, trouble="it was told to end"),
+            "run this workflow again: it carries on",
+        ),
+        (SummaryContext(moves="too slow; it moves to g4dn.xlarge"), "goes on from the last checkpoint"),
+        (SummaryContext(detached=True), "the scheduled `tend` collects"),
     ],
 )
-def test_a_summary_says_what_to_do_next(report, around, words):
-    assert words in run_summary(report, around)
+def test_a_summary_says_what_to_do_next(report, context, words):
+    assert words in run_summary(report, context)
 
 
 def test_where_nothing_is_to_be_done_no_next_step_is_named(report):
-    assert "**Next:**" not in run_summary(report, Around(model_url="https://m.example.org/m.pt"))
+    assert "**Next:**" not in run_summary(report, SummaryContext(model_url="https://m.example.org/m.pt"))
 
 
 def test_the_heading_says_outcome_time_place_money_quality_and_version(report):
-    around = Around(before=Before("abc", {"map50": 0.4}), moved=True)
-    heading = html.unescape(run_summary(report, around).split("\n")[0])
+    context = SummaryContext(before=Before("abc", {"map50": 0.4}), moved=True)
+    heading = html.unescape(run_summary(report, context).split("\n")[0])
     assert re.fullmatch(
         r"### Trained in 10 min on g4dn.xlarge spot, \$0\.04\. mAP50 0\.500 \(was 0\.400\)\. Stable is now a{16}",
         heading,
@@ -102,7 +105,7 @@ def test_the_heading_says_outcome_time_place_money_quality_and_version(report):
 
 def test_time_cost_and_quality_are_held_against_what_was_expected_not_against_the_limit(report):
     """The estimate is 2 s at $0.20 an hour; the limit of $1.00 is no expectation."""
-    text = html.unescape(run_summary(report, Around(before=Before("abc", {"map50": 0.4}))))
+    text = html.unescape(run_summary(report, SummaryContext(before=Before("abc", {"map50": 0.4}))))
     rows = {line.split("|")[1].strip(): line for line in reversed(text.splitlines()) if line.startswith("|")}
     assert "| 2.0 s (1.0 s to 3.0 s) | 10 min |" in rows["time"].replace("\xa0", " ")
     assert "| $0.004 (at most $0.004) | $0.04 |" in rows["cost"]
@@ -111,19 +114,19 @@ def test_time_cost_and_quality_are_held_against_what_was_expected_not_against_th
 
 
 def test_a_missed_estimate_says_what_took_the_time(report):
-    text = run_summary(report, Around())
+    text = run_summary(report, SummaryContext())
     assert "longer than estimated: 1 earlier attempt took" in text
     late = int(report.seconds - report.run.estimate.likely) // 60
     assert f"{late} min" in text.partition(" longer than estimated")[0][-12:].replace("\xa0", " ")
     assert "what followed them took" in text.partition("longer than estimated")[2].partition("\n")[0]
     fitting = replace(report, run=report.run.model_copy(update={"estimate": Interval(60, 500, 900)}))
-    assert "than estimated" not in run_summary(fitting, Around())
+    assert "than estimated" not in run_summary(fitting, SummaryContext())
     nearly = Interval(60, 500, report.seconds - 0.1)
     told = replace(report, run=report.run.model_copy(update={"estimate": nearly}))
-    assert "than estimated" not in run_summary(told, Around()), "the table shows the same time twice"
+    assert "than estimated" not in run_summary(told, SummaryContext()), "the table shows the same time twice"
     assert "inside the interval" in estimate_rows(told)[1][3], "and says the same of it"
     sooner = replace(report, run=report.run.model_copy(update={"estimate": Interval(6000, 9000, 9900)}))
-    assert "shorter than estimated; 1 earlier attempt took" in run_summary(sooner, Around()), (
+    assert "shorter than estimated; 1 earlier attempt took" in run_summary(sooner, SummaryContext()), (
         "which is no reason"
     )
 
@@ -138,10 +141,10 @@ def test_the_heading_of_a_rollback_names_the_version_that_is_stable_again():
 
 
 def test_a_rollback_is_a_heading_of_its_own():
-    text = done_summary("v1", Around(before=Before("v2", {})), moved=True)
+    text = done_summary("v1", SummaryContext(before=Before("v2", {})), moved=True)
     assert text.startswith("### Rolled back: stable is v1 again, it was v2")
-    assert done_summary("v1", Around(), moved=False).startswith("### Already trained: version v1")
-    assert "Not stable: too weak" in done_summary("v1", Around(candidate="too weak"), moved=False)
+    assert done_summary("v1", SummaryContext(), moved=False).startswith("### Already trained: version v1")
+    assert "Not stable: too weak" in done_summary("v1", SummaryContext(candidate="too weak"), moved=False)
 
 
 def test_costs_under_a_tenth_of_a_cent_are_one_line(report):
@@ -156,13 +159,13 @@ def test_costs_under_a_tenth_of_a_cent_are_one_line(report):
 
 def test_a_summary_distinguishes_a_model_that_learnt_nothing(report):
     poor = replace(report, result=result(metrics={"map50": 0.001}))
-    assert "learnt next to nothing" in run_summary(poor, Around(model_url="https://x/m.pt"))
+    assert "learnt next to nothing" in run_summary(poor, SummaryContext(model_url="https://x/m.pt"))
     known = replace(report, result=result(metrics={"map50": 0.0}, causes=("no training image shows F",)))
-    assert "Likely causes:\n\n- no training image shows F\n" in run_summary(known, Around())
+    assert "Likely causes:\n\n- no training image shows F\n" in run_summary(known, SummaryContext())
 
 
 def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
-    text = run_summary(report, Around(model_url="https://x/m.pt", kept=True))
+    text = run_summary(report, SummaryContext(model_url="https://x/m.pt", kept=True))
     assert "**Model:** <https://x/m.pt> (once the job `keep` is done)" in text
     model = Artifact(name="model.pt", size=6_200_000, sha256="0" * 64)
     told = kept_summary("https://x", model, "1.2.0", "https://x/m.pt", "")
@@ -181,13 +184,16 @@ def test_a_model_that_is_kept_by_a_later_job_is_said_to_be(report):
 
 def test_a_failed_run_points_at_its_log(report):
     failed = replace(report, outcome=report.outcome.model_copy(update={"status": "failed"}), result=None)
-    text = run_summary(failed, Around(trouble="no memory"))
+    text = run_summary(failed, SummaryContext(trouble="no memory"))
     assert text.startswith("### Not trained: failed after")
     assert "[!CAUTION]" in text
     assert "no memory" in text
     assert "offload logs abc-1" in text
     told = run_summary(
-        failed, Around(trouble="no memory (the whole log: /runner/log.txt)", log="epoch 1\n</pre><script>x\n")
+        failed,
+        SummaryContext(
+            trouble="no memory (the whole log: /runner/log.txt)", log="epoch 1\n</pre><script>x\n"
+        ),
     )
     assert "<pre>\nepoch 1\n&lt;/pre&gt;&lt;script&gt;x\n</pre>" in told
     assert "offload logs" not in told
@@ -195,14 +201,13 @@ def test_a_failed_run_points_at_its_log(report):
 
 
 def test_a_clean_up_says_what_it_had_to_do():
-    assert not clean_up_summary(1, [])
     text = clean_up_summary(1, [f"i-{n}" for n in range(FEW_ROWS + 3)])
     assert "terminated" in text
     assert "and 3 more" in text
 
 
 def test_pictures_are_shown_where_they_are_public(report):
-    text = run_summary(report, Around(pictures_url="https://m.example.org/a b)](x).png"))
+    text = run_summary(report, SummaryContext(pictures_url="https://m.example.org/a b)](x).png"))
     assert "![predictions](https://m.example.org/a%20b%29%5D%28x%29.png)" in text
 
 
@@ -211,7 +216,7 @@ def outside_code(text):
 
 
 def test_what_others_wrote_is_inert_wherever_it_stands(report):
-    around = Around(
+    context = SummaryContext(
         because=EVIL,
         reason=EVIL,
         trouble=EVIL,
@@ -220,9 +225,9 @@ def test_what_others_wrote_is_inert_wherever_it_stands(report):
         model_url="https://x/" + EVIL,
     )
     for text in (
-        run_summary(evil(report), around),
+        run_summary(evil(report), context),
         trouble_summary(EVIL),
-        done_summary(EVIL, around, moved=True),
+        done_summary(EVIL, context, moved=True),
         tend_summary(EVIL, [EVIL]),
     ):
         assert "<script" not in text
@@ -251,7 +256,7 @@ def huge(report, *, classes, attempts, words, epochs):
 
 def test_a_summary_of_anything_fits_and_is_shortened_not_cut(report):
     whole = huge(report, classes=20_000, attempts=200, words=200, epochs=5000)
-    text = run_summary(whole, Around(trouble="x" * 3_000_000))
+    text = run_summary(whole, SummaryContext(trouble="x" * 3_000_000))
     assert len(text.encode()) <= LIMIT
     assert text.count("```") % 2 == 0
     assert text.count("<details>") == text.count("</details>")
@@ -264,7 +269,7 @@ def test_a_summary_of_anything_fits_and_is_shortened_not_cut(report):
 @given(limit=st.integers(20_000, 200_000), classes=st.integers(0, 1500), words=st.integers(0, 40))
 def test_the_least_important_gives_way_first(report, limit, classes, words):
     text = run_summary(
-        huge(report, classes=classes, attempts=3, words=words, epochs=300), Around(), limit=limit
+        huge(report, classes=classes, attempts=3, words=words, epochs=300), SummaryContext(), limit=limit
     )
     assert len(text.encode()) <= limit
     for part in ("### Trained", "**Where and why.**"):
@@ -294,7 +299,7 @@ def test_mermaid_itself_reads_the_diagrams(report):
         pytest.skip("GPU_OFFLOAD_NODE_MODULES names no folder where npm installed mermaid and jsdom")
     found = []
     for told in (report, evil(report), huge(report, classes=3, attempts=2, words=3, epochs=500)):
-        found += re.findall(r"```mermaid\n(.*?)```", run_summary(told, Around()), flags=re.DOTALL)
+        found += re.findall(r"```mermaid\n(.*?)```", run_summary(told, SummaryContext()), flags=re.DOTALL)
     script = Path(__file__).parent / "mermaid_parse.mjs"
     done = subprocess.run(
         ["node", str(script), modules],

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from report_case import report_in
 
-from gpu_offload.orchestrator.github.section import Around
+from gpu_offload.orchestrator.github.section import SummaryContext
 from gpu_offload.orchestrator.github.summary import next_step
 from gpu_offload.orchestrator.lifecycle.train_report import TrainReport, trained_text
 from gpu_offload.orchestrator.output.markdown import is_numeric
@@ -73,8 +73,10 @@ def test_metrics_of_the_users_own_are_shown_as_they_are():
 @pytest.mark.simulator
 def test_a_small_loss_is_not_taken_for_a_model_that_learnt_nothing(tmp_path):
     small = with_result(tmp_path, metrics={"log_loss": 0.001})
-    assert "next to nothing" not in next_step(small, Around())
-    assert "next to nothing" in next_step(with_result(tmp_path, metrics={"accuracy": 0.001}), Around())
+    assert "next to nothing" not in next_step(small, SummaryContext())
+    assert "next to nothing" in next_step(
+        with_result(tmp_path, metrics={"accuracy": 0.001}), SummaryContext()
+    )
 
 
 def with_result(folder, **changes):
