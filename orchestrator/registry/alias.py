@@ -1,4 +1,4 @@
-"""Names that move from version to version by compare-and-swap, and keep their history."""
+"""Aliases: names that move from version to version by compare-and-swap and keep their history."""
 
 import getpass
 import os
@@ -28,11 +28,11 @@ ANY: Literal["*"] = "*"
 
 
 class AliasMovedError(RegistryError):
-    """An alias does not mean any more what a decision was based on."""
+    """An alias has moved since it was read for a decision."""
 
 
 def alias_of(store: ObjectStore, name: str) -> Alias | None:
-    """Return what an alias means, None where there is no such alias."""
+    """Return an alias, None if there is none of this name."""
     key = alias_key(name)
     try:
         body, _ = store.read(key)
@@ -56,25 +56,25 @@ def move(
     stays: bool = False,
     now: float | None = None,
 ) -> bool:
-    """Let an alias mean a listed version; return whether anything changed.
+    """Move an alias to a listed version; return whether anything changed.
 
     Args:
         store: Where it is published.
         name: The alias.
         version: A version of the index that is not yanked.
-        cause: What kind of act this is.
-        why: In words, for the history.
-        evidence: Figures behind it.
+        cause: The kind of act, for the history.
+        why: The reason in words, for the history.
+        evidence: The figures behind it.
         rollout: The share of installations that it is meant for.
-        minimum: The lowest version that an installation may still use; None: as it was.
-        expected: The alias whose last move must still be the last, None for an alias that must not exist; by default any.
+        minimum: The lowest version that an installation may still use; None: as before.
+        expected: The alias as the caller read it, None for an alias that must not exist; by default any.
         commit: The commit that took data back, for a rollback.
-        stays: Whether the history gets a move to the version that the alias means already.
+        stays: Whether a move to the version that the alias means already is recorded.
         now: Unix seconds; None: the clock.
 
     Raises:
-        AliasMovedError: It does not mean what was expected.
-        RegistryError: The version is not listed, or yanked, or lower than may be used.
+        AliasMovedError: The alias is not the expected one.
+        RegistryError: The version is not listed, yanked, deleted or below the minimum.
     """
     key, moved = alias_key(name), False
 
@@ -82,7 +82,7 @@ def move(
         nonlocal moved
         moved = False
         alias = None if body is None else parse(Alias, key, body)
-        # After the alias: a yank marks the index first, so one that is not seen here changes the alias again.
+        # Read after the alias. A yank marks the index first, so that one that is missed here changes the alias later.
         entries = versions(store)
         entry = entry_of(entries, version)
         if entry is None:
@@ -105,7 +105,7 @@ def move(
         moved = True
         last = alias.moves[-1].at if alias else 0.0
         step = Move(
-            # Clocks of two machines differ: a history never runs backwards.
+            # The clocks of two machines differ, and a history must not run backwards.
             at=max(clock_of(store)() if now is None else now, last),
             **entry.names,
             rollout=rollout,
@@ -123,12 +123,12 @@ def move(
 
 
 def _last(alias: Alias | None) -> tuple[int, float, str] | None:
-    """Return the identity of a state of an alias's history."""
+    """Return what identifies a state of an alias."""
     return (len(alias.moves), alias.moves[-1].at, alias.version) if alias is not None else None
 
 
 def overtaken(rollback: Move) -> str:
-    """Say why a version whose training missed a rollback is a candidate."""
+    """Return why a version is a candidate whose training missed a rollback."""
     at = utc(rollback.at, "%Y-%m-%d %H:%M")
     if rollback.commit is None:
         return f"stable was rolled back by hand on {at} UTC, while this trained: {rollback.why}"
@@ -185,7 +185,7 @@ def written(
     minimum: str | None,
     before: Alias | None = None,
 ) -> Alias:
-    """Return an alias that means what its history ends with, in place of the one before."""
+    """Return an alias with a history whose last move says what it means, to replace the alias before."""
     last = history[-1]
     serial = before.serial if before is not None else 0
     alias = Alias(
@@ -202,7 +202,7 @@ def written(
 
 
 def merged(theirs: Alias, ours: Alias, entries: tuple[IndexEntry, ...]) -> Alias:
-    """Return one alias of two whose histories diverged: every move by time, with the numbers and yanks of `entries`."""
+    """Merge two aliases whose histories diverged: all moves in order of time, numbers and yanks as in `entries`."""
     number = {entry.version: entry.semver for entry in entries}
     moves = {(m.at, m.version, m.rollout): m for m in (*ours.moves, *theirs.moves)}
     ordered = sorted(moves.values(), key=lambda m: m.at)
@@ -221,7 +221,7 @@ def merged(theirs: Alias, ours: Alias, entries: tuple[IndexEntry, ...]) -> Alias
 
 
 def names(store: ObjectStore) -> tuple[str, ...]:
-    """Return all aliases. Where the store cannot be listed, those that the registry itself moves."""
+    """Return the names of all aliases; if the store cannot be listed, of those that the registry moves."""
     try:
         keys = [info.key for info in store.list("aliases/")]
     except StoreReadOnlyError:
@@ -230,7 +230,7 @@ def names(store: ObjectStore) -> tuple[str, ...]:
 
 
 def yanks(entries: tuple[IndexEntry, ...]) -> dict[str, str]:
-    """Return why versions must not be used, by version."""
+    """Return the versions that must not be used, with the reason of each."""
     return {
         entry.version: entry.yanked.why if entry.yanked else "its files were deleted"
         for entry in entries
@@ -239,7 +239,7 @@ def yanks(entries: tuple[IndexEntry, ...]) -> dict[str, str]:
 
 
 def actor() -> str:
-    """Return who acts, for a history that may be public: GitHub's actor, else this machine's user."""
+    """Return the name for a history that may be public: GitHub's actor, else this machine's user."""
     if name := os.environ.get("GITHUB_ACTOR"):
         return name
     try:

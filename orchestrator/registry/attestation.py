@@ -1,4 +1,4 @@
-"""What a workflow attests of a version, and the check by GitHub's own client that a repository's workflow published it."""
+"""Attestations: what a workflow attests of a version, and the check by `gh` that a repository's workflow published it."""
 
 import hashlib
 import re
@@ -12,26 +12,26 @@ from gpu_offload.orchestrator.registry.manifest import Manifest, model_key, pars
 
 TIMEOUT_S = 120
 REPOSITORY = re.compile(r"(?=[^/]{1,39}/)[A-Za-z0-9]+(-[A-Za-z0-9]+)*/(?!\.{1,2}$)[A-Za-z0-9._-]{1,100}")
-"""https://docs.github.com/en/get-started/learning-about-github/types-of-github-accounts; `.` and `..` are no repositories."""
+"""https://docs.github.com/en/get-started/learning-about-github/types-of-github-accounts; `.` and `..` are not allowed."""
 
 REASON = 300
-"""Characters of what `gh` says."""
+"""Characters that are quoted of the output of `gh`."""
 
 
 class AttestationError(OffloadError):
-    """A file was not attested by the repository that must have published it, or this cannot be found out here."""
+    """A file was not attested by the repository that must have published it, or `gh` could not tell."""
 
 
 class SignerError(AttestationError):
-    """A repository's name is not one of GitHub's."""
+    """The repository's name is not one that GitHub allows."""
 
     exit_code = EXIT_USAGE
 
 
 def checksums(manifest: bytes) -> str:
-    """Return a version's files by its manifest, as `sha256sum` prints them: what a workflow attests.
+    """Return the files of a version's manifest, as `sha256sum` prints them: what a workflow attests.
 
-    The manifest is the first: it has the sha256 of the model and its exports, data, commit, cost and licence.
+    The manifest comes first. It holds the sha256 of the model and its exports, the data, commit, cost and licence.
     """
     found = parse(Manifest, "manifest.json", manifest)
     files = {"manifest.json": hashlib.sha256(manifest).hexdigest()}
@@ -40,17 +40,18 @@ def checksums(manifest: bytes) -> str:
 
 
 def verify(path: Path, repository: str) -> None:
-    """Return only if a workflow of a repository (`OWNER/REPO`) attested the file.
+    """Check that a workflow of a repository (`OWNER/REPO`) attested the file.
 
     `gh` finds the attestation at GitHub by the file's sha256, and verifies signature and certificate:
-    https://cli.github.com/manual/gh_attestation_verify. Raises SignerError: no repository's name; AttestationError: no
-    attestation, or `gh` gave no answer.
+    https://cli.github.com/manual/gh_attestation_verify. Raises SignerError: the name is none of a repository;
+    AttestationError: there is no attestation, or `gh` gave no answer.
     """
     if not REPOSITORY.fullmatch(repository):
         raise SignerError(f"{plain(repository)!r} is not a repository at GitHub: write OWNER/REPO")
     gh = shutil.which("gh")
     if gh is None:
         raise AttestationError("gh verifies attestations and is not installed: https://cli.github.com")
+    # Absolute, so that a file name that begins with a dash is not an option.
     command = [gh, "attestation", "verify", str(path.resolve()), "--repo", repository]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)

@@ -27,7 +27,7 @@ DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def card(manifest: Manifest, entry: IndexEntry) -> str:
-    """Return a version's model card. It says nothing that may change: neither aliases nor yanks."""
+    """Return a version's model card. It is written once, so it holds neither aliases nor yanks."""
     head = yaml.dump(_metadata(manifest), Dumper=DUMPER, sort_keys=False, allow_unicode=True)
     title = escape_markdown(f"{_name(manifest)} {entry.semver or manifest.version}")
     parts = [f"---\n{head}---\n", f"# {title}\n", table([("", ""), *facts(manifest, entry).items()]) + "\n"]
@@ -69,7 +69,7 @@ def _metadata(manifest: Manifest) -> dict[str, Any]:
 
 
 def facts(manifest: Manifest, entry: IndexEntry | None) -> dict[str, str]:
-    """Return everything that is known of a version, by the name under which it is shown."""
+    """Return the facts about a version, each by the name under which it is shown."""
     count, given = manifest.images or {}, manifest.hyperparameters or {}
     found = {
         "version": f"{entry.semver} ({manifest.version})" if entry and entry.semver else manifest.version,
@@ -99,7 +99,7 @@ def facts(manifest: Manifest, entry: IndexEntry | None) -> dict[str, str]:
 
 
 def _started_from(manifest: Manifest) -> str | None:
-    """Return what weights a training began with; None for random ones."""
+    """Return the weights that a training started from; None for random ones."""
     if not manifest.weights_sha256:
         return None
     weights = f"weights {manifest.weights_sha256[:16]}"

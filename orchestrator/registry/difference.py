@@ -21,10 +21,10 @@ from gpu_offload.orchestrator.registry.index import versions
 from gpu_offload.orchestrator.registry.manifest import Manifest
 
 MOST_IMAGES = 200_000
-"""Of a dataset whose list is kept; a longer one would be some ten MB for each version."""
+"""Images of a dataset whose list is kept; a longer list would take tens of MB for each version."""
 
 MOST_BYTES = 1 << 27
-"""Of an unpacked list; a longer one is not of this program's making."""
+"""Bytes of an unpacked list; this program writes no longer one."""
 
 MOST_NAMES = 10
 SETTINGS = (
@@ -44,7 +44,7 @@ Pair = tuple[Any, Any]
 
 @dataclass(frozen=True, slots=True)
 class ImageDifference:
-    """Images that came, went, or changed (picture, label or split); `source` says how that is known."""
+    """Images that were added, removed or changed (picture, label or split); `source` is where this is known from."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ class Difference:
     old: Manifest
     new: Manifest
     data: ImageDifference | None
-    """None where it cannot be told."""
+    """None if neither the store nor git knows."""
     settings: dict[str, Pair]
     metrics: dict[str, Pair]
     per_class: dict[str, dict[str, Pair]]
@@ -146,6 +146,7 @@ def record_data(store: ObjectStore, fingerprint: str, snapshot: Snapshot) -> Non
         for s in snapshot.samples
     }
     body = json.dumps({"format": 1, "images": images}, separators=(",", ":"), sort_keys=True).encode()
+    # Without a time, so that two runs write the same bytes and `create` accepts both.
     store.create(key, gzip.compress(body, mtime=0))
 
 
@@ -166,7 +167,7 @@ def _by_store(store: ObjectStore, a: Manifest, b: Manifest) -> ImageDifference |
 
 
 def _images(store: ObjectStore, fingerprint: str) -> dict[str, Any] | None:
-    """Return the list that was kept of a dataset; None where there is none, or none that can be read."""
+    """Return the list of a dataset's images; None if there is none, or it cannot be read."""
     try:
         body, _ = store.read(data_key(fingerprint))
         with gzip.GzipFile(fileobj=io.BytesIO(body)) as file:

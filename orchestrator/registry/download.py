@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 def resolve(store: ObjectStore, wanted: str) -> Manifest:
-    """Return the manifest of what is wanted; see `find`.
+    """Return the manifest of a wanted version; see `find`.
 
-    Raises RegistryError: nothing, or more than one version, is meant, or an alias means a version that is yanked.
+    Raises RegistryError: none or more than one version is meant, or an alias means a yanked version.
     """
     entry = find(store, wanted) if _is_name(wanted) else None
     version = entry.version if entry is not None else wanted
@@ -76,7 +76,7 @@ def find(store: ObjectStore, wanted: str) -> IndexEntry | None:
     if alias is not None:
         entry = entry_of(entries, alias.version)
         if entry is None:
-            # Not listed: one that a release was pruned of by hand, or that was published without its index.
+            # A publish was killed before the index, or a person removed the version from a release.
             found = manifest_of(store, alias.version)
             if found is None:
                 raise RegistryError(f"the alias {wanted} points at {alias.version}, which is not published")
@@ -149,7 +149,7 @@ def pull(
 
 
 def _attested(store: ObjectStore, version: str, signer: str) -> Manifest:
-    """Return a version's manifest if the signer's workflow attested it; it names every file's sha256."""
+    """Return a version's manifest if the signer's workflow attested it. It holds every file's sha256."""
     body, _ = store.read(model_key(version, "manifest.json"))
     with tempfile.TemporaryDirectory(prefix="offload-") as folder:
         path = Path(folder) / "manifest.json"
@@ -175,7 +175,7 @@ def _fetch(
 
 
 def format_of(destination: Path) -> str | None:
-    """Return the export that a destination's name asks for; None for a folder and for the model's own format."""
+    """Return the export that a destination's suffix asks for; None for a folder and the model's own format."""
     suffix = destination.suffix.removeprefix(".")
     return suffix if suffix in get_args(ExportFormat) else None
 
@@ -187,21 +187,17 @@ def file_of(manifest: Manifest, export: str | None) -> Artifact:
     found = next((each.file for each in manifest.exports if each.format == export), None)
     if found is None:
         why = manifest.failed_exports.get(export)
-        there = ", ".join(each.format for each in manifest.exports)
+        there = ", ".join((manifest.model.name, *(each.format for each in manifest.exports)))
+        reason = f": {one_line(why)}" if why else f" (only as {there})"
         raise RegistryError(
-            f"version {manifest.version} is not published as {one_line(export)}"
-            + (
-                f": {one_line(why)}"
-                if why
-                else f" (only as {', '.join(filter(None, (manifest.model.name, there)))})"
-            )
-            + "; registry.exports says in which formats the next version is"
+            f"version {manifest.version} is not published as {one_line(export)}{reason}; registry.exports says in which "
+            "formats the next version is"
         )
     return found
 
 
 def _transfer(store: WebStore, key: str, target: Path, model: Artifact, progress: "Progress | None") -> None:
-    """Download by the application's own client, which resumes; one command at a time for a folder."""
+    """Download by the application's client, which resumes; one command at a time for a folder."""
     from gpu_offload.client.model_client import DamagedError, TransferError, Web
 
     address = store.public_url(key)
@@ -218,6 +214,7 @@ def _transfer(store: WebStore, key: str, target: Path, model: Artifact, progress
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    # The folder, because the file itself is replaced.
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

@@ -26,7 +26,7 @@ ULTRALYTICS = "ultralytics"
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges versions by the configuration. `tree` makes the training tree; None where the dataset is not at hand."""
+    """Judges versions by the configuration. `tree` makes the training tree; None if the dataset is not at hand."""
 
     store: ObjectStore
     settings: RegistrySettings
@@ -39,7 +39,7 @@ class Judge:
         return Rules(judge=self, bump=None if bump == "auto" else bump)
 
     def __call__(self, new: Manifest, stable: Manifest | None) -> Verdict:
-        """Judge a new version against the one in use, on the same images where that can be."""
+        """Judge a new version against the one in use, on the same images if possible."""
         paired = self._paired(new, stable) if stable is not None else None
         settings = self.settings
         verdict = judge(
@@ -51,8 +51,8 @@ class Judge:
             floor=settings.worst,
             tolerance=settings.tolerance,
         )
-        told = self.console.note if verdict.promoted else self.console.warning
-        told(f"{'stable' if verdict.promoted else 'candidate'}: {verdict.why}")
+        say = self.console.note if verdict.promoted else self.console.warning
+        say(f"{'stable' if verdict.promoted else 'candidate'}: {verdict.why}")
         return verdict
 
     def _paired(self, new: Manifest, stable: Manifest) -> dict[str, Any] | None:
@@ -76,7 +76,7 @@ class Judge:
                 command = [sys.executable, "-P", "-m", "gpu_offload.remote_job.yolo.evaluation"]
                 command += [*map(str, files), str(self.tree().absolute()), metric]
                 command += [str(new.image_size or 640), str(min(new.batch or 16, 16)), str(answer)]
-                # As a training: what loads a model gets no credentials, and its traces stay in a folder of its own.
+                # Like a training, what loads a model gets no credentials and a folder of its own.
                 done = subprocess.run(
                     command,
                     capture_output=True,

@@ -11,20 +11,18 @@ from gpu_offload.orchestrator.registry.publish import Verdict
 from gpu_offload.orchestrator.settings.types import Goal
 
 MAIN = ("map50_95", "accuracy", "map50")
-"""What models are judged by unless the configuration says otherwise: the first that a model has."""
-
+"""Metrics that models are judged by unless the configuration says otherwise: the first that a model has."""
 
 COLLAPSE = 0.5
-"""Share of the old figure that may be lost where the two are of different images: figures of two validation sets differ
-by more than any useful tolerance, and what loses half, or makes twice the error, is broken all the same."""
-
+"""Share of the old figure that may be lost between different images. Two validation sets differ by more than any useful
+tolerance, but a model that loses half, or makes twice the error, is broken."""
 
 ROUNDING = 1e-9
-"""0.50 - 0.48 is more than 0.02."""
+"""In floating point, 0.50 - 0.48 is more than 0.02."""
 
 
 def metric_of(manifest: Manifest, configured: str | None) -> str | None:
-    """Return what a version is judged by; None where it has no such metric."""
+    """Return the metric that a version is judged by; None if it has no such metric."""
     return next((name for name in ((configured,) if configured else MAIN) if name in manifest.metrics), None)
 
 
@@ -38,14 +36,14 @@ def judge(
     floor: float | None,
     tolerance: float,
 ) -> Verdict:
-    """Decide whether a version is promoted over the one in use (None: the first).
+    """Decide whether a version is promoted over the one in use (None: it is the first).
 
-    `paired` has both on the same images: `old`, `new`, `low` and `high` of the difference, `images`. Without it their
-    own validations are compared: those of the same data by `tolerance`, others, which say little, only for a collapse.
+    `paired` has the figures of both on the same images: `old`, `new`, `low` and `high` of the difference, `images`.
+    Without it, their own validations are compared: of the same data by `tolerance`, of different data only for a collapse.
     """
     name = metric_of(new, metric)
     if name is None:
-        # A metric that was not finite is missing. Training code of the user's own need not report any.
+        # A training drops metrics that are not finite. The user's own training code need not report any.
         is_expected = metric or "ultralytics" in new.environment or (stable and metric_of(stable, metric))
         asked = f"the metric {metric}" if metric else "a metric to judge by"
         others = [n for n in named(new.metrics) if n != metric]

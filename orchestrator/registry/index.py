@@ -1,4 +1,4 @@
-"""The list of all versions: their numbers and their yanks."""
+"""The index of all versions: their numbers and their yanks."""
 
 import functools
 import gc
@@ -23,13 +23,13 @@ from gpu_offload.orchestrator.registry.semver import Bump, bump_between, change_
 from gpu_offload.orchestrator.registry.swap import swap
 
 LONG = 4 << 20
-"""Bytes of a list with so many entries that collecting garbage among them is slow."""
+"""Bytes of an index with so many entries that garbage collection among them is slow."""
 
 
 def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
-    """Return a version's manifest, None where the version is not published.
+    """Return a version's manifest, None if the version is not published.
 
-    Raises RegistryError: it cannot be read, is another version's, or names its file as no model of ours is named.
+    Raises RegistryError: it cannot be read, belongs to another version, or has file names that are not ours.
     """
     key = model_key(version, "manifest.json")
     try:
@@ -40,7 +40,7 @@ def manifest_of(store: ObjectStore, version: str) -> Manifest | None:
 
 
 def checked_manifest(store: ObjectStore, version: str, body: bytes) -> Manifest:
-    """Return the manifest of a version from what was read of it; see `manifest_of`."""
+    """Parse the manifest of a version; see `manifest_of`."""
     key = model_key(version, "manifest.json")
     manifest = parse(Manifest, key, body)
     if manifest.version != version or not manifest.has_plain_names:
@@ -52,7 +52,7 @@ def checked_manifest(store: ObjectStore, version: str, body: bytes) -> Manifest:
 
 
 def versions(store: ObjectStore) -> tuple[IndexEntry, ...]:
-    """Return every published version, oldest first, each with its number."""
+    """Return the entries of all published versions, oldest first, each with its number."""
     try:
         body, _ = store.read(INDEX_KEY)
     except ObjectMissingError:
@@ -61,12 +61,13 @@ def versions(store: ObjectStore) -> tuple[IndexEntry, ...]:
 
 
 def entry_of(entries: Iterable[IndexEntry], version: str) -> IndexEntry | None:
-    """Return a version's entry, None where it is not listed."""
+    """Return a version's entry, None if it is not listed."""
     return next((entry for entry in entries if entry.version == version), None)
 
 
 def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = None) -> IndexEntry:
-    """List a published version and number it if needed, by the rule or by `bump`; return its entry."""
+    """Add a published version to the index, numbered by the rule or by `bump`; return its entry, old or new."""
+    # By version: the swap repeats this under contention, and manifests do not change.
     known: dict[str, Bump] = {}
     listed: list[IndexEntry] = []
 
@@ -95,7 +96,7 @@ def list_version(store: ObjectStore, manifest: Manifest, bump: Bump | None = Non
 
 
 def mark_yanked(store: ObjectStore, version: str, yank: Yank | None) -> None:
-    """Mark a version as yanked in the list, or no longer so; harmless to repeat: the first mark stays."""
+    """Mark a version as yanked, or as no longer yanked. When it is repeated, the first mark stays."""
 
     def mark(entry: IndexEntry) -> IndexEntry:
         same = (entry.yanked is None) == (yank is None)
@@ -106,7 +107,7 @@ def mark_yanked(store: ObjectStore, version: str, yank: Yank | None) -> None:
 
 
 def mark_deleted(store: ObjectStore, version: str, *, deleted: bool = True) -> None:
-    """Mark in the list that a version's files are gone, or there again."""
+    """Mark a version's files as deleted, or as there again."""
     _change(store, version, lambda entry: entry.model_copy(update={"deleted": deleted}))
 
 
@@ -121,7 +122,7 @@ def _change(store: ObjectStore, version: str, change: Callable[[IndexEntry], Ind
 
 
 def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
-    """Return how the list names a version."""
+    """Return the index entry of a version."""
     return IndexEntry(
         version=manifest.version,
         created_at=manifest.created_at,
@@ -142,7 +143,7 @@ def entry_for(manifest: Manifest, semver: str | None = None) -> IndexEntry:
 
 
 def merged(theirs: Index, ours: Index) -> Index:
-    """Return one list of two that diverged: all versions, each number once (ours gets the next), later yanks."""
+    """Merge two indexes that diverged: all versions, each number once (ours gets the next one), the later yanks."""
     entries = list(numbered(theirs.versions))
     for entry in numbered(ours.versions):
         there = entry_of(entries, entry.version)
@@ -160,7 +161,7 @@ def merged(theirs: Index, ours: Index) -> Index:
 
 
 def numbered(entries: Iterable[IndexEntry]) -> tuple[IndexEntry, ...]:
-    """Return entries, those of before with the numbers that every reader gives them: each a minor change."""
+    """Return entries with numbers. Every reader counts an old entry without one as a minor change."""
     found: list[IndexEntry] = []
     entries = tuple(entries)
     taken = [entry.semver for entry in entries if entry.semver]
@@ -177,15 +178,15 @@ def numbered(entries: Iterable[IndexEntry]) -> tuple[IndexEntry, ...]:
 
 @functools.lru_cache(maxsize=1)
 def _read(body: bytes | None) -> tuple[IndexEntry, ...]:
-    """Return the entries of a list. A command reads the same one several times, and it may have 100,000 entries."""
+    """Parse an index. The cache helps because a command reads the same one, of up to 100,000 entries, several times."""
     if body is None:
         return ()
     collects = gc.isenabled()
-    gc.disable()  # none of the many objects that this makes is garbage; looking for it takes most of the time
+    gc.disable()  # none of the many new objects is garbage, and looking for it would take most of the time
     try:
         return numbered(parse(Index, INDEX_KEY, body).versions)
     finally:
         if len(body) > LONG:
-            gc.freeze()  # nor is it looked for among them later
+            gc.freeze()  # later collections skip them, too
         if collects:
             gc.enable()

@@ -1,4 +1,4 @@
-"""What is published, for people and programs: the list, one version's provenance, an alias's history."""
+"""Published versions for people and programs: the list, a version's provenance, an alias's history."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,35 +24,24 @@ from gpu_offload.orchestrator.registry.manifest import (
 )
 
 SHORT = 8
-"""Digits of a version or commit that a list shows; commands take the beginning of a version."""
+"""Digits of a version or commit in a list; commands accept the beginning of a version."""
 
 SHOWN = 50
-"""Versions that a list shows, the newest; and those that an alias means."""
+"""Newest versions in a list; those that an alias means are always shown."""
 
 MAIN_METRICS = 2
 """Metrics of a version that a list shows."""
 
 SHOWN_FACTS = (
-    *(
-        "version",
-        "yanked",
-        "published",
-        "model",
-        "classes",
-        "images",
-        "epochs",
-        "image size",
-        "batch",
-        "seed",
-    ),
-    *("settings", "parent", "repository", "commit", "data", "training key", "started from", "run"),
-    *("trained on", "metrics", "file", "address"),
-)
+    "version", "yanked", "published", "model", "classes", "images", "epochs", "image size", "batch", "seed", "settings",
+    "parent", "repository", "commit", "data", "training key", "started from", "run", "trained on", "metrics", "file",
+    "address",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """The published versions, newest first, and what the aliases mean."""
+    """The published versions, newest first, and the aliases."""
 
     versions: tuple[IndexEntry, ...]
     aliases: dict[str, str]
@@ -94,7 +83,7 @@ class Listing:
             ),
         ]
         table = text_table(rows, width=terminal_width())
-        if table.count("\n") >= len(rows):  # too narrow for a line each: the day is enough
+        if table.count("\n") >= len(rows):  # rows were broken: without the time of day they may fit
             head, *body = rows
             days = [(*row[:3], row[3].partition(" ")[0], *row[4:]) for row in body]
             table = text_table([(*head[:3], "published", *head[4:]), *days], width=terminal_width())
@@ -118,12 +107,12 @@ def listing(store: ObjectStore) -> Listing:
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Everything that is known of one version."""
+    """Everything that the registry knows about one version."""
 
     manifest: Manifest
     entry: IndexEntry | None
     moves: dict[str, tuple[Move, ...]]
-    """The moves of each alias that are about this version."""
+    """The moves of each alias to this version."""
     url: str | None
 
     def json(self) -> dict[str, Any]:
@@ -167,7 +156,10 @@ class Provenance:
 def provenance(
     store: ObjectStore, wanted: str, address: Callable[[str], str | None] | None = None
 ) -> Provenance:
-    """Return what is known of a version, with the address of its key; None: the store's. Raises StoreError, RegistryError."""
+    """Return what the registry knows about a version. Raises StoreError, RegistryError.
+
+    `address` returns the public address of a key; None for the store's own addresses.
+    """
     manifest = resolve(store, wanted)
     found = {name: aliases.alias_of(store, name) for name in aliases.names(store)}
     moves = {
@@ -185,7 +177,7 @@ def provenance(
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """What an alias meant, oldest first; with `at`, only what it meant then."""
+    """The moves of an alias, oldest first; with `at`, only what it meant then."""
 
     alias: Alias
     at: float | None = None
@@ -232,10 +224,10 @@ def when(at: float) -> str:
 
 
 def named(store: ObjectStore, wanted: str) -> IndexEntry:
-    """Return the entry of what is wanted. Raises RegistryError where there is none."""
+    """Return the entry of a wanted version; see `find`. Raises RegistryError if there is none."""
     entry = find(store, wanted)
     if entry is None:
-        resolve(store, wanted)  # says what there is
+        resolve(store, wanted)  # raises with the versions that exist, unless only the index lacks this one
         raise RegistryError(
             f"{wanted} is not in the list of {store.url}; `offload train` of it completes that"
         )

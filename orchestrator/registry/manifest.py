@@ -12,33 +12,33 @@ from gpu_offload.remote_job.result import LONGEST_NAME, MOST_METRICS, Artifact, 
 from gpu_offload.remote_job.wire import Wire, faults_text
 
 STABLE, CANDIDATE = "stable", "candidate"
-"""Aliases. The candidate is the last version that was published and not found good enough for `stable`."""
+"""Aliases. The candidate is the newest version that was not good enough for `stable`."""
 
 INDEX_KEY, CARD = "index.json", "README.md"
 """The index; and the model card beside a model, as the Hugging Face Hub names it."""
 
 MODEL_NAME = re.compile(r"model(\.[A-Za-z0-9]{1,16}){0,2}")
-"""Names of a model's file: they become paths on the machine that pulls it."""
+"""Names of model files. They become paths on the machine that pulls them."""
 
 LONGEST, LONGEST_ALIAS = 4 << 20, 16 << 20
-"""Bytes of a manifest, and of an alias with its history: what an application's client reads at most. The index grows."""
+"""Bytes of a manifest, and of an alias with its history: an application's client reads no longer ones."""
 
 T = TypeVar("T", bound=Wire)
 Cause = Literal["publish", "promote", "yank", "rollback"]
 Usd = Annotated[float, Field(ge=0, le=1e9)]
 MetricName = Annotated[str, Field(max_length=LONGEST_NAME)]
 Metrics = Annotated[dict[MetricName, float], Field(max_length=MOST_METRICS)]
-"""Metrics by name. A training's own words are bounded: every application reads them again with each look at the index."""
+"""Metrics by name. They are bounded because a training chooses the names, and applications read them with each index."""
 
 
 class Document(Wire):
-    """A document of the registry. A figure that is not finite stays what it is."""
+    """A document of the registry. NaN and infinity are written as such."""
 
     model_config = ConfigDict(ser_json_inf_nan="constants")
 
 
 class ManifestEstimate(Wire):
-    """What was estimated, and what it took, in seconds."""
+    """Estimated and actual seconds of a training."""
 
     estimated: Interval
     revised: Interval | None = None
@@ -57,11 +57,11 @@ class Manifest(Document):
     repository: str | None = None
     created_at: float
     began_at: float | None = None
-    """When its run began, Unix seconds; None in manifests of before."""
+    """When its run began, Unix seconds; None in old manifests."""
     model: Artifact
-    """Its name is `model` and the suffix that the training chose: `model.pt` from Ultralytics."""
+    """Named `model` with the suffix that the training chose: `model.pt` from Ultralytics."""
     license: str | None = None
-    """SPDX expression of code and weights, as far as it is known: Ultralytics' models are AGPL-3.0."""
+    """SPDX expression of code and weights, if known: Ultralytics' models are AGPL-3.0."""
     task: str
     base_model: str
     epochs: int
@@ -75,22 +75,22 @@ class Manifest(Document):
     parent: str | None = None
     """The version that `stable` meant when this one was published."""
     classes: tuple[str, ...] | None = None
-    """Names in the order of their numbers; None in manifests of before, as the fields below."""
+    """Names in the order of their numbers; None in old manifests, as the fields below."""
     images: dict[str, int] | None = None
     image_size: int | None = None
     batch: int | None = None
     seed: int | None = None
     hyperparameters: dict[str, Any] | None = None
     weights_sha256: str | None = None
-    """Of the weights that it started from; None: from random ones, or not known."""
+    """The sha256 of the weights that it started from; None: random ones, or unknown."""
     init_from: str | None = None
     warm_starts: int = 0
-    """How many trainings in a row continued another one, this one included; 0: it began from other weights."""
+    """How many trainings in a row started from the version before, this one included; 0: it did not."""
     recipe: str | None = None
-    """The training key of the same from scratch; None where it did not matter."""
+    """The training key of the same training from scratch; None if the settings ask for no warm start."""
     exports: tuple[Export, ...] = ()
     failed_exports: dict[str, str] = Field(default_factory=dict)
-    """Why it is not there in a format that was asked for, by format."""
+    """Why an export that was asked for is missing, by format."""
 
     @property
     def files(self) -> tuple[Artifact, ...]:
@@ -99,23 +99,23 @@ class Manifest(Document):
 
     @property
     def has_plain_names(self) -> bool:
-        """Whether its files are named as ours are, each otherwise: names become paths on the machine that pulls it."""
+        """Whether its files have distinct names of the form that we give, which are safe as paths."""
         names = [file.name for file in self.files]
         return all(map(MODEL_NAME.fullmatch, names)) and len(set(names)) == len(names)
 
 
 class Yank(Wire):
-    """Why a version must not be used any more."""
+    """When and why a version was withdrawn."""
 
     at: float
     by: str
     why: str
     reverted: bool = False
-    """Because its data was reverted; it may be used again as soon as its data is back."""
+    """Its data was reverted; it may be used again once its data is back."""
 
 
 class Named(Document):
-    """A version as index and aliases name it. Here and below, old documents lack what has a default."""
+    """A version as the index and the aliases name it. Old documents lack the fields with a default."""
 
     version: str
     sha256: str
@@ -153,7 +153,7 @@ class IndexEntry(Named):
 
     @property
     def judged_at(self) -> float:
-        """When it was last yanked, or a yank taken back; 0 where neither was."""
+        """When it was last yanked, or a yank taken back; 0 if never."""
         return max(self.yanked.at if self.yanked else 0.0, self.cleared_at or 0.0)
 
     @property
@@ -174,17 +174,17 @@ class Move(Named):
 
     at: float
     rollout: float = Field(default=1.0, ge=0, le=1)
-    """The share of installations that it is meant for; the others stay with the version before."""
+    """The share of installations that get it; the others stay with the version before."""
     cause: Cause = "publish"
     by: str = ""
     why: str = ""
     evidence: dict[str, Any] | None = None
     commit: str | None = None
-    """Of a rollback: the commit that took data back; None where a person asked for it."""
+    """The commit that took data back, for a rollback; None if a person asked for it."""
 
 
 class Alias(Named):
-    """Which version a name means now and meant before: all that an application reads (`client.model_client`)."""
+    """The version that a name means now, and its history: all that an application's client reads."""
 
     format: Literal[1] = 1
     name: str
@@ -193,7 +193,7 @@ class Alias(Named):
     minimum: str | None = None
     """The lowest version that an installation may still use."""
     yanked: dict[str, str] = Field(default_factory=dict)
-    """Why, by version: the index's yanks when the alias was written."""
+    """Versions of the index that must not be used, with the reason, when the alias was written."""
     serial: int = 0
     """Grows with each change, so that an application recognises the outdated answer of a cache."""
     history: tuple[Move, ...] = ()
@@ -201,25 +201,25 @@ class Alias(Named):
 
     @property
     def moves(self) -> tuple[Move, ...]:
-        """The history; for an alias of the earlier format, its one move."""
+        """The history; of an alias without one, its single move."""
         return self.history or (Move(at=self.moved_at, **self.names, why="before histories were kept"),)
 
     def at(self, time: float) -> Move | None:
-        """Return what the alias meant at a time (Unix seconds), None where it did not exist yet."""
+        """Return the alias's last move at a time (Unix seconds), None if it did not exist yet."""
         return next((move for move in reversed(self.moves) if move.at <= time), None)
 
     def has_meant(self, version: str) -> bool:
-        """Whether the alias means a version, or did."""
+        """Whether the alias means or meant a version."""
         return any(move.version == version for move in self.moves)
 
     def rollback_since(self, began_at: float, knows: Callable[[str], bool]) -> Move | None:
-        """Return the newest rollback after a training began (Unix seconds) that its commit does not know, else None."""
+        """Return the newest rollback after a training began (Unix seconds) that its commit does not contain, else None."""
         later = (move for move in reversed(self.moves) if move.cause == "rollback" and move.at > began_at)
         return next((move for move in later if move.commit is None or not knows(move.commit)), None)
 
 
 class RegistryError(OffloadError):
-    """The registry does not hold what was asked for, or holds something that it should not."""
+    """The registry lacks what was asked for, or a document of it is wrong."""
 
 
 def model_key(version: str, name: str = "model.pt") -> str:
@@ -233,13 +233,13 @@ def alias_key(name: str) -> str:
 
 
 def to_json(document: Wire) -> bytes:
-    """Return a document as the registry stores it: a manifest for people, too, others in few bytes."""
+    """Return a document as the registry stores it: a manifest indented for people, others compact."""
     wide = isinstance(document, Manifest)
     return (document.model_dump_json(indent=1 if wide else None, exclude_none=not wide) + "\n").encode()
 
 
 def parse(kind: type[T], key: str, body: bytes) -> T:
-    """Read a document of the registry. Raises RegistryError where it is another one, or longer than it can be."""
+    """Parse a document of the registry. Raises RegistryError if it is too long or of another form."""
     if kind is not Index and len(body) > (LONGEST_ALIAS if kind is Alias else LONGEST):
         raise RegistryError(f"{key} has {len(body):,} bytes, more than any {kind.__name__}: it was replaced")
     try:

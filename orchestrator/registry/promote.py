@@ -1,4 +1,4 @@
-"""Acts by hand on what is published: promote, yank, roll back."""
+"""Acts of a person on published versions: promote, yank, roll back."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,12 +15,12 @@ from gpu_offload.orchestrator.registry.semver import parse, version_text
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """What an act did: the version it was about, and what the aliases mean now."""
+    """The outcome of an act: its version, and what the aliases mean now."""
 
     done: str
     entry: IndexEntry
     aliases: dict[str, str | None]
-    """By name; None where an alias is left with nothing that may be used."""
+    """By name; None if an alias is left without a version that may be used."""
     changed: bool
     numbers: dict[str, str] = field(default_factory=dict)
 
@@ -52,7 +52,7 @@ class Moved:
 def promote(
     store: ObjectStore, wanted: str, *, why: str, rollout: float = 1.0, minimum: str | None = None
 ) -> Moved:
-    """Let `stable` mean a version, for a share `rollout` of installations. Raises RegistryError: it may not be used."""
+    """Move `stable` to a version, for a share `rollout` of installations. Raises RegistryError: it may not be used."""
     if minimum is not None and parse(minimum) is None:
         raise RegistryError(f"{minimum!r} is no version: write for example 1.2.0")
     entry = named(store, wanted)
@@ -78,15 +78,15 @@ def yank(
     reverted: bool = False,
     cause: Cause = "yank",
 ) -> Moved:
-    """Withdraw a version: applications leave it, and every alias goes to the version before; or undo that.
+    """Withdraw a version, so that applications leave it and every alias goes to the version before; or undo that.
 
-    Its files stay, for those who pinned exactly it. `reverted` says that it was because its data was; `cause` is what the
-    history says of the aliases that leave it. Harmless to repeat, and to be killed in at any instant.
+    Its files stay for applications that pinned exactly this version. `reverted`: its data was reverted. `cause`: for the
+    history of the aliases that leave it. It can be killed at any instant, and repeated.
 
     Raises:
         RegistryError: There is no such version.
     """
-    # An alias of a yanked version cannot be followed; the version that it names can be yanked once more.
+    # Not by `named`, which follows no alias to a yanked version: that version can be yanked once more.
     alias = aliases.alias_of(store, wanted)
     listed = versions(store)
     entry = entry_of(listed, alias.version) if alias else named(store, wanted)
@@ -96,6 +96,7 @@ def yank(
     found = {name: a for name in aliases.names(store) if (a := aliases.alias_of(store, name))}
     before = {name: None if a.version in a.yanked else a.version for name, a in found.items()}
     yanked = None if undo else Yank(at=clock_of(store)(), by=aliases.actor(), why=why, reverted=reverted)
+    # The index first: it refuses any move to the version from here on, and a move that was faster is undone below.
     mark_yanked(store, entry.version, yanked)
     reason = f"{entry.semver} is yanked: {why}"
     after = {name: aliases.leave_yanked(store, name, reason, cause) for name in before}
@@ -107,11 +108,11 @@ def yank(
 def take_back(
     store: ObjectStore, to: str, reverted: Sequence[str], *, why: str, commit: str | None = None
 ) -> Moved:
-    """Let `stable` mean a version whose data is back, and yank those that were reverted; the first of them is stable
-    now.
+    """Move `stable` to a version whose data is back, and yank the reverted ones, of which the first is stable now.
 
-    Without any, `stable` means `to` already, or stays. The history names `commit`, which took the data back: a training
-    that began before it does not become `stable`. Can be repeated. Raises AliasMovedError, RegistryError.
+    The history names `commit`, which took the data back: a training that began before it does not become `stable`. This
+    holds without reverted versions, too, where `stable` means `to` already. Can be repeated. Raises AliasMovedError,
+    RegistryError.
     """
     entry = named(store, to)
     stable = aliases.alias_of(store, STABLE)

@@ -44,7 +44,7 @@ __all__ = ["Rules", "Verdict", "alias_of", "complete", "manifest_of", "publish",
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Whether a new version becomes `stable`, why, and on what evidence."""
+    """Whether a new version becomes `stable`, with the reason and the figures."""
 
     promoted: bool
     why: str
@@ -58,19 +58,19 @@ def accept(_new: Manifest, _stable: Manifest | None) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How a registry treats what is published.
+    """How a registry treats a new version.
 
-    `judge` gets the new version and the one that `stable` means; `bump` overrides how the new one is counted. Where
-    `moves_aliases` is false a version is listed only: one of many that a sweep compares.
+    `judge` gets the new version and the one that `stable` means; `bump` overrides how the new one is numbered. Without
+    `moves_aliases` a version is only listed, as one of many that a sweep compares.
     """
 
     judge: Callable[[Manifest, Manifest | None], Verdict] = accept
     bump: Bump | None = None
     moves_aliases: bool = True
     knows: Callable[[str], bool] = lambda _: False
-    """Whether the commit that asks for the version has another commit behind it; see `Alias.rollback_since`."""
+    """Whether a commit is an ancestor of the one that asks for the version; see `Alias.rollback_since`."""
     commit: str | None = None
-    """What `stable`'s history names where a version that was `stable` before is asked for again."""
+    """The commit that the history of `stable` names if it moves back to a version that was `stable` before."""
 
 
 DEFAULT = Rules()
@@ -84,10 +84,10 @@ def publish(
     note: Callable[[str], None],
     rules: Rules = DEFAULT,
 ) -> Manifest:
-    """Publish a verified model and, from beside it, its exports; harmless to repeat, and to be killed in at any instant.
+    """Publish a verified model with the exports beside it. It can be killed at any instant, and repeated.
 
-    The second of two publishers finds the version and returns what is published. The alias moves last: `stable`, or
-    `candidate` where the rules do not promote it.
+    The second of two publishers returns what the first one published. The alias moves last: `stable`, or `candidate` if
+    the rules do not promote the version.
 
     Raises:
         StoreError: The store refused; nothing incomplete is visible.
@@ -102,6 +102,7 @@ def publish(
             name = export.file.name
             _write_file(store, manifest, name, model.with_name(name), note)
         try:
+            # From here on the version is visible, so that its files must be complete.
             store.create(model_key(manifest.version, "manifest.json"), to_json(manifest))
             there = manifest
         except ObjectExistsError:
@@ -120,12 +121,12 @@ def complete(
     now: float | None = None,
     rules: Rules = DEFAULT,
 ) -> bool:
-    """List a published version and let `stable` mean it if it is good enough; return whether `stable` moved.
+    """List a published version and move `stable` to it if it is good enough; return whether `stable` moved.
 
-    A publish that was killed after its manifest is completed by this. Then `stable` stays where a later publish moved
-    it, unless `again` says that this version is wanted now, as after a revert. A version that was `stable` before is
-    not judged again; one that was found wanting, or is yanked, stays what it is. One whose training began before a
-    rollback that its commit does not know is a candidate, until a commit that knows it wants the version, or a person.
+    This completes a publish that was killed after its manifest. `stable` then stays where a later publish moved it,
+    unless this version is wanted `again`, as after a revert. A version that was `stable` before is not judged again; a
+    candidate or a yanked version stays one. A version whose training began before a rollback that its commit does not
+    contain is a candidate until a commit that contains it, or a person, asks for the version.
     """
     entry = list_version(store, manifest, rules.bump)
     _write_card(store, manifest, entry)
@@ -170,7 +171,7 @@ def complete(
 
 
 def _may_be_used(store: ObjectStore, entry: IndexEntry, *, again: bool) -> bool:
-    """Return whether a version that is published, and wanted, may be used; one whose data is back may be again."""
+    """Whether a wanted version may be used. One that was yanked because its data was reverted may be used again."""
     if entry.deleted:
         mark_deleted(store, entry.version, deleted=False)
     if entry.yanked is None:
@@ -182,7 +183,7 @@ def _may_be_used(store: ObjectStore, entry: IndexEntry, *, again: bool) -> bool:
 
 
 def why_candidate(store: ObjectStore, version: str) -> str | None:
-    """Return why a version is not good enough for `stable`; None where it was never found so, or promoted since."""
+    """Return why a version is a candidate only; None if it is not, or was promoted since."""
     candidate, stable = alias_of(store, CANDIDATE), alias_of(store, STABLE)
     if candidate is None or (stable is not None and stable.has_meant(version)):
         return None
@@ -191,13 +192,13 @@ def why_candidate(store: ObjectStore, version: str) -> str | None:
 
 
 def _candidacy(candidate: Alias | None, version: str) -> Move | None:
-    """Return how a version came to be a candidate the last time."""
+    """Return the last move by which a version became the candidate."""
     moves = reversed(candidate.moves) if candidate is not None else ()
     return next((move for move in moves if move.version == version), None)
 
 
 def _missed(stable: Alias | None, manifest: Manifest, rules: Rules) -> Move | None:
-    """Return the rollback that happened while a version trained, which its commit does not know."""
+    """Return the rollback that happened while a version trained and that its commit does not contain."""
     if stable is None or manifest.began_at is None:
         return None
     return stable.rollback_since(manifest.began_at, rules.knows)
@@ -206,7 +207,7 @@ def _missed(stable: Alias | None, manifest: Manifest, rules: Rules) -> Move | No
 def _write_card(store: ObjectStore, manifest: Manifest, entry: IndexEntry) -> None:
     key = model_key(manifest.version, CARD)
     if store.stat(key) is None:
-        # Who may write models but not this has an older policy; a version counts without its card.
+        # An older policy allows models and no card; a version is complete without it.
         with suppress(ObjectExistsError, StoreDeniedError):
             store.create(key, card(manifest, entry).encode())
 
@@ -218,8 +219,8 @@ def _write_file(
     try:
         store.upload(key, path, create=True)
     except ObjectExistsError:
-        # A publish that was killed before its manifest, by a run whose result then got lost: no reader sees
-        # this model, nothing refers to it, and no manifest can be written for it any more.
+        # A publish was killed before its manifest, and the result of its run was lost. No reader sees this model, and
+        # no manifest can ever fit it, because two trainings give different bytes.
         if manifest_of(store, manifest.version) is None:
             note(f"replacing {key}, which an unfinished publish left without a manifest")
             try:

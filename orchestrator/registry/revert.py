@@ -1,4 +1,4 @@
-"""A version that was trained before is what the repository asks for again: a revert, or an old commit?"""
+"""Decides what it means if the repository asks for an earlier version again: a revert, or the job of an old commit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,20 +23,20 @@ TAKEN_BACK = "what was changed since was taken back"
 
 @dataclass(frozen=True, slots=True)
 class Revert:
-    """Brings `stable` back to a version whose data is back, and withdraws those that were reverted."""
+    """Moves `stable` back to a version whose data is back, and withdraws the versions that were reverted."""
 
     store: ObjectStore
     settings: Settings
     console: Console
     training: Sequence[str] | None = None
-    """The commits of open runs of other versions; None where other machines' runs are not in the store: git's history
-    then says whether something was changed and taken back."""
+    """The commits of open runs of other versions. None if the store lacks the runs of other machines: then git's history
+    says whether something was changed and taken back."""
 
     def reverted(self, manifest: Manifest) -> tuple[Manifest, ...]:
-        """Return the versions whose data the commit that is checked out took back, to that of `manifest`, the newest first.
+        """Return the versions whose data the checked out commit took back to that of `manifest`, the newest first.
 
-        They are what `stable` means now and what it meant since it last meant `manifest`. Their commits are behind the one
-        that is checked out, and that of `manifest` is behind theirs.
+        They are what `stable` has meant since it last meant `manifest`. Their commits are ancestors of the one that is
+        checked out, and that of `manifest` is an ancestor of theirs.
         """
         stable, present = publish.alias_of(self.store, STABLE), self._present(manifest)
         if stable is None or present is None or not self._is_taken_back(present, manifest):
@@ -47,9 +47,10 @@ class Revert:
         return tuple(each for each in found if each is not None and self._is_taken_back(each, manifest))
 
     def overtakes(self, manifest: Manifest, stable: Alias | None) -> str | None:
-        """Return the commit that is checked out, where it took data back that may still be training.
+        """Return the checked out commit if it took data back that may still be training.
 
-        `stable` means `manifest`, whose data is back. None where it means another version, or its history names the commit.
+        `stable` then means `manifest`, whose data is back. None if it means another version, or its history names the
+        commit already.
         """
         if stable is None or stable.version != manifest.version or manifest.commit is None:
             return None
@@ -58,6 +59,7 @@ class Revert:
         named = [move.commit for move in stable.moves if move.commit is not None]
         if self.training is None:
             changes = self._changes_since(manifest.commit)
+            # A revert is two changes: one that is taken back, and one that does it.
             taken = len(changes) > 1 and not any(
                 is_ancestor(self.settings.root, changes[0], c) for c in named
             )
@@ -66,12 +68,13 @@ class Revert:
         return head if taken and head not in named else None
 
     def _changes_since(self, commit: str) -> list[str]:
-        """Return the commits after another one that changed the training, the newest first: one adds, one takes back."""
+        """Return the commits since another one that changed the training, the newest first."""
         settings, training = self.settings, self.settings.training
         data = settings.dataset_path
-        # A training by own code may depend on every file of the project.
+        # A training by the user's own code may depend on every file of the project.
         more = (settings.root,) if training.entrypoint else (settings.source, settings.root / training.model)
         inside = [path for path in more if path is not None and path.is_relative_to(settings.root)]
+        # Literal, because git reads `*` and `[` in a path as a pattern.
         paths = [f":(literal){path}" for path in (data, f"{data}.dvc", *inside)]
         words = ("rev-list", "--end-of-options", f"{commit}..HEAD", "--", *paths)
         return git_output(settings.root, *words).split()
@@ -84,23 +87,23 @@ class Revert:
         )
 
     def _is_between(self, commit: str, older: str) -> bool:
-        """Whether a commit is behind the one that is checked out, and another one behind it."""
+        """Whether a commit is an ancestor of the one that is checked out, and a descendant of `older`."""
         root = self.settings.root
         return commit != older and is_ancestor(root, commit, "HEAD") and is_ancestor(root, older, commit)
 
     def _present(self, manifest: Manifest) -> Manifest | None:
-        """Return what `stable` means now, None where that is no other version, or it never meant this one."""
+        """Return the version that `stable` means; None if it is this one, or `stable` never meant this one."""
         stable = publish.alias_of(self.store, STABLE)
         if stable is None or stable.version == manifest.version or not stable.has_meant(manifest.version):
             return None
         return publish.manifest_of(self.store, stable.version)
 
     def complete(self, manifest: Manifest, rules: publish.Rules) -> bool:
-        """Let `stable` mean a version that was trained before; return whether it moved.
+        """Move `stable` to a version that was trained before; return whether it moved.
 
-        Git decides. After a revert (see `reverted`) `stable` moves back, and the reverted versions are yanked. Where the
-        checked out commit is behind that of `stable`, a job of an older commit was run again: `stable` stays. Where git does
-        not know (no repository, a shallow clone) `stable` moves.
+        Git decides. After a revert (see `reverted`) `stable` moves back, and the reverted versions are yanked. If the
+        checked out commit is an ancestor of the one of `stable`, the job of an older commit was run again: `stable` stays.
+        If git does not know (no repository, a shallow clone), `stable` moves.
         """
         stable = publish.alias_of(self.store, STABLE)
         if stable is not None and (commit := self.overtakes(manifest, stable)) is not None:
@@ -116,7 +119,7 @@ class Revert:
                     commit=commit,
                     stays=True,
                 )
-            except AliasMovedError:  # the training that it overtakes published a moment before
+            except AliasMovedError:  # the training that this commit takes back has just published
                 return self.complete(manifest, rules)
             return False
         present, reverted = self._present(manifest), self.reverted(manifest)
@@ -140,7 +143,7 @@ class Revert:
         return git_output(self.settings.root, "rev-parse", "--verify", "HEAD^{commit}") or None
 
     def _is_older(self, commit: str) -> bool:
-        """Whether the checked out commit is behind another one."""
+        """Whether the checked out commit is an ancestor of another one."""
         root = self.settings.root
         return is_ancestor(root, "HEAD", commit) and not is_ancestor(root, commit, "HEAD")
 
@@ -158,9 +161,9 @@ class Revert:
 
 
 def delete_files(store: ObjectStore, manifest: Manifest) -> int:
-    """Delete a version's files, the manifest first, so that no reader sees half of it; return the bytes freed.
+    """Delete a version's files, the manifest first, so that no reader sees half of it; return the freed bytes.
 
-    Raises StoreDeniedError: the version is as it was.
+    Raises StoreDeniedError: nothing was deleted.
     """
     mark_deleted(store, manifest.version)
     try:
@@ -176,5 +179,5 @@ def delete_files(store: ObjectStore, manifest: Manifest) -> int:
 
 
 def is_ancestor(root: Path, commit: str, of: str) -> bool:
-    """Return whether git knows that a commit is another one or behind it."""
+    """Return whether git knows that a commit is an ancestor of another one, or the same."""
     return git(root, "merge-base", "--is-ancestor", "--end-of-options", commit, of).returncode == 0

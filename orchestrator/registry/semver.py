@@ -1,4 +1,4 @@
-"""The number of a version: the one rule by which a model that follows another is counted."""
+"""The number of a version, and the rule by which a model that follows another is numbered."""
 
 import re
 from collections.abc import Iterable
@@ -19,14 +19,14 @@ LINE = re.compile(r"v?(0|[1-9]\d{0,6})(?:\.(0|[1-9]\d{0,6}))?(?:\.(0|[1-9]\d{0,6
 
 @dataclass(frozen=True, slots=True)
 class VersionChange:
-    """How far a model is from its parent, and what makes it so."""
+    """How far a model is from its parent, and why."""
 
     bump: Bump
     why: str
 
 
 def change_of(new: Manifest, parent: Manifest) -> VersionChange:
-    """Say how a model differs from its parent; what an old manifest does not say counts as unchanged.
+    """Return how a model differs from its parent. A field that an old manifest lacks counts as unchanged.
 
     major: task, classes, model family or image size, so that an application may have to change; minor: the data; patch:
     settings or seed.
@@ -74,13 +74,13 @@ def bump_between(number: str) -> Bump:
 
 
 def parse(text: str) -> tuple[int, int, int] | None:
-    """Return the three numbers of a version, None where it is none."""
+    """Return the three numbers of a version, None for any other text."""
     found = SEMVER.fullmatch(text)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
 
 
 def line_of(text: str) -> tuple[int, ...] | None:
-    """Return the numbers of a version or of the beginning of one, None where it is neither."""
+    """Return the numbers of a version or of the beginning of one, None for any other text."""
     found = LINE.fullmatch(text)
     return tuple(int(part) for part in found.groups() if part is not None) if found else None
 
@@ -91,10 +91,10 @@ def _named(classes: tuple[str, ...] | None) -> str:
 
 
 def version_text(version: str, semver: str | None) -> str:
-    """Return how a version is named in a sentence: its number, and the digits by which the store knows it."""
+    """Return a version's name for a sentence: its number, and its digits in the store."""
     return f"{semver} ({version})" if semver else version
 
 
 def promotion_hint(name: str) -> str:
-    """Say how a candidate becomes `stable`."""
+    """Return how a candidate becomes `stable`, as part of a sentence."""
     return f"`offload promote {name}` makes it stable"

@@ -19,7 +19,7 @@ from gpu_offload.orchestrator.state import check_untracked, make_folder, on_runn
 
 
 def store_of(settings: Settings, *, unsigned: bool = False) -> ObjectStore:
-    """Open the configured store. Raises StateError where what is in its folder may have come with the checkout."""
+    """Open the configured store. Raises StateError if the content of its folder may have come with the checkout."""
     check_store_folder(settings)
     return open_store(
         settings.store_url,
@@ -39,7 +39,7 @@ def existing_store_of(settings: Settings) -> ObjectStore:
 
 
 def check_exists(store: ObjectStore) -> None:
-    """Refuse a folder store that is not there. Raises StoreMissingError."""
+    """Refuse a folder store that does not exist. Raises StoreMissingError."""
     if isinstance(store, FolderStore) and not store.root.is_dir():
         raise StoreMissingError(
             f"there is no folder {store.root}: correct the store's address, or mount its disk; `offload train` makes a new store"
@@ -81,13 +81,13 @@ def check_store_folder(settings: Settings) -> None:
 
 @cache
 def _warn_of_rename(project: Path) -> None:
-    """Warn once where a project without models seems to be a renamed one."""
+    """Warn once if a project without models seems to be renamed."""
     if not on_runner(os.environ) and (renamed := renamed_note(project)):
         Console().warning(renamed)
 
 
 def store_place(settings: Settings, store: ObjectStore, environment: Mapping[str, str]) -> StorePlace:
-    """Return where the store is: the bucket says its region, else the settings and the environment do."""
+    """Return where the store is, with the bucket's region, else that of the settings or the environment."""
     if not settings.store_url.startswith("s3:"):
         return StorePlace()
     if settings.store.endpoint_url:
@@ -100,7 +100,7 @@ def store_place(settings: Settings, store: ObjectStore, environment: Mapping[str
 
 
 def store_to_change(url: str) -> ObjectStore:
-    """Open a store by its URL to move what is published there; a release of GitHub's by the token of the environment."""
+    """Open a store by its URL to change it; a GitHub release with the token of the environment."""
     return open_release(url) or open_store(url)
 
 
